@@ -1,0 +1,305 @@
+"""What the parts of AlignMamba agree on: one batch, one output, one task, sealed splits.
+
+Everything above this floor speaks in these types. A model sees a `Batch` and returns an `Output`; training and
+evaluation know models only through `FusionModel`; data hands out `Split` objects whose role cannot be changed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from alignmamba.errors import DataError, ShapeError
+
+Role = Literal["train", "valid", "test"]
+ROLES: tuple[Role, ...] = ("train", "valid", "test")
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="letters, digits, - and _, a letter first")]
+
+
+class Config(BaseModel):
+    """Root of every configuration: immutable, keyword-only, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModalitySpec(Config):
+    """One modality as a corpus stores it and a model expects it."""
+
+    name: Name
+    """Name of the modality, for example ``text``."""
+    dim: Annotated[int, Field(ge=1)]
+    """Width of one feature vector; for token ids, the size of the vocabulary."""
+    kind: Literal["features", "tokens"] = "features"
+    """``features``: float vectors; ``tokens``: integer ids in ``[0, dim)``."""
+    units: str = ""
+    """What one feature vector measures, for people, for example ``log-mel energy at 100 Hz``."""
+
+    @property
+    def width(self) -> int:
+        """Channels of the stored array: ``dim`` for features, 1 for token ids."""
+        return self.dim if self.kind == "features" else 1
+
+
+class Task(Config):
+    """What is predicted for a sample."""
+
+    kind: Literal["regression", "classification"]
+    """``regression``: one real number; ``classification``: one of ``classes``."""
+    classes: tuple[str, ...] = ()
+    """Class names; a target is an index into them. Empty for regression."""
+    label_range: tuple[float, float] | None = None
+    """Smallest and largest admissible label of a regression task; ``None`` where any number is."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind == "classification" and len(self.classes) < 2:
+            raise ValueError(f"classes: a classification task needs at least 2, found {len(self.classes)}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: names must be distinct")
+        if self.kind == "regression" and self.classes:
+            raise ValueError("classes: a regression task has none")
+        if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
+            raise ValueError(f"label_range: lower end {self.label_range[0]} is not below upper end {self.label_range[1]}")
+        return self
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the prediction head: 1 for regression, the number of classes otherwise."""
+        return 1 if self.kind == "regression" else len(self.classes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequences:
+    """One modality of a batch, right-padded.
+
+    A sample that lacks the modality has no valid position. Content of invalid positions is never read.
+    """
+
+    features: Tensor
+    """(batch, time, channel); floating for features, int64 with one channel for token ids."""
+    mask: Tensor
+    """(batch, time) bool, true at valid tokens; valid tokens come first."""
+    times: Tensor | None = None
+    """(batch, time) float, seconds from the start of the sample, where they are known."""
+    tokens: tuple[tuple[str, ...], ...] | None = None
+    """Display strings, one tuple per sample, for reports."""
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 3:
+            raise ShapeError(f"features: expected (batch, time, channel), found shape {tuple(self.features.shape)}")
+        if self.mask.shape != self.features.shape[:2] or self.mask.dtype != torch.bool:
+            raise ShapeError(
+                f"mask: expected bool of shape {tuple(self.features.shape[:2])}, found {self.mask.dtype} of shape {tuple(self.mask.shape)}"
+            )
+        if self.times is not None and self.times.shape != self.mask.shape:
+            raise ShapeError(f"times: expected shape {tuple(self.mask.shape)}, found {tuple(self.times.shape)}")
+
+    @property
+    def lengths(self) -> Tensor:
+        """(batch,) int64, number of valid tokens of each sample."""
+        return self.mask.sum(dim=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Samples that a model sees together."""
+
+    modalities: Mapping[str, Sequences]
+    """Modality name to its sequences; all share the batch dimension."""
+    ids: tuple[str, ...]
+    """Identity of each sample, unique within a corpus."""
+    targets: Tensor | None = None
+    """(batch,) float for regression, int64 class indices for classification; ``None`` where unknown."""
+
+    def __post_init__(self) -> None:
+        sizes = {name: sequences.features.shape[0] for name, sequences in self.modalities.items()}
+        wrong = {name: size for name, size in sizes.items() if size != len(self.ids)}
+        if wrong:
+            raise ShapeError(f"batch has {len(self.ids)} ids, but these modalities hold another number of samples: {wrong}")
+        if self.targets is not None and self.targets.shape != (len(self.ids),):
+            raise ShapeError(f"targets: expected shape ({len(self.ids)},), found {tuple(self.targets.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _map(self, apply: "Any") -> Self:
+        """The same batch with `apply` over every tensor."""
+        modalities = {
+            name: replace(
+                s, features=apply(s.features), mask=apply(s.mask), times=None if s.times is None else apply(s.times)
+            )
+            for name, s in self.modalities.items()
+        }
+        return replace(self, modalities=modalities, targets=None if self.targets is None else apply(self.targets))
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The batch on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory, for fast transfer to a GPU."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """The samples at `rows`, in that order."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        picked = self._map(lambda tensor: tensor[index.to(tensor.device)])
+        modalities = {
+            name: s if s.tokens is None else replace(s, tokens=tuple(s.tokens[row] for row in rows))
+            for name, s in picked.modalities.items()
+        }
+        return replace(picked, modalities=modalities, ids=tuple(self.ids[row] for row in rows))
+
+    def split(self, size: int) -> list[Self]:
+        """Consecutive batches of at most `size` samples."""
+        return [self.select(range(start, min(start + size, len(self)))) for start in range(0, len(self), size)]
+
+    def without(self, *names: str) -> Self:
+        """The batch with the named modalities missing from every sample.
+
+        Raises:
+            DataError: If the batch has no modality of that name.
+        """
+        unknown = [name for name in names if name not in self.modalities]
+        if unknown:
+            raise DataError(f"modality {unknown[0]!r} is not in this batch, which has {sorted(self.modalities)}")
+        modalities = {
+            name: replace(s, mask=torch.zeros_like(s.mask)) if name in names else s for name, s in self.modalities.items()
+        }
+        return replace(self, modalities=modalities)
+
+    @classmethod
+    def concatenate(cls, batches: Sequence["Batch"]) -> "Batch":
+        """One batch from several with the same modalities, padded to the longest of each modality."""
+        names = list(batches[0].modalities)
+        for batch in batches[1:]:
+            if set(batch.modalities) != set(names):
+                raise ShapeError(f"cannot concatenate batches with modalities {sorted(names)} and {sorted(batch.modalities)}")
+        modalities = {name: _concatenate([batch.modalities[name] for batch in batches]) for name in names}
+        targets = [batch.targets for batch in batches if batch.targets is not None]
+        if targets and len(targets) != len(batches):
+            raise ShapeError("cannot concatenate batches of which only some have targets")
+        return cls(
+            modalities=modalities,
+            ids=tuple(identity for batch in batches for identity in batch.ids),
+            targets=torch.cat(targets) if targets else None,
+        )
+
+
+def _concatenate(parts: Sequence[Sequences]) -> Sequences:
+    longest = max(part.mask.shape[1] for part in parts)
+
+    def pad(tensor: Tensor) -> Tensor:
+        padding = tensor.new_zeros(tensor.shape[0], longest - tensor.shape[1], *tensor.shape[2:])
+        return torch.cat([tensor, padding], dim=1)
+
+    times = [part.times for part in parts if part.times is not None]
+    tokens = [part.tokens for part in parts if part.tokens is not None]
+    return Sequences(
+        features=torch.cat([pad(part.features) for part in parts]),
+        mask=torch.cat([pad(part.mask) for part in parts]),
+        times=torch.cat([pad(part) for part in times]) if len(times) == len(parts) else None,
+        tokens=tuple(row for part in tokens for row in part) if len(tokens) == len(parts) else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Which anchor token each source token was sent to, for display and study (Li et al., arXiv 2412.00833, eq. 5)."""
+
+    index: Tensor
+    """(batch, source time) int64, anchor token of each source token; -1 where the source token is not valid or nothing was matched."""
+    similarity: Tensor
+    """(batch, source time) cosine similarity of the matched pair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a fusion model returns for a batch."""
+
+    prediction: Tensor
+    """(batch,) value for regression, (batch, classes) logits for classification."""
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+    """The model's own loss terms by name, each (batch,), already weighted; the trainer adds ``task`` and averages over samples."""
+    embedding: Tensor
+    """(batch, channel) pooled representation."""
+    plans: Mapping[str, Plan] | None = None
+    """Source modality to its matching onto the anchor, where asked for."""
+
+
+@runtime_checkable
+class FusionModel(Protocol):
+    """The one face of a model that training and evaluation know."""
+
+    def __call__(self, batch: Batch, *, return_plans: bool = False) -> Output: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One example, unpadded."""
+
+    id: str
+    features: Mapping[str, np.ndarray]
+    """Modality name to (time, width); a missing modality is absent from the mapping."""
+    target: float | int | None = None
+    times: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Split(Protocol):
+    """One part of a corpus. Its role is fixed where it is made: `fit` takes ``train`` and ``valid``, never ``test``."""
+
+    @property
+    def role(self) -> Role: ...
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+    @property
+    def lengths(self) -> Mapping[str, np.ndarray]:
+        """Modality name to the number of tokens of each sample, 0 where missing."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, row: int) -> Sample: ...
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """A named set of splits with its task and modalities."""
+
+    name: str
+    task: Task
+    modalities: tuple[ModalitySpec, ...]
+    splits: Mapping[Role, Split]
+    checksum: str
+    """SHA-256 that identifies the content."""
+    references: Mapping[str, float] = field(default_factory=dict)
+    """Known scores to print beside a result, for example the best reachable accuracy of a synthetic corpus."""
+
+    def split(self, role: Role) -> Split:
+        """The split of that role.
+
+        Raises:
+            DataError: If the corpus has none.
+        """
+        if role not in self.splits:
+            raise DataError(f"corpus {self.name!r} has no split {role!r}, only {sorted(self.splits)}")
+        return self.splits[role]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """What a model said of a split, in the order of the split's ids."""
+
+    ids: tuple[str, ...]
+    prediction: np.ndarray
+    """(samples,) values for regression, (samples, classes) probabilities for classification."""
+    targets: np.ndarray | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """Mean of each loss term over the samples, ``task`` and ``total`` among them, where targets are known."""

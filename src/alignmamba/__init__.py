@@ -1,3 +1,78 @@
-"""AlignMamba: fuse several token sequences into one prediction."""
+"""AlignMamba: fuse several token sequences into one prediction.
+
+Names are imported when they are first used, so that `import alignmamba` and `alignmamba --help` cost nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alignmamba import ops as ops
+    from alignmamba.contracts import Batch, Corpus, FusionModel, Output, Sequences, Task
+    from alignmamba.data.archive import SplitArrays, load_corpus, write_corpus
+    from alignmamba.errors import AlignMambaError
+    from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
+    from alignmamba.recipes import RunConfig, evaluate, predict, train
+    from alignmamba.training.fitting import FitConfig, fit
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AlignMamba",
+    "AlignMambaConfig",
+    "AlignMambaError",
+    "Batch",
+    "Corpus",
+    "FitConfig",
+    "FusionModel",
+    "Output",
+    "RunConfig",
+    "Sequences",
+    "SplitArrays",
+    "Task",
+    "__version__",
+    "evaluate",
+    "fit",
+    "load_corpus",
+    "ops",
+    "predict",
+    "train",
+    "write_corpus",
+]
+
+# Where each public name lives. A name that ends its own module path is that module.
+_EXPORTS = {
+    "AlignMamba": "alignmamba.models.alignmamba",
+    "AlignMambaConfig": "alignmamba.models.alignmamba",
+    "AlignMambaError": "alignmamba.errors",
+    "Batch": "alignmamba.contracts",
+    "Corpus": "alignmamba.contracts",
+    "FitConfig": "alignmamba.training.fitting",
+    "FusionModel": "alignmamba.contracts",
+    "Output": "alignmamba.contracts",
+    "RunConfig": "alignmamba.recipes",
+    "Sequences": "alignmamba.contracts",
+    "SplitArrays": "alignmamba.data.archive",
+    "Task": "alignmamba.contracts",
+    "evaluate": "alignmamba.recipes",
+    "fit": "alignmamba.training.fitting",
+    "load_corpus": "alignmamba.data.archive",
+    "ops": "alignmamba.ops",
+    "predict": "alignmamba.recipes",
+    "train": "alignmamba.recipes",
+    "write_corpus": "alignmamba.data.archive",
+}
+
+if not TYPE_CHECKING:  # a type checker reads the imports above, and so refuses a name that is not there
+
+    def __getattr__(name: str) -> object:
+        if name not in _EXPORTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
+        module = import_module(_EXPORTS[name])
+        value = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+        globals()[name] = value  # the next use does not come back here
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,88 @@
+"""The names that people may rely on, and what importing them costs."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import alignmamba
+from alignmamba import contracts
+
+PUBLIC = {
+    "AlignMamba",
+    "AlignMambaConfig",
+    "AlignMambaError",
+    "Batch",
+    "Corpus",
+    "FitConfig",
+    "FusionModel",
+    "Output",
+    "RunConfig",
+    "Sequences",
+    "SplitArrays",
+    "Task",
+    "__version__",
+    "evaluate",
+    "fit",
+    "load_corpus",
+    "ops",
+    "predict",
+    "train",
+    "write_corpus",
+}
+# Anything that would make `alignmamba --help` slow or drag in the tensor library.
+HEAVY = ("torch", "numpy", "pydantic", "lightning", "lightning_fabric", "huggingface_hub", "safetensors", "yaml")
+
+
+def test_public_names_are_exactly_these() -> None:
+    assert set(alignmamba.__all__) == PUBLIC
+    assert len(alignmamba.__all__) == len(PUBLIC)
+    assert set(dir(alignmamba)) == PUBLIC
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC - {"__version__"}))
+def test_public_name_resolves_and_says_what_it_is(name: str) -> None:
+    value = getattr(alignmamba, name)
+    own = value.__doc__
+    # A class without a docstring of its own would show that of its parent, and a dataclass its signature.
+    assert own, f"alignmamba.{name} has no docstring"
+    assert not own.startswith(f"{name}("), f"alignmamba.{name} has only a generated docstring"
+    assert not inspect.isclass(value) or own == vars(value).get("__doc__")
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(alignmamba.__file__).read_text(encoding="utf-8"))
+    guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    seen = {
+        alias.name: "alignmamba.ops" if alias.name == "ops" else node.module
+        for block in guarded
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == alignmamba._EXPORTS
+
+
+def test_lazy_name_is_the_object_itself() -> None:
+    assert alignmamba.Batch is contracts.Batch
+    assert alignmamba.ops is import_module("alignmamba.ops")
+
+
+def test_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(AttributeError, match=r"'alignmamba' has no attribute 'trane'.*train"):
+        _ = alignmamba.trane
+
+
+def test_version_is_a_release_number() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", alignmamba.__version__)
+
+
+def test_import_stays_light() -> None:
+    code = f"import sys, alignmamba; dir(alignmamba); print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

@@ -130,9 +130,7 @@ class Batch:
     def _map(self, apply: "Any") -> Self:
         """The same batch with `apply` over every tensor."""
         modalities = {
-            name: replace(
-                s, features=apply(s.features), mask=apply(s.mask), times=None if s.times is None else apply(s.times)
-            )
+            name: replace(s, features=apply(s.features), mask=apply(s.mask), times=None if s.times is None else apply(s.times))
             for name, s in self.modalities.items()
         }
         return replace(self, modalities=modalities, targets=None if self.targets is None else apply(self.targets))
@@ -168,9 +166,7 @@ class Batch:
         unknown = [name for name in names if name not in self.modalities]
         if unknown:
             raise DataError(f"modality {unknown[0]!r} is not in this batch, which has {sorted(self.modalities)}")
-        modalities = {
-            name: replace(s, mask=torch.zeros_like(s.mask)) if name in names else s for name, s in self.modalities.items()
-        }
+        modalities = {name: replace(s, mask=torch.zeros_like(s.mask)) if name in names else s for name, s in self.modalities.items()}
         return replace(self, modalities=modalities)
 
     @classmethod

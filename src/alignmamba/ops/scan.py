@@ -1,0 +1,278 @@
+"""The selective scan of Mamba: a recurrence whose step size, input and output maps depend on the token."""
+
+from typing import Any, Literal, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from alignmamba.errors import BackendError, ShapeError
+
+Backend = Literal["auto", "torch"]
+
+# Bytes of states that one chunk may hold: small enough to stay in the cache of a laptop core, large enough to amortise the calls.
+_CHUNK_BYTES = 4 * 2**20
+_LONGEST_CHUNK = 64
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    *,
+    delta_softplus: bool = True,
+    initial_state: Tensor | None = None,
+    return_final_state: Literal[False] = False,
+    backend: Backend = "auto",
+) -> Tensor: ...
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    *,
+    delta_softplus: bool = True,
+    initial_state: Tensor | None = None,
+    return_final_state: Literal[True],
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]: ...
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    *,
+    delta_softplus: bool = True,
+    initial_state: Tensor | None = None,
+    return_final_state: bool = False,
+    backend: Backend = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Run the state space recurrence of Mamba over time.
+
+    With ``dt = softplus(delta + delta_bias)``, per channel and state::
+
+        h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t
+        y_t = C_t . h_t + D u_t,   then  y_t * silu(z_t)
+
+    Memory grows with batch * time * channel, not with the state: states live one chunk at a time, in training too.
+    The recurrence runs in float32 for half-precision inputs; the result has the dtype of `u`.
+
+    Args:
+        u: Drive, (batch, time, channel), floating.
+        delta: Step size before bias and softplus, (batch, time, channel).
+        A: State matrix, (channel, state); negative entries decay.
+        B: Input map, (batch, time, state).
+        C: Output map, (batch, time, state).
+        D: Skip weight, (channel).
+        z: Gate, (batch, time, channel).
+        delta_bias: Added to `delta`, (channel).
+        delta_softplus: Whether softplus is applied to the biased step size.
+        initial_state: State before the first token, (batch, channel, state); zero if not given.
+        return_final_state: Whether the state after the last token is returned as well.
+        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by name is used or refused.
+
+    Returns:
+        Output (batch, time, channel); with `return_final_state` also the state (batch, channel, state), float32 or float64.
+
+    Raises:
+        ShapeError: If a tensor's shape, dtype or device does not fit `u`; the message names it.
+        BackendError: If the named backend does not exist.
+
+    Source:
+        Gu & Dao, arXiv:2312.00752, section 3 and algorithm 2 (zero-order hold for A, Euler for B).
+    """
+    _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    if backend not in ("auto", "torch"):
+        raise BackendError(f"selective_scan has no backend {backend!r}; it has 'auto' and 'torch'")
+    working = torch.float64 if u.dtype == torch.float64 else torch.float32
+    u_, delta_, A_, B_, C_ = (tensor.to(working) for tensor in (u, delta, A, B, C))
+    if delta_bias is not None:
+        delta_ = delta_ + delta_bias.to(working)
+    if delta_softplus:
+        delta_ = F.softplus(delta_)
+    state = u_.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state.to(working)
+    with torch.autocast(u.device.type, enabled=False):
+        y, final_state = _Recurrence.apply(u_, delta_, A_, B_, C_, state)
+    if D is not None:
+        y = y + D.to(working) * u_
+    if z is not None:
+        y = y * F.silu(z.to(working))
+    y = y.to(u.dtype)
+    return (y, final_state) if return_final_state else y
+
+
+def selective_scan_step(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    state: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    *,
+    delta_softplus: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Advance `selective_scan` by one token.
+
+    Args:
+        u: Drive of this token, (batch, channel).
+        delta: Step size before bias and softplus, (batch, channel).
+        A: State matrix, (channel, state).
+        B: Input map, (batch, state).
+        C: Output map, (batch, state).
+        state: State before this token, (batch, channel, state); it is not modified.
+        D: Skip weight, (channel).
+        z: Gate, (batch, channel).
+        delta_bias: Added to `delta`, (channel).
+        delta_softplus: Whether softplus is applied to the biased step size.
+
+    Returns:
+        Output (batch, channel) and the state after this token.
+
+    Raises:
+        ShapeError: If a tensor's shape, dtype or device does not fit `u`.
+    """
+    y, state = selective_scan(
+        u[:, None],
+        delta[:, None],
+        A,
+        B[:, None],
+        C[:, None],
+        D,
+        None if z is None else z[:, None],
+        delta_bias,
+        delta_softplus=delta_softplus,
+        initial_state=state,
+        return_final_state=True,
+    )
+    return y[:, 0], state
+
+
+def _check(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+) -> None:
+    if u.ndim != 3 or not u.is_floating_point():
+        raise ShapeError(f"u: expected floating (batch, time, channel), found {u.dtype} of shape {tuple(u.shape)}")
+    if A.ndim != 2:
+        raise ShapeError(f"A: expected (channel, state), found shape {tuple(A.shape)}")
+    batch, time, channel = u.shape
+    state = A.shape[1]
+    expected: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
+        "delta": (delta, (batch, time, channel)),
+        "A": (A, (channel, state)),
+        "B": (B, (batch, time, state)),
+        "C": (C, (batch, time, state)),
+        "D": (D, (channel,)),
+        "z": (z, (batch, time, channel)),
+        "delta_bias": (delta_bias, (channel,)),
+        "initial_state": (initial_state, (batch, channel, state)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            raise ShapeError(f"{name}: expected shape {shape} beside u of shape {tuple(u.shape)}, found {tuple(tensor.shape)}")
+        if not tensor.is_floating_point() or tensor.device != u.device:
+            raise ShapeError(f"{name}: expected a real floating tensor on {u.device}, found {tensor.dtype} on {tensor.device}")
+
+
+class _Recurrence(torch.autograd.Function):
+    """h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t;  y_t = C_t . h_t, with states recomputed chunk by chunk in the backward pass.
+
+    Inside, time comes first, so that each step reads and writes contiguous memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        u, delta, B, C = (tensor.transpose(0, 1).contiguous() for tensor in (u, delta, B, C))
+        starts = range(0, u.shape[0], _chunk_length(state))
+        checkpoints = state.new_empty(len(starts), *state.shape)
+        y = torch.empty_like(u)
+        for number, start in enumerate(starts):
+            chunk = slice(start, start + starts.step)
+            checkpoints[number] = state
+            _, states = _chunk_states(u[chunk], delta[chunk], A, B[chunk], state)
+            y[chunk] = (states @ C[chunk].unsqueeze(-1)).squeeze(-1)
+            state = states[-1]
+        ctx.save_for_backward(u, delta, A, B, C, checkpoints)
+        return y.transpose(0, 1), state.clone()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor, ...]:
+        u, delta, A, B, C, checkpoints = ctx.saved_tensors
+        grad_y = grad_y.transpose(0, 1).contiguous()
+        grad_u, grad_delta, grad_B, grad_C = (torch.empty_like(tensor) for tensor in (u, delta, B, C))
+        grad_A = torch.zeros_like(A)
+        starts = range(0, u.shape[0], _chunk_length(grad_state))
+        for number, start in reversed(list(enumerate(starts))):
+            chunk = slice(start, start + starts.step)
+            decay, states = _chunk_states(u[chunk], delta[chunk], A, B[chunk], checkpoints[number])
+            grad_C[chunk] = (grad_y[chunk].unsqueeze(-2) @ states).squeeze(-2)
+
+            # Gradient at every state: what y_t asks of it, plus what the later states send back through their decay.
+            grad_states = grad_y[chunk].unsqueeze(-1) * C[chunk].unsqueeze(-2)
+            grad_states[-1] += grad_state
+            for step in range(len(grad_states) - 2, -1, -1):
+                grad_states[step].addcmul_(decay[step + 1], grad_states[step + 1])
+            grad_state = decay[0] * grad_states[0]
+
+            through_input = (grad_states @ B[chunk].unsqueeze(-1)).squeeze(-1)
+            grad_u[chunk] = through_input * delta[chunk]
+            grad_B[chunk] = ((delta[chunk] * u[chunk]).unsqueeze(-2) @ grad_states).squeeze(-2)
+
+            # d h_t / d (delta_t A) = decay_t h_{t-1}
+            grad_states[0] *= checkpoints[number]
+            grad_states[1:] *= states[:-1]
+            grad_exponent = grad_states.mul_(decay)
+            grad_delta[chunk] = through_input * u[chunk] + (grad_exponent * A).sum(-1)
+            grad_A += (grad_exponent * delta[chunk].unsqueeze(-1)).sum((0, 1))
+        return (
+            grad_u.transpose(0, 1),
+            grad_delta.transpose(0, 1),
+            grad_A,
+            grad_B.transpose(0, 1),
+            grad_C.transpose(0, 1),
+            grad_state,
+        )
+
+
+def _chunk_length(state: Tensor) -> int:
+    """Tokens whose states, (batch, channel, state) each, are held at once."""
+    bytes_per_token = max(1, state.numel() * state.element_size())
+    return max(1, min(_LONGEST_CHUNK, _CHUNK_BYTES // bytes_per_token))
+
+
+def _chunk_states(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Decays and states of one chunk, (time, batch, channel, state) each, from the state before it."""
+    decay = torch.exp(delta.unsqueeze(-1) * A)
+    states = (delta * u).unsqueeze(-1) * B.unsqueeze(-2)
+    for step in range(len(states)):
+        state = states[step].addcmul_(decay[step], state)
+    return decay, states

@@ -1,0 +1,159 @@
+"""Masked reductions over time, relative time, and the interleaving of aligned streams."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from alignmamba.errors import ShapeError
+
+
+def interleave(streams: Sequence[Tensor]) -> Tensor:
+    """Order aligned streams by time first and by stream second.
+
+    Args:
+        streams: Aligned sequences (batch, time, ...), all of one shape, dtype and device; the order given is the order within a time step.
+
+    Returns:
+        (batch, time * streams, ...): token ``t`` of stream ``s`` at position ``t * len(streams) + s``.
+
+    Raises:
+        ShapeError: If there is no stream, or two differ in shape, dtype or device; the message names both.
+
+    Source:
+        Li et al., arXiv:2412.00833, eq. 11.
+    """
+    if not streams:
+        raise ShapeError("streams: expected at least one, found none")
+    first = streams[0]
+    if first.ndim < 2:
+        raise ShapeError(f"streams: expected (batch, time, ...), found shape {tuple(first.shape)}")
+    for number, stream in enumerate(streams):
+        if (stream.shape, stream.dtype, stream.device) != (first.shape, first.dtype, first.device):
+            raise ShapeError(
+                f"stream {number} is {stream.dtype} of shape {tuple(stream.shape)} on {stream.device}, "
+                f"stream 0 is {first.dtype} of shape {tuple(first.shape)} on {first.device}"
+            )
+    return torch.stack(list(streams), dim=2).flatten(1, 2)
+
+
+def deinterleave(tokens: Tensor, num_streams: int) -> tuple[Tensor, ...]:
+    """Undo `interleave`.
+
+    Args:
+        tokens: (batch, time * num_streams, ...).
+        num_streams: How many streams were interleaved.
+
+    Returns:
+        The streams, (batch, time, ...) each.
+
+    Raises:
+        ShapeError: If the length is not a multiple of `num_streams`.
+    """
+    if num_streams < 1 or tokens.ndim < 2 or tokens.shape[1] % num_streams:
+        raise ShapeError(f"tokens of shape {tuple(tokens.shape)} do not hold {num_streams} streams of equal length")
+    return tokens.unflatten(1, (-1, num_streams)).unbind(2)
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean over valid tokens.
+
+    Args:
+        x: (batch, time, channel).
+        mask: (batch, time) bool.
+
+    Returns:
+        (batch, channel); zero for a sample without a valid token.
+
+    Raises:
+        ShapeError: If `mask` does not fit `x`.
+    """
+    check_mask("mask", mask, x)
+    total = x.masked_fill(~mask.unsqueeze(-1), 0).sum(1)
+    return total / mask.sum(1, keepdim=True).clamp(min=1).to(x.dtype)
+
+
+def masked_max(x: Tensor, mask: Tensor) -> Tensor:
+    """Largest value of each channel over valid tokens; ties share the gradient.
+
+    Args:
+        x: (batch, time, channel).
+        mask: (batch, time) bool.
+
+    Returns:
+        (batch, channel); zero for a sample without a valid token.
+
+    Raises:
+        ShapeError: If `mask` does not fit `x`.
+    """
+    check_mask("mask", mask, x)
+    if x.shape[1] == 0:
+        return x.new_zeros(x.shape[0], x.shape[2])
+    largest = x.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax(1)
+    return largest.masked_fill(~mask.any(1, keepdim=True), 0)
+
+
+def last_valid(x: Tensor, mask: Tensor) -> Tensor:
+    """The token at the last valid position.
+
+    Args:
+        x: (batch, time, channel).
+        mask: (batch, time) bool.
+
+    Returns:
+        (batch, channel); zero for a sample without a valid token.
+
+    Raises:
+        ShapeError: If `mask` does not fit `x`.
+    """
+    check_mask("mask", mask, x)
+    if x.shape[1] == 0:
+        return x.new_zeros(x.shape[0], x.shape[2])
+    positions = torch.arange(x.shape[1], device=x.device)
+    last = torch.where(mask, positions, -1).amax(1)
+    picked = x[torch.arange(len(x), device=x.device), last.clamp(min=0)]
+    return picked.masked_fill((last < 0).unsqueeze(-1), 0)
+
+
+def relative_time(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Position of each token within its sequence, from 0 to 1: the middle of its share, (i + 1/2) / length.
+
+    Args:
+        mask: (batch, time) bool, valid tokens first.
+        dtype: Floating type of the result.
+
+    Returns:
+        (batch, time); invalid positions hold values past 1.
+    """
+    positions = torch.arange(mask.shape[1], device=mask.device, dtype=dtype)
+    return (positions + 0.5) / mask.sum(1, keepdim=True).clamp(min=1).to(dtype)
+
+
+def reverse_valid(x: Tensor, mask: Tensor) -> Tensor:
+    """Reverse the valid tokens of each sample in time and leave the padding where it is.
+
+    Args:
+        x: (batch, time, channel).
+        mask: (batch, time) bool, valid tokens first.
+
+    Returns:
+        (batch, time, channel). Applying it twice gives `x` back.
+
+    Raises:
+        ShapeError: If `mask` does not fit `x`.
+    """
+    check_mask("mask", mask, x)
+    positions = torch.arange(x.shape[1], device=x.device)
+    source = torch.where(mask, mask.sum(1, keepdim=True) - 1 - positions, positions)
+    return x.gather(1, source.unsqueeze(-1).expand_as(x))
+
+
+def check_mask(name: str, mask: Tensor, x: Tensor) -> None:
+    """Raise `ShapeError` unless `x` is (batch, time, channel) and `mask` is (batch, time) bool on the same device."""
+    if x.ndim != 3:
+        raise ShapeError(f"expected (batch, time, channel) beside {name}, found shape {tuple(x.shape)}")
+    if mask.shape != x.shape[:2] or mask.dtype != torch.bool or mask.device != x.device:
+        raise ShapeError(
+            f"{name}: expected bool of shape {tuple(x.shape[:2])} on {x.device}, "
+            f"found {mask.dtype} of shape {tuple(mask.shape)} on {mask.device}"
+        )

@@ -1,0 +1,268 @@
+"""Local alignment: relaxed optimal transport of source tokens onto anchor tokens (Li et al., arXiv 2412.00833, section 3.2)."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alignmamba.errors import ConfigError, ShapeError
+from alignmamba.ops.sequence import check_mask, relative_time
+
+Mass = Literal["paper", "mean"]
+
+# Similarities that differ by less than this count as tied. They are computed in float64, whose rounding is far smaller, so
+# the winner of a tie does not depend on padding, batch or the order of summation.
+_TIE = 2.0**-30
+
+# Source and anchor tokens per tile: 1024 x 1024 float64 similarities are 8 MB a sample, whatever the length of the sequences.
+_TILE = 1024
+
+
+def match_tokens(
+    source: Tensor,
+    anchor: Tensor,
+    source_mask: Tensor,
+    anchor_mask: Tensor,
+    *,
+    window: int | None = None,
+    time_weight: float = 0.0,
+    source_times: Tensor | None = None,
+    anchor_times: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Find the cheapest anchor token for every source token: the support of the relaxed transport plan.
+
+    The cost is ``C(i, j) = 1 - cos(source_i, anchor_j) + time_weight * (t_i - t_j)^2``. The paper's cost has no second term.
+    No gradient flows through the result: the minimum is hard. Memory is linear in the number of tokens; time is
+    O(source * anchor), or O(source * window) with a window.
+
+    Args:
+        source: (batch, source time, channel), floating.
+        anchor: (batch, anchor time, channel).
+        source_mask: (batch, source time) bool.
+        anchor_mask: (batch, anchor time) bool; tokens that are not valid are never matched.
+        window: Match only anchor tokens at most this many positions from the one nearest in time; ``None`` is exact.
+        time_weight: Weight of the squared time difference; 0 is the paper's cost.
+        source_times: (batch, source time), for the prior and the window; position from 0 to 1 within the sequence if not given.
+        anchor_times: (batch, anchor time), in the unit of `source_times`, not decreasing; given exactly when that is.
+
+    Returns:
+        index: (batch, source time) int64, the matched anchor token, the lowest on ties; -1 where the source token is not
+            valid or its sample has no valid anchor token.
+        similarity: (batch, source time), cosine similarity of the matched pair; 0 where nothing matched. A zero vector
+            has similarity 0 to everything.
+
+    Raises:
+        ShapeError: If shapes, dtypes or devices do not fit.
+        ConfigError: If `window` or `time_weight` is negative, or only one of the two time tensors is given.
+
+    Source:
+        Li et al., arXiv:2412.00833, eq. 3-5; the time prior and the window are named deviations.
+    """
+    check_mask("source_mask", source_mask, source)
+    check_mask("anchor_mask", anchor_mask, anchor)
+    if source.shape[0] != anchor.shape[0] or source.shape[2] != anchor.shape[2]:
+        raise ShapeError(f"source has shape {tuple(source.shape)}, anchor {tuple(anchor.shape)}: batch and channel must agree")
+    if window is not None and window < 0:
+        raise ConfigError(f"window: expected at least 0, found {window}")
+    if not time_weight >= 0:
+        raise ConfigError(f"time_weight: expected at least 0, found {time_weight}")
+    if (source_times is None) != (anchor_times is None):
+        raise ConfigError("source_times and anchor_times: give both or neither")
+    if source_times is None or anchor_times is None:
+        source_times, anchor_times = (relative_time(mask, torch.float64) for mask in (source_mask, anchor_mask))
+    for name, times, mask in (("source_times", source_times, source_mask), ("anchor_times", anchor_times, anchor_mask)):
+        if times.shape != mask.shape:
+            raise ShapeError(f"{name}: expected shape {tuple(mask.shape)}, found {tuple(times.shape)}")
+
+    if source.shape[1] == 0 or anchor.shape[1] == 0:
+        return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(source_mask.shape)
+    with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
+        arguments = (
+            _unit(source, source_mask),
+            _unit(anchor, anchor_mask),
+            anchor_mask,
+            source_times.double(),
+            anchor_times.double(),
+            time_weight,
+        )
+        index, similarity = _match_all(*arguments) if window is None else _match_window(*arguments, window=window)
+        matched = source_mask & anchor_mask.any(1, keepdim=True)
+        return index.masked_fill(~matched, -1), similarity.masked_fill(~matched, 0).to(source.dtype)
+
+
+def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: int, *, mass: Mass = "paper") -> Tensor:
+    r"""Carry source tokens to the anchor tokens they were matched to.
+
+    Args:
+        source: (batch, source time, channel).
+        index: (batch, source time) int64 as `match_tokens` gives it; -1 sends nothing.
+        source_mask: (batch, source time) bool.
+        num_anchor: Length of the anchor sequence.
+        mass: ``"paper"`` weighs every valid source token by 1 / (their number), eq. 6 to the letter; ``"mean"`` takes the mean
+            of the tokens that arrive (barycentric projection), a named deviation.
+
+    Returns:
+        (batch, num_anchor, channel); exactly zero where nothing arrived. Differentiable in `source`.
+
+    Raises:
+        ShapeError: If shapes do not fit or an index is not below `num_anchor`.
+
+    Source:
+        Li et al., arXiv:2412.00833, eq. 6.
+    """
+    check_mask("source_mask", source_mask, source)
+    sent = _sent(index, source_mask, num_anchor)
+    slot = index.masked_fill(~sent, num_anchor)  # one slot past the end takes what is not sent
+    tokens = source.masked_fill(~sent.unsqueeze(-1), 0)
+    received = source.new_zeros(source.shape[0], num_anchor + 1, source.shape[2])
+    received = received.scatter_add(1, slot.unsqueeze(-1).expand_as(tokens), tokens)[:, :num_anchor]
+    return received / _divisor(slot, source_mask, num_anchor, mass).to(source.dtype)
+
+
+def transport_plan(index: Tensor, source_mask: Tensor, num_anchor: int, *, mass: Mass = "paper") -> Tensor:
+    """The dense plan M of a matching, quadratic in memory, for inspection only.
+
+    Args:
+        index: (batch, source time) int64 as `match_tokens` gives it.
+        source_mask: (batch, source time) bool.
+        num_anchor: Length of the anchor sequence.
+        mass: As in `transport`.
+
+    Returns:
+        (batch, source time, num_anchor) float32 with ``transport(x, ...) == plan.transpose(1, 2) @ x``.
+
+    Raises:
+        ShapeError: If shapes do not fit or an index is not below `num_anchor`.
+
+    Source:
+        Li et al., arXiv:2412.00833, eq. 5.
+    """
+    if source_mask.ndim != 2 or source_mask.dtype != torch.bool:
+        raise ShapeError(f"source_mask: expected (batch, time) bool, found {source_mask.dtype} of shape {tuple(source_mask.shape)}")
+    sent = _sent(index, source_mask, num_anchor)
+    slot = index.masked_fill(~sent, num_anchor)
+    plan = F.one_hot(slot, num_anchor + 1)[..., :num_anchor].float()
+    return plan / _divisor(slot, source_mask, num_anchor, mass).transpose(1, 2)
+
+
+def _sent(index: Tensor, source_mask: Tensor, num_anchor: int) -> Tensor:
+    """Which source tokens are sent anywhere, after checking that the index fits."""
+    if index.shape != source_mask.shape or index.dtype != torch.int64:
+        raise ShapeError(f"index: expected int64 of shape {tuple(source_mask.shape)}, found {index.dtype} of shape {tuple(index.shape)}")
+    if index.numel() and int(index.max()) >= num_anchor:
+        raise ShapeError(f"index: expected values below num_anchor {num_anchor}, found {int(index.max())}")
+    return source_mask & (index >= 0)
+
+
+def _divisor(slot: Tensor, source_mask: Tensor, num_anchor: int, mass: Mass) -> Tensor:
+    """(batch, anchor time or 1, 1): what the sum of the tokens that arrive is divided by."""
+    if mass == "paper":
+        return source_mask.sum(1).clamp(min=1)[:, None, None]
+    if mass == "mean":
+        counts = torch.zeros(slot.shape[0], num_anchor + 1, dtype=torch.int64, device=slot.device)
+        return counts.scatter_add(1, slot, torch.ones_like(slot))[:, :num_anchor].clamp(min=1).unsqueeze(-1)
+    raise ConfigError(f"mass: expected 'paper' or 'mean', found {mass!r}")
+
+
+def _unit(x: Tensor, mask: Tensor) -> Tensor:
+    """Tokens of unit length in float64; zero where not valid or zero."""
+    return F.normalize(x.detach().double().masked_fill(~mask.unsqueeze(-1), 0), dim=-1)
+
+
+def _ranked(score: Tensor) -> Tensor:
+    """Scores rounded to the width of a tie, so that equal pairs compare equal."""
+    return (score / _TIE).round()
+
+
+def _match_all(
+    source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Running argmax over tiles of the similarity matrix."""
+    indices, similarities = [], []
+    for x, t in zip(source.split(_TILE, 1), source_times.split(_TILE, 1), strict=True):
+        best = x.new_full(x.shape[:2], -torch.inf)
+        index = torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device)
+        similarity = x.new_zeros(x.shape[:2])
+        for start in range(0, anchor.shape[1], _TILE):
+            tile = slice(start, start + _TILE)
+            cosine = x @ anchor[:, tile].transpose(1, 2)
+            score = cosine
+            if time_weight:
+                score = cosine - time_weight * (t.unsqueeze(2) - anchor_times[:, None, tile]).square()
+            score = _ranked(score).masked_fill(~anchor_mask[:, None, tile], -torch.inf)
+            value, position = score.max(2)
+            better = value > best  # strictly, so that the lowest index wins a tie
+            best = torch.where(better, value, best)
+            index = torch.where(better, position + start, index)
+            similarity = torch.where(better, cosine.gather(2, position.unsqueeze(2)).squeeze(2), similarity)
+        indices.append(index)
+        similarities.append(similarity)
+    return torch.cat(indices, 1), torch.cat(similarities, 1)
+
+
+def _match_window(
+    source: Tensor,
+    anchor: Tensor,
+    anchor_mask: Tensor,
+    source_times: Tensor,
+    anchor_times: Tensor,
+    time_weight: float,
+    *,
+    window: int,
+) -> tuple[Tensor, Tensor]:
+    """Argmax over the anchor tokens around the one nearest in time, a tile of source tokens at once."""
+    lengths = anchor_mask.sum(1, keepdim=True)
+    # Middles between neighbours in time: the number of middles before t is the nearest token, the earlier one on a tie.
+    order = anchor_times.masked_fill(~anchor_mask, torch.inf)
+    middles = (order[:, 1:] + order[:, :-1]) / 2
+    offsets = torch.arange(-window, window + 1, device=source.device)
+    rows = torch.arange(len(source), device=source.device)[:, None, None]
+    tile = max(1, _TILE * _TILE // (len(offsets) * max(1, source.shape[2])))
+    indices, similarities = [], []
+    for x, t in zip(source.split(tile, 1), source_times.split(tile, 1), strict=True):
+        nearest = torch.searchsorted(middles.contiguous(), t.contiguous())
+        candidates = nearest.minimum((lengths - 1).clamp(min=0)).unsqueeze(2) + offsets
+        inside = (candidates >= 0) & (candidates < lengths.unsqueeze(2))
+        candidates = candidates.clamp(0, anchor.shape[1] - 1)
+        cosine = torch.einsum("bsc,bswc->bsw", x, anchor[rows, candidates])
+        score = cosine
+        if time_weight:
+            score = cosine - time_weight * (t.unsqueeze(2) - anchor_times[rows, candidates]).square()
+        position = _ranked(score).masked_fill(~inside, -torch.inf).argmax(2, keepdim=True)
+        indices.append(candidates.gather(2, position).squeeze(2))
+        similarities.append(cosine.gather(2, position).squeeze(2))
+    return torch.cat(indices, 1), torch.cat(similarities, 1)
+
+
+def resample(source: Tensor, source_mask: Tensor, anchor_mask: Tensor) -> Tensor:
+    """Bring a sequence to the anchor's length by relative time alone: each anchor token takes the mean of its share of the source.
+
+    The plain rival of matching: anchor token ``j`` of ``n`` averages the valid source tokens ``floor(j m / n)`` up to
+    ``ceil((j + 1) m / n)`` of ``m`` (adaptive average pooling on each sample's own lengths).
+
+    Args:
+        source: (batch, source time, channel).
+        source_mask: (batch, source time) bool, valid tokens first.
+        anchor_mask: (batch, anchor time) bool, valid tokens first.
+
+    Returns:
+        (batch, anchor time, channel); zero at anchor tokens that are not valid and in samples without a valid source token.
+
+    Raises:
+        ShapeError: If shapes do not fit.
+    """
+    check_mask("source_mask", source_mask, source)
+    if anchor_mask.ndim != 2 or anchor_mask.shape[0] != source.shape[0] or anchor_mask.dtype != torch.bool:
+        found = f"{anchor_mask.dtype} of shape {tuple(anchor_mask.shape)}"
+        raise ShapeError(f"anchor_mask: expected bool ({source.shape[0]}, time), found {found}")
+    m, n = source_mask.sum(1, keepdim=True), anchor_mask.sum(1, keepdim=True).clamp(min=1)
+    position = torch.arange(anchor_mask.shape[1], device=source.device).expand(anchor_mask.shape)
+    # Double precision: a running sum over a long sequence would lose the small differences that are wanted here.
+    running = F.pad(source.double().masked_fill(~source_mask.unsqueeze(-1), 0).cumsum(1), (0, 0, 1, 0))
+    first = (position * m // n).minimum(m)
+    last = (-((position + 1) * m // -n)).minimum(m)
+    channels = source.shape[2]
+    total = running.gather(1, last.unsqueeze(-1).expand(-1, -1, channels)) - running.gather(1, first.unsqueeze(-1).expand(-1, -1, channels))
+    mean = total / (last - first).clamp(min=1).unsqueeze(-1)
+    return mean.masked_fill(~anchor_mask.unsqueeze(-1), 0).to(source.dtype)

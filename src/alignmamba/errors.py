@@ -23,3 +23,7 @@ class CheckpointError(AlignMambaError, ValueError):
 
 class BackendError(AlignMambaError, RuntimeError):
     """A backend asked for by name cannot serve the call; the message gives the reason."""
+
+
+class TrainingError(AlignMambaError, RuntimeError):
+    """Training cannot go on: a loss or gradient is not finite, or no optimiser step was taken."""

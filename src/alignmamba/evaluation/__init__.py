@@ -1,0 +1,1 @@
+"""Judging predictions: metrics, statistics and protocols, on numpy alone."""

@@ -1,0 +1,81 @@
+# AlignMamba: `make demo` trains on the built-in corpus, `make test` runs the tests.
+# Needs Python 3.11 or newer and make; everything else goes into $(VENV).
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+
+# PyTorch first and by itself: the default Linux wheel brings several GB of CUDA libraries. On a machine without a GPU,
+# give PyTorch's CPU wheel index: make demo TORCH_INDEX=<its address>.
+TORCH       ?= 2.13.0
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+
+# Workers share the cores among themselves, so each computes on one thread.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -ra
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test check lint types docs serve-docs format clean
+
+help:
+	@echo "make demo    train on the synthetic corpus into runs/demo"
+	@echo "make test    run the tests"
+	@echo "make check   linters, types, documentation (strict) and tests: what CI runs"
+	@echo "make docs    build the documentation into site/"
+	@echo "make format  rewrite the sources as the linters want them"
+	@echo "make clean   remove what the above made, the environment included"
+
+# The demo starts afresh each time.
+demo: $(VENV)/.installed-run
+	@rm -rf runs/demo
+	$(BIN)/alignmamba train --data synthetic --out runs/demo
+
+test: $(VENV)/.installed-dev
+	$(TEST)
+
+# Tests last, so that their closing line is the last thing said.
+check: lint types docs
+	$(TEST)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict --quiet
+
+serve-docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs serve
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs/demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests examples benchmarks docs -name __pycache__ -type d -exec rm -rf {} +
+
+# One environment, grown in two steps: the demo needs less than the tests.
+$(VENV)/.installed-torch:
+	@command -v $(PYTHON) >/dev/null || { echo "AlignMamba needs Python 3.11 or newer, and there is no $(PYTHON). Name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "AlignMamba needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Making the environment $(VENV) with PyTorch $(TORCH); this happens once and takes minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
+	@touch $@
+
+$(VENV)/.installed-run: $(VENV)/.installed-torch pyproject.toml
+	@echo "Installing AlignMamba into $(VENV)."
+	@$(PIP) -e '.[tensorboard]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-torch pyproject.toml
+	@echo "Installing AlignMamba and its development tools into $(VENV)."
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.installed-run

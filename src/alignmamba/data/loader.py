@@ -1,0 +1,218 @@
+"""From a split to batches: bucketed by length, the same for every number of processes, resumable at any batch."""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from alignmamba.contracts import Batch, Config, ModalitySpec, Role, Sample, Sequences, Split, Task
+from alignmamba.data.randomness import generator
+from alignmamba.errors import ConfigError, DataError
+
+# Sorting within windows of this many batches removes most of the padding and leaves each batch's company random.
+WINDOW_BATCHES = 16
+
+
+class LoaderConfig(Config):
+    """How samples are put into batches."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Samples per batch at most, over all processes together; the samples of an epoch are spread evenly over its batches."""
+    bucket_by_length: bool = True
+    """Put samples of similar total length into one batch when shuffling, which saves padding; the order stays random."""
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read ahead; 0 reads in the training process."""
+
+
+class Loader:
+    """Batches of one split.
+
+    The global batches are a function of the seed and the epoch alone. Process ``rank`` of ``world_size`` takes the rows
+    ``rank::world_size`` of each, so that any number of processes sees the same samples at the same step. An epoch has
+    ``ceil(samples / batch_size)`` batches whose sizes differ by one at most: no small last batch, neither to weigh on the
+    gradient nor to be shared by more processes than it has samples. Without shuffling the samples come in the order of the split.
+
+    Args:
+        split: Where the samples come from.
+        modalities: What to load of each sample, in the order of the batch's mapping.
+        config: Batch size and bucketing.
+        task: Decides the dtype of the targets.
+        shuffle: A new order each epoch; off for validation and test.
+        seed: Seed of that order.
+        rank: Which process this is.
+        world_size: How many processes share each global batch.
+
+    Raises:
+        DataError: If the split is empty or lacks a modality.
+        ConfigError: If a global batch has fewer samples than there are processes.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        modalities: Sequence[ModalitySpec],
+        *,
+        config: LoaderConfig,
+        task: Task,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank: expected 0 to {world_size - 1}, found {rank}")
+        if len(split) == 0:
+            raise DataError(f"split {split.role!r} has no samples")
+        batches = math.ceil(len(split) / config.batch_size)
+        if len(split) // batches < world_size:
+            raise ConfigError(
+                f"batch_size: {config.batch_size} spreads the {len(split)} samples of split {split.role!r} over {batches} batches, "
+                f"of which the smallest has {len(split) // batches}, too few for {world_size} processes"
+            )
+        absent = [spec.name for spec in modalities if spec.name not in split.lengths]
+        if absent:
+            raise DataError(f"split {split.role!r} has no modality {absent[0]!r}, only {sorted(split.lengths)}")
+        self.split = split
+        self.modalities = tuple(modalities)
+        self.config = config
+        self.task = task
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self._total_lengths = np.sum([split.lengths[spec.name] for spec in modalities], axis=0)
+        self.set_epoch(0)
+
+    @property
+    def role(self) -> Role:
+        """The role of the split."""
+        return self.split.role
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Every id of the split, in its order."""
+        return self.split.ids
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Samples in each global batch of this epoch, over all processes together."""
+        return tuple(len(batch) for batch in self._batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Fix the order of that epoch; without shuffling all epochs are alike."""
+        self.epoch = epoch
+        self._batches = self._global_batches()
+
+    def __len__(self) -> int:
+        """Batches per epoch, the same on every process."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.iter_from(0)
+
+    def iter_from(self, batch_index: int) -> Iterator[Batch]:
+        """The batches of this epoch from `batch_index` on, exactly as a full pass would give them.
+
+        Raises:
+            DataError: If the epoch has fewer batches than that.
+        """
+        if not 0 <= batch_index <= len(self):
+            raise DataError(f"batch_index: expected 0 to {len(self)}, found {batch_index}")
+        source: DataLoader[Batch] = DataLoader(
+            _Rows(self.split),  # type: ignore[arg-type] # rows are samples, what comes out is collated
+            batch_sampler=[batch[self.rank :: self.world_size].tolist() for batch in self._batches[batch_index:]],
+            collate_fn=partial(collate, modalities=self.modalities, task=self.task),
+            num_workers=self.config.num_workers,
+            # Without one of its own, the loader would draw from the global generator at each start and a resumed run would differ.
+            generator=torch.Generator(),
+        )
+        return iter(source)
+
+    def _global_batches(self) -> list[np.ndarray]:
+        """The rows of each global batch of this epoch."""
+        random = generator(self.seed, "batches", self.epoch)
+        order = np.arange(len(self.split))
+        if self.shuffle:
+            random.shuffle(order)
+        batches = np.array_split(order, math.ceil(len(order) / self.config.batch_size))
+        if not (self.shuffle and self.config.bucket_by_length):
+            return batches
+        sorted_batches: list[np.ndarray] = []
+        for first in range(0, len(batches), WINDOW_BATCHES):
+            window = batches[first : first + WINDOW_BATCHES]
+            rows = np.concatenate(window)
+            rows = rows[np.argsort(self._total_lengths[rows], kind="stable")]
+            sorted_batches += np.split(rows, np.cumsum([len(batch) for batch in window])[:-1])
+        return [sorted_batches[at] for at in random.permutation(len(sorted_batches))]
+
+
+class _Rows(Dataset[Sample]):
+    """A split as the dataset that a `DataLoader` asks for."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, row: int) -> Sample:
+        return self.split[row]
+
+
+def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task: Task) -> Batch:
+    """One right-padded batch from samples.
+
+    Every modality has at least one position; a sample that lacks the modality has no valid one. Times and display tokens
+    appear where every sample that has the modality brings them.
+
+    Raises:
+        DataError: If a sample's width differs from its modality's, or only some samples have a target.
+    """
+    known = [sample.target is not None for sample in samples]
+    if any(known) and not all(known):
+        raise DataError(f"sample {samples[known.index(False)].id!r} has no target, but others of its batch have")
+    targets = None
+    if known and all(known):
+        targets = torch.tensor([sample.target for sample in samples], dtype=torch.float32 if task.kind == "regression" else torch.int64)
+    return Batch(
+        modalities={spec.name: _pad(samples, spec) for spec in modalities},
+        ids=tuple(sample.id for sample in samples),
+        targets=targets,
+    )
+
+
+def _pad(samples: Sequence[Sample], spec: ModalitySpec) -> Sequences:
+    name = spec.name
+    rows = {row: sample.features[name] for row, sample in enumerate(samples) if len(sample.features.get(name, ()))}
+    lengths = torch.zeros(len(samples), dtype=torch.int64)
+    for row, values in rows.items():
+        if values.ndim != 2 or values.shape[1] != spec.width:
+            raise DataError(
+                f"sample {samples[row].id!r}, modality {name!r}: expected shape (time, {spec.width}), found {tuple(values.shape)}"
+            )
+        lengths[row] = len(values)
+    longest = max(1, int(lengths.max()))
+
+    features = np.zeros((len(samples), longest, spec.width), dtype=np.int64 if spec.kind == "tokens" else np.float32)
+    for row, values in rows.items():
+        features[row, : len(values)] = values
+
+    times: Tensor | None = None
+    if rows and all(name in samples[row].times for row in rows):
+        seconds = np.zeros((len(samples), longest), dtype=np.float32)
+        for row, values in rows.items():
+            seconds[row, : len(values)] = samples[row].times[name]
+        times = torch.from_numpy(seconds)
+
+    tokens = None
+    if rows and all(name in samples[row].tokens for row in rows):
+        tokens = tuple(sample.tokens.get(name, ()) for sample in samples)
+    return Sequences(
+        features=torch.from_numpy(features), mask=torch.arange(longest)[None, :] < lengths[:, None], times=times, tokens=tokens
+    )

@@ -1,0 +1,244 @@
+"""A corpus whose best reachable score is known by construction and which no single modality can solve.
+
+Every sample lives on a relative timeline from 0 to 1. Its audio and its video hold *pulses* of value low or high, its text
+holds one *cue*. The class is made of the value of the last audio pulse before the cue and the value of the last video pulse
+before the cue: four classes, evidence displaced in time by a random lag.
+
+Timeline. `SLOTS` pulse slots alternate with ``SLOTS - 1`` cue slots:
+
+    pulse 0 | cue 0 | pulse 1 | cue 1 | ... | cue SLOTS - 2 | pulse SLOTS - 1
+
+A pulse slot is an interval, a cue slot a moment, and neighbours are at least `LAG` = 1.5 / `TEXT_TOKENS`[0] apart: one and a
+half of the widest text tokens, so that resampling audio and video to the rate of the text keeps the order of pulse and cue
+and never puts two pulses of a modality on one text token. What is left of the timeline is spread over the intervals at
+random (uniform spacings), so slots lie elsewhere in every sample.
+
+Pulses. Audio and video each have a pulse in the first and in the last pulse slot and in each other slot with probability
+1 - `OMISSION`, at a random moment of the slot; each pulse is low or high evenly. All of this is drawn independently.
+
+Cue. The text marks one cue slot, drawn evenly and independently of everything else.
+
+Tokens. Text has 20 to 28 tokens, audio about 2.5 and video about 1.6 times as many, with a rate of its own in every sample
+and jittered token times. Each token shows one of its modality's symbols: the cue (text 0), a low or high pulse (audio and
+video 0 and 1), otherwise one of the remaining symbols at random. Its feature vector is the symbol's unit vector plus noise
+drawn evenly from +-`NOISE` in every channel. The noise is below one half, so the largest channel always is the symbol.
+
+Labels. With probability `LABEL_NOISE` the label is replaced by one of the other classes, in every split.
+
+Scores follow from this:
+
+- All modalities: the symbols and their order are read without error, so the best rule is right unless the label was
+  replaced: 1 - LABEL_NOISE.
+- A rule that sees the class it must name with probability q before the label noise scores
+  q (1 - LABEL_NOISE) + (1 - q) LABEL_NOISE / 3, as noise spreads evenly over the three other classes.
+- Text alone says nothing of the values: q = 1/4.
+- Audio alone knows its pulses, but not the cue slot, which is even over SLOTS - 1 whatever the pulses are. The best guess of
+  the audio value is the one that more cue slots would select; the expectation over all pulse patterns is a finite sum.
+  The video value stays a coin toss. The same holds for video alone. The rule is even granted the slot of each of its pulses.
+- Text and one more: one value is known, the other a coin toss, q = 1/2. Audio and video without text reach less.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from itertools import product
+
+import numpy as np
+
+from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Role, Sample, Split, Task
+from alignmamba.data.memory import MemorySplit, content_checksum
+from alignmamba.data.randomness import generator
+from alignmamba.errors import DataError
+
+SIZES: Mapping[Role, int] = {"train": 4000, "valid": 500, "test": 2000}
+
+SLOTS = 6
+OMISSION = 0.25
+TEXT_TOKENS = (20, 28)
+LAG = 1.5 / TEXT_TOKENS[0]
+RATES = {"audio": (2.3, 2.7), "video": (1.5, 1.7)}
+"""Smallest and largest number of tokens per text token."""
+EVENTS = {"text": ("cue",), "audio": ("low", "high"), "video": ("low", "high")}
+"""The symbols that matter come first; a feature vector has one channel per symbol."""
+WIDTHS = {"text": 10, "audio": 8, "video": 6}
+NOISE = 0.25
+LABEL_NOISE = 0.05
+TOKEN_SECONDS = (0.25, 0.4)
+"""Shortest and longest duration of a text token."""
+
+CLASSES = ("audio low, video low", "audio low, video high", "audio high, video low", "audio high, video high")
+TASK = Task(kind="classification", classes=CLASSES)
+MODALITIES = tuple(ModalitySpec(name=name, dim=dim, units="presence of each symbol, plus noise") for name, dim in WIDTHS.items())
+_WORDS = {name: np.array([*EVENTS[name], *(f"other {n}" for n in range(dim - len(EVENTS[name])))]) for name, dim in WIDTHS.items()}
+
+# Samples made at a time; bounds the memory for random numbers.
+_CHUNK = 512
+
+
+def synthetic_corpus(*, seed: int = 0, sizes: Mapping[Role, int] = SIZES) -> Corpus:
+    """The synthetic corpus, in memory.
+
+    A sample depends on the seed, its split and its place in the split alone, not on `sizes`.
+
+    Args:
+        seed: Another seed gives another corpus from the same distribution.
+        sizes: Samples per split.
+
+    Returns:
+        A corpus whose `references` hold ``best_reachable_accuracy``, ``best_pair_accuracy`` (no more than two modalities),
+        ``best_single_modality_accuracy``, ``chance_accuracy`` (expectations) and, where there is a test split,
+        ``test_labels_kept``: the share of its labels that the noise left alone, so what the best rule scores on this very split.
+
+    Raises:
+        DataError: If a split's name is unknown or its size below one.
+    """
+    for role, size in sizes.items():
+        if role not in ROLES:
+            raise DataError(f"sizes: expected splits of {list(ROLES)}, found {role!r}")
+        if size < 1:
+            raise DataError(f"sizes: split {role!r} needs at least 1 sample, found {size}")
+    splits: dict[Role, Split] = {}
+    references = reference_accuracies()
+    for role, size in sizes.items():
+        samples: list[Sample] = []
+        kept = 0
+        for first in range(0, size, _CHUNK):
+            some, unchanged = _samples(seed, role, range(first, min(first + _CHUNK, size)))
+            samples += some
+            kept += unchanged
+        splits[role] = MemorySplit(role=role, samples=tuple(samples), modalities=MODALITIES)
+        if role == "test":
+            references["test_labels_kept"] = kept / size
+    return Corpus(
+        name="synthetic",
+        task=TASK,
+        modalities=MODALITIES,
+        splits=splits,
+        checksum=content_checksum(splits),
+        references=references,
+    )
+
+
+def reference_accuracies() -> dict[str, float]:
+    """Expected accuracies of the best rules, by the module's argument."""
+    return {
+        "best_reachable_accuracy": _with_label_noise(1.0),
+        "best_pair_accuracy": _with_label_noise(0.5),
+        "best_single_modality_accuracy": _with_label_noise(_best_guess_of_value() / 2),
+        "chance_accuracy": _with_label_noise(1 / len(CLASSES)),
+    }
+
+
+def _with_label_noise(clean: float) -> float:
+    return clean * (1 - LABEL_NOISE) + (1 - clean) * LABEL_NOISE / (len(CLASSES) - 1)
+
+
+@cache
+def _best_guess_of_value() -> float:
+    """How often the best guess of one modality's value is right when the cue slot is unknown: a sum over all pulse patterns."""
+    expectation = 0.0
+    cue_slots = SLOTS - 1
+    # The last slot comes after every cue, so its pulse never counts. Slot 0 always has a pulse; the others are absent, low or high.
+    for pattern in product((None, 0, 1), repeat=cue_slots - 1):
+        omitted = pattern.count(None)
+        probability = OMISSION**omitted * ((1 - OMISSION) / 2) ** (cue_slots - 1 - omitted)
+        # By symmetry the first pulse may be taken as high.
+        value, high = 1, 1
+        for pulse in pattern:
+            value = value if pulse is None else pulse
+            high += value
+        expectation += probability * max(high, cue_slots - high) / cue_slots
+    return expectation
+
+
+def _samples(seed: int, role: Role, indices: range) -> tuple[list[Sample], int]:
+    """Samples of a split, and how many of their labels the noise left alone.
+
+    Every sample draws its numbers at once from its own generator; the arithmetic then runs over all samples together.
+    """
+    ids = [f"{role}-{index + 1:06d}" for index in indices]
+    most = {"text": TEXT_TOKENS[1], **{name: round(TEXT_TOKENS[1] * high) for name, (_, high) in RATES.items()}}
+    per_token = {name: most[name] * (2 + WIDTHS[name]) for name in WIDTHS}
+    layout = 3 * SLOTS
+    total = 4 + layout - 1 + 2 * (1 + 3 * SLOTS) + sum(per_token.values())
+    uniform = np.stack([generator(seed, "synthetic", identity).random(total) for identity in ids])
+    used = 0
+
+    def draw(*shape: int) -> np.ndarray:
+        """The next uniform numbers of every sample, (samples, *shape)."""
+        nonlocal used
+        used += int(np.prod(shape))
+        return uniform[:, used - int(np.prod(shape)) : used].reshape(-1, *shape)
+
+    rows = np.arange(len(ids))
+    text_tokens = _integers(draw(), TEXT_TOKENS[0], TEXT_TOKENS[1])
+    seconds = text_tokens * _between(draw(), *TOKEN_SECONDS)
+    cue_slot = _integers(draw(), 0, SLOTS - 2)
+    noise = draw()
+
+    # Edges of the timeline in order: start and end of pulse slot 0, cue 0, start and end of pulse slot 1, cue 1, ...
+    spare = 1 - 2 * (SLOTS - 1) * LAG
+    edges = np.sort(draw(layout - 1), axis=1) * spare
+    place = np.arange(layout - 1)
+    # A cue has one lag on each side: the k-th cue is edge 3k + 2.
+    edges += LAG * ((place + 1) // 3 + place // 3)
+    slot_start, slot_end, cues = edges[:, 0::3], edges[:, 1::3], edges[:, 2::3]
+    moment = cues[rows, cue_slot]
+
+    counts = {"text": text_tokens}
+    events = {"text": (moment[:, None], np.zeros((len(ids), 1), dtype=np.int64), np.ones((len(ids), 1), dtype=bool))}
+    values = {}
+    for name, (low, high) in RATES.items():
+        counts[name] = np.rint(text_tokens * _between(draw(), low, high)).astype(np.int64)
+        when = slot_start + draw(SLOTS) * (slot_end - slot_start)
+        present = draw(SLOTS) >= OMISSION
+        present[:, [0, -1]] = True
+        value = _integers(draw(SLOTS), 0, 1)
+        events[name] = (when, value, present)
+        # The last present slot at or before the cue's.
+        eligible = present & (np.arange(SLOTS) <= cue_slot[:, None])
+        last = SLOTS - 1 - np.argmax(eligible[:, ::-1], axis=1)
+        values[name] = value[rows, last]
+
+    clean = 2 * values["audio"] + values["video"]
+    # One number decides both: whether the label is replaced and, if so, by which of the three others.
+    replaced = noise < LABEL_NOISE
+    shift = np.where(replaced, 1 + np.minimum((noise / LABEL_NOISE * 3).astype(np.int64), 2), 0)
+    labels = (clean + shift) % len(CLASSES)
+
+    features, times, symbols = {}, {}, {}
+    for name, dim in WIDTHS.items():
+        length = most[name]
+        count = counts[name]
+        # A token's moment lies in the middle three fifths of its share of the timeline, an event's exactly where the event is.
+        moments = (np.arange(length) + _between(draw(length), 0.2, 0.8)) / count[:, None]
+        symbol = _integers(draw(length), len(EVENTS[name]), dim - 1)
+        when, value, present = events[name]
+        sample, event = np.nonzero(present)
+        token = np.floor(when * count[:, None]).astype(np.int64)[sample, event]
+        moments[sample, token] = when[sample, event]
+        symbol[sample, token] = value[sample, event]
+        features[name] = (np.eye(dim)[symbol] + _between(draw(length, dim), -NOISE, NOISE)).astype(np.float32)
+        times[name] = moments * seconds[:, None]
+        symbols[name] = symbol
+    assert used == total
+
+    samples = [
+        Sample(
+            id=identity,
+            features={name: features[name][row, : counts[name][row]] for name in WIDTHS},
+            target=int(labels[row]),
+            times={name: times[name][row, : counts[name][row]] for name in WIDTHS},
+            tokens={name: tuple(_WORDS[name][symbols[name][row, : counts[name][row]]].tolist()) for name in WIDTHS},
+        )
+        for row, identity in enumerate(ids)
+    ]
+    return samples, int((~replaced).sum())
+
+
+def _between(uniform: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.asarray(low + uniform * (high - low))
+
+
+def _integers(uniform: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Integers from `low` to `high`, both included."""
+    return np.asarray(low + np.floor(uniform * (high - low + 1)), dtype=np.int64)

@@ -64,8 +64,7 @@ def score(task: Task, predictions: Predictions) -> dict[str, float]:
         DataError: If there is no sample, no target, or a value that is not finite or not of the task's shape.
     """
     if task.kind == "classification":
-        truth, predicted = _classes(task, predictions)
-        return _score_classification(truth, predicted)
+        return _score_classification(*_classes(task, predictions))
     truth, predicted = _values(predictions)
     scores = _score_regression(truth, predicted)
     return {name: scores[name] for name in metric_names(task)}

@@ -1,0 +1,1 @@
+"""Fitting a fusion model and running it, on Lightning Fabric."""

@@ -1,0 +1,632 @@
+"""Fitting a fusion model on the train split, choosing by the valid split, surviving interruption.
+
+Small named steps around one plain record of where training stands (`_State`); everything in that record, with the weights,
+the optimiser and the random generators of every process, is a checkpoint. A run that goes on from one takes bit for bit
+the course that it would have taken without the interruption.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Final, Literal, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from alignmamba.contracts import Batch, Config, Predictions, Role, Task
+from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
+from alignmamba.training import checkpoints
+from alignmamba.training.inference import BatchSource, collect, gather
+from alignmamba.training.logs import LOG, EventLog, write_table
+from alignmamba.training.objective import Objective, Parcel, RegressionLoss
+
+VALIDATION_LOSS: Final = "loss"
+"""Name by which `FitConfig.select` asks for the total loss on the valid split; lower is better."""
+
+
+class FitConfig(Config):
+    """How a model is fitted."""
+
+    epochs: Annotated[int, Field(ge=1)] = 30
+    """Passes over the train split at most."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    """Peak learning rate of AdamW, reached after the warm-up."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    """Decoupled weight decay; biases, norms and other vectors are spared."""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of all optimiser steps during which the learning rate rises linearly; it then falls along a cosine to 0."""
+    gradient_clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Largest norm of the gradient over all parameters; 0 does not clip."""
+    patience: Annotated[int, Field(ge=0)] = 10
+    """Epochs without improvement on the valid split after which training stops; 0 never stops early."""
+    select: str = "auto"
+    """Metric on the valid split that picks the best epoch; auto: accuracy for classification, mae for regression; loss: the total loss."""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
+    """Arithmetic: 32-true and 64-true are plain float32 and float64; the mixed ones compute in half precision where that is safe."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Classification: share of the target spread evenly over all classes."""
+    regression_loss: RegressionLoss = "l1"
+    """Regression: absolute, squared, or Huber loss (squared below an error of 1, absolute above)."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches per optimiser step; the last step of an epoch takes what is left."""
+    compile: bool = False
+    """Compile the model with torch.compile: faster steps after about a minute."""
+    checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps between checkpoints within an epoch; 0 saves at the end of each epoch only."""
+    tensorboard: bool = False
+    """Write TensorBoard events beside log.csv."""
+
+
+# Fields that a resumed run may change: they do not touch the course of training.
+_FREE_ON_RESUME = {"compile", "checkpoint_every_steps", "tensorboard"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """How training went. The model itself holds the weights of the best epoch."""
+
+    history: tuple[Mapping[str, float], ...]
+    """One record per epoch, as `alignmamba.training.logs.Record` describes; epochs count from 1."""
+    metric: str
+    """Metric that chose the best epoch."""
+    best_epoch: int
+    """Best epoch, from 1."""
+    best_score: float
+    """Its score on the valid split."""
+    optimiser_steps: int
+    """Steps that changed the weights; mixed precision may have skipped some others."""
+    stopped: Literal["epochs", "patience"]
+    """Why training ended."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended training in good order.
+
+    Attributes:
+        checkpoint: Where to go on from; ``None`` if training ran without a run directory.
+        epoch: Epoch under way, from 1.
+        signal_number: What arrived.
+    """
+
+    def __init__(self, checkpoint: Path | None, *, epoch: int, signal_number: int) -> None:
+        where = "nothing was saved, training had no run directory" if checkpoint is None else f"saved {checkpoint}"
+        super().__init__(f"interrupted in epoch {epoch}: {where}")
+        self.checkpoint = checkpoint
+        self.epoch = epoch
+        self.signal_number = signal_number
+
+
+class Progress(Protocol):
+    """Told how training goes, in the process of rank 0 only."""
+
+    def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
+        """Training begins, or goes on after `batch` batches of `epoch` (from 1); each epoch has `batches`."""
+
+    def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
+        """An optimiser step was done, the `batch`-th batch of the epoch being its last."""
+
+    def epoch_finished(self, record: Mapping[str, float], *, best: bool) -> None:
+        """An epoch was validated; `best` if none before it scored as well."""
+
+
+Score = Callable[[Predictions], Mapping[str, float]]
+
+
+def fit(
+    model: nn.Module,
+    train: BatchSource,
+    valid: BatchSource,
+    config: FitConfig,
+    *,
+    task: Task,
+    score: Score,
+    higher_is_better: Mapping[str, bool],
+    fabric: Fabric | None = None,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Train a model; afterwards it holds the weights of the epoch that scored best on the valid split.
+
+    Args:
+        model: Meets `FusionModel`; trained in place and moved to the engine's device.
+        train: Batches of a train split, with targets.
+        valid: Batches of a valid split, with targets.
+        config: How to train.
+        task: What the model predicts.
+        score: Metrics of a set of predictions by name.
+        higher_is_better: The metrics that `score` gives for this task, and whether more is better.
+        fabric: Engine, already launched; by default one process on the best device of this machine.
+        run_dir: Existing directory for checkpoints and logs; without it the best weights are kept in memory and training cannot be resumed.
+        resume: Go on from the last checkpoint in `run_dir`; starts from the beginning if the run was stopped before its first.
+        progress: Told about steps and epochs.
+
+    Raises:
+        DataError: If a source has another role than its place here, is empty, or lacks targets.
+        ConfigError: If ``config.select`` is not a metric of this task, or ``config.precision`` is not the engine's.
+        CheckpointError: If `run_dir` holds another run, or `resume` finds a checkpoint that does not fit.
+        TrainingError: If a loss or gradient is not finite, no optimiser step was taken, or no epoch could be scored.
+        Interrupted: On Ctrl-C or SIGTERM, after saving. A second one ends the process at once.
+    """
+    _check_source(train, "train")
+    _check_source(valid, "valid")
+    metric = _selection(config.select, task, higher_is_better)
+    if fabric is None:
+        fabric = Fabric(accelerator="auto", devices=1, precision=config.precision)
+    _check_precision(fabric, config)
+    with _compiled(model, config.compile):
+        objective = Objective(model, task, regression_loss=config.regression_loss, label_smoothing=config.label_smoothing)
+        run = _set_up(objective, train, valid, config, metric, score, higher_is_better, fabric, run_dir, progress)
+        state = _resume(run) if resume else _begin(run)
+        with _Interrupts() as interrupts:
+            _train(run, state, interrupts)
+        return _finish(run, state)
+
+
+def learning_rate_at(step: int, total_steps: int, config: FitConfig) -> float:
+    """Learning rate of the optimiser step `step`, from 0: linear warm-up to the peak, then a cosine to 0 after the last step."""
+    warmup = math.ceil(config.warmup_fraction * total_steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (total_steps - warmup)))
+
+
+# --- what a run is made of ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """The parts that stay the same throughout."""
+
+    module: nn.Module  # the objective as the engine wraps it
+    objective: Objective
+    optimizer: AdamW
+    train: BatchSource
+    valid: BatchSource
+    config: FitConfig
+    metric: str
+    score: Score
+    higher_is_better: Mapping[str, bool]
+    fabric: Fabric
+    run_dir: Path | None
+    progress: Progress | None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)  # used where there is no run directory
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.epochs * math.ceil(len(self.train) / self.config.accumulate)
+
+
+@dataclass(kw_only=True)
+class _State:
+    """Where training stands. Plain values only: they go into the checkpoint as they are."""
+
+    epoch: int = 0  # under way, from 0
+    batch: int = 0  # batches of it that are done
+    step: int = 0  # optimiser steps tried
+    optimiser_steps: int = 0  # those that were not skipped by the gradient scaler
+    seconds: float = 0.0  # spent on this epoch so far
+    best_epoch: int = 0  # from 1; 0 while there is none
+    best_score: float = math.nan
+    stopped: str = ""
+    history: list[dict[str, float]] = field(default_factory=list)
+    # The epoch's sums over this process's samples; unlike all above they differ between processes.
+    samples: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+_PER_PROCESS = ("samples", "sums")
+
+
+def _check_source(source: BatchSource, role: Role) -> None:
+    if source.role != role:
+        raise DataError(f"fit: expected a {role} split in the place of `{role}`, found a {source.role} split")
+    if len(source) == 0:
+        raise DataError(
+            f"fit: the {role} split has no batch, so there would be 0 optimiser steps"
+            if role == "train"
+            else f"fit: the {role} split is empty"
+        )
+
+
+def _selection(select: str, task: Task, higher_is_better: Mapping[str, bool]) -> str:
+    """Name of the metric that chooses the best epoch."""
+    name = select
+    if select == "auto":
+        name = "accuracy" if task.kind == "classification" else "mae"
+    _check_metric(name, higher_is_better)
+    return name
+
+
+def _check_metric(name: str, known: Mapping[str, Any]) -> None:
+    choices = [*known, VALIDATION_LOSS]
+    if name not in choices:
+        close = get_close_matches(name, choices, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"select: no metric {name!r} for this task, only {', '.join(choices)}{hint}")
+
+
+def _check_precision(fabric: Fabric, config: FitConfig) -> None:
+    found = fabric.strategy.precision.precision
+    if found != config.precision:
+        raise ConfigError(f"precision: the engine was made with {found!r}, the configuration asks for {config.precision!r}")
+
+
+@contextmanager
+def _compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Compile the forward pass in place, so that names in the state dict stay; undone afterwards, a compiled call cannot be pickled."""
+    if not wanted:
+        yield
+        return
+    model.compile()
+    try:
+        yield
+    finally:
+        model._compiled_call_impl = None
+
+
+def _set_up(
+    objective: Objective,
+    train: BatchSource,
+    valid: BatchSource,
+    config: FitConfig,
+    metric: str,
+    score: Score,
+    higher_is_better: Mapping[str, bool],
+    fabric: Fabric,
+    run_dir: Path | None,
+    progress: Progress | None,
+) -> _Run:
+    if isinstance(fabric.strategy, DDPStrategy):
+        # A modality may be absent from all samples that one process sees; its encoder then gets no gradient there.
+        fabric.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+    optimizer = AdamW(_parameter_groups(objective, config.weight_decay), lr=config.learning_rate)
+    module, wrapped = fabric.setup(objective, optimizer)
+    return _Run(
+        module=module,
+        objective=objective,
+        optimizer=wrapped,
+        train=train,
+        valid=valid,
+        config=config,
+        metric=metric,
+        score=score,
+        higher_is_better=higher_is_better,
+        fabric=fabric,
+        run_dir=run_dir,
+        progress=progress if fabric.is_global_zero else None,
+    )
+
+
+def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices decay; vectors (biases, norms) and parameters that say ``_no_weight_decay`` do not."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise TrainingError("the model has no trainable parameter")
+
+    def spared(parameter: nn.Parameter) -> bool:
+        return parameter.ndim <= 1 or bool(getattr(parameter, "_no_weight_decay", False))
+
+    groups = [
+        {"params": [p for p in trainable if not spared(p)], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if spared(p)], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+# --- the loop ----------------------------------------------------------------------------------------------------------
+
+
+def _train(run: _Run, state: _State, interrupts: "_Interrupts") -> None:
+    if run.progress is not None and not state.stopped:
+        run.progress.started(epochs=run.config.epochs, batches=len(run.train), epoch=state.epoch + 1, batch=state.batch)
+    events = _event_log(run, state)
+    try:
+        while not state.stopped:
+            _train_epoch(run, state, interrupts)
+            _end_epoch(run, state)
+            if events is not None:
+                events.write(state.history[-1])
+            if _agree(run.fabric, 0, interrupts.requested)[1]:
+                _stop(run, state, interrupts)
+    finally:
+        if events is not None:
+            events.close()
+
+
+def _train_epoch(run: _Run, state: _State, interrupts: "_Interrupts") -> None:
+    """Train on the batches of the epoch that are still to come."""
+    run.train.set_epoch(state.epoch)
+    run.module.train()
+    batches = run.train.iter_from(state.batch)
+    started, before = time.perf_counter(), state.seconds
+    while state.batch < len(run.train):
+        group = _next_batches(batches, min(run.config.accumulate, len(run.train) - state.batch), state)
+        samples, stop = _agree(run.fabric, sum(len(batch) for batch in group), interrupts.requested)
+        if stop:
+            _stop(run, state, interrupts)
+        _step(run, state, group, samples)
+        state.batch += len(group)
+        state.seconds = before + time.perf_counter() - started
+        every = run.config.checkpoint_every_steps
+        if every and state.step % every == 0 and state.batch < len(run.train):
+            _save(run, state)
+
+
+def _next_batches(batches: Iterator[Batch], count: int, state: _State) -> list[Batch]:
+    # Data never draws from the generators that dropout draws from: a resumed epoch opens its loader once more than an uninterrupted one.
+    with torch.random.fork_rng(devices=[]):
+        group = [batch for _, batch in zip(range(count), batches, strict=False)]
+    if len(group) < count:
+        raise DataError(f"train: epoch {state.epoch + 1} ended after {state.batch + len(group)} batches, the source had promised more")
+    return group
+
+
+def _agree(fabric: Fabric, samples: int, stop: bool) -> tuple[int, bool]:
+    """Samples of all processes together, and whether any of them was asked to stop."""
+    if fabric.world_size == 1:
+        return samples, stop
+    totals = fabric.all_reduce(torch.tensor([samples, int(stop)], device=fabric.device), reduce_op="sum")
+    assert isinstance(totals, Tensor)
+    return int(totals[0]), bool(totals[1] > 0)
+
+
+def _step(run: _Run, state: _State, group: Sequence[Batch], samples: int) -> None:
+    """One optimiser step on the mean loss over `samples` samples, which all micro batches of all processes hold together."""
+    rate = learning_rate_at(state.step, run.total_steps, run.config)
+    for parameters in run.optimizer.param_groups:
+        parameters["lr"] = rate
+    losses = [_backward(run, batch, samples, last=batch is group[-1]) for batch in group]
+    mean = _account(state, group, losses)
+    taken = _update(run, state, group)
+    state.step += 1
+    state.optimiser_steps += int(taken)
+    if run.progress is not None:
+        run.progress.stepped(epoch=state.epoch + 1, batch=state.batch + len(group), step=state.step, loss=mean, learning_rate=rate)
+
+
+def _backward(run: _Run, batch: Batch, samples: int, *, last: bool) -> dict[str, Tensor]:
+    """Add a micro batch's share of the gradient; returns the loss terms per sample."""
+    if batch.targets is None:
+        raise DataError(f"train: samples without targets, for example {batch.ids[0]!r}")
+    with run.fabric.no_backward_sync(run.module, enabled=not last):  # type: ignore[arg-type]
+        _, losses = run.module(Parcel(batch.to(run.fabric.device, non_blocking=True)))
+        # The engine averages gradients over processes, whose batches may differ in size: scale back to a sum first.
+        share = run.fabric.world_size / samples
+        run.fabric.backward(torch.stack([value.sum() for value in losses.values()]).sum() * share)
+    return {name: value.detach() for name, value in losses.items()}
+
+
+def _account(state: _State, group: Sequence[Batch], losses: Sequence[Mapping[str, Tensor]]) -> float:
+    """Add the step's losses to the epoch's sums; returns their mean over this process's samples.
+
+    It comes after the backward pass of the whole step: reading a value waits for the device, and a process that gave up
+    earlier would leave the others waiting for its gradient.
+    """
+    total = 0.0
+    for batch, terms in zip(group, losses, strict=True):
+        for name, value in zip(terms, torch.stack([term.sum() for term in terms.values()]).tolist(), strict=True):
+            if not math.isfinite(value):
+                wrong = [identity for identity, finite in zip(batch.ids, terms[name].isfinite().tolist(), strict=True) if not finite]
+                where = f"epoch {state.epoch + 1}, step {state.step + 1}"
+                raise TrainingError(f"{where}: loss {name!r} is {value}, samples {', '.join((wrong or list(batch.ids))[:3])}")
+            state.sums[name] = state.sums.get(name, 0.0) + value
+            total += value
+        state.samples += len(batch)
+    return total / sum(len(batch) for batch in group)
+
+
+def _update(run: _Run, state: _State, group: Sequence[Batch]) -> bool:
+    """Clip the gradient and change the weights; returns whether the step was taken."""
+    limit = run.config.gradient_clip or math.inf
+    norm = run.fabric.clip_gradients(run.module, run.optimizer, max_norm=limit, error_if_nonfinite=False)
+    assert norm is not None
+    finite = bool(norm.isfinite())
+    if not finite and run.config.precision != "16-mixed":
+        raise TrainingError(
+            f"epoch {state.epoch + 1}, step {state.step + 1}: gradient norm is {norm.item()}, samples {', '.join(group[-1].ids[:3])}"
+        )
+    run.optimizer.step()  # under 16-mixed the gradient scaler skips what is not finite and lowers its scale
+    run.optimizer.zero_grad()
+    return finite
+
+
+def _end_epoch(run: _Run, state: _State) -> None:
+    """Validate, record, keep what is best, decide whether to stop, save."""
+    started = time.perf_counter()
+    record = {"epoch": state.epoch + 1, "step": state.step, **_train_losses(run, state), **_validate(run)}
+    record["learning_rate"] = run.optimizer.param_groups[0]["lr"]
+    record["seconds"] = state.seconds + time.perf_counter() - started
+    state.history.append(record)
+    value = record[_column(run.metric)]
+    best = _improves(run, value, state.best_score)
+    if best:
+        state.best_epoch, state.best_score = state.epoch + 1, value
+        _keep_best(run, state)
+    state.epoch, state.batch, state.seconds, state.samples, state.sums = state.epoch + 1, 0, 0.0, 0, {}
+    if 0 < run.config.patience <= state.epoch - state.best_epoch:
+        state.stopped = "patience"
+    elif state.epoch >= run.config.epochs:
+        state.stopped = "epochs"
+    _save(run, state)
+    if run.progress is not None:
+        run.progress.epoch_finished(record, best=best)
+
+
+def _train_losses(run: _Run, state: _State) -> dict[str, float]:
+    """Mean loss terms of the epoch over the samples of all processes."""
+    shares = gather(run.fabric, (state.samples, state.sums))
+    samples = sum(count for count, _ in shares)
+    names = list(dict.fromkeys(name for _, sums in shares for name in sums))
+    means = {name: sum(sums.get(name, 0.0) for _, sums in shares) / samples for name in names}
+    return {f"train/loss/{name}": value for name, value in {**means, "total": sum(means.values())}.items()}
+
+
+def _validate(run: _Run) -> dict[str, float]:
+    """Losses and metrics on the valid split, the same on every process."""
+    run.module.eval()
+    devices = [run.fabric.device] if run.fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        predictions = collect(run.module, run.valid, task=run.objective.task, device=run.fabric.device, fabric=run.fabric)
+    if predictions.targets is None:
+        raise DataError("valid: samples without targets, so no epoch can be chosen")
+    metrics = run.fabric.broadcast(dict(run.score(predictions)))
+    _check_metric(run.metric, metrics)
+    losses = {f"valid/loss/{name}": value for name, value in predictions.losses.items()}
+    return {**losses, **{f"valid/{name}": value for name, value in metrics.items()}}
+
+
+def _column(metric: str) -> str:
+    return "valid/loss/total" if metric == VALIDATION_LOSS else f"valid/{metric}"
+
+
+def _improves(run: _Run, value: float, best: float) -> bool:
+    """Whether a score beats the best so far; NaN beats nothing and everything beats NaN."""
+    if math.isnan(value) or math.isnan(best):
+        return not math.isnan(value)
+    return value > best if run.higher_is_better.get(run.metric, False) else value < best
+
+
+def _finish(run: _Run, state: _State) -> FitResult:
+    """Put the best weights into the model and report."""
+    if state.optimiser_steps == 0:
+        raise TrainingError(
+            f"none of {state.step} optimiser steps was taken: every gradient overflowed under precision {run.config.precision}"
+        )
+    if state.best_epoch == 0:
+        raise TrainingError(
+            f"{run.metric} on the valid split was not a number in any of {state.epoch} epochs, so none is best; select another metric"
+        )
+    if run.run_dir is None:
+        run.objective.load_state_dict(run.best_weights)
+    else:
+        checkpoints.load(run.fabric, run.run_dir / checkpoints.BEST, {"model": run.module})
+    run.optimizer.zero_grad()
+    return FitResult(
+        history=tuple(state.history),
+        metric=run.metric,
+        best_epoch=state.best_epoch,
+        best_score=state.best_score,
+        optimiser_steps=state.optimiser_steps,
+        stopped="patience" if state.stopped == "patience" else "epochs",
+    )
+
+
+# --- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def _begin(run: _Run) -> _State:
+    if run.run_dir is not None and (run.run_dir / checkpoints.LAST).exists():
+        raise CheckpointError(f"{run.run_dir}: already holds a run; resume it or choose another directory")
+    return _State()
+
+
+def _resume(run: _Run) -> _State:
+    """Where the last checkpoint left off, with weights, optimiser and random generators put back."""
+    if run.run_dir is None:
+        raise CheckpointError("resume: needs the directory of the run to go on with")
+    path = run.run_dir / checkpoints.LAST
+    if not path.exists():
+        return _State()
+    found = checkpoints.load(run.fabric, path, {"model": run.module, "optimizer": run.optimizer})
+    try:
+        state, processes, identity = _State(**found["state"]), found["processes"], found["identity"]
+        scaler = found["precision"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of a run") from error
+    for name, value in _identity(run).items():
+        if identity.get(name) != value:
+            raise CheckpointError(f"{path}: the run had {name}={identity.get(name)!r}, it cannot go on with {value!r}")
+    own = processes[run.fabric.global_rank]
+    state.samples, state.sums = own["samples"], own["sums"]
+    run.fabric.strategy.precision.load_state_dict(scaler)
+    checkpoints.restore_random_state(own["random"], run.fabric.device)
+    if run.fabric.is_global_zero:
+        write_table(run.run_dir / LOG, state.history)
+    return state
+
+
+def _identity(run: _Run) -> dict[str, Any]:
+    """What must not change between the parts of a run."""
+    fields = {name: value for name, value in run.config.model_dump().items() if name not in _FREE_ON_RESUME}
+    return {**fields, "batches per epoch": len(run.train), "processes": run.fabric.world_size}
+
+
+def _save(run: _Run, state: _State) -> None:
+    """Write the last checkpoint and the table of epochs."""
+    if run.run_dir is None:
+        return
+    own = {"samples": state.samples, "sums": state.sums, "random": checkpoints.random_state(run.fabric.device)}
+    contents = {
+        "model": run.module,
+        "optimizer": run.optimizer,
+        "state": {name: value for name, value in asdict(state).items() if name not in _PER_PROCESS},
+        "processes": gather(run.fabric, own),
+        "precision": run.fabric.strategy.precision.state_dict(),
+        "identity": _identity(run),
+    }
+    checkpoints.save(run.fabric, run.run_dir / checkpoints.LAST, contents)
+    if run.fabric.is_global_zero and state.history:
+        write_table(run.run_dir / LOG, state.history)
+
+
+def _keep_best(run: _Run, state: _State) -> None:
+    if run.run_dir is None:
+        run.best_weights.update({name: value.detach().clone() for name, value in run.objective.state_dict().items()})
+    else:
+        contents = {"model": run.module, "epoch": state.best_epoch, "metric": run.metric, "score": state.best_score}
+        checkpoints.save(run.fabric, run.run_dir / checkpoints.BEST, contents)
+
+
+def _event_log(run: _Run, state: _State) -> EventLog | None:
+    if not run.config.tensorboard or run.run_dir is None or not run.fabric.is_global_zero:
+        return None
+    return EventLog(run.run_dir / "tensorboard", first_epoch=state.epoch + 1)
+
+
+# --- interruption ------------------------------------------------------------------------------------------------------
+
+
+class _Interrupts:
+    """Turns the first Ctrl-C or SIGTERM into a request that the loop answers between two steps; the second one ends the process."""
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        return self.signal_number != 0
+
+    def __enter__(self) -> "_Interrupts":
+        if threading.current_thread() is threading.main_thread():  # Python delivers signals nowhere else
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.signal_number = number
+
+
+def _stop(run: _Run, state: _State, interrupts: _Interrupts) -> None:
+    """Save and leave."""
+    _save(run, state)
+    checkpoint = None if run.run_dir is None else run.run_dir / checkpoints.LAST
+    raise Interrupted(checkpoint, epoch=min(state.epoch + 1, run.config.epochs), signal_number=interrupts.signal_number)

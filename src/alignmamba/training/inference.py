@@ -1,0 +1,168 @@
+"""Running a model over a split: one pass, one result in the order of the split."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from alignmamba.contracts import Batch, Predictions, Role, Task
+from alignmamba.errors import DataError
+from alignmamba.training.objective import Objective, Parcel, RegressionLoss
+
+Value = TypeVar("Value")
+
+
+class BatchSource(Protocol):
+    """Hands out one split in batches; `alignmamba.data.loader.Loader` is one.
+
+    The global batches are a function of the epoch alone. With several processes each source yields its share of every
+    global batch, the same number of batches everywhere and at least one sample in each.
+    """
+
+    @property
+    def role(self) -> Role:
+        """Role of the split."""
+        ...
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the whole split, in its order, whatever the share of this process."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the samples; epochs count from 0."""
+        ...
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        ...
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The epoch's batches."""
+        ...
+
+    def iter_from(self, batch_index: int) -> Iterator[Batch]:
+        """The epoch's batches without the first `batch_index`."""
+        ...
+
+
+Forward = Callable[[Parcel], tuple[Tensor, dict[str, Tensor]]]
+
+
+def predict(
+    model: nn.Module,
+    source: BatchSource,
+    *,
+    task: Task,
+    fabric: Fabric | None = None,
+    device: torch.device | str | None = None,
+    regression_loss: RegressionLoss = "l1",
+) -> Predictions:
+    """Predict a split.
+
+    The model is moved to the device, runs in evaluation mode without gradients, and is left in the mode it had.
+
+    Args:
+        model: Meets `FusionModel`.
+        source: Batches of the split, with targets or without.
+        task: What the model predicts.
+        fabric: Gives device and precision; with several processes, each predicts its share and all receive the whole.
+        device: Where to run without `fabric`; by default where the model's first parameter is.
+        regression_loss: What ``losses["task"]`` means for a regression task.
+
+    Returns:
+        One row per id of the split, in its order: values, or probabilities of the classes.
+
+    Raises:
+        DataError: If the source leaves out a sample of its split, yields one that is not of it, or is empty.
+    """
+    objective = Objective(model, task, regression_loss=regression_loss)
+    if fabric is not None:
+        place = fabric.device
+    elif device is not None:
+        place = torch.device(device)
+    else:
+        place = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    model.to(place)
+
+    def forward(parcel: Parcel) -> tuple[Tensor, dict[str, Tensor]]:
+        if fabric is None:
+            return objective(parcel)  # type: ignore[no-any-return]
+        with fabric.autocast():
+            return objective(parcel)  # type: ignore[no-any-return]
+
+    was_training = model.training
+    model.eval()
+    try:
+        return collect(forward, source, task=task, device=place, fabric=fabric)
+    finally:
+        model.train(was_training)
+
+
+def collect(forward: Forward, source: BatchSource, *, task: Task, device: torch.device, fabric: Fabric | None) -> Predictions:
+    """Run `forward` over the whole source and put the results of all processes into the split's order."""
+    rows: dict[str, _Row] = {}
+    with torch.no_grad():
+        for batch in source:
+            prediction, losses = forward(Parcel(batch.to(device, non_blocking=True)))
+            rows.update(_rows(batch, prediction, losses, task))
+    merged: dict[str, _Row] = {}
+    for share in gather(fabric, rows):
+        for identity, row in share.items():
+            merged.setdefault(identity, row)  # samples repeated to fill the last batch are dropped here
+    return _in_order(merged, source.ids)
+
+
+def gather(fabric: Fabric | None, value: Value) -> list[Value]:
+    """`value` of every process, in the order of their ranks."""
+    if fabric is None or fabric.world_size == 1:
+        return [value]
+    values: list[Value | None] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(values, value)
+    return [each for each in values if each is not None]
+
+
+# Prediction, target or None, loss terms of one sample.
+_Row = tuple[NDArray[np.float32], float | int | None, dict[str, float]]
+
+
+def _rows(batch: Batch, prediction: Tensor, losses: dict[str, Tensor], task: Task) -> dict[str, _Row]:
+    values = prediction.float()
+    if task.kind == "classification":
+        values = values.softmax(dim=1)
+    array = values.cpu().numpy()
+    targets = [None] * len(batch) if batch.targets is None else batch.targets.tolist()
+    terms = {name: value.tolist() for name, value in losses.items()}
+    return {
+        identity: (array[row], targets[row], {name: value[row] for name, value in terms.items()}) for row, identity in enumerate(batch.ids)
+    }
+
+
+def _in_order(rows: dict[str, _Row], ids: tuple[str, ...]) -> Predictions:
+    missing = [identity for identity in ids if identity not in rows]
+    if missing or len(rows) != len(ids):
+        foreign = sorted(rows.keys() - set(ids))
+        raise DataError(
+            f"source: expected each of {len(ids)} samples, found {len(rows)}; never seen: {missing[:3]}, not of the split: {foreign[:3]}"
+        )
+    if not ids:
+        raise DataError("source: the split has no sample to predict")
+    ordered = [rows[identity] for identity in ids]
+    known = [target for _, target, _ in ordered if target is not None]
+    complete = len(known) == len(ordered)
+    return Predictions(
+        ids=ids,
+        prediction=np.stack([prediction for prediction, _, _ in ordered]),
+        targets=np.asarray(known) if complete else None,
+        losses=_mean_losses([losses for _, _, losses in ordered]) if complete else {},
+    )
+
+
+def _mean_losses(losses: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each term over the samples, and their sum as ``total``."""
+    means = {name: sum(each[name] for each in losses) / len(losses) for name in losses[0]}
+    return {**means, "total": sum(means.values())}

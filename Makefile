@@ -10,6 +10,9 @@ WORKERS ?= 2
 TORCH       ?= 2.13.0
 TORCH_INDEX ?=
 
+# The theme advertises its successor at every build.
+export NO_MKDOCS_2_WARNING := 1
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 

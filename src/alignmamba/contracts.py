@@ -4,9 +4,9 @@ Everything above this floor speaks in these types. A model sees a `Batch` and re
 evaluation know models only through `FusionModel`; data hands out `Split` objects whose role cannot be changed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
+from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -127,13 +127,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _map(self, apply: "Any") -> Self:
-        """The same batch with `apply` over every tensor."""
+    def _map(self, apply: Callable[[Tensor], Tensor], *, ids: tuple[str, ...] | None = None) -> Self:
+        """The same batch with `apply` over every tensor, and other ids where they are given."""
         modalities = {
             name: replace(s, features=apply(s.features), mask=apply(s.mask), times=None if s.times is None else apply(s.times))
             for name, s in self.modalities.items()
         }
-        return replace(self, modalities=modalities, targets=None if self.targets is None else apply(self.targets))
+        return replace(
+            self,
+            modalities=modalities,
+            targets=None if self.targets is None else apply(self.targets),
+            ids=self.ids if ids is None else ids,
+        )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """The batch on another device."""
@@ -146,12 +151,12 @@ class Batch:
     def select(self, rows: Sequence[int]) -> Self:
         """The samples at `rows`, in that order."""
         index = torch.as_tensor(rows, dtype=torch.int64)
-        picked = self._map(lambda tensor: tensor[index.to(tensor.device)])
+        picked = self._map(lambda tensor: tensor[index.to(tensor.device)], ids=tuple(self.ids[row] for row in rows))
         modalities = {
             name: s if s.tokens is None else replace(s, tokens=tuple(s.tokens[row] for row in rows))
             for name, s in picked.modalities.items()
         }
-        return replace(picked, modalities=modalities, ids=tuple(self.ids[row] for row in rows))
+        return replace(picked, modalities=modalities)
 
     def split(self, size: int) -> list[Self]:
         """Consecutive batches of at most `size` samples."""
@@ -206,12 +211,15 @@ def _concatenate(parts: Sequence[Sequences]) -> Sequences:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Which anchor token each source token was sent to, for display and study (Li et al., arXiv 2412.00833, eq. 5)."""
+    """A matching between a modality and the anchor, for display and study (Li et al., arXiv 2412.00833, eq. 5)."""
 
     index: Tensor
-    """(batch, source time) int64, anchor token of each source token; -1 where the source token is not valid or nothing was matched."""
+    """(batch, time) int64; -1 where nothing was matched. With marginal ``source``, the anchor token of each source token;
+    with marginal ``anchor``, the source token of each anchor token."""
     similarity: Tensor
-    """(batch, source time) cosine similarity of the matched pair."""
+    """(batch, time) cosine similarity of the matched pair, 0 where nothing was matched."""
+    marginal: Literal["source", "anchor"] = "source"
+    """Which side every token of was matched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,137 @@
+"""Local and global alignment as modules over the operators (Li et al., arXiv 2412.00833, sections 3.2 and 3.3)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from alignmamba.contracts import Config, Plan
+from alignmamba.ops import match_tokens, mmd, relative_time, resample, transport
+
+
+class LocalAlignmentConfig(Config):
+    """How the tokens of each modality are brought to the anchor's tokens."""
+
+    method: Literal["match", "proportional", "none"] = "match"
+    """``match``: relaxed optimal transport; ``proportional``: the mean of each anchor token's share of time, content unseen;
+    ``none``: lengths stay as they are and tokens are merged in the order of their times."""
+    mass: Literal["paper", "mean"] = "mean"
+    """What an anchor token receives from the tokens matched to it: ``paper`` is their sum over the number of source tokens
+    (eq. 6), ``mean`` their mean. Used with marginal ``source``."""
+    marginal: Literal["source", "anchor"] = "source"
+    """``source``: every source token is sent to its nearest anchor token (eq. 4-5), some anchor tokens receive nothing;
+    ``anchor``: every anchor token takes its nearest source token."""
+    time_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 100.0
+    """Weight of the squared time difference in the cost; 0 is the paper's cost."""
+    time_unit: Literal["relative", "seconds"] = "relative"
+    """``relative``: time runs from 0 to 1 within each sequence; ``seconds``: the times of the corpus, where both modalities have them."""
+    window: Annotated[int, Field(ge=0)] | None = None
+    """Match only anchor tokens at most this many positions from the one nearest in time; empty is exact, and quadratic in time."""
+
+
+class GlobalAlignmentConfig(Config):
+    """The MMD loss between aligned modalities."""
+
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    """Lambda of eq. 12; 0 switches the loss off."""
+    pairs: Literal["anchor", "all"] = "anchor"
+    """``anchor``: each modality with the anchor (eq. 10); ``all``: every pair (the paper's prose)."""
+    bandwidth: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["median"] = "median"
+    """Sigma of the Gaussian kernel (eq. 9), or the median distance of each sample's tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Encoded tokens of one modality."""
+
+    x: Tensor
+    """(batch, time, channel), zero where not valid."""
+    mask: Tensor
+    """(batch, time) bool, valid tokens first."""
+    times: Tensor | None
+    """(batch, time) seconds, where known."""
+
+
+def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple[Tensor, Plan | None]:
+    """Bring a modality to the anchor's length.
+
+    Returns:
+        (batch, anchor time, channel), and the matching where there is one.
+    """
+    if config.method == "proportional":
+        return resample(source.x, source.mask, anchor.mask), None
+    known = config.time_unit == "seconds" and source.times is not None and anchor.times is not None
+    times = (source.times, anchor.times) if known else (None, None)
+    if config.marginal == "anchor":
+        index, similarity = match_tokens(
+            anchor.x,
+            source.x,
+            anchor.mask,
+            source.mask,
+            window=config.window,
+            time_weight=config.time_weight,
+            source_times=times[1],
+            anchor_times=times[0],
+        )
+        taken = _take(source.x, index)
+    else:
+        index, similarity = match_tokens(
+            source.x,
+            anchor.x,
+            source.mask,
+            anchor.mask,
+            window=config.window,
+            time_weight=config.time_weight,
+            source_times=times[0],
+            anchor_times=times[1],
+        )
+        taken = transport(source.x, index, source.mask, anchor.mask.shape[1], mass=config.mass)
+    return taken, Plan(index=index, similarity=similarity, marginal=config.marginal)
+
+
+def _take(source: Tensor, index: Tensor) -> Tensor:
+    """The source token of each index, zero where it is -1."""
+    if source.shape[1] == 0:
+        return source.new_zeros(*index.shape, source.shape[2])
+    taken = source.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, source.shape[2]))
+    return taken.masked_fill((index < 0).unsqueeze(-1), 0)
+
+
+def discrepancies(streams: Mapping[str, Tokens], anchor: Tokens, is_anchor: Mapping[str, Tensor], config: GlobalAlignmentConfig) -> Tensor:
+    """Sum of MMD^2 over the configured pairs of present modalities, (batch,).
+
+    Args:
+        streams: Each modality's aligned tokens; a modality missing from a sample has no valid token there.
+        anchor: The tokens that stand for the anchor.
+        is_anchor: For each modality, (batch,) bool: the samples whose anchor it is.
+        config: Pairs and bandwidth.
+    """
+    total = anchor.x.new_zeros(len(anchor.x))
+    for name, stream in streams.items():
+        other = stream.mask & ~is_anchor[name].unsqueeze(1)
+        if other.shape[1] and not bool(is_anchor[name].all()):
+            total = total + mmd(stream.x, anchor.x, other, anchor.mask, bandwidth=config.bandwidth)
+    if config.pairs == "all":
+        for first, second in combinations(streams, 2):
+            # Pairs that hold the anchor are counted above.
+            neither = ~(is_anchor[first] | is_anchor[second]).unsqueeze(1)
+            a, b = streams[first], streams[second]
+            total = total + mmd(a.x, b.x, a.mask & neither, b.mask & neither, bandwidth=config.bandwidth)
+    return total
+
+
+def merge_by_time(streams: list[Tokens]) -> tuple[Tensor, Tensor]:
+    """One sequence of all valid tokens in the order of their relative times, ties in the order of the streams.
+
+    Returns:
+        (batch, sum of times, channel) with valid tokens first, and its mask.
+    """
+    x = torch.cat([stream.x for stream in streams], 1)
+    mask = torch.cat([stream.mask for stream in streams], 1)
+    times = torch.cat([relative_time(stream.mask, torch.float64) for stream in streams], 1)
+    order = times.masked_fill(~mask, torch.inf).argsort(dim=1, stable=True)
+    return x.gather(1, order.unsqueeze(-1).expand_as(x)), mask.gather(1, order)

@@ -1,0 +1,129 @@
+"""Encoders: one modality's raw tokens to tokens of the model's width."""
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignmamba.contracts import Config, ModalitySpec
+from alignmamba.errors import ConfigError
+from alignmamba.nn.mamba import MambaConfig, MambaStack
+
+
+class EncoderConfig(Config):
+    """How one modality is encoded."""
+
+    kind: Literal["auto", "linear", "conv", "mamba", "embedding"] = "auto"
+    """``linear``: per token; ``conv``: residual convolutions over time; ``mamba``: a Mamba stack; ``embedding``: a table for
+    token ids; ``auto``: ``embedding`` for token ids, ``conv`` for features."""
+    depth: Annotated[int, Field(ge=1, le=64)] = 2
+    """Convolutions of ``conv``, blocks of ``mamba``; unused otherwise."""
+    kernel_size: Annotated[int, Field(ge=1, le=255)] = 5
+    """Width of each convolution of ``conv``, in tokens; odd."""
+    stride: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Tokens that become one: the mean of each group of this many is taken before anything else; 1 keeps them all."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Dropout inside the encoder and on its tokens; for ``embedding``, on whole tokens."""
+
+
+class Encoder(nn.Module):
+    """One modality's features (batch, time, channel) to tokens (batch, time / stride, d_model)."""
+
+    def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
+        super().__init__()
+        kind = config.kind
+        if kind == "auto":
+            kind = "embedding" if modality.kind == "tokens" else "conv"
+        if (kind == "embedding") != (modality.kind == "tokens"):
+            raise ConfigError(f"encoders.{modality.name}.kind: {kind!r} does not fit a modality of kind {modality.kind!r}")
+        if kind == "conv" and config.kernel_size % 2 == 0:
+            raise ConfigError(f"encoders.{modality.name}.kernel_size: expected an odd number, found {config.kernel_size}")
+        self.stride = config.stride
+        self.token_dropout = config.dropout if kind == "embedding" else 0.0
+        self.project: nn.Module = nn.Embedding(modality.dim, d_model) if kind == "embedding" else nn.Linear(modality.dim, d_model)
+        self.convolutions = nn.ModuleList(
+            MaskedConvolution(d_model, config.kernel_size, config.dropout) for _ in range(config.depth if kind == "conv" else 0)
+        )
+        self.mamba = MambaStack(MambaConfig(d_model=d_model, depth=config.depth, dropout=config.dropout)) if kind == "mamba" else None
+        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.dropout = nn.Dropout(0.0 if kind == "embedding" else config.dropout)
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode valid tokens; content of the others is not read.
+
+        Args:
+            features: (batch, time, channel), already zero where not valid; int64 with one channel for token ids.
+            mask: (batch, time) bool, valid tokens first.
+
+        Returns:
+            Tokens (batch, ceil(time / stride), d_model), zero where not valid, and their mask.
+        """
+        x = self.project(features.squeeze(-1) if isinstance(self.project, nn.Embedding) else features)
+        if self.training and self.token_dropout:
+            x = x * (torch.rand(x.shape[:2], device=x.device) >= self.token_dropout).unsqueeze(-1)
+        x, mask = group_mean(x, mask, self.stride)
+        for convolution in self.convolutions:
+            x = convolution(x, mask)
+        if self.mamba is not None:
+            x = self.mamba(x, mask)
+        encoded: Tensor = self.dropout(self.norm(x))
+        return encoded.masked_fill(~mask.unsqueeze(-1), 0), mask
+
+
+class MaskedConvolution(nn.Module):
+    """Pre-norm residual convolution over time that sees zeros in place of padding, as it does past the ends."""
+
+    def __init__(self, d_model: int, kernel_size: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.convolution = nn.Conv1d(d_model, d_model, kernel_size, padding=kernel_size // 2)
+        self.mix = nn.Linear(d_model, d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, d_model) to the same."""
+        if x.shape[1] == 0:
+            return x
+        normed = self.norm(x).masked_fill(~mask.unsqueeze(-1), 0)
+        convolved = self.convolution(normed.transpose(1, 2)).transpose(1, 2)
+        out: Tensor = x + self.dropout(self.mix(F.gelu(convolved)))
+        return out
+
+
+def group_mean(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Mean of the valid tokens of each group of `size` consecutive ones, and whether a group has any.
+
+    Args:
+        x: (batch, time, ...).
+        mask: (batch, time) bool, valid tokens first.
+        size: Tokens per group.
+
+    Returns:
+        (batch, ceil(time / size), ...) and (batch, ceil(time / size)) bool.
+    """
+    if size == 1:
+        return x, mask
+    short = -x.shape[1] % size
+    weight = F.pad(mask, (0, short)).unflatten(1, (-1, size))
+    groups = F.pad(x, (0, 0) * (x.ndim - 2) + (0, short)).unflatten(1, (-1, size))
+    valid = weight.view(*weight.shape, *(1,) * (x.ndim - 2))
+    total = groups.masked_fill(~valid, 0).sum(2)
+    return total / valid.sum(2).clamp(min=1), weight.any(2)
+
+
+class Standardise(nn.Module):
+    """Subtract the training mean and divide by the training deviation: stored with the model, so that it takes raw features."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, channel) to the same, zero where not valid."""
+        return ((features - self.mean) / self.deviation).masked_fill(~mask.unsqueeze(-1), 0)

@@ -1,0 +1,178 @@
+"""The Mamba block, and a pre-norm residual stack of it (Gu & Dao, arXiv 2312.00752, section 3.4)."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from alignmamba.contracts import Config
+from alignmamba.errors import ConfigError
+from alignmamba.ops import reverse_valid, selective_scan, selective_scan_step
+
+
+class MambaConfig(Config):
+    """Shape of a stack of Mamba blocks."""
+
+    d_model: Annotated[int, Field(ge=1, le=8192)] = 64
+    """Channels of a token."""
+    depth: Annotated[int, Field(ge=1, le=256)] = 2
+    """Number of blocks."""
+    d_state: Annotated[int, Field(ge=1, le=256)] = 16
+    """State size of each inner channel."""
+    expand: Annotated[int, Field(ge=1, le=8)] = 2
+    """Inner channels as a multiple of ``d_model``."""
+    d_conv: Annotated[int, Field(ge=1, le=16)] = 4
+    """Width of the causal depthwise convolution, in tokens."""
+    bidirectional: bool = False
+    """Whether each block has a second scan, from the last token to the first."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Dropout on the output of each block."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockState:
+    """What a block remembers of the tokens before: constant in size."""
+
+    inputs: Tensor
+    """(batch, d_conv - 1, inner channel), the last inputs of the convolution."""
+    state: Tensor
+    """(batch, inner channel, d_state)."""
+
+
+class MambaBlock(nn.Module):
+    """In-projection to drive and gate, causal depthwise convolution, selective scan, gate, out-projection."""
+
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        inner = config.expand * config.d_model
+        self.rank = math.ceil(config.d_model / 16)
+        self.d_state = config.d_state
+        self.in_projection = nn.Linear(config.d_model, 2 * inner, bias=False)
+        self.conv_weight = nn.Parameter(torch.empty(config.d_conv, inner))
+        self.conv_bias = nn.Parameter(torch.zeros(inner))
+        self.x_projection = nn.Linear(inner, self.rank + 2 * config.d_state, bias=False)
+        self.delta_projection = nn.Linear(self.rank, inner, bias=False)
+        self.delta_bias = nn.Parameter(torch.empty(inner))
+        self.log_decay = nn.Parameter(torch.arange(1.0, config.d_state + 1).log().repeat(inner, 1))
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.out_projection = nn.Linear(inner, config.d_model, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Step sizes start log-uniform in [1e-3, 1e-1], as in the Mamba paper, appendix E.5 and section 3.6."""
+        nn.init.uniform_(self.conv_weight, -(len(self.conv_weight) ** -0.5), len(self.conv_weight) ** -0.5)
+        nn.init.uniform_(self.delta_projection.weight, -(self.rank**-0.5), self.rank**-0.5)
+        with torch.no_grad():
+            step = torch.exp(torch.empty_like(self.delta_bias).uniform_(math.log(1e-3), math.log(1e-1)))
+            self.delta_bias.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+        for parameter in (self.log_decay, self.skip, self.delta_bias):
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, d_model) to the same; causal."""
+        drive, gate = self.in_projection(x).chunk(2, dim=-1)
+        width, time = len(self.conv_weight), x.shape[1]
+        padded = F.pad(drive, (0, 0, width - 1, 0))
+        # A sum of shifted copies: the same as a depthwise convolution, without two transposes.
+        convolved = sum((padded[:, k : k + time] * self.conv_weight[k] for k in range(width)), start=self.conv_bias)
+        drive = F.silu(convolved)
+        delta, B, C = self._input_dependent(drive)
+        y = selective_scan(drive, delta, -self.log_decay.float().exp(), B, C, self.skip, gate, self.delta_bias)
+        out: Tensor = self.out_projection(y)
+        return out
+
+    def step(self, x: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
+        """One token, (batch, d_model), after the tokens that `state` remembers."""
+        drive, gate = self.in_projection(x).chunk(2, dim=-1)
+        inputs = torch.cat([state.inputs, drive.unsqueeze(1)], dim=1)
+        drive = F.silu((inputs * self.conv_weight).sum(1) + self.conv_bias)
+        delta, B, C = self._input_dependent(drive)
+        decay = -self.log_decay.float().exp()
+        y, scanned = selective_scan_step(drive, delta, decay, B, C, state.state, self.skip, gate, self.delta_bias)
+        out: Tensor = self.out_projection(y)
+        return out, BlockState(inputs[:, 1:], scanned)
+
+    def initial_state(self, batch_size: int) -> BlockState:
+        """State before the first token."""
+        width, inner = self.conv_weight.shape
+        return BlockState(
+            self.conv_weight.new_zeros(batch_size, width - 1, inner), self.conv_weight.new_zeros(batch_size, inner, self.d_state)
+        )
+
+    def _input_dependent(self, drive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Step size, input map and output map of each token."""
+        low_rank, B, C = self.x_projection(drive).split([self.rank, self.d_state, self.d_state], dim=-1)
+        return self.delta_projection(low_rank), B, C
+
+
+class MambaLayer(nn.Module):
+    """Pre-norm residual block, scanning in one direction or in both."""
+
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(config.d_model, eps=1e-5)
+        self.block = MambaBlock(config)
+        self.backward_block = MambaBlock(config) if config.bidirectional else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, d_model), with valid tokens first."""
+        normed = self.norm(x)
+        y = self.block(normed)
+        if self.backward_block is not None:
+            y = y + reverse_valid(self.backward_block(reverse_valid(normed, mask)), mask)
+        out: Tensor = x + self.dropout(y)
+        return out
+
+
+class MambaStack(nn.Module):
+    """`depth` residual Mamba blocks and a final norm.
+
+    Padding stands at the end, and the scan is causal, so it cannot reach a valid token; the backward scan of a bidirectional
+    stack starts at each sample's own last valid token.
+    """
+
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(MambaLayer(config) for _ in range(config.depth))
+        self.norm = nn.RMSNorm(config.d_model, eps=1e-5)
+        # Residual branches start smaller in a deep stack, as in GPT-2 and Mamba.
+        for name, parameter in self.named_parameters():
+            if name.endswith("out_projection.weight"):
+                nn.init.kaiming_uniform_(parameter, a=5**0.5)
+                with torch.no_grad():
+                    parameter.div_(config.depth**0.5)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, d_model) and its mask (batch, time), valid tokens first, to (batch, time, d_model)."""
+        for layer in self.layers:
+            x = layer(x, mask)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def step(self, x: Tensor, states: tuple[BlockState, ...]) -> tuple[Tensor, tuple[BlockState, ...]]:
+        """One token, (batch, d_model), after the tokens that `states` remember.
+
+        Raises:
+            ConfigError: If the stack is bidirectional: its backward scan starts at the last token.
+        """
+        after = []
+        for layer, state in zip(self.layers, states, strict=True):
+            assert isinstance(layer, MambaLayer)
+            if layer.backward_block is not None:
+                raise ConfigError(
+                    "bidirectional: expected false for step-by-step inference, found true: the backward scan needs the last token"
+                )
+            y, state = layer.block.step(layer.norm(x), state)
+            x = x + layer.dropout(y)
+            after.append(state)
+        normed: Tensor = self.norm(x)
+        return normed, tuple(after)
+
+    def initial_states(self, batch_size: int) -> tuple[BlockState, ...]:
+        """States before the first token."""
+        return tuple(layer.block.initial_state(batch_size) for layer in self.layers if isinstance(layer, MambaLayer))

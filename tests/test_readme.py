@@ -1,0 +1,74 @@
+"""The README is run: its Python, its command lines, its links."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+INDEX = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+
+
+def _blocks(text: str, language: str) -> list[str]:
+    """Contents of the fenced blocks of that language."""
+    fences: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return fences
+
+
+def _command_lines() -> list[str]:
+    """Every `alignmamba ...` line of the README and the quick start, in blocks and between backticks."""
+    blocks = [line for text in (README, INDEX) for block in _blocks(text, "") for line in block.splitlines()]
+    quoted = [line for text in (README, INDEX) for line in re.findall(r"`(alignmamba [^`]+)`", text)]
+    return sorted({line.partition("#")[0].strip() for line in [*blocks, *quoted] if line.startswith("alignmamba ")})
+
+
+def _help(verb: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "alignmamba", verb, "--help"], capture_output=True, text=True, timeout=120)
+
+
+def test_python_example(tmp_path: Path) -> None:
+    (example,) = _blocks(README, "python")
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, cwd=tmp_path, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert 0 <= float(done.stdout.splitlines()[-1]) <= 1
+    predictions = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert len(predictions) == 1 + 64 + 16 + 16
+
+
+def test_there_are_command_lines_to_check() -> None:
+    verbs = {shlex.split(line)[1] for line in _command_lines()}
+    assert {"train", "evaluate", "predict", "inspect", "doctor"} <= verbs
+
+
+@pytest.mark.parametrize("verb", sorted({shlex.split(line)[1] for line in _command_lines()}))
+def test_command_lines_use_options_that_exist(verb: str) -> None:
+    shown = _help(verb)
+    assert shown.returncode == 0, f"alignmamba {verb} --help: {shown.stderr}"
+    known = set(re.findall(r"--[a-z][a-z-]*", shown.stdout))
+    for line in _command_lines():
+        words = shlex.split(line)
+        if words[1] == verb:
+            unknown = {word.partition("=")[0] for word in words[2:] if word.startswith("--")} - known - {"--help"}
+            assert not unknown, f"{line}: no option {sorted(unknown)}"
+
+
+def test_an_unknown_verb_is_refused() -> None:
+    """Were every verb accepted, the test above would say nothing."""
+    assert _help("nonesuch").returncode != 0
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    wanted = set(re.findall(r"\bmake ([a-z]+)(?=\s+#|`)", README))
+    assert {"demo", "test"} <= wanted
+    assert wanted <= set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+
+
+def test_links_lead_somewhere() -> None:
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", README) if "://" not in target]
+    assert targets
+    assert not [target for target in targets if not (ROOT / target).exists()]

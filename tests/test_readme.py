@@ -15,8 +15,8 @@ INDEX = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
 def _blocks(text: str, language: str) -> list[str]:
     """Contents of the fenced blocks of that language."""
-    fences: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-    return fences
+    fences: list[tuple[str, str]] = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [content for name, content in fences if name == language]
 
 
 def _command_lines() -> list[str]:

@@ -141,7 +141,8 @@ def _edge_violations(module: str, room: str, imported: Import) -> Iterator[str]:
     """Kinds of rule that one import breaks. `room` is empty for the package root."""
     target = imported.module
     top = target.partition(".")[0]
-    if top in UNSAFE_MODULES:
+    # The exception that `torch.load(weights_only=True)` raises may be named; it reads nothing.
+    if top in UNSAFE_MODULES and target != "pickle.UnpicklingError":
         yield "pickle"
     if target == "?" and room not in {"", "cli"}:
         yield "computed import"
@@ -315,6 +316,7 @@ BAD = [
     ("ops/scan.py", "from torch.nn import Module", "module in ops"),
     ("data/archive.py", "import pickle", "pickle"),
     ("data/archive.py", "def f():\n    from pickle import loads", "pickle"),
+    ("data/archive.py", "from pickle import UnpicklingError, load", "pickle"),
     ("data/archive.py", "import joblib.numpy_pickle", "pickle"),
     ("data/archive.py", "import numpy as np\nA = np.load('x', allow_pickle=True)", "pickle"),
     ("training/checkpoints.py", "import torch\nA = torch.load('x')", "pickle"),
@@ -337,6 +339,7 @@ GOOD = [
     ("nn/mamba.py", "from torch import nn\nfrom alignmamba.ops import scan\nfrom . import pooling"),
     ("models/alignmamba.py", "from alignmamba import Batch, __version__"),
     ("training/checkpoints.py", "import torch\nA = torch.load('x', weights_only=True)"),
+    ("training/checkpoints.py", "from pickle import UnpicklingError"),
     ("data/archive.py", "import numpy as np\nA = np.load('x', allow_pickle=False)"),
     (
         "recipes.py",

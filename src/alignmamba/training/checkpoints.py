@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +55,8 @@ def load(fabric: Fabric, path: Path, state: Mapping[str, Any]) -> dict[str, Any]
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint")
+    if path.is_file() and not zipfile.is_zipfile(path):  # torch would try older formats, and warn about what it finds
+        raise CheckpointError(f"{path}: not a checkpoint, or cut short: expected a zip archive as torch writes it")
     try:
         rest: dict[str, Any] = fabric.load(path, dict(state), weights_only=True)
     except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:

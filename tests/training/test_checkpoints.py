@@ -1,0 +1,100 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from alignmamba.errors import CheckpointError
+from alignmamba.training import checkpoints
+
+
+@pytest.fixture
+def fabric() -> Fabric:
+    return Fabric(accelerator="cpu", devices=1)
+
+
+def test_what_is_saved_comes_back(fabric: Fabric, tmp_path: Path) -> None:
+    module = fabric.setup(nn.Linear(3, 2))
+    path = tmp_path / checkpoints.LAST
+    checkpoints.save(fabric, path, {"model": module, "note": {"epoch": 4, "names": ["a"]}})
+    other = fabric.setup(nn.Linear(3, 2))
+    assert checkpoints.load(fabric, path, {"model": other}) == {"note": {"epoch": 4, "names": ["a"]}}
+    assert torch.equal(other.weight, module.weight)
+    assert [file.name for file in tmp_path.iterdir()] == [checkpoints.LAST]
+
+
+def test_a_failed_save_leaves_the_old_file(fabric: Fabric, tmp_path: Path) -> None:
+    module = fabric.setup(nn.Linear(3, 2))
+    path = tmp_path / checkpoints.LAST
+    checkpoints.save(fabric, path, {"model": module})
+    before = path.read_bytes()
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        checkpoints.save(fabric, path, {"model": module, "bad": lambda: None})
+    assert path.read_bytes() == before
+
+
+def test_a_directory_of_shards_is_replaced_whole(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        partial = tmp_path / ".last.ckpt.partial"
+        partial.mkdir()
+        (partial / "shard").write_text(content)
+        checkpoints._replace(partial, tmp_path / "last.ckpt")
+    assert [path.name for path in tmp_path.rglob("*")] == ["last.ckpt", "shard"]
+    assert (tmp_path / "last.ckpt" / "shard").read_text() == "new"
+
+
+class Evil:
+    """Unpickling it would run something."""
+
+    def __reduce__(self) -> Any:
+        return (print, ("pickle ran code",))
+
+
+def _whole(path: Path) -> bytes:
+    torch.save({"model": nn.Linear(3, 2).state_dict(), "format_version": checkpoints.FORMAT_VERSION}, path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["empty", "truncated", "half", "text", "pickle", "other model", "foreign dict", "list", "version"])
+def test_a_damaged_or_foreign_file_is_one_line(kind: str, fabric: Fabric, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "last.ckpt"
+    whole = _whole(path)
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        path.write_bytes(whole[:-40])
+    elif kind == "half":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "text":
+        path.write_text("not a checkpoint\n" * 10)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(Evil()))
+    elif kind == "other model":
+        torch.save({"model": nn.Linear(5, 2).state_dict(), "format_version": checkpoints.FORMAT_VERSION}, path)
+    elif kind == "foreign dict":
+        torch.save({"weights": torch.zeros(2)}, path)
+    elif kind == "list":
+        torch.save([1, 2], path)
+    else:
+        torch.save({"model": nn.Linear(3, 2).state_dict(), "format_version": 99}, path)
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.load(fabric, path, {"model": fabric.setup(nn.Linear(3, 2))})
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+    assert "pickle ran code" not in capsys.readouterr().out
+
+
+def test_an_absent_file_is_named(fabric: Fabric, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: no such checkpoint"):
+        checkpoints.load(fabric, tmp_path / "last.ckpt", {"model": fabric.setup(nn.Linear(3, 2))})
+
+
+def test_random_states_come_back() -> None:
+    device = torch.device("cpu")
+    state = checkpoints.random_state(device)
+    first = torch.rand(4)
+    checkpoints.restore_random_state(state, device)
+    assert torch.equal(torch.rand(4), first)

@@ -26,8 +26,9 @@ def _command_lines() -> list[str]:
     return sorted({line.partition("#")[0].strip() for line in [*blocks, *quoted] if line.startswith("alignmamba ")})
 
 
-def _help(verb: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "alignmamba", verb, "--help"], capture_output=True, text=True, timeout=120)
+def _help(verb: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "alignmamba", verb, "--help"], capture_output=True, text=True, timeout=120)
+    return done.stdout if done.returncode == 0 else done.stderr
 
 
 def test_python_example(tmp_path: Path) -> None:
@@ -47,8 +48,8 @@ def test_there_are_command_lines_to_check() -> None:
 @pytest.mark.parametrize("verb", sorted({shlex.split(line)[1] for line in _command_lines()}))
 def test_command_lines_use_options_that_exist(verb: str) -> None:
     shown = _help(verb)
-    assert shown.returncode == 0, f"alignmamba {verb} --help: {shown.stderr}"
-    known = set(re.findall(r"--[a-z][a-z-]*", shown.stdout))
+    assert shown.startswith(f"usage: alignmamba {verb} "), f"no such verb: {shown}"
+    known = set(re.findall(r"--[a-z][a-z-]*", shown))
     for line in _command_lines():
         words = shlex.split(line)
         if words[1] == verb:
@@ -56,9 +57,9 @@ def test_command_lines_use_options_that_exist(verb: str) -> None:
             assert not unknown, f"{line}: no option {sorted(unknown)}"
 
 
-def test_an_unknown_verb_is_refused() -> None:
-    """Were every verb accepted, the test above would say nothing."""
-    assert _help("nonesuch").returncode != 0
+def test_an_unknown_verb_would_be_seen() -> None:
+    """Were its help like that of a verb, the test above would say nothing."""
+    assert not _help("nonesuch").startswith("usage: alignmamba nonesuch ")
 
 
 def test_make_targets_exist() -> None:

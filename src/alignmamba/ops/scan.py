@@ -11,7 +11,7 @@ from alignmamba.errors import BackendError, ShapeError
 
 Backend = Literal["auto", "torch"]
 
-# Bytes of states that one chunk may hold: small enough to stay in the cache of a laptop core, large enough to amortise the calls.
+# Bytes of states that one chunk aims at: small enough to stay in the cache of a laptop core, large enough to amortise the calls.
 _CHUNK_BYTES = 4 * 2**20
 _LONGEST_CHUNK = 64
 
@@ -71,7 +71,8 @@ def selective_scan(
         y_t = C_t . h_t + D u_t,   then  y_t * silu(z_t)
 
     Memory grows with batch * time * channel, not with the state: states live one chunk at a time, in training too.
-    The recurrence runs in float32 for half-precision inputs; the result has the dtype of `u`.
+    The recurrence runs in float32 for half-precision inputs; the result has the dtype of `u`. What is not finite at one
+    token reaches later tokens and, multiplied by a zero gradient, all gradients: zero masked content before the call.
 
     Args:
         u: Drive, (batch, time, channel), floating.
@@ -108,7 +109,10 @@ def selective_scan(
         delta_ = F.softplus(delta_)
     state = u_.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state.to(working)
     with torch.autocast(u.device.type, enabled=False):
-        y, final_state = _Recurrence.apply(u_, delta_, A_, B_, C_, state)
+        y, final_state = _Recurrence.apply(  # type: ignore[no-untyped-call]
+            u_, delta_, A_, B_, C_, state
+        )
+        y = y.transpose(0, 1)
     if D is not None:
         y = y + D.to(working) * u_
     if z is not None:
@@ -205,7 +209,7 @@ def _check(
 class _Recurrence(torch.autograd.Function):
     """h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t;  y_t = C_t . h_t, with states recomputed chunk by chunk in the backward pass.
 
-    Inside, time comes first, so that each step reads and writes contiguous memory.
+    Inside and in the output, time comes first, so that each step reads and writes contiguous memory.
     """
 
     @staticmethod
@@ -221,52 +225,60 @@ class _Recurrence(torch.autograd.Function):
             y[chunk] = (states @ C[chunk].unsqueeze(-1)).squeeze(-1)
             state = states[-1]
         ctx.save_for_backward(u, delta, A, B, C, checkpoints)
-        return y.transpose(0, 1), state.clone()
+        return y, state.clone()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor, ...]:
-        u, delta, A, B, C, checkpoints = ctx.saved_tensors
-        grad_y = grad_y.transpose(0, 1).contiguous()
-        grad_u, grad_delta, grad_B, grad_C = (torch.empty_like(tensor) for tensor in (u, delta, B, C))
-        grad_A = torch.zeros_like(A)
-        starts = range(0, u.shape[0], _chunk_length(grad_state))
-        for number, start in reversed(list(enumerate(starts))):
-            chunk = slice(start, start + starts.step)
-            decay, states = _chunk_states(u[chunk], delta[chunk], A, B[chunk], checkpoints[number])
-            grad_C[chunk] = (grad_y[chunk].unsqueeze(-2) @ states).squeeze(-2)
+        # A backward pass started under autocast would run the products below in half precision.
+        with torch.autocast(grad_y.device.type, enabled=False):
+            return _gradients(ctx.saved_tensors, grad_y.contiguous(), grad_state)
 
-            # Gradient at every state: what y_t asks of it, plus what the later states send back through their decay.
-            grad_states = grad_y[chunk].unsqueeze(-1) * C[chunk].unsqueeze(-2)
-            grad_states[-1] += grad_state
-            for step in range(len(grad_states) - 2, -1, -1):
-                grad_states[step].addcmul_(decay[step + 1], grad_states[step + 1])
-            grad_state = decay[0] * grad_states[0]
 
-            through_input = (grad_states @ B[chunk].unsqueeze(-1)).squeeze(-1)
-            grad_u[chunk] = through_input * delta[chunk]
-            grad_B[chunk] = ((delta[chunk] * u[chunk]).unsqueeze(-2) @ grad_states).squeeze(-2)
+def _gradients(saved: tuple[Tensor, ...], grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor, ...]:
+    u, delta, A, B, C, checkpoints = saved
+    grad_u, grad_delta, grad_B, grad_C = (torch.empty_like(tensor) for tensor in (u, delta, B, C))
+    grad_A = torch.zeros_like(A)
+    starts = range(0, u.shape[0], _chunk_length(grad_state))
+    for number, start in reversed(list(enumerate(starts))):
+        chunk = slice(start, start + starts.step)
+        decay, states = _chunk_states(u[chunk], delta[chunk], A, B[chunk], checkpoints[number])
+        grad_C[chunk] = (grad_y[chunk].unsqueeze(-2) @ states).squeeze(-2)
 
-            # d h_t / d (delta_t A) = decay_t h_{t-1}
-            grad_states[0] *= checkpoints[number]
-            grad_states[1:] *= states[:-1]
-            grad_exponent = grad_states.mul_(decay)
-            grad_delta[chunk] = through_input * u[chunk] + (grad_exponent * A).sum(-1)
-            grad_A += (grad_exponent * delta[chunk].unsqueeze(-1)).sum((0, 1))
-        return (
-            grad_u.transpose(0, 1),
-            grad_delta.transpose(0, 1),
-            grad_A,
-            grad_B.transpose(0, 1),
-            grad_C.transpose(0, 1),
-            grad_state,
-        )
+        # Gradient at every state: what y_t asks of it, plus what the later states send back through their decay.
+        grad_states = grad_y[chunk].unsqueeze(-1) * C[chunk].unsqueeze(-2)
+        grad_states[-1] += grad_state
+        for step in range(len(grad_states) - 2, -1, -1):
+            grad_states[step].addcmul_(decay[step + 1], grad_states[step + 1])
+        grad_state = decay[0] * grad_states[0]
+
+        through_input = (grad_states @ B[chunk].unsqueeze(-1)).squeeze(-1)
+        grad_u[chunk] = through_input * delta[chunk]
+        grad_B[chunk] = ((delta[chunk] * u[chunk]).unsqueeze(-2) @ grad_states).squeeze(-2)
+
+        # d h_t / d (delta_t A) = decay_t h_{t-1}
+        grad_states[0] *= checkpoints[number]
+        grad_states[1:] *= states[:-1]
+        grad_exponent = grad_states.mul_(decay)
+        grad_delta[chunk] = through_input * u[chunk] + (grad_exponent * A).sum(-1)
+        grad_A += (grad_exponent * delta[chunk].unsqueeze(-1)).sum((0, 1))
+    return (
+        grad_u.transpose(0, 1),
+        grad_delta.transpose(0, 1),
+        grad_A,
+        grad_B.transpose(0, 1),
+        grad_C.transpose(0, 1),
+        grad_state,
+    )
 
 
 def _chunk_length(state: Tensor) -> int:
-    """Tokens whose states, (batch, channel, state) each, are held at once."""
+    """Tokens whose states, (batch, channel, state) each, are held at once.
+
+    One state per chunk is kept for the backward pass: with at least as many tokens as a state is wide, these take no more than `u`.
+    """
     bytes_per_token = max(1, state.numel() * state.element_size())
-    return max(1, min(_LONGEST_CHUNK, _CHUNK_BYTES // bytes_per_token))
+    return max(1, state.shape[-1], min(_LONGEST_CHUNK, _CHUNK_BYTES // bytes_per_token))
 
 
 def _chunk_states(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

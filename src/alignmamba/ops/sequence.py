@@ -52,7 +52,8 @@ def deinterleave(tokens: Tensor, num_streams: int) -> tuple[Tensor, ...]:
     """
     if num_streams < 1 or tokens.ndim < 2 or tokens.shape[1] % num_streams:
         raise ShapeError(f"tokens of shape {tuple(tokens.shape)} do not hold {num_streams} streams of equal length")
-    return tokens.unflatten(1, (-1, num_streams)).unbind(2)
+    streams: tuple[Tensor, ...] = tokens.unflatten(1, (-1, num_streams)).unbind(2)
+    return streams
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -69,8 +70,10 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
         ShapeError: If `mask` does not fit `x`.
     """
     check_mask("mask", mask, x)
-    total = x.masked_fill(~mask.unsqueeze(-1), 0).sum(1)
-    return total / mask.sum(1, keepdim=True).clamp(min=1).to(x.dtype)
+    # A float16 sum overflows at 65504, where the mean is far from it.
+    working = torch.promote_types(x.dtype, torch.float32)
+    total = x.masked_fill(~mask.unsqueeze(-1), 0).sum(1, dtype=working)
+    return (total / mask.sum(1, keepdim=True).clamp(min=1)).to(x.dtype)
 
 
 def masked_max(x: Tensor, mask: Tensor) -> Tensor:
@@ -123,7 +126,7 @@ def relative_time(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         dtype: Floating type of the result.
 
     Returns:
-        (batch, time); invalid positions hold values past 1.
+        (batch, time); invalid positions hold values past 1 (in a sample without valid token: past 0).
     """
     positions = torch.arange(mask.shape[1], device=mask.device, dtype=dtype)
     return (positions + 0.5) / mask.sum(1, keepdim=True).clamp(min=1).to(dtype)

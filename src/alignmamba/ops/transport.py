@@ -15,8 +15,8 @@ Mass = Literal["paper", "mean"]
 # the winner of a tie does not depend on padding, batch or the order of summation.
 _TIE = 2.0**-30
 
-# Source and anchor tokens per tile: 1024 x 1024 float64 similarities are 8 MB a sample, whatever the length of the sequences.
-_TILE = 1024
+# Float64 similarities of one tile over the whole batch: 16 MB, whatever the length and the number of the sequences.
+_TILE_ENTRIES = 2**21
 
 
 def match_tokens(
@@ -38,9 +38,9 @@ def match_tokens(
 
     Args:
         source: (batch, source time, channel), floating.
-        anchor: (batch, anchor time, channel).
-        source_mask: (batch, source time) bool.
-        anchor_mask: (batch, anchor time) bool; tokens that are not valid are never matched.
+        anchor: (batch, anchor time, channel), floating.
+        source_mask: (batch, source time) bool, valid tokens first.
+        anchor_mask: (batch, anchor time) bool, valid tokens first; tokens that are not valid are never matched.
         window: Match only anchor tokens at most this many positions from the one nearest in time; ``None`` is exact.
         time_weight: Weight of the squared time difference; 0 is the paper's cost.
         source_times: (batch, source time), for the prior and the window; position from 0 to 1 within the sequence if not given.
@@ -54,7 +54,7 @@ def match_tokens(
 
     Raises:
         ShapeError: If shapes, dtypes or devices do not fit.
-        ConfigError: If `window` or `time_weight` is negative, or only one of the two time tensors is given.
+        ConfigError: If `window` or `time_weight` is negative or not finite, or only one of the two time tensors is given.
 
     Source:
         Li et al., arXiv:2412.00833, eq. 3-5; the time prior and the window are named deviations.
@@ -63,17 +63,21 @@ def match_tokens(
     check_mask("anchor_mask", anchor_mask, anchor)
     if source.shape[0] != anchor.shape[0] or source.shape[2] != anchor.shape[2]:
         raise ShapeError(f"source has shape {tuple(source.shape)}, anchor {tuple(anchor.shape)}: batch and channel must agree")
+    if not (source.is_floating_point() and anchor.is_floating_point()) or source.device != anchor.device:
+        found = f"{source.dtype} on {source.device} and {anchor.dtype} on {anchor.device}"
+        raise ShapeError(f"source, anchor: expected floating on one device, found {found}")
     if window is not None and window < 0:
         raise ConfigError(f"window: expected at least 0, found {window}")
-    if not time_weight >= 0:
-        raise ConfigError(f"time_weight: expected at least 0, found {time_weight}")
+    if not 0 <= time_weight < float("inf"):
+        raise ConfigError(f"time_weight: expected at least 0 and finite, found {time_weight}")
     if (source_times is None) != (anchor_times is None):
         raise ConfigError("source_times and anchor_times: give both or neither")
     if source_times is None or anchor_times is None:
         source_times, anchor_times = (relative_time(mask, torch.float64) for mask in (source_mask, anchor_mask))
     for name, times, mask in (("source_times", source_times, source_mask), ("anchor_times", anchor_times, anchor_mask)):
-        if times.shape != mask.shape:
-            raise ShapeError(f"{name}: expected shape {tuple(mask.shape)}, found {tuple(times.shape)}")
+        if times.shape != mask.shape or times.device != mask.device:
+            expected = f"shape {tuple(mask.shape)} on {mask.device}"
+            raise ShapeError(f"{name}: expected {expected}, found {tuple(times.shape)} on {times.device}")
 
     if source.shape[1] == 0 or anchor.shape[1] == 0:
         return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(source_mask.shape)
@@ -86,7 +90,11 @@ def match_tokens(
             anchor_times.double(),
             time_weight,
         )
-        index, similarity = _match_all(*arguments) if window is None else _match_window(*arguments, window=window)
+        # A window over the whole anchor is the exact matching, which needs no list of candidates.
+        if window is None or window >= anchor.shape[1] - 1:
+            index, similarity = _match_all(*arguments)
+        else:
+            index, similarity = _match_window(*arguments, window=window)
         matched = source_mask & anchor_mask.any(1, keepdim=True)
         return index.masked_fill(~matched, -1), similarity.masked_fill(~matched, 0).to(source.dtype)
 
@@ -114,10 +122,11 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
     check_mask("source_mask", source_mask, source)
     sent = _sent(index, source_mask, num_anchor)
     slot = index.masked_fill(~sent, num_anchor)  # one slot past the end takes what is not sent
-    tokens = source.masked_fill(~sent.unsqueeze(-1), 0)
-    received = source.new_zeros(source.shape[0], num_anchor + 1, source.shape[2])
+    # At least float32: a half-precision sum of many tokens stops growing, or overflows.
+    tokens = source.masked_fill(~sent.unsqueeze(-1), 0).to(torch.promote_types(source.dtype, torch.float32))
+    received = tokens.new_zeros(source.shape[0], num_anchor + 1, source.shape[2])
     received = received.scatter_add(1, slot.unsqueeze(-1).expand_as(tokens), tokens)[:, :num_anchor]
-    return received / _divisor(slot, source_mask, num_anchor, mass).to(source.dtype)
+    return (received / _divisor(slot, source_mask, num_anchor, mass)).to(source.dtype)
 
 
 def transport_plan(index: Tensor, source_mask: Tensor, num_anchor: int, *, mass: Mass = "paper") -> Tensor:
@@ -166,8 +175,8 @@ def _divisor(slot: Tensor, source_mask: Tensor, num_anchor: int, mass: Mass) -> 
 
 
 def _unit(x: Tensor, mask: Tensor) -> Tensor:
-    """Tokens of unit length in float64; zero where not valid or zero."""
-    return F.normalize(x.detach().double().masked_fill(~mask.unsqueeze(-1), 0), dim=-1)
+    """Tokens of unit length in float64, however short they were; zero where not valid or zero."""
+    return F.normalize(x.detach().double().masked_fill(~mask.unsqueeze(-1), 0), dim=-1, eps=1e-150)
 
 
 def _ranked(score: Tensor) -> Tensor:
@@ -179,13 +188,14 @@ def _match_all(
     source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
 ) -> tuple[Tensor, Tensor]:
     """Running argmax over tiles of the similarity matrix."""
+    side = max(16, int((_TILE_ENTRIES // max(1, len(source))) ** 0.5))
     indices, similarities = [], []
-    for x, t in zip(source.split(_TILE, 1), source_times.split(_TILE, 1), strict=True):
+    for x, t in zip(source.split(side, 1), source_times.split(side, 1), strict=True):
         best = x.new_full(x.shape[:2], -torch.inf)
         index = torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device)
         similarity = x.new_zeros(x.shape[:2])
-        for start in range(0, anchor.shape[1], _TILE):
-            tile = slice(start, start + _TILE)
+        for start in range(0, anchor.shape[1], side):
+            tile = slice(start, start + side)
             cosine = x @ anchor[:, tile].transpose(1, 2)
             score = cosine
             if time_weight:
@@ -218,7 +228,7 @@ def _match_window(
     middles = (order[:, 1:] + order[:, :-1]) / 2
     offsets = torch.arange(-window, window + 1, device=source.device)
     rows = torch.arange(len(source), device=source.device)[:, None, None]
-    tile = max(1, _TILE * _TILE // (len(offsets) * max(1, source.shape[2])))
+    tile = max(1, _TILE_ENTRIES // max(1, len(source) * len(offsets) * source.shape[2]))
     indices, similarities = [], []
     for x, t in zip(source.split(tile, 1), source_times.split(tile, 1), strict=True):
         nearest = torch.searchsorted(middles.contiguous(), t.contiguous())

@@ -1,0 +1,43 @@
+"""``alignmamba predict``: predictions of a finished run, as a table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from alignmamba.cli.verb import Verb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Verb):
+    """Predict every sample of a corpus, labelled or not, and write a table.
+
+    Columns: id, split, target where it is known, prediction, and for a classification p(CLASS), the probability of each class from 0 to 1.
+    """
+
+    directory: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Directory of the run."""
+    data: Annotated[str, arg(metavar="PATH|synthetic")]
+    """Directory of the corpus."""
+    out: Annotated[Path, arg(metavar="FILE.csv|.parquet")]
+    """File to write; an existing one is replaced once the new one is complete. Parquet needs alignmamba[formats]."""
+    split: Annotated[
+        Literal["train", "valid", "test"] | None, arg(metavar="{train,valid,test}", help_behavior_hint="(default: every split)")
+    ] = None
+    """Only this part of the corpus."""
+    nonfinite: Annotated[
+        Literal["error", "zero", "mean"] | None, arg(metavar="{error,zero,mean}", help_behavior_hint="(default: as in training)")
+    ] = None
+    """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split instead."""
+
+    def run(self) -> int:
+        """Predict."""
+        from alignmamba.recipes import predict
+
+        report = predict(self.directory, self.data, self.out, split=self.split, nonfinite=self.nonfinite)
+        if self.json:
+            self.emit(report)
+        else:
+            print(f"{report['rows']} predictions ({', '.join(report['splits'])}) in {report['out']}")
+        return 0

@@ -1,0 +1,60 @@
+"""Tables on the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+
+def metrics_table(title: str, columns: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """Metrics in rows, for example splits in columns."""
+    table = _table(title, "metric")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for metric in dict.fromkeys(metric for scores in columns.values() for metric in scores):
+        table.add_row(metric, *(number(scores.get(metric)) for scores in columns.values()))
+    return table
+
+
+def reference_table(references: Mapping[str, float], distance_covered: Mapping[str, float]) -> Table:
+    """Known scores of the corpus, and how far the test scores went from the best single modality to the best reachable."""
+    table = _table("to compare with", "known of this corpus")
+    table.add_column("", justify="right")
+    for name, value in references.items():
+        table.add_row(name.replace("_", " "), number(value))
+    for metric, share in distance_covered.items():
+        table.add_section()
+        table.add_row(f"test {metric}: share of the way from single modality to best", f"{share:.1%}")
+    return table
+
+
+def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
+    """Two columns: what, and its value."""
+    table = _table(title, "")
+    table.show_header = False
+    table.add_column("", overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    return table
+
+
+def rows_table(title: str, header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
+    """Any table; the first column names the row."""
+    table = _table(title, header[0])
+    for name in header[1:]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    return table
+
+
+def number(value: float | None) -> str:
+    """Four decimals; a dash for what is not defined."""
+    return "-" if value is None or value != value else f"{value:.4f}"
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first)
+    return table

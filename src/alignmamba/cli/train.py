@@ -1,0 +1,167 @@
+"""``alignmamba train``: train, evaluate, write a run directory."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import UseAppendAction, arg
+
+from alignmamba.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from alignmamba.recipes import Plan, RunConfig, RunResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Verb):
+    """Train a model on a corpus and evaluate it.
+
+    Settings come from the defaults, then --config, then --set, then the other options; the later one wins. See them all with --dry-run.
+    The best epoch is chosen on the valid split, and the test split is scored once, at the end.
+    The run directory then holds the model, the configuration, the metrics and the predictions.
+    """
+
+    data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = None
+    """Directory of a corpus, or `synthetic`: a built-in one whose best reachable score is known."""
+    model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
+    """Fusion model."""
+    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
+    """Options of the model to start from: `default`, chosen by measurement, or `paper`, the published equations to the letter."""
+    config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """YAML file with settings, for example the config.yaml of another run."""
+    set: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")] = ()
+    """Single settings by dotted key, for example fit.epochs=5 loader.batch_size=64 options.d_model=128; values are YAML."""
+    seed: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: 0)")] = None
+    """Decides the first weights, dropout and the order of samples."""
+    nonfinite: Annotated[
+        Literal["error", "zero", "mean"] | None, arg(metavar="{error,zero,mean}", help_behavior_hint="(default: error)")
+    ] = None
+    """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split instead."""
+    accelerator: Annotated[Literal["auto", "cpu", "cuda"] | None, arg(metavar="{auto,cpu,cuda}", help_behavior_hint="(default: auto)")] = (
+        None
+    )
+    """Where to compute; auto: a GPU if there is one, otherwise the CPU."""
+    devices: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: 1)")] = None
+    """Processes per machine, each with a GPU or a share of the cores; they share each batch."""
+    num_nodes: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: 1)")] = None
+    """Machines; start the same command on each, see Lightning Fabric on clusters."""
+    strategy: Annotated[Literal["auto", "ddp"] | None, arg(metavar="{auto,ddp}", help_behavior_hint="(default: auto)")] = None
+    """How several processes work together; auto: ddp where there are several."""
+    precision: Annotated[str | None, arg(metavar="{32-true,bf16-mixed,16-mixed,64-true}", help_behavior_hint="(default: 32-true)")] = None
+    """Arithmetic: bits of a number, `mixed` where half precision is used only where that is safe."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/CORPUS-MODEL-DIGEST-seedN)")] = None
+    """Directory of the run; nothing that exists is overwritten."""
+    resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
+    """Go on with an interrupted run by its own settings; with --data if its corpus was moved."""
+    dry_run: bool = False
+    """Print the complete settings, the size of the model and the batches per epoch; train nothing, write nothing."""
+
+    def run(self) -> int:
+        """Train."""
+        from alignmamba.cli.progress import progress_display
+        from alignmamba.recipes import plan, train
+
+        if self.resume is not None:
+            self._refuse_settings_on_resume()
+            with progress_display() as progress:
+                result = train(resume=self.resume, data=self.data, progress=progress)
+        elif self.dry_run:
+            self._show_plan(plan(self._configuration(), out=self.out))
+            return 0
+        else:
+            config = self._configuration()
+            with progress_display() as progress:
+                result = train(config, out=self.out, progress=progress)
+        if result.first_process:
+            self._show_result(result)
+        return 0
+
+    def _configuration(self) -> "RunConfig":
+        from alignmamba.recipes import read_config
+
+        assignments = [each for group in self.set for each in group]
+        return read_config(self.config, assignments=assignments, overrides=self._overrides())
+
+    def _overrides(self) -> dict[str, Any]:
+        given = {
+            "data": self.data,
+            "model": self.model,
+            "preset": self.preset,
+            "seed": self.seed,
+            "nonfinite": self.nonfinite,
+            "engine.accelerator": self.accelerator,
+            "engine.devices": self.devices,
+            "engine.num_nodes": self.num_nodes,
+            "engine.strategy": self.strategy,
+            "fit.precision": self.precision,
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+    def _refuse_settings_on_resume(self) -> None:
+        from alignmamba.errors import ConfigError
+
+        given = [key.rpartition(".")[2] for key in self._overrides() if key != "data"]
+        given += [name for name in ("config", "set", "out", "dry_run") if getattr(self, name)]
+        if given:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ConfigError(f"--resume goes on by the run's own settings: leave out {options}")
+
+    def _show_plan(self, ready: "Plan") -> None:
+        sizes = {role: len(split) for role, split in ready.corpus.splits.items()}
+        facts = {
+            "corpus": ready.corpus.name,
+            "samples": sizes,
+            "parameters": ready.num_parameters,
+            "batches_per_epoch": ready.batches_per_epoch,
+            "digest": ready.digest,
+            "out": str(ready.directory),
+        }
+        if self.json:
+            self.emit({**facts, "config": ready.config.model_dump(mode="json")})
+            return
+        sys.stdout.write(ready.config.to_yaml())
+        lines = {
+            **facts,
+            "samples": ", ".join(f"{role} {size}" for role, size in sizes.items()),
+            "parameters": f"{ready.num_parameters:,} trained weights",
+        }
+        for name, value in lines.items():
+            sys.stdout.write(f"# {name.replace('_', ' ')}: {value}\n")
+        sys.stdout.write("# dry run: nothing was trained or written\n")
+
+    def _show_result(self, result: "RunResult") -> None:
+        if self.json:
+            self.emit(
+                {
+                    "run": str(result.directory),
+                    "corpus": result.corpus,
+                    "digest": result.digest,
+                    "seed": result.config.seed,
+                    "metrics": result.metrics,
+                    "references": dict(result.references),
+                    "distance_covered": dict(result.distance_covered),
+                    "num_parameters": result.num_parameters,
+                    "best_epoch": result.best_epoch,
+                    "epochs": result.epochs,
+                    "optimiser_steps": result.optimiser_steps,
+                    "stopped": result.stopped,
+                    "seconds": result.seconds,
+                }
+            )
+            return
+        from alignmamba.cli.tables import metrics_table, reference_table
+        from alignmamba.cli.verb import console
+
+        screen = console()
+        columns: dict[str, Mapping[str, float | None]] = {**result.metrics}
+        screen.print(metrics_table(f"{result.config.model} on {result.corpus}", columns))
+        if result.references:
+            screen.print(reference_table(result.references, result.distance_covered))
+        ended = "no improvement any more" if result.stopped == "patience" else "all epochs done"
+        screen.print(
+            f"epoch {result.best_epoch} of {result.epochs} kept ({ended}), {result.optimiser_steps} optimiser steps,"
+            f" {result.num_parameters:,} weights, {result.seconds:.0f} s"
+        )
+        screen.print(f"run directory: {result.directory}", soft_wrap=True)

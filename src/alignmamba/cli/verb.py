@@ -1,0 +1,38 @@
+"""What all verbs have in common: two options, and where they print."""
+
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb(ABC):
+    """A verb of the command line."""
+
+    json: bool = False
+    """Print the result as one line of JSON on standard output; everything else goes to standard error."""
+    traceback: bool = False
+    """On an error, show where in the code it happened; so does ALIGNMAMBA_TRACEBACK=1."""
+
+    @abstractmethod
+    def run(self) -> int:
+        """Do it; returns the exit code."""
+
+    def emit(self, result: Mapping[str, Any]) -> None:
+        """Print the machine-readable result."""
+        sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A console that uses colour on a terminal only, and does not break words to fit a width that nobody sees."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else 120)

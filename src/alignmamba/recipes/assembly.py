@@ -1,0 +1,159 @@
+"""What a run is put together from: corpus, model, batches, engine."""
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from lightning_fabric import Fabric
+
+from alignmamba import __version__
+from alignmamba.contracts import Corpus, ModalitySpec, Predictions, Role, Split, Task
+from alignmamba.data.archive import load_corpus
+from alignmamba.data.loader import Loader
+from alignmamba.data.synthetic import synthetic_corpus
+from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.models import MODELS
+from alignmamba.recipes.configuration import SYNTHETIC, EngineConfig, RunConfig, model_config
+from alignmamba.recipes.directory import MODEL, RunDirectory
+from alignmamba.training import inference
+
+Nonfinite = Literal["error", "zero", "mean"]
+
+
+def corpus_at(data: str, nonfinite: Nonfinite) -> Corpus:
+    """The corpus in that directory, or the synthetic one.
+
+    Raises:
+        DataError: If there is none, or something is wrong with it.
+    """
+    if data == SYNTHETIC:
+        return synthetic_corpus()
+    return load_corpus(Path(data), nonfinite=nonfinite)
+
+
+def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> None:
+    """Refuse a corpus with other content than the run was trained on, and a configuration that was edited since."""
+    identity = run.identity()
+    expected = identity.get("corpus", {}).get("checksum")
+    if corpus.checksum != expected:
+        raise CheckpointError(
+            f"run {run.path}: the corpus has changed since training, its checksum is {corpus.checksum[:12]}, expected {str(expected)[:12]}"
+        )
+    if config.digest(corpus) != identity.get("digest") or config.seed != identity.get("seed"):
+        raise CheckpointError(f"run {run.path}: its configuration was changed since training began, start a new run instead")
+
+
+def untrained_model(config: RunConfig, corpus: Corpus) -> Any:
+    """The untrained model; a newcomer of another class stands in `MODELS` and behaves alike."""
+    return MODELS[config.model](cast(Any, model_config(config, corpus)))
+
+
+def trained_model(run: RunDirectory, config: RunConfig) -> Any:
+    """The model of a finished run, with the weights of its best epoch."""
+    return MODELS[config.model].from_pretrained(run.path / MODEL, local_files_only=True)
+
+
+def num_parameters_of(model: torch.nn.Module) -> int:
+    """Weights that training changes."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def seed_everything(seed: int, *, rank: int = 0) -> None:
+    """The one place where global randomness is seeded.
+
+    Every process starts from the same weights; afterwards each draws dropout of its own, the first one as if it were alone.
+    """
+    if rank == 0:
+        torch.manual_seed(seed)
+    else:
+        torch.manual_seed((seed + 0x9E3779B97F4A7C15 * rank) % 2**63)
+
+
+def loader(config: RunConfig, corpus: Corpus, role: Role, fabric: Fabric | None = None) -> Loader:
+    """Batches of a split for training, shuffled if it is the train split; the share of one process where `fabric` is given."""
+    return Loader(
+        corpus.split(role),
+        corpus.modalities,
+        config=config.loader,
+        task=corpus.task,
+        shuffle=role == "train",
+        seed=config.seed,
+        rank=0 if fabric is None else fabric.global_rank,
+        world_size=config.engine.devices * config.engine.num_nodes if fabric is None else fabric.world_size,
+    )
+
+
+def predictions_of(
+    model: Any, split: Split, modalities: Sequence[ModalitySpec], task: Task, config: RunConfig, fabric: Fabric
+) -> Predictions:
+    """Predict a split from these of its modalities; the others are missing from every sample."""
+    source = Loader(
+        split,
+        modalities,
+        config=config.loader,
+        task=task,
+        shuffle=False,
+        seed=config.seed,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    return inference.predict(model, source, task=task, fabric=fabric, regression_loss=config.fit.regression_loss)
+
+
+def launched(engine: EngineConfig, precision: Any) -> Fabric:
+    """The engine with all its processes running."""
+    accelerator = _accelerator(engine)
+    try:
+        several = engine.devices * engine.num_nodes > 1
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=engine.devices,
+            num_nodes=engine.num_nodes,
+            strategy="ddp" if several else engine.strategy,
+            precision=precision,
+        )
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ConfigError(f"engine: {' '.join(str(error).split())}") from error
+    fabric.launch()
+    return fabric
+
+
+def alone(config: RunConfig) -> Fabric:
+    """One process on the kind of device that the run was trained on, if there is one here."""
+    accelerator = "cuda" if config.engine.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    return Fabric(accelerator=accelerator, devices=1, precision=config.fit.precision)
+
+
+def _accelerator(engine: EngineConfig) -> str:
+    gpus = torch.cuda.device_count()
+    if engine.accelerator == "cpu" or (engine.accelerator == "auto" and not gpus):
+        return "cpu"
+    if gpus < engine.devices:
+        raise ConfigError(f"engine.devices: found {engine.devices}, but PyTorch sees {gpus} GPUs here")
+    return "cuda"
+
+
+def environment() -> dict[str, Any]:
+    """What a run depends on besides its configuration: versions, platform, threads, devices."""
+    versions = {"alignmamba": __version__, "python": platform.python_version()}
+    for package in ("torch", "numpy", "lightning-fabric", "safetensors", "pydantic"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "versions": versions,
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "cuda": torch.version.cuda,
+        "command": sys.argv,
+    }

@@ -1,0 +1,300 @@
+"""What a run is configured by: read from a file and the command line, checked before anything is loaded, and given a digest."""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+import yaml
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from alignmamba.contracts import Config, Corpus
+from alignmamba.data.loader import LoaderConfig
+from alignmamba.errors import ConfigError
+from alignmamba.models import MODELS
+from alignmamba.training.fitting import FitConfig
+
+SYNTHETIC = "synthetic"
+"""Name of the corpus that needs no file."""
+
+# What a model takes from the corpus, so that a user cannot set it.
+_FROM_CORPUS = frozenset({"modalities", "task"})
+
+
+class EngineConfig(Config):
+    """Where a run computes; handed to Lightning Fabric."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: a GPU if PyTorch sees one, otherwise the CPU."""
+    devices: Annotated[int, Field(ge=1)] = 1
+    """Processes per machine, each with a GPU of its own, or with a share of the cores."""
+    num_nodes: Annotated[int, Field(ge=1)] = 1
+    """Machines that the run is spread over."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """``ddp``: every process holds the whole model and a share of each batch; ``auto``: that, where there is more than one process."""
+
+
+class RunConfig(Config):
+    """Everything that decides the outcome of a training run."""
+
+    data: str = SYNTHETIC
+    """Directory of a corpus, or ``synthetic``."""
+    model: str = "alignmamba"
+    """Name of the fusion model."""
+    preset: str = "default"
+    """Named set of the model's options to start from."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the model that differ from the preset, for example ``{"d_model": 64}``."""
+    loader: LoaderConfig = LoaderConfig()
+    """How samples are put into batches."""
+    fit: FitConfig = FitConfig()
+    """How the model is trained."""
+    engine: EngineConfig = EngineConfig()
+    """Where it is trained."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Decides the first weights, dropout and the order of samples. The synthetic corpus is the same for every seed."""
+    nonfinite: Literal["error", "zero", "mean"] = "error"
+    """What to do with features that are not finite: refuse the corpus, or read zero or the channel's training mean instead."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        if self.model not in MODELS:
+            raise ValueError(f"model: found {self.model!r}, expected one of {', '.join(MODELS)}{_nearest(self.model, MODELS)}")
+        problems = list(_option_problems(self))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def digest(self, corpus: Corpus) -> str:
+        """SHA-256 of the settings and of the corpus's content.
+
+        The seed is left out, so that runs of one experiment under several seeds share it, and so is the place where the corpus lies.
+        """
+        settings = {**self.model_dump(mode="json", exclude={"seed", "data"}), "corpus": corpus.checksum}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The configuration as a file that ``--config`` reads."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def model_config(config: RunConfig, corpus: Corpus) -> Config:
+    """The model's own configuration: preset, then options, for the corpus's modalities and task.
+
+    Raises:
+        ConfigError: If an option does not go with the others or with the corpus.
+    """
+    model = MODELS[config.model]
+    try:
+        return cast(Config, model.config_class.preset(config.preset, modalities=corpus.modalities, task=corpus.task, **config.options))
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith("preset:") else f"options.{text}") from error
+
+
+def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
+    """The same run with every option of the model written out, and with a path that holds from any directory.
+
+    A later version may change a preset; a resolved configuration keeps its meaning.
+    """
+    options = model_config(config, corpus).model_dump(mode="json", exclude=set(_FROM_CORPUS))
+    data = config.data if config.data == SYNTHETIC else str(Path(config.data).resolve())
+    return config.model_copy(update={"options": options, "data": data})
+
+
+def read_config(file: Path | None = None, *, assignments: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Merge the layers of a configuration, later over earlier: defaults, file, assignments, overrides.
+
+    Args:
+        file: A YAML file with the fields of `RunConfig`.
+        assignments: ``KEY=VALUE`` with a dotted key and a YAML value, for example ``fit.epochs=5``.
+        overrides: Dotted key to value.
+
+    Raises:
+        ConfigError: Naming every unknown key, wrong type and value out of range.
+    """
+    layers: dict[str, Any] = {} if file is None else _read_file(file)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", key):
+            raise ConfigError(f"--set {assignment!r}: expected KEY=VALUE with a dotted key, for example fit.epochs=5")
+        _merge(layers, _nested(key, _parse_yaml(text, f"--set {key}")))
+    for key, value in (overrides or {}).items():
+        _merge(layers, _nested(key, value))
+    return check_config(layers)
+
+
+def check_config(values: Mapping[str, Any]) -> RunConfig:
+    """A configuration from plain values, without any conversion between types but integer to float.
+
+    Raises:
+        ConfigError: Naming every unknown key, wrong type and value out of range.
+    """
+    if isinstance(values.get("model"), Mapping):
+        keys = _known_keys(None)
+        lost = [f"model.{key}: unknown key{_suggestion(f'options.{key}', keys)}" for key in values["model"]]
+        raise ConfigError("; ".join(["model: expected a name, the model's options go under options", *lost]))
+    try:
+        # JSON is the strict mode in which a list may stand for a tuple, but "3" not for 3.
+        return RunConfig.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        raise ConfigError(explain(error, keys=_known_keys(values.get("model")))) from error
+
+
+def explain(error: ValidationError, *, prefix: str = "", keys: Sequence[str] = ()) -> str:
+    """One line for all mistakes: the dotted key, what was found and what was expected."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in (*([prefix] if prefix else []), *problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key{_suggestion(key, keys)}")
+        elif problem["type"] == "value_error":
+            text = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {text}" if key else text)
+        elif problem["type"] == "missing":
+            lines.append(f"{key}: missing")
+        else:
+            lines.append(_mismatch(key, problem["input"], problem["msg"]))
+    return "; ".join(lines)
+
+
+def _mismatch(key: str, found: Any, message: str) -> str:
+    expected = re.sub(r"^Input should be ", "", message)
+    return f"{key}: found {_shown(found)}, expected {expected[0].lower()}{expected[1:]}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+# Options of the model
+
+
+def _options(model: str) -> dict[str, FieldInfo]:
+    fields = cast(Mapping[str, FieldInfo], MODELS[model].config_class.model_fields)
+    return {name: info for name, info in fields.items() if name not in _FROM_CORPUS}
+
+
+def _option_problems(config: RunConfig) -> Iterator[str]:
+    """Unknown options and values that no model of this kind takes; what depends on the corpus is seen when the model is built."""
+    fields = _options(config.model)
+    keys = _known_keys(config.model)
+    for name, value in config.options.items():
+        if name in _FROM_CORPUS:
+            yield f"options.{name}: comes from the corpus and cannot be set"
+        elif name not in fields:
+            yield f"options.{name}: unknown key{_suggestion(f'options.{name}', keys)}"
+        else:
+            info = fields[name]
+            kind: TypeAdapter[Any] = TypeAdapter(Annotated[(info.annotation, *info.metadata, None)])  # type: ignore[arg-type]
+            try:
+                kind.validate_json(json.dumps(value, default=str), strict=True)
+            except ValidationError as error:
+                yield explain(error, prefix=f"options.{name}", keys=keys)
+
+
+# Suggestions
+
+
+def _known_keys(model: object) -> tuple[str, ...]:
+    """Every dotted key of a run with that model."""
+    name = model if isinstance(model, str) and model in MODELS else cast(str, RunConfig.model_fields["model"].default)
+    return (*_dotted(RunConfig.model_fields), *_dotted(_options(name), "options."))
+
+
+def _dotted(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[str]:
+    for name, info in fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _dotted(info.annotation.model_fields, f"{prefix}{name}.")
+
+
+def _suggestion(key: str, keys: Sequence[str]) -> str:
+    """`, perhaps you meant ...`: a key whose last part is the same wherever it stands, else the most similar one."""
+    last = key.rpartition(".")[2]
+    same = [each for each in keys if each.rpartition(".")[2] == last]
+    if same:
+        return f", perhaps you meant {same[0]!r}"
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    if close:
+        return f", perhaps you meant {close[0]!r}"
+    lasts = {each.rpartition(".")[2]: each for each in reversed(keys)}
+    return "".join(f", perhaps you meant {lasts[each]!r}" for each in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7))
+
+
+def _nearest(name: str, names: Mapping[str, Any]) -> str:
+    return "".join(f", perhaps you meant {each!r}" for each in difflib.get_close_matches(name, names, n=1))
+
+
+# YAML
+
+
+class _Yaml(yaml.SafeLoader):
+    """The safe loader with YAML 1.2's core schema and without repeated keys.
+
+    In that schema ``1e-3`` is a number, and ``no`` and ``2024-01-01`` are words.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 # replaces the class attribute of the parent
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        repeated = next((key for key in keys if keys.count(key) > 1), None)
+        if repeated is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"key {repeated!r} appears twice", node.start_mark)
+        return cast(dict[Any, Any], super().construct_mapping(node, deep))
+
+
+for _tag, _pattern, _first in (
+    ("null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"^[-+]?(0|[1-9][0-9]*)$", list("-+0123456789")),
+    ("float", r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$", list("-+0123456789.")),
+):
+    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Yaml)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+        raise ConfigError(f"{where}: not YAML: {error.problem or error.context}{place}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config {path}: not a text file in UTF-8") from error
+    values = _parse_yaml(text, f"config {path}")
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"config {path}: found {_shown(values)}, expected a mapping of keys to values")
+    return values
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return cast(dict[str, Any], value)
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Lay `layer` over `into`: mappings are merged, anything else replaces what was there."""
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,264 @@
+"""The directory of a run: what lies in it, and files that are there whole or not at all."""
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from alignmamba.contracts import Corpus, Predictions, Role, Task
+from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.recipes.configuration import RunConfig, read_config
+
+CONFIG: Final = "config.yaml"
+IDENTITY: Final = "run.json"
+ENVIRONMENT: Final = "environment.json"
+METRICS: Final = "metrics.json"
+MODEL: Final = "model"
+
+Table = dict[str, list[Any]]
+"""Column name to values, all of one length."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run on disk.
+
+    ``config.yaml`` (complete), ``run.json`` (digest, corpus, seed) and ``environment.json`` are there from the start,
+    ``metrics.json`` is written last: a directory that has it is finished, and is never written to again.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, *, config: RunConfig, identity: Mapping[str, Any], environment: Mapping[str, Any]) -> "RunDirectory":
+        """Make the directory with its first files, at once.
+
+        Raises:
+            CheckpointError: If something is there already, or the directory cannot be made.
+        """
+        refuse_existing(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        except OSError as error:
+            raise CheckpointError(f"out {path}: cannot be made: {error.strerror}") from error
+        try:
+            temporary.chmod(0o777 & ~_umask())
+            run = cls(temporary)
+            run.write(CONFIG, config.to_yaml())
+            run.write(IDENTITY, to_json(identity))
+            run.write(ENVIRONMENT, to_json(environment))
+            temporary.rename(path)  # takes the place of an empty directory, and of nothing else
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(f"out {path}: cannot be made: {error.strerror}") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """The run that lies there.
+
+        Raises:
+            CheckpointError: If there is none.
+        """
+        if not path.exists():
+            raise CheckpointError(f"run {path}: no such directory")
+        if not path.is_dir():
+            raise CheckpointError(f"run {path}: found a file, expected the directory of a run")
+        if not (path / CONFIG).is_file() or not (path / IDENTITY).is_file():
+            raise CheckpointError(f"run {path}: not the directory of a run: it has no {CONFIG} and {IDENTITY}")
+        return cls(path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether training ended and was evaluated."""
+        return (self.path / METRICS).is_file()
+
+    def require_finished(self) -> None:
+        """Refuse a run that has no model yet.
+
+        Raises:
+            CheckpointError: If the run is not finished.
+        """
+        if not self.finished:
+            raise CheckpointError(f"run {self.path}: not finished, go on with: alignmamba train --resume {self.path}")
+
+    def config(self) -> RunConfig:
+        """The complete configuration.
+
+        Raises:
+            ConfigError: If the file was damaged.
+        """
+        return read_config(self.path / CONFIG)
+
+    def identity(self) -> dict[str, Any]:
+        """Digest, corpus and seed."""
+        return self._read(IDENTITY)
+
+    def metrics(self) -> dict[str, Any]:
+        """The results of a finished run."""
+        return self._read(METRICS)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: expected JSON, found none that can be read ({error})") from error
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{path}: expected a JSON object, found {type(found).__name__}")
+        return cast(dict[str, Any], found)
+
+    def write(self, name: str, text: str) -> None:
+        """Write or replace one text file."""
+        replace_file(self.path / name, text.encode())
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse to write a new run where something is.
+
+    Raises:
+        CheckpointError: If there is anything but an empty directory; the message says how to go on.
+    """
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_dir():
+        raise CheckpointError(f"out {path}: a file is there, choose another --out")
+    if not any(path.iterdir()):
+        return
+    if (path / METRICS).is_file():
+        raise CheckpointError(f"out {path}: holds a finished run, choose another --out")
+    if (path / CONFIG).is_file() and (path / IDENTITY).is_file():
+        raise CheckpointError(f"out {path}: holds an unfinished run, go on with: alignmamba train --resume {path}; or choose another --out")
+    raise CheckpointError(f"out {path}: holds something that is not a run, choose another --out")
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON; a number that is not finite becomes null, for which JSON has no other word."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """The value with every number that is not finite replaced by None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in place at once, so that nobody ever sees half of it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # a temporary file is private, the result need not be
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# Tables of predictions
+
+
+def prediction_table(predictions: Predictions, task: Task) -> Table:
+    """Ids, targets where they are known, predictions, and for a classification the probability of every class."""
+    table: Table = {"id": list(predictions.ids)}
+    if task.kind == "regression":
+        if predictions.targets is not None:
+            table["target"] = [float(value) for value in predictions.targets]
+        table["prediction"] = [float(value) for value in predictions.prediction]
+        return table
+    if predictions.targets is not None:
+        table["target"] = [task.classes[int(index)] for index in predictions.targets]
+    table["prediction"] = [task.classes[int(index)] for index in predictions.prediction.argmax(axis=1)]
+    for index, name in enumerate(task.classes):
+        table[f"p({name})"] = [float(value) for value in predictions.prediction[:, index]]
+    return table
+
+
+def joined(tables: Sequence[tuple[Role, Table]]) -> Table:
+    """Tables of several splits below each other, with a column that names the split."""
+    columns = list(dict.fromkeys(name for _, table in tables for name in table))
+    table: Table = {"id": [], "split": []}
+    for role, part in tables:
+        size = len(part["id"])
+        table["split"] += [role] * size
+        for name in columns:
+            table.setdefault(name, [])
+            table[name] += part.get(name, [None] * size)
+    return table
+
+
+def to_csv(table: Table) -> str:
+    """The table as CSV with a header; what is not known stays empty."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table)
+    rows: Iterable[tuple[Any, ...]] = zip(*table.values(), strict=True)
+    writer.writerows(["" if value is None else value for value in row] for row in rows)
+    return text.getvalue()
+
+
+def table_writer_problem(path: Path) -> str:
+    """Why `write_table` could not write that file; empty if it could."""
+    if path.suffix not in (".csv", ".parquet"):
+        return f"out {path}: found the ending {path.suffix!r}, expected .csv or .parquet"
+    if path.is_dir():
+        return f"out {path}: a directory is there"
+    if not path.parent.is_dir():
+        return f"out {path}: there is no directory {path.parent}"
+    if not os.access(path.parent, os.W_OK):
+        return f"out {path}: directory {path.parent} cannot be written to"
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError:
+            return f"out {path}: Parquet needs pyarrow, try: pip install 'alignmamba[formats]'; or choose a .csv file"
+    return ""
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Write a table as ``.csv`` or ``.parquet``, at once.
+
+    Raises:
+        ConfigError: If the ending is another, Parquet is not installed, or the place cannot be written to.
+    """
+    problem = table_writer_problem(path)
+    if problem:
+        raise ConfigError(problem)
+    if path.suffix == ".csv":
+        content = to_csv(table).encode()
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        buffer = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.table(table), buffer)
+        content = buffer.getvalue()
+    replace_file(path, content)
+
+
+def corpus_identity(corpus: Corpus) -> dict[str, str]:
+    """Name and checksum, as a run directory records them."""
+    return {"name": corpus.name, "checksum": corpus.checksum}

@@ -1,0 +1,253 @@
+"""Training a run: check and load everything, fit, evaluate once, write the run directory."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_fabric import Fabric
+
+from alignmamba.contracts import Corpus, Role
+from alignmamba.data.standardise import fit_standardisation
+from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
+from alignmamba.recipes.assembly import (
+    check_unchanged,
+    corpus_at,
+    environment,
+    launched,
+    loader,
+    num_parameters_of,
+    predictions_of,
+    seed_everything,
+    untrained_model,
+)
+from alignmamba.recipes.configuration import RunConfig, resolve
+from alignmamba.recipes.directory import (
+    METRICS,
+    MODEL,
+    RunDirectory,
+    corpus_identity,
+    plain,
+    prediction_table,
+    refuse_existing,
+    to_csv,
+    to_json,
+)
+from alignmamba.recipes.using import distance_covered
+from alignmamba.training.fitting import FitResult, Progress, fit
+
+RUNS = Path("runs")
+"""Where runs go that are given no directory, under the current one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that is about to be made: everything is checked and loaded, nothing is written."""
+
+    config: RunConfig
+    """Complete: every option of the model stands in it."""
+    corpus: Corpus
+    digest: str
+    directory: Path
+    num_parameters: int
+    """Weights that training changes."""
+    batches_per_epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """A finished run, as its ``metrics.json`` records it."""
+
+    directory: Path
+    config: RunConfig
+    digest: str
+    corpus: str
+    """Name of the corpus."""
+    metrics: Mapping[Role, Mapping[str, float | None]]
+    """Scores on valid and, where the corpus has a labelled one, test; ``None`` where a metric is not defined."""
+    references: Mapping[str, float]
+    """Known scores of the corpus to compare with."""
+    num_parameters: int
+    best_epoch: int
+    """Epoch whose weights were kept, from 1."""
+    epochs: int
+    """Epochs trained."""
+    optimiser_steps: int
+    stopped: Literal["epochs", "patience"]
+    seconds: float
+    """Time spent in training and validation."""
+    first_process: bool = True
+    """False in all but one of several processes that trained together; that one speaks for all."""
+
+    @property
+    def distance_covered(self) -> Mapping[str, float]:
+        """Metric to the share of the way from the best single modality's score to the best reachable one that the test score went."""
+        return distance_covered(self.metrics.get("test", {}), self.references)
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Training was stopped from outside and can go on.
+
+    Attributes:
+        directory: The run to resume.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(f"interrupted; go on with: alignmamba train --resume {directory}")
+        self.directory = directory
+
+
+def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
+    """Check everything about a run that can be checked before it starts.
+
+    Args:
+        config: What to train on what.
+        out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``.
+
+    Raises:
+        ConfigError: If an option does not fit the others or the corpus.
+        DataError: If the corpus is damaged, or lacks a split.
+        CheckpointError: If there is something at `out` already.
+    """
+    corpus = corpus_at(config.data, config.nonfinite)
+    complete = resolve(config, corpus)
+    digest = complete.digest(corpus)
+    name = re.sub(r"[^\w.-]+", "-", corpus.name)
+    directory = Path(out) if out is not None else RUNS / f"{name}-{config.model}-{digest[:8]}-seed{config.seed}"
+    refuse_existing(directory)
+    loader(complete, corpus, "valid")  # refused now, not after the first epoch
+    return Plan(
+        config=complete,
+        corpus=corpus,
+        digest=digest,
+        directory=directory,
+        num_parameters=num_parameters_of(untrained_model(complete, corpus)),
+        batches_per_epoch=len(loader(complete, corpus, "train")),
+    )
+
+
+def train(
+    config: RunConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    data: str | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Train a model, choose its best epoch on the valid split, evaluate it once on test, and write the run directory.
+
+    Args:
+        config: What to train on what; by default the default model on the synthetic corpus.
+        out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``. Nothing is ever overwritten.
+        resume: Directory of an interrupted run to go on with, by its own configuration; of a finished run the result is returned.
+        data: With `resume`, where the corpus lies now, if it was moved.
+        progress: Told about steps and epochs, in the first process.
+
+    Returns:
+        The scores and where everything lies.
+
+    Raises:
+        AlignMambaError: If the configuration, the corpus or the directory cannot be used as asked.
+        RunInterrupted: On Ctrl-C or SIGTERM, after saving.
+    """
+    if resume is None:
+        if data is not None:
+            raise ConfigError("data: goes with resume only; put it into the configuration")
+        ready = plan(config or RunConfig(), out=out)
+        fabric = launched(ready.config.engine, ready.config.fit.precision)
+        if fabric.is_global_zero:
+            identity = {"digest": ready.digest, "corpus": corpus_identity(ready.corpus), "seed": ready.config.seed}
+            RunDirectory.create(ready.directory, config=ready.config, identity=identity, environment=environment())
+        fabric.barrier()
+        return _train(ready.config, ready.corpus, RunDirectory(ready.directory), fabric, resume=False, progress=progress)
+
+    if config is not None or out is not None:
+        raise ConfigError("resume: a run goes on by its own configuration and in its own directory, give no other")
+    run = RunDirectory.open(Path(resume))
+    complete = run.config()
+    if run.finished:
+        return _result(run, complete, run.metrics())
+    corpus = corpus_at(data or complete.data, complete.nonfinite)
+    check_unchanged(run, corpus, complete)
+    fabric = launched(complete.engine, complete.fit.precision)
+    return _train(complete, corpus, run, fabric, resume=True, progress=progress)
+
+
+# The steps of a run
+
+
+def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric, *, resume: bool, progress: Progress | None) -> RunResult:
+    try:
+        seed_everything(config.seed)
+        model = untrained_model(config, corpus)
+        seed_everything(config.seed, rank=fabric.global_rank)
+        model.standardise(fit_standardisation(corpus.split("train"), corpus.modalities))
+        result = fit(
+            model,
+            loader(config, corpus, "train", fabric),
+            loader(config, corpus, "valid", fabric),
+            config.fit,
+            task=corpus.task,
+            score=lambda predictions: score(corpus.task, predictions),
+            higher_is_better={name: HIGHER_IS_BETTER[name] for name in metric_names(corpus.task)},
+            fabric=fabric,
+            run_dir=run.path,
+            resume=resume,
+            progress=progress,
+        )
+        summary = plain(_summary(model, corpus, _evaluate_best(model, config, corpus, run, fabric), result))
+        if fabric.is_global_zero:
+            model.save_pretrained(run.path / MODEL)
+            # Last, because it says that all the rest is there.
+            run.write(METRICS, to_json(summary))
+        fabric.barrier()
+    except KeyboardInterrupt as interrupt:
+        raise RunInterrupted(run.path) from interrupt
+    return _result(run, config, summary, first_process=fabric.is_global_zero)
+
+
+def _evaluate_best(model: Any, config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric) -> dict[Role, dict[str, float]]:
+    """Scores of valid and test where they are labelled; their predictions go into the run directory."""
+    metrics: dict[Role, dict[str, float]] = {}
+    for role in ("valid", "test"):
+        if role not in corpus.splits:
+            continue
+        predictions = predictions_of(model, corpus.splits[role], corpus.modalities, corpus.task, config, fabric)
+        if predictions.targets is not None:
+            metrics[role] = score(corpus.task, predictions)
+        if fabric.is_global_zero:
+            run.write(f"predictions_{role}.csv", to_csv(prediction_table(predictions, corpus.task)))
+    return metrics
+
+
+def _summary(model: Any, corpus: Corpus, metrics: Mapping[Role, Mapping[str, float]], result: FitResult) -> dict[str, Any]:
+    return {
+        "metrics": metrics,
+        "references": dict(corpus.references),
+        "selected_by": result.metric,
+        "best_epoch": result.best_epoch,
+        "epochs": len(result.history),
+        "optimiser_steps": result.optimiser_steps,
+        "stopped": result.stopped,
+        "num_parameters": num_parameters_of(model),
+        "seconds": round(sum(record["seconds"] for record in result.history), 3),
+    }
+
+
+def _result(run: RunDirectory, config: RunConfig, summary: Mapping[str, Any], *, first_process: bool = True) -> RunResult:
+    """The contents of ``metrics.json`` with what they belong to."""
+    identity = run.identity()
+    fields = ("metrics", "references", "num_parameters", "best_epoch", "epochs", "optimiser_steps", "stopped", "seconds")
+    try:
+        return RunResult(
+            directory=run.path,
+            config=config,
+            digest=identity["digest"],
+            corpus=identity["corpus"]["name"],
+            first_process=first_process,
+            **{name: summary[name] for name in fields},
+        )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"run {run.path}: {METRICS} is not one that this version wrote, it lacks {error}") from error

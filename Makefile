@@ -61,7 +61,7 @@ format: $(VENV)/.installed-dev
 
 clean:
 	rm -rf $(VENV) runs/demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests examples benchmarks docs -name __pycache__ -type d -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, grown in two steps: the demo needs less than the tests.
 $(VENV)/.installed-torch:

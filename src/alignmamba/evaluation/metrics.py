@@ -168,10 +168,18 @@ def _rounded_accuracy(truth: NDArray[np.float64], predicted: NDArray[np.float64]
 
 def _correlation(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
     """Pearson correlation; NaN where either side is constant."""
-    if np.ptp(truth) == 0.0 or np.ptp(predicted) == 0.0:
-        return math.nan
-    x, y = truth - truth.mean(), predicted - predicted.mean()
-    return float((x @ y) / (np.linalg.norm(x) * np.linalg.norm(y)))
+    x, y = _deviations(truth), _deviations(predicted)
+    lengths = np.linalg.norm(x) * np.linalg.norm(y)
+    return float(np.clip((x @ y) / lengths, -1.0, 1.0)) if lengths > 0.0 else math.nan  # rounding can pass 1 by a hair
+
+
+def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Deviations from the mean, up to scale: the largest is 1, so that no square over- or underflows; all 0 for a constant."""
+    if np.ptp(values) == 0.0:
+        return np.zeros_like(values)  # the mean of equal numbers may be off by a rounding
+    scaled = values / np.abs(values).max()
+    deviations = scaled - scaled.mean()
+    return deviations / (np.abs(deviations).max() or 1.0)
 
 
 def _f1_weighted(truth: NDArray[np.bool_], predicted: NDArray[np.bool_], *, num_classes: int) -> float:

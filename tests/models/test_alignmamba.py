@@ -1,0 +1,265 @@
+"""AlignMamba as a whole: what must never change an output, what must, and what is refused."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tolerances import MODEL
+
+from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Sequences, Task
+from alignmamba.errors import ConfigError, DataError, ShapeError
+from alignmamba.models import MODELS
+from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
+
+MODALITIES = (
+    ModalitySpec(name="text", dim=11, kind="tokens"),
+    ModalitySpec(name="audio", dim=4),
+    ModalitySpec(name="video", dim=6),
+)
+TASK = Task(kind="classification", classes=("a", "b", "c"))
+# Every pattern of presence but the empty one, in one batch, with unequal lengths.
+LENGTHS = {"text": [5, 0, 3, 0, 7, 1, 0], "audio": [9, 12, 0, 0, 2, 0, 1], "video": [4, 6, 5, 8, 0, 0, 0]}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "anchor marginal": {"local": {"marginal": "anchor"}},
+    "plain matching": {"local": {"time_weight": 0.0, "mass": "mean"}},
+    "window": {"local": {"window": 1}},
+    "proportional": {"local": {"method": "proportional"}},
+    "not aligned": {"local": {"method": "none"}},
+    "bidirectional": {"bidirectional": True, "pooling": "max"},
+    "all pairs, fixed bandwidth": {"alignment": {"pairs": "all", "bandwidth": 2.0}, "pooling": "last"},
+    "no loss, zeros": {"alignment": {"weight": 0.0}, "absent": "zeros"},
+    "strides": {"encoder": {"stride": 2}, "encoders": {"audio": {"kind": "mamba", "stride": 3}, "video": {"kind": "linear"}}},
+    "video first": {"anchor_order": ("video",)},
+    "paper": {"preset": "paper"},
+}
+
+
+def model(task: Task = TASK, **options: Any) -> AlignMamba:
+    torch.manual_seed(0)
+    options = {"d_model": 16, "depth": 2, "d_state": 4, **options}
+    name = options.pop("preset", "default")
+    built = AlignMamba(AlignMambaConfig.preset(name, modalities=MODALITIES, task=task, **options)).eval()
+    with torch.no_grad():
+        for token in built.absent_tokens.values():
+            if token.requires_grad:
+                token.normal_()
+    return built
+
+
+def batch(lengths: dict[str, list[int]] = LENGTHS, seed: int = 1) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    modalities = {}
+    for spec in MODALITIES:
+        valid = torch.tensor(lengths[spec.name])
+        shape = (len(valid), int(valid.max()), spec.width)
+        if spec.kind == "tokens":
+            features = torch.randint(0, spec.dim, shape, generator=generator)
+        else:
+            features = torch.randn(shape, generator=generator)
+        modalities[spec.name] = Sequences(features=features, mask=torch.arange(shape[1]) < valid[:, None])
+    return Batch(modalities=modalities, ids=tuple(f"s{row}" for row in range(len(valid))))
+
+
+def assert_same(first: Output, second: Output, rows: list[int] | None = None) -> None:
+    rows = list(range(len(first.prediction))) if rows is None else rows
+    torch.testing.assert_close(first.prediction[rows], second.prediction, **MODEL)
+    torch.testing.assert_close(first.embedding[rows], second.embedding, **MODEL)
+    assert first.losses.keys() == second.losses.keys()
+    for name, loss in first.losses.items():
+        torch.testing.assert_close(loss[rows], second.losses[name], **MODEL)
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+class TestWhatNeverChangesAnOutput:
+    def test_batch_neighbours_and_order(self, options: dict[str, Any]) -> None:
+        built, whole = model(**options), batch()
+        out = built(whole)
+        for rows in ([3], [6, 2, 0], [5, 4, 3, 2, 1]):
+            assert_same(out, built(whole.select(rows)), rows)
+
+    def test_padding(self, options: dict[str, Any]) -> None:
+        built, whole = model(**options), batch()
+        padded = {}
+        for name, s in whole.modalities.items():
+            more = s.features.new_zeros(len(whole), 5, s.features.shape[2])
+            mask = torch.cat([s.mask, torch.zeros(len(whole), 5, dtype=torch.bool)], 1)
+            padded[name] = Sequences(features=torch.cat([s.features, more], 1), mask=mask)
+        assert_same(built(whole), built(replace(whole, modalities=padded)))
+
+    def test_content_of_masked_tokens(self, options: dict[str, Any]) -> None:
+        built, whole = model(**options), batch()
+        dirty = {}
+        for name, s in whole.modalities.items():
+            garbage = torch.full_like(s.features, torch.nan if s.features.is_floating_point() else 10**6)
+            dirty[name] = replace(s, features=torch.where(s.mask.unsqueeze(-1), s.features, garbage))
+        assert_same(built(whole), built(replace(whole, modalities=dirty)))
+
+    def test_order_of_the_modalities(self, options: dict[str, Any]) -> None:
+        built, whole = model(**options), batch()
+        assert_same(built(whole), built(replace(whole, modalities=dict(reversed(whole.modalities.items())))))
+
+    def test_a_modality_left_out_of_the_batch_is_one_without_valid_tokens(self, options: dict[str, Any]) -> None:
+        built = model(**options)
+        whole = batch({**LENGTHS, "video": [0] * 7, "audio": [9, 12, 2, 1, 2, 3, 1]} | {"video": [1] * 7}).without("video")
+        rest = {name: s for name, s in whole.modalities.items() if name != "video"}
+        assert_same(built(whole), built(replace(whole, modalities=rest)))
+
+    def test_gradients_are_finite_whatever_the_padding_holds(self, options: dict[str, Any]) -> None:
+        built, whole = model(**options).train(), batch()
+        dirty = {}
+        for name, s in whole.modalities.items():
+            garbage = torch.full_like(s.features, torch.nan if s.features.is_floating_point() else 10**6)
+            dirty[name] = replace(s, features=torch.where(s.mask.unsqueeze(-1), s.features, garbage))
+        out = built(replace(whole, modalities=dirty))
+        (out.prediction.sum() + sum(loss.sum() for loss in out.losses.values())).backward()
+        for name, parameter in built.named_parameters():
+            assert parameter.grad is None or bool(parameter.grad.isfinite().all()), name
+
+    def test_saving_and_loading(self, options: dict[str, Any], tmp_path: Any) -> None:
+        built, whole = model(**options), batch()
+        built.standardise({"audio": (torch.ones(4), torch.full((4,), 3.0)), "video": (torch.zeros(6), torch.full((6,), 0.5))})
+        built.save_pretrained(tmp_path)
+        again = AlignMamba.from_pretrained(tmp_path)
+        assert again.config == built.config
+        assert torch.equal(built(whole).prediction, again(whole).prediction)
+
+
+@pytest.mark.parametrize("name", ["text", "audio", "video"])
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_every_present_modality_matters(options: dict[str, Any], name: str) -> None:
+    built, whole = model(**options), batch()
+    full, without = built(whole), built(whole.select([0]).without(name))
+    assert not torch.allclose(full.prediction[0], without.prediction[0], atol=1e-4)
+
+
+def test_every_parameter_of_the_default_learns() -> None:
+    built = model().train()
+    out = built(batch())
+    (out.prediction.square().sum() + out.losses["mmd"].sum()).backward()
+    silent = [name for name, p in built.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    assert silent == []
+
+
+@pytest.mark.parametrize("options", [v for v in VARIANTS.values() if not v.get("bidirectional")])
+def test_step_by_step_equals_the_full_pass(options: dict[str, Any]) -> None:
+    built, one = model(**options), batch().select([0])
+    tokens, mask = built.fused_tokens(one)
+    state, sizes = None, set()
+    for time in range(int(mask.sum())):
+        out, state = built.step(tokens[:, time], state)
+        sizes.add(sum(part.inputs.numel() + part.state.numel() for part in state.layers) + state.pooled.value.numel())
+    torch.testing.assert_close(out.prediction, built(one).prediction, **MODEL)
+    assert len(sizes) == 1  # memory does not grow
+
+
+def test_the_anchor_is_the_first_modality_present() -> None:
+    built, whole = model(), batch()
+    tokens, mask = built.fused_tokens(whole)
+    # Text first, then audio, then video; three streams each.
+    expected = [3 * length for length in (5, 12, 3, 8, 7, 1, 1)]
+    assert mask.sum(1).tolist() == expected
+    assert tokens.shape[1] == max(expected)
+
+
+def test_streams_stand_in_the_paper_order_with_the_anchor_last() -> None:
+    built, one = model(absent="learned"), batch().select([5])  # one text token alone
+    tokens, _ = built.fused_tokens(one)
+    torch.testing.assert_close(tokens[0, 0], built.absent_tokens["video"])
+    torch.testing.assert_close(tokens[0, 1], built.absent_tokens["audio"])
+    assert not torch.allclose(tokens[0, 2], built.absent_tokens["text"])
+
+
+def test_missing_modalities_have_no_discrepancy() -> None:
+    loss = model(alignment={"weight": 1.0})(batch()).losses["mmd"]
+    alone = torch.tensor([sum(lengths[row] > 0 for lengths in LENGTHS.values()) == 1 for row in range(7)])
+    assert bool((loss[alone] == 0).all())
+    assert bool((loss[~alone] > 0).all())
+
+
+def test_plans_match_valid_tokens_to_the_anchor() -> None:
+    plans = model(preset="paper")(batch(), return_plans=True).plans
+    assert plans is not None
+    audio = plans["audio"].index
+    assert audio[0, :9].max() < 5  # nine audio tokens onto five text tokens
+    assert audio[0, :9].min() >= 0
+    assert bool((audio[0, 9:] == -1).all())
+    assert bool((audio[2] == -1).all())  # sample 2 has no audio
+
+
+def test_modality_dropout_keeps_at_least_one_and_rests_in_evaluation() -> None:
+    built, whole = model(modality_dropout=0.99, dropout=0.0, encoder={"dropout": 0.0}).train(), batch().select([0] * 40)
+    torch.manual_seed(0)
+    lengths = {int(n) for n in built.fused_tokens(whole)[1].sum(1)}
+    assert lengths <= {3 * 5, 3 * 9, 3 * 4}  # each sample has one modality left, which is its anchor
+    assert len(lengths) > 1
+    built.eval()
+    assert_same(built(whole), built(whole))
+
+
+def test_regression_gives_one_number() -> None:
+    out = model(Task(kind="regression", label_range=(-3, 3)))(batch())
+    assert out.prediction.shape == (7,)
+
+
+def test_it_meets_the_protocol_under_its_name() -> None:
+    assert isinstance(model(), FusionModel)
+    assert MODELS["alignmamba"] is AlignMamba
+
+
+def test_the_paper_preset_is_the_paper() -> None:
+    local, loss = (AlignMambaConfig.preset("paper", modalities=MODALITIES, task=TASK).model_dump()[k] for k in ("local", "alignment"))
+    assert local == {"method": "match", "mass": "paper", "marginal": "source", "time_weight": 0, "time_unit": "relative", "window": None}
+    assert loss["pairs"] == "anchor"
+
+
+class TestRefusals:
+    def test_a_sample_with_nothing(self) -> None:
+        with pytest.raises(DataError, match="sample 's2' has no modality at all"):
+            model()(batch().select([0, 1, 2]).without("text", "video"))
+
+    def test_an_unknown_modality(self) -> None:
+        whole = batch()
+        with pytest.raises(DataError, match="modality 'smell' is unknown"):
+            model()(replace(whole, modalities={**whole.modalities, "smell": whole.modalities["audio"]}))
+
+    def test_a_wrong_width(self) -> None:
+        whole = batch()
+        with pytest.raises(ShapeError, match="modality 'audio': expected 4 floating channels"):
+            model()(replace(whole, modalities={"audio": whole.modalities["video"]}))
+
+    def test_features_where_ids_are_wanted(self) -> None:
+        whole = batch()
+        with pytest.raises(ShapeError, match="modality 'text': expected one channel of int64 token ids"):
+            model()(replace(whole, modalities={"text": whole.modalities["audio"]}))
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"d_model": 0}, "d_model"),
+            ({"depht": 2}, "depht"),
+            ({"local": {"window": -1}}, r"local\.window"),
+            ({"local": {"mass": "half"}}, r"local\.mass"),
+            ({"anchor_order": ("smell",)}, "anchor_order: no modality is called 'smell'"),
+            ({"anchor_order": ("text", "text")}, "anchor_order: names must be distinct"),
+            ({"encoders": {"smell": {}}}, "encoders: no modality is called 'smell'"),
+            ({"alignment": {"bandwidth": 0}}, r"alignment\.bandwidth"),
+            ({"preset": "magic"}, "preset: expected one of"),
+        ],
+    )
+    def test_wrong_options(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            model(**options)
+
+    def test_two_modalities_of_one_name(self) -> None:
+        with pytest.raises(ConfigError, match="modalities: names must be distinct"):
+            AlignMambaConfig.preset("default", modalities=(*MODALITIES, MODALITIES[0]), task=TASK)
+
+    def test_statistics_of_another_width(self) -> None:
+        with pytest.raises(ShapeError, match="statistics of 'audio': expected width 4, found"):
+            model().standardise({"audio": (torch.zeros(5), torch.ones(5))})
+
+    def test_a_token_of_another_width(self) -> None:
+        with pytest.raises(ShapeError, match=r"token: expected \(batch, 16\)"):
+            model().step(torch.zeros(2, 15))

@@ -1,0 +1,76 @@
+"""Alignment modules: which rule does what to which token."""
+
+import pytest
+import torch
+from tolerances import MODEL
+
+from alignmamba.nn.alignment import GlobalAlignmentConfig, LocalAlignmentConfig, Tokens, align, discrepancies, merge_by_time
+from alignmamba.ops import mmd
+
+
+def tokens(rows: list[list[list[float]]], lengths: list[int], times: list[list[float]] | None = None) -> Tokens:
+    x = torch.tensor(rows)
+    mask = torch.arange(x.shape[1]) < torch.tensor(lengths)[:, None]
+    return Tokens(x.masked_fill(~mask.unsqueeze(-1), 0), mask, None if times is None else torch.tensor(times))
+
+
+EAST, NORTH = [1.0, 0.0], [0.0, 1.0]
+ANCHOR = tokens([[NORTH, EAST]], [2], [[0.0, 1.0]])
+SOURCE = tokens([[EAST, [3.0, 0.0], NORTH, [7.0, 7.0]]], [3], [[0.0, 0.9, 1.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "index"),
+    [
+        ({"mass": "paper", "time_weight": 0}, [[0.0, 1 / 3], [4 / 3, 0.0]], [[1, 1, 0, -1]]),
+        ({"mass": "mean", "time_weight": 0}, [[0.0, 1.0], [2.0, 0.0]], [[1, 1, 0, -1]]),
+        ({"marginal": "anchor", "time_weight": 0}, [[0.0, 1.0], [1.0, 0.0]], [[2, 0]]),
+        # With a heavy prior, relative times 1/6, 1/2, 5/6 meet anchors at 1/4 and 3/4; the middle one is a tie in time, content decides.
+        ({"mass": "mean", "time_weight": 1e3}, [[1.0, 0.0], [1.5, 0.5]], [[0, 1, 1, -1]]),
+        ({"mass": "mean", "time_weight": 1e3, "time_unit": "seconds"}, [[1.0, 0.0], [1.5, 0.5]], [[0, 1, 1, -1]]),
+        ({"mass": "mean", "time_weight": 0, "window": 0}, [[2.0, 0.0], [0.0, 1.0]], [[0, 0, 1, -1]]),
+    ],
+)
+def test_align_by_hand(options: dict[str, object], expected: list[list[float]], index: list[list[int]]) -> None:
+    x, plan = align(SOURCE, ANCHOR, LocalAlignmentConfig.model_validate(options))
+    torch.testing.assert_close(x[0], torch.tensor(expected))
+    assert plan is not None
+    assert plan.index.tolist() == index
+    assert plan.marginal == options.get("marginal", "source")
+
+
+def test_proportional_averages_each_share_of_time() -> None:
+    x, plan = align(SOURCE, ANCHOR, LocalAlignmentConfig(method="proportional"))
+    torch.testing.assert_close(x[0], torch.tensor([[2.0, 0.0], [1.5, 0.5]]))
+    assert plan is None
+
+
+def test_pairs_of_the_loss_are_counted_once() -> None:
+    torch.manual_seed(0)
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    streams = {name: Tokens(torch.randn(1, 4, 3), mask, None) for name in ("text", "audio", "video")}
+    is_anchor = {name: torch.tensor([name == "text"]) for name in streams}
+
+    def pair(first: str, second: str) -> torch.Tensor:
+        return mmd(streams[first].x, streams[second].x, mask, mask, bandwidth=1.0)
+
+    by_formula = discrepancies(streams, streams["text"], is_anchor, GlobalAlignmentConfig(pairs="anchor", bandwidth=1.0))
+    torch.testing.assert_close(by_formula, pair("audio", "text") + pair("video", "text"), **MODEL)
+    by_prose = discrepancies(streams, streams["text"], is_anchor, GlobalAlignmentConfig(pairs="all", bandwidth=1.0))
+    torch.testing.assert_close(by_prose, by_formula + pair("audio", "video"), **MODEL)
+
+
+def test_merge_by_time_orders_all_valid_tokens() -> None:
+    slow = tokens([[[1.0], [2.0]], [[1.0], [9.0]]], [2, 1])
+    fast = tokens([[[10.0], [20.0], [30.0], [40.0]], [[9.0]] * 4], [4, 0])
+    x, mask = merge_by_time([fast, slow])
+    # Relative times: slow 1/4, 3/4; fast 1/8, 3/8, 5/8, 7/8.
+    assert x[0, :, 0].tolist() == [10.0, 1.0, 20.0, 30.0, 2.0, 40.0]
+    assert x[1, 0, 0] == 1.0
+    assert mask.sum(1).tolist() == [6, 1]
+    assert mask[1].tolist() == [True] + [False] * 5
+
+
+def test_merge_by_time_breaks_ties_by_stream() -> None:
+    x, _ = merge_by_time([tokens([[[2.0]]], [1]), tokens([[[1.0]]], [1])])
+    assert x[0, :, 0].tolist() == [2.0, 1.0]

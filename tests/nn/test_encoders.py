@@ -1,0 +1,81 @@
+"""Encoders, grouping and standardisation."""
+
+import pytest
+import torch
+from tolerances import MODEL
+
+from alignmamba.contracts import ModalitySpec
+from alignmamba.errors import ConfigError
+from alignmamba.nn.encoders import Encoder, EncoderConfig, Standardise, group_mean
+
+AUDIO = ModalitySpec(name="audio", dim=5)
+TEXT = ModalitySpec(name="text", dim=9, kind="tokens")
+
+
+def masked(lengths: list[int], time: int) -> torch.Tensor:
+    return torch.arange(time) < torch.tensor(lengths)[:, None]
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv", "mamba"])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_padding_does_not_change_valid_tokens(kind: str, stride: int) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(AUDIO, EncoderConfig.model_validate({"kind": kind, "stride": stride, "kernel_size": 3}), 8).eval()
+    x = torch.randn(3, 7, 5)
+    mask = masked([7, 4, 0], 7)
+    x = x.masked_fill(~mask.unsqueeze(-1), 0)
+    tokens, short = encoder(x, mask)
+    padded, padded_mask = encoder(torch.cat([x, torch.zeros(3, 5, 5)], 1), masked([7, 4, 0], 12))
+    assert short.sum(1).tolist() == [-(-length // stride) for length in (7, 4, 0)]
+    assert padded_mask.sum(1).tolist() == short.sum(1).tolist()
+    torch.testing.assert_close(tokens[short], padded[padded_mask], **MODEL)
+    assert not tokens[~short].any()
+
+
+def test_embedding_looks_ids_up() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(TEXT, EncoderConfig(), 8).eval()
+    tokens, _ = encoder(torch.tensor([[[3], [3], [0]]]), masked([3], 3))
+    torch.testing.assert_close(tokens[0, 0], tokens[0, 1])
+    assert not torch.allclose(tokens[0, 0], tokens[0, 2])
+
+
+def test_embedding_drops_whole_tokens_in_training() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(TEXT, EncoderConfig(dropout=0.5), 8).train()
+    tokens, _ = encoder(torch.full((1, 400, 1), 3), masked([400], 400))
+    dropped = (tokens == 0).all(-1)
+    assert 0.4 < dropped.float().mean() < 0.6
+    assert torch.equal((tokens == 0).any(-1), dropped)
+
+
+@pytest.mark.parametrize(("kind", "modality"), [("embedding", AUDIO), ("conv", TEXT), ("linear", TEXT), ("mamba", TEXT)])
+def test_kinds_that_do_not_fit_are_refused(kind: str, modality: ModalitySpec) -> None:
+    with pytest.raises(ConfigError, match=rf"encoders\.{modality.name}\.kind: '{kind}'"):
+        Encoder(modality, EncoderConfig.model_validate({"kind": kind}), 8)
+
+
+def test_an_even_kernel_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"encoders\.audio\.kernel_size: expected an odd number, found 4"):
+        Encoder(AUDIO, EncoderConfig(kernel_size=4), 8)
+
+
+def test_group_mean_counts_valid_tokens_only() -> None:
+    x = torch.tensor([[[1.0], [3.0], [5.0], [torch.nan]], [[2.0], [torch.inf], [9.0], [9.0]]])
+    grouped, mask = group_mean(x, masked([3, 1], 4), 2)
+    assert grouped[..., 0].tolist() == [[2.0, 5.0], [2.0, 0.0]]
+    assert mask.tolist() == [[True, True], [True, False]]
+
+
+def test_group_mean_of_an_odd_length_and_of_times() -> None:
+    times, mask = group_mean(torch.tensor([[0.0, 1.0, 2.0]]), masked([3], 3), 2)
+    assert times.tolist() == [[0.5, 2.0]]
+    assert mask.tolist() == [[True, True]]
+
+
+def test_standardise_subtracts_and_divides_where_valid() -> None:
+    module = Standardise(2)
+    module.mean.copy_(torch.tensor([1.0, -1.0]))
+    module.deviation.copy_(torch.tensor([2.0, 4.0]))
+    out = module(torch.tensor([[[3.0, 3.0], [0.0, 0.0]]]), masked([1], 2))
+    assert out.tolist() == [[[1.0, 1.0], [0.0, 0.0]]]

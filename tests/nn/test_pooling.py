@@ -1,0 +1,19 @@
+"""Pooling token by token equals pooling the whole."""
+
+import pytest
+import torch
+from tolerances import MODEL
+
+from alignmamba.nn.pooling import POOLINGS, PooledState, Pooling, pool_step
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "last"])
+def test_step_by_step_equals_whole(pooling: Pooling) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 3)
+    state: PooledState | None = None
+    for time in range(5):
+        state = pool_step(pooling, state, x[:, time])
+        whole = POOLINGS[pooling](x[:, : time + 1], torch.ones(2, time + 1, dtype=torch.bool))
+        torch.testing.assert_close(state.value, whole, **MODEL)
+        assert state.count == time + 1

@@ -1,0 +1,518 @@
+"""The native format: write a corpus from arrays, load it again memory-mapped.
+
+The layout is described in `alignmamba.data.storage`. Nothing in it is pickled, every file has a checksum, and a corpus
+appears under its name complete or not at all.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors.numpy import save_file
+
+from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Role, Split, Task
+from alignmamba.data.inspection import (
+    NOTHING_PRESENT,
+    examine,
+    place,
+    repeated_id,
+    target_problem,
+    times_problem,
+    values_problem,
+)
+from alignmamba.data.storage import MANIFEST, ArchiveSplit, FileEntry, Manifest, Shard, ShardEntry, SplitEntry, file_checksum, read_manifest
+from alignmamba.errors import DataError
+
+# A shard is closed when its values reach this size, however few samples it has: it is held in memory until it is written.
+_SHARD_BYTES = 512 << 20
+
+_INT32_MAX = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitArrays:
+    """One split as a user brings it: parallel lists, one entry per sample."""
+
+    features: Mapping[str, Sequence[np.ndarray | None]]
+    """Per modality, an array of shape (time, width) of each sample, or integer token ids of shape (time,). ``None`` or an array
+    of length 0 where the sample lacks the modality."""
+    targets: Sequence[float | int | str] | None = None
+    """A number for regression; a class index or class name for classification; ``None`` if the whole split has none."""
+    ids: Sequence[str] | None = None
+    """Identity of each sample, distinct over all splits; by default ``train-000001`` and so on."""
+    times: Mapping[str, Sequence[np.ndarray | None]] = field(default_factory=dict)
+    """Per modality, seconds from the start of the sample, shape (time,); ``None`` where unknown."""
+    tokens: Mapping[str, Sequence[Sequence[str] | None]] = field(default_factory=dict)
+    """Per modality, a word for each position, for display; ``None`` where unknown."""
+
+
+def write_corpus(
+    path: str | Path,
+    splits: Mapping[Role, SplitArrays | Mapping[str, Any]],
+    *,
+    task: Task,
+    name: str | None = None,
+    units: Mapping[str, str] = {},
+    vocabulary_sizes: Mapping[str, int] = {},
+    source: str = "",
+    licence: str = "",
+    samples_per_shard: int = 4096,
+    references: Mapping[str, float] = {},
+    nonfinite: Literal["error", "keep"] = "error",
+    overwrite: bool = False,
+) -> Corpus:
+    """Write arrays as a corpus directory.
+
+    The arrays may be lazy sequences: each sample is asked for once, and one shard is in memory at a time.
+
+    Args:
+        path: The directory to make; its parents are made too.
+        splits: ``train``, ``valid`` and ``test``, or some of them: `SplitArrays` or a mapping with the same keys.
+        task: What is predicted.
+        name: Name of the corpus; by default that of the directory.
+        units: What one feature vector measures, by modality, for people.
+        vocabulary_sizes: Number of distinct token ids, by modality of token ids; by default one more than the largest id found.
+        source: Where the data comes from.
+        licence: On what terms it may be used.
+        samples_per_shard: Samples in one file at most.
+        references: Known scores to print beside a result.
+        nonfinite: ``"error"`` refuses NaN and infinity; ``"keep"`` stores them, and `load_corpus` must then be told how to repair them.
+        overwrite: Replace the corpus that is there, once the new one is complete.
+
+    Returns:
+        The corpus, as `load_corpus` gives it.
+
+    Raises:
+        DataError: If anything is malformed or inconsistent; the message names split, sample, modality and position.
+    """
+    target = Path(path)
+    _check_destination(target, overwrite=overwrite)
+    if nonfinite not in ("error", "keep"):
+        raise DataError(f"nonfinite: expected 'error' or 'keep', found {nonfinite!r}")
+    if samples_per_shard < 1:
+        raise DataError(f"samples_per_shard: expected at least 1, found {samples_per_shard}")
+    arrays = {role: _split_arrays(role, split) for role, split in splits.items()}
+    if not arrays:
+        raise DataError("splits: expected at least one, found none")
+    names = list(next(iter(arrays.values())).features)
+    for role, split in arrays.items():
+        if set(split.features) != set(names):
+            raise DataError(
+                f"split {role!r}: features: expected the modalities {names} of split {next(iter(arrays))!r}, found {list(split.features)}; "
+                "give a list of None for a modality that a whole split lacks"
+            )
+    for modality in names:
+        try:
+            ModalitySpec(name=modality, dim=1)
+        except ValidationError as error:
+            raise DataError(f"features: {modality!r} cannot name a modality: expected a letter, then letters, digits, - and _") from error
+    for field_name, given in (("units", units), ("vocabulary_sizes", vocabulary_sizes)):
+        unknown = [modality for modality in given if modality not in names]
+        if unknown:
+            raise DataError(f"{field_name}: no modality {unknown[0]!r}, only {names}")
+    ids = _all_ids(arrays)
+
+    try:
+        with _temporary_directory(target) as directory:
+            modalities = [_Modality(modality, vocabulary_sizes.get(modality)) for modality in names]
+            entries = [
+                SplitEntry(
+                    role=role,
+                    shards=tuple(
+                        _write_shards(
+                            directory, role, split, ids[role], modalities, task, samples_per_shard, keep_nonfinite=nonfinite == "keep"
+                        )
+                    ),
+                )
+                for role, split in arrays.items()
+            ]
+            try:
+                manifest = Manifest(
+                    name=target.name if name is None else name,
+                    source=source,
+                    licence=licence,
+                    task=task,
+                    modalities=tuple(modality.spec(units.get(modality.name, "")) for modality in modalities),
+                    splits=tuple(entries),
+                    references=dict(references),
+                ).sealed()
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}") from error
+            content = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
+            _write_bytes(directory / MANIFEST, content.encode() + b"\n")
+            _publish(directory, target)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
+    return load_corpus(target, verify=False)
+
+
+def load_corpus(path: str | Path, *, nonfinite: Literal["error", "zero", "mean"] = "error", verify: bool = True) -> Corpus:
+    """Open a corpus directory; values stay on disk until a sample is asked for.
+
+    Args:
+        path: Directory of the corpus.
+        nonfinite: What to do about NaN and infinity in features: refuse the corpus, or on reading put 0 or the mean of the
+            channel's finite values in the train split in their place.
+        verify: Read every file once, to compare its SHA-256 and to check every value. Without it only sizes, structure, ids and
+            targets are checked, and values that are not finite may pass.
+
+    Raises:
+        DataError: If anything is wrong with the corpus. The message is the first fault; `inspect_corpus` lists all.
+    """
+    if nonfinite not in ("error", "zero", "mean"):
+        raise DataError(f"nonfinite: expected 'error', 'zero' or 'mean', found {nonfinite!r}")
+    directory = Path(path)
+    manifest = read_manifest(directory)
+    shards, problems = examine(directory, manifest, verify=verify, require_finite=nonfinite == "error")
+    if problems:
+        others = f" (and {len(problems) - 1} more problems, see `alignmamba inspect {directory}`)" if len(problems) > 1 else ""
+        raise DataError(problems[0] + others)
+    repair: dict[str, np.ndarray] | None = None
+    if nonfinite == "zero":
+        repair = {spec.name: np.zeros(spec.width, dtype=np.float32) for spec in manifest.modalities}
+    elif nonfinite == "mean":
+        if "train" not in shards:
+            raise DataError(f"{directory}: nonfinite 'mean' needs a train split to take the means from, found {sorted(shards)}")
+        repair = {spec.name: _channel_means(shards["train"], spec) for spec in manifest.modalities if spec.kind == "features"}
+    splits: dict[Role, Split] = {role: ArchiveSplit.over(role, parts, manifest.modalities, repair=repair) for role, parts in shards.items()}
+    return Corpus(
+        name=manifest.name,
+        task=manifest.task,
+        modalities=manifest.modalities,
+        splits=splits,
+        checksum=manifest.checksum,
+        references=manifest.references,
+    )
+
+
+def _channel_means(shards: Sequence[Shard], spec: ModalitySpec) -> np.ndarray:
+    """Mean of the finite values of each channel; 0 where a channel has none."""
+    total = np.zeros(spec.width)
+    count = np.zeros(spec.width, dtype=np.int64)
+    for shard in shards:
+        for _, values in shard.blocks(f"{spec.name}.values"):
+            finite = np.isfinite(values)
+            total += np.where(finite, values, 0).sum(axis=0, dtype=np.float64)
+            count += finite.sum(axis=0)
+    return np.asarray(total / np.maximum(count, 1), dtype=np.float32)
+
+
+def _check_destination(target: Path, *, overwrite: bool) -> None:
+    if not (target.exists() or target.is_symlink()):
+        return
+    if not overwrite:
+        raise DataError(f"{target}: exists already; pass overwrite=True to replace a corpus")
+    if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).is_file()):
+        raise DataError(f"{target}: is not a corpus directory, so it is not replaced")
+
+
+def _split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArrays:
+    """The split with its lists checked to be parallel."""
+    if role not in ROLES:
+        raise DataError(f"splits: expected names of {list(ROLES)}, found {role!r}")
+    if not isinstance(split, SplitArrays):
+        known = [entry.name for entry in fields(SplitArrays)]
+        unknown = [key for key in split if key not in known]
+        if unknown or "features" not in split:
+            raise DataError(f"split {role!r}: expected 'features' and perhaps others of {known}, found {list(split)}")
+        split = SplitArrays(**split)
+    if not split.features:
+        raise DataError(f"split {role!r}: features: expected at least one modality, found none")
+    parallel: dict[str, Any] = {f"features[{name!r}]": values for name, values in split.features.items()}
+    for kind, given in (("times", split.times), ("tokens", split.tokens)):
+        for name, values in given.items():
+            if name not in split.features:
+                raise DataError(f"split {role!r}: {kind}: no modality {name!r}, only {list(split.features)}")
+            parallel[f"{kind}[{name!r}]"] = values
+    parallel |= {kind: values for kind, values in (("targets", split.targets), ("ids", split.ids)) if values is not None}
+    first = next(iter(parallel))
+    for label, values in parallel.items():
+        if isinstance(values, str) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
+            raise DataError(f"split {role!r}: {label}: expected a list with one entry per sample, found {type(values).__name__}")
+        if len(values) != len(parallel[first]):
+            raise DataError(f"split {role!r}: {first} has {len(parallel[first])} entries, but {label} has {len(values)}")
+    if len(parallel[first]) == 0:
+        raise DataError(f"split {role!r}: has no samples; leave the split out instead")
+    return split
+
+
+def _all_ids(arrays: Mapping[Role, SplitArrays]) -> dict[Role, list[str]]:
+    home: dict[str, Role] = {}
+    result: dict[Role, list[str]] = {}
+    for role, split in arrays.items():
+        size = len(next(iter(split.features.values())))
+        given = [f"{role}-{number:06d}" for number in range(1, size + 1)] if split.ids is None else list(split.ids)
+        for row, identity in enumerate(given):
+            if not isinstance(identity, str) or not identity or not _is_unicode(identity):
+                raise DataError(f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}")
+            if identity in home:
+                raise DataError(repeated_id(identity, home[identity], role))
+            home[identity] = role
+        result[role] = [str(identity) for identity in given]
+    return result
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Modality:
+    """What is known of a modality so far: the first sample that has it settles kind and width, all others must agree."""
+
+    def __init__(self, name: str, vocabulary_size: int | None) -> None:
+        self.name = name
+        self.vocabulary_size = vocabulary_size
+        self.kind: Literal["features", "tokens"] | None = None
+        self.width = 1
+        self.largest_id = 0
+        self.settled_by = ""
+        if vocabulary_size is not None and not 1 <= vocabulary_size <= _INT32_MAX:
+            raise DataError(f"vocabulary_sizes: modality {name!r}: expected 1 to {_INT32_MAX}, found {vocabulary_size}")
+
+    def spec(self, units: str) -> ModalitySpec:
+        """The modality as the corpus describes it."""
+        if self.kind is None:
+            raise DataError(f"modality {self.name!r}: no sample of any split has it, so its width is unknown; leave it out")
+        dim = self.width
+        if self.kind == "tokens":
+            dim = self.largest_id + 1 if self.vocabulary_size is None else self.vocabulary_size
+        return ModalitySpec(name=self.name, dim=dim, kind=self.kind, units=units)
+
+    def stored(self, role: Role, identity: str, given: Any, *, keep_nonfinite: bool) -> np.ndarray | None:
+        """The values of one sample as they are stored, (time, width); ``None`` where it lacks the modality."""
+        if given is None:
+            return None
+        where = place(role, identity, self.name)
+        try:
+            array = np.asarray(given)
+        except ValueError as error:
+            raise DataError(f"{where}: expected an array of shape (time, width), found a ragged {type(given).__name__}") from error
+        if array.dtype.kind not in "fiu":
+            raise DataError(f"{where}: expected real numbers, found dtype {array.dtype}")
+        if array.ndim > 0 and len(array) == 0:
+            return None
+        if array.ndim == 1 and array.dtype.kind == "f":
+            raise DataError(
+                f"{where}: expected shape (time, width), or integers of shape (time,) for token ids, found {array.dtype} of shape "
+                f"{array.shape}; a modality of width 1 has shape ({len(array)}, 1)"
+            )
+        if array.ndim not in (1, 2) or array.size == 0:
+            raise DataError(f"{where}: expected shape (time, width), or (time,) for token ids, found {array.shape}")
+        self._settle(where, "tokens" if array.ndim == 1 else "features", array.shape[-1] if array.ndim == 2 else 1)
+        return self._token_ids(where, array) if array.ndim == 1 else self._features(where, array, keep_nonfinite=keep_nonfinite)
+
+    def _settle(self, where: str, kind: Literal["features", "tokens"], width: int) -> None:
+        described = {"tokens": "token ids of shape (time,)", "features": "features of shape (time, width)"}
+        if self.kind is None:
+            if kind == "features" and self.vocabulary_size is not None:
+                raise DataError(f"{where}: vocabulary_sizes says token ids, shape (time,), found {described[kind]}")
+            self.kind, self.width, self.settled_by = kind, width, where
+        elif kind != self.kind:
+            raise DataError(f"{where}: expected {described[self.kind]} as in {self.settled_by}, found {described[kind]}")
+        elif width != self.width:
+            raise DataError(f"{where}: expected width {self.width} as in {self.settled_by}, found {width}")
+
+    def _token_ids(self, where: str, array: np.ndarray) -> np.ndarray:
+        column = array.reshape(-1, 1)
+        limit = _INT32_MAX if self.vocabulary_size is None else self.vocabulary_size
+        if problem := values_problem(column, ModalitySpec(name=self.name, dim=limit, kind="tokens")):
+            raise DataError(f"{where}: {problem}")
+        self.largest_id = max(self.largest_id, int(array.max()))
+        return np.array(column, dtype=np.int32)
+
+    def _features(self, where: str, array: np.ndarray, *, keep_nonfinite: bool) -> np.ndarray:
+        if not keep_nonfinite and (problem := values_problem(array, ModalitySpec(name=self.name, dim=array.shape[1]))):
+            raise DataError(f"{where}: {problem}")
+        with np.errstate(over="ignore"):
+            stored = np.array(array, dtype=np.float32)
+        overflow = np.argwhere(np.isinf(stored) & np.isfinite(array))
+        if len(overflow):
+            position, channel = overflow[0]
+            raise DataError(
+                f"{where}: found {array[position, channel]} at position {position}, channel {channel}, expected numbers that float32 holds"
+            )
+        return stored
+
+
+def _stored_times(where: str, given: Any, length: int) -> np.ndarray:
+    try:
+        seconds = np.array(given, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: times: expected {length} numbers, found {type(given).__name__}") from error
+    if seconds.shape != (length,):
+        raise DataError(f"{where}: times: expected shape ({length},), one per position, found {seconds.shape}")
+    if problem := times_problem(seconds):
+        raise DataError(f"{where}: {problem}")
+    return seconds
+
+
+def _stored_tokens(where: str, given: Any, length: int) -> list[str]:
+    if isinstance(given, str):
+        raise DataError(f"{where}: tokens: expected a list of {length} words, found one string")
+    words = list(given)
+    if len(words) != length:
+        raise DataError(f"{where}: tokens: expected {length}, one per position, found {len(words)}")
+    for position, word in enumerate(words):
+        if not isinstance(word, str) or not _is_unicode(word):
+            raise DataError(f"{where}: tokens: expected text, found {word!r} at position {position}")
+    return [str(word) for word in words]
+
+
+def _stored_target(role: Role, identity: str, given: Any, task: Task) -> float | int:
+    where = place(role, identity)
+    value: float | int
+    if task.kind == "classification":
+        if isinstance(given, str):
+            if given not in task.classes:
+                raise DataError(f"{where}: target {given!r}, expected one of {list(task.classes)}")
+            return task.classes.index(given)
+        if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, np.integer)):
+            raise DataError(f"{where}: target {given!r}, expected a class index or one of {list(task.classes)}")
+        value = int(given)
+    else:
+        if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, float, np.integer, np.floating)):
+            raise DataError(f"{where}: target {given!r}, expected a number")
+        value = float(given)
+    if problem := target_problem(value, task):
+        raise DataError(f"{where}: {problem}")
+    return value
+
+
+@dataclass
+class _Pending:
+    """The samples of a shard that is not written yet."""
+
+    values: dict[str, list[np.ndarray | None]]
+    times: dict[str, list[np.ndarray | None]]
+    targets: list[float | int] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    @classmethod
+    def empty(cls, modalities: Sequence[_Modality]) -> "_Pending":
+        return cls(values={modality.name: [] for modality in modalities}, times={modality.name: [] for modality in modalities})
+
+
+def _write_shards(
+    directory: Path,
+    role: Role,
+    split: SplitArrays,
+    ids: Sequence[str],
+    modalities: Sequence[_Modality],
+    task: Task,
+    samples_per_shard: int,
+    *,
+    keep_nonfinite: bool,
+) -> Iterator[ShardEntry]:
+    number = 0
+    pending = _Pending.empty(modalities)
+    for row, identity in enumerate(ids):
+        words: dict[str, list[str]] = {}
+        for modality in modalities:
+            name, where = modality.name, place(role, identity, modality.name)
+            values = modality.stored(role, identity, split.features[name][row], keep_nonfinite=keep_nonfinite)
+            seconds = split.times[name][row] if name in split.times else None
+            spoken = split.tokens[name][row] if name in split.tokens else None
+            length = 0 if values is None else len(values)
+            pending.values[name].append(values)
+            pending.times[name].append(None if seconds is None else _stored_times(where, seconds, length))
+            if spoken is not None and (given := _stored_tokens(where, spoken, length)):
+                words[name] = given
+            pending.size += 0 if values is None else values.nbytes
+        if all(values[-1] is None for values in pending.values.values()):
+            raise DataError(f"{place(role, identity)}: {NOTHING_PRESENT}")
+        if split.targets is not None:
+            pending.targets.append(_stored_target(role, identity, split.targets[row], task))
+        record = {"id": identity, "tokens": words} if words else {"id": identity}
+        pending.lines.append(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        if len(pending.lines) == samples_per_shard or pending.size >= _SHARD_BYTES or row == len(ids) - 1:
+            yield _write_shard(directory, f"{role}-{number:05d}", pending, modalities, task)
+            pending = _Pending.empty(modalities)
+            number += 1
+
+
+def _write_shard(directory: Path, stem: str, pending: _Pending, modalities: Sequence[_Modality], task: Task) -> ShardEntry:
+    tensors: dict[str, np.ndarray] = {}
+    for modality in modalities:
+        name = modality.name
+        parts = [values for values in pending.values[name] if values is not None]
+        lengths = [0 if values is None else len(values) for values in pending.values[name]]
+        if not parts:
+            continue
+        tensors[f"{name}.values"] = np.concatenate(parts)
+        tensors[f"{name}.offsets"] = np.cumsum([0, *lengths], dtype=np.int64)
+        if any(seconds is not None for seconds in pending.times[name]):
+            unknown = (np.full(length, np.nan) for length in lengths)
+            tensors[f"{name}.times"] = np.concatenate(
+                [nans if seconds is None else seconds for seconds, nans in zip(pending.times[name], unknown, strict=True)]
+            )
+    if pending.targets:
+        tensors["targets"] = np.array(pending.targets, dtype=np.float64 if task.kind == "regression" else np.int64)
+    values_path, strings_path = directory / f"{stem}.safetensors", directory / f"{stem}.jsonl"
+    save_file(tensors, values_path)
+    _synchronise(values_path)
+    _write_bytes(strings_path, b"".join(pending.lines))
+    return ShardEntry(samples=len(pending.lines), values=_file_entry(values_path), strings=_file_entry(strings_path))
+
+
+@contextmanager
+def _temporary_directory(target: Path) -> Iterator[Path]:
+    """A new directory beside the target, gone afterwards if it still has its name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    directory = target.parent / f".{target.name}.{secrets.token_hex(6)}.partial"
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _publish(directory: Path, target: Path) -> None:
+    """Give a complete corpus its name; one that is there before keeps it until then."""
+    _synchronise(directory)
+    if target.exists():
+        # The name is free only for the moment between two renames, and a failed second one is undone.
+        replaced = directory.with_suffix(".replaced")
+        target.rename(replaced)
+        try:
+            directory.rename(target)
+        except BaseException:
+            replaced.rename(target)
+            raise
+        shutil.rmtree(replaced)
+    else:
+        directory.rename(target)
+    _synchronise(target.parent)
+
+
+def _synchronise(path: Path) -> None:
+    """Wait until a file or directory is on disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a directory
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    _synchronise(path)
+
+
+def _file_entry(path: Path) -> FileEntry:
+    return FileEntry(path=path.name, bytes=path.stat().st_size, sha256=file_checksum(path))

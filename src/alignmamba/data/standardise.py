@@ -1,0 +1,85 @@
+"""The scale of each feature channel, learnt from the train split alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignmamba.contracts import ModalitySpec, Split
+from alignmamba.errors import DataError
+
+# A channel whose standard deviation is below this share of its mean is constant up to the rounding of float32.
+_CONSTANT = float(np.finfo(np.float32).eps)
+
+
+def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and standard deviation of every channel over all tokens of the train split.
+
+    One pass, one sample at a time, in float64: means and squared deviations of samples are merged, so that nothing cancels
+    where the mean is large.
+
+    Args:
+        train: The train split; any other is refused, so that nothing of valid or test leaks into a model.
+        modalities: Those to describe; token ids have no scale and are left out of the result.
+
+    Returns:
+        Per modality of features, mean and (population) standard deviation, float32 of shape (width,). A constant channel has
+        standard deviation 1.
+
+    Raises:
+        DataError: If the split is not the train split, a value is not finite, or no sample has the modality.
+
+    Source:
+        Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979, eq. 2.1.
+    """
+    if train.role != "train":
+        raise DataError(f"standardisation is fitted on the train split, found split {train.role!r}")
+    moments = {spec.name: _Moments(spec.dim) for spec in modalities if spec.kind == "features"}
+    for sample in train:
+        for name, running in moments.items():
+            if name not in sample.features:
+                continue
+            values = np.asarray(sample.features[name], dtype=np.float64)
+            if values.ndim != 2 or values.shape[1] != len(running.mean):
+                raise DataError(
+                    f"sample {sample.id!r}, modality {name!r}: expected shape (time, {len(running.mean)}), found {values.shape}"
+                )
+            if not np.isfinite(values).all():
+                raise DataError(
+                    f"sample {sample.id!r}, modality {name!r}: expected finite numbers, found {values[~np.isfinite(values)][0]}"
+                )
+            running.add(values)
+    empty = [name for name, running in moments.items() if running.count == 0]
+    if empty:
+        raise DataError(f"modality {empty[0]!r}: no sample of the train split has it, so it has no mean")
+    return {name: (_tensor(running.mean), _tensor(running.deviation())) for name, running in moments.items()}
+
+
+class _Moments:
+    """Count, mean and sum of squared deviations of each channel."""
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(width)
+        self.squares = np.zeros(width)
+
+    def add(self, values: np.ndarray) -> None:
+        """Merge another (time, width) array in."""
+        if len(values) == 0:
+            return
+        mean = values.mean(axis=0)
+        shift = mean - self.mean
+        total = self.count + len(values)
+        self.squares += ((values - mean) ** 2).sum(axis=0) + shift**2 * (self.count * len(values) / total)
+        self.mean += shift * (len(values) / total)
+        self.count = total
+
+    def deviation(self) -> np.ndarray:
+        """Standard deviation of each channel, 1 where it is constant."""
+        deviation = np.sqrt(self.squares / self.count)
+        return np.where(deviation <= _CONSTANT * np.abs(self.mean), 1.0, deviation)
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))

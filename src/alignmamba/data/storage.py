@@ -1,0 +1,363 @@
+"""The archive on disk: what `corpus.json` says, what a shard holds, and splits that read it lazily.
+
+A corpus is a directory:
+
+    corpus.json               `Manifest`: task, modalities, and every other file with its size and SHA-256
+    train-00000.safetensors   per modality NAME.values (total time, width), NAME.offsets (samples + 1), perhaps NAME.times; targets.
+                              Nothing of a modality that none of the shard's samples has
+    train-00000.jsonl         one line per sample: its id and, where there are any, its display tokens
+    ...                       further shards of this split, then the other splits
+
+Sample i of a shard owns the positions offsets[i] to offsets[i + 1]; a sample that lacks the modality owns none. Features are
+float32, token ids int32 of width 1, times float64 seconds (not a number throughout a sample whose times are unknown), targets
+float64 or int64.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+
+from alignmamba.contracts import Config, ModalitySpec, Role, Sample, Task
+from alignmamba.errors import DataError
+
+MANIFEST = "corpus.json"
+FORMAT = "alignmamba-corpus"
+VERSION = 1
+
+# A scan of a shard holds this many bytes of it at a time, or one sample if that is larger.
+_BLOCK_BYTES = 64 << 20
+
+
+class FileEntry(Config):
+    """One file of the archive."""
+
+    path: Annotated[str, Field(pattern=r"^(train|valid|test)-[0-9]{5,9}\.(safetensors|jsonl)$")]
+    """File name inside the corpus directory."""
+    bytes: Annotated[int, Field(ge=0)]
+    """Its size."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of its content."""
+
+
+class ShardEntry(Config):
+    """Consecutive samples of a split."""
+
+    samples: Annotated[int, Field(ge=1)]
+    """How many."""
+    values: FileEntry
+    """Their arrays."""
+    strings: FileEntry
+    """Their ids and display tokens."""
+
+
+class SplitEntry(Config):
+    """One split."""
+
+    role: Role
+    """``train``, ``valid`` or ``test``."""
+    shards: Annotated[tuple[ShardEntry, ...], Field(min_length=1)]
+    """Its shards, in order."""
+
+
+class Manifest(Config):
+    """The content of `corpus.json`."""
+
+    format: Literal["alignmamba-corpus"] = "alignmamba-corpus"
+    """Says what this directory is."""
+    version: Literal[1] = 1
+    """Version of the layout."""
+    name: Annotated[str, Field(min_length=1)]
+    """Name of the corpus."""
+    source: str = ""
+    """Where the data comes from."""
+    licence: str = ""
+    """On what terms it may be used."""
+    task: Task
+    """What is predicted."""
+    modalities: Annotated[tuple[ModalitySpec, ...], Field(min_length=1)]
+    """What a sample holds, in order."""
+    splits: Annotated[tuple[SplitEntry, ...], Field(min_length=1)]
+    """The splits, in order."""
+    references: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
+    """Known scores to print beside a result."""
+    checksum: str = ""
+    """SHA-256 over task, modalities and splits, so over the sums of all files; set by `sealed`."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        named: dict[str, list[str]] = {
+            "modalities": [spec.name for spec in self.modalities],
+            "splits": [split.role for split in self.splits],
+        }
+        for field, names in named.items():
+            repeated = [name for name in names if names.count(name) > 1]
+            if repeated:
+                raise ValueError(f"{field}: {repeated[0]!r} appears {names.count(repeated[0])} times, expected once")
+        return self
+
+    def content_checksum(self) -> str:
+        """What `checksum` must be."""
+        content = self.model_dump(mode="json", include={"task", "modalities", "splits"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def sealed(self) -> Self:
+        """The same manifest with its checksum set."""
+        return self.model_copy(update={"checksum": self.content_checksum()})
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a corpus directory.
+
+    Raises:
+        DataError: If there is none, or it is damaged, of another version, or names files outside the directory.
+    """
+    path = directory / MANIFEST
+    if not directory.is_dir():
+        raise DataError(f"{directory}: expected a corpus directory, found {'a file' if directory.exists() else 'nothing'}")
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{directory}: not a corpus, it has no {MANIFEST}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON, the file is damaged: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise DataError(f"{path}: format: expected {FORMAT!r}, found {found!r}")
+    if content.get("version") != VERSION:
+        raise DataError(f"{path}: version: this release reads version {VERSION}, found {content.get('version')!r}")
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{path}: {_one_line(error)}") from error
+    if manifest.checksum != manifest.content_checksum():
+        raise DataError(f"{path}: checksum: task, modalities or splits were changed or damaged after the corpus was written")
+    return manifest
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    found = "" if first["type"] in {"missing", "value_error"} else f", found {str(first['input'])[:80]!r}"
+    others = f" (and {error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
+    return f"{where + ': ' if where else ''}{first['msg']}{found}{others}"
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Shard:
+    """One shard, with its index in memory and its values on disk until they are asked for.
+
+    Opening it checks everything that the index says; the values themselves are `alignmamba.data.inspection`'s to check.
+    It can be sent to another process, which opens the file anew.
+
+    Raises:
+        DataError: If a file is missing, has another size, or its structure is not what the manifest says.
+    """
+
+    def __init__(self, directory: Path, entry: ShardEntry, manifest: Manifest) -> None:
+        self.path = directory / entry.values.path
+        self.strings = directory / entry.strings.path
+        self._file: Any = None
+        self._process = 0
+        for path, file in ((self.path, entry.values), (self.strings, entry.strings)):
+            if not path.is_file():
+                raise DataError(f"{path}: missing, but {MANIFEST} lists it")
+            size = path.stat().st_size
+            if size != file.bytes:
+                raise DataError(f"{path}: expected {file.bytes} bytes, found {size}; the file was cut off or replaced")
+        self.offsets: dict[str, np.ndarray] = {}
+        self.timed: set[str] = set()
+        self.targets: np.ndarray | None = None
+        self._read_index(entry.samples, manifest)
+        self.ids, self.tokenised, self._lines = self._read_strings(entry.samples)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
+
+    def _tensors(self) -> Any:
+        """The open file; each process has its own."""
+        if self._file is None or self._process != os.getpid():
+            try:
+                self._file = safe_open(self.path, framework="np")
+            except (SafetensorError, OSError) as error:
+                raise DataError(f"{self.path}: not a readable safetensors file: {error}") from error
+            self._process = os.getpid()
+        return self._file
+
+    def _read_index(self, samples: int, manifest: Manifest) -> None:
+        tensors = self._tensors()
+        present = set(tensors.keys())
+
+        def expect(key: str, dtype: str, shape: tuple[int | None, ...]) -> list[int]:
+            if key not in present:
+                raise DataError(f"{self.path}: expected an array {key!r}, found {sorted(present)}")
+            found = tensors.get_slice(key)
+            wrong = len(found.get_shape()) != len(shape) or any(
+                size not in (None, there) for size, there in zip(shape, found.get_shape(), strict=True)
+            )
+            if wrong or found.get_dtype() != dtype:
+                raise DataError(
+                    f"{self.path}: array {key!r}: expected {dtype} of shape {['any' if size is None else size for size in shape]}, "
+                    f"found {found.get_dtype()} of shape {found.get_shape()}"
+                )
+            present.discard(key)
+            return list(found.get_shape())
+
+        for spec in manifest.modalities:
+            if not present & {f"{spec.name}.{kind}" for kind in ("values", "offsets", "times")}:
+                self.offsets[spec.name] = np.zeros(samples + 1, dtype=np.int64)
+                continue
+            total = expect(f"{spec.name}.values", "F32" if spec.kind == "features" else "I32", (None, spec.width))[0]
+            expect(f"{spec.name}.offsets", "I64", (samples + 1,))
+            offsets = tensors.get_tensor(f"{spec.name}.offsets")
+            if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
+                raise DataError(f"{self.path}: array '{spec.name}.offsets': expected numbers that never decrease, from 0 to {total}")
+            self.offsets[spec.name] = offsets
+            if f"{spec.name}.times" in present:
+                expect(f"{spec.name}.times", "F64", (total,))
+                self.timed.add(spec.name)
+        if "targets" in present:
+            expect("targets", "F64" if manifest.task.kind == "regression" else "I64", (samples,))
+            self.targets = tensors.get_tensor("targets")
+        if present:
+            raise DataError(f"{self.path}: unexpected array {sorted(present)[0]!r}")
+
+    def _read_strings(self, samples: int) -> tuple[tuple[str, ...], bool, np.ndarray]:
+        """The ids, whether any sample has display tokens, and where each line starts."""
+        ids: list[str] = []
+        lines = [0]
+        tokenised = False
+        with self.strings.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                record = self._record(line, number)
+                ids.append(record["id"])
+                tokens = record.get("tokens", {})
+                tokenised |= bool(tokens)
+                for name, words in tokens.items():
+                    if name not in self.offsets or not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                        raise DataError(f"{self.strings}, line {number}: tokens: expected a list of strings per modality, found {name!r}")
+                    if number <= samples and len(words) != np.diff(self.offsets[name][number - 1 : number + 1])[0]:
+                        raise DataError(f"{self.strings}, line {number}: tokens of {name!r}: {len(words)} of them, not one per position")
+                lines.append(lines[-1] + len(line))
+        if len(ids) != samples:
+            raise DataError(f"{self.strings}: expected {samples} lines, found {len(ids)}")
+        return tuple(ids), tokenised, np.array(lines, dtype=np.int64)
+
+    def _record(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.strings}, line {number}: not valid JSON, the file is damaged") from error
+        if not (isinstance(record, dict) and isinstance(record.get("id"), str) and isinstance(record.get("tokens", {}), dict)):
+            raise DataError(f"{self.strings}, line {number}: expected an object with a string 'id' and perhaps 'tokens'")
+        return record
+
+    def slice(self, key: str, start: int, stop: int) -> np.ndarray:
+        """Positions `start` to `stop`, at least one, of an array."""
+        values: np.ndarray = self._tensors().get_slice(key)[start:stop]
+        return values
+
+    def tokens(self, row: int) -> dict[str, tuple[str, ...]]:
+        """Display tokens of a sample by modality."""
+        if not self.tokenised:
+            return {}
+        with self.strings.open("rb") as file:
+            file.seek(self._lines[row])
+            record = self._record(file.readline(), row + 1)
+        return {name: tuple(words) for name, words in record.get("tokens", {}).items()}
+
+    def blocks(self, key: str) -> Iterator[tuple[range, np.ndarray]]:
+        """All positions of an array in pieces of bounded size, each with the rows of the samples that own them.
+
+        Samples that own no position may be left out.
+        """
+        offsets = self.offsets[key.rpartition(".")[0]]
+        if offsets[-1] == 0:
+            return
+        tensors = self._tensors()
+        width = int(np.prod(tensors.get_slice(key).get_shape()[1:], initial=1))
+        positions = max(1, _BLOCK_BYTES // (8 * width))
+        row = 0
+        while row < len(self):
+            end = int(np.searchsorted(offsets, offsets[row] + positions, side="right")) - 1
+            end = min(max(end, row + 1), len(self))
+            if offsets[end] > offsets[row]:
+                yield range(row, end), self.slice(key, int(offsets[row]), int(offsets[end]))
+            row = end
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveSplit:
+    """A split that reads each sample from disk when it is asked for; meets `alignmamba.contracts.Split`."""
+
+    role: Role
+    ids: tuple[str, ...]
+    lengths: Mapping[str, np.ndarray]
+    modalities: tuple[ModalitySpec, ...]
+    shards: tuple[Shard, ...]
+    starts: np.ndarray
+    """Row of the first sample of each shard, and the number of samples."""
+    repair: Mapping[str, np.ndarray] | None
+    """Per modality of features, what stands in for a value that is not finite, by channel; ``None`` leaves it as it is."""
+
+    @classmethod
+    def over(
+        cls, role: Role, shards: tuple[Shard, ...], modalities: tuple[ModalitySpec, ...], *, repair: Mapping[str, np.ndarray] | None = None
+    ) -> Self:
+        """The split made of these shards."""
+        return cls(
+            role=role,
+            ids=tuple(identity for shard in shards for identity in shard.ids),
+            lengths={spec.name: np.concatenate([np.diff(shard.offsets[spec.name]) for shard in shards]) for spec in modalities},
+            modalities=modalities,
+            shards=shards,
+            starts=np.cumsum([0, *map(len, shards)]),
+            repair=repair,
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, row: int) -> Sample:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"split {self.role!r} has {len(self)} samples, asked for {row}")
+        row %= len(self)
+        at = int(np.searchsorted(self.starts, row, side="right")) - 1
+        shard, row = self.shards[at], row - int(self.starts[at])
+        features, times = {}, {}
+        for spec in self.modalities:
+            start, stop = map(int, shard.offsets[spec.name][row : row + 2])
+            if start == stop:
+                continue
+            values = shard.slice(f"{spec.name}.values", start, stop)
+            if spec.kind == "tokens":
+                values = values.astype(np.int64)
+            elif self.repair is not None:
+                values = np.where(np.isfinite(values), values, self.repair[spec.name])
+            features[spec.name] = values
+            if spec.name in shard.timed:
+                seconds = shard.slice(f"{spec.name}.times", start, stop)
+                if not np.isnan(seconds).all():
+                    times[spec.name] = seconds
+        target = None if shard.targets is None else shard.targets[row].item()
+        return Sample(id=shard.ids[row], features=features, target=target, times=times, tokens=shard.tokens(row))

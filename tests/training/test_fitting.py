@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 from toy import CLASSIFICATION, DIRECTIONS, REGRESSION, ToyModel, ToySource, toy_score
 
@@ -44,8 +45,9 @@ def run(
 ) -> tuple[FitResult, nn.Module]:
     model = ToyModel() if model is None else model
     torch.manual_seed(seed)
-    engine = {"fabric": Fabric(accelerator="cpu", devices=1, precision=config.precision), **options}
-    arguments: dict[str, Any] = {"task": REGRESSION, "score": toy_score, "higher_is_better": DIRECTIONS, **engine}
+    if "fabric" not in options:
+        options["fabric"] = Fabric(accelerator="cpu", devices=1, precision=config.precision)
+    arguments: dict[str, Any] = {"task": REGRESSION, "score": toy_score, "higher_is_better": DIRECTIONS, **options}
     train = ToySource("train") if train is None else train
     valid = ToySource("valid", samples=9) if valid is None else valid
     return fit(model, train, valid, config, **arguments), model
@@ -241,6 +243,48 @@ def test_other_precisions_train(precision: Any) -> None:
     expected_dtype = torch.float64 if precision == "64-true" else torch.float32
     assert next(model.parameters()).dtype == expected_dtype
     assert result.history[-1]["train/loss/task"] == pytest.approx(plain.history[-1]["train/loss/task"], rel=0.05)
+
+
+def half_precision(initial_scale: float) -> dict[str, Any]:
+    """An engine that computes in float16 on the CPU, its gradient scaler starting at `initial_scale`."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=initial_scale)
+    return {"fabric": Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)])}
+
+
+def test_steps_that_the_gradient_scaler_skips_do_not_count(tmp_path: Path) -> None:
+    """A scale far beyond float16 makes the first gradients overflow, each time halving the scale; a resumed run knows the scale."""
+    config = QUICK.model_copy(update={"precision": "16-mixed"})
+    expected, whole = run(config, **half_precision(2.0**24))
+    assert expected.history[-1]["step"] == 21
+    assert 5 < expected.optimiser_steps < 21
+    with pytest.raises(Interrupted):
+        run(config, run_dir=tmp_path, progress=StopAfter(3), **half_precision(2.0**24))
+    found, model = run(config, run_dir=tmp_path, resume=True, **half_precision(2.0**24))
+    assert course(found) == course(expected)
+    assert found.optimiser_steps == expected.optimiser_steps
+    for name, value in whole.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_no_step_at_all_is_refused() -> None:
+    with pytest.raises(TrainingError, match="none of 21 optimiser steps was taken: every gradient overflowed under precision 16-mixed"):
+        run(QUICK.model_copy(update={"precision": "16-mixed"}), **half_precision(2.0**100))
+
+
+def test_compiling_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled model has the same parameter names, and afterwards it is as it was; the compiler itself takes too long for a test."""
+    compiled: list[nn.Module] = []
+
+    def compile_in_place(model: nn.Module) -> None:
+        compiled.append(model)
+        model._compiled_call_impl = model._call_impl
+
+    monkeypatch.setattr(nn.Module, "compile", compile_in_place)
+    found, model = run(QUICK.model_copy(update={"compile": True}), run_dir=tmp_path)
+    assert compiled == [model]
+    assert model._compiled_call_impl is None
+    assert course(found) == course(run()[0])
+    assert "model.head.weight" in torch.load(tmp_path / checkpoints.BEST, weights_only=True)["model"]
 
 
 def test_progress_hears_every_step() -> None:

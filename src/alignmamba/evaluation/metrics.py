@@ -179,7 +179,7 @@ def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.zeros_like(values)  # the mean of equal numbers may be off by a rounding
     scaled = values / np.abs(values).max()
     deviations = scaled - scaled.mean()
-    return deviations / (np.abs(deviations).max() or 1.0)
+    return np.asarray(deviations / (np.abs(deviations).max() or 1.0))
 
 
 def _f1_weighted(truth: NDArray[np.bool_], predicted: NDArray[np.bool_], *, num_classes: int) -> float:

@@ -45,5 +45,5 @@ class Evaluate(Verb):
         screen = console()
         screen.print(metrics_table(title, columns))
         if report["references"]:
-            screen.print(reference_table(report["references"], report["distance_covered"]))
+            screen.print(reference_table(report["references"], report["distance_covered"], split=report["split"]))
         return 0

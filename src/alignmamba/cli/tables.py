@@ -17,15 +17,15 @@ def metrics_table(title: str, columns: Mapping[str, Mapping[str, float | None]])
     return table
 
 
-def reference_table(references: Mapping[str, float], distance_covered: Mapping[str, float]) -> Table:
-    """Known scores of the corpus, and how far the test scores went from the best single modality to the best reachable."""
+def reference_table(references: Mapping[str, float], distance_covered: Mapping[str, float], *, split: str = "test") -> Table:
+    """Known scores of the corpus, and how far those of the split went from the best single modality to the best reachable."""
     table = _table("to compare with", "known of this corpus")
     table.add_column("", justify="right")
     for name, value in references.items():
         table.add_row(name.replace("_", " "), number(value))
     for metric, share in distance_covered.items():
         table.add_section()
-        table.add_row(f"test {metric}: share of the way from single modality to best", f"{share:.1%}")
+        table.add_row(f"{split} {metric}: share of the way from single modality to best", f"{share:.1%}")
     return table
 
 

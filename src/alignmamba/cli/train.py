@@ -155,7 +155,7 @@ class Train(Verb):
         from alignmamba.cli.verb import console
 
         screen = console()
-        columns: dict[str, Mapping[str, float | None]] = {**result.metrics}
+        columns: dict[str, Mapping[str, float | None]] = {role: scores for role, scores in result.metrics.items()}  # noqa: C416 # widens the keys
         screen.print(metrics_table(f"{result.config.model} on {result.corpus}", columns))
         if result.references:
             screen.print(reference_table(result.references, result.distance_covered))

@@ -189,6 +189,26 @@ def test_the_optimiser_follows_the_schedule() -> None:
     assert [record["learning_rate"] for record in result.history] == expected
 
 
+def test_fitting_equals_the_loop_written_out() -> None:
+    """One epoch, so that the last weights are the best ones."""
+    config = FitConfig(epochs=1, learning_rate=0.05, weight_decay=0.1, warmup_fraction=0.3, gradient_clip=0.5)
+    _, model = run(config, model=ToyModel(dropout=0.0))
+
+    plain = ToyModel(dropout=0.0)
+    matrices, vectors = ([p for p in plain.parameters() if (p.ndim > 1) is wide] for wide in (True, False))
+    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}])
+    for step, batch in enumerate(ToySource("train")):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, 7, config)
+        optimizer.zero_grad()
+        output = plain(batch)
+        ((output.prediction - batch.targets).abs() + output.losses["size"]).mean().backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        optimizer.step()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("accumulate", [2, 3, 50])
 def test_accumulation_equals_larger_batches(accumulate: int) -> None:
     """26 samples in batches of 4 are 4, 4, 4, 4, 4, 4, 2: the last group and the last batch are both short."""
@@ -496,8 +516,10 @@ def test_another_train_split_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_directory_makes_no_difference(tmp_path: Path) -> None:
-    with_directory, left = run(run_dir=tmp_path)
-    without, right = run()
+    """The first epoch is the best here, so that its weights have to come back."""
+    scores = iter([1.0, 2.0, 3.0] * 2)
+    with_directory, left = run(run_dir=tmp_path, score=lambda _: {"mae": next(scores)})
+    without, right = run(score=lambda _: {"mae": next(scores)})
     assert course(with_directory) == course(without)
     for name, value in left.state_dict().items():
         assert torch.equal(right.state_dict()[name], value)

@@ -1,5 +1,6 @@
 """The selective scan of Mamba: a recurrence whose step size, input and output maps depend on the token."""
 
+from importlib.util import find_spec
 from typing import Any, Literal, overload
 
 import torch
@@ -9,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from alignmamba.errors import BackendError, ShapeError
 
-Backend = Literal["auto", "torch"]
+Backend = Literal["auto", "torch", "numba"]
 
 # Bytes of states that one chunk aims at: small enough to stay in the cache of a laptop core, large enough to amortise the calls.
 _CHUNK_BYTES = 4 * 2**20
@@ -93,14 +94,12 @@ def selective_scan(
 
     Raises:
         ShapeError: If a tensor's shape, dtype or device does not fit `u`; the message names it.
-        BackendError: If the named backend does not exist.
+        BackendError: If the named backend does not exist or cannot serve these tensors.
 
     Source:
         Gu & Dao, arXiv:2312.00752, section 3 and algorithm 2 (zero-order hold for A, Euler for B).
     """
     _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    if backend not in ("auto", "torch"):
-        raise BackendError(f"selective_scan has no backend {backend!r}; it has 'auto' and 'torch'")
     working = torch.float64 if u.dtype == torch.float64 else torch.float32
     u_, delta_, A_, B_, C_ = (tensor.to(working) for tensor in (u, delta, A, B, C))
     if delta_bias is not None:
@@ -109,10 +108,11 @@ def selective_scan(
         delta_ = F.softplus(delta_)
     state = u_.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state.to(working)
     with torch.autocast(u.device.type, enabled=False):
-        y, final_state = _Recurrence.apply(  # type: ignore[no-untyped-call]
-            u_, delta_, A_, B_, C_, state
-        )
-        y = y.transpose(0, 1)
+        if _chosen(backend, u_) == "numba":
+            y, final_state = _CompiledRecurrence.apply(u_, delta_, A_, B_, C_, state)  # type: ignore[no-untyped-call]
+        else:
+            y, final_state = _Recurrence.apply(u_, delta_, A_, B_, C_, state)  # type: ignore[no-untyped-call]
+            y = y.transpose(0, 1)
     if D is not None:
         y = y + D.to(working) * u_
     if z is not None:
@@ -204,6 +204,55 @@ def _check(
             raise ShapeError(f"{name}: expected shape {shape} beside u of shape {tuple(u.shape)}, found {tuple(tensor.shape)}")
         if not tensor.is_floating_point() or tensor.device != u.device:
             raise ShapeError(f"{name}: expected a real floating tensor on {u.device}, found {tensor.dtype} on {tensor.device}")
+
+
+def selective_scan_backends(device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, str]:
+    """Whether each backend of `selective_scan` can serve such tensors: its name to ``"ready"`` or the reason why not."""
+    return {"numba": _why_not_numba(torch.device(device), dtype) or "ready", "torch": "ready"}
+
+
+def _why_not_numba(device: torch.device, dtype: torch.dtype) -> str:
+    """The reason why the compiled recurrence cannot run, empty if it can."""
+    if find_spec("numba") is None:
+        return "numba is not installed"
+    if device.type != "cpu":
+        return f"it runs on the CPU, the tensors are on {device}"
+    if dtype == torch.float64:
+        return "it computes in float32, the tensors are float64"
+    if torch.compiler.is_compiling():
+        return "torch.compile cannot trace it"
+    return ""
+
+
+def _chosen(backend: Backend, u: Tensor) -> Literal["torch", "numba"]:
+    if backend == "torch":
+        return "torch"
+    if backend not in ("auto", "numba"):
+        raise BackendError(f"selective_scan has no backend {backend!r}; it has 'auto', 'torch' and 'numba'")
+    reason = _why_not_numba(u.device, u.dtype)
+    if reason and backend == "numba":
+        raise BackendError(f"selective_scan: backend 'numba' cannot serve this call: {reason}")
+    return "torch" if reason else "numba"
+
+
+class _CompiledRecurrence(torch.autograd.Function):
+    """What `_Recurrence` defines, compiled; batch first throughout."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        from alignmamba.ops.cpu.scan import scan_forward
+
+        y, final_state, checkpoints = scan_forward(u, delta, A, B, C, state)
+        ctx.save_for_backward(u, delta, A, B, C, checkpoints)
+        return y, final_state
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor, ...]:
+        from alignmamba.ops.cpu.scan import scan_backward
+
+        u, delta, A, B, C, checkpoints = ctx.saved_tensors
+        return scan_backward(u, delta, A, B, C, checkpoints, grad_y, grad_state)
 
 
 class _Recurrence(torch.autograd.Function):

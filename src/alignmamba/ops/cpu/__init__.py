@@ -1,0 +1,1 @@
+"""Operators compiled for the CPU; imported when they are first needed."""

@@ -72,9 +72,10 @@ class RunConfig(Config):
     def digest(self, corpus: Corpus) -> str:
         """SHA-256 of the settings and of the corpus's content.
 
-        The seed is left out, so that runs of one experiment under several seeds share it, and so is the place where the corpus lies.
+        Left out are the seed, so that runs of one experiment under several seeds share it, and what changes from machine to
+        machine: the engine and the place where the corpus lies.
         """
-        settings = {**self.model_dump(mode="json", exclude={"seed", "data"}), "corpus": corpus.checksum}
+        settings = {**self.model_dump(mode="json", exclude={"seed", "data", "engine"}), "corpus": corpus.checksum}
         return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def to_yaml(self) -> str:
@@ -137,7 +138,7 @@ def check_config(values: Mapping[str, Any]) -> RunConfig:
     if isinstance(values.get("model"), Mapping):
         keys = _known_keys(None)
         lost = [f"model.{key}: unknown key{_suggestion(f'options.{key}', keys)}" for key in values["model"]]
-        raise ConfigError("; ".join(["model: expected a name, the model's options go under options", *lost]))
+        raise ConfigError("; ".join([*lost, "model is a name, what it is set to stands under options"]))
     try:
         # JSON is the strict mode in which a list may stand for a tuple, but "3" not for 3.
         return RunConfig.model_validate_json(json.dumps(values, default=str), strict=True)

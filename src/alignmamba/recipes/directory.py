@@ -94,9 +94,12 @@ class RunDirectory:
         """The complete configuration.
 
         Raises:
-            ConfigError: If the file was damaged.
+            CheckpointError: If the file was damaged.
         """
-        return read_config(self.path / CONFIG)
+        try:
+            return read_config(self.path / CONFIG)
+        except ConfigError as error:
+            raise CheckpointError(f"{self.path / CONFIG}: {error}") from error
 
     def identity(self) -> dict[str, Any]:
         """Digest, corpus and seed."""

@@ -1,6 +1,7 @@
 """Training a run: check and load everything, fit, evaluate once, write the run directory."""
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any, Literal
 
 from lightning_fabric import Fabric
 
-from alignmamba.contracts import Corpus, Role
+from alignmamba.contracts import Corpus, Role, Task
 from alignmamba.data.standardise import fit_standardisation
-from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
 from alignmamba.recipes.assembly import (
     check_unchanged,
@@ -36,7 +37,8 @@ from alignmamba.recipes.directory import (
     to_json,
 )
 from alignmamba.recipes.using import distance_covered
-from alignmamba.training.fitting import FitResult, Progress, fit
+from alignmamba.training.checkpoints import LAST
+from alignmamba.training.fitting import VALIDATION_LOSS, FitResult, Progress, fit
 
 RUNS = Path("runs")
 """Where runs go that are given no directory, under the current one."""
@@ -117,7 +119,9 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
     name = re.sub(r"[^\w.-]+", "-", corpus.name)
     directory = Path(out) if out is not None else RUNS / f"{name}-{config.model}-{digest[:8]}-seed{config.seed}"
     refuse_existing(directory)
-    loader(complete, corpus, "valid")  # refused now, not after the first epoch
+    # Refused now, not after the first epoch.
+    loader(complete, corpus, "valid")
+    _check_select(complete.fit.select, corpus.task)
     return Plan(
         config=complete,
         corpus=corpus,
@@ -126,6 +130,12 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
         num_parameters=num_parameters_of(untrained_model(complete, corpus)),
         batches_per_epoch=len(loader(complete, corpus, "train")),
     )
+
+
+def _check_select(select: str, task: Task) -> None:
+    known = ("auto", VALIDATION_LOSS, *metric_names(task))
+    if select not in known:
+        raise ConfigError(f"fit.select: found {select!r}, expected one of {', '.join(known)}")
 
 
 def train(
@@ -205,6 +215,11 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
         fabric.barrier()
     except KeyboardInterrupt as interrupt:
         raise RunInterrupted(run.path) from interrupt
+    except AlignMambaError:
+        # A mistake that shows before the first checkpoint leaves nothing to go on with, and should not stand in the way of the next try.
+        if not resume and fabric.is_global_zero and not (run.path / LAST).exists():
+            shutil.rmtree(run.path)
+        raise
     return _result(run, config, summary, first_process=fabric.is_global_zero)
 
 

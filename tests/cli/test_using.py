@@ -1,0 +1,222 @@
+"""``alignmamba evaluate``, ``predict`` and ``inspect``."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alignmamba.contracts import Task
+from alignmamba.data.archive import write_corpus
+from small_run import CLASSES, SIZES, write_small_corpus
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_evaluation_repeats_what_training_said(cli: Cli, run: Path, split: str) -> None:
+    code, out, err = cli("evaluate", run, "--split", split, "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert report["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"][split]
+    assert report["samples"] == SIZES[split]
+    assert report["references"]["best_reachable_accuracy"] == 1.0
+    assert "dropped" not in report
+
+
+def test_dropping_reports_the_drop(cli: Cli, run: Path) -> None:
+    code, out, _ = cli("evaluate", run, "--drop", "text", "--json")
+    assert code == 2  # every fifth sample has no audio either
+    code, out, _ = cli("evaluate", run, "--drop", "audio", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["dropped"] == ["audio"]
+    assert report["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
+    assert report["metrics_dropped"] != report["metrics"]
+    for name, value in report["metrics"].items():
+        assert report["change"][name] == pytest.approx(report["metrics_dropped"][name] - value)
+    code, out, _ = cli("evaluate", run, "--drop", "audio")
+    assert code == 0
+    assert "without audio" in out
+    assert f"{report['change']['accuracy']:.4f}" in out
+
+
+def test_what_evaluation_refuses(cli: Cli, run: Path, corpus: Path, tmp_path: Path) -> None:
+    unlabelled, regression, wider = tmp_path / "unlabelled", tmp_path / "regression", tmp_path / "wider"
+    write_small_corpus(unlabelled, labelled=False)
+    write_small_corpus(regression, kind="regression")
+    task = Task(kind="classification", classes=CLASSES)
+    write_corpus(wider, {"test": {"features": {"text": [np.zeros((3, 5))]}, "targets": [0]}}, task=task)
+    other = tmp_path / "other"
+    write_corpus(other, {"test": {"features": {"smell": [np.zeros((3, 5))]}, "targets": [0]}}, task=task)
+    cases = [
+        ([tmp_path / "none"], f"run {tmp_path / 'none'}: no such directory"),
+        ([corpus], f"run {corpus}: not the directory of a run"),
+        ([run / "metrics.json"], "found a file, expected the directory of a run"),
+        ([run, "--drop", "smell"], "drop: no modality 'smell', expected some of text, audio"),
+        ([run, "--drop", "text", "--drop", "audio"], "drop: leaves no modality; keep at least one of text, audio"),
+        ([run, "--data", unlabelled], "targets: none known, so nothing can be scored"),
+        ([run, "--data", regression], "task kind is 'regression', the run was trained for 'classification'"),
+        ([run, "--data", wider], "modality 'text': found features of width 5, expected features of width 4 as in training"),
+        ([run, "--data", wider, "--split", "valid"], "width"),
+        ([run, "--data", other], "found modalities ['smell'], expected some of ['text', 'audio']"),
+        ([run, "--data", tmp_path / "none"], "expected a corpus directory, found nothing"),
+    ]
+    for arguments, said in cases:
+        code, out, err = cli("evaluate", *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert said in err, err
+        assert len(err.splitlines()) == 1
+
+
+def test_a_split_that_the_corpus_lacks(cli: Cli, run: Path, tmp_path: Path) -> None:
+    write_small_corpus(tmp_path / "part", sizes={"test": 5})
+    code, _, err = cli("evaluate", run, "--data", tmp_path / "part", "--split", "valid")
+    assert code == 2
+    assert "has no split 'valid', only ['test']" in err
+
+
+def test_a_corpus_that_changed_must_be_named(cli: Cli, run: Path, corpus: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    corpus.rename(kept)
+    try:
+        write_small_corpus(corpus, seed=1)
+        code, _, err = cli("evaluate", run)
+        assert code == 2
+        assert "the corpus has changed since training" in err
+        assert cli("evaluate", run, "--data", corpus)[0] == 0
+        corpus.rename(tmp_path / "changed")
+    finally:
+        kept.rename(corpus)
+
+
+def test_a_damaged_run_is_named(cli: Cli, run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    for name, content in (("model/model.safetensors", "x"), ("metrics.json", "["), ("run.json", "3"), ("config.yaml", "fit: 3")):
+        copy = tmp_path / name.replace("/", "-")
+        shutil.copytree(run, copy)
+        (copy / name).write_text(content, encoding="utf-8")
+        code, _, err = cli("train", "--resume", copy) if name == "metrics.json" else cli("evaluate", copy)
+        assert code == 2, name
+        assert name.rpartition("/")[2] in err, err
+        assert len(err.splitlines()) == 1
+
+
+def test_predictions_are_those_of_training(cli: Cli, run: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "all.csv"
+    code, printed, err = cli("predict", run, "--data", corpus, "--out", out)
+    assert (code, err) == (0, "")
+    assert printed == f"{sum(SIZES.values())} predictions (train, valid, test) in {out}\n"
+    table = rows(out)
+    assert list(table[0]) == ["id", "split", "target", "prediction", "p(calm)", "p(glad)", "p(sad)"]
+    for split in ("valid", "test"):
+        part = [{name: value for name, value in row.items() if name != "split"} for row in table if row["split"] == split]
+        assert part == rows(run / f"predictions_{split}.csv")
+    for row in table:
+        chances = {name: float(row[f"p({name})"]) for name in CLASSES}
+        assert sum(chances.values()) == pytest.approx(1, abs=1e-6)
+        assert row["prediction"] == max(chances, key=lambda name: chances[name])
+    accuracy = np.mean([row["target"] == row["prediction"] for row in table if row["split"] == "test"])
+    assert accuracy == pytest.approx(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]["accuracy"])
+
+
+def test_an_unlabelled_corpus_gets_the_same_predictions(cli: Cli, run: Path, tmp_path: Path) -> None:
+    write_small_corpus(tmp_path / "unlabelled", labelled=False)
+    out = tmp_path / "p.csv"
+    code, printed, _ = cli("predict", run, "--data", tmp_path / "unlabelled", "--out", out, "--split", "test", "--json")
+    assert code == 0
+    assert json.loads(printed) == {"out": str(out), "rows": SIZES["test"], "splits": ["test"]}
+    known = [{name: value for name, value in row.items() if name != "target"} for row in rows(run / "predictions_test.csv")]
+    assert [{name: value for name, value in row.items() if name != "split"} for row in rows(out)] == known
+
+
+def test_a_corpus_without_one_of_the_modalities(cli: Cli, run: Path, tmp_path: Path) -> None:
+    task = Task(kind="classification", classes=CLASSES)
+    write_corpus(tmp_path / "text", {"test": {"features": {"text": [np.zeros((3, 4)), np.ones((2, 4))]}}}, task=task)
+    assert cli("predict", run, "--data", tmp_path / "text", "--out", tmp_path / "p.csv")[0] == 0
+    assert len(rows(tmp_path / "p.csv")) == 2
+
+
+def test_parquet(cli: Cli, run: Path, corpus: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    code, _, _ = cli("predict", run, "--data", corpus, "--out", tmp_path / "p.parquet", "--split", "test")
+    assert code == 0
+    table = parquet.read_table(tmp_path / "p.parquet").to_pydict()
+    expected = rows(run / "predictions_test.csv")
+    assert table["id"] == [row["id"] for row in expected]
+    assert table["p(sad)"] == [float(row["p(sad)"]) for row in expected]
+    assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_what_prediction_refuses(cli: Cli, run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "d.csv").mkdir()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    cases = [
+        (tmp_path / "p.txt", "found the ending '.txt', expected .csv or .parquet"),
+        (tmp_path / "p", "found the ending '', expected .csv or .parquet"),
+        (tmp_path / "none" / "p.csv", f"there is no directory {tmp_path / 'none'}"),
+        (tmp_path / "d.csv", "a directory is there"),
+        (tmp_path / "p.parquet", "Parquet needs pyarrow, try: pip install 'alignmamba[formats]'"),
+    ]
+    for out, said in cases:
+        code, printed, err = cli("predict", run, "--data", corpus, "--out", out)
+        assert (code, printed) == (2, "")
+        assert said in err, err
+        assert len(err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["d.csv"]
+
+
+def test_features_that_are_not_finite(cli: Cli, run: Path, tmp_path: Path) -> None:
+    task = Task(kind="classification", classes=CLASSES)
+    text = [np.array([[0, 1, np.nan, 2]], dtype=np.float32), np.ones((2, 4))]
+    write_corpus(tmp_path / "holes", {"test": {"features": {"text": text}}}, task=task, nonfinite="keep")
+    arguments = ("predict", run, "--data", tmp_path / "holes", "--out", tmp_path / "p.csv")
+    code, _, err = cli(*arguments)
+    assert code == 2
+    assert "test-000001" in err
+    assert cli(*arguments, "--nonfinite", "zero")[0] == 0
+    assert len(rows(tmp_path / "p.csv")) == 2
+
+
+def test_inspect_shows_a_sound_corpus(cli: Cli, corpus: Path) -> None:
+    code, out, err = cli("inspect", corpus)
+    assert (code, err) == (0, "")
+    for word in ("small", "train (36)", "text", "features 4", "8 / 8 / 8", "glad", "no problems"):
+        assert word in out, word
+    code, out, _ = cli("inspect", corpus, "--json")
+    report = json.loads(out)
+    assert (code, report["problems"], report["name"]) == (0, [], "small")
+    assert [split["samples"] for split in report["splits"]] == list(SIZES.values())
+
+
+def test_inspect_lists_every_problem(cli: Cli, tmp_path: Path) -> None:
+    task = Task(kind="regression", label_range=(-1, 1))
+    text = [np.array([[np.nan]]), np.array([[np.inf]]), np.zeros((2, 1))]
+    write_corpus(tmp_path / "holes", {"test": {"features": {"text": text}, "targets": [0, 0, 0]}}, task=task, nonfinite="keep")
+    code, out, _ = cli("inspect", tmp_path / "holes")
+    assert code == 2
+    problems = [line for line in out.splitlines() if line.startswith("problem: ")]
+    assert len(problems) == 2
+    assert "test-000001" in problems[0]
+    assert "2 problems" in out
+    code, out, _ = cli("inspect", tmp_path / "holes", "--json")
+    assert code == 2
+    assert [f"problem: {problem}" for problem in json.loads(out)["problems"]] == problems
+
+
+def test_inspect_of_what_is_no_corpus(cli: Cli, run: Path, tmp_path: Path) -> None:
+    for path in (tmp_path / "none", run, run / "metrics.json"):
+        code, out, err = cli("inspect", path)
+        assert (code, out) == (2, "")
+        assert str(path) in err
+        assert len(err.splitlines()) == 1

@@ -20,7 +20,7 @@ from toy import CLASSIFICATION, DIRECTIONS, REGRESSION, ToyModel, ToySource, toy
 from alignmamba.contracts import Batch, Output, Predictions
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.training import checkpoints
-from alignmamba.training.fitting import FitConfig, FitResult, Interrupted, fit, learning_rate_at
+from alignmamba.training.fitting import FitConfig, FitResult, Interrupted, _Interrupts, fit, learning_rate_at
 from alignmamba.training.logs import LOG
 
 QUICK = FitConfig(epochs=3, learning_rate=0.02, warmup_fraction=0.2)
@@ -470,6 +470,20 @@ def test_a_second_interrupt_ends_at_once() -> None:
     with pytest.raises(KeyboardInterrupt) as stopped:
         run(progress=Twice(1))
     assert not isinstance(stopped.value, Interrupted)
+
+
+def test_a_worker_leaves_the_interrupt_to_the_training_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked loader worker has the handler too: Ctrl-C must not end it, but its loader may, with SIGTERM."""
+    ended: list[int] = []
+    with _Interrupts() as interrupts, monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        patch.setattr(signal, "raise_signal", ended.append)
+        interrupts._handle(signal.SIGTERM, None)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not interrupts.requested
+    assert ended == [signal.SIGTERM]
 
 
 def test_an_interrupt_without_a_directory_says_so() -> None:

@@ -6,6 +6,7 @@ the course that it would have taken without the interruption.
 """
 
 import math
+import os
 import signal
 import threading
 import time
@@ -603,6 +604,7 @@ class _Interrupts:
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
     @property
@@ -620,6 +622,11 @@ class _Interrupts:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a loader's worker, forked with this handler in place
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            return  # Ctrl-C reaches the workers too; the training process ends them when it has saved
         if self.requested:
             raise KeyboardInterrupt
         self.signal_number = number

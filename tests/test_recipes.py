@@ -1,0 +1,254 @@
+"""Configurations and runs through the Python interface."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from pydantic import ValidationError
+
+from alignmamba.contracts import Corpus
+from alignmamba.data.loader import LoaderConfig
+from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
+from alignmamba.recipes import EngineConfig, RunConfig, check_config, evaluate, plan, read_config, train
+from alignmamba.recipes.assembly import seed_everything, untrained_model
+from alignmamba.recipes.configuration import _parse_yaml, resolve
+from alignmamba.recipes.directory import replace_file, to_json
+from alignmamba.recipes.using import distance_covered
+from alignmamba.training.fitting import FitConfig
+from small_run import CONFIG, write_small_corpus
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data") / "small"
+
+
+@pytest.fixture(scope="module")
+def corpus(place: Path) -> Corpus:
+    return write_small_corpus(place)
+
+
+def small(place: Path, **changes: Any) -> RunConfig:
+    return check_config({"data": str(place), **CONFIG, **changes})
+
+
+# Configurations
+
+
+def test_defaults_are_those_of_the_parts() -> None:
+    config = read_config()
+    assert config == RunConfig()
+    assert (config.fit, config.loader, config.engine) == (FitConfig(), LoaderConfig(), EngineConfig())
+    assert (config.data, config.seed, config.nonfinite) == ("synthetic", 0, "error")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("1E3", 1000.0),
+        (".5", 0.5),
+        ("-2.", -2.0),
+        ("1", 1),
+        ("+1", 1),
+        ("0", 0),
+        ("010", "010"),
+        ("1_000", "1_000"),
+        ("1.2.3", "1.2.3"),
+        ("no", "no"),
+        ("on", "on"),
+        ("2024-01-01", "2024-01-01"),
+        ("12:30", "12:30"),
+        ("true", True),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("'1'", "1"),
+        ("[1, no]", [1, "no"]),
+        ("{a: 1e2}", {"a": 100.0}),
+    ],
+)
+def test_values_are_yaml_of_today(text: str, value: object) -> None:
+    """PyYAML alone takes 1e-3 for text, 010 for 8, no for false and 12:30 for 750."""
+    found = _parse_yaml(text, "here")
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_layers_are_merged_key_by_key(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("options: {encoder: {kind: linear, depth: 3}}\nfit: {epochs: 5}\n", encoding="utf-8")
+    config = read_config(file, assignments=["options.encoder.depth=4", "fit={patience: 2}"], overrides={"fit.patience": 1})
+    assert config.options == {"encoder": {"kind": "linear", "depth": 4}}
+    assert (config.fit.epochs, config.fit.patience) == (5, 1)
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n", encoding="utf-8")
+    assert read_config(tmp_path / "empty.yaml") == RunConfig()
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_config({"fit": {"epoch": 3, "patience": -1}, "seed": "x"})
+    assert len(str(caught.value).split("; ")) == 3
+
+
+def test_a_wrong_configuration_in_python_is_refused_too() -> None:
+    with pytest.raises(ValidationError, match=r"options\.d_modle: unknown key, perhaps you meant 'options\.d_model'"):
+        RunConfig(options={"d_modle": 3})
+
+
+def test_a_resolved_configuration_says_everything_and_stays_as_it_is(place: Path, corpus: Corpus) -> None:
+    config = small(place)
+    complete = resolve(config, corpus)
+    assert complete.options["d_model"] == 16
+    assert complete.options["d_conv"] == 4
+    assert not {"modalities", "task"} & complete.options.keys()
+    assert resolve(complete, corpus) == complete
+    assert check_config(yaml.safe_load(complete.to_yaml())) == complete
+    # What a later version makes of the preset no longer matters.
+    assert resolve(complete.model_copy(update={"preset": "paper"}), corpus).options == complete.options
+
+
+def test_the_digest_knows_what_matters(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+    def digest(of: Corpus = corpus, **changes: Any) -> str:
+        return resolve(small(place, **changes), of).digest(of)
+
+    assert digest() == digest(seed=5) == digest(engine={"devices": 2}) == digest(options={**CONFIG["options"], "d_conv": 4})
+    moved = write_small_corpus(tmp_path / "elsewhere")
+    assert digest() == digest(moved, data=str(tmp_path / "elsewhere"))
+    other = write_small_corpus(tmp_path / "other", seed=1)
+    different = [
+        digest(nonfinite="zero"),
+        digest(fit={"epochs": 4}),
+        digest(options={"d_model": 16}),
+        digest(preset="paper"),
+        digest(other),
+    ]
+    assert len({digest(), *different}) == 1 + len(different)
+
+
+def test_the_seed_decides_the_weights(place: Path, corpus: Corpus) -> None:
+    def weights(seed: int, rank: int = 0) -> torch.Tensor:
+        seed_everything(seed, rank=rank)
+        model = untrained_model(small(place), corpus)
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+    assert not torch.equal(weights(1), weights(1, rank=1))
+
+
+# Runs
+
+
+def test_a_plan_reads_and_writes_nothing(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+    ready = plan(small(place), out=tmp_path / "run")
+    assert ready.batches_per_epoch == math.ceil(len(corpus.split("train")) / 8)
+    assert ready.num_parameters == sum(p.numel() for p in untrained_model(small(place), corpus).parameters() if p.requires_grad)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_regression_run(tmp_path: Path) -> None:
+    write_small_corpus(tmp_path / "data", kind="regression")
+    result = train(small(tmp_path / "data"), out=tmp_path / "run")
+    assert set(result.metrics) == {"valid", "test"}
+    assert {"mae", "corr", "acc7"} <= result.metrics["test"].keys()
+    assert result.distance_covered == {}
+    assert evaluate(tmp_path / "run")["metrics"] == result.metrics["test"]
+    header, first, *_ = (tmp_path / "run" / "predictions_test.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "id,target,prediction"
+    assert float(first.split(",")[1]) in (-1, 0, 1)
+
+
+def test_the_same_run_from_python_and_with_another_seed(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+    del corpus
+    results = [train(small(place, seed=seed), out=tmp_path / name) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    models = [(result.directory / "model" / "model.safetensors").read_bytes() for result in results]
+    assert models[0] == models[1] != models[2]
+    assert results[0].metrics == results[1].metrics
+    assert results[0].digest == results[2].digest
+    assert results[0].optimiser_steps == 3 * 5
+
+
+def test_the_default_directory_tells_runs_apart(place: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    del corpus
+    monkeypatch.chdir(tmp_path)
+    first = train(small(place, fit={"epochs": 1}))
+    assert first.directory == Path("runs") / f"small-alignmamba-{first.digest[:8]}-seed0"
+    with pytest.raises(CheckpointError, match="holds a finished run"):
+        train(small(place, fit={"epochs": 1}))
+    assert train(small(place, fit={"epochs": 1}, seed=1)).directory.name.endswith("-seed1")
+
+
+def test_a_corpus_without_test_split(tmp_path: Path) -> None:
+    write_small_corpus(tmp_path / "data", sizes={"train": 16, "valid": 8})
+    result = train(small(tmp_path / "data", fit={"epochs": 1}), out=tmp_path / "run")
+    assert set(result.metrics) == {"valid"}
+    assert not (tmp_path / "run" / "predictions_test.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "labelled", "said"),
+    [
+        ({"train": 16, "test": 8}, True, "no split 'valid'"),
+        ({"valid": 16, "test": 8}, True, "no split 'train'"),
+        ({"train": 16, "valid": 8}, False, "without targets"),
+    ],
+)
+def test_what_cannot_be_trained_on(tmp_path: Path, sizes: Any, labelled: bool, said: str) -> None:
+    write_small_corpus(tmp_path / "data", sizes=sizes, labelled=labelled)
+    with pytest.raises(AlignMambaError, match=said):
+        train(small(tmp_path / "data"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_does_not_go_together(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="goes on by its own configuration"):
+        train(small(place), resume=tmp_path)
+    with pytest.raises(ConfigError, match="goes with resume only"):
+        train(small(place), data="synthetic")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+    del corpus
+    with pytest.raises(ConfigError, match=r"engine\.devices: found 1, but PyTorch sees 0 GPUs here"):
+        train(small(place, engine={"accelerator": "cuda"}), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# Small parts
+
+
+@pytest.mark.parametrize(
+    ("score", "references", "covered"),
+    [
+        (0.9, {"best_single_modality_accuracy": 0.5, "best_reachable_accuracy": 1.0}, {"accuracy": 0.8}),
+        (0.4, {"best_single_modality_accuracy": 0.5, "best_reachable_accuracy": 1.0}, {"accuracy": -0.2}),
+        (0.9, {"best_reachable_accuracy": 1.0}, {}),
+        (0.9, {"best_single_modality_accuracy": 1.0, "best_reachable_accuracy": 1.0}, {}),
+        (None, {"best_single_modality_accuracy": 0.5, "best_reachable_accuracy": 1.0}, {}),
+    ],
+)
+def test_distance_covered(score: float | None, references: dict[str, float], covered: dict[str, float]) -> None:
+    assert distance_covered({"accuracy": score, "f1_macro": 0.3}, references) == pytest.approx(covered)
+
+
+def test_json_has_no_numbers_that_json_does_not_have() -> None:
+    assert json.loads(to_json({"corr": math.nan, "all": [math.inf, 1.5, (2,)]})) == {"corr": None, "all": [None, 1.5, [2]]}
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    replace_file(file, b"old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        replace_file(file, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert file.read_bytes() == b"old"

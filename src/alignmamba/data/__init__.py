@@ -1,0 +1,1 @@
+"""Corpora: the native archive, the synthetic corpus, loaders, standardisation."""

@@ -251,17 +251,17 @@ class _Yaml(yaml.SafeLoader):
         return cast(dict[Any, Any], super().construct_mapping(node, deep))
 
 
+_DIGITS = "-+0123456789"
 for _tag, _pattern, _first in (
-    ("null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("bool", r"^(true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("int", r"^[-+]?(0|[1-9][0-9]*)$", list("-+0123456789")),
-    (
-        "float",
-        r"^[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$",
-        list("-+0123456789."),
-    ),
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", _DIGITS),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?", f"{_DIGITS}."),
+    ("float", r"[-+]?[0-9]+[eE][-+]?[0-9]+", _DIGITS),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
 ):
-    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+    # The empty string is the first character of an empty value.
+    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [*_first, ""])
 
 
 def _parse_yaml(text: str, where: str) -> Any:

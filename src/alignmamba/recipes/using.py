@@ -46,6 +46,7 @@ def evaluate(
     kept = _without(modalities, drop)
     _check_task(model, corpus)
     rows = corpus.split(split)
+    _check_nothing_is_empty(rows, kept)
     fabric = alone(config)
     full = score(corpus.task, predictions_of(model, rows, modalities, corpus.task, config, fabric))
     report: dict[str, Any] = {

@@ -1,0 +1,88 @@
+"""Turn ``grid_s1.npz`` (GRID: speaker s1 says 1000 sentences of six words) into a corpus that asks for one of the words.
+
+Usage: ``python examples/grid.py grid_s1.npz DESTINATION --target colour|digit``
+
+Two modalities on one clock, with true times in seconds:
+
+- ``audio`` (100 Hz, 40): log-mel energies,
+- ``video`` (25 Hz, 360): the lip region at half resolution, brightness and its change.
+
+The speaker is one and there is no official split: the sentences are shuffled with seed 0 into 700, 100 and 200.
+
+Source of the data: Cooke, Barker, Cunningham, Shao, JASA 2006.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from alignmamba import Corpus, SplitArrays, Task, write_corpus
+
+AUDIO_HZ, VIDEO_HZ = 100.0, 25.0
+SIZES = {"train": 700, "valid": 100, "test": 200}
+# A sentence's id spells it: command, colour, preposition, letter, digit, adverb, one character each.
+PLACE = {"colour": 1, "digit": 4}
+WORDS = {
+    "colour": {"b": "blue", "g": "green", "r": "red", "w": "white"},
+    "digit": {
+        "z": "zero",
+        "1": "one",
+        "2": "two",
+        "3": "three",
+        "4": "four",
+        "5": "five",
+        "6": "six",
+        "7": "seven",
+        "8": "eight",
+        "9": "nine",
+    },  # fmt: skip
+}
+
+
+def convert(source: Path, destination: Path, *, target: Literal["colour", "digit"], overwrite: bool = False) -> Corpus:
+    """Read the archive and write the corpus."""
+    with np.load(source, allow_pickle=False) as archive:
+        ids, audio, video = archive["id"], archive["audio_logmel"], archive["video"]
+    order = np.random.default_rng(0).permutation(len(ids))
+    parts = np.split(order, np.cumsum(list(SIZES.values()))[:-1])
+    words = WORDS[target]
+    return write_corpus(
+        destination,
+        {
+            role: SplitArrays(
+                features={"audio": [audio[row].astype(np.float32) for row in rows], "video": [lips(video[row]) for row in rows]},
+                targets=[words[ids[row][PLACE[target]]] for row in rows],
+                ids=[str(ids[row]) for row in rows],
+                times={
+                    "audio": [np.arange(audio.shape[1]) / AUDIO_HZ for _ in rows],
+                    "video": [np.arange(video.shape[1]) / VIDEO_HZ for _ in rows],
+                },
+            )
+            for role, rows in zip(SIZES, parts, strict=True)
+        },
+        task=Task(kind="classification", classes=tuple(words.values())),
+        name=f"grid-s1-{target}",
+        units={"audio": "log-mel energy at 100 Hz", "video": "lip region 10 x 18, brightness and its change a frame, at 25 Hz"},
+        source="GRID (Cooke, Barker, Cunningham, Shao, JASA 2006), speaker s1",
+        overwrite=overwrite,
+    )
+
+
+def lips(frames: np.ndarray) -> np.ndarray:
+    """(time, 20, 36) grey values to brightness at half resolution and its change, (time, 360)."""
+    grey = frames.astype(np.float32) / 255.0
+    small = grey.reshape(len(grey), 10, 2, 18, 2).mean(axis=(2, 4)).reshape(len(grey), -1)
+    return np.concatenate([small, np.gradient(small, axis=0)], axis=1)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Turn grid_s1.npz into an AlignMamba corpus.")
+    parser.add_argument("source", type=Path, help="the archive grid_s1.npz")
+    parser.add_argument("destination", type=Path, help="directory of the corpus to make")
+    parser.add_argument("--target", choices=sorted(PLACE), required=True, help="the word to predict")
+    parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
+    given = parser.parse_args()
+    corpus = convert(given.source, given.destination, target=given.target, overwrite=given.overwrite)
+    print(f"wrote {given.destination}: {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}")

@@ -94,8 +94,8 @@ def test_a_corpus_that_changed_must_be_named(cli: Cli, run: Path, corpus: Path, 
         assert code == 2
         assert "the corpus has changed since training" in err
         assert cli("evaluate", run, "--data", corpus)[0] == 0
+    finally:  # other tests use both
         corpus.rename(tmp_path / "changed")
-    finally:
         kept.rename(corpus)
 
 

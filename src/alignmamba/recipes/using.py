@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Role, Split, Task
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import score
@@ -37,7 +39,7 @@ def evaluate(
     found = RunDirectory.open(Path(run))
     found.require_finished()
     config = found.config()
-    check_role(split)
+    _check_role(split)
     corpus = corpus_at(data or config.data, nonfinite or config.nonfinite)
     if data is None:
         check_unchanged(found, corpus, config)
@@ -99,7 +101,7 @@ def predict(
     found.require_finished()
     config = found.config()
     if split is not None:
-        check_role(split)
+        _check_role(split)
     corpus = corpus_at(data, nonfinite or config.nonfinite)
     model = trained_model(found, config)
     modalities = _shared_modalities(model, corpus)
@@ -131,7 +133,18 @@ def distance_covered(scores: Mapping[str, float | None], references: Mapping[str
     return covered
 
 
-def check_role(split: str) -> None:
+def _check_nothing_is_empty(split: Split, kept: Sequence[ModalitySpec]) -> None:
+    """Refuse to withhold from a sample all that it has."""
+    tokens = sum(np.asarray(split.lengths[spec.name]) for spec in kept)
+    empty = [identity for identity, count in zip(split.ids, np.atleast_1d(tokens), strict=True) if count == 0]
+    if empty:
+        names = " and ".join(spec.name for spec in kept)
+        raise DataError(
+            f"split {split.role!r}: {len(empty)} samples have no {names}, the first is {empty[0]!r}; nothing would be left of them"
+        )
+
+
+def _check_role(split: str) -> None:
     if split not in ROLES:
         raise ConfigError(f"split: found {split!r}, expected one of {', '.join(ROLES)}")
 

@@ -37,7 +37,7 @@ WORDS = {
         "7": "seven",
         "8": "eight",
         "9": "nine",
-    },  # fmt: skip
+    },
 }
 
 

@@ -290,7 +290,7 @@ def test_half_precision_and_autocast_do_not_lower_the_precision(dtype: torch.dty
 
 
 def test_memory_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
-    time, channel, entries = 1500, 4, 2**17
+    time, channel, entries = 900, 4, 2**15
     monkeypatch.setattr(discrepancy, "_TILE_ENTRIES", entries)
     x, y = draw(1, time, channel).requires_grad_(), draw(1, time, channel, seed=1).requires_grad_()
     kept = KeptBytes()

@@ -18,6 +18,13 @@ from tolerances import BFLOAT16, EXACT, FLOAT16, FLOAT32, FLOAT64, GRADCHECK, LO
 
 Arguments = dict[str, Tensor]
 OPTIONAL = ("D", "z", "delta_bias", "initial_state")
+BACKENDS = ("torch", "numba")
+in_single_precision = pytest.mark.parametrize("backend", BACKENDS)
+in_either_precision = pytest.mark.parametrize(
+    ("dtype", "backend"),
+    [(torch.float64, "torch"), (torch.float32, "torch"), (torch.float32, "numba")],
+    ids=["float64", "float32", "compiled"],
+)
 
 
 def draw(batch: int, time: int, channel: int, state: int, *, seed: int = 0, full: bool = True) -> Arguments:
@@ -112,7 +119,8 @@ def test_value_and_every_gradient_equal_the_loop(batch: int, time: int, channel:
     assert_same(with_gradients(both_outputs, arguments), with_gradients(loop, arguments), FLOAT64)
     single = {name: tensor.float() for name, tensor in arguments.items()}
     expected = with_gradients(loop, {name: tensor.double() for name, tensor in single.items()})
-    assert_same(with_gradients(both_outputs, single), expected, FLOAT32, relative=True)
+    for backend in BACKENDS:
+        assert_same(with_gradients(both_outputs, single, backend=backend), expected, FLOAT32, relative=True)
 
 
 @pytest.mark.parametrize("optional", OPTIONAL)
@@ -218,14 +226,16 @@ def test_long_sequence_that_hardly_decays() -> None:
     expected = with_gradients(loop, arguments)
     assert_same(with_gradients(both_outputs, arguments), expected, FLOAT64, relative=True)
     single = {name: tensor.float() for name, tensor in arguments.items()}
-    assert_same(with_gradients(both_outputs, single), expected, LONG_FLOAT32, relative=True)
+    for backend in BACKENDS:
+        assert_same(with_gradients(both_outputs, single, backend=backend), expected, LONG_FLOAT32, relative=True)
 
 
+@in_single_precision
 @pytest.mark.parametrize("value", [-1e4, -100.0, 30.0, 1e4, 1e30])
-def test_extreme_step_sizes_stay_finite(value: float) -> None:
+def test_extreme_step_sizes_stay_finite(value: float, backend: str) -> None:
     arguments = {name: tensor.float() for name, tensor in draw(2, 70, 3, 4).items()}
     arguments["delta"] = torch.full_like(arguments["delta"], value)
-    for name, tensor in with_gradients(both_outputs, arguments).items():
+    for name, tensor in with_gradients(both_outputs, arguments, backend=backend).items():
         assert tensor.isfinite().all(), name
 
 
@@ -238,53 +248,53 @@ def test_no_step_keeps_the_state_and_a_huge_one_forgets_it() -> None:
     assert_close(forgotten, both_outputs(**arguments)[1], **EXACT)
 
 
+@in_single_precision
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, BFLOAT16), (torch.float16, FLOAT16)], ids=["bfloat16", "float16"])
-def test_half_precision_comes_back_and_is_computed_in_single(dtype: torch.dtype, tolerance: dict[str, float]) -> None:
+def test_half_precision_comes_back_and_is_computed_in_single(dtype: torch.dtype, tolerance: dict[str, float], backend: str) -> None:
     half = {name: tensor.to(dtype) for name, tensor in draw(2, 130, 5, 4).items()}
-    y, state = both_outputs(**half)
+    y, state = both_outputs(**half, backend=backend)
     expected_y, expected_state = loop(**{name: tensor.double() for name, tensor in half.items()})
     assert (y.dtype, state.dtype) == (dtype, torch.float32)
     assert_close(y.double(), expected_y, **tolerance)
     assert_close(state.double(), expected_state, **FLOAT32)
 
 
-def test_parameters_in_single_precision_beside_half_precision_tokens() -> None:
+@in_single_precision
+def test_parameters_in_single_precision_beside_half_precision_tokens(backend: str) -> None:
     arguments = {name: tensor.float() for name, tensor in draw(2, 70, 5, 4).items()}
     tokens = {name: arguments[name].bfloat16() for name in ("u", "delta", "B", "C", "z")}
-    actual = with_gradients(both_outputs, {**arguments, **tokens})
+    actual = with_gradients(both_outputs, {**arguments, **tokens}, backend=backend)
     expected = with_gradients(loop, {name: tensor.double() for name, tensor in {**arguments, **tokens}.items()})
     assert actual["output"].dtype == actual["gradient of u"].dtype == torch.bfloat16
     assert actual["gradient of A"].dtype == torch.float32
     assert_same(actual, expected, BFLOAT16, relative=True)
 
 
+@in_single_precision
 @pytest.mark.parametrize("backward_too", [False, True], ids=["forward", "forward and backward"])
-def test_autocast_does_not_lower_the_precision(backward_too: bool) -> None:
+def test_autocast_does_not_lower_the_precision(backward_too: bool, backend: str) -> None:
     arguments = {name: tensor.float() for name, tensor in draw(2, 70, 5, 4).items()}
-    expected = with_gradients(both_outputs, arguments)
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in arguments.items()}
+    expected = {name: tensor.double() for name, tensor in with_gradients(both_outputs, arguments, backend=backend).items()}
 
-    def under_autocast(**tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def under_autocast(**tensors: Any) -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", torch.bfloat16):
             return both_outputs(**tensors)
 
-    assert_same(with_gradients(under_autocast, arguments), {name: tensor.double() for name, tensor in expected.items()}, EXACT)
-    if backward_too:
-        with torch.autocast("cpu", torch.bfloat16):
-            assert (leaves["u"][0] @ leaves["A"]).dtype == torch.bfloat16, "autocast is not on"
-            actual = with_gradients(both_outputs, arguments)
-        assert_same(actual, {name: tensor.double() for name, tensor in expected.items()}, EXACT)
+    with torch.autocast("cpu", torch.bfloat16, enabled=backward_too):
+        actual = with_gradients(under_autocast, arguments, backend=backend)
+    assert_same(actual, expected, EXACT)
 
 
+@in_either_precision
 @pytest.mark.parametrize("position", [1, 63, 64, 100])
-def test_a_later_token_never_changes_an_earlier_output(position: int) -> None:
-    arguments = draw(2, 130, 3, 4)
-    expected = selective_scan(**arguments)
+def test_a_later_token_never_changes_an_earlier_output(position: int, dtype: torch.dtype, backend: str) -> None:
+    arguments: dict[str, Any] = {name: tensor.to(dtype) for name, tensor in draw(2, 130, 3, 4).items()}
+    expected = selective_scan(**arguments, backend=backend)
     for name in ("u", "delta", "B", "C", "z"):
         for garbage in (3.0, torch.nan, torch.inf):
             changed = {**arguments, name: arguments[name].clone()}
             changed[name][:, position:] = garbage
-            actual = selective_scan(**changed)
+            actual = selective_scan(**changed, backend=backend)
             assert torch.equal(actual[:, :position], expected[:, :position]), (name, garbage)
             assert not torch.equal(actual[:, position:], expected[:, position:]), (name, garbage)
 
@@ -298,26 +308,32 @@ def test_sequences_of_a_batch_do_not_mix() -> None:
     assert_close(state[1:2], state_alone, **FLOAT64)
 
 
-def test_the_output_may_be_changed_in_place() -> None:
-    arguments = {name: tensor.requires_grad_() for name, tensor in draw(2, 66, 3, 4, full=False).items()}
-    expected = torch.autograd.grad(selective_scan(**arguments).mul(2).square().sum(), arguments["u"])
-    actual = torch.autograd.grad(selective_scan(**arguments).mul_(2).square().sum(), arguments["u"])
-    assert_close(actual, expected, **EXACT)
+@in_either_precision
+def test_the_outputs_may_be_changed_in_place(dtype: torch.dtype, backend: str) -> None:
+    arguments: dict[str, Any] = {name: tensor.to(dtype).requires_grad_() for name, tensor in draw(2, 66, 3, 4, full=False).items()}
+    gradients = []
+    for double in (lambda tensor: tensor.mul(2), lambda tensor: tensor.mul_(2)):
+        y, state = both_outputs(**arguments, backend=backend)
+        gradients.append(torch.autograd.grad(double(y).square().sum() + double(state).square().sum(), arguments["u"]))
+    assert_close(gradients[1], gradients[0], **EXACT)
 
 
-def test_training_keeps_no_more_than_the_inputs_take(monkeypatch: pytest.MonkeyPatch) -> None:
+@in_either_precision
+def test_training_keeps_no_more_than_the_inputs_take(dtype: torch.dtype, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, time, channel, state = 2, 512, 24, 32
     for budget in (scan._CHUNK_BYTES, 1):  # the second stands for a batch so large that no chunk fits the budget
         monkeypatch.setattr(scan, "_CHUNK_BYTES", budget)
-        arguments = {name: tensor.requires_grad_() for name, tensor in draw(batch, time, channel, state, full=False).items()}
+        arguments: dict[str, Any] = {
+            name: tensor.to(dtype).requires_grad_() for name, tensor in draw(batch, time, channel, state, full=False).items()
+        }
         kept = KeptBytes()
         with torch.autograd.graph.saved_tensors_hooks(kept.pack, kept.unpack):
-            y = selective_scan(**arguments)
+            y = selective_scan(**arguments, backend=backend)
         y.sum().backward()
         # u, delta before and after softplus and at most one more of that size for states; B and C.
-        allowed = 8 * batch * time * (4 * channel + 2 * state) + 8 * channel * state
+        allowed = dtype.itemsize * (batch * time * (4 * channel + 2 * state) + channel * state)
         assert kept.total <= allowed
-        assert allowed < 8 * batch * time * channel * state / 3, "the bound would let all states through"
+        assert allowed < dtype.itemsize * batch * time * channel * state / 3, "the bound would let all states through"
 
 
 def test_states_live_one_chunk_at_a_time() -> None:

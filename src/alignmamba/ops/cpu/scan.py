@@ -180,11 +180,12 @@ def scan_forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, stat
     """
     batch, time, channels = u.shape
     inner = state.transpose(1, 2).contiguous().clone()
-    y = torch.empty(batch, time, channels)
-    checkpoints = torch.empty(-(-time // _CHUNK), batch, A.shape[1], channels)
+    y = u.new_empty(u.shape)
+    checkpoints = u.new_empty(-(-time // _CHUNK), batch, A.shape[1], channels)
     arrays = [_array(tensor) for tensor in (u, delta, A.t(), B, C, inner, y, checkpoints)]
     _over_rows(_forward, batch, arrays)
-    return y, inner.transpose(1, 2), checkpoints
+    # A copy, because autograd lets nobody change a view in place that was made here.
+    return y, inner.transpose(1, 2).clone(), checkpoints
 
 
 def scan_backward(
@@ -192,9 +193,9 @@ def scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, delta, A, B, C and the initial state."""
     inner = grad_state.transpose(1, 2).contiguous().clone()
-    grad_u, grad_delta = torch.empty(u.shape), torch.empty(u.shape)
-    grad_A = torch.empty(len(u), *A.t().shape)
-    grad_B, grad_C = torch.zeros(B.shape), torch.zeros(C.shape)
+    grad_u, grad_delta = u.new_empty(u.shape), u.new_empty(u.shape)
+    grad_A = A.new_empty(len(u), *A.t().shape)
+    grad_B, grad_C = B.new_zeros(B.shape), C.new_zeros(C.shape)
     tensors = (u, delta, A.t(), B, C, checkpoints, grad_y, inner, grad_u, grad_delta, grad_A, grad_B, grad_C)
     _over_rows(_backward, len(u), [_array(tensor) for tensor in tensors])
     return grad_u, grad_delta, grad_A.sum(0).t(), grad_B, grad_C, inner.transpose(1, 2)

@@ -36,8 +36,11 @@ def memory_split(
     random = np.random.default_rng(seed)
     samples = []
     for row, (sound, words) in enumerate(lengths):
-        features = {"sound": random.normal(size=(sound, 3)).astype(np.float32), "words": random.integers(0, 10, size=(words, 1))}
-        features = {name: values for name, values in features.items() if len(values)}
+        drawn: dict[str, np.ndarray] = {
+            "sound": random.normal(size=(sound, 3)).astype(np.float32),
+            "words": random.integers(0, 10, size=(words, 1)),
+        }
+        features = {name: values for name, values in drawn.items() if len(values)}
         samples.append(
             Sample(
                 id=f"{role}-{row}",

@@ -102,10 +102,10 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 def test_the_order_leaves_the_global_generators_alone() -> None:
     source = loader(many(), batch_size=8)
     before = torch.get_rng_state()
-    legacy = np.random.get_state()[1].tolist()  # type: ignore[index, union-attr]
+    legacy = np.random.get_state()[1].tolist()  # type: ignore[index]
     list(source)
     assert torch.equal(torch.get_rng_state(), before)
-    assert np.random.get_state()[1].tolist() == legacy  # type: ignore[index, union-attr]
+    assert np.random.get_state()[1].tolist() == legacy  # type: ignore[index]
 
 
 def test_without_shuffling_the_order_is_the_splits() -> None:

@@ -43,22 +43,32 @@ def examine() -> dict[str, Any]:
     """The report as plain values."""
     from importlib.util import find_spec
 
-    from alignmamba import ops
     from alignmamba.recipes import environment
 
     found = environment()
     machine = {name: found[name] for name in ("platform", "processor", "cores", "threads", "gpus", "cuda")}
     machine["auto_takes"] = "cuda" if found["gpus"] else "cpu"
-    why = "the reference in PyTorch, on CPU and GPU; this version brings no other"
     return {
         "versions": found["versions"],
         "machine": machine,
-        "operators": [{"operator": name, "backend": "torch", "why": why} for name in ops.__all__],
+        "operators": _operators(),
         "extras": [
             {"extra": name, "found": "yes" if find_spec(module) else f"no: pip install 'alignmamba[{name}]'", "for": purpose}
             for name, (module, purpose) in EXTRAS.items()
         ],
     }
+
+
+def _operators() -> list[dict[str, str]]:
+    """What serves each operator for float32 tensors on the CPU, and why."""
+    from alignmamba import ops
+
+    numba = ops.selective_scan_backends()["numba"]
+    compiled = {"backend": "numba", "why": "compiled for the CPU; PyTorch's own on a GPU and for float64"}
+    scan = compiled if numba == "ready" else {"backend": "torch", "why": f"numba cannot: {numba}"}
+    plain = {"backend": "torch", "why": "the reference in PyTorch, on CPU and GPU; this version brings no other"}
+    served = {"selective_scan": scan, "selective_scan_step": scan}
+    return [{"operator": name, **served.get(name, plain)} for name in ops.__all__ if name != "selective_scan_backends"]
 
 
 def _why_no_gpu(cuda: str | None) -> str:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from alignmamba.data.memory import MemorySplit
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import DataError
 
-FEW_ROUNDINGS = {"rtol": 1e-6, "atol": 1e-7}
+FEW_ROUNDINGS: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-7}
 
 
 def split_of(*arrays: np.ndarray, role: str = "train") -> MemorySplit:

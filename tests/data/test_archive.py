@@ -5,7 +5,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -729,3 +729,14 @@ def test_nothing_on_disk_is_pickled(tmp_path: Path) -> None:
     assert {path.suffix for path in (tmp_path / "corpus").iterdir()} == {".json", ".jsonl", ".safetensors"}
     with pytest.raises(DataError, match="found dtype object"):
         write_corpus(tmp_path / "other", {"train": {"features": {"a": [np.array([[{}]], dtype=object)]}}}, task=SCORE)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_memory_order_of_the_arrays_does_not_matter(tmp_path: Path, order: Literal["C", "F"]) -> None:
+    features = [np.asarray(np.arange(12.0).reshape(4, 3) + 100 * sample, order=order) for sample in range(3)]
+    times = [np.arange(8.0).reshape(4, 2, order=order)[:, 0] for _ in range(3)]
+    splits = {"train": {"features": {"audio": features}, "targets": [0.0, 1.0, 2.0], "times": {"audio": times}}}
+    written = write_corpus(tmp_path / "corpus", splits, task=Task(kind="regression")).split("train")
+    for sample, expected, seconds in zip(written, features, times, strict=True):
+        np.testing.assert_array_equal(sample.features["audio"], expected)
+        np.testing.assert_array_equal(sample.times["audio"], seconds)

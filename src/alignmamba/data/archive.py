@@ -462,7 +462,8 @@ def _write_shard(directory: Path, stem: str, pending: _Pending, modalities: Sequ
     if pending.targets:
         tensors["targets"] = np.array(pending.targets, dtype=np.float64 if task.kind == "regression" else np.int64)
     values_path, strings_path = directory / f"{stem}.safetensors", directory / f"{stem}.jsonl"
-    save_file(tensors, values_path)
+    # The format writes memory as it lies and takes it for row-major, which joined column-major arrays are not.
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, values_path)
     _synchronise(values_path)
     _write_bytes(strings_path, b"".join(pending.lines))
     return ShardEntry(samples=len(pending.lines), values=_file_entry(values_path), strings=_file_entry(strings_path))

@@ -31,8 +31,8 @@ ACTIONS = (
 # fmt: on
 
 
-def convert(source: Path, destination: Path, *, overwrite: bool = False) -> Corpus:
-    """Read the archive and write the corpus."""
+def convert(source: Path, destination: Path, *, valid_subject: int = 7, overwrite: bool = False) -> Corpus:
+    """Read the archive and write the corpus, with the samples of one odd subject for validation."""
     with np.load(source, allow_pickle=False) as archive:
         features = {
             "skeleton": [body_motion(joints) for joints in ragged(archive["skeleton"], archive["skeleton_len"])],
@@ -40,8 +40,8 @@ def convert(source: Path, destination: Path, *, overwrite: bool = False) -> Corp
             "depth": [occupancy_change(grid) for grid in ragged(archive["depth_occupancy12x16"], archive["depth_len"])],
         }
         subject, action, trial = archive["subject"], archive["action"], archive["trial"]
-    rows = {"train": subject % 2 == 1, "valid": subject == 7, "test": subject % 2 == 0}
-    rows["train"] &= subject != 7
+    rows = {"train": subject % 2 == 1, "valid": subject == valid_subject, "test": subject % 2 == 0}
+    rows["train"] &= subject != valid_subject
     return write_corpus(
         destination,
         {role: split(np.flatnonzero(chosen), features, subject, action, trial) for role, chosen in rows.items()},

@@ -43,7 +43,7 @@ class AlignMambaConfig(MambaConfig):
     """What stands in the stream of a missing modality: one learned token per modality, or zeros."""
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Chance that a present modality of a sample is hidden in a training step; at least one is kept."""
-    pooling: Pooling = "mean"
+    pooling: Pooling = "max"
     """How the sequence becomes one vector: the mean, maximum or last of its valid tokens."""
 
     @model_validator(mode="after")

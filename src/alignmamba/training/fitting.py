@@ -41,7 +41,7 @@ class FitConfig(Config):
 
     epochs: Annotated[int, Field(ge=1)] = 30
     """Passes over the train split at most."""
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-3
     """Peak learning rate of AdamW, reached after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     """Decoupled weight decay; biases, norms and other vectors are spared."""

@@ -144,14 +144,13 @@ def test_the_median_is_the_lower_middle_of_all_distances() -> None:
     assert mmd(x[:, :1], y[:, :0], whole(1, 1), whole(1, 0), bandwidth="median").tolist() == [0]
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e4 / 3])
-def test_a_median_of_zero_counts_as_one_in_spite_of_rounding(offset: float) -> None:
-    # Five equal tokens and one that is not: ten of the fifteen distances are zero.
-    x = torch.full((1, 4, 17), 0.1 + offset, dtype=torch.float64)
-    y = torch.stack([x[:, 0], x[:, 0] + 0.3], 1)
-    masks = whole(1, 4), whole(1, 2)
-    assert_close(mmd(x, y, *masks, bandwidth="median"), mmd(x, y, *masks, bandwidth=1.0), **EXACT)
-    assert_close(mmd(x, x, masks[0], masks[0], bandwidth="median"), torch.zeros(1, dtype=torch.float64), **FLOAT64)
+def test_a_median_of_zero_counts_as_one_in_spite_of_rounding() -> None:
+    for seed in range(20):
+        # Five equal tokens and one far away: ten of the fifteen distances are zero.
+        x = draw(1, 1, 65, seed=seed).expand(1, 4, 65)
+        y = torch.cat([x[:, :1], 100 + draw(1, 1, 65, seed=seed + 100)], 1)
+        masks = whole(1, 4), whole(1, 2)
+        assert_close(mmd(x, y, *masks, bandwidth="median"), mmd(x, y, *masks, bandwidth=1.0), **EXACT)
 
 
 @pytest.mark.parametrize("masked", ["last", "scattered"])
@@ -225,15 +224,20 @@ def test_padding_changes_nothing(bandwidth: Any) -> None:
     assert_close(mmd(*padded, bandwidth=bandwidth), mmd(x, y, x_mask, y_mask, bandwidth=bandwidth), **FLOAT64)
 
 
+@pytest.mark.parametrize(("offset", "spread", "dtype"), [(1e4, 1.0, torch.float32), (1e7, 1.0, torch.float64), (1e4, 1e-4, torch.float64)])
 @pytest.mark.parametrize("padding", [0, 500])
-@pytest.mark.parametrize("bandwidth", [1.0, "median"])
-def test_far_from_the_origin_no_digits_are_lost(bandwidth: Any, padding: int) -> None:
+@pytest.mark.parametrize("relative_bandwidth", [1.0, "median"])
+def test_far_from_the_origin_no_digits_are_lost(
+    offset: float, spread: float, dtype: torch.dtype, padding: int, relative_bandwidth: Any
+) -> None:
     x, y, x_mask, y_mask = ragged(7)
-    # Both in single precision, so that the shift itself costs nothing that the formula does not see.
-    x, y = (x + 1e4).float(), (y + 1e4).float()
+    # What the shift itself rounds away is gone for the formula too.
+    x, y = (offset + spread * x).to(dtype), (offset + spread * y).to(dtype)
+    bandwidth = relative_bandwidth if relative_bandwidth == "median" else spread * relative_bandwidth
     expected = mmd_by_formula(x.double(), y.double(), x_mask, y_mask, bandwidth=bandwidth)
     padded = F.pad(x, (0, 0, 0, padding)), F.pad(y, (0, 0, 0, padding)), F.pad(x_mask, (0, padding)), F.pad(y_mask, (0, padding))
-    assert_close(mmd(*padded, bandwidth=bandwidth).double(), expected, **FLOAT32)
+    tolerance = FLOAT32 if dtype == torch.float32 else FLOAT64
+    assert_close(mmd(*padded, bandwidth=bandwidth).double(), expected, **tolerance)
 
 
 @pytest.mark.parametrize("scale", [1e8, 1e20, 1e37])
@@ -290,7 +294,7 @@ def test_half_precision_and_autocast_do_not_lower_the_precision(dtype: torch.dty
 
 
 def test_memory_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
-    time, channel, entries = 900, 4, 2**15
+    time, channel, entries = 800, 4, 2**16
     monkeypatch.setattr(discrepancy, "_TILE_ENTRIES", entries)
     x, y = draw(1, time, channel).requires_grad_(), draw(1, time, channel, seed=1).requires_grad_()
     kept = KeptBytes()

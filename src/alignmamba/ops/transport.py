@@ -83,8 +83,8 @@ def match_tokens(
         return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(source_mask.shape)
     with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
         arguments = (
-            _unit(source, source_mask),
-            _unit(anchor, anchor_mask),
+            _unit(source),
+            _unit(anchor),
             anchor_mask,
             source_times.double(),
             anchor_times.double(),
@@ -123,7 +123,7 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
     sent = _sent(index, source_mask, num_anchor)
     slot = index.masked_fill(~sent, num_anchor)  # one slot past the end takes what is not sent
     # At least float32: a half-precision sum of many tokens stops growing, or overflows.
-    tokens = source.masked_fill(~sent.unsqueeze(-1), 0).to(torch.promote_types(source.dtype, torch.float32))
+    tokens = source.to(torch.promote_types(source.dtype, torch.float32))
     received = tokens.new_zeros(source.shape[0], num_anchor + 1, source.shape[2])
     received = received.scatter_add(1, slot.unsqueeze(-1).expand_as(tokens), tokens)[:, :num_anchor]
     return (received / _divisor(slot, source_mask, num_anchor, mass)).to(source.dtype)
@@ -174,9 +174,9 @@ def _divisor(slot: Tensor, source_mask: Tensor, num_anchor: int, mass: Mass) -> 
     raise ConfigError(f"mass: expected 'paper' or 'mean', found {mass!r}")
 
 
-def _unit(x: Tensor, mask: Tensor) -> Tensor:
-    """Tokens of unit length in float64, however short they were; zero where not valid or zero."""
-    return F.normalize(x.detach().double().masked_fill(~mask.unsqueeze(-1), 0), dim=-1, eps=1e-150)
+def _unit(x: Tensor) -> Tensor:
+    """Tokens of unit length in float64, however short they were; zero where zero."""
+    return F.normalize(x.detach().double(), dim=-1, eps=1e-150)
 
 
 def _ranked(score: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
 from alignmamba.recipes import EngineConfig, RunConfig, check_config, evaluate, plan, read_config, train
 from alignmamba.recipes.assembly import seed_everything, untrained_model
 from alignmamba.recipes.configuration import _parse_yaml, resolve
-from alignmamba.recipes.directory import replace_file, to_json
+from alignmamba.recipes.directory import to_json
 from alignmamba.recipes.using import distance_covered
 from alignmamba.training.fitting import FitConfig
 from small_run import CONFIG, write_small_corpus
@@ -242,13 +242,3 @@ def test_distance_covered(score: float | None, references: dict[str, float], cov
 
 def test_json_has_no_numbers_that_json_does_not_have() -> None:
     assert json.loads(to_json({"corr": math.nan, "all": [math.inf, 1.5, (2,)]})) == {"corr": None, "all": [None, 1.5, [2]]}
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "file"
-    replace_file(file, b"old")
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
-        replace_file(file, b"new")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert file.read_bytes() == b"old"

@@ -731,6 +731,12 @@ def test_nothing_on_disk_is_pickled(tmp_path: Path) -> None:
         write_corpus(tmp_path / "other", {"train": {"features": {"a": [np.array([[{}]], dtype=object)]}}}, task=SCORE)
 
 
+def test_whoever_may_read_one_file_of_a_corpus_may_read_all(tmp_path: Path) -> None:
+    splits = {"train": {"features": {"audio": [np.zeros((2, 3))]}, "targets": [0.0]}}
+    write_corpus(tmp_path / "corpus", splits, task=Task(kind="regression"))
+    assert len({stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "corpus").iterdir()}) == 1
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_the_memory_order_of_the_arrays_does_not_matter(tmp_path: Path, order: Literal["C", "F"]) -> None:
     features = [np.asarray(np.arange(12.0).reshape(4, 3) + 100 * sample, order=order) for sample in range(3)]

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from tolerances import MODEL
 
 from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Sequences, Task
 from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.models import MODELS
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
+from tolerances import MODEL
 
 MODALITIES = (
     ModalitySpec(name="text", dim=11, kind="tokens"),

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tolerances import MODEL
 
 from alignmamba.nn.alignment import GlobalAlignmentConfig, LocalAlignmentConfig, Tokens, align, discrepancies, merge_by_time
 from alignmamba.ops import mmd
+from tolerances import MODEL
 
 
 def tokens(rows: list[list[list[float]]], lengths: list[int], times: list[list[float]] | None = None) -> Tokens:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tolerances import MODEL
 
 from alignmamba.contracts import ModalitySpec
 from alignmamba.errors import ConfigError
 from alignmamba.nn.encoders import Encoder, EncoderConfig, Standardise, group_mean
+from tolerances import MODEL
 
 AUDIO = ModalitySpec(name="audio", dim=5)
 TEXT = ModalitySpec(name="text", dim=9, kind="tokens")

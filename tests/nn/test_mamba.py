@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tolerances import MODEL
 
 from alignmamba.errors import ConfigError
 from alignmamba.nn.mamba import MambaBlock, MambaConfig, MambaStack
 from alignmamba.ops import selective_scan
+from tolerances import MODEL
 
 
 def stack(**options: object) -> MambaStack:

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tolerances import MODEL
 
 from alignmamba.nn.pooling import POOLINGS, PooledState, Pooling, pool_step
+from tolerances import MODEL
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "last"])

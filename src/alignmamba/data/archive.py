@@ -466,6 +466,7 @@ def _write_shard(directory: Path, stem: str, pending: _Pending, modalities: Sequ
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, values_path)
     _synchronise(values_path)
     _write_bytes(strings_path, b"".join(pending.lines))
+    values_path.chmod(strings_path.stat().st_mode)  # made readable by its owner alone, but a corpus is to be shared
     return ShardEntry(samples=len(pending.lines), values=_file_entry(values_path), strings=_file_entry(strings_path))
 
 

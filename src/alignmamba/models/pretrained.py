@@ -1,8 +1,6 @@
 """Saving and loading of models in the Hugging Face layout: ``config.json``, ``model.safetensors`` and a model card."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -13,6 +11,7 @@ from torch import nn
 
 from alignmamba.contracts import Config, ModalitySpec, Task
 from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.files import replace_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -37,9 +36,9 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         directory.mkdir(parents=True, exist_ok=True)
         description = {"model_type": type(self).__name__, **self.config.model_dump(mode="json")}
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        _write(directory / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
-        _write(directory / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
-        _write(directory / CARD_FILE, self._card(sum(tensor.numel() for tensor in weights.values())).encode())
+        replace_file(directory / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
+        replace_file(directory / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
+        replace_file(directory / CARD_FILE, self._card(sum(tensor.numel() for tensor in weights.values())).encode())
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Self:
@@ -132,20 +131,6 @@ def validated(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
         message = first["msg"].removeprefix("Value error, ")
         found = "" if first["type"] in ("value_error", "missing") else f", found {first['input']!r}"
         raise ConfigError(f"{path}: {message}{found}{more}" if path else f"{message}{more}") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file at once, so that a reader never sees half of it."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _download(repository: str, revision: str | None, local_files_only: bool) -> Path:

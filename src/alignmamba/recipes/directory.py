@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 from alignmamba.contracts import Corpus, Predictions, Role, Task
 from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.files import replace_file
 from alignmamba.recipes.configuration import RunConfig, read_config
 
 CONFIG: Final = "config.yaml"
@@ -157,22 +158,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     return value
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in place at once, so that nobody ever sees half of it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # a temporary file is private, the result need not be
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _umask() -> int:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from alignmamba.errors import ConfigError
+from alignmamba.files import replace_file
 
 LOG: Final = "log.csv"
 
@@ -24,12 +24,7 @@ def write_table(path: Path, records: Sequence[Record]) -> None:
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
     writer.writerows(dict(record) for record in records)
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_file(path, text.getvalue().encode())
 
 
 class EventLog:

@@ -1,0 +1,86 @@
+"""The converters and their settings, on the real files where these are at hand."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from alignmamba import Corpus
+from alignmamba.data.inspection import inspect_corpus
+from alignmamba.recipes import plan, read_config
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("ALIGNMAMBA_DATA", ROOT.parent / "shared" / "data"))
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def archive(name: str) -> Path:
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"{name} is not at hand: put it into {DATA} or name its folder in ALIGNMAMBA_DATA")
+    return path
+
+
+CONVERTERS: dict[str, tuple[str, str, Callable[..., Corpus], dict[str, int]]] = {
+    "utd-mhad": ("utd_mhad", "utd_mhad.npz", example("utd_mhad").convert, {"train": 323, "valid": 108, "test": 430}),
+    "mosi": ("mosi", "mosi_text_audio.npz", example("mosi").convert, {"train": 1284, "valid": 229, "test": 686}),
+    "grid": ("grid", "grid_s1.npz", partial(example("grid").convert, target="digit"), {"train": 700, "valid": 100, "test": 200}),
+}
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+def test_the_corpus_is_whole_and_its_settings_fit(name: str, tmp_path: Path) -> None:
+    settings, file, convert, sizes = CONVERTERS[name]
+    corpus = convert(archive(file), tmp_path / "corpus")
+    assert {role: len(split) for role, split in corpus.splits.items()} == sizes
+    assert inspect_corpus(tmp_path / "corpus").problems == ()
+    config = read_config(ROOT / "examples" / f"{settings}.yaml", overrides={"data": str(tmp_path / "corpus")})
+    assert plan(config).num_parameters > 0
+
+
+def test_utd_subjects_do_not_cross_splits(tmp_path: Path) -> None:
+    corpus = example("utd_mhad").convert(archive("utd_mhad.npz"), tmp_path / "corpus", valid_subject=3)
+    subjects = {role: {identity.split("_")[1] for identity in split.ids} for role, split in corpus.splits.items()}
+    assert subjects == {"train": {"s1", "s5", "s7"}, "valid": {"s3"}, "test": {"s2", "s4", "s6", "s8"}}
+
+
+def test_utd_skeletons_forget_place_and_size() -> None:
+    body_motion = example("utd_mhad").body_motion
+    joints = np.random.default_rng(0).normal(size=(7, 20, 3))
+    np.testing.assert_allclose(body_motion(joints * 1.7 + 4.0), body_motion(joints), atol=1e-9)
+
+
+def test_mosi_words_come_from_train_alone(tmp_path: Path) -> None:
+    corpus = example("mosi").convert(archive("mosi_text_audio.npz"), tmp_path / "corpus")
+    said = {role: {word for sample in split for word in sample.tokens["text"]} for role, split in corpus.splits.items()}
+    known = {
+        word
+        for split in corpus.splits.values()
+        for sample in split
+        for word, number in zip(sample.tokens["text"], sample.features["text"][:, 0], strict=True)
+        if number
+    }
+    assert known <= said["train"]
+    assert said["test"] - known
+
+
+def test_grid_labels_are_the_words_that_were_said(tmp_path: Path) -> None:
+    source = archive("grid_s1.npz")
+    corpus = example("grid").convert(source, tmp_path / "corpus", target="colour")
+    with np.load(source, allow_pickle=False) as given:
+        words = dict(zip(given["id"].tolist(), given["words"].tolist(), strict=True))
+    for sample in corpus.split("valid"):
+        assert corpus.task.classes[int(sample.target or 0)] in words[sample.id]

@@ -27,12 +27,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "match: as in the paper (eq. 5, 6)": ("default", {"local.time_weight": 0.0, "local.mass": "paper"}),
     "match: content alone, mean": ("default", {"local.time_weight": 0.0}),
     "match: time weight 10": ("default", {"local.time_weight": 10.0}),
-    "match: time weight 1000": ("default", {"local.time_weight": 1000.0}),
+    "match: time weight 100": ("default", {"local.time_weight": 100.0}),
     "match: paper's mass": ("default", {"local.mass": "paper"}),
     "match: anchor marginal": ("default", {"local.marginal": "anchor"}),
     "proportional": ("default", {"local.method": "proportional"}),
     "not aligned": ("default", {"local.method": "none"}),
     "lambda 0": ("default", {"alignment.weight": 0.0}),
+    "lambda 0.01": ("default", {"alignment.weight": 0.01}),
     "lambda 1": ("default", {"alignment.weight": 1.0}),
     "all pairs": ("default", {"alignment.pairs": "all"}),
     "bandwidth 1": ("default", {"alignment.bandwidth": 1.0}),
@@ -58,7 +59,7 @@ def configuration(name: str, data: Path) -> RunConfig:
 
 def accuracy(run: Path) -> float:
     """Accuracy of a finished run on its validation split."""
-    return float(RunDirectory.open(run).metrics()["valid"]["accuracy"])
+    return float(RunDirectory.open(run).metrics()["metrics"]["valid"]["accuracy"])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Usage: ``python examples/mosi.py mosi_text_audio.npz DESTINATION``
 
 The standard split and the label, sentiment from -3 to 3, are the archive's. Two modalities:
 
-- ``text``: the words of the transcript as ids; 0 stands for every word that the train split does not have,
+- ``text``: the words of the transcript as ids; 0 stands for every word that the train split has less than twice,
 - ``audio`` (one vector a segment, 73): means of COVAREP features.
 
 Source of the data: Zadeh et al. 2016; research use.
@@ -12,11 +12,14 @@ Source of the data: Zadeh et al. 2016; research use.
 
 import argparse
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from alignmamba import Corpus, SplitArrays, Task, write_corpus
+
+LEAST_COUNT = 2
 
 
 def convert(source: Path, destination: Path, *, overwrite: bool = False) -> Corpus:
@@ -24,7 +27,8 @@ def convert(source: Path, destination: Path, *, overwrite: bool = False) -> Corp
     with np.load(source, allow_pickle=False) as archive:
         text, audio, label, ids, role_of = (archive[name] for name in ("text", "audio", "label", "id", "split"))
     words = [re.findall(r"[a-z0-9']+", transcript.lower()) for transcript in text]
-    known = sorted({word for said, role in zip(words, role_of, strict=True) if role == "train" for word in said})
+    count = Counter(word for said, role in zip(words, role_of, strict=True) if role == "train" for word in said)
+    known = sorted(word for word, times in count.items() if times >= LEAST_COUNT)
     number = {word: place for place, word in enumerate(known, start=1)}
     token_ids = [np.array([number.get(word, 0) for word in said], dtype=np.int64) for said in words]
     return write_corpus(

@@ -25,8 +25,9 @@ class LocalAlignmentConfig(Config):
     marginal: Literal["source", "anchor"] = "source"
     """``source``: every source token is sent to its nearest anchor token (eq. 4-5), some anchor tokens receive nothing;
     ``anchor``: every anchor token takes its nearest source token."""
-    time_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 100.0
-    """Weight of the squared time difference in the cost; 0 is the paper's cost."""
+    time_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1000.0
+    """Weight of the squared time difference in the cost; 0 is the paper's cost. With relative times, 1000 lets content decide
+    among anchor tokens up to some 3 % of the sequence apart."""
     time_unit: Literal["relative", "seconds"] = "relative"
     """``relative``: time runs from 0 to 1 within each sequence; ``seconds``: the times of the corpus, where both modalities have them."""
     window: Annotated[int, Field(ge=0)] | None = None

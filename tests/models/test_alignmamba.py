@@ -154,6 +154,55 @@ def test_step_by_step_equals_the_full_pass(options: dict[str, Any]) -> None:
     assert len(sizes) == 1  # memory does not grow
 
 
+def test_step_by_step_skips_what_is_not_valid() -> None:
+    for pooling in ("mean", "max", "last"):
+        built, whole = model(pooling=pooling), batch()
+        tokens, mask = built.fused_tokens(whole)
+        state = None
+        for time in range(tokens.shape[1]):
+            out, state = built.step(tokens[:, time], state, valid=mask[:, time])
+        torch.testing.assert_close(out.prediction, built(whole).prediction, **MODEL)
+
+
+def test_times_in_seconds_count_sample_by_sample() -> None:
+    built = model(local={"time_unit": "seconds", "time_weight": 50.0})
+    whole = batch()
+    timed = {}
+    for name, s in whole.modalities.items():
+        seconds = torch.arange(s.mask.shape[1]).float().expand(s.mask.shape).clone() * 0.3
+        seconds[4] = torch.nan  # nothing is known of this sample's times
+        timed[name] = replace(s, times=seconds)
+    known = replace(whole, modalities=timed)
+    out = built(known)
+    for row in range(len(whole)):
+        assert_same(out, built(known.select([row])), [row])
+    without = built(whole)
+    torch.testing.assert_close(out.prediction[4], without.prediction[4], **MODEL)
+    assert not torch.allclose(out.prediction[0], without.prediction[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_of_another_precision_takes_any_batch_and_keeps_its_precision(dtype: torch.dtype, tmp_path: Any) -> None:
+    built, whole = model().to(dtype), batch()
+    assert built(whole).prediction.dtype == dtype
+    built.save_pretrained(tmp_path)
+    again = AlignMamba.from_pretrained(tmp_path)
+    assert torch.equal(built(whole).prediction, again(whole).prediction)
+
+
+def test_noise_and_gain_disturb_training_alone() -> None:
+    options = {"dropout": 0.0, "encoder": {"dropout": 0.0, "noise": 0.5, "gain": 0.3}}
+    built, whole = model(**options), batch()
+    assert_same(built(whole), model(dropout=0.0, encoder={"dropout": 0.0})(whole))
+    built.train()
+    torch.manual_seed(0)
+    first, second = built(whole).prediction, built(whole).prediction
+    text_alone = 5  # token ids are not disturbed
+    changed = (first != second).any(-1)
+    assert not bool(changed[text_alone])
+    assert bool(changed[:5].all())
+
+
 def test_the_anchor_is_the_first_modality_present() -> None:
     built, whole = model(), batch()
     tokens, mask = built.fused_tokens(whole)
@@ -218,6 +267,14 @@ class TestRefusals:
     def test_a_sample_with_nothing(self) -> None:
         with pytest.raises(DataError, match="sample 's2' has no modality at all"):
             model()(batch().select([0, 1, 2]).without("text", "video"))
+
+    def test_an_empty_batch(self) -> None:
+        with pytest.raises(ShapeError, match="batch: expected at least one sample"):
+            model()(batch().select([]))
+
+    def test_a_mask_of_another_length_in_step(self) -> None:
+        with pytest.raises(ShapeError, match=r"valid: expected bool of shape \(2,\)"):
+            model().step(torch.zeros(2, 16), valid=torch.ones(3, dtype=torch.bool))
 
     def test_an_unknown_modality(self) -> None:
         whole = batch()

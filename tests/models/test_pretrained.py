@@ -79,3 +79,10 @@ def test_saving_twice_replaces_the_weights(folder: Path) -> None:
         model.head.bias.fill_(5.0)
     model.save_pretrained(folder)
     assert AlignMamba.from_pretrained(folder).head.bias.item() == 5.0
+
+
+def test_a_file_in_the_folders_place_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CheckpointError, match="file: expected a folder"):
+        AlignMamba.from_pretrained(folder).save_pretrained(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"

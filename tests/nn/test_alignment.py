@@ -11,7 +11,8 @@ from tolerances import MODEL
 def tokens(rows: list[list[list[float]]], lengths: list[int], times: list[list[float]] | None = None) -> Tokens:
     x = torch.tensor(rows)
     mask = torch.arange(x.shape[1]) < torch.tensor(lengths)[:, None]
-    return Tokens(x.masked_fill(~mask.unsqueeze(-1), 0), mask, None if times is None else torch.tensor(times))
+    seconds = torch.full(mask.shape, torch.nan) if times is None else torch.tensor(times)
+    return Tokens(x.masked_fill(~mask.unsqueeze(-1), 0), mask, seconds)
 
 
 EAST, NORTH = [1.0, 0.0], [0.0, 1.0]
@@ -48,7 +49,7 @@ def test_proportional_averages_each_share_of_time() -> None:
 def test_pairs_of_the_loss_are_counted_once() -> None:
     torch.manual_seed(0)
     mask = torch.ones(1, 4, dtype=torch.bool)
-    streams = {name: Tokens(torch.randn(1, 4, 3), mask, None) for name in ("text", "audio", "video")}
+    streams = {name: Tokens(torch.randn(1, 4, 3), mask, torch.zeros(1, 4)) for name in ("text", "audio", "video")}
     is_anchor = {name: torch.tensor([name == "text"]) for name in streams}
 
     def pair(first: str, second: str) -> torch.Tensor:

@@ -110,7 +110,22 @@ class StreamState:
     """What the model remembers of a sequence that arrives token by token: constant in size."""
 
     layers: tuple[BlockState, ...]
-    pooled: PooledState | None
+    pooled: PooledState
+
+    def where(self, valid: Tensor, before: "StreamState") -> "StreamState":
+        """This state in the samples where `valid`, (batch,) bool, and the state `before` in the others."""
+        return StreamState(
+            tuple(
+                BlockState(
+                    torch.where(valid[:, None, None], new.inputs, old.inputs), torch.where(valid[:, None, None], new.state, old.state)
+                )
+                for new, old in zip(self.layers, before.layers, strict=True)
+            ),
+            PooledState(
+                torch.where(valid[:, None], self.pooled.value, before.pooled.value),
+                torch.where(valid, self.pooled.count, before.pooled.count),
+            ),
+        )
 
 
 class AlignMamba(Pretrained[AlignMambaConfig]):
@@ -162,7 +177,7 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
 
         Raises:
             DataError: If a modality is unknown or a sample has none at all.
-            ShapeError: If a modality's width or type is not the configured one.
+            ShapeError: If a modality's width or type is not the configured one, or the batch is empty.
         """
         tokens, mask, losses, plans = self._fused(batch)
         embedding = POOLINGS[self.config.pooling](self.backbone(tokens, mask), mask)
@@ -178,15 +193,17 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
         tokens, mask, _, _ = self._fused(batch)
         return tokens, mask
 
-    def step(self, token: Tensor, state: StreamState | None = None) -> tuple[Output, StreamState]:
+    def step(self, token: Tensor, state: StreamState | None = None, *, valid: Tensor | None = None) -> tuple[Output, StreamState]:
         """Read one more token of the fused sequence; memory does not grow with the number of tokens.
 
         Args:
             token: (batch, d_model), the next token of `fused_tokens`.
             state: What the call before returned; ``None`` at the start.
+            valid: (batch,) bool, the samples that have a token at this step: the mask's column. The others stay as they are.
+                All if not given.
 
         Returns:
-            The output for the tokens so far, equal to the full pass over them, and the state.
+            The output for the valid tokens so far, equal to the full pass over them, and the state.
 
         Raises:
             ConfigError: If the backbone is bidirectional.
@@ -194,10 +211,15 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
         """
         if token.ndim != 2 or token.shape[1] != self.config.d_model:
             raise ShapeError(f"token: expected (batch, {self.config.d_model}), found shape {tuple(token.shape)}")
-        layers = self.backbone.initial_states(len(token)) if state is None else state.layers
-        token, layers = self.backbone.step(token, layers)
-        pooled = pool_step(self.config.pooling, None if state is None else state.pooled, token)
-        return Output(prediction=self._predict(pooled.value), embedding=pooled.value), StreamState(layers, pooled)
+        if valid is not None and (valid.shape != token.shape[:1] or valid.dtype != torch.bool):
+            raise ShapeError(f"valid: expected bool of shape ({len(token)},), found {valid.dtype} of shape {tuple(valid.shape)}")
+        if state is None:
+            state = StreamState(self.backbone.initial_states(len(token)), PooledState(torch.zeros_like(token), token.new_zeros(len(token))))
+        token, layers = self.backbone.step(token, state.layers)
+        after = StreamState(layers, pool_step(self.config.pooling, state.pooled, token))
+        if valid is not None:
+            after = after.where(valid, state)
+        return Output(prediction=self._predict(after.pooled.value), embedding=after.pooled.value), after
 
     def _predict(self, embedding: Tensor) -> Tensor:
         prediction: Tensor = self.head(self.dropout(embedding))
@@ -225,6 +247,8 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
         unknown = sorted(set(batch.modalities) - {modality.name for modality in self.config.modalities})
         if unknown:
             raise DataError(f"modality {unknown[0]!r} is unknown to this model, which takes {list(self.config.anchors)}")
+        if len(batch) == 0:
+            raise ShapeError("batch: expected at least one sample, found none")
         sequences = {m.name: self._checked(m, batch) for m in self.config.modalities}
         present = torch.stack([sequences[name].mask.any(1) for name in self.config.anchors], 1)
         if not bool(present.any(1).all()):
@@ -237,10 +261,10 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
             mask = s.mask & kept[:, number, None]
             features = s.features.masked_fill(~mask.unsqueeze(-1), 0)
             if name in self.standardisers:
-                features = self.standardisers[name](features, mask)
+                features = self.standardisers[name](features.to(self.head.weight.dtype), mask)
             x, short_mask = self.encoders[name](features, mask)
-            times = None if s.times is None else group_mean(s.times, s.mask, self._stride(name))[0]
-            encoded[name] = Tokens(x, short_mask, times)
+            times = torch.full_like(s.mask, torch.nan, dtype=torch.float64) if s.times is None else s.times.double()
+            encoded[name] = Tokens(x, short_mask, group_mean(times, s.mask, self._stride(name))[0])
         return encoded
 
     def _stride(self, name: str) -> int:
@@ -282,15 +306,13 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
         some = encoded[names[0]]
         x = some.x.new_zeros(batch, length, width)
         mask = some.mask.new_zeros(batch, length)
-        timed = all(encoded[name].times is not None for name in names if bool(is_anchor[name].any()))
-        times = some.x.new_zeros(batch, length, dtype=torch.float64) if timed else None
+        times = some.times.new_zeros(batch, length)
         for name in names:
             tokens, rows = encoded[name], is_anchor[name].unsqueeze(1)
             end = min(length, tokens.mask.shape[1])
             x[:, :end] = torch.where(rows.unsqueeze(-1), tokens.x[:, :end], x[:, :end])
             mask[:, :end] = torch.where(rows, tokens.mask[:, :end], mask[:, :end])
-            if times is not None and tokens.times is not None:
-                times[:, :end] = torch.where(rows, tokens.times[:, :end].double(), times[:, :end])
+            times[:, :end] = torch.where(rows, tokens.times[:, :end], times[:, :end])
         return Tokens(x, mask, times), is_anchor
 
     def _aligned(

@@ -31,9 +31,15 @@ class Pretrained(nn.Module, Generic[ConfigT]):
 
         Args:
             directory: Made where it does not exist; files of the same names are replaced.
+
+        Raises:
+            CheckpointError: If a file stands in the folder's place.
         """
         directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{directory}: expected a folder or a place for one ({error.strerror})") from None
         description = {"model_type": type(self).__name__, **self.config.model_dump(mode="json")}
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         replace_file(directory / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
@@ -65,6 +71,7 @@ class Pretrained(nn.Module, Generic[ConfigT]):
             if there is None or wanted is None or there.shape != wanted.shape:
                 shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (there, wanted)]
                 raise CheckpointError(f"{path}: weight {name!r} has shape {shapes[0]}, its configuration makes it {shapes[1]}")
+        model.to(next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point()))
         model.load_state_dict(weights)
         model.eval()
         return model

@@ -18,7 +18,7 @@ class LocalAlignmentConfig(Config):
 
     method: Literal["match", "proportional", "none"] = "match"
     """``match``: relaxed optimal transport; ``proportional``: the mean of each anchor token's share of time, content unseen;
-    ``none``: lengths stay as they are and tokens are merged in the order of their times."""
+    ``none``: lengths stay as they are and tokens are merged in the order of their relative times."""
     mass: Literal["paper", "mean"] = "mean"
     """What an anchor token receives from the tokens matched to it: ``paper`` is their sum over the number of source tokens
     (eq. 6), ``mean`` their mean. Used with marginal ``source``."""
@@ -29,7 +29,8 @@ class LocalAlignmentConfig(Config):
     """Weight of the squared time difference in the cost; 0 is the paper's cost. With relative times, 1000 lets content decide
     among anchor tokens up to some 3 % of the sequence apart."""
     time_unit: Literal["relative", "seconds"] = "relative"
-    """``relative``: time runs from 0 to 1 within each sequence; ``seconds``: the times of the corpus, where both modalities have them."""
+    """``relative``: time runs from 0 to 1 within each sequence; ``seconds``: the times of the corpus, in
+    each sample where both modalities have them."""
     window: Annotated[int, Field(ge=0)] | None = None
     """Match only anchor tokens at most this many positions from the one nearest in time; empty is exact, and quadratic in time."""
 
@@ -53,8 +54,8 @@ class Tokens:
     """(batch, time, channel), zero where not valid."""
     mask: Tensor
     """(batch, time) bool, valid tokens first."""
-    times: Tensor | None
-    """(batch, time) seconds, where known."""
+    times: Tensor
+    """(batch, time) seconds; NaN throughout a sample whose times are unknown."""
 
 
 def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple[Tensor, Plan | None]:
@@ -65,8 +66,7 @@ def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple
     """
     if config.method == "proportional":
         return resample(source.x, source.mask, anchor.mask), None
-    known = config.time_unit == "seconds" and source.times is not None and anchor.times is not None
-    times = (source.times, anchor.times) if known else (None, None)
+    times = _common_times(source, anchor) if config.time_unit == "seconds" else (None, None)
     if config.marginal == "anchor":
         index, similarity = match_tokens(
             anchor.x,
@@ -92,6 +92,15 @@ def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple
         )
         taken = transport(source.x, index, source.mask, anchor.mask.shape[1], mass=config.mass)
     return taken, Plan(index=index, similarity=similarity, marginal=config.marginal)
+
+
+def _common_times(source: Tokens, anchor: Tokens) -> tuple[Tensor, Tensor]:
+    """Times of both sides on one scale, sample by sample: seconds where both know them, positions from 0 to 1 otherwise."""
+    known = ((source.times.isfinite() | ~source.mask).all(1) & (anchor.times.isfinite() | ~anchor.mask).all(1)).unsqueeze(1)
+    source_times, anchor_times = (
+        torch.where(known & side.mask, side.times.double(), relative_time(side.mask, torch.float64)) for side in (source, anchor)
+    )
+    return source_times, anchor_times
 
 
 def _take(source: Tensor, index: Tensor) -> Tensor:

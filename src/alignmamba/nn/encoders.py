@@ -24,6 +24,10 @@ class EncoderConfig(Config):
     """Width of each convolution of ``conv``, in tokens; odd."""
     stride: Annotated[int, Field(ge=1, le=1024)] = 1
     """Tokens that become one: the mean of each group of this many is taken before anything else; 1 keeps them all."""
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Standard deviation of the noise added in training to each feature, in standard deviations of its channel; unused for token ids."""
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """In training, each channel of a sample is scaled by a factor drawn evenly from 1 - gain to 1 + gain; unused for token ids."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout inside the encoder and on its tokens; for ``embedding``, on whole tokens."""
 
@@ -41,6 +45,7 @@ class Encoder(nn.Module):
         if kind == "conv" and config.kernel_size % 2 == 0:
             raise ConfigError(f"encoders.{modality.name}.kernel_size: expected an odd number, found {config.kernel_size}")
         self.stride = config.stride
+        self.noise, self.gain = (0.0, 0.0) if kind == "embedding" else (config.noise, config.gain)
         self.token_dropout = config.dropout if kind == "embedding" else 0.0
         self.project: nn.Module = nn.Embedding(modality.dim, d_model) if kind == "embedding" else nn.Linear(modality.dim, d_model)
         self.convolutions = nn.ModuleList(
@@ -60,6 +65,8 @@ class Encoder(nn.Module):
         Returns:
             Tokens (batch, ceil(time / stride), d_model), zero where not valid, and their mask.
         """
+        if self.training:
+            features = self._disturbed(features)
         x = self.project(features.squeeze(-1) if isinstance(self.project, nn.Embedding) else features)
         if self.training and self.token_dropout:
             x = x * (torch.rand(x.shape[:2], device=x.device) >= self.token_dropout).unsqueeze(-1)
@@ -70,6 +77,14 @@ class Encoder(nn.Module):
             x = self.mamba(x, mask)
         encoded: Tensor = self.dropout(self.norm(x))
         return encoded.masked_fill(~mask.unsqueeze(-1), 0), mask
+
+    def _disturbed(self, features: Tensor) -> Tensor:
+        """Standardised features as another take of the same sample might have them."""
+        if self.gain:
+            features = features * (1 + self.gain * (2 * torch.rand_like(features[:, :1]) - 1))
+        if self.noise:
+            features = features + self.noise * torch.randn_like(features)
+        return features
 
 
 class MaskedConvolution(nn.Module):

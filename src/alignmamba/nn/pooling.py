@@ -19,15 +19,14 @@ class PooledState:
 
     value: Tensor
     """(batch, channel)."""
-    count: int
-    """Tokens so far."""
+    count: Tensor
+    """(batch,), tokens so far."""
 
 
-def pool_step(pooling: Pooling, state: PooledState | None, token: Tensor) -> PooledState:
+def pool_step(pooling: Pooling, state: PooledState, token: Tensor) -> PooledState:
     """Pool one more token, (batch, channel)."""
-    if state is None:
-        return PooledState(token, 1)
     count = state.count + 1
     if pooling == "mean":
-        return PooledState(state.value + (token - state.value) / count, count)
-    return PooledState(torch.maximum(state.value, token) if pooling == "max" else token, count)
+        return PooledState(state.value + (token - state.value) / count.unsqueeze(1), count)
+    largest = torch.where(state.count.unsqueeze(1) == 0, token, torch.maximum(state.value, token))
+    return PooledState(largest if pooling == "max" else token, count)

@@ -11,8 +11,8 @@ from alignmamba.ops.sequence import check_mask, relative_time
 
 Mass = Literal["paper", "mean"]
 
-# Similarities that differ by less than this count as tied. They are computed in float64, whose rounding is far smaller, so
-# the winner of a tie does not depend on padding, batch or the order of summation.
+# Costs are compared after rounding to multiples of this. They are computed in float64, whose own rounding is a million times
+# smaller, so equal pairs compare equal but for the rare one that lies on the edge between two multiples.
 _TIE = 2.0**-30
 
 # Float64 similarities of one tile over the whole batch: 16 MB, whatever the length and the number of the sequences.

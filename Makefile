@@ -33,7 +33,7 @@ help:
 # The demo starts afresh each time.
 demo: $(VENV)/.installed-run
 	@rm -rf runs/demo
-	$(BIN)/alignmamba train --data synthetic --out runs/demo
+	$(BIN)/alignmamba train --data synthetic --set fit.epochs=6 --out runs/demo
 
 test: $(VENV)/.installed-dev
 	$(TEST)

@@ -4,7 +4,8 @@ Usage: ``python benchmarks/choices.py --source FOLDER_OF_ARCHIVES --out FOLDER [
 
 Each variant differs from the default preset in the options shown. It is trained once per validation subject, on the other odd
 subjects; its figure is the accuracy over all validation samples together (108 a subject: at .90 with two subjects, one standard
-error is 2 points). The test split is not looked at. Finished runs are not trained again; shards share a folder.
+error is 2 points). Training takes half the epochs of those settings. The test split is not looked at. Finished runs are not
+trained again; shards share a folder.
 """
 
 import argparse

@@ -85,7 +85,7 @@ class Sequences:
     mask: Tensor
     """(batch, time) bool, true at valid tokens; valid tokens come first."""
     times: Tensor | None = None
-    """(batch, time) float, seconds from the start of the sample, where they are known."""
+    """(batch, time) float, seconds from the start of the sample; NaN throughout a sample whose times are unknown."""
     tokens: tuple[tuple[str, ...], ...] | None = None
     """Display strings, one tuple per sample, for reports."""
 
@@ -96,6 +96,9 @@ class Sequences:
             raise ShapeError(
                 f"mask: expected bool of shape {tuple(self.features.shape[:2])}, found {self.mask.dtype} of shape {tuple(self.mask.shape)}"
             )
+        if not torch.compiler.is_compiling() and bool((self.mask[:, 1:] & ~self.mask[:, :-1]).any()):
+            row = int((self.mask[:, 1:] & ~self.mask[:, :-1]).any(1).nonzero()[0])
+            raise ShapeError(f"mask: expected valid tokens first (right padding), found a valid token after an invalid one in sample {row}")
         if self.times is not None and self.times.shape != self.mask.shape:
             raise ShapeError(f"times: expected shape {tuple(self.mask.shape)}, found {tuple(self.times.shape)}")
 

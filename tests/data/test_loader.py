@@ -8,7 +8,7 @@ from corpora import CLASSES, SCORE, SOUND, WORDS, arrays, memory_split
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignmamba.contracts import Batch, Sample
+from alignmamba.contracts import Batch, ModalitySpec, Sample, Task
 from alignmamba.data.archive import write_corpus
 from alignmamba.data.loader import Loader, LoaderConfig, collate
 from alignmamba.data.memory import MemorySplit
@@ -255,3 +255,14 @@ def test_a_split_in_memory_refuses_a_repeated_id() -> None:
     sample = memory_split([(1, 1)])[0]
     with pytest.raises(DataError, match="split 'test': id 'train-0' appears 2 times"):
         MemorySplit(role="test", samples=(sample, sample), modalities=BOTH)
+
+
+def test_a_sample_keeps_its_times_beside_one_that_has_none() -> None:
+    known = Sample(id="known", features={"sound": np.ones((3, 2), dtype=np.float32)}, times={"sound": np.array([0.0, 0.5, 1.0])})
+    unknown = Sample(id="unknown", features={"sound": np.ones((4, 2), dtype=np.float32)})
+    spec = ModalitySpec(name="sound", dim=2)
+    times = collate([known, unknown], [spec], Task(kind="regression")).modalities["sound"].times
+    assert times is not None
+    assert times[0, :3].tolist() == [0.0, 0.5, 1.0]
+    assert bool(times[1].isnan().all())
+    assert collate([unknown], [spec], Task(kind="regression")).modalities["sound"].times is None

@@ -66,9 +66,10 @@ def test_values_that_are_not_finite_are_named() -> None:
         fit_standardisation(split_of(np.zeros((1, 3)), np.array([[0, np.nan, 0]])), [SOUND])
 
 
-def test_a_modality_that_the_split_lacks_is_named() -> None:
-    with pytest.raises(DataError, match="modality 'sound': no sample of the train split has it"):
-        fit_standardisation(memory_split([(0, 2)]), [SOUND])
+def test_a_modality_that_the_split_lacks_is_left_as_it_is() -> None:
+    mean, deviation = fit_standardisation(memory_split([(0, 2)]), [SOUND])["sound"]
+    assert mean.tolist() == [0.0, 0.0, 0.0]
+    assert deviation.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_another_width_is_named() -> None:

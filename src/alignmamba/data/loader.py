@@ -168,8 +168,8 @@ class _Rows(Dataset[Sample]):
 def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task: Task) -> Batch:
     """One right-padded batch from samples.
 
-    Every modality has at least one position; a sample that lacks the modality has no valid one. Times and display tokens
-    appear where every sample that has the modality brings them.
+    Every modality has at least one position; a sample that lacks the modality has no valid one. Times appear where any sample
+    brings them, NaN throughout the others; display tokens where every sample that has the modality brings them.
 
     Raises:
         DataError: If a sample's width differs from its modality's, or only some samples have a target.
@@ -204,10 +204,12 @@ def _pad(samples: Sequence[Sample], spec: ModalitySpec) -> Sequences:
         features[row, : len(values)] = values
 
     times: Tensor | None = None
-    if rows and all(name in samples[row].times for row in rows):
-        seconds = np.zeros((len(samples), longest), dtype=np.float32)
-        for row, values in rows.items():
-            seconds[row, : len(values)] = samples[row].times[name]
+    timed = [row for row in rows if name in samples[row].times]
+    if timed:
+        # Each sample keeps what is known of it, whatever its neighbours in the batch bring.
+        seconds = np.full((len(samples), longest), np.nan, dtype=np.float32)
+        for row in timed:
+            seconds[row, : lengths[row]] = samples[row].times[name]
         times = torch.from_numpy(seconds)
 
     tokens = None

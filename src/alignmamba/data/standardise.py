@@ -25,10 +25,10 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec]) -> dic
 
     Returns:
         Per modality of features, mean and (population) standard deviation, float32 of shape (width,). A constant channel has
-        standard deviation 1.
+        standard deviation 1; a modality that the whole split lacks has mean 0 and standard deviation 1.
 
     Raises:
-        DataError: If the split is not the train split, a value is not finite, or no sample has the modality.
+        DataError: If the split is not the train split, or a value is not finite.
 
     Source:
         Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979, eq. 2.1.
@@ -50,9 +50,6 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec]) -> dic
                     f"sample {sample.id!r}, modality {name!r}: expected finite numbers, found {values[~np.isfinite(values)][0]}"
                 )
             running.add(values)
-    empty = [name for name, running in moments.items() if running.count == 0]
-    if empty:
-        raise DataError(f"modality {empty[0]!r}: no sample of the train split has it, so it has no mean")
     return {name: (_tensor(running.mean), _tensor(running.deviation())) for name, running in moments.items()}
 
 
@@ -76,7 +73,9 @@ class _Moments:
         self.count = total
 
     def deviation(self) -> np.ndarray:
-        """Standard deviation of each channel, 1 where it is constant."""
+        """Standard deviation of each channel, 1 where it is constant or nothing was seen."""
+        if self.count == 0:
+            return np.ones_like(self.mean)
         deviation = np.sqrt(self.squares / self.count)
         return np.where(deviation <= _CONSTANT * np.abs(self.mean), 1.0, deviation)
 

@@ -5,15 +5,17 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from pydantic import ValidationError
 
-from alignmamba.contracts import Corpus
+from alignmamba.contracts import Corpus, Task
+from alignmamba.data.archive import write_corpus
 from alignmamba.data.loader import LoaderConfig
-from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
-from alignmamba.recipes import EngineConfig, RunConfig, check_config, evaluate, plan, read_config, train
+from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError
+from alignmamba.recipes import EngineConfig, RunConfig, check_config, evaluate, plan, predict, read_config, train
 from alignmamba.recipes.assembly import seed_everything, untrained_model
 from alignmamba.recipes.configuration import _parse_yaml, resolve
 from alignmamba.recipes.directory import to_json
@@ -242,3 +244,22 @@ def test_distance_covered(score: float | None, references: dict[str, float], cov
 
 def test_json_has_no_numbers_that_json_does_not_have() -> None:
     assert json.loads(to_json({"corr": math.nan, "all": [math.inf, 1.5, (2,)]})) == {"corr": None, "all": [None, 1.5, [2]]}
+
+
+def test_a_split_without_targets_is_refused_before_training(tmp_path: Path) -> None:
+    write_small_corpus(tmp_path / "corpus", labelled=False)
+    with pytest.raises(DataError, match="split 'train' is without targets"):
+        plan(check_config({**CONFIG, "data": str(tmp_path / "corpus")}))
+
+
+def test_a_smaller_vocabulary_can_be_predicted_and_a_larger_one_cannot(tmp_path: Path) -> None:
+    def corpus(name: str, largest: int) -> str:
+        ids = [np.array([1, largest, row % 3]) for row in range(9)]
+        splits = {role: {"features": {"text": ids}, "targets": [row % 2 for row in range(9)]} for role in ("train", "valid")}
+        write_corpus(tmp_path / name, splits, task=Task(kind="classification", classes=("a", "b")))
+        return str(tmp_path / name)
+
+    train(check_config({**CONFIG, "data": corpus("known", 20)}), out=tmp_path / "run")
+    assert predict(tmp_path / "run", corpus("smaller", 9), tmp_path / "out.csv")["rows"] == 18
+    with pytest.raises(DataError, match="found token ids of a vocabulary of 22, expected token ids of a vocabulary of 21 as in training"):
+        predict(tmp_path / "run", corpus("larger", 21), tmp_path / "out.csv")

@@ -258,7 +258,7 @@ def test_a_changed_corpus_or_configuration_is_not_resumed(cli: Cli, tmp_path: Pa
     assert "the corpus has changed since training" in err
 
     config = (out / "config.yaml").read_text(encoding="utf-8")
-    (out / "config.yaml").write_text(config.replace("learning_rate: 0.001", "learning_rate: 0.01"), encoding="utf-8")
+    (out / "config.yaml").write_text(config.replace("learning_rate: 0.003", "learning_rate: 0.01"), encoding="utf-8")
     code, _, err = cli("train", "--resume", out, "--data", moved)
     assert code == 2
     assert "its configuration was changed since training began" in err

@@ -11,7 +11,7 @@ import pytest
 
 from alignmamba.contracts import Task
 from alignmamba.data.archive import write_corpus
-from small_run import CLASSES, SIZES, write_small_corpus
+from small_run import CLASSES, SETTINGS, SIZES, write_small_corpus
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -48,6 +48,23 @@ def test_dropping_reports_the_drop(cli: Cli, run: Path) -> None:
     assert code == 0
     assert "without audio" in out
     assert f"{report['change']['accuracy']:.4f}" in out
+
+
+def test_a_metric_that_is_not_defined(cli: Cli, tmp_path: Path) -> None:
+    write_small_corpus(tmp_path / "data", kind="regression", sizes={"train": 16, "valid": 8})
+    write_corpus(
+        tmp_path / "one",
+        {"test": {"features": {"text": [np.zeros((3, 4)), np.ones((2, 4))]}, "targets": [1.0, 1.0]}},
+        task=Task(kind="regression", label_range=(-3, 3)),
+    )
+    settings = [*SETTINGS, "fit.epochs=1"]
+    assert cli("train", "--data", tmp_path / "data", "--out", tmp_path / "run", "--set", *settings)[0] == 0
+    code, out, err = cli("evaluate", tmp_path / "run", "--data", tmp_path / "one", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["metrics"]["corr"] is None
+    code, out, _ = cli("evaluate", tmp_path / "run", "--data", tmp_path / "one")
+    assert code == 0
+    assert next(line for line in out.splitlines() if line.strip().startswith("corr")).split() == ["corr", "-"]
 
 
 def test_what_evaluation_refuses(cli: Cli, run: Path, corpus: Path, tmp_path: Path) -> None:

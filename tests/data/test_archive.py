@@ -538,6 +538,23 @@ def test_mean_needs_a_train_split(tmp_path: Path) -> None:
         load_corpus(tmp_path / "corpus", nonfinite="mean")
 
 
+def test_means_from_elsewhere_replace_those_of_the_corpus(holes: Path, tmp_path: Path) -> None:
+    means = {"sound": np.array([20.0, 30.0]), "smell": np.zeros(7)}
+    corpus = load_corpus(holes, nonfinite="mean", means=means)
+    assert corpus.split("test")[0].features["sound"].tolist() == [[20, 5]]
+    assert corpus.split("train")[0].features["sound"].tolist() == [[1, 30], [3, 30]]
+    write_corpus(tmp_path / "test", {"test": {"features": {"sound": [np.array([[np.nan, 5]])]}}}, task=SCORE, nonfinite="keep")
+    assert load_corpus(tmp_path / "test", nonfinite="mean", means=means).split("test")[0].features["sound"].tolist() == [[20, 5]]
+    unnamed = load_corpus(tmp_path / "test", nonfinite="mean", means={}).split("test")[0]
+    assert np.isnan(unnamed.features["sound"][0, 0])
+
+
+@pytest.mark.parametrize("means", [np.zeros(3), np.array([0, np.nan]), np.float32(1)])
+def test_means_that_do_not_fit_are_refused(holes: Path, means: Any) -> None:
+    with pytest.raises(DataError, match="means: modality 'sound': expected 2 finite numbers, found shape"):
+        load_corpus(holes, nonfinite="mean", means={"sound": means})
+
+
 def test_an_unknown_repair_is_refused(holes: Path) -> None:
     with pytest.raises(DataError, match="nonfinite: expected 'error', 'zero' or 'mean', found 'keep'"):
         load_corpus(holes, nonfinite="keep")  # type: ignore[arg-type]

@@ -27,11 +27,10 @@ class Inspect(Verb):
         from dataclasses import asdict
 
         from alignmamba.data.inspection import inspect_corpus
-        from alignmamba.recipes.directory import plain
 
         found = inspect_corpus(self.path)
         if self.json:
-            self.emit(plain({**asdict(found), "task": found.task.model_dump(mode="json")}))
+            self.emit({**asdict(found), "task": found.task.model_dump(mode="json")})
         else:
             self._show(found)
         return 2 if found.problems else 0

@@ -25,8 +25,10 @@ class Verb(ABC):
         """Do it; returns the exit code."""
 
     def emit(self, result: Mapping[str, Any]) -> None:
-        """Print the machine-readable result."""
-        sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
+        """Print the machine-readable result; a number that is not finite becomes null."""
+        from alignmamba.recipes.directory import plain
+
+        sys.stdout.write(json.dumps(plain(result), ensure_ascii=False, allow_nan=False) + "\n")
         sys.stdout.flush()
 
 

@@ -155,13 +155,21 @@ def write_corpus(
     return load_corpus(target, verify=False)
 
 
-def load_corpus(path: str | Path, *, nonfinite: Literal["error", "zero", "mean"] = "error", verify: bool = True) -> Corpus:
+def load_corpus(
+    path: str | Path,
+    *,
+    nonfinite: Literal["error", "zero", "mean"] = "error",
+    means: Mapping[str, np.ndarray] | None = None,
+    verify: bool = True,
+) -> Corpus:
     """Open a corpus directory; values stay on disk until a sample is asked for.
 
     Args:
         path: Directory of the corpus.
         nonfinite: What to do about NaN and infinity in features: refuse the corpus, or on reading put 0 or the mean of the
             channel's finite values in the train split in their place.
+        means: For ``"mean"``, take the means from here and not from this corpus: per modality, shape (width,), for example those
+            that a model was trained with. Features of a modality that it does not name are left as they are.
         verify: Read every file once, to compare its SHA-256 and to check every value. Without it only sizes, structure, ids and
             targets are checked, and values that are not finite may pass.
 
@@ -180,9 +188,13 @@ def load_corpus(path: str | Path, *, nonfinite: Literal["error", "zero", "mean"]
     if nonfinite == "zero":
         repair = {spec.name: np.zeros(spec.width, dtype=np.float32) for spec in manifest.modalities}
     elif nonfinite == "mean":
-        if "train" not in shards:
+        features = [spec for spec in manifest.modalities if spec.kind == "features"]
+        if means is not None:
+            repair = {spec.name: _given_means(means[spec.name], spec) for spec in features if spec.name in means}
+        elif "train" in shards:
+            repair = {spec.name: _channel_means(shards["train"], spec) for spec in features}
+        else:
             raise DataError(f"{directory}: nonfinite 'mean' needs a train split to take the means from, found {sorted(shards)}")
-        repair = {spec.name: _channel_means(shards["train"], spec) for spec in manifest.modalities if spec.kind == "features"}
     splits: dict[Role, Split] = {role: ArchiveSplit.over(role, parts, manifest.modalities, repair=repair) for role, parts in shards.items()}
     return Corpus(
         name=manifest.name,
@@ -204,6 +216,13 @@ def _channel_means(shards: Sequence[Shard], spec: ModalitySpec) -> np.ndarray:
             total += np.where(finite, values, 0).sum(axis=0, dtype=np.float64)
             count += finite.sum(axis=0)
     return np.asarray(total / np.maximum(count, 1), dtype=np.float32)
+
+
+def _given_means(given: np.ndarray, spec: ModalitySpec) -> np.ndarray:
+    means = np.asarray(given, dtype=np.float32)
+    if means.shape != (spec.width,) or not np.isfinite(means).all():
+        raise DataError(f"means: modality {spec.name!r}: expected {spec.width} finite numbers, found shape {means.shape}: {given!r:.80}")
+    return means
 
 
 def _check_destination(target: Path, *, overwrite: bool) -> None:

@@ -315,7 +315,7 @@ class ArchiveSplit:
     starts: np.ndarray
     """Row of the first sample of each shard, and the number of samples."""
     repair: Mapping[str, np.ndarray] | None
-    """Per modality of features, what stands in for a value that is not finite, by channel; ``None`` leaves it as it is."""
+    """Per modality of features, what stands in for a value that is not finite, by channel. Others are left as they are."""
 
     @classmethod
     def over(
@@ -352,7 +352,7 @@ class ArchiveSplit:
             values = shard.slice(f"{spec.name}.values", start, stop)
             if spec.kind == "tokens":
                 values = values.astype(np.int64)
-            elif self.repair is not None:
+            elif self.repair is not None and spec.name in self.repair:
                 values = np.where(np.isfinite(values), values, self.repair[spec.name])
             features[spec.name] = values
             if spec.name in shard.timed:

@@ -168,6 +168,10 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
             module.mean.copy_(mean)
             module.deviation.copy_(deviation)
 
+    def training_means(self) -> dict[str, Tensor]:
+        """The means that `standardise` stored, (channel) each, by modality of features."""
+        return {name: module.get_buffer("mean").detach().cpu() for name, module in self.standardisers.items()}
+
     def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
         """Predict every sample of a batch of raw features.
 

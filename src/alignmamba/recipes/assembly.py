@@ -25,15 +25,21 @@ from alignmamba.training import inference
 Nonfinite = Literal["error", "zero", "mean"]
 
 
-def corpus_at(data: str, nonfinite: Nonfinite) -> Corpus:
+def corpus_at(data: str, nonfinite: Nonfinite, *, model: Any = None) -> Corpus:
     """The corpus in that directory, or the synthetic one.
+
+    Args:
+        data: Directory, or ``synthetic``.
+        nonfinite: What to do with features that are not finite.
+        model: A trained model whose training means repair them; by default the corpus's own train split gives the means.
 
     Raises:
         DataError: If there is none, or something is wrong with it.
     """
     if data == SYNTHETIC:
         return synthetic_corpus()
-    return load_corpus(Path(data), nonfinite=nonfinite)
+    means = None if model is None else {name: mean.numpy() for name, mean in model.training_means().items()}
+    return load_corpus(Path(data), nonfinite=nonfinite, means=means)
 
 
 def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> None:

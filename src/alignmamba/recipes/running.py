@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 
 from alignmamba.contracts import Corpus, Role, Task
 from alignmamba.data.standardise import fit_standardisation
-from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
+from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
 from alignmamba.recipes.assembly import (
     check_unchanged,
@@ -36,7 +36,7 @@ from alignmamba.recipes.directory import (
     to_csv,
     to_json,
 )
-from alignmamba.recipes.using import distance_covered
+from alignmamba.recipes.using import distance_covered, is_labelled
 from alignmamba.training.checkpoints import LAST
 from alignmamba.training.fitting import VALIDATION_LOSS, FitResult, Progress, fit
 
@@ -120,6 +120,10 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
     directory = Path(out) if out is not None else RUNS / f"{name}-{config.model}-{digest[:8]}-seed{config.seed}"
     refuse_existing(directory)
     # Refused now, not after the first epoch.
+    roles: tuple[Role, ...] = ("train", "valid")
+    for role in roles:
+        if not is_labelled(corpus.split(role)):
+            raise DataError(f"corpus {corpus.name!r}: split {role!r} is without targets, expected one for every sample")
     loader(complete, corpus, "valid")
     _check_select(complete.fit.select, corpus.task)
     return Plan(

@@ -28,7 +28,8 @@ def evaluate(
         data: Another corpus, or where the run's own lies now; by default where it lay in training.
         split: Split to score.
         drop: Modalities to withhold.
-        nonfinite: What to do with features that are not finite; by default as in training.
+        nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the mean of the
+            run's train split.
 
     Returns:
         ``metrics`` with all modalities; with `drop` also ``metrics_dropped`` and ``change``, their difference; and what they belong to.
@@ -40,10 +41,10 @@ def evaluate(
     found.require_finished()
     config = found.config()
     _check_role(split)
-    corpus = corpus_at(data or config.data, nonfinite or config.nonfinite)
+    model = trained_model(found, config)
+    corpus = corpus_at(data or config.data, nonfinite or config.nonfinite, model=model)
     if data is None:
         check_unchanged(found, corpus, config)
-    model = trained_model(found, config)
     modalities = _shared_modalities(model, corpus)
     kept = _without(modalities, drop)
     _check_task(model, corpus)
@@ -85,7 +86,8 @@ def predict(
         data: Directory of the corpus, or ``synthetic``.
         out: File that ends in ``.csv`` or ``.parquet``; an existing one is replaced.
         split: Only that split; by default all.
-        nonfinite: What to do with features that are not finite; by default as in training.
+        nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the mean of the
+            run's train split.
 
     Returns:
         ``out``, ``rows`` and the ``splits`` in it.
@@ -102,11 +104,11 @@ def predict(
     config = found.config()
     if split is not None:
         _check_role(split)
-    corpus = corpus_at(data, nonfinite or config.nonfinite)
     model = trained_model(found, config)
+    corpus = corpus_at(data, nonfinite or config.nonfinite, model=model)
     modalities = _shared_modalities(model, corpus)
     splits = {role: corpus.splits[role] for role in ROLES if role in corpus.splits} if split is None else {split: corpus.split(split)}
-    if any(_labelled(rows) for rows in splits.values()):
+    if any(is_labelled(rows) for rows in splits.values()):
         _check_task(model, corpus)
     task = _task(model)
     fabric = alone(config)
@@ -149,7 +151,8 @@ def _check_role(split: str) -> None:
         raise ConfigError(f"split: found {split!r}, expected one of {', '.join(ROLES)}")
 
 
-def _labelled(split: Split) -> bool:
+def is_labelled(split: Split) -> bool:
+    """Whether the samples of a split have targets."""
     return len(split) > 0 and split[0].target is not None
 
 
@@ -176,12 +179,17 @@ def _shared_modalities(model: Any, corpus: Corpus) -> tuple[ModalitySpec, ...]:
         )
     for spec in shared:
         other = offered[spec.name]
-        if (other.dim, other.kind) != (spec.dim, spec.kind):
+        # Without being told, a corpus takes its largest token id for its vocabulary, so that may be smaller than in training.
+        fits = other.dim <= spec.dim if spec.kind == "tokens" else other.dim == spec.dim
+        if other.kind != spec.kind or not fits:
             raise DataError(
-                f"corpus {corpus.name!r}, modality {spec.name!r}: found {other.kind} of width {other.dim},"
-                f" expected {spec.kind} of width {spec.dim} as in training"
+                f"corpus {corpus.name!r}, modality {spec.name!r}: found {_described(other)}, expected {_described(spec)} as in training"
             )
     return shared
+
+
+def _described(spec: ModalitySpec) -> str:
+    return f"token ids of a vocabulary of {spec.dim}" if spec.kind == "tokens" else f"features of width {spec.dim}"
 
 
 def _without(modalities: Sequence[ModalitySpec], drop: Sequence[str]) -> tuple[ModalitySpec, ...]:

@@ -1,5 +1,6 @@
 """Configurations and runs through the Python interface."""
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -168,6 +169,32 @@ def test_a_regression_run(tmp_path: Path) -> None:
     assert float(first.split(",")[1]) in (-1, 0, 1)
 
 
+def test_what_is_not_finite_is_repaired_with_the_means_of_training(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+    run = train(small(place, nonfinite="mean", fit={"epochs": 1, "warmup_fraction": 0.0}), out=tmp_path / "run").directory
+    tokens = np.concatenate([sample.features["text"] for sample in corpus.split("train")])
+    means = tokens.mean(axis=0, dtype=np.float64).astype(np.float32)
+    whole = np.array([[1, 2, 3, 4], means], dtype=np.float32)
+    holed = whole.copy()
+    holed[1] = np.nan
+
+    def probabilities(name: str, text: np.ndarray, train_too: bool) -> np.ndarray:
+        splits: dict[Any, Any] = {"test": {"features": {"text": [text]}, "targets": [0], "ids": ["the one"]}}
+        if train_too:  # whose means are others
+            splits["train"] = {"features": {"text": [np.full((2, 4), 50.0)]}, "targets": [0]}
+        write_corpus(tmp_path / name, splits, task=corpus.task, nonfinite="keep")
+        predict(run, str(tmp_path / name), tmp_path / f"{name}.csv", split="test")
+        with (tmp_path / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            (row,) = csv.DictReader(file)
+        return np.array([float(value) for column, value in row.items() if column.startswith("p(")])
+
+    expected = probabilities("whole", whole, False)
+    assert expected.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(probabilities("alone", holed, False), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities("with-train", holed, True), expected, atol=1e-5)
+    scores = [evaluate(run, data=str(tmp_path / name))["metrics"] for name in ("whole", "alone", "with-train")]
+    assert scores[0] == scores[1] == scores[2]
+
+
 def test_the_same_run_from_python_and_with_another_seed(place: Path, corpus: Corpus, tmp_path: Path) -> None:
     del corpus
     results = [train(small(place, seed=seed), out=tmp_path / name) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
@@ -255,7 +282,9 @@ def test_a_split_without_targets_is_refused_before_training(tmp_path: Path) -> N
 def test_a_smaller_vocabulary_can_be_predicted_and_a_larger_one_cannot(tmp_path: Path) -> None:
     def corpus(name: str, largest: int) -> str:
         ids = [np.array([1, largest, row % 3]) for row in range(9)]
-        splits = {role: {"features": {"text": ids}, "targets": [row % 2 for row in range(9)]} for role in ("train", "valid")}
+        splits: dict[Any, Any] = {
+            role: {"features": {"text": ids}, "targets": [row % 2 for row in range(9)]} for role in ("train", "valid")
+        }
         write_corpus(tmp_path / name, splits, task=Task(kind="classification", classes=("a", "b")))
         return str(tmp_path / name)
 

@@ -33,8 +33,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "proportional": ("default", {"local.method": "proportional"}),
     "lambda 0": ("default", {"alignment.weight": 0.0}),
     "mean pooling": ("default", {"pooling": "mean"}),
-    "both directions": ("default", {"bidirectional": True}),
-    "paper preset": ("paper", {}),
 }
 
 

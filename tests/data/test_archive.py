@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from corpora import CLASSES, SCORE, arrays, as_arrays
 from hypothesis import given
 from hypothesis import strategies as st
@@ -291,6 +292,23 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "strings": (_set("features", "words", 1, np.array(["a"])), "'train-b', modality 'words': expected real numbers, found dtype <U1"),
     "ragged": (_set("features", "sound", 0, [[1.0], [1.0, 2.0]]), "expected an array of shape (time, width), found a ragged list"),
+    "a tensor that requires grad": (
+        _set("features", "sound", 0, torch.ones(2, 3, requires_grad=True)),
+        "'train-a', modality 'sound': expected an array, found Tensor that cannot become one; "
+        "of a PyTorch tensor give tensor.detach().float().cpu().numpy()",
+    ),
+    "a tensor of bfloat16": (
+        _set("features", "sound", 0, torch.ones(2, 3, dtype=torch.bfloat16)),
+        "'train-a', modality 'sound': expected an array, found Tensor that cannot become one",
+    ),
+    "times that require grad": (
+        _set("times", "sound", 0, torch.zeros(5, requires_grad=True)),
+        "'train-a', modality 'sound': times: expected 5 numbers, found Tensor",
+    ),
+    "tokens one number": (_set("tokens", "words", 0, 5), "'train-a', modality 'words': tokens: expected a list of 2 words, found 5"),
+    "list of features": (lambda given: given.update(features=[1]), "split 'train': features: expected a mapping, found list"),
+    "times none": (lambda given: given.update(times=None), "split 'train': times: expected a mapping, found NoneType"),
+    "tokens none": (lambda given: given.update(tokens=None), "split 'train': tokens: expected a mapping, found NoneType"),
     "negative token": (
         _set("features", "words", 0, np.array([4, -1])),
         "'train-a', modality 'words': token id -1 at position 1, expected 0 to",
@@ -372,7 +390,16 @@ def test_malformed_arrays_are_refused_by_name_and_leave_nothing_behind(tmp_path:
         ({"vocabulary_sizes": {"words": 9}}, "sample 'train-b', modality 'words': token id 9 at position 0, expected 0 to 8"),
         ({"vocabulary_sizes": {"words": 0}}, "vocabulary_sizes: modality 'words': expected 1 to 2147483647, found 0"),
         ({"vocabulary_sizes": {"sound": 9}}, "sample 'train-a', modality 'sound': vocabulary_sizes says token ids"),
+        ({"vocabulary_sizes": {"words": "x"}}, "vocabulary_sizes: modality 'words': expected 1 to 2147483647, found 'x'"),
+        ({"vocabulary_sizes": {"words": 9.5}}, "vocabulary_sizes: modality 'words': expected 1 to 2147483647, found 9.5"),
+        ({"vocabulary_sizes": ["words"]}, "vocabulary_sizes: expected a mapping, found list"),
+        ({"units": None}, "units: expected a mapping, found NoneType"),
+        ({"references": [1]}, "references: expected a mapping, found list"),
         ({"samples_per_shard": 0}, "samples_per_shard: expected at least 1, found 0"),
+        ({"samples_per_shard": "a"}, "samples_per_shard: expected at least 1, found 'a'"),
+        ({"task": None}, "task: expected a Task or a mapping with its fields, found NoneType"),
+        ({"task": {"kind": "guess"}}, "task.kind: "),
+        ({"task": {"kind": "classification"}}, "task: Value error, classes: a classification task needs at least 2"),
         ({"nonfinite": "zero"}, "nonfinite: expected 'error' or 'keep', found 'zero'"),
         ({"name": ""}, "name: "),
         ({"references": {"best": float("nan")}}, "references.best: "),
@@ -380,7 +407,7 @@ def test_malformed_arrays_are_refused_by_name_and_leave_nothing_behind(tmp_path:
 )
 def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError) as raised:
-        write_corpus(tmp_path / "corpus", {"train": arrays()}, task=CLASSES, **options)
+        write_corpus(tmp_path / "corpus", {"train": arrays()}, **({"task": CLASSES} | options))
     assert message in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -405,6 +432,15 @@ def test_an_unknown_split_and_no_split_are_refused(tmp_path: Path) -> None:
         write_corpus(tmp_path / "corpus", {"dev": arrays()}, task=CLASSES)  # type: ignore[dict-item]
     with pytest.raises(DataError, match="splits: expected at least one"):
         write_corpus(tmp_path / "corpus", {}, task=CLASSES)
+    with pytest.raises(DataError, match="splits: expected a mapping, found list"):
+        write_corpus(tmp_path / "corpus", [arrays()], task=CLASSES)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="split 'train': expected a mapping, found NoneType"):
+        write_corpus(tmp_path / "corpus", {"train": None}, task=CLASSES)  # type: ignore[dict-item]
+
+
+def test_a_task_may_be_a_mapping(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", {"train": arrays()}, task={"kind": "classification", "classes": ["sad", "glad"]})
+    assert corpus.task == CLASSES
 
 
 def test_a_modality_that_nobody_has_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -58,7 +58,7 @@ def write_corpus(
     path: str | Path,
     splits: Mapping[Role, SplitArrays | Mapping[str, Any]],
     *,
-    task: Task,
+    task: Task | Mapping[str, Any],
     name: str | None = None,
     units: Mapping[str, str] = {},
     vocabulary_sizes: Mapping[str, int] = {},
@@ -76,7 +76,7 @@ def write_corpus(
     Args:
         path: The directory to make; its parents are made too.
         splits: ``train``, ``valid`` and ``test``, or some of them: `SplitArrays` or a mapping with the same keys.
-        task: What is predicted.
+        task: What is predicted: a `Task` or a mapping with its fields.
         name: Name of the corpus; by default that of the directory.
         units: What one feature vector measures, by modality, for people.
         vocabulary_sizes: Number of distinct token ids, by modality of token ids; by default one more than the largest id found.
@@ -97,8 +97,11 @@ def write_corpus(
     _check_destination(target, overwrite=overwrite)
     if nonfinite not in ("error", "keep"):
         raise DataError(f"nonfinite: expected 'error' or 'keep', found {nonfinite!r}")
-    if samples_per_shard < 1:
-        raise DataError(f"samples_per_shard: expected at least 1, found {samples_per_shard}")
+    if not _is_integer(samples_per_shard) or samples_per_shard < 1:
+        raise DataError(f"samples_per_shard: expected at least 1, found {samples_per_shard!r}")
+    task = _task(task)
+    for field_name, given in (("splits", splits), ("units", units), ("vocabulary_sizes", vocabulary_sizes), ("references", references)):
+        _check_mapping(field_name, given)
     arrays = {role: _split_arrays(role, split) for role, split in splits.items()}
     if not arrays:
         raise DataError("splits: expected at least one, found none")
@@ -145,8 +148,7 @@ def write_corpus(
                     references=dict(references),
                 ).sealed()
             except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}") from error
+                raise DataError(_first_fault(error)) from error
             content = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
             _write_bytes(directory / MANIFEST, content.encode() + b"\n")
             _publish(directory, target)
@@ -234,16 +236,45 @@ def _check_destination(target: Path, *, overwrite: bool) -> None:
         raise DataError(f"{target}: is not a corpus directory, so it is not replaced")
 
 
+def _first_fault(error: ValidationError, prefix: str = "") -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join([*([prefix] if prefix else []), *map(str, first["loc"])])
+    return f"{where}: {first['msg']}, found {first['input']!r}"
+
+
+def _is_integer(given: Any) -> bool:
+    return isinstance(given, (int, np.integer)) and not isinstance(given, bool)
+
+
+def _check_mapping(label: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise DataError(f"{label}: expected a mapping, found {type(given).__name__}")
+
+
+def _task(given: Any) -> Task:
+    if isinstance(given, Task):
+        return given
+    if not isinstance(given, Mapping):
+        raise DataError(f"task: expected a Task or a mapping with its fields, found {type(given).__name__}")
+    try:
+        return Task.model_validate(dict(given))
+    except ValidationError as error:
+        raise DataError(_first_fault(error, "task")) from error
+
+
 def _split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArrays:
     """The split with its lists checked to be parallel."""
     if role not in ROLES:
         raise DataError(f"splits: expected names of {list(ROLES)}, found {role!r}")
     if not isinstance(split, SplitArrays):
+        _check_mapping(f"split {role!r}", split)
         known = [entry.name for entry in fields(SplitArrays)]
         unknown = [key for key in split if key not in known]
         if unknown or "features" not in split:
             raise DataError(f"split {role!r}: expected 'features' and perhaps others of {known}, found {list(split)}")
         split = SplitArrays(**split)
+    for kind in ("features", "times", "tokens"):
+        _check_mapping(f"split {role!r}: {kind}", getattr(split, kind))
     if not split.features:
         raise DataError(f"split {role!r}: features: expected at least one modality, found none")
     parallel: dict[str, Any] = {f"features[{name!r}]": values for name, values in split.features.items()}
@@ -298,8 +329,8 @@ class _Modality:
         self.width = 1
         self.largest_id = 0
         self.settled_by = ""
-        if vocabulary_size is not None and not 1 <= vocabulary_size <= _INT32_MAX:
-            raise DataError(f"vocabulary_sizes: modality {name!r}: expected 1 to {_INT32_MAX}, found {vocabulary_size}")
+        if vocabulary_size is not None and not (_is_integer(vocabulary_size) and 1 <= vocabulary_size <= _INT32_MAX):
+            raise DataError(f"vocabulary_sizes: modality {name!r}: expected 1 to {_INT32_MAX}, found {vocabulary_size!r}")
 
     def spec(self, units: str) -> ModalitySpec:
         """The modality as the corpus describes it."""
@@ -319,6 +350,12 @@ class _Modality:
             array = np.asarray(given)
         except ValueError as error:
             raise DataError(f"{where}: expected an array of shape (time, width), found a ragged {type(given).__name__}") from error
+        except (TypeError, RuntimeError) as error:
+            # What PyTorch raises for a tensor that numpy cannot read: one that requires grad, on a GPU, or of bfloat16.
+            raise DataError(
+                f"{where}: expected an array, found {type(given).__name__} that cannot become one; "
+                "of a PyTorch tensor give tensor.detach().float().cpu().numpy()"
+            ) from error
         if array.dtype.kind not in "fiu":
             raise DataError(f"{where}: expected real numbers, found dtype {array.dtype}")
         if array.ndim > 0 and len(array) == 0:
@@ -368,8 +405,8 @@ class _Modality:
 
 def _stored_times(where: str, given: Any, length: int) -> np.ndarray:
     try:
-        seconds = np.array(given, dtype=np.float64)
-    except (ValueError, TypeError) as error:
+        seconds = np.array(np.asarray(given), dtype=np.float64)
+    except (ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"{where}: times: expected {length} numbers, found {type(given).__name__}") from error
     if seconds.shape != (length,):
         raise DataError(f"{where}: times: expected shape ({length},), one per position, found {seconds.shape}")
@@ -381,6 +418,8 @@ def _stored_times(where: str, given: Any, length: int) -> np.ndarray:
 def _stored_tokens(where: str, given: Any, length: int) -> list[str]:
     if isinstance(given, str):
         raise DataError(f"{where}: tokens: expected a list of {length} words, found one string")
+    if not isinstance(given, Iterable):
+        raise DataError(f"{where}: tokens: expected a list of {length} words, found {given!r}")
     words = list(given)
     if len(words) != length:
         raise DataError(f"{where}: tokens: expected {length}, one per position, found {len(words)}")

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from alignmamba.contracts import Corpus, Split, Task
 from alignmamba.data import archive, storage
 from alignmamba.data.archive import SplitArrays, load_corpus, write_corpus
+from alignmamba.data.inspection import inspect_corpus
 from alignmamba.data.storage import Manifest, Shard
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import DataError
@@ -671,6 +672,28 @@ def test_a_damaged_corpus_is_refused_in_one_line(tmp_path: Path, case: str) -> N
         load_corpus(tmp_path / "corpus")
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
+def test_what_cannot_be_a_path_is_refused(tmp_path: Path, name: str) -> None:
+    said = "cannot be used as a path: "
+    with pytest.raises(DataError, match=said):
+        load_corpus(tmp_path / name)
+    with pytest.raises(DataError, match=said):
+        inspect_corpus(tmp_path / name)
+    with pytest.raises(DataError, match=said):
+        write_corpus(tmp_path / name, {"train": arrays()}, task=CLASSES)
+    with pytest.raises(DataError, match=said) as raised:
+        write_corpus(tmp_path / name, {"train": arrays()}, task=CLASSES, overwrite=True)
+    assert "\0" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(DataError, match=r"loop.*: cannot be used as a path"):
+        load_corpus(tmp_path / "loop")
 
 
 def test_nothing_and_a_file_are_no_corpus(tmp_path: Path) -> None:

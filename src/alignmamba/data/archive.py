@@ -28,7 +28,18 @@ from alignmamba.data.inspection import (
     times_problem,
     values_problem,
 )
-from alignmamba.data.storage import MANIFEST, ArchiveSplit, FileEntry, Manifest, Shard, ShardEntry, SplitEntry, file_checksum, read_manifest
+from alignmamba.data.storage import (
+    MANIFEST,
+    ArchiveSplit,
+    FileEntry,
+    Manifest,
+    Shard,
+    ShardEntry,
+    SplitEntry,
+    check_path,
+    file_checksum,
+    read_manifest,
+)
 from alignmamba.errors import DataError
 
 # A shard is closed when its values reach this size, however few samples it has: it is held in memory until it is written.
@@ -228,6 +239,7 @@ def _given_means(given: np.ndarray, spec: ModalitySpec) -> np.ndarray:
 
 
 def _check_destination(target: Path, *, overwrite: bool) -> None:
+    check_path(target)
     if not (target.exists() or target.is_symlink()):
         return
     if not overwrite:

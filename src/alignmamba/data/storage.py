@@ -113,12 +113,28 @@ class Manifest(Config):
         return self.model_copy(update={"checksum": self.content_checksum()})
 
 
+def check_path(path: Path) -> None:
+    """Refuse what cannot be the path of anything, or of nothing that may be seen; whether something is there is not asked.
+
+    Raises:
+        DataError: If a name is too long or has a null character, links lead in a circle, or a directory above may not be searched.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"{str(path)!r}: cannot be used as a path: {reason}") from error
+
+
 def read_manifest(directory: Path) -> Manifest:
     """The manifest of a corpus directory.
 
     Raises:
         DataError: If there is none, or it is damaged, of another version, or names files outside the directory.
     """
+    check_path(directory)
     path = directory / MANIFEST
     if not directory.is_dir():
         raise DataError(f"{directory}: expected a corpus directory, found {'a file' if directory.exists() else 'nothing'}")

@@ -1,5 +1,7 @@
 """Batches: what they refuse, and what selecting, splitting and joining them keeps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -62,6 +64,16 @@ def test_select_split_and_concatenate() -> None:
 def test_concatenate_pads_to_the_longest() -> None:
     joined = Batch.concatenate([batch(1), batch(4)])
     assert joined.modalities["audio"].lengths.tolist() == [1, 4]
+
+
+def test_concatenate_keeps_the_times_that_are_known() -> None:
+    timed = batch(2)
+    known = replace(timed, modalities={"audio": replace(timed.modalities["audio"], times=torch.tensor([[0.0, 0.5]]))})
+    times = Batch.concatenate([known, batch(2)]).modalities["audio"].times
+    assert times is not None
+    assert times[0].tolist() == [0.0, 0.5]
+    assert bool(times[1].isnan().all())
+    assert Batch.concatenate([timed, batch(2)]).modalities["audio"].times is None
 
 
 def test_without_hides_a_modality_from_every_sample() -> None:

@@ -292,3 +292,15 @@ def test_a_smaller_vocabulary_can_be_predicted_and_a_larger_one_cannot(tmp_path:
     assert predict(tmp_path / "run", corpus("smaller", 9), tmp_path / "out.csv")["rows"] == 18
     with pytest.raises(DataError, match="found token ids of a vocabulary of 22, expected token ids of a vocabulary of 21 as in training"):
         predict(tmp_path / "run", corpus("larger", 21), tmp_path / "out.csv")
+
+
+def test_the_confusion_matrix_counts_the_predictions(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+    train(small(place), out=tmp_path / "run")
+    with (tmp_path / "run" / "confusion_test.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row.pop("true class"): row for row in csv.DictReader(file)}
+    with (tmp_path / "run" / "predictions_test.csv").open(encoding="utf-8", newline="") as file:
+        said = [(row["target"], row["prediction"]) for row in csv.DictReader(file)]
+    for truth in corpus.task.classes:
+        for guess in corpus.task.classes:
+            assert int(rows[truth][f"predicted {guess}"]) == said.count((truth, guess))
+    assert sum(int(count) for row in rows.values() for count in row.values()) == len(corpus.split("test"))

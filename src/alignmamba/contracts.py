@@ -202,12 +202,13 @@ def _concatenate(parts: Sequence[Sequences]) -> Sequences:
         padding = tensor.new_zeros(tensor.shape[0], longest - tensor.shape[1], *tensor.shape[2:])
         return torch.cat([tensor, padding], dim=1)
 
-    times = [part.times for part in parts if part.times is not None]
+    unknown = [part.mask.new_full(part.mask.shape, torch.nan, dtype=torch.float32) for part in parts]
+    times = [nans if part.times is None else part.times for part, nans in zip(parts, unknown, strict=True)]
     tokens = [part.tokens for part in parts if part.tokens is not None]
     return Sequences(
         features=torch.cat([pad(part.features) for part in parts]),
         mask=torch.cat([pad(part.mask) for part in parts]),
-        times=torch.cat([pad(part) for part in times]) if len(times) == len(parts) else None,
+        times=torch.cat([pad(part) for part in times]) if any(part.times is not None for part in parts) else None,
         tokens=tuple(row for part in tokens for row in part) if len(tokens) == len(parts) else None,
     )
 

@@ -161,7 +161,8 @@ def test_training_that_fails_at_once_leaves_nothing(cli: Cli, corpus: Path, tmp_
 def test_a_run_directory_holds_everything(run: Path) -> None:
     assert {path.name for path in run.iterdir()} == {
         *("config.yaml", "run.json", "environment.json", "metrics.json", "log.csv"),
-        *("predictions_valid.csv", "predictions_test.csv", "model", "best.ckpt", "last.ckpt"),
+        *("predictions_valid.csv", "predictions_test.csv", "confusion_valid.csv", "confusion_test.csv"),
+        *("model", "best.ckpt", "last.ckpt"),
     }
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["optimiser_steps"] == 15

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 from alignmamba.contracts import Corpus, Predictions, Role, Task
 from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.evaluation.metrics import confusion_matrix
 from alignmamba.files import replace_file
 from alignmamba.recipes.configuration import RunConfig, read_config
 
@@ -183,6 +184,15 @@ def prediction_table(predictions: Predictions, task: Task) -> Table:
     for index, name in enumerate(task.classes):
         table[f"p({name})"] = [float(value) for value in predictions.prediction[:, index]]
     return table
+
+
+def confusion_table(predictions: Predictions, task: Task) -> Table:
+    """Samples by true class, one row each, and predicted class, one column each."""
+    counts = confusion_matrix(task, predictions)
+    return {
+        "true class": list(task.classes),
+        **{f"predicted {name}": counts[:, column].tolist() for column, name in enumerate(task.classes)},
+    }
 
 
 def joined(tables: Sequence[tuple[Role, Table]]) -> Table:

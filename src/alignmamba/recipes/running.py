@@ -29,6 +29,7 @@ from alignmamba.recipes.directory import (
     METRICS,
     MODEL,
     RunDirectory,
+    confusion_table,
     corpus_identity,
     plain,
     prediction_table,
@@ -228,7 +229,7 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
 
 
 def _evaluate_best(model: Any, config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric) -> dict[Role, dict[str, float]]:
-    """Scores of valid and test where they are labelled; their predictions go into the run directory."""
+    """Scores of valid and test where they are labelled; their predictions and confusion matrices go into the run directory."""
     metrics: dict[Role, dict[str, float]] = {}
     for role in ("valid", "test"):
         if role not in corpus.splits:
@@ -238,6 +239,8 @@ def _evaluate_best(model: Any, config: RunConfig, corpus: Corpus, run: RunDirect
             metrics[role] = score(corpus.task, predictions)
         if fabric.is_global_zero:
             run.write(f"predictions_{role}.csv", to_csv(prediction_table(predictions, corpus.task)))
+            if role in metrics and corpus.task.kind == "classification":
+                run.write(f"confusion_{role}.csv", to_csv(confusion_table(predictions, corpus.task)))
     return metrics
 
 

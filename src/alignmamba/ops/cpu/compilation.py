@@ -14,14 +14,16 @@ from torch import Tensor
 ANY_ORDER = frozenset({"contract", "nsz", "arcp", "reassoc"})
 # Where adding and subtracting a large number rounds to an integer, sums must stay as they are written.
 AS_WRITTEN = frozenset({"contract", "nsz", "arcp"})
+# A running maximum vectorises only where NaN may be ignored.
+EXTREMES = frozenset({"nnan"})
 
 Rows = tuple[np.ndarray, int, int]
 """Tokens of any layout whose channels lie side by side: memory, and its distances from sample to sample and from token to token."""
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+def kernel(function: Callable[..., Any], *, extra: frozenset[str] = frozenset()) -> Callable[..., Any]:
     """Compile at the first call, without the interpreter's lock, and keep the machine code on disk where that is possible."""
-    options: dict[str, Any] = {"fastmath": set(ANY_ORDER), "nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"fastmath": set(ANY_ORDER | extra), "nogil": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
     except RuntimeError as error:  # numba found no directory that it may write

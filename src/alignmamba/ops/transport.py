@@ -114,6 +114,8 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
     Raises:
         ShapeError: If shapes do not fit or an index is not below `num_anchor`.
 
+    Sums run in the order of the source tokens, on a GPU too where triton is installed; otherwise a GPU adds in an order of its own.
+
     Source:
         Li et al., arXiv:2412.00833, eq. 6.
     """
@@ -122,9 +124,40 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
     slot = index.masked_fill(~sent, num_anchor)  # one slot past the end takes what is not sent
     # At least float32: a half-precision sum of many tokens stops growing, or overflows.
     tokens = source.to(torch.promote_types(source.dtype, torch.float32))
-    received = tokens.new_zeros(source.shape[0], num_anchor + 1, source.shape[2])
-    received = received.scatter_add(1, slot.unsqueeze(-1).expand_as(tokens), tokens)[:, :num_anchor]
+    if source.device.type == "cuda" and not why_not_triton(source.device, tokens.dtype) and not torch.compiler.is_exporting():
+        received = _segment_sum(tokens, index.masked_fill(~sent, -1), num_anchor)
+    else:
+        rows = torch.arange(len(source), device=source.device).unsqueeze(1) * (num_anchor + 1) + slot
+        received = tokens.new_zeros(len(source) * (num_anchor + 1), source.shape[2]).index_add(0, rows.flatten(), tokens.flatten(0, 1))
+        received = received.view(len(source), num_anchor + 1, source.shape[2])[:, :num_anchor]
     return (received / _divisor(slot, source_mask, num_anchor, mass)).to(source.dtype)
+
+
+@torch.library.custom_op("alignmamba::segment_sum", mutates_args=())
+def _segment_sum(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:
+    """Sum of the tokens sent to each anchor token, (batch, num_anchor, channel) float32; index -1 sends nothing."""
+    from alignmamba.ops.gpu.transport import segment_sum
+
+    summed: Tensor = segment_sum(tokens, index, num_anchor)
+    return summed
+
+
+@_segment_sum.register_fake
+def _(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:  # noqa: ARG001
+    return tokens.new_empty(tokens.shape[0], num_anchor, tokens.shape[2], dtype=torch.float32)
+
+
+def _keep_index(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(inputs[1])
+
+
+def _gather_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    (index,) = ctx.saved_tensors
+    gathered = grad.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, grad.shape[2]))
+    return gathered.masked_fill((index < 0).unsqueeze(-1), 0), None, None
+
+
+_segment_sum.register_autograd(_gather_gradient, setup_context=_keep_index)
 
 
 def transport_plan(index: Tensor, source_mask: Tensor, num_anchor: int, *, mass: Mass = "paper") -> Tensor:

@@ -43,7 +43,7 @@ def _split(x: Tensor, weight: Tensor) -> tuple[int, int]:
 
 @kernel
 def _forward(first, last, groups, time, x, weight, bias, y):
-    width, channels = weight.shape
+    channels = weight.shape[1]
     for task in range(first, last):
         row, group = task // groups, task % groups
         start, stop = channels * group // groups, channels * (group + 1) // groups

@@ -69,7 +69,7 @@ def match(
         _search(tile.numpy(), samples.start, rows.start, columns.start, *candidates, *found)
     index, similarity, crowded = np.full((batch, n), -1, np.int64), np.zeros((batch, n)), np.zeros((batch, n), np.bool_)
     tokens = tuple(array(tensor) for tensor in (source, anchor, *lengths))
-    _decide(*tokens, *candidates[2:5], tie, *found, index, similarity, crowded)
+    _decide(*tokens, *candidates[2:5], tie, rivals, count, index, similarity, crowded)
     return torch.from_numpy(index), torch.from_numpy(similarity), torch.from_numpy(crowded)
 
 
@@ -166,7 +166,7 @@ def _search(tile, sample, row, column, first, last, source_times, anchor_times, 
 @kernel
 def _decide(
     source, anchor, source_length, anchor_length, source_times, anchor_times, time_weight, tie,
-    best, rivals, scores, count, index, similarity, crowded,
+    rivals, count, index, similarity, crowded,
 ):  # fmt: skip
     """Compare the rivals of each source token in double precision; the lowest index wins a tie."""
     for s in range(source.shape[0]):

@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -58,6 +59,19 @@ class Tokens:
     """(batch, time) bool, valid tokens first."""
     times: Tensor
     """(batch, time) seconds; NaN throughout a sample whose times are unknown."""
+
+    def fitted(self, length: int) -> "Tokens":
+        """The first `length` tokens, with padding where there are fewer."""
+        more = length - self.mask.shape[1]
+        return Tokens(F.pad(self.x, (0, 0, 0, more)), F.pad(self.mask, (0, more)), F.pad(self.times, (0, more)))
+
+    def where(self, rows: Tensor, other: "Tokens") -> "Tokens":
+        """These tokens in the samples where `rows`, (batch,) bool, and `other`, of equal length, in the rest."""
+        return Tokens(
+            torch.where(rows[:, None, None], self.x, other.x),
+            (rows[:, None] & self.mask) | (~rows[:, None] & other.mask),  # ONNX Runtime cannot choose between truth values
+            torch.where(rows[:, None], self.times, other.times),
+        )
 
 
 def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple[Tensor, Plan | None]:
@@ -125,7 +139,7 @@ def discrepancies(streams: Mapping[str, Tokens], anchor: Tokens, is_anchor: Mapp
     total = anchor.x.new_zeros(len(anchor.x))
     for name, stream in streams.items():
         other = stream.mask & ~is_anchor[name].unsqueeze(1)
-        if other.shape[1] and not bool(is_anchor[name].all()):
+        if torch.compiler.is_compiling() or (other.shape[1] and not bool(is_anchor[name].all())):
             total = total + mmd(stream.x, anchor.x, other, anchor.mask, bandwidth=config.bandwidth, landmarks=config.landmarks)
     if config.pairs == "all":
         for first, second in combinations(streams, 2):

@@ -262,7 +262,8 @@ def _exportable(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor]:
         state = torch.exp(delta.unsqueeze(-1) * A) * state + drive.unsqueeze(-1) * B.unsqueeze(1)
         return state, (state * C.unsqueeze(1)).sum(-1)
 
-    final_state, y = scan(step, state, (delta * u, delta, B, C), dim=1)
+    tokens = tuple(tensor.transpose(0, 1) for tensor in (delta * u, delta, B, C))
+    final_state, y = scan(step, state, tokens, dim=0)
     return _skipped_and_gated(y.transpose(0, 1), given), final_state
 
 

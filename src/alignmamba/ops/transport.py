@@ -128,7 +128,7 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
         received = _segment_sum(tokens, index.masked_fill(~sent, -1), num_anchor)
     else:
         rows = torch.arange(len(source), device=source.device).unsqueeze(1) * (num_anchor + 1) + slot
-        received = tokens.new_zeros(len(source) * (num_anchor + 1), source.shape[2]).index_add(0, rows.flatten(), tokens.flatten(0, 1))
+        received = tokens.new_zeros(len(source) * (num_anchor + 1), source.shape[2]).index_add_(0, rows.flatten(), tokens.flatten(0, 1))
         received = received.view(len(source), num_anchor + 1, source.shape[2])[:, :num_anchor]
     return (received / _divisor(slot, source_mask, num_anchor, mass)).to(source.dtype)
 
@@ -190,7 +190,7 @@ def _sent(index: Tensor, source_mask: Tensor, num_anchor: int) -> Tensor:
     """Which source tokens are sent anywhere, after checking that the index fits."""
     if index.shape != source_mask.shape or index.dtype != torch.int64:
         raise ShapeError(f"index: expected int64 of shape {tuple(source_mask.shape)}, found {index.dtype} of shape {tuple(index.shape)}")
-    if index.numel() and int(index.max()) >= num_anchor:
+    if not torch.compiler.is_compiling() and index.numel() and int(index.max()) >= num_anchor:
         raise ShapeError(f"index: expected values below num_anchor {num_anchor}, found {int(index.max())}")
     return source_mask & (index >= 0)
 
@@ -236,29 +236,36 @@ def _match_all(
     source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
 ) -> tuple[Tensor, Tensor]:
     """Running argmax over tiles of the similarity matrix."""
-    # An exported program may not depend on the length, so there all is one tile.
-    side = max(16, int((_TILE_ENTRIES // max(1, len(source))) ** 0.5)) if not torch.compiler.is_exporting() else anchor.shape[1]
-    rows = side if not torch.compiler.is_exporting() else source.shape[1]
+    if torch.compiler.is_exporting():  # a program may not loop as often as a length says
+        return _best_of_tile(source, anchor, anchor_mask, source_times, anchor_times, time_weight)[1:]
+    side = max(16, int((_TILE_ENTRIES // max(1, len(source))) ** 0.5))
     indices, similarities = [], []
-    for x, t in zip(source.split(rows, 1), source_times.split(rows, 1), strict=True):
+    for x, t in zip(source.split(side, 1), source_times.split(side, 1), strict=True):
         best = x.new_full(x.shape[:2], -torch.inf)
         index = torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device)
         similarity = x.new_zeros(x.shape[:2])
         for start in range(0, anchor.shape[1], side):
             tile = slice(start, start + side)
-            cosine = x @ anchor[:, tile].transpose(1, 2)
-            score = cosine
-            if time_weight:
-                score = cosine - time_weight * (t.unsqueeze(2) - anchor_times[:, None, tile]).square()
-            score = _ranked(score).masked_fill(~anchor_mask[:, None, tile], -torch.inf)
-            value, position = score.max(2)
+            value, position, cosine = _best_of_tile(x, anchor[:, tile], anchor_mask[:, tile], t, anchor_times[:, tile], time_weight)
             better = value > best  # strictly, so that the lowest index wins a tie
             best = torch.where(better, value, best)
             index = torch.where(better, position + start, index)
-            similarity = torch.where(better, cosine.gather(2, position.unsqueeze(2)).squeeze(2), similarity)
+            similarity = torch.where(better, cosine, similarity)
         indices.append(index)
         similarities.append(similarity)
     return torch.cat(indices, 1), torch.cat(similarities, 1)
+
+
+def _best_of_tile(
+    source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ranked score, index and cosine of the best pair of each source token, from the matrix of all of them."""
+    cosine = source @ anchor.transpose(1, 2)
+    score = cosine
+    if time_weight:
+        score = cosine - time_weight * (source_times.unsqueeze(2) - anchor_times.unsqueeze(1)).square()
+    value, position = _ranked(score).masked_fill(~anchor_mask.unsqueeze(1), -torch.inf).max(2)
+    return value, position, cosine.gather(2, position.unsqueeze(2)).squeeze(2)
 
 
 def _match_window(

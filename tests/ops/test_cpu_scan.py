@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alignmamba.errors import BackendError
-from alignmamba.ops import selective_scan, selective_scan_backends
+from alignmamba.ops import operator_backends, selective_scan
 from alignmamba.ops.cpu import compilation
 from alignmamba.ops.cpu import scan as cpu_scan
 from tolerances import FLOAT32, FLOAT64
@@ -216,8 +216,11 @@ def test_it_refuses_what_it_cannot_serve() -> None:
 
 
 def test_backends_give_their_reasons() -> None:
-    found = selective_scan_backends()
+    found = operator_backends()["selective_scan"]
     assert found["numba"] == found["torch"] == "ready"
     assert "GPU" in found["triton"]
-    assert "cuda" in selective_scan_backends("cuda")["numba"]
-    assert "float64" in selective_scan_backends("cuda", torch.float64)["triton"] or "not installed" in found["triton"]
+    assert "on cuda" in operator_backends("cuda")["mmd"]["numba"]
+    assert operator_backends("cuda", torch.float64)["selective_scan"]["triton"] in (
+        "it computes in float32, the tensors are float64",
+        "triton is not installed",
+    )

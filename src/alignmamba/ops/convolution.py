@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba.errors import ShapeError
-from alignmamba.ops.backends import Backend, chosen, refuse_vmap, why_not_numba, why_not_triton
+from alignmamba.ops.backends import Backend, chosen, refuse_vmap
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = "auto") -> Tensor:
@@ -43,8 +43,7 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = "
             raise ShapeError(f"{name}: expected {expected}, found {tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}")
     if torch.compiler.is_exporting() and backend == "auto":
         return _reference(x, weight, bias)
-    reasons = {"numba": why_not_numba(x.device), "triton": why_not_triton(x.device, x.dtype)}
-    if chosen("causal_conv", backend, x.device, reasons) == "torch":
+    if chosen("causal_conv", backend, x.device, x.dtype) == "torch":
         return _reference(x, weight, bias)
     y: Tensor = _fused(x, weight, bias)
     return y

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from alignmamba.errors import BackendError, ConfigError, ShapeError
-from alignmamba.ops.backends import INSTALLED, Backend, chosen, refuse_vmap, why_not_numba, why_not_triton
+from alignmamba.ops.backends import INSTALLED, Backend, chosen, refuse_vmap
 from alignmamba.ops.sequence import check_mask
 
 Bandwidth = float | Literal["median"]
@@ -87,8 +87,7 @@ def mmd(
         raise ConfigError(f"landmarks: expected at least 2, found {landmarks}")
     if landmarks is not None and backend not in ("auto", "torch"):
         raise BackendError(f"mmd: backend {backend!r} cannot serve this call: with landmarks it is computed by PyTorch")
-    reasons = {"numba": why_not_numba(x.device), "triton": why_not_triton(x.device, x.dtype)}
-    use = chosen("mmd", backend, x.device, reasons)
+    use = "torch" if landmarks is not None else chosen("mmd", backend, x.device, x.dtype)
     with torch.autocast(x.device.type, enabled=False):
         # Zero in place of what is not valid: garbage there, infinities included, must not reach a product.
         x, y = (side.masked_fill(~mask.unsqueeze(-1), 0) for side, mask in ((x, x_mask), (y, y_mask)))

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alignmamba.errors import ShapeError
-from alignmamba.ops.backends import INSTALLED, Backend, chosen, why_not_numba, why_not_triton
+from alignmamba.ops.backends import Backend, chosen
 from alignmamba.ops.fused_scan import ScanArguments, fused_scan, working_precision
 
 # Bytes of states that one chunk aims at: small enough to stay in the cache of a laptop core, large enough to amortise the calls.
@@ -103,7 +103,8 @@ def selective_scan(
     if torch.compiler.is_exporting() and backend == "auto":
         y, final_state = _exportable(given, delta_softplus)
     else:
-        use = chosen("selective_scan", backend, u.device, _reasons(u.device, u.dtype, initial_state))
+        refused = {} if initial_state is None else {"mamba_ssm": "it takes no initial state"}
+        use = chosen("selective_scan", backend, u.device, u.dtype, refused)
         if use == "torch":
             y, final_state = _reference(given, delta_softplus)
         elif use == "mamba_ssm":
@@ -196,31 +197,6 @@ def _check(
             raise ShapeError(f"{name}: expected shape {shape} beside u of shape {tuple(u.shape)}, found {tuple(tensor.shape)}")
         if not tensor.is_floating_point() or tensor.device != u.device:
             raise ShapeError(f"{name}: expected a real floating tensor on {u.device}, found {tensor.dtype} on {tensor.device}")
-
-
-def selective_scan_backends(device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, str]:
-    """Whether each backend of `selective_scan` can serve such tensors: its name to ``"ready"`` or the reason why not."""
-    reasons = _reasons(torch.device(device), dtype, None)
-    return {name: reason or "ready" for name, reason in reasons.items()} | {"torch": "ready"}
-
-
-def _reasons(device: torch.device, dtype: torch.dtype, initial_state: Tensor | None) -> dict[str, str]:
-    """Why each kernel cannot serve the call."""
-    return {
-        "numba": why_not_numba(device),
-        "triton": why_not_triton(device, dtype),
-        "mamba_ssm": _why_not_mamba_ssm(device, dtype, initial_state),
-    }
-
-
-def _why_not_mamba_ssm(device: torch.device, dtype: torch.dtype, initial_state: Tensor | None) -> str:
-    if not INSTALLED["mamba_ssm"]:
-        return "mamba_ssm is not installed"
-    if device.type != "cuda":
-        return f"it runs on the GPU, the tensors are on {device}"
-    if dtype == torch.float64:
-        return "it computes in float32, the tensors are float64"
-    return "it takes no initial state" if initial_state is not None else ""
 
 
 def _reference(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor]:

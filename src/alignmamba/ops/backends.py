@@ -78,6 +78,15 @@ def chosen(operator: str, backend: str, device: torch.device, dtype: torch.dtype
     return "torch"
 
 
+def exporting() -> bool:
+    """Whether `torch.export` runs.
+
+    The flag behind `torch.compiler.is_exporting`, which in older releases also holds inside torch.compile, where the kernels are
+    wanted (github.com/pytorch/pytorch/issues/176347).
+    """
+    return getattr(torch.compiler, "_is_exporting_flag", False)
+
+
 def refuse_vmap(operator: str) -> Callable[..., Any]:
     """What `torch.vmap` calls in place of an operator that has its own batch dimension."""
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba.errors import ShapeError
-from alignmamba.ops.backends import Backend, chosen, refuse_vmap
+from alignmamba.ops.backends import Backend, chosen, exporting, refuse_vmap
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = "auto") -> Tensor:
@@ -41,7 +41,7 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = "
         if tuple(tensor.shape) != shape or not tensor.is_floating_point() or tensor.device != x.device:
             expected = f"floating {shape} on {x.device} beside x of shape {tuple(x.shape)}"
             raise ShapeError(f"{name}: expected {expected}, found {tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}")
-    if torch.compiler.is_exporting() and backend == "auto":
+    if exporting() and backend == "auto":
         return _reference(x, weight, bias)
     if chosen("causal_conv", backend, x.device, x.dtype) == "torch":
         return _reference(x, weight, bias)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alignmamba.errors import ShapeError
-from alignmamba.ops.backends import Backend, chosen
+from alignmamba.ops.backends import Backend, chosen, exporting
 from alignmamba.ops.fused_scan import ScanArguments, fused_scan, working_precision
 
 # Bytes of states that one chunk aims at: small enough to stay in the cache of a laptop core, large enough to amortise the calls.
@@ -100,7 +100,7 @@ def selective_scan(
     """
     _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
     given = ScanArguments(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    if torch.compiler.is_exporting() and backend == "auto":
+    if exporting() and backend == "auto":
         y, final_state = _exportable(given, delta_softplus)
     else:
         refused = {} if initial_state is None else {"mamba_ssm": "it takes no initial state"}

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.ops.backends import Backend, chosen, refuse_vmap, why_not
+from alignmamba.ops.backends import Backend, chosen, exporting, refuse_vmap, why_not
 from alignmamba.ops.sequence import check_mask, relative_time
 
 Mass = Literal["paper", "mean"]
@@ -87,7 +87,7 @@ def match_tokens(
 
     if source.shape[1] == 0 or anchor.shape[1] == 0:
         return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(source_mask.shape)
-    use = "torch" if torch.compiler.is_exporting() else chosen("match_tokens", backend, source.device, source.dtype)
+    use = "torch" if exporting() else chosen("match_tokens", backend, source.device, source.dtype)
     run = _match if use == "torch" else _fused_match
     with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
         times = (source_times.double(), anchor_times.double())
@@ -123,7 +123,7 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
     slot = index.masked_fill(~sent, num_anchor)  # one slot past the end takes what is not sent
     # At least float32: a half-precision sum of many tokens stops growing, or overflows.
     tokens = source.to(torch.promote_types(source.dtype, torch.float32))
-    if not why_not("triton", source.device, tokens.dtype) and not torch.compiler.is_exporting():
+    if not why_not("triton", source.device, tokens.dtype) and not exporting():
         received = _segment_sum(tokens, index.masked_fill(~sent, -1), num_anchor)
     else:
         rows = torch.arange(len(source), device=source.device).unsqueeze(1) * (num_anchor + 1) + slot
@@ -235,7 +235,7 @@ def _match_all(
     source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
 ) -> tuple[Tensor, Tensor]:
     """Running argmax over tiles of the similarity matrix."""
-    if torch.compiler.is_exporting():  # a program may not loop as often as a length says
+    if exporting():  # a program may not loop as often as a length says
         return _best_of_tile(source, anchor, anchor_mask, source_times, anchor_times, time_weight)[1:]
     side = max(16, int((_TILE_ENTRIES // max(1, len(source))) ** 0.5))
     indices, similarities = [], []

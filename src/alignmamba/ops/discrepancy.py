@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from alignmamba.errors import BackendError, ConfigError, ShapeError
@@ -18,11 +19,11 @@ _TILE_ENTRIES = 2**21
 _LARGEST_EXPONENT_ERROR = 1e-4
 """Of a kernel entry in single precision, relative to it; where it may be larger, the CPU's kernel computes in double precision."""
 
-# Float64 kernel entries between landmarks and a chunk of tokens: 1 MB, which stays in the second cache.
-_CHUNK_ENTRIES = 2**17
+# Kernel entries between landmarks and a chunk of tokens: 1 MB in single precision, which stays in the second cache.
+_CHUNK_ENTRIES = 2**18
 
 # Added to the diagonal of the kernel between landmarks, whose own diagonal is one.
-_RIDGE = 1e-6
+_RIDGE = 1e-5
 
 # The median heuristic looks at no more than this many tokens of either side, evenly spaced.
 _MEDIAN_TOKENS = 256
@@ -59,7 +60,7 @@ def mmd(
             without gradient (from at most 256 evenly spaced tokens of each side; 1 where it is zero).
         unbiased: Leave the diagonal out of the two self terms (U-statistic). The paper's estimate is biased (V-statistic).
         landmarks: Approximate the kernel by what this many tokens, evenly spaced, half of either side, span (Nystrom); the diagonal
-            of the self terms stays exact. Landmarks count as constants for the gradient. ``None`` is exact.
+            of the self terms stays exact. Landmarks and diagonal count as constants for the gradient. ``None`` is exact.
         backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by name is used or refused.
 
     Returns:
@@ -119,42 +120,68 @@ def _reference(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: 
 def _nystrom(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: float | None, landmarks: int, *, unbiased: bool) -> Tensor:
     """With ``phi(a) = L^-1 k(Z, a)`` and ``L L^T = k(Z, Z)``, every ``k(a, b)`` off the diagonal is taken as ``phi(a) . phi(b)``."""
     result_dtype = torch.promote_types(x.dtype, torch.float32)
-    x, y = _centred(x.double(), y.double(), x_mask, y_mask)
+    x, y = _centred(x.to(result_dtype), y.to(result_dtype), x_mask, y_mask)
     scale = _scale(x, y, x_mask, y_mask, bandwidth)
     with torch.no_grad():
         sides = [_evenly_spaced(tokens, mask, landmarks // 2) for tokens, mask in ((x, x_mask), (y, y_mask))]
         z, z_mask = (torch.cat(parts, 1) for parts in zip(*sides, strict=True))
         both = z_mask.unsqueeze(2) & z_mask.unsqueeze(1)
-        gram = torch.exp(-scale[:, None, None] * _squared_distance(z, z)).masked_fill(~both, 0)
+        gram = torch.exp(-scale[:, None, None] * _squared_distance(z.double(), z.double())).masked_fill(~both, 0)
         # Equal landmarks make the matrix singular; a landmark that is not valid stands alone and answers nothing.
-        ridge = torch.where(z_mask, _RIDGE, 1.0)
+        ridge = torch.where(z_mask, _RIDGE, 1.0).double()
         factor = torch.linalg.cholesky(gram + torch.diag_embed(ridge))
     n, m = (mask.sum(1).double() for mask in (x_mask, y_mask))
-    (sum_x, own_x), (sum_y, own_y) = (_feature_sums(tokens, mask, z, z_mask, factor, scale) for tokens, mask in ((x, x_mask), (y, y_mask)))
+    means, own = [], []
+    for tokens, mask in ((x, x_mask), (y, y_mask)):
+        sums, products = _LandmarkSums.apply(tokens, mask, z, z_mask, scale)  # type: ignore[no-untyped-call]
+        means.append(torch.linalg.solve_triangular(factor, sums.unsqueeze(2), upper=False).squeeze(2))
+        # sum |L^-1 k|^2 = trace((L L^T)^-1 sum k k^T)
+        own.append(torch.cholesky_solve(products, factor).diagonal(dim1=1, dim2=2).sum(1))
     # The diagonal of a self term is one for every valid token, whatever the features say.
-    sums = (sum_x.square().sum(1) - own_x + n, sum_y.square().sum(1) - own_y + m, (sum_x * sum_y).sum(1))
+    sums = (means[0].square().sum(1) - own[0] + n, means[1].square().sum(1) - own[1] + m, (means[0] * means[1]).sum(1))
     weights, constant = _weights(x_mask, y_mask, unbiased=unbiased)
     value = sum(weight * total for weight, total in zip(weights, sums, strict=True)) + constant
     return value.to(result_dtype)
 
 
-def _feature_sums(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, factor: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the features of all valid tokens, (batch, landmark), and of their squared lengths, (batch,); a chunk at a time."""
+class _LandmarkSums(torch.autograd.Function):
+    """Sums over valid tokens of k(Z, a), (batch, landmark), and, as a constant, of k(Z, a) k(Z, a)^T, a chunk at a time; float64."""
 
-    def chunk_sums(part: Tensor, part_mask: Tensor) -> tuple[Tensor, Tensor]:
-        entries = torch.exp(-scale[:, None, None] * _squared_distance(z, part))
-        entries = entries.masked_fill(~(z_mask.unsqueeze(2) & part_mask.unsqueeze(1)), 0)
-        return entries.sum(2), entries @ entries.transpose(1, 2)
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(tokens, mask, z, z_mask, scale)
+        sums = torch.zeros(z.shape[:2], dtype=torch.float64, device=z.device)
+        products = sums.new_zeros(*z.shape[:2], z.shape[1])
+        for chunk in _chunks(tokens, z):
+            entries = _landmark_entries(tokens[:, chunk], mask[:, chunk], z, z_mask, scale)
+            sums += entries.sum(2, dtype=torch.float64)
+            products += entries @ entries.transpose(1, 2)
+        ctx.mark_non_differentiable(products)
+        return sums, products
 
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        tokens, mask, z, z_mask, scale = ctx.saved_tensors
+        slope = (-2 * scale).to(tokens.dtype)[:, None, None]
+        parts = []
+        for chunk in _chunks(tokens, z):
+            part = tokens[:, chunk]
+            weighted = _landmark_entries(part, mask[:, chunk], z, z_mask, scale).mul_(grad.to(tokens.dtype).unsqueeze(2))
+            parts.append(slope * (weighted.sum(1).unsqueeze(2) * part - weighted.transpose(1, 2) @ z))
+        return torch.cat(parts, 1) if parts else torch.zeros_like(tokens), None, None, None, None
+
+
+def _chunks(tokens: Tensor, z: Tensor) -> list[slice]:
+    """Tokens whose kernel entries with the landmarks are held at once."""
     length = max(64, _CHUNK_ENTRIES // max(1, z.shape[0] * z.shape[1]))
-    sums, products = z.new_zeros(z.shape[:2]), z.new_zeros(*z.shape[:2], z.shape[1])
-    for part, part_mask in zip(tokens.split(length, 1), mask.split(length, 1), strict=True):
-        more = checkpoint(chunk_sums, part, part_mask, use_reentrant=False, preserve_rng_state=False)
-        sums, products = sums + more[0], products + more[1]
-    features = torch.linalg.solve_triangular(factor, sums.unsqueeze(2), upper=False).squeeze(2)
-    # sum |L^-1 k|^2 = trace((L L^T)^-1 sum k k^T)
-    own = torch.cholesky_solve(products, factor).diagonal(dim1=1, dim2=2).sum(1)
-    return features, own
+    return [slice(start, start + length) for start in range(0, tokens.shape[1], length)]
+
+
+def _landmark_entries(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor) -> Tensor:
+    """(batch, landmark, time): k(Z, a), zero where either is not valid."""
+    entries = _squared_distance(z, tokens).mul_(-scale.to(z.dtype)[:, None, None]).exp_()
+    return entries.masked_fill_(~(z_mask.unsqueeze(2) & mask.unsqueeze(1)), 0)
 
 
 def _weights(x_mask: Tensor, y_mask: Tensor, *, unbiased: bool) -> tuple[Tensor, Tensor]:

@@ -205,7 +205,7 @@ def counted_flops(call: Call) -> int:
     def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(query, key, value))
 
-    def attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    def attention_backward(_grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         # Five products of the size of the two forward ones: the weights again, and the gradient of each factor.
         return int(2.5 * sdpa_flop_count(query, key, value))
 

@@ -63,6 +63,7 @@ class Attention(nn.Module):
         # Without padding no mask is given: the fused kernel is fastest then. A softmax over nothing would be undefined, so a sample
         # without context sees all of it here and is set to zero below.
         mask = None if bool(context_mask.all()) else (context_mask | ~some.unsqueeze(1))[:, None, None, :]
+        attended: Tensor
         if self.kind == "fused":
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         else:
@@ -78,7 +79,8 @@ class Attention(nn.Module):
 
     def _by_head(self, x: Tensor) -> Tensor:
         """(batch, time, d_model) to (batch, head, time, channel)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return heads
 
 
 class AttentionLayer(nn.Module):

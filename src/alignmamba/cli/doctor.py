@@ -9,6 +9,7 @@ from alignmamba.cli.verb import Verb
 EXTRAS = {
     "tensorboard": ("tensorboard", "TensorBoard events (fit.tensorboard=true)"),
     "formats": ("pyarrow", "predictions as .parquet"),
+    "bench": ("matplotlib", "plots of alignmamba bench"),
 }
 
 

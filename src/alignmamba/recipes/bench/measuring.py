@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, ValidationError, model_validator
@@ -51,8 +51,8 @@ class BenchConfig(Shape):
     """Timed rounds, after one that is not timed."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads on the CPU."""
-    measure_memory: bool = True
-    """Whether peak memory is measured, on a CPU in a new process for each peer and length."""
+    quantities: Annotated[tuple[Literal["time", "memory", "flops"], ...], Field(min_length=1)] = ("time", "memory", "flops")
+    """What is measured: time; peak memory, on a CPU in a new process for each peer and length; operations counted in a call."""
     memory_limit_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Skip what would need more, in 1e9 bytes; empty takes half of what is available."""
     flop_limit_t: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
@@ -127,7 +127,7 @@ class Slope:
 
     peer: str
     lengths: tuple[int, ...]
-    time: float
+    time: float | None
     memory: float | None
 
 
@@ -207,9 +207,9 @@ def _at(config: BenchConfig, case: Case, peers: Mapping[str, Peer], memory_limit
     calls: dict[str, Call] = {}
     expected: list[Tensor] | None = None
     for name, peer in peers.items():
-        say(f"{config.subject} {case.length}: {name}, first call")
         row = _before(name, peer, case, memory_limit, config)
-        if row.state == "measured":
+        if row.state == "measured" and (config.device == "cuda" or {"time", "flops"} & set(config.quantities)):
+            say(f"{config.subject} {case.length}: {name}, first call")
             try:
                 built, row, result = _first_call(peer, case, row)
             except RuntimeError as error:
@@ -226,14 +226,15 @@ def _at(config: BenchConfig, case: Case, peers: Mapping[str, Peer], memory_limit
                     calls[name] = built.call
         rows[name] = row
     expected = None
-    say(f"{config.subject} {case.length}: {config.repeats} rounds of {', '.join(calls) or 'nothing'}")
-    for name, timing in time_in_turn(calls, repeats=config.repeats, device=config.device, warm_ups=0).items():
-        rows[name] = replace(rows[name], seconds=timing.busy, wall_seconds=timing.wall)
-    for name in list(calls):
-        if not config.measure_memory or memory_problem(config.device):
-            continue
-        say(f"{config.subject} {case.length}: {name}, memory")
-        rows[name] = _with_memory(rows[name], config, case, calls[name])
+    if "time" in config.quantities:
+        say(f"{config.subject} {case.length}: {config.repeats} rounds of {', '.join(calls) or 'nothing'}")
+        for name, timing in time_in_turn(calls, repeats=config.repeats, device=config.device, warm_ups=0).items():
+            rows[name] = replace(rows[name], seconds=timing.busy, wall_seconds=timing.wall)
+    if "memory" in config.quantities and not memory_problem(config.device):
+        for name, row in rows.items():
+            if row.state == "measured":
+                say(f"{config.subject} {case.length}: {name}, memory")
+                rows[name] = _with_memory(row, config, case, calls.get(name))
     return [_compared(row, rows[ours]) for row in rows.values()]
 
 
@@ -274,16 +275,15 @@ def _difference(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: 
     for number, (a, b) in enumerate(zip(found, expected, strict=True)):
         if a.shape != b.shape:
             return f"result {number} has shape {tuple(a.shape)}, ours {tuple(b.shape)}"
-        size = float(b.abs().max()) if b.numel() else 0.0
-        error = float((a.double() - b.double()).abs().max()) if b.numel() else 0.0
-        if not error <= tolerance * max(size, 1e-30):
-            return f"result {number} differs from ours by {error / max(size, 1e-30):.1e} of its largest entry, at most {tolerance:g} is allowed"
+        error = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-30))
+        if not error <= tolerance:
+            return f"result {number} differs from ours by {error:.1e} of its largest entry, at most {tolerance:g} is allowed"
     return ""
 
 
-def _with_memory(row: Row, config: BenchConfig, case: Case, call: Call) -> Row:
+def _with_memory(row: Row, config: BenchConfig, case: Case, call: Call | None) -> Row:
     """The row with its peak memory, on a CPU measured in a new process."""
-    if config.device == "cuda":
+    if config.device == "cuda" and call is not None:
         return replace(row, peak_bytes=peak_bytes(call, "cuda"))
     argument = {"subject": config.subject, "peer": row.peer, "threads": config.threads, "case": case.model_dump()}
     try:
@@ -314,16 +314,17 @@ def _compared(row: Row, ours: Row) -> Row:
 
 
 def _slopes(rows: Sequence[Row]) -> Iterator[Slope]:
-    """Growth of every peer that was timed at two lengths or more."""
+    """Growth of every peer that was measured at two lengths or more."""
     for name in dict.fromkeys(row.peer for row in rows):
-        timed = [(row.length, row.seconds.median) for row in rows if row.peer == name and row.seconds and row.seconds.median > 0]
-        held = [(row.length, row.peak_bytes) for row in rows if row.peer == name and row.peak_bytes]
-        if len(timed) < 2:
-            continue
-        lengths = tuple(length for length, _ in timed)
-        yield Slope(
-            peer=name,
-            lengths=lengths,
-            time=log_slope(lengths, [seconds for _, seconds in timed]),
-            memory=log_slope([length for length, _ in held], [float(size) for _, size in held]) if len(held) > 1 else None,
-        )
+        of_peer = [row for row in rows if row.peer == name]
+        time = _slope([(row.length, row.seconds.median) for row in of_peer if row.seconds])
+        memory = _slope([(row.length, float(row.peak_bytes)) for row in of_peer if row.peak_bytes is not None])
+        if time is not None or memory is not None:
+            lengths = tuple(row.length for row in of_peer if row.state == "measured")
+            yield Slope(peer=name, lengths=lengths, time=time, memory=memory)
+
+
+def _slope(points: Sequence[tuple[int, float]]) -> float | None:
+    """Exponent through these points; none where they do not determine one."""
+    positive = [(length, value) for length, value in points if value > 0]
+    return log_slope(*zip(*positive, strict=True)) if len(positive) > 1 else None

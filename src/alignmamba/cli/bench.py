@@ -58,9 +58,9 @@ class Bench(Verb):
     """Half width of the windowed matching, in tokens."""
     landmarks: Annotated[int, arg(metavar="N")] = 256
     """Tokens of the approximate MMD."""
-    memory_limit: Annotated[float | None, arg(metavar="GB", help_behavior_hint="(default: half of what is available)")] = None
+    memory_limit_gb: Annotated[float | None, arg(metavar="GB", help_behavior_hint="(default: half of what is available)")] = None
     """Skip what would need more memory."""
-    flop_limit: Annotated[float, arg(metavar="TFLOP")] = 10.0
+    tflop_limit: Annotated[float, arg(metavar="TFLOP")] = 10.0
     """Skip what would take more operations."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
     """Directory for results.json, tables, and plots where matplotlib is installed; files of an earlier run are replaced."""
@@ -82,14 +82,9 @@ class Bench(Verb):
         from alignmamba.errors import ConfigError
         from alignmamba.recipes.bench.measuring import BenchConfig, growth
 
-        renamed: dict[str, Any] = {
-            "subject": "model" if self.subject == "figures" else self.subject,
-            "quantities": self.measure,
-            "memory_limit_gb": self.memory_limit,
-            "flop_limit_t": self.flop_limit,
-        }
-        same = BenchConfig.model_fields.keys() - renamed.keys()
-        config = BenchConfig.checked(**renamed, **{name: getattr(self, name) for name in same})
+        subject = "model" if self.subject == "figures" else self.subject
+        same = BenchConfig.model_fields.keys() - {"subject"}
+        config = BenchConfig.checked(subject=subject, **{name: getattr(self, name) for name in same})
         if self.subject == "figures" and (self.growth or set(self.measure) != {"time", "memory", "flops"}):
             raise ConfigError("figures: measures what the paper shows: leave out --growth and --measure")
         return growth(config) if self.growth else config

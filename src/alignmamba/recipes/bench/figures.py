@@ -14,15 +14,15 @@ FIGURE_LENGTHS = (800, 1600, 3200, 6400, 12_800, 25_600)
 FLOPS_LENGTH = 1024
 PASSES = 50
 
-FAMILIES: Mapping[str, str] = {
+FIGURE_PEERS: Mapping[str, str | None] = {
     "alignmamba": "AlignMamba",
-    "windowed": "AlignMamba",
+    "windowed": None,
     "transformer-materialised": "single-stream",
-    "transformer-fused": "single-stream",
+    "transformer-fused": None,
     "mult-materialised": "multi-stream",
-    "mult-fused": "multi-stream",
+    "mult-fused": None,
 }
-"""Peer to the method of the paper that it stands for; the paper compares with materialised attention."""
+"""Peer to the method of the paper that it stands for; the paper has neither a window nor fused attention."""
 
 PAPER_LENGTH = 6400
 """Tokens at which the paper tells memory."""
@@ -68,14 +68,26 @@ def paper_figures(config: BenchConfig, say: Say = silent) -> Figures:
     """
     if config.subject != "model" or config.training:
         raise ConfigError("figures: they show whole models in inference: expected subject 'model' without training")
-    strangers = [name for name in config.against if name not in FAMILIES]
+    strangers = [name for name in config.against if name not in FIGURE_PEERS]
     if strangers:
-        raise ConfigError(f"against: {strangers[0]!r} is not in the paper's figures, expected some of {', '.join(FAMILIES)}")
+        raise ConfigError(f"against: {strangers[0]!r} is not in the paper's figures, expected some of {', '.join(FIGURE_PEERS)}")
     lengths = config.lengths or FIGURE_LENGTHS
     nearest = min(lengths, key=lambda length: abs(length - PAPER_LENGTH))
-    common = config.model_copy(update={"against": config.against or tuple(FAMILIES)})
+    common = config.model_copy(update={"against": config.against or tuple(FIGURE_PEERS)})
     return Figures(
-        flops=measure(common.model_copy(update={"lengths": (FLOPS_LENGTH,), "quantities": ("flops",)}), say),
-        passes=measure(common.model_copy(update={"lengths": (nearest,), "quantities": ("time",)}), say),
-        memory=measure(common.model_copy(update={"lengths": lengths, "quantities": ("memory",)}), say),
+        flops=measure(common.model_copy(update={"lengths": (FLOPS_LENGTH,), "measure": ("flops",)}), say),
+        passes=measure(common.model_copy(update={"lengths": (nearest,), "measure": ("time",)}), say),
+        memory=measure(common.model_copy(update={"lengths": lengths, "measure": ("memory",)}), say),
     )
+
+
+def paper_value(part: str, peer: str) -> float | None:
+    """The paper's figure for what a peer stands for."""
+    method = FIGURE_PEERS[peer]
+    return None if method is None else PAPER[part][method]
+
+
+def paper_ratio(part: str, peer: str) -> float | None:
+    """The same over the paper's figure for AlignMamba."""
+    value = paper_value(part, peer)
+    return None if value is None else value / PAPER[part]["AlignMamba"]

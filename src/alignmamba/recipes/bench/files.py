@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from alignmamba.errors import ConfigError
 from alignmamba.files import replace_file
-from alignmamba.recipes.bench.figures import FAMILIES, PAPER, Figures
+from alignmamba.recipes.bench.figures import Figures, paper_ratio
 from alignmamba.recipes.bench.measuring import Report
 from alignmamba.recipes.bench.tables import (
     clock,
@@ -71,9 +71,9 @@ def write_report(report: Report, directory: Path) -> list[str]:
         "table.csv": to_csv(measured_table(report)).encode(),
     }
     if not why_no_plots():
-        if "time" in report.config.quantities:
+        if "time" in report.config.measure:
             files |= _drawn("time", _curves(_seconds_by_peer(report), f"seconds ({clock(report)})"))
-        if "memory" in report.config.quantities:
+        if "memory" in report.config.measure:
             files |= _drawn("memory", _curves(_bytes_by_peer(report), "peak memory above the inputs, MB"))
     return _written(directory, files)
 
@@ -147,6 +147,9 @@ def _curves(points: Mapping[str, list[tuple[int, float]]], unit: str) -> "Figure
     axes.set(xlabel="tokens", ylabel=unit)
     if points:
         axes.set(xscale="log", yscale="log")
+        ticks = sorted({length for line in points.values() for length, _ in line})
+        axes.set_xticks(ticks, [f"{length:,}" for length in ticks], rotation=30)
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         axes.legend(fontsize="small")
     axes.grid(visible=True, which="both", alpha=0.25)
     return figure
@@ -156,9 +159,8 @@ def _bars(ratios: Mapping[str, float | None], part: str, unit: str) -> "Figure":
     """Ratios to AlignMamba, measured and in the paper."""
     figure, axes = _blank()
     names = list(ratios)
-    paper = PAPER[part]
     axes.barh([place - 0.2 for place in range(len(names))], [ratios[name] or 0 for name in names], height=0.4, label="measured here")
-    told = [paper[FAMILIES[name]] / paper["AlignMamba"] for name in names]
+    told = [paper_ratio(part, name) or 0 for name in names]
     axes.barh([place + 0.2 for place in range(len(names))], told, height=0.4, label="in the paper")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()

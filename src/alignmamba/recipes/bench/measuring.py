@@ -51,11 +51,11 @@ class BenchConfig(Shape):
     """Timed rounds, after one that is not timed."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads on the CPU."""
-    quantities: Annotated[tuple[Literal["time", "memory", "flops"], ...], Field(min_length=1)] = ("time", "memory", "flops")
+    measure: Annotated[tuple[Literal["time", "memory", "flops"], ...], Field(min_length=1)] = ("time", "memory", "flops")
     """What is measured: time; peak memory, on a CPU in a new process for each peer and length; operations counted in a call."""
     memory_limit_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Skip what would need more, in 1e9 bytes; empty takes half of what is available."""
-    flop_limit_t: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    tflop_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     """Skip what would take more operations, in 1e12."""
 
     @model_validator(mode="after")
@@ -208,7 +208,7 @@ def _at(config: BenchConfig, case: Case, peers: Mapping[str, Peer], memory_limit
     expected: list[Tensor] | None = None
     for name, peer in peers.items():
         row = _before(name, peer, case, memory_limit, config)
-        if row.state == "measured" and (config.device == "cuda" or {"time", "flops"} & set(config.quantities)):
+        if row.state == "measured" and (config.device == "cuda" or {"time", "flops"} & set(config.measure)):
             say(f"{config.subject} {case.length}: {name}, first call")
             try:
                 built, row, result = _first_call(peer, case, row)
@@ -226,11 +226,11 @@ def _at(config: BenchConfig, case: Case, peers: Mapping[str, Peer], memory_limit
                     calls[name] = built.call
         rows[name] = row
     expected = None
-    if "time" in config.quantities:
+    if "time" in config.measure:
         say(f"{config.subject} {case.length}: {config.repeats} rounds of {', '.join(calls) or 'nothing'}")
         for name, timing in time_in_turn(calls, repeats=config.repeats, device=config.device, warm_ups=0).items():
             rows[name] = replace(rows[name], seconds=timing.busy, wall_seconds=timing.wall)
-    if "memory" in config.quantities and not memory_problem(config.device):
+    if "memory" in config.measure and not memory_problem(config.device):
         for name, row in rows.items():
             if row.state == "measured":
                 say(f"{config.subject} {case.length}: {name}, memory")
@@ -248,8 +248,8 @@ def _before(name: str, peer: Peer, case: Case, memory_limit: float, config: Benc
     needed = peer.memory(case)
     if needed > memory_limit:
         return replace(row, state="skipped", reason=f"would need {needed / 1e9:.3g} GB, the limit is {memory_limit / 1e9:.3g} GB")
-    if flops > 1e12 * config.flop_limit_t:
-        return replace(row, state="skipped", reason=f"would take {flops / 1e12:.3g} TFLOP, the limit is {config.flop_limit_t:g} TFLOP")
+    if flops > 1e12 * config.tflop_limit:
+        return replace(row, state="skipped", reason=f"would take {flops / 1e12:.3g} TFLOP, the limit is {config.tflop_limit:g} TFLOP")
     return row
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from alignmamba.evaluation.efficiency import Spread
 from alignmamba.recipes.assembly import environment
-from alignmamba.recipes.bench.figures import FAMILIES, FLOPS_LENGTH, PAPER, PASSES, Figures
+from alignmamba.recipes.bench.figures import FIGURE_PEERS, FLOPS_LENGTH, PAPER, PAPER_LENGTH, PASSES, Figures, paper_ratio, paper_value
 from alignmamba.recipes.bench.measuring import Report, Row
 
 Table = dict[str, list[Any]]
@@ -36,7 +36,7 @@ def figures_values(figures: Figures) -> dict[str, Any]:
     """The paper's figures as JSON values; seconds stand for one pass."""
     return {
         "paper": {part: dict(values) for part, values in PAPER.items()},
-        "families": dict(FAMILIES),
+        "stands_for": dict(FIGURE_PEERS),
         "passes": PASSES,
         **{f"{part}_report": report_values(getattr(figures, part)) for part in ("memory", "passes", "flops")},
     }
@@ -70,12 +70,12 @@ def shown_table(report: Report, length: int) -> Table:
     """The rows of one length in readable units; what is missing is a dash."""
     rows = [row for row in report.rows if row.length == length]
     table: Table = {"peer": [row.peer for row in rows]}
-    if "time" in report.config.quantities:
+    if "time" in report.config.measure:
         table["median"] = [_duration(row.seconds) for row in rows]
         table["least–most (n)"] = [_range(row.seconds) for row in rows]
         table["wall"] = [_duration(row.wall_seconds) for row in rows]
         table["× time"] = [_ratio(row.time_ratio) for row in rows]
-    if "memory" in report.config.quantities:
+    if "memory" in report.config.measure:
         table["peak MB"] = [_scaled(row.peak_bytes, 1e6) for row in rows]
         table["× memory"] = [_ratio(row.memory_ratio) for row in rows]
     table["GFLOP"] = [_scaled(row.flops, 1e9) for row in rows]
@@ -123,7 +123,7 @@ def figure_tables(figures: Figures) -> dict[str, Table]:
     third: Table = {"peer": list(memory)}
     for length in lengths:
         third[f"MB at {length}"] = [_scaled(rows[length].peak_bytes, 1e6) for rows in memory.values()]
-    third |= _beside("memory", f"GB at 6400, x at {told}", {name: rows[told].memory_ratio for name, rows in memory.items()})
+    third |= _beside("memory", f"GB at {PAPER_LENGTH}, × at {told}", {name: rows[told].memory_ratio for name, rows in memory.items()})
     timed = {row.peer: row for row in figures.passes.rows}
     fourth = {"peer": list(timed), f"s for {PASSES} passes at {figures.passes_length}": [_passes(row) for row in timed.values()]}
     fourth |= _beside("passes", f"s for {PASSES} passes", {name: row.time_ratio for name, row in timed.items()})
@@ -140,12 +140,10 @@ def figure_tables(figures: Figures) -> dict[str, Table]:
 
 def _beside(part: str, unit: str, measured: Mapping[str, float | None]) -> Table:
     """Our ratio to AlignMamba, the paper's value and the paper's ratio, for each peer."""
-    paper = PAPER[part]
-    methods = [FAMILIES[name] for name in measured]
     return {
         "× AlignMamba": [_ratio(ratio) for ratio in measured.values()],
-        f"paper: {unit}": [f"{paper[method]:g}" for method in methods],
-        "paper: × AlignMamba": [_ratio(paper[method] / paper["AlignMamba"]) for method in methods],
+        f"paper: {unit}": [_scaled(paper_value(part, name), 1) for name in measured],
+        "paper: × AlignMamba": [_ratio(paper_ratio(part, name)) for name in measured],
     }
 
 

@@ -87,8 +87,8 @@ def nothing(_: Case) -> str:
 
 
 def linear_memory(case: Case) -> float:
-    """A generous estimate for what keeps some tensors per token and layer."""
-    return 4.0 * 60 * case.tokens * case.d_model * (case.depth if case.training else 1)
+    """What keeps some 24 numbers per token and channel of the model, in every layer where gradients are wanted."""
+    return 4.0 * 24 * case.tokens * case.d_model * (case.depth if case.training else 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

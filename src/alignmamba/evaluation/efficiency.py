@@ -186,8 +186,10 @@ def in_fresh_process(function: str, argument: Mapping[str, Any]) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def available_bytes() -> int:
-    """Main memory that can be taken now without pushing anything else out."""
+def available_bytes(device: str = "cpu") -> int:
+    """Memory that can be taken now without pushing anything else out: main memory, or that of the GPU."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
     if _MEMORY.exists():
         for line in _MEMORY.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable"):

@@ -171,7 +171,7 @@ def measure(config: BenchConfig, say: Say = silent) -> Report:
         raise ConfigError("device: found 'cuda', but PyTorch sees no GPU here")
     lengths = config.lengths or LENGTHS[config.subject]
     peers = _chosen(config, lengths)
-    limit = 1e9 * config.memory_limit_gb if config.memory_limit_gb else available_bytes() / 2
+    limit = 1e9 * config.memory_limit_gb if config.memory_limit_gb else available_bytes(config.device) / 2
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:

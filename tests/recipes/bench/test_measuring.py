@@ -211,3 +211,14 @@ def test_a_slow_peer_is_named(peers: dict[str, Peer]) -> None:
     slow = replace(report.rows[0], seconds=spread([11.0, 12.0, 13.0]))
     assert notes(replace(report, rows=(slow,))) == ["alignmamba at 16 tokens: slow, so 3 rounds in place of 5"]
     assert peers
+
+
+def test_times_are_shown_in_the_unit_of_their_median(peers: dict[str, Peer]) -> None:
+    report = measure(config(subject="scan"))
+    row = replace(report.rows[0], seconds=spread([0.0009, 0.002, 0.0301]), wall_seconds=spread([2.0]), num_parameters=1_752_320)
+    table = shown_table(replace(report, rows=(row,)), 16)
+    assert (table["median"], table["least–most"], table["weights"]) == (["2 ms"], ["0.9–30.1 ms"], ["1.75M"])
+    assert "wall" not in table
+    two = replace(report, rows=(row,), config=report.config.model_copy(update={"threads": 2}))
+    assert shown_table(two, 16)["wall"] == ["2 s"]
+    assert peers

@@ -67,20 +67,21 @@ def measured_table(report: Report) -> Table:
 
 
 def shown_table(report: Report, length: int) -> Table:
-    """The rows of one length in readable units; what is missing is a dash."""
+    """The rows of one length in readable units; what is missing is a dash. On one thread, time on the clock is left out."""
     rows = [row for row in report.rows if row.length == length]
     table: Table = {"peer": [row.peer for row in rows]}
     if "time" in report.config.measure:
         table["median"] = [_duration(row.seconds) for row in rows]
-        table["least–most (n)"] = [_range(row.seconds) for row in rows]
-        table["wall"] = [_duration(row.wall_seconds) for row in rows]
+        table["least–most"] = [_range(row.seconds) for row in rows]
+        if report.config.device == "cuda" or report.config.threads > 1:
+            table["wall"] = [_duration(row.wall_seconds) for row in rows]
         table["× time"] = [_ratio(row.time_ratio) for row in rows]
     if "memory" in report.config.measure:
         table["peak MB"] = [_scaled(row.peak_bytes, 1e6) for row in rows]
         table["× memory"] = [_ratio(row.memory_ratio) for row in rows]
     table["GFLOP"] = [_scaled(row.flops, 1e9) for row in rows]
     table["counted"] = [_scaled(row.flops_counted, 1e9) for row in rows]
-    table["weights"] = [f"{row.num_parameters:,}" if row.num_parameters else "-" for row in rows]
+    table["weights"] = [f"{_number(row.num_parameters / 1e6)}M" if row.num_parameters else "-" for row in rows]
     return table
 
 
@@ -158,17 +159,19 @@ def markdown(table: Table) -> str:
 
 
 def _duration(spread: Spread | None) -> str:
-    return "-" if spread is None else _seconds(spread.median)
+    return "-" if spread is None else _in_unit(spread.median, spread.median)
 
 
 def _range(spread: Spread | None) -> str:
-    return "-" if spread is None else f"{_seconds(spread.least)}–{_seconds(spread.most)} ({spread.count})"
+    if spread is None:
+        return "-"
+    return f"{_in_unit(spread.least, spread.median).partition(' ')[0]}–{_in_unit(spread.most, spread.median)}"
 
 
-def _seconds(value: float) -> str:
-    if value >= 1:
-        return f"{_number(value)} s"
-    return f"{_number(1e3 * value)} ms" if value >= 1e-3 else f"{_number(1e6 * value)} us"
+def _in_unit(value: float, like: float) -> str:
+    """Seconds in the unit that suits `like`."""
+    scale, unit = (1, "s") if like >= 1 else (1e3, "ms") if like >= 1e-3 else (1e6, "us")
+    return f"{_number(scale * value)} {unit}"
 
 
 def _ratio(value: float | None) -> str:

@@ -19,6 +19,7 @@ from alignmamba.cli.predict import Predict
 from alignmamba.cli.train import Train
 from alignmamba.cli.verb import Verb
 from alignmamba.errors import DataError
+from alignmamba.ops.backends import KERNELS
 
 Cli = Callable[..., tuple[int, str, str]]
 HEAVY = ("torch", "pydantic", "numpy", "lightning_fabric", "yaml", "rich", "safetensors", "huggingface_hub")
@@ -181,7 +182,9 @@ def test_doctor_says_what_serves_each_operator(cli: Cli) -> None:
     operators = {row["operator"]: row for row in report["operators"]}
     assert {"selective_scan", "match_tokens", "transport", "mmd", "interleave"} <= operators.keys()
     assert all(row["backend"] and row["why"] for row in operators.values())
-    assert {row["extra"] for row in report["extras"]} == {"tensorboard", "formats", "bench"}
+    assert {name for name, row in operators.items() if row["backend"] == "numba"} == {*KERNELS, "selective_scan_step"}
+    assert all(row["first_call"].endswith(" s") for name, row in operators.items() if name in KERNELS)
+    assert {row["extra"] for row in report["extras"]} == {"tensorboard", "formats", "gpu", "bench"}
     code, out, _ = cli("doctor")
     assert code == 0
     assert "selective_scan" in out

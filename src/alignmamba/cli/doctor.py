@@ -9,13 +9,14 @@ from alignmamba.cli.verb import Verb
 EXTRAS = {
     "tensorboard": ("tensorboard", "TensorBoard events (fit.tensorboard=true)"),
     "formats": ("pyarrow", "predictions as .parquet"),
+    "gpu": ("triton", "kernels for CUDA and ROCm GPUs"),
     "bench": ("matplotlib", "plots of alignmamba bench"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Verb):
-    """Print versions, devices, which backend serves each operator and why, and which optional extras are installed."""
+    """Print versions, devices, what serves each operator and how long its first call takes, and which optional extras are installed."""
 
     def run(self) -> int:
         """Examine."""
@@ -35,7 +36,9 @@ class Doctor(Verb):
             "gpus": ", ".join(machine["gpus"]) or _why_no_gpu(machine["cuda"]),
         }
         screen.print(facts_table("machine", {name.replace("_", " "): value for name, value in shown.items() if name != "cuda"}))
-        screen.print(rows_table("operators", ("operator", "backend", "why"), [tuple(row.values()) for row in report["operators"]]))
+        screen.print(
+            rows_table("operators", ("operator", "backend", "first call", "why"), [tuple(row.values()) for row in report["operators"]])
+        )
         screen.print(rows_table("optional extras", ("extra", "found", "for"), [tuple(row.values()) for row in report["extras"]]))
         return 0
 
@@ -61,15 +64,50 @@ def examine() -> dict[str, Any]:
 
 
 def _operators() -> list[dict[str, str]]:
-    """What serves each operator for float32 tensors on the CPU, and why."""
+    """What serves each operator for float32 tensors on the device that ``auto`` takes, why, and how long the first call takes."""
+    import torch
+
     from alignmamba import ops
 
-    numba = ops.selective_scan_backends()["numba"]
-    compiled = {"backend": "numba", "why": "compiled for the CPU; PyTorch's own on a GPU and for float64"}
-    scan = compiled if numba == "ready" else {"backend": "torch", "why": f"numba cannot: {numba}"}
-    plain = {"backend": "torch", "why": "the reference in PyTorch, on CPU and GPU; this version brings no other"}
-    served = {"selective_scan": scan, "selective_scan_step": scan}
-    return [{"operator": name, **served.get(name, plain)} for name in ops.__all__ if name != "selective_scan_backends"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kernel = {"cpu": "numba", "cuda": "triton"}[device]
+    backends = ops.operator_backends(device)
+    plain = {"backend": "torch", "first_call": "-", "why": "operations of PyTorch itself, on every device"}
+    rows: list[dict[str, str]] = []
+    for name in ops.__all__:
+        if name == "selective_scan_step":
+            rows.append({**rows[-1], "operator": name, "why": "selective_scan, one token at a time"})
+        elif name in backends:
+            state = backends[name][kernel]
+            served = {"backend": kernel, "first_call": f"{_first_call_seconds(name, device):.2f} s", "why": f"the best for {device}"}
+            rows.append({"operator": name, **(served if state == "ready" else {**plain, "why": f"{kernel}: {state}"})})
+        elif name != "operator_backends":
+            rows.append({"operator": name, **plain})
+    return rows
+
+
+def _first_call_seconds(operator: str, device: str) -> float:
+    """Seconds of a first small call and its gradient: code is compiled, or loaded from the cache on disk, before work begins."""
+    import time
+
+    import torch
+
+    from alignmamba import ops
+
+    tokens = torch.rand(1, 4, 32, device=device, requires_grad=True)
+    mask = torch.ones(1, 4, dtype=torch.bool, device=device)
+    maps, rates = torch.rand(1, 4, 16, device=device), -torch.rand(32, 16, device=device)
+    calls = {
+        "selective_scan": lambda: ops.selective_scan(tokens, tokens, rates, maps, maps),
+        "causal_conv": lambda: ops.causal_conv(tokens, tokens[0], tokens[0, 0]),
+        "match_tokens": lambda: ops.match_tokens(tokens, tokens, mask, mask)[1] + tokens[..., 0],
+        "mmd": lambda: ops.mmd(tokens, 2 * tokens, mask, mask, bandwidth="median"),
+    }
+    started = time.perf_counter()
+    torch.autograd.grad(calls[operator]().sum(), tokens)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def _why_no_gpu(cuda: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -255,7 +256,7 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
             raise ShapeError("batch: expected at least one sample, found none")
         sequences = {m.name: self._checked(m, batch) for m in self.config.modalities}
         present = torch.stack([sequences[name].mask.any(1) for name in self.config.anchors], 1)
-        if not bool(present.any(1).all()):
+        if not torch.compiler.is_compiling() and not bool(present.any(1).all()):
             empty = [batch.ids[row] for row in (~present.any(1)).nonzero().flatten().tolist()]
             raise DataError(f"sample {empty[0]!r} has no modality at all ({len(empty)} such in this batch); expected at least one")
         kept = self._kept(present)
@@ -305,19 +306,14 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
         present = torch.stack([encoded[name].mask.any(1) for name in names], 1)
         first = present.to(torch.int8).argmax(1)
         is_anchor = {name: (first == number) & present[:, number] for number, name in enumerate(names)}
-        length = max(int((encoded[name].mask & is_anchor[name].unsqueeze(1)).sum(1).max()) for name in names)
-        batch, width = len(first), self.config.d_model
-        some = encoded[names[0]]
-        x = some.x.new_zeros(batch, length, width)
-        mask = some.mask.new_zeros(batch, length)
-        times = some.times.new_zeros(batch, length)
-        for name in names:
-            tokens, rows = encoded[name], is_anchor[name].unsqueeze(1)
-            end = min(length, tokens.mask.shape[1])
-            x[:, :end] = torch.where(rows.unsqueeze(-1), tokens.x[:, :end], x[:, :end])
-            mask[:, :end] = torch.where(rows, tokens.mask[:, :end], mask[:, :end])
-            times[:, :end] = torch.where(rows, tokens.times[:, :end], times[:, :end])
-        return Tokens(x, mask, times), is_anchor
+        if torch.compiler.is_compiling():  # no shape may depend on which modalities are there
+            length = reduce(torch.sym_max, (encoded[name].mask.shape[1] for name in names))
+        else:
+            length = max(int((encoded[name].mask & is_anchor[name].unsqueeze(1)).sum(1).max()) for name in names)
+        anchor = encoded[names[0]].fitted(length)
+        for name in names[1:]:
+            anchor = encoded[name].fitted(length).where(is_anchor[name], anchor)
+        return anchor, is_anchor
 
     def _aligned(
         self, encoded: Mapping[str, Tokens], anchor: Tokens, is_anchor: Mapping[str, Tensor]
@@ -327,7 +323,7 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
         for name, tokens in encoded.items():
             rows = is_anchor[name]
             x = anchor.x
-            if not bool(rows.all()):
+            if torch.compiler.is_compiling() or not bool(rows.all()):
                 moved, plan = align(tokens, anchor, self.config.local)
                 x = torch.where(rows[:, None, None], anchor.x, moved)
                 if plan is not None:

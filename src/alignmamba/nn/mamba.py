@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Config
 from alignmamba.errors import ConfigError
-from alignmamba.ops import reverse_valid, selective_scan, selective_scan_step
+from alignmamba.ops import causal_conv, reverse_valid, selective_scan, selective_scan_step
 
 
 class MambaConfig(Config):
@@ -75,11 +75,7 @@ class MambaBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time, d_model) to the same; causal."""
         drive, gate = self.in_projection(x).chunk(2, dim=-1)
-        width, time = len(self.conv_weight), x.shape[1]
-        padded = F.pad(drive, (0, 0, width - 1, 0))
-        # A sum of shifted copies: the same as a depthwise convolution, without two transposes.
-        convolved = sum((padded[:, k : k + time] * self.conv_weight[k] for k in range(width)), start=self.conv_bias)
-        drive = F.silu(convolved)
+        drive = causal_conv(drive, self.conv_weight, self.conv_bias)
         delta, B, C = self._input_dependent(drive)
         y = selective_scan(drive, delta, -self.log_decay.float().exp(), B, C, self.skip, gate, self.delta_bias)
         out: Tensor = self.out_projection(y)

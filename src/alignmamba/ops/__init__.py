@@ -1,11 +1,14 @@
 """Operators of AlignMamba: pure functions of tensors, masked, differentiable, laid out (batch, time, channel)."""
 
+from alignmamba.ops.backends import operator_backends
+from alignmamba.ops.convolution import causal_conv
 from alignmamba.ops.discrepancy import mmd
-from alignmamba.ops.scan import selective_scan, selective_scan_backends, selective_scan_step
+from alignmamba.ops.scan import selective_scan, selective_scan_step
 from alignmamba.ops.sequence import deinterleave, interleave, last_valid, masked_max, masked_mean, relative_time, reverse_valid
 from alignmamba.ops.transport import match_tokens, resample, transport, transport_plan
 
 __all__ = [
+    "causal_conv",
     "deinterleave",
     "interleave",
     "last_valid",
@@ -13,11 +16,11 @@ __all__ = [
     "masked_mean",
     "match_tokens",
     "mmd",
+    "operator_backends",
     "relative_time",
     "resample",
     "reverse_valid",
     "selective_scan",
-    "selective_scan_backends",
     "selective_scan_step",
     "transport",
     "transport_plan",

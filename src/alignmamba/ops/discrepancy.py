@@ -1,12 +1,13 @@
 """Global alignment: maximum mean discrepancy between the tokens of two sequences (Li et al., arXiv 2412.00833, section 3.3)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from alignmamba.errors import ConfigError, ShapeError
+from alignmamba.errors import BackendError, ConfigError, ShapeError
+from alignmamba.ops.backends import INSTALLED, Backend, chosen, refuse_vmap
 from alignmamba.ops.sequence import check_mask
 
 Bandwidth = float | Literal["median"]
@@ -14,19 +15,40 @@ Bandwidth = float | Literal["median"]
 # Float64 kernel entries of one tile over the whole batch, 16 MB; tiles are recomputed in the backward pass, so memory stays linear.
 _TILE_ENTRIES = 2**21
 
+_LARGEST_EXPONENT_ERROR = 1e-4
+"""Of a kernel entry in single precision, relative to it; where it may be larger, the CPU's kernel computes in double precision."""
+
+# Float64 kernel entries between landmarks and a chunk of tokens: 1 MB, which stays in the second cache.
+_CHUNK_ENTRIES = 2**17
+
+# Added to the diagonal of the kernel between landmarks, whose own diagonal is one.
+_RIDGE = 1e-6
+
 # The median heuristic looks at no more than this many tokens of either side, evenly spaced.
 _MEDIAN_TOKENS = 256
 
 
-def mmd(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, *, bandwidth: Bandwidth, unbiased: bool = False) -> Tensor:
+def mmd(
+    x: Tensor,
+    y: Tensor,
+    x_mask: Tensor,
+    y_mask: Tensor,
+    *,
+    bandwidth: Bandwidth,
+    unbiased: bool = False,
+    landmarks: int | None = None,
+    backend: Backend = "auto",
+) -> Tensor:
     r"""Squared maximum mean discrepancy between the valid tokens of two sequences, sample by sample.
 
     With ``k(a, b) = exp(-|a - b|^2 / (2 sigma^2))``::
 
         MMD^2(X, Y) = mean k(x, x') + mean k(y, y') - 2 mean k(x, y)
 
-    Exact, O(time^2 channel) in time and linear in memory, in the backward pass too. Computed in float64: the three means nearly
-    cancel, and squared distances overflow or cancel in float32 where features are large or lie far from each other.
+    Exact, O(time^2 channel) in time and linear in memory, in the backward pass too. The reference computes in float64: the three
+    means nearly cancel, and squared distances overflow or cancel in float32 where features are large or lie far from each other.
+    The compiled kernels compute float32 inputs in float32 where no kernel entry can be wrong by more than 1e-4 of itself, and
+    sum in float64. With `landmarks` it is approximate, and linear in time: docs/mathematics.md states the error.
 
     Args:
         x: (batch, x time, channel), floating.
@@ -36,16 +58,21 @@ def mmd(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, *, bandwidth: Band
         bandwidth: sigma, or ``"median"``: the median distance between distinct valid tokens of the sample's X and Y together,
             without gradient (from at most 256 evenly spaced tokens of each side; 1 where it is zero).
         unbiased: Leave the diagonal out of the two self terms (U-statistic). The paper's estimate is biased (V-statistic).
+        landmarks: Approximate the kernel by what this many tokens, evenly spaced, half of either side, span (Nystrom); the diagonal
+            of the self terms stays exact. Landmarks count as constants for the gradient. ``None`` is exact.
+        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by name is used or refused.
 
     Returns:
         (batch,), float32 or float64. Zero for a sample where a side has no valid token (with `unbiased`: fewer than two).
 
     Raises:
         ShapeError: If shapes, dtypes or devices do not fit.
-        ConfigError: If `bandwidth` is not positive.
+        ConfigError: If `bandwidth` is not positive, or there are fewer than 2 landmarks.
+        BackendError: If the named backend does not exist or cannot serve these tensors.
 
     Source:
-        Li et al., arXiv:2412.00833, eq. 8-9; Gretton et al., JMLR 2012, eq. 3 (unbiased) and 5 (biased).
+        Li et al., arXiv:2412.00833, eq. 8-9; Gretton et al., JMLR 2012, eq. 3 (unbiased) and 5 (biased);
+        Williams & Seeger, NIPS 2000 (Nystrom).
     """
     check_mask("x_mask", x_mask, x)
     check_mask("y_mask", y_mask, y)
@@ -56,26 +83,161 @@ def mmd(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, *, bandwidth: Band
         raise ConfigError(f"bandwidth: expected a positive number or 'median', found {bandwidth!r}")
     if not isinstance(bandwidth, str) and not 0 < bandwidth < float("inf"):
         raise ConfigError(f"bandwidth: expected a positive number or 'median', found {bandwidth}")
+    if landmarks is not None and landmarks < 2:
+        raise ConfigError(f"landmarks: expected at least 2, found {landmarks}")
+    if landmarks is not None and backend not in ("auto", "torch"):
+        raise BackendError(f"mmd: backend {backend!r} cannot serve this call: with landmarks it is computed by PyTorch")
+    use = "torch" if landmarks is not None else chosen("mmd", backend, x.device, x.dtype)
     with torch.autocast(x.device.type, enabled=False):
-        result_dtype = torch.promote_types(x.dtype, torch.float32)
-        n, m = (mask.sum(1).double() for mask in (x_mask, y_mask))
         # Zero in place of what is not valid: garbage there, infinities included, must not reach a product.
-        x, y = (side.double().masked_fill(~mask.unsqueeze(-1), 0) for side, mask in ((x, x_mask), (y, y_mask)))
-        # Distances are the same about any centre, and |x|^2 + |y|^2 - 2xy cancels least about the mean of the valid tokens.
-        centre = ((x.detach().sum(1) + y.detach().sum(1)) / (n + m).clamp(min=1).unsqueeze(1)).unsqueeze(1)
-        x, y = ((side - centre).masked_fill(~mask.unsqueeze(-1), 0) for side, mask in ((x, x_mask), (y, y_mask)))
-        sigma = _median_distance(x, y, x_mask, y_mask) if bandwidth == "median" else x.new_full((len(x),), bandwidth)
-        scale = 0.5 / sigma.square()
-        within_x, within_y = _kernel_sum(x, x, x_mask, x_mask, scale), _kernel_sum(y, y, y_mask, y_mask, scale)
-        between = _kernel_sum(x, y, x_mask, y_mask, scale)
-        if unbiased:
-            defined = (n > 1) & (m > 1)
-            # The diagonal of a self term is one for every valid token.
-            self_x, self_y = (within_x - n) / (n * (n - 1)).clamp(min=1), (within_y - m) / (m * (m - 1)).clamp(min=1)
-        else:
-            defined = (n > 0) & (m > 0)
-            self_x, self_y = within_x / n.square().clamp(min=1), within_y / m.square().clamp(min=1)
-        return (self_x + self_y - 2 * between / (n * m).clamp(min=1)).masked_fill(~defined, 0).to(result_dtype)
+        x, y = (side.masked_fill(~mask.unsqueeze(-1), 0) for side, mask in ((x, x_mask), (y, y_mask)))
+        fixed = None if isinstance(bandwidth, str) else float(bandwidth)
+        if landmarks is not None:
+            return _nystrom(x, y, x_mask, y_mask, fixed, landmarks, unbiased=unbiased)
+        if use == "torch":
+            return _reference(x, y, x_mask, y_mask, fixed, unbiased=unbiased)
+        need_gradient = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
+        value: Tensor = _fused(x, y, x_mask, y_mask, fixed, unbiased, need_gradient)[0]
+        return value
+
+
+def _reference(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: float | None, *, unbiased: bool) -> Tensor:
+    """The definition, in double precision; no bandwidth stands for the median."""
+    result_dtype = torch.promote_types(x.dtype, torch.float32)
+    x, y = _centred(x.double(), y.double(), x_mask, y_mask)
+    scale = _scale(x, y, x_mask, y_mask, bandwidth)
+    sums = (
+        _kernel_sum(x, x, x_mask, x_mask, scale),
+        _kernel_sum(y, y, y_mask, y_mask, scale),
+        _kernel_sum(x, y, x_mask, y_mask, scale),
+    )
+    weights, constant = _weights(x_mask, y_mask, unbiased=unbiased)
+    value = sum(weight * total for weight, total in zip(weights, sums, strict=True)) + constant
+    return value.to(result_dtype)
+
+
+def _nystrom(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: float | None, landmarks: int, *, unbiased: bool) -> Tensor:
+    """With ``phi(a) = L^-1 k(Z, a)`` and ``L L^T = k(Z, Z)``, every ``k(a, b)`` off the diagonal is taken as ``phi(a) . phi(b)``."""
+    result_dtype = torch.promote_types(x.dtype, torch.float32)
+    x, y = _centred(x.double(), y.double(), x_mask, y_mask)
+    scale = _scale(x, y, x_mask, y_mask, bandwidth)
+    with torch.no_grad():
+        sides = [_evenly_spaced(tokens, mask, landmarks // 2) for tokens, mask in ((x, x_mask), (y, y_mask))]
+        z, z_mask = (torch.cat(parts, 1) for parts in zip(*sides, strict=True))
+        both = z_mask.unsqueeze(2) & z_mask.unsqueeze(1)
+        gram = torch.exp(-scale[:, None, None] * _squared_distance(z, z)).masked_fill(~both, 0)
+        # Equal landmarks make the matrix singular; a landmark that is not valid stands alone and answers nothing.
+        ridge = torch.where(z_mask, _RIDGE, 1.0)
+        factor = torch.linalg.cholesky(gram + torch.diag_embed(ridge))
+    n, m = (mask.sum(1).double() for mask in (x_mask, y_mask))
+    (sum_x, own_x), (sum_y, own_y) = (_feature_sums(tokens, mask, z, z_mask, factor, scale) for tokens, mask in ((x, x_mask), (y, y_mask)))
+    # The diagonal of a self term is one for every valid token, whatever the features say.
+    sums = (sum_x.square().sum(1) - own_x + n, sum_y.square().sum(1) - own_y + m, (sum_x * sum_y).sum(1))
+    weights, constant = _weights(x_mask, y_mask, unbiased=unbiased)
+    value = sum(weight * total for weight, total in zip(weights, sums, strict=True)) + constant
+    return value.to(result_dtype)
+
+
+def _feature_sums(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, factor: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the features of all valid tokens, (batch, landmark), and of their squared lengths, (batch,); a chunk at a time."""
+
+    def chunk_sums(part: Tensor, part_mask: Tensor) -> tuple[Tensor, Tensor]:
+        entries = torch.exp(-scale[:, None, None] * _squared_distance(z, part))
+        entries = entries.masked_fill(~(z_mask.unsqueeze(2) & part_mask.unsqueeze(1)), 0)
+        return entries.sum(2), entries @ entries.transpose(1, 2)
+
+    length = max(64, _CHUNK_ENTRIES // max(1, z.shape[0] * z.shape[1]))
+    sums, products = z.new_zeros(z.shape[:2]), z.new_zeros(*z.shape[:2], z.shape[1])
+    for part, part_mask in zip(tokens.split(length, 1), mask.split(length, 1), strict=True):
+        more = checkpoint(chunk_sums, part, part_mask, use_reentrant=False, preserve_rng_state=False)
+        sums, products = sums + more[0], products + more[1]
+    features = torch.linalg.solve_triangular(factor, sums.unsqueeze(2), upper=False).squeeze(2)
+    # sum |L^-1 k|^2 = trace((L L^T)^-1 sum k k^T)
+    own = torch.cholesky_solve(products, factor).diagonal(dim1=1, dim2=2).sum(1)
+    return features, own
+
+
+def _weights(x_mask: Tensor, y_mask: Tensor, *, unbiased: bool) -> tuple[Tensor, Tensor]:
+    """What the sums of k(x, x'), k(y, y') and k(x, y) are multiplied by, (3, batch), and what is added to the result, (batch,)."""
+    n, m = (mask.sum(1).double() for mask in (x_mask, y_mask))
+    if unbiased:
+        # The diagonal of a self term, one for every valid token, is taken out again.
+        defined = ((n > 1) & (m > 1)).double()
+        weights = torch.stack([1 / (n * (n - 1)).clamp(min=1), 1 / (m * (m - 1)).clamp(min=1), -2 / (n * m).clamp(min=1)])
+        constant = -n * weights[0] - m * weights[1]
+    else:
+        defined = ((n > 0) & (m > 0)).double()
+        weights = torch.stack([1 / n.square().clamp(min=1), 1 / m.square().clamp(min=1), -2 / (n * m).clamp(min=1)])
+        constant = torch.zeros_like(n)
+    return weights * defined, constant * defined
+
+
+def _centred(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sides about the mean of all valid tokens, where |x|^2 + |y|^2 - 2xy cancels least; distances are the same about any centre."""
+    count = (x_mask.sum(1) + y_mask.sum(1)).clamp(min=1)
+    centre = (x.detach().sum(1, dtype=torch.float64) + y.detach().sum(1, dtype=torch.float64)) / count.unsqueeze(1)
+    centre = centre.to(x.dtype).unsqueeze(1)
+    x, y = ((side - centre).masked_fill(~mask.unsqueeze(-1), 0) for side, mask in ((x, x_mask), (y, y_mask)))
+    return x, y
+
+
+def _scale(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: float | None) -> Tensor:
+    """1 / (2 sigma^2), (batch,) float64."""
+    if bandwidth is not None:
+        return torch.full((len(x),), 0.5 / bandwidth**2, dtype=torch.float64, device=x.device)
+    with torch.no_grad():
+        sides = (_evenly_spaced(tokens, mask, _MEDIAN_TOKENS) for tokens, mask in ((x, x_mask), (y, y_mask)))
+        return 0.5 / _median_distance(*(tensor for side in sides for tensor in side)).square()
+
+
+@torch.library.custom_op("alignmamba::mmd", mutates_args=())
+def _fused(
+    x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: float | None, unbiased: bool, need_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The value by the kernels of the tensors' device, and its gradients; empty where they are not needed."""
+    weights, constant = _weights(x_mask, y_mask, unbiased=unbiased)
+    working = torch.promote_types(x.dtype, torch.float32)
+    near = _centred(x.to(working), y.to(working), x_mask, y_mask)
+    scale = _scale(*near, x_mask, y_mask, bandwidth)
+    if x.device.type == "cpu":
+        from alignmamba.ops.cpu.discrepancy import weighted_kernel_sum
+
+        if working == torch.float32 and _exponent_error(*near, scale) > _LARGEST_EXPONENT_ERROR:
+            near = _centred(x.double(), y.double(), x_mask, y_mask)
+    else:
+        from alignmamba.ops.gpu.discrepancy import weighted_kernel_sum
+    total, *grads = weighted_kernel_sum(*near, x_mask, y_mask, scale, weights, need_gradient=need_gradient)
+    grad_x, grad_y = (x.new_empty(0) if grad is None else grad.to(x.dtype) for grad in grads)
+    return (total + constant).to(working), grad_x, grad_y
+
+
+@_fused.register_fake
+def _(x: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    value = x.new_empty(len(x), dtype=torch.promote_types(x.dtype, torch.float32))
+    if rest[-1]:
+        return value, x.new_empty(x.shape), y.new_empty(y.shape)
+    return value, x.new_empty(0), y.new_empty(0)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:  # noqa: ARG001
+    ctx.save_for_backward(*output[1:])
+
+
+def _differentiate(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    grad_x, grad_y = (side * grad.to(side.dtype)[:, None, None] for side in ctx.saved_tensors)
+    return grad_x, grad_y, None, None, None, None, None
+
+
+_fused.register_autograd(_differentiate, setup_context=_keep)
+_fused.register_vmap(refuse_vmap("mmd"))
+
+
+def _exponent_error(x: Tensor, y: Tensor, scale: Tensor) -> float:
+    """By how much the exponent of a kernel entry may be wrong in single precision: |x|^2 + |y|^2 - 2xy cancels."""
+    if x.numel() == 0 or y.numel() == 0:
+        return 0.0
+    largest = x.square().sum(2).amax(1) + y.square().sum(2).amax(1)
+    return float((largest * scale).max()) * 2.0**-22
 
 
 def _kernel_sum(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, scale: Tensor) -> Tensor:
@@ -102,31 +264,34 @@ def _squared_distance(x: Tensor, y: Tensor) -> Tensor:
     return torch.baddbmm(squares, x, y.transpose(1, 2), alpha=-2).clamp(min=0)
 
 
-def _median_distance(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> Tensor:
-    """(batch,): lower median of the distances between distinct valid tokens of both sides together."""
-    with torch.no_grad():
-        x, x_mask = _evenly_spaced(x, x_mask)
-        y, y_mask = _evenly_spaced(y, y_mask)
-        tokens, mask = torch.cat([x, y], 1), torch.cat([x_mask, y_mask], 1)
+def _median_distance(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Tensor:
+    """(batch,) float64: lower median of the distances between distinct valid tokens of both sides together, 1 where that is zero."""
+    tokens, mask = torch.cat([x, y], 1).double(), torch.cat([x_mask, y_mask], 1)
+    if tokens.shape[1] < 2:
+        return tokens.new_ones(len(x))
+    squares = _squared_distance(tokens, tokens)
+    if x.device.type == "cpu" and INSTALLED["numba"]:
+        from alignmamba.ops.cpu.discrepancy import lower_median
+
+        median = lower_median(squares, mask).sqrt()
+    else:
         first, second = torch.triu_indices(tokens.shape[1], tokens.shape[1], 1, device=x.device)
-        distance = _squared_distance(tokens, tokens)[:, first, second].sqrt()
-        pairs = (mask[:, first] & mask[:, second]).sum(1)
-        if distance.shape[1] == 0:
-            return x.new_ones(len(x))
-        ordered = distance.masked_fill(~(mask[:, first] & mask[:, second]), torch.inf).sort(1).values
-        median = ordered.gather(1, ((pairs - 1).clamp(min=0) // 2).unsqueeze(1)).squeeze(1)
-        # Equal tokens lie apart by the square root of rounding, 1e-8 of their distance from the centre: that is zero too.
-        rounding = 1e-6 * tokens.square().sum(2).amax(1).sqrt()
-        return torch.where((pairs > 0) & (median > rounding), median, torch.ones_like(median))
+        distinct = mask[:, first] & mask[:, second]
+        ordered = squares[:, first, second].masked_fill(~distinct, torch.inf).sort(1).values
+        middle = (distinct.sum(1, keepdim=True) - 1).clamp(min=0) // 2
+        median = ordered.gather(1, middle).squeeze(1).sqrt()
+    # Equal tokens lie apart by the square root of rounding, 1e-8 of their distance from the centre: that is zero too.
+    rounding = 1e-6 * tokens.square().sum(2).amax(1).sqrt()
+    return torch.where((median > rounding) & median.isfinite(), median, torch.ones_like(median))
 
 
-def _evenly_spaced(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """At most `_MEDIAN_TOKENS` valid tokens of each sample, by the sample's own length."""
-    if x.shape[1] <= _MEDIAN_TOKENS:
+def _evenly_spaced(x: Tensor, mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """At most `most` valid tokens of each sample, by the sample's own length."""
+    if x.shape[1] <= most:
         return x, mask
     lengths = mask.sum(1, keepdim=True)
-    position = torch.arange(_MEDIAN_TOKENS, device=x.device)
-    spaced = torch.where(lengths > _MEDIAN_TOKENS, position * lengths // _MEDIAN_TOKENS, position)
+    position = torch.arange(most, device=x.device)
+    spaced = torch.where(lengths > most, position * lengths // most, position)
     valid_first = mask.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices
     index = valid_first.gather(1, spaced)
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2])), position < lengths

@@ -1,6 +1,5 @@
 """The selective scan of Mamba: a recurrence whose step size, input and output maps depend on the token."""
 
-from importlib.util import find_spec
 from typing import Any, Literal, overload
 
 import torch
@@ -8,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alignmamba.errors import BackendError, ShapeError
-
-Backend = Literal["auto", "torch", "numba"]
+from alignmamba.errors import ShapeError
+from alignmamba.ops.backends import Backend, chosen
+from alignmamba.ops.fused_scan import ScanArguments, fused_scan, working_precision
 
 # Bytes of states that one chunk aims at: small enough to stay in the cache of a laptop core, large enough to amortise the calls.
 _CHUNK_BYTES = 4 * 2**20
@@ -100,24 +99,18 @@ def selective_scan(
         Gu & Dao, arXiv:2312.00752, section 3 and algorithm 2 (zero-order hold for A, Euler for B).
     """
     _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    working = torch.float64 if u.dtype == torch.float64 else torch.float32
-    u_, delta_, A_, B_, C_ = (tensor.to(working) for tensor in (u, delta, A, B, C))
-    if delta_bias is not None:
-        delta_ = delta_ + delta_bias.to(working)
-    if delta_softplus:
-        delta_ = F.softplus(delta_)
-    state = u_.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state.to(working)
-    with torch.autocast(u.device.type, enabled=False):
-        if _chosen(backend, u_) == "numba":
-            y, final_state = _CompiledRecurrence.apply(u_, delta_, A_, B_, C_, state)  # type: ignore[no-untyped-call]
+    given = ScanArguments(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    if torch.compiler.is_exporting() and backend == "auto":
+        y, final_state = _exportable(given, delta_softplus)
+    else:
+        refused = {} if initial_state is None else {"mamba_ssm": "it takes no initial state"}
+        use = chosen("selective_scan", backend, u.device, u.dtype, refused)
+        if use == "torch":
+            y, final_state = _reference(given, delta_softplus)
+        elif use == "mamba_ssm":
+            y, final_state = _mamba_ssm(given, delta_softplus)
         else:
-            y, final_state = _Recurrence.apply(u_, delta_, A_, B_, C_, state)  # type: ignore[no-untyped-call]
-            y = y.transpose(0, 1)
-    if D is not None:
-        y = y + D.to(working) * u_
-    if z is not None:
-        y = y * F.silu(z.to(working))
-    y = y.to(u.dtype)
+            y, final_state = fused_scan(given, delta_softplus)
     return (y, final_state) if return_final_state else y
 
 
@@ -206,53 +199,60 @@ def _check(
             raise ShapeError(f"{name}: expected a real floating tensor on {u.device}, found {tensor.dtype} on {tensor.device}")
 
 
-def selective_scan_backends(device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, str]:
-    """Whether each backend of `selective_scan` can serve such tensors: its name to ``"ready"`` or the reason why not."""
-    return {"numba": _why_not_numba(torch.device(device), dtype) or "ready", "torch": "ready"}
+def _reference(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor]:
+    """The definition, in PyTorch."""
+    u, delta, A, B, C, state = _discretised(given, softplus)
+    with torch.autocast(u.device.type, enabled=False):
+        y, final_state = _Recurrence.apply(u, delta, A, B, C, state)  # type: ignore[no-untyped-call]
+    return _skipped_and_gated(y.transpose(0, 1), given), final_state
 
 
-def _why_not_numba(device: torch.device, dtype: torch.dtype) -> str:
-    """The reason why the compiled recurrence cannot run, empty if it can."""
-    if find_spec("numba") is None:
-        return "numba is not installed"
-    if device.type != "cpu":
-        return f"it runs on the CPU, the tensors are on {device}"
-    if dtype == torch.float64:
-        return "it computes in float32, the tensors are float64"
-    if torch.compiler.is_compiling():
-        return "torch.compile cannot trace it"
-    return ""
+def _discretised(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Drive, step size, A, B, C and initial state in the precision of the recurrence."""
+    dtype = working_precision(given.u)
+    u, delta, A, B, C = (tensor.to(dtype) for tensor in given[:5])
+    if given.delta_bias is not None:
+        delta = delta + given.delta_bias.to(dtype)
+    if softplus:
+        delta = F.softplus(delta)
+    state = u.new_zeros(u.shape[0], *A.shape) if given.initial_state is None else given.initial_state.to(dtype)
+    return u, delta, A, B, C, state
 
 
-def _chosen(backend: Backend, u: Tensor) -> Literal["torch", "numba"]:
-    if backend == "torch":
-        return "torch"
-    if backend not in ("auto", "numba"):
-        raise BackendError(f"selective_scan has no backend {backend!r}; it has 'auto', 'torch' and 'numba'")
-    reason = _why_not_numba(u.device, u.dtype)
-    if reason and backend == "numba":
-        raise BackendError(f"selective_scan: backend 'numba' cannot serve this call: {reason}")
-    return "torch" if reason else "numba"
+def _skipped_and_gated(y: Tensor, given: ScanArguments) -> Tensor:
+    if given.D is not None:
+        y = y + given.D.to(y.dtype) * given.u.to(y.dtype)
+    if given.z is not None:
+        y = y * F.silu(given.z.to(y.dtype))
+    return y.to(given.u.dtype)
 
 
-class _CompiledRecurrence(torch.autograd.Function):
-    """What `_Recurrence` defines, compiled; batch first throughout."""
+def _exportable(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor]:
+    """The recurrence as PyTorch's higher-order scan, which exports with a dynamic length, to ONNX too."""
+    from torch._higher_order_ops.scan import scan
 
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        from alignmamba.ops.cpu.scan import scan_forward
+    u, delta, A, B, C, state = _discretised(given, softplus)
 
-        y, final_state, checkpoints = scan_forward(u, delta, A, B, C, state)
-        ctx.save_for_backward(u, delta, A, B, C, checkpoints)
-        return y, final_state
+    def step(state: Tensor, token: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        drive, delta, B, C = token
+        state = torch.exp(delta.unsqueeze(-1) * A) * state + drive.unsqueeze(-1) * B.unsqueeze(1)
+        return state, (state * C.unsqueeze(1)).sum(-1)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor, ...]:
-        from alignmamba.ops.cpu.scan import scan_backward
+    tokens = tuple(tensor.transpose(0, 1) for tensor in (delta * u, delta, B, C))
+    final_state, y = scan(step, state, tokens, dim=0)
+    return _skipped_and_gated(y.transpose(0, 1), given), final_state
 
-        u, delta, A, B, C, checkpoints = ctx.saved_tensors
-        return scan_backward(u, delta, A, B, C, checkpoints, grad_y, grad_state)
+
+def _mamba_ssm(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor]:
+    """The CUDA kernel of mamba-ssm, which lays time out last and takes weights in float32."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    u, delta, B, C, z = (
+        None if tensor is None else tensor.transpose(1, 2).contiguous() for tensor in (given.u, given.delta, given.B, given.C, given.z)
+    )
+    A, D, bias = (None if tensor is None else tensor.float() for tensor in (given.A, given.D, given.delta_bias))
+    y, state = selective_scan_fn(u, delta, A, B, C, D, z, bias, delta_softplus=softplus, return_last_state=True)
+    return y.transpose(1, 2), state
 
 
 class _Recurrence(torch.autograd.Function):

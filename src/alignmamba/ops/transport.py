@@ -1,12 +1,13 @@
 """Local alignment: relaxed optimal transport of source tokens onto anchor tokens (Li et al., arXiv 2412.00833, section 3.2)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba.errors import ConfigError, ShapeError
+from alignmamba.ops.backends import Backend, chosen, refuse_vmap, why_not
 from alignmamba.ops.sequence import check_mask, relative_time
 
 Mass = Literal["paper", "mean"]
@@ -29,12 +30,13 @@ def match_tokens(
     time_weight: float = 0.0,
     source_times: Tensor | None = None,
     anchor_times: Tensor | None = None,
+    backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
     r"""Find the cheapest anchor token for every source token: the support of the relaxed transport plan.
 
     The cost is ``C(i, j) = 1 - cos(source_i, anchor_j) + time_weight * (t_i - t_j)^2``. The paper's cost has no second term.
     No gradient flows through the result: the minimum is hard. Memory is linear in the number of tokens; time is
-    O(source * anchor), or O(source * window) with a window.
+    O(source * anchor), or O(source * window) with a window; the compiled kernels also leave out anchor tokens too far in time to win.
 
     Args:
         source: (batch, source time, channel), floating.
@@ -45,6 +47,9 @@ def match_tokens(
         time_weight: Weight of the squared time difference; 0 is the paper's cost.
         source_times: (batch, source time), for the prior and the window; position from 0 to 1 within the sequence if not given.
         anchor_times: (batch, anchor time), in the unit of `source_times`, not decreasing; given exactly when that is.
+        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by name is used or refused.
+            ``"numba"`` gives what the reference gives; ``"triton"`` compares in single precision and may choose another of two
+            anchor tokens whose costs differ by rounding.
 
     Returns:
         index: (batch, source time) int64, the matched anchor token, the lowest on ties; -1 where the source token is not
@@ -55,6 +60,7 @@ def match_tokens(
     Raises:
         ShapeError: If shapes, dtypes or devices do not fit.
         ConfigError: If `window` or `time_weight` is negative or not finite, or only one of the two time tensors is given.
+        BackendError: If the named backend does not exist or cannot serve these tensors.
 
     Source:
         Li et al., arXiv:2412.00833, eq. 3-5; the time prior and the window are named deviations.
@@ -81,20 +87,11 @@ def match_tokens(
 
     if source.shape[1] == 0 or anchor.shape[1] == 0:
         return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(source_mask.shape)
+    use = "torch" if torch.compiler.is_exporting() else chosen("match_tokens", backend, source.device, source.dtype)
+    run = _match if use == "torch" else _fused_match
     with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
-        arguments = (
-            _unit(source),
-            _unit(anchor),
-            anchor_mask,
-            source_times.double(),
-            anchor_times.double(),
-            time_weight,
-        )
-        # A window over the whole anchor is the exact matching, which needs no list of candidates.
-        if window is None or window >= anchor.shape[1] - 1:
-            index, similarity = _match_all(*arguments)
-        else:
-            index, similarity = _match_window(*arguments, window=window)
+        times = (source_times.double(), anchor_times.double())
+        index, similarity = run(source.detach(), anchor.detach(), anchor_mask, *times, float(time_weight), window)
         matched = source_mask & anchor_mask.any(1, keepdim=True)
         return index.masked_fill(~matched, -1), similarity.masked_fill(~matched, 0).to(source.dtype)
 
@@ -116,6 +113,8 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
     Raises:
         ShapeError: If shapes do not fit or an index is not below `num_anchor`.
 
+    Sums run in the order of the source tokens, on a GPU too where triton is installed; otherwise a GPU adds in an order of its own.
+
     Source:
         Li et al., arXiv:2412.00833, eq. 6.
     """
@@ -124,9 +123,40 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
     slot = index.masked_fill(~sent, num_anchor)  # one slot past the end takes what is not sent
     # At least float32: a half-precision sum of many tokens stops growing, or overflows.
     tokens = source.to(torch.promote_types(source.dtype, torch.float32))
-    received = tokens.new_zeros(source.shape[0], num_anchor + 1, source.shape[2])
-    received = received.scatter_add(1, slot.unsqueeze(-1).expand_as(tokens), tokens)[:, :num_anchor]
+    if not why_not("triton", source.device, tokens.dtype) and not torch.compiler.is_exporting():
+        received = _segment_sum(tokens, index.masked_fill(~sent, -1), num_anchor)
+    else:
+        rows = torch.arange(len(source), device=source.device).unsqueeze(1) * (num_anchor + 1) + slot
+        received = tokens.new_zeros(len(source) * (num_anchor + 1), source.shape[2]).index_add_(0, rows.flatten(), tokens.flatten(0, 1))
+        received = received.view(len(source), num_anchor + 1, source.shape[2])[:, :num_anchor]
     return (received / _divisor(slot, source_mask, num_anchor, mass)).to(source.dtype)
+
+
+@torch.library.custom_op("alignmamba::segment_sum", mutates_args=())
+def _segment_sum(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:
+    """Sum of the tokens sent to each anchor token, (batch, num_anchor, channel) float32; index -1 sends nothing."""
+    from alignmamba.ops.gpu.transport import segment_sum
+
+    summed: Tensor = segment_sum(tokens, index, num_anchor)
+    return summed
+
+
+@_segment_sum.register_fake
+def _(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:  # noqa: ARG001
+    return tokens.new_empty(tokens.shape[0], num_anchor, tokens.shape[2], dtype=torch.float32)
+
+
+def _keep_index(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(inputs[1])
+
+
+def _gather_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    (index,) = ctx.saved_tensors
+    gathered = grad.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, grad.shape[2]))
+    return gathered.masked_fill((index < 0).unsqueeze(-1), 0), None, None
+
+
+_segment_sum.register_autograd(_gather_gradient, setup_context=_keep_index)
 
 
 def transport_plan(index: Tensor, source_mask: Tensor, num_anchor: int, *, mass: Mass = "paper") -> Tensor:
@@ -159,7 +189,7 @@ def _sent(index: Tensor, source_mask: Tensor, num_anchor: int) -> Tensor:
     """Which source tokens are sent anywhere, after checking that the index fits."""
     if index.shape != source_mask.shape or index.dtype != torch.int64:
         raise ShapeError(f"index: expected int64 of shape {tuple(source_mask.shape)}, found {index.dtype} of shape {tuple(index.shape)}")
-    if index.numel() and int(index.max()) >= num_anchor:
+    if not torch.compiler.is_compiling() and index.numel() and int(index.max()) >= num_anchor:
         raise ShapeError(f"index: expected values below num_anchor {num_anchor}, found {int(index.max())}")
     return source_mask & (index >= 0)
 
@@ -184,10 +214,29 @@ def _ranked(score: Tensor) -> Tensor:
     return (score / _TIE).round()
 
 
+def _match(
+    source: Tensor,
+    anchor: Tensor,
+    anchor_mask: Tensor,
+    source_times: Tensor,
+    anchor_times: Tensor,
+    time_weight: float,
+    window: int | None,
+) -> tuple[Tensor, Tensor]:
+    """The definition: index and similarity for every source token, valid or not."""
+    arguments = (_unit(source), _unit(anchor), anchor_mask, source_times, anchor_times, time_weight)
+    # A window over the whole anchor is the exact matching, which needs no list of candidates.
+    if window is None or window >= anchor.shape[1] - 1:
+        return _match_all(*arguments)
+    return _match_window(*arguments, window=window)
+
+
 def _match_all(
     source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
 ) -> tuple[Tensor, Tensor]:
     """Running argmax over tiles of the similarity matrix."""
+    if torch.compiler.is_exporting():  # a program may not loop as often as a length says
+        return _best_of_tile(source, anchor, anchor_mask, source_times, anchor_times, time_weight)[1:]
     side = max(16, int((_TILE_ENTRIES // max(1, len(source))) ** 0.5))
     indices, similarities = [], []
     for x, t in zip(source.split(side, 1), source_times.split(side, 1), strict=True):
@@ -196,19 +245,26 @@ def _match_all(
         similarity = x.new_zeros(x.shape[:2])
         for start in range(0, anchor.shape[1], side):
             tile = slice(start, start + side)
-            cosine = x @ anchor[:, tile].transpose(1, 2)
-            score = cosine
-            if time_weight:
-                score = cosine - time_weight * (t.unsqueeze(2) - anchor_times[:, None, tile]).square()
-            score = _ranked(score).masked_fill(~anchor_mask[:, None, tile], -torch.inf)
-            value, position = score.max(2)
+            value, position, cosine = _best_of_tile(x, anchor[:, tile], anchor_mask[:, tile], t, anchor_times[:, tile], time_weight)
             better = value > best  # strictly, so that the lowest index wins a tie
             best = torch.where(better, value, best)
             index = torch.where(better, position + start, index)
-            similarity = torch.where(better, cosine.gather(2, position.unsqueeze(2)).squeeze(2), similarity)
+            similarity = torch.where(better, cosine, similarity)
         indices.append(index)
         similarities.append(similarity)
     return torch.cat(indices, 1), torch.cat(similarities, 1)
+
+
+def _best_of_tile(
+    source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ranked score, index and cosine of the best pair of each source token, from the matrix of all of them."""
+    cosine = source @ anchor.transpose(1, 2)
+    score = cosine
+    if time_weight:
+        score = cosine - time_weight * (source_times.unsqueeze(2) - anchor_times.unsqueeze(1)).square()
+    value, position = _ranked(score).masked_fill(~anchor_mask.unsqueeze(1), -torch.inf).max(2)
+    return value, position, cosine.gather(2, position.unsqueeze(2)).squeeze(2)
 
 
 def _match_window(
@@ -222,18 +278,15 @@ def _match_window(
     window: int,
 ) -> tuple[Tensor, Tensor]:
     """Argmax over the anchor tokens around the one nearest in time, a tile of source tokens at once."""
-    lengths = anchor_mask.sum(1, keepdim=True)
-    # Middles between neighbours in time: the number of middles before t is the nearest token, the earlier one on a tie.
-    order = anchor_times.masked_fill(~anchor_mask, torch.inf)
-    middles = (order[:, 1:] + order[:, :-1]) / 2
+    lengths = anchor_mask.sum(1)[:, None, None]
+    nearest = _nearest(source_times, anchor_times, anchor_mask)
     offsets = torch.arange(-window, window + 1, device=source.device)
     rows = torch.arange(len(source), device=source.device)[:, None, None]
     tile = max(1, _TILE_ENTRIES // max(1, len(source) * len(offsets) * source.shape[2]))
     indices, similarities = [], []
-    for x, t in zip(source.split(tile, 1), source_times.split(tile, 1), strict=True):
-        nearest = torch.searchsorted(middles.contiguous(), t.contiguous())
-        candidates = nearest.minimum((lengths - 1).clamp(min=0)).unsqueeze(2) + offsets
-        inside = (candidates >= 0) & (candidates < lengths.unsqueeze(2))
+    for x, t, middle in zip(source.split(tile, 1), source_times.split(tile, 1), nearest.split(tile, 1), strict=True):
+        candidates = middle.unsqueeze(2) + offsets
+        inside = (candidates >= 0) & (candidates < lengths)
         candidates = candidates.clamp(0, anchor.shape[1] - 1)
         cosine = torch.einsum("bsc,bswc->bsw", x, anchor[rows, candidates])
         score = cosine
@@ -243,6 +296,86 @@ def _match_window(
         indices.append(candidates.gather(2, position).squeeze(2))
         similarities.append(cosine.gather(2, position).squeeze(2))
     return torch.cat(indices, 1), torch.cat(similarities, 1)
+
+
+def _nearest(source_times: Tensor, anchor_times: Tensor, anchor_mask: Tensor) -> Tensor:
+    """(batch, source time): the valid anchor token nearest in time, the earlier one on a tie."""
+    # Middles between neighbours in time: the number of middles before t is the nearest token.
+    order = anchor_times.masked_fill(~anchor_mask, torch.inf)
+    middles = (order[:, 1:] + order[:, :-1]) / 2
+    nearest = torch.searchsorted(middles.contiguous(), source_times.contiguous())
+    return nearest.minimum((anchor_mask.sum(1, keepdim=True) - 1).clamp(min=0))
+
+
+@torch.library.custom_op("alignmamba::match_tokens", mutates_args=())
+def _fused_match(
+    source: Tensor,
+    anchor: Tensor,
+    anchor_mask: Tensor,
+    source_times: Tensor,
+    anchor_times: Tensor,
+    time_weight: float,
+    window: int | None,
+) -> tuple[Tensor, Tensor]:
+    """`_match` by the kernels of the tensors' device."""
+    working = torch.promote_types(source.dtype, anchor.dtype)
+    first, last = _candidates(source_times, anchor_times, anchor_mask, time_weight, window)
+    if source.device.type == "cpu":
+        from alignmamba.ops.cpu import transport as cpu
+
+        x, y = (tokens.to(torch.promote_types(working, torch.float32)) for tokens in (source, anchor))
+        index, similarity, crowded = cpu.match(x, y, first, last, source_times, anchor_times, time_weight, _TIE)
+        if bool(crowded.any()):
+            _settle(index, similarity, crowded, (x, y, anchor_mask, source_times, anchor_times, time_weight, window))
+    else:
+        from alignmamba.ops.gpu import transport as gpu
+
+        index = gpu.match(source.to(working), anchor.to(working), first, last, source_times, anchor_times, time_weight)
+        partner = anchor.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, anchor.shape[2]))
+        similarity = F.cosine_similarity(source.double(), partner.double(), dim=-1, eps=1e-150)
+    return index.clamp(min=0), similarity
+
+
+@_fused_match.register_fake
+def _(source: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return source.new_empty(source.shape[:2], dtype=torch.int64), source.new_empty(source.shape[:2], dtype=torch.float64)
+
+
+_fused_match.register_vmap(refuse_vmap("match_tokens"))
+
+
+def _candidates(
+    source_times: Tensor, anchor_times: Tensor, anchor_mask: Tensor, time_weight: float, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """The first anchor token that each source token may be matched to, and one past the last, (batch, source time) int64.
+
+    A cosine lies between -1 and 1. The anchor token nearest in time, `apart` away, therefore scores at least -1 - weight apart^2,
+    and one further away than the square root of 2 / weight + apart^2 scores less.
+    """
+    lengths = anchor_mask.sum(1, keepdim=True)
+    first, last = torch.zeros_like(source_times, dtype=torch.int64), lengths.expand_as(source_times)
+    if window is None and not time_weight:
+        return first, last
+    nearest = _nearest(source_times, anchor_times, anchor_mask)
+    if window is not None:
+        first, last = (nearest - window).clamp(min=0), (nearest + window + 1).minimum(lengths)
+    if time_weight:
+        apart = source_times - anchor_times.gather(1, nearest)
+        reach = ((2 + 4 * _TIE) / time_weight + apart.square()).sqrt() * (1 + 1e-9)
+        order = anchor_times.masked_fill(~anchor_mask, torch.inf).contiguous()
+        first = first.maximum(torch.searchsorted(order, (source_times - reach).contiguous()))
+        last = last.minimum(torch.searchsorted(order, (source_times + reach).contiguous(), right=True))
+    return first, last
+
+
+def _settle(index: Tensor, similarity: Tensor, crowded: Tensor, arguments: tuple[Any, ...]) -> None:
+    """Match by the reference the source tokens that have too many rivals for a kernel, in place."""
+    source, anchor, anchor_mask, source_times, anchor_times, time_weight, window = arguments
+    for sample in crowded.any(1).nonzero().flatten().tolist():
+        rows, one = crowded[sample].nonzero().flatten(), slice(sample, sample + 1)
+        given = (source[one, rows], anchor[one], anchor_mask[one], source_times[one, rows], anchor_times[one], time_weight, window)
+        found = _match(*given)
+        index[sample, rows], similarity[sample, rows] = found[0][0], found[1][0]
 
 
 def resample(source: Tensor, source_mask: Tensor, anchor_mask: Tensor) -> Tensor:

@@ -1,218 +1,323 @@
-"""The recurrence of the selective scan in float32, compiled by numba.
+"""The selective scan in one pass over memory, compiled by numba for float32 and float64.
 
-Lanes run over channels, so nothing is summed across lanes in the forward pass, and the states of a tile of channels stay in
-the first cache. The backward pass recomputes states from a checkpoint every `_CHUNK` tokens. Rows of the batch are shared
-among as many threads as torch uses; the threads end with the call, so a process may fork at any time.
+Softplus, discretisation, recurrence, skip and gate are fused. Vector lanes run over channels, so nothing is summed across lanes in
+the forward pass. A chunk of tokens is finished for all channels before the next one begins: memory is read in the order in which
+it lies, and what a tile of channels needs for one chunk stays in the first cache. The backward pass recomputes states from the
+one kept at the start of each chunk.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
 from torch import Tensor
 
+from alignmamba.ops.cpu.compilation import array, entry_of, kernel, over_tasks, rows, threads_for, tokens_of
+from alignmamba.ops.cpu.elementary import LN2, LOG2E, ONE, ZERO, exp2, sigmoid, softplus
+
 _CHUNK = 32
-_FORWARD_LANES = 32
-_BACKWARD_LANES = 16
+"""Tokens between two kept states; at least the number of states, so that these take no more memory than the drive."""
 
-# exp(x) = 2^k exp(f) with k = round(x / ln 2) and |f| <= ln(2) / 2: adding and subtracting 1.5 * 2^23 rounds to an integer, ln 2
-# is subtracted in two parts so that f keeps its last bits, and a polynomial of degree 7 gives exp(f) (Cephes, expf).
-_LOG2E = np.float32(1.44269504088896341)
-_ROUND = np.float32(12582912.0)
-_LN2_HIGH = np.float32(0.693359375)
-_LN2_LOW = np.float32(-2.12194440e-4)
-_LOWEST = np.float32(-87.0)
-_HIGHEST = np.float32(87.0)
-_P7, _P6, _P5 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
-_P4, _P3, _P2 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
-_ONE = np.float32(1.0)
-_ZERO = np.float32(0.0)
-_BIAS = np.int32(127)
-_MANTISSA = np.int32(23)
+# Channels of a tile: wide enough to hide the latency of the recurrence, narrow enough not to be idle.
+_WIDE, _NARROW = 64, 16
 
-# Sums may not be reordered where rounding is done by a magic number; elsewhere they may, so that they vectorise.
-_EXACT_ORDER = {"contract", "nsz", "arcp"}
-_ANY_ORDER = {"contract", "nsz", "arcp", "reassoc"}
+_LEAST_WORK = 2**18
+"""State updates that repay a further thread: some tenths of a millisecond."""
 
 
-@intrinsic
-def _as_float(_context: Any, _bits: Any) -> Any:
-    """The float32 whose bits an int32 holds."""
+def scan_forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    *,
+    softplus: bool,
+    checkpoint: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`alignmamba.ops.scan.selective_scan` on tensors of one dtype, float32 or float64; any layout, channels side by side at best.
 
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), codegen
-
-
-@njit(fastmath=_EXACT_ORDER, cache=True)
-def exp(x):
-    """e^x in float32, relative error below 2e-7 for -87 <= x <= 87; held at the ends beyond, NaN stays NaN."""
-    clamped = _LOWEST if x < _LOWEST else x
-    clamped = _HIGHEST if clamped > _HIGHEST else clamped
-    k = np.float32(np.float32(clamped * _LOG2E + _ROUND) - _ROUND)
-    f = np.float32(np.float32(clamped - k * _LN2_HIGH) - k * _LN2_LOW)
-    p = (((((_P7 * f + _P6) * f + _P5) * f + _P4) * f + _P3) * f + _P2) * f * f + f + _ONE
-    return p * _as_float(np.int32((np.int32(k) + _BIAS) << _MANTISSA))  # type: ignore[call-arg]
-
-
-@njit(fastmath=_ANY_ORDER, nogil=True, cache=True)
-def _forward(first, last, u, delta, A, B, C, state, y, checkpoints):
-    """Rows `first` to `last`. A is (state, channel), state and each checkpoint (batch, state, channel); state ends as the final one."""
-    time, channels, states = u.shape[1], u.shape[2], A.shape[0]
-    h = np.zeros((states, _FORWARD_LANES), np.float32)
-    a = np.zeros((states, _FORWARD_LANES), np.float32)
-    step = np.zeros(_FORWARD_LANES, np.float32)
-    drive = np.zeros(_FORWARD_LANES, np.float32)
-    out = np.zeros(_FORWARD_LANES, np.float32)
-    for row in range(first, last):
-        for start in range(0, channels, _FORWARD_LANES):
-            lanes = min(_FORWARD_LANES, channels - start)
-            for n in range(states):
-                for i in range(lanes):
-                    h[n, i] = state[row, n, start + i]
-                    a[n, i] = A[n, start + i]
-            for t in range(time):
-                if t % _CHUNK == 0:
-                    for n in range(states):
-                        for i in range(lanes):
-                            checkpoints[t // _CHUNK, row, n, start + i] = h[n, i]
-                for i in range(lanes):
-                    step[i] = delta[row, t, start + i]
-                    drive[i] = delta[row, t, start + i] * u[row, t, start + i]
-                for i in range(_FORWARD_LANES):
-                    out[i] = _ZERO
-                for n in range(states):
-                    b, c = B[row, t, n], C[row, t, n]
-                    for i in range(_FORWARD_LANES):
-                        h[n, i] = exp(step[i] * a[n, i]) * h[n, i] + drive[i] * b
-                        out[i] += h[n, i] * c
-                for i in range(lanes):
-                    y[row, t, start + i] = out[i]
-            for n in range(states):
-                for i in range(lanes):
-                    state[row, n, start + i] = h[n, i]
-
-
-# Rows of the backward pass's scratch. Vectors that one loop reads and writes lie in one array at constant distances: numba has no
-# `restrict`, and more than a few arrays would cost the loop its vector form.
-_STEP, _DRIVE, _GRAD_Y, _GRAD_DRIVE, _GRAD_STEP = range(5)
-_CARRIED, _DECAY_RATE, _GRAD_RATE, _STATE = range(4)
-_BEFORE, _FACTOR = range(2)
-
-
-@njit(fastmath=_ANY_ORDER, nogil=True, cache=True)
-def _backward(first, last, u, delta, A, B, C, checkpoints, grad_y, grad_state, grad_u, grad_delta, grad_A, grad_B, grad_C):
-    """Rows `first` to `last`. grad_state enters as the final state's and leaves as the initial one's; grad_A is (batch, state, channel)."""
-    time, channels, states = u.shape[1], u.shape[2], A.shape[0]
-    saved = np.zeros((_CHUNK, states, 2, _BACKWARD_LANES), np.float32)
-    own = np.zeros((states, 4, _BACKWARD_LANES), np.float32)
-    lane = np.zeros((5, _BACKWARD_LANES), np.float32)
-    for row in range(first, last):
-        for start in range(0, channels, _BACKWARD_LANES):
-            lanes = min(_BACKWARD_LANES, channels - start)
-            own[:] = _ZERO
-            lane[:] = _ZERO
-            for n in range(states):
-                for i in range(lanes):
-                    own[n, _CARRIED, i] = grad_state[row, n, start + i]
-                    own[n, _DECAY_RATE, i] = A[n, start + i]
-            for chunk in range(checkpoints.shape[0] - 1, -1, -1):
-                begin = chunk * _CHUNK
-                length = min(_CHUNK, time - begin)
-                for n in range(states):
-                    for i in range(lanes):
-                        own[n, _STATE, i] = checkpoints[chunk, row, n, start + i]
-                for k in range(length):
-                    for i in range(lanes):
-                        lane[_STEP, i] = delta[row, begin + k, start + i]
-                        lane[_DRIVE, i] = delta[row, begin + k, start + i] * u[row, begin + k, start + i]
-                    for n in range(states):
-                        b = B[row, begin + k, n]
-                        for i in range(_BACKWARD_LANES):
-                            factor = exp(lane[_STEP, i] * own[n, _DECAY_RATE, i])
-                            saved[k, n, _BEFORE, i] = own[n, _STATE, i]
-                            saved[k, n, _FACTOR, i] = factor
-                            own[n, _STATE, i] = factor * own[n, _STATE, i] + lane[_DRIVE, i] * b
-                for k in range(length - 1, -1, -1):
-                    t = begin + k
-                    for i in range(lanes):
-                        lane[_STEP, i] = delta[row, t, start + i]
-                        lane[_DRIVE, i] = delta[row, t, start + i] * u[row, t, start + i]
-                        lane[_GRAD_Y, i] = grad_y[row, t, start + i]
-                    for i in range(_BACKWARD_LANES):
-                        lane[_GRAD_DRIVE, i] = _ZERO
-                        lane[_GRAD_STEP, i] = _ZERO
-                    for n in range(states):
-                        b, c = B[row, t, n], C[row, t, n]
-                        grad_b, grad_c = _ZERO, _ZERO
-                        for i in range(_BACKWARD_LANES):
-                            grad_h = own[n, _CARRIED, i] + lane[_GRAD_Y, i] * c
-                            decayed = saved[k, n, _FACTOR, i] * saved[k, n, _BEFORE, i]
-                            grad_c += lane[_GRAD_Y, i] * (decayed + lane[_DRIVE, i] * b)
-                            grad_b += grad_h * lane[_DRIVE, i]
-                            grad_exponent = grad_h * decayed
-                            lane[_GRAD_DRIVE, i] += grad_h * b
-                            lane[_GRAD_STEP, i] += grad_exponent * own[n, _DECAY_RATE, i]
-                            own[n, _GRAD_RATE, i] += grad_exponent * lane[_STEP, i]
-                            own[n, _CARRIED, i] = grad_h * saved[k, n, _FACTOR, i]
-                        grad_B[row, t, n] += grad_b
-                        grad_C[row, t, n] += grad_c
-                    for i in range(lanes):
-                        grad_u[row, t, start + i] = lane[_GRAD_DRIVE, i] * lane[_STEP, i]
-                        grad_delta[row, t, start + i] = lane[_GRAD_DRIVE, i] * u[row, t, start + i] + lane[_GRAD_STEP, i]
-            for n in range(states):
-                for i in range(lanes):
-                    grad_state[row, n, start + i] = own[n, _CARRIED, i]
-                    grad_A[row, n, start + i] = own[n, _GRAD_RATE, i]
-
-
-def scan_forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Output (batch, time, channel), final state (batch, channel, state) and checkpoints for `scan_backward`; all float32 on the CPU.
-
-    The arguments are those of the recurrence in `alignmamba.ops.scan`: steps already positive, maps and state as there.
+    Returns:
+        Output (batch, time, channel), final state (batch, channel, state), and with `checkpoint` what `scan_backward` needs.
     """
     batch, time, channels = u.shape
-    inner = state.transpose(1, 2).contiguous().clone()
-    y = u.new_empty(u.shape)
-    checkpoints = u.new_empty(-(-time // _CHUNK), batch, A.shape[1], channels)
-    arrays = [_array(tensor) for tensor in (u, delta, A.t(), B, C, inner, y, checkpoints)]
-    _over_rows(_forward, batch, arrays)
-    # A copy, because autograd lets nobody change a view in place that was made here.
-    return y, inner.transpose(1, 2).clone(), checkpoints
+    states = A.shape[1]
+    y = u.new_empty(batch, time, channels)
+    state = _state_first(initial_state, (batch, states, channels), u)
+    chunk = max(_CHUNK, states)
+    kept = u.new_empty(checkpoint_shape(batch, time, channels, states) if checkpoint else (batch, 0, states, channels))
+    lanes = _lanes(channels)
+    per_row = _groups(batch, channels, lanes, u.numel() * states)
+    arguments = (rows(u), rows(delta), rows(B), rows(C), rows(u if z is None else z), z is not None, softplus, chunk)
+    weights = (array(A.t() * LOG2E), _vector(D, u), _vector(delta_bias, u), *_limits(A))
+    run = _forward(lanes)
+    over_tasks(
+        lambda first, last: run(first, last, per_row, time, *arguments, *weights, array(state), array(y), array(kept)),
+        batch * per_row,
+        batch * per_row,
+    )
+    return y, state.transpose(1, 2).contiguous(), kept if checkpoint else None
 
 
 def scan_backward(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, checkpoints: Tensor, grad_y: Tensor, grad_state: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of u, delta, A, B, C and the initial state."""
-    inner = grad_state.transpose(1, 2).contiguous().clone()
-    grad_u, grad_delta = u.new_empty(u.shape), u.new_empty(u.shape)
-    grad_A = A.new_empty(len(u), *A.t().shape)
-    grad_B, grad_C = B.new_zeros(B.shape), C.new_zeros(C.shape)
-    tensors = (u, delta, A.t(), B, C, checkpoints, grad_y, inner, grad_u, grad_delta, grad_A, grad_B, grad_C)
-    _over_rows(_backward, len(u), [_array(tensor) for tensor in tensors])
-    return grad_u, grad_delta, grad_A.sum(0).t(), grad_B, grad_C, inner.transpose(1, 2)
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    checkpoints: Tensor,
+    grad_y: Tensor,
+    grad_state: Tensor | None,
+    *,
+    softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
+    """Gradients of u, delta, A, B, C, D, z, delta_bias (None where that was) and the initial state."""
+    batch, time, channels = u.shape
+    states = A.shape[1]
+    chunk = max(_CHUNK, states)
+    lanes = _lanes(channels)
+    per_row = _groups(batch, channels, lanes, 4 * u.numel() * states)
+    tasks = batch * per_row
+    carried = _state_first(grad_state, (batch, states, channels), u)
+    grad_u, grad_delta, grad_z = (u.new_empty(batch, time, channels) for _ in range(3))
+    # What is summed over tokens and channels is summed within a task first, and over tasks in their order: no race, one result.
+    grad_A = u.new_zeros(batch, states, channels)
+    grad_D, grad_bias = u.new_zeros(batch, channels), u.new_zeros(batch, channels)
+    grad_B, grad_C = u.new_zeros(batch, per_row, time, states), u.new_zeros(batch, per_row, time, states)
+    inputs = (rows(u), rows(delta), rows(B), rows(C), rows(u if z is None else z), rows(grad_y), z is not None, softplus, chunk)
+    weights = (array(A.t() * LOG2E), _vector(D, u), _vector(delta_bias, u), *_limits(A), array(checkpoints))
+    results = tuple(array(tensor) for tensor in (carried, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias))
+    run = _backward(lanes)
+    over_tasks(lambda first, last: run(first, last, per_row, time, *inputs, *weights, *results), tasks, tasks)
+    return (
+        grad_u,
+        grad_delta,
+        grad_A.sum(0).t().contiguous(),
+        grad_B.sum(1),
+        grad_C.sum(1),
+        None if D is None else grad_D.sum(0),
+        None if z is None else grad_z,
+        None if delta_bias is None else grad_bias.sum(0),
+        carried.transpose(1, 2).contiguous(),
+    )
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.detach().contiguous().numpy()
-    return array
+def checkpoint_shape(batch: int, time: int, channels: int, states: int) -> tuple[int, int, int, int]:
+    """Shape of the states kept for the backward pass: one per chunk."""
+    return batch, -(-time // max(_CHUNK, states)), states, channels
 
 
-def _over_rows(kernel: Callable[..., None], rows: int, arrays: list[np.ndarray]) -> None:
-    """Run a kernel over all rows of the batch, on as many threads as torch uses."""
-    threads = max(1, min(rows, torch.get_num_threads()))
-    if threads == 1:
-        kernel(0, rows, *arrays)
-        return
-    edges = [rows * part // threads for part in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(kernel, first, last, *arrays) for first, last in pairwise(edges)]:
-            done.result()
+def _state_first(state: Tensor | None, shape: tuple[int, int, int], like: Tensor) -> Tensor:
+    """A copy of (batch, channel, state) as (batch, state, channel), which the kernels overwrite; zero if there is none."""
+    if state is None:
+        return like.new_zeros(shape)
+    return like.new_empty(shape).copy_(state.transpose(1, 2))
+
+
+def _vector(weight: Tensor | None, u: Tensor) -> np.ndarray:
+    return array(u.new_zeros(u.shape[2]) if weight is None else weight)
+
+
+def _limits(A: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The shortest and the longest step of each channel: no state may grow by more than 2^127 (float64: 2^1023) in one step."""
+    most = 127 if A.dtype == torch.float32 else 1023
+    limits = most / (A.detach() * LOG2E)
+    longest = limits.masked_fill(limits <= 0, torch.inf).amin(1)
+    shortest = limits.masked_fill(limits >= 0, -torch.inf).amax(1)
+    return array(shortest), array(longest)
+
+
+def _lanes(channels: int) -> int:
+    return _WIDE if channels > 2 * _NARROW else _NARROW
+
+
+def _groups(batch: int, channels: int, lanes: int, work: int) -> int:
+    """Into how many groups of tiles the channels of one sample are split: as few as give every thread a task."""
+    threads = threads_for(work, _LEAST_WORK)
+    return max(1, min(-(-threads // max(1, batch)), -(-channels // lanes)))
+
+
+@cache
+def _forward(L: int) -> Callable[..., Any]:
+    """The forward kernel for tiles of `L` channels."""
+
+    @kernel
+    def forward(first, last, per_row, time, u, delta, B, C, z, gated, positive, chunk, A, D, bias, shortest, longest, state, y, kept):
+        channels, states = D.shape[0], A.shape[0]
+        tiles = (channels + L - 1) // L
+        dtype = D.dtype
+        step, drive, out = np.zeros((chunk, L), dtype), np.zeros((chunk, L), dtype), np.zeros((chunk, L), dtype)
+        for task in range(first, last):
+            row, group = task // per_row, task % per_row
+            begin, end = tiles * group // per_row, tiles * (group + 1) // per_row
+            h, a = np.zeros((end - begin, states, L), dtype), np.zeros((end - begin, states, L), dtype)
+            for tile in range(begin, end):
+                s = tile * L
+                for n in range(states):
+                    for i in range(min(L, channels - s)):
+                        h[tile - begin, n, i] = state[row, n, s + i]
+                        a[tile - begin, n, i] = A[n, s + i]
+            for c in range(0, time, chunk):
+                length = min(chunk, time - c)
+                for tile in range(begin, end):
+                    s = tile * L
+                    lanes = min(L, channels - s)
+                    h_tile, a_tile = h[tile - begin], a[tile - begin]
+                    D_tile, bias_tile = D[s : s + lanes], bias[s : s + lanes]
+                    shortest_tile, longest_tile = shortest[s : s + lanes], longest[s : s + lanes]
+                    if kept.shape[1] > 0:
+                        for n in range(states):
+                            for i in range(lanes):
+                                kept[row, c // chunk, n, s + i] = h_tile[n, i]
+                    for k in range(length):
+                        u_k, delta_k = tokens_of(u, row, c + k, s, lanes), tokens_of(delta, row, c + k, s, lanes)
+                        if positive:
+                            for i in range(lanes):
+                                step[k, i] = softplus(delta_k[i] + bias_tile[i])
+                        else:
+                            for i in range(lanes):
+                                step[k, i] = delta_k[i] + bias_tile[i]
+                        for i in range(lanes):
+                            step[k, i] = longest_tile[i] if step[k, i] > longest_tile[i] else step[k, i]
+                            step[k, i] = shortest_tile[i] if step[k, i] < shortest_tile[i] else step[k, i]
+                            drive[k, i] = step[k, i] * u_k[i]
+                            out[k, i] = D_tile[i] * u_k[i]
+                    for n in range(states):
+                        for k in range(length):
+                            b, m = entry_of(B, row, c + k, n), entry_of(C, row, c + k, n)
+                            for i in range(L):
+                                h_tile[n, i] = exp2(step[k, i] * a_tile[n, i]) * h_tile[n, i] + drive[k, i] * b
+                                out[k, i] += h_tile[n, i] * m
+                    for k in range(length):
+                        y_k = y[row, c + k, s : s + lanes]
+                        if gated:
+                            z_k = tokens_of(z, row, c + k, s, lanes)
+                            for i in range(lanes):
+                                y_k[i] = out[k, i] * (z_k[i] * sigmoid(z_k[i]))
+                        else:
+                            for i in range(lanes):
+                                y_k[i] = out[k, i]
+            for tile in range(begin, end):
+                s = tile * L
+                for n in range(states):
+                    for i in range(min(L, channels - s)):
+                        state[row, n, s + i] = h[tile - begin, n, i]
+
+    return forward
+
+
+# Rows of the backward pass's scratch, for each token of a chunk and for one state at a time. What one loop reads and writes lies at
+# constant distances in few arrays: numba has no `restrict`, and checks at run time whether separate arrays overlap.
+_STEP, _SLOPE, _DRIVE, _OUT, _GRAD_STEP, _GRAD_DRIVE, _GRAD_OUT, _DECAY, _STATE = range(9)
+_RATE, _CARRIED, _GRAD_RATE = range(3)
+
+
+@cache
+def _backward(L: int) -> Callable[..., Any]:
+    """The backward kernel for tiles of `L` channels."""
+
+    @kernel
+    def backward(
+        first, last, per_row, time,
+        u, delta, B, C, z, grad_y, gated, positive, chunk,
+        A, D, bias, shortest, longest, kept,
+        carried, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias,
+    ):  # fmt: skip
+        channels, states = D.shape[0], A.shape[0]
+        tiles = (channels + L - 1) // L
+        dtype = D.dtype
+        ln2 = dtype.type(LN2)
+        token, state = np.zeros((chunk + 1, 9, L), dtype), np.zeros((3, L), dtype)
+        for task in range(first, last):
+            row, group = task // per_row, task % per_row
+            begin, end = tiles * group // per_row, tiles * (group + 1) // per_row
+            for c in range((time - 1) // chunk * chunk, -1, -chunk):
+                length = min(chunk, time - c)
+                for tile in range(begin, end):
+                    s = tile * L
+                    lanes = min(L, channels - s)
+                    if lanes < L:  # what the tile before left in the idle lanes would enter the sums over channels
+                        token[:] = ZERO
+                        state[:] = ZERO
+                    D_tile, bias_tile = D[s : s + lanes], bias[s : s + lanes]
+                    shortest_tile, longest_tile = shortest[s : s + lanes], longest[s : s + lanes]
+                    for k in range(length):
+                        u_k, delta_k = tokens_of(u, row, c + k, s, lanes), tokens_of(delta, row, c + k, s, lanes)
+                        grad_y_k = tokens_of(grad_y, row, c + k, s, lanes)
+                        for i in range(lanes):
+                            token[k, _STEP, i] = delta_k[i] + bias_tile[i]
+                            token[k, _SLOPE, i] = ONE
+                        if positive:
+                            for i in range(lanes):
+                                token[k, _SLOPE, i] = sigmoid(token[k, _STEP, i])
+                                token[k, _STEP, i] = softplus(token[k, _STEP, i])
+                        for i in range(lanes):
+                            token[k, _STEP, i] = longest_tile[i] if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
+                            token[k, _STEP, i] = shortest_tile[i] if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
+                            token[k, _DRIVE, i] = token[k, _STEP, i] * u_k[i]
+                            token[k, _OUT, i] = D_tile[i] * u_k[i]
+                            token[k, _GRAD_STEP, i] = ZERO
+                            token[k, _GRAD_DRIVE, i] = ZERO
+                        if gated:
+                            z_k = tokens_of(z, row, c + k, s, lanes)
+                            for i in range(lanes):
+                                token[k, _GRAD_OUT, i] = grad_y_k[i] * (z_k[i] * sigmoid(z_k[i]))
+                        else:
+                            for i in range(lanes):
+                                token[k, _GRAD_OUT, i] = grad_y_k[i]
+                    for n in range(states):
+                        for i in range(lanes):
+                            state[_RATE, i] = A[n, s + i]
+                            token[0, _STATE, i] = kept[row, c // chunk, n, s + i]
+                            state[_CARRIED, i] = carried[row, n, s + i]
+                            state[_GRAD_RATE, i] = ZERO
+                        for k in range(length):
+                            b, m = entry_of(B, row, c + k, n), entry_of(C, row, c + k, n)
+                            for i in range(L):
+                                token[k, _DECAY, i] = exp2(token[k, _STEP, i] * state[_RATE, i])
+                                token[k + 1, _STATE, i] = token[k, _DECAY, i] * token[k, _STATE, i] + token[k, _DRIVE, i] * b
+                                token[k, _OUT, i] += token[k + 1, _STATE, i] * m
+                        for k in range(length - 1, -1, -1):
+                            b, m = entry_of(B, row, c + k, n), entry_of(C, row, c + k, n)
+                            to_b, to_m = ZERO, ZERO
+                            for i in range(L):
+                                grad_h = state[_CARRIED, i] + token[k, _GRAD_OUT, i] * m
+                                to_m += token[k, _GRAD_OUT, i] * token[k + 1, _STATE, i]
+                                to_b += grad_h * token[k, _DRIVE, i]
+                                token[k, _GRAD_DRIVE, i] += grad_h * b
+                                state[_CARRIED, i] = grad_h * token[k, _DECAY, i]
+                                grad_exponent = state[_CARRIED, i] * token[k, _STATE, i]
+                                token[k, _GRAD_STEP, i] += grad_exponent * state[_RATE, i]
+                                state[_GRAD_RATE, i] += grad_exponent * token[k, _STEP, i]
+                            grad_B[row, group, c + k, n] += to_b
+                            grad_C[row, group, c + k, n] += to_m
+                        for i in range(lanes):
+                            carried[row, n, s + i] = state[_CARRIED, i]
+                            grad_A[row, n, s + i] += state[_GRAD_RATE, i]
+                    grad_D_tile, grad_bias_tile = grad_D[row, s : s + lanes], grad_bias[row, s : s + lanes]
+                    for k in range(length):
+                        u_k, grad_y_k = tokens_of(u, row, c + k, s, lanes), tokens_of(grad_y, row, c + k, s, lanes)
+                        grad_u_k, grad_delta_k = grad_u[row, c + k, s : s + lanes], grad_delta[row, c + k, s : s + lanes]
+                        for i in range(lanes):
+                            # `a` carries a factor log2(e), which the derivative of 2^x takes out again.
+                            to_step = (token[k, _GRAD_STEP, i] * ln2 + token[k, _GRAD_DRIVE, i] * u_k[i]) * token[k, _SLOPE, i]
+                            grad_u_k[i] = token[k, _GRAD_DRIVE, i] * token[k, _STEP, i] + token[k, _GRAD_OUT, i] * D_tile[i]
+                            grad_delta_k[i] = to_step
+                            grad_bias_tile[i] += to_step
+                            grad_D_tile[i] += token[k, _GRAD_OUT, i] * u_k[i]
+                        if gated:
+                            z_k, grad_z_k = tokens_of(z, row, c + k, s, lanes), grad_z[row, c + k, s : s + lanes]
+                            for i in range(lanes):
+                                open_ = sigmoid(z_k[i])
+                                grad_z_k[i] = grad_y_k[i] * token[k, _OUT, i] * open_ * (ONE + z_k[i] * (ONE - open_))
+
+    return backward

@@ -4,7 +4,6 @@ A peer makes its inputs first and computes later, so that only the computation i
 forward pass and the gradients of all weights and inputs; there is no optimiser step in it.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -195,23 +194,11 @@ def needs_mamba_ssm(case: Case) -> str:
     return needs("mamba_ssm")(case) or ("" if case.device == "cuda" else "mamba_ssm computes on a GPU only")
 
 
-def accepts(operator: Callable[..., Any], option: str) -> bool:
-    """Whether this version's operator has that option."""
-    return option in inspect.signature(operator).parameters
-
-
-def needs_option(operator: Callable[..., Any], option: str) -> Callable[[Case], str]:
-    def why_not(_: Case) -> str:
-        return "" if accepts(operator, option) else f"this version's {operator.__name__} has no option {option!r}"
-
-    return why_not
-
-
-def needs_backend(name: str) -> Callable[[Case], str]:
-    """Reason why the scan has not that backend for such tensors."""
+def needs_backend(operator: str, name: str) -> Callable[[Case], str]:
+    """Reason why an operator has not that backend for such tensors."""
 
     def why_not(case: Case) -> str:
-        state = ops.selective_scan_backends(case.device, getattr(torch, case.dtype)).get(name, "this version has no such backend")
+        state = ops.operator_backends(case.device, getattr(torch, case.dtype))[operator][name]
         return "" if state == "ready" else state
 
     return why_not

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from alignmamba import ops
 from alignmamba.nn.alignment import LocalAlignmentConfig, Tokens, align
 from alignmamba.recipes.bench import backbones, operators
-from alignmamba.recipes.bench.case import NUM_MODALITIES, Built, Case, Draw, accepts, computation, module_on
+from alignmamba.recipes.bench.case import NUM_MODALITIES, Built, Case, Draw, computation, module_on
 
 
 def fused_case(case: Case) -> Case:
@@ -28,7 +28,10 @@ def modalities(draw: Draw, case: Case) -> list[Tokens]:
 
 
 def whole(stack: Callable[[Case], nn.Module], *, windowed: bool = False) -> Callable[[Case], Built]:
-    """Alignment as the default preset does it, interleaving, backbone; in training also the MMD of each pair with the anchor."""
+    """Alignment as the default preset does it, interleaving, backbone.
+
+    In training also the MMD of each pair with the anchor, by landmarks if `windowed`.
+    """
 
     def build(case: Case) -> Built:
         draw = Draw(case)
@@ -36,8 +39,7 @@ def whole(stack: Callable[[Case], nn.Module], *, windowed: bool = False) -> Call
         *sources, anchor = modalities(draw, case)
         local = LocalAlignmentConfig(window=case.window if windowed else None)
         mask = anchor.mask.repeat_interleave(NUM_MODALITIES, dim=1)
-        approximate = windowed and accepts(ops.mmd, "landmarks")
-        discrepancy = operators.landmark_mmd if approximate else operators.exact_mmd
+        discrepancy = operators.landmark_mmd if windowed else operators.exact_mmd
 
         def forward() -> Tensor | list[Tensor]:
             aligned = [align(source, anchor, local)[0] for source in sources]

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
 
 from alignmamba import ops
 from alignmamba.recipes.bench import backbones, fusion, operators
-from alignmamba.recipes.bench.case import Peer, linear_memory, needs, needs_backend, needs_mamba_ssm, needs_option, why_not_huggingface
+from alignmamba.recipes.bench.case import Peer, linear_memory, needs, needs_backend, needs_mamba_ssm, why_not_huggingface
 
 # Subject -> peers; the first is this library, and the others are compared with it.
 SUBJECTS: dict[str, dict[str, Peer]] = {
@@ -18,22 +17,21 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
             what="selective_scan, backend torch: the reference, in chunks",
             build=operators.scan(partial(ops.selective_scan, backend="torch")),
             flops=operators.selective_scan_flops,
-            why_not=needs_backend("torch"),
             same=True,
         ),
         "numba": Peer(
             what="selective_scan, backend numba",
             build=operators.scan(partial(ops.selective_scan, backend="numba")),
             flops=operators.selective_scan_flops,
-            why_not=needs_backend("numba"),
+            why_not=needs_backend("selective_scan", "numba"),
             same=True,
             by_name_only=True,
         ),
         "triton": Peer(
             what="selective_scan, backend triton",
-            build=operators.scan(partial(ops.selective_scan, backend=cast(Any, "triton"))),
+            build=operators.scan(partial(ops.selective_scan, backend="triton")),
             flops=operators.selective_scan_flops,
-            why_not=needs_backend("triton"),
+            why_not=needs_backend("selective_scan", "triton"),
             same=True,
             by_name_only=True,
         ),
@@ -79,8 +77,23 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
             what="match_tokens, backend torch: the reference",
             build=operators.match(backend="torch"),
             flops=operators.pairs_flops,
-            why_not=needs_option(ops.match_tokens, "backend"),
             same=True,
+        ),
+        "numba": Peer(
+            what="match_tokens, backend numba",
+            build=operators.match(backend="numba"),
+            flops=operators.pairs_flops,
+            why_not=needs_backend("match_tokens", "numba"),
+            same=True,
+            by_name_only=True,
+        ),
+        "triton": Peer(
+            what="match_tokens, backend triton",
+            build=operators.match(backend="triton"),
+            flops=operators.pairs_flops,
+            why_not=needs_backend("match_tokens", "triton"),
+            same=True,
+            by_name_only=True,
         ),
         "dense": Peer(
             what="normalise, one matrix product, maximum: the matrix in memory",
@@ -109,14 +122,28 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
             what="mmd by --landmarks tokens (Nystrom): an approximation",
             build=operators.mmd(operators.landmark_mmd),
             flops=operators.landmark_flops,
-            why_not=needs_option(ops.mmd, "landmarks"),
         ),
         "torch": Peer(
             what="mmd, backend torch: the reference",
             build=operators.mmd(partial(operators.exact_mmd, backend="torch")),
             flops=operators.mmd_flops,
-            why_not=needs_option(ops.mmd, "backend"),
             same=True,
+        ),
+        "numba": Peer(
+            what="mmd, backend numba",
+            build=operators.mmd(partial(operators.exact_mmd, backend="numba")),
+            flops=operators.mmd_flops,
+            why_not=needs_backend("mmd", "numba"),
+            same=True,
+            by_name_only=True,
+        ),
+        "triton": Peer(
+            what="mmd, backend triton",
+            build=operators.mmd(partial(operators.exact_mmd, backend="triton")),
+            flops=operators.mmd_flops,
+            why_not=needs_backend("mmd", "triton"),
+            same=True,
+            by_name_only=True,
         ),
         "dense": Peer(
             what="three kernel matrices in memory",
@@ -217,7 +244,7 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
             memory=fusion.of_fused(linear_memory),
         ),
         "windowed": Peer(
-            what="the same with the matching within --window; in training the MMD by --landmarks where this version has it",
+            what="the same with the matching within --window; in training the MMD by --landmarks",
             build=fusion.whole(backbones.mamba_stack, windowed=True),
             flops=fusion.whole_flops(windowed=True),
             memory=fusion.of_fused(linear_memory),
@@ -286,7 +313,6 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
             what="stage: MMD of both pairs by --landmarks, forward and backward: training only",
             build=fusion.mmd_stage(operators.landmark_mmd),
             flops=fusion.in_training(fusion.sources_times(operators.landmark_flops)),
-            why_not=needs_option(ops.mmd, "landmarks"),
         ),
         "interleave": Peer(what="stage: interleaving", build=fusion.interleave_stage, flops=lambda _: 0.0),
         "backbone": Peer(

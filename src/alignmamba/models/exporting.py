@@ -1,0 +1,43 @@
+"""AlignMamba with plain tensors in and out, as `torch.export` and ONNX want it."""
+
+from torch import Tensor, nn
+
+from alignmamba.contracts import Batch, Sequences
+from alignmamba.errors import ShapeError
+from alignmamba.models.alignmamba import AlignMamba
+
+
+class TensorsIn(nn.Module):
+    """A model that takes features and mask of each modality, in the order of its configuration, and gives the prediction.
+
+    ``torch.export.export(TensorsIn(model), tensors, dynamic_shapes=...)`` and ``torch.onnx.export`` of the same accept lengths of
+    their own for every modality; the number of samples is fixed. A program may not look at data, so what the model refuses
+    otherwise, a sample without any modality, gives a meaningless prediction, and every sequence is brought to the length of the
+    longest modality in place of the anchor's: padding, which changes no prediction.
+    """
+
+    def __init__(self, model: AlignMamba) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.names = tuple(modality.name for modality in model.config.modalities)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Predict.
+
+        Args:
+            *tensors: features (batch, time, channel) and mask (batch, time) bool of the first modality, of the second, and so on.
+
+        Returns:
+            (batch,) for regression, (batch, class) scores for classification.
+
+        Raises:
+            ShapeError: If their number is not twice the number of modalities.
+        """
+        if len(tensors) != 2 * len(self.names):
+            raise ShapeError(f"expected features and mask of each of {list(self.names)}, found {len(tensors)} tensors")
+        sequences = {
+            name: Sequences(features=features, mask=mask)
+            for name, features, mask in zip(self.names, tensors[::2], tensors[1::2], strict=True)
+        }
+        prediction: Tensor = self.model(Batch(modalities=sequences, ids=("",) * len(tensors[0]))).prediction
+        return prediction

@@ -1,0 +1,86 @@
+"""How kernels are compiled, cached, handed tensors, and spread over threads."""
+
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+# A sum may be reordered and a product fused into it, so that loops vectorise. NaN and infinity keep their meaning.
+ANY_ORDER = frozenset({"contract", "nsz", "arcp", "reassoc"})
+# Where adding and subtracting a large number rounds to an integer, sums must stay as they are written.
+AS_WRITTEN = frozenset({"contract", "nsz", "arcp"})
+# A running maximum vectorises only where NaN may be ignored.
+EXTREMES = frozenset({"nnan"})
+
+Rows = tuple[np.ndarray, int, int]
+"""Tokens of any layout whose channels lie side by side: memory, and its distances from sample to sample and from token to token."""
+
+
+def kernel(function: Callable[..., Any], *, extra: frozenset[str] = frozenset()) -> Callable[..., Any]:
+    """Compile at the first call, without the interpreter's lock, and keep the machine code on disk where that is possible."""
+    options: dict[str, Any] = {"fastmath": set(ANY_ORDER | extra), "nogil": True, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+    except RuntimeError as error:  # numba found no directory that it may write
+        warnings.warn(f"compiled kernels are not kept on disk, every process compiles them anew: {error}", RuntimeWarning, stacklevel=2)
+        return njit(**options)(function)  # type: ignore[no-any-return]
+
+
+def rows(tensor: Tensor) -> Rows:
+    """A (batch, time, channel) tensor for a kernel; copied only if its channels do not lie side by side."""
+    if tensor.stride(2) != 1 and tensor.shape[2] > 1:
+        tensor = tensor.contiguous()
+    batch, time, channel = tensor.shape
+    if tensor.numel() == 0:
+        return np.zeros(0, _numpy_type(tensor)), 0, 0
+    extent = (batch - 1) * tensor.stride(0) + (time - 1) * tensor.stride(1) + channel
+    return tensor.detach().as_strided((extent,), (1,)).numpy(), tensor.stride(0), tensor.stride(1)
+
+
+@kernel
+def tokens_of(x, row, time, start, lanes):
+    """In a kernel: channels `start` to `start + lanes` of one token of `Rows`."""
+    memory, per_row, per_token = x
+    at = row * per_row + time * per_token + start
+    return memory[at : at + lanes]
+
+
+@kernel
+def entry_of(x, row, time, channel):
+    """In a kernel: one number of `Rows`."""
+    memory, per_row, per_token = x
+    return memory[row * per_row + time * per_token + channel]
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """A contiguous array of a tensor, sharing its memory where that is contiguous."""
+    contiguous: np.ndarray = tensor.detach().contiguous().numpy()
+    return contiguous
+
+
+def over_tasks(run: Callable[[int, int], object], tasks: int, threads: int) -> None:
+    """Call ``run(first, last)`` over all tasks, spread over threads that end with the call, so that a process may fork at any time."""
+    threads = max(1, min(tasks, threads))
+    edges = [tasks * part // threads for part in range(threads + 1)]
+    if threads == 1:
+        run(0, tasks)
+        return
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(run, edges[part], edges[part + 1]) for part in range(1, threads)]
+        run(edges[0], edges[1])
+        for other in others:
+            other.result()
+
+
+def threads_for(work: int, least: int) -> int:
+    """As many threads as torch uses, but none for less than `least` units of work."""
+    return max(1, min(torch.get_num_threads(), work // least))
+
+
+def _numpy_type(tensor: Tensor) -> Any:
+    return torch.empty(0, dtype=tensor.dtype).numpy().dtype

@@ -1,0 +1,134 @@
+"""Exponential, softplus and sigmoid as short sequences of arithmetic, so that loops over channels vectorise."""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+from alignmamba.ops.cpu.compilation import ANY_ORDER, AS_WRITTEN
+
+LOG2E = np.float64(1.4426950408889634)
+LN2 = np.float64(0.6931471805599453)
+ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+
+# 2^x = 2^k 2^f with k = round(x) and |f| <= 1/2. Adding 1.5 * 2^23 (float64: 1.5 * 2^52) rounds x to an integer and leaves k in the
+# low bits; shifted into the place of the exponent, it multiplies by 2^k. 2^f is a polynomial with constant term 1, so that 2^0 is 1.
+_ROUND32, _ROUND64 = np.float32(1.5 * 2**23), np.float64(1.5 * 2**52)
+# Low enough to be nothing, high enough that a product with a state is no denormal number, which processors are slow with.
+_LOWEST32, _LOWEST64 = np.float32(-100), np.float64(-800)
+_MANTISSA32, _MANTISSA64 = np.int32(23), np.int64(52)
+# Least largest relative error on [-1/2, 1/2], degree 6: 2e-9.
+_F6, _F5, _F4 = np.float32(0.0001534581188659666), np.float32(0.001339993121818748), np.float32(0.009618488957541277)
+_F3, _F2, _F1 = np.float32(0.0555032877696808), np.float32(0.2402264689063024), np.float32(0.6931472057372652)
+# Taylor's coefficients ln(2)^n / n!, highest first, degree 13: 4e-18.
+_TAYLOR = tuple(np.cumprod([LN2 / n for n in range(1, 14)])[::-1].tolist())
+_T13, _T12, _T11, _T10, _T9, _T8, _T7, _T6, _T5, _T4, _T3, _T2, _T1 = _TAYLOR
+
+# atanh(s) / s as a polynomial in s^2 on [0, 1/9], least largest relative error, degree 4: 4e-9.
+_A4, _A3, _A2 = np.float32(0.14089167521828944), np.float32(0.1398030136194012), np.float32(0.20012455142117977)
+_A1, _A0 = np.float32(0.33333157340967057), np.float32(1)
+_LOG2E32 = np.float32(LOG2E)
+
+
+def _bitcast(source: Any, target: Any, llvm_target: ir.Type) -> Any:
+    @intrinsic
+    def cast(_context: Any, _value: Any) -> Any:
+        def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], llvm_target)
+
+        return target(source), codegen
+
+    return cast
+
+
+_as_float32 = _bitcast(types.int32, types.float32, ir.FloatType())
+_as_int32 = _bitcast(types.float32, types.int32, ir.IntType(32))
+_as_float64 = _bitcast(types.int64, types.float64, ir.DoubleType())
+_as_int64 = _bitcast(types.float64, types.int64, ir.IntType(64))
+
+
+def exp2(x):
+    """2^x for x up to 127 (float64: 1023); relative error below 2e-7 in float32 and 1e-15 in float64.
+
+    Held at 2^-100 (float64: 2^-800) below; NaN stays NaN. Above, the result means nothing.
+    """
+    raise NotImplementedError("only for kernels")
+
+
+@njit(fastmath=set(AS_WRITTEN))
+def _exp2_float32(x):
+    x = _LOWEST32 if x < _LOWEST32 else x
+    shifted = x + _ROUND32
+    f = x - (shifted - _ROUND32)
+    p = (((((_F6 * f + _F5) * f + _F4) * f + _F3) * f + _F2) * f + _F1) * f + ONE
+    return _as_float32(np.int32(_as_int32(p) + np.int32(_as_int32(shifted) << _MANTISSA32)))
+
+
+@njit(fastmath=set(AS_WRITTEN))
+def _exp2_float64(x):
+    x = _LOWEST64 if x < _LOWEST64 else x
+    shifted = x + _ROUND64
+    f = x - (shifted - _ROUND64)
+    p = (((((_T13 * f + _T12) * f + _T11) * f + _T10) * f + _T9) * f + _T8) * f + _T7
+    p = ((((((p * f + _T6) * f + _T5) * f + _T4) * f + _T3) * f + _T2) * f + _T1) * f + ONE
+    return _as_float64(_as_int64(p) + (_as_int64(shifted) << _MANTISSA64))
+
+
+@overload(exp2, inline="always")
+def _exp2(x):
+    if x == types.float32:
+        return lambda x: _exp2_float32(x)
+    return lambda x: _exp2_float64(x)
+
+
+def sigmoid(x):
+    """1 / (1 + e^-x); relative error below 1e-7 (4 + |x|) in float32: the rounding of x itself grows with x."""
+    raise NotImplementedError("only for kernels")
+
+
+@njit(fastmath=set(ANY_ORDER))
+def _sigmoid_float32(x):
+    e = _exp2_float32(-abs(x) * _LOG2E32)
+    return (e if x < ZERO else ONE) / (ONE + e)
+
+
+@njit(fastmath=set(ANY_ORDER))
+def _sigmoid_float64(x):
+    e = _exp2_float64(-abs(x) * LOG2E)
+    return (e if x < ZERO else ONE) / (ONE + e)
+
+
+@overload(sigmoid, inline="always")
+def _sigmoid(x):
+    if x == types.float32:
+        return lambda x: _sigmoid_float32(x)
+    return lambda x: _sigmoid_float64(x)
+
+
+def softplus(x):
+    """log(1 + e^x); relative error below 1e-7 (4 + |x|) in float32, also where it is small."""
+    raise NotImplementedError("only for kernels")
+
+
+@njit(fastmath=set(AS_WRITTEN))
+def _softplus_float32(x):
+    # log(1 + e) = 2 atanh(e / (2 + e)) keeps its relative precision where e is tiny.
+    e = _exp2_float32(-abs(x) * _LOG2E32)
+    s = e / (TWO + e)
+    q = s * s
+    log = TWO * s * ((((_A4 * q + _A3) * q + _A2) * q + _A1) * q + _A0)
+    return log + (x if x > ZERO else ZERO)
+
+
+@njit
+def _softplus_float64(x):
+    return np.log1p(np.exp(-abs(x))) + max(x, 0.0)
+
+
+@overload(softplus, inline="always")
+def _softplus(x):
+    if x == types.float32:
+        return lambda x: _softplus_float32(x)
+    return lambda x: _softplus_float64(x)

@@ -163,11 +163,14 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_of_a_peer_in_its_own_process() -> None:
     """The matrix of all pairs is there, twice while it is computed; the tiled matching has none."""
     length = 1500
-    report = measure(config(subject="match", lengths=(length,), against=("dense",), measure=("memory",)))
+    report = measure(config(subject="match", lengths=(length,), against=("dense", "product"), measure=("memory",)))
     dense = report.row("dense", length)
     assert dense.seconds is None
     assert dense.flops_counted is None
     assert dense.peak_bytes == pytest.approx(4 * length**2, rel=0.3)
+    product = report.row("product", length).peak_bytes  # its result is an input
+    assert product is not None
+    assert product < length**2
 
 
 def test_figures_put_the_papers_numbers_beside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,7 +143,7 @@ def dense_match(case: Case) -> Built:
 
 def one_product(case: Case) -> Built:
     source, anchor, _, _ = sides(case.model_copy(update={"training": False}))
-    out = source.new_empty(case.batch, case.length, case.length)
+    out = source.new_empty(case.batch, case.length, case.length).fill_(0)  # written to, or it would not be resident yet
     return Built(call=lambda: torch.bmm(source, anchor.transpose(1, 2), out=out))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import alignmamba
+from alignmamba.cli.bench import Bench
 from alignmamba.cli.doctor import Doctor
 from alignmamba.cli.evaluate import Evaluate
 from alignmamba.cli.inspect import Inspect
@@ -28,7 +29,7 @@ def test_nothing_heavy_is_imported_to_answer() -> None:
     code = f"""
 import sys
 from alignmamba.cli.main import main
-for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["--version"]):
+for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["bench", "--help"], ["--version"]):
     try:
         main(arguments)
     except SystemExit as stop:
@@ -37,18 +38,18 @@ for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["--ve
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(done.stderr.splitlines()) == 4
+    assert len(done.stderr.splitlines()) == 5
     assert all(line.endswith(" []") for line in done.stderr.splitlines()), done.stderr
 
 
 def test_help_names_every_verb_and_the_exit_codes(cli: Cli) -> None:
     code, out, _ = cli("--help")
     assert code == 0
-    for word in ("train", "evaluate", "predict", "inspect", "doctor", "--version", "130", "completion"):
+    for word in ("train", "evaluate", "predict", "inspect", "bench", "doctor", "--version", "130", "completion"):
         assert word in out
 
 
-@pytest.mark.parametrize("verb", [Verb, Train, Evaluate, Predict, Inspect, Doctor])
+@pytest.mark.parametrize("verb", [Verb, Train, Evaluate, Predict, Inspect, Bench, Doctor])
 def test_every_option_is_explained(verb: type[Verb]) -> None:
     (definition,) = ast.parse(inspect.getsource(verb)).body
     assert isinstance(definition, ast.ClassDef)
@@ -183,7 +184,7 @@ def test_doctor_says_what_serves_each_operator(cli: Cli) -> None:
     assert all(row["backend"] and row["why"] for row in operators.values())
     assert {name for name, row in operators.items() if row["backend"] == "numba"} == {*KERNELS, "selective_scan_step"}
     assert all(row["first_call"].endswith(" s") for name, row in operators.items() if name in KERNELS)
-    assert {row["extra"] for row in report["extras"]} == {"tensorboard", "formats", "gpu"}
+    assert {row["extra"] for row in report["extras"]} == {"tensorboard", "formats", "gpu", "bench"}
     code, out, _ = cli("doctor")
     assert code == 0
     assert "selective_scan" in out

@@ -10,6 +10,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard", "TensorBoard events (fit.tensorboard=true)"),
     "formats": ("pyarrow", "predictions as .parquet"),
     "gpu": ("triton", "kernels for CUDA and ROCm GPUs"),
+    "bench": ("matplotlib", "plots of alignmamba bench"),
 }
 
 

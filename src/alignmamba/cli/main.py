@@ -16,6 +16,7 @@ from typing import Annotated
 import tyro
 
 from alignmamba import __version__
+from alignmamba.cli.bench import Bench
 from alignmamba.cli.doctor import Doctor
 from alignmamba.cli.evaluate import Evaluate
 from alignmamba.cli.inspect import Inspect
@@ -40,6 +41,7 @@ AnyVerb = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 

@@ -1,0 +1,161 @@
+"""``alignmamba bench``: time, memory and operations of this library beside others."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from alignmamba.cli.verb import Verb, console
+
+if TYPE_CHECKING:
+    from alignmamba.recipes.bench.figures import Figures
+    from alignmamba.recipes.bench.measuring import BenchConfig, Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(Verb):
+    """Measure this library and its peers in turn, on this machine: time, peak memory, floating-point operations.
+
+    Subjects: `scan`, `match` and `mmd` are operators, `block` is one Mamba block, `backbone` a stack over one sequence, `model` the whole
+    fusion of three modalities, alignment included, with its stages apart. `figures` repeats the paper's efficiency analysis.
+    Medians with least and most; memory is the peak above weights and inputs; ratios are to this library.
+    """
+
+    subject: Annotated[Positional[Literal["scan", "match", "mmd", "block", "backbone", "model", "figures"]], arg(metavar="SUBJECT")]
+    """scan, match, mmd, block, backbone, model or figures."""
+    lengths: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the subject's own)")] = ()
+    """Tokens of the sequence, of either side of a matching or an MMD, per modality of a model."""
+    against: Annotated[tuple[str, ...], arg(metavar="PEER ...", help_behavior_hint="(default: all that are installed)")] = ()
+    """Peers to compare with; a name that is not known is answered with those that are."""
+    measure: Annotated[
+        tuple[Literal["time", "memory", "flops"], ...], arg(metavar="{time,memory,flops} ...", help_behavior_hint="(default: all)")
+    ] = ("time", "memory", "flops")
+    """Quantities to measure."""
+    growth: bool = False
+    """How this library grows from 1k to 100k tokens: its own computations alone, and the exponents of time and memory."""
+    training: bool = False
+    """One forward and backward pass in place of inference."""
+    repeats: Annotated[int, arg(metavar="N")] = 5
+    """Timed rounds; what takes longer than 10 s takes part in the first three."""
+    threads: Annotated[int, arg(metavar="N")] = 1
+    """Threads on the CPU."""
+    device: Annotated[Literal["cpu", "cuda"], arg(metavar="{cpu,cuda}")] = "cpu"
+    """Where to compute."""
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], arg(metavar="{float32,bfloat16,float16}")] = "float32"
+    """Type of inputs and weights."""
+    batch: Annotated[int, arg(metavar="N")] = 1
+    """Samples computed together."""
+    d_model: Annotated[int, arg(metavar="N")] = 256
+    """Channels of a token; a scan has twice as many."""
+    depth: Annotated[int, arg(metavar="N")] = 4
+    """Layers of a backbone."""
+    heads: Annotated[int, arg(metavar="N")] = 8
+    """Heads of attention."""
+    d_state: Annotated[int, arg(metavar="N")] = 16
+    """State size of a scan."""
+    window: Annotated[int, arg(metavar="N")] = 64
+    """Half width of the windowed matching, in tokens."""
+    landmarks: Annotated[int, arg(metavar="N")] = 256
+    """Tokens of the approximate MMD."""
+    memory_limit_gb: Annotated[float | None, arg(metavar="GB", help_behavior_hint="(default: half of what is available)")] = None
+    """Skip what would need more memory."""
+    tflop_limit: Annotated[float, arg(metavar="TFLOP")] = 10.0
+    """Skip what would take more operations."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
+    """Directory for results.json, tables, and plots where matplotlib is installed; files of an earlier run are replaced."""
+
+    def run(self) -> int:
+        """Measure."""
+        from alignmamba.recipes.bench.files import check_directory
+
+        config = self._configuration()
+        if self.out is not None:
+            check_directory(self.out)
+        if self.subject == "figures":
+            self._figures(config)
+        else:
+            self._report(config)
+        return 0
+
+    def _configuration(self) -> "BenchConfig":
+        from alignmamba.errors import ConfigError
+        from alignmamba.recipes.bench.measuring import BenchConfig, growth
+
+        subject = "model" if self.subject == "figures" else self.subject
+        same = BenchConfig.model_fields.keys() - {"subject"}
+        config = BenchConfig.checked(subject=subject, **{name: getattr(self, name) for name in same})
+        if self.subject == "figures" and (self.growth or set(self.measure) != {"time", "memory", "flops"}):
+            raise ConfigError("figures: measures what the paper shows: leave out --growth and --measure")
+        return growth(config) if self.growth else config
+
+    def _report(self, config: "BenchConfig") -> None:
+        from alignmamba.recipes.bench.files import write_report
+        from alignmamba.recipes.bench.measuring import measure
+        from alignmamba.recipes.bench.tables import report_values
+
+        report = measure(config, say=_say)
+        files = write_report(report, self.out) if self.out is not None else []
+        if self.json:
+            self.emit(report_values(report))
+        else:
+            self._show_report(report)
+        self._tell_files(files)
+
+    def _figures(self, config: "BenchConfig") -> None:
+        from alignmamba.recipes.bench.figures import paper_figures
+        from alignmamba.recipes.bench.files import write_figures
+        from alignmamba.recipes.bench.tables import figures_values
+
+        figures = paper_figures(config, say=_say)
+        files = write_figures(figures, self.out) if self.out is not None else []
+        if self.json:
+            self.emit(figures_values(figures))
+        else:
+            self._show_figures(figures)
+        self._tell_files(files)
+
+    def _show_report(self, report: "Report") -> None:
+        from alignmamba.recipes.bench.tables import clock, notes, shown_table, slopes_table
+
+        unit = "tokens per modality" if self.subject == "model" else "tokens"
+        for length in dict.fromkeys(row.length for row in report.rows):
+            self._show_table(f"{self.subject}, {length} {unit}", shown_table(report, length))
+        if report.slopes:
+            self._show_table("growth: exponent of the length", slopes_table(report))
+        lines = [f"{peer}: {what}" for peer, what in dict.fromkeys((row.peer, row.what) for row in report.rows if row.state == "measured")]
+        threads = f"{report.config.threads} thread{'s' if report.config.threads > 1 else ''}"
+        lines.append(f"time: {clock(report)}, {threads}; memory: peak above weights and inputs; GFLOP: by formula, and counted by PyTorch")
+        self._show_lines([*lines, *notes(report)])
+
+    def _show_figures(self, figures: "Figures") -> None:
+        from alignmamba.recipes.bench.tables import figure_tables, notes
+
+        for title, table in figure_tables(figures).items():
+            self._show_table(title, table)
+        reports = (figures.memory, figures.passes, figures.flops)
+        self._show_lines(list(dict.fromkeys(line for report in reports for line in notes(report))))
+
+    @staticmethod
+    def _show_table(title: str, table: dict[str, list[Any]]) -> None:
+        from alignmamba.cli.tables import rows_table
+
+        console().print(rows_table(title, tuple(table), list(zip(*table.values(), strict=True))))
+
+    @staticmethod
+    def _show_lines(lines: list[str]) -> None:
+        screen = console()
+        for line in lines:
+            screen.print(line, soft_wrap=True)
+
+    def _tell_files(self, files: list[str]) -> None:
+        from alignmamba.recipes.bench.files import why_no_plots
+
+        if files:
+            _say(f"wrote {', '.join(files)} in {self.out}")
+            if why_no_plots():
+                _say(f"no plots: {why_no_plots()}")
+
+
+def _say(line: str) -> None:
+    console(stderr=True).print(line, soft_wrap=True)

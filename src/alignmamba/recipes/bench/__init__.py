@@ -1,0 +1,1 @@
+"""Benchmarks: subjects and peers, measuring them, the figures of the paper, files."""

@@ -1,0 +1,179 @@
+"""Files of a benchmark: results as JSON, tables as Markdown and CSV, plots where matplotlib is installed."""
+
+import io
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignmamba.errors import ConfigError
+from alignmamba.files import replace_file
+from alignmamba.recipes.bench.figures import Figures, paper_ratio
+from alignmamba.recipes.bench.measuring import Report
+from alignmamba.recipes.bench.tables import (
+    clock,
+    figure_tables,
+    figures_values,
+    markdown,
+    measured_table,
+    notes,
+    report_values,
+    shown_table,
+    slopes_table,
+)
+from alignmamba.recipes.directory import to_csv, to_json
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Files = dict[str, bytes]
+"""Name to content."""
+
+
+def check_directory(path: Path) -> None:
+    """Refuse a place that cannot be written to, before anything is measured.
+
+    Raises:
+        ConfigError: Naming the place and why.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out {path}: expected a directory or a place for one ({error.strerror})") from error
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"out {path}: cannot be written to")
+
+
+def why_no_plots() -> str:
+    """The reason why no plot is drawn, empty if there is none."""
+    return "" if find_spec("matplotlib") else "matplotlib is not installed, try: pip install 'alignmamba[bench]'"
+
+
+def write_report(report: Report, directory: Path) -> list[str]:
+    """Write what was measured of a subject; files of an earlier run are replaced.
+
+    Returns:
+        The names of the files.
+    """
+    lengths = list(dict.fromkeys(row.length for row in report.rows))
+    parts = [f"# {report.config.subject}\n\n{_settings(report)}\n"]
+    parts += [f"## {length} tokens\n\n{markdown(shown_table(report, length))}" for length in lengths]
+    if report.slopes:
+        parts.append(f"## Growth\n\nExponents of the power laws in length that fit best.\n\n{markdown(slopes_table(report))}")
+    parts.append("".join(f"- {peer}: {what}\n" for peer, what in dict.fromkeys((row.peer, row.what) for row in report.rows)))
+    if notes(report):
+        parts.append("".join(f"- {line}\n" for line in notes(report)))
+    files = {
+        "results.json": to_json(report_values(report)).encode(),
+        "table.md": "\n".join(parts).encode(),
+        "table.csv": to_csv(measured_table(report)).encode(),
+    }
+    if not why_no_plots():
+        if "time" in report.config.measure:
+            files |= _drawn("time", _curves(_seconds_by_peer(report), f"seconds ({clock(report)})"))
+        if "memory" in report.config.measure:
+            files |= _drawn("memory", _curves(_bytes_by_peer(report), "peak memory above the inputs, MB"))
+    return _written(directory, files)
+
+
+def write_figures(figures: Figures, directory: Path) -> list[str]:
+    """Write the paper's figures; files of an earlier run are replaced.
+
+    Returns:
+        The names of the files.
+    """
+    tables = figure_tables(figures)
+    parts = [f"# The paper's efficiency analysis\n\n{_settings(figures.memory)}\n"]
+    parts += [f"## {title}\n\n{markdown(table)}" for title, table in tables.items()]
+    lines = dict.fromkeys(line for report in (figures.memory, figures.passes, figures.flops) for line in notes(report))
+    if lines:
+        parts.append("".join(f"- {line}\n" for line in lines))
+    files = {"results.json": to_json(figures_values(figures)).encode(), "table.md": "\n".join(parts).encode()}
+    for part, report in (("memory", figures.memory), ("passes", figures.passes), ("flops", figures.flops)):
+        files[f"{part}.csv"] = to_csv(measured_table(report)).encode()
+    if not why_no_plots():
+        files |= _drawn("figure3", _curves(_bytes_by_peer(figures.memory), "peak memory above the inputs, MB"))
+        files |= _drawn("figure4", _bars({row.peer: row.time_ratio for row in figures.passes.rows}, "passes", "time over AlignMamba"))
+        ours = figures.flops.rows[0].flops
+        files |= _drawn("flops", _bars({row.peer: row.flops / ours for row in figures.flops.rows}, "flops", "operations over AlignMamba"))
+    return _written(directory, files)
+
+
+def _settings(report: Report) -> str:
+    config = report.config
+    mode = "one forward and backward pass" if config.training else "inference"
+    return (
+        f"{config.device}, {config.threads} thread{'s' if config.threads > 1 else ''}, {config.dtype}, batch {config.batch}, "
+        f"width {config.d_model}, depth {config.depth}, {config.heads} heads, state {config.d_state}, window {config.window}, "
+        f"{config.landmarks} landmarks; {mode}; time is {clock(report)}; memory is the peak above weights and inputs."
+    )
+
+
+def _written(directory: Path, files: Files) -> list[str]:
+    for name, content in files.items():
+        replace_file(directory / name, content)
+    return list(files)
+
+
+# Plots
+
+
+def _seconds_by_peer(report: Report) -> dict[str, list[tuple[int, float]]]:
+    rows = [(row.peer, row.length, row.seconds.median) for row in report.rows if row.seconds]
+    return {peer: [(length, value) for name, length, value in rows if name == peer] for peer, _, _ in rows}
+
+
+def _bytes_by_peer(report: Report) -> dict[str, list[tuple[int, float]]]:
+    rows = [(row.peer, row.length, row.peak_bytes / 1e6) for row in report.rows if row.peak_bytes]
+    return {peer: [(length, value) for name, length, value in rows if name == peer] for peer, _, _ in rows}
+
+
+def _blank() -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _curves(points: Mapping[str, list[tuple[int, float]]], unit: str) -> "Figure":
+    """One line per peer over the length, both axes logarithmic."""
+    figure, axes = _blank()
+    for number, (peer, line) in enumerate(points.items()):
+        lengths, values = zip(*line, strict=True)
+        ours = peer in ("alignmamba", "windowed")
+        axes.plot(lengths, values, marker="osv^Dx"[number % 6], linewidth=2.5 if ours else 1.2, label=peer)
+    axes.set(xlabel="tokens", ylabel=unit)
+    if points:
+        axes.set(xscale="log", yscale="log")
+        ticks = sorted({length for line in points.values() for length, _ in line})
+        axes.set_xticks(ticks, [f"{length:,}" for length in ticks], rotation=30)
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        axes.legend(fontsize="small")
+    axes.grid(visible=True, which="both", alpha=0.25)
+    return figure
+
+
+def _bars(ratios: Mapping[str, float | None], part: str, unit: str) -> "Figure":
+    """Ratios to AlignMamba, measured and in the paper."""
+    figure, axes = _blank()
+    names = list(ratios)
+    axes.barh([place - 0.2 for place in range(len(names))], [ratios[name] or 0 for name in names], height=0.4, label="measured here")
+    told = [paper_ratio(part, name) or 0 for name in names]
+    axes.barh([place + 0.2 for place in range(len(names))], told, height=0.4, label="in the paper")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel=unit)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _drawn(name: str, figure: "Figure") -> Files:
+    """A plot as SVG and PNG."""
+    files = {}
+    for kind in ("svg", "png"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+        files[f"{name}.{kind}"] = buffer.getvalue()
+    return files

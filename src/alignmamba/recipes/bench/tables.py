@@ -1,0 +1,187 @@
+"""What was measured, as tables for people and as plain values for programs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from alignmamba.evaluation.efficiency import Spread
+from alignmamba.recipes.assembly import environment
+from alignmamba.recipes.bench.figures import FIGURE_PEERS, FLOPS_LENGTH, PAPER, PAPER_LENGTH, PASSES, Figures, paper_ratio, paper_value
+from alignmamba.recipes.bench.measuring import Report, Row
+
+Table = dict[str, list[Any]]
+"""Column name to values, all of one length."""
+
+
+def clock(report: Report) -> str:
+    """What the seconds of a report are."""
+    return "time between CUDA events" if report.config.device == "cuda" else "process CPU time of all threads"
+
+
+def report_values(report: Report) -> dict[str, Any]:
+    """A report as JSON values: settings, machine, rows, slopes."""
+    return {
+        "subject": report.config.subject,
+        "baseline": report.baseline,
+        "clock": clock(report),
+        "settings": report.config.model_dump(mode="json"),
+        "memory_limit_bytes": report.memory_limit_bytes,
+        "environment": environment(),
+        "rows": [asdict(row) for row in report.rows],
+        "slopes": [asdict(slope) for slope in report.slopes],
+    }
+
+
+def figures_values(figures: Figures) -> dict[str, Any]:
+    """The paper's figures as JSON values; seconds stand for one pass."""
+    return {
+        "paper": {part: dict(values) for part, values in PAPER.items()},
+        "stands_for": dict(FIGURE_PEERS),
+        "passes": PASSES,
+        **{f"{part}_report": report_values(getattr(figures, part)) for part in ("memory", "passes", "flops")},
+    }
+
+
+def measured_table(report: Report) -> Table:
+    """Every row with every quantity, in seconds, bytes and operations."""
+    columns: dict[str, list[Any]] = {}
+    for row in report.rows:
+        values: dict[str, Any] = {"length": row.length, "peer": row.peer, "state": row.state}
+        for name, spread in (("seconds", row.seconds), ("wall_seconds", row.wall_seconds)):
+            for statistic in ("median", "least", "most"):
+                values[f"{name}_{statistic}"] = getattr(spread, statistic, None)
+        values |= {
+            "repeats": getattr(row.seconds, "count", None),
+            "time_ratio": row.time_ratio,
+            "peak_bytes": row.peak_bytes,
+            "memory_ratio": row.memory_ratio,
+            "flops": row.flops,
+            "flops_counted": row.flops_counted,
+            "parameters": row.num_parameters,
+            "what": row.what,
+            "note": row.reason,
+        }
+        for name, value in values.items():
+            columns.setdefault(name, []).append(value)
+    return columns
+
+
+def shown_table(report: Report, length: int) -> Table:
+    """The rows of one length in readable units; what is missing is a dash. On one thread, time on the clock is left out."""
+    rows = [row for row in report.rows if row.length == length]
+    table: Table = {"peer": [row.peer for row in rows]}
+    if "time" in report.config.measure:
+        table["median"] = [_duration(row.seconds) for row in rows]
+        table["least–most"] = [_range(row.seconds) for row in rows]
+        if report.config.device == "cuda" or report.config.threads > 1:
+            table["wall"] = [_duration(row.wall_seconds) for row in rows]
+        table["× time"] = [_ratio(row.time_ratio) for row in rows]
+    if "memory" in report.config.measure:
+        table["peak MB"] = [_scaled(row.peak_bytes, 1e6) for row in rows]
+        table["× memory"] = [_ratio(row.memory_ratio) for row in rows]
+    table["GFLOP"] = [_scaled(row.flops, 1e9) for row in rows]
+    table["counted"] = [_scaled(row.flops_counted, 1e9) for row in rows]
+    table["weights"] = [f"{_number(row.num_parameters / 1e6)}M" if row.num_parameters else "-" for row in rows]
+    return table
+
+
+def slopes_table(report: Report) -> Table:
+    """Exponents of growth."""
+    return {
+        "peer": [slope.peer for slope in report.slopes],
+        "time": [_scaled(slope.time, 1) for slope in report.slopes],
+        "memory": [_scaled(slope.memory, 1) for slope in report.slopes],
+        "at tokens": [", ".join(map(str, slope.lengths)) for slope in report.slopes],
+    }
+
+
+def notes(report: Report) -> list[str]:
+    """A line for all that was not measured, and why."""
+    lines = dict.fromkeys(
+        f"{row.peer}{'' if row.state == 'unavailable' else f' at {row.length} tokens'}: {row.state}: {row.reason}"
+        for row in report.rows
+        if row.state != "measured"
+    )
+    lines |= dict.fromkeys(
+        f"{row.peer} at {row.length} tokens: {row.reason}" for row in report.rows if row.state == "measured" and row.reason
+    )
+    repeats = report.config.repeats
+    lines |= dict.fromkeys(
+        f"{row.peer} at {row.length} tokens: slow, so {row.seconds.count} rounds in place of {repeats}"
+        for row in report.rows
+        if row.seconds and row.seconds.count < repeats
+    )
+    return list(lines)
+
+
+def figure_tables(figures: Figures) -> dict[str, Table]:
+    """Figure 3, Figure 4 and section 4.3.3: what was measured, and the paper's numbers beside."""
+    memory: dict[str, dict[int, Row]] = {}
+    for row in figures.memory.rows:
+        memory.setdefault(row.peer, {})[row.length] = row
+    lengths = list(dict.fromkeys(row.length for row in figures.memory.rows))
+    told = figures.told_length
+    third: Table = {"peer": list(memory)}
+    for length in lengths:
+        third[f"MB at {length}"] = [_scaled(rows[length].peak_bytes, 1e6) for rows in memory.values()]
+    third |= _beside("memory", f"GB at {PAPER_LENGTH}, × at {told}", {name: rows[told].memory_ratio for name, rows in memory.items()})
+    timed = {row.peer: row for row in figures.passes.rows}
+    fourth = {"peer": list(timed), f"s for {PASSES} passes at {figures.passes_length}": [_passes(row) for row in timed.values()]}
+    fourth |= _beside("passes", f"s for {PASSES} passes", {name: row.time_ratio for name, row in timed.items()})
+    counted = {row.peer: row for row in figures.flops.rows}
+    ours = figures.flops.row(figures.flops.baseline, FLOPS_LENGTH).flops
+    section: Table = {
+        "peer": list(counted),
+        f"GFLOP at {FLOPS_LENGTH}": [_scaled(row.flops, 1e9) for row in counted.values()],
+        "counted by PyTorch": [_scaled(row.flops_counted, 1e9) for row in counted.values()],
+    }
+    section |= _beside("flops", f"GFLOP at {FLOPS_LENGTH}", {name: row.flops / ours for name, row in counted.items()})
+    return {"Figure 3: peak memory": third, "Figure 4: time of inference": fourth, "Section 4.3.3: operations": section}
+
+
+def _beside(part: str, unit: str, measured: Mapping[str, float | None]) -> Table:
+    """Our ratio to AlignMamba, the paper's value and the paper's ratio, for each peer."""
+    return {
+        "× AlignMamba": [_ratio(ratio) for ratio in measured.values()],
+        f"paper: {unit}": [_scaled(paper_value(part, name), 1) for name in measured],
+        "paper: × AlignMamba": [_ratio(paper_ratio(part, name)) for name in measured],
+    }
+
+
+def _passes(row: Row) -> str:
+    return "-" if row.seconds is None else _number(PASSES * row.seconds.median)
+
+
+def markdown(table: Table) -> str:
+    """A table in Markdown."""
+    header = f"| {' | '.join(table)} |\n|{'---|' * len(table)}\n"
+    return header + "".join(f"| {' | '.join(map(str, row))} |\n" for row in zip(*table.values(), strict=True))
+
+
+def _duration(spread: Spread | None) -> str:
+    return "-" if spread is None else _in_unit(spread.median, spread.median)
+
+
+def _range(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    return f"{_in_unit(spread.least, spread.median).partition(' ')[0]}–{_in_unit(spread.most, spread.median)}"
+
+
+def _in_unit(value: float, like: float) -> str:
+    """Seconds in the unit that suits `like`."""
+    scale, unit = (1, "s") if like >= 1 else (1e3, "ms") if like >= 1e-3 else (1e6, "us")
+    return f"{_number(scale * value)} {unit}"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{_number(value)}×"
+
+
+def _scaled(value: float | None, unit: float) -> str:
+    return "-" if value is None else _number(value / unit)
+
+
+def _number(value: float) -> str:
+    """Three significant digits, never in exponents."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.6f}"

@@ -98,11 +98,13 @@ def rivals(least: Mapping[str, float], *, memory: float | None = None, shapes: S
 
 def fusion(threads: int, repeats: int) -> Found:
     """The single-stream Transformer over the whole fusion, exact and windowed, in one run."""
-    report = report_of(threads, repeats, subject="model", against=("windowed", "transformer-fused"), lengths=(6400,), measure=("time",))
+    report = report_of(
+        threads, repeats, subject="model", against=("default", "windowed", "transformer-fused"), lengths=(6400,), measure=("time",)
+    )
     rival = seconds(report.row("transformer-fused", 6400), threads)
     checks = [
         Check(what=what, found=over(rival, seconds(report.row(peer, 6400), threads)), limit=limit, at_least=True)
-        for what, peer, limit in (("exact", "alignmamba", 10.0), ("windowed", "windowed", 14.0))
+        for what, peer, limit in (("exact", "alignmamba", 10.0), ("exact, time prior", "default", 10.0), ("windowed", "windowed", 14.0))
     ]
     return Found(checks=checks, remarks=notes(report))
 

@@ -1,6 +1,7 @@
 """Builders for the whole fusion of three modalities, and its stages."""
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,19 +28,26 @@ def modalities(draw: Draw, case: Case) -> list[Tokens]:
     return [Tokens(draw.normal(case.batch, case.length, case.d_model), mask, times) for _ in range(NUM_MODALITIES)]
 
 
-def whole(stack: Callable[[Case], nn.Module], *, windowed: bool = False) -> Callable[[Case], Built]:
-    """Alignment as the default preset does it, interleaving, backbone.
+Matching = Literal["content", "default", "windowed"]
+"""``content``: the paper's cost, every pair compared; ``default``: with the default preset's time prior, exact too; ``windowed``."""
 
-    In training also the MMD of each pair with the anchor, by landmarks if `windowed`.
-    """
+
+def matching_of(kind: Matching, case: Case) -> LocalAlignmentConfig:
+    if kind == "default":
+        return LocalAlignmentConfig()
+    return LocalAlignmentConfig(time_weight=0.0, window=case.window if kind == "windowed" else None)
+
+
+def whole(stack: Callable[[Case], nn.Module], *, matching: Matching = "content") -> Callable[[Case], Built]:
+    """Alignment, interleaving, backbone; in training also the MMD of each pair with the anchor, by landmarks if `windowed`."""
 
     def build(case: Case) -> Built:
         draw = Draw(case)
         module = draw.module(stack(case))
         *sources, anchor = modalities(draw, case)
-        local = LocalAlignmentConfig(window=case.window if windowed else None)
+        local = matching_of(matching, case)
         mask = anchor.mask.repeat_interleave(NUM_MODALITIES, dim=1)
-        discrepancy = operators.landmark_mmd if windowed else operators.exact_mmd
+        discrepancy = operators.landmark_mmd if matching == "windowed" else operators.exact_mmd
 
         def forward() -> Tensor | list[Tensor]:
             aligned = [align(source, anchor, local)[0] for source in sources]
@@ -60,17 +68,13 @@ def on_fused(build: Callable[[Case], Built]) -> Callable[[Case], Built]:
     return lambda case: build(fused_case(case))
 
 
-def match_stage(*, windowed: bool) -> Callable[[Case], Built]:
+def match_stage(matching: Matching) -> Callable[[Case], Built]:
     def build(case: Case) -> Built:
         draw = Draw(case.model_copy(update={"training": False}))
         *sources, anchor = modalities(draw, case)
-        weight = LocalAlignmentConfig().time_weight
-        window = case.window if windowed else None
-        return Built(
-            call=lambda: [
-                ops.match_tokens(source.x, anchor.x, source.mask, anchor.mask, window=window, time_weight=weight) for source in sources
-            ]
-        )
+        local = matching_of(matching, case)
+        options: dict[str, Any] = {"window": local.window, "time_weight": local.time_weight}
+        return Built(call=lambda: [ops.match_tokens(source.x, anchor.x, source.mask, anchor.mask, **options) for source in sources])
 
     return build
 

@@ -31,6 +31,7 @@ _TYPES = {
     torch.float16: "*fp16",
     torch.int32: "*i32",
     torch.int64: "*i64",
+    torch.uint8: "*u8",
     torch.bool: "*i1",
 }
 
@@ -81,7 +82,8 @@ def resources(kernel: Any, target: GPUTarget) -> dict[str, int]:
     """Registers and bytes spilled, by the assembler's own report."""
     if target.backend == "hip":
         text = kernel.asm["amdgcn"]
-        return {name: int(re.findall(rf"\.{name}:\s+(\d+)", text)[0]) for name in ("vgpr_count", "vgpr_spill_count")}
+        counts = {name: int(re.findall(rf"\.{name}:\s+(\d+)", text)[0]) for name in ("vgpr_count", "vgpr_spill_count")}
+        return {"registers": counts["vgpr_count"], "spilled": counts["vgpr_spill_count"], "shared": kernel.metadata.shared}
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
@@ -125,7 +127,50 @@ def _scan_calls() -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"backward {name}", backward
 
 
-CALLS = {"scan": _scan_calls}
+def _convolution_calls() -> Iterator[tuple[str, Callable[[], object]]]:
+    from alignmamba.ops.gpu.convolution import conv_backward, conv_forward
+
+    for dtype, width, channel in [(torch.float32, 4, 512), (torch.bfloat16, 4, 512), (torch.float16, 1, 17), (torch.float32, 16, 48)]:
+        x, grad = _random(2, 40, 2 * channel, dtype=dtype)[..., :channel], _random(2, 40, channel, dtype=dtype)
+        weight, bias = torch.randn(width, channel), torch.randn(channel)
+        name = f"{str(dtype)[6:]} width {width} channel {channel}"
+        yield f"forward {name}", lambda x=x, weight=weight, bias=bias: conv_forward(x, weight, bias)
+        yield f"backward {name}", lambda x=x, weight=weight, bias=bias, grad=grad: conv_backward(x, weight, bias, grad)
+
+
+def _transport_calls() -> Iterator[tuple[str, Callable[[], object]]]:
+    from alignmamba.ops.gpu.transport import match, segment_sum
+
+    for dtype, channel, weight in [
+        (torch.float32, 64, 0.0),
+        (torch.float32, 256, 10.0),
+        (torch.bfloat16, 64, 10.0),
+        (torch.bfloat16, 256, 0.0),
+        (torch.float16, 17, 0.0),
+        (torch.bfloat16, 1000, 1.0),
+    ]:
+        x, times = _random(2, 300, channel, dtype=dtype), torch.rand(2, 300)
+        first = torch.zeros(2, 300, dtype=torch.int32)
+        name = f"{str(dtype)[6:]} channel {channel}{' timed' if weight else ''}"
+        yield f"match {name}", lambda x=x, first=first, times=times, weight=weight: match(x, x, first, first + 300, times, times, weight)
+        yield f"segment_sum {name}", lambda x=x: segment_sum(x, torch.zeros(2, 300, dtype=torch.int64), 70)
+
+
+def _discrepancy_calls() -> Iterator[tuple[str, Callable[[], object]]]:
+    from alignmamba.ops.gpu.discrepancy import weighted_kernel_sum
+
+    for channel, gradient in [(64, True), (64, False), (256, True), (17, True), (1024, True)]:
+        x, mask = _random(2, 100, channel), torch.ones(2, 100, dtype=torch.bool)
+        scale, weights = torch.ones(2), torch.ones(3, 2)
+        yield (
+            f"channel {channel}{' gradient' if gradient else ''}",
+            lambda x=x, mask=mask, scale=scale, weights=weights, gradient=gradient: weighted_kernel_sum(
+                x, x, mask, mask, scale, weights, need_gradient=gradient
+            ),
+        )
+
+
+CALLS = {"scan": _scan_calls, "convolution": _convolution_calls, "transport": _transport_calls, "discrepancy": _discrepancy_calls}
 
 
 def main(target_name: str, operator: str) -> None:

@@ -103,10 +103,8 @@ def _scan_calls() -> Iterator[tuple[str, Callable[[], object]]]:
     cases = [
         (torch.float32, 16, True, "sequential", 512),
         (torch.bfloat16, 16, True, "chunked", 512),
-        (torch.float16, 16, False, "chunked", 500),
-        (torch.float32, 3, False, "sequential", 17),
-        (torch.bfloat16, 64, True, "chunked", 512),
-        (torch.float32, 256, True, "sequential", 512),
+        (torch.float16, 3, False, "chunked", 500),
+        (torch.float32, 256, True, "sequential", 48),
     ]
     for dtype, state, full, algorithm, channel in cases:
         time = 400
@@ -130,7 +128,7 @@ def _scan_calls() -> Iterator[tuple[str, Callable[[], object]]]:
 def _convolution_calls() -> Iterator[tuple[str, Callable[[], object]]]:
     from alignmamba.ops.gpu.convolution import conv_backward, conv_forward
 
-    for dtype, width, channel in [(torch.float32, 4, 512), (torch.bfloat16, 4, 512), (torch.float16, 1, 17), (torch.float32, 16, 48)]:
+    for dtype, width, channel in [(torch.float32, 4, 512), (torch.bfloat16, 4, 512), (torch.float16, 16, 17)]:
         x, grad = _random(2, 40, 2 * channel, dtype=dtype)[..., :channel], _random(2, 40, channel, dtype=dtype)
         weight, bias = torch.randn(width, channel), torch.randn(channel)
         name = f"{str(dtype)[6:]} width {width} channel {channel}"
@@ -145,7 +143,6 @@ def _transport_calls() -> Iterator[tuple[str, Callable[[], object]]]:
         (torch.float32, 64, 0.0),
         (torch.float32, 256, 10.0),
         (torch.bfloat16, 64, 10.0),
-        (torch.bfloat16, 256, 0.0),
         (torch.float16, 17, 0.0),
         (torch.bfloat16, 1000, 1.0),
     ]:
@@ -159,7 +156,7 @@ def _transport_calls() -> Iterator[tuple[str, Callable[[], object]]]:
 def _discrepancy_calls() -> Iterator[tuple[str, Callable[[], object]]]:
     from alignmamba.ops.gpu.discrepancy import weighted_kernel_sum
 
-    for channel, gradient in [(64, True), (64, False), (256, True), (17, True), (1024, True)]:
+    for channel, gradient in [(64, True), (64, False), (17, True)]:
         x, mask = _random(2, 100, channel), torch.ones(2, 100, dtype=torch.bool)
         scale, weights = torch.ones(2), torch.ones(3, 2)
         yield (

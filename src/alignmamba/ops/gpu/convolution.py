@@ -18,7 +18,7 @@ _TOKENS, _CHANNELS, _WARPS = 16, 128, 4
 
 @triton.jit
 def _argument(x, x_time, weight, bias, t, channel, time, channels, WIDTH: tl.constexpr):
-    """bias + sum_k weight[k] x[t - (WIDTH - 1) + k], with zeros before the first token."""
+    """Sum of bias and weight[k] x[t - (WIDTH - 1) + k] over k, with zeros before the first token."""
     inside = channel < channels
     total = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)[None, :] + tl.zeros((t.shape[0], 1), tl.float32)
     for k in tl.static_range(WIDTH):
@@ -41,9 +41,7 @@ def _place(time, channels, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def _forward_kernel(
-    x, weight, bias, y, time, channels, x_batch, x_time, WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr
-):
+def _forward_kernel(x, weight, bias, y, time, channels, x_batch, x_time, WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
     row, t, channel, _ = _place(time, channels, TOKENS, CHANNELS)
     total = _argument(x + row * x_batch, x_time, weight, bias, t, channel, time, channels, WIDTH)
     mask = (t < time)[:, None] & (channel < channels)[None, :]
@@ -114,7 +112,7 @@ def conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         (batch, time, channel) in the dtype of `x`, computed in float32.
     """
-    batch, time, channels = x.shape
+    _, time, channels = x.shape
     y = x.new_empty(x.shape)
     if y.numel():
         _forward_kernel[(_programs(x),)](

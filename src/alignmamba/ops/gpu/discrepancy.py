@@ -175,8 +175,7 @@ def weighted_kernel_sum(
     Raises:
         BackendError: If there are more than 1024 channels.
     """
-    batch, n, channels = x.shape
-    m = y.shape[1]
+    batch, _, channels = x.shape
     if channels > MOST_CHANNELS:
         raise BackendError(f"weighted_kernel_sum: the Triton kernel serves at most {MOST_CHANNELS} channels, found {channels}")
     within_x, within_y, between = weights.float().unbind(0)

@@ -51,7 +51,7 @@ def sigmoid(x):
 
 @triton.jit
 def _row(tile, rows, k: tl.constexpr):
-    """Row `k` of a tile whose rows all lie in one thread: a sum of integers, since the compiler may drop their zeros, so it costs nothing."""
+    """Row `k` of a tile whose rows all lie in one thread. The compiler may drop zeros from a sum of integers, so it costs nothing."""
     bits = tile.to(tl.int32, bitcast=True)
     return tl.sum(tl.where(rows == k, bits, 0), axis=0).to(tl.float32, bitcast=True)
 
@@ -678,17 +678,18 @@ def _chunk_length(batch: int, time: int, channels: int, device: torch.device, al
     """Tokens that one program walks through; all of them where there is work enough without cutting time."""
     processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
     wanted = _GROUPS_PER_MULTIPROCESSOR * processors
-    walkers = batch * triton.cdiv(channels, _lanes())
+    walkers = batch * -(-channels // _lanes())
     # Cutting walks twice, so it must at least halve the time: the device less than a quarter full, and two chunks or more.
     if algorithm == "sequential" or (algorithm == "auto" and (walkers * 4 > wanted or time <= 2 * _SHORTEST_CHUNK)):
         return -(-time // _TILE) * _TILE
-    length = triton.cdiv(time * walkers, wanted)
+    length = -(-time * walkers // wanted)
     return min(max(-(-length // _TILE) * _TILE, _SHORTEST_CHUNK), _LONGEST_CHUNK)
 
 
 def _rates(A: Tensor) -> Tensor:
     """(state, channel), with log2(e) folded in because the hardware's exponential is that of 2."""
-    return (A.float().t() * _LOG2E.value).contiguous()
+    rates: Tensor = A.float().t() * _LOG2E.value
+    return rates.contiguous()
 
 
 def _inner(state: Tensor) -> Tensor:
@@ -706,7 +707,7 @@ def _lanes() -> int:
 
 
 def _padded(states: int) -> int:
-    return max(2, triton.next_power_of_2(states))
+    return max(2, 1 << (states - 1).bit_length())
 
 
 def _warps(padded: int) -> int:

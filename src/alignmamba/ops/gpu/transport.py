@@ -190,6 +190,9 @@ def match(
     columns = anchor.shape[1]
     if batch * rows == 0 or columns == 0:
         return torch.full((batch, rows), -1, dtype=torch.int64, device=source.device)
+    if source.device.type == "cpu" and source.dtype == torch.bfloat16:
+        # The interpreter would multiply the bits of bfloat16 as integers; as float32 the values are the same.
+        source, anchor = source.float(), anchor.float()
     tile_rows, tile_columns, tile_channels, warps = _TILES[source.element_size()]
     resident = channels <= 2 * tile_channels
     if resident:

@@ -44,4 +44,3 @@ def test_every_kernel_compiles(operator: str, target: str, tmp_path: Path) -> No
     for kernel in kernels:
         assert kernel["spilled"] <= SPILLED, kernel
         assert kernel["shared"] <= SHARED[target], kernel
-

@@ -136,3 +136,16 @@ def test_nothing_in_nothing_out(empty: tuple[int, int, int]) -> None:
     assert torch.equal(found[1], given["initial_state"])  # type: ignore[arg-type]
     assert torch.equal(found[-1], weights[1])  # type: ignore[arg-type]
     assert all(not gradient.any() for gradient in found[2:-1] if gradient is not None)
+
+
+def test_any_strides() -> None:
+    """Tensors whose channels do not lie one apart give what their copies give, and every result is contiguous."""
+    given = arguments(2, 20, 3, 2)
+    strided = {name: tensor.transpose(0, -1).contiguous().transpose(0, -1) for name, tensor in given.items()}
+    weights = torch.randn(3, 20, 2, device=DEVICE).transpose(0, 2), torch.randn(2, 3, 2, device=DEVICE)
+    found, expected = (kernel(g, weights, softplus=True, algorithm="sequential") for g in (strided, given))
+    for a, b in zip(found, expected, strict=True):
+        assert a is not None
+        assert b is not None
+        assert torch.equal(a, b)
+        assert a.is_contiguous()

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alignmamba.ops.gpu.scan import sigmoid
+from alignmamba.ops.gpu.scan import channels_adjacent, sigmoid
 
 # Tokens and channels of a tile, and its groups of threads: each thread has four neighbouring channels at a time.
 _TOKENS, _CHANNELS, _WARPS = 16, 128, 4
@@ -105,8 +105,8 @@ def conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Causal depthwise convolution and SiLU, ``silu(bias + sum_k weight[k] * x[t - (width - 1) + k])``.
 
     Args:
-        x: (batch, time, channel), float32, bfloat16 or float16; its last stride is 1, the others are free.
-        weight: (width, channel), contiguous; width 1 to 16.
+        x: (batch, time, channel), float32, bfloat16 or float16; strides are free, but a last stride other than 1 costs a copy.
+        weight: (width, channel), width 1 to 16.
         bias: (channel).
 
     Returns:
@@ -114,9 +114,10 @@ def conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     _, time, channels = x.shape
     y = x.new_empty(x.shape)
+    x = channels_adjacent(x)
     if y.numel():
         _forward_kernel[(_programs(x),)](
-            x, weight.contiguous(), bias, y, time, channels, x.stride(0), x.stride(1),
+            x, weight.contiguous(), bias.contiguous(), y, time, channels, x.stride(0), x.stride(1),
             WIDTH=len(weight), TOKENS=_TOKENS, CHANNELS=_CHANNELS, num_warps=_WARPS,
         )  # fmt: skip
     return y
@@ -129,7 +130,7 @@ def conv_backward(x: Tensor, weight: Tensor, bias: Tensor, grad_y: Tensor) -> tu
         x: As given to `conv_forward`.
         weight: As given to `conv_forward`.
         bias: As given to `conv_forward`.
-        grad_y: (batch, time, channel); strides are free.
+        grad_y: (batch, time, channel).
 
     Returns:
         Gradients of x, weight and bias, each in the dtype of what it belongs to.
@@ -138,12 +139,12 @@ def conv_backward(x: Tensor, weight: Tensor, bias: Tensor, grad_y: Tensor) -> tu
     grad_x = x.new_empty(x.shape)
     if grad_x.numel() == 0:
         return grad_x, torch.zeros_like(weight), torch.zeros_like(bias)
-    grad_y = grad_y if grad_y.stride(-1) == 1 or channels == 1 else grad_y.contiguous()
+    x, grad_y = channels_adjacent(x), channels_adjacent(grad_y)
     parts = batch * triton.cdiv(time, _TOKENS)
     parts_weight = torch.empty(parts, *weight.shape, device=x.device)
     parts_bias = torch.empty(parts, channels, device=x.device)
     _backward_kernel[(_programs(x),)](
-        x, weight.contiguous(), bias, grad_y, grad_x, parts_weight, parts_bias,
+        x, weight.contiguous(), bias.contiguous(), grad_y, grad_x, parts_weight, parts_bias,
         time, channels, x.stride(0), x.stride(1), grad_y.stride(0), grad_y.stride(1),
         WIDTH=len(weight), TOKENS=_TOKENS, CHANNELS=_CHANNELS, num_warps=_WARPS,
     )  # fmt: skip

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from alignmamba.errors import BackendError
+from alignmamba.ops.gpu.scan import channels_adjacent
 
 MOST_CHANNELS = 1024
 """Above this the gradient's recomputed distances cost more than the kernel saves."""
@@ -160,7 +161,7 @@ def weighted_kernel_sum(
     the same order. Time is O(time^2 channel), memory linear.
 
     Args:
-        x: (batch, x time, channel) float32, at most 1024 channels, near the origin (distances cancel elsewhere); last stride 1.
+        x: (batch, x time, channel) float32, at most 1024 channels, near the origin (distances cancel elsewhere).
             What stands at tokens that are not valid is not read.
         y: (batch, y time, channel) float32.
         x_mask: (batch, x time) bool.
@@ -178,8 +179,8 @@ def weighted_kernel_sum(
     batch, _, channels = x.shape
     if channels > MOST_CHANNELS:
         raise BackendError(f"weighted_kernel_sum: the Triton kernel serves at most {MOST_CHANNELS} channels, found {channels}")
+    x, y = channels_adjacent(x), channels_adjacent(y)
     within_x, within_y, between = weights.float().unbind(0)
-    # Without gradients the pairs between the sides need be seen from one side only, and then count twice.
     squares = [side.square().sum(2) for side in (x, y)]
     masks = [mask.to(torch.uint8).contiguous() for mask in (x_mask, y_mask)]
     scale = scale.float().contiguous()
@@ -201,6 +202,7 @@ def weighted_kernel_sum(
         )  # fmt: skip
         return row_sums, grad
 
+    # Without gradients the pairs between the sides need be seen from one side only, and then count twice.
     sums_x, grad_x = side(0, within_x, seen=True)
     sums_y, grad_y = side(1, within_y, seen=need_gradient)
     value = (sums_x.double().sum(1) + sums_y.double().sum(1)) / 2

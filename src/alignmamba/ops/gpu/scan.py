@@ -498,6 +498,16 @@ def _gradients_kernel(
         tl.store(grad_z + packed, gradient.to(grad_z.dtype.element_ty), mask=mask)
 
 
+def channels_adjacent(tensor: Tensor) -> Tensor:
+    """The tensor itself where its channels lie one apart, as the kernels read them, or else a copy."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
+
+
+def checkpoint_shape(batch: int, time: int, channels: int, states: int) -> tuple[int, int, int, int]:
+    """Shape of the states that `scan_forward` keeps for `scan_backward`."""
+    return batch, -(-time // _TILE), states, channels
+
+
 def scan_forward(
     u: Tensor,
     delta: Tensor,
@@ -516,8 +526,8 @@ def scan_forward(
     """The selective scan, with step size, skip and gate fused; `alignmamba.ops.selective_scan` defines it.
 
     Args:
-        u: (batch, time, channel), float32, bfloat16 or float16. Its last stride is 1, as is that of every tensor here but `A`
-            and `initial_state`; the others are free.
+        u: (batch, time, channel), float32, bfloat16 or float16. Strides are free, here and below, but a tensor of tokens whose last
+            stride is not 1 is copied.
         delta: (batch, time, channel), before bias and softplus.
         A: (channel, state), float32, at most 256 states.
         B: (batch, time, state).
@@ -532,18 +542,19 @@ def scan_forward(
             do not fill the device.
 
     Returns:
-        Output (batch, time, channel) in the dtype of `u`; final state (batch, channel, state) float32; checkpoints
-        (batch, tiles of 16 tokens, state, channel) float32, or None.
+        Output (batch, time, channel) in the dtype of `u`; final state (batch, channel, state) float32; checkpoints of
+        `checkpoint_shape`, float32, or None.
     """
     batch, time, channels = u.shape
     states = A.shape[1]
     y = u.new_empty(u.shape)
-    kept = torch.empty(batch, -(-time // _TILE), states, channels, device=u.device) if checkpoint else None
+    kept = torch.empty(checkpoint_shape(batch, time, channels, states), device=u.device) if checkpoint else None
     start = None if initial_state is None else _inner(initial_state)
-    if y.numel() == 0 or states == 0:
-        final = u.new_zeros(batch, channels, states, dtype=torch.float32) if initial_state is None else initial_state.float().clone()
-        if y.numel() == 0:
-            return y, final, kept
+    if y.numel() == 0:
+        final = torch.zeros(batch, channels, states, device=u.device) if initial_state is None else initial_state.float().clone()
+        return y, final, kept
+    u, delta, B, C = channels_adjacent(u), channels_adjacent(delta), channels_adjacent(B), channels_adjacent(C)
+    D, z, delta_bias = (None if tensor is None else channels_adjacent(tensor) for tensor in (D, z, delta_bias))
     length = _chunk_length(batch, time, channels, u.device, algorithm)
     chunks = -(-time // length)
     A2, lanes, padded = _rates(A), _lanes(), _padded(states)
@@ -568,7 +579,7 @@ def scan_forward(
         walk(None, edges, output=False)
         _carry(edges, A2, step_sums, start, finish, reverse=False)
         walk(edges, None, output=True)
-    return y, finish.transpose(1, 2), kept
+    return y, finish.transpose(1, 2).contiguous(), kept
 
 
 def scan_backward(
@@ -599,7 +610,7 @@ def scan_backward(
         z: See `u`.
         delta_bias: See `u`.
         checkpoints: As `scan_forward` returned them.
-        grad_y: (batch, time, channel); strides are free.
+        grad_y: (batch, time, channel).
         grad_state: (batch, channel, state), the gradient of the final state, or None for zero.
         softplus: As given to `scan_forward`.
         algorithm: As for `scan_forward`; need not be the same.
@@ -611,7 +622,14 @@ def scan_backward(
     batch, time, channels = u.shape
     states = A.shape[1]
     device = u.device
-    grad_y = grad_y if grad_y.stride(-1) == 1 or channels == 1 else grad_y.contiguous()
+    u, delta, B, C, grad_y = (
+        channels_adjacent(u),
+        channels_adjacent(delta),
+        channels_adjacent(B),
+        channels_adjacent(C),
+        channels_adjacent(grad_y),
+    )
+    D, z, delta_bias = (None if tensor is None else channels_adjacent(tensor) for tensor in (D, z, delta_bias))
     grad_u, grad_delta = u.new_empty(u.shape), delta.new_empty(delta.shape)
     grad_z = None if z is None else z.new_empty(z.shape)
     start = None if grad_state is None else _inner(grad_state)
@@ -655,13 +673,13 @@ def scan_backward(
     return (
         grad_u,
         grad_delta,
-        arriving.sum(0).t().to(A.dtype),
-        parts_B.sum(0).transpose(1, 2).to(B.dtype),
-        parts_C.sum(0).transpose(1, 2).to(C.dtype),
+        arriving.sum(0).t().to(A.dtype).contiguous(),
+        parts_B.sum(0).to(B.dtype).transpose(1, 2).contiguous(),
+        parts_C.sum(0).to(C.dtype).transpose(1, 2).contiguous(),
         None if parts_D is None or D is None else parts_D.sum(0).to(D.dtype),
         grad_z,
         None if parts_bias is None or delta_bias is None else parts_bias.sum(0).to(delta_bias.dtype),
-        through.transpose(1, 2),
+        through.transpose(1, 2).contiguous(),
     )
 
 

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from alignmamba.ops.gpu.scan import channels_adjacent
+
 # Rows, columns and channels of a tile, and its groups of threads, by bytes of an element. Rows of up to twice so many channels stay
 # on the chip while the columns pass by; longer ones are read again, from the cache, for each tile of columns.
 _TILES = {4: (128, 64, 32, 8), 2: (128, 128, 64, 8)}
@@ -174,10 +176,10 @@ def match(
     lengths between 1e-15 and 1e15 are safe.
 
     Args:
-        source: (batch, source time, channel), float32, bfloat16 or float16, not normalised; last stride 1, the others free.
-        anchor: (batch, anchor time, channel), of the same dtype and the same freedom.
-        first: (batch, source time) int32, the first column that each source token may take.
-        last: (batch, source time) int32, the one past the last; not above `first` for a token that may take none.
+        source: (batch, source time, channel), float32, bfloat16 or float16, not normalised.
+        anchor: (batch, anchor time, channel), of the same dtype.
+        first: (batch, source time) int32 or int64, the first column that each source token may take.
+        last: (batch, source time) int32 or int64, the one past the last; not above `first` for a token that may take none.
         source_times: (batch, source time), any floating dtype; not read where `time_weight` is 0.
         anchor_times: (batch, anchor time), any floating dtype; not read where `time_weight` is 0.
         time_weight: At least 0.
@@ -193,6 +195,11 @@ def match(
     if source.device.type == "cpu" and source.dtype == torch.bfloat16:
         # The interpreter would multiply the bits of bfloat16 as integers; as float32 the values are the same.
         source, anchor = source.float(), anchor.float()
+    source, anchor = channels_adjacent(source), channels_adjacent(anchor)
+    if time_weight:
+        # Differences alone count, and float32 keeps more of them about an origin within the sequence.
+        origin = anchor_times[:, :1].double()
+        source_times, anchor_times = ((times.double() - origin).float() for times in (source_times, anchor_times))
     tile_rows, tile_columns, tile_channels, warps = _TILES[source.element_size()]
     resident = channels <= 2 * tile_channels
     if resident:
@@ -203,7 +210,7 @@ def match(
     index = torch.empty(splits, batch, rows, dtype=torch.int32, device=source.device)
     _match_kernel[(batch * tiles * splits,)](
         source, anchor, _inverse_norms(source), _inverse_norms(anchor),
-        first.contiguous(), last.contiguous(), source_times.float().contiguous(), anchor_times.float().contiguous(), best, index,
+        first.to(torch.int32).contiguous(), last.to(torch.int32).contiguous(), source_times, anchor_times, best, index,
         batch, rows, columns, channels, float(time_weight),
         source.stride(0), source.stride(1), anchor.stride(0), anchor.stride(1),
         SPLITS=splits, TIMED=time_weight != 0, RESIDENT=resident, PRECISION="ieee" if torch.version.hip else "tf32x3",
@@ -219,7 +226,7 @@ def segment_sum(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:
     """Sum of the tokens sent to each anchor token, added in the order of the sequence: the same bits on each run.
 
     Args:
-        tokens: (batch, time, channel), float32, bfloat16 or float16; last stride 1, the others free.
+        tokens: (batch, time, channel), float32, bfloat16 or float16.
         index: (batch, time) int64, below `num_anchor`; -1 sends nothing.
         num_anchor: Number of anchor tokens.
 
@@ -230,6 +237,7 @@ def segment_sum(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:
     total = torch.empty(batch, num_anchor, channels, device=tokens.device)
     if total.numel() == 0 or time == 0:
         return total.zero_()
+    tokens = channels_adjacent(tokens)
     ordered, order = index.sort(dim=1, stable=True)
     anchors = torch.arange(num_anchor + 1, device=tokens.device).expand(batch, -1).contiguous()
     starts = torch.searchsorted(ordered, anchors)

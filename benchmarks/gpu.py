@@ -397,11 +397,11 @@ def materialised_discrepancy(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
 
 def fusion_rows() -> Iterator[Row]:
     """Matching, transport, interleaving and a Mamba stack against fused attention over all tokens, in bfloat16; one sample."""
+    from alignmamba.nn.mamba import MambaConfig, MambaStack
     from alignmamba.ops import interleave, match_tokens, transport
 
     try:
         from alignmamba.nn.attention import AttentionConfig, TransformerStack
-        from alignmamba.nn.mamba import MambaConfig, MambaStack
     except ImportError as error:
         print(f"fusion is not compared: {error}")
         return

@@ -20,7 +20,7 @@ SOURCE = SCRIPT.parents[2] / "src"
 SHARED = {"cuda:80": 163 * 1024, "cuda:90": 227 * 1024, "hip:gfx942": 64 * 1024}
 # Bytes that a thread may keep in local memory. More than that means a register allocation that went wrong; the scan's gradients park
 # addresses there around their loop, which costs a few instructions in ten thousand.
-SPILLED = 640
+SPILLED = 704
 
 
 CASES = [(operator, target) for operator in ("scan", "convolution", "transport", "discrepancy") for target in ("cuda:90", "hip:gfx942")]
@@ -44,3 +44,6 @@ def test_every_kernel_compiles(operator: str, target: str, tmp_path: Path) -> No
     for kernel in kernels:
         assert kernel["spilled"] <= SPILLED, kernel
         assert kernel["shared"] <= SHARED[target], kernel
+        # A thread that owns its channel has nothing to exchange; a compiler that lays the states out otherwise would show here.
+        if operator == "scan" and kernel["kernel"] != "_gradients_kernel" and "state 256" not in kernel["case"]:
+            assert kernel["shared"] == 0, kernel

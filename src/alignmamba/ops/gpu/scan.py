@@ -56,7 +56,7 @@ def _row(tile, rows, k: tl.constexpr):
     return tl.sum(tl.where(rows == k, bits, 0), axis=0).to(tl.float32, bitcast=True)
 
 
-@triton.jit(do_not_specialize=["unit"])
+@triton.jit(do_not_specialize=["nothing"])
 def _forward_kernel(
     u,
     delta,
@@ -86,7 +86,7 @@ def _forward_kernel(
     C_time,
     z_batch,
     z_time,
-    unit,
+    nothing,
     HAS_D: tl.constexpr,
     HAS_Z: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -104,10 +104,10 @@ def _forward_kernel(
     program = tl.program_id(0)
     part = (program // groups).to(tl.int64)  # which chunk of which row
     row, chunk = part // chunks, part % chunks
-    # `unit` is 1, but the compiler must not know: it would give each thread four neighbouring channels and spread a channel's
-    # states over four threads.
+    # `nothing` is 0, but the compiler must not know: addresses that it knew to be multiples of 16 bytes would make it give each thread
+    # four neighbouring channels and spread a channel's states over four threads.
     channel = (program % groups) * LANES + tl.arange(0, LANES)
-    lane = channel * unit
+    lane = channel + nothing
     inside = channel < channels
     n = tl.arange(0, STATES)
     square = (n[:, None] < states) & inside[None, :]
@@ -183,7 +183,7 @@ def _forward_kernel(
         tl.store(step_sums + part * channels + lane, step_sum, mask=inside)
 
 
-@triton.jit(do_not_specialize=["unit"])
+@triton.jit(do_not_specialize=["nothing"])
 def _carry_kernel(
     edges,
     A2,
@@ -193,7 +193,7 @@ def _carry_kernel(
     channels,
     states,
     chunks,
-    unit,
+    nothing,
     HAS_START: tl.constexpr,
     REVERSE: tl.constexpr,
     ROWS: tl.constexpr,
@@ -204,7 +204,7 @@ def _carry_kernel(
     program = tl.program_id(0)
     row, state = (program // groups // states).to(tl.int64), program // groups % states
     channel = (program % groups) * LANES + tl.arange(0, LANES)
-    lane = channel * unit
+    lane = channel + nothing
     inside = channel < channels
     size = states.to(tl.int64) * channels
     own = state * channels + lane
@@ -233,7 +233,7 @@ def _carry_kernel(
     tl.store(finish + row * size + own, h, mask=inside)
 
 
-@triton.jit(do_not_specialize=["unit"])
+@triton.jit(do_not_specialize=["nothing"])
 def _gradient_of_state_kernel(
     delta,
     A2,
@@ -259,7 +259,7 @@ def _gradient_of_state_kernel(
     z_time,
     grad_batch,
     grad_time,
-    unit,
+    nothing,
     HAS_Z: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_START: tl.constexpr,
@@ -275,7 +275,7 @@ def _gradient_of_state_kernel(
     part = (program // groups).to(tl.int64)
     row, chunk = part // chunks, part % chunks
     channel = (program % groups) * LANES + tl.arange(0, LANES)
-    lane = channel * unit
+    lane = channel + nothing
     inside = channel < channels
     n = tl.arange(0, STATES)
     square = (n[:, None] < states) & inside[None, :]
@@ -338,7 +338,7 @@ def _gradient_of_state_kernel(
         tl.store(step_sums + part * channels + lane, step_sum, mask=inside)
 
 
-@triton.jit(do_not_specialize=["unit"])
+@triton.jit(do_not_specialize=["nothing"])
 def _gradients_kernel(
     u,
     delta,
@@ -378,7 +378,7 @@ def _gradients_kernel(
     z_time,
     grad_batch,
     grad_time,
-    unit,
+    nothing,
     HAS_D: tl.constexpr,
     HAS_Z: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -395,7 +395,7 @@ def _gradients_kernel(
     tiles = tl.cdiv(time, TILE)
     row, tile = place // tiles, place % tiles
     channel = group * LANES + tl.arange(0, LANES)
-    lane = channel * unit
+    lane = channel + nothing
     inside = channel < channels
     rows = tl.arange(0, TILE)[:, None]
     t = tile * TILE + tl.arange(0, TILE)
@@ -567,7 +567,7 @@ def scan_forward(
         _forward_kernel[(batch * chunks * groups,)](
             u, delta, A2, B, C, D, z, delta_bias, begin, y, end, kept, step_sums,
             time, channels, states, length, chunks,
-            *_strides(u), *_strides(delta), *_strides(B), *_strides(C), *_strides(z), 1,
+            *_strides(u), *_strides(delta), *_strides(B), *_strides(C), *_strides(z), 0,
             HAS_D=D is not None, HAS_Z=z is not None, HAS_BIAS=delta_bias is not None, HAS_START=begin is not None,
             SOFTPLUS=softplus, OUTPUT=output, FINISH=end is not None, CHECKPOINT=checkpoint and output,
             TILE=_TILE, STATES=padded, LANES=lanes, num_warps=_warps(padded),
@@ -652,7 +652,7 @@ def scan_backward(
     _gradient_of_state_kernel[(batch * chunks * groups,)](
         delta, A2, C, z, delta_bias, grad_y, None if chunked else start, arriving, edges, tile_sums, step_sums,
         time, channels, states, length, chunks,
-        *_strides(delta), *_strides(C), *_strides(z), *_strides(grad_y), 1,
+        *_strides(delta), *_strides(C), *_strides(z), *_strides(grad_y), 0,
         HAS_Z=z is not None, HAS_BIAS=delta_bias is not None, HAS_START=not chunked and start is not None,
         SOFTPLUS=softplus, CHUNKED=chunked, TILE=_TILE, STATES=padded, LANES=lanes, num_warps=_warps(padded),
     )  # fmt: skip
@@ -666,7 +666,7 @@ def scan_backward(
         u, delta, A2, B, C, D, z, delta_bias, checkpoints, arriving, edges, tile_sums, grad_y,
         grad_u, grad_delta, grad_z, parts_B, parts_C, parts_D, parts_bias,
         batch, time, channels, states, length, chunks,
-        *_strides(u), *_strides(delta), *_strides(B), *_strides(C), *_strides(z), *_strides(grad_y), 1,
+        *_strides(u), *_strides(delta), *_strides(B), *_strides(C), *_strides(z), *_strides(grad_y), 0,
         HAS_D=D is not None, HAS_Z=z is not None, HAS_BIAS=delta_bias is not None,
         SOFTPLUS=softplus, CHUNKED=chunked, TILE=_TILE, LANES=lanes, num_warps=1,
     )  # fmt: skip
@@ -687,7 +687,7 @@ def _carry(edges: Tensor, A2: Tensor, step_sums: Tensor | None, start: Tensor | 
     batch, states, channels = finish.shape
     lanes = _lanes()
     _carry_kernel[(batch * states * triton.cdiv(channels, lanes),)](
-        edges, A2, step_sums, start, finish, channels, states, len(edges) // batch, 1,
+        edges, A2, step_sums, start, finish, channels, states, len(edges) // batch, 0,
         HAS_START=start is not None, REVERSE=reverse, ROWS=16, LANES=lanes, num_warps=1,
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ SOURCE = SCRIPT.parents[2] / "src"
 SHARED = {"cuda:80": 163 * 1024, "cuda:90": 227 * 1024, "hip:gfx942": 64 * 1024}
 # Bytes that a thread may keep in local memory. More than that means a register allocation that went wrong; the scan's gradients park
 # addresses there around their loop, which costs a few instructions in ten thousand.
-SPILLED = 704
+SPILLED = 768
 
 
 CASES = [(operator, target) for operator in ("scan", "convolution", "transport", "discrepancy") for target in ("cuda:90", "hip:gfx942")]
@@ -29,8 +29,9 @@ CASES = [(operator, target) for operator in ("scan", "convolution", "transport",
 # Between NVIDIA's generations it is the matrix instructions that differ.
 @pytest.mark.parametrize(("operator", "target"), [*CASES, ("transport", "cuda:80"), ("discrepancy", "cuda:80")])
 def test_every_kernel_compiles(operator: str, target: str, tmp_path: Path) -> None:
-    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 3):
-        pytest.skip(f"compiling for an absent GPU needs triton 3.3 or newer, found {triton.__version__}")
+    oldest = (3, 3) if target.startswith("cuda") else (3, 6)  # before that, ROCm's own linker was needed
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < oldest:
+        pytest.skip(f"compiling for an absent {target} needs triton {oldest[0]}.{oldest[1]} or newer, found {triton.__version__}")
     backend = {"cuda": "nvidia", "hip": "amd"}[target.partition(":")[0]]
     if not (Path(triton.__file__).parent / "backends" / backend).is_dir():
         pytest.skip(f"this triton has no compiler for {target}")

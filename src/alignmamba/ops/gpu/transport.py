@@ -9,6 +9,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.jit import JITFunction
 
 from alignmamba.ops.gpu.scan import channels_adjacent
 
@@ -192,7 +193,7 @@ def match(
     columns = anchor.shape[1]
     if batch * rows == 0 or columns == 0:
         return torch.full((batch, rows), -1, dtype=torch.int64, device=source.device)
-    if source.device.type == "cpu" and source.dtype == torch.bfloat16:
+    if source.dtype == torch.bfloat16 and not isinstance(_match_kernel, JITFunction):
         # The interpreter would multiply the bits of bfloat16 as integers; as float32 the values are the same.
         source, anchor = source.float(), anchor.float()
     source, anchor = channels_adjacent(source), channels_adjacent(anchor)

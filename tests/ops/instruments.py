@@ -1,7 +1,10 @@
-"""Instruments that show what an operator holds in memory."""
+"""Instruments that show what an operator holds in memory, and what it leaves unwritten there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -38,3 +41,22 @@ class KeptBytes:
     @property
     def total(self) -> int:
         return sum(self._storages.values())
+
+
+@contextmanager
+def unwritten_is_nan() -> Iterator[None]:
+    """Fill with NaN what is allocated without a value, so that an element that nobody writes shows; -7 where there is no NaN."""
+    empty, empty_like, new_empty = torch.empty, torch.empty_like, Tensor.new_empty
+
+    def poisoned(allocate: Any) -> Any:
+        def allocated(*args: Any, **kwargs: Any) -> Tensor:
+            tensor: Tensor = allocate(*args, **kwargs)
+            return tensor.fill_(float("nan") if tensor.is_floating_point() else -7)
+
+        return allocated
+
+    torch.empty, torch.empty_like, Tensor.new_empty = poisoned(empty), poisoned(empty_like), poisoned(new_empty)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.empty, torch.empty_like, Tensor.new_empty = empty, empty_like, new_empty  # type: ignore[method-assign]

@@ -113,7 +113,7 @@ def _reference(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: 
         _kernel_sum(x, y, x_mask, y_mask, scale),
     )
     weights, constant = _weights(x_mask, y_mask, unbiased=unbiased)
-    value = sum(weight * total for weight, total in zip(weights, sums, strict=True)) + constant
+    value = (weights * torch.stack(sums)).sum(0) + constant
     return value.to(result_dtype)
 
 
@@ -140,7 +140,7 @@ def _nystrom(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: fl
     # The diagonal of a self term is one for every valid token, whatever the features say.
     sums = (means[0].square().sum(1) - own[0] + n, means[1].square().sum(1) - own[1] + m, (means[0] * means[1]).sum(1))
     weights, constant = _weights(x_mask, y_mask, unbiased=unbiased)
-    value = sum(weight * total for weight, total in zip(weights, sums, strict=True)) + constant
+    value = (weights * torch.stack(sums)).sum(0) + constant
     return value.to(result_dtype)
 
 

@@ -1,5 +1,6 @@
 """Local alignment: relaxed optimal transport of source tokens onto anchor tokens (Li et al., arXiv 2412.00833, section 3.2)."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -88,7 +89,7 @@ def match_tokens(
     if source.shape[1] == 0 or anchor.shape[1] == 0:
         return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(source_mask.shape)
     use = "torch" if exporting() else chosen("match_tokens", backend, source.device, source.dtype)
-    run = _match if use == "torch" else _fused_match
+    run: Callable[..., tuple[Tensor, Tensor]] = _match if use == "torch" else _fused_match
     with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
         times = (source_times.double(), anchor_times.double())
         index, similarity = run(source.detach(), anchor.detach(), anchor_mask, *times, float(time_weight), window)
@@ -124,7 +125,7 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
     # At least float32: a half-precision sum of many tokens stops growing, or overflows.
     tokens = source.to(torch.promote_types(source.dtype, torch.float32))
     if not why_not("triton", source.device, tokens.dtype) and not exporting():
-        received = _segment_sum(tokens, index.masked_fill(~sent, -1), num_anchor)
+        received: Tensor = _segment_sum(tokens, index.masked_fill(~sent, -1), num_anchor)
     else:
         rows = torch.arange(len(source), device=source.device).unsqueeze(1) * (num_anchor + 1) + slot
         received = tokens.new_zeros(len(source) * (num_anchor + 1), source.shape[2]).index_add_(0, rows.flatten(), tokens.flatten(0, 1))

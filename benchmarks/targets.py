@@ -222,6 +222,7 @@ def restored(found: Mapping[str, Any]) -> Found:
 def write(path: Path, lines: Mapping[str, Mapping[str, Found]]) -> None:
     """Everything as JSON."""
     values = {"lines": {name: {threads: asdict(found) for threads, found in each.items()} for name, each in lines.items()}}
+    path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, (json.dumps(values, indent=2) + "\n").encode())
 
 

@@ -224,3 +224,19 @@ def test_backends_give_their_reasons() -> None:
         "it computes in float32, the tensors are float64",
         "triton is not installed",
     )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_more_threads_than_torch_may_use(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of many samples has many tasks; they share the threads there are."""
+    asked = []
+    run = compilation.over_tasks
+    monkeypatch.setattr(cpu_scan, "over_tasks", lambda work, tasks, most: (asked.append((tasks, most)), run(work, tasks, most)))
+    monkeypatch.setattr(cpu_scan, "_LEAST_WORK", 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        value_and_gradients(arguments(9, 8, 20, 4), torch.float32, "numba")
+    finally:
+        torch.set_num_threads(before)
+    assert asked == [(9, threads)] * 2

@@ -91,8 +91,8 @@ def match_tokens(
     use = "torch" if exporting() else chosen("match_tokens", backend, source.device, source.dtype)
     run: Callable[..., tuple[Tensor, Tensor]] = _match if use == "torch" else _fused_match
     with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
-        times = (source_times.double(), anchor_times.double())
-        index, similarity = run(source.detach(), anchor.detach(), anchor_mask, *times, float(time_weight), window)
+        when = (source_times.double(), anchor_times.double())
+        index, similarity = run(source.detach(), anchor.detach(), anchor_mask, *when, float(time_weight), window)
         matched = source_mask & anchor_mask.any(1, keepdim=True)
         return index.masked_fill(~matched, -1), similarity.masked_fill(~matched, 0).to(source.dtype)
 

@@ -16,9 +16,9 @@ _LEAST_WORK = 2**20
 def conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`alignmamba.ops.convolution.causal_conv` on tensors of one dtype, float32 or float64."""
     y = x.new_empty(x.shape)
-    tasks, groups = _split(x, weight)
+    threads, groups = _split(x, weight)
     arguments = (groups, x.shape[1], rows(x), array(weight), array(bias), array(y))
-    over_tasks(lambda first, last: _forward(first, last, *arguments), tasks, tasks)
+    over_tasks(lambda first, last: _forward(first, last, *arguments), len(x) * groups, threads)
     return y
 
 
@@ -27,18 +27,17 @@ def conv_backward(x: Tensor, weight: Tensor, bias: Tensor, grad_y: Tensor) -> tu
     grad_x = x.new_empty(x.shape)
     # Summed within a sample first, and over samples in their order.
     grad_weight, grad_bias = x.new_zeros(len(x), *weight.shape), x.new_zeros(len(x), *bias.shape)
-    tasks, groups = _split(x, weight)
+    threads, groups = _split(x, weight)
     given = (groups, x.shape[1], rows(x), array(weight), array(bias), rows(grad_y))
     results = (array(grad_x), array(grad_weight), array(grad_bias))
-    over_tasks(lambda first, last: _backward(first, last, *given, *results), tasks, tasks)
+    over_tasks(lambda first, last: _backward(first, last, *given, *results), len(x) * groups, threads)
     return grad_x, grad_weight.sum(0), grad_bias.sum(0)
 
 
 def _split(x: Tensor, weight: Tensor) -> tuple[int, int]:
-    """Number of tasks, and of groups of channels of one sample."""
+    """How many threads, and into how many groups the channels of one sample are split to give every thread a task."""
     threads = threads_for(x.numel() * len(weight), _LEAST_WORK)
-    groups = max(1, min(-(-threads // max(1, len(x))), x.shape[2] // 64))
-    return len(x) * groups, groups
+    return threads, max(1, min(-(-threads // max(1, len(x))), x.shape[2] // 64))
 
 
 @kernel

@@ -53,14 +53,15 @@ def scan_forward(
     chunk = max(_CHUNK, states)
     kept = u.new_empty(checkpoint_shape(batch, time, channels, states) if checkpoint else (batch, 0, states, channels))
     lanes = _lanes(channels)
-    per_row = _groups(batch, channels, lanes, u.numel() * states)
+    threads = threads_for(u.numel() * states, _LEAST_WORK)
+    per_row = _groups(batch, channels, lanes, threads)
     arguments = (rows(u), rows(delta), rows(B), rows(C), rows(u if z is None else z), z is not None, softplus, chunk)
     weights = (array(A.t() * LOG2E), _vector(D, u), _vector(delta_bias, u), *_limits(A))
     run = _forward(lanes)
     over_tasks(
         lambda first, last: run(first, last, per_row, time, *arguments, *weights, array(state), array(y), array(kept)),
         batch * per_row,
-        batch * per_row,
+        threads,
     )
     return y, state.transpose(1, 2).contiguous(), kept if checkpoint else None
 
@@ -85,8 +86,8 @@ def scan_backward(
     states = A.shape[1]
     chunk = max(_CHUNK, states)
     lanes = _lanes(channels)
-    per_row = _groups(batch, channels, lanes, 4 * u.numel() * states)
-    tasks = batch * per_row
+    threads = threads_for(4 * u.numel() * states, _LEAST_WORK)
+    per_row = _groups(batch, channels, lanes, threads)
     carried = _state_first(grad_state, (batch, states, channels), u)
     grad_u, grad_delta, grad_z = (u.new_empty(batch, time, channels) for _ in range(3))
     # What is summed over tokens and channels is summed within a task first, and over tasks in their order: no race, one result.
@@ -97,7 +98,7 @@ def scan_backward(
     weights = (array(A.t() * LOG2E), _vector(D, u), _vector(delta_bias, u), *_limits(A), array(checkpoints))
     results = tuple(array(tensor) for tensor in (carried, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias))
     run = _backward(lanes)
-    over_tasks(lambda first, last: run(first, last, per_row, time, *inputs, *weights, *results), tasks, tasks)
+    over_tasks(lambda first, last: run(first, last, per_row, time, *inputs, *weights, *results), batch * per_row, threads)
     return (
         grad_u,
         grad_delta,
@@ -140,9 +141,8 @@ def _lanes(channels: int) -> int:
     return _WIDE if channels > 2 * _NARROW else _NARROW
 
 
-def _groups(batch: int, channels: int, lanes: int, work: int) -> int:
+def _groups(batch: int, channels: int, lanes: int, threads: int) -> int:
     """Into how many groups of tiles the channels of one sample are split: as few as give every thread a task."""
-    threads = threads_for(work, _LEAST_WORK)
     return max(1, min(-(-threads // max(1, batch)), -(-channels // lanes)))
 
 

@@ -146,6 +146,13 @@ def _groups(batch: int, channels: int, lanes: int, threads: int) -> int:
     return max(1, min(-(-threads // max(1, batch)), -(-channels // lanes)))
 
 
+# Rows of the kernels' scratch, for each token of a chunk and for each state; the first few are the forward pass's as well. What one
+# loop reads and writes lies at constant distances in few arrays: numba has no `restrict`, and checks at run time whether separate
+# arrays overlap.
+_STEP, _DRIVE, _OUT, _SLOPE, _GRAD_STEP, _GRAD_DRIVE, _GRAD_OUT, _DECAY, _STATE = range(9)
+_RATE, _CARRIED, _GRAD_RATE = range(3)
+
+
 @cache
 def _forward(L: int) -> Callable[..., Any]:
     """The forward kernel for tiles of `L` channels."""
@@ -155,70 +162,66 @@ def _forward(L: int) -> Callable[..., Any]:
         channels, states = D.shape[0], A.shape[0]
         tiles = (channels + L - 1) // L
         dtype = D.dtype
-        step, drive, out = np.zeros((chunk, L), dtype), np.zeros((chunk, L), dtype), np.zeros((chunk, L), dtype)
+        token = np.zeros((chunk, 3, L), dtype)
         for task in range(first, last):
             row, group = task // per_row, task % per_row
             begin, end = tiles * group // per_row, tiles * (group + 1) // per_row
-            h, a = np.zeros((end - begin, states, L), dtype), np.zeros((end - begin, states, L), dtype)
+            state_of = np.zeros((end - begin, states, 2, L), dtype)
             for tile in range(begin, end):
                 s = tile * L
                 for n in range(states):
                     for i in range(min(L, channels - s)):
-                        h[tile - begin, n, i] = state[row, n, s + i]
-                        a[tile - begin, n, i] = A[n, s + i]
+                        state_of[tile - begin, n, _CARRIED, i] = state[row, n, s + i]
+                        state_of[tile - begin, n, _RATE, i] = A[n, s + i]
             for c in range(0, time, chunk):
                 length = min(chunk, time - c)
                 for tile in range(begin, end):
                     s = tile * L
                     lanes = min(L, channels - s)
-                    h_tile, a_tile = h[tile - begin], a[tile - begin]
+                    own = state_of[tile - begin]
                     D_tile, bias_tile = D[s : s + lanes], bias[s : s + lanes]
                     shortest_tile, longest_tile = shortest[s : s + lanes], longest[s : s + lanes]
                     if kept.shape[1] > 0:
                         for n in range(states):
                             for i in range(lanes):
-                                kept[row, c // chunk, n, s + i] = h_tile[n, i]
+                                kept[row, c // chunk, n, s + i] = own[n, _CARRIED, i]
                     for k in range(length):
                         u_k, delta_k = tokens_of(u, row, c + k, s, lanes), tokens_of(delta, row, c + k, s, lanes)
                         if positive:
                             for i in range(lanes):
-                                step[k, i] = softplus(delta_k[i] + bias_tile[i])
+                                token[k, _STEP, i] = softplus(delta_k[i] + bias_tile[i])
                         else:
                             for i in range(lanes):
-                                step[k, i] = delta_k[i] + bias_tile[i]
+                                token[k, _STEP, i] = delta_k[i] + bias_tile[i]
                         for i in range(lanes):
-                            step[k, i] = longest_tile[i] if step[k, i] > longest_tile[i] else step[k, i]
-                            step[k, i] = shortest_tile[i] if step[k, i] < shortest_tile[i] else step[k, i]
-                            drive[k, i] = step[k, i] * u_k[i]
-                            out[k, i] = D_tile[i] * u_k[i]
+                            token[k, _STEP, i] = longest_tile[i] if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
+                            token[k, _STEP, i] = shortest_tile[i] if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
+                            token[k, _DRIVE, i] = token[k, _STEP, i] * u_k[i]
+                            token[k, _OUT, i] = D_tile[i] * u_k[i]
                     for n in range(states):
                         for k in range(length):
                             b, m = entry_of(B, row, c + k, n), entry_of(C, row, c + k, n)
                             for i in range(L):
-                                h_tile[n, i] = exp2(step[k, i] * a_tile[n, i]) * h_tile[n, i] + drive[k, i] * b
-                                out[k, i] += h_tile[n, i] * m
+                                own[n, _CARRIED, i] = (
+                                    exp2(token[k, _STEP, i] * own[n, _RATE, i]) * own[n, _CARRIED, i] + token[k, _DRIVE, i] * b
+                                )
+                                token[k, _OUT, i] += own[n, _CARRIED, i] * m
                     for k in range(length):
                         y_k = y[row, c + k, s : s + lanes]
                         if gated:
                             z_k = tokens_of(z, row, c + k, s, lanes)
                             for i in range(lanes):
-                                y_k[i] = out[k, i] * (z_k[i] * sigmoid(z_k[i]))
+                                y_k[i] = token[k, _OUT, i] * (z_k[i] * sigmoid(z_k[i]))
                         else:
                             for i in range(lanes):
-                                y_k[i] = out[k, i]
+                                y_k[i] = token[k, _OUT, i]
             for tile in range(begin, end):
                 s = tile * L
                 for n in range(states):
                     for i in range(min(L, channels - s)):
-                        state[row, n, s + i] = h[tile - begin, n, i]
+                        state[row, n, s + i] = state_of[tile - begin, n, _CARRIED, i]
 
     return forward
-
-
-# Rows of the backward pass's scratch, for each token of a chunk and for one state at a time. What one loop reads and writes lies at
-# constant distances in few arrays: numba has no `restrict`, and checks at run time whether separate arrays overlap.
-_STEP, _SLOPE, _DRIVE, _OUT, _GRAD_STEP, _GRAD_DRIVE, _GRAD_OUT, _DECAY, _STATE = range(9)
-_RATE, _CARRIED, _GRAD_RATE = range(3)
 
 
 @cache

@@ -16,6 +16,9 @@ Bandwidth = float | Literal["median"]
 # Float64 kernel entries of one tile over the whole batch, 16 MB; tiles are recomputed in the backward pass, so memory stays linear.
 _TILE_ENTRIES = 2**21
 
+# `alignmamba.ops.gpu.discrepancy.MOST_CHANNELS`, which is not imported where there is no GPU.
+_MOST_CHANNELS_ON_GPU = 1024
+
 _LARGEST_EXPONENT_ERROR = 1e-4
 """Of a kernel entry in single precision, relative to it; where it may be larger, the CPU's kernel computes in double precision."""
 
@@ -48,8 +51,8 @@ def mmd(
 
     Exact, O(time^2 channel) in time and linear in memory, in the backward pass too. The reference computes in float64: the three
     means nearly cancel, and squared distances overflow or cancel in float32 where features are large or lie far from each other.
-    The compiled kernels compute float32 inputs in float32 where no kernel entry can be wrong by more than 1e-4 of itself, and
-    sum in float64. With `landmarks` it is approximate, and linear in time: docs/mathematics.md states the error.
+    The kernels compute float32 inputs in float32 and sum in float64; the CPU's takes float64 throughout where an entry of the kernel
+    could be wrong by more than 1e-4 of itself. With `landmarks` it is approximate, and linear in time (errors in the mathematics).
 
     Args:
         x: (batch, x time, channel), floating.
@@ -88,7 +91,10 @@ def mmd(
         raise ConfigError(f"landmarks: expected at least 2, found {landmarks}")
     if landmarks is not None and backend not in ("auto", "torch"):
         raise BackendError(f"mmd: backend {backend!r} cannot serve this call: with landmarks it is computed by PyTorch")
-    use = "torch" if landmarks is not None else chosen("mmd", backend, x.device, x.dtype)
+    refused = (
+        {"triton": f"it takes at most {_MOST_CHANNELS_ON_GPU} channels, found {x.shape[2]}"} if x.shape[2] > _MOST_CHANNELS_ON_GPU else {}
+    )
+    use = "torch" if landmarks is not None else chosen("mmd", backend, x.device, x.dtype, refused)
     with torch.autocast(x.device.type, enabled=False):
         # Zero in place of what is not valid: garbage there, infinities included, must not reach a product.
         x, y = (side.masked_fill(~mask.unsqueeze(-1), 0) for side, mask in ((x, x_mask), (y, y_mask)))

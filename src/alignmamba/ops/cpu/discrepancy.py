@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignmamba.ops.cpu.compilation import array, kernel
-from alignmamba.ops.cpu.elementary import LOG2E, ZERO, exp2
+from alignmamba.ops.cpu.elementary import LOG2E, ONE, ZERO, exp2
 
 _TILE_ENTRIES = 2**18
 """Kernel entries held at once: 1 MB in single precision."""
@@ -52,7 +52,7 @@ def weighted_kernel_sum(
             tile = torch.bmm(a, b.transpose(1, 2), out=memory[: math.prod(shape)].view(shape))
             row_sums, column_sums = tile.new_empty(shape[:2]), tile.new_zeros(shape[0], shape[2])
             at = (samples.start, rows.start, columns.start)
-            _kernel_entries(tile.numpy(), *at, *squares, *masks, rates, row_sums.numpy(), column_sums.numpy())
+            _kernel_entries(tile.numpy(), *at, *squares, *masks, rates, symmetric, row_sums.numpy(), column_sums.numpy())
             # A self term's tile off the diagonal stands for its mirror image as well.
             twice = 2.0 if symmetric and rows != columns else 1.0
             total[samples] += twice * weight[samples] * row_sums.sum(1, dtype=torch.float64)
@@ -98,7 +98,9 @@ def _tiles(batch: int, n: int, m: int, *, symmetric: bool) -> list[tuple[slice, 
 
 
 @kernel
-def _kernel_entries(tile, sample, row, column, first_squares, second_squares, first_mask, second_mask, rates, row_sums, column_sums):
+def _kernel_entries(
+    tile, sample, row, column, first_squares, second_squares, first_mask, second_mask, rates, symmetric, row_sums, column_sums
+):
     """Turn inner products into kernel entries, zero for tokens that are not valid, and add them up by rows and by columns."""
     for b in range(tile.shape[0]):
         rate = row_sums.dtype.type(rates[sample + b])
@@ -115,6 +117,10 @@ def _kernel_entries(tile, sample, row, column, first_squares, second_squares, fi
                     entry = exp2(-distance * rate) if valid[c] else ZERO * rate
                     entries[c] = entry
                     total += entry
+                itself = row + r - column
+                if symmetric and 0 <= itself < entries.size:  # what rounding leaves of this distance would be the largest error of all
+                    total += ONE - entries[itself]
+                    entries[itself] = ONE
                 for c in range(entries.size):
                     sums[c] += entries[c]
             else:

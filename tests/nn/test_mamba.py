@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from instruments import LargestTensor
 
 from alignmamba.errors import ConfigError
+from alignmamba.nn import mamba
 from alignmamba.nn.mamba import MambaBlock, MambaConfig, MambaStack
 from alignmamba.ops import selective_scan
 from tolerances import MODEL
@@ -89,3 +91,42 @@ def test_a_bidirectional_stack_refuses_to_stream() -> None:
 def test_decay_skip_and_step_bias_are_spared_weight_decay() -> None:
     spared = {name for name, parameter in MambaBlock(MambaConfig()).named_parameters() if getattr(parameter, "_no_weight_decay", False)}
     assert spared == {"log_decay", "skip", "delta_bias"}
+
+
+@pytest.mark.parametrize(("piece", "width"), [(3, 4), (4, 1), (5, 6), (20, 4)])
+def test_without_gradients_a_long_sequence_goes_through_in_pieces(piece: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mamba, "_PIECE_TOKENS", piece)
+    monkeypatch.setattr(mamba, "_SHORTEST_PIECE", 1)
+    model = stack(d_conv=width)
+    x, mask = torch.randn(1, 41, 12), torch.ones(1, 41, dtype=torch.bool)
+    pieces: list[int] = []
+    extend = model.extend
+    monkeypatch.setattr(model, "extend", lambda tokens, states: (pieces.append(tokens.shape[1]), extend(tokens, states))[1])
+    whole = model(x, mask)
+    assert not pieces  # with gradients everything is kept anyway
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, mask), whole, **MODEL)
+    assert sum(pieces) == 41
+    assert max(pieces) == piece
+    frozen = model.requires_grad_(False)
+    torch.testing.assert_close(frozen(x, mask), whole, **MODEL)
+    assert len(pieces) == 2 * -(-41 // piece)
+
+
+def test_a_backward_scan_needs_the_whole_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mamba, "_PIECE_TOKENS", 4)
+    monkeypatch.setattr(mamba, "_SHORTEST_PIECE", 1)
+    model = stack(bidirectional=True)
+    x, mask = torch.randn(1, 41, 12), torch.ones(1, 41, dtype=torch.bool)
+    whole = model(x, mask)
+    with torch.no_grad():
+        assert torch.equal(model(x, mask), whole)
+
+
+def test_a_long_sequence_needs_no_memory_of_its_length() -> None:
+    """Beyond input and output: without pieces, one layer holds six tensors of twice the width at once."""
+    model = stack(d_model=16)
+    x, mask = torch.randn(1, 40_000, 16), torch.ones(1, 40_000, dtype=torch.bool)
+    with torch.no_grad(), LargestTensor() as largest:
+        model(x, mask)
+    assert largest.numel <= x.numel()

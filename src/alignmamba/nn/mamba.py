@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Config
 from alignmamba.errors import ConfigError
-from alignmamba.ops import causal_conv, reverse_valid, selective_scan, selective_scan_step
+from alignmamba.ops import causal_conv, reverse_valid, selective_scan
+
+# Tokens that go through all layers together where no gradient is wanted, and the fewest of one sample.
+_PIECE_TOKENS = 2048
+_SHORTEST_PIECE = 64
 
 
 class MambaConfig(Config):
@@ -81,16 +85,27 @@ class MambaBlock(nn.Module):
         out: Tensor = self.out_projection(y)
         return out
 
-    def step(self, x: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
-        """One token, (batch, d_model), after the tokens that `state` remembers."""
+    def extend(self, x: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
+        """Further tokens, (batch, time, d_model), after those that `state` remembers."""
         drive, gate = self.in_projection(x).chunk(2, dim=-1)
-        inputs = torch.cat([state.inputs, drive.unsqueeze(1)], dim=1)
-        drive = F.silu((inputs * self.conv_weight).sum(1) + self.conv_bias)
+        inputs = torch.cat([state.inputs, drive], dim=1)
+        before = state.inputs.shape[1]
+        drive = causal_conv(inputs, self.conv_weight, self.conv_bias)[:, before:]
         delta, B, C = self._input_dependent(drive)
-        decay = -self.log_decay.float().exp()
-        y, scanned = selective_scan_step(drive, delta, decay, B, C, state.state, self.skip, gate, self.delta_bias)
+        y, scanned = selective_scan(
+            drive,
+            delta,
+            -self.log_decay.float().exp(),
+            B,
+            C,
+            self.skip,
+            gate,
+            self.delta_bias,
+            initial_state=state.state,
+            return_final_state=True,
+        )
         out: Tensor = self.out_projection(y)
-        return out, BlockState(inputs[:, 1:], scanned)
+        return out, BlockState(inputs[:, inputs.shape[1] - before :], scanned)
 
     def initial_state(self, batch_size: int) -> BlockState:
         """State before the first token."""
@@ -134,6 +149,7 @@ class MambaStack(nn.Module):
 
     def __init__(self, config: MambaConfig) -> None:
         super().__init__()
+        self.bidirectional = config.bidirectional
         self.layers = nn.ModuleList(MambaLayer(config) for _ in range(config.depth))
         self.norm = nn.RMSNorm(config.d_model, eps=1e-5)
         # Residual branches start smaller in a deep stack, as in GPT-2 and Mamba.
@@ -145,13 +161,15 @@ class MambaStack(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, time, d_model) and its mask (batch, time), valid tokens first, to (batch, time, d_model)."""
+        if self._in_pieces(x):
+            return self._forward_in_pieces(x)
         for layer in self.layers:
             x = layer(x, mask)
         normed: Tensor = self.norm(x)
         return normed
 
-    def step(self, x: Tensor, states: tuple[BlockState, ...]) -> tuple[Tensor, tuple[BlockState, ...]]:
-        """One token, (batch, d_model), after the tokens that `states` remember.
+    def extend(self, x: Tensor, states: tuple[BlockState, ...]) -> tuple[Tensor, tuple[BlockState, ...]]:
+        """Further tokens, (batch, time, d_model), after those that `states` remember.
 
         Raises:
             ConfigError: If the stack is bidirectional: its backward scan starts at the last token.
@@ -163,12 +181,37 @@ class MambaStack(nn.Module):
                 raise ConfigError(
                     "bidirectional: expected false for step-by-step inference, found true: the backward scan needs the last token"
                 )
-            y, state = layer.block.step(layer.norm(x), state)
+            y, state = layer.block.extend(layer.norm(x), state)
             x = x + layer.dropout(y)
             after.append(state)
         normed: Tensor = self.norm(x)
         return normed, tuple(after)
 
+    def step(self, x: Tensor, states: tuple[BlockState, ...]) -> tuple[Tensor, tuple[BlockState, ...]]:
+        """`extend` by one token, (batch, d_model)."""
+        y, states = self.extend(x.unsqueeze(1), states)
+        return y.squeeze(1), states
+
+    def _in_pieces(self, x: Tensor) -> bool:
+        """Whether the sequence goes through all layers piece by piece: on a CPU, where nothing is kept for a backward pass."""
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or x.shape[1] < 2 * _piece_length(x) or self.bidirectional:
+            return False
+        return not torch.is_grad_enabled() or not (x.requires_grad or any(weight.requires_grad for weight in self.parameters()))
+
+    def _forward_in_pieces(self, x: Tensor) -> Tensor:
+        """What a piece needs fits into the cache, and memory beyond input and output does not grow with the sequence."""
+        out = torch.empty_like(x)
+        states = self.initial_states(len(x))
+        for start in range(0, x.shape[1], _piece_length(x)):
+            piece = slice(start, start + _piece_length(x))
+            out[:, piece], states = self.extend(x[:, piece], states)
+        return out
+
     def initial_states(self, batch_size: int) -> tuple[BlockState, ...]:
         """States before the first token."""
         return tuple(layer.block.initial_state(batch_size) for layer in self.layers if isinstance(layer, MambaLayer))
+
+
+def _piece_length(x: Tensor) -> int:
+    """Tokens of a piece: `_PIECE_TOKENS` over the whole batch."""
+    return max(_SHORTEST_PIECE, _PIECE_TOKENS // max(1, len(x)))

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from instruments import LargestTensor
 
 from alignmamba.errors import ConfigError
 from alignmamba.nn import mamba
 from alignmamba.nn.mamba import MambaBlock, MambaConfig, MambaStack
 from alignmamba.ops import selective_scan
+from instruments import LargestTensor
 from tolerances import MODEL
 
 

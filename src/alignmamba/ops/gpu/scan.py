@@ -56,6 +56,22 @@ def _row(tile, rows, k: tl.constexpr):
     return tl.sum(tl.where(rows == k, bits, 0), axis=0).to(tl.float32, bitcast=True)
 
 
+@triton.jit
+def _sum_of_rows(tile, MATRIX: tl.constexpr):
+    """Sum of each row of a tile whose columns lie in different threads."""
+    if MATRIX:
+        # As products with ones, because shuffles take far more instructions. The first 11 bits of a float32 are a TF32 number and so,
+        # but for the last bits, is what remains, so the sum is that of float32. All 16 columns come out alike.
+        high = (tile.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+        ones = tl.full((tile.shape[1], 16), 1.0, tl.float32)
+        total = tl.dot(high, ones, input_precision="tf32")
+        total = tl.dot(tile - high, ones, total, input_precision="tf32")
+        sums = tl.sum(total, axis=1) * 0.0625
+    else:
+        sums = tl.sum(tile, axis=1)
+    return sums
+
+
 @triton.jit(do_not_specialize=["nothing"])
 def _forward_kernel(
     u,
@@ -384,6 +400,7 @@ def _gradients_kernel(
     HAS_BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     CHUNKED: tl.constexpr,
+    MATRIX: tl.constexpr,
     TILE: tl.constexpr,
     LANES: tl.constexpr,
 ):
@@ -465,12 +482,20 @@ def _gradients_kernel(
         through_drive += grad_state * b[:, None]
         through_exponent += grad_exponent * decay_rate[None, :]
         tl.store(arriving + own, tl.sum(grad_exponent * step, axis=0), mask=inside)
-        tl.store(grad_B + maps + n * time + tl.arange(0, TILE), tl.sum(grad_state * drive, axis=1), mask=within)
-        tl.store(grad_C + maps + n * time + tl.arange(0, TILE), tl.sum(grad * state, axis=1), mask=within)
+        tl.store(grad_B + maps + n * time + tl.arange(0, TILE), _sum_of_rows(grad_state * drive, MATRIX), mask=within)
+        tl.store(grad_C + maps + n * time + tl.arange(0, TILE), _sum_of_rows(grad * state, MATRIX), mask=within)
         if HAS_Z:
             out += state * c[:, None]
 
-    # Loaded again, because nothing could hold them in registers through the loop.
+    # Tokens are loaded again, because no register is left for them through the loop. Nor is there one for their addresses, but a compiler
+    # that knew them to be the same as before would keep them all the same.
+    t += nothing
+    lane += nothing
+    u_places = u + row * u_batch + t[:, None] * u_time + lane[None, :]
+    delta_places = delta + row * delta_batch + t[:, None] * delta_time + lane[None, :]
+    if HAS_Z:
+        z_places = z + row * z_batch + t[:, None] * z_time + lane[None, :]
+    grad_places = grad_y + row * grad_batch + t[:, None] * grad_time + lane[None, :]
     x = tl.load(u_places, mask=mask, other=0.0).to(tl.float32)
     gradient = through_drive * step
     if HAS_D:
@@ -668,7 +693,7 @@ def scan_backward(
         batch, time, channels, states, length, chunks,
         *_strides(u), *_strides(delta), *_strides(B), *_strides(C), *_strides(z), *_strides(grad_y), 0,
         HAS_D=D is not None, HAS_Z=z is not None, HAS_BIAS=delta_bias is not None,
-        SOFTPLUS=softplus, CHUNKED=chunked, TILE=_TILE, LANES=lanes, num_warps=1,
+        SOFTPLUS=softplus, CHUNKED=chunked, MATRIX=not torch.version.hip, TILE=_TILE, LANES=lanes, num_warps=1, num_stages=1,
     )  # fmt: skip
     return (
         grad_u,

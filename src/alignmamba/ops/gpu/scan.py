@@ -18,10 +18,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-Algorithm = Literal["auto", "sequential", "chunked"]
+from alignmamba.ops.gpu.elementary import LN2, LOG2E, sigmoid, softplus
+from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
 
-_LOG2E = tl.constexpr(1.4426950408889634)
-_LN2 = tl.constexpr(0.6931471805599453)
+Algorithm = Literal["auto", "sequential", "chunked"]
 
 # Tokens between two states that are kept for the backward pass: with 16 states these take as much memory as `u` in float32.
 _TILE = 16
@@ -29,24 +29,8 @@ _TILE = 16
 _STATES_PER_THREAD = 16
 # Tokens of a chunk, shortest and longest: below, the carry costs more than it saves; above, parallelism is lost for nothing.
 _SHORTEST_CHUNK, _LONGEST_CHUNK = 32, 256
-# Groups of threads that keep one multiprocessor busy: four schedulers with four each.
-_GROUPS_PER_MULTIPROCESSOR = 16
-
-
-@triton.jit
-def softplus(x):
-    """log(1 + exp(x)) to float32 precision, relative at both ends: max(x, 0) + 2 artanh(e / (2 + e)) with e = exp(-|x|)."""
-    e = tl.exp2(tl.abs(x) * -_LOG2E)
-    s = e / (2.0 + e)  # at most 1/3, so that the series ends at s^13
-    q = s * s
-    series = 1.0 + q * (1.0 / 3 + q * (1.0 / 5 + q * (1.0 / 7 + q * (1.0 / 9 + q * (1.0 / 11 + q * (1.0 / 13))))))
-    return tl.maximum(x, 0.0) + 2.0 * s * series
-
-
-@triton.jit
-def sigmoid(x):
-    """1 / (1 + exp(-x))."""
-    return 1.0 / (1.0 + tl.exp2(x * -_LOG2E))
+# Groups of threads that one multiprocessor holds at a time: three for each scheduler, at some 160 registers a thread.
+_GROUPS_PER_MULTIPROCESSOR = 12
 
 
 @triton.jit
@@ -128,11 +112,10 @@ def _forward_kernel(
     n = tl.arange(0, STATES)
     square = (n[:, None] < states) & inside[None, :]
     own = n[:, None] * channels + lane[None, :]  # within one (state, channel) matrix
-    size = states.to(tl.int64) * channels
 
     decay_rate = tl.load(A2 + own, mask=square, other=0.0)
     if HAS_START:
-        h = tl.load(start + part * size + own, mask=square, other=0.0)
+        h = tl.load(start + part * states * channels + own, mask=square, other=0.0)
     else:
         h = tl.zeros((STATES, LANES), tl.float32)
     if HAS_D:
@@ -171,7 +154,7 @@ def _forward_kernel(
         next_b = tl.load(B + n, mask=n < states, other=0.0)
         if CHECKPOINT:
             if t % TILE == 0:
-                tl.store(checkpoints + (checkpoints_of_row + t // TILE) * size + own, h, mask=square)
+                tl.store(checkpoints + (checkpoints_of_row + t // TILE) * states * channels + own, h, mask=square)
         if HAS_BIAS:
             step += shift
         if SOFTPLUS:
@@ -194,7 +177,7 @@ def _forward_kernel(
         else:
             step_sum += step
     if FINISH:
-        tl.store(finish + part * size + own, h, mask=square)
+        tl.store(finish + part * states * channels + own, h, mask=square)
     if not OUTPUT:
         tl.store(step_sums + part * channels + lane, step_sum, mask=inside)
 
@@ -222,11 +205,10 @@ def _carry_kernel(
     channel = (program % groups) * LANES + tl.arange(0, LANES)
     lane = channel + nothing
     inside = channel < channels
-    size = states.to(tl.int64) * channels
     own = state * channels + lane
     decay_rate = tl.load(A2 + own, mask=inside, other=0.0)
     if HAS_START:
-        h = tl.load(start + row * size + own, mask=inside, other=0.0)
+        h = tl.load(start + row * states * channels + own, mask=inside, other=0.0)
     else:
         h = tl.zeros((LANES,), tl.float32)
     rows = tl.arange(0, ROWS)[:, None]
@@ -237,7 +219,7 @@ def _carry_kernel(
             part = row * chunks + (chunks - 1 - chunk)
         else:
             part = row * chunks + chunk
-        places = edges + part * size + own[None, :]
+        places = edges + part * states * channels + own[None, :]
         left = tl.load(places, mask=mask, other=0.0)
         # Past the last chunk the sum of steps reads 0: the state passes unchanged.
         decay = tl.exp2(tl.load(step_sums + part * channels + lane[None, :], mask=mask, other=0.0) * decay_rate[None, :])
@@ -246,7 +228,7 @@ def _carry_kernel(
             before = tl.where(rows == k, h[None, :], before)
             h = _row(decay, rows, k) * h + _row(left, rows, k)
         tl.store(places, before, mask=mask)
-    tl.store(finish + row * size + own, h, mask=inside)
+    tl.store(finish + row * states * channels + own, h, mask=inside)
 
 
 @triton.jit(do_not_specialize=["nothing"])
@@ -296,12 +278,11 @@ def _gradient_of_state_kernel(
     n = tl.arange(0, STATES)
     square = (n[:, None] < states) & inside[None, :]
     own = n[:, None] * channels + lane[None, :]
-    size = states.to(tl.int64) * channels
     tiles = tl.cdiv(time, TILE)
 
     decay_rate = tl.load(A2 + own, mask=square, other=0.0)
     if HAS_START:
-        r = tl.load(start + part * size + own, mask=square, other=0.0)
+        r = tl.load(start + part * states * channels + own, mask=square, other=0.0)
     else:
         r = tl.zeros((STATES, LANES), tl.float32)
     if HAS_BIAS:
@@ -339,7 +320,7 @@ def _gradient_of_state_kernel(
             grad *= gate * sigmoid(gate)
         if ((t + 1) % TILE == 0) | (t == time - 1):
             place = row * tiles + t // TILE
-            tl.store(arriving + place * size + own, r, mask=square)
+            tl.store(arriving + place * states * channels + own, r, mask=square)
             if CHUNKED:
                 tl.store(tile_sums + place * channels + lane, step_sum, mask=inside)
         if HAS_BIAS:
@@ -349,7 +330,7 @@ def _gradient_of_state_kernel(
         r = tl.exp2(step[None, :] * decay_rate) * (grad[None, :] * c[:, None] + r)
         if CHUNKED:
             step_sum += step
-    tl.store(finish + part * size + own, r, mask=square)
+    tl.store(finish + part * states * channels + own, r, mask=square)
     if CHUNKED:
         tl.store(step_sums + part * channels + lane, step_sum, mask=inside)
 
@@ -418,7 +399,6 @@ def _gradients_kernel(
     t = tile * TILE + tl.arange(0, TILE)
     within = t < time
     mask = within[:, None] & inside[None, :]
-    size = states.to(tl.int64) * channels
     part = row * chunks + tile * TILE // chunk_length
 
     u_places = u + row * u_batch + t[:, None] * u_time + lane[None, :]
@@ -451,13 +431,13 @@ def _gradients_kernel(
     through_exponent = tl.zeros((TILE, LANES), tl.float32)
     out = tl.zeros((TILE, LANES), tl.float32)
     for n in range(0, states):
-        own = place * size + n * channels + lane
+        own = place * states * channels + n * channels + lane
         decay_rate = tl.load(A2 + n * channels + lane, mask=inside, other=0.0)
         h = tl.load(checkpoints + own, mask=inside, other=0.0)
         r = tl.load(arriving + own, mask=inside, other=0.0)
         if CHUNKED:
             # What comes from later chunks has decayed since the end of this one.
-            edge = tl.load(edges + part * size + n * channels + lane, mask=inside, other=0.0)
+            edge = tl.load(edges + part * states * channels + n * channels + lane, mask=inside, other=0.0)
             r += tl.exp2(step_sum * decay_rate) * edge
         b = tl.load(B + n + token * B_time).to(tl.float32)
         c = tl.load(C + n + token * C_time).to(tl.float32)
@@ -506,7 +486,7 @@ def _gradients_kernel(
     packed = (row * time + t[:, None]) * channels + lane[None, :]
     tl.store(grad_u + packed, gradient.to(grad_u.dtype.element_ty), mask=mask)
     # The decay rate carries log2(e), which d exp(dt A) / d dt does not.
-    gradient = through_drive * x + through_exponent * _LN2
+    gradient = through_drive * x + through_exponent * LN2
     if SOFTPLUS:
         before = tl.load(delta_places, mask=mask, other=0.0).to(tl.float32)
         if HAS_BIAS:
@@ -523,16 +503,12 @@ def _gradients_kernel(
         tl.store(grad_z + packed, gradient.to(grad_z.dtype.element_ty), mask=mask)
 
 
-def channels_adjacent(tensor: Tensor) -> Tensor:
-    """The tensor itself where its channels lie one apart, as the kernels read them, or else a copy."""
-    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
-
-
 def checkpoint_shape(batch: int, time: int, channels: int, states: int) -> tuple[int, int, int, int]:
     """Shape of the states that `scan_forward` keeps for `scan_backward`."""
     return batch, -(-time // _TILE), states, channels
 
 
+@on_its_device
 def scan_forward(
     u: Tensor,
     delta: Tensor,
@@ -607,6 +583,7 @@ def scan_forward(
     return y, finish.transpose(1, 2).contiguous(), kept
 
 
+@on_its_device
 def scan_backward(
     u: Tensor,
     delta: Tensor,
@@ -731,7 +708,7 @@ def _chunk_length(batch: int, time: int, channels: int, device: torch.device, al
 
 def _rates(A: Tensor) -> Tensor:
     """(state, channel), with log2(e) folded in because the hardware's exponential is that of 2."""
-    rates: Tensor = A.float().t() * _LOG2E.value
+    rates: Tensor = A.float().t() * LOG2E.value
     return rates.contiguous()
 
 

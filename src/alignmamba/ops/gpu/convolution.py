@@ -41,7 +41,7 @@ def _place(time, channels, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
     return part // tiles, t, (program % groups) * CHANNELS + tl.arange(0, CHANNELS), part
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["time"])
 def _forward_kernel(x, weight, bias, y, time, channels, x_batch, x_time, WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
     row, t, channel, _ = _place(time, channels, TOKENS, CHANNELS)
     total = _argument(x + row * x_batch, x_time, weight, bias, t, channel, time, channels, WIDTH)
@@ -60,7 +60,7 @@ def _asked(grad_y, grad_time, x, x_time, weight, bias, t, channel, time, channel
     return grad * slope * (1.0 + total * (1.0 - slope))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["time"])
 def _backward_kernel(
     x,
     weight,

@@ -79,7 +79,7 @@ def _add_side(
     return row_sum, product
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["own_length", "other_length"])
 def _kernel_sum_kernel(
     own,
     other,

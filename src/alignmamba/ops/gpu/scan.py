@@ -32,6 +32,10 @@ _SHORTEST_CHUNK, _LONGEST_CHUNK = 32, 256
 # Groups of threads that one multiprocessor holds at a time: three for each scheduler, at some 160 registers a thread.
 _GROUPS_PER_MULTIPROCESSOR = 12
 
+# Arguments that differ from batch to batch: a kernel is not to be compiled anew where one of them is 1 or a multiple of 16. `nothing`
+# is always 0, which the compiler must not know.
+_GENERAL = ["batch", "time", "chunk_length", "chunks", "nothing"]
+
 
 @triton.jit
 def _row(tile, rows, k: tl.constexpr):
@@ -56,7 +60,7 @@ def _sum_of_rows(tile, MATRIX: tl.constexpr):
     return sums
 
 
-@triton.jit(do_not_specialize=["nothing"])
+@triton.jit(do_not_specialize=_GENERAL)
 def _forward_kernel(
     u,
     delta,
@@ -182,7 +186,7 @@ def _forward_kernel(
         tl.store(step_sums + part * channels + lane, step_sum, mask=inside)
 
 
-@triton.jit(do_not_specialize=["nothing"])
+@triton.jit(do_not_specialize=_GENERAL)
 def _carry_kernel(
     edges,
     A2,
@@ -231,7 +235,7 @@ def _carry_kernel(
     tl.store(finish + row * states * channels + own, h, mask=inside)
 
 
-@triton.jit(do_not_specialize=["nothing"])
+@triton.jit(do_not_specialize=_GENERAL)
 def _gradient_of_state_kernel(
     delta,
     A2,
@@ -335,7 +339,7 @@ def _gradient_of_state_kernel(
         tl.store(step_sums + part * channels + lane, step_sum, mask=inside)
 
 
-@triton.jit(do_not_specialize=["nothing"])
+@triton.jit(do_not_specialize=_GENERAL)
 def _gradients_kernel(
     u,
     delta,

@@ -21,7 +21,7 @@ _PROGRAMS_PER_MULTIPROCESSOR = 2
 _NONE = tl.constexpr(2147483647)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["time"])
 def _inverse_norm_kernel(x, inverse, time, channels, x_batch, x_time, CHANNELS: tl.constexpr):
     """1 / |x_t|, and 0 for a zero token, whose cosine is 0 to everything."""
     program = tl.program_id(0)
@@ -42,7 +42,7 @@ def _tile(x, x_time, t, channel, time, channels):
     return tl.load(x + t[:, None].to(tl.int64) * x_time + channel[None, :], mask=mask, other=0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "rows", "columns"])
 def _match_kernel(
     source,
     anchor,
@@ -126,7 +126,7 @@ def _match_kernel(
     tl.store(best_index + out, chosen, mask=present)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["time", "num_anchor"])
 def _segment_sum_kernel(
     tokens,
     order,

@@ -41,6 +41,8 @@ MATCH_GAP = 1e-5
 
 # Dense rates by datasheet, in operations a second: bfloat16 and TF32 products.
 MATRIX_RATES = {"H100": (989e12, 494e12), "H200": (989e12, 494e12), "A100": (312e12, 156e12)}
+QUEUEING_CYCLES = 4_000_000
+"""About two milliseconds, in which the kernels of one call are queued."""
 EXPONENTIALS_PER_CLOCK = 16
 """Of one multiprocessor, compute capability 8.0 and 9.0."""
 
@@ -61,11 +63,12 @@ class Parity:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured time; milliseconds, None where there is nothing to say."""
+    """One measured time; milliseconds, None where there is nothing to say. `launched` counts Python's share too."""
 
     name: str
     shape: str
     time: float
+    launched: float | None = None
     floor: float | None = None
     rival: str = ""
     rival_time: float | None = None
@@ -240,13 +243,18 @@ def parities(device: str) -> Iterator[Parity]:
 # Speed
 
 
-def milliseconds(calls: list[Callable[[], object]], repeats: int = 50) -> float:
-    """Median time of a call between two events, the calls taken in turn so that their inputs do not stay in the cache."""
+def milliseconds(calls: list[Callable[[], object]], repeats: int = 50, *, with_launches: bool = False) -> float:
+    """Median time of a call between two events, the calls taken in turn so that their inputs do not stay in the cache.
+
+    Without `with_launches` the device first waits while the call's kernels are queued, so that Python's share does not count.
+    """
     for call in calls * 2:
         call()
     spans = []
     for number in range(repeats):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        if not with_launches:
+            torch.cuda._sleep(QUEUEING_CYCLES)
         start.record()
         calls[number % len(calls)]()
         stop.record()
@@ -318,6 +326,7 @@ def scan_rows(top: Ceilings) -> Iterator[Row]:
                         f"scan {name}, {algorithm}",
                         f"({batch}, {time}, {channels}) {str(dtype)[6:]}",
                         milliseconds(calls),
+                        milliseconds(calls, with_launches=True),
                         top.floor(size, exponentials),
                         "mamba-ssm" if rival else "mamba-ssm not installed",
                         rival,
@@ -343,8 +352,10 @@ def convolution_rows(top: Ceilings) -> Iterator[Row]:
             fused: list[Callable[[], object]] = [lambda x=x, weight=weight, bias=bias: conv_forward(x, weight, bias) for x in xs]
             back: list[Callable[[], object]] = [lambda x=x, weight=weight, bias=bias: conv_backward(x, weight, bias, x) for x in xs]
             shape = f"({batch}, {time}, {channels}) {str(dtype)[6:]}"
-            yield Row("convolution forward", shape, milliseconds(fused), top.floor(2 * xs[0].nbytes), "conv1d + silu", milliseconds(plain))
-            yield Row("convolution backward", shape, milliseconds(back), top.floor(3 * xs[0].nbytes))
+            yield Row(
+                "convolution forward", shape, milliseconds(fused), None, top.floor(2 * xs[0].nbytes), "conv1d + silu", milliseconds(plain)
+            )
+            yield Row("convolution backward", shape, milliseconds(back), None, top.floor(3 * xs[0].nbytes))
 
 
 def alignment_rows(top: Ceilings) -> Iterator[Row]:
@@ -366,7 +377,7 @@ def alignment_rows(top: Ceilings) -> Iterator[Row]:
             ]
             floor = top.floor(2 * sets[0][0].nbytes, operations=2.0 * tokens**2 * WIDTH, single=dtype == torch.float32)
             shape = f"({tokens}, {tokens}, {WIDTH}) {str(dtype)[6:]}"
-            yield Row("match", shape, milliseconds(fused, 20), floor, "materialised", milliseconds(plain, 20))
+            yield Row("match", shape, milliseconds(fused, 20), None, floor, "materialised", milliseconds(plain, 20))
 
         sides = [[torch.randn(1, tokens, WIDTH, device="cuda") / WIDTH**0.5 for _ in range(2)] for _ in range(2)]
         mask = torch.ones(1, tokens, dtype=torch.bool, device="cuda")
@@ -382,6 +393,7 @@ def alignment_rows(top: Ceilings) -> Iterator[Row]:
             "MMD and gradient",
             f"({tokens}, {tokens}, {WIDTH}) float32",
             milliseconds(summed, 10),
+            None,
             floor,
             "materialised",
             milliseconds(dense, 10),
@@ -433,10 +445,11 @@ def fusion_rows() -> Iterator[Row]:
                     if training:
                         torch.autograd.grad(y.float().square().mean(), parameters, allow_unused=True)
 
-                times.append(milliseconds([step], 15))
+                times.append(milliseconds([step], 15, with_launches=True))
             yield Row(
                 f"fusion, {name}",
                 f"{MODALITIES} x {tokens} tokens, d {WIDTH}, depth {DEPTH}, bfloat16",
+                times[0],
                 times[0],
                 None,
                 "fused attention",
@@ -450,7 +463,8 @@ def line(row: Row) -> str:
     floor = f"{row.floor:9.4f} {100 * row.floor / row.time:5.0f} %" if row.floor else f"{'':17s}"
     rival = f"{row.rival_time / row.time:6.2f} x {row.rival} ({row.rival_time:.4f} ms)" if row.rival_time else row.rival
     target = f", target {row.target:g} x" if row.target and row.rival_time else ""
-    return f"{row.name:28s} {row.shape:48s} {row.time:9.4f} {floor}  {rival}{target}"
+    launched = f"{row.launched:9.4f}" if row.launched else f"{'':9s}"
+    return f"{row.name:28s} {row.shape:48s} {row.time:9.4f} {launched} {floor}  {rival}{target}"
 
 
 def main() -> int:
@@ -482,7 +496,7 @@ def main() -> int:
         top = ceilings()
         reached = f"{top.bytes_per_second / 1e12:.2f} TB/s copied, {top.exponentials_per_second / 1e12:.2f} T exponentials/s"
         print(f"{torch.cuda.get_device_name()}: {reached}")
-        print(f"{'':28s} {'':48s} {'ms':>9s} {'floor':>9s}")
+        print(f"{'':28s} {'':48s} {'ms':>9s} {'launched':>9s} {'floor':>9s}")
         for part in (scan_rows(top), convolution_rows(top), alignment_rows(top), fusion_rows()):
             for row in part:
                 rows.append(row)

@@ -100,19 +100,21 @@ def _random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 def _scan_calls() -> Iterator[tuple[str, Callable[[], object]]]:
     from alignmamba.ops.gpu.scan import scan_backward, scan_forward
 
+    # A size of one is a constant to the compiler, so kernels see another kind of argument there.
     cases = [
-        (torch.float32, 16, True, "sequential", 512),
-        (torch.bfloat16, 16, True, "chunked", 512),
-        (torch.float16, 3, False, "chunked", 500),
-        (torch.float32, 256, True, "sequential", 48),
+        (torch.float32, 16, True, "sequential", (2, 400, 512)),
+        (torch.bfloat16, 16, True, "chunked", (2, 400, 512)),
+        (torch.float16, 3, False, "chunked", (2, 400, 500)),
+        (torch.float32, 256, True, "sequential", (2, 400, 48)),
+        (torch.float32, 1, True, "sequential", (1, 1, 1)),
+        (torch.float32, 1, False, "chunked", (1, 400, 1)),
     ]
-    for dtype, state, full, algorithm, channel in cases:
-        time = 400
-        u, z = _random(2, time, channel, dtype=dtype), _random(2, time, 2 * channel, dtype=dtype)[..., channel:] if full else None
-        B, C = _random(2, time, 16 + 2 * state, dtype=dtype)[..., 16:].chunk(2, -1)
+    for dtype, state, full, algorithm, (batch, time, channel) in cases:
+        u, z = _random(batch, time, channel, dtype=dtype), _random(batch, time, 2 * channel, dtype=dtype)[..., channel:] if full else None
+        B, C = _random(batch, time, 16 + 2 * state, dtype=dtype)[..., 16:].chunk(2, -1)
         A, one = -torch.rand(channel, state), torch.rand(channel) if full else None
-        initial = _random(2, channel, state) if full else None
-        kept = torch.empty(2, 25, state, channel)
+        initial = _random(batch, channel, state) if full else None
+        kept = torch.empty(batch, -(-time // 16), state, channel)
 
         def forward(u=u, A=A, B=B, C=C, one=one, z=z, initial=initial, full=full, algorithm=algorithm) -> object:
             return scan_forward(u, u, A, B, C, one, z, one, initial, softplus=full, checkpoint=True, algorithm=algorithm)
@@ -128,8 +130,14 @@ def _scan_calls() -> Iterator[tuple[str, Callable[[], object]]]:
 def _convolution_calls() -> Iterator[tuple[str, Callable[[], object]]]:
     from alignmamba.ops.gpu.convolution import conv_backward, conv_forward
 
-    for dtype, width, channel in [(torch.float32, 4, 512), (torch.bfloat16, 4, 512), (torch.float16, 16, 17)]:
-        x, grad = _random(2, 40, 2 * channel, dtype=dtype)[..., :channel], _random(2, 40, channel, dtype=dtype)
+    cases = [
+        (torch.float32, 4, (2, 40, 512)),
+        (torch.bfloat16, 4, (2, 40, 512)),
+        (torch.float16, 16, (2, 40, 17)),
+        (torch.float32, 1, (1, 1, 1)),
+    ]
+    for dtype, width, (batch, time, channel) in cases:
+        x, grad = _random(batch, time, 2 * channel, dtype=dtype)[..., :channel], _random(batch, time, channel, dtype=dtype)
         weight, bias = torch.randn(width, channel), torch.randn(channel)
         name = f"{str(dtype)[6:]} width {width} channel {channel}"
         yield f"forward {name}", lambda x=x, weight=weight, bias=bias: conv_forward(x, weight, bias)
@@ -151,14 +159,17 @@ def _transport_calls() -> Iterator[tuple[str, Callable[[], object]]]:
         name = f"{str(dtype)[6:]} channel {channel}{' timed' if weight else ''}"
         yield f"match {name}", lambda x=x, first=first, times=times, weight=weight: match(x, x, first, first + 300, times, times, weight)
         yield f"segment_sum {name}", lambda x=x: segment_sum(x, torch.zeros(2, 300, dtype=torch.int64), 70)
+    one, zero = _random(1, 1, 1), torch.zeros(1, 1, dtype=torch.int32)
+    yield "match of one", lambda: match(one, one, zero, zero + 1, one[..., 0], one[..., 0], 1.0)
+    yield "segment_sum of one", lambda: segment_sum(one, torch.zeros(1, 1, dtype=torch.int64), 1)
 
 
 def _discrepancy_calls() -> Iterator[tuple[str, Callable[[], object]]]:
     from alignmamba.ops.gpu.discrepancy import weighted_kernel_sum
 
-    for channel, gradient in [(64, True), (64, False), (17, True)]:
-        x, mask = _random(2, 100, channel), torch.ones(2, 100, dtype=torch.bool)
-        scale, weights = torch.ones(2), torch.ones(3, 2)
+    for (batch, time, channel), gradient in [((2, 100, 64), True), ((2, 100, 64), False), ((2, 100, 17), True), ((1, 1, 1), True)]:
+        x, mask = _random(batch, time, channel), torch.ones(batch, time, dtype=torch.bool)
+        scale, weights = torch.ones(batch), torch.ones(3, batch)
         yield (
             f"channel {channel}{' gradient' if gradient else ''}",
             lambda x=x, mask=mask, scale=scale, weights=weights, gradient=gradient: weighted_kernel_sum(

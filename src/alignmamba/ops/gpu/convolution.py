@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alignmamba.ops.gpu.scan import channels_adjacent, sigmoid
+from alignmamba.ops.gpu.elementary import sigmoid
+from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
 
 # Tokens and channels of a tile, and its groups of threads: each thread has four neighbouring channels at a time.
 _TOKENS, _CHANNELS, _WARPS = 16, 128, 4
@@ -40,7 +41,7 @@ def _place(time, channels, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
     return part // tiles, t, (program % groups) * CHANNELS + tl.arange(0, CHANNELS), part
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["time"])
 def _forward_kernel(x, weight, bias, y, time, channels, x_batch, x_time, WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
     row, t, channel, _ = _place(time, channels, TOKENS, CHANNELS)
     total = _argument(x + row * x_batch, x_time, weight, bias, t, channel, time, channels, WIDTH)
@@ -59,7 +60,7 @@ def _asked(grad_y, grad_time, x, x_time, weight, bias, t, channel, time, channel
     return grad * slope * (1.0 + total * (1.0 - slope))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["time"])
 def _backward_kernel(
     x,
     weight,
@@ -101,6 +102,7 @@ def _backward_kernel(
         tl.store(grad_weight + (part * WIDTH + k) * channels + channel, tl.sum(asked * token, axis=0), mask=inside)
 
 
+@on_its_device
 def conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Causal depthwise convolution and SiLU, ``silu(bias + sum_k weight[k] * x[t - (width - 1) + k])``.
 
@@ -123,6 +125,7 @@ def conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y
 
 
+@on_its_device
 def conv_backward(x: Tensor, weight: Tensor, bias: Tensor, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `conv_forward`, the same bits on each run.
 

@@ -12,12 +12,12 @@ import triton.language as tl
 from torch import Tensor
 
 from alignmamba.errors import BackendError
-from alignmamba.ops.gpu.scan import channels_adjacent
+from alignmamba.ops.gpu.elementary import LOG2E
+from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
 
 MOST_CHANNELS = 1024
 """Above this the gradient's recomputed distances cost more than the kernel saves."""
 
-_LOG2E = tl.constexpr(1.4426950408889634)
 # Tokens of a tile, tokens that pass by at a time, its groups of threads, channels of one step of the distance, and channels of the
 # gradient that a program forms.
 _TOKENS, _OTHERS, _WARPS, _CHANNELS, _GRADIENT_CHANNELS = 64, 32, 8, 32, 128
@@ -79,7 +79,7 @@ def _add_side(
     return row_sum, product
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["own_length", "other_length"])
 def _kernel_sum_kernel(
     own,
     other,
@@ -119,7 +119,7 @@ def _kernel_sum_kernel(
     valid = tl.load(own_mask + row * own_length + i, mask=i < own_length, other=0) != 0
     square = tl.load(own_squares + row * own_length + i, mask=valid, other=0.0)
     rate = tl.load(scale + row)
-    exponent = rate * -_LOG2E
+    exponent = rate * -LOG2E
     row_sum = tl.zeros((TOKENS,), tl.float32)
     product = tl.zeros((TOKENS, GRADIENT_CHANNELS), tl.float32)
     row_sum, product = _add_side(
@@ -145,6 +145,7 @@ def _kernel_sum_kernel(
         tl.store(grad + place, 2.0 * rate * (product - row_sum[:, None] * token), mask=mask)
 
 
+@on_its_device
 def weighted_kernel_sum(
     x: Tensor,
     y: Tensor,

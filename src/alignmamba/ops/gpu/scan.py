@@ -18,10 +18,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-Algorithm = Literal["auto", "sequential", "chunked"]
+from alignmamba.ops.gpu.elementary import LN2, LOG2E, sigmoid, softplus
+from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
 
-_LOG2E = tl.constexpr(1.4426950408889634)
-_LN2 = tl.constexpr(0.6931471805599453)
+Algorithm = Literal["auto", "sequential", "chunked"]
 
 # Tokens between two states that are kept for the backward pass: with 16 states these take as much memory as `u` in float32.
 _TILE = 16
@@ -29,24 +29,12 @@ _TILE = 16
 _STATES_PER_THREAD = 16
 # Tokens of a chunk, shortest and longest: below, the carry costs more than it saves; above, parallelism is lost for nothing.
 _SHORTEST_CHUNK, _LONGEST_CHUNK = 32, 256
-# Groups of threads that keep one multiprocessor busy: four schedulers with four each.
-_GROUPS_PER_MULTIPROCESSOR = 16
+# Groups of threads that one multiprocessor holds at a time: three for each scheduler, at some 160 registers a thread.
+_GROUPS_PER_MULTIPROCESSOR = 12
 
-
-@triton.jit
-def softplus(x):
-    """log(1 + exp(x)) to float32 precision, relative at both ends: max(x, 0) + 2 artanh(e / (2 + e)) with e = exp(-|x|)."""
-    e = tl.exp2(tl.abs(x) * -_LOG2E)
-    s = e / (2.0 + e)  # at most 1/3, so that the series ends at s^13
-    q = s * s
-    series = 1.0 + q * (1.0 / 3 + q * (1.0 / 5 + q * (1.0 / 7 + q * (1.0 / 9 + q * (1.0 / 11 + q * (1.0 / 13))))))
-    return tl.maximum(x, 0.0) + 2.0 * s * series
-
-
-@triton.jit
-def sigmoid(x):
-    """1 / (1 + exp(-x))."""
-    return 1.0 / (1.0 + tl.exp2(x * -_LOG2E))
+# Arguments that differ from batch to batch: a kernel is not to be compiled anew where one of them is 1 or a multiple of 16. `nothing`
+# is always 0, which the compiler must not know.
+_GENERAL = ["batch", "time", "chunk_length", "chunks", "nothing"]
 
 
 @triton.jit
@@ -56,7 +44,23 @@ def _row(tile, rows, k: tl.constexpr):
     return tl.sum(tl.where(rows == k, bits, 0), axis=0).to(tl.float32, bitcast=True)
 
 
-@triton.jit(do_not_specialize=["nothing"])
+@triton.jit
+def _sum_of_rows(tile, MATRIX: tl.constexpr):
+    """Sum of each row of a tile whose columns lie in different threads."""
+    if MATRIX:
+        # As products with ones, because shuffles take far more instructions. The first 11 bits of a float32 are a TF32 number and so,
+        # but for the last bits, is what remains, so the sum is that of float32. All 16 columns come out alike.
+        high = (tile.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+        ones = tl.full((tile.shape[1], 16), 1.0, tl.float32)
+        total = tl.dot(high, ones, input_precision="tf32")
+        total = tl.dot(tile - high, ones, total, input_precision="tf32")
+        sums = tl.sum(total, axis=1) * 0.0625
+    else:
+        sums = tl.sum(tile, axis=1)
+    return sums
+
+
+@triton.jit(do_not_specialize=_GENERAL)
 def _forward_kernel(
     u,
     delta,
@@ -112,11 +116,10 @@ def _forward_kernel(
     n = tl.arange(0, STATES)
     square = (n[:, None] < states) & inside[None, :]
     own = n[:, None] * channels + lane[None, :]  # within one (state, channel) matrix
-    size = states.to(tl.int64) * channels
 
     decay_rate = tl.load(A2 + own, mask=square, other=0.0)
     if HAS_START:
-        h = tl.load(start + part * size + own, mask=square, other=0.0)
+        h = tl.load(start + part * states * channels + own, mask=square, other=0.0)
     else:
         h = tl.zeros((STATES, LANES), tl.float32)
     if HAS_D:
@@ -155,7 +158,7 @@ def _forward_kernel(
         next_b = tl.load(B + n, mask=n < states, other=0.0)
         if CHECKPOINT:
             if t % TILE == 0:
-                tl.store(checkpoints + (checkpoints_of_row + t // TILE) * size + own, h, mask=square)
+                tl.store(checkpoints + (checkpoints_of_row + t // TILE) * states * channels + own, h, mask=square)
         if HAS_BIAS:
             step += shift
         if SOFTPLUS:
@@ -178,12 +181,12 @@ def _forward_kernel(
         else:
             step_sum += step
     if FINISH:
-        tl.store(finish + part * size + own, h, mask=square)
+        tl.store(finish + part * states * channels + own, h, mask=square)
     if not OUTPUT:
         tl.store(step_sums + part * channels + lane, step_sum, mask=inside)
 
 
-@triton.jit(do_not_specialize=["nothing"])
+@triton.jit(do_not_specialize=_GENERAL)
 def _carry_kernel(
     edges,
     A2,
@@ -206,11 +209,10 @@ def _carry_kernel(
     channel = (program % groups) * LANES + tl.arange(0, LANES)
     lane = channel + nothing
     inside = channel < channels
-    size = states.to(tl.int64) * channels
     own = state * channels + lane
     decay_rate = tl.load(A2 + own, mask=inside, other=0.0)
     if HAS_START:
-        h = tl.load(start + row * size + own, mask=inside, other=0.0)
+        h = tl.load(start + row * states * channels + own, mask=inside, other=0.0)
     else:
         h = tl.zeros((LANES,), tl.float32)
     rows = tl.arange(0, ROWS)[:, None]
@@ -221,7 +223,7 @@ def _carry_kernel(
             part = row * chunks + (chunks - 1 - chunk)
         else:
             part = row * chunks + chunk
-        places = edges + part * size + own[None, :]
+        places = edges + part * states * channels + own[None, :]
         left = tl.load(places, mask=mask, other=0.0)
         # Past the last chunk the sum of steps reads 0: the state passes unchanged.
         decay = tl.exp2(tl.load(step_sums + part * channels + lane[None, :], mask=mask, other=0.0) * decay_rate[None, :])
@@ -230,10 +232,10 @@ def _carry_kernel(
             before = tl.where(rows == k, h[None, :], before)
             h = _row(decay, rows, k) * h + _row(left, rows, k)
         tl.store(places, before, mask=mask)
-    tl.store(finish + row * size + own, h, mask=inside)
+    tl.store(finish + row * states * channels + own, h, mask=inside)
 
 
-@triton.jit(do_not_specialize=["nothing"])
+@triton.jit(do_not_specialize=_GENERAL)
 def _gradient_of_state_kernel(
     delta,
     A2,
@@ -280,12 +282,11 @@ def _gradient_of_state_kernel(
     n = tl.arange(0, STATES)
     square = (n[:, None] < states) & inside[None, :]
     own = n[:, None] * channels + lane[None, :]
-    size = states.to(tl.int64) * channels
     tiles = tl.cdiv(time, TILE)
 
     decay_rate = tl.load(A2 + own, mask=square, other=0.0)
     if HAS_START:
-        r = tl.load(start + part * size + own, mask=square, other=0.0)
+        r = tl.load(start + part * states * channels + own, mask=square, other=0.0)
     else:
         r = tl.zeros((STATES, LANES), tl.float32)
     if HAS_BIAS:
@@ -323,7 +324,7 @@ def _gradient_of_state_kernel(
             grad *= gate * sigmoid(gate)
         if ((t + 1) % TILE == 0) | (t == time - 1):
             place = row * tiles + t // TILE
-            tl.store(arriving + place * size + own, r, mask=square)
+            tl.store(arriving + place * states * channels + own, r, mask=square)
             if CHUNKED:
                 tl.store(tile_sums + place * channels + lane, step_sum, mask=inside)
         if HAS_BIAS:
@@ -333,12 +334,12 @@ def _gradient_of_state_kernel(
         r = tl.exp2(step[None, :] * decay_rate) * (grad[None, :] * c[:, None] + r)
         if CHUNKED:
             step_sum += step
-    tl.store(finish + part * size + own, r, mask=square)
+    tl.store(finish + part * states * channels + own, r, mask=square)
     if CHUNKED:
         tl.store(step_sums + part * channels + lane, step_sum, mask=inside)
 
 
-@triton.jit(do_not_specialize=["nothing"])
+@triton.jit(do_not_specialize=_GENERAL)
 def _gradients_kernel(
     u,
     delta,
@@ -384,6 +385,7 @@ def _gradients_kernel(
     HAS_BIAS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     CHUNKED: tl.constexpr,
+    MATRIX: tl.constexpr,
     TILE: tl.constexpr,
     LANES: tl.constexpr,
 ):
@@ -401,7 +403,6 @@ def _gradients_kernel(
     t = tile * TILE + tl.arange(0, TILE)
     within = t < time
     mask = within[:, None] & inside[None, :]
-    size = states.to(tl.int64) * channels
     part = row * chunks + tile * TILE // chunk_length
 
     u_places = u + row * u_batch + t[:, None] * u_time + lane[None, :]
@@ -434,13 +435,13 @@ def _gradients_kernel(
     through_exponent = tl.zeros((TILE, LANES), tl.float32)
     out = tl.zeros((TILE, LANES), tl.float32)
     for n in range(0, states):
-        own = place * size + n * channels + lane
+        own = place * states * channels + n * channels + lane
         decay_rate = tl.load(A2 + n * channels + lane, mask=inside, other=0.0)
         h = tl.load(checkpoints + own, mask=inside, other=0.0)
         r = tl.load(arriving + own, mask=inside, other=0.0)
         if CHUNKED:
             # What comes from later chunks has decayed since the end of this one.
-            edge = tl.load(edges + part * size + n * channels + lane, mask=inside, other=0.0)
+            edge = tl.load(edges + part * states * channels + n * channels + lane, mask=inside, other=0.0)
             r += tl.exp2(step_sum * decay_rate) * edge
         b = tl.load(B + n + token * B_time).to(tl.float32)
         c = tl.load(C + n + token * C_time).to(tl.float32)
@@ -465,12 +466,20 @@ def _gradients_kernel(
         through_drive += grad_state * b[:, None]
         through_exponent += grad_exponent * decay_rate[None, :]
         tl.store(arriving + own, tl.sum(grad_exponent * step, axis=0), mask=inside)
-        tl.store(grad_B + maps + n * time + tl.arange(0, TILE), tl.sum(grad_state * drive, axis=1), mask=within)
-        tl.store(grad_C + maps + n * time + tl.arange(0, TILE), tl.sum(grad * state, axis=1), mask=within)
+        tl.store(grad_B + maps + n * time + tl.arange(0, TILE), _sum_of_rows(grad_state * drive, MATRIX), mask=within)
+        tl.store(grad_C + maps + n * time + tl.arange(0, TILE), _sum_of_rows(grad * state, MATRIX), mask=within)
         if HAS_Z:
             out += state * c[:, None]
 
-    # Loaded again, because nothing could hold them in registers through the loop.
+    # Tokens are loaded again, because no register is left for them through the loop. Nor is there one for their addresses, but a compiler
+    # that knew them to be the same as before would keep them all the same.
+    t += nothing
+    lane += nothing
+    u_places = u + row * u_batch + t[:, None] * u_time + lane[None, :]
+    delta_places = delta + row * delta_batch + t[:, None] * delta_time + lane[None, :]
+    if HAS_Z:
+        z_places = z + row * z_batch + t[:, None] * z_time + lane[None, :]
+    grad_places = grad_y + row * grad_batch + t[:, None] * grad_time + lane[None, :]
     x = tl.load(u_places, mask=mask, other=0.0).to(tl.float32)
     gradient = through_drive * step
     if HAS_D:
@@ -481,7 +490,7 @@ def _gradients_kernel(
     packed = (row * time + t[:, None]) * channels + lane[None, :]
     tl.store(grad_u + packed, gradient.to(grad_u.dtype.element_ty), mask=mask)
     # The decay rate carries log2(e), which d exp(dt A) / d dt does not.
-    gradient = through_drive * x + through_exponent * _LN2
+    gradient = through_drive * x + through_exponent * LN2
     if SOFTPLUS:
         before = tl.load(delta_places, mask=mask, other=0.0).to(tl.float32)
         if HAS_BIAS:
@@ -498,16 +507,12 @@ def _gradients_kernel(
         tl.store(grad_z + packed, gradient.to(grad_z.dtype.element_ty), mask=mask)
 
 
-def channels_adjacent(tensor: Tensor) -> Tensor:
-    """The tensor itself where its channels lie one apart, as the kernels read them, or else a copy."""
-    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
-
-
 def checkpoint_shape(batch: int, time: int, channels: int, states: int) -> tuple[int, int, int, int]:
     """Shape of the states that `scan_forward` keeps for `scan_backward`."""
     return batch, -(-time // _TILE), states, channels
 
 
+@on_its_device
 def scan_forward(
     u: Tensor,
     delta: Tensor,
@@ -582,6 +587,7 @@ def scan_forward(
     return y, finish.transpose(1, 2).contiguous(), kept
 
 
+@on_its_device
 def scan_backward(
     u: Tensor,
     delta: Tensor,
@@ -668,7 +674,7 @@ def scan_backward(
         batch, time, channels, states, length, chunks,
         *_strides(u), *_strides(delta), *_strides(B), *_strides(C), *_strides(z), *_strides(grad_y), 0,
         HAS_D=D is not None, HAS_Z=z is not None, HAS_BIAS=delta_bias is not None,
-        SOFTPLUS=softplus, CHUNKED=chunked, TILE=_TILE, LANES=lanes, num_warps=1,
+        SOFTPLUS=softplus, CHUNKED=chunked, MATRIX=not torch.version.hip, TILE=_TILE, LANES=lanes, num_warps=1, num_stages=1,
     )  # fmt: skip
     return (
         grad_u,
@@ -706,7 +712,7 @@ def _chunk_length(batch: int, time: int, channels: int, device: torch.device, al
 
 def _rates(A: Tensor) -> Tensor:
     """(state, channel), with log2(e) folded in because the hardware's exponential is that of 2."""
-    rates: Tensor = A.float().t() * _LOG2E.value
+    rates: Tensor = A.float().t() * LOG2E.value
     return rates.contiguous()
 
 

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from alignmamba.ops.gpu.scan import channels_adjacent
+from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
 
 # Rows, columns and channels of a tile, and its groups of threads, by bytes of an element. Rows of up to twice so many channels stay
 # on the chip while the columns pass by; longer ones are read again, from the cache, for each tile of columns.
@@ -21,7 +21,7 @@ _PROGRAMS_PER_MULTIPROCESSOR = 2
 _NONE = tl.constexpr(2147483647)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["time"])
 def _inverse_norm_kernel(x, inverse, time, channels, x_batch, x_time, CHANNELS: tl.constexpr):
     """1 / |x_t|, and 0 for a zero token, whose cosine is 0 to everything."""
     program = tl.program_id(0)
@@ -42,7 +42,7 @@ def _tile(x, x_time, t, channel, time, channels):
     return tl.load(x + t[:, None].to(tl.int64) * x_time + channel[None, :], mask=mask, other=0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch", "rows", "columns"])
 def _match_kernel(
     source,
     anchor,
@@ -126,7 +126,7 @@ def _match_kernel(
     tl.store(best_index + out, chosen, mask=present)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["time", "num_anchor"])
 def _segment_sum_kernel(
     tokens,
     order,
@@ -160,6 +160,7 @@ def _segment_sum_kernel(
     tl.store(total + part * channels + channel, received, mask=inside)
 
 
+@on_its_device
 def match(
     source: Tensor,
     anchor: Tensor,
@@ -223,6 +224,7 @@ def match(
     return index.gather(0, best.argmax(0, keepdim=True))[0].long()
 
 
+@on_its_device
 def segment_sum(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:
     """Sum of the tokens sent to each anchor token, added in the order of the sequence: the same bits on each run.
 

@@ -52,17 +52,16 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(config.d_model, 2 * config.d_model)
         self.out_projection = nn.Linear(config.d_model, config.d_model)
 
-    def forward(self, x: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
-        """(batch, time, d_model) attends to (batch, context time, d_model), of which (batch, context time) bool is valid.
+    def forward(self, x: Tensor, context: Tensor, context_mask: Tensor | None) -> Tensor:
+        """(batch, time, d_model) attends to (batch, context time, d_model), of which (batch, context time) bool is valid; all if None.
 
         A sample without a valid context token receives the output bias alone.
         """
         q = self._by_head(self.query(x))
         k, v = (self._by_head(part) for part in self.key_value(context).chunk(2, dim=-1))
-        some = context_mask.any(1)
-        # Without padding no mask is given: the fused kernel is fastest then. A softmax over nothing would be undefined, so a sample
-        # without context sees all of it here and is set to zero below.
-        mask = None if bool(context_mask.all()) else (context_mask | ~some.unsqueeze(1))[:, None, None, :]
+        some = None if context_mask is None else context_mask.any(1, keepdim=True)
+        # A softmax over nothing would be undefined, so a sample without context sees all of it here and is set to zero below.
+        mask = None if context_mask is None or some is None else (context_mask | ~some)[:, None, None, :]
         attended: Tensor
         if self.kind == "fused":
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -72,8 +71,8 @@ class Attention(nn.Module):
                 scores = scores.masked_fill(~mask, -torch.inf)
             attended = scores.softmax(-1) @ v
         attended = attended.transpose(1, 2).flatten(2)
-        if mask is not None:
-            attended = attended.masked_fill(~some[:, None, None], 0)
+        if some is not None:
+            attended = attended.masked_fill(~some.unsqueeze(2), 0)
         out: Tensor = self.out_projection(attended)
         return out
 
@@ -97,12 +96,12 @@ class AttentionLayer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, context: Tensor | None = None) -> Tensor:
         """(batch, time, d_model) to the same.
 
         Args:
             x: The tokens.
-            mask: Valid tokens of what is attended to: of `context` where it is given, else of `x`.
+            mask: Valid tokens of what is attended to, `context` where it is given, else `x`; all if None.
             context: (batch, context time, d_model), for a layer made with ``crossed``.
         """
         normed = self.norm(x)
@@ -138,8 +137,9 @@ class TransformerStack(nn.Module):
         """
         check_mask("mask", mask, x)
         x = x + sinusoidal_positions(x)
+        padded = _where_padded(mask)
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, padded)
         normed: Tensor = self.norm(x)
         return normed
 
@@ -182,10 +182,11 @@ class CrossModalStack(nn.Module):
         for number, (x, mask) in enumerate(zip(streams, masks, strict=True)):
             check_mask(f"mask {number}", mask, x)
         placed = [x + sinusoidal_positions(x) for x in streams]
+        padded = [_where_padded(mask) for mask in masks]
         received: list[list[Tensor]] = [[] for _ in streams]
         for (target, source), module in zip(self.pairs, self.crossed, strict=True):
-            received[target].append(module(placed[target], placed[source], masks[source]))
-        return tuple(module(torch.cat(parts, dim=-1), mask) for module, parts, mask in zip(self.own, received, masks, strict=True))
+            received[target].append(module(placed[target], placed[source], padded[source]))
+        return tuple(module(torch.cat(parts, dim=-1), mask) for module, parts, mask in zip(self.own, received, padded, strict=True))
 
 
 class _Crossed(nn.Module):
@@ -196,7 +197,7 @@ class _Crossed(nn.Module):
         self.layers = nn.ModuleList(AttentionLayer(config, crossed=True) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.d_model)
 
-    def forward(self, x: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, context_mask: Tensor | None) -> Tensor:
         for layer in self.layers:
             x = layer(x, context_mask, context)
         normed: Tensor = self.norm(x)
@@ -211,11 +212,16 @@ class _Own(nn.Module):
         self.layers = nn.ModuleList(AttentionLayer(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.d_model)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         for layer in self.layers:
             x = layer(x, mask)
         normed: Tensor = self.norm(x)
         return normed
+
+
+def _where_padded(mask: Tensor) -> Tensor | None:
+    """The mask, or None where nothing is padded: the fused kernel is fastest without one."""
+    return None if not torch.compiler.is_compiling() and bool(mask.all()) else mask
 
 
 def sinusoidal_positions(x: Tensor) -> Tensor:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from instruments import unwritten_is_nan
 from torch import Tensor
 
 from alignmamba.errors import BackendError
 from alignmamba.ops import mmd
+from instruments import unwritten_is_nan
 from tolerances import FLOAT32
 
 pytest.importorskip("triton", reason="triton is not installed")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.ops.backends import Backend, chosen, refuse_vmap, why_not_numba, why_not_triton
+from alignmamba.ops.backends import Backend, chosen, refuse_vmap, why_not_numba, why_not_triton, without_autocast
 from alignmamba.ops.sequence import check_mask, relative_time
 
 Mass = Literal["paper", "mean"]
@@ -90,7 +90,7 @@ def match_tokens(
     reasons = {"numba": why_not_numba(source.device), "triton": why_not_triton(source.device, source.dtype)}
     use = "torch" if torch.compiler.is_exporting() else chosen("match_tokens", backend, source.device, reasons)
     run = _match if use == "torch" else _fused_match
-    with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
+    with torch.no_grad(), without_autocast(source.device):
         times = (source_times.double(), anchor_times.double())
         index, similarity = run(source.detach(), anchor.detach(), anchor_mask, *times, float(time_weight), window)
         matched = source_mask & anchor_mask.any(1, keepdim=True)
@@ -158,6 +158,7 @@ def _gather_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
 
 
 _segment_sum.register_autograd(_gather_gradient, setup_context=_keep_index)
+_segment_sum.register_vmap(refuse_vmap("transport"))
 
 
 def transport_plan(index: Tensor, source_mask: Tensor, num_anchor: int, *, mass: Mass = "paper") -> Tensor:

@@ -15,6 +15,8 @@ BFLOAT16 = {"rtol": 1.6e-2, "atol": 1.6e-2}
 """One rounding to 8 bits of the result."""
 PLAN_FLOAT32 = {"rtol": 1e-6, "atol": 1e-7}
 """Against the transport plan, whose entries are float32."""
+LANDMARKS_EVERYWHERE = {"rtol": 0.0, "atol": 1e-5}
+"""MMD with every token a landmark: the ridge of 1e-6, times the few tokens that one of them resembles."""
 
 # Keyword arguments of `torch.autograd.gradcheck` in float64.
 GRADCHECK = {"eps": 1e-6, "atol": 1e-6, "rtol": 1e-4}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from alignmamba.errors import BackendError, ConfigError, ShapeError
+from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops.backends import (
     INSTALLED,
     Backend,
@@ -94,9 +94,10 @@ def mmd(
         raise ConfigError(f"bandwidth: expected a positive number or 'median', found {bandwidth}")
     if landmarks is not None and landmarks < 2:
         raise ConfigError(f"landmarks: expected at least 2, found {landmarks}")
-    if landmarks is not None and backend not in ("auto", "torch"):
-        raise BackendError(f"mmd: backend {backend!r} cannot serve this call: with landmarks it is computed by PyTorch")
     reasons = {"numba": why_not_numba(x.device), "triton": why_not_triton(x.device, x.dtype)}
+    if landmarks is not None:
+        reasons = dict.fromkeys(reasons, "with landmarks it is computed by PyTorch")
+        backend = "torch" if backend == "auto" else backend  # the best there is, so nothing to warn of
     use = chosen("mmd", backend, x.device, reasons)
     with without_autocast(x.device):
         # Zero in place of what is not valid: garbage there, infinities included, must not reach a product.

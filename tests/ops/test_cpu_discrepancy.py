@@ -319,5 +319,5 @@ def test_landmarks_need_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_backend_is_refused_with_landmarks_too() -> None:
-    with pytest.raises(BackendError, match="^mmd has no backend 'cuda'"):
+    with pytest.raises(BackendError, match=r"^mmd has no backend 'cuda'"):
         mmd(*ragged(4, 5, 3), bandwidth=1.0, landmarks=4, backend="cuda")  # type: ignore[arg-type]

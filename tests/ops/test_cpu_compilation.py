@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import alignmamba
-from alignmamba.ops import match_tokens, selective_scan
+from alignmamba.ops import causal_conv, match_tokens, selective_scan
 from alignmamba.ops.cpu import compilation
 
 NOT_KEPT = "compiled kernels are not kept on disk, every process compiles them anew"
@@ -124,6 +124,26 @@ def test_an_installation_that_cannot_be_written_computes_and_says_so_once(tmp_pa
     expected = torch.nn.functional.silu(torch.tensor([2.0, 3.0, 4.0])).sum() * 2
     assert float(run.stdout) == pytest.approx(float(expected), rel=1e-5)
     assert run.stderr.count(f"RuntimeWarning: {NOT_KEPT}") == 1, run.stderr
+
+
+def test_tensors_seen_by_a_kernel_may_be_resized_afterwards() -> None:
+    """As FSDP does with parameters; `Tensor.numpy` forbids it."""
+    given = [torch.rand(shape) for shape in ((1, 3, 4), (1, 3, 4), (4, 2), (1, 3, 2), (1, 3, 2), (4,), (1, 3, 4), (4,))]
+    outputs = [selective_scan(*given), causal_conv(given[0], given[0][0].clone(), given[5])]
+    for tensor in given + outputs:
+        tensor.untyped_storage().resize_(0)
+
+
+def test_an_array_of_a_tensor_shares_its_memory_and_keeps_it_alive() -> None:
+    tensor = torch.arange(6.0).view(2, 3)
+    seen = compilation.array(tensor)
+    seen[1, 2] = 7
+    assert float(tensor[1, 2]) == 7
+    del tensor
+    assert seen.tolist() == [[0, 1, 2], [3, 4, 7]]
+    for dtype in (torch.float32, torch.float64, torch.int64, torch.bool):
+        for size in (0, 2):
+            assert compilation.array(torch.ones(size, dtype=dtype)).dtype == torch.ones(1, dtype=dtype).numpy().dtype
 
 
 # Worker processes

@@ -1,7 +1,7 @@
 """AlignMamba: align every modality to an anchor, interleave, and read the sequence with one Mamba stack (Li et al., arXiv 2412.00833)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -270,7 +270,9 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
             x, short_mask = self.encoders[name](features, mask)
             times = torch.full_like(s.mask, torch.nan, dtype=torch.float64) if s.times is None else s.times.double()
             encoded[name] = Tokens(x, short_mask, group_mean(times, s.mask, self._stride(name))[0])
-        return encoded
+        # Autocast leaves embedded ids in single precision and lowers features.
+        dtype = reduce(torch.promote_types, (tokens.x.dtype for tokens in encoded.values()))
+        return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}
 
     def _stride(self, name: str) -> int:
         encoder = self.encoders[name]

@@ -66,9 +66,9 @@ def rows(tensor: Tensor) -> Rows:
         tensor = tensor.contiguous()
     batch, time, channel = tensor.shape
     if tensor.numel() == 0:
-        return np.zeros(0, _numpy_type(tensor)), 0, 0
+        return np.zeros(0, _TYPES[tensor.dtype]), 0, 0
     extent = (batch - 1) * tensor.stride(0) + (time - 1) * tensor.stride(1) + channel
-    return tensor.detach().as_strided((extent,), (1,)).numpy(), tensor.stride(0), tensor.stride(1)
+    return _seen(tensor.detach().as_strided((extent,), (1,))), tensor.stride(0), tensor.stride(1)
 
 
 @kernel
@@ -88,8 +88,7 @@ def entry_of(x, row, time, channel):
 
 def array(tensor: Tensor) -> np.ndarray:
     """A contiguous array of a tensor, sharing its memory where that is contiguous."""
-    contiguous: np.ndarray = tensor.detach().contiguous().numpy()
-    return contiguous
+    return _seen(tensor.detach().contiguous())
 
 
 def over_tasks(run: Callable[[int, int], object], tasks: int, threads: int) -> None:
@@ -111,5 +110,21 @@ def threads_for(work: int, least: int) -> int:
     return max(1, min(torch.get_num_threads(), work // least))
 
 
-def _numpy_type(tensor: Tensor) -> Any:
-    return torch.empty(0, dtype=tensor.dtype).numpy().dtype
+class _Memory:
+    """A contiguous tensor as numpy asks for it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor  # alive as long as the array that looks at it
+        self.__array_interface__ = {
+            "data": (tensor.data_ptr(), False), "shape": tuple(tensor.shape), "typestr": _TYPES[tensor.dtype], "version": 3,
+        }  # fmt: skip
+
+
+_TYPES = {getattr(torch, name): np.dtype(name).str for name in ("float32", "float64", "int64", "bool")}
+
+
+def _seen(tensor: Tensor) -> np.ndarray:
+    """`Tensor.numpy` without its mark on the storage, which may not be resized from then on: FSDP frees parameters by resizing them."""
+    if tensor.numel() == 0:
+        return np.empty(tuple(tensor.shape), _TYPES[tensor.dtype])
+    return np.asarray(_Memory(tensor))

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -87,6 +88,21 @@ def test_a_step_compiled_whole_equals_eager(options: dict[str, Any]) -> None:
         loss = loss_of(compiled, batch(lengths))
         torch.testing.assert_close(loss, expected, **MODEL)
         assert_equal_gradients(gradients(built, loss), expected_gradients)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles C++ for the CPU, and there is no g++")
+# What inductor says of PyTorch's own modules when it is imported.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script(_method)?` is deprecated:DeprecationWarning")
+def test_a_layer_compiled_by_inductor_equals_eager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One layer stands for all of the model, which takes a minute: the kernels are left alone, and what is around them is fused."""
+    torch.compiler.reset()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
+    layer = model().backbone.layers[0]
+    x, mask = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(3)), torch.ones(2, 9, dtype=torch.bool)
+    expected = gradients(layer, layer(x, mask).square().sum())
+    compiled = torch.compile(layer, fullgraph=True)
+    assert_equal_gradients(gradients(layer, compiled(x, mask).square().sum()), expected)
 
 
 @in_variants

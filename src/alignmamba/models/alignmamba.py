@@ -243,7 +243,8 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
             tokens = interleave([self._filled(name, streams[name], anchor.mask) for name in order])
             mask = anchor.mask.repeat_interleave(len(order), dim=1)
         losses = {}
-        if self.config.alignment.weight and len(streams) > 1:
+        # An exported program predicts; the loss would bound the lengths that it takes.
+        if self.config.alignment.weight and len(streams) > 1 and not torch.compiler.is_exporting():
             losses["mmd"] = self.config.alignment.weight * discrepancies(streams, anchor, is_anchor, self.config.alignment)
         return tokens, mask, losses, plans
 

@@ -227,6 +227,12 @@ def _match(
 ) -> tuple[Tensor, Tensor]:
     """The definition: index and similarity for every source token, valid or not."""
     arguments = (_unit(source), _unit(anchor), anchor_mask, source_times, anchor_times, time_weight)
+    if torch.compiler.is_exporting():  # a program may neither loop as often as a length says nor choose by it
+        allowed = anchor_mask.unsqueeze(1)
+        if window is not None:
+            position = torch.arange(anchor.shape[1], device=anchor.device)
+            allowed = allowed & ((position - _nearest(source_times, anchor_times, anchor_mask).unsqueeze(2)).abs() <= window)
+        return _best_of_tile(_unit(source), _unit(anchor), allowed, source_times, anchor_times, time_weight)[1:]
     # A window over the whole anchor is the exact matching, which needs no list of candidates.
     if window is None or window >= anchor.shape[1] - 1:
         return _match_all(*arguments)
@@ -237,8 +243,6 @@ def _match_all(
     source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
 ) -> tuple[Tensor, Tensor]:
     """Running argmax over tiles of the similarity matrix."""
-    if torch.compiler.is_exporting():  # a program may not loop as often as a length says
-        return _best_of_tile(source, anchor, anchor_mask, source_times, anchor_times, time_weight)[1:]
     side = max(16, int((_TILE_ENTRIES // max(1, len(source))) ** 0.5))
     indices, similarities = [], []
     for x, t in zip(source.split(side, 1), source_times.split(side, 1), strict=True):
@@ -247,7 +251,9 @@ def _match_all(
         similarity = x.new_zeros(x.shape[:2])
         for start in range(0, anchor.shape[1], side):
             tile = slice(start, start + side)
-            value, position, cosine = _best_of_tile(x, anchor[:, tile], anchor_mask[:, tile], t, anchor_times[:, tile], time_weight)
+            value, position, cosine = _best_of_tile(
+                x, anchor[:, tile], anchor_mask[:, tile].unsqueeze(1), t, anchor_times[:, tile], time_weight
+            )
             better = value > best  # strictly, so that the lowest index wins a tie
             best = torch.where(better, value, best)
             index = torch.where(better, position + start, index)
@@ -258,14 +264,17 @@ def _match_all(
 
 
 def _best_of_tile(
-    source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
+    source: Tensor, anchor: Tensor, allowed: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ranked score, index and cosine of the best pair of each source token, from the matrix of all of them."""
+    """Ranked score, index and cosine of the best pair of each source token, from the matrix of all of them.
+
+    `allowed` is (batch, source time or 1, anchor time) bool.
+    """
     cosine = source @ anchor.transpose(1, 2)
     score = cosine
     if time_weight:
         score = cosine - time_weight * (source_times.unsqueeze(2) - anchor_times.unsqueeze(1)).square()
-    value, position = _ranked(score).masked_fill(~anchor_mask.unsqueeze(1), -torch.inf).max(2)
+    value, position = _ranked(score).masked_fill(~allowed, -torch.inf).max(2)
     return value, position, cosine.gather(2, position.unsqueeze(2)).squeeze(2)
 
 
@@ -304,7 +313,7 @@ def _nearest(source_times: Tensor, anchor_times: Tensor, anchor_mask: Tensor) ->
     """(batch, source time): the valid anchor token nearest in time, the earlier one on a tie."""
     # Middles between neighbours in time: the number of middles before t is the nearest token.
     order = anchor_times.masked_fill(~anchor_mask, torch.inf)
-    middles = (order[:, 1:] + order[:, :-1]) / 2
+    middles = (order + F.pad(order, (0, 1), value=torch.inf)[:, 1:]) / 2  # the last one is infinite: no length of 1 less to export
     nearest = torch.searchsorted(middles.contiguous(), source_times.contiguous())
     return nearest.minimum((anchor_mask.sum(1, keepdim=True) - 1).clamp(min=0))
 

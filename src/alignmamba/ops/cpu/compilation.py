@@ -28,10 +28,10 @@ def kernel(function: Callable[..., Any], *, extra: frozenset[str] = frozenset())
     """Compile at the first call, without the interpreter's lock, and keep the machine code on disk where that is possible."""
     compiled = njit(fastmath=set(ANY_ORDER | extra), nogil=True, error_model="numpy")(function)
     try:
-        compiled._cache = _Cache(function)
+        compiled._cache = _Cache(function)  # type: ignore[attr-defined]
     except RuntimeError:  # numba found no directory that it may write
         _say_not_kept("there is no directory that may be written")
-    return compiled  # type: ignore[no-any-return]
+    return compiled
 
 
 class _Cache(FunctionCache):

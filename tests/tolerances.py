@@ -15,6 +15,8 @@ BFLOAT16 = {"rtol": 1.6e-2, "atol": 1.6e-2}
 """One rounding to 8 bits of the result."""
 PLAN_FLOAT32 = {"rtol": 1e-6, "atol": 1e-7}
 """Against the transport plan, whose entries are float32."""
+LANDMARKS_EVERYWHERE = {"rtol": 0.0, "atol": 1e-5}
+"""MMD with every token a landmark: the ridge of 1e-6, times the few tokens that one of them resembles."""
 
 # Keyword arguments of `torch.autograd.gradcheck` in float64.
 GRADCHECK = {"eps": 1e-6, "atol": 1e-6, "rtol": 1e-4}
@@ -25,5 +27,7 @@ TRANSPORT_COST = 1e-9
 """By how much the relaxed optimum may exceed the exact one: rounding of the network simplex."""
 STANDARD_ERRORS = 4.0
 """How many standard errors a mean over random draws may lie off; the draws are seeded, so this is no chance of failure."""
+BFLOAT16_MODEL = {"rtol": 0.0, "atol": 2e-2}
+"""A whole model under autocast, predictions brought to size 1: some ten roundings to 8 bits one after another."""
 MODEL = {"rtol": 1e-4, "atol": 2e-5}
 """A whole model in single precision, its matrix products cut in another way by padding or by batch neighbours."""

@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-from typing import Any
 
 import pytest
 import torch
@@ -143,17 +142,6 @@ def test_tasks_are_shared_out_once_each() -> None:
     done: list[int] = []
     compilation.over_tasks(lambda first, last: done.extend(range(first, last)), 7, 3)
     assert sorted(done) == list(range(7))
-
-
-def test_where_nothing_can_be_written_kernels_compile_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(cache: bool = False, **_: Any) -> Any:
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
-
-    monkeypatch.setattr(compilation, "njit", refuse)
-    with pytest.warns(RuntimeWarning, match="not kept on disk"):
-        assert compilation.kernel(len)([1]) == 1
 
 
 def test_layouts_that_are_not_contiguous() -> None:

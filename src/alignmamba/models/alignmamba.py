@@ -1,7 +1,7 @@
 """AlignMamba: align every modality to an anchor, interleave, and read the sequence with one Mamba stack (Li et al., arXiv 2412.00833)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -17,6 +17,7 @@ from alignmamba.nn.encoders import Encoder, EncoderConfig, Standardise, group_me
 from alignmamba.nn.mamba import BlockState, MambaConfig, MambaStack
 from alignmamba.nn.pooling import POOLINGS, PooledState, Pooling, pool_step
 from alignmamba.ops import interleave
+from alignmamba.ops.backends import exporting
 
 # The order of the paper's modalities as anchors: text where it is present, then audio, then video.
 _CONVENTIONAL_ORDER = ("text", "audio", "video")
@@ -243,7 +244,8 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
             tokens = interleave([self._filled(name, streams[name], anchor.mask) for name in order])
             mask = anchor.mask.repeat_interleave(len(order), dim=1)
         losses = {}
-        if self.config.alignment.weight and len(streams) > 1:
+        # An exported program predicts; the loss would bound the lengths that it takes.
+        if self.config.alignment.weight and len(streams) > 1 and not exporting():
             losses["mmd"] = self.config.alignment.weight * discrepancies(streams, anchor, is_anchor, self.config.alignment)
         return tokens, mask, losses, plans
 
@@ -270,7 +272,9 @@ class AlignMamba(Pretrained[AlignMambaConfig]):
             x, short_mask = self.encoders[name](features, mask)
             times = torch.full_like(s.mask, torch.nan, dtype=torch.float64) if s.times is None else s.times.double()
             encoded[name] = Tokens(x, short_mask, group_mean(times, s.mask, self._stride(name))[0])
-        return encoded
+        # Autocast leaves embedded ids in single precision and lowers features.
+        dtype = reduce(torch.promote_types, (tokens.x.dtype for tokens in encoded.values()))
+        return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}
 
     def _stride(self, name: str) -> int:
         encoder = self.encoders[name]

@@ -18,8 +18,9 @@ class TensorsIn(nn.Module):
 
     def __init__(self, model: AlignMamba) -> None:
         super().__init__()
-        self.model = model.eval()
+        self.model = model
         self.names = tuple(modality.name for modality in model.config.modalities)
+        self.eval()
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Predict.

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -87,10 +88,24 @@ def exporting() -> bool:
     return getattr(torch.compiler, "_is_exporting_flag", False)
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, products keep the precision of what is multiplied; a device without autocast, as ``meta``, needs nothing for that."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
+
+
 def refuse_vmap(operator: str) -> Callable[..., Any]:
     """What `torch.vmap` calls in place of an operator that has its own batch dimension."""
 
     def refuse(*_: Any) -> Any:
         raise BackendError(f"{operator} cannot be mapped by torch.vmap: put the mapped dimension into the batch dimension")
+
+    return refuse
+
+
+def refuse_second_derivative(operator: str) -> Callable[..., Any]:
+    """What differentiating a kernel's gradient calls: without it, a gradient of a gradient would fail obscurely or be wrong."""
+
+    def refuse(*_: Any) -> Any:
+        raise BackendError(f"{operator}: the gradient that its kernels give cannot be differentiated again")
 
     return refuse

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alignmamba.errors import ShapeError
-from alignmamba.ops.backends import Backend, chosen, exporting
+from alignmamba.ops.backends import Backend, chosen, exporting, without_autocast
 from alignmamba.ops.fused_scan import ScanArguments, fused_scan, working_precision
 
 # Bytes of states that one chunk aims at: small enough to stay in the cache of a laptop core, large enough to amortise the calls.
@@ -202,7 +202,7 @@ def _check(
 def _reference(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor]:
     """The definition, in PyTorch."""
     u, delta, A, B, C, state = _discretised(given, softplus)
-    with torch.autocast(u.device.type, enabled=False):
+    with without_autocast(u.device):
         y, final_state = _Recurrence.apply(u, delta, A, B, C, state)  # type: ignore[no-untyped-call]
     return _skipped_and_gated(y.transpose(0, 1), given), final_state
 
@@ -280,7 +280,7 @@ class _Recurrence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_state: Tensor) -> tuple[Tensor, ...]:
         # A backward pass started under autocast would run the products below in half precision.
-        with torch.autocast(grad_y.device.type, enabled=False):
+        with without_autocast(grad_y.device):
             return _gradients(ctx.saved_tensors, grad_y.contiguous(), grad_state)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.ops.backends import Backend, chosen, exporting, refuse_vmap, why_not
+from alignmamba.ops.backends import Backend, chosen, exporting, refuse_vmap, why_not, without_autocast
 from alignmamba.ops.sequence import check_mask, relative_time
 
 Mass = Literal["paper", "mean"]
@@ -90,7 +90,7 @@ def match_tokens(
         return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(source_mask.shape)
     use = "torch" if exporting() else chosen("match_tokens", backend, source.device, source.dtype)
     run: Callable[..., tuple[Tensor, Tensor]] = _match if use == "torch" else _fused_match
-    with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
+    with torch.no_grad(), without_autocast(source.device):
         when = (source_times.double(), anchor_times.double())
         index, similarity = run(source.detach(), anchor.detach(), anchor_mask, *when, float(time_weight), window)
         matched = source_mask & anchor_mask.any(1, keepdim=True)
@@ -158,6 +158,7 @@ def _gather_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
 
 
 _segment_sum.register_autograd(_gather_gradient, setup_context=_keep_index)
+_segment_sum.register_vmap(refuse_vmap("transport"))
 
 
 def transport_plan(index: Tensor, source_mask: Tensor, num_anchor: int, *, mass: Mass = "paper") -> Tensor:
@@ -228,6 +229,12 @@ def _match(
 ) -> tuple[Tensor, Tensor]:
     """The definition: index and similarity for every source token, valid or not."""
     arguments = (_unit(source), _unit(anchor), anchor_mask, source_times, anchor_times, time_weight)
+    if exporting():  # a program may neither loop as often as a length says nor choose by it
+        allowed = anchor_mask.unsqueeze(1)
+        if window is not None:
+            position = torch.arange(anchor.shape[1], device=anchor.device)
+            allowed = allowed & ((position - _nearest(source_times, anchor_times, anchor_mask).unsqueeze(2)).abs() <= window)
+        return _best_of_tile(_unit(source), _unit(anchor), allowed, source_times, anchor_times, time_weight)[1:]
     # A window over the whole anchor is the exact matching, which needs no list of candidates.
     if window is None or window >= anchor.shape[1] - 1:
         return _match_all(*arguments)
@@ -238,8 +245,6 @@ def _match_all(
     source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
 ) -> tuple[Tensor, Tensor]:
     """Running argmax over tiles of the similarity matrix."""
-    if exporting():  # a program may not loop as often as a length says
-        return _best_of_tile(source, anchor, anchor_mask, source_times, anchor_times, time_weight)[1:]
     side = max(16, int((_TILE_ENTRIES // max(1, len(source))) ** 0.5))
     indices, similarities = [], []
     for x, t in zip(source.split(side, 1), source_times.split(side, 1), strict=True):
@@ -248,7 +253,9 @@ def _match_all(
         similarity = x.new_zeros(x.shape[:2])
         for start in range(0, anchor.shape[1], side):
             tile = slice(start, start + side)
-            value, position, cosine = _best_of_tile(x, anchor[:, tile], anchor_mask[:, tile], t, anchor_times[:, tile], time_weight)
+            value, position, cosine = _best_of_tile(
+                x, anchor[:, tile], anchor_mask[:, tile].unsqueeze(1), t, anchor_times[:, tile], time_weight
+            )
             better = value > best  # strictly, so that the lowest index wins a tie
             best = torch.where(better, value, best)
             index = torch.where(better, position + start, index)
@@ -259,14 +266,17 @@ def _match_all(
 
 
 def _best_of_tile(
-    source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
+    source: Tensor, anchor: Tensor, allowed: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ranked score, index and cosine of the best pair of each source token, from the matrix of all of them."""
+    """Ranked score, index and cosine of the best pair of each source token, from the matrix of all of them.
+
+    `allowed` is (batch, source time or 1, anchor time) bool.
+    """
     cosine = source @ anchor.transpose(1, 2)
     score = cosine
     if time_weight:
         score = cosine - time_weight * (source_times.unsqueeze(2) - anchor_times.unsqueeze(1)).square()
-    value, position = _ranked(score).masked_fill(~anchor_mask.unsqueeze(1), -torch.inf).max(2)
+    value, position = _ranked(score).masked_fill(~allowed, -torch.inf).max(2)
     return value, position, cosine.gather(2, position.unsqueeze(2)).squeeze(2)
 
 
@@ -305,7 +315,7 @@ def _nearest(source_times: Tensor, anchor_times: Tensor, anchor_mask: Tensor) ->
     """(batch, source time): the valid anchor token nearest in time, the earlier one on a tie."""
     # Middles between neighbours in time: the number of middles before t is the nearest token.
     order = anchor_times.masked_fill(~anchor_mask, torch.inf)
-    middles = (order[:, 1:] + order[:, :-1]) / 2
+    middles = (order + F.pad(order, (0, 1), value=torch.inf)[:, 1:]) / 2  # the last one is infinite: no length of 1 less to export
     nearest = torch.searchsorted(middles.contiguous(), source_times.contiguous())
     return nearest.minimum((anchor_mask.sum(1, keepdim=True) - 1).clamp(min=0))
 

@@ -3,11 +3,14 @@
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
+from numba.core.caching import FunctionCache
 from torch import Tensor
 
 # A sum may be reordered and a product fused into it, so that loops vectorise. NaN and infinity keep their meaning.
@@ -23,12 +26,38 @@ Rows = tuple[np.ndarray, int, int]
 
 def kernel(function: Callable[..., Any], *, extra: frozenset[str] = frozenset()) -> Callable[..., Any]:
     """Compile at the first call, without the interpreter's lock, and keep the machine code on disk where that is possible."""
-    options: dict[str, Any] = {"fastmath": set(ANY_ORDER | extra), "nogil": True, "error_model": "numpy"}
+    compiled = njit(fastmath=set(ANY_ORDER | extra), nogil=True, error_model="numpy")(function)
     try:
-        return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError as error:  # numba found no directory that it may write
-        warnings.warn(f"compiled kernels are not kept on disk, every process compiles them anew: {error}", RuntimeWarning, stacklevel=2)
-        return njit(**options)(function)  # type: ignore[no-any-return]
+        compiled._cache = _Cache(function)  # type: ignore[attr-defined]
+    except RuntimeError:  # numba found no directory that it may write
+        _say_not_kept("there is no directory that may be written")
+    return compiled
+
+
+class _Cache(FunctionCache):
+    """Machine code on disk. What cannot be read is compiled anew, and what cannot be written is not kept: neither stops a computation."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except OSError:  # writing will fail as well, and says so
+            return None
+        except Exception:  # damaged, and reading that may raise anything: begin afresh
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:  # a full disk, or a directory taken away since it was chosen
+            _say_not_kept(error.strerror)
+
+
+@cache
+def _say_not_kept(reason: str | None) -> None:
+    """Once in a process: compiling resets the record by which Python would know that it has shown a warning."""
+    warnings.warn(f"compiled kernels are not kept on disk, every process compiles them anew: {reason}", RuntimeWarning, stacklevel=2)
 
 
 def rows(tensor: Tensor) -> Rows:
@@ -37,9 +66,9 @@ def rows(tensor: Tensor) -> Rows:
         tensor = tensor.contiguous()
     batch, time, channel = tensor.shape
     if tensor.numel() == 0:
-        return np.zeros(0, _numpy_type(tensor)), 0, 0
+        return np.zeros(0, _TYPES[tensor.dtype]), 0, 0
     extent = (batch - 1) * tensor.stride(0) + (time - 1) * tensor.stride(1) + channel
-    return tensor.detach().as_strided((extent,), (1,)).numpy(), tensor.stride(0), tensor.stride(1)
+    return _seen(tensor.detach().as_strided((extent,), (1,))), tensor.stride(0), tensor.stride(1)
 
 
 @kernel
@@ -59,8 +88,7 @@ def entry_of(x, row, time, channel):
 
 def array(tensor: Tensor) -> np.ndarray:
     """A contiguous array of a tensor, sharing its memory where that is contiguous."""
-    contiguous: np.ndarray = tensor.detach().contiguous().numpy()
-    return contiguous
+    return _seen(tensor.detach().contiguous())
 
 
 def over_tasks(run: Callable[[int, int], object], tasks: int, threads: int) -> None:
@@ -82,5 +110,21 @@ def threads_for(work: int, least: int) -> int:
     return max(1, min(torch.get_num_threads(), work // least))
 
 
-def _numpy_type(tensor: Tensor) -> Any:
-    return torch.empty(0, dtype=tensor.dtype).numpy().dtype
+class _Memory:
+    """A contiguous tensor as numpy asks for it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor  # alive as long as the array that looks at it
+        self.__array_interface__ = {
+            "data": (tensor.data_ptr(), False), "shape": tuple(tensor.shape), "typestr": _TYPES[tensor.dtype], "version": 3,
+        }  # fmt: skip
+
+
+_TYPES = {getattr(torch, name): np.dtype(name).str for name in ("float32", "float64", "int64", "bool")}
+
+
+def _seen(tensor: Tensor) -> np.ndarray:
+    """`Tensor.numpy` without its mark on the storage, which may not be resized from then on: FSDP frees parameters by resizing them."""
+    if tensor.numel() == 0:
+        return np.empty(tuple(tensor.shape), _TYPES[tensor.dtype])
+    return np.asarray(_Memory(tensor))

@@ -30,10 +30,12 @@ OPERATORS = {
     "match_tokens": transport._fused_match,
     "mmd": discrepancy._fused,
     "mmd_backward": discrepancy._fused_backward,
+    "landmark_sums": discrepancy._landmark_sums,
+    "landmark_sums_backward": discrepancy._landmark_sums_backward,
     "lower_median": discrepancy._lower_median,
     "segment_sum": transport._segment_sum,
 }
-DIFFERENTIABLE = {"selective_scan_training", "causal_conv", "mmd", "segment_sum"}
+DIFFERENTIABLE = {"selective_scan_training", "causal_conv", "mmd", "landmark_sums", "segment_sum"}
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -73,6 +75,10 @@ def arguments(name: str, dtype: torch.dtype, *, full: bool) -> tuple[Any, ...]:
         return (x, y, y_mask, *times, 3.0 if full else 0.0, 2 if full else None)
     if name == "mmd":
         return (x, y, x_mask, y_mask, 1.5 if full else None, full, full)
+    if name.startswith("landmark_sums"):
+        x, y = (side.to(torch.promote_types(dtype, torch.float32)) for side in (x, y))
+        given = (x, x_mask, y, y_mask, normal(2, seed=4, dtype=torch.float64).abs())
+        return given if name == "landmark_sums" else (*given, normal(2, 9, seed=5, dtype=torch.float64))
     if name == "mmd_backward":
         return (x, y, normal(2, seed=4, dtype=torch.promote_types(dtype, torch.float32)))
     return (x.to(torch.float32), prefix_mask([7, 3], 7).long() * 2 - 1, 5)

@@ -70,7 +70,7 @@ def chosen(operator: str, backend: str, device: torch.device, dtype: torch.dtype
     if kernel not in KERNELS[operator]:
         known = ", ".join(repr(name) for name in ("auto", "torch", *KERNELS[operator]))
         raise BackendError(f"{operator} has no backend {backend!r}; it has {known}")
-    reason = why_not(kernel, device, dtype) or (refused or {}).get(kernel, "")
+    reason = (refused or {}).get(kernel, "") or why_not(kernel, device, dtype)
     if not reason:
         return kernel
     if backend != "auto":

@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from alignmamba.errors import ConfigError, ShapeError
@@ -26,7 +25,7 @@ _LARGEST_EXPONENT_ERROR = 1e-4
 _CHUNK_ENTRIES = 2**18
 
 # Added to the diagonal of the kernel between landmarks, whose own diagonal is one.
-_RIDGE = 1e-5
+_RIDGE = 1e-6
 
 # The median heuristic looks at no more than this many tokens of either side, evenly spaced.
 _MEDIAN_TOKENS = 256
@@ -140,7 +139,7 @@ def _nystrom(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: fl
     n, m = (mask.sum(1).double() for mask in (x_mask, y_mask))
     means, own = [], []
     for tokens, mask in ((x, x_mask), (y, y_mask)):
-        sums, products = _LandmarkSums.apply(tokens, mask, z, z_mask, scale)  # type: ignore[no-untyped-call]
+        sums, products = _landmark_sums(tokens, mask, z, z_mask, scale)
         means.append(torch.linalg.solve_triangular(factor, sums.unsqueeze(2), upper=False).squeeze(2))
         # sum |L^-1 k|^2 = trace((L L^T)^-1 sum k k^T)
         own.append(torch.cholesky_solve(products, factor).diagonal(dim1=1, dim2=2).sum(1))
@@ -151,32 +150,54 @@ def _nystrom(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: fl
     return value.to(result_dtype)
 
 
-class _LandmarkSums(torch.autograd.Function):
-    """Sums over valid tokens of k(Z, a), (batch, landmark), and, as a constant, of k(Z, a) k(Z, a)^T, a chunk at a time; float64."""
+@torch.library.custom_op("alignmamba::landmark_sums", mutates_args=())
+def _landmark_sums(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over valid tokens of k(Z, a), (batch, landmark), and, without gradient, of k(Z, a) k(Z, a)^T; float64, chunk by chunk."""
+    sums = torch.zeros(z.shape[:2], dtype=torch.float64, device=z.device)
+    products = sums.new_zeros(*z.shape[:2], z.shape[1])
+    for chunk in _chunks(tokens, z):
+        entries = _landmark_entries(tokens[:, chunk], mask[:, chunk], z, z_mask, scale)
+        sums += entries.sum(2, dtype=torch.float64)
+        products += entries @ entries.transpose(1, 2)
+    return sums, products
 
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(tokens, mask, z, z_mask, scale)
-        sums = torch.zeros(z.shape[:2], dtype=torch.float64, device=z.device)
-        products = sums.new_zeros(*z.shape[:2], z.shape[1])
-        for chunk in _chunks(tokens, z):
-            entries = _landmark_entries(tokens[:, chunk], mask[:, chunk], z, z_mask, scale)
-            sums += entries.sum(2, dtype=torch.float64)
-            products += entries @ entries.transpose(1, 2)
-        ctx.mark_non_differentiable(products)
-        return sums, products
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        tokens, mask, z, z_mask, scale = ctx.saved_tensors
-        slope = (-2 * scale).to(tokens.dtype)[:, None, None]
-        parts = []
-        for chunk in _chunks(tokens, z):
-            part = tokens[:, chunk]
-            weighted = _landmark_entries(part, mask[:, chunk], z, z_mask, scale).mul_(grad.to(tokens.dtype).unsqueeze(2))
-            parts.append(slope * (weighted.sum(1).unsqueeze(2) * part - weighted.transpose(1, 2) @ z))
-        return torch.cat(parts, 1) if parts else torch.zeros_like(tokens), None, None, None, None
+@torch.library.custom_op("alignmamba::landmark_sums_backward", mutates_args=())
+def _landmark_sums_backward(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor, grad: Tensor) -> Tensor:
+    """Gradient of the sums with respect to the tokens."""
+    slope = (-2 * scale).to(tokens.dtype)[:, None, None]
+    result = tokens.new_empty(tokens.shape)
+    for chunk in _chunks(tokens, z):
+        part = tokens[:, chunk]
+        weighted = _landmark_entries(part, mask[:, chunk], z, z_mask, scale).mul_(grad.to(tokens.dtype).unsqueeze(2))
+        result[:, chunk] = slope * (weighted.sum(1).unsqueeze(2) * part - weighted.transpose(1, 2) @ z)
+    return result
+
+
+@_landmark_sums.register_fake
+def _(tokens: Tensor, mask: Tensor, z: Tensor, *_: Any) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    sums = z.new_empty(z.shape[:2], dtype=torch.float64)
+    return sums, sums.new_empty(*z.shape[:2], z.shape[1])
+
+
+@_landmark_sums_backward.register_fake
+def _(tokens: Tensor, *_: Any) -> Tensor:
+    return tokens.new_empty(tokens.shape)
+
+
+def _keep_tokens(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate_sums(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return _landmark_sums_backward(*ctx.saved_tensors, grad), None, None, None, None
+
+
+_landmark_sums.register_autograd(_differentiate_sums, setup_context=_keep_tokens)
+_landmark_sums_backward.register_autograd(refuse_second_derivative("mmd"))
+for _operator in (_landmark_sums, _landmark_sums_backward):
+    _operator.register_vmap(refuse_vmap("mmd"))
 
 
 def _chunks(tokens: Tensor, z: Tensor) -> list[slice]:

@@ -9,11 +9,15 @@ keeps those measured before; the table shows all of them.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+# As the command line does, before PyTorch is imported: threads that spin for long would take the cores from the kernels' own.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from alignmamba.files import replace_file
 from alignmamba.recipes.bench.measuring import BenchConfig, Report, Row, measure

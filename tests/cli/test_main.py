@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -188,3 +189,17 @@ def test_doctor_says_what_serves_each_operator(cli: Cli) -> None:
     code, out, _ = cli("doctor")
     assert code == 0
     assert "selective_scan" in out
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+    ids=["unset", "set by the user", "another policy"],
+)
+def test_openmp_may_not_spin_for_long(cli: Cli, before: dict[str, str], after: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    cli("--version")
+    assert os.environ.get("GOMP_SPINCOUNT") == after

@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # a stream that a caller put in place may be of another kind
             stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without Unicode shows ? instead of failing
+    _let_threads_sleep()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["--version"]:
         print(f"alignmamba {__version__}")
@@ -73,6 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return _guarded(verb)
+
+
+def _let_threads_sleep() -> None:
+    """Let PyTorch's OpenMP threads spin for a shorter time before they sleep: spinning, they take the cores from the kernels' threads.
+
+    Read when PyTorch is first imported; whoever sets either variable is left alone (`benchmarks/threads.py` measures it).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def _guarded(verb: Verb) -> int:

@@ -11,6 +11,7 @@ EXTRAS = {
     "formats": ("pyarrow", "predictions as .parquet"),
     "gpu": ("triton", "kernels for CUDA and ROCm GPUs"),
     "bench": ("matplotlib", "plots of alignmamba bench"),
+    "onnx": ("onnxscript", "export to ONNX"),
 }
 
 

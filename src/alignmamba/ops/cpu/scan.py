@@ -20,8 +20,9 @@ from alignmamba.ops.cpu.elementary import LN2, LOG2E, ONE, ZERO, exp2, sigmoid, 
 _CHUNK = 32
 """Tokens between two kept states; at least the number of states, so that these take no more memory than the drive."""
 
-# Channels of a tile: wide enough to hide the latency of the recurrence, narrow enough not to be idle.
-_WIDE, _NARROW = 64, 16
+# Channels of a tile: wide enough to hide the latency of the recurrence, narrow enough not to be idle. The forward pass needs little
+# beside them and takes the widest where these fit exactly.
+_WIDEST, _WIDE, _NARROW = 128, 64, 16
 
 _LEAST_WORK = 2**18
 """State updates that repay a further thread: some tenths of a millisecond."""
@@ -52,7 +53,7 @@ def scan_forward(
     state = _state_first(initial_state, (batch, states, channels), u)
     chunk = max(_CHUNK, states)
     kept = u.new_empty(checkpoint_shape(batch, time, channels, states) if checkpoint else (batch, 0, states, channels))
-    lanes = _lanes(channels)
+    lanes = _WIDEST if channels % _WIDEST == 0 else _lanes(channels)
     threads = threads_for(u.numel() * states, _LEAST_WORK)
     per_row = _groups(batch, channels, lanes, threads)
     arguments = (rows(u), rows(delta), rows(B), rows(C), rows(u if z is None else z), z is not None, softplus, chunk)

@@ -130,3 +130,27 @@ def test_a_long_sequence_needs_no_memory_of_its_length() -> None:
     with torch.no_grad(), LargestTensor() as largest:
         model(x, mask)
     assert largest.numel <= x.numel()
+
+
+def test_pieces_are_for_evaluation_and_for_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training dropout is drawn for the whole sequence; hooks and wrappers want to see the calls of layers."""
+    monkeypatch.setattr(mamba, "_PIECE_TOKENS", 4)
+    monkeypatch.setattr(mamba, "_SHORTEST_PIECE", 1)
+    model, x, mask = stack(), torch.randn(1, 41, 12), torch.ones(1, 41, dtype=torch.bool)
+    with torch.no_grad():
+        assert model._in_pieces(x)
+        assert not model.train()._in_pieces(x)
+        model.eval()
+        calls: list[int] = []
+        handle = model.layers[0].register_forward_hook(lambda *_: calls.append(1))
+        model(x, mask)
+        assert calls == [1]
+        handle.remove()
+        model.layers[0] = torch.compile(model.layers[0], backend="eager")  # type: ignore[assignment]
+        assert not model._in_pieces(x)
+
+
+def test_a_state_is_constant_in_memory() -> None:
+    model = stack()
+    _, states = model.extend(torch.randn(1, 500, 12), model.initial_states(1))
+    assert states[0].inputs.untyped_storage().nbytes() == states[0].inputs.nbytes

@@ -228,3 +228,27 @@ def test_no_more_threads_than_torch_may_use(threads: int, monkeypatch: pytest.Mo
     finally:
         torch.set_num_threads(before)
     assert asked == [(9, threads)] * 2
+
+
+def test_a_nan_with_a_payload_is_a_nan() -> None:
+    """Its low bits are not to be taken for an exponent."""
+    payload = torch.tensor([-1], dtype=torch.int32).view(torch.float32)
+    for name in ("delta", "A", "z"):
+        given = arguments(1, 6, 2, 3)
+        given[name].view(-1)[0] = payload[0]
+        y = selective_scan(**given, backend="numba")  # type: ignore[arg-type, call-overload]
+        assert torch.equal(y.isnan(), selective_scan(**given, backend="torch").isnan())  # type: ignore[arg-type, call-overload]
+        assert y.isnan().any()
+
+
+@pytest.mark.parametrize("gate", [-200.0, -1e32, torch.finfo(torch.float32).min])
+def test_the_gate_of_a_huge_negative_number_is_shut(gate: float) -> None:
+    given = arguments(1, 6, 2, 3)
+    given["z"][:] = gate
+    assert selective_scan(**given, backend="numba").abs().max() < 1e-25  # type: ignore[arg-type, call-overload]
+
+
+def test_without_states_only_the_skip_is_left() -> None:
+    given = arguments(1, 6, 2, 0)
+    found, expected = (selective_scan(**given, backend=backend) for backend in ("numba", "torch"))  # type: ignore[arg-type, call-overload]
+    torch.testing.assert_close(found, expected, **FLOAT32)

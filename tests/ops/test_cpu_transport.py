@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from alignmamba.errors import ConfigError
 from alignmamba.ops import match_tokens
 from alignmamba.ops.cpu import transport as cpu_transport
 from tolerances import FLOAT64
@@ -247,3 +248,35 @@ def test_tokens_of_no_channel_and_batches_of_no_sample() -> None:
     masks = torch.ones(2, 5, dtype=torch.bool), torch.ones(2, 4, dtype=torch.bool)
     assert_the_reference(torch.zeros(2, 5, 0), torch.zeros(2, 4, 0), *masks)
     assert_the_reference(torch.zeros(0, 5, 3), torch.zeros(0, 4, 3), masks[0][:0], masks[1][:0])
+
+
+@pytest.mark.parametrize("size", [1e-160, 1e140])
+def test_the_length_of_a_vector_does_not_matter(size: float) -> None:
+    x, y = (torch.randn(2, n, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (40, 50))
+    masks = (torch.ones(2, 40, dtype=torch.bool), torch.ones(2, 50, dtype=torch.bool))
+    expected, found = match_tokens(x, y, *masks, backend="torch"), match_tokens(x * size, y * size, *masks, backend="numba")
+    assert torch.equal(found[0], expected[0])
+
+
+@pytest.mark.parametrize("window", [2**31 + 1, 2**63, -1, 1.5, math.nan])
+def test_a_window_is_a_whole_number_within_bounds(window: Any) -> None:
+    x, mask = torch.randn(1, 4, 3), torch.ones(1, 4, dtype=torch.bool)
+    with pytest.raises(ConfigError, match=r"^window: expected a whole number from 0 to 2147483648, found "):
+        match_tokens(x, x, mask, mask, window=window)
+
+
+def test_the_widest_window_is_exact() -> None:
+    x, y = torch.randn(2, 40, 8), torch.randn(2, 50, 8)
+    masks = (torch.ones(2, 40, dtype=torch.bool), torch.ones(2, 50, dtype=torch.bool))
+    assert torch.equal(match_tokens(x, y, *masks, window=2**31)[0], match_tokens(x, y, *masks)[0])
+
+
+def test_another_default_type_changes_nothing() -> None:
+    x, mask = torch.randn(2, 40, 8), torch.ones(2, 40, dtype=torch.bool)
+    expected = match_tokens(x, x.flip(1), mask, mask)
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = match_tokens(x, x.flip(1), mask, mask)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

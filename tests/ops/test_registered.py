@@ -80,7 +80,8 @@ def arguments(name: str, dtype: torch.dtype, *, full: bool) -> tuple[Any, ...]:
         given = (x, x_mask, y, y_mask, normal(2, seed=4, dtype=torch.float64).abs())
         return given if name == "landmark_sums" else (*given, normal(2, 9, seed=5, dtype=torch.float64))
     if name == "mmd_backward":
-        return (x, y, normal(2, seed=4, dtype=torch.promote_types(dtype, torch.float32)))
+        working = torch.promote_types(dtype, torch.float32)
+        return (x.to(working), y.to(working), normal(2, seed=4, dtype=working), dtype)
     return (x.to(torch.float32), prefix_mask([7, 3], 7).long() * 2 - 1, 5)
 
 
@@ -348,3 +349,25 @@ def test_auto_says_when_it_steps_down_and_only_then(name: str, monkeypatch: pyte
 @pytest.mark.filterwarnings("error")
 def test_where_no_kernel_exists_auto_is_the_reference_without_a_word(name: str) -> None:
     assert call(name, "auto", device="meta").device.type == "meta"
+
+
+@pytest.mark.filterwarnings("ignore:mmd runs as the reference:RuntimeWarning", "ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_a_forward_mode_derivative_is_that_of_the_reference() -> None:
+    """PyTorch would take an operator without one for constant."""
+    x, mask = normal(1, 5, 4), prefix_mask([5], 5)
+
+    def value(x: Tensor, **options: Any) -> Tensor:
+        return mmd(x, 2 * x + 1, mask, mask, bandwidth=2.0, **options)
+
+    ones = torch.ones_like(x)
+    tangents = [torch.func.jvp(lambda x, options=options: value(x, **options), (x,), (ones,))[1] for options in ({}, {"backend": "torch"})]
+    assert torch.equal(*tangents)
+    assert tangents[0].abs() > 1e-2
+    with pytest.raises(BackendError, match="'numba' cannot serve this call: it has no forward-mode derivative"):
+        torch.func.jvp(lambda x: value(x, backend="numba"), (x,), (torch.ones_like(x),))
+
+
+def test_compiled_transport_never_crosses_into_another_sample() -> None:
+    index, mask = torch.tensor([[3, 0], [0, 1]]), torch.ones(2, 2, dtype=torch.bool)
+    compiled = torch.compile(lambda tokens: transport.transport(tokens, index, mask, 2), backend="eager")
+    assert compiled(torch.ones(2, 2, 1))[1].flatten().tolist() == [0.5, 0.5]

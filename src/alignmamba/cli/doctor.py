@@ -1,6 +1,7 @@
 """``alignmamba doctor``: what is installed, what it runs on, what serves each operator."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from alignmamba.cli.verb import Verb
@@ -69,9 +70,12 @@ def _operators() -> list[dict[str, str]]:
     import torch
 
     from alignmamba import ops
+    from alignmamba.ops.backends import INSTALLED
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kernel = {"cpu": "numba", "cuda": "triton"}[device]
+    if INSTALLED[kernel]:
+        import_module(kernel)  # or the first operator would be told its time
     backends = ops.operator_backends(device)
     plain = {"backend": "torch", "first_call": "-", "why": "operations of PyTorch itself, on every device"}
     rows: list[dict[str, str]] = []
@@ -95,9 +99,9 @@ def _first_call_seconds(operator: str, device: str) -> float:
 
     from alignmamba import ops
 
-    tokens = torch.rand(1, 4, 32, device=device, requires_grad=True)
+    tokens = torch.rand(1, 4, 128, device=device, requires_grad=True)
     mask = torch.ones(1, 4, dtype=torch.bool, device=device)
-    maps, rates = torch.rand(1, 4, 16, device=device), -torch.rand(32, 16, device=device)
+    maps, rates = torch.rand(1, 4, 16, device=device), -torch.rand(128, 16, device=device)
     calls = {
         "selective_scan": lambda: ops.selective_scan(tokens, tokens, rates, maps, maps),
         "causal_conv": lambda: ops.causal_conv(tokens, tokens[0], tokens[0, 0]),

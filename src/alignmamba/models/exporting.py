@@ -13,7 +13,8 @@ class TensorsIn(nn.Module):
     ``torch.export.export(TensorsIn(model), tensors, dynamic_shapes=...)`` and ``torch.onnx.export`` of the same accept lengths of
     their own for every modality; the number of samples is fixed. A program may not look at data, so what the model refuses
     otherwise, a sample without any modality, gives a meaningless prediction, and every sequence is brought to the length of the
-    longest modality in place of the anchor's: padding, which changes no prediction.
+    longest modality in place of the anchor's: padding, which changes no prediction. Matching holds all pairs at once there. The
+    model that is given is put into evaluation mode.
     """
 
     def __init__(self, model: AlignMamba) -> None:

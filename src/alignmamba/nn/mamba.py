@@ -87,7 +87,7 @@ class MambaBlock(nn.Module):
     def extend(self, x: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
         """Further tokens, (batch, time, d_model), after those that `state` remembers."""
         drive, gate = self.in_projection(x).chunk(2, dim=-1)
-        inputs = torch.cat([state.inputs, drive], dim=1)
+        inputs = torch.cat([state.inputs.to(drive.dtype), drive], dim=1)
         before = state.inputs.shape[1]
         drive = causal_conv(inputs, self.conv_weight, self.conv_bias)[:, before:]
         delta, B, C = self._input_dependent(drive)
@@ -104,7 +104,7 @@ class MambaBlock(nn.Module):
             return_final_state=True,
         )
         out: Tensor = self.out_projection(y)
-        return out, BlockState(inputs[:, inputs.shape[1] - before :], scanned)
+        return out, BlockState(inputs[:, inputs.shape[1] - before :].clone(), scanned)
 
     def initial_state(self, batch_size: int) -> BlockState:
         """State before the first token."""
@@ -192,8 +192,21 @@ class MambaStack(nn.Module):
         return y.squeeze(1), states
 
     def _in_pieces(self, x: Tensor) -> bool:
-        """Whether the sequence goes through all layers piece by piece: on a CPU, where nothing is kept for a backward pass."""
-        if torch.compiler.is_compiling() or x.device.type != "cpu" or x.shape[1] < 2 * _piece_length(x) or self.bidirectional:
+        """Whether the sequence goes through all layers piece by piece: on a CPU in evaluation, where nothing is kept for a backward pass.
+
+        Not where somebody has wrapped a layer or wants to see its calls: pieces do not call layers.
+        """
+        if (
+            torch.compiler.is_compiling()
+            or x.device.type != "cpu"
+            or x.shape[1] < 2 * _piece_length(x)
+            or self.bidirectional
+            or self.training
+        ):
+            return False
+        if any(type(layer) is not MambaLayer for layer in self.layers):
+            return False
+        if any(module._forward_hooks or module._forward_pre_hooks for module in self.layers.modules()):
             return False
         return not torch.is_grad_enabled() or not (x.requires_grad or any(weight.requires_grad for weight in self.parameters()))
 

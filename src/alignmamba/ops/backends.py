@@ -1,5 +1,6 @@
 """Which implementation serves a call: the best that can, or the one asked for by name, and never another in silence."""
 
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,8 @@ Backend = Literal["auto", "torch", "numba", "triton", "mamba_ssm"]
 
 # Looked up once: inside torch.compile nothing could be looked up.
 INSTALLED = {name: find_spec(name) is not None for name in ("numba", "triton", "mamba_ssm")}
+
+_INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 # Operators that have kernels; the others are PyTorch alone. Each has the reference ``"torch"`` besides.
 KERNELS = {
@@ -42,6 +45,8 @@ def why_not(kernel: str, device: torch.device, dtype: torch.dtype) -> str:
         return f"it runs on CUDA and ROCm GPUs, the tensors are on {device}"
     if not INSTALLED[kernel]:
         return f"{kernel} is not installed"
+    if kernel == "numba" and _INTERPRETED:
+        return "NUMBA_DISABLE_JIT is set"
     if kernel != "numba" and dtype == torch.float64:
         return "it computes in float32, the tensors are float64"
     return ""
@@ -71,6 +76,8 @@ def chosen(operator: str, backend: str, device: torch.device, dtype: torch.dtype
         known = ", ".join(repr(name) for name in ("auto", "torch", *KERNELS[operator]))
         raise BackendError(f"{operator} has no backend {backend!r}; it has {known}")
     reason = (refused or {}).get(kernel, "") or why_not(kernel, device, dtype)
+    if not reason and getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0 and kernel != "mamba_ssm":
+        reason = "it has no forward-mode derivative"  # and PyTorch would take it for zero
     if not reason:
         return kernel
     if backend != "auto":

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.ops.backends import INSTALLED, KERNELS, Backend, chosen, refuse_second_derivative, refuse_vmap, without_autocast
+from alignmamba.ops.backends import KERNELS, Backend, chosen, refuse_second_derivative, refuse_vmap, why_not, without_autocast
 from alignmamba.ops.sequence import check_mask
 
 Bandwidth = float | Literal["median"]
@@ -84,10 +84,10 @@ def mmd(
         raise ShapeError(f"{found}: batch, channel, device and dtype must agree, and the dtype be floating")
     if isinstance(bandwidth, str) and bandwidth != "median":
         raise ConfigError(f"bandwidth: expected a positive number or 'median', found {bandwidth!r}")
-    if not isinstance(bandwidth, str) and not 0 < bandwidth < float("inf"):
-        raise ConfigError(f"bandwidth: expected a positive number or 'median', found {bandwidth}")
-    if landmarks is not None and landmarks < 2:
-        raise ConfigError(f"landmarks: expected at least 2, found {landmarks}")
+    if not isinstance(bandwidth, str) and not (isinstance(bandwidth, int | float) and 1e-100 <= bandwidth <= 1e100):
+        raise ConfigError(f"bandwidth: expected a number from 1e-100 to 1e100 or 'median', found {bandwidth}")
+    if landmarks is not None and (not isinstance(landmarks, int) or landmarks < 2):
+        raise ConfigError(f"landmarks: expected a whole number, at least 2, found {landmarks}")
     refused = {}
     if landmarks is not None:
         refused = dict.fromkeys(KERNELS["mmd"], "with landmarks it is computed by PyTorch")
@@ -135,7 +135,8 @@ def _nystrom(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: fl
         gram = torch.exp(-scale[:, None, None] * _squared_distance(z.double(), z.double())).masked_fill(~both, 0)
         # Equal landmarks make the matrix singular; a landmark that is not valid stands alone and answers nothing.
         ridge = torch.where(z_mask, _RIDGE, 1.0).double()
-        factor = torch.linalg.cholesky(gram + torch.diag_embed(ridge))
+        # Without an error where a sample holds NaN: its own value is NaN, its neighbours' are not.
+        factor = torch.linalg.cholesky_ex(gram + torch.diag_embed(ridge)).L
     n, m = (mask.sum(1).double() for mask in (x_mask, y_mask))
     means, own = [], []
     for tokens, mask in ((x, x_mask), (y, y_mask)):
@@ -153,6 +154,7 @@ def _nystrom(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: fl
 @torch.library.custom_op("alignmamba::landmark_sums", mutates_args=())
 def _landmark_sums(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Sums over valid tokens of k(Z, a), (batch, landmark), and, without gradient, of k(Z, a) k(Z, a)^T; float64, chunk by chunk."""
+    tokens, z = _sharp(tokens, z, scale)
     sums = torch.zeros(z.shape[:2], dtype=torch.float64, device=z.device)
     products = sums.new_zeros(*z.shape[:2], z.shape[1])
     for chunk in _chunks(tokens, z):
@@ -165,8 +167,9 @@ def _landmark_sums(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scal
 @torch.library.custom_op("alignmamba::landmark_sums_backward", mutates_args=())
 def _landmark_sums_backward(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor, grad: Tensor) -> Tensor:
     """Gradient of the sums with respect to the tokens."""
-    slope = (-2 * scale).to(tokens.dtype)[:, None, None]
     result = tokens.new_empty(tokens.shape)
+    tokens, z = _sharp(tokens, z, scale)
+    slope = (-2 * scale).to(tokens.dtype)[:, None, None]
     for chunk in _chunks(tokens, z):
         part = tokens[:, chunk]
         weighted = _landmark_entries(part, mask[:, chunk], z, z_mask, scale).mul_(grad.to(tokens.dtype).unsqueeze(2))
@@ -198,6 +201,13 @@ _landmark_sums.register_autograd(_differentiate_sums, setup_context=_keep_tokens
 _landmark_sums_backward.register_autograd(refuse_second_derivative("mmd"))
 for _operator in (_landmark_sums, _landmark_sums_backward):
     _operator.register_vmap(refuse_vmap("mmd"))
+
+
+def _sharp(tokens: Tensor, z: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens and landmarks in double precision where single precision would not serve."""
+    if tokens.dtype == torch.float64 or _single_precision_serves(tokens, z, scale):
+        return tokens, z
+    return tokens.double(), z.double()
 
 
 def _chunks(tokens: Tensor, z: Tensor) -> list[slice]:
@@ -257,41 +267,41 @@ def _fused(
     if x.device.type == "cpu":
         from alignmamba.ops.cpu.discrepancy import weighted_kernel_sum
 
-        if working == torch.float32 and _exponent_error(*near, scale) > _LARGEST_EXPONENT_ERROR:
+        if working == torch.float32 and not _single_precision_serves(*near, scale):
             near = _centred(x.double(), y.double(), x_mask, y_mask)
     else:
         from alignmamba.ops.gpu.discrepancy import weighted_kernel_sum
     total, *grads = weighted_kernel_sum(*near, x_mask, y_mask, scale, weights, need_gradient=need_gradient)
-    grad_x, grad_y = (x.new_empty(0) if grad is None else grad.to(x.dtype) for grad in grads)
+    # Gradients keep the working precision until the one that arrives has been multiplied in, as scaled losses want it.
+    grad_x, grad_y = (x.new_empty(0, dtype=working) if grad is None else grad.to(working) for grad in grads)
     return (total + constant).to(working), grad_x, grad_y
 
 
 @_fused.register_fake
 def _(x: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     value = x.new_empty(len(x), dtype=torch.promote_types(x.dtype, torch.float32))
-    if rest[-1]:
-        return value, x.new_empty(x.shape), y.new_empty(y.shape)
-    return value, x.new_empty(0), y.new_empty(0)
+    return value, value.new_empty(x.shape if rest[-1] else 0), value.new_empty(y.shape if rest[-1] else 0)
 
 
 @torch.library.custom_op("alignmamba::mmd_backward", mutates_args=())
-def _fused_backward(grad_x: Tensor, grad_y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _fused_backward(grad_x: Tensor, grad_y: Tensor, grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The gradients of the value times the gradient that arrives: an operator, so that it is not differentiated again as a product."""
-    scaled_x, scaled_y = (side * grad.to(side.dtype)[:, None, None] for side in (grad_x, grad_y))
+    scaled_x, scaled_y = ((side * grad[:, None, None]).to(dtype) for side in (grad_x, grad_y))
     return scaled_x, scaled_y
 
 
 @_fused_backward.register_fake
-def _(grad_x: Tensor, grad_y: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-    return grad_x.new_empty(grad_x.shape), grad_y.new_empty(grad_y.shape)
+def _(grad_x: Tensor, grad_y: Tensor, grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    return grad_x.new_empty(grad_x.shape, dtype=dtype), grad_y.new_empty(grad_y.shape, dtype=dtype)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:  # noqa: ARG001
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(*output[1:])
+    ctx.dtype = inputs[0].dtype
 
 
 def _differentiate(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    grad_x, grad_y = _fused_backward(*ctx.saved_tensors, grad)
+    grad_x, grad_y = _fused_backward(*ctx.saved_tensors, grad, ctx.dtype)
     return grad_x, grad_y, None, None, None, None, None
 
 
@@ -301,12 +311,13 @@ for _operator in (_fused, _fused_backward):
     _operator.register_vmap(refuse_vmap("mmd"))
 
 
-def _exponent_error(x: Tensor, y: Tensor, scale: Tensor) -> float:
-    """By how much the exponent of a kernel entry may be wrong in single precision: |x|^2 + |y|^2 - 2xy cancels."""
+def _single_precision_serves(x: Tensor, y: Tensor, scale: Tensor) -> bool:
+    """Whether no kernel entry can be wrong by much in single precision: |x|^2 + |y|^2 - 2xy cancels, and tiny squares vanish."""
     if x.numel() == 0 or y.numel() == 0:
-        return 0.0
+        return True
     largest = x.square().sum(2).amax(1) + y.square().sum(2).amax(1)
-    return float((largest * scale).max()) * 2.0**-22
+    error = float((largest * scale).max()) * 2.0**-22
+    return error <= _LARGEST_EXPONENT_ERROR and float(scale.max()) < 1e30  # false for NaN
 
 
 def _kernel_sum(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, scale: Tensor) -> Tensor:
@@ -338,10 +349,10 @@ def _median_distance(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Te
     tokens, mask = torch.cat([x, y], 1).double(), torch.cat([x_mask, y_mask], 1)
     if tokens.shape[1] < 2:
         return tokens.new_ones(len(x))
-    squares = _squared_distance(tokens, tokens)
-    if x.device.type == "cpu" and INSTALLED["numba"]:
-        median = _lower_median(squares, mask).sqrt()
+    if not why_not("numba", x.device, tokens.dtype):
+        median = _lower_median(tokens, mask).sqrt()
     else:
+        squares = _squared_distance(tokens, tokens)
         first, second = torch.triu_indices(tokens.shape[1], tokens.shape[1], 1, device=x.device)
         distinct = mask[:, first] & mask[:, second]
         ordered = squares[:, first, second].masked_fill(~distinct, torch.inf).sort(1).values
@@ -353,12 +364,16 @@ def _median_distance(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Te
 
 
 @torch.library.custom_op("alignmamba::lower_median", mutates_args=())
-def _lower_median(values: Tensor, mask: Tensor) -> Tensor:
-    """By a selection compiled for the CPU, which takes a tenth of the time of sorting."""
+def _lower_median(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Of squared distances, by a selection compiled for the CPU, which takes a tenth of the time of sorting; few samples at once."""
     from alignmamba.ops.cpu.discrepancy import lower_median
 
-    median: Tensor = lower_median(values, mask)
-    return median
+    some_samples = max(1, _TILE_ENTRIES // max(1, tokens.shape[1] ** 2))
+    medians = [
+        lower_median(_squared_distance(part, part), part_mask)
+        for part, part_mask in zip(tokens.split(some_samples), mask.split(some_samples), strict=True)
+    ]
+    return torch.cat(medians)
 
 
 @_lower_median.register_fake

@@ -17,6 +17,9 @@ Mass = Literal["paper", "mean"]
 # smaller, so equal pairs compare equal but for the rare one that lies on the edge between two multiples.
 _TIE = 2.0**-30
 
+# Positions are counted in 64 bits, and some are added to a window.
+_WIDEST_WINDOW = 2**31
+
 # Float64 similarities of one tile over the whole batch: 16 MB, whatever the length and the number of the sequences.
 _TILE_ENTRIES = 2**21
 
@@ -40,8 +43,8 @@ def match_tokens(
     O(source * anchor), or O(source * window) with a window; the compiled kernels also leave out anchor tokens too far in time to win.
 
     Args:
-        source: (batch, source time, channel), floating.
-        anchor: (batch, anchor time, channel), floating.
+        source: (batch, source time, channel), floating. What a token that is not finite matches means nothing.
+        anchor: (batch, anchor time, channel), floating, finite where valid.
         source_mask: (batch, source time) bool, valid tokens first.
         anchor_mask: (batch, anchor time) bool, valid tokens first; tokens that are not valid are never matched.
         window: Match only anchor tokens at most this many positions from the one nearest in time; ``None`` is exact.
@@ -73,8 +76,8 @@ def match_tokens(
     if not (source.is_floating_point() and anchor.is_floating_point()) or source.device != anchor.device:
         found = f"{source.dtype} on {source.device} and {anchor.dtype} on {anchor.device}"
         raise ShapeError(f"source, anchor: expected floating on one device, found {found}")
-    if window is not None and window < 0:
-        raise ConfigError(f"window: expected at least 0, found {window}")
+    if window is not None and (not isinstance(window, int) or not 0 <= window <= _WIDEST_WINDOW):
+        raise ConfigError(f"window: expected a whole number from 0 to {_WIDEST_WINDOW}, found {window!r}")
     if not 0 <= time_weight < float("inf"):
         raise ConfigError(f"time_weight: expected at least 0 and finite, found {time_weight}")
     if (source_times is None) != (anchor_times is None):
@@ -121,7 +124,8 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
     """
     check_mask("source_mask", source_mask, source)
     sent = _sent(index, source_mask, num_anchor)
-    slot = index.masked_fill(~sent, num_anchor)  # one slot past the end takes what is not sent
+    # One slot past the end takes what is not sent, and what no check has refused in a compiled program.
+    slot = index.masked_fill(~sent, num_anchor).clamp(max=num_anchor)
     # At least float32: a half-precision sum of many tokens stops growing, or overflows.
     tokens = source.to(torch.promote_types(source.dtype, torch.float32))
     if not why_not("triton", source.device, tokens.dtype) and not exporting():

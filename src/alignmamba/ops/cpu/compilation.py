@@ -5,6 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,8 +36,15 @@ def kernel(function: Callable[..., Any], *, extra: frozenset[str] = frozenset())
     return compiled
 
 
+# The kernels call one another across files, and numba looks at the file of the outermost one alone.
+_SOURCES = sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+
+
 class _Cache(FunctionCache):
-    """Machine code on disk. What cannot be read is compiled anew, and what cannot be written is not kept: neither stops a computation."""
+    """Machine code on disk, for these sources. What cannot be read is compiled anew, and what cannot be written is not kept."""
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return *super()._index_key(sig, codegen), _SOURCES
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from alignmamba.ops.cpu.compilation import array, kernel, over_tasks, rows, threads_for, tokens_of
-from alignmamba.ops.cpu.elementary import ONE, ZERO, sigmoid
+from alignmamba.ops.cpu.elementary import ZERO, silu, silu_slope
 
 _LEAST_WORK = 2**20
 """Products that repay a further thread."""
@@ -51,7 +51,7 @@ def _forward(first, last, groups, time, x, weight, bias, y):
             _convolve(total, x, row, t, start, weight, bias)
             y_t = y[row, t, start:stop]
             for i in range(total.size):
-                y_t[i] = total[i] * sigmoid(total[i])
+                y_t[i] = silu(total[i])
 
 
 @kernel
@@ -69,8 +69,7 @@ def _backward(first, last, groups, time, x, weight, bias, grad_y, grad_x, grad_w
             grad_y_t = tokens_of(grad_y, row, t, start, lanes)
             grad, grad_bias_tile = grads[t % width], grad_bias[row, start:stop]
             for i in range(lanes):
-                open_ = sigmoid(total[i])
-                grad[i] = grad_y_t[i] * open_ * (ONE + total[i] * (ONE - open_))
+                grad[i] = grad_y_t[i] * silu_slope(total[i])
                 grad_bias_tile[i] += grad[i]
             grad_x_t = grad_x[row, t, start:stop]
             for i in range(lanes):

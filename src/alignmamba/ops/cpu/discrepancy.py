@@ -35,7 +35,7 @@ def weighted_kernel_sum(
     Returns:
         The sum (batch,) in float64, and its gradients with respect to x and y, of their dtype.
     """
-    total = torch.zeros(len(x), dtype=torch.float64)
+    total = x.new_zeros(len(x), dtype=torch.float64)
     grad_x, grad_y = (torch.zeros_like(side) if need_gradient else None for side in (x, y))
     memory = x.new_empty(max(_TILE_ENTRIES, 1))
     for weight, first, second, first_mask, second_mask, first_grad, second_grad, symmetric in (
@@ -86,8 +86,9 @@ def _add_gradient(grad: Tensor, own: Tensor, other: Tensor, entries: Tensor, sum
 
 def _tiles(batch: int, n: int, m: int, *, symmetric: bool) -> list[tuple[slice, slice, slice]]:
     """Samples and tokens of every tile; of a symmetric sum only the tiles on and above the diagonal."""
-    if batch * n * m <= _TILE_ENTRIES:
-        return [(slice(0, batch), slice(0, n), slice(0, m))]
+    if n * m <= _TILE_ENTRIES:
+        some_samples = max(1, _TILE_ENTRIES // max(1, n * m))
+        return [(slice(s, min(batch, s + some_samples)), slice(0, n), slice(0, m)) for s in range(0, batch, some_samples)]
     across = _BLOCK_ROWS if symmetric else _TILE_ENTRIES // _BLOCK_ROWS
     return [
         (slice(sample, sample + 1), slice(i, min(n, i + _BLOCK_ROWS)), slice(j, min(m, j + across)))

@@ -7,11 +7,11 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-from alignmamba.ops.cpu.compilation import ANY_ORDER, AS_WRITTEN
+from alignmamba.ops.cpu.compilation import AS_WRITTEN
 
 LOG2E = np.float64(1.4426950408889634)
 LN2 = np.float64(0.6931471805599453)
-ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+ZERO, ONE, TWO, NAN = np.float32(0), np.float32(1), np.float32(2), np.float32(np.nan)
 
 # 2^x = 2^k 2^f with k = round(x) and |f| <= 1/2. Adding 1.5 * 2^23 (float64: 1.5 * 2^52) rounds x to an integer and leaves k in the
 # low bits; shifted into the place of the exponent, it multiplies by 2^k. 2^f is a polynomial with constant term 1, so that 2^0 is 1.
@@ -30,6 +30,7 @@ _T13, _T12, _T11, _T10, _T9, _T8, _T7, _T6, _T5, _T4, _T3, _T2, _T1 = _TAYLOR
 _A4, _A3, _A2 = np.float32(0.14089167521828944), np.float32(0.1398030136194012), np.float32(0.20012455142117977)
 _A1, _A0 = np.float32(0.33333157340967057), np.float32(1)
 _LOG2E32 = np.float32(LOG2E)
+_SHUT32, _SHUT64 = np.float32(-69), np.float64(-554)
 
 
 def _bitcast(source: Any, target: Any, llvm_target: ir.Type) -> Any:
@@ -84,20 +85,24 @@ def _exp2(x):
 
 
 def sigmoid(x):
-    """1 / (1 + e^-x); relative error below 1e-7 (4 + |x|) in float32: the rounding of x itself grows with x."""
+    """1 / (1 + e^-x); relative error below 1e-7 (4 + |x|) in float32, zero below -69 (float64: -554)."""
     raise NotImplementedError("only for kernels")
 
 
-@njit(fastmath=set(ANY_ORDER))
+# Where the exponential is held, nothing is left: the gate of a huge negative number must close. What a NaN carries in its low bits would
+# pass for an exponent, so a NaN is answered first.
+@njit(fastmath=set(AS_WRITTEN))
 def _sigmoid_float32(x):
     e = _exp2_float32(-abs(x) * _LOG2E32)
-    return (e if x < ZERO else ONE) / (ONE + e)
+    result = (ONE if not x < ZERO else e if x > _SHUT32 else ZERO) / (ONE + e)
+    return NAN if x != x else result
 
 
-@njit(fastmath=set(ANY_ORDER))
+@njit(fastmath=set(AS_WRITTEN))
 def _sigmoid_float64(x):
     e = _exp2_float64(-abs(x) * LOG2E)
-    return (e if x < ZERO else ONE) / (ONE + e)
+    result = (ONE if not x < ZERO else e if x > _SHUT64 else ZERO) / (ONE + e)
+    return NAN if x != x else result
 
 
 @overload(sigmoid, inline="always")
@@ -107,8 +112,21 @@ def _sigmoid(x):
     return lambda x: _sigmoid_float64(x)
 
 
+@njit(fastmath=set(AS_WRITTEN))
+def silu(x):
+    """In a kernel: x sigmoid(x), which other factors may not be multiplied into before."""
+    return x * sigmoid(x)
+
+
+@njit(fastmath=set(AS_WRITTEN))
+def silu_slope(x):
+    """In a kernel: the derivative of `silu`."""
+    open_ = sigmoid(x)
+    return open_ * (ONE + x * (ONE - open_))
+
+
 def softplus(x):
-    """log(1 + e^x); relative error below 1e-7 (4 + |x|) in float32, also where it is small."""
+    """log(1 + e^x); relative error below 1e-7 (4 + |x|) in float32, also where it is small; held at 8e-31 below -69."""
     raise NotImplementedError("only for kernels")
 
 
@@ -119,7 +137,7 @@ def _softplus_float32(x):
     s = e / (TWO + e)
     q = s * s
     log = TWO * s * ((((_A4 * q + _A3) * q + _A2) * q + _A1) * q + _A0)
-    return log + (x if x > ZERO else ZERO)
+    return NAN if x != x else log + (x if x > ZERO else ZERO)
 
 
 @njit

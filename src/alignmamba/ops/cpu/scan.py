@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from alignmamba.ops.cpu.compilation import array, entry_of, kernel, over_tasks, rows, threads_for, tokens_of
-from alignmamba.ops.cpu.elementary import LN2, LOG2E, ONE, ZERO, exp2, sigmoid, softplus
+from alignmamba.ops.cpu.elementary import LN2, LOG2E, NAN, ONE, ZERO, exp2, sigmoid, silu, silu_slope, softplus
 
 _CHUNK = 32
 """Tokens between two kept states; at least the number of states, so that these take no more memory than the drive."""
@@ -57,7 +57,7 @@ def scan_forward(
     threads = threads_for(u.numel() * states, _LEAST_WORK)
     per_row = _groups(batch, channels, lanes, threads)
     arguments = (rows(u), rows(delta), rows(B), rows(C), rows(u if z is None else z), z is not None, softplus, chunk)
-    weights = (array(A.t() * LOG2E), _vector(D, u), _vector(delta_bias, u), *_limits(A))
+    weights = (_rates(A), _vector(D, u), _vector(delta_bias, u), *_limits(A))
     run = _forward(lanes)
     over_tasks(
         lambda first, last: run(first, last, per_row, time, *arguments, *weights, array(state), array(y), array(kept)),
@@ -96,7 +96,7 @@ def scan_backward(
     grad_D, grad_bias = u.new_zeros(batch, channels), u.new_zeros(batch, channels)
     grad_B, grad_C = u.new_zeros(batch, per_row, time, states), u.new_zeros(batch, per_row, time, states)
     inputs = (rows(u), rows(delta), rows(B), rows(C), rows(u if z is None else z), rows(grad_y), z is not None, softplus, chunk)
-    weights = (array(A.t() * LOG2E), _vector(D, u), _vector(delta_bias, u), *_limits(A), array(checkpoints))
+    weights = (_rates(A), _vector(D, u), _vector(delta_bias, u), *_limits(A), array(checkpoints))
     results = tuple(array(tensor) for tensor in (carried, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias))
     run = _backward(lanes)
     over_tasks(lambda first, last: run(first, last, per_row, time, *inputs, *weights, *results), batch * per_row, threads)
@@ -125,12 +125,20 @@ def _state_first(state: Tensor | None, shape: tuple[int, int, int], like: Tensor
     return like.new_empty(shape).copy_(state.transpose(1, 2))
 
 
+def _rates(A: Tensor) -> np.ndarray:
+    """(state, channel), for powers of 2; NaN without a payload, which the kernel's exponential would take for an exponent."""
+    rates = A.t() * LOG2E
+    return array(torch.where(rates.isnan(), torch.nan, rates))
+
+
 def _vector(weight: Tensor | None, u: Tensor) -> np.ndarray:
     return array(u.new_zeros(u.shape[2]) if weight is None else weight)
 
 
 def _limits(A: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The shortest and the longest step of each channel: no state may grow by more than 2^127 (float64: 2^1023) in one step."""
+    if A.shape[1] == 0:
+        return array(A.new_full((len(A),), -torch.inf)), array(A.new_full((len(A),), torch.inf))
     most = 127 if A.dtype == torch.float32 else 1023
     limits = most / (A.detach() * LOG2E)
     longest = limits.masked_fill(limits <= 0, torch.inf).amin(1)
@@ -197,6 +205,7 @@ def _forward(L: int) -> Callable[..., Any]:
                         for i in range(lanes):
                             token[k, _STEP, i] = longest_tile[i] if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
                             token[k, _STEP, i] = shortest_tile[i] if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
+                            token[k, _STEP, i] = NAN if token[k, _STEP, i] != token[k, _STEP, i] else token[k, _STEP, i]
                             token[k, _DRIVE, i] = token[k, _STEP, i] * u_k[i]
                             token[k, _OUT, i] = D_tile[i] * u_k[i]
                     for n in range(states):
@@ -212,7 +221,7 @@ def _forward(L: int) -> Callable[..., Any]:
                         if gated:
                             z_k = tokens_of(z, row, c + k, s, lanes)
                             for i in range(lanes):
-                                y_k[i] = token[k, _OUT, i] * (z_k[i] * sigmoid(z_k[i]))
+                                y_k[i] = token[k, _OUT, i] * silu(z_k[i])
                         else:
                             for i in range(lanes):
                                 y_k[i] = token[k, _OUT, i]
@@ -267,6 +276,7 @@ def _backward(L: int) -> Callable[..., Any]:
                         for i in range(lanes):
                             token[k, _STEP, i] = longest_tile[i] if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
                             token[k, _STEP, i] = shortest_tile[i] if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
+                            token[k, _STEP, i] = NAN if token[k, _STEP, i] != token[k, _STEP, i] else token[k, _STEP, i]
                             token[k, _DRIVE, i] = token[k, _STEP, i] * u_k[i]
                             token[k, _OUT, i] = D_tile[i] * u_k[i]
                             token[k, _GRAD_STEP, i] = ZERO
@@ -274,7 +284,7 @@ def _backward(L: int) -> Callable[..., Any]:
                         if gated:
                             z_k = tokens_of(z, row, c + k, s, lanes)
                             for i in range(lanes):
-                                token[k, _GRAD_OUT, i] = grad_y_k[i] * (z_k[i] * sigmoid(z_k[i]))
+                                token[k, _GRAD_OUT, i] = grad_y_k[i] * silu(z_k[i])
                         else:
                             for i in range(lanes):
                                 token[k, _GRAD_OUT, i] = grad_y_k[i]
@@ -321,7 +331,6 @@ def _backward(L: int) -> Callable[..., Any]:
                         if gated:
                             z_k, grad_z_k = tokens_of(z, row, c + k, s, lanes), grad_z[row, c + k, s : s + lanes]
                             for i in range(lanes):
-                                open_ = sigmoid(z_k[i])
-                                grad_z_k[i] = grad_y_k[i] * token[k, _OUT, i] * open_ * (ONE + z_k[i] * (ONE - open_))
+                                grad_z_k[i] = grad_y_k[i] * token[k, _OUT, i] * silu_slope(z_k[i])
 
     return backward

@@ -10,9 +10,10 @@ from functools import partial
 
 import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
-from alignmamba.ops.cpu.compilation import EXTREMES, array, kernel
+from alignmamba.ops.cpu.compilation import AS_WRITTEN, EXTREMES, array, kernel
 from alignmamba.ops.cpu.elementary import ZERO
 
 _TILE_ENTRIES = 2**18
@@ -61,7 +62,7 @@ def match(
     margin = np.float32(2 * (channels + 8) * 2.0**-24)
     candidates = (array(first), array(last), array(source_times), array(anchor_times), float(time_weight), margin)
     found = (best, rivals, scores, count)
-    memory = torch.empty(_TILE_ENTRIES)
+    memory = torch.empty(_TILE_ENTRIES, dtype=torch.float32, device="cpu")
     for samples, rows, columns in _tiles(batch, n, m, first, last):
         x, y = units[0][samples, rows], units[1][samples, columns]
         shape = (len(x), x.shape[1], y.shape[1])
@@ -83,8 +84,9 @@ def _normalised(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 def _tiles(batch: int, n: int, m: int, first: Tensor, last: Tensor) -> list[tuple[slice, slice, slice]]:
     """Samples, source tokens and anchor tokens of every tile that holds a candidate."""
-    if batch * n * m <= _TILE_ENTRIES:
-        return [(slice(0, batch), slice(0, n), slice(0, m))]
+    if n * m <= _TILE_ENTRIES:
+        some_samples = max(1, _TILE_ENTRIES // max(1, n * m))
+        return [(slice(s, min(batch, s + some_samples)), slice(0, n), slice(0, m)) for s in range(0, batch, some_samples)]
     tiles = []
     some = last > first
     for sample in range(batch):
@@ -177,15 +179,21 @@ def _decide(
             highest = -np.inf
             for k in range(count[s, i]):
                 j = rivals[s, i, k]
-                x, y = source[s, i], anchor[s, j]
-                total = 0.0
-                for c in range(x.size):
-                    total += np.float64(x[c]) * np.float64(y[c])
-                lengths = source_length[s, i] * anchor_length[s, j]
-                cosine = total / lengths if lengths > 0.0 else 0.0
+                x, y, cosine = source[s, i], anchor[s, j], 0.0
+                if source_length[s, i] > 0.0 and anchor_length[s, j] > 0.0:
+                    # Brought to unit length first: products of very short vectors would vanish.
+                    own, other = 1.0 / source_length[s, i], 1.0 / anchor_length[s, j]
+                    for c in range(x.size):
+                        cosine += _scaled_product(x[c], own, y[c], other)
                 apart = source_times[s, i] - anchor_times[s, j]
                 score = np.rint((cosine - time_weight * apart * apart) / tie)
                 if score > highest or (score == highest and j < index[s, i]):
                     highest = score
                     index[s, i] = j
                     similarity[s, i] = cosine
+
+
+@njit(fastmath=set(AS_WRITTEN))
+def _scaled_product(x, own, y, other):
+    """Each factor scaled before they meet."""
+    return (np.float64(x) * own) * (np.float64(y) * other)

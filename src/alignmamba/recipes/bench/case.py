@@ -36,7 +36,7 @@ class Shape(Config):
     """State size of a scan."""
     window: Annotated[int, Field(ge=0)] = 64
     """Half width of the windowed matching, in tokens."""
-    landmarks: Annotated[int, Field(ge=1)] = 256
+    landmarks: Annotated[int, Field(ge=2)] = 256
     """Tokens that the approximate MMD compares with."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where it is computed."""

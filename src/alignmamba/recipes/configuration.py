@@ -63,7 +63,7 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         if self.model not in MODELS:
-            raise ValueError(f"model: found {self.model!r}, expected one of {', '.join(MODELS)}{_nearest(self.model, MODELS)}")
+            raise ValueError(f"model: found {self.model!r}, expected one of {', '.join(MODELS)}{nearest(self.model, MODELS)}")
         problems = list(_option_problems(self))
         if problems:
             raise ValueError("; ".join(problems))
@@ -228,7 +228,8 @@ def _suggestion(key: str, keys: Sequence[str]) -> str:
     return "".join(f", perhaps you meant {lasts[each]!r}" for each in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7))
 
 
-def _nearest(name: str, names: Mapping[str, Any]) -> str:
+def nearest(name: str, names: Mapping[str, Any]) -> str:
+    """The end of a message: the known name that is most like the one found, if any is."""
     return "".join(f", perhaps you meant {each!r}" for each in difflib.get_close_matches(name, names, n=1))
 
 

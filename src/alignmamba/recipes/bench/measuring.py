@@ -1,6 +1,5 @@
 """Measuring a subject: this library and its peers in turn in one run, at each length."""
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
@@ -24,7 +23,7 @@ from alignmamba.evaluation.efficiency import (
 )
 from alignmamba.recipes.bench.case import Built, Case, Peer, Shape
 from alignmamba.recipes.bench.subjects import LENGTHS, OWN, SUBJECTS
-from alignmamba.recipes.configuration import explain
+from alignmamba.recipes.configuration import explain, nearest
 
 Say = Callable[[str], None]
 
@@ -61,12 +60,12 @@ class BenchConfig(Shape):
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.subject not in SUBJECTS:
-            raise ValueError(f"subject: found {self.subject!r}, expected one of {', '.join(SUBJECTS)}{_nearest(self.subject, SUBJECTS)}")
+            raise ValueError(f"subject: found {self.subject!r}, expected one of {', '.join(SUBJECTS)}{nearest(self.subject, SUBJECTS)}")
         peers = SUBJECTS[self.subject]
         for name in self.against:
             if name not in peers:
                 known = ", ".join(list(peers)[1:])
-                raise ValueError(f"against: {self.subject} has no peer {name!r}, expected some of {known}{_nearest(name, peers)}")
+                raise ValueError(f"against: {self.subject} has no peer {name!r}, expected some of {known}{nearest(name, peers)}")
         if len(set(self.lengths)) != len(self.lengths):
             raise ValueError(f"lengths: expected different ones, found {', '.join(map(str, self.lengths))}")
         if self.d_model % self.heads:
@@ -88,10 +87,6 @@ class BenchConfig(Shape):
     def case(self, length: int) -> Case:
         """The point of measurement at that length."""
         return Case(length=length, **{name: getattr(self, name) for name in Shape.model_fields})
-
-
-def _nearest(name: str, names: Mapping[str, Any]) -> str:
-    return "".join(f", perhaps you meant {each!r}" for each in difflib.get_close_matches(name, names, n=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -225,3 +225,15 @@ def test_times_are_shown_in_the_unit_of_their_median(peers: dict[str, Peer]) -> 
     two = replace(report, rows=(row,), config=report.config.model_copy(update={"threads": 2}))
     assert shown_table(two, 16)["wall"] == ["2 s"]
     assert peers
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), True),
+        (RuntimeError("shapes cannot be multiplied"), False),
+    ],
+)
+def test_memory_that_runs_out_is_no_fault_of_the_library(error: RuntimeError, expected: bool) -> None:
+    assert measuring._out_of_memory(error) is expected

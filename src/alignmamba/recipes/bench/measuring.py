@@ -195,6 +195,11 @@ def _chosen(config: BenchConfig, lengths: Sequence[int]) -> dict[str, Peer]:
     return {name: known[name] for name in dict.fromkeys((ours, *config.against))}
 
 
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out: on a CPU PyTorch says so in words alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def _at(config: BenchConfig, case: Case, peers: Mapping[str, Peer], memory_limit: float, say: Say) -> list[Row]:
     """All peers at one length."""
     ours = next(iter(peers))
@@ -208,7 +213,7 @@ def _at(config: BenchConfig, case: Case, peers: Mapping[str, Peer], memory_limit
             try:
                 built, row, result = _first_call(peer, case, row)
             except RuntimeError as error:
-                if name == ours and not isinstance(error, torch.OutOfMemoryError):
+                if name == ours and not _out_of_memory(error):
                     raise
                 row = replace(row, state="failed", reason=" ".join(str(error).split())[:200])
             else:

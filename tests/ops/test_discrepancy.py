@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from instruments import KeptBytes, LargestTensor
 from torch import Tensor
 from torch.testing import assert_close
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops import discrepancy, mmd
+from instruments import KeptBytes, LargestTensor
 from tolerances import EXACT, FLOAT32, FLOAT64, GRADCHECK, NOT_NEGATIVE, STANDARD_ERRORS
 
 

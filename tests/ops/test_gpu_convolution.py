@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from instruments import unwritten_is_nan
 from torch import Tensor
 
+from instruments import unwritten_is_nan
 from tolerances import BFLOAT16, FLOAT16, FLOAT32
 
 pytest.importorskip("triton", reason="triton is not installed")

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from instruments import unwritten_is_nan
 from torch import Tensor
 
 from alignmamba.ops import selective_scan
+from instruments import unwritten_is_nan
 from tolerances import BFLOAT16, FLOAT16, FLOAT32
 
 pytest.importorskip("triton", reason="triton is not installed")

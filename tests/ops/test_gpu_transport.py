@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from instruments import unwritten_is_nan
 from torch import Tensor
 
 from alignmamba.ops import match_tokens
+from instruments import unwritten_is_nan
 from tolerances import FLOAT32
 
 pytest.importorskip("triton", reason="triton is not installed")

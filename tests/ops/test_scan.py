@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from instruments import KeptBytes, LargestTensor
 from torch import Tensor
 from torch.testing import assert_close
 
 from alignmamba.errors import BackendError, ShapeError
 from alignmamba.ops import scan, selective_scan, selective_scan_step
+from instruments import KeptBytes, LargestTensor
 from tolerances import BFLOAT16, EXACT, FLOAT16, FLOAT32, FLOAT64, GRADCHECK, LONG_FLOAT32
 
 Arguments = dict[str, Tensor]

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from instruments import KeptBytes, LargestTensor
 from torch import Tensor
 from torch.testing import assert_close
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops import match_tokens, resample, transport, transport_plan
+from instruments import KeptBytes, LargestTensor
 from tolerances import BFLOAT16, EXACT, FLOAT16, FLOAT64, GRADCHECK, PLAN_FLOAT32, TRANSPORT_COST
 
 # By its full name: in the package the name stands for the function.

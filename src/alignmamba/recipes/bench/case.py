@@ -209,5 +209,5 @@ def why_not_huggingface(case: Case) -> str:
     if not missing:
         from transformers.utils import logging
 
-        logging.set_verbosity_error()  # type: ignore[no-untyped-call] # it says at every start that compiled kernels are not installed
+        logging.set_verbosity_error()  # it says at every start that compiled kernels are not installed
     return missing

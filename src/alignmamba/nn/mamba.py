@@ -78,11 +78,7 @@ class MambaBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time, d_model) to the same; causal."""
         drive, gate = self.in_projection(x).chunk(2, dim=-1)
-        drive = causal_conv(drive, self.conv_weight, self.conv_bias)
-        delta, B, C = self._input_dependent(drive)
-        y = selective_scan(drive, delta, -self.log_decay.float().exp(), B, C, self.skip, gate, self.delta_bias)
-        out: Tensor = self.out_projection(y)
-        return out
+        return self._scanned(causal_conv(drive, self.conv_weight, self.conv_bias), gate)[0]
 
     def extend(self, x: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
         """Further tokens, (batch, time, d_model), after those that `state` remembers."""
@@ -90,20 +86,7 @@ class MambaBlock(nn.Module):
         inputs = torch.cat([state.inputs.to(drive.dtype), drive], dim=1)
         before = state.inputs.shape[1]
         drive = causal_conv(inputs, self.conv_weight, self.conv_bias)[:, before:]
-        delta, B, C = self._input_dependent(drive)
-        y, scanned = selective_scan(
-            drive,
-            delta,
-            -self.log_decay.float().exp(),
-            B,
-            C,
-            self.skip,
-            gate,
-            self.delta_bias,
-            initial_state=state.state,
-            return_final_state=True,
-        )
-        out: Tensor = self.out_projection(y)
+        out, scanned = self._scanned(drive, gate, state.state)
         return out, BlockState(inputs[:, inputs.shape[1] - before :].clone(), scanned)
 
     def initial_state(self, batch_size: int) -> BlockState:
@@ -113,10 +96,22 @@ class MambaBlock(nn.Module):
             self.conv_weight.new_zeros(batch_size, width - 1, inner), self.conv_weight.new_zeros(batch_size, inner, self.d_state)
         )
 
-    def _input_dependent(self, drive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Step size, input map and output map of each token."""
+    def _scanned(self, drive: Tensor, gate: Tensor, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scan, gate and out-projection, with step size and maps that depend on each token; and the state after the last."""
         low_rank, B, C = self.x_projection(drive).split([self.rank, self.d_state, self.d_state], dim=-1)
-        return self.delta_projection(low_rank), B, C
+        y, state = selective_scan(
+            drive,
+            self.delta_projection(low_rank),
+            -self.log_decay.float().exp(),
+            B,
+            C,
+            self.skip,
+            gate,
+            self.delta_bias,
+            initial_state=initial_state,
+            return_final_state=True,
+        )
+        return self.out_projection(y), state
 
 
 class MambaLayer(nn.Module):

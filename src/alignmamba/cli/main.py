@@ -19,6 +19,7 @@ from alignmamba import __version__
 from alignmamba.cli.bench import Bench
 from alignmamba.cli.doctor import Doctor
 from alignmamba.cli.evaluate import Evaluate
+from alignmamba.cli.experiment import Experiment
 from alignmamba.cli.inspect import Inspect
 from alignmamba.cli.predict import Predict
 from alignmamba.cli.train import Train
@@ -41,6 +42,7 @@ AnyVerb = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Experiment, tyro.conf.subcommand("experiment")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -40,6 +41,19 @@ def corpus_at(data: str, nonfinite: Nonfinite, *, model: Any = None) -> Corpus:
         return synthetic_corpus()
     means = None if model is None else {name: mean.numpy() for name, mean in model.training_means().items()}
     return load_corpus(Path(data), nonfinite=nonfinite, means=means)
+
+
+def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:
+    """The corpus with these of its modalities alone; all of them if none is named.
+
+    Raises:
+        ConfigError: If it has no modality of that name.
+    """
+    offered = [spec.name for spec in corpus.modalities]
+    unknown = [name for name in names if name not in offered]
+    if unknown:
+        raise ConfigError(f"modalities: corpus {corpus.name!r} has no {unknown[0]!r}, expected some of {', '.join(offered)}")
+    return replace(corpus, modalities=tuple(spec for spec in corpus.modalities if spec.name in names)) if names else corpus
 
 
 def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> None:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from alignmamba.contracts import Config, Corpus
+from alignmamba.contracts import Config, Corpus, Name
 from alignmamba.data.loader import LoaderConfig
 from alignmamba.errors import ConfigError
 from alignmamba.models import MODELS
@@ -49,6 +49,8 @@ class RunConfig(Config):
     """Named set of the model's options to start from."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the model that differ from the preset, for example ``{"d_model": 64}``."""
+    modalities: tuple[Name, ...] = ()
+    """Those of the corpus's modalities that the model gets; empty means all."""
     loader: LoaderConfig = LoaderConfig()
     """How samples are put into batches."""
     fit: FitConfig = FitConfig()
@@ -76,6 +78,8 @@ class RunConfig(Config):
         machine: the engine and the place where the corpus lies.
         """
         settings = {**self.model_dump(mode="json", exclude={"seed", "data", "engine"}), "corpus": corpus.checksum}
+        if not self.modalities:
+            del settings["modalities"]  # all of them: as before one could choose
         return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def to_yaml(self) -> str:
@@ -119,14 +123,29 @@ def read_config(file: Path | None = None, *, assignments: Sequence[str] = (), ov
         ConfigError: Naming every unknown key, wrong type and value out of range.
     """
     layers: dict[str, Any] = {} if file is None else _read_file(file)
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", key):
-            raise ConfigError(f"--set {assignment!r}: expected KEY=VALUE with a dotted key, for example fit.epochs=5")
-        _merge(layers, _nested(key, _parse_yaml(text, f"--set {key}")))
+    _merge(layers, assigned(assignments))
     for key, value in (overrides or {}).items():
         _merge(layers, _nested(key, value))
     return check_config(layers)
+
+
+def assigned(assignments: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
+    """``KEY=VALUE`` with dotted keys and YAML values as nested values, later over earlier.
+
+    Args:
+        assignments: What was given.
+        option: Where, for messages.
+
+    Raises:
+        ConfigError: If one is of another form.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", key):
+            raise ConfigError(f"{option} {assignment!r}: expected KEY=VALUE with a dotted key, for example fit.epochs=5")
+        _merge(values, _nested(key, _parse_yaml(text, f"{option} {key}")))
+    return values
 
 
 def check_config(values: Mapping[str, Any]) -> RunConfig:
@@ -297,10 +316,20 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     return cast(dict[str, Any], value)
 
 
+def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """`layer` laid over `values`, neither of which changes."""
+    result: dict[str, Any] = {}
+    _merge(result, values)
+    _merge(result, layer)
+    return result
+
+
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
     """Lay `layer` over `into`: mappings are merged, anything else replaces what was there."""
     for key, value in layer.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+        if isinstance(value, Mapping):
+            below = into.get(key)
+            into[key] = dict(below) if isinstance(below, Mapping) else {}
             _merge(into[key], value)
         else:
-            into[key] = dict(value) if isinstance(value, Mapping) else value
+            into[key] = value

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from alignmamba.recipes.assembly import (
     loader,
     num_parameters_of,
     predictions_of,
+    restricted,
     seed_everything,
     untrained_model,
 )
@@ -114,17 +115,13 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
         DataError: If the corpus is damaged, or lacks a split.
         CheckpointError: If there is something at `out` already.
     """
-    corpus = corpus_at(config.data, config.nonfinite)
+    corpus = restricted(corpus_at(config.data, config.nonfinite), config.modalities)
     complete = resolve(config, corpus)
     digest = complete.digest(corpus)
     name = re.sub(r"[^\w.-]+", "-", corpus.name)
     directory = Path(out) if out is not None else RUNS / f"{name}-{config.model}-{digest[:8]}-seed{config.seed}"
     refuse_existing(directory)
-    # Refused now, not after the first epoch.
-    roles: tuple[Role, ...] = ("train", "valid")
-    for role in roles:
-        if not is_labelled(corpus.split(role)):
-            raise DataError(f"corpus {corpus.name!r}: split {role!r} is without targets, expected one for every sample")
+    refuse_unlabelled(corpus, ("train", "valid"))  # now, not after the first epoch
     loader(complete, corpus, "valid")
     _check_select(complete.fit.select, corpus.task)
     return Plan(
@@ -135,6 +132,17 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
         num_parameters=num_parameters_of(untrained_model(complete, corpus)),
         batches_per_epoch=len(loader(complete, corpus, "train")),
     )
+
+
+def refuse_unlabelled(corpus: Corpus, roles: Sequence[Role]) -> None:
+    """Refuse a corpus that lacks one of these splits, or the targets of one.
+
+    Raises:
+        DataError: Naming the split.
+    """
+    for role in roles:
+        if not is_labelled(corpus.split(role)):
+            raise DataError(f"corpus {corpus.name!r}: split {role!r} is without targets, expected one for every sample")
 
 
 def _check_select(select: str, task: Task) -> None:
@@ -184,7 +192,7 @@ def train(
     complete = run.config()
     if run.finished:
         return _result(run, complete, run.metrics())
-    corpus = corpus_at(data or complete.data, complete.nonfinite)
+    corpus = restricted(corpus_at(data or complete.data, complete.nonfinite), complete.modalities)
     check_unchanged(run, corpus, complete)
     fabric = launched(complete.engine, complete.fit.precision)
     return _train(complete, corpus, run, fabric, resume=True, progress=progress)

@@ -1,0 +1,252 @@
+"""``alignmamba experiment``: the paper's tables and figures on any corpus."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from alignmamba.cli.verb import Verb, console
+
+if TYPE_CHECKING:
+    from alignmamba.recipes import RunConfig
+    from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, ExperimentResult, GridEngine
+    from alignmamba.recipes.experiments.cells import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Verb):
+    """Repeat an experiment of the paper on a corpus: a grid of runs, then tables with intervals and tests.
+
+    `comparison`: every fusion model and every modality alone. `missing`: every model at each missing rate. `ablation`: the model without its
+    parts. `distance`: how far apart aligned modalities are. `plans`: transport plans, and how close in true time matched tokens lie.
+    `efficiency`: time, memory and operations, which needs no corpus.
+
+    Give the same command again to go on after an interruption: finished runs are kept, failed ones are tried anew.
+    Then `alignmamba report DIR` makes a page of it.
+    """
+
+    name: Annotated[Positional[Literal["comparison", "missing", "ablation", "distance", "plans", "efficiency"]], arg(metavar="NAME")]
+    """comparison, missing, ablation, distance, plans or efficiency."""
+    data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = None
+    """Directory of a corpus, or `synthetic`."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Directory of the experiment; made if need be, gone on with if it holds this experiment."""
+    model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
+    """Model that `ablation`, `distance` and `plans` look into."""
+    models: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
+    """Models that `comparison` and `missing` compare."""
+    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
+    """Options of the model to start from."""
+    config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """YAML file with settings of every run, as for `train`."""
+    set: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")] = ()
+    """Single settings of every run by dotted key, for example fit.epochs=5."""
+    seeds: Annotated[int, arg(metavar="N")] = 5
+    """Runs of each cell, with seeds 0 to N-1."""
+    protocol: Annotated[
+        Literal["gcnet", "imder-sample", "imder-batch", "tokens"], arg(metavar="{gcnet,imder-sample,imder-batch,tokens}")
+    ] = "gcnet"
+    """How `missing` withholds modalities."""
+    rates: Annotated[tuple[float, ...], arg(metavar="R ...", help_behavior_hint="(default: 0.1 to 0.7)")] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    """Missing rates of `missing`."""
+    mixed: bool = False
+    """In `missing`, train each model once on all rates mixed, and score it at each."""
+    samples: Annotated[tuple[str, ...], arg(metavar="ID ...", help_behavior_hint="(default: predicted best and worst)")] = ()
+    """Test samples that `plans` shows."""
+    lengths: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the paper's)")] = ()
+    """Tokens per modality that `efficiency` measures at."""
+    jobs: Annotated[int, arg(metavar="J")] = 1
+    """Runs at work at once; on this machine they share the cores evenly."""
+    engine: Literal["local", "slurm"] = "local"
+    """Who does the work: processes of this machine, or a SLURM array."""
+    slurm: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")] = ()
+    """Options of submitit's executor, for example timeout_min=120 slurm_partition=gpu."""
+    shard: Annotated[str | None, arg(metavar="i/n", help_behavior_hint="(default: all)")] = None
+    """Do every n-th run from the i-th on, and leave the others to machines that share the folder."""
+    dry_run: bool = False
+    """Print the runs and what became of them so far; train nothing, write nothing."""
+
+    def run(self) -> int:
+        """Run the experiment."""
+        if self.name == "efficiency":
+            return self._efficiency()
+        from alignmamba.recipes.experiments import plan_experiment, run_experiment
+
+        engine = self._engine()
+        plan = plan_experiment(self._experiment(), self._base(), out=self.out)
+        if self.dry_run:
+            self._show_plan(plan)
+            return 0
+        with _grid_progress(engine.jobs) as progress:
+            result = run_experiment(plan, engine, command=["alignmamba", *sys.argv[1:]], progress=progress)
+        self._show_result(result)
+        return 0 if not result.failures else 1
+
+    def _experiment(self) -> "ExperimentConfig":
+        from alignmamba.models.pretrained import validated
+        from alignmamba.recipes.experiments import ExperimentConfig
+
+        given = ("name", "models", "seeds", "protocol", "rates", "mixed", "samples")
+        return validated(ExperimentConfig, {name: getattr(self, name) for name in given})
+
+    def _base(self) -> "RunConfig":
+        from alignmamba.recipes import read_config
+
+        given = {"data": self.data, "model": self.model, "preset": self.preset}
+        return read_config(
+            self.config,
+            assignments=[each for group in self.set for each in group],
+            overrides={key: value for key, value in given.items() if value is not None},
+        )
+
+    def _engine(self) -> "GridEngine":
+        from alignmamba.models.pretrained import validated
+        from alignmamba.recipes.configuration import assigned
+        from alignmamba.recipes.experiments import GridEngine, shard_from
+
+        return validated(
+            GridEngine,
+            {
+                "kind": self.engine,
+                "jobs": self.jobs,
+                "options": assigned([each for group in self.slurm for each in group], option="--slurm"),
+                "shard": None if self.shard is None else shard_from(self.shard),
+            },
+        )
+
+    def _efficiency(self) -> int:
+        from alignmamba.recipes.experiments.efficiency import run_efficiency
+
+        tables = run_efficiency(self.out, lengths=self.lengths, command=["alignmamba", *sys.argv[1:]], say=_say, dry_run=self.dry_run)
+        if self.json:
+            self.emit({"experiment": str(self.out), "tables": [table.to_json() for table in tables]})
+            return 0
+        self._show_tables(tables)
+        return 0
+
+    def _show_plan(self, plan: "ExperimentPlan") -> None:
+        from collections import Counter
+
+        states = plan.states()
+        facts: dict[str, Any] = {
+            "experiment": plan.experiment.name,
+            "corpus": plan.corpus.name,
+            "runs": len(plan.jobs),
+            "states": dict(Counter(states.values())),
+        }
+        if self.json:
+            runs = [{"key": job.key, "run": job.label, "state": states[job.key]} for job in plan.jobs]
+            self.emit({**facts, "out": str(self.out), "cells": runs})
+            return
+        from alignmamba.cli.tables import rows_table
+
+        rows = [(job.key, job.label, states[job.key]) for job in plan.jobs]
+        console().print(rows_table(f"{plan.experiment.name} on {plan.corpus.name}: {len(plan.jobs)} runs", ("key", "run", "state"), rows))
+        sys.stdout.write("dry run: nothing was trained or written\n")
+
+    def _show_result(self, result: "ExperimentResult") -> None:
+        if self.json:
+            self.emit(
+                {
+                    "experiment": str(result.directory),
+                    "states": result.states,
+                    "failures": result.failures,
+                    "tables": [table.to_json() for table in result.tables],
+                }
+            )
+        else:
+            self._show_tables(result.tables)
+        said = ", ".join(f"{count} {state}" for state, count in result.states.items())
+        for label, reason in result.failures.items():
+            _say(f"failed: {label}: {reason}")
+        _say(f"{said}; tables in {result.directory / 'tables'}; a page of it: alignmamba report {result.directory}")
+
+    def _show_tables(self, tables: Any) -> None:
+        from alignmamba.cli.tables import rows_table
+
+        for table in tables:
+            header, rows = table.shown()
+            console().print(rows_table(table.title, header, rows))
+            for note in table.notes:
+                console().print(note, soft_wrap=True)
+            console().print()
+
+
+class GridLines:
+    """Writes a line for each run that ends, with an estimate of the time left; meets `recipes.experiments.engines.GridProgress`."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._total = self._done = 0
+        self._seconds: list[float] = []
+
+    def started(self, *, done: int, total: int) -> None:
+        """Say what is there already."""
+        self._total, self._done = total, done
+        _say(f"{total} runs, {done} of them finished before")
+
+    def finished(self, job: "Job", state: str, *, reason: str, seconds: float) -> None:
+        """Say how a run ended."""
+        self._done += 1
+        self._seconds.append(seconds)
+        self._tell(f"{self._done}/{self._total} {job.label}: {state}{f': {reason}' if reason else ''}, {seconds:.0f} s; {self.estimate()}")
+
+    def estimate(self) -> str:
+        """The time left, by the mean of the runs so far."""
+        left = (self._total - self._done) * sum(self._seconds) / len(self._seconds) / self._workers
+        return f"about {_duration(left)} left" if self._total > self._done else "all done"
+
+    def close(self) -> None:
+        """Nothing to put back."""
+
+    def _tell(self, line: str) -> None:
+        _say(line)
+
+
+class GridBar(GridLines):
+    """A bar over all runs, with the time left, below the lines of those that ended."""
+
+    def __init__(self, workers: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        super().__init__(workers)
+        self._screen = console(stderr=True)
+        columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+        self._bar = Progress(*columns, console=self._screen, transient=True)
+        self._task: Any = None
+
+    def started(self, *, done: int, total: int) -> None:
+        """Show the bar."""
+        super().started(done=done, total=total)
+        self._task = self._bar.add_task("", total=total, completed=done, left="")
+        self._bar.start()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def _tell(self, line: str) -> None:
+        self._screen.print(line, soft_wrap=True)
+        self._bar.update(self._task, completed=self._done, left=self.estimate())
+
+
+@contextmanager
+def _grid_progress(workers: int) -> Iterator[GridLines]:
+    display = GridBar(workers) if sys.stderr.isatty() else GridLines(workers)
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _say(line: str) -> None:
+    console(stderr=True).print(line, soft_wrap=True)

@@ -1,0 +1,23 @@
+"""Grids of runs: the paper's tables and figures on any corpus, interrupted at will, with honest uncertainty."""
+
+from alignmamba.recipes.experiments.catalogue import ExperimentConfig
+from alignmamba.recipes.experiments.running import (
+    ExperimentPlan,
+    ExperimentResult,
+    GridEngine,
+    plan_experiment,
+    run_experiment,
+    shard_from,
+    sum_up,
+)
+
+__all__ = [
+    "ExperimentConfig",
+    "ExperimentPlan",
+    "ExperimentResult",
+    "GridEngine",
+    "plan_experiment",
+    "run_experiment",
+    "shard_from",
+    "sum_up",
+]

@@ -1,0 +1,314 @@
+"""What a trained model's alignment does, beyond the score: how far apart aligned modalities are, and which tokens it matches.
+
+Both look at the test split of a finished run. A model takes part if it has `aligned_streams`, or returns plans.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alignmamba.contracts import Batch, Corpus, Plan, Sequences
+from alignmamba.data.loader import collate
+from alignmamba.data.standardise import fit_standardisation
+from alignmamba.errors import ConfigError
+from alignmamba.evaluation.distance import proxy_a_distance
+from alignmamba.models import MODELS
+from alignmamba.nn.encoders import group_mean
+from alignmamba.ops import masked_mean
+from alignmamba.recipes.assembly import corpus_at, restricted, seed_everything, trained_model, untrained_model
+from alignmamba.recipes.configuration import RunConfig
+from alignmamba.recipes.directory import RunDirectory, to_json
+
+CLOSE_SECONDS: Final = (0.1, 0.2, 0.5)
+"""A matched pair counts as close where the true times of its tokens differ by no more."""
+SAMPLES_SHOWN: Final = 6
+BATCH_SIZE: Final = 64
+
+
+def write_distance(run: Path, out: Path) -> None:
+    """Proxy A-distance between every pair of aligned modalities on the test split, as ``distance.json``.
+
+    A sample's tokens of a modality count by their mean; samples that lack either modality of a pair are left out.
+
+    Raises:
+        ConfigError: If the model does not align.
+    """
+    found, config, corpus, model = _opened(run)
+    if not hasattr(model, "aligned_streams"):
+        raise ConfigError(f"run {found.path}: model {config.model!r} has no aligned streams whose distance could be told")
+    means: dict[str, list[NDArray[np.float64]]] = {}
+    present: dict[str, list[NDArray[np.bool_]]] = {}
+    with torch.no_grad():
+        for batch in _batches(corpus):
+            for name, tokens in model.aligned_streams(batch).items():
+                means.setdefault(name, []).append(masked_mean(tokens.x, tokens.mask).double().numpy())
+                present.setdefault(name, []).append(tokens.mask.any(1).numpy())
+    vectors = {name: np.concatenate(parts) for name, parts in means.items()}
+    there = {name: np.concatenate(parts) for name, parts in present.items()}
+    pairs = {}
+    for first, second in combinations(vectors, 2):
+        both = there[first] & there[second]
+        pairs[f"{first}-{second}"] = asdict(proxy_a_distance(vectors[first][both], vectors[second][both], seed=config.seed))
+    (out / "distance.json").write_text(to_json({"split": "test", "pairs": pairs}), encoding="utf-8")
+
+
+def write_plans(run: Path, out: Path, *, samples: Sequence[str] = ()) -> None:
+    """Transport plans of some test samples, and where true times are known, how close in time all matched pairs lie: ``plans.json``.
+
+    Args:
+        run: A finished run.
+        out: Existing folder.
+        samples: Ids of samples; by default the most telling ones: those predicted best and worst.
+
+    Raises:
+        ConfigError: If the model makes no plans, or a sample is not in the test split.
+    """
+    found, config, corpus, model = _opened(run)
+    test = corpus.split("test")
+    unknown = [identity for identity in samples if identity not in test.ids]
+    if unknown:
+        raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
+    batches = list(_batches(corpus))
+    with torch.no_grad():
+        outputs = [model(batch, return_plans=True) for batch in batches]
+        if outputs[0].plans is None or not any(output.plans for output in outputs):
+            raise ConfigError(f"run {found.path}: model {config.model!r} makes no plans with these settings")
+        errors = np.concatenate([_errors(corpus, batch, output.prediction) for batch, output in zip(batches, outputs, strict=True)])
+        values = [value for output in outputs for value in _values(corpus, output.prediction)]
+        chosen = {identity: "asked for" for identity in samples} or _telling(test.ids, errors)
+        shown = []
+        for batch, output in zip(batches, outputs, strict=True):
+            for row, identity in enumerate(batch.ids):
+                if identity in chosen:
+                    place = test.ids.index(identity)
+                    shown.append(
+                        {
+                            "id": identity,
+                            "why": chosen[identity],
+                            "target": _label(corpus, batch, row),
+                            "prediction": values[place],
+                            **_shown_plan(model, batch, output.plans or {}, row),
+                        }
+                    )
+        shown.sort(key=lambda each: list(chosen).index(each["id"]))
+        close = _closeness(config, corpus, model, batches)
+    (out / "plans.json").write_text(json.dumps({"samples": shown, "close": close}, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# --- samples and their plans -------------------------------------------------------------------------------------------
+
+
+def _opened(run: Path) -> tuple[RunDirectory, RunConfig, Corpus, Any]:
+    found = RunDirectory.open(run)
+    found.require_finished()
+    config = found.config()
+    model = trained_model(found, config)
+    corpus = restricted(corpus_at(config.data, config.nonfinite, model=model), config.modalities)
+    return found, config, corpus, model
+
+
+def _batches(corpus: Corpus) -> Iterator[Batch]:
+    test = corpus.split("test")
+    for start in range(0, len(test), BATCH_SIZE):
+        yield collate([test[row] for row in range(start, min(start + BATCH_SIZE, len(test)))], corpus.modalities, corpus.task)
+
+
+def _errors(corpus: Corpus, batch: Batch, prediction: Tensor) -> NDArray[np.float64]:
+    """(batch,), how wrong each prediction is: absolute error, or one minus the probability of the true class."""
+    assert batch.targets is not None
+    if corpus.task.kind == "regression":
+        return (prediction - batch.targets).abs().double().numpy()
+    return 1 - prediction.double().softmax(1).gather(1, batch.targets.unsqueeze(1)).squeeze(1).numpy()
+
+
+def _values(corpus: Corpus, prediction: Tensor) -> list[float | str]:
+    if corpus.task.kind == "regression":
+        return [float(value) for value in prediction]
+    return [corpus.task.classes[int(index)] for index in prediction.argmax(1)]
+
+
+def _label(corpus: Corpus, batch: Batch, row: int) -> float | str:
+    assert batch.targets is not None
+    return float(batch.targets[row]) if corpus.task.kind == "regression" else corpus.task.classes[int(batch.targets[row])]
+
+
+def _telling(ids: Sequence[str], errors: NDArray[np.float64]) -> dict[str, str]:
+    """The samples that are predicted best and worst, each with the reason for which it is shown."""
+    order = np.argsort(errors, kind="stable")
+    half = min(SAMPLES_SHOWN // 2, len(order) // 2) or 1
+    best = {ids[row]: "among the best predicted" for row in order[:half]}
+    return best | {ids[row]: "among the worst predicted" for row in order[::-1][:half] if ids[row] not in best}
+
+
+def _shown_plan(model: Any, batch: Batch, plans: Mapping[str, Plan], row: int) -> dict[str, Any]:
+    """One sample's anchor and sources with what matches what."""
+    present = [name for name in model.config.anchors if name in batch.modalities and bool(batch.modalities[name].mask[row].any())]
+    anchor = present[0]
+    sources = []
+    for name in present[1:]:
+        if name not in plans:
+            continue
+        plan = plans[name]
+        length = _token_count(model, batch, name if plan.marginal == "source" else anchor, row)
+        sources.append(
+            {
+                **_shown_tokens(model, batch, name, row),
+                "marginal": plan.marginal,
+                "index": plan.index[row, :length].tolist(),
+                "similarity": [round(float(value), 4) for value in plan.similarity[row, :length]],
+            }
+        )
+    return {"anchor": _shown_tokens(model, batch, anchor, row), "sources": sources}
+
+
+def _token_count(model: Any, batch: Batch, name: str, row: int) -> int:
+    return -(-int(batch.modalities[name].mask[row].sum()) // _stride(model, name))
+
+
+def _stride(model: Any, name: str) -> int:
+    return int(model.encoders[name].stride)
+
+
+def _shown_tokens(model: Any, batch: Batch, name: str, row: int) -> dict[str, Any]:
+    sequences = batch.modalities[name]
+    length = _token_count(model, batch, name, row)
+    times = token_times(model, sequences, name)
+    known = times is not None and bool(times[row, :length].isfinite().all())
+    return {
+        "modality": name,
+        "length": length,
+        "tokens": token_words(model, sequences, name, row),
+        "times": [round(float(value), 4) for value in times[row, :length]] if times is not None and known else None,
+    }
+
+
+def token_times(model: Any, sequences: Sequences, name: str) -> Tensor | None:
+    """(batch, tokens) seconds of a modality's tokens after its encoder's stride, or None where no sample brings times."""
+    if sequences.times is None:
+        return None
+    return group_mean(sequences.times.double(), sequences.mask, _stride(model, name))[0]
+
+
+def token_words(model: Any, sequences: Sequences, name: str, row: int) -> list[str] | None:
+    """What is shown of each token: the word in the middle of each group that the encoder's stride makes one."""
+    words = () if sequences.tokens is None else sequences.tokens[row]
+    stride = _stride(model, name)
+    return [words[min(start + stride // 2, len(words) - 1)] for start in range(0, len(words), stride)] if words else None
+
+
+# --- how close matched pairs lie ---------------------------------------------------------------------------------------
+
+
+def _closeness(config: RunConfig, corpus: Corpus, model: Any, batches: Sequence[Batch]) -> dict[str, dict[str, dict[str, float]]]:
+    """Pair of modalities to way of matching to measure to share of matched pairs; empty where no pair knows its true times.
+
+    Ways: the model's own cost and, where it has such a variant, content alone, each trained and untrained; tokens at proportional
+    times; every pair evenly, which is chance. Measures: true times at most so many seconds apart, and where tokens have words, the
+    same word.
+    """
+    fresh = _untrained(config, corpus)
+    ways = {"own cost, trained": model, "own cost, untrained": fresh}
+    if "content alone" in MODELS[config.model].ablations:
+        ways |= {"content alone, trained": _on_content_alone(config, model), "content alone, untrained": _on_content_alone(config, fresh)}
+    pairs: dict[str, dict[str, dict[str, float]]] = {}
+    anchor = model.config.anchors[0]
+    for name in model.config.anchors[1:]:
+        counts: dict[str, _Shares] = {}
+        for batch in batches:
+            for row in _rows_with_times(model, batch, name, anchor):
+                source, target = _Side.of(model, batch, name, row), _Side.of(model, batch, anchor, row)
+                proportional = np.rint(np.linspace(0, len(target.times) - 1, len(source.times))).astype(np.int64)
+                counts.setdefault("proportional time", _Shares()).add(source, target, np.arange(len(source.times)), proportional)
+                every = np.indices((len(source.times), len(target.times))).reshape(2, -1)
+                counts.setdefault("chance", _Shares()).add(source, target, every[0], every[1])
+        if not counts:
+            continue
+        for way, variant in ways.items():
+            shares = counts.setdefault(way, _Shares())
+            for batch in batches:
+                plan = (variant(batch, return_plans=True).plans or {}).get(name)
+                for row in _rows_with_times(model, batch, name, anchor) if plan is not None else ():
+                    source, target = _Side.of(model, batch, name, row), _Side.of(model, batch, anchor, row)
+                    here, there = (source, target) if plan.marginal == "source" else (target, source)
+                    index = plan.index[row, : len(here.times)].numpy()
+                    matched = np.flatnonzero(index >= 0)
+                    shares.add(here, there, matched, index[matched])
+        pairs[f"{name}-{anchor}"] = {way: counts[way].means() for way in (*ways, "proportional time", "chance") if counts[way].pairs}
+    return pairs
+
+
+class _Side:
+    """One modality of one sample, as far as closeness is concerned."""
+
+    def __init__(self, times: NDArray[np.float64], words: list[str] | None) -> None:
+        self.times = times
+        self.words = None if words is None else np.array(words)
+
+    @classmethod
+    def of(cls, model: Any, batch: Batch, name: str, row: int) -> "_Side":
+        sequences = batch.modalities[name]
+        times = token_times(model, sequences, name)
+        assert times is not None
+        return cls(times[row, : _token_count(model, batch, name, row)].numpy(), token_words(model, sequences, name, row))
+
+
+class _Shares:
+    """How many pairs were close, by each measure."""
+
+    def __init__(self) -> None:
+        self.pairs = 0
+        self.close = dict.fromkeys(CLOSE_SECONDS, 0)
+        self.worded = 0
+        self.same_word = 0
+
+    def add(self, here: _Side, there: _Side, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
+        """Count pairs of tokens `first` of one side and `second` of the other."""
+        apart = np.abs(here.times[first] - there.times[second])
+        self.pairs += len(apart)
+        for seconds in CLOSE_SECONDS:
+            self.close[seconds] += int((apart <= seconds + 1e-9).sum())
+        if here.words is not None and there.words is not None:
+            self.worded += len(apart)
+            self.same_word += int((here.words[first] == there.words[second]).sum())
+
+    def means(self) -> dict[str, float]:
+        """Shares of all pairs counted."""
+        shares = {f"within {seconds:g} s": count / self.pairs for seconds, count in self.close.items()}
+        return shares | ({"same word": self.same_word / self.worded} if self.worded else {})
+
+
+def _rows_with_times(model: Any, batch: Batch, first: str, second: str) -> list[int]:
+    """Samples that have both modalities and know the true times of both."""
+    known = torch.ones(len(batch), dtype=torch.bool)
+    for name in (first, second):
+        sequences = batch.modalities[name]
+        if sequences.times is None:
+            return []
+        known &= sequences.mask.any(1) & (sequences.times.isfinite() | ~sequences.mask).all(1)
+    return [int(row) for row in known.nonzero().flatten()]
+
+
+def _untrained(config: RunConfig, corpus: Corpus) -> Any:
+    """The same model with its first weights; what the data alone decides, the standardisation, is kept."""
+    seed_everything(config.seed)
+    fresh = untrained_model(config, corpus)
+    fresh.standardise(fit_standardisation(corpus.split("train"), corpus.modalities))
+    return fresh.eval()
+
+
+def _on_content_alone(config: RunConfig, model: Any) -> Any:
+    """The same weights with the paper's cost."""
+    values = model.config.model_dump(mode="json")
+    for field, changes in MODELS[config.model].ablations["content alone"]["options"].items():
+        values[field] = {**values[field], **changes}
+    twin = type(model)(type(model).config_class.model_validate(values))
+    twin.load_state_dict(model.state_dict())
+    return twin.eval()

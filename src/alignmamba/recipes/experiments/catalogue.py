@@ -1,0 +1,146 @@
+"""The paper's experiments as grids of runs. A new one is a function that lays out its cells and a line in `GRIDS`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from alignmamba.contracts import Config, Corpus
+from alignmamba.data.missing import MissingConfig, Protocol
+from alignmamba.errors import ConfigError
+from alignmamba.models import MODELS
+from alignmamba.recipes.assembly import restricted
+from alignmamba.recipes.configuration import RunConfig, merged, nearest
+from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
+
+ExperimentName = Literal["comparison", "missing", "ablation", "distance", "plans", "efficiency"]
+
+
+class ExperimentConfig(Config):
+    """What an experiment varies; everything else comes from the settings of a run."""
+
+    name: ExperimentName
+    """Which experiment."""
+    models: tuple[str, ...] = ()
+    """Fusion models that ``comparison`` and ``missing`` compare; empty means all."""
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Runs of each cell, with the seeds 0, 1, and so on."""
+    protocol: Protocol = "gcnet"
+    """How ``missing`` withholds modalities."""
+    rates: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    """Missing rates of ``missing``."""
+    mixed: bool = False
+    """In ``missing``, train once on all rates mixed and score at each, instead of training at each."""
+    samples: tuple[str, ...] = ()
+    """Test samples that ``plans`` shows; empty means those predicted best and worst."""
+
+
+def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> list[Cell]:
+    """All cells of an experiment on a corpus, in the order in which they are run: seed by seed, so that a stopped grid is balanced.
+
+    Args:
+        experiment: What is varied.
+        base: Settings of every run. Options that a model does not have are left out for it.
+        corpus: Complete; a cell may take some of its modalities.
+
+    Raises:
+        ConfigError: If a model is unknown, or an option does not fit.
+    """
+    for name in experiment.models:
+        if name not in MODELS:
+            raise ConfigError(f"models: found {name!r}, expected some of {', '.join(MODELS)}{nearest(name, MODELS)}")
+    lay_out = GRIDS[experiment.name]
+    return [
+        each
+        for seed in range(experiment.seeds)
+        for each in lay_out(experiment, base.model_copy(update={"seed": seed}), corpus)
+    ]
+
+
+def _comparison(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+    """Table 2: every model with all modalities, then each modality alone."""
+    for name in experiment.models or MODELS:
+        yield cell(name, of_model(base, name), corpus)
+    if len(corpus.modalities) > 1:
+        for modality in corpus.modalities:
+            yield _with_modalities(f"{modality.name} alone", base, corpus, (modality.name,))
+
+
+def _missing(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+    """Table 1: every model at every missing rate, trained at that rate or once on all of them."""
+    for name in experiment.models or MODELS:
+        for rate in experiment.rates:
+            column = f"{100 * rate:g} %"
+            missing = MissingConfig(protocol=experiment.protocol, rate=rate)
+            if experiment.mixed:
+                trained = MissingConfig(protocol=experiment.protocol, rate=experiment.rates)
+                analysis = Analysis(kind="missing", missing=missing)
+                config = of_model(base, name).model_copy(update={"missing": trained})
+                yield cell(
+                    name, config, corpus, column=column, analyses=[analysis], predictions=f"analysis/{analysis.name}/predictions_test.csv"
+                )
+            else:
+                yield cell(name, of_model(base, name).model_copy(update={"missing": missing}), corpus, column=column)
+
+
+def _ablation(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+    """Table 3: the model, its own ablations, and the model without each modality; the anchor falls back by itself."""
+    del experiment
+    yield cell("full", base, corpus)
+    for row, changes in MODELS[base.model].ablations.items():
+        yield cell(row, _changed(base, changes), corpus)
+    names = [modality.name for modality in corpus.modalities]
+    if len(names) > 1:
+        for left_out in names:
+            yield _with_modalities(f"w/o {left_out}", base, corpus, tuple(name for name in names if name != left_out))
+
+
+def _distance(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+    """Table 4: the model and those of its ablations that change its alignment."""
+    del experiment
+    analyses = [Analysis(kind="distance")]
+    yield cell("full", base, corpus, analyses=analyses)
+    for row, changes in MODELS[base.model].ablations.items():
+        if "model" not in changes:
+            yield cell(row, _changed(base, changes), corpus, analyses=analyses)
+
+
+def _plans(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+    """Figure 5: the model's transport plans."""
+    yield cell("full", base, corpus, analyses=[Analysis(kind="plans", samples=experiment.samples)])
+
+
+GRIDS: Final[Mapping[str, Callable[[ExperimentConfig, RunConfig, Corpus], Iterator[Cell]]]] = {
+    "comparison": _comparison,
+    "missing": _missing,
+    "ablation": _ablation,
+    "distance": _distance,
+    "plans": _plans,
+}
+"""Experiment to its cells for one seed, which the configuration holds; ``efficiency`` has no runs and is measured by `recipes.bench`."""
+
+
+def of_model(base: RunConfig, name: str) -> RunConfig:
+    """The same run with another model; options and presets that it does not have are left out, those that it has are the same."""
+    if name == base.model:
+        return base
+    known = MODELS[name].config_class.model_fields
+    options = {key: value for key, value in base.options.items() if key in known}
+    return base.model_copy(update={"model": name, "preset": "default", "options": options})
+
+
+def _changed(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """A run with an ablation's model and options laid over its own."""
+    other = of_model(base, changes.get("model", base.model))
+    return other.model_copy(update={"options": merged(other.options, changes.get("options", {}))})
+
+
+def _with_modalities(row: str, base: RunConfig, corpus: Corpus, names: tuple[str, ...]) -> Cell:
+    """A cell that takes some modalities alone; what is said about the others in the options is left out."""
+    options = dict(base.options)
+    if "encoders" in options:
+        options["encoders"] = {name: value for name, value in options["encoders"].items() if name in names}
+    if "anchor_order" in options:
+        options["anchor_order"] = [name for name in options["anchor_order"] if name in names]
+    config = base.model_copy(update={"modalities": names, "options": options})
+    return cell(row, config, restricted(corpus, names))

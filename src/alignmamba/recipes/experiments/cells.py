@@ -1,0 +1,109 @@
+"""A grid of runs: every cell is one run, named by the digest of its settings."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from alignmamba.contracts import Config, Corpus
+from alignmamba.data.missing import MissingConfig
+from alignmamba.recipes.configuration import RunConfig, resolve
+
+
+class Analysis(Config):
+    """What is computed of a trained model besides its scores, in the cell that trained it."""
+
+    kind: Literal["missing", "distance", "plans"]
+    """``missing``: scores on test with modalities withheld; ``distance``: how well aligned modalities can be told apart;
+    ``plans``: transport plans of telling samples, and how close in true time matched pairs lie."""
+    missing: MissingConfig = MissingConfig()
+    """What is withheld."""
+    samples: tuple[str, ...] = ()
+    """Samples whose plans are kept; empty means the most telling ones."""
+
+    @property
+    def name(self) -> str:
+        """Name of its folder in the cell."""
+        return f"{self.missing.protocol}-{self.missing.rate}" if self.kind == "missing" else self.kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One run at its place in a table."""
+
+    row: str
+    """Method or variant."""
+    column: str
+    """What else the table varies, for example the missing rate; empty where its columns are metrics."""
+    config: RunConfig
+    """Complete, seed included."""
+    digest: str
+    """Of the settings and the corpus, without the seed."""
+    analyses: tuple[Analysis, ...] = ()
+    """What is computed of the trained model."""
+    predictions: str = "predictions_test.csv"
+    """File of the run that holds what this place of the table is scored by."""
+
+    @property
+    def key(self) -> str:
+        """Name of the run's directory: two cells with the same settings and seed share one run."""
+        return hashlib.sha256(f"{self.digest}/{self.config.seed}".encode()).hexdigest()[:16]
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """As the record of an experiment tells it."""
+        return {
+            "key": self.key,
+            "row": self.row,
+            "column": self.column,
+            "seed": self.config.seed,
+            "digest": self.digest,
+            "predictions": self.predictions,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What has to be done for one or several cells of the same settings: one run, then its analyses."""
+
+    key: str
+    label: str
+    """For people, for example ``mult, 30 %, seed 2``."""
+    config: RunConfig
+    analyses: tuple[Analysis, ...]
+
+
+def cell(
+    row: str,
+    config: RunConfig,
+    corpus: Corpus,
+    *,
+    column: str = "",
+    analyses: Sequence[Analysis] = (),
+    predictions: str = "predictions_test.csv",
+) -> Cell:
+    """A cell with its complete configuration, checked against the corpus.
+
+    Raises:
+        ConfigError: If an option does not go with the others or with the corpus; the message names the row.
+    """
+    complete = resolve(config, corpus)
+    return Cell(
+        row=row,
+        column=column,
+        config=complete,
+        digest=complete.digest(corpus),
+        analyses=tuple(analyses),
+        predictions=predictions,
+    )
+
+
+def jobs_of(cells: Iterable[Cell]) -> list[Job]:
+    """One job per run, in the order in which the cells first need them, with the analyses of all cells that share it."""
+    jobs: dict[str, Job] = {}
+    for each in cells:
+        known = jobs.get(each.key)
+        analyses = dict.fromkeys((*(known.analyses if known else ()), *each.analyses))
+        label = ", ".join(part for part in (each.row, each.column, f"seed {each.config.seed}") if part)
+        jobs[each.key] = Job(key=each.key, label=known.label if known else label, config=each.config, analyses=tuple(analyses))
+    return list(jobs.values())

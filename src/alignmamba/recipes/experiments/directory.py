@@ -1,0 +1,194 @@
+"""The directory of an experiment: its plan, its cells, and what became of each.
+
+``experiment.json`` says what is to be done. Each cell is a run directory ``cells/<key>`` with its analyses beside the scores; it is
+guarded by a lock that ends with the process that holds it, so that no two processes ever write the same cell and none is lost to one
+that was killed.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from alignmamba.contracts import Config
+from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.files import replace_file
+from alignmamba.recipes.configuration import check_config
+from alignmamba.recipes.directory import METRICS, to_json
+from alignmamba.recipes.experiments.cells import Analysis, Cell, Job, jobs_of
+
+PLAN: Final = "experiment.json"
+
+State = Literal["finished", "failed", "begun", "pending"]
+
+
+class Busy(Exception):
+    """Another process is at work on the cell."""
+
+
+@dataclass(frozen=True)
+class ExperimentDirectory:
+    """An experiment on disk."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, *, facts: Mapping[str, Any], cells: Sequence[Cell]) -> "ExperimentDirectory":
+        """Make the directory, or go on with the one that is there; cells that are done already are kept.
+
+        Raises:
+            CheckpointError: If something else lies there, or another experiment or one on another corpus.
+        """
+        found = cls(path)
+        if path.exists():
+            if not path.is_dir():
+                raise CheckpointError(f"out {path}: a file is there, choose another --out")
+            if any(path.iterdir()):
+                found._refuse_other(facts)
+        plan = {
+            **facts,
+            "cells": [each.entry for each in cells],
+            "jobs": {
+                job.key: {
+                    "label": job.label,
+                    "config": job.config.model_dump(mode="json"),
+                    "analyses": [analysis.model_dump(mode="json") for analysis in job.analyses],
+                }
+                for job in jobs_of(cells)
+            },
+        }
+        try:
+            for folder in ("cells", "failed", "logs"):
+                (path / folder).mkdir(parents=True, exist_ok=True)
+            replace_file(path / PLAN, to_json(plan).encode())
+        except OSError as error:
+            raise CheckpointError(f"out {path}: cannot be written to: {error.strerror}") from error
+        return found
+
+    @classmethod
+    def open(cls, path: Path) -> "ExperimentDirectory":
+        """The experiment that lies there.
+
+        Raises:
+            CheckpointError: If there is none.
+        """
+        if not (path / PLAN).is_file():
+            raise CheckpointError(f"experiment {path}: found no {PLAN}, expected the directory of an experiment")
+        return cls(path)
+
+    def _refuse_other(self, facts: Mapping[str, Any]) -> None:
+        if not (self.path / PLAN).is_file():
+            raise CheckpointError(f"out {self.path}: holds something that is not an experiment, choose another --out")
+        plan = self.plan()
+        for field in ("experiment", "corpus"):
+            if plan.get(field) != facts[field]:
+                raise CheckpointError(
+                    f"out {self.path}: holds an experiment whose {field} is {_named(plan.get(field))}, found {_named(facts[field])};"
+                    " choose another --out"
+                )
+
+    def plan(self) -> dict[str, Any]:
+        """What ``experiment.json`` holds.
+
+        Raises:
+            CheckpointError: If it is damaged.
+        """
+        path = self.path / PLAN
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: expected JSON, found none that can be read ({error})") from error
+        if not isinstance(found, dict) or not {"experiment", "corpus", "cells", "jobs"} <= found.keys():
+            raise CheckpointError(f"{path}: expected the plan of an experiment, found something else")
+        return cast(dict[str, Any], found)
+
+    def job(self, key: str) -> Job:
+        """One job of the plan.
+
+        Raises:
+            CheckpointError: If the plan has none of that key, or its configuration was damaged.
+        """
+        jobs = self.plan()["jobs"]
+        if key not in jobs:
+            raise CheckpointError(f"experiment {self.path}: has no cell {key!r}")
+        try:
+            return Job(
+                key=key,
+                label=str(jobs[key]["label"]),
+                config=check_config(jobs[key]["config"]),
+                analyses=tuple(_config(Analysis, values) for values in jobs[key]["analyses"]),
+            )
+        except (ConfigError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.path / PLAN}: cell {key}: {error}") from error
+
+    def run_path(self, key: str) -> Path:
+        """Where the run of a cell lies."""
+        return self.path / "cells" / key
+
+    def analysis_path(self, key: str, analysis: Analysis) -> Path:
+        """Where the outcome of an analysis lies: a folder that is there whole or not at all."""
+        return self.run_path(key) / "analysis" / analysis.name
+
+    def log_path(self, key: str) -> Path:
+        """What the process of a cell said."""
+        return self.path / "logs" / f"{key}.txt"
+
+    def state(self, job: Job) -> State:
+        """What became of a job so far."""
+        run = self.run_path(job.key)
+        if (run / METRICS).is_file() and all(self.analysis_path(job.key, analysis).is_dir() for analysis in job.analyses):
+            return "finished"
+        if self._failure_path(job.key).is_file():
+            return "failed"
+        return "begun" if run.is_dir() else "pending"
+
+    def failure(self, key: str) -> str:
+        """Why a cell failed, in one line; empty if it did not."""
+        path = self._failure_path(key)
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["error"])
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"{path} cannot be read"
+
+    def set_failure(self, key: str, error: str) -> None:
+        """Record why a cell failed; an empty reason takes the record away."""
+        if error:
+            replace_file(self._failure_path(key), to_json({"error": error}).encode())
+        else:
+            self._failure_path(key).unlink(missing_ok=True)
+
+    def _failure_path(self, key: str) -> Path:
+        return self.path / "failed" / f"{key}.json"
+
+    @contextmanager
+    def locked(self, key: str, *, wait: bool) -> Iterator[None]:
+        """Hold a cell: as long as this lasts, no other process, on this machine or another that shares the folder, writes to it.
+
+        The operating system gives the lock back when its process ends, however it ends.
+
+        Raises:
+            Busy: If another process holds it and `wait` is false.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / "cells" / f"{key}.lock")
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout as error:
+            raise Busy(key) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _config(kind: type[Analysis], values: Any) -> Analysis:
+    return kind.model_validate_json(json.dumps(values), strict=True)
+
+
+def _named(value: Any) -> str:
+    return repr(value.get("name")) + " " + str(value.get("checksum"))[:12] if isinstance(value, dict) else repr(value)

@@ -1,0 +1,154 @@
+"""Who does the work of a grid: processes of this machine, or a SLURM array. Both leave everything in the experiment's directory."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from alignmamba.errors import ConfigError
+from alignmamba.recipes.experiments.cells import Job
+from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
+
+BUSY: Final = 75
+"""Exit code of a cell that another process holds."""
+POLL_SECONDS: Final = 0.1
+SLURM_POLL_SECONDS: Final = 5.0
+
+
+class GridProgress(Protocol):
+    """Told how a grid goes."""
+
+    def started(self, *, done: int, total: int) -> None:
+        """Work begins; `done` of `total` cells are there already."""
+
+    def finished(self, job: Job, state: State, *, reason: str, seconds: float) -> None:
+        """A cell ended, with the reason if it failed."""
+
+
+@dataclass(slots=True)
+class _Running:
+    job: Job
+    process: subprocess.Popen[bytes]
+    since: float
+
+
+def run_here(experiment: ExperimentDirectory, jobs: Sequence[Job], *, workers: int, progress: GridProgress) -> None:
+    """Work through jobs in processes of this machine, `workers` at a time, each with an equal share of the cores.
+
+    A cell that another process holds is taken up again once the others are done. A cell that ends badly is recorded and does not
+    stop the rest.
+
+    Raises:
+        KeyboardInterrupt: On Ctrl-C, after the processes have saved and ended.
+    """
+    waiting = deque(jobs)
+    held: deque[Job] = deque()
+    running: list[_Running] = []
+    environment = {**os.environ, **thread_settings(workers)}
+    try:
+        while waiting or held or running:
+            while len(running) < workers and (waiting or held):
+                last_resort = not waiting
+                job = held.popleft() if last_resort else waiting.popleft()
+                running.append(_Running(job, _process(experiment, job, environment, wait=last_resort), time.monotonic()))
+            ended = [each for each in running if each.process.poll() is not None]
+            for each in ended:
+                running.remove(each)
+                if each.process.returncode == BUSY:
+                    held.append(each.job)
+                else:
+                    _settle(experiment, each, progress)
+            if not ended:
+                time.sleep(POLL_SECONDS)
+    finally:
+        for each in running:
+            each.process.send_signal(signal.SIGINT)
+        for each in running:
+            each.process.wait()
+
+
+def thread_settings(workers: int) -> dict[str, str]:
+    """Environment of each of several processes that share this machine's cores evenly."""
+    share = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    return {name: share for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+
+
+def _process(experiment: ExperimentDirectory, job: Job, environment: Mapping[str, str], *, wait: bool) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "alignmamba.recipes.experiments.working", str(experiment.path), job.key, *(["--wait"] if wait else [])]
+    with experiment.log_path(job.key).open("ab") as log:
+        # A session of its own: Ctrl-C reaches it through this process alone, once.
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+
+def _settle(experiment: ExperimentDirectory, ended: _Running, progress: GridProgress) -> None:
+    """Record how a cell ended whose process is gone, also where it could not do so itself."""
+    state = experiment.state(ended.job)
+    if state != "finished" and not experiment.failure(ended.job.key):
+        experiment.set_failure(ended.job.key, f"{_manner(ended.process.returncode)}, see {experiment.log_path(ended.job.key)}")
+    state = experiment.state(ended.job)
+    progress.finished(ended.job, state, reason=experiment.failure(ended.job.key), seconds=time.monotonic() - ended.since)
+
+
+def _manner(code: int) -> str:
+    return f"its process was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"its process ended with code {code}"
+
+
+def run_on_slurm(
+    experiment: ExperimentDirectory,
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    progress: GridProgress,
+    options: Mapping[str, Any],
+    cluster: str = "slurm",
+) -> None:
+    """Submit jobs as a SLURM array of at most `workers` at a time, and wait for them; a second call goes on where one was left.
+
+    Args:
+        experiment: In a folder that all nodes share.
+        jobs: What to do.
+        workers: Jobs that run at once.
+        progress: Told whenever one ends.
+        options: Of submitit's executor, for example ``{"timeout_min": 120, "slurm_partition": "gpu"}``.
+        cluster: submitit's name of the scheduler; ``local`` runs the same without SLURM.
+
+    Raises:
+        ConfigError: If submitit is not installed, there is no SLURM here, or an option is unknown.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise ConfigError("engine: slurm needs submitit, try: pip install 'alignmamba[experiments]'") from error
+    from alignmamba.recipes.experiments.working import run_cell
+
+    try:
+        executor = submitit.AutoExecutor(folder=experiment.path / "logs" / "slurm", cluster=cluster)
+        parallel = {"slurm_array_parallelism": workers} if cluster == "slurm" else {}
+        executor.update_parameters(**{"name": "alignmamba", **parallel, **options})
+        began = time.monotonic()
+        submitted = dict(zip((job.key for job in jobs), executor.map_array(run_cell, [experiment.path] * len(jobs), [job.key for job in jobs]), strict=True))
+    except (RuntimeError, NameError, TypeError, ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"engine slurm: {' '.join(str(error).split())}") from error
+    left = {job.key: job for job in jobs}
+    while left:
+        for key, job in list(left.items()):
+            if submitted[key].done():
+                del left[key]
+                state = experiment.state(job)
+                if state != "finished" and not experiment.failure(key):
+                    experiment.set_failure(key, f"SLURM job {submitted[key].job_id} ended as {submitted[key].state}, see {submitted[key].paths.stderr}")
+                progress.finished(job, experiment.state(job), reason=experiment.failure(key), seconds=time.monotonic() - began)
+        if left:
+            time.sleep(SLURM_POLL_SECONDS if cluster == "slurm" else POLL_SECONDS)
+
+
+def shard_of(jobs: Sequence[Job], shard: tuple[int, int]) -> list[Job]:
+    """The jobs of one of several machines that share the work by hand: every n-th, from the i-th on, i counting from 1."""
+    index, count = shard
+    return list(jobs[index - 1 :: count])
+

@@ -1,0 +1,185 @@
+"""Running an experiment: lay out its grid, do what is not done yet, sum up what is there."""
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from alignmamba.contracts import Config, Corpus
+from alignmamba.errors import ConfigError
+from alignmamba.evaluation.metrics import metric_names
+from alignmamba.evaluation.tables import ResultTable
+from alignmamba.recipes.assembly import corpus_at, environment
+from alignmamba.recipes.configuration import RunConfig
+from alignmamba.recipes.directory import corpus_identity
+from alignmamba.recipes.experiments.catalogue import ExperimentConfig, cells_of
+from alignmamba.recipes.experiments.cells import Cell, Job, jobs_of
+from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
+from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of
+from alignmamba.recipes.experiments.summing_up import result_tables
+from alignmamba.recipes.running import refuse_unlabelled
+
+
+class GridEngine(Config):
+    """Who does the work of a grid."""
+
+    kind: Literal["local", "slurm"] = "local"
+    """``local``: processes of this machine; ``slurm``: a SLURM array, for which the directory lies in a folder that all nodes share."""
+    jobs: Annotated[int, Field(ge=1)] = 1
+    """Cells at work at once; on this machine they share its cores evenly."""
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    """Of submitit's executor, for example ``{"timeout_min": 120, "slurm_partition": "gpu"}``."""
+    shard: tuple[int, int] | None = None
+    """``(i, n)``: do every n-th cell from the i-th on, counted from 1, and leave the others to other machines that share the folder."""
+
+    @model_validator(mode="after")
+    def _shard_is_one_of(self) -> Self:
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise ValueError(f"shard: found {self.shard[0]}/{self.shard[1]}, expected i/n with i from 1 to n")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentPlan:
+    """An experiment that is about to be run: everything is checked, nothing is written."""
+
+    experiment: ExperimentConfig
+    base: RunConfig
+    corpus: Corpus
+    cells: tuple[Cell, ...]
+    jobs: tuple[Job, ...]
+    directory: Path
+
+    def states(self) -> Mapping[str, State]:
+        """What became of each job so far, by its key."""
+        directory = ExperimentDirectory(self.directory)
+        return {job.key: directory.state(job) for job in self.jobs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentResult:
+    """What there is of an experiment."""
+
+    directory: Path
+    tables: tuple[ResultTable, ...]
+    states: Mapping[State, int]
+    """Number of runs in each state."""
+    failures: Mapping[str, str]
+    """Label of a run to the reason why it failed."""
+
+
+def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str | Path) -> ExperimentPlan:
+    """Check everything about an experiment that can be checked before it starts.
+
+    Args:
+        experiment: What is varied.
+        base: Settings of every run.
+        out: Directory of the experiment.
+
+    Raises:
+        ConfigError: If an option does not fit.
+        DataError: If the corpus is damaged, lacks a split, or its test split has no targets.
+        CheckpointError: If something else lies at `out`.
+    """
+    corpus = corpus_at(base.data, base.nonfinite)
+    refuse_unlabelled(corpus, ("train", "valid", "test"))
+    cells = tuple(cells_of(experiment, base, corpus))
+    return ExperimentPlan(
+        experiment=experiment, base=base, corpus=corpus, cells=cells, jobs=tuple(jobs_of(cells)), directory=Path(out)
+    )
+
+
+def run_experiment(plan: ExperimentPlan, engine: GridEngine, *, command: Sequence[str], progress: GridProgress) -> ExperimentResult:
+    """Do what is not done yet, and write the tables of what is there.
+
+    A finished cell is never run again, an unfinished one goes on where it was, one that failed is tried anew.
+
+    Args:
+        plan: What `plan_experiment` made.
+        engine: Who does the work.
+        command: What the user typed, for the record.
+        progress: Told whenever a cell ends.
+
+    Raises:
+        CheckpointError: If the directory holds something else or cannot be written to.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM, after what runs on this machine has saved.
+    """
+    directory = ExperimentDirectory.create(plan.directory, facts=_facts(plan, command), cells=plan.cells)
+    mine = list(plan.jobs) if engine.shard is None else shard_of(plan.jobs, engine.shard)
+    left = [job for job in mine if directory.state(job) != "finished"]
+    progress.started(done=len(mine) - len(left), total=len(mine))
+    with _sigterm_is_an_interrupt():
+        if left and engine.kind == "slurm":
+            run_on_slurm(directory, left, workers=engine.jobs, progress=progress, options=engine.options)
+        elif left:
+            run_here(directory, left, workers=min(engine.jobs, len(left)), progress=progress)
+    return sum_up(plan.directory)
+
+
+def sum_up(path: str | Path) -> ExperimentResult:
+    """Write the tables of an experiment, finished or not, and tell how far it is.
+
+    Raises:
+        CheckpointError: If there is no experiment, or a file of it is damaged.
+    """
+    directory = ExperimentDirectory.open(Path(path))
+    tables = tuple(result_tables(directory))
+    for table in tables:
+        table.write(directory.path / "tables")
+    jobs = [directory.job(key) for key in directory.plan()["jobs"]]
+    states = Counter(directory.state(job) for job in jobs)
+    failures = {job.label: directory.failure(job.key) for job in jobs if directory.state(job) == "failed"}
+    return ExperimentResult(directory=directory.path, tables=tables, states=dict(states), failures=failures)
+
+
+def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
+    return {
+        "experiment": plan.experiment.name,
+        "settings": plan.experiment.model_dump(mode="json"),
+        "command": list(command),
+        "environment": environment(),
+        "corpus": corpus_identity(plan.corpus),
+        "data": plan.base.data,
+        "task": plan.corpus.task.model_dump(mode="json"),
+        "modalities": [spec.name for spec in plan.corpus.modalities],
+        "test_samples": len(plan.corpus.split("test")),
+        "metrics": list(metric_names(plan.corpus.task)),
+        "seeds": list(range(plan.experiment.seeds)),
+    }
+
+
+@contextmanager
+def _sigterm_is_an_interrupt() -> Iterator[None]:
+    """While this lasts, SIGTERM ends the grid as Ctrl-C does; only in the main thread, where Python allows it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+
+def shard_from(text: str) -> tuple[int, int]:
+    """``i/n`` as two numbers.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    first, slash, second = text.partition("/")
+    if not slash or not first.isdecimal() or not second.isdecimal():
+        raise ConfigError(f"shard: found {text!r}, expected i/n, for example 1/4")
+    return int(first), int(second)

@@ -1,0 +1,106 @@
+"""One cell of a grid in a process of its own: ``python -m alignmamba.recipes.experiments.working DIR KEY``.
+
+A process that is killed takes no other cell with it, and its lock goes with it. Exit codes: 0 done, 1 our fault, 2 the user's input,
+75 another process holds the cell, 130 interrupted. Whatever goes wrong is recorded in one line.
+"""
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from alignmamba.errors import AlignMambaError
+from alignmamba.recipes.experiments.alignment import write_distance, write_plans
+from alignmamba.recipes.experiments.cells import Analysis, Job
+from alignmamba.recipes.experiments.directory import Busy, ExperimentDirectory
+from alignmamba.recipes.running import train
+from alignmamba.recipes.using import write_missing
+
+DONE, OUR_FAULT, USER_INPUT, BUSY, INTERRUPTED = 0, 1, 2, 75, 130
+
+ANALYSES: dict[str, Callable[[Path, Analysis, Path], None]] = {
+    "missing": lambda run, analysis, out: write_missing(run, analysis.missing, out),
+    "distance": lambda run, _, out: write_distance(run, out),
+    "plans": lambda run, analysis, out: write_plans(run, out, samples=analysis.samples),
+}
+"""Kind of analysis to what writes it: (directory of the run, what is asked for, existing empty folder)."""
+
+
+def run_cell(directory: str | Path, key: str, *, wait: bool = True) -> int:
+    """Do what is left of a cell, and say how it went by exit code and in the record of failures.
+
+    Args:
+        directory: Of the experiment.
+        key: Of the cell.
+        wait: Whether to wait while another process holds the cell.
+
+    Returns:
+        The exit code.
+    """
+    experiment = ExperimentDirectory.open(Path(directory))
+    try:
+        with experiment.locked(key, wait=wait):
+            job = experiment.job(key)
+            if experiment.state(job) != "finished":
+                experiment.set_failure(key, "")
+                _work(experiment, job)
+    except Busy:
+        return BUSY
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except AlignMambaError as error:
+        experiment.set_failure(key, " ".join(str(error).split()))
+        return USER_INPUT
+    except Exception as error:
+        traceback.print_exc()
+        experiment.set_failure(key, f"internal: {type(error).__name__}: {' '.join(str(error).split())}, see {experiment.log_path(key)}")
+        return OUR_FAULT
+    return DONE
+
+
+def _work(experiment: ExperimentDirectory, job: Job) -> None:
+    run = experiment.run_path(job.key)
+    if run.exists():
+        train(resume=run)
+    else:
+        train(job.config, out=run)
+    for analysis in job.analyses:
+        done = experiment.analysis_path(job.key, analysis)
+        if not done.is_dir():
+            _analyse(run, analysis, done)
+
+
+def _analyse(run: Path, analysis: Analysis, out: Path) -> None:
+    """Write an analysis beside its place and move it there when it is whole."""
+    out.parent.mkdir(exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        ANALYSES[analysis.kind](run, analysis, unfinished)
+        unfinished.chmod(0o755)
+        unfinished.rename(out)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one cell as the command line says."""
+    parser = argparse.ArgumentParser(description="Run one cell of an experiment.")
+    parser.add_argument("directory", type=Path, help="of the experiment")
+    parser.add_argument("key", help="of the cell")
+    parser.add_argument("--wait", action="store_true", help="wait while another process holds the cell")
+    given = parser.parse_args(arguments)
+    try:
+        return run_cell(given.directory, given.key, wait=given.wait)
+    except AlignMambaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return USER_INPUT
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where training has not yet put its own handler in place
+    sys.exit(main())

@@ -87,19 +87,14 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         self.backbone = MambaStack(config)
         self.head = Head(config.d_model, config.task, config.dropout)
 
-    def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
-        tokens, mask, losses, plans = self._fused(batch)
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        tokens, mask, losses, plans = self._fused(encoded)
         embedding = POOLINGS[self.config.pooling](self.backbone(tokens, mask), mask)
-        return Output(
-            prediction=self.head(embedding),
-            losses=losses,
-            embedding=embedding,
-            plans=plans if return_plans else None,
-        )
+        return Output(prediction=self.head(embedding), losses=losses, embedding=embedding, plans=plans)
 
     def fused_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The sequence that the backbone reads, (batch, time, d_model), and its mask: input for `step`."""
-        tokens, mask, _, _ = self._fused(batch)
+        tokens, mask, _, _ = self._fused(self._encoded(batch))
         return tokens, mask
 
     def aligned_streams(self, batch: Batch) -> dict[str, Tokens]:
@@ -141,8 +136,7 @@ class AlignMamba(Fusion[AlignMambaConfig]):
             after = after.where(valid, state)
         return Output(prediction=self.head(after.pooled.value), embedding=after.pooled.value), after
 
-    def _fused(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Plan]]:
-        encoded = self._encoded(batch)
+    def _fused(self, encoded: Mapping[str, Tokens]) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Plan]]:
         anchor, is_anchor = self._anchor(encoded)
         order = list(reversed(self.config.anchors))
         streams, plans = self._aligned(encoded, anchor, is_anchor)

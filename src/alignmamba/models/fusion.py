@@ -113,8 +113,8 @@ ConfigT = TypeVar("ConfigT", bound=FusionConfig)
 class Fusion(Pretrained[ConfigT], ABC):
     """A fusion model: standardised features, one encoder per modality, then whatever the model makes of the tokens.
 
-    A model states its `config_class`, makes its backbone after this constructor, its `Head` last, and gives `forward`. Weights
-    drawn here come first, so that under one seed every model of one width starts from the same encoders.
+    A model states its `config_class`, makes its backbone after this constructor and its `Head` last, and says how it reads the
+    encoded tokens. Weights drawn here come first, so that under one seed all models of one width start from the same encoders.
     """
 
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -130,18 +130,23 @@ class Fusion(Pretrained[ConfigT], ABC):
             {m.name: nn.Parameter(torch.zeros(d_model), requires_grad=config.absent == "learned") for m in config.modalities}
         )
 
-    @abstractmethod
     def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
         """Predict every sample of a batch of raw features.
 
         Args:
             batch: Modalities by name; one that is configured and not in the batch counts as missing.
-            return_plans: Whether the matchings onto the anchor are returned as well, where the model makes any.
+            return_plans: Whether the matchings onto the anchor are returned as well, none by a model that makes none.
 
         Raises:
             DataError: If a modality is unknown or a sample has none at all.
             ShapeError: If a modality's width or type is not the configured one, or the batch is empty.
         """
+        out = self._read(self._encoded(batch))
+        return replace(out, plans=(out.plans or {}) if return_plans else None)
+
+    @abstractmethod
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        """The output for each modality's tokens, in anchor order; none is valid in the samples that lack the modality."""
 
     def standardise(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Store mean and standard deviation of each channel of the raw features, (channel) each, by modality.

@@ -8,7 +8,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from alignmamba.contracts import Batch, Output
+from alignmamba.contracts import Output
 from alignmamba.models.fusion import Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
@@ -49,14 +49,7 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
         self.exchanges = nn.ModuleList(Exchange(config.anchors, config.d_model, config.dropout) for _ in range(exchanges))
         self.head = Head(len(config.anchors) * config.d_model, config.task, config.dropout)
 
-    def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
-        streams = self.streams(batch)
-        embedding = torch.cat([POOLINGS[self.config.pooling](tokens.x, tokens.mask) for tokens in streams.values()], 1)
-        return Output(prediction=self.head(embedding), embedding=embedding, plans={} if return_plans else None)
-
-    def streams(self, batch: Batch) -> dict[str, Tokens]:
-        """What each modality's stream holds in the end, at its own length, before pooling; in anchor order."""
-        encoded = self._encoded(batch)
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
         present = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
         streams = self._with_absent(encoded)
         for number in range(self.config.depth):
@@ -64,7 +57,9 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
                 streams[name] = replace(tokens, x=self._stack(name).layers[number](tokens.x, tokens.mask))
             if self.exchanges:
                 streams = self.exchanges[number](streams, present)
-        return {name: replace(tokens, x=self._stack(name).norm(tokens.x)) for name, tokens in streams.items()}
+        pool = POOLINGS[self.config.pooling]
+        embedding = torch.cat([pool(self._stack(name).norm(tokens.x), tokens.mask) for name, tokens in streams.items()], 1)
+        return Output(prediction=self.head(embedding), embedding=embedding)
 
     def _stack(self, name: str) -> MambaStack:
         stack = self.stacks[name]
@@ -139,12 +134,12 @@ class MulT(Fusion[MulTConfig]):
         self.backbone = CrossModalStack(config, count)
         self.head = Head(count * (count - 1) * config.d_model, config.task, config.dropout)
 
-    def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
-        streams = list(self._with_absent(self._encoded(batch)).values())
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        streams = list(self._with_absent(encoded).values())
         masks = [tokens.mask for tokens in streams]
         read = self.backbone([tokens.x for tokens in streams], masks)
         embedding = torch.cat([POOLINGS[self.config.pooling](x, mask) for x, mask in zip(read, masks, strict=True)], 1)
-        return Output(prediction=self.head(embedding), embedding=embedding, plans={} if return_plans else None)
+        return Output(prediction=self.head(embedding), embedding=embedding)
 
 
 class LateFusionConfig(FusionConfig, MambaConfig):
@@ -176,8 +171,7 @@ class LateFusion(Fusion[LateFusionConfig]):
         self.stacks = nn.ModuleDict({name: MambaStack(config) for name in config.anchors})
         self.heads = nn.ModuleDict({name: Head(config.d_model, config.task, config.dropout) for name in config.anchors})
 
-    def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
-        encoded = self._encoded(batch)
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
         pooled, votes = [], []
         for name, tokens in self._with_absent(encoded).items():
@@ -187,4 +181,4 @@ class LateFusion(Fusion[LateFusionConfig]):
         every = torch.stack(votes, 1)
         counted = present.view(*present.shape, *(1,) * (every.ndim - 2))
         prediction = torch.where(counted, every, 0).sum(1) / counted.sum(1)
-        return Output(prediction=prediction, embedding=torch.cat(pooled, 1), plans={} if return_plans else None)
+        return Output(prediction=prediction, embedding=torch.cat(pooled, 1))

@@ -1,5 +1,6 @@
 """Single-stream fusion: the tokens of all modalities in one sequence, read by one backbone."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output
 from alignmamba.models.fusion import ConfigT, Fusion, FusionConfig, Head
-from alignmamba.nn.alignment import concatenate
+from alignmamba.nn.alignment import Tokens, concatenate
 from alignmamba.nn.attention import AttentionConfig, TransformerStack
 from alignmamba.nn.mamba import MambaConfig, MambaStack
 from alignmamba.nn.pooling import POOLINGS
@@ -25,15 +26,18 @@ class _SingleStream(Fusion[ConfigT]):
         # Small beside the encoded tokens, whose channels have size 1.
         self.modality_embeddings = nn.ParameterDict({m.name: nn.Parameter(0.02 * torch.randn(d_model)) for m in config.modalities})
 
-    def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
-        tokens, mask = self.fused_tokens(batch)
-        embedding = POOLINGS[self.config.pooling](self.backbone(tokens, mask), mask)
-        return Output(prediction=self.head(embedding), embedding=embedding, plans={} if return_plans else None)
-
     def fused_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The sequence that the backbone reads, (batch, sum of times, d_model), valid tokens first, and its mask."""
-        streams = self._with_absent(self._encoded(batch))
-        marked = {name: replace(tokens, x=tokens.x + self.modality_embeddings[name].to(tokens.x.dtype)) for name, tokens in streams.items()}
+        return self._fused(self._encoded(batch))
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        tokens, mask = self._fused(encoded)
+        embedding = POOLINGS[self.config.pooling](self.backbone(tokens, mask), mask)
+        return Output(prediction=self.head(embedding), embedding=embedding)
+
+    def _fused(self, encoded: Mapping[str, Tokens]) -> tuple[Tensor, Tensor]:
+        streams = self._with_absent(encoded)
+        marked = {name: replace(s, x=s.x + self.modality_embeddings[name].to(s.x.dtype)) for name, s in streams.items()}
         return concatenate([marked[name] for name in reversed(self.config.anchors)])
 
 

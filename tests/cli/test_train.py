@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from alignmamba.cli.progress import EpochLines
+from alignmamba.models import MODELS
 from small_run import SETTINGS, SIZES, write_small_corpus
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -41,7 +42,7 @@ def everything(directory: Path) -> dict[str, bytes]:
         (["options.task=3"], "options.task: comes from the corpus and cannot be set"),
         (["options.anchor_order=[smell]"], "options.anchor_order: no modality is called 'smell'"),
         (["preset=papr"], "preset: expected one of ['default', 'paper'], found 'papr'"),
-        (["model=alignmambo"], "model: found 'alignmambo', expected one of alignmamba, perhaps you meant 'alignmamba'"),
+        (["model=alignmambo"], f"model: found 'alignmambo', expected one of {', '.join(MODELS)}, perhaps you meant 'alignmamba'"),
         (["seed.x=1"], "seed: found {'x': 1} (dict), expected a valid integer"),
         (["fit=3"], "fit: found 3 (int), expected an object"),
         (["fit.epochs"], "--set 'fit.epochs': expected KEY=VALUE"),

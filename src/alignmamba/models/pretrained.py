@@ -21,10 +21,14 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 class Pretrained(nn.Module, Generic[ConfigT]):
-    """Gives a model ``save_pretrained`` and ``from_pretrained``; it states its `config_class` and keeps its `config`."""
+    """Gives a model ``save_pretrained`` and ``from_pretrained``; it states its class variables and keeps its `config`."""
 
     config_class: ClassVar[Any]
     config: ConfigT
+    summary: ClassVar[str]
+    """What the model is, in half a sentence for its card."""
+    tags: ClassVar[tuple[str, ...]]
+    """What the card is found by, beside ``multimodal``."""
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write configuration, weights and a model card into a folder, each file whole or not at all.
@@ -98,12 +102,12 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         rows = "\n".join(f"| {m.name} | {m.kind} | {m.dim} | {m.units or 'not stated'} |" for m in modalities)
         return f"""---
 library_name: alignmamba
-tags: [multimodal, mamba, optimal-transport, mmd]
+tags: [{", ".join(("multimodal", *self.tags))}]
 ---
 
 # {type(self).__name__}, {num_parameters:,} parameters
 
-Multimodal fusion by token alignment and Mamba (Li et al., CVPR 2025, arXiv 2412.00833), made with AlignMamba.
+{self.summary}, made with AlignMamba.
 
 **Input.** Raw features: standardisation is stored with the weights. Any modality may be missing from any sample.
 
@@ -114,7 +118,7 @@ Multimodal fusion by token alignment and Mamba (Li et al., CVPR 2025, arXiv 2412
 **Output.** {task.kind.capitalize()}: {outputs}.
 
 ```python
-from alignmamba import {type(self).__name__}
+from {type(self).__module__} import {type(self).__name__}
 
 model = {type(self).__name__}.from_pretrained("path/to/this/folder")
 ```

@@ -156,8 +156,21 @@ def merge_by_time(streams: list[Tokens]) -> tuple[Tensor, Tensor]:
     Returns:
         (batch, sum of times, channel) with valid tokens first, and its mask.
     """
+    return _in_order(streams, torch.cat([relative_time(stream.mask, torch.float64) for stream in streams], 1))
+
+
+def concatenate(streams: list[Tokens]) -> tuple[Tensor, Tensor]:
+    """One sequence of all valid tokens, one stream after the other.
+
+    Returns:
+        (batch, sum of times, channel) with valid tokens first, and its mask.
+    """
+    return _in_order(streams, torch.cat([torch.zeros_like(stream.mask, dtype=torch.float64) for stream in streams], 1))
+
+
+def _in_order(streams: list[Tokens], place: Tensor) -> tuple[Tensor, Tensor]:
+    """The valid tokens of all streams by their `place`, (batch, sum of times), ties in the order given; then padding."""
     x = torch.cat([stream.x for stream in streams], 1)
     mask = torch.cat([stream.mask for stream in streams], 1)
-    times = torch.cat([relative_time(stream.mask, torch.float64) for stream in streams], 1)
-    order = times.masked_fill(~mask, torch.inf).argsort(dim=1, stable=True)
+    order = place.masked_fill(~mask, torch.inf).argsort(dim=1, stable=True)
     return x.gather(1, order.unsqueeze(-1).expand_as(x)), mask.gather(1, order)

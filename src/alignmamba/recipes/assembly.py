@@ -70,7 +70,7 @@ def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> Non
 
 def untrained_model(config: RunConfig, corpus: Corpus) -> Any:
     """The untrained model; a newcomer of another class stands in `MODELS` and behaves alike."""
-    return MODELS[config.model](cast(Any, model_config(config, corpus)))
+    return cast(Any, MODELS[config.model])(model_config(config, corpus))
 
 
 def trained_model(run: RunDirectory, config: RunConfig) -> Any:

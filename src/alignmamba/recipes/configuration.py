@@ -98,7 +98,8 @@ def model_config(config: RunConfig, corpus: Corpus) -> Config:
         return cast(Config, model.config_class.preset(config.preset, modalities=corpus.modalities, task=corpus.task, **config.options))
     except ConfigError as error:
         text = str(error)
-        raise ConfigError(text if text.startswith("preset:") else f"options.{text}") from error
+        is_option = re.split(r"[.:]", text)[0] in _options(config.model)
+        raise ConfigError(f"options.{text}" if is_option else text) from error
 
 
 def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:

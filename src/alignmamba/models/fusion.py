@@ -1,0 +1,242 @@
+"""What every fusion model shares: its modalities, their encoders, what stands for a missing one, and the head."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import reduce
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from alignmamba.contracts import Batch, Config, ModalitySpec, Name, Output, Sequences, Task
+from alignmamba.errors import ConfigError, DataError, ShapeError
+from alignmamba.models.pretrained import Pretrained, validated
+from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.encoders import Encoder, EncoderConfig, Standardise, group_mean
+from alignmamba.nn.pooling import Pooling
+
+# The order of the paper's modalities as anchors: text where it is present, then audio, then video.
+_CONVENTIONAL_ORDER = ("text", "audio", "video")
+
+
+class FusionConfig(Config):
+    """What every fusion model is defined by, beside the fields of its backbone."""
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+    """Names that `preset` knows, and the fields that each sets."""
+
+    modalities: Annotated[tuple[ModalitySpec, ...], Field(min_length=1)]
+    """The modalities the model takes, in the order that breaks ties."""
+    task: Task
+    """What is predicted."""
+    anchor_order: tuple[Name, ...] = ()
+    """Modalities in the order of preference as anchor: a sample is aligned to the first one it has. Those not named follow;
+    empty means text, audio, video, then the order of `modalities`. In one sequence streams stand in the reverse order."""
+    encoder: EncoderConfig = EncoderConfig()
+    """How a modality is encoded where `encoders` does not say."""
+    encoders: Mapping[Name, EncoderConfig] = Field(default_factory=dict)
+    """How each named modality is encoded."""
+    absent: Literal["learned", "zeros"] = "learned"
+    """What stands in the stream of a missing modality: one learned token per modality, or zeros."""
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Chance that a present modality of a sample is hidden in a training step; at least one is kept."""
+    pooling: Pooling = "max"
+    """How a sequence becomes one vector: the mean, maximum or last of its valid tokens."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [modality.name for modality in self.modalities]
+        if len(set(names)) != len(names):
+            raise ValueError(f"modalities: names must be distinct, found {names}")
+        for field, given in (("anchor_order", self.anchor_order), ("encoders", tuple(self.encoders))):
+            unknown = [name for name in given if name not in names]
+            if unknown:
+                raise ValueError(f"{field}: no modality is called {unknown[0]!r}; there are {names}")
+        if len(set(self.anchor_order)) != len(self.anchor_order):
+            raise ValueError(f"anchor_order: names must be distinct, found {list(self.anchor_order)}")
+        return self
+
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """All modalities in the order of preference as anchor."""
+        names = [modality.name for modality in self.modalities]
+        preferred = self.anchor_order or [name for name in _CONVENTIONAL_ORDER if name in names]
+        return (*preferred, *(name for name in names if name not in preferred))
+
+    @classmethod
+    def preset(cls, name: str, *, modalities: tuple[ModalitySpec, ...], task: Task, **overrides: Any) -> Self:
+        """A named configuration for these modalities and this task.
+
+        Args:
+            name: One of `PRESETS`: ``default`` for every model; for AlignMamba also ``paper``, the paper's equations to the
+                letter (docs/decisions.md).
+            modalities: What the corpus offers.
+            task: What is predicted.
+            **overrides: Fields that differ from the preset; nested ones as mappings.
+
+        Raises:
+            ConfigError: If there is no such preset, or a field is unknown or out of range.
+        """
+        if name not in cls.PRESETS:
+            raise ConfigError(f"preset: expected one of {sorted(cls.PRESETS)}, found {name!r}")
+        return validated(cls, _merged(cls.PRESETS[name], overrides) | {"modalities": modalities, "task": task})
+
+
+def _merged(preset: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`preset` with `overrides` laid over it, mapping by mapping."""
+    merged = dict(preset)
+    for key, value in overrides.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if nested else value
+    return merged
+
+
+class Head(nn.Linear):
+    """Dropout and one linear map from a pooled vector to the prediction."""
+
+    def __init__(self, width: int, task: Task, dropout: float) -> None:
+        super().__init__(width, task.num_outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.kind = task.kind
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(batch, width) to (batch,) for regression, (batch, class) scores for classification."""
+        prediction = super().forward(self.dropout(embedding))
+        return prediction.squeeze(-1) if self.kind == "regression" else prediction
+
+
+ConfigT = TypeVar("ConfigT", bound=FusionConfig)
+
+
+class Fusion(Pretrained[ConfigT], ABC):
+    """A fusion model: standardised features, one encoder per modality, then whatever the model makes of the tokens.
+
+    A model states its `config_class`, makes its backbone after this constructor and its `Head` last, and says how it reads the
+    encoded tokens. Weights drawn here come first, so that under one seed all models of one width start from the same encoders.
+    """
+
+    ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Variants that tell what a part of the model is worth: the name of a table row to the fields of a run that differ, ``model``
+    and ``options``. Read by the protocol that trains them; the model itself makes no use of it."""
+
+    def __init__(self, config: ConfigT, d_model: int) -> None:
+        super().__init__()
+        self.config = config
+        self.standardisers = nn.ModuleDict({m.name: Standardise(m.dim) for m in config.modalities if m.kind == "features"})
+        self.encoders = nn.ModuleDict({m.name: Encoder(m, config.encoders.get(m.name, config.encoder), d_model) for m in config.modalities})
+        self.absent_tokens = nn.ParameterDict(
+            {m.name: nn.Parameter(torch.zeros(d_model), requires_grad=config.absent == "learned") for m in config.modalities}
+        )
+
+    def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
+        """Predict every sample of a batch of raw features.
+
+        Args:
+            batch: Modalities by name; one that is configured and not in the batch counts as missing.
+            return_plans: Whether the matchings onto the anchor are returned as well, none by a model that makes none.
+
+        Raises:
+            DataError: If a modality is unknown or a sample has none at all.
+            ShapeError: If a modality's width or type is not the configured one, or the batch is empty.
+        """
+        out = self._read(self._encoded(batch))
+        return replace(out, plans=(out.plans or {}) if return_plans else None)
+
+    @abstractmethod
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        """The output for each modality's tokens, in anchor order; none is valid in the samples that lack the modality."""
+
+    def standardise(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Store mean and standard deviation of each channel of the raw features, (channel) each, by modality.
+
+        Raises:
+            ShapeError: If a modality takes no features, or the width is another.
+        """
+        for name, (mean, deviation) in statistics.items():
+            if name not in self.standardisers:
+                raise ShapeError(f"statistics of {name!r}: the model standardises {sorted(self.standardisers)}")
+            module = self.standardisers[name]
+            assert isinstance(module, Standardise)
+            if mean.shape != module.mean.shape or deviation.shape != module.mean.shape:
+                raise ShapeError(f"statistics of {name!r}: expected width {len(module.mean)}, found {tuple(mean.shape)}")
+            module.mean.copy_(mean)
+            module.deviation.copy_(deviation)
+
+    def training_means(self) -> dict[str, Tensor]:
+        """The means that `standardise` stored, (channel) each, by modality of features."""
+        return {name: module.get_buffer("mean").detach().cpu() for name, module in self.standardisers.items()}
+
+    def _encoded(self, batch: Batch) -> dict[str, Tokens]:
+        """Every configured modality's tokens, in anchor order; none valid in the samples that lack it."""
+        unknown = sorted(set(batch.modalities) - {modality.name for modality in self.config.modalities})
+        if unknown:
+            raise DataError(f"modality {unknown[0]!r} is unknown to this model, which takes {list(self.config.anchors)}")
+        if len(batch) == 0:
+            raise ShapeError("batch: expected at least one sample, found none")
+        sequences = {m.name: self._checked(m, batch) for m in self.config.modalities}
+        present = torch.stack([sequences[name].mask.any(1) for name in self.config.anchors], 1)
+        if not torch.compiler.is_compiling() and not bool(present.any(1).all()):
+            empty = [batch.ids[row] for row in (~present.any(1)).nonzero().flatten().tolist()]
+            raise DataError(f"sample {empty[0]!r} has no modality at all ({len(empty)} such in this batch); expected at least one")
+        kept = self._kept(present)
+        encoded = {}
+        for number, name in enumerate(self.config.anchors):
+            s = sequences[name]
+            mask = s.mask & kept[:, number, None]
+            features = s.features.masked_fill(~mask.unsqueeze(-1), 0)
+            if name in self.standardisers:
+                features = self.standardisers[name](features.to(self._weight.dtype), mask)
+            x, short_mask = self.encoders[name](features, mask)
+            times = torch.full_like(s.mask, torch.nan, dtype=torch.float64) if s.times is None else s.times.double()
+            encoded[name] = Tokens(x, short_mask, group_mean(times, s.mask, self._stride(name))[0])
+        # Autocast leaves embedded ids in single precision and lowers features.
+        dtype = reduce(torch.promote_types, (tokens.x.dtype for tokens in encoded.values()))
+        return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}
+
+    def _with_absent(self, encoded: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        """The streams with one token, the absent one, in the samples that lack the modality: no stream is empty."""
+        streams = {}
+        for name, tokens in encoded.items():
+            if tokens.mask.shape[1] == 0:
+                tokens = tokens.fitted(1)
+            first = torch.arange(tokens.mask.shape[1], device=tokens.mask.device) == 0
+            missing = ~tokens.mask.any(1, keepdim=True) & first
+            x = torch.where(missing.unsqueeze(-1), self.absent_tokens[name].to(tokens.x.dtype), tokens.x)
+            streams[name] = Tokens(x, tokens.mask | missing, tokens.times)
+        return streams
+
+    @property
+    def _weight(self) -> Tensor:
+        """A weight, for the type and the device of the model."""
+        token: Tensor = self.absent_tokens[self.config.modalities[0].name]
+        return token
+
+    def _stride(self, name: str) -> int:
+        encoder = self.encoders[name]
+        assert isinstance(encoder, Encoder)
+        return encoder.stride
+
+    def _checked(self, modality: ModalitySpec, batch: Batch) -> Sequences:
+        """The batch's sequences of one modality, empty where it has none."""
+        floating = modality.kind == "features"
+        if modality.name not in batch.modalities:
+            dtype = self._weight.dtype if floating else torch.int64
+            features = torch.zeros(len(batch), 0, modality.width, dtype=dtype, device=self._weight.device)
+            return Sequences(features=features, mask=features.new_zeros(len(batch), 0, dtype=torch.bool))
+        sequences = batch.modalities[modality.name]
+        features = sequences.features
+        if features.shape[2] != modality.width or features.is_floating_point() != floating:
+            wanted = f"{modality.width} floating channels" if floating else "one channel of int64 token ids"
+            raise ShapeError(f"modality {modality.name!r}: expected {wanted}, found {features.dtype} of shape {tuple(features.shape)}")
+        return sequences
+
+    def _kept(self, present: Tensor) -> Tensor:
+        """(batch, modality) bool: what modality dropout leaves of what is present, at least one each."""
+        if not self.training or not self.config.modality_dropout:
+            return present
+        chance = torch.rand(present.shape, device=present.device)
+        drawn = present & (chance >= self.config.modality_dropout)
+        survivor = chance.masked_fill(~present, -1).argmax(1, keepdim=True)
+        return drawn.scatter(1, survivor, True)

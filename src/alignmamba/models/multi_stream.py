@@ -1,0 +1,184 @@
+"""Multi-stream fusion: a backbone for each modality, joined at every layer, by attention, or only in the prediction."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from alignmamba.contracts import Output
+from alignmamba.models.fusion import Fusion, FusionConfig, Head
+from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.attention import AttentionConfig, CrossModalStack
+from alignmamba.nn.mamba import MambaConfig, MambaStack
+from alignmamba.nn.pooling import POOLINGS
+from alignmamba.ops import resample
+
+
+class MultiStreamMambaConfig(FusionConfig, MambaConfig):
+    """Everything that defines a multi-stream Mamba; the fields of the backbones stand at the top level."""
+
+
+class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
+    """One Mamba stack per modality; after each layer the streams exchange what they know through gates.
+
+    Kept from the sources: a stream of its own for every modality, and at every depth an exchange in which a stream's own tokens
+    gate what comes from the others, as hidden states do in Fusion-Mamba. Simplified: where the sources take equal lengths for
+    granted, the others are brought to a stream's length by relative time; in place of the exchange of channels (Pan-Mamba's
+    channel swap, Fusion-Mamba's and MambaDFuse's shallow exchange) and of scans whose maps come from the other stream, the mean
+    of the other streams is projected, gated and added. Streams missing from a sample receive and do not send.
+
+    The pooled streams, one after the other in anchor order, are the embedding, (batch, modalities * d_model).
+
+    Source:
+        Fusion-Mamba, Dong et al., arXiv:2404.09146; Pan-Mamba, He et al., arXiv:2402.12192; MambaDFuse, Li et al.,
+        arXiv:2404.08406.
+    """
+
+    config_class: ClassVar[type[MultiStreamMambaConfig]] = MultiStreamMambaConfig
+    summary: ClassVar[str] = "One Mamba stack per modality, with a gated exchange between them after each layer"
+    tags: ClassVar[tuple[str, ...]] = ("mamba",)
+
+    def __init__(self, config: MultiStreamMambaConfig) -> None:
+        super().__init__(config, config.d_model)
+        self.stacks = nn.ModuleDict({name: MambaStack(config) for name in config.anchors})
+        # One modality alone has nobody to exchange with.
+        exchanges = config.depth if len(config.anchors) > 1 else 0
+        self.exchanges = nn.ModuleList(Exchange(config.anchors, config.d_model, config.dropout) for _ in range(exchanges))
+        self.head = Head(len(config.anchors) * config.d_model, config.task, config.dropout)
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        present = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
+        streams = self._with_absent(encoded)
+        for number in range(self.config.depth):
+            for name, tokens in streams.items():
+                streams[name] = replace(tokens, x=self._stack(name).layers[number](tokens.x, tokens.mask))
+            if self.exchanges:
+                streams = self.exchanges[number](streams, present)
+        pool = POOLINGS[self.config.pooling]
+        embedding = torch.cat([pool(self._stack(name).norm(tokens.x), tokens.mask) for name, tokens in streams.items()], 1)
+        return Output(prediction=self.head(embedding), embedding=embedding)
+
+    def _stack(self, name: str) -> MambaStack:
+        stack = self.stacks[name]
+        assert isinstance(stack, MambaStack)
+        return stack
+
+
+class Exchange(nn.Module):
+    """Adds to each stream the mean of the other present ones, projected, and gated by the stream's own tokens; residual, pre-norm."""
+
+    def __init__(self, names: tuple[str, ...], d_model: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleDict({name: nn.RMSNorm(d_model, eps=1e-5) for name in names})
+        self.gates = nn.ModuleDict({name: nn.Linear(d_model, d_model) for name in names})
+        self.projections = nn.ModuleDict({name: nn.Linear(d_model, d_model, bias=False) for name in names})
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, streams: Mapping[str, Tokens], present: Mapping[str, Tensor]) -> dict[str, Tokens]:
+        """Exchange once.
+
+        Args:
+            streams: Each modality's tokens, at least one valid token in every sample.
+            present: For each modality, (batch,) bool: the samples in which it sends.
+
+        Returns:
+            The streams, each at its own length.
+        """
+        normed = {name: self.norms[name](tokens.x) for name, tokens in streams.items()}
+        sent = {name: tokens.mask & present[name].unsqueeze(1) for name, tokens in streams.items()}
+        exchanged = {}
+        for name, tokens in streams.items():
+            others = [other for other in streams if other != name]
+            senders = torch.stack([present[other] for other in others]).sum(0).clamp(min=1)
+            # What is not sent arrives as zero.
+            arrived = torch.stack([resample(normed[other], sent[other], tokens.mask) for other in others]).sum(0)
+            received = self.projections[name](arrived / senders[:, None, None].to(arrived.dtype))
+            exchanged[name] = replace(tokens, x=tokens.x + self.dropout(self.gates[name](normed[name]).sigmoid() * received))
+        return exchanged
+
+
+class MulTConfig(FusionConfig, AttentionConfig):
+    """Everything that defines a MulT; the fields of the backbone stand at the top level."""
+
+    @model_validator(mode="after")
+    def _several(self) -> Self:
+        if len(self.modalities) < 2:
+            raise ValueError(f"modalities: mult needs at least 2 that attend to each other, found {[m.name for m in self.modalities]}")
+        return self
+
+
+class MulT(Fusion[MulTConfig]):
+    """Every modality attends to every other one, and then to itself, by crossmodal Transformers.
+
+    Kept from the source: one crossmodal Transformer for each ordered pair of modalities, self-attention over what a modality
+    received, one vector of each modality concatenated (see `nn.attention.CrossModalStack`). Simplified: a modality's vector is
+    pooled as in the other models here, not its last token; one linear head without the residual block before it; the encoders
+    in place of the one-dimensional convolutions are those of all models here.
+
+    The pooled streams, one after the other in anchor order, are the embedding, (batch, modalities * (modalities - 1) * d_model).
+
+    Source:
+        Tsai et al., arXiv:1906.00295.
+    """
+
+    config_class: ClassVar[type[MulTConfig]] = MulTConfig
+    summary: ClassVar[str] = "Crossmodal Transformers between all modalities (MulT)"
+    tags: ClassVar[tuple[str, ...]] = ("transformer",)
+
+    def __init__(self, config: MulTConfig) -> None:
+        super().__init__(config, config.d_model)
+        count = len(config.anchors)
+        self.backbone = CrossModalStack(config, count)
+        self.head = Head(count * (count - 1) * config.d_model, config.task, config.dropout)
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        streams = list(self._with_absent(encoded).values())
+        masks = [tokens.mask for tokens in streams]
+        read = self.backbone([tokens.x for tokens in streams], masks)
+        embedding = torch.cat([POOLINGS[self.config.pooling](x, mask) for x, mask in zip(read, masks, strict=True)], 1)
+        return Output(prediction=self.head(embedding), embedding=embedding)
+
+
+class LateFusionConfig(FusionConfig, MambaConfig):
+    """Everything that defines a late fusion; the fields of the backbones stand at the top level.
+
+    A missing modality has no vote, so `absent` decides nothing here.
+    """
+
+
+class LateFusion(Fusion[LateFusionConfig]):
+    """One Mamba stack and one head per modality; the prediction is the mean over the modalities that the sample has.
+
+    The plain rival that never lets modalities meet. Values are averaged in regression, scores before the softmax in
+    classification. A missing modality's stream is its absent token, which no prediction sees and which therefore stays zero.
+
+    The pooled streams, one after the other in anchor order, are the embedding, (batch, modalities * d_model).
+
+    Source:
+        Decision-level fusion as in Baltrušaitis et al., arXiv:1705.09406, section 6.1.
+    """
+
+    config_class: ClassVar[type[LateFusionConfig]] = LateFusionConfig
+    summary: ClassVar[str] = "One Mamba stack and one head per modality, the mean of whose predictions is taken"
+    tags: ClassVar[tuple[str, ...]] = ("mamba",)
+
+    def __init__(self, config: LateFusionConfig) -> None:
+        super().__init__(config, config.d_model)
+        self.absent_tokens.requires_grad_(False)
+        self.stacks = nn.ModuleDict({name: MambaStack(config) for name in config.anchors})
+        self.heads = nn.ModuleDict({name: Head(config.d_model, config.task, config.dropout) for name in config.anchors})
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        pooled, votes = [], []
+        for name, tokens in self._with_absent(encoded).items():
+            pooled.append(POOLINGS[self.config.pooling](self.stacks[name](tokens.x, tokens.mask), tokens.mask))
+            votes.append(self.heads[name](pooled[-1]))
+        # (batch, modality, ...)
+        every = torch.stack(votes, 1)
+        counted = present.view(*present.shape, *(1,) * (every.ndim - 2))
+        prediction = torch.where(counted, every, 0).sum(1) / counted.sum(1)
+        return Output(prediction=prediction, embedding=torch.cat(pooled, 1))

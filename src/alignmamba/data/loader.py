@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alignmamba.contracts import Batch, Config, ModalitySpec, Role, Sample, Sequences, Split, Task
+from alignmamba.data.missing import MissingConfig, withheld
 from alignmamba.data.randomness import generator
 from alignmamba.errors import ConfigError, DataError
 
@@ -44,12 +45,13 @@ class Loader:
         config: Batch size and bucketing.
         task: Decides the dtype of the targets.
         shuffle: A new order each epoch; off for validation and test.
-        seed: Seed of that order.
+        seed: Seed of that order, and of what is withheld.
         rank: Which process this is.
         world_size: How many processes share each global batch.
+        missing: What is withheld of the samples: with shuffling drawn anew each epoch, without always the same.
 
     Raises:
-        DataError: If the split is empty or lacks a modality.
+        DataError: If the split is empty, lacks a modality, or is too small for what is to be withheld.
         ConfigError: If a global batch has fewer samples than there are processes.
     """
 
@@ -64,6 +66,7 @@ class Loader:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        missing: MissingConfig = MissingConfig(),  # noqa: B008 # immutable
     ) -> None:
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank: expected 0 to {world_size - 1}, found {rank}")
@@ -86,7 +89,8 @@ class Loader:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self._total_lengths = np.sum([split.lengths[spec.name] for spec in modalities], axis=0)
+        self.missing = missing
+        self._shown = split if shuffle else self._withheld(None)
         self.set_epoch(0)
 
     @property
@@ -105,8 +109,10 @@ class Loader:
         return tuple(len(batch) for batch in self._batches)
 
     def set_epoch(self, epoch: int) -> None:
-        """Fix the order of that epoch; without shuffling all epochs are alike."""
+        """Fix the order of that epoch, and what is withheld in it; without shuffling all epochs are alike."""
         self.epoch = epoch
+        if self.shuffle:
+            self._shown = self._withheld(epoch)
         self._batches = self._global_batches()
 
     def __len__(self) -> int:
@@ -125,7 +131,7 @@ class Loader:
         if not 0 <= batch_index <= len(self):
             raise DataError(f"batch_index: expected 0 to {len(self)}, found {batch_index}")
         source: DataLoader[Batch] = DataLoader(
-            _Rows(self.split),  # type: ignore[arg-type] # rows are samples, what comes out is collated
+            _Rows(self._shown),  # type: ignore[arg-type] # rows are samples, what comes out is collated
             batch_sampler=[batch[self.rank :: self.world_size].tolist() for batch in self._batches[batch_index:]],
             collate_fn=partial(collate, modalities=self.modalities, task=self.task),
             num_workers=self.config.num_workers,
@@ -133,6 +139,12 @@ class Loader:
             generator=torch.Generator(),
         )
         return iter(source)
+
+    def _withheld(self, epoch: int | None) -> Split:
+        """The split as the model sees it."""
+        if self.missing.protocol == "none":
+            return self.split
+        return withheld(self.split, self.missing, seed=self.seed, epoch=epoch, modalities=[spec.name for spec in self.modalities])
 
     def _global_batches(self) -> list[np.ndarray]:
         """The rows of each global batch of this epoch."""
@@ -143,11 +155,12 @@ class Loader:
         batches = np.array_split(order, math.ceil(len(order) / self.config.batch_size))
         if not (self.shuffle and self.config.bucket_by_length):
             return batches
+        total_lengths = np.sum([self._shown.lengths[spec.name] for spec in self.modalities], axis=0)
         sorted_batches: list[np.ndarray] = []
         for first in range(0, len(batches), WINDOW_BATCHES):
             window = batches[first : first + WINDOW_BATCHES]
             rows = np.concatenate(window)
-            rows = rows[np.argsort(self._total_lengths[rows], kind="stable")]
+            rows = rows[np.argsort(total_lengths[rows], kind="stable")]
             sorted_batches += np.split(rows, np.cumsum([len(batch) for batch in window])[:-1])
         return [sorted_batches[at] for at in random.permutation(len(sorted_batches))]
 

@@ -1,23 +1,30 @@
 """Recipes: the one floor where data, model and training meet."""
 
+from alignmamba.data.missing import MissingConfig
 from alignmamba.recipes.assembly import environment
-from alignmamba.recipes.configuration import EngineConfig, RunConfig, check_config, read_config
+from alignmamba.recipes.configuration import EngineConfig, RunConfig, check_config, check_missing, read_config
 from alignmamba.recipes.directory import RunDirectory
 from alignmamba.recipes.running import Plan, RunInterrupted, RunResult, plan, train
-from alignmamba.recipes.using import evaluate, predict
+from alignmamba.recipes.using import LoadedRun, MissingScores, evaluate, load_run, predict, score_missing
 
 __all__ = [
     "EngineConfig",
+    "LoadedRun",
+    "MissingConfig",
+    "MissingScores",
     "Plan",
     "RunConfig",
     "RunDirectory",
     "RunInterrupted",
     "RunResult",
     "check_config",
+    "check_missing",
     "environment",
     "evaluate",
+    "load_run",
     "plan",
     "predict",
     "read_config",
+    "score_missing",
     "train",
 ]

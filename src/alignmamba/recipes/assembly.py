@@ -95,7 +95,7 @@ def seed_everything(seed: int, *, rank: int = 0) -> None:
 
 
 def loader(config: RunConfig, corpus: Corpus, role: Role, fabric: Fabric | None = None) -> Loader:
-    """Batches of a split for training, shuffled if it is the train split; the share of one process where `fabric` is given."""
+    """Batches of a split as the run withholds from it, shuffled for training; the share of one process where `fabric` is given."""
     return Loader(
         corpus.split(role),
         corpus.modalities,
@@ -105,6 +105,7 @@ def loader(config: RunConfig, corpus: Corpus, role: Role, fabric: Fabric | None 
         seed=config.seed,
         rank=0 if fabric is None else fabric.global_rank,
         world_size=config.engine.devices * config.engine.num_nodes if fabric is None else fabric.world_size,
+        missing=config.missing,
     )
 
 

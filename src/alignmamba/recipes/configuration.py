@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from alignmamba.contracts import Config, Corpus, Name
 from alignmamba.data.loader import LoaderConfig
+from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError
 from alignmamba.models import MODELS
 from alignmamba.training.fitting import FitConfig
@@ -53,12 +54,14 @@ class RunConfig(Config):
     """Those of the corpus's modalities that the model gets; empty means all."""
     loader: LoaderConfig = LoaderConfig()
     """How samples are put into batches."""
+    missing: MissingConfig = MissingConfig()
+    """What is withheld of the samples of every split, in training, validation and test."""
     fit: FitConfig = FitConfig()
     """How the model is trained."""
     engine: EngineConfig = EngineConfig()
     """Where it is trained."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Decides the first weights, dropout and the order of samples. The synthetic corpus is the same for every seed."""
+    """Decides the first weights, dropout, the order of samples and what is withheld of them; the synthetic corpus is always the same."""
     nonfinite: Literal["error", "zero", "mean"] = "error"
     """What to do with features that are not finite: refuse the corpus, or read zero or the channel's training mean instead."""
 
@@ -75,11 +78,14 @@ class RunConfig(Config):
         """SHA-256 of the settings and of the corpus's content.
 
         Left out are the seed, so that runs of one experiment under several seeds share it, and what changes from machine to
-        machine: the engine and the place where the corpus lies.
+        machine: the engine and the place where the corpus lies. Where nothing is withheld, and where all modalities are taken,
+        the digest is that of a configuration which does not mention it.
         """
         settings = {**self.model_dump(mode="json", exclude={"seed", "data", "engine"}), "corpus": corpus.checksum}
         if not self.modalities:
-            del settings["modalities"]  # all of them: as before one could choose
+            del settings["modalities"]
+        if self.missing.protocol == "none":
+            del settings["missing"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def to_yaml(self) -> str:
@@ -164,6 +170,19 @@ def check_config(values: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError(explain(error, keys=_known_keys(values.get("model")))) from error
+
+
+def check_missing(protocol: str | None, rates: Sequence[float] = ()) -> MissingConfig:
+    """What is to be withheld, from the words of a command line.
+
+    Raises:
+        ConfigError: If the protocol is unknown, or its rate is out of range or missing.
+    """
+    given = {"protocol": protocol, "rate": tuple(rates) or None}
+    try:
+        return MissingConfig.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError(explain(error, prefix="missing")) from error
 
 
 def explain(error: ValidationError, *, prefix: str = "", keys: Sequence[str] = ()) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from alignmamba.contracts import Corpus, Predictions, Role, Task
+from alignmamba.data.missing import WithheldSplit
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import confusion_matrix
 from alignmamba.files import replace_file
@@ -186,6 +187,20 @@ def prediction_table(predictions: Predictions, task: Task) -> Table:
     return table
 
 
+def missing_table(split: WithheldSplit) -> Table:
+    """Ids, and per modality 1 where the sample keeps it, 0 where it was withheld or never there.
+
+    Where single tokens are withheld it is one such digit per token, and nothing where the modality was never there.
+    """
+    table: Table = {"id": list(split.ids)}
+    for name, kept in split.kept.items():
+        if split.kept_tokens is None:
+            table[name] = kept.astype(int).tolist()
+        else:
+            table[name] = ["".join(map(str, mask.astype(int).tolist())) for mask in split.kept_tokens[name]]
+    return table
+
+
 def confusion_table(predictions: Predictions, task: Task) -> Table:
     """Samples by true class, one row each, and predicted class, one column each."""
     counts = confusion_matrix(task, predictions)
@@ -255,6 +270,20 @@ def write_table(path: Path, table: Table) -> None:
         pyarrow.parquet.write_table(pyarrow.table(table), buffer)
         content = buffer.getvalue()
     replace_file(path, content)
+
+
+def make_directory(path: Path) -> None:
+    """A directory for tables; one that is there is left as it is.
+
+    Raises:
+        ConfigError: If it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out {path}: cannot be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"out {path}: cannot be written to")
 
 
 def corpus_identity(corpus: Corpus) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from lightning_fabric import Fabric
 
 from alignmamba.contracts import Corpus, Role, Task
+from alignmamba.data.missing import withheld
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
@@ -30,8 +31,10 @@ from alignmamba.recipes.directory import (
     METRICS,
     MODEL,
     RunDirectory,
+    Table,
     confusion_table,
     corpus_identity,
+    missing_table,
     plain,
     prediction_table,
     refuse_existing,
@@ -82,6 +85,8 @@ class RunResult:
     stopped: Literal["epochs", "patience"]
     seconds: float
     """Time spent in training and validation."""
+    missing: Mapping[str, Any] | None = None
+    """Where something is withheld, ``protocol``, ``rate`` and the ``effective_rate`` of valid and test."""
     first_process: bool = True
     """False in all but one of several processes that trained together; that one speaks for all."""
 
@@ -122,7 +127,9 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
     directory = Path(out) if out is not None else RUNS / f"{name}-{config.model}-{digest[:8]}-seed{config.seed}"
     refuse_existing(directory)
     refuse_unlabelled(corpus, ("train", "valid"))  # now, not after the first epoch
-    loader(complete, corpus, "valid")
+    for role in ("valid", "test"):
+        if role in corpus.splits:
+            loader(complete, corpus, role)
     _check_select(complete.fit.select, corpus.task)
     return Plan(
         config=complete,
@@ -220,7 +227,11 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
             resume=resume,
             progress=progress,
         )
-        summary = plain(_summary(model, corpus, _evaluate_best(model, config, corpus, run, fabric), result))
+        metrics, rates = _evaluate_best(model, config, corpus, run, fabric)
+        summary = _summary(model, corpus, metrics, result)
+        if config.missing.protocol != "none":
+            summary["missing"] = {**config.missing.model_dump(), "effective_rate": rates}
+        summary = plain(summary)
         if fabric.is_global_zero:
             model.save_pretrained(run.path / MODEL)
             # Last, because it says that all the rest is there.
@@ -236,20 +247,31 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
     return _result(run, config, summary, first_process=fabric.is_global_zero)
 
 
-def _evaluate_best(model: Any, config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric) -> dict[Role, dict[str, float]]:
-    """Scores of valid and test where they are labelled; their predictions and confusion matrices go into the run directory."""
+def _evaluate_best(
+    model: Any, config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric
+) -> tuple[dict[Role, dict[str, float]], dict[Role, float]]:
+    """Scores of valid and test where they are labelled, and the shares withheld from them; tables go into the run directory."""
     metrics: dict[Role, dict[str, float]] = {}
+    rates: dict[Role, float] = {}
+    tables: dict[str, Table] = {}
+    names = [spec.name for spec in corpus.modalities]
     for role in ("valid", "test"):
         if role not in corpus.splits:
             continue
-        predictions = predictions_of(model, corpus.splits[role], corpus.modalities, corpus.task, config, fabric)
+        split = withheld(corpus.splits[role], config.missing, seed=config.seed, modalities=names)
+        predictions = predictions_of(model, split, corpus.modalities, corpus.task, config, fabric)
+        tables[f"predictions_{role}"] = prediction_table(predictions, corpus.task)
         if predictions.targets is not None:
             metrics[role] = score(corpus.task, predictions)
-        if fabric.is_global_zero:
-            run.write(f"predictions_{role}.csv", to_csv(prediction_table(predictions, corpus.task)))
-            if role in metrics and corpus.task.kind == "classification":
-                run.write(f"confusion_{role}.csv", to_csv(confusion_table(predictions, corpus.task)))
-    return metrics
+            if corpus.task.kind == "classification":
+                tables[f"confusion_{role}"] = confusion_table(predictions, corpus.task)
+        if config.missing.protocol != "none":
+            rates[role] = split.effective_rate
+            tables[f"missing_{role}"] = missing_table(split)
+    if fabric.is_global_zero:
+        for name, table in tables.items():
+            run.write(f"{name}.csv", to_csv(table))
+    return metrics, rates
 
 
 def _summary(model: Any, corpus: Corpus, metrics: Mapping[Role, Mapping[str, float]], result: FitResult) -> dict[str, Any]:
@@ -276,6 +298,7 @@ def _result(run: RunDirectory, config: RunConfig, summary: Mapping[str, Any], *,
             config=config,
             digest=identity["digest"],
             corpus=identity["corpus"]["name"],
+            missing=summary.get("missing"),
             first_process=first_process,
             **{name: summary[name] for name in fields},
         )

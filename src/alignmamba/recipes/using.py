@@ -1,16 +1,132 @@
 """Using a finished run: scores of a split, predictions for a corpus."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from lightning_fabric import Fabric
 
-from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Role, Split, Task
+from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Predictions, Role, Split, Task
+from alignmamba.data.missing import MissingConfig, WithheldSplit, only, patterns, withheld
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import score
 from alignmamba.recipes.assembly import Nonfinite, alone, check_unchanged, corpus_at, predictions_of, trained_model
-from alignmamba.recipes.directory import RunDirectory, corpus_identity, joined, prediction_table, table_writer_problem, write_table
+from alignmamba.recipes.configuration import RunConfig
+from alignmamba.recipes.directory import (
+    RunDirectory,
+    Table,
+    corpus_identity,
+    joined,
+    make_directory,
+    missing_table,
+    prediction_table,
+    table_writer_problem,
+    write_table,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """A finished run with a corpus that it can score, for one evaluation or many."""
+
+    directory: RunDirectory
+    config: RunConfig
+    model: Any
+    corpus: Corpus
+    modalities: tuple[ModalitySpec, ...]
+    """Those of the corpus that the model knows."""
+    fabric: Fabric
+
+    def predictions(self, split: Split, modalities: Sequence[ModalitySpec] | None = None) -> Predictions:
+        """Predict a split, or what is left of one, from these of the modalities, by default all."""
+        return predictions_of(self.model, split, modalities or self.modalities, self.corpus.task, self.config, self.fabric)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingPart:
+    """What a run said of a split with something withheld."""
+
+    pattern: tuple[str, ...] | None
+    """The modalities that were kept in every sample; ``None`` where each sample had a draw of its own."""
+    split: WithheldSplit
+    """What was left of the samples, in the order of the predictions."""
+    predictions: Predictions
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingScores:
+    """What a protocol of missing modalities does to a run."""
+
+    config: MissingConfig
+    seed: int
+    """Seed of what was withheld, that of the run."""
+    parts: tuple[MissingPart, ...]
+    """One, but for the protocol ``fixed``: one per pattern."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Mean of each metric over the parts."""
+        return {name: sum(part.metrics[name] for part in self.parts) / len(self.parts) for name in self.parts[0].metrics}
+
+    @property
+    def effective_rate(self) -> float:
+        """Share withheld of what was present, the mean over the parts."""
+        return sum(part.split.effective_rate for part in self.parts) / len(self.parts)
+
+
+def load_run(run: str | Path, *, data: str | None = None, nonfinite: Nonfinite | None = None) -> LoadedRun:
+    """A finished run and the corpus to score it on.
+
+    Args:
+        run: Directory of the run.
+        data: Another corpus, or where the run's own lies now; by default where it lay in training.
+        nonfinite: What to do with features that are not finite; by default as in training.
+
+    Raises:
+        AlignMambaError: If the run or the corpus cannot be used as asked.
+    """
+    found = RunDirectory.open(Path(run))
+    found.require_finished()
+    config = found.config()
+    model = trained_model(found, config)
+    corpus = corpus_at(data or config.data, nonfinite or config.nonfinite, model=model)
+    if data is None:
+        check_unchanged(found, corpus, config)
+    modalities = _shared_modalities(model, corpus)
+    _check_task(model, corpus)
+    return LoadedRun(directory=found, config=config, model=model, corpus=corpus, modalities=modalities, fabric=alone(config))
+
+
+def score_missing(run: LoadedRun, missing: MissingConfig, *, split: Role = "test") -> MissingScores:
+    """Score a run on a split under a protocol of missing modalities.
+
+    What is withheld is a function of the run's seed, the protocol, the rate and the ids of the samples: runs of one seed
+    are scored on the same masks. ``fixed`` scores every sample that has anything of a pattern under that pattern.
+
+    Args:
+        run: A run, see `load_run`.
+        missing: Protocol and rate.
+        split: Split to score.
+
+    Raises:
+        AlignMambaError: If the split is not there, not labelled, or does not go with the protocol.
+    """
+    whole = run.corpus.split(split)
+    names = [spec.name for spec in run.modalities]
+    left: dict[tuple[str, ...] | None, WithheldSplit] = {
+        None: withheld(whole, missing, seed=run.config.seed, modalities=names)  # also refuses what does not go with the split
+    }
+    if missing.protocol == "fixed":
+        every = {pattern: only(whole, pattern, modalities=names) for pattern in patterns(names)}
+        left = {pattern: view for pattern, view in every.items() if len(view)}
+    parts = []
+    for pattern, view in left.items():
+        predictions = run.predictions(view)
+        parts.append(MissingPart(pattern=pattern, split=view, predictions=predictions, metrics=score(run.corpus.task, predictions)))
+    return MissingScores(config=missing, seed=run.config.seed, parts=tuple(parts))
 
 
 def evaluate(
@@ -19,7 +135,9 @@ def evaluate(
     data: str | None = None,
     split: Role = "test",
     drop: Sequence[str] = (),
+    missing: MissingConfig | None = None,
     nonfinite: Nonfinite | None = None,
+    out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Score a finished run on a split, all modalities at hand and then with some of them withheld.
 
@@ -27,33 +145,36 @@ def evaluate(
         run: Directory of the run.
         data: Another corpus, or where the run's own lies now; by default where it lay in training.
         split: Split to score.
-        drop: Modalities to withhold.
+        drop: Modalities to withhold from every sample.
+        missing: Protocol by which to withhold from each sample something else; does not go with `drop`.
         nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the mean of the
             run's train split.
+        out: Directory for ``predictions.csv``, and with `missing` for ``predictions_missing.csv`` and ``missing.csv``, what each
+            sample kept; files of those names are replaced.
 
     Returns:
-        ``metrics`` with all modalities; with `drop` also ``metrics_dropped`` and ``change``, their difference; and what they belong to.
+        ``metrics`` with all modalities, whatever was withheld in training; with `drop` also ``metrics_dropped`` and ``change``, their
+        difference; with `missing` ``metrics_missing`` and ``change``, and under ``missing`` the protocol, the nominal ``rate``, the
+        ``effective_rate``, the ``seed`` and for ``fixed`` one row of scores per pattern, whose mean ``metrics_missing`` is; and
+        what they belong to.
 
     Raises:
-        AlignMambaError: If the run, the corpus, the split or a modality cannot be used as asked.
+        AlignMambaError: If the run, the corpus, the split, a modality or the directory cannot be used as asked.
     """
-    found = RunDirectory.open(Path(run))
-    found.require_finished()
-    config = found.config()
     _check_role(split)
-    model = trained_model(found, config)
-    corpus = corpus_at(data or config.data, nonfinite or config.nonfinite, model=model)
-    if data is None:
-        check_unchanged(found, corpus, config)
-    modalities = _shared_modalities(model, corpus)
-    kept = _without(modalities, drop)
-    _check_task(model, corpus)
+    if drop and missing is not None:
+        raise ConfigError("drop: does not go with missing; choose one of them")
+    loaded = load_run(run, data=data, nonfinite=nonfinite)
+    corpus = loaded.corpus
+    kept = _without(loaded.modalities, drop)
     rows = corpus.split(split)
     _check_nothing_is_empty(rows, kept)
-    fabric = alone(config)
-    full = score(corpus.task, predictions_of(model, rows, modalities, corpus.task, config, fabric))
+    if out is not None:  # refused now, not after an hour of predicting
+        make_directory(Path(out))
+    complete = loaded.predictions(rows)
+    full = score(corpus.task, complete)
     report: dict[str, Any] = {
-        "run": str(found.path),
+        "run": str(loaded.directory.path),
         "corpus": corpus_identity(corpus),
         "split": split,
         "samples": len(rows),
@@ -61,14 +182,52 @@ def evaluate(
         "references": dict(corpus.references),
         "distance_covered": distance_covered(full, corpus.references),
     }
+    tables = {"predictions": prediction_table(complete, corpus.task)}
     if drop:
-        dropped = score(corpus.task, predictions_of(model, rows, kept, corpus.task, config, fabric))
-        report |= {
-            "dropped": list(dict.fromkeys(drop)),
-            "metrics_dropped": dropped,
-            "change": {name: dropped[name] - value for name, value in full.items()},
-        }
+        dropped = score(corpus.task, loaded.predictions(rows, kept))
+        report |= {"dropped": list(dict.fromkeys(drop)), "metrics_dropped": dropped, "change": _change(dropped, full)}
+    if missing is not None:
+        scores = score_missing(loaded, missing, split=split)
+        report |= {"missing": _missing_facts(scores), "metrics_missing": scores.metrics, "change": _change(scores.metrics, full)}
+        tables |= missing_tables(scores, corpus.task)
+    if out is not None:
+        for name, table in tables.items():
+            write_table(Path(out) / f"{name}.csv", table)
     return report
+
+
+def missing_tables(scores: MissingScores, task: Task) -> dict[str, Table]:
+    """``predictions_missing`` and ``missing``, the masks; with a first column that names the pattern where there are several."""
+    said = [(part, prediction_table(part.predictions, task)) for part in scores.parts]
+    masks = [(part, missing_table(part.split)) for part in scores.parts]
+    return {"predictions_missing": _below(said), "missing": _below(masks)}
+
+
+def _below(tables: Sequence[tuple[MissingPart, Table]]) -> Table:
+    (part, first), *_ = tables
+    if part.pattern is None:
+        return first
+    column = ["+".join(part.pattern or ()) for part, table in tables for _ in table["id"]]
+    return {"pattern": column, **{name: [value for _, table in tables for value in table[name]] for name in first}}
+
+
+def _missing_facts(scores: MissingScores) -> dict[str, Any]:
+    facts = {**scores.config.model_dump(), "effective_rate": scores.effective_rate, "seed": scores.seed}
+    rows = [
+        {
+            "kept": list(part.pattern),
+            "samples": len(part.split),
+            "effective_rate": part.split.effective_rate,
+            "metrics": part.metrics,
+        }
+        for part in scores.parts
+        if part.pattern is not None
+    ]
+    return {**facts, "patterns": rows} if rows else facts
+
+
+def _change(scores: Mapping[str, float], complete: Mapping[str, float]) -> dict[str, float]:
+    return {name: scores[name] - value for name, value in complete.items()}
 
 
 def predict(

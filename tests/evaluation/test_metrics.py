@@ -1,5 +1,6 @@
 import math
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from alignmamba.contracts import Predictions, Task
-from alignmamba.errors import DataError
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, confusion_matrix, metric_names, score
+from alignmamba.errors import ConfigError, DataError
+from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, confusion_matrix, metric_names, row_metric, sample_scores, score
 
 SENTIMENT = Task(kind="regression", label_range=(-3.0, 3.0))
 THREE = Task(kind="classification", classes=("a", "b", "c"))
@@ -225,3 +226,38 @@ def test_wrong_input_is_refused(task: Task, given_: Predictions, message: str) -
 def test_a_regression_has_no_confusion_matrix() -> None:
     with pytest.raises(DataError, match="expected a classification task, found regression"):
         confusion_matrix(SENTIMENT, predictions([1.0], [1.0]))
+
+
+# --- metrics of samples and of rows ------------------------------------------------------------------------------------
+
+
+def test_sample_scores_worked_on_paper() -> None:
+    """Signs are right but for the third, whose target of 0 counts as positive, and is left out of the non-zero pair."""
+    found = predictions([-2.5, 1.0, -0.2, 0.6], [-2.0, 3.0, 0.0, 0.4])
+    scores = {name: sample_scores(SENTIMENT, found, name) for name in metric_names(SENTIMENT)}
+    assert {name for name, each in scores.items() if each is None} == {"corr", "f1_has0", "f1_non0"}
+    expected = {"mae": [0.5, 2.0, 0.2, 0.2], "acc2_has0": [1, 1, 0, 1], "acc2_non0": [1, 1, 1], "acc5": [1, 0, 1, 0], "acc7": [1, 0, 1, 0]}
+    for name, values in expected.items():
+        np.testing.assert_allclose(scores[name], values, err_msg=name)
+    np.testing.assert_array_equal(sample_scores(THREE, classified([0, 1, 1], [0, 2, 1]), "accuracy"), [1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("task", "found"),
+    [
+        (SENTIMENT, predictions([-2.5, 1.0, -0.2, 0.6, 0.1], [-2.0, 3.0, 0.0, 0.4, -1.0])),
+        (THREE, classified([0, 1, 1, 2, 0], [0, 2, 1, 2, 1])),
+    ],
+    ids=["regression", "classification"],
+)
+def test_a_metric_of_rows_is_the_metric_of_those_samples(task: Task, found: Predictions) -> None:
+    rows = np.array([1, 4, 4, 0, 1])
+    assert found.targets is not None
+    picked = Predictions(ids=tuple("abcde"), prediction=found.prediction[rows], targets=found.targets[rows])
+    assert {name: row_metric(task, found, name)(rows) for name in metric_names(task)} == pytest.approx(score(task, picked))
+
+
+@pytest.mark.parametrize("ask", [sample_scores, row_metric])
+def test_a_metric_that_the_task_does_not_have_is_refused(ask: Callable[..., object]) -> None:
+    with pytest.raises(ConfigError, match="metric: this classification task has accuracy, .*, found 'mae'"):
+        ask(THREE, classified([0], [0]), "mae")

@@ -12,6 +12,7 @@ EXTRAS = {
     "formats": ("pyarrow", "predictions as .parquet"),
     "gpu": ("triton", "kernels for CUDA and ROCm GPUs"),
     "bench": ("matplotlib", "plots of alignmamba bench"),
+    "experiments": ("scipy", "statistics, tables and reports of alignmamba experiment"),
     "onnx": ("onnxscript", "export to ONNX"),
 }
 

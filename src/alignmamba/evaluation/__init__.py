@@ -1,1 +1,1 @@
-"""Judging predictions: metrics, statistics and protocols, on numpy alone."""
+"""Judging predictions: metrics, statistics, tables and what a computation costs, on numpy; statistics also on scipy."""

@@ -5,13 +5,19 @@ rounded here. Classification follows the usual definitions. All of it is numpy i
 """
 
 import math
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignmamba.contracts import Predictions, Task
-from alignmamba.errors import DataError
+from alignmamba.errors import ConfigError, DataError
+
+# Real values, classes or signs.
+Values = NDArray[Any]
+Result = TypeVar("Result", Values, float)
 
 HIGHER_IS_BETTER: Final[dict[str, bool]] = {
     "mae": False,
@@ -63,11 +69,34 @@ def score(task: Task, predictions: Predictions) -> dict[str, float]:
     Raises:
         DataError: If there is no sample, no target, or a value that is not finite or not of the task's shape.
     """
-    if task.kind == "classification":
-        return _score_classification(*_classes(task, predictions))
-    truth, predicted = _values(predictions)
-    scores = _score_regression(truth, predicted)
-    return {name: scores[name] for name in metric_names(task)}
+    truth, predicted = _checked(task, predictions)
+    return {name: _metric(name, truth, predicted) for name in metric_names(task)}
+
+
+def sample_scores(task: Task, predictions: Predictions, metric: str) -> NDArray[np.float64] | None:
+    """The score of each sample whose mean is the metric: 1 or 0 for an accuracy, the absolute error for ``mae``.
+
+    Returns:
+        (samples,), for ``acc2_non0`` of the samples whose target is not zero; None for a metric that is no mean over samples.
+
+    Raises:
+        ConfigError: If the task has no such metric.
+        DataError: As for `score`.
+    """
+    _refuse_unknown(task, metric)
+    return _SAMPLE_SCORES[metric](*_checked(task, predictions)) if metric in _SAMPLE_SCORES else None
+
+
+def row_metric(task: Task, predictions: Predictions, metric: str) -> Callable[[NDArray[np.int64]], float]:
+    """The metric as a function of the rows it is computed on, for resampling; a row may come more than once.
+
+    Raises:
+        ConfigError: If the task has no such metric.
+        DataError: As for `score`.
+    """
+    _refuse_unknown(task, metric)
+    truth, predicted = _checked(task, predictions)
+    return lambda rows: _metric(metric, truth[rows], predicted[rows])
 
 
 def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:
@@ -79,6 +108,20 @@ def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:
     if task.kind != "classification":
         raise DataError(f"confusion matrix: expected a classification task, found {task.kind}")
     return _confusion(*_classes(task, predictions), num_classes=len(task.classes))
+
+
+def _metric(name: str, truth: Values, predicted: Values) -> float:
+    return _mean(_SAMPLE_SCORES[name](truth, predicted)) if name in _SAMPLE_SCORES else _WHOLE_SCORES[name](truth, predicted)
+
+
+def _refuse_unknown(task: Task, metric: str) -> None:
+    if metric not in metric_names(task):
+        raise ConfigError(f"metric: this {task.kind} task has {', '.join(metric_names(task))}, found {metric!r}")
+
+
+def _checked(task: Task, predictions: Predictions) -> tuple[Values, Values]:
+    """Targets and predicted values of a regression, true and most probable classes of a classification."""
+    return _classes(task, predictions) if task.kind == "classification" else _values(predictions)
 
 
 def _values(predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -127,43 +170,17 @@ def _refuse_nonfinite(what: str, values: NDArray[np.float64], ids: tuple[str, ..
         raise DataError(f"{what}: {wrong.size} of {values.size} not finite, the first is sample {ids[int(wrong[0])]!r}")
 
 
-def _score_regression(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> dict[str, float]:
-    non0 = truth != 0.0
-    return {
-        "mae": float(np.abs(predicted - truth).mean()),
-        "corr": _correlation(truth, predicted),
-        "acc2_has0": _accuracy(truth >= 0.0, predicted >= 0.0),
-        "f1_has0": _f1_weighted(truth >= 0.0, predicted >= 0.0, num_classes=2),
-        "acc2_non0": _accuracy(truth[non0] > 0.0, predicted[non0] > 0.0),
-        "f1_non0": _f1_weighted(truth[non0] > 0.0, predicted[non0] > 0.0, num_classes=2),
-        "acc5": _rounded_accuracy(truth, predicted, limit=2),
-        "acc7": _rounded_accuracy(truth, predicted, limit=3),
-    }
+def _hits(truth: Values, predicted: Values) -> Values:
+    return np.equal(truth, predicted).astype(np.float64)
 
 
-def _score_classification(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> dict[str, float]:
-    num_classes = int(max(truth.max(), predicted.max())) + 1
-    counts = _confusion(truth, predicted, num_classes=num_classes)
-    f1, support = _f1_by_class(counts)
-    occurring = (support + counts.sum(axis=0)) > 0
-    true_classes = support > 0
-    return {
-        "accuracy": _accuracy(truth, predicted),
-        # A class that was predicted but never true counts with F1 0; one that is neither does not count.
-        "f1_macro": float(f1[occurring].mean()),
-        "f1_weighted": float((f1 * support).sum() / support.sum()),
-        # Recall has no meaning for a class without samples.
-        "recall_unweighted": float((np.diag(counts)[true_classes] / support[true_classes]).mean()),
-    }
+def _rounded_hits(truth: Values, predicted: Values, *, limit: int) -> Values:
+    """Who falls on the true integer after clipping; np.round takes halves to the even neighbour, as MMSA does."""
+    return _hits(np.round(np.clip(truth, -limit, limit)), np.round(np.clip(predicted, -limit, limit)))
 
 
-def _accuracy(truth: NDArray[np.generic], predicted: NDArray[np.generic]) -> float:
-    return float((truth == predicted).mean()) if truth.size else math.nan
-
-
-def _rounded_accuracy(truth: NDArray[np.float64], predicted: NDArray[np.float64], *, limit: int) -> float:
-    """Share of samples that fall on the true integer after clipping; np.round takes halves to the even neighbour, as MMSA does."""
-    return _accuracy(np.round(np.clip(truth, -limit, limit)), np.round(np.clip(predicted, -limit, limit)))
+def _mean(scores: Values) -> float:
+    return float(scores.mean()) if scores.size else math.nan
 
 
 def _correlation(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
@@ -182,20 +199,65 @@ def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(deviations / (np.abs(deviations).max() or 1.0))
 
 
-def _f1_weighted(truth: NDArray[np.bool_], predicted: NDArray[np.bool_], *, num_classes: int) -> float:
+def _f1_weighted(truth: Values, predicted: Values) -> float:
     """F1 averaged over classes, each weighted by how often it is *true*."""
     if not truth.size:
         return math.nan
-    f1, support = _f1_by_class(_confusion(truth.astype(np.int64), predicted.astype(np.int64), num_classes=num_classes))
+    f1, support, _ = _f1_by_class(truth, predicted)
     return float((f1 * support).sum() / support.sum())
 
 
-def _f1_by_class(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """F1 = 2TP / (2TP + FP + FN) and true support of each class; 0 for a class that never occurs."""
+def _f1_macro(truth: Values, predicted: Values) -> float:
+    """F1 averaged over classes; one that was predicted but never true counts with 0, one that is neither does not count."""
+    f1, support, called = _f1_by_class(truth, predicted)
+    return float(f1[(support + called) > 0].mean())
+
+
+def _recall_unweighted(truth: Values, predicted: Values) -> float:
+    """Recall averaged over the classes that have samples."""
+    counts = _confusion(truth.astype(np.int64), predicted.astype(np.int64))
     support = counts.sum(axis=1)
-    denominator = support + counts.sum(axis=0)
-    return 2.0 * np.diag(counts) / np.maximum(denominator, 1), support
+    return float((np.diag(counts)[support > 0] / support[support > 0]).mean())
 
 
-def _confusion(truth: NDArray[np.int64], predicted: NDArray[np.int64], *, num_classes: int) -> NDArray[np.int64]:
-    return np.bincount(truth * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)
+def _f1_by_class(truth: Values, predicted: Values) -> tuple[Values, NDArray[np.int64], NDArray[np.int64]]:
+    """F1 = 2TP / (2TP + FP + FN) of each class, 0 for one that never occurs; how often each is true, and how often it is predicted."""
+    counts = _confusion(truth.astype(np.int64), predicted.astype(np.int64))
+    support, called = counts.sum(axis=1), counts.sum(axis=0)
+    return 2.0 * np.diag(counts) / np.maximum(support + called, 1), support, called
+
+
+def _confusion(truth: NDArray[np.int64], predicted: NDArray[np.int64], *, num_classes: int | None = None) -> NDArray[np.int64]:
+    """Counts by true (rows) and predicted class; as many classes as occur where their number is not given."""
+    size = num_classes or int(max(truth.max(), predicted.max())) + 1
+    return np.bincount(truth * size + predicted, minlength=size**2).reshape(size, size).astype(np.int64)
+
+
+def _non0(formula: Callable[[Values, Values], Result]) -> Callable[[Values, Values], Result]:
+    """The formula on the signs of the samples whose target is not zero."""
+
+    def masked(truth: Values, predicted: Values) -> Result:
+        non0 = truth != 0.0
+        return formula(truth[non0] > 0.0, predicted[non0] > 0.0)
+
+    return masked
+
+
+# The metrics that are means over samples: the score of each sample.
+_SAMPLE_SCORES: Final[dict[str, Callable[[Values, Values], Values]]] = {
+    "mae": lambda truth, predicted: np.abs(predicted - truth),
+    "acc2_has0": lambda truth, predicted: _hits(truth >= 0.0, predicted >= 0.0),
+    "acc2_non0": _non0(_hits),
+    "acc5": partial(_rounded_hits, limit=2),
+    "acc7": partial(_rounded_hits, limit=3),
+    "accuracy": _hits,
+}
+# Those that are not.
+_WHOLE_SCORES: Final[dict[str, Callable[[Values, Values], float]]] = {
+    "corr": _correlation,
+    "f1_has0": lambda truth, predicted: _f1_weighted(truth >= 0.0, predicted >= 0.0),
+    "f1_non0": _non0(_f1_weighted),
+    "f1_macro": _f1_macro,
+    "f1_weighted": _f1_weighted,
+    "recall_unweighted": _recall_unweighted,
+}

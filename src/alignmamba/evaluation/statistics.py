@@ -1,0 +1,495 @@
+"""What differs by more than chance: intervals over seeds and over samples, paired tests, the best of a column.
+
+A result has two sources of chance, the samples of the test split and the seeds of training. `over_seeds` and `bootstrap_interval` each
+look at one of them; `paired_bootstrap` at both. All of it is float64, and the same input and seed give the same numbers.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from alignmamba.contracts import Predictions, Task
+from alignmamba.errors import ConfigError, DataError
+from alignmamba.evaluation.metrics import row_metric, sample_scores
+
+Statistic = Callable[[NDArray[np.int64]], float]
+"""A number computed of the samples at the given rows; a row may come more than once."""
+Mark = Literal["best", "level", ""]
+"""``best``: the best mean of its column; ``level``: not significantly worse than the best."""
+
+# Resamples are drawn and looked at in pieces of about this many row indices.
+_PIECE = 2_000_000
+# Two means that differ by less than rounding are one.
+_SAME = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean over seeds and what it may be trusted for."""
+
+    mean: float
+    deviation: float | None
+    """Standard deviation of the values (n - 1 in the denominator); None for a single one."""
+    low: float | None
+    """Lower end of the confidence interval of the mean; None for a single value."""
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowMetric:
+    """A metric that is no mean over samples, of one method's runs on the same samples."""
+
+    runs: tuple[Statistic, ...]
+    """One per seed."""
+    samples: int
+    """How many rows there are."""
+
+
+Scores: TypeAlias = ArrayLike | RowMetric
+"""What one method scored: (seeds, samples), or (samples,) for one seed, of per-sample scores; or a metric of rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What separates two methods, the first minus the second."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    """Two-sided, of no difference."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The place of a method in its column."""
+
+    mark: Mark
+    to_best: Difference | None
+    """The method minus the best; None for the best itself, and for a method whose metric is not defined."""
+    adjusted_p_value: float | None
+    """After Holm's correction over the column; None where ``to_best`` is."""
+
+
+def require_scipy() -> None:
+    """Refuse to begin without scipy.
+
+    Raises:
+        ConfigError: With the command that installs it.
+    """
+    if find_spec("scipy") is None:
+        raise ConfigError("statistics: scipy is not installed, try: pip install 'alignmamba[experiments]'")
+
+
+# Intervals
+
+
+def over_seeds(values: ArrayLike, *, confidence: float = 0.95) -> Estimate:
+    """Mean of one value per seed, with Student's interval: mean ± t(n - 1) s / √n.
+
+    Args:
+        values: (n,). Where one of them is NaN, so is the mean, and nothing else is known.
+        confidence: How often the interval shall cover the mean over all possible seeds.
+
+    Raises:
+        ConfigError: If `confidence` is not between 0 and 1.
+        DataError: If there is no value.
+
+    Source:
+        Student, The probable error of a mean, Biometrika 6 (1908).
+    """
+    _refuse_outside("confidence", confidence)
+    numbers = np.asarray(values, dtype=np.float64).ravel()
+    if not numbers.size:
+        raise DataError("values: expected one per seed, found none")
+    n, mean = numbers.size, float(numbers.mean())
+    if n == 1 or not math.isfinite(mean):
+        return Estimate(mean=mean, deviation=None, low=None, high=None, n=n)
+    deviation = float(numbers.std(ddof=1))
+    reach = _t_quantile(0.5 + confidence / 2, n - 1) * deviation / math.sqrt(n)
+    return Estimate(mean=mean, deviation=deviation, low=mean - reach, high=mean + reach, n=n)
+
+
+def bootstrap_interval(
+    statistic: Statistic,
+    samples: int,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    method: Literal["bca", "percentile"] = "bca",
+) -> tuple[float, float]:
+    """Interval of a statistic over the samples it is computed on, for one run of training.
+
+    Resamples on which the statistic is not defined (NaN) are left out. A statistic that no resample changes, the accuracy of a method
+    without errors for example, has an interval of no width.
+
+    Args:
+        statistic: Takes row indices, (samples,) int64.
+        samples: How many rows there are.
+        seed: The same seed draws the same resamples.
+        confidence: How often the interval shall cover the statistic of all possible samples.
+        resamples: How many times the rows are drawn with replacement.
+        method: ``percentile``: quantiles of the resamples; ``bca``: the same, corrected for bias and for a spread that changes with
+            the value; it costs `samples` more computations.
+
+    Returns:
+        Lower and upper end.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+        DataError: If the statistic is not defined on the samples, or on none of the resamples.
+
+    Source:
+        Efron, Better bootstrap confidence intervals, JASA 82 (1987), eq. 6.4 to 6.6; Efron and Tibshirani, An introduction to the
+        bootstrap (1993), chapters 13 and 14.
+    """
+    _refuse_outside("confidence", confidence)
+    observed = float(statistic(np.arange(_at_least("samples", samples, 1))))
+    if math.isnan(observed):
+        raise DataError("statistic: not defined (NaN) on these samples")
+    drawn = np.array([statistic(rows) for rows in _resampled_rows(samples, _at_least("resamples", resamples, 2), seed)], dtype=np.float64)
+    drawn = drawn[~np.isnan(drawn)]
+    if not drawn.size:
+        raise DataError(f"statistic: not defined (NaN) on any of {resamples} resamples")
+    levels = np.array([0.5 - confidence / 2, 0.5 + confidence / 2])
+    if method == "bca" and samples > 1 and np.ptp(drawn) > 0.0:
+        levels = _bca_levels(levels, statistic, samples, observed, drawn)
+    low, high = np.quantile(drawn, levels)
+    return float(low), float(high)
+
+
+def _bca_levels(levels: NDArray[np.float64], statistic: Statistic, samples: int, observed: float, drawn: NDArray[np.float64]) -> Any:
+    special = _special()
+    below = ((drawn < observed).sum() + 0.5 * (drawn == observed).sum()) / drawn.size
+    bias = special.ndtri(np.clip(below, 0.5 / drawn.size, 1 - 0.5 / drawn.size))
+    every = np.arange(samples)
+    left_out = np.array([statistic(np.delete(every, row)) for row in every], dtype=np.float64)
+    influence = np.nanmean(left_out) - left_out[~np.isnan(left_out)]
+    squares = float((influence**2).sum())
+    acceleration = float((influence**3).sum()) / (6 * squares**1.5) if squares > 0.0 else 0.0
+    z = bias + special.ndtri(levels)
+    return special.ndtr(bias + z / (1 - acceleration * z))
+
+
+# Paired tests
+
+
+def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
+    """Two-sided p-value that two classifiers are right equally often, on the same samples.
+
+    Of the samples that only one of the two gets right, each is as likely to be the one's as the other's: a binomial test with
+    probability 1/2. It is a test of one run against one run. The same sample under several seeds is not several samples, so runs may
+    not be stacked; `paired_bootstrap` takes several seeds.
+
+    Args:
+        correct_a: (samples,) bool or 0 and 1.
+        correct_b: (samples,), of the same samples in the same order.
+
+    Raises:
+        DataError: If shapes differ or are not (samples,), or a value is neither 0 nor 1.
+
+    Source:
+        McNemar, Psychometrika 12 (1947); exact form: Dietterich, Neural Computation 10 (1998), section 3.1.
+    """
+    a, b = np.asarray(correct_a, dtype=np.float64), np.asarray(correct_b, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise DataError(f"correct: expected two arrays (samples,) of one run each, found shapes {a.shape} and {b.shape}")
+    if not (_binary(a) and _binary(b)):
+        raise DataError("correct: expected 0 and 1 only")
+    only_a, only_b = int((a > b).sum()), int((b > a).sum())
+    return min(1.0, 2.0 * float(_special().bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def paired_bootstrap(a: Scores, b: Scores, *, seed: int = 0, confidence: float = 0.95, resamples: int = 1000) -> Difference:
+    """Difference of two methods on the same samples, each trained with the same number of seeds, by a test over samples and seeds.
+
+    Let δ be the difference of one seed, S the number of seeds. A bootstrap over samples, all seeds of both methods on the same resample,
+    gives the covariance of the δ: V is its mean diagonal, C the mean beside the diagonal. The variance of the mean difference is
+
+        (V + (S - 1) C) / S + max(0, s² - (V - C)) / S
+
+    where s² is the variance of the δ over seeds. The first term is the chance of the test split, how single samples fall out under one
+    seed and not another included; the second is what the level of whole runs varies by beyond that. Student's t follows, with
+    Satterthwaite's degrees of freedom where the second term is not zero and samples - 1 where it is. This is the analysis of several
+    readers on the same cases, seeds as readers, with the variance between readers not allowed below zero.
+
+    Resampling seeds and samples in turn would count their interaction three times over, and the percentiles of three or five resampled
+    seeds are too narrow where seeds matter. A t-test over seeds alone takes the test split for the whole world.
+
+    With one seed the level of a run cannot be told from that of its method: the result then speaks of these two trained models.
+
+    Args:
+        a: Per-sample scores, (seeds, samples) or (samples,), for which the bootstrap has a closed form; or a metric of rows.
+        b: As `a`, of the same seeds and samples.
+        seed: Of the resamples, for a metric of rows.
+        confidence: Of the interval of the difference.
+        resamples: How many, for a metric of rows. Those on which the metric is NaN are left out.
+
+    Returns:
+        Of equal scores: difference 0, p-value 1.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+        DataError: If shapes or kinds differ, there are fewer than two samples, or a score is not finite.
+
+    Source:
+        Obuchowski and Rockette, Communications in Statistics 24 (1995); degrees of freedom: Hillis, Statistics in Medicine 26 (2007),
+        eq. 9; covariance by bootstrap: Efron and Tibshirani (1993), chapter 6. Resampling both ways: Owen, The pigeonhole bootstrap,
+        Annals of Applied Statistics 1 (2007).
+    """
+    _refuse_outside("confidence", confidence)
+    measured = {name: _measure(scores, seed=seed, resamples=resamples) for name, scores in (("a", a), ("b", b))}
+    _refuse_unlike(measured)
+    for name, runs in measured.items():
+        if not runs.defined:
+            raise DataError(f"{name}: the metric is not defined (NaN) on these samples")
+    return _difference(measured["a"], measured["b"], confidence)
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """P-values of one family, adjusted so that rejecting those below a level errs at all with at most that probability.
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none may be smaller than the one before, or above 1.
+
+    Source:
+        Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6 (1979).
+    """
+    p = np.asarray(p_values, dtype=np.float64).ravel()
+    if not ((p >= 0.0) & (p <= 1.0)).all():
+        raise DataError("p values: expected numbers from 0 to 1")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1.0)
+    return adjusted
+
+
+def compare_to_best(
+    methods: Mapping[str, Scores], *, higher_is_better: bool, level: float = 0.05, seed: int = 0, resamples: int = 1000
+) -> dict[str, Standing]:
+    """Which method of a column is best, and which are not significantly worse.
+
+    The method of the best mean is compared to every other by `paired_bootstrap`; runs of one seed that are right or wrong sample by
+    sample, by `mcnemar_exact`. The p-values are adjusted by `holm` over the column, and a method is level with the best unless its own is
+    below `level`. A method that is truly as good as any goes unmarked with a probability of at most `level`, although the best is chosen by
+    looking at the data: some other method must seem better by a margin that each has with a probability of `level` over their number.
+
+    Args:
+        methods: Name to scores, all of the same seeds and samples. A method goes unmarked if its metric is NaN for one of its seeds,
+            or there is no sample.
+        higher_is_better: False for errors.
+        level: Of the test.
+        seed: Of the resamples, for metrics of rows; every method of the column is computed on the same ones.
+        resamples: How many, for metrics of rows.
+
+    Returns:
+        Name to standing, in the order given. Of equal means all are best.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+        DataError: As for `paired_bootstrap`; the message names the method.
+
+    Source:
+        For the guarantee: Hsu, Constrained simultaneous confidence intervals for multiple comparisons with the best, Annals of
+        Statistics 12 (1984).
+    """
+    _refuse_outside("level", level)
+    measured = {name: _measure(scores, seed=seed, resamples=resamples) for name, scores in methods.items()}
+    _refuse_unlike(measured)
+    standings = {name: Standing(mark="", to_best=None, adjusted_p_value=None) for name in methods}
+    defined = {name: runs for name, runs in measured.items() if runs.defined}
+    if not defined:
+        return standings
+    best = (max if higher_is_better else min)(defined, key=lambda name: defined[name].mean)
+    standings[best] = Standing(mark="best", to_best=None, adjusted_p_value=None)
+    others = [name for name in defined if name != best]
+    differences = [_difference(defined[name], defined[best], 1 - level, exact=True) for name in others]
+    adjusted = holm([each.p_value for each in differences])
+    for name, difference, p_value in zip(others, differences, adjusted.tolist(), strict=True):
+        mark: Mark = "best" if abs(difference.difference) <= _SAME else "level" if p_value >= level else ""
+        standings[name] = Standing(mark=mark, to_best=difference, adjusted_p_value=p_value)
+    return standings
+
+
+def scores_of(task: Task, runs: Sequence[Predictions], metric: str) -> Scores:
+    """What the tests need to know of a method's runs, one `Predictions` per seed, all of the same samples in the same order.
+
+    Returns:
+        (seeds, samples) per-sample scores where the metric is a mean of such, a `RowMetric` otherwise.
+
+    Raises:
+        ConfigError: If the task has no such metric.
+        DataError: If there is no run, runs are not of the same samples, or as for `metrics.score`.
+    """
+    if not runs:
+        raise DataError("runs: expected predictions of one seed or more, found none")
+    if any(run.ids != runs[0].ids for run in runs):
+        raise DataError("runs: expected predictions of the same samples in the same order for every seed")
+    scores = [each for each in (sample_scores(task, run, metric) for run in runs) if each is not None]
+    if scores:
+        return np.stack(scores)
+    return RowMetric(runs=tuple(row_metric(task, run, metric) for run in runs), samples=len(runs[0].ids))
+
+
+# In words
+
+
+def power_note(name: str, samples: int, accuracy: float) -> str:
+    """One sentence: what a test split of this size can tell apart, in points of accuracy.
+
+    The standard error is √(p (1 - p) / n). Two runs on the same samples that disagree on a share d of them differ significantly (5 %,
+    two-sided) from 1.96 √(d / n) on, as McNemar's test does; d is 2 p (1 - p) where their errors are independent.
+
+    Raises:
+        ConfigError: If there is no sample or the accuracy is not between 0 and 1.
+    """
+    _at_least("samples", samples, 1)
+    _refuse_outside("accuracy", accuracy)
+    variance = accuracy * (1 - accuracy)
+    error, close, apart = (100 * math.sqrt(each / samples) for each in (variance, 0.1, 2 * variance))
+    least, most = sorted((1.96 * close, 1.96 * apart))
+    about = ("if they disagree on a tenth of the samples", "if their errors are independent")
+    small, large = about if close <= apart else about[::-1]
+    return (
+        f"{name}: with {samples} test samples and an accuracy of {100 * accuracy:.1f} %, one standard error is {error:.1f} points; two "
+        f"single runs on the same samples must lie {least:.1f} points apart {small}, and {most:.1f} {large}, to differ at the 5 % level."
+    )
+
+
+def marks_note(*, seeds: int, level: float = 0.05) -> str:
+    """One sentence: how `compare_to_best` decided the marks of a table."""
+    tests = "a paired test over seeds and samples (Obuchowski and Rockette, covariance by bootstrap over samples)"
+    if seeds == 1:
+        tests = "McNemar's exact test for accuracies and a paired bootstrap over samples otherwise, of the one seed that was run"
+    return f"A method is level with the best of its column unless it is worse at {100 * level:g} % by {tests}, with Holm's correction."
+
+
+# How they work
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """A method's metric under each seed, and how it varies with the samples.
+
+    The covariance over samples between seeds s and t is the sum of spread[s] * spread[t] over the second axis, times `scale` and over
+    its length; subtracting the spread of two methods gives that of their difference.
+    """
+
+    observed: NDArray[np.float64]  # (seeds,)
+    spread: NDArray[np.float64]  # (seeds, samples or resamples)
+    scale: float
+    samples: int
+    binary: NDArray[np.float64] | None  # (samples,) of one run that is right or wrong sample by sample
+
+    @property
+    def mean(self) -> float:
+        return float(self.observed.mean())
+
+    @property
+    def defined(self) -> bool:
+        return bool(np.isfinite(self.observed).all())
+
+
+def _measure(scores: Scores, *, seed: int, resamples: int) -> _Runs:
+    if isinstance(scores, RowMetric):
+        samples = _at_least("samples", scores.samples, 2)
+        if not scores.runs:
+            raise DataError("scores: expected one run or more, found none")
+        observed = np.array([run(np.arange(samples)) for run in scores.runs], dtype=np.float64)
+        drawn = np.full((observed.size, _at_least("resamples", resamples, 2)), np.nan)
+        if np.isfinite(observed).all():
+            for place, rows in enumerate(_resampled_rows(samples, resamples, seed)):
+                drawn[:, place] = [run(rows) for run in scores.runs]
+        return _Runs(observed, drawn, 1.0, samples, None)
+    values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    if values.ndim != 2 or values.shape[0] == 0 or values.shape[1] == 1:
+        raise DataError(f"scores: expected (seeds, samples) with two samples or more, found shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise DataError("scores: expected finite numbers; leave out samples that do not count")
+    seeds, samples = values.shape
+    if samples == 0:
+        return _Runs(np.full(seeds, np.nan), values, 1.0, samples, None)
+    binary = values[0] if seeds == 1 and _binary(values) else None
+    return _Runs(values.mean(axis=1), values, 1.0 / (samples - 1), samples, binary)
+
+
+def _difference(a: _Runs, b: _Runs, confidence: float, *, exact: bool = False) -> Difference:
+    """`paired_bootstrap` on what was measured; with `exact`, the p-value of one binary run each by `mcnemar_exact`."""
+    seeds, samples = a.observed.size, a.samples
+    observed = a.observed - b.observed
+    spread = a.spread - b.spread
+    spread = spread[:, np.isfinite(spread).all(axis=0)]
+    if spread.shape[1] < 2:
+        raise DataError("scores: the metric is not defined (NaN) on the resamples")
+    spread = spread - spread.mean(axis=1, keepdims=True)
+    covariance = spread @ spread.T * (a.scale / spread.shape[1])
+    of_samples, freedom = float(covariance.mean()), samples - 1.0
+    of_seeds = 0.0
+    if seeds > 1:
+        own = float(np.trace(covariance)) / seeds
+        shared = (float(covariance.sum()) - own * seeds) / (seeds * (seeds - 1))
+        between = float(observed.var(ddof=1))
+        of_seeds = max(0.0, between - (own - shared)) / seeds
+        if of_seeds > 0.0:
+            freedom = min(freedom, (of_samples + of_seeds) ** 2 * (seeds - 1) / (between / seeds) ** 2)
+    error, difference = math.sqrt(max(0.0, of_samples + of_seeds)), float(observed.mean())
+    reach = _t_quantile(0.5 + confidence / 2, freedom) * error
+    if exact and a.binary is not None and b.binary is not None:
+        p_value = mcnemar_exact(a.binary, b.binary)
+    elif error <= _SAME * max(1.0, abs(difference)):
+        p_value = 1.0 if abs(difference) <= _SAME else 0.0
+    else:
+        p_value = 2.0 * float(_special().stdtr(freedom, -abs(difference) / error))
+    return Difference(difference=difference, low=difference - reach, high=difference + reach, p_value=p_value)
+
+
+def _resampled_rows(samples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Rows drawn with replacement; the same for every statistic of one seed."""
+    generator = np.random.default_rng(seed)
+    piece = max(1, _PIECE // samples)
+    for start in range(0, resamples, piece):
+        yield from generator.integers(0, samples, size=(min(piece, resamples - start), samples))
+
+
+def _special() -> Any:
+    require_scipy()
+    from scipy import special
+
+    return special
+
+
+def _t_quantile(probability: float, freedom: float) -> float:
+    return float(_special().stdtrit(freedom, probability))
+
+
+def _binary(values: NDArray[np.float64]) -> bool:
+    return bool(((values == 0.0) | (values == 1.0)).all())
+
+
+def _at_least(name: str, value: int, least: int) -> int:
+    if value < least:
+        raise ConfigError(f"{name}: expected {least} or more, found {value}")
+    return value
+
+
+def _refuse_outside(name: str, value: float) -> None:
+    if not 0.0 < value < 1.0:
+        raise ConfigError(f"{name}: expected a number between 0 and 1, found {value}")
+
+
+def _refuse_unlike(measured: Mapping[str, _Runs]) -> None:
+    """Only runs of the same seeds and samples, measured in the same way, can be paired."""
+    names = list(measured)
+    for name in names[1:]:
+        runs, first = measured[name], measured[names[0]]
+        if runs.spread.shape != first.spread.shape or runs.scale != first.scale:
+            raise DataError(
+                f"{name}: expected scores of the same seeds and samples as {names[0]}, {first.observed.size} seeds of {first.samples} "
+                f"samples, found {runs.observed.size} of {runs.samples}"
+            )

@@ -21,6 +21,7 @@ from alignmamba.cli.doctor import Doctor
 from alignmamba.cli.evaluate import Evaluate
 from alignmamba.cli.inspect import Inspect
 from alignmamba.cli.predict import Predict
+from alignmamba.cli.report import Report
 from alignmamba.cli.train import Train
 from alignmamba.cli.verb import Verb
 from alignmamba.errors import AlignMambaError
@@ -42,6 +43,7 @@ AnyVerb = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 

@@ -22,6 +22,7 @@ from alignmamba.cli.evaluate import Evaluate
 from alignmamba.cli.experiment import Experiment
 from alignmamba.cli.inspect import Inspect
 from alignmamba.cli.predict import Predict
+from alignmamba.cli.report import Report
 from alignmamba.cli.train import Train
 from alignmamba.cli.verb import Verb
 from alignmamba.errors import AlignMambaError
@@ -44,6 +45,7 @@ AnyVerb = (
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Experiment, tyro.conf.subcommand("experiment")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 

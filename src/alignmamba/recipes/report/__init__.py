@@ -1,0 +1,1 @@
+"""One self-contained HTML page of an experiment or a run: `rendering.write_page`."""

@@ -1,0 +1,228 @@
+"""Figures of a page as SVG that takes its colours from the page's style sheet, and so fits a light and a dark screen."""
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from alignmamba.recipes.report.reading import Found, Number, ResultTable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NUM_COLOURS: Final = 8
+"""Colours ``--series-0`` ... of the style sheet; further series take them again with another mark."""
+MARKS: Final = ("o", "s", "^", "D", "v", "P")
+GLYPHS: Final = ("●", "■", "▲", "◆", "▼", "✚")
+"""The marks as characters, for legends."""
+MOST_RUNS: Final = 10
+"""Runs drawn into one figure of training."""
+MOST_EPOCHS: Final = 120
+"""Epochs drawn of a run; of longer ones every second, third ... is."""
+
+# What matplotlib is told to draw with, and the style sheet's name for it.
+_INK, _GRID, _PAPER = "#010203", "#010204", "#010205"
+_SERIES = tuple(f"#0102{16 + number:02x}" for number in range(NUM_COLOURS))
+_NAMES = {
+    _INK: "var(--faint-ink)",
+    _GRID: "var(--rule)",
+    _PAPER: "var(--paper)",
+    **{colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES)},
+}
+_SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "alignmamba",
+    "text.parse_math": False,
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": _INK,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "axes.grid": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A figure with its words."""
+
+    title: str
+    text: str
+    """What is to be seen, for those who cannot see it."""
+    svg: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A line with its band."""
+
+    series: int
+    x: Sequence[float]
+    y: Sequence[Number]
+    low: Sequence[Number]
+    high: Sequence[Number]
+
+
+def rate(column: str) -> float | None:
+    """The rate that a column such as ``10 %`` is about."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", column)
+    return float(found[1]) / 100 if found else None
+
+
+def missing_rate_drawing(table: ResultTable, series: Sequence[str], identifier: str) -> Drawing | None:
+    """Means with their intervals over the missing rate; ``None`` where the table has no two columns of rates."""
+    rates = {place: found for place, column in enumerate(table.columns) if (found := rate(column)) is not None}
+    if len(rates) < 2:
+        return None
+    curves = []
+    for name, entries in zip(table.rows, table.entries, strict=True):
+        at = [(x, entry) for place, x in rates.items() if (entry := entries[place]) is not None and _known(entry.mean)]
+        curves.append(
+            Curve(
+                series=series.index(name),
+                x=[x for x, _ in at],
+                y=[entry.mean for _, entry in at],
+                low=[entry.low for _, entry in at],
+                high=[entry.high for _, entry in at],
+            )
+        )
+    ends = [
+        f"{name} from {curve.y[0]:.{table.digits}f} to {curve.y[-1]:.{table.digits}f}"
+        for name, curve in zip(table.rows, curves, strict=True)
+        if curve.y
+    ]
+    reach = f"{min(rates.values()):.0%} to {max(rates.values()):.0%}"
+    return Drawing(
+        title=table.title,
+        text=f"Line chart: {table.title}, over missing rates of {reach}. {'; '.join(ends)}. The table has every number.",
+        svg=_missing_rate_svg(curves, sorted(rates.values()), identifier),
+    )
+
+
+def _missing_rate_svg(curves: Sequence[Curve], ticks: Sequence[float], identifier: str) -> str:
+    def draw(axes: "Axes") -> None:
+        for curve in curves:
+            colour = _SERIES[curve.series % NUM_COLOURS]
+            axes.plot(curve.x, curve.y, color=colour, marker=MARKS[curve.series % len(MARKS)], markeredgecolor=_PAPER, clip_on=False)
+            band = [(x, low, high) for x, low, high in zip(curve.x, curve.low, curve.high, strict=True) if _known(low) and _known(high)]
+            if band:
+                axes.fill_between(*zip(*band, strict=True), color=colour, alpha=0.13, linewidth=0)
+        axes.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+        axes.set(xlabel="missing rate")
+
+    return _svg(draw, identifier, size=(6.4, 3.6))
+
+
+def loss_drawing(row: str, runs: Sequence[Found], identifier: str) -> Drawing | None:
+    """Loss of training and of validation per epoch, all runs of a row over each other; ``None`` where none has an epoch."""
+    lines = [(run, part, line) for run in runs for part in ("train", "valid") if (line := _line(run, f"{part}/loss/total"))]
+    if not lines:
+        return None
+
+    def draw(axes: "Axes") -> None:
+        for _, part, (epochs, values) in lines:
+            axes.plot(epochs, values, **_stroke(part), label=part)
+        _over_epochs(axes)
+
+    ends = ", ".join(f"seed {run.cell.seed} {part} {line[1][-1]:.3g}" for run, part, line in lines)
+    return Drawing(title="loss", text=f"Line chart: loss of {row} per epoch. At the end: {ends}.", svg=_svg(draw, identifier))
+
+
+def metric_drawing(row: str, runs: Sequence[Found], metric: str, limits: tuple[float, float], identifier: str) -> Drawing | None:
+    """The metric on the valid split per epoch with a dot at the epoch that was kept; ``None`` where no run has it."""
+    lines = [(run, line) for run in runs if (line := _line(run, f"valid/{metric}"))]
+    if not lines:
+        return None
+
+    def draw(axes: "Axes") -> None:
+        for run, (epochs, values) in lines:
+            axes.plot(epochs, values, **_stroke("valid"))
+            kept = dict(zip(run.log["epoch"], run.log[f"valid/{metric}"], strict=True)).get(run.best_epoch)
+            if kept is not None:
+                axes.plot([run.best_epoch], [kept], "o", color=_SERIES[0], markeredgecolor=_PAPER)
+        axes.set_ylim(*limits)
+        _over_epochs(axes)
+
+    ends = ", ".join(f"seed {run.cell.seed} {line[1][-1]:.3g}" for run, line in lines)
+    return Drawing(title=metric, text=f"Line chart: {metric} of {row} on valid per epoch. At the end: {ends}.", svg=_svg(draw, identifier))
+
+
+def metric_limits(runs: Sequence[Found], metric: str) -> tuple[float, float] | None:
+    """One range of the metric for the figures of all rows, so that they can be compared."""
+    values = [value for run in runs for value in run.log.get(f"valid/{metric}", ()) if value is not None and math.isfinite(value)]
+    if not values:
+        return None
+    margin = 0.05 * (max(values) - min(values)) or 0.05
+    return min(values) - margin, max(values) + margin
+
+
+def _stroke(part: str) -> dict[str, object]:
+    if part == "train":
+        return {"color": _SERIES[1], "linewidth": 1.1, "linestyle": (0, (4, 2)), "alpha": 0.8}
+    return {"color": _SERIES[0], "linewidth": 1.3, "alpha": 0.8}
+
+
+def _over_epochs(axes: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.set(xlabel="epoch")
+
+
+def _line(run: Found, column: str) -> tuple[list[float], list[float]] | None:
+    """Epochs and values, thinned where there are very many."""
+    points = [
+        (epoch, value)
+        for epoch, value in zip(run.log.get("epoch", ()), run.log.get(column, ()), strict=False)
+        if epoch is not None and value is not None and math.isfinite(value)
+    ]
+    step = math.ceil(len(points) / MOST_EPOCHS) or 1
+    points = [*points[:-1:step], *points[-1:]]
+    return ([epoch for epoch, _ in points], [value for _, value in points]) if points else None
+
+
+def _known(value: Number) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _svg(draw: Callable[["Axes"], None], identifier: str, *, size: tuple[float, float] = (3.5, 2.2)) -> str:
+    """What is drawn, ready to stand in a page: without width and height, with ids of its own, in the page's colours and font."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_SETTINGS):  # type: ignore[arg-type] # the stub lists names that it does not export
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    head, _, body = svg.partition(">")
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    body = re.sub(r'<g id="[^"]*">', "<g>", body)
+    body = re.sub(r'\bid="', f'id="{identifier}-', body)
+    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{identifier}-", body)
+    body = re.sub(
+        r"font(-family|: [\d.]+px) [^;\"]*'[^;\"]*",
+        lambda found: "font-family: inherit" if found[1] == "-family" else f"font{found[1]} sans-serif",
+        body,
+    )
+    body = re.sub(r"(\d+\.\d\d)\d+", r"\1", body)
+    for colour, name in _NAMES.items():
+        body = body.replace(colour, name)
+    return re.sub(r"\s*\n\s*", "\n", f'{head} aria-hidden="true">{body}').strip()

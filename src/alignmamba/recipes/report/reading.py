@@ -1,0 +1,535 @@
+"""What lies in the directory of an experiment, or of a single run, as plain values; a damaged file is refused by its name."""
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from alignmamba.contracts import Task
+from alignmamba.errors import CheckpointError
+from alignmamba.recipes.directory import CONFIG, ENVIRONMENT, IDENTITY, METRICS, RunDirectory
+from alignmamba.training.logs import LOG
+
+EXPERIMENT: Final = "experiment.json"
+RUN: Final = "run"
+"""Name of the experiment that a single run is read as."""
+
+State = Literal["done", "failed", "unfinished", "pending"]
+Number = float | None
+"""``None`` where a number is not defined."""
+Value = str | int | float | None
+"""A target or a prediction: the name of a class, or a number."""
+
+MOST_PREDICTIONS: Final = 150_000
+"""Predictions that a page holds; beyond, those of later columns are left out."""
+MOST_PLAN_TOKENS: Final = 60_000
+"""Matched tokens of transport plans that a page holds; beyond, samples are left out."""
+
+
+# As they stand in experiment.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusIdentity:
+    """Which corpus it was."""
+
+    name: str
+    checksum: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training run of an experiment."""
+
+    key: str
+    row: str
+    column: str
+    seed: int
+    digest: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{16}", self.key):
+            raise ValueError(f"key: found {self.key!r}, expected 16 hexadecimal digits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What an experiment consists of."""
+
+    experiment: str
+    command: tuple[str, ...]
+    environment: dict[str, Any]
+    corpus: CorpusIdentity
+    data: str
+    task: Task | None
+    """``None`` for a single run, which does not record it."""
+    metrics: tuple[str, ...]
+    seeds: tuple[int, ...]
+    cells: tuple[Cell, ...]
+
+
+# As they stand in tables/<name>.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One place of a table: a metric over seeds."""
+
+    values: tuple[Number, ...]
+    mean: Number
+    deviation: Number = None
+    low: Number = None
+    """Lower end of the 95 % interval of the mean."""
+    high: Number = None
+    mark: Literal["best", "level", ""] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultTable:
+    """Methods against metrics or conditions."""
+
+    name: str
+    title: str
+    caption: str
+    row_label: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    digits: int
+    entries: tuple[tuple[Entry | None, ...], ...]
+    notes: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    """The same table in other forms, relative to the directory."""
+
+    def __post_init__(self) -> None:
+        if len(self.entries) != len(self.rows):
+            raise ValueError(f"entries: found {len(self.entries)} rows, expected {len(self.rows)}")
+        for name, row in zip(self.rows, self.entries, strict=True):
+            if len(row) != len(self.columns):
+                raise ValueError(f"entries of {name!r}: found {len(row)}, expected {len(self.columns)}")
+
+
+# As they stand in cells/<key>/analysis/plans.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """The modality that others are aligned to, in one sample."""
+
+    modality: str
+    tokens: tuple[str, ...] | None
+    times: tuple[Number, ...] | None
+    length: int
+
+    def __post_init__(self) -> None:
+        for name, found in (("tokens", self.tokens), ("times", self.times)):
+            if found is not None and len(found) != self.length:
+                raise ValueError(f"{name} of {self.modality!r}: found {len(found)}, expected length {self.length}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Anchor):
+    """A modality that was aligned, and its matches."""
+
+    marginal: Literal["source", "anchor"]
+    """``source``: each of its tokens was sent to one of the anchor; ``anchor``: each token of the anchor took one of it."""
+    index: tuple[int, ...]
+    """The matched token on the other side, -1 where there is none."""
+    similarity: tuple[Number, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSample:
+    """The transport plans of one sample."""
+
+    id: str
+    target: Value
+    prediction: Value
+    why: str
+    """Why this sample was chosen."""
+    anchor: Anchor
+    sources: tuple[Source, ...]
+
+    def __post_init__(self) -> None:
+        for source in self.sources:
+            size, other = (source.length, self.anchor.length) if source.marginal == "source" else (self.anchor.length, source.length)
+            for name, found in (("index", source.index), ("similarity", source.similarity)):
+                if len(found) != size:
+                    raise ValueError(f"{name} of {source.modality!r} in {self.id!r}: found {len(found)}, expected {size}")
+            if any(not -1 <= each < other for each in source.index):
+                raise ValueError(f"index of {source.modality!r} in {self.id!r}: expected numbers from -1 to {other - 1}")
+
+    @property
+    def tokens_matched(self) -> int:
+        """Entries of all plans."""
+        return sum(len(source.index) for source in self.sources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plans:
+    samples: tuple[PlanSample, ...]
+
+
+# As a run directory has them
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Identity:
+    digest: str
+    corpus: CorpusIdentity
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Environment:
+    versions: dict[str, str]
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Summary:
+    metrics: dict[str, dict[str, Number]]
+    references: dict[str, float]
+    selected_by: str
+    best_epoch: int
+    epochs: int
+    num_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    error: str
+
+
+# What was found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Predictions of one run, sample by sample."""
+
+    split: str
+    ids: tuple[str, ...]
+    targets: tuple[str, ...] | None
+    """As written: names of classes or numbers; ``None`` where unknown."""
+    predictions: tuple[str, ...]
+    classes: tuple[str, ...]
+    """Empty for a regression."""
+    withheld: Mapping[str, tuple[bool, ...]]
+    """Modality to whether each sample had to do without it; empty where nothing was withheld."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One cell and what it has left on disk so far."""
+
+    cell: Cell
+    state: State
+    error: str = ""
+    """Why it failed."""
+    settings: str = ""
+    """Its complete configuration as YAML."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    log: Mapping[str, tuple[Number, ...]] = field(default_factory=dict)
+    """Column of the log to its values, one per epoch."""
+    best_epoch: int | None = None
+    selected_by: str = ""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Samples by true class (rows) and predicted class."""
+    classes: tuple[str, ...] = ()
+    samples: Samples | None = None
+    """Of the first finished seed of each row and column."""
+    plans: tuple[PlanSample, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A picture that the experiment drew."""
+
+    name: str
+    kind: Literal["svg", "png"]
+    content: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """Everything that a page tells."""
+
+    directory: Path
+    experiment: Experiment
+    found: tuple[Found, ...]
+    tables: tuple[ResultTable, ...]
+    figures: tuple[Figure, ...]
+    left_out: tuple[str, ...]
+    """What would make the page too large, one sentence each."""
+
+
+def gather(directory: Path) -> Gathered:
+    """Read an experiment, finished or not, or a single run.
+
+    Args:
+        directory: As ``alignmamba experiment`` or ``alignmamba train`` writes it.
+
+    Raises:
+        CheckpointError: If it is neither, or a file in it is damaged; the message names the file.
+    """
+    if (directory / EXPERIMENT).is_file():
+        experiment = _read_json(directory / EXPERIMENT, Experiment)
+        paths = {cell.key: directory / "cells" / cell.key for cell in experiment.cells}
+    elif (directory / CONFIG).is_file() and (directory / IDENTITY).is_file():
+        experiment = _run_as_experiment(directory)
+        paths = {experiment.cells[0].key: directory}
+    elif directory.exists():
+        raise CheckpointError(f"{directory}: expected the directory of an experiment or a run, found neither {EXPERIMENT} nor {IDENTITY}")
+    else:
+        raise CheckpointError(f"{directory}: no such directory")
+
+    told: set[tuple[str, str]] = set()  # rows and columns whose predictions are there
+    room = {"predictions": MOST_PREDICTIONS, "tokens": MOST_PLAN_TOKENS}
+    left_out: dict[str, int] = {}
+    found = []
+    for cell in experiment.cells:
+        path = paths[cell.key]
+        state, error = _state(directory / "failed" / f"{cell.key}.json", path)
+        if not (path / CONFIG).is_file():
+            found.append(Found(cell=cell, state=state, error=error))
+            continue
+        samples = None
+        if state == "done" and (cell.row, cell.column) not in told:
+            told.add((cell.row, cell.column))
+            samples = _samples(path)
+            if samples is not None:
+                room["predictions"] -= len(samples.ids)
+                if room["predictions"] < 0 and len(told) > 1:
+                    samples = None
+                    left_out["predictions"] = left_out.get("predictions", 0) + 1
+        plans = []
+        for sample in _plans(path):
+            room["tokens"] -= sample.tokens_matched
+            if room["tokens"] >= 0:
+                plans.append(sample)
+            else:
+                left_out["plans"] = left_out.get("plans", 0) + 1
+        found.append(_found(cell, state, error, path, samples, tuple(plans)))
+    sentences = {
+        "predictions": "The predictions of {} more cells are left out to keep this page small; they lie in cells/*/predictions_*.csv.",
+        "plans": "The transport plans of {} more samples are left out to keep this page small; they lie in cells/*/analysis/plans.json.",
+    }
+    return Gathered(
+        directory=directory,
+        experiment=experiment,
+        found=tuple(found),
+        tables=_run_tables(directory) if experiment.experiment == RUN else _tables(directory),
+        figures=_figures(directory / "figures"),
+        left_out=tuple(sentences[what].format(count) for what, count in left_out.items()),
+    )
+
+
+def _state(failure: Path, path: Path) -> tuple[State, str]:
+    if failure.is_file():
+        return "failed", _read_json(failure, _Failure).error
+    if (path / METRICS).is_file():
+        return "done", ""
+    return ("unfinished" if path.is_dir() else "pending"), ""
+
+
+def _found(cell: Cell, state: State, error: str, path: Path, samples: Samples | None, plans: tuple[PlanSample, ...]) -> Found:
+    summary = _read_json(path / METRICS, _Summary) if (path / METRICS).is_file() else None
+    classes, confusion = _confusion(path)
+    return Found(
+        cell=cell,
+        state=state,
+        error=error,
+        settings=_read_text(path / CONFIG),
+        versions=_read_json(path / ENVIRONMENT, _Environment).versions,
+        log=_log(path / LOG) if (path / LOG).is_file() else {},
+        best_epoch=summary.best_epoch if summary else None,
+        selected_by=summary.selected_by if summary else "",
+        confusion=confusion,
+        classes=classes,
+        samples=samples,
+        plans=plans,
+    )
+
+
+# A single run
+
+
+def _run_as_experiment(directory: Path) -> Experiment:
+    config = RunDirectory.open(directory).config()
+    identity = _read_json(directory / IDENTITY, _Identity)
+    environment = _read_json(directory / ENVIRONMENT, _Environment)
+    return Experiment(
+        experiment=RUN,
+        command=("alignmamba", *environment.command[1:]),
+        environment=_read_json(directory / ENVIRONMENT, dict[str, Any]),
+        corpus=identity.corpus,
+        data=config.data,
+        task=None,
+        metrics=(),
+        seeds=(identity.seed,),
+        cells=(Cell(key=identity.digest[:16], row=config.model, column="", seed=identity.seed, digest=identity.digest),),
+    )
+
+
+def _run_tables(directory: Path) -> tuple[ResultTable, ...]:
+    """The scores of a finished run: one row per split."""
+    path = directory / METRICS
+    if not path.is_file():
+        return ()
+    summary = _read_json(path, _Summary)
+    scores = summary.metrics
+    columns = tuple(dict.fromkeys(name for each in scores.values() for name in each))
+    return (
+        ResultTable(
+            name="metrics",
+            title="Scores",
+            caption=f"Epoch {summary.best_epoch} of {summary.epochs} was kept; {summary.num_parameters:,} trained weights.",
+            row_label="split",
+            rows=tuple(sorted(scores)),
+            columns=columns,
+            digits=3,
+            entries=tuple(
+                tuple(Entry(values=(scores[split][name],), mean=scores[split][name]) if name in scores[split] else None for name in columns)
+                for split in sorted(scores)
+            ),
+            notes=tuple(f"Known of the corpus: {name.replace('_', ' ')} {value:.3g}." for name, value in summary.references.items()),
+        ),
+    )
+
+
+# Files
+
+
+def _tables(directory: Path) -> tuple[ResultTable, ...]:
+    tables = []
+    for path in sorted((directory / "tables").glob("*.json")):
+        table = _read_json(path, ResultTable)
+        others = (path.with_suffix(ending) for ending in (".csv", ".tex", ".md"))
+        files = tuple(f"tables/{other.name}" for other in others if other.is_file())
+        tables.append(ResultTable(**{**vars(table), "files": files}))
+    return tuple(tables)
+
+
+def _figures(directory: Path) -> tuple[Figure, ...]:
+    """One per name: as SVG where there is one."""
+    kinds: tuple[Literal["svg"], Literal["png"]] = ("svg", "png")
+    paths = {path.stem: (path, kind) for kind in reversed(kinds) for path in directory.glob(f"*.{kind}")}
+    return tuple(Figure(name=name, kind=kind, content=_read_bytes(path)) for name, (path, kind) in sorted(paths.items()))
+
+
+def _of_last_split(path: Path, name: str) -> tuple[Path, str] | None:
+    """The file of the test split, or of valid where test is not labelled or not there."""
+    for split in ("test", "valid"):
+        if (path / f"{name}_{split}.csv").is_file():
+            return path / f"{name}_{split}.csv", split
+    return None
+
+
+def _log(path: Path) -> dict[str, tuple[Number, ...]]:
+    return {name: tuple(_number(path, each) if each else None for each in values) for name, values in _read_csv(path).items()}
+
+
+def _number(path: Path, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: found {text[:60]!r}, expected a number") from error
+
+
+def _confusion(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    at = _of_last_split(path, "confusion")
+    if at is None:
+        return (), ()
+    table = list(_read_csv(at[0]).values())
+    classes, counts = table[0], table[1:]
+    if len(counts) != len(classes) or not all(value.isdecimal() for column in counts for value in column):
+        raise CheckpointError(f"{at[0]}: expected counts in as many columns as rows, found {len(counts)} columns and {len(classes)} rows")
+    return classes, tuple(zip(*(map(int, column) for column in counts), strict=True))
+
+
+def _samples(path: Path) -> Samples | None:
+    at = _of_last_split(path, "predictions")
+    if at is None:
+        return None
+    table = _read_csv(at[0], "id", "prediction")
+    masks = path / f"missing_{at[1]}.csv"
+    withheld: dict[str, tuple[bool, ...]] = {}
+    if masks.is_file():
+        present = _read_csv(masks, "id")
+        if present.pop("id") != table["id"]:
+            raise CheckpointError(f"{masks}: expected the ids of {at[0].name} in its order, found others")
+        withheld = {name: tuple(value == "0" for value in values) for name, values in present.items()}
+    classes = tuple(name[2:-1] for name in table if name.startswith("p(") and name.endswith(")"))
+    for value in (*table["prediction"], *table.get("target", ())):
+        if not classes:
+            _number(at[0], value)
+        elif value not in classes:
+            raise CheckpointError(f"{at[0]}: found {value[:60]!r}, expected one of the classes {', '.join(classes)[:200]}")
+    return Samples(
+        split=at[1],
+        ids=table["id"],
+        targets=table.get("target"),
+        predictions=table["prediction"],
+        classes=classes,
+        withheld=withheld,
+    )
+
+
+def _plans(path: Path) -> tuple[PlanSample, ...]:
+    file = path / "analysis" / "plans.json"
+    return _read_json(file, _Plans).samples if file.is_file() else ()
+
+
+_Form = TypeVar("_Form")
+
+
+def _read_json(path: Path, form: type[_Form]) -> _Form:
+    try:
+        return TypeAdapter(form).validate_json(_read_bytes(path))
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {_first_mistake(error)}") from error
+
+
+def _first_mistake(error: ValidationError) -> str:
+    mistake = error.errors(include_url=False)[0]
+    place = ".".join(str(each) for each in mistake["loc"])
+    message = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] in ("json_invalid", "value_error"):
+        return f"{place}: {message}" if place else message
+    if mistake["type"] == "missing":
+        return f"{place}: expected, found nothing"
+    return f"{place}: {message}, found {mistake['input']!r:.60}"
+
+
+def _read_csv(path: Path, *needed: str) -> dict[str, tuple[str, ...]]:
+    """Column to values."""
+    try:
+        header, *rows = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise CheckpointError(f"{path}: expected CSV with a header, found none that can be read ({error})") from error
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise CheckpointError(f"{path}: row {number}: found {len(row)} fields, expected {len(header)}")
+    lacking = [name for name in needed if name not in header]
+    if lacking:
+        raise CheckpointError(f"{path}: expected a column {lacking[0]!r}, found {', '.join(header)[:200]}")
+    return {name: tuple(row[place] for row in rows) for place, name in enumerate(header)}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return _read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: expected text in UTF-8, found byte {error.object[error.start]:#04x} at {error.start}") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,446 @@
+"""The page itself: what was gathered, drawn and put into one HTML file that asks nothing of the network."""
+
+import base64
+import json
+import math
+import os
+import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from alignmamba import __version__
+from alignmamba.errors import ConfigError
+from alignmamba.files import replace_file
+from alignmamba.recipes.directory import plain
+from alignmamba.recipes.report.drawing import (
+    GLYPHS,
+    MOST_RUNS,
+    NUM_COLOURS,
+    Drawing,
+    loss_drawing,
+    metric_drawing,
+    metric_limits,
+    missing_rate_drawing,
+)
+from alignmamba.recipes.report.reading import RUN, Entry, Figure, Found, Gathered, ResultTable, Samples, gather
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+TITLES: Final = {
+    "comparison": "Comparison of methods",
+    "missing": "Missing modalities",
+    "ablation": "Ablation",
+    "distance": "Distance between modalities",
+    "plans": "Transport plans",
+    "efficiency": "Efficiency",
+    RUN: "Training run",
+}
+"""Name of an experiment to the page's title; an experiment of another name is titled by it."""
+_STATES = {"failed": "failed", "unfinished": "begun, not finished", "pending": "pending"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What was written."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    cells: Mapping[str, int]
+    """State to the number of cells in it."""
+
+
+def write_page(directory: Path, out: Path | None = None) -> Page:
+    """Write one HTML file about an experiment, finished or not, or about a single run.
+
+    Args:
+        directory: Of the experiment or the run.
+        out: The file, by default ``report.html`` in that directory. One that exists is replaced if its name ends in ``.html``.
+
+    Raises:
+        CheckpointError: If the directory is neither, or a file in it is damaged.
+        ConfigError: If the page cannot be written there, or jinja2 or matplotlib is not installed.
+    """
+    for package in ("jinja2", "matplotlib"):
+        if find_spec(package) is None:
+            raise ConfigError(f"report: {package} is not installed, try: pip install 'alignmamba[experiments]'")
+    gathered = gather(directory)
+    path = directory / "report.html" if out is None else out
+    _check_place(path)
+    content = render(gathered).encode()
+    replace_file(path, content)
+    return Page(path=path, size=len(content), cells=_states(gathered))
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise ConfigError(f"out {path}: a directory is there, expected a file")
+    if path.exists() and path.suffix != ".html":
+        raise ConfigError(f"out {path}: is there already and does not end in .html, choose another --out")
+    if not path.parent.is_dir():
+        raise ConfigError(f"out {path}: there is no directory {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"out {path}: directory {path.parent} cannot be written to")
+
+
+def render(gathered: Gathered) -> str:
+    """The page as text."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    # Of the package itself, and the JSON and SVG made here, nothing else is exempt from escaping.
+    package = files("alignmamba.recipes.report")
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+        package.joinpath("page.html.j2").read_text(encoding="utf-8")
+    )
+    experiment = gathered.experiment
+    title = TITLES.get(experiment.experiment, experiment.experiment)
+    series = list(dict.fromkeys([cell.row for cell in experiment.cells] + [row for table in gathered.tables for row in table.rows]))
+    confusions = _confusions(gathered)
+    plans = _plans(gathered)
+    samples = _samples(gathered)
+    return template.render(
+        title=title,
+        gathered=gathered,
+        experiment=experiment,
+        style=Markup(package.joinpath("page.css").read_text(encoding="utf-8")),
+        script=Markup(package.joinpath("viewer.js").read_text(encoding="utf-8")),
+        summary=_summary(gathered),
+        tables=[_shown_table(table, len(experiment.seeds)) for table in gathered.tables],
+        missing=_missing_drawings(gathered, series),
+        legend=[
+            {"name": name, "glyph": GLYPHS[number % len(GLYPHS)], "colour": number % NUM_COLOURS} for number, name in enumerate(series)
+        ],
+        figures=[_embedded(figure) for figure in gathered.figures],
+        training=_training(gathered),
+        confusions=bool(confusions),
+        plans=bool(plans),
+        samples=bool(samples),
+        data=_script_json({"confusions": confusions, "plans": plans, "samples": samples}),
+        undone=_undone(gathered),
+        versions=_versions(gathered),
+        facts=_facts(gathered),
+        command=shlex.join(experiment.command),
+        settings=_settings(gathered),
+        version=__version__,
+        markup=Markup,
+    )
+
+
+def _script_json(value: Any) -> "Markup":
+    """JSON that cannot end the script element that it stands in."""
+    from markupsafe import Markup
+
+    text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+# Words
+
+
+def _states(gathered: Gathered) -> dict[str, int]:
+    counts = Counter(found.state for found in gathered.found)
+    return {state: counts[state] for state in ("done", "failed", "unfinished", "pending")}
+
+
+def _summary(gathered: Gathered) -> str:
+    experiment = gathered.experiment
+    task = f", {_task_words(gathered)}" if experiment.task else ""
+    states = _states(gathered)
+    if experiment.experiment == RUN:
+        found = gathered.found[0]
+        words = [f"{found.cell.row} on the corpus {experiment.corpus.name}, seed {found.cell.seed}."]
+        epochs = len(found.log.get("epoch", ()))
+        words.append(
+            "The run is finished."
+            if states["done"]
+            else f"The run is not finished: {epochs} {'epoch' if epochs == 1 else 'epochs'} so far."
+        )
+    else:
+        rows = len({cell.row for cell in experiment.cells})
+        total = len(gathered.found)
+        words = [
+            f"{_counted(rows, 'row')} on the corpus {experiment.corpus.name}{task}; {_counted(len(experiment.seeds), 'seed')},"
+            f" {_counted(total, 'training run')}."
+        ]
+        parts = [
+            f"{states['done']} done",
+            f"{states['failed']} failed",
+            *([f"{states['unfinished']} begun"] if states["unfinished"] else []),
+            f"{states['pending']} pending",
+        ]
+        words.append(f"Of these, {', '.join(parts)}." if states["done"] < total else "All of them are done.")
+        if states["unfinished"] or states["pending"]:
+            words.append("The experiment is not finished, and its numbers can change.")
+    return " ".join([*words, *_best_words(gathered)])
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _task_words(gathered: Gathered) -> str:
+    task = gathered.experiment.task
+    assert task is not None
+    if task.kind == "classification":
+        return f"classification into {len(task.classes)} classes"
+    return "regression" if task.label_range is None else f"regression from {task.label_range[0]:g} to {task.label_range[1]:g}"
+
+
+def _best_words(gathered: Gathered) -> list[str]:
+    """The winner of the first column of the first table, and who is level with it."""
+    at = _best_row(gathered)
+    if at is None:
+        return []
+    table, place = gathered.tables[0], at
+    entry = table.entries[place][0]
+    assert entry is not None
+    level = [name for name, row in zip(table.rows, table.entries, strict=True) if row[0] is not None and row[0].mark == "level"]
+    words = f"{table.title}, {table.columns[0]}: {table.rows[place]} has the best mean, {_mean_words(entry, table.digits)}"
+    return [f"{words}; not significantly worse: {', '.join(level)}." if level else f"{words}."]
+
+
+def _best_row(gathered: Gathered) -> int | None:
+    for table in gathered.tables[:1]:
+        for place, row in enumerate(table.entries):
+            if row and row[0] is not None and row[0].mark == "best":
+                return place
+    return None
+
+
+def _mean_words(entry: Entry, digits: int) -> str:
+    mean = _figures(entry.mean, digits)
+    return mean if entry.deviation is None else f"{mean} ± {_figures(entry.deviation, digits)}"
+
+
+def _figures(value: float | None, digits: int) -> str:
+    """A number with that many digits after the point; a dash where it is not defined."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _label(found: Found, experiment: str) -> str:
+    """Row, column and seed of a cell."""
+    return ", ".join([_place(found, experiment), f"seed {found.cell.seed}"])
+
+
+def _place(found: Found, experiment: str) -> str:
+    column = found.cell.column
+    if experiment == "missing" and column.replace(".", "", 1).isdecimal():
+        column = f"{float(column):.0%} missing"
+    return f"{found.cell.row}, {column}" if column else found.cell.row
+
+
+# Sections
+
+
+def _shown_table(table: ResultTable, seeds: int) -> dict[str, Any]:
+    def shown(entry: Entry | None) -> dict[str, Any] | None:
+        if entry is None:
+            return None
+        interval = (
+            ""
+            if entry.low is None or entry.high is None
+            else f"{_figures(entry.low, table.digits)} to {_figures(entry.high, table.digits)}"
+        )
+        few = len(entry.values) not in (0, 1, seeds)
+        return {
+            "mean": _figures(entry.mean, table.digits),
+            "deviation": "" if entry.deviation is None else _figures(entry.deviation, table.digits),
+            "interval": interval,
+            "mark": entry.mark,
+            "few": f"{len(entry.values)} of {seeds} seeds" if few else "",
+        }
+
+    rows = [[shown(entry) for entry in row] for row in table.entries]
+    entries = [entry for row in rows for entry in row if entry]
+    legend = [
+        sentence
+        for sentence, told in (
+            ("Mean ± standard deviation over seeds.", any(entry["deviation"] for entry in entries)),
+            ("Below it the 95 % interval of the mean.", any(entry["interval"] for entry in entries)),
+            ("Bold with ★: best mean of the column.", any(entry["mark"] == "best" for entry in entries)),
+            ("≈: not significantly worse than the best.", any(entry["mark"] == "level" for entry in entries)),
+        )
+        if told
+    ]
+    return {"table": table, "rows": list(zip(table.rows, rows, strict=True)), "legend": " ".join(legend)}
+
+
+def _missing_drawings(gathered: Gathered, series: Sequence[str]) -> list[Drawing]:
+    if gathered.experiment.experiment != "missing":
+        return []
+    drawn = [missing_rate_drawing(table, series, f"missing-{number}") for number, table in enumerate(gathered.tables)]
+    return [drawing for drawing in drawn if drawing is not None]
+
+
+def _embedded(figure: Figure) -> dict[str, str]:
+    kind = {"svg": "image/svg+xml", "png": "image/png"}[figure.kind]
+    return {"name": figure.name.replace("_", " "), "source": f"data:{kind};base64,{base64.b64encode(figure.content).decode()}"}
+
+
+def _training(gathered: Gathered) -> dict[str, Any]:
+    """Figures of loss and metric for each row."""
+    begun = [found for found in gathered.found if found.log]
+    metric = _watched_metric(begun)
+    limits = metric_limits(begun, metric)
+    rows = []
+    omitted = 0
+    for number, row in enumerate(dict.fromkeys(found.cell.row for found in begun)):
+        all_runs = [found for found in begun if found.cell.row == row]
+        runs = all_runs
+        if len(runs) > MOST_RUNS:
+            runs = list({found.cell.column: found for found in reversed(runs)}.values())[::-1][:MOST_RUNS]
+        omitted += len(all_runs) - len(runs)
+        drawings = [loss_drawing(row, runs, f"loss-{number}")]
+        if limits is not None:
+            drawings.append(metric_drawing(row, runs, metric, limits, f"metric-{number}"))
+        rows.append({"name": row, "runs": len(runs), "drawings": [drawing for drawing in drawings if drawing is not None]})
+    return {"rows": rows, "metric": metric, "omitted": omitted}
+
+
+def _watched_metric(begun: Sequence[Found]) -> str:
+    """The metric that epochs were chosen by, or the first that was logged."""
+    chosen = [found.selected_by for found in begun if f"valid/{found.selected_by}" in found.log]
+    logged = [name.removeprefix("valid/") for found in begun for name in found.log if name.startswith("valid/") and "/loss/" not in name]
+    return next(iter([*chosen, *logged]), "")
+
+
+def _confusions(gathered: Gathered) -> list[dict[str, Any]]:
+    """Matrices by row; the first row is the best of the first table."""
+    experiment = gathered.experiment.experiment
+    rows: dict[str, dict[str, Any]] = {}
+    for found in gathered.found:
+        if found.confusion:
+            row = rows.setdefault(_place(found, experiment), {"label": _place(found, experiment), "row": found.cell.row, "cells": []})
+            row["cells"].append({"seed": found.cell.seed, "classes": found.classes, "counts": found.confusion})
+    best = _best_row(gathered)
+    name = None if best is None else gathered.tables[0].rows[best]
+    return sorted(rows.values(), key=lambda row: row["row"] != name)
+
+
+def _plans(gathered: Gathered) -> list[dict[str, Any]]:
+    def short(values: Sequence[float | None] | None) -> list[float | None] | None:
+        return None if values is None else [None if value is None or not math.isfinite(value) else round(value, 3) for value in values]
+
+    runs = []
+    for found in gathered.found:
+        samples = []
+        for sample in found.plans:
+            values = asdict(sample)
+            for side in (values["anchor"], *values["sources"]):
+                side["times"] = short(side["times"])
+            for source in values["sources"]:
+                source["similarity"] = short(source["similarity"])
+            samples.append(values)
+        if samples:
+            runs.append({"label": _label(found, gathered.experiment.experiment), "samples": samples})
+    return runs
+
+
+def _samples(gathered: Gathered) -> dict[str, Any] | None:
+    """Predictions; what several cells share is held once, and classes are held by number."""
+    told = [(found, found.samples) for found in gathered.found if found.samples is not None]
+    if not told:
+        return None
+    classes = list(dict.fromkeys(name for _, samples in told for name in samples.classes))
+    number: Callable[[str], Any] = {name: place for place, name in enumerate(classes)}.__getitem__ if classes else _short
+    shared: list[tuple[Any, ...]] = []
+    cells = []
+    for found, samples in told:
+        common = (samples.ids, samples.targets)
+        if common not in shared:
+            shared.append(common)
+        cells.append(
+            {
+                "label": f"{_label(found, gathered.experiment.experiment)}, {samples.split}",
+                "set": shared.index(common),
+                "prediction": [number(value) for value in samples.predictions],
+                "withheld": _withheld(samples),
+            }
+        )
+    sets = [{"ids": ids, "targets": targets and [number(value) for value in targets]} for ids, targets in shared]
+    return {"classes": classes, "sets": sets, "cells": cells}
+
+
+def _short(value: str) -> float:
+    return float(f"{float(value):.4g}")
+
+
+def _withheld(samples: Samples) -> dict[str, Any] | None:
+    """For each sample a number whose bits say which of the modalities it had to do without."""
+    if not samples.withheld:
+        return None
+    masks = [sum(1 << place for place, gone in enumerate(row) if gone) for row in zip(*samples.withheld.values(), strict=True)]
+    return {"modalities": list(samples.withheld), "masks": masks}
+
+
+# How it was made
+
+
+def _undone(gathered: Gathered) -> list[dict[str, str]]:
+    """Cells that are not done, those of one place and fate together."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for found in gathered.found:
+        if found.state != "done":
+            key = (_place(found, gathered.experiment.experiment), _STATES[found.state], found.error)
+            groups.setdefault(key, []).append(found.cell.seed)
+    order = list(_STATES.values())
+    return [
+        {"place": place, "state": state, "seeds": ", ".join(map(str, seeds)), "error": error}
+        for (place, state, error), seeds in sorted(groups.items(), key=lambda item: order.index(item[0][1]))
+    ]
+
+
+def _versions(gathered: Gathered) -> list[tuple[str, str]]:
+    """Packages with the versions that the cells ran with: more than one where cells were made at different times."""
+    versions: dict[str, Counter[str]] = {
+        str(name): Counter([str(version)] if not any(found.versions for found in gathered.found) else [])
+        for name, version in gathered.experiment.environment.get("versions", {}).items()
+    }
+    for found in gathered.found:
+        for name, version in found.versions.items():
+            versions.setdefault(name, Counter())[version] += 1
+    return [
+        (
+            name,
+            next(iter(counts))
+            if len(counts) == 1
+            else ", ".join(f"{version} ({_counted(count, 'run')})" for version, count in counts.items()),
+        )
+        for name, counts in versions.items()
+        if counts
+    ]
+
+
+def _facts(gathered: Gathered) -> list[tuple[str, str]]:
+    experiment = gathered.experiment
+    machine = {name: value for name, value in experiment.environment.items() if name not in ("versions", "command")}
+    return [
+        ("corpus", experiment.corpus.name),
+        ("checksum of the corpus", experiment.corpus.checksum),
+        ("data", experiment.data),
+        *([("task", _task_words(gathered))] if experiment.task else []),
+        *([("classes", ", ".join(experiment.task.classes))] if experiment.task and experiment.task.classes else []),
+        ("seeds", ", ".join(map(str, experiment.seeds))),
+        *(
+            (name, ", ".join(map(str, value)) or "none" if isinstance(value, list) else "none" if value is None else str(value))
+            for name, value in machine.items()
+        ),
+    ]
+
+
+def _settings(gathered: Gathered) -> list[tuple[str, str]]:
+    """For each row, the complete configuration of its first run."""
+    first: dict[str, tuple[str, str]] = {}
+    for found in gathered.found:
+        if found.settings:
+            first.setdefault(found.cell.row, (_label(found, gathered.experiment.experiment), found.settings))
+    return list(first.values())

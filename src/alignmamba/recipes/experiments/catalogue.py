@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from alignmamba.contracts import Config, Corpus
-from alignmamba.data.missing import MissingConfig, Protocol
+from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError
 from alignmamba.models import MODELS
 from alignmamba.recipes.assembly import restricted
@@ -25,7 +25,7 @@ class ExperimentConfig(Config):
     """Fusion models that ``comparison`` and ``missing`` compare; empty means all."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 5
     """Runs of each cell, with the seeds 0, 1, and so on."""
-    protocol: Protocol = "gcnet"
+    protocol: Literal["gcnet", "imder-sample", "imder-batch", "tokens"] = "gcnet"
     """How ``missing`` withholds modalities."""
     rates: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
     """Missing rates of ``missing``."""
@@ -77,7 +77,7 @@ def _missing(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> I
                 analysis = Analysis(kind="missing", missing=missing)
                 config = of_model(base, name).model_copy(update={"missing": trained})
                 yield cell(
-                    name, config, corpus, column=column, analyses=[analysis], predictions=f"analysis/{analysis.name}/predictions_test.csv"
+                    name, config, corpus, column=column, analyses=[analysis], predictions=f"analysis/{analysis.name}/predictions_missing.csv"
                 )
             else:
                 yield cell(name, of_model(base, name).model_copy(update={"missing": missing}), corpus, column=column)

@@ -13,17 +13,30 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import AlignMambaError
+from alignmamba.recipes.directory import METRICS, to_json, write_table
 from alignmamba.recipes.experiments.alignment import write_distance, write_plans
 from alignmamba.recipes.experiments.cells import Analysis, Job
 from alignmamba.recipes.experiments.directory import Busy, ExperimentDirectory
 from alignmamba.recipes.running import train
-from alignmamba.recipes.using import write_missing
+from alignmamba.recipes.using import load_run, missing_tables, score_missing
 
 DONE, OUR_FAULT, USER_INPUT, BUSY, INTERRUPTED = 0, 1, 2, 75, 130
 
+
+def write_missing(run: Path, out: Path, *, missing: MissingConfig) -> None:
+    """Scores of a finished run on test with modalities withheld, as ``metrics.json``, with the predictions and what was withheld."""
+    loaded = load_run(run)
+    scores = score_missing(loaded, missing)
+    for name, table in missing_tables(scores, loaded.corpus.task).items():
+        write_table(out / f"{name}.csv", table)
+    facts = {**missing.model_dump(mode="json"), "effective_rate": scores.effective_rate, "seed": scores.seed}
+    (out / METRICS).write_text(to_json({"metrics": scores.metrics, "missing": facts}), encoding="utf-8")
+
+
 ANALYSES: dict[str, Callable[[Path, Analysis, Path], None]] = {
-    "missing": lambda run, analysis, out: write_missing(run, analysis.missing, out),
+    "missing": lambda run, analysis, out: write_missing(run, out, missing=analysis.missing),
     "distance": lambda run, _, out: write_distance(run, out),
     "plans": lambda run, analysis, out: write_plans(run, out, samples=analysis.samples),
 }

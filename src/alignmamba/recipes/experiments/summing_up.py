@@ -1,0 +1,402 @@
+"""From finished cells to tables: means over seeds with their intervals, the best marked by a paired test, what failed said below."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from alignmamba.contracts import Predictions, Task
+from alignmamba.errors import CheckpointError
+from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, sample_scores, score
+from alignmamba.evaluation.statistics import (
+    RowMetric,
+    Scores,
+    Standing,
+    compare_to_best,
+    holm,
+    marks_note,
+    paired_bootstrap,
+    power_note,
+    require_scipy,
+    scores_of,
+)
+from alignmamba.evaluation.tables import Entry, ResultTable
+from alignmamba.recipes.directory import METRICS
+from alignmamba.recipes.experiments.cells import Job
+from alignmamba.recipes.experiments.directory import ExperimentDirectory
+
+# What a table of missing rates is made of, one table each; the first that a task has is also what its ablations are told by.
+_TOLD: Final = ("accuracy", "f1_weighted", "acc2_non0", "f1_non0", "mae")
+_RESAMPLES: Final = 500
+
+
+def result_tables(directory: ExperimentDirectory) -> Iterator[ResultTable]:
+    """The tables of an experiment from the cells that are finished.
+
+    Raises:
+        ConfigError: If scipy is not installed.
+        CheckpointError: If a file of a finished cell is damaged.
+    """
+    require_scipy()
+    grid = Grid.read(directory)
+    for table in TABLES[grid.experiment](grid):
+        yield table.model_copy(update={"notes": (*table.notes, *grid.notes)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What is finished of an experiment."""
+
+    directory: ExperimentDirectory
+    plan: Mapping[str, Any]
+    jobs: Mapping[str, Job]
+    finished: frozenset[str]
+    """Keys."""
+
+    @classmethod
+    def read(cls, directory: ExperimentDirectory) -> "Grid":
+        """Look at the state of every job."""
+        plan = directory.plan()
+        jobs = {key: directory.job(key) for key in plan["jobs"]}
+        done = frozenset(key for key, job in jobs.items() if directory.state(job) == "finished")
+        return cls(directory=directory, plan=plan, jobs=jobs, finished=done)
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return str(self.plan["experiment"])
+
+    @cached_property
+    def task(self) -> Task:
+        """What is predicted."""
+        return Task.model_validate(self.plan["task"])
+
+    @property
+    def corpus(self) -> str:
+        """Name of the corpus."""
+        return str(self.plan["corpus"]["name"])
+
+    def _distinct(self, field: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(entry[field]) for entry in self.plan["cells"]))
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Names of the rows."""
+        return self._distinct("row")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return self._distinct("column")
+
+    def keys(self, row: str, column: str) -> dict[int, str]:
+        """Seed to key of the finished runs of one place."""
+        return {entry["seed"]: entry["key"] for entry in self._entries(row, column) if entry["key"] in self.finished}
+
+    def _entries(self, row: str, column: str) -> list[Mapping[str, Any]]:
+        return [entry for entry in self.plan["cells"] if (entry["row"], entry["column"]) == (row, column)]
+
+    @cached_property
+    def _predictions(self) -> dict[tuple[str, str], dict[int, Predictions]]:
+        return {}
+
+    def predictions(self, row: str, column: str) -> dict[int, Predictions]:
+        """Seed to predictions of one place, as far as its runs are finished."""
+        place = (row, column)
+        if place not in self._predictions:
+            self._predictions[place] = {
+                entry["seed"]: read_predictions(self.directory.run_path(entry["key"]) / entry["predictions"], self.task)
+                for entry in self._entries(row, column)
+                if entry["key"] in self.finished
+            }
+        return self._predictions[place]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not there, and why."""
+        said = []
+        failed = {key: job for key, job in self.jobs.items() if self.directory.state(job) == "failed"}
+        said += [f"Failed: {job.label}: {self.directory.failure(key)}" for key, job in failed.items()]
+        left = len(self.jobs) - len(self.finished) - len(failed)
+        if left:
+            said.append(f"{left} of {len(self.jobs)} runs are not finished.")
+        return tuple(" ".join(each.split()) for each in said)
+
+
+# --- one column of a table ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One number per method and seed, with what a paired test needs to know of it."""
+
+    values: Mapping[str, Mapping[int, float]]
+    """Method to seed to value."""
+    scores: Callable[[str, Sequence[int]], Scores]
+    """Of a method under some seeds."""
+    higher_is_better: bool
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those under which every method that has any is finished: what can be compared in pairs."""
+        sets = [set(values) for values in self.values.values() if values]
+        return sorted(set.intersection(*sets)) if sets else []
+
+    def standings(self) -> Mapping[str, Standing]:
+        """The marks of the methods, on common seeds; empty where there is nothing to compare."""
+        methods = [name for name, values in self.values.items() if values]
+        if len(methods) < 2 or not self.seeds:
+            return {}
+        scores = {name: self.scores(name, self.seeds) for name in methods}
+        return compare_to_best(scores, higher_is_better=self.higher_is_better, resamples=_RESAMPLES)
+
+    def entries(self, rows: Sequence[str]) -> list[Entry | None]:
+        """The column from the top; None where nothing is finished."""
+        marks = {name: standing.mark for name, standing in self.standings().items()}
+        values = {name: [self.values[name][seed] for seed in sorted(self.values[name])] for name in rows}
+        return [Entry.of_seeds(values[name], mark=marks.get(name, "")) if values[name] else None for name in rows]
+
+
+def metric_column(grid: Grid, metric: str, column: str = "") -> Column:
+    """A metric of every row, at one column of the grid."""
+    said = {row: grid.predictions(row, column) for row in grid.rows}
+    return Column(
+        values={row: {seed: score(grid.task, each)[metric] for seed, each in runs.items()} for row, runs in said.items()},
+        scores=lambda row, seeds: scores_of(grid.task, [said[row][seed] for seed in seeds], metric),
+        higher_is_better=HIGHER_IS_BETTER[metric],
+    )
+
+
+def combined(columns: Sequence[Column], weights: Sequence[float], *, higher_is_better: bool) -> Column:
+    """The weighted sum of columns, by seed, for example their mean or a difference; of methods that have all of them."""
+    rows = list(columns[0].values)
+    values: dict[str, dict[int, float]] = {}
+    for row in rows:
+        seeds = set.intersection(*(set(column.values[row]) for column in columns))
+        values[row] = {
+            seed: sum(weight * column.values[row][seed] for weight, column in zip(weights, columns, strict=True)) for seed in sorted(seeds)
+        }
+
+    def scores(row: str, seeds: Sequence[int]) -> Scores:
+        return _weighted([column.scores(row, seeds) for column in columns], weights)
+
+    return Column(values=values, scores=scores, higher_is_better=higher_is_better)
+
+
+def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
+    metrics = [part for part in parts if isinstance(part, RowMetric)]
+    if metrics:
+        runs = zip(*(part.runs for part in metrics), strict=True)
+
+        def total(run: Sequence[Callable[[Any], float]]) -> Callable[[Any], float]:
+            return lambda rows: float(sum(weight * statistic(rows) for weight, statistic in zip(weights, run, strict=True)))
+
+        return RowMetric(runs=tuple(total(run) for run in runs), samples=metrics[0].samples)
+    arrays = [np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in parts]
+    return np.sum([weight * array for weight, array in zip(weights, arrays, strict=True)], axis=0)
+
+
+def _table(grid: Grid, name: str, title: str, columns: Mapping[str, Column], *, row_label: str, **more: Any) -> ResultTable:
+    rows = grid.rows
+    by_column = [column.entries(rows) for column in columns.values()]
+    return ResultTable(
+        name=name,
+        title=title,
+        row_label=row_label,
+        rows=rows,
+        columns=tuple(columns),
+        entries=tuple(zip(*by_column, strict=True)),
+        **more,
+    )
+
+
+def _explained(grid: Grid, column: Column, metric: str, at: str = "") -> list[str]:
+    """How marks were decided, and how much of a difference is noise here."""
+    seeds = len(column.seeds)
+    notes = [marks_note(seeds=seeds)] if seeds else []
+    best = max((float(np.mean(list(values.values()))) for values in column.values.values() if values), default=0.0)
+    first = next((run for row in grid.rows for run in grid.predictions(row, at).values()), None)
+    if first is not None and metric.startswith("acc") and 0 < best < 1:
+        counted = sample_scores(grid.task, first, metric)
+        notes.append(power_note(metric, len(first.ids) if counted is None else len(counted), best))
+    return notes
+
+
+# --- the experiments ---------------------------------------------------------------------------------------------------
+
+
+def _headline(task: Task) -> str:
+    return next((metric for metric in _TOLD if metric in metric_names(task)), metric_names(task)[0])
+
+
+def _methods(grid: Grid) -> Iterator[ResultTable]:
+    """Methods by metrics, all at once."""
+    columns = {metric: metric_column(grid, metric) for metric in metric_names(grid.task)}
+    title = "methods" if grid.experiment == "comparison" else "variants"
+    yield _table(
+        grid,
+        grid.experiment,
+        f"{grid.experiment.capitalize()} of {title} on {grid.corpus}, test",
+        columns,
+        row_label="method" if grid.experiment == "comparison" else "variant",
+        notes=_explained(grid, columns[_headline(grid.task)], _headline(grid.task)),
+    )
+
+
+def _ablation(grid: Grid) -> Iterator[ResultTable]:
+    """Variants by metrics, then what each part is worth: the variant minus the full model."""
+    yield from _methods(grid)
+    metric = _headline(grid.task)
+    column = metric_column(grid, metric)
+    full, *variants = grid.rows
+    paired = {row: sorted(set(column.values[row]) & set(column.values[full])) for row in variants}
+    there = [row for row in variants if paired[row]]
+    differences = {row: paired_bootstrap(column.scores(row, paired[row]), column.scores(full, paired[row])) for row in there}
+    adjusted = dict(zip(there, holm([differences[row].p_value for row in there]), strict=True)) if there else {}
+    entries: list[tuple[Entry | None, ...]] = []
+    for row in variants:
+        if row not in differences:
+            entries.append((None, None))
+            continue
+        values = [column.values[row][seed] - column.values[full][seed] for seed in paired[row]]
+        told = Entry.of_seeds(values).model_copy(update={"low": differences[row].low, "high": differences[row].high})
+        entries.append((told, Entry(values=(float(adjusted[row]),), mean=float(adjusted[row]))))
+    yield ResultTable(
+        name="ablation-difference",
+        title=f"What each part is worth on {grid.corpus}: {metric} of the variant minus that of the full model, test",
+        row_label="variant",
+        rows=tuple(variants),
+        columns=(f"{metric}, difference", "p value (Holm)"),
+        entries=tuple(entries),
+        notes=("Intervals and p values are those of a paired test over seeds and samples.",),
+    )
+
+
+def _missing(grid: Grid) -> Iterator[ResultTable]:
+    """Methods by missing rates, the mean over the rates, and what is lost from the first to the last."""
+    for metric in (each for each in _TOLD if each in metric_names(grid.task)):
+        better = HIGHER_IS_BETTER[metric]
+        rates = {name: metric_column(grid, metric, name) for name in grid.columns}
+        columns = dict(rates)
+        if len(rates) > 1:
+            every = list(rates.values())
+            columns["average"] = combined(every, [1 / len(every)] * len(every), higher_is_better=better)
+            columns["drop"] = combined([every[0], every[-1]], [1, -1] if better else [-1, 1], higher_is_better=False)
+        first = next(iter(rates))
+        yield _table(
+            grid,
+            f"missing-{metric}",
+            f"{metric} on {grid.corpus} with modalities missing, test, protocol {grid.plan['settings']['protocol']}",
+            columns,
+            row_label="method",
+            caption=f"Columns are nominal missing rates; drop is what is lost from {first} to {list(rates)[-1]}.",
+            notes=[*_explained(grid, rates[first], metric, first), *_effective(grid)],
+        )
+
+
+def _effective(grid: Grid) -> list[str]:
+    """One sentence: the share that was really withheld on test at each nominal rate, mean over what is finished."""
+    found: dict[str, list[float]] = {}
+    for entry in grid.plan["cells"]:
+        if entry["key"] not in grid.finished:
+            continue
+        run = grid.directory.run_path(entry["key"])
+        place = (run / entry["predictions"]).parent
+        facts = read_json(place / METRICS)["missing"]
+        rate = facts["effective_rate"]
+        found.setdefault(entry["column"], []).append(float(rate["test"] if isinstance(rate, dict) else rate))
+    told = ", ".join(f"{100 * float(np.mean(rates)):.1f} % at {name}" for name, rates in found.items())
+    trained = "trained once on all rates mixed" if grid.plan["settings"]["mixed"] else "trained and selected at each rate"
+    return [f"Really withheld on test: {told}. Models are {trained}."] if told else []
+
+
+def _distance(grid: Grid) -> Iterator[ResultTable]:
+    """Variants by pairs of modalities."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in grid.rows:
+        for _, key in sorted(grid.keys(row, "").items()):
+            for pair, told in read_json(grid.directory.run_path(key) / "analysis" / "distance" / "distance.json")["pairs"].items():
+                found.setdefault(pair, {}).setdefault(row, []).append(float(told["distance"]))
+    yield ResultTable(
+        name="distance",
+        title=f"Proxy A-distance between aligned modalities on {grid.corpus}, test",
+        caption="2 (1 - 2 e) with e the held-out error of a linear classifier that tells the modalities apart: 0 if it cannot, 2 if it always can.",
+        row_label="variant",
+        rows=grid.rows,
+        columns=tuple(found),
+        entries=tuple(tuple(Entry.of_seeds(by_row[row]) if by_row.get(row) else None for by_row in found.values()) for row in grid.rows),
+    )
+
+
+def _plans(grid: Grid) -> Iterator[ResultTable]:
+    """Ways of matching by closeness in true time, one table per pair of modalities that know it."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for row in grid.rows:
+        for _, key in sorted(grid.keys(row, "").items()):
+            for pair, ways in read_json(grid.directory.run_path(key) / "analysis" / "plans" / "plans.json")["close"].items():
+                for way, shares in ways.items():
+                    for measure, share in shares.items():
+                        found.setdefault(pair, {}).setdefault(way, {}).setdefault(measure, []).append(float(share))
+    for pair, ways in found.items():
+        measures = tuple(dict.fromkeys(measure for shares in ways.values() for measure in shares))
+        yield ResultTable(
+            name=f"plans-{pair}",
+            title=f"Share of matched {pair} pairs that belong together in true time on {grid.corpus}, test",
+            row_label="matching",
+            rows=tuple(ways),
+            columns=measures,
+            entries=tuple(
+                tuple(Entry.of_seeds(shares[measure]) if measure in shares else None for measure in measures) for shares in ways.values()
+            ),
+        )
+
+
+TABLES: Final[Mapping[str, Callable[[Grid], Iterator[ResultTable]]]] = {
+    "comparison": _methods,
+    "ablation": _ablation,
+    "missing": _missing,
+    "distance": _distance,
+    "plans": _plans,
+}
+"""Experiment to its tables."""
+
+
+# --- files of a cell ---------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a finished cell.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: expected JSON, found none that can be read ({error})") from error
+
+
+def read_predictions(path: Path, task: Task) -> Predictions:
+    """A table of predictions with targets, as `recipes.directory.prediction_table` writes it.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        ids = tuple(row["id"] for row in rows)
+        if task.kind == "regression":
+            prediction = np.array([float(row["prediction"]) for row in rows])
+            targets = np.array([float(row["target"]) for row in rows])
+        else:
+            prediction = np.array([[float(row[f"p({name})"]) for name in task.classes] for row in rows])
+            targets = np.array([task.classes.index(row["target"]) for row in rows])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: expected a table of predictions, found none that can be read ({error})") from error
+    return Predictions(ids=ids, prediction=prediction, targets=targets)

@@ -259,5 +259,5 @@ def test_a_metric_of_rows_is_the_metric_of_those_samples(task: Task, found: Pred
 
 @pytest.mark.parametrize("ask", [sample_scores, row_metric])
 def test_a_metric_that_the_task_does_not_have_is_refused(ask: Callable[..., object]) -> None:
-    with pytest.raises(ConfigError, match="metric: this classification task has accuracy, .*, found 'mae'"):
+    with pytest.raises(ConfigError, match=r"metric: this classification task has accuracy, .*, found 'mae'"):
         ask(THREE, classified([0], [0]), "mae")

@@ -1,0 +1,251 @@
+"""Tables of results: a mean with its deviation and interval in every cell, the best marked; as JSON, CSV, LaTeX and Markdown."""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from alignmamba.contracts import Config, Name
+from alignmamba.errors import DataError
+from alignmamba.evaluation.statistics import Mark, over_seeds
+from alignmamba.files import replace_file
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(pattern=r"^[^\r\n]*$", description="one line")]
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # At the start of a row these two would be taken for arguments of the \\ before it.
+    "[": "{[}",
+    "*": "{*}",
+    "±": r"$\pm$",
+    "≈": r"$\approx$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "–": "--",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "√": r"$\surd$",
+    "→": r"$\rightarrow$",
+}
+
+
+class Entry(Config):
+    """One cell: what one method scored in one column."""
+
+    values: tuple[Number | None, ...]
+    """One per seed, in the order of the seeds; null where the metric is not defined."""
+    mean: Number | None
+    """Null where one of the values is."""
+    deviation: Number | None = None
+    """Standard deviation over the seeds; null for a single one."""
+    low: Number | None = None
+    """Lower end of the confidence interval."""
+    high: Number | None = None
+    """Upper end of the confidence interval."""
+    mark: Mark = ""
+    """``best``, ``level`` with the best, or nothing."""
+
+    @classmethod
+    def of_seeds(cls, values: Sequence[float], *, mark: Mark = "", confidence: float = 0.95) -> Self:
+        """The entry of one value per seed, with Student's interval over them, see `over_seeds`."""
+        estimate = over_seeds(values, confidence=confidence)
+        return cls(
+            values=tuple(float(value) if math.isfinite(value) else None for value in values),
+            mean=estimate.mean if math.isfinite(estimate.mean) else None,
+            deviation=estimate.deviation,
+            low=estimate.low,
+            high=estimate.high,
+            mark=mark,
+        )
+
+
+class ResultTable(Config):
+    """Methods or settings in rows, metrics or conditions in columns."""
+
+    name: Name
+    """Of the files, and of the label in LaTeX."""
+    title: Text
+    """What the table shows."""
+    caption: Text = ""
+    """One or two sentences more."""
+    row_label: Text
+    """What a row is, for example ``method``."""
+    rows: tuple[Text, ...]
+    """Names of the rows, from the top."""
+    columns: tuple[Text, ...]
+    """Names of the columns, from the left."""
+    digits: Annotated[int, Field(ge=0, le=12)] = 3
+    """Decimals shown."""
+    entries: tuple[tuple[Entry | None, ...], ...]
+    """A row of entries per row, one per column; null where nothing is known."""
+    notes: tuple[Text, ...] = ()
+    """Plain sentences on how it came about."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for field, names in (("rows", self.rows), ("columns", self.columns)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{field}: expected distinct names, found {list(names)}")
+        if len(self.entries) != len(self.rows):
+            raise ValueError(f"entries: expected one row per row name, {len(self.rows)}, found {len(self.entries)}")
+        for name, entries in zip(self.rows, self.entries, strict=True):
+            if len(entries) != len(self.columns):
+                raise ValueError(f"entries: row {name!r}: expected one per column, {len(self.columns)}, found {len(entries)}")
+        return self
+
+    def to_json(self) -> str:
+        """All of it, as `from_json` reads it."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """A table from what `to_json` wrote.
+
+        Raises:
+            DataError: In one line, naming the first field that is wrong.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(("table", *map(str, first["loc"])))
+            found = "" if first["type"] in {"missing", "value_error", "json_invalid"} else f", found {str(first['input'])[:80]!r}"
+            raise DataError(f"{where}: {first['msg'].removeprefix('Value error, ')}{found}") from None
+
+    def to_csv(self) -> str:
+        """One line per entry that is known, in full precision: its row and column, mean, deviation, low, high, mark, and every value.
+
+        What is not known stays empty.
+        """
+        known = [
+            (row, column, entry)
+            for row, entries in zip(self.rows, self.entries, strict=True)
+            for column, entry in zip(self.columns, entries, strict=True)
+            if entry is not None
+        ]
+        seeds = max((len(entry.values) for _, _, entry in known), default=0)
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(
+            [self.row_label, "column", "mean", "deviation", "low", "high", "mark", *(f"value_{number}" for number in range(1, seeds + 1))]
+        )
+        for row, column, entry in known:
+            values = [*entry.values, *[None] * (seeds - len(entry.values))]
+            writer.writerow([row, column, entry.mean, entry.deviation, entry.low, entry.high, entry.mark, *values])
+        return text.getvalue()
+
+    def to_latex(self) -> str:
+        """A float with a tabular of the booktabs package: the best in bold, what is level with it underlined, notes in the caption."""
+
+        def cell(entry: Entry | None) -> str:
+            if entry is None or entry.mean is None:
+                return "--"
+            mean, interval = _latex(self._mean(entry)), self._interval(entry)
+            shown = {"best": rf"\textbf{{{mean}}}", "level": rf"\underline{{{mean}}}", "": mean}[entry.mark]
+            return f"{shown} {{\\scriptsize {_latex(interval)}}}" if interval else shown
+
+        caption = " ".join(_sentence(part) for part in (self.title, self.caption, *self.notes, *self._legend("bold", "underlined")) if part)
+        lines = [
+            r"\begin{table}[t]",
+            r"\centering",
+            rf"\caption{{{_latex(caption)}}}",
+            rf"\label{{tab:{self.name}}}",
+            rf"\begin{{tabular}}{{l{'c' * len(self.columns)}}}",
+            r"\toprule",
+            " & ".join(map(_latex, (self.row_label, *self.columns))) + r" \\",
+            r"\midrule",
+            *(" & ".join([_latex(row), *map(cell, entries)]) + r" \\" for row, entries in zip(self.rows, self.entries, strict=True)),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def to_markdown(self) -> str:
+        """A heading, a table in which the best is bold and what is level with it has an ≈, and the notes as a list."""
+
+        def cell(entry: Entry | None) -> str:
+            if entry is None or entry.mean is None:
+                return "–"
+            shown = {"best": f"**{self._mean(entry)}**", "level": f"≈ {self._mean(entry)}", "": self._mean(entry)}[entry.mark]
+            return f"{shown} {self._interval(entry)}".rstrip()
+
+        header = list(map(_markdown, (self.row_label, *self.columns)))
+        lines = [_pipes(header), _pipes(["---", *["---:"] * len(self.columns)])]
+        lines += [_pipes([_markdown(row), *map(cell, entries)]) for row, entries in zip(self.rows, self.entries, strict=True)]
+        notes = "\n".join(f"- {_markdown(note)}" for note in (*self.notes, *self._legend("bold", "≈")))
+        parts = (f"## {_markdown(self.title)}", _markdown(self.caption), "\n".join(lines), notes)
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def write(self, directory: Path) -> list[Path]:
+        """Put the table into a directory as ``name``.json, .csv, .tex and .md, each whole or not at all; older ones are replaced.
+
+        Returns:
+            The files.
+
+        Raises:
+            DataError: If the directory cannot be made or written to.
+        """
+        contents = {"json": self.to_json(), "csv": self.to_csv(), "tex": self.to_latex(), "md": self.to_markdown()}
+        paths = [directory / f"{self.name}.{ending}" for ending in contents]
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            for path, content in zip(paths, contents.values(), strict=True):
+                replace_file(path, content.encode())
+        except OSError as error:
+            raise DataError(f"tables {directory}: cannot be written: {error.strerror}") from error
+        return paths
+
+    def _mean(self, entry: Entry) -> str:
+        mean = self._number(entry.mean)
+        return mean if entry.deviation is None else f"{mean} ± {self._number(entry.deviation)}"
+
+    def _interval(self, entry: Entry) -> str:
+        return "" if entry.low is None or entry.high is None else f"[{self._number(entry.low)}, {self._number(entry.high)}]"
+
+    def _number(self, value: float | None) -> str:
+        # A rounded -0.0 is no negative number.
+        shown = "–" if value is None else f"{value:.{self.digits}f}"
+        return shown.removeprefix("-") if not shown.strip("-0.") else shown
+
+    def _legend(self, best: str, level: str) -> list[str]:
+        """What is shown, of that which is there."""
+        entries = [entry for row in self.entries for entry in row if entry is not None]
+        marks = {entry.mark for entry in entries}
+        told = {
+            "mean ± standard deviation over seeds": any(entry.deviation is not None for entry in entries),
+            "[confidence interval]": any(entry.low is not None for entry in entries),
+            f"{best}: best": "best" in marks,
+            f"{level}: level with the best": "level" in marks,
+        }
+        return [f"Shown: {'; '.join(part for part, shown in told.items() if shown)}."] if any(told.values()) else []
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _latex(text: str) -> str:
+    """The text with every character that LaTeX takes for itself written out."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _markdown(text: str) -> str:
+    """The text with what Markdown takes for itself escaped; an underscore within a word is none of that."""
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", re.sub(r"[\\|*`<]", r"\\\g<0>", text))
+
+
+def _pipes(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

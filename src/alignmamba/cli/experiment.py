@@ -121,9 +121,9 @@ class Experiment(Verb):
     def _efficiency(self) -> int:
         from alignmamba.recipes.experiments.efficiency import run_efficiency
 
-        tables = run_efficiency(self.out, lengths=self.lengths, command=["alignmamba", *sys.argv[1:]], say=_say, dry_run=self.dry_run)
+        tables = run_efficiency(self.out, lengths=self.lengths, command=["alignmamba", *sys.argv[1:]], say=_say)
         if self.json:
-            self.emit({"experiment": str(self.out), "tables": [table.to_json() for table in tables]})
+            self.emit({"experiment": str(self.out), "tables": [table.model_dump(mode="json") for table in tables]})
             return 0
         self._show_tables(tables)
         return 0
@@ -155,7 +155,7 @@ class Experiment(Verb):
                     "experiment": str(result.directory),
                     "states": result.states,
                     "failures": result.failures,
-                    "tables": [table.to_json() for table in result.tables],
+                    "tables": [table.model_dump(mode="json") for table in result.tables],
                 }
             )
         else:

@@ -189,6 +189,16 @@ class ResultTable(Config):
         parts = (f"## {_markdown(self.title)}", _markdown(self.caption), "\n".join(lines), notes)
         return "\n\n".join(part for part in parts if part) + "\n"
 
+    def shown(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Header and rows as short text, for a terminal: the best has a *, what is level with it an ≈."""
+
+        def cell(entry: Entry | None) -> str:
+            if entry is None or entry.mean is None:
+                return "–"
+            return f"{self._mean(entry)}{ {'best': ' *', 'level': ' ≈', '': ''}[entry.mark]}"
+
+        return (self.row_label, *self.columns), [(row, *map(cell, entries)) for row, entries in zip(self.rows, self.entries, strict=True)]
+
     def write(self, directory: Path) -> list[Path]:
         """Put the table into a directory as ``name``.json, .csv, .tex and .md, each whole or not at all; older ones are replaced.
 

@@ -113,7 +113,7 @@ class ResultTable:
                 raise ValueError(f"entries of {name!r}: found {len(row)}, expected {len(self.columns)}")
 
 
-# As they stand in cells/<key>/analysis/plans.json
+# As they stand in cells/<key>/analysis/plans/plans.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,7 +317,7 @@ def gather(directory: Path) -> Gathered:
         found.append(_found(cell, state, error, path, samples, tuple(plans)))
     sentences = {
         "predictions": "The predictions of {} more cells are left out to keep this page small; they lie in cells/*/predictions_*.csv.",
-        "plans": "The transport plans of {} more samples are left out to keep this page small; they lie in cells/*/analysis/plans.json.",
+        "plans": "The transport plans of {} more samples are left out to keep this page small; they lie in cells/*/analysis/plans/plans.json.",
     }
     return Gathered(
         directory=directory,
@@ -481,7 +481,7 @@ def _samples(path: Path) -> Samples | None:
 
 
 def _plans(path: Path) -> tuple[PlanSample, ...]:
-    file = path / "analysis" / "plans.json"
+    file = path / "analysis" / "plans" / "plans.json"
     return _read_json(file, _Plans).samples if file.is_file() else ()
 
 

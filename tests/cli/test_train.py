@@ -6,11 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from alignmamba.cli.progress import EpochLines
+from alignmamba.contracts import Role, Task
+from alignmamba.data.archive import write_corpus
 from alignmamba.models import MODELS
 from small_run import SETTINGS, SIZES, write_small_corpus
 
@@ -186,6 +190,29 @@ def test_training_prints_the_scores_and_the_references(cli: Cli, corpus: Path, t
     assert f"{(test - 0.5) / 0.5:.1%}" in printed
     assert str(out) in printed
     assert [line.split("  ")[0] for line in err.splitlines()] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "alignmamba"])
+def test_every_other_model_trains_and_predicts(cli: Cli, corpus: Path, tmp_path: Path, name: str) -> None:
+    settings = [setting for setting in SETTINGS if "d_state" not in setting or "mamba" in name]
+    code, printed, _ = cli("train", "--data", corpus, "--model", name, "--out", tmp_path / "run", "--json", "--set", *settings)
+    assert code == 0
+    said = json.loads(printed)
+    code, printed, _ = cli("evaluate", tmp_path / "run", "--json")
+    assert (code, json.loads(printed)["metrics"]) == (0, said["metrics"]["test"])
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["model_type"] == MODELS[name].__name__
+    code, _, err = cli("train", "--data", corpus, "--model", name, "--preset", "paper")
+    assert (code, err) == (2, "error: preset: expected one of ['default'], found 'paper'\n")
+
+
+def test_a_model_of_several_modalities_says_so(cli: Cli, tmp_path: Path) -> None:
+    splits: dict[Role, dict[str, Any]] = {
+        role: {"features": {"text": [np.ones((2, 3))] * 4}, "targets": ["a", "b"] * 2} for role in ("train", "valid")
+    }
+    write_corpus(tmp_path / "one", splits, task=Task(kind="classification", classes=("a", "b")))
+    code, _, err = cli("train", "--data", tmp_path / "one", "--model", "mult", "--out", tmp_path / "run")
+    assert (code, err) == (2, "error: modalities: mult needs at least 2 that attend to each other, found ['text']\n")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_same_command_gives_the_same_run(cli: Cli, corpus: Path, run: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Seque
 from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.models import MODELS
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
+from alignmamba.ops import interleave
 from tolerances import MODEL
 
 MODALITIES = (
@@ -218,6 +219,41 @@ def test_streams_stand_in_the_paper_order_with_the_anchor_last() -> None:
     torch.testing.assert_close(tokens[0, 0], built.absent_tokens["video"])
     torch.testing.assert_close(tokens[0, 1], built.absent_tokens["audio"])
     assert not torch.allclose(tokens[0, 2], built.absent_tokens["text"])
+
+
+@pytest.mark.parametrize("method", ["match", "proportional"])
+def test_aligned_streams_are_what_is_interleaved(method: str) -> None:
+    built, whole = model(local={"method": method}, absent="zeros"), batch()
+    streams = built.aligned_streams(whole)
+    assert list(streams) == ["video", "audio", "text"]
+    tokens, mask = built.fused_tokens(whole)
+    x = interleave([stream.x for stream in streams.values()])
+    torch.testing.assert_close(x, tokens, **MODEL)
+    for name, stream in streams.items():
+        there = torch.tensor(LENGTHS[name]) > 0
+        # At the length of the first modality that the sample has, where it has this one.
+        assert stream.mask.sum(1).tolist() == (there * torch.tensor([5, 12, 3, 8, 7, 1, 1])).tolist()
+        assert torch.equal(stream.mask, mask[:, ::3] & there[:, None])
+    # The anchor is among them, as it was encoded.
+    torch.testing.assert_close(streams["text"].x[0, :5], built._encoded(whole)["text"].x[0, :5], **MODEL)
+
+
+def test_without_local_alignment_the_streams_keep_their_lengths() -> None:
+    built, whole = model(local={"method": "none"}), batch()
+    streams, encoded = built.aligned_streams(whole), built._encoded(whole)
+    assert list(streams) == ["video", "audio", "text"]
+    for name, stream in streams.items():
+        assert stream.mask.sum(1).tolist() == LENGTHS[name]
+        assert torch.equal(stream.x, encoded[name].x)
+
+
+@pytest.mark.parametrize("row", AlignMamba.ablations)
+def test_every_ablation_is_another_model_that_can_be_made(row: str) -> None:
+    changes = dict(AlignMamba.ablations[row])
+    config_class = MODELS[changes.pop("model", "alignmamba")].config_class
+    config = config_class.preset("default", modalities=MODALITIES, task=TASK, **changes.pop("options", {}))
+    assert changes == {}
+    assert config != AlignMambaConfig.preset("default", modalities=MODALITIES, task=TASK)
 
 
 def test_missing_modalities_have_no_discrepancy() -> None:

@@ -37,6 +37,8 @@ def test_the_card_names_modalities_and_units(folder: Path) -> None:
     assert card.startswith("---\n")
     assert "| zebra | features | 3 | stripes |" in card
     assert "Regression: one real number" in card
+    assert "tags: [multimodal, mamba, optimal-transport, mmd]" in card
+    assert "Multimodal fusion by token alignment and Mamba (Li et al., CVPR 2025, arXiv 2412.00833), made with AlignMamba." in card
 
 
 @pytest.mark.parametrize("file", [CONFIG_FILE, WEIGHTS_FILE])

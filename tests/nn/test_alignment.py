@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alignmamba.nn.alignment import GlobalAlignmentConfig, LocalAlignmentConfig, Tokens, align, discrepancies, merge_by_time
+from alignmamba.nn.alignment import GlobalAlignmentConfig, LocalAlignmentConfig, Tokens, align, concatenate, discrepancies, merge_by_time
 from alignmamba.ops import mmd
 from tolerances import MODEL
 
@@ -75,3 +75,11 @@ def test_merge_by_time_orders_all_valid_tokens() -> None:
 def test_merge_by_time_breaks_ties_by_stream() -> None:
     x, _ = merge_by_time([tokens([[[2.0]]], [1]), tokens([[[1.0]]], [1])])
     assert x[0, :, 0].tolist() == [2.0, 1.0]
+
+
+def test_concatenate_leaves_no_padding_between_streams() -> None:
+    first = tokens([[[1.0], [2.0]], [[3.0], [9.0]]], [2, 1])
+    second = tokens([[[10.0], [20.0]], [[30.0], [40.0]]], [1, 2])
+    x, mask = concatenate([second, first])
+    assert mask.tolist() == [[True] * 3 + [False]] * 2
+    assert x[:, :3, 0].tolist() == [[10.0, 1.0, 2.0], [30.0, 40.0, 3.0]]

@@ -1,10 +1,12 @@
-"""AlignMamba with plain tensors in and out, as `torch.export` and ONNX want it."""
+"""A fusion model with plain tensors in and out, as `torch.export` and ONNX want it."""
+
+from typing import Any
 
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Sequences
 from alignmamba.errors import ShapeError
-from alignmamba.models.alignmamba import AlignMamba
+from alignmamba.models.fusion import Fusion
 
 
 class TensorsIn(nn.Module):
@@ -12,12 +14,12 @@ class TensorsIn(nn.Module):
 
     ``torch.export.export(TensorsIn(model), tensors, dynamic_shapes=...)`` and ``torch.onnx.export`` of the same accept lengths of
     their own for every modality; the number of samples is fixed. A program may not look at data, so what the model refuses
-    otherwise, a sample without any modality, gives a meaningless prediction, and every sequence is brought to the length of the
-    longest modality in place of the anchor's: padding, which changes no prediction. Matching holds all pairs at once there. The
-    model that is given is put into evaluation mode.
+    otherwise, a sample without any modality, gives a meaningless prediction, and AlignMamba brings every sequence to the length
+    of the longest modality in place of the anchor's: padding, which changes no prediction. Its matching holds all pairs at once
+    there. The model that is given is put into evaluation mode.
     """
 
-    def __init__(self, model: AlignMamba) -> None:
+    def __init__(self, model: Fusion[Any]) -> None:
         super().__init__()
         self.model = model
         self.names = tuple(modality.name for modality in model.config.modalities)

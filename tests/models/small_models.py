@@ -1,0 +1,51 @@
+"""Small fusion models of every kind, and batches in which modalities are missing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from alignmamba.contracts import Batch, ModalitySpec, Sequences, Task
+from alignmamba.models import MODELS
+from alignmamba.models.fusion import Fusion
+
+MODALITIES = (
+    ModalitySpec(name="audio", dim=4),
+    ModalitySpec(name="text", dim=11, kind="tokens"),
+    ModalitySpec(name="video", dim=6),
+    ModalitySpec(name="touch", dim=2),
+)
+THREE = MODALITIES[:3]
+TASK = Task(kind="classification", classes=("a", "b", "c"))
+# Every pattern of presence of three modalities but the empty one, in one batch, with unequal lengths.
+LENGTHS = {"text": [5, 0, 3, 0, 7, 1, 0], "audio": [9, 12, 0, 0, 2, 0, 1], "video": [4, 6, 5, 8, 0, 0, 0], "touch": [3, 1, 0, 4, 0, 2, 0]}
+ALL_PRESENT = {"text": [5, 2, 3], "audio": [9, 12, 4], "video": [4, 6, 5], "touch": [3, 2, 8]}
+
+
+def model(name: str, *, modalities: tuple[ModalitySpec, ...] = THREE, task: Task = TASK, **options: Any) -> Fusion[Any]:
+    torch.manual_seed(0)
+    built: Any = MODELS[name]
+    fused: Fusion[Any] = built(built.config_class.preset("default", modalities=modalities, task=task, **{"d_model": 16, **options})).eval()
+    with torch.no_grad():
+        for token in fused.absent_tokens.values():
+            if token.requires_grad:
+                token.normal_()
+    return fused
+
+
+def batch(lengths: Mapping[str, list[int]] = LENGTHS, *, modalities: tuple[ModalitySpec, ...] = THREE, seed: int = 1) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    sequences = {}
+    for spec in modalities:
+        valid = torch.tensor(lengths[spec.name])
+        shape = (len(valid), int(valid.max()), spec.width)
+        if spec.kind == "tokens":
+            features = torch.randint(0, spec.dim, shape, generator=generator)
+        else:
+            features = torch.randn(shape, generator=generator)
+        sequences[spec.name] = Sequences(features=features, mask=torch.arange(shape[1]) < valid[:, None])
+    return Batch(modalities=sequences, ids=tuple(f"s{row}" for row in range(len(valid))))
+
+
+def rows_that_differ(first: torch.Tensor, second: torch.Tensor) -> list[int]:
+    return ((first - second).abs() > 1e-3).any(-1).nonzero().flatten().tolist()

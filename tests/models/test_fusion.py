@@ -1,0 +1,236 @@
+"""Every fusion model: what must never change an output, what must, and what is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_models import ALL_PRESENT, LENGTHS, MODALITIES, TASK, THREE, batch, model, rows_that_differ
+
+from alignmamba.contracts import Batch, FusionModel, Output, Sequences, Task
+from alignmamba.errors import ConfigError, DataError, ShapeError
+from alignmamba.models import MODELS
+from alignmamba.models.exporting import TensorsIn
+from alignmamba.models.pretrained import CARD_FILE
+from tolerances import MODEL
+
+STILL: dict[str, Any] = {"dropout": 0.0, "encoder": {"dropout": 0.0}}
+# Model and options that change what it does.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in MODELS},
+    "single-stream-mamba, both ways, mean": ("single-stream-mamba", {"bidirectional": True, "pooling": "mean"}),
+    "multi-stream-mamba, both ways, strides": (
+        "multi-stream-mamba",
+        {"bidirectional": True, "encoder": {"stride": 2}, "encoders": {"audio": {"kind": "mamba", "stride": 3}}},
+    ),
+    "single-stream-transformer, materialised": ("single-stream-transformer", {"attention": "materialised", "pooling": "mean"}),
+    "mult, zeros, last": ("mult", {"absent": "zeros", "pooling": "last"}),
+    "late-fusion, video first, last": ("late-fusion", {"anchor_order": ("video",), "pooling": "last"}),
+}
+in_cases = pytest.mark.parametrize(("name", "options"), CASES.values(), ids=CASES)
+in_models = pytest.mark.parametrize("name", MODELS)
+
+
+def dirty(given: Batch) -> Batch:
+    """The batch with garbage wherever no token is valid."""
+    modalities = {}
+    for name, s in given.modalities.items():
+        garbage = torch.full_like(s.features, torch.nan if s.features.is_floating_point() else 10**6)
+        modalities[name] = replace(s, features=torch.where(s.mask.unsqueeze(-1), s.features, garbage))
+    return replace(given, modalities=modalities)
+
+
+def assert_same(first: Output, second: Output, rows: list[int] | None = None) -> None:
+    rows = list(range(len(first.prediction))) if rows is None else rows
+    torch.testing.assert_close(first.prediction[rows], second.prediction, **MODEL)
+    torch.testing.assert_close(first.embedding[rows], second.embedding, **MODEL)
+
+
+def objective(out: Output) -> torch.Tensor:
+    loss: torch.Tensor = out.prediction.square().sum() + sum(loss.sum() for loss in out.losses.values())
+    return loss
+
+
+@in_cases
+class TestWhatNeverChangesAnOutput:
+    def test_batch_neighbours_and_order(self, name: str, options: dict[str, Any]) -> None:
+        built, whole = model(name, **options), batch()
+        out = built(whole)
+        for rows in ([3], [6, 2, 0], [5, 4, 3, 2, 1]):
+            assert_same(out, built(whole.select(rows)), rows)
+
+    def test_padding(self, name: str, options: dict[str, Any]) -> None:
+        built, whole = model(name, **options), batch()
+        padded = {}
+        for modality, s in whole.modalities.items():
+            more = s.features.new_zeros(len(whole), 5, s.features.shape[2])
+            mask = torch.cat([s.mask, torch.zeros(len(whole), 5, dtype=torch.bool)], 1)
+            padded[modality] = Sequences(features=torch.cat([s.features, more], 1), mask=mask)
+        assert_same(built(whole), built(replace(whole, modalities=padded)))
+
+    def test_content_of_masked_tokens(self, name: str, options: dict[str, Any]) -> None:
+        built, whole = model(name, **options), batch()
+        assert_same(built(whole), built(dirty(whole)))
+
+    def test_a_modality_left_out_of_the_batch_is_one_without_valid_tokens(self, name: str, options: dict[str, Any]) -> None:
+        built, whole = model(name, **options), batch().select([0, 1, 4, 6]).without("video")
+        rest = {modality: s for modality, s in whole.modalities.items() if modality != "video"}
+        assert_same(built(whole), built(replace(whole, modalities=dict(reversed(rest.items())))))
+
+    def test_saving_and_loading(self, name: str, options: dict[str, Any], tmp_path: Path) -> None:
+        built, whole = model(name, **options), batch()
+        built.standardise({"audio": (torch.ones(4), torch.full((4,), 3.0)), "video": (torch.zeros(6), torch.full((6,), 0.5))})
+        assert torch.equal(built.training_means()["audio"], torch.ones(4))
+        built.save_pretrained(tmp_path)
+        names: dict[str, Any] = {}
+        (line,) = [line for line in (tmp_path / CARD_FILE).read_text().splitlines() if line.startswith("from alignmamba")]
+        exec(line, names)  # the card says how to import the class
+        again = names[type(built).__name__].from_pretrained(tmp_path)
+        assert again.config == built.config
+        assert torch.equal(built(whole).prediction, again(whole).prediction)
+
+
+@in_cases
+def test_gradients_are_finite_whatever_the_padding_holds(name: str, options: dict[str, Any]) -> None:
+    built = model(name, **options).train()
+    objective(built(dirty(batch()))).backward()
+    for parameter_name, parameter in built.named_parameters():
+        assert parameter.grad is None or bool(parameter.grad.isfinite().all()), parameter_name
+
+
+@in_cases
+def test_every_parameter_learns(name: str, options: dict[str, Any]) -> None:
+    built = model(name, **options).train()
+
+    def silent(given: Batch) -> set[str]:
+        built.zero_grad()
+        objective(built(given)).backward()
+        return {n for n, p in built.named_parameters() if p.requires_grad and (p.grad is None or not bool(p.grad.any()))}
+
+    learned = {f"absent_tokens.{m.name}" for m in THREE if built.absent_tokens[m.name].requires_grad}
+    assert silent(batch(ALL_PRESENT)) == learned  # nothing is absent
+    assert silent(batch()) == set()
+    assert bool(learned) == (name != "late-fusion" and built.config.absent == "learned")
+
+
+@in_cases
+def test_every_present_modality_matters(name: str, options: dict[str, Any]) -> None:
+    built, whole = model(name, **options), batch().select([0])
+    full = built(whole).prediction
+    for modality in LENGTHS.keys() - {"touch"}:
+        assert rows_that_differ(full, built(whole.without(modality)).prediction) == [0], modality
+
+
+@in_cases
+def test_what_stands_for_a_modality_is_read_where_it_is_missing_and_there_alone(name: str, options: dict[str, Any]) -> None:
+    built, whole = model(name, **options), batch()
+    before = built(whole)
+    with torch.no_grad():
+        built.absent_tokens["audio"].normal_(generator=torch.Generator().manual_seed(5))
+    after = built(whole)
+    missing = [row for row, length in enumerate(LENGTHS["audio"]) if length == 0]
+    assert rows_that_differ(before.embedding, after.embedding) == missing
+    # In a late fusion what is missing has no vote.
+    assert rows_that_differ(before.prediction, after.prediction) == ([] if name == "late-fusion" else missing)
+
+
+@in_models
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_any_number_of_modalities(name: str, count: int) -> None:
+    modalities = MODALITIES[:count] if count > 1 else MODALITIES[1:2]
+    if (name, count) == ("mult", 1):
+        with pytest.raises(ConfigError, match=r"^modalities: mult needs at least 2 that attend to each other, found \['text'\]$"):
+            model(name, modalities=modalities)
+        return
+    built = model(name, modalities=modalities).train()
+    rows = [row for row in range(7) if any(LENGTHS[m.name][row] for m in modalities)]
+    out = built(batch(modalities=modalities).select(rows))
+    assert out.prediction.shape == (len(rows), 3)
+    objective(out).backward()
+    silent = {n for n, p in built.named_parameters() if p.requires_grad and (p.grad is None or not bool(p.grad.any()))}
+    assert silent == ({"absent_tokens.text"} if count == 1 and name != "late-fusion" else set())
+    missing = {n.removeprefix("absent_tokens.") for n, _ in built.named_parameters() if n.startswith("absent_tokens.")}
+    assert missing == {m.name for m in modalities}
+
+
+@in_models
+def test_the_kind_of_task_gives_the_shape(name: str) -> None:
+    out = model(name, task=Task(kind="regression", label_range=(-3, 3)))(batch())
+    assert out.prediction.shape == (7,)
+    assert out.embedding.ndim == 2
+    assert model(name)(batch()).prediction.shape == (7, 3)
+
+
+@in_models
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_of_another_precision_takes_any_batch_and_keeps_its_precision(name: str, dtype: torch.dtype) -> None:
+    single, built = model(name)(batch()), model(name).to(dtype)(batch())
+    assert (built.prediction.dtype, built.embedding.dtype) == (dtype, dtype)
+    if dtype == torch.float64:
+        torch.testing.assert_close(built.prediction.float(), single.prediction, **MODEL)
+
+
+@in_models
+def test_modality_dropout_keeps_at_least_one_and_rests_in_evaluation(name: str) -> None:
+    built, one = model(name, modality_dropout=0.99, **STILL), batch().select([0])
+    alone = torch.cat([built(one.without(*({"text", "audio", "video"} - {kept}))).prediction for kept in ("text", "audio", "video")])
+    assert not rows_that_differ(built(one).prediction, model(name, **STILL)(one).prediction)
+    built.train()
+    torch.manual_seed(0)
+    found = built(batch().select([0] * 30)).prediction
+    near = torch.cdist(found, alone).argmin(1)
+    torch.testing.assert_close(found, alone[near], **MODEL)
+    assert set(near.tolist()) == {0, 1, 2}
+
+
+def test_under_one_seed_all_models_start_from_the_same_encoders() -> None:
+    first, *others = (dict(model(name).encoders.named_parameters()) for name in MODELS)
+    for other in others:
+        assert other.keys() == first.keys()
+        assert all(torch.equal(weight, first[name]) for name, weight in other.items())
+
+
+@in_models
+def test_it_meets_the_protocol(name: str) -> None:
+    built = model(name)
+    assert isinstance(built, FusionModel)
+    assert built(batch()).plans is None
+    assert built(batch(), return_plans=True).plans is not None
+
+
+@pytest.mark.parametrize("name", ["single-stream-transformer", "multi-stream-mamba"])
+def test_an_exported_program_takes_other_lengths_and_missing_modalities(name: str) -> None:
+    built = model(name, depth=1)
+
+    def tensors(given: Batch) -> tuple[torch.Tensor, ...]:
+        return tuple(tensor for spec in THREE for tensor in (given.modalities[spec.name].features, given.modalities[spec.name].mask))
+
+    time = tuple({1: torch.export.Dim(f"{spec.name}_time", min=2, max=512)} for spec in THREE for _ in range(2))
+    with torch.no_grad():
+        program = torch.export.export(TensorsIn(built), tensors(batch().select([0, 1, 2])), dynamic_shapes=(time,)).module()
+        other = batch({"text": [0, 21, 5], "audio": [4, 2, 40], "video": [3, 0, 0]}, seed=7)
+        torch.testing.assert_close(program(*tensors(other)), built(other).prediction, **MODEL)
+
+
+@in_models
+class TestRefusals:
+    def test_a_sample_with_nothing(self, name: str) -> None:
+        with pytest.raises(DataError, match=r"^sample 's2' has no modality at all \(1 such in this batch\); expected at least one$"):
+            model(name)(batch().select([0, 1, 2]).without("text", "video"))
+
+    def test_an_empty_batch(self, name: str) -> None:
+        with pytest.raises(ShapeError, match="batch: expected at least one sample"):
+            model(name)(batch().select([]))
+
+    def test_an_unknown_modality(self, name: str) -> None:
+        whole = batch()
+        with pytest.raises(DataError, match="modality 'smell' is unknown to this model, which takes"):
+            model(name)(replace(whole, modalities={**whole.modalities, "smell": whole.modalities["audio"]}))
+
+    def test_a_preset_that_is_not_there(self, name: str) -> None:
+        config_class = MODELS[name].config_class
+        known = ["default", "paper"] if name == "alignmamba" else ["default"]
+        assert sorted(config_class.PRESETS) == known
+        with pytest.raises(ConfigError, match=r"^preset: expected one of .*, found 'magic'$"):
+            config_class.preset("magic", modalities=THREE, task=TASK)

@@ -65,7 +65,7 @@ class MissingConfig(Config):
             _level(rate) <= 7 and math.isclose(_level(rate), 10 * rate) for rate in rates
         ):
             raise ValueError(f"found {value!r}, expected 0, 0.1, 0.2 .. 0.7, for which protocol {protocol!r} has shares")
-        return value
+        return value if len(rates) == 1 else tuple(rates)
 
     @model_validator(mode="after")
     def _rate_is_given(self) -> Self:

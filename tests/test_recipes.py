@@ -1,6 +1,7 @@
 """Configurations and runs through the Python interface."""
 
 import csv
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -15,11 +16,23 @@ from pydantic import ValidationError
 from alignmamba.contracts import Corpus, Task
 from alignmamba.data.archive import write_corpus
 from alignmamba.data.loader import LoaderConfig
+from alignmamba.data.missing import MissingConfig, withheld
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError
-from alignmamba.recipes import EngineConfig, RunConfig, check_config, evaluate, plan, predict, read_config, train
-from alignmamba.recipes.assembly import seed_everything, untrained_model
+from alignmamba.recipes import (
+    EngineConfig,
+    RunConfig,
+    check_config,
+    evaluate,
+    load_run,
+    plan,
+    predict,
+    read_config,
+    score_missing,
+    train,
+)
+from alignmamba.recipes.assembly import seed_everything, trained_model, untrained_model
 from alignmamba.recipes.configuration import _parse_yaml, resolve
-from alignmamba.recipes.directory import to_json
+from alignmamba.recipes.directory import RunDirectory, to_json
 from alignmamba.recipes.using import distance_covered
 from alignmamba.training.fitting import FitConfig
 from small_run import CONFIG, write_small_corpus
@@ -131,6 +144,8 @@ def test_the_digest_knows_what_matters(place: Path, corpus: Corpus, tmp_path: Pa
         digest(fit={"epochs": 4}),
         digest(options={"d_model": 16}),
         digest(preset="paper"),
+        digest(missing={"protocol": "gcnet", "rate": 0.3}),
+        digest(missing={"protocol": "gcnet", "rate": [0.1, 0.3]}),
         digest(other),
     ]
     assert len({digest(), *different}) == 1 + len(different)
@@ -250,6 +265,141 @@ def test_a_gpu_that_is_not_there_is_refused(place: Path, corpus: Corpus, tmp_pat
     with pytest.raises(ConfigError, match=r"engine\.devices: found 1, but PyTorch sees 0 GPUs here"):
         train(small(place, engine={"accelerator": "cuda"}), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# Missing modalities
+
+
+GCNET = {"protocol": "gcnet", "rate": 0.4}
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def thinned(place: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run under GCNet's protocol."""
+    del corpus
+    return train(small(place, missing=GCNET, seed=2), out=tmp_path_factory.mktemp("runs") / "gcnet").directory
+
+
+def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+    config = resolve(small(place), corpus)
+    settings = {**config.model_dump(mode="json"), "corpus": corpus.checksum}
+    for key in ("seed", "data", "engine", "missing"):
+        del settings[key]
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    assert config.digest(corpus) == hashlib.sha256(text.encode()).hexdigest()
+    run = train(small(place, fit={"epochs": 1}), out=tmp_path / "run").directory
+    written = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    assert written.pop("missing") == {"protocol": "none", "rate": 0.0}
+    (run / "config.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
+    assert evaluate(run)["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
+    assert not list(run.glob("missing_*"))
+
+
+def test_a_run_says_what_it_withheld(corpus: Corpus, thinned: Path) -> None:
+    written = json.loads((thinned / "metrics.json").read_text(encoding="utf-8"))
+    assert {name: written["missing"][name] for name in ("protocol", "rate")} == GCNET
+    for role in ("valid", "test"):
+        view = withheld(corpus.split(role), MissingConfig.model_validate(GCNET), seed=2)
+        rows = table(thinned / f"missing_{role}.csv")
+        assert list(rows[0]) == ["id", *(spec.name for spec in corpus.modalities)]
+        assert [row.pop("id") for row in rows] == list(view.ids)
+        assert rows == [{name: str(int(view.kept[name][row])) for name in view.kept} for row in range(len(view))]
+        assert written["missing"]["effective_rate"][role] == view.effective_rate > 0
+        naturally = [row["audio"] for row, length in zip(rows, corpus.split(role).lengths["audio"], strict=True) if length == 0]
+        assert set(naturally) == {"0"}
+
+
+def test_training_sees_what_is_left_and_the_scale_of_all(place: Path, corpus: Corpus, thinned: Path, tmp_path: Path) -> None:
+    del corpus
+    whole = train(small(place, seed=2), out=tmp_path / "whole").directory
+    models = [trained_model(run, run.config()) for run in (RunDirectory.open(whole), RunDirectory.open(thinned))]
+    for name, mean in models[0].training_means().items():
+        assert torch.equal(mean, models[1].training_means()[name])
+    first, second = (torch.cat([parameter.flatten() for parameter in model.parameters()]) for model in models)
+    assert not torch.equal(first, second)
+    losses = [(run / "log.csv").read_text(encoding="utf-8").splitlines()[1] for run in (whole, thinned)]
+    assert losses[0].split(",")[2:] != losses[1].split(",")[2:]
+
+
+def test_evaluation_repeats_the_protocol_of_training(thinned: Path, tmp_path: Path) -> None:
+    missing = MissingConfig.model_validate(GCNET)
+    report = evaluate(thinned, missing=missing, out=tmp_path / "tables")
+    trained = json.loads((thinned / "metrics.json").read_text(encoding="utf-8"))
+    assert report["metrics_missing"] == trained["metrics"]["test"]
+    assert report["metrics"] == evaluate(thinned)["metrics"] != report["metrics_missing"]
+    for name, value in report["metrics"].items():
+        assert report["change"][name] == pytest.approx(report["metrics_missing"][name] - value)
+    assert report["missing"] == {**GCNET, "effective_rate": trained["missing"]["effective_rate"]["test"], "seed": 2}
+    for ours, theirs in (("predictions_missing", "predictions_test"), ("missing", "missing_test")):
+        assert (tmp_path / "tables" / f"{ours}.csv").read_bytes() == (thinned / f"{theirs}.csv").read_bytes()
+    assert [row["id"] for row in table(tmp_path / "tables" / "predictions.csv")] == [
+        row["id"] for row in table(thinned / "predictions_test.csv")
+    ]
+    assert (tmp_path / "tables" / "predictions.csv").read_bytes() != (thinned / "predictions_test.csv").read_bytes()
+
+
+def test_many_protocols_are_scored_on_one_loaded_run(corpus: Corpus, thinned: Path) -> None:
+    loaded = load_run(thinned)
+    for missing in (MissingConfig(protocol="gcnet", rate=0.0), MissingConfig(protocol="tokens", rate=0.5)):
+        (part,) = score_missing(loaded, missing, split="valid").parts
+        assert part.predictions.ids == corpus.split("valid").ids
+        assert part.metrics == evaluate(thinned, split="valid", missing=missing)["metrics_missing"]
+        assert part.pattern is None
+    whole = score_missing(loaded, MissingConfig(protocol="gcnet", rate=0.0))
+    assert whole.metrics == evaluate(thinned)["metrics"]
+    assert whole.effective_rate == 0
+
+
+def test_fixed_scores_every_pattern(corpus: Corpus, thinned: Path, tmp_path: Path) -> None:
+    scores = score_missing(load_run(thinned), MissingConfig(protocol="fixed"))
+    assert [part.pattern for part in scores.parts] == [(spec.name,) for spec in corpus.modalities]
+    audible = corpus.split("test").lengths["audio"] > 0
+    report = evaluate(thinned, missing=MissingConfig(protocol="fixed"), out=tmp_path)
+    assert report["missing"]["rate"] == 0.0
+    rows = {row["kept"][0]: row for row in report["missing"]["patterns"]}
+    assert {name: row["samples"] for name, row in rows.items()} == {"text": len(audible), "audio": audible.sum()}
+    assert rows["audio"]["effective_rate"] == 0.5
+    assert rows["text"]["effective_rate"] == pytest.approx(audible.sum() / (len(audible) + audible.sum()))
+    assert rows["text"]["metrics"] == evaluate(thinned, drop=["audio"])["metrics_dropped"]
+    for name, value in report["metrics_missing"].items():
+        assert value == pytest.approx((rows["text"]["metrics"][name] + rows["audio"]["metrics"][name]) / 2)
+    masks = table(tmp_path / "missing.csv")
+    assert [(row["pattern"], row["id"]) for row in masks] == [
+        (row["pattern"], row["id"]) for row in table(tmp_path / "predictions_missing.csv")
+    ]
+    assert all((row["text"], row["audio"]) == (("1", "0") if row["pattern"] == "text" else ("0", "1")) for row in masks)
+
+
+def test_lost_tokens_are_written_down(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+    run = train(small(place, missing={"protocol": "tokens", "rate": 0.5}, fit={"epochs": 1}), out=tmp_path / "run")
+    rows = table(tmp_path / "run" / "missing_test.csv")
+    for name, lengths in corpus.split("test").lengths.items():
+        assert [len(row[name]) for row in rows] == lengths.tolist()
+        assert all("1" in row[name] for row, length in zip(rows, lengths, strict=True) if length)
+    digits = "".join(row[spec.name] for row in rows for spec in corpus.modalities)
+    assert run.missing is not None
+    assert run.missing["effective_rate"]["test"] == pytest.approx(digits.count("0") / len(digits))
+
+
+def test_what_cannot_be_withheld_is_refused_before_training(place: Path, thinned: Path, tmp_path: Path) -> None:
+    missing = {"protocol": "imder-batch", "rate": 0.5}
+    write_small_corpus(tmp_path / "uneven", sizes={"train": 170, "valid": 170, "test": 5})
+    for data, role in ((place, "valid"), (tmp_path / "uneven", "test")):
+        with pytest.raises(DataError, match=f"split '{role}': protocol 'imder-batch' rounds the number of groups"):
+            train(small(data, missing=missing), out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(DataError, match="split 'test': protocol 'imder-batch'"):
+        evaluate(thinned, missing=MissingConfig.model_validate(missing))
+    with pytest.raises(ConfigError, match="drop: does not go with missing; choose one of them"):
+        evaluate(thinned, drop=["audio"], missing=MissingConfig(protocol="fixed"))
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"out .*file: cannot be made"):
+        evaluate(thinned, out=tmp_path / "file")
 
 
 # Small parts

@@ -54,6 +54,12 @@ def everything(directory: Path) -> dict[str, bytes]:
         (["fit..epochs=3"], "--set 'fit..epochs=3': expected KEY=VALUE"),
         (["fit.epochs=[3"], "--set fit.epochs: not YAML"),
         (["engine.devices=0", "seed=-1"], "engine.devices: found 0 (int), expected greater than or equal to 1; seed: found -1 (int)"),
+        (["missing.protocl=gcnet"], "missing.protocl: unknown key, perhaps you meant 'missing.protocol'"),
+        (["missing.protocol=gcnt"], "missing.protocol: found 'gcnt' (str), expected 'none', 'gcnet', "),
+        (["missing.protocol=gcnet"], "missing: protocol 'gcnet' needs a rate"),
+        (["missing.rate=0.3"], "missing.rate: found 0.3, but protocol 'none' has no rate, expected 0 or nothing"),
+        (["missing={protocol: gcnet, rate: some}"], "missing.rate: found 'some', expected a number from 0 to less than 1"),
+        (["missing={protocol: gcnet, rate: [0.1, 1]}"], "missing.rate: found [0.1, 1], expected a number from 0 to less than 1"),
         (["fit.select=accuracies"], "fit.select: found 'accuracies', expected one of auto, loss, accuracy, f1_macro"),
     ],
 )
@@ -73,6 +79,31 @@ def test_wrong_options(cli: Cli, corpus: Path) -> None:
         "error: engine.devices: found 0 (int), expected greater than or equal to 1;"
         " seed: found -1 (int), expected greater than or equal to 0\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--missing-protocol", "gcnt"], "missing.protocol: found 'gcnt' (str), expected 'none'"),
+        (["--missing-protocol", "gcnet"], "missing: protocol 'gcnet' needs a rate"),
+        (["--missing-rate", "0.3"], "missing.rate: found 0.3, but protocol 'none' has no rate"),
+        (["--missing-protocol", "fixed", "--missing-rate", "0.3"], "missing.rate: found 0.3, but protocol 'fixed' has no rate"),
+        (["--missing-protocol", "gcnet", "--missing-rate", "1"], "missing.rate: found 1.0, expected a number from 0 to less than 1"),
+        (["--missing-protocol", "gcnet", "--missing-rate", "-0.1"], "missing.rate: found -0.1, expected a number"),
+        (["--missing-protocol", "imder-sample", "--missing-rate", "0.25"], "missing.rate: found 0.25, expected 0, 0.1, 0.2 .. 0.7"),
+        (["--missing-protocol", "imder-batch", "--missing-rate", "0.2"], "split 'valid': protocol 'imder-batch' rounds"),
+    ],
+)
+def test_wrong_protocols(cli: Cli, corpus: Path, run: Path, tmp_path: Path, options: list[str], said: str) -> None:
+    code, printed, err = cli("train", "--data", corpus, "--out", tmp_path / "run", *options)
+    assert (code, printed) == (2, "")
+    assert err.startswith(f"error: {said}"), err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+    code, printed, err = cli("evaluate", run, *options)
+    assert (code, printed) == (2, "")
+    assert err.startswith(f"error: {said.replace('valid', 'test')}"), err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -271,6 +302,32 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     code, again, _ = cli("train", "--resume", out, "--json")  # as a batch system might, after all is done
     assert (code, again) == (0, printed)
     assert everything(out) == before
+
+
+WITHHELD = ("--missing-protocol", "gcnet", "--missing-rate", "0.2", "0.4")
+
+
+def test_an_interrupted_run_draws_the_same_missing_modalities(
+    cli: Cli, corpus: Path, tmp_path: Path, interrupt: Callable[[int], None]
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    code, printed, _ = cli("train", "--data", corpus, "--out", whole, "--set", *SETTINGS, *WITHHELD, "--json")
+    assert code == 0
+    said = json.loads(printed)["missing"]
+    assert (said["protocol"], said["rate"]) == ("gcnet", [0.2, 0.4])
+    assert said == json.loads((whole / "metrics.json").read_text(encoding="utf-8"))["missing"]
+    interrupt(8)
+    assert cli("train", "--data", corpus, "--out", cut, "--set", *SETTINGS, *WITHHELD)[0] == 130
+    code, printed, err = cli("train", "--resume", cut)
+    assert code == 0
+    assert "going on in epoch 2 of 3 after 3 of 5 batches" in err
+    assert f"withheld by gcnet: nominal rates 0.2, 0.4, effective rate {said['effective_rate']['valid']:.4f} on valid" in printed
+    names = ["model/model.safetensors", *(f"{kind}_{split}.csv" for kind in ("predictions", "missing") for split in ("valid", "test"))]
+    for name in names:
+        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+    code, _, err = cli("train", "--resume", cut, *WITHHELD)
+    assert code == 2
+    assert err == "error: --resume goes on by the run's own settings: leave out --missing-protocol, --missing-rate\n"
 
 
 def test_a_changed_corpus_or_configuration_is_not_resumed(cli: Cli, tmp_path: Path, interrupt: Callable[[int], None]) -> None:

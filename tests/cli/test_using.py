@@ -50,6 +50,39 @@ def test_dropping_reports_the_drop(cli: Cli, run: Path) -> None:
     assert f"{report['change']['accuracy']:.4f}" in out
 
 
+def test_a_protocol_reports_rates_and_the_change(cli: Cli, run: Path, tmp_path: Path) -> None:
+    arguments = ("evaluate", run, "--missing-protocol", "gcnet", "--missing-rate", "0.5")
+    code, out, err = cli(*arguments, "--json", "--out", tmp_path / "tables")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert report["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
+    masks = rows(tmp_path / "tables" / "missing.csv")
+    kept = sum(int(row["text"]) + int(row["audio"]) for row in masks)
+    assert report["missing"] == {"protocol": "gcnet", "rate": 0.5, "effective_rate": pytest.approx(1 - kept / (2 * 14 - 3)), "seed": 0}
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"predictions.csv", "predictions_missing.csv", "missing.csv"}
+    assert rows(tmp_path / "tables" / "predictions.csv") == rows(run / "predictions_test.csv")
+    code, out, _ = cli(*arguments)
+    assert code == 0
+    assert f"withheld by gcnet: nominal rate 0.5, effective rate {report['missing']['effective_rate']:.4f} on test" in out
+    for name, value in report["change"].items():
+        line = next(line for line in out.splitlines() if line.split()[:1] == [name])
+        assert line.split()[1:] == [f"{report[column][name]:.4f}" for column in ("metrics", "metrics_missing")] + [f"{value:.4f}"]
+
+
+def test_fixed_patterns_are_listed(cli: Cli, run: Path) -> None:
+    code, out, _ = cli("evaluate", run, "--missing-protocol", "fixed", "--json")
+    assert code == 0
+    patterns = json.loads(out)["missing"]["patterns"]
+    assert [(each["kept"], each["samples"]) for each in patterns] == [(["text"], 14), (["audio"], 11)]
+    code, out, _ = cli("evaluate", run, "--missing-protocol", "fixed")
+    assert code == 0
+    for each in patterns:
+        line = next(line for line in out.splitlines() if line.split()[:1] == each["kept"])
+        numbers = [each["effective_rate"], *each["metrics"].values()]
+        assert line.split()[1:] == [str(each["samples"]), *(f"{value:.4f}" for value in numbers)]
+    assert "withheld by fixed: effective rate" in out
+
+
 def test_a_metric_that_is_not_defined(cli: Cli, tmp_path: Path) -> None:
     write_small_corpus(tmp_path / "data", kind="regression", sizes={"train": 16, "valid": 8})
     write_corpus(
@@ -81,6 +114,8 @@ def test_what_evaluation_refuses(cli: Cli, run: Path, corpus: Path, tmp_path: Pa
         ([run / "metrics.json"], "found a file, expected the directory of a run"),
         ([run, "--drop", "smell"], "drop: no modality 'smell', expected some of text, audio"),
         ([run, "--drop", "text", "--drop", "audio"], "drop: leaves no modality; keep at least one of text, audio"),
+        ([run, "--drop", "audio", "--missing-protocol", "fixed"], "drop: does not go with missing; choose one of them"),
+        ([run, "--out", run / "metrics.json"], f"out {run / 'metrics.json'}: cannot be made: File exists"),
         ([run, "--data", unlabelled], "targets: none known, so nothing can be scored"),
         ([run, "--data", regression], "task kind is 'regression', the run was trained for 'classification'"),
         ([run, "--data", wider], "modality 'text': found features of width 5, expected features of width 4 as in training"),

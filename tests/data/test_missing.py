@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -353,7 +353,7 @@ print([masks(withheld(split(200, time=2), missing, seed=0)) for missing in PROTO
 def test_what_is_kept_at_a_rate_holds_what_is_kept_at_a_higher_one(protocol: str) -> None:
     whole = split(300, time=5)
     views = [withheld(whole, config(protocol, rate), seed=0) for rate in (0.1, 0.3, 0.6, 0.9)]
-    for milder, harsher in zip(views, views[1:], strict=False):
+    for milder, harsher in pairwise(views):
         for row in range(300):
             for name in NAMES[:3]:
                 more, less = milder[row].features.get(name, []), harsher[row].features.get(name, [])
@@ -368,7 +368,7 @@ def test_what_is_kept_at_a_rate_holds_what_is_kept_at_a_higher_one(protocol: str
     [
         ({"rate": 0.3}, "found 0.3, but protocol 'none' has no rate"),
         ({"protocol": "fixed", "rate": 0.3}, "found 0.3, but protocol 'fixed' has no rate"),
-        ({"protocol": "gcnet"}, "rate: missing, protocol 'gcnet' needs one"),
+        ({"protocol": "gcnet"}, "protocol 'gcnet' needs a rate"),
         ({"protocol": "gcnet", "rate": 1.0}, "found 1.0, expected a number from 0 to less than 1"),
         ({"protocol": "gcnet", "rate": -0.1}, "found -0.1, expected a number"),
         ({"protocol": "gcnet", "rate": float("nan")}, "found nan, expected a number"),

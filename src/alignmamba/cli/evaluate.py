@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from alignmamba.cli.verb import Verb
+from alignmamba.cli.verb import PROTOCOLS, Verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,29 +21,50 @@ class Evaluate(Verb):
     """Part of the corpus."""
     drop: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="MODALITY ...", help_behavior_hint="(repeatable)")] = ()
     """Modalities to withhold from every sample; the scores with all of them stand beside."""
+    missing_protocol: Annotated[str | None, arg(metavar=PROTOCOLS, help_behavior_hint="(default: none)")] = None
+    """Withhold modalities from samples; the scores with all of them stand beside:
+    gcnet: each one with the chance of the rate, but never all of a sample;
+    imder-sample, imder-batch: all but one, one or none, in the shares of IMDer, drawn for each sample or for groups of 32;
+    fixed: keeps every proper subset of them in turn; tokens: single tokens of all modalities."""
+    missing_rate: Annotated[float | None, arg(metavar="R", help_behavior_hint="(default: none)")] = None
+    """Share to withhold, from 0 to less than 1. With fixed there is none."""
     nonfinite: Annotated[
         Literal["error", "zero", "mean"] | None, arg(metavar="{error,zero,mean}", help_behavior_hint="(default: as in training)")
     ] = None
     """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split instead."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
+    """Directory for tables: predictions.csv, and with a protocol predictions_missing.csv and missing.csv, what each sample kept."""
 
     def run(self) -> int:
         """Evaluate."""
-        from alignmamba.recipes import evaluate
+        from alignmamba.recipes import check_missing, evaluate
 
         drop = [name for group in self.drop for name in group]
-        report = evaluate(self.directory, data=self.data, split=self.split, drop=drop, nonfinite=self.nonfinite)
+        missing = None
+        if self.missing_protocol is not None or self.missing_rate is not None:
+            missing = check_missing(self.missing_protocol, () if self.missing_rate is None else (self.missing_rate,))
+        report = evaluate(
+            self.directory, data=self.data, split=self.split, drop=drop, missing=missing, nonfinite=self.nonfinite, out=self.out
+        )
         if self.json:
             self.emit(report)
             return 0
-        from alignmamba.cli.tables import metrics_table, reference_table
+        from alignmamba.cli.tables import metrics_table, missing_line, patterns_table, reference_table
         from alignmamba.cli.verb import console
 
         title = f"{report['run']} on {report['split']} of {report['corpus']['name']}, {report['samples']} samples"
         columns = {"all modalities": report["metrics"]}
         if drop:
             columns |= {f"without {' and '.join(report['dropped'])}": report["metrics_dropped"], "change": report["change"]}
+        if missing is not None:
+            columns |= {missing.protocol: report["metrics_missing"], "change": report["change"]}
         screen = console()
         screen.print(metrics_table(title, columns))
+        if missing is not None:
+            facts = report["missing"]
+            screen.print(missing_line(facts, {report["split"]: facts["effective_rate"]}))
+            if "patterns" in facts:
+                screen.print(patterns_table(facts["patterns"]))
         if report["references"]:
             screen.print(reference_table(report["references"], report["distance_covered"], split=report["split"]))
         return 0

@@ -1,6 +1,6 @@
 """Tables on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -27,6 +27,24 @@ def reference_table(references: Mapping[str, float], distance_covered: Mapping[s
         table.add_section()
         table.add_row(f"{split} {metric}: share of the way from single modality to best", f"{share:.1%}")
     return table
+
+
+def missing_line(facts: Mapping[str, Any], effective_rates: Mapping[str, float]) -> str:
+    """What was withheld: the protocol, the rate it was asked for, and the share it took from each split."""
+    rates = facts["rate"] if isinstance(facts["rate"], list | tuple) else [facts["rate"]]
+    nominal = f"nominal rate{'s' * (len(rates) > 1)} {', '.join(f'{rate:g}' for rate in rates)}, "
+    effective = ", ".join(f"{rate:.4f} on {split}" for split, rate in effective_rates.items())
+    return f"withheld by {facts['protocol']}: {'' if facts['protocol'] == 'fixed' else nominal}effective rate {effective}"
+
+
+def patterns_table(patterns: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per set of modalities that was kept, metrics in columns."""
+    metrics = list(patterns[0]["metrics"])
+    rows = [
+        (" and ".join(each["kept"]), each["samples"], number(each["effective_rate"]), *(number(each["metrics"][name]) for name in metrics))
+        for each in patterns
+    ]
+    return rows_table("kept of each sample", ("kept", "samples", "effective rate", *metrics), rows)
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:

@@ -2,13 +2,13 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from alignmamba.cli.verb import Verb
+from alignmamba.cli.verb import PROTOCOLS, Verb
 
 if TYPE_CHECKING:
     from alignmamba.recipes import Plan, RunConfig, RunResult
@@ -39,6 +39,13 @@ class Train(Verb):
         Literal["error", "zero", "mean"] | None, arg(metavar="{error,zero,mean}", help_behavior_hint="(default: error)")
     ] = None
     """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split instead."""
+    missing_protocol: Annotated[str | None, arg(metavar=PROTOCOLS, help_behavior_hint="(default: none)")] = None
+    """Withhold modalities from samples, in training, validation and test:
+    gcnet: each one with the chance of the rate, but never all of a sample;
+    imder-sample, imder-batch: all but one, one or none, in the shares of IMDer, drawn for each sample or for groups of 32;
+    fixed: keeps a proper subset of them, any alike; tokens: single tokens of all modalities."""
+    missing_rate: Annotated[tuple[float, ...], arg(metavar="R [R ...]", help_behavior_hint="(default: none)")] = ()
+    """Share to withhold, from 0 to less than 1; of several rates each sample takes one, anew every epoch. With fixed there is none."""
     accelerator: Annotated[Literal["auto", "cpu", "cuda"] | None, arg(metavar="{auto,cpu,cuda}", help_behavior_hint="(default: auto)")] = (
         None
     )
@@ -91,6 +98,8 @@ class Train(Verb):
             "preset": self.preset,
             "seed": self.seed,
             "nonfinite": self.nonfinite,
+            "missing.protocol": self.missing_protocol,
+            "missing.rate": list(self.missing_rate) or None,
             "engine.accelerator": self.accelerator,
             "engine.devices": self.devices,
             "engine.num_nodes": self.num_nodes,
@@ -102,8 +111,8 @@ class Train(Verb):
     def _refuse_settings_on_resume(self) -> None:
         from alignmamba.errors import ConfigError
 
-        given = [key.rpartition(".")[2] for key in self._overrides() if key != "data"]
-        given += [name for name in ("config", "set", "out", "dry_run") if getattr(self, name)]
+        allowed = {"resume", "data", "json", "traceback"}
+        given = [field.name for field in fields(self) if field.name not in allowed and getattr(self, field.name) != field.default]
         if given:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ConfigError(f"--resume goes on by the run's own settings: leave out {options}")
@@ -148,15 +157,18 @@ class Train(Verb):
                     "optimiser_steps": result.optimiser_steps,
                     "stopped": result.stopped,
                     "seconds": result.seconds,
+                    **({} if result.missing is None else {"missing": dict(result.missing)}),
                 }
             )
             return
-        from alignmamba.cli.tables import metrics_table, reference_table
+        from alignmamba.cli.tables import metrics_table, missing_line, reference_table
         from alignmamba.cli.verb import console
 
         screen = console()
         columns: dict[str, Mapping[str, float | None]] = {role: scores for role, scores in result.metrics.items()}  # noqa: C416 # widens the keys
         screen.print(metrics_table(f"{result.config.model} on {result.corpus}", columns))
+        if result.missing is not None:
+            screen.print(missing_line(result.missing, result.missing["effective_rate"]))
         if result.references:
             screen.print(reference_table(result.references, result.distance_covered))
         ended = "no improvement any more" if result.stopped == "patience" else "all epochs done"

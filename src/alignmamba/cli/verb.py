@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+PROTOCOLS = "{none,gcnet,imder-sample,imder-batch,fixed,tokens}"
+"""How help texts show the protocols of `alignmamba.data.missing`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verb(ABC):

@@ -52,6 +52,7 @@ class MissingConfig(Config):
     @classmethod
     def _rate_fits(cls, value: Any, info: ValidationInfo) -> Any:
         rates = list(value) if isinstance(value, list | tuple) else [value]
+        value = rates[0] if len(rates) == 1 else value
         numbers = all(isinstance(rate, int | float) and not isinstance(rate, bool) for rate in rates)
         if not rates or not numbers or not all(0 <= rate < 1 for rate in rates) or len(set(rates)) < len(rates):
             raise ValueError(f"found {value!r}, expected a number from 0 to less than 1, or several different ones")
@@ -64,12 +65,12 @@ class MissingConfig(Config):
             _level(rate) <= 7 and math.isclose(_level(rate), 10 * rate) for rate in rates
         ):
             raise ValueError(f"found {value!r}, expected 0, 0.1, 0.2 .. 0.7, for which protocol {protocol!r} has shares")
-        return rates[0] if len(rates) == 1 else tuple(rates)
+        return value if len(rates) == 1 else tuple(rates)
 
     @model_validator(mode="after")
     def _rate_is_given(self) -> Self:
         if self.protocol not in ("none", "fixed") and "rate" not in self.model_fields_set:
-            raise ValueError(f"rate: missing, protocol {self.protocol!r} needs one")
+            raise ValueError(f"protocol {self.protocol!r} needs a rate")
         return self
 
     @property
@@ -119,7 +120,7 @@ class WithheldSplit:
         else:
             left, whole = dict(self.kept), {name: lengths > 0 for name, lengths in present.items()}
         total = sum(int(each.sum()) for each in whole.values())
-        return 1 - sum(int(each.sum()) for each in left.values()) / total if total else 0.0
+        return (total - sum(int(each.sum()) for each in left.values())) / max(total, 1)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -165,23 +166,25 @@ def withheld(
     Raises:
         DataError: If the split lacks a modality, or is too small for the protocol.
     """
-    names = sorted(split.lengths if modalities is None else modalities)
-    unknown = [name for name in names if name not in split.lengths]
+    shown = tuple(split.lengths if modalities is None else modalities)
+    unknown = [name for name in shown if name not in split.lengths]
     if unknown:
         raise DataError(f"split {split.role!r} has no modality {unknown[0]!r}, only {sorted(split.lengths)}")
     draws = _Draws(seed, "always" if epoch is None else epoch)
+    # A fixed order, so that nothing depends on the one in which the modalities are given.
+    names = sorted(shown)
     lengths = np.stack([split.lengths[name] for name in names], axis=1)
     rows = np.arange(len(split))
     if config.protocol == "tokens":
         masks = _tokens(split.ids, lengths, np.array(config.rates), draws)
         return WithheldSplit(
             split=split,
-            kept={name: lengths[:, column] > 0 for column, name in enumerate(names)},
-            kept_tokens={name: [row[column] for row in masks] for column, name in enumerate(names)},
+            kept={name: lengths[:, names.index(name)] > 0 for name in shown},
+            kept_tokens={name: [row[names.index(name)] for row in masks] for name in shown},
             rows=rows,
         )
     kept = _modalities(split, lengths > 0, config, draws)
-    return WithheldSplit(split=split, kept={name: kept[:, column] for column, name in enumerate(names)}, rows=rows)
+    return WithheldSplit(split=split, kept={name: kept[:, names.index(name)] for name in shown}, rows=rows)
 
 
 def patterns(modalities: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from alignmamba.recipes.report.reading import Found, Number, ResultTable
 
@@ -31,7 +31,7 @@ _NAMES = {
     _PAPER: "var(--paper)",
     **{colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES)},
 }
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "alignmamba",
     "text.parse_math": False,
@@ -50,7 +50,8 @@ _SETTINGS = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "lines.linewidth": 1.6,
-    "lines.markersize": 5,
+    "lines.markersize": 6,
+    "lines.markeredgewidth": 0.7,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
 }
@@ -66,17 +67,6 @@ class Drawing:
     svg: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """A line with its band."""
-
-    series: int
-    x: Sequence[float]
-    y: Sequence[Number]
-    low: Sequence[Number]
-    high: Sequence[Number]
-
-
 def rate(column: str) -> float | None:
     """The rate that a column such as ``10 %`` is about."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", column)
@@ -88,43 +78,35 @@ def missing_rate_drawing(table: ResultTable, series: Sequence[str], identifier: 
     rates = {place: found for place, column in enumerate(table.columns) if (found := rate(column)) is not None}
     if len(rates) < 2:
         return None
-    curves = []
+    curves: dict[str, list[tuple[float, float]]] = {}
+    bands: dict[str, list[tuple[float, float, float]]] = {}
     for name, entries in zip(table.rows, table.entries, strict=True):
-        at = [(x, entry) for place, x in rates.items() if (entry := entries[place]) is not None and _known(entry.mean)]
-        curves.append(
-            Curve(
-                series=series.index(name),
-                x=[x for x, _ in at],
-                y=[entry.mean for _, entry in at],
-                low=[entry.low for _, entry in at],
-                high=[entry.high for _, entry in at],
-            )
-        )
-    ends = [
-        f"{name} from {curve.y[0]:.{table.digits}f} to {curve.y[-1]:.{table.digits}f}"
-        for name, curve in zip(table.rows, curves, strict=True)
-        if curve.y
-    ]
+        at = [(x, entry) for place, x in rates.items() if (entry := entries[place]) is not None]
+        curves[name] = [(x, entry.mean) for x, entry in at if _known(entry.mean)]
+        bands[name] = [(x, entry.low, entry.high) for x, entry in at if _known(entry.low) and _known(entry.high)]
+
+    def draw(axes: "Axes") -> None:
+        for name in table.rows:
+            number = series.index(name)
+            colour = _SERIES[number % NUM_COLOURS]
+            x, y = _columns(curves[name], 2)
+            axes.plot(x, y, color=colour, marker=MARKS[number % len(MARKS)], markeredgecolor=_PAPER, clip_on=False)
+            x, low, high = _columns(bands[name], 3)
+            axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+        axes.set_xticks(sorted(rates.values()), [f"{100 * tick:g} %" for tick in sorted(rates.values())])
+        axes.set(xlabel="missing rate")
+
+    ends = [f"{name} from {curve[0][1]:.{table.digits}f} to {curve[-1][1]:.{table.digits}f}" for name, curve in curves.items() if curve]
     reach = f"{min(rates.values()):.0%} to {max(rates.values()):.0%}"
     return Drawing(
         title=table.title,
         text=f"Line chart: {table.title}, over missing rates of {reach}. {'; '.join(ends)}. The table has every number.",
-        svg=_missing_rate_svg(curves, sorted(rates.values()), identifier),
+        svg=_svg(draw, identifier, size=(6.4, 3.6)),
     )
 
 
-def _missing_rate_svg(curves: Sequence[Curve], ticks: Sequence[float], identifier: str) -> str:
-    def draw(axes: "Axes") -> None:
-        for curve in curves:
-            colour = _SERIES[curve.series % NUM_COLOURS]
-            axes.plot(curve.x, curve.y, color=colour, marker=MARKS[curve.series % len(MARKS)], markeredgecolor=_PAPER, clip_on=False)
-            band = [(x, low, high) for x, low, high in zip(curve.x, curve.low, curve.high, strict=True) if _known(low) and _known(high)]
-            if band:
-                axes.fill_between(*zip(*band, strict=True), color=colour, alpha=0.13, linewidth=0)
-        axes.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
-        axes.set(xlabel="missing rate")
-
-    return _svg(draw, identifier, size=(6.4, 3.6))
+def _columns(points: Sequence[tuple[float, ...]], number: int) -> list[list[float]]:
+    return [[point[place] for point in points] for place in range(number)]
 
 
 def loss_drawing(row: str, runs: Sequence[Found], identifier: str) -> Drawing | None:
@@ -151,9 +133,9 @@ def metric_drawing(row: str, runs: Sequence[Found], metric: str, limits: tuple[f
     def draw(axes: "Axes") -> None:
         for run, (epochs, values) in lines:
             axes.plot(epochs, values, **_stroke("valid"))
-            kept = dict(zip(run.log["epoch"], run.log[f"valid/{metric}"], strict=True)).get(run.best_epoch)
-            if kept is not None:
-                axes.plot([run.best_epoch], [kept], "o", color=_SERIES[0], markeredgecolor=_PAPER)
+            for epoch, value in zip(run.log["epoch"], run.log[f"valid/{metric}"], strict=True):
+                if epoch == run.best_epoch and _known(epoch) and _known(value):
+                    axes.plot([epoch], [value], "o", color=_SERIES[0], markeredgecolor=_PAPER)
         axes.set_ylim(*limits)
         _over_epochs(axes)
 
@@ -163,14 +145,14 @@ def metric_drawing(row: str, runs: Sequence[Found], metric: str, limits: tuple[f
 
 def metric_limits(runs: Sequence[Found], metric: str) -> tuple[float, float] | None:
     """One range of the metric for the figures of all rows, so that they can be compared."""
-    values = [value for run in runs for value in run.log.get(f"valid/{metric}", ()) if value is not None and math.isfinite(value)]
+    values = [value for run in runs for value in run.log.get(f"valid/{metric}", ()) if _known(value)]
     if not values:
         return None
     margin = 0.05 * (max(values) - min(values)) or 0.05
     return min(values) - margin, max(values) + margin
 
 
-def _stroke(part: str) -> dict[str, object]:
+def _stroke(part: str) -> dict[str, Any]:
     if part == "train":
         return {"color": _SERIES[1], "linewidth": 1.1, "linestyle": (0, (4, 2)), "alpha": 0.8}
     return {"color": _SERIES[0], "linewidth": 1.3, "alpha": 0.8}
@@ -188,14 +170,14 @@ def _line(run: Found, column: str) -> tuple[list[float], list[float]] | None:
     points = [
         (epoch, value)
         for epoch, value in zip(run.log.get("epoch", ()), run.log.get(column, ()), strict=False)
-        if epoch is not None and value is not None and math.isfinite(value)
+        if _known(epoch) and _known(value)
     ]
     step = math.ceil(len(points) / MOST_EPOCHS) or 1
     points = [*points[:-1:step], *points[-1:]]
     return ([epoch for epoch, _ in points], [value for _, value in points]) if points else None
 
 
-def _known(value: Number) -> bool:
+def _known(value: Number) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
@@ -204,7 +186,7 @@ def _svg(draw: Callable[["Axes"], None], identifier: str, *, size: tuple[float, 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(_SETTINGS):  # type: ignore[arg-type] # the stub lists names that it does not export
+    with rc_context(_SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
         buffer = io.StringIO()

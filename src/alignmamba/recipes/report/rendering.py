@@ -168,7 +168,7 @@ def _summary(gathered: Gathered) -> str:
         rows = len({cell.row for cell in experiment.cells})
         total = len(gathered.found)
         words = [
-            f"{_counted(rows, 'row')} on the corpus {experiment.corpus.name}{task}; {_counted(len(experiment.seeds), 'seed')},"
+            f"{_counted(rows, gathered.tables[0].row_label if gathered.tables else 'row')} on the corpus {experiment.corpus.name}{task}; {_counted(len(experiment.seeds), 'seed')},"
             f" {_counted(total, 'training run')}."
         ]
         parts = [
@@ -204,7 +204,7 @@ def _best_words(gathered: Gathered) -> list[str]:
     entry = table.entries[place][0]
     assert entry is not None
     level = [name for name, row in zip(table.rows, table.entries, strict=True) if row[0] is not None and row[0].mark == "level"]
-    words = f"{table.title}, {table.columns[0]}: {table.rows[place]} has the best mean, {_mean_words(entry, table.digits)}"
+    words = f"{table.title}: the best {table.columns[0].replace('_', ' ')} is that of {table.rows[place]}, {_mean_words(entry, table.digits)}"
     return [f"{words}; not significantly worse: {', '.join(level)}." if level else f"{words}."]
 
 

@@ -19,6 +19,12 @@
   function offer(select, labels) {
     select.replaceChildren(...labels.map((label, place) => element("option", { value: place }, label)));
   }
+  function held(text) {
+    return element("span", { class: "held" }, text);
+  }
+  function titled(title, text = "") {
+    return element("caption", {}, element("span", { class: "told" }, element("strong", {}, title), text));
+  }
   function reveal(id) {
     at(id).querySelector(".interactive").hidden = false;
   }
@@ -35,13 +41,13 @@
       const { label, cells } = rows[row.value];
       const chosen = seed.value === "all" ? cells : [cells[seed.value]];
       const { classes } = chosen[0];
-      const head = element("tr", {}, element("th", { scope: "col" }, "true class"));
-      classes.forEach((name) => head.append(element("th", { scope: "col" }, `as ${name}`)));
+      const head = element("tr", {}, element("th", { scope: "col" }, held("true class")));
+      classes.forEach((name) => head.append(element("th", { scope: "col" }, held(`as ${name}`))));
       head.append(element("th", { scope: "col" }, "samples"));
       const body = element("tbody");
       sum(chosen).forEach((line, i) => {
         const total = line.reduce((a, b) => a + b, 0);
-        const shown = element("tr", {}, element("th", { scope: "row" }, classes[i]));
+        const shown = element("tr", {}, element("th", { scope: "row" }, held(classes[i])));
         line.forEach((count, j) => {
           const share = total ? count / total : 0;
           const cell = element("td", i === j ? { class: "right" } : {}, String(count));
@@ -53,7 +59,7 @@
         body.append(shown);
       });
       const which = chosen.length > 1 ? `${chosen.length} seeds together` : `seed ${chosen[0].seed}`;
-      const caption = element("caption", {}, element("strong", {}, label), `, ${which}: samples by true and predicted class, and the share of the true class.`);
+      const caption = titled(label, `, ${which}: samples by true and predicted class, and the share of the true class.`);
       table.replaceChildren(caption, element("thead", {}, head), body);
     }
     function seeds() {
@@ -81,7 +87,7 @@
     return `${bare ? "" : `${side.modality} token `}${place}${text == null ? "" : ` '${text}'`}${time == null ? "" : ` (${time.toFixed(2)} s)`}`;
   }
   function similarity(value) {
-    return value == null ? "unknown" : value.toFixed(2);
+    return value == null ? "unknown" : (Math.round(100 * value) / 100 + 0).toFixed(2).replace("-", "−");
   }
   function sentence(side, other, place, matches, arrow) {
     const start = `${tokenName(side, place)} ${arrow}`;
@@ -190,10 +196,10 @@
         return token && [token.dataset.kind, Number(token.dataset.place)];
       };
       const onToken = (act) => (event) => { const found = where(event); if (found) act(...found); };
-      svg.addEventListener("pointerover", onToken(pick));
-      svg.addEventListener("focusin", onToken(pick));
-      svg.addEventListener("click", onToken(go));
-      svg.addEventListener("keydown", (event) => {
+      box.addEventListener("pointerover", onToken(pick));
+      box.addEventListener("focusin", onToken(pick));
+      box.addEventListener("click", onToken(go));
+      box.addEventListener("keydown", (event) => {
         const found = where(event);
         if (!found) return;
         const [kind, place] = found, last = tokens[kind].length - 1;
@@ -211,7 +217,7 @@
 
     function show() {
       const chosen = runs[run.value].samples[sample.value];
-      const parts = [`${runs[run.value].label}, sample ${chosen.id}:`, `target ${chosen.target ?? "unknown"}, prediction ${chosen.prediction ?? "unknown"}.`, chosen.why];
+      const parts = [`${runs[run.value].label}, sample ${chosen.id}:`, `target ${chosen.target ?? "unknown"}, prediction ${chosen.prediction ?? "unknown"}.`, chosen.why && `(${chosen.why})`];
       facts.textContent = parts.filter(Boolean).join(" ");
       line.textContent = "Choose a token.";
       lanes.replaceChildren();
@@ -280,7 +286,7 @@
         if (order.column === key) cell.setAttribute("aria-sort", order.down ? "descending" : "ascending");
         line.append(cell);
       }
-      const caption = element("caption", {}, element("strong", {}, cells[run.value].label));
+      const caption = titled(cells[run.value].label);
       table.replaceChildren(caption, element("thead", {}, line), element("tbody"));
     }
     function compared(a, b) {
@@ -295,8 +301,8 @@
       if (order.column) found.sort(compared);
       const visible = found.slice(0, limit);
       table.tBodies[0].replaceChildren(...visible.map((row) => {
-        const line = element("tr", {}, element("th", { scope: "row" }, row.id));
-        for (const [key] of columns.slice(1)) line.append(element("td", key === "result" && row.wrong ? { class: "wrong" } : {}, row[key]));
+        const line = element("tr", {}, element("th", { scope: "row" }, held(row.id)));
+        for (const [key] of columns.slice(1)) line.append(element("td", key === "result" && row.wrong ? { class: "wrong" } : {}, held(row[key])));
         return line;
       }));
       const all = found.length === rows.length ? `${rows.length} samples` : `${found.length} of ${rows.length} samples`;

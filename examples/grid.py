@@ -2,7 +2,7 @@
 
 Usage: ``python examples/grid.py grid_s1.npz DESTINATION --target colour|digit``
 
-Two modalities on one clock, with true times in seconds:
+Two modalities on one clock, with true times in seconds and, for display and for judging alignment alone, the word spoken at each:
 
 - ``audio`` (100 Hz, 40): log-mel energies,
 - ``video`` (25 Hz, 360): the lip region at half resolution, brightness and its change.
@@ -22,6 +22,7 @@ from alignmamba import Corpus, SplitArrays, Task, write_corpus
 
 AUDIO_HZ, VIDEO_HZ = 100.0, 25.0
 SIZES = {"train": 700, "valid": 100, "test": 200}
+SILENCE = ("", "sil", "sp")
 # A sentence's id spells it: command, colour, preposition, letter, digit, adverb, one character each.
 PLACE = {"colour": 1, "digit": 4}
 WORDS = {
@@ -45,9 +46,11 @@ def convert(source: Path, destination: Path, *, target: Literal["colour", "digit
     """Read the archive and write the corpus."""
     with np.load(source, allow_pickle=False) as archive:
         ids, audio, video = archive["id"], archive["audio_logmel"], archive["video"]
+        spoken, spans = archive["words"], archive["word_times"]
     order = np.random.default_rng(0).permutation(len(ids))
     parts = np.split(order, np.cumsum(list(SIZES.values()))[:-1])
     words = WORDS[target]
+    times = {"audio": np.arange(audio.shape[1]) / AUDIO_HZ, "video": np.arange(video.shape[1]) / VIDEO_HZ}
     return write_corpus(
         destination,
         {
@@ -55,10 +58,8 @@ def convert(source: Path, destination: Path, *, target: Literal["colour", "digit
                 features={"audio": [audio[row].astype(np.float32) for row in rows], "video": [lips(video[row]) for row in rows]},
                 targets=[words[ids[row][PLACE[target]]] for row in rows],
                 ids=[str(ids[row]) for row in rows],
-                times={
-                    "audio": [np.arange(audio.shape[1]) / AUDIO_HZ for _ in rows],
-                    "video": [np.arange(video.shape[1]) / VIDEO_HZ for _ in rows],
-                },
+                times={name: [seconds for _ in rows] for name, seconds in times.items()},
+                tokens={name: [words_at(seconds, spoken[row], spans[row]) for row in rows] for name, seconds in times.items()},
             )
             for role, rows in zip(SIZES, parts, strict=True)
         },
@@ -68,6 +69,16 @@ def convert(source: Path, destination: Path, *, target: Literal["colour", "digit
         source="GRID (Cooke, Barker, Cunningham, Shao, JASA 2006), speaker s1",
         overwrite=overwrite,
     )
+
+
+def words_at(seconds: np.ndarray, words: np.ndarray, spans: np.ndarray) -> list[str]:
+    """The word spoken at each time, from words and their (start, end) in seconds; empty in silence."""
+    at = [""] * len(seconds)
+    for word, (start, end) in zip(words, spans, strict=True):
+        if word not in SILENCE:
+            for place in np.flatnonzero((seconds >= start) & (seconds < end)):
+                at[place] = str(word)
+    return at
 
 
 def lips(frames: np.ndarray) -> np.ndarray:

@@ -51,7 +51,15 @@ class Experiment(Verb):
         Literal["gcnet", "imder-sample", "imder-batch", "tokens"], arg(metavar="{gcnet,imder-sample,imder-batch,tokens}")
     ] = "gcnet"
     """How `missing` withholds modalities."""
-    rates: Annotated[tuple[float, ...], arg(metavar="R ...", help_behavior_hint="(default: 0.1 to 0.7)")] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    rates: Annotated[tuple[float, ...], arg(metavar="R ...", help_behavior_hint="(default: 0.1 to 0.7)")] = (
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+    )
     """Missing rates of `missing`."""
     mixed: bool = False
     """In `missing`, train each model once on all rates mixed, and score it at each."""

@@ -195,7 +195,7 @@ class ResultTable(Config):
         def cell(entry: Entry | None) -> str:
             if entry is None or entry.mean is None:
                 return "–"
-            return f"{self._mean(entry)}{ {'best': ' *', 'level': ' ≈', '': ''}[entry.mark]}"
+            return f"{self._mean(entry)}{ {'best': ' *', 'level': ' ≈', '': ''}[entry.mark] }"
 
         return (self.row_label, *self.columns), [(row, *map(cell, entries)) for row, entries in zip(self.rows, self.entries, strict=True)]
 

@@ -212,7 +212,7 @@ def _closeness(config: RunConfig, corpus: Corpus, model: Any, batches: Sequence[
 
     Ways: the model's own cost and, where it has such a variant, content alone, each trained and untrained; tokens at proportional
     times; every pair evenly, which is chance. Measures: true times at most so many seconds apart, and where tokens have words, the
-    same word.
+    same word, of the tokens that have one.
     """
     fresh = _untrained(config, corpus)
     ways = {"own cost, trained": model, "own cost, untrained": fresh}
@@ -235,7 +235,9 @@ def _closeness(config: RunConfig, corpus: Corpus, model: Any, batches: Sequence[
             shares = counts.setdefault(way, _Shares())
             for batch in batches:
                 plan = (variant(batch, return_plans=True).plans or {}).get(name)
-                for row in _rows_with_times(model, batch, name, anchor) if plan is not None else ():
+                if plan is None:
+                    continue
+                for row in _rows_with_times(model, batch, name, anchor):
                     source, target = _Side.of(model, batch, name, row), _Side.of(model, batch, anchor, row)
                     here, there = (source, target) if plan.marginal == "source" else (target, source)
                     index = plan.index[row, : len(here.times)].numpy()
@@ -276,8 +278,9 @@ class _Shares:
         for seconds in CLOSE_SECONDS:
             self.close[seconds] += int((apart <= seconds + 1e-9).sum())
         if here.words is not None and there.words is not None:
-            self.worded += len(apart)
-            self.same_word += int((here.words[first] == there.words[second]).sum())
+            spoken = here.words[first] != ""
+            self.worded += int(spoken.sum())
+            self.same_word += int((spoken & (here.words[first] == there.words[second])).sum())
 
     def means(self) -> dict[str, float]:
         """Shares of all pairs counted."""

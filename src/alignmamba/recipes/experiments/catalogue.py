@@ -9,6 +9,7 @@ from alignmamba.contracts import Config, Corpus
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError
 from alignmamba.models import MODELS
+from alignmamba.models.pretrained import validated
 from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig, merged, nearest
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
@@ -50,11 +51,7 @@ def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> l
         if name not in MODELS:
             raise ConfigError(f"models: found {name!r}, expected some of {', '.join(MODELS)}{nearest(name, MODELS)}")
     lay_out = GRIDS[experiment.name]
-    return [
-        each
-        for seed in range(experiment.seeds)
-        for each in lay_out(experiment, base.model_copy(update={"seed": seed}), corpus)
-    ]
+    return [each for seed in range(experiment.seeds) for each in lay_out(experiment, base.model_copy(update={"seed": seed}), corpus)]
 
 
 def _comparison(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
@@ -71,16 +68,25 @@ def _missing(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> I
     for name in experiment.models or MODELS:
         for rate in experiment.rates:
             column = f"{100 * rate:g} %"
-            missing = MissingConfig(protocol=experiment.protocol, rate=rate)
+            missing = _withheld(experiment, rate)
             if experiment.mixed:
-                trained = MissingConfig(protocol=experiment.protocol, rate=experiment.rates)
+                trained = _withheld(experiment, experiment.rates)
                 analysis = Analysis(kind="missing", missing=missing)
                 config = of_model(base, name).model_copy(update={"missing": trained})
                 yield cell(
-                    name, config, corpus, column=column, analyses=[analysis], predictions=f"analysis/{analysis.name}/predictions_missing.csv"
+                    name,
+                    config,
+                    corpus,
+                    column=column,
+                    analyses=[analysis],
+                    predictions=f"analysis/{analysis.name}/predictions_missing.csv",
                 )
             else:
                 yield cell(name, of_model(base, name).model_copy(update={"missing": missing}), corpus, column=column)
+
+
+def _withheld(experiment: ExperimentConfig, rate: float | tuple[float, ...]) -> MissingConfig:
+    return validated(MissingConfig, {"protocol": experiment.protocol, "rate": rate})
 
 
 def _ablation(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:

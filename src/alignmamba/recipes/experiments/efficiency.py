@@ -7,7 +7,7 @@ from alignmamba.errors import CheckpointError
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.files import replace_file
 from alignmamba.recipes.assembly import environment
-from alignmamba.recipes.bench.figures import Figures, paper_figures, paper_ratio
+from alignmamba.recipes.bench.figures import FLOPS_LENGTH, Figures, paper_figures, paper_ratio
 from alignmamba.recipes.bench.files import write_figures
 from alignmamba.recipes.bench.measuring import BenchConfig, Row, Say
 from alignmamba.recipes.bench.tables import notes
@@ -70,7 +70,7 @@ def figure_tables(figures: Figures) -> list[ResultTable]:
     parts = (
         ("memory", "Peak memory (Figure 3)", memory, "MB above weights and inputs, by tokens per modality"),
         ("passes", "Time of inference (Figure 4)", passes, f"one pass over three modalities of {figures.passes_length} tokens each"),
-        ("flops", "Operations (section 4.3.3)", flops, "by formula, at 1024 tokens per modality"),
+        ("flops", "Operations (section 4.3.3)", flops, f"by formula, at {FLOPS_LENGTH} tokens per modality"),
     )
     return [
         _table(part, title, {**columns, "paper: × AlignMamba": _paper(part, columns)}, caption, notes(getattr(figures, part)))

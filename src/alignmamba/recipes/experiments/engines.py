@@ -131,7 +131,13 @@ def run_on_slurm(
         parallel = {"slurm_array_parallelism": workers} if cluster == "slurm" else {}
         executor.update_parameters(**{"name": "alignmamba", **parallel, **options})
         began = time.monotonic()
-        submitted = dict(zip((job.key for job in jobs), executor.map_array(run_cell, [experiment.path] * len(jobs), [job.key for job in jobs]), strict=True))
+        submitted = dict(
+            zip(
+                (job.key for job in jobs),
+                executor.map_array(run_cell, [experiment.path] * len(jobs), [job.key for job in jobs]),
+                strict=True,
+            )
+        )
     except (RuntimeError, NameError, TypeError, ValueError, FileNotFoundError) as error:
         raise ConfigError(f"engine slurm: {' '.join(str(error).split())}") from error
     left = {job.key: job for job in jobs}
@@ -141,7 +147,9 @@ def run_on_slurm(
                 del left[key]
                 state = experiment.state(job)
                 if state != "finished" and not experiment.failure(key):
-                    experiment.set_failure(key, f"SLURM job {submitted[key].job_id} ended as {submitted[key].state}, see {submitted[key].paths.stderr}")
+                    experiment.set_failure(
+                        key, f"SLURM job {submitted[key].job_id} ended as {submitted[key].state}, see {submitted[key].paths.stderr}"
+                    )
                 progress.finished(job, experiment.state(job), reason=experiment.failure(key), seconds=time.monotonic() - began)
         if left:
             time.sleep(SLURM_POLL_SECONDS if cluster == "slurm" else POLL_SECONDS)
@@ -151,4 +159,3 @@ def shard_of(jobs: Sequence[Job], shard: tuple[int, int]) -> list[Job]:
     """The jobs of one of several machines that share the work by hand: every n-th, from the i-th on, i counting from 1."""
     index, count = shard
     return list(jobs[index - 1 :: count])
-

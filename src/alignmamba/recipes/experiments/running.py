@@ -91,9 +91,7 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
     corpus = corpus_at(base.data, base.nonfinite)
     refuse_unlabelled(corpus, ("train", "valid", "test"))
     cells = tuple(cells_of(experiment, base, corpus))
-    return ExperimentPlan(
-        experiment=experiment, base=base, corpus=corpus, cells=cells, jobs=tuple(jobs_of(cells)), directory=Path(out)
-    )
+    return ExperimentPlan(experiment=experiment, base=base, corpus=corpus, cells=cells, jobs=tuple(jobs_of(cells)), directory=Path(out))
 
 
 def run_experiment(plan: ExperimentPlan, engine: GridEngine, *, command: Sequence[str], progress: GridProgress) -> ExperimentResult:
@@ -170,7 +168,6 @@ def _sigterm_is_an_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
 
 
 def shard_from(text: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError
@@ -198,7 +199,8 @@ def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
 
         return RowMetric(runs=tuple(total(run) for run in runs), samples=metrics[0].samples)
     arrays = [np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in parts]
-    return np.sum([weight * array for weight, array in zip(weights, arrays, strict=True)], axis=0)
+    total_scores: NDArray[np.float64] = np.sum([weight * array for weight, array in zip(weights, arrays, strict=True)], axis=0)
+    return total_scores
 
 
 def _table(grid: Grid, name: str, title: str, columns: Mapping[str, Column], *, row_label: str, **more: Any) -> ResultTable:

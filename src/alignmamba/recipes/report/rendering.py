@@ -204,7 +204,9 @@ def _best_words(gathered: Gathered) -> list[str]:
     entry = table.entries[place][0]
     assert entry is not None
     level = [name for name, row in zip(table.rows, table.entries, strict=True) if row[0] is not None and row[0].mark == "level"]
-    words = f"{table.title}: the best {table.columns[0].replace('_', ' ')} is that of {table.rows[place]}, {_mean_words(entry, table.digits)}"
+    words = (
+        f"{table.title}: the best {table.columns[0].replace('_', ' ')} is that of {table.rows[place]}, {_mean_words(entry, table.digits)}"
+    )
     return [f"{words}; not significantly worse: {', '.join(level)}." if level else f"{words}."]
 
 

@@ -1,0 +1,152 @@
+"""``alignmamba experiment``: what it says, and how it answers mistakes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignmamba.cli.experiment import GridLines, _duration
+from alignmamba.evaluation.efficiency import Spread
+from alignmamba.recipes.bench.figures import Figures
+from alignmamba.recipes.bench.measuring import BenchConfig, Report, Row
+from alignmamba.recipes.experiments.cells import Job
+from cli.conftest import Said
+from small_run import SETTINGS
+
+Cli = Callable[..., Said]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells are done in this process, which spares the start of another."""
+    from alignmamba.recipes.experiments.working import run_cell
+
+    def here(experiment: Any, jobs: Any, *, workers: int, progress: Any) -> None:
+        del workers
+        for job in jobs:
+            run_cell(experiment.path, job.key)
+            progress.finished(job, experiment.state(job), reason=experiment.failure(job.key), seconds=2.0)
+
+    monkeypatch.setattr("alignmamba.recipes.experiments.running.run_here", here)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_experiment_from_plan_to_tables(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    arguments = ["experiment", "missing", "--data", corpus, "--out", tmp_path / "grid", "--models", "alignmamba", "mult"]
+    arguments += ["--rates", "0.1", "0.4", "--mixed", "--seeds", "1", "--set", *SETTINGS]
+    dry = cli(*arguments, "--dry-run")
+    assert dry.code == 0
+    assert "alignmamba, 10 %, seed 0" in dry.out
+    assert "pending" in dry.out
+    assert not (tmp_path / "grid").exists()
+
+    done = cli(*arguments)
+    assert done.code == 0, done.err
+    assert "accuracy on small with modalities missing" in " ".join(done.out.split())
+    assert "40 %" in done.out
+    assert "average" in done.out
+    assert "2 runs, 0 of them finished before" in done.err
+    assert "1/2 alignmamba, 10 %, seed 0: finished, 2 s; about 2 s left" in done.err
+    assert "all done" in done.err
+
+    again = cli(*arguments, "--json")
+    assert again.code == 0
+    told = json.loads(again.out)
+    assert told["states"] == {"finished": 2}
+    assert [table["name"] for table in told["tables"]] == ["missing-accuracy", "missing-f1_weighted"]
+    dry = cli(*arguments, "--dry-run", "--json")
+    assert json.loads(dry.out)["states"] == {"finished": 2}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_failed_run_is_told_by_line_and_exit_code(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    said = cli("experiment", "ablation", "--data", corpus, "--out", tmp_path / "grid", "--seeds", "1", "--set", *SETTINGS)
+    assert said.code == 1
+    assert "failed: w/o text, seed 0: sample" in said.err
+    assert "what each part is worth" in " ".join(said.out.split()).lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["comparison", "--models", "mutl"], "models: found 'mutl', expected some of"),
+        (["comparison", "--seeds", "0"], "seeds: "),
+        (["comparison", "--jobs", "0"], "jobs: "),
+        (["comparison", "--shard", "5/3"], "shard: found 5/3, expected i/n with i from 1 to n"),
+        (["comparison", "--shard", "x"], "shard: found 'x', expected i/n"),
+        (["comparison", "--slurm", "timeout"], "--slurm 'timeout': expected KEY=VALUE"),
+        (["comparison", "--model", "nothing"], "model: found 'nothing'"),
+        (["comparison", "--set", "fit.epoch=3"], "fit.epoch: unknown key"),
+        (["missing", "--rates", "1.5"], "rate"),
+        (["missing", "--rates", "0.15", "--protocol", "imder-sample"], "0.15"),
+        (["missing", "--protocol", "none"], "none"),
+    ],
+)
+def test_mistakes_are_one_line(cli: Cli, corpus: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    ended = cli("experiment", *arguments, "--data", corpus, "--out", tmp_path / "grid")
+    assert ended.code == 2
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "grid").exists()
+
+
+def test_a_directory_that_is_something_else_is_left_alone(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    ended = cli("experiment", "plans", "--data", corpus, "--out", tmp_path, "--seeds", "1")
+    assert (ended.code, ended.out) == (2, "")
+    assert "holds something that is not an experiment" in ended.err
+    ended = cli("experiment", "efficiency", "--out", tmp_path)
+    assert ended.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_efficiency_lays_down_what_was_measured(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignmamba.recipes.experiments.efficiency.paper_figures", lambda config, say: (say("measured"), FIGURES)[1])
+    ended = cli("experiment", "efficiency", "--out", tmp_path / "grid", "--json")
+    assert ended.code == 0, ended.err
+    tables = {table["name"]: table for table in json.loads(ended.out)["tables"]}
+    assert set(tables) == {"efficiency-memory", "efficiency-passes", "efficiency-flops"}
+    memory = tables["efficiency-memory"]
+    assert memory["columns"] == ["MB at 800", "× AlignMamba at 800", "paper: × AlignMamba"]
+    assert [entry and entry["mean"] for entry in memory["entries"][1]] == [30.0, 3.0, pytest.approx(10.7 / 8.53)]
+    assert [entry and entry["mean"] for entry in tables["efficiency-passes"]["entries"][1]][:2] == [4.0, 2.0]
+    assert [entry and entry["mean"] for entry in tables["efficiency-flops"]["entries"][1]][:2] == [5.0, 5.0]
+    assert list((tmp_path / "grid" / "figures").glob("figure3.*"))
+    assert cli("experiment", "efficiency", "--out", tmp_path / "grid").code == 0
+    assert cli("report", tmp_path / "grid").code == 0
+
+
+def report(*rows: Row) -> Report:
+    return Report(config=BenchConfig.checked(subject="model"), memory_limit_bytes=1e9, rows=rows, slopes=())
+
+
+def row(peer: str, times: int, length: int = 800) -> Row:
+    seconds = Spread(median=2.0 * times, least=1.0, most=9.0, count=5)
+    return Row(
+        peer=peer,
+        what=peer,
+        length=length,
+        state="measured",
+        flops=1e9 * (1 if times == 1 else 5),
+        seconds=seconds,
+        peak_bytes=int(1e7) * (1 if times == 1 else 3),
+        time_ratio=float(times),
+        memory_ratio=1.0 if times == 1 else 3.0,
+    )
+
+
+BOTH = report(row("alignmamba", 1), row("transformer-materialised", 2))
+FIGURES = Figures(memory=BOTH, passes=BOTH, flops=report(row("alignmamba", 1, 1024), row("transformer-materialised", 2, 1024)))
+
+
+def test_the_time_left_is_estimated() -> None:
+    lines = GridLines(workers=2)
+    lines.started(done=1, total=7)
+    job = Job(key="k", label="x, seed 0", config=None, analyses=())  # type: ignore[arg-type] # the lines look at the label alone
+    lines.finished(job, "finished", reason="", seconds=60)
+    assert lines.estimate() == "about 2 min left"
+    lines.finished(job, "finished", reason="", seconds=180)
+    assert lines.estimate() == "about 4 min left"
+    assert [_duration(seconds) for seconds in (5, 89, 90, 7300)] == ["5 s", "89 s", "2 min", "2.0 h"]

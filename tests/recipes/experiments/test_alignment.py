@@ -1,0 +1,139 @@
+"""What is told of a trained model's alignment, on a corpus whose true times are known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alignmamba.contracts import Task
+from alignmamba.data.archive import write_corpus
+from alignmamba.errors import ConfigError
+from alignmamba.recipes import train
+from alignmamba.recipes.configuration import check_config
+from alignmamba.recipes.experiments.alignment import _Shares, _Side, write_distance, write_plans
+from small_run import CONFIG
+
+WORDS = ("", "one", "one", "two", "two", "two", "", "")
+SECONDS = np.arange(8) / 4
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Audio at 4 and video at 2 tokens a second; the word of each time stands beside its token. The last test sample has no video."""
+    random = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "timed"
+    splits = {}
+    for role, size in (("train", 24), ("valid", 8), ("test", 10)):
+        labels = random.integers(0, 2, size)
+        alone = {size - 1} if role == "test" else set()
+        splits[role] = {
+            "features": {
+                "audio": [random.normal(label, 1, (8, 3)) for label in labels],
+                "video": [None if row in alone else random.normal(-label, 1, (4, 2)) for row, label in enumerate(labels)],
+            },
+            "targets": labels.tolist(),
+            "times": {"audio": [SECONDS] * size, "video": [None if row in alone else SECONDS[::2] for row in range(size)]},
+            "tokens": {"audio": [WORDS] * size, "video": [None if row in alone else WORDS[::2] for row in range(size)]},
+        }
+    write_corpus(path, splits, task=Task(kind="classification", classes=("low", "high")), name="timed")
+    return path
+
+
+def trained(timed: Path, out: Path, **changes: Any) -> Path:
+    train(check_config({**CONFIG, "data": str(timed), **changes}), out=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(timed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(timed, tmp_path_factory.mktemp("runs") / "run")
+
+
+def told(run: Path, out: Path, **options: Any) -> dict[str, Any]:
+    write_plans(run, out, **options)
+    found: dict[str, Any] = json.loads((out / "plans.json").read_text())
+    return found
+
+
+def test_plans_of_the_most_telling_samples(run: Path, tmp_path: Path) -> None:
+    found = told(run, tmp_path)
+    shown = found["samples"]
+    assert 2 <= len(shown) <= 6
+    assert {each["why"] for each in shown} == {"among the best predicted", "among the worst predicted"}
+    for each in shown:
+        assert each["anchor"]["modality"] == "audio"
+        assert each["anchor"]["tokens"] == list(WORDS)
+        assert each["anchor"]["times"] == SECONDS.tolist()
+        for source in each["sources"]:
+            assert (source["modality"], source["length"], source["marginal"]) == ("video", 4, "source")
+            assert len(source["index"]) == len(source["similarity"]) == 4
+            assert all(0 <= index < 8 for index in source["index"])
+            assert all(-1 <= value <= 1 for value in source["similarity"])
+
+
+def test_samples_can_be_asked_for(run: Path, tmp_path: Path) -> None:
+    (shown,) = told(run, tmp_path, samples=["test-000010"])["samples"]
+    assert (shown["id"], shown["why"], shown["sources"]) == ("test-000010", "asked for", [])
+    with pytest.raises(ConfigError, match="samples: 'nobody' is not in the test split"):
+        write_plans(run, tmp_path, samples=["nobody"])
+
+
+def test_closeness_in_true_time(run: Path, tmp_path: Path) -> None:
+    (pair, ways), *_ = told(run, tmp_path)["close"].items()
+    assert pair == "video-audio"
+    assert set(ways) == {
+        "own cost, trained",
+        "own cost, untrained",
+        "content alone, trained",
+        "content alone, untrained",
+        "proportional time",
+        "chance",
+    }
+    # Of 4 x 8 pairs, half a second apart at most: 2 or 3 to the left, as many to the right, and the one at the same time.
+    apart = np.abs(SECONDS[::2, None] - SECONDS[None])
+    words = np.array(WORDS)
+    spoken = words[::2] != ""
+    assert ways["chance"]["within 0.5 s"] == pytest.approx((apart <= 0.5).mean())
+    assert ways["chance"]["within 0.1 s"] == pytest.approx(4 / 32)
+    assert ways["chance"]["same word"] == pytest.approx((words[::2, None] == words[None])[spoken].mean())
+    # Tokens 0, 1, 2, 3 of video at 0, 2.33, 4.67, 7 of audio, rounded to 0, 2, 5, 7.
+    assert ways["proportional time"]["within 0.1 s"] == pytest.approx(2 / 4)
+    assert ways["proportional time"]["within 0.5 s"] == 1.0
+    # The default's prior on relative time leaves content next to nothing to decide.
+    assert ways["own cost, trained"]["within 0.5 s"] == 1.0
+
+
+def test_shares_count_pairs() -> None:
+    shares = _Shares()
+    here = _Side(np.array([0.0, 1.0, 2.0]), ["a", "", "b"])
+    there = _Side(np.array([0.1, 1.4]), ["a", "a"])
+    shares.add(here, there, np.array([0, 1, 2]), np.array([0, 1, 1]))
+    assert shares.means() == {"within 0.1 s": 1 / 3, "within 0.2 s": 1 / 3, "within 0.5 s": 2 / 3, "same word": 1 / 2}
+
+
+def test_strides_group_times_and_words(timed: Path, tmp_path: Path) -> None:
+    run = trained(timed, tmp_path / "run", options={**CONFIG["options"], "encoders": {"audio": {"stride": 2}}})
+    (tmp_path / "out").mkdir()
+    shown = told(run, tmp_path / "out")["samples"][0]["anchor"]
+    assert shown["times"] == [0.125, 0.625, 1.125, 1.625]
+    assert shown["tokens"] == ["one", "two", "two", ""]
+    assert shown["length"] == 4
+
+
+def test_distance_of_aligned_modalities(run: Path, tmp_path: Path) -> None:
+    write_distance(run, tmp_path)
+    found = json.loads((tmp_path / "distance.json").read_text())
+    (told,) = found["pairs"].values()
+    assert -2 <= told["distance"] <= 2
+    assert told["distance"] == pytest.approx(2 * (1 - 2 * told["error"]))
+    assert found["split"] == "test"
+
+
+def test_a_model_without_alignment_is_refused(timed: Path, tmp_path: Path) -> None:
+    run = trained(timed, tmp_path / "run", model="single-stream-mamba")
+    with pytest.raises(ConfigError, match="no aligned streams"):
+        write_distance(run, tmp_path)
+    with pytest.raises(ConfigError, match="makes no plans"):
+        write_plans(run, tmp_path)

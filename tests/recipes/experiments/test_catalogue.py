@@ -1,0 +1,123 @@
+"""Which runs each experiment is made of."""
+
+from typing import Any
+
+import pytest
+
+from alignmamba.contracts import Corpus
+from alignmamba.errors import ConfigError
+from alignmamba.models import MODELS
+from alignmamba.recipes.configuration import RunConfig, check_config
+from alignmamba.recipes.experiments import ExperimentConfig
+from alignmamba.recipes.experiments.catalogue import cells_of, of_model
+from alignmamba.recipes.experiments.cells import Cell, jobs_of
+from small_run import CONFIG, write_small_corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return write_small_corpus(tmp_path_factory.mktemp("data") / "small")
+
+
+def cells(corpus: Corpus, base: RunConfig | None = None, **experiment: Any) -> list[Cell]:
+    return cells_of(ExperimentConfig.model_validate({"seeds": 1, **experiment}), base or check_config(CONFIG), corpus)
+
+
+def test_comparison_takes_every_model_and_every_modality_alone(corpus: Corpus) -> None:
+    found = cells(corpus, name="comparison")
+    assert [each.row for each in found] == [*MODELS, "text alone", "audio alone"]
+    assert [each.config.model for each in found] == [*MODELS, "alignmamba", "alignmamba"]
+    assert [each.config.modalities for each in found[-2:]] == [("text",), ("audio",)]
+    assert {each.config.options["d_model"] for each in found} == {16}
+    assert {each.config.options["depth"] for each in found} == {1}
+    assert len({each.key for each in found}) == len(found)
+
+
+def test_options_that_a_model_does_not_have_are_left_out(corpus: Corpus) -> None:
+    base = check_config(
+        {"options": {"d_state": 4, "local": {"window": 3}, "encoders": {"audio": {"stride": 2}}, "anchor_order": ["audio"]}}
+    )
+    found = {each.row: each.config.options for each in cells(corpus, base, name="comparison")}
+    assert found["alignmamba"]["local"]["window"] == 3
+    assert "local" not in found["mult"]
+    assert "d_state" not in found["mult"]
+    assert found["single-stream-mamba"]["d_state"] == 4
+    assert found["mult"]["encoders"]["audio"]["stride"] == 2
+    # What is said of a modality goes with the modality.
+    assert found["text alone"]["encoders"] == {}
+    assert found["audio alone"]["encoders"]["audio"]["stride"] == 2
+    assert of_model(base, "mult").preset == "default"
+
+
+def test_a_preset_belongs_to_its_model(corpus: Corpus) -> None:
+    found = {each.row: each.config for each in cells(corpus, check_config({"preset": "paper"}), name="comparison")}
+    assert found["alignmamba"].options["local"]["time_weight"] == 0.0
+    assert found["mult"].preset == "default"
+
+
+def test_ablation_takes_the_models_own_variants(corpus: Corpus) -> None:
+    base = check_config({"options": {"local": {"window": 3}}})
+    found = {each.row: each.config for each in cells(corpus, base, name="ablation")}
+    assert list(found) == ["full", *MODELS["alignmamba"].ablations, "w/o text", "w/o audio"]
+    assert found["w/o global alignment"].options["alignment"]["weight"] == 0.0
+    assert found["w/o local alignment"].options["local"] == {**found["full"].options["local"], "method": "proportional"}
+    assert found["single-stream"].model == "single-stream-mamba"
+    assert found["w/o text"].modalities == ("audio",)
+    assert found["full"].options["alignment"]["weight"] > 0
+
+
+def test_distance_takes_the_variants_that_align(corpus: Corpus) -> None:
+    found = cells(corpus, name="distance")
+    assert {"full", "w/o both"} <= {each.row for each in found}
+    assert {each.config.model for each in found} == {"alignmamba"}
+    assert all([analysis.kind for analysis in each.analyses] == ["distance"] for each in found)
+
+
+def test_missing_trains_at_each_rate_or_once(corpus: Corpus) -> None:
+    models = ("alignmamba", "mult")
+    each = cells(corpus, name="missing", models=models, rates=(0.1, 0.5), seeds=2)
+    assert [(cell.row, cell.column, cell.config.seed) for cell in each[:4]] == [
+        ("alignmamba", "10 %", 0),
+        ("alignmamba", "50 %", 0),
+        ("mult", "10 %", 0),
+        ("mult", "50 %", 0),
+    ]
+    assert [cell.config.missing.rate for cell in each[:2]] == [0.1, 0.5]
+    assert len(jobs_of(each)) == 8
+    once = cells(corpus, name="missing", models=models, rates=(0.1, 0.5), seeds=2, mixed=True)
+    assert {cell.config.missing.rate for cell in once} == {(0.1, 0.5)}
+    jobs = jobs_of(once)
+    assert len(jobs) == 4
+    assert [analysis.missing.rate for analysis in jobs[0].analyses] == [0.1, 0.5]
+    assert once[0].predictions == "analysis/gcnet-0.1/predictions_missing.csv"
+
+
+def test_the_key_is_the_settings_and_the_seed_alone(corpus: Corpus) -> None:
+    (one,) = cells(corpus, name="plans")
+    (same,) = cells(corpus, check_config({**CONFIG, "engine": {"accelerator": "cpu"}}), name="plans")
+    other = cells(corpus, name="plans", seeds=2)[1]
+    (changed,) = cells(corpus, check_config({"fit": {"epochs": 4}}), name="plans")
+    assert one.key == same.key
+    assert len({one.key, other.key, changed.key}) == 3
+
+
+@pytest.mark.parametrize(
+    ("experiment", "said"),
+    [
+        ({"name": "comparison", "models": ("mutl",)}, "perhaps you meant 'mult'"),
+        ({"name": "missing", "protocol": "imder-sample", "rates": (0.15,)}, "expected 0, 0.1"),
+    ],
+)
+def test_mistakes_are_named(corpus: Corpus, experiment: dict[str, Any], said: str) -> None:
+    with pytest.raises((ConfigError, ValueError), match=said):
+        cells(corpus, **experiment)
+
+
+def test_an_option_that_goes_with_nothing_is_refused(corpus: Corpus) -> None:
+    with pytest.raises(ConfigError, match="d_modle"):
+        cells(corpus, check_config({"options": {"d_modle": 3}}), name="comparison")
+
+
+def test_samples_that_were_asked_for_are_part_of_the_analysis(corpus: Corpus) -> None:
+    (cell,) = cells(corpus, name="plans", samples=("test-000001",))
+    assert cell.analyses[0].samples == ("test-000001",)

@@ -1,0 +1,327 @@
+"""A tiny grid from plan to tables: killed and gone on with, its cells never done twice, a failed cell sinks nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.evaluation.tables import ResultTable
+from alignmamba.recipes.configuration import RunConfig, check_config
+from alignmamba.recipes.directory import METRICS
+from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, GridEngine, plan_experiment, run_experiment, shard_from, sum_up
+from alignmamba.recipes.experiments.cells import Job
+from alignmamba.recipes.experiments.directory import Busy, ExperimentDirectory
+from alignmamba.recipes.experiments.engines import run_on_slurm, shard_of, thread_settings
+from alignmamba.recipes.experiments.working import BUSY, DONE, USER_INPUT, run_cell
+from small_run import CONFIG, write_small_corpus
+
+MISSING = ExperimentConfig(name="missing", models=("alignmamba", "late-fusion"), seeds=2, rates=(0.2, 0.4), mixed=True)
+
+
+class Recorder:
+    """Remembers what a grid says; meets `GridProgress`."""
+
+    def __init__(self) -> None:
+        self.done = self.total = 0
+        self.ended: dict[str, tuple[str, str]] = {}
+
+    def started(self, *, done: int, total: int) -> None:
+        self.done, self.total = done, total
+
+    def finished(self, job: Job, state: str, *, reason: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.ended[job.label] = (state, reason)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "small"
+    write_small_corpus(path)
+    return path
+
+
+def base(corpus: Path, **changes: Any) -> RunConfig:
+    return check_config({**CONFIG, "data": str(corpus), **changes})
+
+
+def make(plan: ExperimentPlan) -> ExperimentDirectory:
+    """The directory of a plan of which nothing has been done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alignmamba.recipes.experiments.running.run_here", lambda *_, **__: None)
+        run_experiment(plan, GridEngine(), command=["made", "here"], progress=Recorder())
+    return ExperimentDirectory.open(plan.directory)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """The grid of `MISSING`, every cell done in this process."""
+    plan = plan_experiment(MISSING, base(corpus), out=tmp_path_factory.mktemp("grids") / "whole")
+    directory = make(plan)
+    assert [run_cell(directory.path, job.key) for job in plan.jobs] == [DONE] * len(plan.jobs)
+    sum_up(directory.path)
+    return directory.path
+
+
+def tables(path: Path) -> dict[str, ResultTable]:
+    return {file.stem: ResultTable.from_json(file.read_text()) for file in sorted((path / "tables").glob("*.json"))}
+
+
+def kill_with_children(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL to a process and to those it started, as when a machine goes down."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in (process.pid, *map(int, children)):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children of a process are found through /proc")
+def test_a_killed_grid_ends_with_the_same_table(tmp_path: Path, corpus: Path, uninterrupted: Path) -> None:
+    out = tmp_path / "killed"
+    settings = [
+        "fit.epochs=3",
+        "fit.warmup_fraction=0.0",
+        "options.d_model=16",
+        "options.depth=1",
+        "options.d_state=4",
+        "loader.batch_size=8",
+    ]
+    command = [sys.executable, "-m", "alignmamba", "experiment", "missing", "--data", str(corpus), "--out", str(out), "--seeds", "2"]
+    command += ["--models", *MISSING.models, "--rates", "0.2", "0.4", "--mixed", "--jobs", "2", "--set", *settings]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.glob(f"cells/*/{METRICS}")):
+        assert process.poll() is None, "the grid ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    kill_with_children(process)
+    finished = {file: file.stat().st_mtime_ns for file in out.glob(f"cells/*/{METRICS}")}
+    assert 0 < len(finished) < 4
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 0, ended.stderr
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished, "a finished run was done again"
+    assert tables(out) == tables(uninterrupted)
+    assert not list(out.glob("cells/*/analysis/.*")) or len(list(out.glob("cells/*/analysis/gcnet-*"))) == 8
+
+
+def test_what_a_grid_leaves(uninterrupted: Path) -> None:
+    found = tables(uninterrupted)
+    assert set(found) == {"missing-accuracy", "missing-f1_weighted"}
+    table = found["missing-accuracy"]
+    assert table.rows == MISSING.models
+    assert table.columns == ("20 %", "40 %", "average", "drop")
+    for row in table.entries:
+        first, last, average, drop = (entry.values for entry in row if entry is not None)
+        for seed in range(2):
+            assert average[seed] == pytest.approx((first[seed] + last[seed]) / 2)
+            assert drop[seed] == pytest.approx(first[seed] - last[seed])
+    assert any("Really withheld on test" in note for note in table.notes)
+    assert not any("not finished" in note for note in table.notes)
+    for ending in ("csv", "tex", "md"):
+        assert (uninterrupted / "tables" / f"missing-accuracy.{ending}").is_file()
+    # Trained once per model and seed, scored at both rates.
+    assert len(list(uninterrupted.glob(f"cells/*/{METRICS}"))) == 4
+    plan = json.loads((uninterrupted / "experiment.json").read_text())
+    assert plan["command"] == ["made", "here"]
+    assert [entry["seed"] for entry in plan["cells"]] == [0] * 4 + [1] * 4
+
+
+def test_both_methods_saw_the_same_masks(uninterrupted: Path) -> None:
+    masks: dict[tuple[int, str], set[str]] = {}
+    for entry in json.loads((uninterrupted / "experiment.json").read_text())["cells"]:
+        place = (uninterrupted / "cells" / entry["key"] / entry["predictions"]).parent
+        masks.setdefault((entry["seed"], entry["column"]), set()).add((place / "missing.csv").read_text())
+    assert [len(each) for each in masks.values()] == [1] * 4
+    assert len(set.union(*masks.values())) == 4
+
+
+def test_finished_cells_are_not_run_again(uninterrupted: Path, corpus: Path) -> None:
+    progress = Recorder()
+    before = {file: file.stat().st_mtime_ns for file in uninterrupted.glob("cells/*/**/*")}
+    run_experiment(plan_experiment(MISSING, base(corpus), out=uninterrupted), GridEngine(), command=["again"], progress=progress)
+    assert (progress.done, progress.total, progress.ended) == (4, 4, {})
+    assert {file: file.stat().st_mtime_ns for file in uninterrupted.glob("cells/*/**/*")} == before
+
+
+def test_a_cell_that_fails_says_why_and_sinks_nothing(tmp_path: Path, corpus: Path) -> None:
+    # Some samples have no audio, so that nothing would be left of them.
+    experiment = ExperimentConfig(name="comparison", models=("single-stream-mamba",), seeds=1)
+    plan = plan_experiment(experiment, base(corpus), out=tmp_path / "grid")
+    progress = Recorder()
+    result = run_experiment(plan, GridEngine(jobs=2), command=[], progress=progress)
+    assert {label: state for label, (state, _) in progress.ended.items()} == {
+        "single-stream-mamba, seed 0": "finished",
+        "text alone, seed 0": "finished",
+        "audio alone, seed 0": "failed",
+    }
+    assert "no modality at all" in result.failures["audio alone, seed 0"]
+    (table,) = result.tables
+    assert table.entries[2] == (None,) * len(table.columns)
+    assert table.entries[0][0] is not None
+    assert any(note.startswith("Failed: audio alone, seed 0: ") for note in table.notes)
+    assert {entry.mark for row in table.entries[:2] for entry in row if entry is not None} >= {"best"}
+
+
+def test_a_process_that_dies_is_a_failure_with_its_signal(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
+    monkeypatch.setattr(sys, "executable", _script(tmp_path, "kill -9 $$"))
+    result = run_experiment(plan, GridEngine(jobs=2), command=[], progress=Recorder())
+    assert len(result.failures) == 2
+    assert all("signal 9 (SIGKILL)" in reason for reason in result.failures.values())
+    assert all(entry is None for table in result.tables for row in table.entries for entry in row)
+
+
+def _script(folder: Path, line: str) -> str:
+    path = folder / "worker"
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_an_interrupt_ends_the_processes(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
+    mark = tmp_path / "interrupted"
+    monkeypatch.setattr(sys, "executable", _script(tmp_path, f"trap 'echo >> {mark}; exit 130' INT; while :; do sleep 0.05; done"))
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(plan, GridEngine(jobs=2), command=[], progress=Recorder())
+    assert mark.read_text() == "\n\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# Two workers and one cell
+
+
+def test_two_workers_never_write_the_same_cell(tmp_path: Path, corpus: Path) -> None:
+    plan = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
+    directory = make(plan)
+    key = plan.jobs[0].key
+    with directory.locked(key, wait=False):
+        # A lock of this process does not hold against itself, so that another one has to try.
+        program = [sys.executable, "-m", "alignmamba.recipes.experiments.working", str(directory.path), key]
+        assert subprocess.run(program, capture_output=True, timeout=120).returncode == BUSY
+        assert directory.state(plan.jobs[0]) == "pending"
+    assert run_cell(directory.path, key, wait=False) == DONE
+    with directory.locked(key, wait=False):
+        pass
+
+
+def test_a_held_cell_is_busy(tmp_path: Path, corpus: Path) -> None:
+    directory = make(plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid"))
+    holder = "import sys, time, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holder, str(directory.path / "cells" / "some.lock")], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(Busy), directory.locked("some", wait=False):
+            pass
+        process.kill()
+    with directory.locked("some", wait=False):
+        pass  # the lock went with its holder
+
+
+# Engines
+
+
+def test_a_slurm_array_does_the_same(tmp_path: Path, corpus: Path, uninterrupted: Path) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    plan = plan_experiment(MISSING, base(corpus), out=tmp_path / "grid")
+    directory = make(plan)
+    half = plan.jobs[:2]
+    progress = Recorder()
+    run_on_slurm(directory, half, workers=2, progress=progress, options={"timeout_min": 5}, cluster="local")
+    assert [state for state, _ in progress.ended.values()] == ["finished"] * 2
+    sum_up(directory.path)
+    first = {row: tuple(entry and entry.values[:1] for entry in cells) for row, cells in _by_row(tables(uninterrupted)).items()}
+    assert {row: tuple(entry and entry.values for entry in cells) for row, cells in _by_row(tables(directory.path)).items()} == first
+
+
+def _by_row(found: Mapping[str, ResultTable]) -> dict[str, tuple[Any, ...]]:
+    table = found["missing-accuracy"]
+    return dict(zip(table.rows, table.entries, strict=True))
+
+
+def test_slurm_without_slurm_is_refused(tmp_path: Path, corpus: Path) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    plan = plan_experiment(MISSING, base(corpus), out=tmp_path / "grid")
+    directory = make(plan)
+    with pytest.raises(ConfigError, match="engine slurm"):
+        run_on_slurm(directory, plan.jobs, workers=1, progress=Recorder(), options={"no_such_option": 1}, cluster="local")
+
+
+def test_shards_share_all_jobs(tmp_path: Path, corpus: Path) -> None:
+    jobs = plan_experiment(MISSING, base(corpus), out=tmp_path / "grid").jobs
+    shares = [shard_of(jobs, (index, 3)) for index in (1, 2, 3)]
+    assert sorted(job.key for share in shares for job in share) == sorted(job.key for job in jobs)
+    assert [len(share) for share in shares] == [2, 1, 1]
+    assert shard_from("2/3") == (2, 3)
+
+
+@pytest.mark.parametrize("text", ["", "2", "0/3", "4/3", "a/b", "1/0", "-1/2"])
+def test_a_wrong_shard_is_refused(text: str) -> None:
+    with pytest.raises((ConfigError, ValueError), match="shard"):
+        GridEngine(shard=shard_from(text))
+
+
+def test_threads_are_divided() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert thread_settings(1)["OMP_NUM_THREADS"] == str(cores)
+    assert thread_settings(cores)["NUMBA_NUM_THREADS"] == "1"
+    assert thread_settings(10 * cores)["OMP_NUM_THREADS"] == "1"
+
+
+# What the directory refuses
+
+
+def test_another_experiment_is_refused(uninterrupted: Path, corpus: Path, tmp_path: Path) -> None:
+    other = plan_experiment(ExperimentConfig(name="ablation"), base(corpus), out=uninterrupted)
+    with pytest.raises(CheckpointError, match=r"experiment is 'missing', found 'ablation'"):
+        run_experiment(other, GridEngine(), command=[], progress=Recorder())
+    write_small_corpus(tmp_path / "other", seed=9)
+    moved = plan_experiment(MISSING, base(tmp_path / "other"), out=uninterrupted)
+    with pytest.raises(CheckpointError, match="whose corpus is"):
+        run_experiment(moved, GridEngine(), command=[], progress=Recorder())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="not an experiment"):
+        run_experiment(plan_experiment(MISSING, base(corpus), out=tmp_path / "full"), GridEngine(), command=[], progress=Recorder())
+    assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
+
+
+def test_a_damaged_plan_is_one_line(tmp_path: Path, corpus: Path) -> None:
+    plan = plan_experiment(MISSING, base(corpus), out=tmp_path / "grid")
+    directory = make(plan)
+    with pytest.raises(CheckpointError, match="has no cell 'nothing'"):
+        run_cell(directory.path, "nothing")
+    (directory.path / "experiment.json").write_text("{")
+    with pytest.raises(CheckpointError, match="expected JSON"):
+        sum_up(directory.path)
+    (directory.path / "experiment.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="expected the plan"):
+        sum_up(directory.path)
+    with pytest.raises(CheckpointError, match="expected the directory of an experiment"):
+        sum_up(tmp_path)
+
+
+def test_an_unlabelled_test_split_is_refused(tmp_path: Path) -> None:
+    write_small_corpus(tmp_path / "unlabelled", labelled=False)
+    with pytest.raises(Exception, match=r"split 'train' is without targets"):
+        plan_experiment(MISSING, base(tmp_path / "unlabelled"), out=tmp_path / "grid")
+
+
+def test_a_user_mistake_in_a_cell_is_recorded(tmp_path: Path, corpus: Path) -> None:
+    plan = plan_experiment(
+        ExperimentConfig(name="distance", seeds=1), base(corpus, model="late-fusion", options={"d_model": 8}), out=tmp_path / "grid"
+    )
+    directory = make(plan)
+    assert run_cell(directory.path, plan.jobs[0].key) == USER_INPUT
+    assert "has no aligned streams" in directory.failure(plan.jobs[0].key)
+    assert directory.state(plan.jobs[0]) == "failed"

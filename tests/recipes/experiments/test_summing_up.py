@@ -1,0 +1,106 @@
+"""Tables from predictions: what is averaged, what is compared with what, and what damaged files are answered with."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alignmamba.contracts import Predictions, Task
+from alignmamba.errors import CheckpointError
+from alignmamba.evaluation.metrics import score
+from alignmamba.evaluation.statistics import scores_of
+from alignmamba.recipes.directory import prediction_table, to_csv
+from alignmamba.recipes.experiments.summing_up import Column, combined, read_json, read_predictions
+
+CLASSES = Task(kind="classification", classes=("a", "b", "c"))
+SENTIMENT = Task(kind="regression", label_range=(-3, 3))
+
+
+def classification(wrong: int, samples: int = 40, seed: int = 0) -> Predictions:
+    """Predictions of which `wrong` are not the true class."""
+    random = np.random.default_rng(seed)
+    targets = np.arange(samples) % 3
+    said = targets.copy()
+    said[random.permutation(samples)[:wrong]] += 1
+    probabilities = np.full((samples, 3), 0.1)
+    probabilities[np.arange(samples), said % 3] = 0.8
+    return Predictions(ids=tuple(map(str, range(samples))), prediction=probabilities, targets=targets)
+
+
+def accuracy_column(runs: dict[str, dict[int, Predictions]]) -> Column:
+    return Column(
+        values={name: {seed: score(CLASSES, each)["accuracy"] for seed, each in by_seed.items()} for name, by_seed in runs.items()},
+        scores=lambda name, seeds: scores_of(CLASSES, [runs[name][seed] for seed in seeds], "accuracy"),
+        higher_is_better=True,
+    )
+
+
+def test_only_common_seeds_are_compared() -> None:
+    good = {seed: classification(2, seed=seed) for seed in range(3)}
+    bad = {seed: classification(30, seed=seed) for seed in range(2)}
+    column = accuracy_column({"good": good, "bad": bad, "unfinished": {}})
+    assert column.seeds == [0, 1]
+    first, second, third = column.entries(["good", "bad", "unfinished"])
+    assert first is not None
+    assert second is not None
+    assert third is None
+    assert (len(first.values), len(second.values)) == (3, 2)
+    assert (first.mark, second.mark) == ("best", "")
+
+
+def test_nothing_is_marked_without_a_rival_or_a_common_seed() -> None:
+    alone = accuracy_column({"only": {0: classification(2)}, "unfinished": {}})
+    assert [entry and entry.mark for entry in alone.entries(["only", "unfinished"])] == ["", None]
+    apart = accuracy_column({"one": {0: classification(2)}, "other": {1: classification(20)}})
+    assert [entry and entry.mark for entry in apart.entries(["one", "other"])] == ["", ""]
+
+
+def test_a_sum_of_columns_is_one_of_values_and_of_scores() -> None:
+    early = accuracy_column({"x": {0: classification(4), 1: classification(6)}})
+    late = accuracy_column({"x": {0: classification(20), 2: classification(6)}})
+    drop = combined([early, late], [1.0, -1.0], higher_is_better=False)
+    assert drop.values["x"] == {0: pytest.approx(16 / 40)}
+    assert np.mean(drop.scores("x", [0])) == pytest.approx(16 / 40)
+
+
+def test_a_sum_of_columns_of_rows() -> None:
+    runs = {"x": {0: classification(4)}}
+    f1 = Column(
+        values={"x": {0: score(CLASSES, runs["x"][0])["f1_weighted"]}},
+        scores=lambda name, seeds: scores_of(CLASSES, [runs[name][seed] for seed in seeds], "f1_weighted"),
+        higher_is_better=True,
+    )
+    mean = combined([f1, f1], [0.5, 0.5], higher_is_better=True)
+    metric = mean.scores("x", [0])
+    assert metric.runs[0](np.arange(40)) == pytest.approx(f1.values["x"][0])
+
+
+@pytest.mark.parametrize("task", [CLASSES, SENTIMENT])
+def test_predictions_come_back_as_they_were_written(tmp_path: Path, task: Task) -> None:
+    random = np.random.default_rng(0)
+    written = (
+        classification(7)
+        if task is CLASSES
+        else Predictions(ids=("a,b", 'c"', "ü"), prediction=random.normal(size=3), targets=np.array([0.1, -3.0, 1 / 3]))
+    )
+    path = tmp_path / "predictions_test.csv"
+    path.write_text(to_csv(prediction_table(written, task)), encoding="utf-8")
+    read = read_predictions(path, task)
+    assert read.ids == written.ids
+    assert np.array_equal(read.prediction, written.prediction)
+    assert np.array_equal(read.targets, written.targets)
+    assert score(task, read) == score(task, written)
+
+
+@pytest.mark.parametrize("text", ["", "id,target,prediction,p(a),p(b)\n1,a,a,1,0\n", "id,target,prediction,p(a),p(b),p(c)\n1,z,a,1,0,0\n"])
+def test_a_damaged_table_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "predictions_test.csv"
+    path.write_text(text)
+    if text:
+        with pytest.raises(CheckpointError, match=r"predictions_test\.csv: expected a table of predictions"):
+            read_predictions(path, CLASSES)
+    with pytest.raises(CheckpointError, match="expected a table of predictions"):
+        read_predictions(tmp_path / "none.csv", CLASSES)
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"metrics\.json: expected JSON"):
+        read_json(tmp_path / "metrics.json")

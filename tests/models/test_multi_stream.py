@@ -74,16 +74,17 @@ def test_an_exchange_by_hand() -> None:
         torch.testing.assert_close(x, torch.tensor(expected[modality]), **MODEL, msg=lambda text, modality=modality: f"{modality}: {text}")
 
 
-def test_the_gate_is_the_streams_own() -> None:
+def test_the_gate_reads_the_streams_own_tokens() -> None:
     exchange = Exchange(ORDER, 4, 0.0)
-    torch.manual_seed(1)
-    streams = {modality: Tokens(torch.randn(1, 3, 4), torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3)) for modality in ORDER}
-    present = dict.fromkeys(ORDER, torch.tensor([True]))
-    with torch.no_grad():
-        exchange.gates["text"].bias.fill_(-100.0)  # shut
-    after = exchange(streams, present)
-    assert torch.equal(after["text"].x, streams["text"].x)
-    assert not torch.allclose(after["audio"].x, streams["audio"].x)
+    generator = torch.Generator().manual_seed(1)
+    x = {m: torch.randn(1, 3, 4, generator=generator) for m in ORDER}  # of one length, so that tokens meet one to one
+    streams = {m: Tokens(x[m], torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3)) for m in ORDER}
+    after = exchange(streams, dict.fromkeys(ORDER, torch.tensor([True])))
+    normed = {m: x[m] / x[m].square().mean(-1, keepdim=True).sqrt() for m in ORDER}
+    for m in ORDER:
+        mean = torch.stack([normed[other] for other in ORDER if other != m]).mean(0)
+        gate = (normed[m] @ exchange.gates[m].weight.T + exchange.gates[m].bias).sigmoid()
+        torch.testing.assert_close(after[m].x, x[m] + gate * (mean @ exchange.projections[m].weight.T), **MODEL)
 
 
 @pytest.mark.parametrize("task", [TASK, Task(kind="regression")])

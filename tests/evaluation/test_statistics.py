@@ -271,10 +271,10 @@ def test_resamples_on_which_a_metric_is_undefined_are_left_out() -> None:
         (np.ones((2, 5)), np.ones((3, 5)), "b: expected scores of the same seeds and samples as a, 2 seeds of 5 samples, found 3 of 5"),
         (np.ones((2, 5)), np.ones((2, 6)), "found 2 of 6"),
         (np.ones(5), as_row_metric(np.ones((1, 5))), "b: expected"),
-        (np.ones((1, 1)), np.ones((1, 1)), "two samples or more"),
+        (np.ones((1, 1)), np.ones((1, 1)), r"a: .*two samples or more"),
         (np.ones((1, 1, 2)), np.ones((1, 1, 2)), "found shape"),
-        (np.array([1.0, math.nan]), np.ones(2), "finite"),
-        (RowMetric(runs=(), samples=3), np.ones(3), "one run or more"),
+        (np.array([1.0, math.nan]), np.ones(2), "a: expected finite"),
+        (RowMetric(runs=(), samples=3), np.ones(3), "a: expected one run or more"),
     ],
 )
 def test_what_cannot_be_paired_is_refused(a: Scores, b: Scores, message: str) -> None:

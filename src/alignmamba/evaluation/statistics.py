@@ -295,8 +295,8 @@ def compare_to_best(
         DataError: As for `paired_bootstrap`; the message names the method.
 
     Source:
-        On choosing the best by the data: Hsu, Constrained simultaneous confidence intervals for multiple comparisons with the best, Annals of
-        Statistics 12 (1984).
+        On choosing the best by the data: Hsu, Constrained simultaneous confidence intervals for multiple comparisons with the best,
+        Annals of Statistics 12 (1984).
     """
     _refuse_outside("level", level)
     measured = {name: _measure(name, scores, seed=seed, resamples=resamples) for name, scores in methods.items()}

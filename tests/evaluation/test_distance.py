@@ -53,11 +53,12 @@ def test_distance_between_two_normals() -> None:
     """A shift of 2 deviations in one channel: the least error is Φ(-1) = .1587, so the distance is 1.365."""
     first, second = normal(2, 4000, 2)
     second[:, 0] += 2.0
-    found = proxy_a_distance(first, second, seed=0)
-    assert found.distance == pytest.approx(2 * (1 - math.erfc(1 / math.sqrt(2))), abs=0.06)
-    assert found.distance == pytest.approx(2 * (1 - 2 * found.error))
+    found = [proxy_a_distance(first, second, seed=seed) for seed in range(10)]
+    assert found[0].distance == pytest.approx(2 * (1 - math.erfc(1 / math.sqrt(2))), abs=0.06)
+    assert found[0].distance == pytest.approx(2 * (1 - 2 * found[0].error))
     # Binomial: 4 √(e (1 - e) / vectors).
-    assert found.standard_error == pytest.approx(4 * math.sqrt(0.1587 * 0.8413 / 8000), rel=0.8)
+    expected = 4 * math.sqrt(0.1587 * 0.8413 / 8000)
+    assert float(np.mean([each.standard_error for each in found])) == pytest.approx(expected, rel=0.3)
 
 
 @pytest.mark.parametrize("strength", [0.1, 1.0, 30.0])
@@ -83,7 +84,7 @@ def test_scale_shift_and_idle_channels_do_not_matter() -> None:
     first, second = normal(2, 80, 3)
     second[:, 0] += 1.0
     plain = proxy_a_distance(first, second, seed=0)
-    scaled = [np.c_[each * [1e-3, 1.0, 1e4] + [5.0, -3.0, 0.0], np.full(80, 0.1)] for each in (first, second)]
+    scaled = [np.c_[each * [1e-3, 1.0, 1e4] + [5.0, -3.0, 0.0], np.full(80, 0.1), np.zeros(80)] for each in (first, second)]
     assert proxy_a_distance(*scaled, seed=0) == plain
     assert proxy_a_distance(second, first, seed=0).error == pytest.approx(plain.error, abs=1e-9)
 

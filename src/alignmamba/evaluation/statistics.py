@@ -147,8 +147,8 @@ def bootstrap_interval(
         DataError: If the statistic is not defined on the samples, or on none of the resamples.
 
     Source:
-        Efron, Better bootstrap confidence intervals, JASA 82 (1987), eq. 6.4 to 6.6; Efron and Tibshirani, An introduction to the
-        bootstrap (1993), chapters 13 and 14.
+        Efron, Better bootstrap confidence intervals, JASA 82 (1987); Efron and Tibshirani, An introduction to the bootstrap (1993),
+        chapters 13 and 14.
     """
     _refuse_outside("confidence", confidence)
     observed = float(statistic(np.arange(_at_least("samples", samples, 1))))
@@ -196,7 +196,7 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
         DataError: If shapes differ or are not (samples,), or a value is neither 0 nor 1.
 
     Source:
-        McNemar, Psychometrika 12 (1947); exact form: Dietterich, Neural Computation 10 (1998), section 3.1.
+        McNemar, Psychometrika 12 (1947); for classifiers, by its approximation: Dietterich, Neural Computation 10 (1998), section 3.1.
     """
     a, b = np.asarray(correct_a, dtype=np.float64), np.asarray(correct_b, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape:
@@ -240,12 +240,11 @@ def paired_bootstrap(a: Scores, b: Scores, *, seed: int = 0, confidence: float =
         DataError: If shapes or kinds differ, there are fewer than two samples, or a score is not finite.
 
     Source:
-        Obuchowski and Rockette, Communications in Statistics 24 (1995); degrees of freedom: Hillis, Statistics in Medicine 26 (2007),
-        eq. 9; covariance by bootstrap: Efron and Tibshirani (1993), chapter 6. Resampling both ways: Owen, The pigeonhole bootstrap,
-        Annals of Applied Statistics 1 (2007).
+        Obuchowski and Rockette, Communications in Statistics: Simulation and Computation 24 (1995); degrees of freedom: Hillis,
+        Statistics in Medicine 26 (2007). Resampling both ways: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1 (2007).
     """
     _refuse_outside("confidence", confidence)
-    measured = {name: _measure(scores, seed=seed, resamples=resamples) for name, scores in (("a", a), ("b", b))}
+    measured = {name: _measure(name, scores, seed=seed, resamples=resamples) for name, scores in (("a", a), ("b", b))}
     _refuse_unlike(measured)
     for name, runs in measured.items():
         if not runs.defined:
@@ -277,8 +276,8 @@ def compare_to_best(
 
     The method of the best mean is compared to every other by `paired_bootstrap`; runs of one seed that are right or wrong sample by
     sample, by `mcnemar_exact`. The p-values are adjusted by `holm` over the column, and a method is level with the best unless its own is
-    below `level`. A method that is truly as good as any goes unmarked with a probability of at most `level`, although the best is chosen by
-    looking at the data: some other method must seem better by a margin that each has with a probability of `level` over their number.
+    below `level`. A method that is truly as good as any goes unmarked with a probability of no more than about `level`, although the best
+    is chosen by looking at the data; that some one of several such methods goes unmarked is likelier.
 
     Args:
         methods: Name to scores, all of the same seeds and samples. A method goes unmarked if its metric is NaN for one of its seeds,
@@ -296,11 +295,11 @@ def compare_to_best(
         DataError: As for `paired_bootstrap`; the message names the method.
 
     Source:
-        For the guarantee: Hsu, Constrained simultaneous confidence intervals for multiple comparisons with the best, Annals of
-        Statistics 12 (1984).
+        On choosing the best by the data: Hsu, Constrained simultaneous confidence intervals for multiple comparisons with the best,
+        Annals of Statistics 12 (1984).
     """
     _refuse_outside("level", level)
-    measured = {name: _measure(scores, seed=seed, resamples=resamples) for name, scores in methods.items()}
+    measured = {name: _measure(name, scores, seed=seed, resamples=resamples) for name, scores in methods.items()}
     _refuse_unlike(measured)
     standings = {name: Standing(mark="", to_best=None, adjusted_p_value=None) for name in methods}
     defined = {name: runs for name, runs in measured.items() if runs.defined}
@@ -396,11 +395,11 @@ class _Runs:
         return bool(np.isfinite(self.observed).all())
 
 
-def _measure(scores: Scores, *, seed: int, resamples: int) -> _Runs:
+def _measure(name: str, scores: Scores, *, seed: int, resamples: int) -> _Runs:
     if isinstance(scores, RowMetric):
         samples = _at_least("samples", scores.samples, 2)
         if not scores.runs:
-            raise DataError("scores: expected one run or more, found none")
+            raise DataError(f"{name}: expected one run or more, found none")
         observed = np.array([run(np.arange(samples)) for run in scores.runs], dtype=np.float64)
         drawn = np.full((observed.size, _at_least("resamples", resamples, 2)), np.nan)
         if np.isfinite(observed).all():
@@ -409,9 +408,9 @@ def _measure(scores: Scores, *, seed: int, resamples: int) -> _Runs:
         return _Runs(observed, drawn, 1.0, samples, None)
     values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     if values.ndim != 2 or values.shape[0] == 0 or values.shape[1] == 1:
-        raise DataError(f"scores: expected (seeds, samples) with two samples or more, found shape {values.shape}")
+        raise DataError(f"{name}: expected (seeds, samples) with two samples or more, found shape {values.shape}")
     if not np.isfinite(values).all():
-        raise DataError("scores: expected finite numbers; leave out samples that do not count")
+        raise DataError(f"{name}: expected finite numbers; leave out samples that do not count")
     seeds, samples = values.shape
     if samples == 0:
         return _Runs(np.full(seeds, np.nan), values, 1.0, samples, None)
@@ -426,7 +425,7 @@ def _difference(a: _Runs, b: _Runs, confidence: float, *, exact: bool = False) -
     spread = a.spread - b.spread
     spread = spread[:, np.isfinite(spread).all(axis=0)]
     if spread.shape[1] < 2:
-        raise DataError("scores: the metric is not defined (NaN) on the resamples")
+        raise DataError("scores: a metric is not defined (NaN) on the resamples")
     spread = spread - spread.mean(axis=1, keepdims=True)
     covariance = spread @ spread.T * (a.scale / spread.shape[1])
     of_samples, freedom = float(covariance.mean()), samples - 1.0

@@ -38,10 +38,8 @@ def write_experiment(
 ) -> Path:
     """Write a whole directory.
 
-    Args:
-        plan_lengths: Tokens of a source and of the anchor, where runs of the first row have plans.
-        hostile: Whether ids, tokens, classes, notes and errors are strings of `STRINGS`.
-        failed, pending, unfinished: Places of cells that are so.
+    With `plan_lengths`, tokens of a source and of the anchor, the runs of the first row have plans. If `hostile`, then ids, tokens,
+    classes, notes and errors are of `STRINGS`. `failed`, `pending` and `unfinished` are places in the list of cells.
     """
     random = np.random.default_rng(0)
     if hostile:
@@ -104,9 +102,13 @@ def write_experiment(
                 "num_parameters": 1234,
             },
         )
-    names = [metric, "f1_macro"] if experiment != "missing" else [*(f"{float(column):.0%}".replace("%", " %") for column in columns), "average"]
+    names = (
+        [metric, "f1_macro"] if experiment != "missing" else [*(f"{float(column):.0%}".replace("%", " %") for column in columns), "average"]
+    )
     write_table(path, metric, rows, names, seeds, random, notes=list(STRINGS) if hostile else ["Level: paired test, Holm over the column."])
-    figure = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 80 40"><script>alert(3)</script><path d="M0 40 80 0" stroke="#06c"/></svg>'
+    figure = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 80 40"><script>alert(3)</script><path d="M0 40 80 0" stroke="#06c"/></svg>'
+    )
     (path / "figures").mkdir()
     (path / "figures" / "memory_by_length.svg").write_text(figure, encoding="utf-8")
     return path
@@ -194,7 +196,12 @@ def plan_sample(identifier: str, source_length: int, anchor_length: int, *, rand
 
 def _write_log(path: Path, metric: str, epochs: int, random: np.random.Generator) -> None:
     rows = [
-        [epoch + 1, 1.5 * 0.9**epoch + random.normal(0, 0.03), 1.6 * 0.93**epoch + random.normal(0, 0.05), 0.9 - 0.6 * 0.85**epoch + random.normal(0, 0.02)]
+        [
+            epoch + 1,
+            1.5 * 0.9**epoch + random.normal(0, 0.03),
+            1.6 * 0.93**epoch + random.normal(0, 0.05),
+            0.9 - 0.6 * 0.85**epoch + random.normal(0, 0.02),
+        ]
         for epoch in range(epochs)
     ]
     _write_csv(path, ["epoch", "train/loss/total", "valid/loss/total", f"valid/{metric}"], rows)
@@ -203,7 +210,9 @@ def _write_log(path: Path, metric: str, epochs: int, random: np.random.Generator
 def _write_predictions(run: Path, ids: Sequence[str], targets: Any, kind: str, classes: Sequence[str], random: np.random.Generator) -> None:
     if kind == "regression":
         predictions = targets + random.normal(0, 0.8, len(ids))
-        _write_csv(run / "predictions_test.csv", ["id", "target", "prediction"], zip(ids, targets.tolist(), predictions.tolist(), strict=True))
+        _write_csv(
+            run / "predictions_test.csv", ["id", "target", "prediction"], zip(ids, targets.tolist(), predictions.tolist(), strict=True)
+        )
         return
     wrong = random.random(len(ids)) < 0.25
     predictions = np.where(wrong, (targets + 1) % len(classes), targets)

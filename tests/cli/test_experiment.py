@@ -103,7 +103,7 @@ def test_a_directory_that_is_something_else_is_left_alone(cli: Cli, corpus: Path
 
 
 def test_efficiency_lays_down_what_was_measured(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignmamba.recipes.experiments.efficiency.paper_figures", lambda config, say: (say("measured"), FIGURES)[1])
+    monkeypatch.setattr("alignmamba.recipes.experiments.efficiency.paper_figures", lambda _, say: (say("measured"), FIGURES)[1])
     ended = cli("experiment", "efficiency", "--out", tmp_path / "grid", "--json")
     assert ended.code == 0, ended.err
     tables = {table["name"]: table for table in json.loads(ended.out)["tables"]}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Experiment(Verb):
     """Repeat an experiment of the paper on a corpus: a grid of runs, then tables with intervals and tests.
 
-    `comparison`: every fusion model and every modality alone. `missing`: every model at each missing rate. `ablation`: the model without its
-    parts. `distance`: how far apart aligned modalities are. `plans`: transport plans, and how close in true time matched tokens lie.
+    `comparison`: every fusion model and every modality alone. `missing`: every model at each missing rate. `ablation`: the model without
+    its parts. `distance`: how far apart aligned modalities are. `plans`: transport plans, and how close in true time matched tokens lie.
     `efficiency`: time, memory and operations, which needs no corpus.
 
     Give the same command again to go on after an interruption: finished runs are kept, failed ones are tried anew.

@@ -19,7 +19,7 @@ from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.directory import METRICS
 from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, GridEngine, plan_experiment, run_experiment, shard_from, sum_up
 from alignmamba.recipes.experiments.cells import Job
-from alignmamba.recipes.experiments.directory import Busy, ExperimentDirectory
+from alignmamba.recipes.experiments.directory import BusyError, ExperimentDirectory
 from alignmamba.recipes.experiments.engines import run_on_slurm, shard_of, thread_settings
 from alignmamba.recipes.experiments.working import BUSY, DONE, USER_INPUT, run_cell
 from small_run import CONFIG, write_small_corpus
@@ -221,7 +221,7 @@ def test_a_held_cell_is_busy(tmp_path: Path, corpus: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", holder, str(directory.path / "cells" / "some.lock")], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(Busy), directory.locked("some", wait=False):
+        with pytest.raises(BusyError), directory.locked("some", wait=False):
             pass
         process.kill()
     with directory.locked("some", wait=False):

@@ -38,10 +38,8 @@ def write_experiment(
 ) -> Path:
     """Write a whole directory.
 
-    Args:
-        plan_lengths: Tokens of a source and of the anchor, where runs of the first row have plans.
-        hostile: Whether ids, tokens, classes, notes and errors are strings of `STRINGS`.
-        failed, pending, unfinished: Places of cells that are so.
+    With `plan_lengths`, tokens of a source and of the anchor, the runs of the first row have plans. If `hostile`, then ids, tokens,
+    classes, notes and errors are of `STRINGS`. `failed`, `pending` and `unfinished` are places in the list of cells.
     """
     random = np.random.default_rng(0)
     if hostile:
@@ -89,7 +87,7 @@ def write_experiment(
         _write_predictions(run, ids, targets, kind, classes, random)
         if plan_lengths is not None and cell["row"] == rows[0]:
             plans = [plan_sample(each, *plan_lengths, random=random, hostile=hostile) for each in ids[:3]]
-            write_json(run / "analysis" / "plans.json", {"samples": plans})
+            write_json(run / "analysis" / "plans" / "plans.json", {"samples": plans})
         if experiment == "missing":
             masks = [[each, 1, int(random.random() > 0.5)] for each in ids]
             _write_csv(run / "missing_test.csv", ["id", "text", "audio"], masks)

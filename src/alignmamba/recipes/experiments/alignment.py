@@ -83,7 +83,7 @@ def write_plans(run: Path, out: Path, *, samples: Sequence[str] = ()) -> None:
             raise ConfigError(f"run {found.path}: model {config.model!r} makes no plans with these settings")
         errors = np.concatenate([_errors(corpus, batch, output.prediction) for batch, output in zip(batches, outputs, strict=True)])
         values = [value for output in outputs for value in _values(corpus, output.prediction)]
-        chosen = {identity: "asked for" for identity in samples} or _telling(test.ids, errors)
+        chosen = dict.fromkeys(samples, "asked for") or _telling(test.ids, errors)
         shown = []
         for batch, output in zip(batches, outputs, strict=True):
             for row, identity in enumerate(batch.ids):
@@ -223,7 +223,7 @@ def _closeness(config: RunConfig, corpus: Corpus, model: Any, batches: Sequence[
     for name in model.config.anchors[1:]:
         counts: dict[str, _Shares] = {}
         for batch in batches:
-            for row in _rows_with_times(model, batch, name, anchor):
+            for row in _rows_with_times(batch, name, anchor):
                 source, target = _Side.of(model, batch, name, row), _Side.of(model, batch, anchor, row)
                 proportional = np.rint(np.linspace(0, len(target.times) - 1, len(source.times))).astype(np.int64)
                 counts.setdefault("proportional time", _Shares()).add(source, target, np.arange(len(source.times)), proportional)
@@ -237,7 +237,7 @@ def _closeness(config: RunConfig, corpus: Corpus, model: Any, batches: Sequence[
                 plan = (variant(batch, return_plans=True).plans or {}).get(name)
                 if plan is None:
                     continue
-                for row in _rows_with_times(model, batch, name, anchor):
+                for row in _rows_with_times(batch, name, anchor):
                     source, target = _Side.of(model, batch, name, row), _Side.of(model, batch, anchor, row)
                     here, there = (source, target) if plan.marginal == "source" else (target, source)
                     index = plan.index[row, : len(here.times)].numpy()
@@ -288,7 +288,7 @@ class _Shares:
         return shares | ({"same word": self.same_word / self.worded} if self.worded else {})
 
 
-def _rows_with_times(model: Any, batch: Batch, first: str, second: str) -> list[int]:
+def _rows_with_times(batch: Batch, first: str, second: str) -> list[int]:
     """Samples that have both modalities and know the true times of both."""
     known = torch.ones(len(batch), dtype=torch.bool)
     for name in (first, second):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from alignmamba.contracts import Config
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.files import replace_file
 from alignmamba.recipes.configuration import check_config
@@ -24,7 +23,7 @@ PLAN: Final = "experiment.json"
 State = Literal["finished", "failed", "begun", "pending"]
 
 
-class Busy(Exception):
+class BusyError(Exception):
     """Another process is at work on the cell."""
 
 
@@ -171,7 +170,7 @@ class ExperimentDirectory:
         The operating system gives the lock back when its process ends, however it ends.
 
         Raises:
-            Busy: If another process holds it and `wait` is false.
+            BusyError: If another process holds it and `wait` is false.
         """
         from filelock import FileLock, Timeout
 
@@ -179,7 +178,7 @@ class ExperimentDirectory:
         try:
             lock.acquire(timeout=-1 if wait else 0)
         except Timeout as error:
-            raise Busy(key) from error
+            raise BusyError(key) from error
         try:
             yield
         finally:

@@ -75,7 +75,7 @@ def run_here(experiment: ExperimentDirectory, jobs: Sequence[Job], *, workers: i
 def thread_settings(workers: int) -> dict[str, str]:
     """Environment of each of several processes that share this machine's cores evenly."""
     share = str(max(1, len(os.sched_getaffinity(0)) // workers))
-    return {name: share for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), share)
 
 
 def _process(experiment: ExperimentDirectory, job: Job, environment: Mapping[str, str], *, wait: bool) -> subprocess.Popen[bytes]:

@@ -327,7 +327,7 @@ def _distance(grid: Grid) -> Iterator[ResultTable]:
     yield ResultTable(
         name="distance",
         title=f"Proxy A-distance between aligned modalities on {grid.corpus}, test",
-        caption="2 (1 - 2 e) with e the held-out error of a linear classifier that tells the modalities apart: 0 if it cannot, 2 if it always can.",
+        caption="2 (1 - 2 e), e the held-out error of a linear classifier that tells the modalities apart: 2 if it always can, 0 if not.",
         row_label="variant",
         rows=grid.rows,
         columns=tuple(found),

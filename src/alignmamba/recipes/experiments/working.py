@@ -18,7 +18,7 @@ from alignmamba.errors import AlignMambaError
 from alignmamba.recipes.directory import METRICS, to_json, write_table
 from alignmamba.recipes.experiments.alignment import write_distance, write_plans
 from alignmamba.recipes.experiments.cells import Analysis, Job
-from alignmamba.recipes.experiments.directory import Busy, ExperimentDirectory
+from alignmamba.recipes.experiments.directory import BusyError, ExperimentDirectory
 from alignmamba.recipes.running import train
 from alignmamba.recipes.using import load_run, missing_tables, score_missing
 
@@ -61,7 +61,7 @@ def run_cell(directory: str | Path, key: str, *, wait: bool = True) -> int:
             if experiment.state(job) != "finished":
                 experiment.set_failure(key, "")
                 _work(experiment, job)
-    except Busy:
+    except BusyError:
         return BUSY
     except KeyboardInterrupt:
         return INTERRUPTED

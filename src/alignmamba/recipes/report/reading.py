@@ -290,7 +290,7 @@ def gather(directory: Path) -> Gathered:
 
     told: set[tuple[str, str]] = set()  # rows and columns whose predictions are there
     room = {"predictions": MOST_PREDICTIONS, "tokens": MOST_PLAN_TOKENS}
-    left_out: dict[str, int] = {}
+    left_out = {"predictions": 0, "plans": 0}
     found = []
     for cell in experiment.cells:
         path = paths[cell.key]
@@ -306,27 +306,31 @@ def gather(directory: Path) -> Gathered:
                 room["predictions"] -= len(samples.ids)
                 if room["predictions"] < 0 and len(told) > 1:
                     samples = None
-                    left_out["predictions"] = left_out.get("predictions", 0) + 1
+                    left_out["predictions"] += 1
         plans = []
         for sample in _plans(path):
             room["tokens"] -= sample.tokens_matched
             if room["tokens"] >= 0:
                 plans.append(sample)
             else:
-                left_out["plans"] = left_out.get("plans", 0) + 1
+                left_out["plans"] += 1
         found.append(_found(cell, state, error, path, samples, tuple(plans)))
-    sentences = {
-        "predictions": "The predictions of {} more cells are left out to keep this page small; they lie in cells/*/predictions_*.csv.",
-        "plans": "The transport plans of {} more samples are left out to keep this page small; they lie in cells/*/analysis/plans/plans.json.",
-    }
     return Gathered(
         directory=directory,
         experiment=experiment,
         found=tuple(found),
         tables=_run_tables(directory) if experiment.experiment == RUN else _tables(directory),
         figures=_figures(directory / "figures"),
-        left_out=tuple(sentences[what].format(count) for what, count in left_out.items()),
+        left_out=tuple(_left_out_words(what, count) for what, count in left_out.items() if count),
     )
+
+
+def _left_out_words(what: str, count: int) -> str:
+    named, files = {
+        "predictions": ("The predictions of {} more cell{}", "cells/*/predictions_*.csv"),
+        "plans": ("The transport plans of {} more sample{}", "cells/*/analysis/plans/plans.json"),
+    }[what]
+    return f"{named.format(count, '' if count == 1 else 's')} are left out to keep this page small; they lie in {files}."
 
 
 def _state(failure: Path, path: Path) -> tuple[State, str]:
@@ -365,7 +369,7 @@ def _run_as_experiment(directory: Path) -> Experiment:
     environment = _read_json(directory / ENVIRONMENT, _Environment)
     return Experiment(
         experiment=RUN,
-        command=("alignmamba", *environment.command[1:]),
+        command=_shown_command(environment.command),
         environment=_read_json(directory / ENVIRONMENT, dict[str, Any]),
         corpus=identity.corpus,
         data=config.data,
@@ -374,6 +378,12 @@ def _run_as_experiment(directory: Path) -> Experiment:
         seeds=(identity.seed,),
         cells=(Cell(key=identity.digest[:16], row=config.model, column="", seed=identity.seed, digest=identity.digest),),
     )
+
+
+def _shown_command(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """As a person would type it, where the program was ours."""
+    ours = [Path(each).name for each in arguments[:1]] in (["alignmamba"], ["__main__.py"])
+    return ("alignmamba", *arguments[1:]) if ours else arguments
 
 
 def _run_tables(directory: Path) -> tuple[ResultTable, ...]:

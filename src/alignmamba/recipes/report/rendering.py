@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from alignmamba import __version__
+from alignmamba.contracts import Task
 from alignmamba.errors import ConfigError
 from alignmamba.files import replace_file
 from alignmamba.recipes.directory import plain
@@ -94,7 +95,7 @@ def render(gathered: Gathered) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    # Of the package itself, and the JSON and SVG made here, nothing else is exempt from escaping.
+    # Everything is escaped but these: files of the package itself, SVG drawn here (which holds no words of others), JSON made safe.
     package = files("alignmamba.recipes.report")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
         package.joinpath("page.html.j2").read_text(encoding="utf-8")
@@ -152,44 +153,39 @@ def _states(gathered: Gathered) -> dict[str, int]:
 
 
 def _summary(gathered: Gathered) -> str:
-    experiment = gathered.experiment
-    task = f", {_task_words(gathered)}" if experiment.task else ""
-    states = _states(gathered)
-    if experiment.experiment == RUN:
-        found = gathered.found[0]
-        words = [f"{found.cell.row} on the corpus {experiment.corpus.name}, seed {found.cell.seed}."]
-        epochs = len(found.log.get("epoch", ()))
-        words.append(
-            "The run is finished."
-            if states["done"]
-            else f"The run is not finished: {epochs} {'epoch' if epochs == 1 else 'epochs'} so far."
-        )
-    else:
-        rows = len({cell.row for cell in experiment.cells})
-        total = len(gathered.found)
-        words = [
-            f"{_counted(rows, gathered.tables[0].row_label if gathered.tables else 'row')} on the corpus {experiment.corpus.name}{task}; {_counted(len(experiment.seeds), 'seed')},"
-            f" {_counted(total, 'training run')}."
-        ]
-        parts = [
-            f"{states['done']} done",
-            f"{states['failed']} failed",
-            *([f"{states['unfinished']} begun"] if states["unfinished"] else []),
-            f"{states['pending']} pending",
-        ]
-        words.append(f"Of these, {', '.join(parts)}." if states["done"] < total else "All of them are done.")
-        if states["unfinished"] or states["pending"]:
-            words.append("The experiment is not finished, and its numbers can change.")
+    words = _run_words(gathered) if gathered.experiment.experiment == RUN else _experiment_words(gathered)
     return " ".join([*words, *_best_words(gathered)])
+
+
+def _run_words(gathered: Gathered) -> list[str]:
+    found = gathered.found[0]
+    epochs = _counted(len(found.log.get("epoch", ())), "epoch")
+    return [
+        f"{found.cell.row} on the corpus {gathered.experiment.corpus.name}, seed {found.cell.seed}.",
+        "The run is finished." if found.state == "done" else f"The run is not finished: {epochs} so far.",
+    ]
+
+
+def _experiment_words(gathered: Gathered) -> list[str]:
+    experiment, states, total = gathered.experiment, _states(gathered), len(gathered.found)
+    rows = _counted(len({cell.row for cell in experiment.cells}), gathered.tables[0].row_label if gathered.tables else "row")
+    task = f", {_task_words(experiment.task)}" if experiment.task else ""
+    size = f"{_counted(len(experiment.seeds), 'seed')}, {_counted(total, 'training run')}"
+    words = [f"{rows} on the corpus {experiment.corpus.name}{task}; {size}."]
+    if states["done"] == total:
+        return [*words, "All of them are done."]
+    begun = f"{states['unfinished']} begun, " if states["unfinished"] else ""
+    words.append(f"Of these, {states['done']} done, {states['failed']} failed, {begun}{states['pending']} pending.")
+    if states["unfinished"] or states["pending"]:
+        words.append("The experiment is not finished, and its numbers can change.")
+    return words
 
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _task_words(gathered: Gathered) -> str:
-    task = gathered.experiment.task
-    assert task is not None
+def _task_words(task: Task) -> str:
     if task.kind == "classification":
         return f"classification into {len(task.classes)} classes"
     return "regression" if task.label_range is None else f"regression from {task.label_range[0]:g} to {task.label_range[1]:g}"
@@ -197,16 +193,15 @@ def _task_words(gathered: Gathered) -> str:
 
 def _best_words(gathered: Gathered) -> list[str]:
     """The winner of the first column of the first table, and who is level with it."""
-    at = _best_row(gathered)
-    if at is None:
+    place = _best_row(gathered)
+    if place is None:
         return []
-    table, place = gathered.tables[0], at
+    table = gathered.tables[0]
     entry = table.entries[place][0]
     assert entry is not None
     level = [name for name, row in zip(table.rows, table.entries, strict=True) if row[0] is not None and row[0].mark == "level"]
-    words = (
-        f"{table.title}: the best {table.columns[0].replace('_', ' ')} is that of {table.rows[place]}, {_mean_words(entry, table.digits)}"
-    )
+    best = f"the best is {table.rows[place]} with {_mean_words(entry, table.digits)}"
+    words = f"In “{table.title}”, column {table.columns[0].replace('_', ' ')}, {best}"
     return [f"{words}; not significantly worse: {', '.join(level)}." if level else f"{words}."]
 
 
@@ -219,18 +214,18 @@ def _best_row(gathered: Gathered) -> int | None:
 
 
 def _mean_words(entry: Entry, digits: int) -> str:
-    mean = _figures(entry.mean, digits)
-    return mean if entry.deviation is None else f"{mean} ± {_figures(entry.deviation, digits)}"
+    mean = _rounded(entry.mean, digits)
+    return mean if entry.deviation is None else f"{mean} ± {_rounded(entry.deviation, digits)}"
 
 
-def _figures(value: float | None, digits: int) -> str:
+def _rounded(value: float | None, digits: int) -> str:
     """A number with that many digits after the point; a dash where it is not defined."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _label(found: Found, experiment: str) -> str:
     """Row, column and seed of a cell."""
-    return ", ".join([_place(found, experiment), f"seed {found.cell.seed}"])
+    return f"{_place(found, experiment)}, seed {found.cell.seed}"
 
 
 def _place(found: Found, experiment: str) -> str:
@@ -244,18 +239,20 @@ def _place(found: Found, experiment: str) -> str:
 
 
 def _shown_table(table: ResultTable, seeds: int) -> dict[str, Any]:
+    over_seeds = any(entry is not None and len(entry.values) > 1 for row in table.entries for entry in row)
+
     def shown(entry: Entry | None) -> dict[str, Any] | None:
         if entry is None:
             return None
         interval = (
             ""
             if entry.low is None or entry.high is None
-            else f"{_figures(entry.low, table.digits)} to {_figures(entry.high, table.digits)}"
+            else f"{_rounded(entry.low, table.digits)} to {_rounded(entry.high, table.digits)}"
         )
-        few = len(entry.values) not in (0, 1, seeds)
+        few = over_seeds and len(entry.values) not in (0, seeds)
         return {
-            "mean": _figures(entry.mean, table.digits),
-            "deviation": "" if entry.deviation is None else _figures(entry.deviation, table.digits),
+            "mean": _rounded(entry.mean, table.digits),
+            "deviation": "" if entry.deviation is None else _rounded(entry.deviation, table.digits),
             "interval": interval,
             "mark": entry.mark,
             "few": f"{len(entry.values)} of {seeds} seeds" if few else "",
@@ -304,7 +301,8 @@ def _training(gathered: Gathered) -> dict[str, Any]:
         drawings = [loss_drawing(row, runs, f"loss-{number}")]
         if limits is not None:
             drawings.append(metric_drawing(row, runs, metric, limits, f"metric-{number}"))
-        rows.append({"name": row, "runs": len(runs), "drawings": [drawing for drawing in drawings if drawing is not None]})
+        if any(drawings):
+            rows.append({"name": row, "runs": len(runs), "drawings": [drawing for drawing in drawings if drawing is not None]})
     return {"rows": rows, "metric": metric, "omitted": omitted}
 
 
@@ -429,7 +427,7 @@ def _facts(gathered: Gathered) -> list[tuple[str, str]]:
         ("corpus", experiment.corpus.name),
         ("checksum of the corpus", experiment.corpus.checksum),
         ("data", experiment.data),
-        *([("task", _task_words(gathered))] if experiment.task else []),
+        *([("task", _task_words(experiment.task))] if experiment.task else []),
         *([("classes", ", ".join(experiment.task.classes))] if experiment.task and experiment.task.classes else []),
         ("seeds", ", ".join(map(str, experiment.seeds))),
         *(

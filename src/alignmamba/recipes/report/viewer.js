@@ -196,7 +196,10 @@
         return token && [token.dataset.kind, Number(token.dataset.place)];
       };
       const onToken = (act) => (event) => { const found = where(event); if (found) act(...found); };
-      box.addEventListener("pointerover", onToken(pick));
+      // Not pointerover, which also comes when the page is scrolled under a pointer that rests.
+      box.addEventListener("pointermove", onToken((kind, place) => {
+        if (!tokens[kind][place].classList.contains("on")) pick(kind, place);
+      }));
       box.addEventListener("focusin", onToken(pick));
       box.addEventListener("click", onToken(go));
       box.addEventListener("keydown", (event) => {

@@ -1,0 +1,110 @@
+"""Figures: what is in them, and that several of them can stand in one page."""
+
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from invented_experiments import METHODS, write_experiment
+
+from alignmamba.recipes.report.drawing import (
+    MOST_EPOCHS,
+    Drawing,
+    loss_drawing,
+    metric_drawing,
+    metric_limits,
+    missing_rate_drawing,
+    rate,
+)
+from alignmamba.recipes.report.reading import Cell, Entry, Found, ResultTable, gather
+
+
+@pytest.mark.parametrize(("column", "expected"), [("10 %", 0.1), ("0 %", 0.0), ("12.5%", 0.125), ("average", None), ("f1", None)])
+def test_rates(column: str, expected: float | None) -> None:
+    assert rate(column) == expected
+
+
+def _drawn(drawing: Drawing | None) -> Drawing:
+    assert drawing is not None
+    return drawing
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> ResultTable:
+    return gather(write_experiment(tmp_path, experiment="missing", columns=["0.0", "0.3", "0.7"])).tables[0]
+
+
+def test_one_line_and_one_band_per_method(table: ResultTable) -> None:
+    svg = _drawn(missing_rate_drawing(table, METHODS, "a")).svg
+    for number in range(3):
+        line = [path for path in re.findall(r"<path [^>]*>", svg) if f"fill: none; stroke: var(--series-{number})" in path]
+        assert len(line) == 1
+        assert line[0].count("L") == 2  # from each of 3 rates to the next
+        assert svg.count(f"fill: var(--series-{number}); fill-opacity: 0.13") + svg.count(
+            f'style="fill: var(--series-{number}); fill-opacity: 0.13"'
+        )
+    assert "var(--series-3)" not in svg
+    assert [text for text in re.findall(r">([^<]+)</text>", svg) if "%" in text] == ["0 %", "30 %", "70 %"]
+
+
+def test_higher_is_higher(table: ResultTable) -> None:
+    svg = _drawn(missing_rate_drawing(table, METHODS, "a")).svg
+    path = next(path for path in re.findall(r"<path [^>]*>", svg) if "fill: none; stroke: var(--series-0)" in path)
+    heights = [float(found) for found in re.findall(r"[ML] [\d.]+ ([\d.]+)", path)]
+    means = [entry.mean for entry in table.entries[0][:3] if entry]
+    assert heights == sorted(heights)  # down the screen, as the means fall
+    falls = [(heights[1] - heights[0]), (heights[2] - heights[1])]
+    expected = [(means[0] or 0) - (means[1] or 0), (means[1] or 0) - (means[2] or 0)]
+    assert falls[0] / falls[1] == pytest.approx(expected[0] / expected[1], rel=1e-3)
+
+
+def test_gaps_and_undefined_numbers(table: ResultTable) -> None:
+    holes = (None, Entry(values=(math.nan,), mean=math.nan, low=math.nan, high=1.0), Entry(values=(0.5,), mean=0.5), None)
+    drawing = _drawn(missing_rate_drawing(replace(table, entries=(holes, *table.entries[1:])), METHODS, "a"))
+    assert "alignmamba from 0.500 to 0.500" in drawing.text
+    assert "nan" not in drawing.svg
+    assert missing_rate_drawing(replace(table, columns=("10 %", "a", "b", "c")), METHODS, "a") is None
+
+
+def test_figures_share_no_id_and_no_colour_of_their_own(tmp_path: Path) -> None:
+    gathered = gather(write_experiment(tmp_path, epochs=6))
+    limits = metric_limits(gathered.found, "accuracy")
+    assert limits is not None
+    one = _drawn(loss_drawing("alignmamba", gathered.found[:2], "one")).svg
+    two = _drawn(metric_drawing("alignmamba", gathered.found[:2], "accuracy", limits, "two")).svg
+    seen: set[str] = set()
+    for svg in (one, two):
+        ids = re.findall(r'\bid="([^"]+)"', svg)
+        assert len(ids) == len(set(ids)) > 0
+        assert not seen & set(ids)
+        seen |= set(ids)
+        used = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg)
+        assert {left or right for left, right in used} <= set(ids)
+        assert not re.findall(r"#[0-9a-fA-F]{6}\b", svg)
+        assert "<style" not in svg
+        ElementTree.fromstring(svg)
+
+
+def test_lines_of_training(tmp_path: Path) -> None:
+    found = gather(write_experiment(tmp_path, epochs=6)).found
+    drawing = _drawn(loss_drawing("alignmamba", found[:2], "a"))
+    assert drawing.svg.count("fill: none; stroke-dasharray") == 2  # train, one per seed
+    assert drawing.svg.count("fill: none; stroke: var(--series-0)") == 2
+    assert "seed 0 train" in drawing.text
+    limits = metric_limits(found, "accuracy")
+    assert limits is not None
+    assert loss_drawing("nothing", [], "a") is None
+    assert metric_drawing("nothing", [], "accuracy", limits, "a") is None
+    assert metric_limits(found, "unknown") is None
+
+
+def test_a_long_training_is_thinned_and_keeps_its_end() -> None:
+    epochs = tuple(map(float, range(1, 5001)))
+    losses = tuple(1 / epoch for epoch in epochs)
+    cell = Cell(key="0" * 16, row="a", column="", seed=0, digest="")
+    drawing = _drawn(loss_drawing("a", [Found(cell=cell, state="unfinished", log={"epoch": epochs, "valid/loss/total": losses})], "a"))
+    path = next(path for path in re.findall(r"<path [^>]*>", drawing.svg) if "fill: none; stroke: var(--series-0)" in path)
+    assert path.count("L") <= MOST_EPOCHS
+    assert "seed 0 valid 0.0002" in drawing.text

@@ -1,0 +1,236 @@
+"""The page as text: its structure, its size, and that nothing in it can break out of its place."""
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invented_experiments import HOSTILE, LONG, METHODS, QUOTES, STRINGS, write_experiment, write_json
+
+from alignmamba.errors import ConfigError
+from alignmamba.recipes.report import rendering
+from alignmamba.recipes.report.reading import gather
+from alignmamba.recipes.report.rendering import render, write_page
+
+VOID = {"meta", "link", "input", "img", "br"}
+
+
+class Document(HTMLParser):
+    """A page taken apart."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.scripts: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag == "script":
+            self.scripts.append("")
+        if tag in ("td", "th", "dt", "dd"):
+            self.text += " "
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] == "script":
+            self.scripts[-1] += data
+        elif "style" not in self._open:
+            self.text += data
+
+    def named(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.scripts[0])
+        return content
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("hostile")
+    rows = ("alignmamba", HOSTILE, LONG, QUOTES)
+    return render(gather(write_experiment(path, hostile=True, rows=rows, plan_lengths=(12, 6), failed=[3], pending=[6], unfinished=[5])))
+
+
+def test_structure(hostile: str) -> None:
+    document = Document(hostile)
+    ids = [attributes["id"] for _, attributes in document.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in document.elements:
+        assert set(attributes.get("aria-labelledby", "").split()) <= set(ids)
+        assert not [name for name in attributes if name.startswith("on")]
+    targets = [attributes["href"] for attributes in document.named("a")]
+    assert targets[0] == "#main"
+    assert {target[1:] for target in targets} <= set(ids)
+    levels = [int(name[1]) for name, _ in document.elements if re.fullmatch("h[1-6]", name)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    for landmark in ("header", "nav", "main", "footer"):
+        assert len(document.named(landmark)) == 1
+    assert document.named("html")[0]["lang"] == "en"
+    assert all(attributes["scope"] in ("row", "col") for attributes in document.named("th"))
+    assert len(document.named("caption")) == len(document.named("table")) - 2  # two are filled in by the script
+    assert all(attributes["alt"] for attributes in document.named("img"))
+    images = [attributes for _, attributes in document.elements if attributes.get("role") == "img"]
+    assert len(images) == len(document.named("svg")) > 0
+    assert all(attributes["aria-label"] for attributes in images)
+
+
+def test_nothing_comes_from_elsewhere(hostile: str) -> None:
+    document = Document(hostile)
+    policy = next(each["content"] for each in document.named("meta") if each.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+    for _, attributes in document.elements:
+        for name in ("src", "href", "xlink:href", "action", "data", "srcset"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), attributes
+    assert "@import" not in hostile
+    assert not re.search(r"url\((?!#)", hostile)
+
+
+def test_hostile_strings_are_shown_as_they_are(hostile: str) -> None:
+    document = Document(hostile)
+    assert [attributes.get("type") for attributes in document.named("script")] == ["application/json", None]
+    assert len(document.named("img")) == 1  # the figure
+    for string in STRINGS:
+        assert " ".join(string.split()) in document.words
+    assert "{{ 7*7 }}" in document.text
+    assert HOSTILE not in hostile
+    tokens = document.data["plans"][0]["samples"][0]["anchor"]["tokens"]
+    assert tokens[:5] == list(STRINGS)
+    assert document.data["samples"]["sets"][0]["ids"][1] == f"{STRINGS[1]}-1"
+
+
+def test_words_about_what_is_done(hostile: str) -> None:
+    words = Document(hostile).words
+    assert "4 methods on the corpus" in words
+    assert "classification into 4 classes; 2 seeds, 8 training runs. Of these, 5 done, 1 failed, 1 begun, 1 pending." in words
+    assert "The experiment is not finished, and its numbers can change." in words
+    assert f"{HOSTILE} 1 failed loss is not finite {HOSTILE}" in words
+    assert f"{LONG} 1 begun, not finished –" in words
+    assert f"{QUOTES} 0 pending –" in words
+
+
+def test_a_finished_comparison(tmp_path: Path) -> None:
+    write_experiment(tmp_path, epochs=0)
+    path = tmp_path / "tables" / "accuracy.json"
+    table = json.loads(path.read_text())
+    table["entries"][0][0] = {"values": [0.9, 0.92], "mean": 0.91, "deviation": 0.0141, "low": 0.783, "high": 1.037, "mark": "best"}
+    table["entries"][1][0] = {"values": [-0.5], "mean": -0.5, "deviation": None, "low": None, "high": None, "mark": "level"}
+    write_json(path, table)
+    words = Document(render(gather(tmp_path))).words
+    assert "All of them are done." in words
+    assert (
+        "In “Accuracy, complete modalities”, column accuracy, the best is alignmamba with 0.910 ± 0.014; not significantly worse: mult."
+        in words
+    )
+    assert "★ best: 0.910 ± 0.014 0.783 to 1.037" in words
+    assert "≈ level with the best: −0.500 1 of 2 seeds" in words
+    assert "misa 0.8" in words
+    assert "–no value" in words
+    assert "tables/accuracy.csv" in words
+    assert "accuracy.tex" not in words
+    assert "Runs that are not done" not in words
+    assert "epoch that was kept" not in words  # nothing was logged
+    assert "alignmamba experiment comparison --data 'a corpus' --seeds 2" in words
+
+
+def test_the_best_row_comes_first_in_the_confusion(tmp_path: Path) -> None:
+    write_experiment(tmp_path, epochs=0)
+    path = tmp_path / "tables" / "accuracy.json"
+    table = json.loads(path.read_text())
+    for place, mark in enumerate(("", "best", "")):
+        table["entries"][place][0]["mark"] = mark
+    write_json(path, table)
+    confusions = Document(render(gather(tmp_path))).data["confusions"]
+    assert [each["label"] for each in confusions] == ["mult", "alignmamba", "misa"]
+    assert [cell["seed"] for cell in confusions[0]["cells"]] == [0, 1]
+
+
+def test_missing_modalities(tmp_path: Path) -> None:
+    page = render(gather(write_experiment(tmp_path, experiment="missing", kind="regression", columns=["0.1", "0.5"], seeds=1, epochs=0)))
+    document = Document(page)
+    assert "Missing rates" in document.words
+    assert "regression from -3 to 3" in document.words
+    cells = document.data["samples"]["cells"]
+    assert cells[1]["label"] == "alignmamba, 50% missing, seed 0, test"
+    assert cells[0]["withheld"]["modalities"] == ["text", "audio"]
+    assert set(cells[0]["withheld"]["masks"]) == {0, 2}  # audio is the second
+    assert document.data["confusions"] == []
+    assert "confusion" not in [attributes.get("id") for attributes in document.named("section")]
+
+
+def test_an_experiment_that_has_only_begun(tmp_path: Path) -> None:
+    write_experiment(tmp_path, pending=range(6))
+    for path in (tmp_path / "tables").iterdir():
+        path.unlink()
+    document = Document(render(gather(tmp_path)))
+    assert [attributes["id"] for attributes in document.named("section")] == ["figures", "made"]
+    assert "3 rows on the corpus invented" in document.words
+    assert "mult 0, 1 pending" in document.words
+
+
+def test_cells_of_several_versions_are_told(tmp_path: Path) -> None:
+    write_experiment(tmp_path, epochs=0)
+    write_json(tmp_path / "cells" / f"{1:016x}" / "environment.json", {"versions": {"torch": "2.6.0"}})
+    assert "torch 2.13.0 (5 runs), 2.6.0 (1 run)" in Document(render(gather(tmp_path))).words
+
+
+def test_a_usual_experiment_is_small(tmp_path: Path) -> None:
+    write_experiment(tmp_path, rows=METHODS, seeds=5, samples=700, epochs=50, plan_lengths=(400, 50))
+    page = write_page(tmp_path)
+    assert page.path == tmp_path / "report.html"
+    assert page.size == page.path.stat().st_size < 3_000_000
+    assert page.cells == {"done": 30, "failed": 0, "unfinished": 0, "pending": 0}
+    data = Document(page.path.read_text(encoding="utf-8")).data["samples"]
+    assert [len(cell["prediction"]) for cell in data["cells"]] == [700] * 6
+    assert len(data["sets"]) == 1  # ids and targets once for all
+
+
+def test_twice_the_same(tmp_path: Path) -> None:
+    write_experiment(tmp_path, plan_lengths=(9, 4), rows=["a"])
+    first = write_page(tmp_path).path.read_bytes()
+    assert write_page(tmp_path).path.read_bytes() == first
+
+
+def test_where_a_page_may_go(tmp_path: Path) -> None:
+    write_experiment(tmp_path / "experiment", epochs=0)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(ConfigError, match=r"notes\.txt: is there already and does not end in \.html"):
+        write_page(tmp_path / "experiment", notes)
+    assert notes.read_text() == "mine"
+    page = tmp_path / "page.html"
+    page.write_text("old")
+    assert write_page(tmp_path / "experiment", page).path.read_text().startswith("<!doctype html>")
+    with pytest.raises(ConfigError, match="there is no directory"):
+        write_page(tmp_path / "experiment", tmp_path / "nowhere" / "page.html")
+    with pytest.raises(ConfigError, match="a directory is there"):
+        write_page(tmp_path / "experiment", tmp_path)
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+def test_a_missing_package_is_told_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setattr(rendering, "find_spec", lambda name: None if name == package else object())
+    with pytest.raises(ConfigError, match=rf"{package} is not installed, try: pip install 'alignmamba\[experiments\]'"):
+        write_page(write_experiment(tmp_path))

@@ -102,7 +102,7 @@ DAMAGES = [
 @pytest.mark.parametrize(("file", "content", "message"), DAMAGES)
 def test_a_damaged_file_is_named(tmp_path: Path, file: str, content: str, message: str) -> None:
     write_experiment(tmp_path)
-    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError) as error:
         gather(tmp_path)

@@ -118,6 +118,11 @@ def test_an_option_that_goes_with_nothing_is_refused(corpus: Corpus) -> None:
         cells(corpus, check_config({"options": {"d_modle": 3}}), name="comparison")
 
 
+def test_the_row_whose_options_do_not_fit_is_named(corpus: Corpus) -> None:
+    with pytest.raises(ConfigError, match="single-stream-transformer: options.heads: found 8, expected a divisor of d_model, which is 20"):
+        cells(corpus, check_config({"options": {"d_model": 20}}), name="comparison")
+
+
 def test_samples_that_were_asked_for_are_part_of_the_analysis(corpus: Corpus) -> None:
     (cell,) = cells(corpus, name="plans", samples=("test-000001",))
     assert cell.analyses[0].samples == ("test-000001",)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from alignmamba.contracts import Config, Corpus
 from alignmamba.data.missing import MissingConfig
+from alignmamba.errors import ConfigError
 from alignmamba.recipes.configuration import RunConfig, resolve
 
 
@@ -87,7 +88,10 @@ def cell(
     Raises:
         ConfigError: If an option does not go with the others or with the corpus; the message names the row.
     """
-    complete = resolve(config, corpus)
+    try:
+        complete = resolve(config, corpus)
+    except ConfigError as error:
+        raise ConfigError(f"{row}: {error}") from error
     return Cell(
         row=row,
         column=column,

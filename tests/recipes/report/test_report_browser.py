@@ -60,6 +60,8 @@ class Shown:
     def __init__(self, browser: Any, path: Path, screen: dict[str, Any]) -> None:
         self.browser = browser
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        browser.get("about:blank")
+        browser.get_log("performance")  # what the browser's own first page loaded is not ours
         browser.get(path.as_uri())
 
     def __enter__(self) -> "Shown":

@@ -42,9 +42,7 @@ def test_one_line_and_one_band_per_method(table: ResultTable) -> None:
         line = [path for path in re.findall(r"<path [^>]*>", svg) if f"fill: none; stroke: var(--series-{number})" in path]
         assert len(line) == 1
         assert line[0].count("L") == 2  # from each of 3 rates to the next
-        assert svg.count(f"fill: var(--series-{number}); fill-opacity: 0.13") + svg.count(
-            f'style="fill: var(--series-{number}); fill-opacity: 0.13"'
-        )
+        assert len(re.findall(rf"fill: var\(--series-{number}\); fill-opacity: 0.13", svg)) == 1
     assert "var(--series-3)" not in svg
     assert [text for text in re.findall(r">([^<]+)</text>", svg) if "%" in text] == ["0 %", "30 %", "70 %"]
 
@@ -98,6 +96,16 @@ def test_lines_of_training(tmp_path: Path) -> None:
     assert loss_drawing("nothing", [], "a") is None
     assert metric_drawing("nothing", [], "accuracy", limits, "a") is None
     assert metric_limits(found, "unknown") is None
+
+
+def test_labels_of_an_axis_keep_their_digits() -> None:
+    cell = Cell(key="0" * 16, row="a", column="", seed=0, digest="")
+    log = {"epoch": (1.0, 2.0), "valid/accuracy": (0.281, 0.289)}
+    drawing = _drawn(metric_drawing("a", [Found(cell=cell, state="unfinished", log=log)], "accuracy", (0.28, 0.29), "a"))
+    labels = re.findall(r">(0\.\d+)</text>", drawing.svg)
+    assert len(labels) > 2
+    assert len(set(labels)) == len(labels)
+    assert any(len(label) > 4 for label in labels)
 
 
 def test_a_long_training_is_thinned_and_keeps_its_end() -> None:

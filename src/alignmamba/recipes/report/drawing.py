@@ -101,7 +101,7 @@ def missing_rate_drawing(table: ResultTable, series: Sequence[str], identifier: 
     return Drawing(
         title=table.title,
         text=f"Line chart: {table.title}, over missing rates of {reach}. {'; '.join(ends)}. The table has every number.",
-        svg=_svg(draw, identifier, size=(6.4, 3.6)),
+        svg=_svg(draw, identifier, size=(5.0, 3.1)),
     )
 
 
@@ -204,7 +204,8 @@ def _svg(draw: Callable[["Axes"], None], identifier: str, *, size: tuple[float, 
         lambda found: "font-family: inherit" if found[1] == "-family" else f"font{found[1]} sans-serif",
         body,
     )
-    body = re.sub(r"(\d+\.\d\d)\d+", r"\1", body)
+    # Coordinates need two digits; the words between tags stay as they are.
+    body = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), body)
     for colour, name in _NAMES.items():
         body = body.replace(colour, name)
     return re.sub(r"\s*\n\s*", "\n", f'{head} aria-hidden="true">{body}').strip()

@@ -267,7 +267,7 @@ def _ablation(grid: Grid) -> Iterator[ResultTable]:
             continue
         values = [column.values[row][seed] - column.values[full][seed] for seed in paired[row]]
         told = Entry.of_seeds(values).model_copy(update={"low": differences[row].low, "high": differences[row].high})
-        entries.append((told, Entry(values=(float(adjusted[row]),), mean=float(adjusted[row]))))
+        entries.append((told, Entry(values=(), mean=float(adjusted[row]))))
     yield ResultTable(
         name="ablation-difference",
         title=f"What each part is worth on {grid.corpus}: {metric} of the variant minus that of the full model, test",

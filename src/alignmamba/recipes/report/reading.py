@@ -417,7 +417,7 @@ def _run_tables(directory: Path) -> tuple[ResultTable, ...]:
 
 def _tables(directory: Path) -> tuple[ResultTable, ...]:
     tables = []
-    for path in sorted((directory / "tables").glob("*.json")):
+    for path in sorted((directory / "tables").glob("*.json"), key=lambda path: path.stem):
         table = _read_json(path, ResultTable)
         others = (path.with_suffix(ending) for ending in (".csv", ".tex", ".md"))
         files = tuple(f"tables/{other.name}" for other in others if other.is_file())

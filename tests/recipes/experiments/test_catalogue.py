@@ -119,7 +119,7 @@ def test_an_option_that_goes_with_nothing_is_refused(corpus: Corpus) -> None:
 
 
 def test_the_row_whose_options_do_not_fit_is_named(corpus: Corpus) -> None:
-    with pytest.raises(ConfigError, match=r"single-stream-transformer: options\.heads: found 8, expected a divisor of d_model, which is 20"):
+    with pytest.raises(ConfigError, match=r"transformer: options\.heads: found 8, expected a divisor of d_model, which is 20"):
         cells(corpus, check_config({"options": {"d_model": 20}}), name="comparison")
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -338,9 +339,9 @@ def test_batches_are_bucketed_by_what_is_left() -> None:
 
 
 def test_another_process_draws_the_same() -> None:
-    code = """
+    code = f"""
 import sys
-sys.path.insert(0, "tests/data")
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_missing import PROTOCOLS, masks, split
 from alignmamba.data.missing import withheld
 print([masks(withheld(split(200, time=2), missing, seed=0)) for missing in PROTOCOLS])

@@ -246,7 +246,7 @@ def _methods(grid: Grid) -> Iterator[ResultTable]:
         f"{grid.experiment.capitalize()} of {title} on {grid.corpus}, test",
         columns,
         row_label="method" if grid.experiment == "comparison" else "variant",
-        notes=_explained(grid, columns[_headline(grid.task)], _headline(grid.task)),
+        notes=[*_explained(grid, columns[_headline(grid.task)], _headline(grid.task)), *_weights(grid, "")],
     )
 
 
@@ -297,8 +297,15 @@ def _missing(grid: Grid) -> Iterator[ResultTable]:
             columns,
             row_label="method",
             caption=f"Columns are nominal missing rates; drop is what is lost from {first} to {list(rates)[-1]}.",
-            notes=[*_explained(grid, rates[first], metric, first), *_effective(grid)],
+            notes=[*_explained(grid, rates[first], metric, first), *_effective(grid), *_weights(grid, first)],
         )
+
+
+def _weights(grid: Grid, column: str) -> list[str]:
+    """One sentence: how many trained weights each row has."""
+    keys = {row: next(iter(grid.keys(row, column).values()), None) for row in grid.rows}
+    counts = {row: read_json(grid.directory.run_path(key) / METRICS)["num_parameters"] for row, key in keys.items() if key is not None}
+    return [f"Trained weights: {', '.join(f'{row} {count:,}' for row, count in counts.items())}."] if counts else []
 
 
 def _effective(grid: Grid) -> list[str]:

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+import secrets
 from pathlib import Path
 
 
@@ -14,7 +15,7 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: If it cannot be written; the old file is then untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -48,10 +48,31 @@ def test_an_entry_of_seeds_worked_on_paper() -> None:
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 
+def test_csv_names_the_seeds_where_they_are_known() -> None:
+    table = ResultTable(
+        name="seeds",
+        title="Seeds",
+        row_label="method",
+        rows=("a", "b"),
+        columns=("x",),
+        entries=((Entry(values=(1.0, 2.0), mean=1.5, seeds=(0, 2)),), (Entry(values=(3.0,), mean=3.0, seeds=(2,)),)),
+    )
+    rows = list(csv.DictReader(io.StringIO(table.to_csv())))
+    assert [(row["seed_0"], row["seed_2"]) for row in rows] == [("1.0", "2.0"), ("", "3.0")]
+
+
 def test_json_has_the_agreed_fields() -> None:
     found = json.loads(TABLE.to_json())
     assert list(found) == ["name", "title", "caption", "row_label", "rows", "columns", "digits", "entries", "notes"]
-    assert found["entries"][0][1] == {"values": [0.5], "mean": 0.5, "deviation": None, "low": None, "high": None, "mark": ""}
+    assert found["entries"][0][1] == {
+        "values": [0.5],
+        "mean": 0.5,
+        "seeds": [],
+        "deviation": None,
+        "low": None,
+        "high": None,
+        "mark": "",
+    }
     assert found["entries"][1][1] is None
     assert found["entries"][2][0]["values"] == [None, 1.0]
 

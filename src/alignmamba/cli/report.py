@@ -20,8 +20,10 @@ class Report(Verb):
 
     def run(self) -> int:
         """Write the page."""
+        from alignmamba.recipes.experiments import refresh_tables
         from alignmamba.recipes.report.rendering import write_page
 
+        refresh_tables(self.directory)
         page = write_page(self.directory, self.out)
         if self.json:
             self.emit({"report": str(page.path), "bytes": page.size, "cells": page.cells})

@@ -48,6 +48,8 @@ class Entry(Config):
     """One per seed, in the order of the seeds; null where the metric is not defined."""
     mean: Number | None
     """Null where one of the values is."""
+    seeds: tuple[int, ...] = ()
+    """Of the values, where they are known."""
     deviation: Number | None = None
     """Standard deviation over the seeds; null for a single one."""
     low: Number | None = None
@@ -135,14 +137,15 @@ class ResultTable(Config):
             for column, entry in zip(self.columns, entries, strict=True)
             if entry is not None
         ]
-        seeds = max((len(entry.values) for _, _, entry in known), default=0)
+        most = max((len(entry.values) for _, _, entry in known), default=0)
+        seeds = sorted({seed for _, _, entry in known for seed in entry.seeds})
+        names = [f"seed_{seed}" for seed in seeds] or [f"value_{number}" for number in range(1, most + 1)]
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(
-            [self.row_label, "column", "mean", "deviation", "low", "high", "mark", *(f"value_{number}" for number in range(1, seeds + 1))]
-        )
+        writer.writerow([self.row_label, "column", "mean", "deviation", "low", "high", "mark", *names])
         for row, column, entry in known:
-            values = [*entry.values, *[None] * (seeds - len(entry.values))]
+            by_name = dict(zip((f"seed_{seed}" for seed in entry.seeds) if seeds else names, entry.values, strict=False))
+            values = [by_name.get(name) for name in names]
             writer.writerow([row, column, entry.mean, entry.deviation, entry.low, entry.high, entry.mark, *values])
         return text.getvalue()
 

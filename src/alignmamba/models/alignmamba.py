@@ -77,7 +77,7 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         "w/o local alignment": {"options": {"local": {"method": "proportional"}}},
         "w/o local, lengths kept": {"options": {"local": {"method": "none"}}},
         "w/o global alignment": {"options": {"alignment": {"weight": 0.0}}},
-        "w/o both": {"options": {"local": {"method": "proportional"}, "alignment": {"weight": 0.0}}},
+        "w/o both alignments": {"options": {"local": {"method": "proportional"}, "alignment": {"weight": 0.0}}},
         "content alone": {"options": {"local": {"time_weight": 0.0}}},
         "single-stream": {"model": "single-stream-mamba"},
         "multi-stream": {"model": "multi-stream-mamba"},

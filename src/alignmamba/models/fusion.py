@@ -117,6 +117,8 @@ class Fusion(Pretrained[ConfigT], ABC):
     encoded tokens. Weights drawn here come first, so that under one seed all models of one width start from the same encoders.
     """
 
+    least_modalities: ClassVar[int] = 1
+    """With how few modalities the model can be made."""
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Variants that tell what a part of the model is worth: the name of a table row to the fields of a run that differ, ``model``
     and ``options``. Read by the protocol that trains them; the model itself makes no use of it."""

@@ -125,6 +125,7 @@ class MulT(Fusion[MulTConfig]):
     """
 
     config_class: ClassVar[type[MulTConfig]] = MulTConfig
+    least_modalities: ClassVar[int] = 2
     summary: ClassVar[str] = "Crossmodal Transformers between all modalities (MulT)"
     tags: ClassVar[tuple[str, ...]] = ("transformer",)
 

@@ -16,6 +16,7 @@ from alignmamba import __version__
 from alignmamba.contracts import Corpus, ModalitySpec, Predictions, Role, Split, Task
 from alignmamba.data.archive import load_corpus
 from alignmamba.data.loader import Loader
+from alignmamba.data.missing import only
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.models import MODELS
@@ -44,7 +45,7 @@ def corpus_at(data: str, nonfinite: Nonfinite, *, model: Any = None) -> Corpus:
 
 
 def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:
-    """The corpus with these of its modalities alone; all of them if none is named.
+    """The corpus with these of its modalities alone, and without the samples that have none of them; all of it if none is named.
 
     Raises:
         ConfigError: If it has no modality of that name.
@@ -53,7 +54,19 @@ def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:
     unknown = [name for name in names if name not in offered]
     if unknown:
         raise ConfigError(f"modalities: corpus {corpus.name!r} has no {unknown[0]!r}, expected some of {', '.join(offered)}")
-    return replace(corpus, modalities=tuple(spec for spec in corpus.modalities if spec.name in names)) if names else corpus
+    if not names:
+        return corpus
+    return replace(
+        corpus,
+        modalities=tuple(spec for spec in corpus.modalities if spec.name in names),
+        splits={role: _with_any(split, names) for role, split in corpus.splits.items()},
+    )
+
+
+def _with_any(split: Split, names: Sequence[str]) -> Split:
+    """The samples of a split that have any of these modalities."""
+    left = only(split, names, modalities=names)
+    return split if len(left) == len(split) else left
 
 
 def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> None:

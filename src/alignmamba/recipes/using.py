@@ -12,7 +12,7 @@ from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Predictions, Role,
 from alignmamba.data.missing import MissingConfig, WithheldSplit, only, patterns, withheld
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import score
-from alignmamba.recipes.assembly import Nonfinite, alone, check_unchanged, corpus_at, predictions_of, trained_model
+from alignmamba.recipes.assembly import Nonfinite, alone, check_unchanged, corpus_at, predictions_of, restricted, trained_model
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import (
     RunDirectory,
@@ -95,6 +95,8 @@ def load_run(run: str | Path, *, data: str | None = None, nonfinite: Nonfinite |
     corpus = corpus_at(data or config.data, nonfinite or config.nonfinite, model=model)
     if data is None:
         check_unchanged(found, corpus, config)
+    if corpus.checksum == found.identity().get("corpus", {}).get("checksum"):
+        corpus = restricted(corpus, config.modalities)  # what it was trained on, wherever it lies
     modalities = _shared_modalities(model, corpus)
     _check_task(model, corpus)
     return LoadedRun(directory=found, config=config, model=model, corpus=corpus, modalities=modalities, fabric=alone(config))

@@ -13,6 +13,7 @@ from alignmamba.errors import ConfigError
 from alignmamba.recipes import train
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.alignment import _Shares, _Side, write_distance, write_plans
+from alignmamba.recipes.using import load_run
 from small_run import CONFIG
 
 WORDS = ("", "one", "one", "two", "two", "two", "", "")
@@ -52,7 +53,7 @@ def run(timed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told(run: Path, out: Path, **options: Any) -> dict[str, Any]:
-    write_plans(run, out, **options)
+    write_plans(load_run(run), out, **options)
     found: dict[str, Any] = json.loads((out / "plans.json").read_text())
     return found
 
@@ -77,7 +78,7 @@ def test_samples_can_be_asked_for(run: Path, tmp_path: Path) -> None:
     (shown,) = told(run, tmp_path, samples=["test-000010"])["samples"]
     assert (shown["id"], shown["why"], shown["sources"]) == ("test-000010", "asked for", [])
     with pytest.raises(ConfigError, match="samples: 'nobody' is not in the test split"):
-        write_plans(run, tmp_path, samples=["nobody"])
+        write_plans(load_run(run), tmp_path, samples=["nobody"])
 
 
 def test_closeness_in_true_time(run: Path, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_strides_group_times_and_words(timed: Path, tmp_path: Path) -> None:
 
 
 def test_distance_of_aligned_modalities(run: Path, tmp_path: Path) -> None:
-    write_distance(run, tmp_path)
+    write_distance(load_run(run), tmp_path)
     found = json.loads((tmp_path / "distance.json").read_text())
     (told,) = found["pairs"].values()
     assert -2 <= told["distance"] <= 2
@@ -134,6 +135,6 @@ def test_distance_of_aligned_modalities(run: Path, tmp_path: Path) -> None:
 def test_a_model_without_alignment_is_refused(timed: Path, tmp_path: Path) -> None:
     run = trained(timed, tmp_path / "run", model="single-stream-mamba")
     with pytest.raises(ConfigError, match="no aligned streams"):
-        write_distance(run, tmp_path)
+        write_distance(load_run(run), tmp_path)
     with pytest.raises(ConfigError, match="makes no plans"):
-        write_plans(run, tmp_path)
+        write_plans(load_run(run), tmp_path)

@@ -7,6 +7,7 @@ import pytest
 from alignmamba.contracts import Corpus
 from alignmamba.errors import ConfigError
 from alignmamba.models import MODELS
+from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.experiments import ExperimentConfig
 from alignmamba.recipes.experiments.catalogue import cells_of, of_model
@@ -49,10 +50,37 @@ def test_options_that_a_model_does_not_have_are_left_out(corpus: Corpus) -> None
     assert of_model(base, "mult").preset == "default"
 
 
-def test_a_preset_belongs_to_its_model(corpus: Corpus) -> None:
+def test_a_preset_holds_for_all_as_far_as_they_know_it(corpus: Corpus) -> None:
     found = {each.row: each.config for each in cells(corpus, check_config({"preset": "paper"}), name="comparison")}
     assert found["alignmamba"].options["local"]["time_weight"] == 0.0
     assert found["mult"].preset == "default"
+    assert {each.options["pooling"] for each in found.values()} == {"mean"}
+    assert {each.options["absent"] for each in found.values()} == {"zeros"}
+
+
+def test_a_corpus_of_one_modality_is_compared_by_those_that_take_it(corpus: Corpus) -> None:
+    alone = restricted(corpus, ["text"])
+    assert [each.row for each in cells(alone, name="comparison")] == [name for name in MODELS if name != "mult"]
+    assert [each.row for each in cells(alone, name="ablation")][-1] == "multi-stream"
+    with pytest.raises(ConfigError, match="mult: modalities: mult needs at least 2"):
+        cells(alone, name="comparison", models=("mult",))
+
+
+def test_rates_that_withhold_no_more_are_left_out(corpus: Corpus) -> None:
+    # Two modalities: from 50 % on exactly one is kept.
+    assert [each.column for each in cells(corpus, name="missing", models=("mult",))] == ["10 %", "20 %", "30 %", "40 %", "50 %"]
+    assert [each.column for each in cells(corpus, name="missing", models=("mult",), rates=(0.6, 0.7))] == ["60 %"]
+    assert len(cells(corpus, name="missing", models=("mult",), protocol="tokens")) == 7
+
+
+def test_a_modality_alone_has_the_samples_that_have_it(corpus: Corpus) -> None:
+    alone = restricted(corpus, ["audio"])
+    assert [spec.name for spec in alone.modalities] == ["audio"]
+    for role, split in alone.splits.items():
+        assert 0 < len(split) < len(corpus.splits[role])
+        assert all(split.lengths["audio"] > 0)
+    assert restricted(corpus, ["text"]).splits["test"] is corpus.splits["test"]
+    assert restricted(corpus, []) is corpus
 
 
 def test_ablation_takes_the_models_own_variants(corpus: Corpus) -> None:
@@ -68,7 +96,7 @@ def test_ablation_takes_the_models_own_variants(corpus: Corpus) -> None:
 
 def test_distance_takes_the_variants_that_align(corpus: Corpus) -> None:
     found = cells(corpus, name="distance")
-    assert {"full", "w/o both"} <= {each.row for each in found}
+    assert {"full", "w/o both alignments"} <= {each.row for each in found}
     assert {each.config.model for each in found} == {"alignmamba"}
     assert all([analysis.kind for analysis in each.analyses] == ["distance"] for each in found)
 
@@ -105,6 +133,7 @@ def test_the_key_is_the_settings_and_the_seed_alone(corpus: Corpus) -> None:
     ("experiment", "said"),
     [
         ({"name": "comparison", "models": ("mutl",)}, "perhaps you meant 'mult'"),
+        ({"name": "missing", "rates": ()}, "at least 1"),
         ({"name": "missing", "protocol": "imder-sample", "rates": (0.15,)}, "expected 0, 0.1"),
     ],
 )
@@ -123,6 +152,18 @@ def test_the_row_whose_options_do_not_fit_is_named(corpus: Corpus) -> None:
         cells(corpus, check_config({"options": {"d_model": 20}}), name="comparison")
 
 
+@pytest.mark.parametrize(
+    ("base", "said"), [({"seed": 3}, "seed: found 3"), ({"missing": {"protocol": "fixed"}}, "missing: the grid gives")]
+)
+def test_what_the_grid_sets_cannot_be_set(corpus: Corpus, base: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        cells(corpus, check_config(base), name="missing")
+
+
 def test_samples_that_were_asked_for_are_part_of_the_analysis(corpus: Corpus) -> None:
     (cell,) = cells(corpus, name="plans", samples=("test-000001",))
     assert cell.analyses[0].samples == ("test-000001",)
+    (other,) = cells(corpus, name="plans", samples=("test-000002",))
+    (telling,) = cells(corpus, name="plans")
+    assert len({each.analyses[0].name for each in (cell, other, telling)}) == 3
+    assert cell.key == telling.key

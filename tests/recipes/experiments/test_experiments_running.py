@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.tables import ResultTable
+from alignmamba.recipes import train
 from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.directory import METRICS
 from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, GridEngine, plan_experiment, run_experiment, shard_from, sum_up
@@ -153,22 +155,70 @@ def test_finished_cells_are_not_run_again(uninterrupted: Path, corpus: Path) -> 
 
 
 def test_a_cell_that_fails_says_why_and_sinks_nothing(tmp_path: Path, corpus: Path) -> None:
-    # Some samples have no audio, so that nothing would be left of them.
-    experiment = ExperimentConfig(name="comparison", models=("single-stream-mamba",), seeds=1)
-    plan = plan_experiment(experiment, base(corpus), out=tmp_path / "grid")
+    plan = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
+    directory = make(plan)
+    (directory.path / "cells" / plan.jobs[0].key).write_text("in the way")
     progress = Recorder()
     result = run_experiment(plan, GridEngine(jobs=2), command=[], progress=progress)
     assert {label: state for label, (state, _) in progress.ended.items()} == {
-        "single-stream-mamba, seed 0": "finished",
-        "text alone, seed 0": "finished",
-        "audio alone, seed 0": "failed",
+        "alignmamba, 20 %, seed 0": "failed",
+        "late-fusion, 20 %, seed 0": "finished",
     }
-    assert "no modality at all" in result.failures["audio alone, seed 0"]
-    (table,) = result.tables
-    assert table.entries[2] == (None,) * len(table.columns)
-    assert table.entries[0][0] is not None
-    assert any(note.startswith("Failed: audio alone, seed 0: ") for note in table.notes)
-    assert {entry.mark for row in table.entries[:2] for entry in row if entry is not None} >= {"best"}
+    assert "found a file, expected the directory of a run" in result.failures["alignmamba, 20 %, seed 0"]
+    table = result.tables[0]
+    assert table.entries[0] == (None,) * len(table.columns)
+    assert all(entry is not None for entry in table.entries[1])
+    assert any(note.startswith("Failed: alignmamba, 20 %, seed 0: ") for note in table.notes)
+
+
+def test_a_modality_that_some_samples_lack(tmp_path: Path, corpus: Path) -> None:
+    plan = plan_experiment(ExperimentConfig(name="comparison", models=("late-fusion",), seeds=1), base(corpus), out=tmp_path / "grid")
+    directory = make(plan)
+    assert [run_cell(directory.path, job.key) for job in plan.jobs] == [DONE] * 3
+    (table,) = sum_up(directory.path).tables
+    assert table.rows == ("late-fusion", "text alone", "audio alone")
+    assert table.entries[2][0] is not None
+    assert table.entries[2][0].mark == ""
+    assert any(note.startswith("audio alone is scored on 11 of 14 samples") for note in table.notes)
+
+
+def test_a_damaged_cell_is_left_out_and_named(tmp_path: Path, uninterrupted: Path) -> None:
+    copy = tmp_path / "grid"
+    shutil.copytree(uninterrupted, copy)
+    key = json.loads((copy / "experiment.json").read_text())["cells"][0]["key"]
+    (copy / "cells" / key / METRICS).write_text("")
+    table = sum_up(copy).tables[0]
+    assert [len(entry.values) for entry in table.entries[0] if entry is not None] == [1] * 4
+    assert any(note.startswith("Damaged: alignmamba, 20 %, seed 0: ") and METRICS in note for note in table.notes)
+    assert any("compare the seeds 1 alone" in note for note in table.notes)
+
+
+def test_two_grids_in_one_place_do_not_disturb_each_other(tmp_path: Path, corpus: Path) -> None:
+    first = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
+    directory = make(first)
+    second = plan_experiment(MISSING.model_copy(update={"models": ("mult",), "seeds": 1}), base(corpus), out=tmp_path / "grid")
+    make(second)
+    assert run_cell(directory.path, first.jobs[0].key) == DONE
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alignmamba.recipes.experiments.running.run_here", lambda *_, **__: make(second))
+        result = run_experiment(first, GridEngine(), command=[], progress=Recorder())
+    assert result.tables[0].rows == MISSING.models
+    assert result.states == {"finished": 1, "pending": 1}
+
+
+def test_a_corpus_that_was_moved(tmp_path: Path, corpus: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(corpus, here)
+    once = MISSING.model_copy(update={"seeds": 1, "models": ("late-fusion",)})
+    plan = plan_experiment(once.model_copy(update={"rates": (0.2,)}), base(here), out=tmp_path / "grid")
+    directory = make(plan)
+    (job,) = plan.jobs
+    train(job.config, out=directory.run_path(job.key))
+    here.rename(there)
+    moved = plan_experiment(once.model_copy(update={"rates": (0.2,)}), base(there), out=tmp_path / "grid")
+    assert [each.key for each in moved.jobs] == [job.key]
+    make(moved)
+    assert run_cell(directory.path, job.key) == DONE
 
 
 def test_a_process_that_dies_is_a_failure_with_its_signal(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Tables from predictions: what is averaged, what is compared with what, and what damaged files are answered with."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ def accuracy_column(runs: dict[str, dict[int, Predictions]]) -> Column:
     return Column(
         values={name: {seed: score(CLASSES, each)["accuracy"] for seed, each in by_seed.items()} for name, by_seed in runs.items()},
         scores=lambda name, seeds: scores_of(CLASSES, [runs[name][seed] for seed in seeds], "accuracy"),
+        compared=frozenset(runs),
         higher_is_better=True,
     )
 
@@ -67,12 +69,37 @@ def test_a_sum_of_columns_of_rows() -> None:
     runs = {"x": {0: classification(4)}}
     f1 = Column(
         values={"x": {0: score(CLASSES, runs["x"][0])["f1_weighted"]}},
+        compared=frozenset(runs),
         scores=lambda name, seeds: scores_of(CLASSES, [runs[name][seed] for seed in seeds], "f1_weighted"),
         higher_is_better=True,
     )
     mean = combined([f1, f1], [0.5, 0.5], higher_is_better=True)
     metric = mean.scores("x", [0])
     assert metric.runs[0](np.arange(40)) == pytest.approx(f1.values["x"][0])
+
+
+def test_one_seed_has_an_interval_over_samples() -> None:
+    column = accuracy_column({"one": {3: classification(10)}, "two": {seed: classification(10, seed=seed) for seed in (3, 4)}})
+    one, two = column.entries(["one", "two"])
+    assert one is not None
+    assert two is not None
+    assert (one.seeds, one.deviation, two.seeds) == ((3,), None, (3, 4))
+    assert one.low is not None
+    assert one.high is not None
+    # About two standard errors of a share of 3/4 among 40 to either side.
+    assert 0.55 < one.low < 0.68
+    assert 0.82 < one.high < 0.92
+
+
+def test_what_was_scored_on_other_samples_is_not_compared() -> None:
+    runs = {"whole": {0: classification(5)}, "rival": {0: classification(6)}, "part": {0: classification(0, samples=30)}}
+    column = replace(accuracy_column(runs), compared=frozenset({"whole", "rival"}))
+    assert [entry and entry.mark for entry in column.entries(list(runs))] == ["best", "level", ""]
+
+
+def test_a_column_that_cannot_be_tested_has_no_marks() -> None:
+    column = accuracy_column({"one": {0: classification(0, samples=1)}, "other": {0: classification(1, samples=1)}})
+    assert [entry and (entry.mean, entry.mark) for entry in column.entries(["one", "other"])] == [(1.0, ""), (0.0, "")]
 
 
 @pytest.mark.parametrize("task", [CLASSES, SENTIMENT])

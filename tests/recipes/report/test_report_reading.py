@@ -25,6 +25,9 @@ def test_a_half_finished_experiment(tmp_path: Path) -> None:
 
 def test_a_failure_that_came_after_the_scores_is_a_failure(tmp_path: Path) -> None:
     write_experiment(tmp_path)
+    plan = json.loads((tmp_path / "experiment.json").read_text())
+    plan["cells"][0]["analyses"] = ["distance"]
+    write_json(tmp_path / "experiment.json", plan)
     write_json(tmp_path / "failed" / "0000000000000000.json", {"error": "out of memory"})
     first = gather(tmp_path).found[0]
     assert (first.state, first.error) == ("failed", "out of memory")
@@ -101,7 +104,7 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("file", "content", "message"), DAMAGES)
 def test_a_damaged_file_is_named(tmp_path: Path, file: str, content: str, message: str) -> None:
-    write_experiment(tmp_path)
+    write_experiment(tmp_path, unfinished=(0,) if file.startswith("failed") else ())
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError) as error:

@@ -23,9 +23,10 @@ from alignmamba.evaluation.distance import proxy_a_distance
 from alignmamba.models import MODELS
 from alignmamba.nn.encoders import group_mean
 from alignmamba.ops import masked_mean
-from alignmamba.recipes.assembly import corpus_at, restricted, seed_everything, trained_model, untrained_model
+from alignmamba.recipes.assembly import seed_everything, untrained_model
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.directory import RunDirectory, to_json
+from alignmamba.recipes.directory import to_json
+from alignmamba.recipes.using import LoadedRun
 
 CLOSE_SECONDS: Final = (0.1, 0.2, 0.5)
 """A matched pair counts as close where the true times of its tokens differ by no more."""
@@ -33,7 +34,7 @@ SAMPLES_SHOWN: Final = 6
 BATCH_SIZE: Final = 64
 
 
-def write_distance(run: Path, out: Path) -> None:
+def write_distance(run: LoadedRun, out: Path) -> None:
     """Proxy A-distance between every pair of aligned modalities on the test split, as ``distance.json``.
 
     A sample's tokens of a modality count by their mean; samples that lack either modality of a pair are left out.
@@ -41,9 +42,9 @@ def write_distance(run: Path, out: Path) -> None:
     Raises:
         ConfigError: If the model does not align.
     """
-    found, config, corpus, model = _opened(run)
+    config, corpus, model = run.config, run.corpus, run.model
     if not hasattr(model, "aligned_streams"):
-        raise ConfigError(f"run {found.path}: model {config.model!r} has no aligned streams whose distance could be told")
+        raise ConfigError(f"run {run.directory.path}: model {config.model!r} has no aligned streams whose distance could be told")
     means: dict[str, list[NDArray[np.float64]]] = {}
     present: dict[str, list[NDArray[np.bool_]]] = {}
     with torch.no_grad():
@@ -60,7 +61,7 @@ def write_distance(run: Path, out: Path) -> None:
     (out / "distance.json").write_text(to_json({"split": "test", "pairs": pairs}), encoding="utf-8")
 
 
-def write_plans(run: Path, out: Path, *, samples: Sequence[str] = ()) -> None:
+def write_plans(run: LoadedRun, out: Path, *, samples: Sequence[str] = ()) -> None:
     """Transport plans of some test samples, and where true times are known, how close in time all matched pairs lie: ``plans.json``.
 
     Args:
@@ -71,7 +72,7 @@ def write_plans(run: Path, out: Path, *, samples: Sequence[str] = ()) -> None:
     Raises:
         ConfigError: If the model makes no plans, or a sample is not in the test split.
     """
-    found, config, corpus, model = _opened(run)
+    config, corpus, model = run.config, run.corpus, run.model
     test = corpus.split("test")
     unknown = [identity for identity in samples if identity not in test.ids]
     if unknown:
@@ -80,7 +81,7 @@ def write_plans(run: Path, out: Path, *, samples: Sequence[str] = ()) -> None:
     with torch.no_grad():
         outputs = [model(batch, return_plans=True) for batch in batches]
         if outputs[0].plans is None or not any(output.plans for output in outputs):
-            raise ConfigError(f"run {found.path}: model {config.model!r} makes no plans with these settings")
+            raise ConfigError(f"run {run.directory.path}: model {config.model!r} makes no plans with these settings")
         errors = np.concatenate([_errors(corpus, batch, output.prediction) for batch, output in zip(batches, outputs, strict=True)])
         values = [value for output in outputs for value in _values(corpus, output.prediction)]
         chosen = dict.fromkeys(samples, "asked for") or _telling(test.ids, errors)
@@ -104,15 +105,6 @@ def write_plans(run: Path, out: Path, *, samples: Sequence[str] = ()) -> None:
 
 
 # --- samples and their plans -------------------------------------------------------------------------------------------
-
-
-def _opened(run: Path) -> tuple[RunDirectory, RunConfig, Corpus, Any]:
-    found = RunDirectory.open(run)
-    found.require_finished()
-    config = found.config()
-    model = trained_model(found, config)
-    corpus = restricted(corpus_at(config.data, config.nonfinite, model=model), config.modalities)
-    return found, config, corpus, model
 
 
 def _batches(corpus: Corpus) -> Iterator[Batch]:

@@ -28,7 +28,7 @@ class ExperimentConfig(Config):
     """Runs of each cell, with the seeds 0, 1, and so on."""
     protocol: Literal["gcnet", "imder-sample", "imder-batch", "tokens"] = "gcnet"
     """How ``missing`` withholds modalities."""
-    rates: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    rates: Annotated[tuple[float, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
     """Missing rates of ``missing``."""
     mixed: bool = False
     """In ``missing``, train once on all rates mixed and score at each, instead of training at each."""
@@ -42,11 +42,15 @@ def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> l
     Args:
         experiment: What is varied.
         base: Settings of every run. Options that a model does not have are left out for it.
-        corpus: Complete; a cell may take some of its modalities.
+        corpus: With the modalities that are asked for; a cell may take some of them.
 
     Raises:
-        ConfigError: If a model is unknown, or an option does not fit.
+        ConfigError: If a model is unknown, an option does not fit, or the settings say what the grid is to say.
     """
+    if base.seed:
+        raise ConfigError(f"seed: found {base.seed}, but the grid gives every run its own; take --seeds")
+    if experiment.name == "missing" and base.missing.protocol != "none":
+        raise ConfigError("missing: the grid gives every run its own; take --protocol and --rates")
     for name in experiment.models:
         if name not in MODELS:
             raise ConfigError(f"models: found {name!r}, expected some of {', '.join(MODELS)}{nearest(name, MODELS)}")
@@ -56,7 +60,7 @@ def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> l
 
 def _comparison(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
     """Table 2: every model with all modalities, then each modality alone."""
-    for name in experiment.models or MODELS:
+    for name in _models(experiment, corpus):
         yield cell(name, of_model(base, name), corpus)
     if len(corpus.modalities) > 1:
         for modality in corpus.modalities:
@@ -65,12 +69,12 @@ def _comparison(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -
 
 def _missing(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
     """Table 1: every model at every missing rate, trained at that rate or once on all of them."""
-    for name in experiment.models or MODELS:
-        for rate in experiment.rates:
+    for name in _models(experiment, corpus):
+        for rate in rates_of(experiment, corpus):
             column = f"{100 * rate:g} %"
             missing = _withheld(experiment, rate)
             if experiment.mixed:
-                trained = _withheld(experiment, experiment.rates)
+                trained = _withheld(experiment, rates_of(experiment, corpus))
                 analysis = Analysis(kind="missing", missing=missing)
                 config = of_model(base, name).model_copy(update={"missing": trained})
                 yield cell(
@@ -83,6 +87,21 @@ def _missing(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> I
                 )
             else:
                 yield cell(name, of_model(base, name).model_copy(update={"missing": missing}), corpus, column=column)
+
+
+def _models(experiment: ExperimentConfig, corpus: Corpus) -> tuple[str, ...]:
+    """The models that were asked for, else all that take that many modalities."""
+    several = len(corpus.modalities) > 1
+    return experiment.models or tuple(name for name in MODELS if several or MODELS[name].least_modalities == 1)
+
+
+def rates_of(experiment: ExperimentConfig, corpus: Corpus) -> tuple[float, ...]:
+    """The missing rates that differ: from 1 - 1/M on, GCNet's rule keeps one of M modalities, and a higher rate changes nothing."""
+    if experiment.protocol != "gcnet":
+        return experiment.rates
+    most = 1 - 1 / len(corpus.modalities)
+    beyond = [rate for rate in experiment.rates if rate >= most - 1e-9]
+    return tuple(rate for rate in experiment.rates if rate < most - 1e-9 or rate == min(beyond))
 
 
 def _withheld(experiment: ExperimentConfig, rate: float | tuple[float, ...]) -> MissingConfig:
@@ -127,11 +146,12 @@ GRIDS: Final[Mapping[str, Callable[[ExperimentConfig, RunConfig, Corpus], Iterat
 
 
 def of_model(base: RunConfig, name: str) -> RunConfig:
-    """The same run with another model; options and presets that it does not have are left out, those that it has are the same."""
+    """The same run with another model; of the options, the preset's among them, it has those that it knows."""
     if name == base.model:
         return base
     known = MODELS[name].config_class.model_fields
-    options = {key: value for key, value in base.options.items() if key in known}
+    given = merged(MODELS[base.model].config_class.PRESETS[base.preset], base.options)
+    options = {key: value for key, value in given.items() if key in known}
     return base.model_copy(update={"model": name, "preset": "default", "options": options})
 
 

@@ -24,8 +24,10 @@ class Analysis(Config):
 
     @property
     def name(self) -> str:
-        """Name of its folder in the cell."""
-        return f"{self.missing.protocol}-{self.missing.rate}" if self.kind == "missing" else self.kind
+        """Name of its folder in the cell: another for other samples."""
+        if self.kind == "missing":
+            return f"{self.missing.protocol}-{self.missing.rate}"
+        return "-".join([self.kind, *([hashlib.sha256("\n".join(self.samples).encode()).hexdigest()[:8]] if self.samples else [])])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Cell:
             "seed": self.config.seed,
             "digest": self.digest,
             "predictions": self.predictions,
+            "analyses": [analysis.name for analysis in self.analyses],
         }
 
 
@@ -72,6 +75,15 @@ class Job:
     """For people, for example ``mult, 30 %, seed 2``."""
     config: RunConfig
     analyses: tuple[Analysis, ...]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """As a file."""
+        return {
+            "label": self.label,
+            "config": self.config.model_dump(mode="json"),
+            "analyses": [analysis.model_dump(mode="json") for analysis in self.analyses],
+        }
 
 
 def cell(

@@ -1,14 +1,14 @@
 """The directory of an experiment: its plan, its cells, and what became of each.
 
-``experiment.json`` says what is to be done. Each cell is a run directory ``cells/<key>`` with its analyses beside the scores; it is
-guarded by a lock that ends with the process that holds it, so that no two processes ever write the same cell and none is lost to one
-that was killed.
+``experiment.json`` says what was asked for last, ``jobs/<key>.json`` what each cell is. A cell is a run directory ``cells/<key>`` with
+its analyses beside the scores; it is guarded by a lock that ends with the process that holds it, so that no two processes ever write
+the same cell and none is lost to one that was killed.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -19,6 +19,7 @@ from alignmamba.recipes.directory import METRICS, to_json
 from alignmamba.recipes.experiments.cells import Analysis, Cell, Job, jobs_of
 
 PLAN: Final = "experiment.json"
+JOBS: Final = "jobs"
 
 State = Literal["finished", "failed", "begun", "pending"]
 
@@ -45,23 +46,16 @@ class ExperimentDirectory:
             if not path.is_dir():
                 raise CheckpointError(f"out {path}: a file is there, choose another --out")
             if any(path.iterdir()):
-                found._refuse_other(facts)
-        plan = {
-            **facts,
-            "cells": [each.entry for each in cells],
-            "jobs": {
-                job.key: {
-                    "label": job.label,
-                    "config": job.config.model_dump(mode="json"),
-                    "analyses": [analysis.model_dump(mode="json") for analysis in job.analyses],
-                }
-                for job in jobs_of(cells)
-            },
-        }
+                found.refuse_other(facts)
         try:
-            for folder in ("cells", "failed", "logs"):
+            for folder in ("cells", "failed", JOBS, "logs"):
                 (path / folder).mkdir(parents=True, exist_ok=True)
-            replace_file(path / PLAN, to_json(plan).encode())
+            for job in jobs_of(cells):
+                # The settings of a key never change, and an analysis that somebody else has asked for is kept.
+                known = found.job(job.key).analyses if found._job_path(job.key).is_file() else ()
+                both = replace(job, analyses=tuple(dict.fromkeys((*known, *job.analyses))))
+                replace_file(found._job_path(job.key), to_json(both.values).encode())
+            replace_file(path / PLAN, to_json({**facts, "cells": [each.entry for each in cells]}).encode())
         except OSError as error:
             raise CheckpointError(f"out {path}: cannot be written to: {error.strerror}") from error
         return found
@@ -77,7 +71,12 @@ class ExperimentDirectory:
             raise CheckpointError(f"experiment {path}: found no {PLAN}, expected the directory of an experiment")
         return cls(path)
 
-    def _refuse_other(self, facts: Mapping[str, Any]) -> None:
+    def refuse_other(self, facts: Mapping[str, Any]) -> None:
+        """Refuse to go on with what is no experiment, or another one than `facts` tells.
+
+        Raises:
+            CheckpointError: Naming what is there and what was expected.
+        """
         if not (self.path / PLAN).is_file():
             raise CheckpointError(f"out {self.path}: holds something that is not an experiment, choose another --out")
         plan = self.plan()
@@ -99,28 +98,32 @@ class ExperimentDirectory:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: expected JSON, found none that can be read ({error})") from error
-        if not isinstance(found, dict) or not {"experiment", "corpus", "cells", "jobs"} <= found.keys():
+        if not isinstance(found, dict) or not {"experiment", "corpus", "cells"} <= found.keys():
             raise CheckpointError(f"{path}: expected the plan of an experiment, found something else")
         return cast(dict[str, Any], found)
 
     def job(self, key: str) -> Job:
-        """One job of the plan.
+        """What a cell is.
 
         Raises:
-            CheckpointError: If the plan has none of that key, or its configuration was damaged.
+            CheckpointError: If there is no cell of that key, or its file was damaged.
         """
-        jobs = self.plan()["jobs"]
-        if key not in jobs:
-            raise CheckpointError(f"experiment {self.path}: has no cell {key!r}")
+        path = self._job_path(key)
         try:
+            values = json.loads(path.read_text(encoding="utf-8"))
             return Job(
                 key=key,
-                label=str(jobs[key]["label"]),
-                config=check_config(jobs[key]["config"]),
-                analyses=tuple(_config(Analysis, values) for values in jobs[key]["analyses"]),
+                label=str(values["label"]),
+                config=check_config(values["config"]),
+                analyses=tuple(Analysis.model_validate_json(json.dumps(each), strict=True) for each in values["analyses"]),
             )
-        except (ConfigError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.path / PLAN}: cell {key}: {error}") from error
+        except FileNotFoundError as error:
+            raise CheckpointError(f"experiment {self.path}: has no cell {key!r}") from error
+        except (OSError, ConfigError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: expected what a cell is, found none that can be read ({error})") from error
+
+    def _job_path(self, key: str) -> Path:
+        return self.path / JOBS / f"{key}.json"
 
     def run_path(self, key: str) -> Path:
         """Where the run of a cell lies."""
@@ -183,10 +186,6 @@ class ExperimentDirectory:
             yield
         finally:
             lock.release()
-
-
-def _config(kind: type[Analysis], values: Any) -> Analysis:
-    return kind.model_validate_json(json.dumps(values), strict=True)
 
 
 def _named(value: Any) -> str:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from alignmamba.errors import CheckpointError
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.files import replace_file
 from alignmamba.recipes.assembly import environment
@@ -12,7 +12,7 @@ from alignmamba.recipes.bench.files import write_figures
 from alignmamba.recipes.bench.measuring import BenchConfig, Row, Say
 from alignmamba.recipes.bench.tables import notes
 from alignmamba.recipes.directory import to_json
-from alignmamba.recipes.experiments.directory import PLAN
+from alignmamba.recipes.experiments.directory import PLAN, ExperimentDirectory
 
 
 def run_efficiency(out: Path, *, lengths: Sequence[int], command: Sequence[str], say: Say) -> list[ResultTable]:
@@ -28,15 +28,7 @@ def run_efficiency(out: Path, *, lengths: Sequence[int], command: Sequence[str],
         CheckpointError: If something else lies at `out`.
         ConfigError: If it cannot be measured here.
     """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / PLAN).is_file())):
-        raise CheckpointError(f"out {out}: holds something that is not an experiment, choose another --out")
-    figures = paper_figures(BenchConfig.checked(subject="model", lengths=tuple(lengths)), say)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    write_figures(figures, out / "figures")
-    tables = list(figure_tables(figures))
-    for table in tables:
-        table.write(out / "tables")
-    facts = {
+    facts: dict[str, Any] = {
         "experiment": "efficiency",
         "command": list(command),
         "environment": environment(),
@@ -46,8 +38,15 @@ def run_efficiency(out: Path, *, lengths: Sequence[int], command: Sequence[str],
         "metrics": [],
         "seeds": [],
         "cells": [],
-        "jobs": {},
     }
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        ExperimentDirectory(out).refuse_other(facts)
+    figures = paper_figures(BenchConfig.checked(subject="model", lengths=tuple(lengths)), say)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    write_figures(figures, out / "figures")
+    tables = list(figure_tables(figures))
+    for table in tables:
+        table.write(out / "tables")
     replace_file(out / PLAN, to_json(facts).encode())
     return tables
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from alignmamba.errors import ConfigError
@@ -95,7 +96,10 @@ def _settle(experiment: ExperimentDirectory, ended: _Running, progress: GridProg
 
 
 def _manner(code: int) -> str:
-    return f"its process was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"its process ended with code {code}"
+    if code >= 0:
+        return f"its process ended with code {code}"
+    known = {each.value: f" ({each.name})" for each in signal.Signals}
+    return f"its process was ended by signal {-code}{known.get(-code, '')}"
 
 
 def run_on_slurm(
@@ -107,7 +111,7 @@ def run_on_slurm(
     options: Mapping[str, Any],
     cluster: str = "slurm",
 ) -> None:
-    """Submit jobs as a SLURM array of at most `workers` at a time, and wait for them; a second call goes on where one was left.
+    """Submit jobs as a SLURM array of at most `workers` at a time, and wait for them. Ctrl-C leaves the array in the queue.
 
     Args:
         experiment: In a folder that all nodes share.
@@ -134,7 +138,7 @@ def run_on_slurm(
         submitted = dict(
             zip(
                 (job.key for job in jobs),
-                executor.map_array(run_cell, [experiment.path] * len(jobs), [job.key for job in jobs]),
+                executor.map_array(partial(run_cell, wait=False), [experiment.path] * len(jobs), [job.key for job in jobs]),
                 strict=True,
             )
         )
@@ -146,7 +150,9 @@ def run_on_slurm(
             if submitted[key].done():
                 del left[key]
                 state = experiment.state(job)
-                if state != "finished" and not experiment.failure(key):
+                # A cell that a job of an earlier call holds is left to it.
+                busy = submitted[key].exception() is None and submitted[key].result() == BUSY
+                if state != "finished" and not busy and not experiment.failure(key):
                     experiment.set_failure(
                         key, f"SLURM job {submitted[key].job_id} ended as {submitted[key].state}, see {submitted[key].paths.stderr}"
                     )

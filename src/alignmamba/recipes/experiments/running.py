@@ -16,12 +16,12 @@ from alignmamba.contracts import Config, Corpus
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import metric_names
 from alignmamba.evaluation.tables import ResultTable
-from alignmamba.recipes.assembly import corpus_at, environment
+from alignmamba.recipes.assembly import corpus_at, environment, restricted
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import corpus_identity
-from alignmamba.recipes.experiments.catalogue import ExperimentConfig, cells_of
+from alignmamba.recipes.experiments.catalogue import ExperimentConfig, cells_of, rates_of
 from alignmamba.recipes.experiments.cells import Cell, Job, jobs_of
-from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
+from alignmamba.recipes.experiments.directory import JOBS, PLAN, ExperimentDirectory, State
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of
 from alignmamba.recipes.experiments.summing_up import result_tables
 from alignmamba.recipes.running import refuse_unlabelled
@@ -88,8 +88,11 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
         DataError: If the corpus is damaged, lacks a split, or its test split has no targets.
         CheckpointError: If something else lies at `out`.
     """
-    corpus = corpus_at(base.data, base.nonfinite)
+    corpus = restricted(corpus_at(base.data, base.nonfinite), base.modalities)
     refuse_unlabelled(corpus, ("train", "valid", "test"))
+    unknown = [identity for identity in experiment.samples if identity not in corpus.split("test").ids]
+    if unknown:
+        raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
     cells = tuple(cells_of(experiment, base, corpus))
     return ExperimentPlan(experiment=experiment, base=base, corpus=corpus, cells=cells, jobs=tuple(jobs_of(cells)), directory=Path(out))
 
@@ -109,7 +112,8 @@ def run_experiment(plan: ExperimentPlan, engine: GridEngine, *, command: Sequenc
         CheckpointError: If the directory holds something else or cannot be written to.
         KeyboardInterrupt: On Ctrl-C or SIGTERM, after what runs on this machine has saved.
     """
-    directory = ExperimentDirectory.create(plan.directory, facts=_facts(plan, command), cells=plan.cells)
+    facts = _facts(plan, command)
+    directory = ExperimentDirectory.create(plan.directory, facts=facts, cells=plan.cells)
     mine = list(plan.jobs) if engine.shard is None else shard_of(plan.jobs, engine.shard)
     left = [job for job in mine if directory.state(job) != "finished"]
     progress.started(done=len(mine) - len(left), total=len(mine))
@@ -117,24 +121,39 @@ def run_experiment(plan: ExperimentPlan, engine: GridEngine, *, command: Sequenc
         if left and engine.kind == "slurm":
             run_on_slurm(directory, left, workers=engine.jobs, progress=progress, options=engine.options)
         elif left:
-            run_here(directory, left, workers=min(engine.jobs, len(left)), progress=progress)
-    return sum_up(plan.directory)
+            run_here(directory, left, workers=engine.jobs, progress=progress)
+    # By the plan of this call, whatever another one has asked for in the meantime.
+    return _summed_up(directory, {**facts, "cells": [each.entry for each in plan.cells]})
 
 
 def sum_up(path: str | Path) -> ExperimentResult:
     """Write the tables of an experiment, finished or not, and tell how far it is.
 
     Raises:
-        CheckpointError: If there is no experiment, or a file of it is damaged.
+        CheckpointError: If there is no experiment, or its plan is damaged.
     """
     directory = ExperimentDirectory.open(Path(path))
-    tables = tuple(result_tables(directory))
+    return _summed_up(directory, directory.plan())
+
+
+def refresh_tables(path: Path) -> None:
+    """Write the tables of what is finished by now, if it is a grid of runs that lies there; a grid that was killed has none.
+
+    Raises:
+        CheckpointError: If its plan is damaged.
+    """
+    if (path / PLAN).is_file() and (path / JOBS).is_dir():
+        sum_up(path)
+
+
+def _summed_up(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> ExperimentResult:
+    tables = tuple(result_tables(directory, plan))
     for table in tables:
         table.write(directory.path / "tables")
-    jobs = [directory.job(key) for key in directory.plan()["jobs"]]
-    states = Counter(directory.state(job) for job in jobs)
-    failures = {job.label: directory.failure(job.key) for job in jobs if directory.state(job) == "failed"}
-    return ExperimentResult(directory=directory.path, tables=tables, states=dict(states), failures=failures)
+    jobs = [directory.job(key) for key in dict.fromkeys(entry["key"] for entry in plan["cells"])]
+    states = {job.key: directory.state(job) for job in jobs}
+    failures = {job.label: directory.failure(job.key) for job in jobs if states[job.key] == "failed"}
+    return ExperimentResult(directory=directory.path, tables=tables, states=dict(Counter(states.values())), failures=failures)
 
 
 def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
@@ -150,6 +169,8 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         "test_samples": len(plan.corpus.split("test")),
         "metrics": list(metric_names(plan.corpus.task)),
         "seeds": list(range(plan.experiment.seeds)),
+        "missing": plan.base.missing.model_dump(mode="json"),
+        "rates_left_out": sorted(set(plan.experiment.rates) - set(rates_of(plan.experiment, plan.corpus))),
     }
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from alignmamba.contracts import Predictions, Task
-from alignmamba.errors import CheckpointError
+from alignmamba.errors import CheckpointError, DataError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, sample_scores, score
 from alignmamba.evaluation.statistics import (
     RowMetric,
     Scores,
     Standing,
+    bootstrap_interval,
     compare_to_best,
     holm,
     marks_note,
@@ -27,7 +30,7 @@ from alignmamba.evaluation.statistics import (
     scores_of,
 )
 from alignmamba.evaluation.tables import Entry, ResultTable
-from alignmamba.recipes.directory import METRICS
+from alignmamba.recipes.directory import ENVIRONMENT, METRICS
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.directory import ExperimentDirectory
 
@@ -36,15 +39,21 @@ _TOLD: Final = ("accuracy", "f1_weighted", "acc2_non0", "f1_non0", "mae")
 _RESAMPLES: Final = 500
 
 
-def result_tables(directory: ExperimentDirectory) -> Iterator[ResultTable]:
-    """The tables of an experiment from the cells that are finished.
+def result_tables(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> Iterator[ResultTable]:
+    """The tables of an experiment from the cells that are finished; one with a damaged file is left out and named in the notes.
+
+    Args:
+        directory: Where the cells lie.
+        plan: What was asked for, as ``experiment.json`` tells it.
 
     Raises:
         ConfigError: If scipy is not installed.
-        CheckpointError: If a file of a finished cell is damaged.
+        CheckpointError: If the plan does not tell its task or its settings.
     """
     require_scipy()
-    grid = Grid.read(directory)
+    grid = Grid.read(directory, plan)
+    if grid.experiment not in TABLES:
+        return
     for table in TABLES[grid.experiment](grid):
         yield table.model_copy(update={"notes": (*table.notes, *grid.notes)})
 
@@ -58,21 +67,42 @@ class Grid:
     jobs: Mapping[str, Job]
     finished: frozenset[str]
     """Keys."""
+    predictions_of: Mapping[tuple[str, str], Mapping[int, Predictions]]
+    """Row and column to seed to predictions."""
+    damaged: Mapping[str, str]
+    """Key to what is wrong with a cell that is finished."""
 
     @classmethod
-    def read(cls, directory: ExperimentDirectory) -> "Grid":
-        """Look at the state of every job."""
-        plan = directory.plan()
-        jobs = {key: directory.job(key) for key in plan["jobs"]}
-        done = frozenset(key for key, job in jobs.items() if directory.state(job) == "finished")
-        return cls(directory=directory, plan=plan, jobs=jobs, finished=done)
+    def read(cls, directory: ExperimentDirectory, plan: Mapping[str, Any]) -> "Grid":
+        """Look at the state of every job, and read what the finished ones predicted."""
+        try:
+            task = Task.model_validate(plan["task"])
+            jobs = {entry["key"]: directory.job(entry["key"]) for entry in plan["cells"]}
+        except (KeyError, TypeError, ValidationError) as error:
+            raise CheckpointError(f"experiment {directory.path}: its plan is not one that this version wrote, it lacks {error}") from error
+        done = {key for key, job in jobs.items() if directory.state(job) == "finished"}
+        found: dict[tuple[str, str], dict[int, Predictions]] = {}
+        damaged: dict[str, str] = {}
+        for entry in plan["cells"]:
+            key = entry["key"]
+            if key not in done:
+                continue
+            try:
+                run = directory.run_path(key)
+                read_json(run / METRICS)["num_parameters"]
+                said = read_predictions(run / entry["predictions"], task)
+                found.setdefault((entry["row"], entry["column"]), {})[entry["seed"]] = said
+            except (CheckpointError, KeyError, TypeError) as error:
+                damaged[key] = f"{error}; to run it again, remove {directory.run_path(key)}"
+        done -= damaged.keys()
+        return cls(directory=directory, plan=plan, jobs=jobs, finished=frozenset(done), predictions_of=found, damaged=damaged)
 
     @property
     def experiment(self) -> str:
         """Name of the experiment."""
         return str(self.plan["experiment"])
 
-    @cached_property
+    @property
     def task(self) -> Task:
         """What is predicted."""
         return Task.model_validate(self.plan["task"])
@@ -102,20 +132,19 @@ class Grid:
     def _entries(self, row: str, column: str) -> list[Mapping[str, Any]]:
         return [entry for entry in self.plan["cells"] if (entry["row"], entry["column"]) == (row, column)]
 
-    @cached_property
-    def _predictions(self) -> dict[tuple[str, str], dict[int, Predictions]]:
-        return {}
-
-    def predictions(self, row: str, column: str) -> dict[int, Predictions]:
+    def predictions(self, row: str, column: str) -> Mapping[int, Predictions]:
         """Seed to predictions of one place, as far as its runs are finished."""
-        place = (row, column)
-        if place not in self._predictions:
-            self._predictions[place] = {
-                entry["seed"]: read_predictions(self.directory.run_path(entry["key"]) / entry["predictions"], self.task)
-                for entry in self._entries(row, column)
-                if entry["key"] in self.finished
-            }
-        return self._predictions[place]
+        return self.predictions_of.get((row, column), {})
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The samples that methods are compared on: the most that any of them was scored on."""
+        return max((said.ids for runs in self.predictions_of.values() for said in runs.values()), key=len, default=())
+
+    def analysis(self, kind: str) -> str:
+        """Name of the analysis of that kind that was asked for."""
+        names = (str(name) for entry in self.plan["cells"] for name in entry["analyses"])
+        return next(name for name in names if name == kind or name.startswith(f"{kind}-"))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -123,9 +152,23 @@ class Grid:
         said = []
         failed = {key: job for key, job in self.jobs.items() if self.directory.state(job) == "failed"}
         said += [f"Failed: {job.label}: {self.directory.failure(key)}" for key, job in failed.items()]
-        left = len(self.jobs) - len(self.finished) - len(failed)
+        said += [f"Damaged: {self.jobs[key].label}: {why}" for key, why in self.damaged.items()]
+        left = len(self.jobs) - len(self.finished) - len(failed) - len(self.damaged)
         if left:
             said.append(f"{left} of {len(self.jobs)} runs are not finished.")
+        if self.plan.get("missing", {}).get("protocol", "none") != "none":
+            missing = self.plan["missing"]
+            said.append(
+                f"All runs are trained and scored with modalities withheld: protocol {missing['protocol']}, rate {missing['rate']}."
+            )
+        fewer = {row: len(said.ids) for (row, _), runs in self.predictions_of.items() for said in runs.values() if said.ids != self.ids}
+        said += [
+            f"{row} is scored on {count} of {len(self.ids)} samples, those that have anything of it, and is not compared."
+            for row, count in fewer.items()
+        ]
+        versions = {read_json(self.directory.run_path(key) / ENVIRONMENT)["versions"].get("alignmamba") for key in self.finished}
+        if len(versions) > 1:
+            said.append(f"Runs were made by different versions of alignmamba: {', '.join(sorted(map(str, versions)))}.")
         return tuple(" ".join(each.split()) for each in said)
 
 
@@ -138,29 +181,59 @@ class Column:
 
     values: Mapping[str, Mapping[int, float]]
     """Method to seed to value."""
+    compared: frozenset[str]
+    """The methods that were scored on the same samples."""
     scores: Callable[[str, Sequence[int]], Scores]
     """Of a method under some seeds."""
     higher_is_better: bool
+    marked: bool = True
+    """Whether it makes sense to say which method is best."""
+
+    @property
+    def methods(self) -> list[str]:
+        """Those that can be compared."""
+        return [name for name, values in self.values.items() if values and name in self.compared]
 
     @property
     def seeds(self) -> list[int]:
-        """Those under which every method that has any is finished: what can be compared in pairs."""
-        sets = [set(values) for values in self.values.values() if values]
+        """Those under which every one of these is finished: what can be compared in pairs."""
+        sets = [set(self.values[name]) for name in self.methods]
         return sorted(set.intersection(*sets)) if sets else []
 
+    @cached_property
     def standings(self) -> Mapping[str, Standing]:
         """The marks of the methods, on common seeds; empty where there is nothing to compare."""
-        methods = [name for name, values in self.values.items() if values]
-        if len(methods) < 2 or not self.seeds:
+        if not self.marked or len(self.methods) < 2 or not self.seeds:
             return {}
-        scores = {name: self.scores(name, self.seeds) for name in methods}
-        return compare_to_best(scores, higher_is_better=self.higher_is_better, resamples=_RESAMPLES)
+        try:
+            scores = {name: self.scores(name, self.seeds) for name in self.methods}
+            return compare_to_best(scores, higher_is_better=self.higher_is_better, resamples=_RESAMPLES)
+        except DataError:  # a test split on which the metric can be told, but not how it varies: of one sample, for example
+            return {}
 
     def entries(self, rows: Sequence[str]) -> list[Entry | None]:
         """The column from the top; None where nothing is finished."""
-        marks = {name: standing.mark for name, standing in self.standings().items()}
-        values = {name: [self.values[name][seed] for seed in sorted(self.values[name])] for name in rows}
-        return [Entry.of_seeds(values[name], mark=marks.get(name, "")) if values[name] else None for name in rows]
+        return [self._entry(name) if self.values[name] else None for name in rows]
+
+    def _entry(self, name: str) -> Entry:
+        seeds = sorted(self.values[name])
+        mark = self.standings[name].mark if name in self.standings else ""
+        entry = Entry.of_seeds([self.values[name][seed] for seed in seeds], mark=mark).model_copy(update={"seeds": tuple(seeds)})
+        if len(seeds) > 1:
+            return entry
+        interval = self._over_samples(name, seeds[0])
+        return entry.model_copy(update={"low": interval[0], "high": interval[1]}) if interval else entry
+
+    def _over_samples(self, name: str, seed: int) -> tuple[float, float] | None:
+        """Of a single run, the interval over the samples of the test split."""
+        try:
+            scores = self.scores(name, [seed])
+            if isinstance(scores, RowMetric):
+                return bootstrap_interval(scores.runs[0], scores.samples, seed=0, resamples=_RESAMPLES, method="percentile")
+            (values,) = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+            return bootstrap_interval(lambda rows: float(values[rows].mean()), len(values), seed=0, resamples=_RESAMPLES)
+        except DataError:
+            return None
 
 
 def metric_column(grid: Grid, metric: str, column: str = "") -> Column:
@@ -168,12 +241,13 @@ def metric_column(grid: Grid, metric: str, column: str = "") -> Column:
     said = {row: grid.predictions(row, column) for row in grid.rows}
     return Column(
         values={row: {seed: score(grid.task, each)[metric] for seed, each in runs.items()} for row, runs in said.items()},
+        compared=frozenset(row for row, runs in said.items() if all(each.ids == grid.ids for each in runs.values())),
         scores=lambda row, seeds: scores_of(grid.task, [said[row][seed] for seed in seeds], metric),
         higher_is_better=HIGHER_IS_BETTER[metric],
     )
 
 
-def combined(columns: Sequence[Column], weights: Sequence[float], *, higher_is_better: bool) -> Column:
+def combined(columns: Sequence[Column], weights: Sequence[float], *, higher_is_better: bool, marked: bool = True) -> Column:
     """The weighted sum of columns, by seed, for example their mean or a difference; of methods that have all of them."""
     rows = list(columns[0].values)
     values: dict[str, dict[int, float]] = {}
@@ -186,7 +260,8 @@ def combined(columns: Sequence[Column], weights: Sequence[float], *, higher_is_b
     def scores(row: str, seeds: Sequence[int]) -> Scores:
         return _weighted([column.scores(row, seeds) for column in columns], weights)
 
-    return Column(values=values, scores=scores, higher_is_better=higher_is_better)
+    compared = frozenset.intersection(*(column.compared for column in columns))
+    return Column(values=values, compared=compared, scores=scores, higher_is_better=higher_is_better, marked=marked)
 
 
 def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
@@ -206,6 +281,7 @@ def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
 def _table(grid: Grid, name: str, title: str, columns: Mapping[str, Column], *, row_label: str, **more: Any) -> ResultTable:
     rows = grid.rows
     by_column = [column.entries(rows) for column in columns.values()]
+    more["notes"] = [*_how_marked(columns), *more["notes"]]
     return ResultTable(
         name=name,
         title=title,
@@ -217,10 +293,29 @@ def _table(grid: Grid, name: str, title: str, columns: Mapping[str, Column], *, 
     )
 
 
-def _explained(grid: Grid, column: Column, metric: str, at: str = "") -> list[str]:
-    """How marks were decided, and how much of a difference is noise here."""
-    seeds = len(column.seeds)
-    notes = [marks_note(seeds=seeds)] if seeds else []
+def _how_marked(columns: Mapping[str, Column]) -> list[str]:
+    """How marks were decided, and on which seeds, if not on all that are shown."""
+    counts = sorted({len(column.seeds) for column in columns.values() if column.standings})
+    notes = [marks_note(seeds=count) for count in ([counts[0], *counts[-1:]] if counts and counts[0] == 1 < counts[-1] else counts[:1])]
+    fewer = {
+        name: column.seeds
+        for name, column in columns.items()
+        if column.standings and any(set(column.values[method]) - set(column.seeds) for method in column.methods)
+    }
+    same = len({tuple(seeds) for seeds in fewer.values()}) == 1 and len(fewer) == len(columns)
+    told = {"": next(iter(fewer.values()))} if same else fewer
+    notes += [
+        f"Marks{f' of {name}' if name else ''} compare the seeds {', '.join(map(str, seeds))} alone, which all methods have finished."
+        for name, seeds in told.items()
+    ]
+    if any(len(values) == 1 for column in columns.values() for values in column.values.values()):
+        notes.append("Where one seed was run, the interval is over the test samples (bootstrap); otherwise over seeds (Student's t).")
+    return notes
+
+
+def _noise(grid: Grid, column: Column, metric: str, at: str = "") -> list[str]:
+    """How much of a difference is noise here."""
+    notes = []
     best = max((float(np.mean(list(values.values()))) for values in column.values.values() if values), default=0.0)
     first = next((run for row in grid.rows for run in grid.predictions(row, at).values()), None)
     if first is not None and metric.startswith("acc") and 0 < best < 1:
@@ -246,7 +341,7 @@ def _methods(grid: Grid) -> Iterator[ResultTable]:
         f"{grid.experiment.capitalize()} of {title} on {grid.corpus}, test",
         columns,
         row_label="method" if grid.experiment == "comparison" else "variant",
-        notes=[*_explained(grid, columns[_headline(grid.task)], _headline(grid.task)), *_weights(grid, "")],
+        notes=[*_noise(grid, columns[_headline(grid.task)], _headline(grid.task)), *_weights(grid, "")],
     )
 
 
@@ -257,8 +352,11 @@ def _ablation(grid: Grid) -> Iterator[ResultTable]:
     column = metric_column(grid, metric)
     full, *variants = grid.rows
     paired = {row: sorted(set(column.values[row]) & set(column.values[full])) for row in variants}
-    there = [row for row in variants if paired[row]]
-    differences = {row: paired_bootstrap(column.scores(row, paired[row]), column.scores(full, paired[row])) for row in there}
+    differences = {}
+    for row in (row for row in variants if paired[row] and {row, full} <= column.compared):
+        with suppress(DataError):  # as for the marks of a column
+            differences[row] = paired_bootstrap(column.scores(row, paired[row]), column.scores(full, paired[row]))
+    there = list(differences)
     adjusted = dict(zip(there, holm([differences[row].p_value for row in there]), strict=True)) if there else {}
     entries: list[tuple[Entry | None, ...]] = []
     for row in variants:
@@ -288,7 +386,8 @@ def _missing(grid: Grid) -> Iterator[ResultTable]:
         if len(rates) > 1:
             every = list(rates.values())
             columns["average"] = combined(every, [1 / len(every)] * len(every), higher_is_better=better)
-            columns["drop"] = combined([every[0], every[-1]], [1, -1] if better else [-1, 1], higher_is_better=False)
+            # A method that is poor throughout loses little, so that the smallest drop is no merit by itself.
+            columns["drop"] = combined([every[0], every[-1]], [1, -1] if better else [-1, 1], higher_is_better=False, marked=False)
         first = next(iter(rates))
         yield _table(
             grid,
@@ -297,7 +396,7 @@ def _missing(grid: Grid) -> Iterator[ResultTable]:
             columns,
             row_label="method",
             caption=f"Columns are nominal missing rates; drop is what is lost from {first} to {list(rates)[-1]}.",
-            notes=[*_explained(grid, rates[first], metric, first), *_effective(grid), *_weights(grid, first)],
+            notes=[*_noise(grid, rates[first], metric, first), *_effective(grid), *_weights(grid, first)],
         )
 
 
@@ -320,8 +419,12 @@ def _effective(grid: Grid) -> list[str]:
         rate = facts["effective_rate"]
         found.setdefault(entry["column"], []).append(float(rate["test"] if isinstance(rate, dict) else rate))
     told = ", ".join(f"{100 * float(np.mean(rates)):.1f} % at {name}" for name, rates in found.items())
+    left_out = [f"{100 * rate:g} %" for rate in grid.plan.get("rates_left_out", ())]
     trained = "trained once on all rates mixed" if grid.plan["settings"]["mixed"] else "trained and selected at each rate"
-    return [f"Really withheld on test: {told}. Models are {trained}."] if told else []
+    notes = [f"Really withheld on test: {told}. Models are {trained}."] if told else []
+    if left_out:
+        notes.append(f"{', '.join(left_out)} would withhold no more: one modality of each sample is kept.")
+    return notes
 
 
 def _distance(grid: Grid) -> Iterator[ResultTable]:
@@ -347,7 +450,7 @@ def _plans(grid: Grid) -> Iterator[ResultTable]:
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for row in grid.rows:
         for _, key in sorted(grid.keys(row, "").items()):
-            for pair, ways in read_json(grid.directory.run_path(key) / "analysis" / "plans" / "plans.json")["close"].items():
+            for pair, ways in read_json(grid.directory.run_path(key) / "analysis" / grid.analysis("plans") / "plans.json")["close"].items():
                 for way, shares in ways.items():
                     for measure, share in shares.items():
                         found.setdefault(pair, {}).setdefault(way, {}).setdefault(measure, []).append(float(share))

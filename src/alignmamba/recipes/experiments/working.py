@@ -20,27 +20,26 @@ from alignmamba.recipes.experiments.alignment import write_distance, write_plans
 from alignmamba.recipes.experiments.cells import Analysis, Job
 from alignmamba.recipes.experiments.directory import BusyError, ExperimentDirectory
 from alignmamba.recipes.running import train
-from alignmamba.recipes.using import load_run, missing_tables, score_missing
+from alignmamba.recipes.using import LoadedRun, load_run, missing_tables, score_missing
 
 DONE, OUR_FAULT, USER_INPUT, BUSY, INTERRUPTED = 0, 1, 2, 75, 130
 
 
-def write_missing(run: Path, out: Path, *, missing: MissingConfig) -> None:
+def write_missing(run: LoadedRun, out: Path, *, missing: MissingConfig) -> None:
     """Scores of a finished run on test with modalities withheld, as ``metrics.json``, with the predictions and what was withheld."""
-    loaded = load_run(run)
-    scores = score_missing(loaded, missing)
-    for name, table in missing_tables(scores, loaded.corpus.task).items():
+    scores = score_missing(run, missing)
+    for name, table in missing_tables(scores, run.corpus.task).items():
         write_table(out / f"{name}.csv", table)
     facts = {**missing.model_dump(mode="json"), "effective_rate": scores.effective_rate, "seed": scores.seed}
     (out / METRICS).write_text(to_json({"metrics": scores.metrics, "missing": facts}), encoding="utf-8")
 
 
-ANALYSES: dict[str, Callable[[Path, Analysis, Path], None]] = {
+ANALYSES: dict[str, Callable[[LoadedRun, Analysis, Path], None]] = {
     "missing": lambda run, analysis, out: write_missing(run, out, missing=analysis.missing),
     "distance": lambda run, _, out: write_distance(run, out),
     "plans": lambda run, analysis, out: write_plans(run, out, samples=analysis.samples),
 }
-"""Kind of analysis to what writes it: (directory of the run, what is asked for, existing empty folder)."""
+"""Kind of analysis to what writes it: (finished run, what is asked for, existing empty folder)."""
 
 
 def run_cell(directory: str | Path, key: str, *, wait: bool = True) -> int:
@@ -57,12 +56,18 @@ def run_cell(directory: str | Path, key: str, *, wait: bool = True) -> int:
     experiment = ExperimentDirectory.open(Path(directory))
     try:
         with experiment.locked(key, wait=wait):
-            job = experiment.job(key)
-            if experiment.state(job) != "finished":
-                experiment.set_failure(key, "")
-                _work(experiment, job)
+            return _held(experiment, key)
     except BusyError:
         return BUSY
+
+
+def _held(experiment: ExperimentDirectory, key: str) -> int:
+    """Work on a cell that this process holds, so that nobody else's record of it is written over."""
+    try:
+        job = experiment.job(key)
+        if experiment.state(job) != "finished":
+            experiment.set_failure(key, "")
+            _work(experiment, job)
     except KeyboardInterrupt:
         return INTERRUPTED
     except AlignMambaError as error:
@@ -78,16 +83,16 @@ def run_cell(directory: str | Path, key: str, *, wait: bool = True) -> int:
 def _work(experiment: ExperimentDirectory, job: Job) -> None:
     run = experiment.run_path(job.key)
     if run.exists():
-        train(resume=run)
+        train(resume=run, data=job.config.data)  # the corpus may have been moved since
     else:
         train(job.config, out=run)
     for analysis in job.analyses:
         done = experiment.analysis_path(job.key, analysis)
         if not done.is_dir():
-            _analyse(run, analysis, done)
+            _analyse(load_run(run, data=job.config.data), analysis, done)
 
 
-def _analyse(run: Path, analysis: Analysis, out: Path) -> None:
+def _analyse(run: LoadedRun, analysis: Analysis, out: Path) -> None:
     """Write an analysis beside its place and move it there when it is whole."""
     out.parent.mkdir(exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))

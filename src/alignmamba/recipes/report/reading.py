@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,10 +52,17 @@ class Cell:
     column: str
     seed: int
     digest: str
+    predictions: str = ""
+    """File of the run that holds what this cell is scored by; empty: its last split."""
+    analyses: tuple[str, ...] = ()
+    """Folders of the run's ``analysis``."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{16}", self.key):
             raise ValueError(f"key: found {self.key!r}, expected 16 hexadecimal digits")
+        for place in (self.predictions, *self.analyses):
+            if place.startswith("/") or ".." in place:
+                raise ValueError(f"cell {self.key}: found {place!r}, expected a path within the run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,21 +302,21 @@ def gather(directory: Path) -> Gathered:
     found = []
     for cell in experiment.cells:
         path = paths[cell.key]
-        state, error = _state(directory / "failed" / f"{cell.key}.json", path)
+        state, error = _state(directory / "failed" / f"{cell.key}.json", path, cell.analyses)
         if not (path / CONFIG).is_file():
             found.append(Found(cell=cell, state=state, error=error))
             continue
         samples = None
         if state == "done" and (cell.row, cell.column) not in told:
             told.add((cell.row, cell.column))
-            samples = _samples(path)
+            samples = _samples(path, cell.predictions)
             if samples is not None:
                 room["predictions"] -= len(samples.ids)
                 if room["predictions"] < 0 and len(told) > 1:
                     samples = None
                     left_out["predictions"] += 1
         plans = []
-        for sample in _plans(path):
+        for sample in _plans(path, cell.analyses):
             room["tokens"] -= sample.tokens_matched
             if room["tokens"] >= 0:
                 plans.append(sample)
@@ -333,17 +341,18 @@ def _left_out_words(what: str, count: int) -> str:
     return f"{named.format(count, '' if count == 1 else 's')} are left out to keep this page small; they lie in {files}."
 
 
-def _state(failure: Path, path: Path) -> tuple[State, str]:
+def _state(failure: Path, path: Path, analyses: tuple[str, ...]) -> tuple[State, str]:
+    if (path / METRICS).is_file() and all((path / "analysis" / name).is_dir() for name in analyses):
+        return "done", ""
     if failure.is_file():
         return "failed", _read_json(failure, _Failure).error
-    if (path / METRICS).is_file():
-        return "done", ""
     return ("unfinished" if path.is_dir() else "pending"), ""
 
 
 def _found(cell: Cell, state: State, error: str, path: Path, samples: Samples | None, plans: tuple[PlanSample, ...]) -> Found:
     summary = _read_json(path / METRICS, _Summary) if (path / METRICS).is_file() else None
-    classes, confusion = _confusion(path)
+    elsewhere = cell.predictions and (path / cell.predictions).is_file() and "/" in cell.predictions
+    classes, confusion = _counted(path / cell.predictions) if elsewhere else _confusion(path)
     return Found(
         cell=cell,
         state=state,
@@ -462,19 +471,35 @@ def _confusion(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]
     return classes, tuple(zip(*(map(int, column) for column in counts), strict=True))
 
 
-def _samples(path: Path) -> Samples | None:
-    at = _of_last_split(path, "predictions")
+def _counted(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """Classes and confusion of a table of predictions; empty for a regression."""
+    table = _read_csv(path, "prediction")
+    classes = _classes(table)
+    if not classes or "target" not in table:
+        return (), ()
+    pairs = Counter(zip(table["target"], table["prediction"], strict=True))
+    return classes, tuple(tuple(pairs[true, said] for said in classes) for true in classes)
+
+
+def _classes(table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(name[2:-1] for name in table if name.startswith("p(") and name.endswith(")"))
+
+
+def _samples(path: Path, predictions: str) -> Samples | None:
+    """What a cell is scored by; without `predictions`, its own last split."""
+    elsewhere = path / predictions
+    at = (elsewhere, "test") if "/" in predictions and elsewhere.is_file() else _of_last_split(path, "predictions")
     if at is None:
         return None
     table = _read_csv(at[0], "id", "prediction")
-    masks = path / f"missing_{at[1]}.csv"
+    masks = elsewhere.parent / "missing.csv" if at[0] == elsewhere else path / f"missing_{at[1]}.csv"
     withheld: dict[str, tuple[bool, ...]] = {}
     if masks.is_file():
         present = _read_csv(masks, "id")
         if present.pop("id") != table["id"]:
             raise CheckpointError(f"{masks}: expected the ids of {at[0].name} in its order, found others")
         withheld = {name: tuple(value == "0" for value in values) for name, values in present.items()}
-    classes = tuple(name[2:-1] for name in table if name.startswith("p(") and name.endswith(")"))
+    classes = _classes(table)
     for value in (*table["prediction"], *table.get("target", ())):
         if not classes:
             _number(at[0], value)
@@ -490,9 +515,9 @@ def _samples(path: Path) -> Samples | None:
     )
 
 
-def _plans(path: Path) -> tuple[PlanSample, ...]:
-    file = path / "analysis" / "plans" / "plans.json"
-    return _read_json(file, _Plans).samples if file.is_file() else ()
+def _plans(path: Path, analyses: tuple[str, ...]) -> tuple[PlanSample, ...]:
+    files = (path / "analysis" / name / "plans.json" for name in analyses or ("plans",))
+    return tuple(sample for file in files if file.is_file() for sample in _read_json(file, _Plans).samples)
 
 
 _Form = TypeVar("_Form")

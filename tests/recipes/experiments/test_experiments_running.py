@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from alignmamba.errors import CheckpointError, ConfigError
@@ -24,6 +25,7 @@ from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.directory import BusyError, ExperimentDirectory
 from alignmamba.recipes.experiments.engines import run_on_slurm, shard_of, thread_settings
 from alignmamba.recipes.experiments.working import BUSY, DONE, USER_INPUT, run_cell
+from alignmamba.recipes.report.reading import gather
 from small_run import CONFIG, write_small_corpus
 
 MISSING = ExperimentConfig(name="missing", models=("alignmamba", "late-fusion"), seeds=2, rates=(0.2, 0.4), mixed=True)
@@ -375,3 +377,17 @@ def test_a_user_mistake_in_a_cell_is_recorded(tmp_path: Path, corpus: Path) -> N
     assert run_cell(directory.path, plan.jobs[0].key) == USER_INPUT
     assert "has no aligned streams" in directory.failure(plan.jobs[0].key)
     assert directory.state(plan.jobs[0]) == "failed"
+
+
+def test_the_page_shows_what_the_tables_were_made_of(uninterrupted: Path) -> None:
+    found = gather(uninterrupted).found
+    first = {each.cell.column: each for each in found if each.cell.row == "alignmamba" and each.cell.seed == 0}
+    for each in first.values():
+        assert each.samples is not None
+        accuracy = np.mean([target == said for target, said in zip(each.samples.targets or (), each.samples.predictions, strict=True)])
+        told = tables(uninterrupted)["missing-accuracy"]
+        entry = told.entries[0][told.columns.index(each.cell.column)]
+        assert entry is not None
+        assert accuracy == pytest.approx(entry.values[0])
+        assert np.trace(each.confusion) == accuracy * len(each.samples.ids)
+        assert any(any(withheld) for withheld in each.samples.withheld.values())

@@ -148,7 +148,8 @@ def _script_json(value: Any) -> "Markup":
 
 
 def _states(gathered: Gathered) -> dict[str, int]:
-    counts = Counter(found.state for found in gathered.found)
+    """Runs by state; several places of a table may rest on one run."""
+    counts = Counter({found.cell.key: found.state for found in gathered.found}.values())
     return {state: counts[state] for state in ("done", "failed", "unfinished", "pending")}
 
 
@@ -167,7 +168,8 @@ def _run_words(gathered: Gathered) -> list[str]:
 
 
 def _experiment_words(gathered: Gathered) -> list[str]:
-    experiment, states, total = gathered.experiment, _states(gathered), len(gathered.found)
+    experiment, states = gathered.experiment, _states(gathered)
+    total = sum(states.values())
     rows = _counted(len({cell.row for cell in experiment.cells}), gathered.tables[0].row_label if gathered.tables else "row")
     task = f", {_task_words(experiment.task)}" if experiment.task else ""
     size = f"{_counted(len(experiment.seeds), 'seed')}, {_counted(total, 'training run')}"

@@ -435,7 +435,10 @@ def _stored_target(role: Role, identity: str, given: Any, task: Task) -> float |
     else:
         if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, float, np.integer, np.floating)):
             raise DataError(f"{where}: target {given!r}, expected a number")
-        value = float(given)
+        try:
+            value = float(given)
+        except OverflowError as error:
+            raise DataError(f"{where}: target of {int(given).bit_length()} bits, expected a number that float64 holds") from error
     if problem := target_problem(value, task):
         raise DataError(f"{where}: {problem}")
     return value

@@ -1,5 +1,6 @@
 """Foreign files into the native archive: recognise, repair what may be repaired and count it, write all or nothing."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -294,7 +295,7 @@ def _labelled(
 ) -> tuple[Sequence[int], list[Any] | None]:
     """The rows to keep, and their labels."""
     labels = [given[row] for row in range(len(given))]
-    rows = [row for row, label in enumerate(labels) if label is not None and not (_is_number(label) and not np.isfinite(label))]
+    rows = [row for row, label in enumerate(labels) if label is not None and not (_is_number(label) and not _is_finite(label))]
     if not rows:
         foreign.faults.add("not a number label", where=role, done="split kept without labels", count=len(labels))
         return range(len(ids)), None
@@ -313,6 +314,13 @@ def _labelled(
 
 def _is_number(label: Any) -> bool:
     return isinstance(label, float | int | np.floating | np.integer) and not isinstance(label, bool)
+
+
+def _is_finite(label: Any) -> bool:
+    try:
+        return math.isfinite(label)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def _distinct_ids(splits: Mapping[Role, SplitArrays], faults: Faults) -> dict[Role, list[str]]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import stub_reader
 
+import stub_reader
 from alignmamba.contracts import Corpus
 from alignmamba.data.archive import load_corpus
 from alignmamba.data.readers import FORMATS, converting
@@ -207,7 +207,7 @@ def test_the_format_is_recognised(tmp_path: Path, content: dict[str, Any], monke
     assert detect([path]) == "stub"
     assert convert("auto", [path], tmp_path / "corpus").format == "stub"
     (tmp_path / "thesis.txt").write_text("all of it")
-    with pytest.raises(DataError, match="thesis.txt: not recognised as any of the formats .*stub"):
+    with pytest.raises(DataError, match=r"thesis.txt: not recognised as any of the formats .*stub"):
         detect([tmp_path / "thesis.txt"])
     with pytest.raises(DataError, match="not recognised"):
         detect([path, tmp_path / "thesis.txt"])
@@ -278,7 +278,7 @@ def test_the_directory_of_a_living_writer_is_left_alone(tmp_path: Path, content:
     path = stub_reader.write(tmp_path / "given.json", content)
     seen: list[int] = []
 
-    def other(role: str, done: int, total: int) -> None:
+    def other(role: str, done: int, _: int) -> None:
         if (role, done) == ("train", 1):
             convert("stub", [path], tmp_path / "corpus")
             seen.append(len(list(tmp_path.glob(".corpus.*.partial"))))

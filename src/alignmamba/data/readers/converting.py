@@ -117,6 +117,11 @@ def convert(
     )
 
 
+def recognised(sources: Sequence[Path]) -> list[str]:
+    """All formats that the files look like."""
+    return [name for name in FORMATS if all(_reader(name).recognises(path) for path in sources)]
+
+
 def detect(sources: Sequence[Path]) -> str:
     """The format that the files look like.
 
@@ -129,7 +134,7 @@ def detect(sources: Sequence[Path]) -> str:
             raise DataError(f"{path}: expected a file or folder, found nothing")
         if (path / MANIFEST).is_file():
             raise DataError(f"{path}: is a corpus already, it needs no conversion")
-    found = [name for name in FORMATS if all(_reader(name).recognises(path) for path in sources)]
+    found = recognised(sources)
     if len(found) == 1:
         return found[0]
     files = ", ".join(map(str, sources))

@@ -62,6 +62,7 @@ def convert(
     destination: str | Path,
     options: ReadOptions | None = None,
     *,
+    name: str | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> Conversion:
@@ -75,6 +76,7 @@ def convert(
         sources: The files or folders.
         destination: Directory of the corpus to make.
         options: How to read them.
+        name: Name of the corpus; by default what the reader calls it.
         progress: Told after every sample.
         overwrite: Replace the corpus that is there, once the new one is complete.
 
@@ -90,7 +92,7 @@ def convert(
     foreign = opened.foreign
     facts: dict[str, Any] = {
         "task": foreign.task,
-        "name": foreign.name,
+        "name": name or foreign.name,
         "units": foreign.units,
         "source": lambda: _source(foreign),
         "shard_bytes": SHARD_BYTES,
@@ -188,6 +190,12 @@ def naming(sources: Sequence[Path]) -> Iterator[None]:
         if any(str(path) in str(error) for path in sources):
             raise
         raise DataError(f"{', '.join(map(str, sources))}: {error}") from error
+    except OSError as error:
+        raise _unreadable(error, ", ".join(map(str, sources))) from error
+
+
+def _unreadable(error: OSError, where: str) -> DataError:
+    return DataError(f"{error.filename or where}: cannot be read: {error.strerror or error}")
 
 
 def _reader(format: str) -> Reader:
@@ -237,7 +245,10 @@ def _repaired(
 
     def load(at: int) -> dict[str, Any]:
         row = rows[at]
-        found = {name: _values(given[row], role, ids[row], name, foreign.faults, options) for name, given in split.features.items()}
+        try:
+            found = {name: _values(given[row], role, ids[row], name, foreign.faults, options) for name, given in split.features.items()}
+        except OSError as error:  # here, or else the archive takes it for a failure to write
+            raise _unreadable(error, place(role, ids[row])) from error
         if all(values is None for values in found.values()):
             foreign.faults.add("sample without anything", where=role, done="left out")
         if progress is not None:

@@ -89,7 +89,8 @@ def test_convert_as_json(cli: Cli, file: Path, tmp_path: Path) -> None:
     [
         (["stub", "given.json"], "expected at least one file and the directory to make, found 1 path"),
         (["mmsaa", "given.json", "corpus"], "format: expected auto or one of"),
-        (["stub", "none.json", "corpus"], "none.json: expected a file or folder, found nothing"),
+        (["stub", "none.json", "corpus"], "none.json: cannot be read: No such file"),
+        (["auto", "none.json", "corpus"], "none.json: expected a file or folder, found nothing"),
         (["auto", "text.txt", "corpus"], "text.txt: not recognised as any of the formats"),
         (["stub", "text.txt", "corpus"], "text.txt: not valid JSON"),
         (["stub", "given.json", "corpus", "--dims", "audio=x"], "--dims: expected MODALITY=N with a width from 1, found 'audio=x'"),

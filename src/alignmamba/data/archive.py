@@ -254,8 +254,12 @@ def _task(given: Any) -> Task:
         raise DataError(_first_fault(error, "task")) from error
 
 
-def _split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArrays:
-    """The split with its lists checked to be parallel."""
+def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArrays:
+    """The split with its lists checked to be parallel.
+
+    Raises:
+        DataError: If they are not, or one of them is no list, or names no modality.
+    """
     if role not in ROLES:
         raise DataError(f"splits: expected names of {list(ROLES)}, found {role!r}")
     if not isinstance(split, SplitArrays):
@@ -294,13 +298,22 @@ def _all_ids(arrays: Mapping[Role, SplitArrays]) -> dict[Role, list[str]]:
         size = len(next(iter(split.features.values())))
         given = [f"{role}-{number:06d}" for number in range(1, size + 1)] if split.ids is None else list(split.ids)
         for row, identity in enumerate(given):
-            if not isinstance(identity, str) or not identity or not _is_unicode(identity):
-                raise DataError(f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}")
+            check_id(role, row, identity)
             if identity in home:
                 raise DataError(repeated_id(identity, home[identity], role))
             home[identity] = role
         result[role] = [str(identity) for identity in given]
     return result
+
+
+def check_id(role: Role, row: int, identity: Any) -> None:
+    """Refuse what cannot be an id.
+
+    Raises:
+        DataError: Naming split and row.
+    """
+    if not isinstance(identity, str) or not identity or not _is_unicode(identity):
+        raise DataError(f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}")
 
 
 def _is_unicode(text: str) -> bool:
@@ -487,7 +500,7 @@ class CheckedSplits:
         self.task = _task(task)
         _check_mapping("splits", splits)
         _check_mapping("vocabulary_sizes", vocabulary_sizes)
-        self._arrays = {role: _split_arrays(role, split) for role, split in splits.items()}
+        self._arrays = {role: split_arrays(role, split) for role, split in splits.items()}
         if not self._arrays:
             raise DataError("splits: expected at least one, found none")
         first = next(iter(self._arrays))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alignmamba.contracts import Corpus, Role, Split
-from alignmamba.data.archive import SplitArrays, check_destination, load_corpus, temporary_directory, write_corpus
+from alignmamba.data.archive import SplitArrays, check_destination, check_id, load_corpus, split_arrays, temporary_directory, write_corpus
 from alignmamba.data.inspection import place, target_problem
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.foreign import Faults, Foreign, Reader, ReadOptions
@@ -132,8 +132,6 @@ def detect(sources: Sequence[Path]) -> str:
     """
     for path in sources:
         check_path(path)
-        if not path.exists():
-            raise DataError(f"{path}: expected a file or folder, found nothing")
         if (path / MANIFEST).is_file():
             raise DataError(f"{path}: is a corpus already, it needs no conversion")
     found = recognised(sources)
@@ -142,6 +140,9 @@ def detect(sources: Sequence[Path]) -> str:
     files = ", ".join(map(str, sources))
     if found:
         raise DataError(f"{files}: looks like {' and like '.join(found)}, so the format must be given by name")
+    absent = [path for path in sources if not path.exists()]
+    if absent:
+        raise DataError(f"{absent[0]}: expected a file or folder, found nothing")
     raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}")
 
 
@@ -166,8 +167,6 @@ def open_foreign(format: str, sources: Sequence[Path], options: ReadOptions, *, 
     reader = _reader(format)
     for path in sources:
         check_path(path)
-        if not path.exists():
-            raise DataError(f"{path}: expected a file or folder, found nothing")
     with naming(sources):
         foreign = reader.read(sources, options)
         if options.nonfinite == "mean" and "train" not in foreign.splits:
@@ -176,8 +175,9 @@ def open_foreign(format: str, sources: Sequence[Path], options: ReadOptions, *, 
         unknown = [name for name in options.dims if name not in names]
         if unknown:
             raise DataError(f"dims: no modality {unknown[0]!r}, only {names}")
-        ids = _distinct_ids(foreign.splits, foreign.faults)
-        splits = {role: _repaired(role, split, ids[role], foreign, options, progress) for role, split in foreign.splits.items()}
+        splits = {role: split_arrays(role, split) for role, split in foreign.splits.items()}
+        ids = _distinct_ids(splits, foreign.faults)
+        splits = {role: _repaired(role, split, ids[role], foreign, options, progress) for role, split in splits.items()}
     return Opened(foreign=foreign, splits=splits)
 
 
@@ -343,8 +343,11 @@ def _distinct_ids(splits: Mapping[Role, SplitArrays], faults: Faults) -> dict[Ro
     """Ids of every split, those of the file where it has any; one that was there before gets a number."""
     given: dict[Role, list[str]] = {}
     for role, split in splits.items():
-        size = len(next(iter(split.features.values()), ()))
+        size = len(next(iter(split.features.values())))
         given[role] = [f"{role}-{row:06d}" for row in range(1, size + 1)] if split.ids is None else list(split.ids)
+    for role, ids in given.items():
+        for row, identity in enumerate(ids):
+            check_id(role, row, identity)
     originals = {identity for ids in given.values() for identity in ids}
     taken: set[str] = set()
     for role, ids in given.items():

@@ -4,10 +4,8 @@ import hashlib
 import json
 import multiprocessing
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -119,15 +117,14 @@ def test_what_convert_refuses_is_one_line_and_leaves_nothing(
 # export
 
 
-def test_export_hands_corpus_and_file_to_the_writer(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    exporting = ModuleType("alignmamba.data.readers.exporting")
-    given: list[Any] = []
-    exporting.export_mmsa = lambda *paths: (given.extend(paths), {"train": 3, "test": 1})[1]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, exporting.__name__, exporting)
-    said = cli("export", "mmsa", tmp_path / "corpus", tmp_path / "out.pkl")
-    assert (said.code, said.out) == (0, f"train 3, test 1 samples in {tmp_path / 'out.pkl'}\n")
-    assert given == [tmp_path / "corpus", tmp_path / "out.pkl"]
+def test_what_is_exported_is_converted_back(cli: Cli, file: Path, tmp_path: Path) -> None:
+    cli("convert", "stub", file, tmp_path / "corpus")
+    said = cli("export", "mmsa", tmp_path / "corpus", tmp_path / "out.pkl", "--modalities", "vision=audio")
+    assert said.code == 2
+    said = cli("export", "mmsa", tmp_path / "corpus", tmp_path / "out.pkl", "--modalities", "words=text")
+    assert (said.code, said.err) == (2, "error: --modalities: expected text=NAME, audio=NAME or vision=NAME, found 'words=text'\n")
     assert cli("export", "mulT", "a", "b").code == 2
+    assert not (tmp_path / "out.pkl").exists()
 
 
 # inspect

@@ -20,19 +20,23 @@ _SHARE_OF_NARROW_SCORES = 0.99
 SENTIMENTS = ("Negative", "Neutral", "Positive")
 
 
-def finite(values: np.ndarray, where: str, modality: str, nonfinite: Literal["zero", "mean", "error"], faults: Faults) -> np.ndarray:
-    """Features as float32, with something in the place of what is not finite.
+def finite(
+    values: np.ndarray, where: str, modality: str, nonfinite: Literal["zero", "mean", "error", "keep"], faults: Faults
+) -> np.ndarray:
+    """Features as float32, with 0 in the place of what is not finite.
 
     Args:
         values: (time, width) real numbers.
         where: File, split, field and row, for messages.
         modality: Name of the modality, for the count.
-        nonfinite: What stands in: 0, the mean of the channel's finite values in this clip (0 if there are none), or nothing.
+        nonfinite: With ``"zero"``, 0 stands in. With ``"mean"`` and ``"keep"`` values are left as they are, for the conversion.
         faults: Where it is counted.
 
     Raises:
         DataError: With ``"error"``, if anything would have to be replaced.
     """
+    if nonfinite in ("mean", "keep"):
+        return values
     with np.errstate(over="ignore", invalid="ignore"):
         stored = values.astype(np.float32)
     good = np.isfinite(stored)
@@ -45,15 +49,9 @@ def finite(values: np.ndarray, where: str, modality: str, nonfinite: Literal["ze
             f"{where}: found {values[position, channel]} at position {position}, channel {channel}, expected numbers that float32 holds; "
             "nonfinite 'zero' or 'mean' replaces it"
         )
-    done = "set to 0"
-    stand_in = np.zeros(values.shape[1], np.float32)
-    if nonfinite == "mean":
-        done = "set to the channel's mean in the clip"
-        total = np.where(good, stored, 0).sum(axis=0, dtype=np.float64)
-        stand_in = (total / np.maximum(good.sum(axis=0), 1)).astype(np.float32)
-    faults.add("not finite", where=modality, done=done, count=int(infinite.sum()))
-    faults.add("does not fit float32", where=modality, done=done, count=int((~good & ~infinite).sum()))
-    return np.where(good, stored, stand_in)
+    faults.add("not finite", where=modality, done="set to 0", count=int(infinite.sum()))
+    faults.add("does not fit float32", where=modality, done="set to 0", count=int((~good & ~infinite).sum()))
+    return np.where(good, stored, np.float32(0))
 
 
 def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:

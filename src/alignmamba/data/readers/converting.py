@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.errors import DataError
 
 SHARD_BYTES = 64 << 20
-"""Values of one shard; while it is written it is held about three times over: as samples, joined, and as bytes."""
+"""Values of one shard. Up to three are in memory: two are written while the next is read."""
 
 AUTO = "auto"
 """Instead of the name of a format: what the files look like."""
@@ -68,8 +68,8 @@ def convert(
 ) -> Conversion:
     """Read foreign files and write what they hold as a corpus.
 
-    Besides what the reader itself needs, one shard of 64 MiB is in memory at a time, up to three times over. The corpus appears
-    under its name complete or not at all; what a killed conversion left is removed by the next one to the same destination.
+    Besides what the reader itself needs, up to three shards of 64 MiB are in memory at a time. The corpus appears under its name
+    complete or not at all; what a killed conversion left is removed by the next one to the same destination.
 
     Args:
         format: Name of a format, or ``auto``.
@@ -108,8 +108,10 @@ def convert(
                 sizes = {spec.name: spec.dim for spec in kept.modalities if spec.kind == "tokens"}
                 corpus = write_corpus(target, splits, vocabulary_sizes=sizes, overwrite=overwrite, **facts)
         else:
-            keep: Literal["keep", "error"] = "keep" if options.nonfinite == "keep" else "error"
-            corpus = write_corpus(target, opened.splits, vocabulary_sizes=sizes, nonfinite=keep, empty="skip", overwrite=overwrite, **facts)
+            # What is not finite was dealt with as it was read, so it is not looked for again.
+            corpus = write_corpus(
+                target, opened.splits, vocabulary_sizes=sizes, nonfinite="keep", empty="skip", overwrite=overwrite, **facts
+            )
     return Conversion(
         format=foreign.format,
         corpus=corpus,

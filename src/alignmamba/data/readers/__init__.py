@@ -4,5 +4,24 @@ from collections.abc import Callable
 
 from alignmamba.data.readers.foreign import Reader
 
-FORMATS: dict[str, Callable[[], Reader]] = {}
+
+def _mmsa() -> Reader:
+    from alignmamba.data.readers import mmsa
+
+    return mmsa
+
+
+def _mult() -> Reader:
+    from alignmamba.data.readers import mult
+
+    return mult
+
+
+def _mag_bert() -> Reader:
+    from alignmamba.data.readers import mag_bert
+
+    return mag_bert
+
+
+FORMATS: dict[str, Callable[[], Reader]] = {"mmsa": _mmsa, "mult": _mult, "mag-bert": _mag_bert}
 """Name of a format to what imports its reader, in the order in which they are tried."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
 from alignmamba.cli.verb import Verb
 
@@ -19,12 +19,12 @@ class Export(Verb):
     """Directory of the corpus."""
     out: Annotated[Positional[Path], arg(metavar="OUT.pkl")]
     """File to write."""
-    modalities: Annotated[
-        tuple[tuple[str, ...], ...],
-        UseAppendAction,
-        arg(metavar="ROLE=NAME ...", help_behavior_hint="(default: those of these names)"),
-    ] = ()
-    """Modalities of the corpus that stand for text, audio and vision, for example vision=video."""
+    text: Annotated[str, arg(metavar="MODALITY")] = "text"
+    """Modality that stands for MMSA's text."""
+    audio: Annotated[str, arg(metavar="MODALITY")] = "audio"
+    """Modality that stands for MMSA's audio."""
+    vision: Annotated[str, arg(metavar="MODALITY")] = "vision"
+    """Modality that stands for MMSA's vision."""
     overwrite: bool = False
     """Replace the file that is there, once the new one is complete."""
 
@@ -32,21 +32,13 @@ class Export(Verb):
         """Export."""
         from alignmamba.data.archive import load_corpus
         from alignmamba.data.exporting import export_mmsa
-        from alignmamba.errors import ConfigError
 
-        stands: dict[str, str] = {}
-        for given in (each for group in self.modalities for each in group):
-            role, _, name = given.partition("=")
-            if role not in ("text", "audio", "vision") or not name:
-                raise ConfigError(f"--modalities: expected text=NAME, audio=NAME or vision=NAME, found {given!r}")
-            stands[role] = name
-        corpus = load_corpus(self.corpus)
-        notes = export_mmsa(corpus, self.out, modalities=stands, overwrite=self.overwrite)
-        samples = {role: len(split) for role, split in corpus.splits.items()}
+        modalities = {"text": self.text, "audio": self.audio, "vision": self.vision}
+        done = export_mmsa(load_corpus(self.corpus), self.out, modalities=modalities, overwrite=self.overwrite)
         if self.json:
-            self.emit({"out": str(self.out), "samples": samples, "notes": list(notes)})
-            return 0
-        for note in notes:
-            print(note)
-        print(f"{', '.join(f'{role} {count}' for role, count in samples.items())} samples in {self.out}")
+            self.emit({"out": str(self.out), "samples": dict(done.samples), "notes": list(done.notes)})
+        else:
+            print(f"{', '.join(f'{role} {count}' for role, count in done.samples.items())} samples in {self.out}")
+            for note in done.notes:
+                print(f"note: {note}")
         return 0

@@ -2,12 +2,13 @@
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from alignmamba.contracts import Corpus, ModalitySpec, Split
+from alignmamba.contracts import Corpus, ModalitySpec, Role, Split
 from alignmamba.data.storage import check_path
 from alignmamba.errors import DataError
 from alignmamba.files import replacing
@@ -16,7 +17,17 @@ _FIELDS = ("text", "audio", "vision")
 _SENTIMENTS = ("Negative", "Neutral", "Positive")
 
 
-def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, str] = {}, overwrite: bool = False) -> tuple[str, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A corpus that was written for another program."""
+
+    samples: Mapping[Role, int]
+    """Number of samples by split."""
+    notes: tuple[str, ...]
+    """Plain sentences about what the layout cannot hold."""
+
+
+def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, str] = {}, overwrite: bool = False) -> Exported:
     """Write a corpus as an unaligned MMSA pickle, of which `convert` makes the same corpus again.
 
     Every split becomes a dict of ``text``, ``audio`` and ``vision``, zero-padded at the end to the longest clip of the corpus, with
@@ -29,9 +40,6 @@ def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, st
         path: The file to make.
         modalities: Which modality of the corpus stands for ``text``, ``audio`` or ``vision``; by default the one of that name.
         overwrite: Replace the file that is there.
-
-    Returns:
-        Plain sentences about what the layout cannot hold.
 
     Raises:
         DataError: If the corpus lacks a modality or targets, or has another task, or the file cannot be written.
@@ -69,7 +77,7 @@ def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, st
         notes.append("times left out")
     if chosen["text"].kind == "features":
         notes.append("text_bert holds the attention mask alone, for models that read features (use_bert false)")
-    return tuple(notes)
+    return Exported(samples={role: len(split) for role, split in corpus.splits.items()}, notes=tuple(notes))
 
 
 def _chosen(corpus: Corpus, modalities: Mapping[str, str]) -> dict[str, ModalitySpec]:

@@ -8,7 +8,6 @@ Source:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ import numpy as np
 from alignmamba.contracts import Role
 from alignmamba.data.archive import SplitArrays
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.padded import Clips, Content, PaddedModality
-from alignmamba.data.readers.repairs import labelled_rows, plain_text, score_task, scores, with_distinct_ids, within_range
-from alignmamba.data.readers.splits import assemble, check_dims, single_source, split_tables
-from alignmamba.data.readers.stored import as_list, is_sequence
+from alignmamba.data.readers.padded import Clips, LazyClips
+from alignmamba.data.readers.splits import single_source, split_tables
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
+from alignmamba.data.readers.values import as_list, is_sequence, numbers, plain_text, score_task
 from alignmamba.errors import DataError
 
 FORMAT = "mag-bert"
@@ -50,34 +48,20 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     if options.label:
         raise DataError(f"{path}: label {options.label!r}: this format has one label, without a name")
     tables, strangers = split_tables(path, read_pickle(path), _SPLITS)
-    check_dims(options, ("vision", "audio"), path)
     faults = Faults()
     parts = {role: _Part(path, role, entries, faults) for role, entries in tables.items()}
-    values = {role: scores(part.labels, len(part.labels), f"{part.where}: label") for role, part in parts.items()}
-    task = score_task(list(values.values()))
-    vocabulary = _vocabulary(parts)
-    splits: dict[Role, SplitArrays] = {}
-    for role, part in parts.items():
-        rows = labelled_rows(values[role], role, "label", faults)
-        labels = within_range(values[role], rows, task, f"{part.where}: label", options, faults)
-        content: dict[str, Content] = {"text": _Words(part.words, vocabulary)}
-        for name, arrays in (("audio", part.acoustic), ("vision", part.visual)):
-            where = f"{part.where}: {name}"
-            clips = Clips(arrays, where)
-            windows = np.array([(0, clips.steps(row)) for row in range(len(clips))], np.int64)
-            content[name] = PaddedModality(name, clips, where, options, faults, windows=windows)
-        kept, split = assemble(part.where, role, content, dict(zip(rows, labels, strict=True)), part.segments, faults)
-        splits[role] = replace(split, tokens={"text": [part.words[row] or None for row in kept]})
-    notes = [f"text: {len(vocabulary)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any other; the words are kept"]
+    scores = {role: numbers(part.labels, len(part.labels), f"{part.where}: label") for role, part in parts.items()}
+    numbered = _vocabulary(parts)
+    notes = [f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any other; the words are kept"]
     if strangers:
         notes.append(f"left out: {', '.join(strangers)}")
     return Foreign(
         format=FORMAT,
         name=path.stem,
-        task=task,
-        splits=with_distinct_ids(splits, faults),
+        task=score_task(list(scores.values())),
+        splits={role: part.arrays(numbered, scores[role].tolist()) for role, part in parts.items()},
         units={},
-        vocabulary_sizes={"text": len(vocabulary) + 1},
+        vocabulary_sizes={"text": len(numbered) + 1},
         source=f"MAG-BERT pickle {path.name}",
         faults=faults,
         notes=tuple(notes),
@@ -108,6 +92,18 @@ class _Part:
             self.labels.append(label)
             self.segments.append(plain_text(segment, place, "segment", faults))
 
+    def arrays(self, numbered: Mapping[str, int], targets: Sequence[float]) -> SplitArrays:
+        """The split as the archive takes it."""
+
+        def ids(row: int) -> np.ndarray:
+            return np.array([numbered.get(word, 0) for word in self.words[row]], np.int64)
+
+        features = {"text": LazyClips(len(self.words), ids)}
+        for name, arrays in (("audio", self.acoustic), ("vision", self.visual)):
+            clips = Clips(arrays, f"{self.where}: {name}")
+            features[name] = LazyClips(len(clips), clips.whole)
+        return SplitArrays(features=features, targets=targets, ids=self.segments, tokens={"text": self.words})
+
 
 def _three(value: Any, place: str) -> Sequence[Any]:
     if not isinstance(value, list | tuple) or len(value) != 3:
@@ -120,23 +116,3 @@ def _vocabulary(parts: Mapping[Role, _Part]) -> dict[str, int]:
     """Words of the first split, which is the train split where there is one, to their numbers from 1."""
     words = dict.fromkeys(word for clip in next(iter(parts.values())).words for word in clip)
     return {word: number for number, word in enumerate(words, start=1)}
-
-
-class _Words:
-    """Words as ids."""
-
-    def __init__(self, words: Sequence[Sequence[str]], vocabulary: Mapping[str, int]) -> None:
-        self._words = words
-        self._vocabulary = vocabulary
-
-    def has(self, row: int) -> bool:
-        """Whether a clip has any words."""
-        return len(self._words[row]) > 0
-
-    def content(self, row: int) -> np.ndarray:
-        """The ids of a clip's words, (words,) int64."""
-        return np.array([self._vocabulary.get(word, 0) for word in self._words[row]], np.int64)
-
-    def repaired(self, _: int, values: np.ndarray) -> np.ndarray:
-        """Ids need no repair."""
-        return values

@@ -10,7 +10,6 @@ Source:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,11 @@ import numpy as np
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.archive import SplitArrays
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.padded import Clips, Content, Lazily, LazyClips, PaddedModality
-from alignmamba.data.readers.repairs import SENTIMENTS, labelled_rows, score_task, scores, with_distinct_ids, within_range
-from alignmamba.data.readers.splits import MODALITIES, SplitTable, assemble, check_dims, shared_fields, single_source, split_tables
+from alignmamba.data.readers.padded import Clips, LazyClips, PaddedModality
+from alignmamba.data.readers.splits import MODALITIES, SplitTable, shared_fields, single_source, split_tables
 from alignmamba.data.readers.stored import StoredArray
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
+from alignmamba.data.readers.values import numbers, score_task
 from alignmamba.errors import DataError
 
 FORMAT = "mmsa"
@@ -32,6 +31,7 @@ _SCORES = ("regression_labels", "regression_labels_T", "regression_labels_A", "r
 _CLASSES = ("annotations", "classification_labels")
 _OWN_FIELDS = ("raw_text", "text_bert", "audio_lengths", "vision_lengths", *_SCORES, *_CLASSES)
 _FIELDS = ("id", *MODALITIES, *_OWN_FIELDS)
+_SENTIMENTS = ("Negative", "Neutral", "Positive")
 _FIRST, _LAST = "[CLS]", "[SEP]"
 
 
@@ -61,22 +61,21 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         role: SplitTable(path, role, table, label=label, labels=(*_SCORES, *_CLASSES), known=_FIELDS) for role, table in tables.items()
     }
     shared = shared_fields(path, parts, _FIELDS)
-    modalities = _modalities(path, shared, options)
-    task, targets = _labels(parts, label, options, faults)
-    splits = {role: _built(part, modalities, targets[role], options, faults) for role, part in parts.items()}
+    fields = _modality_fields(path, shared, options)
+    task, targets = _labels(parts, label, faults)
     notes = [f"label: {label}"]
-    if modalities["text"] == "text_bert":
+    if fields.get("text") == "text_bert":
         notes.append("text: ids of text_bert, without padding")
-    if "raw_text" in shared:
+    if "raw_text" in shared and "text" in fields:
         notes.append("raw_text: kept as display tokens of the clips whose words are as many as their text positions, else left out")
-    unused = sorted(shared - {*modalities.values(), "id", "raw_text", "text_bert", "audio_lengths", "vision_lengths", label})
-    if left_out := [*unused, *strangers]:
+    kept = {*fields.values(), "id", "raw_text", "text_bert", "audio_lengths", "vision_lengths", label}
+    if left_out := [*sorted(shared - kept), *strangers]:
         notes.append(f"left out: {', '.join(left_out)}")
     return Foreign(
         format=FORMAT,
         name=path.stem,
         task=task,
-        splits=with_distinct_ids(splits, faults),
+        splits={role: _split(part, fields, targets[role], faults) for role, part in parts.items()},
         units={},
         vocabulary_sizes={},
         source=f"MMSA pickle {path.name}",
@@ -85,7 +84,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     )
 
 
-def _modalities(path: Path, fields: set[str], options: ReadOptions) -> dict[str, str]:
+def _modality_fields(path: Path, fields: set[str], options: ReadOptions) -> dict[str, str]:
     """The field that each modality is read from."""
     found = {name: name for name in MODALITIES if name in fields}
     if options.text == "ids" and "text_bert" not in fields:
@@ -94,76 +93,53 @@ def _modalities(path: Path, fields: set[str], options: ReadOptions) -> dict[str,
         found = {"text": "text_bert", **{name: field for name, field in found.items() if name != "text"}}
     if not found:
         raise DataError(f"{path}: expected at least one of the fields {', '.join(MODALITIES)}, found {sorted(fields)}")
-    check_dims(options, [name for name, field in found.items() if field != "text_bert"], path)
     return found
 
 
-def _labels(
-    parts: Mapping[Role, SplitTable], label: str, options: ReadOptions, faults: Faults
-) -> tuple[Task, dict[Role, Mapping[int, float | str]]]:
-    """The task, and per split the label of each row that has one."""
+def _labels(parts: Mapping[Role, SplitTable], label: str, faults: Faults) -> tuple[Task, dict[Role, Sequence[float | str]]]:
+    """The task, and the labels of each split, NaN where there is none."""
     if label in _CLASSES:
         names = {role: part.texts(label, faults) for role, part in parts.items()}
         distinct = sorted({name for given in names.values() for name in given})
-        classes = SENTIMENTS if set(distinct) <= set(SENTIMENTS) else tuple(distinct)
+        classes = _SENTIMENTS if set(distinct) <= set(_SENTIMENTS) else tuple(distinct)
         if len(classes) < 2:
             raise DataError(f"{next(iter(parts.values())).where}: {label}: expected at least two classes, found {distinct}")
-        return Task(kind="classification", classes=classes), {role: dict(enumerate(given)) for role, given in names.items()}
-    values = {role: scores(part.fields[label], part.count, f"{part.where}: {label}") for role, part in parts.items()}
-    task = score_task(list(values.values()))
-    targets: dict[Role, Mapping[int, float | str]] = {}
-    for role, part in parts.items():
-        rows = labelled_rows(values[role], role, label, faults)
-        targets[role] = dict(zip(rows, within_range(values[role], rows, task, f"{part.where}: {label}", options, faults), strict=True))
-    return task, targets
+        return Task(kind="classification", classes=classes), dict(names)
+    scores = {role: numbers(part.fields[label], part.count, f"{part.where}: {label}") for role, part in parts.items()}
+    return score_task(list(scores.values())), {role: values.tolist() for role, values in scores.items()}
 
 
-def _built(
-    part: SplitTable, fields: Mapping[str, str], labelled: Mapping[int, float | str], options: ReadOptions, faults: Faults
-) -> SplitArrays:
-    """The split as the archive takes it, its ids as they are; clips without any content are left out."""
+def _split(part: SplitTable, fields: Mapping[str, str], targets: Sequence[float | str], faults: Faults) -> SplitArrays:
     windows = _mask_windows(part)
-    sources = _sources(part, fields, windows, options, faults)
-    ids = part.texts("id", faults) if "id" in part.fields else [f"{part.role}-{row + 1:06d}" for row in range(part.count)]
-    rows, split = assemble(part.where, part.role, sources, labelled, ids, faults)
-    text = split.features.get("text")
-    if "raw_text" not in part.fields or not isinstance(text, LazyClips):
-        return split
-    spoken = part.texts("raw_text", faults)
-    return replace(split, tokens={"text": _words([spoken[row].split() for row in rows], text, framed=windows is not None)})
-
-
-def _sources(
-    part: SplitTable, fields: Mapping[str, str], windows: np.ndarray | None, options: ReadOptions, faults: Faults
-) -> dict[str, Content]:
-    """What holds the content of each modality."""
-    sources: dict[str, Content] = {}
+    features: dict[str, LazyClips] = {}
     leader: PaddedModality | None = None
+    text_windows: np.ndarray | None = None
     for name, field in fields.items():
-        where = f"{part.where}: {field}"
         if field == "text_bert":
-            assert windows is not None
-            sources[name] = _Ids(part.fields[field], windows, where)
+            features[name], text_windows = _ids(part, windows), windows
             continue
-        clips = Clips(part.fields[field], where)
+        clips = Clips(part.fields[field], f"{part.where}: {field}")
         declared = _declared(part, f"{name}_lengths") if f"{name}_lengths" in part.fields else None
-        known = windows if name == "text" and windows is not None and _fits(windows, clips, part.fields["text_bert"]) else None
-        modality = PaddedModality(
-            name, clips, where, options, faults, windows=known, declared=declared, leader=leader if declared is None else None
-        )
+        known = windows if name == "text" and windows is not None and _fits(clips, part.fields["text_bert"]) else None
+        modality = PaddedModality(name, clips, faults, windows=known, declared=declared, leader=leader if declared is None else None)
         if known is not None:
-            leader = modality
-        sources[name] = modality
-    return sources
+            leader, text_windows = modality, known
+        features[name] = modality.contents()
+    tokens = {}
+    if "raw_text" in part.fields and "text" in features:
+        spoken = [text.split() for text in part.texts("raw_text", faults)]
+        tokens["text"] = _words(spoken, features["text"], text_windows)
+    ids = part.texts("id", faults) if "id" in part.fields else None
+    return SplitArrays(features=features, targets=targets, ids=ids, tokens=tokens)
 
 
-def _fits(windows: np.ndarray, clips: Clips, text_bert: StoredArray) -> bool:
+def _fits(clips: Clips, text_bert: StoredArray) -> bool:
     """Whether the attention mask is about the positions of the text features."""
-    return all(clips.steps(row) == text_bert.shape[2] for row in range(len(windows)))
+    return all(clips.steps(row) == text_bert.shape[2] for row in range(len(clips)))
 
 
 def _declared(part: SplitTable, field: str) -> list[int]:
-    values = scores(part.fields[field], part.count, f"{part.where}: {field}")
+    values = numbers(part.fields[field], part.count, f"{part.where}: {field}")
     wrong = np.flatnonzero(~((values >= 0) & (values == np.floor(values)) & (values < 1 << 48)))
     if len(wrong):
         raise DataError(f"{part.where}: {field}: row {wrong[0]}: expected a whole number from 0, found {values[wrong[0]]:g}")
@@ -188,47 +164,36 @@ def _mask_windows(part: SplitTable) -> np.ndarray | None:
             continue
         windows[row] = content[0], content[-1] + 1
         if (mask[content] != 1).any() or len(content) != content[-1] + 1 - content[0]:
-            raise DataError(f"{where}: row {row}: expected an attention mask of ones and then zeros")
+            raise DataError(f"{where}: row {row}: expected an attention mask of ones without holes")
     return windows
 
 
-class _Ids:
-    """The ids of ``text_bert``."""
+def _ids(part: SplitTable, windows: np.ndarray | None) -> LazyClips:
+    """The ids of ``text_bert`` without padding, (time,) int64."""
+    value: StoredArray = part.fields["text_bert"]
+    assert windows is not None
 
-    def __init__(self, value: StoredArray, windows: np.ndarray, where: str) -> None:
-        self._value = value
-        self._windows = windows
-        self._where = where
-
-    def has(self, row: int) -> bool:
-        """Whether a clip has any text."""
-        return bool(self._windows[row, 0] < self._windows[row, 1])
-
-    def content(self, row: int) -> np.ndarray:
-        """The ids of a clip, (time,) int64."""
-        start, stop = self._windows[row]
-        found = self._value.part(row, 0, 1)[0, start:stop]
-        if len(found) and not ((found >= 0) & (found < 1 << 31) & (found == np.floor(found))).all():
-            raise DataError(f"{self._where}: row {row}: expected whole numbers from 0 as ids")
+    def of(row: int) -> np.ndarray:
+        start, stop = windows[row]
+        found = value.part(row, 0, 1)[0, start:stop]
+        if not ((found >= 0) & (found < 1 << 31) & (found == np.floor(found))).all():
+            raise DataError(f"{part.where}: text_bert: row {row}: expected whole numbers from 0 as ids")
         return found.astype(np.int64)
 
-    def repaired(self, _: int, values: np.ndarray) -> np.ndarray:
-        """Ids need no repair."""
-        return values
+    return LazyClips(part.count, of)
 
 
-def _words(words: Sequence[Sequence[str]], text: LazyClips, *, framed: bool) -> Lazily[Sequence[str] | None]:
+def _words(spoken: Sequence[Sequence[str]], text: LazyClips, windows: np.ndarray | None) -> LazyClips:
     """The words of each clip, where there is one for each position of its text.
 
-    The first and the last position of BERT's text (`framed`) are no words.
+    The first and the last position of BERT's text are no words.
     """
 
-    def of(place: int) -> Sequence[str] | None:
-        length = text.length(place)
-        if not words[place]:
-            return None
-        if len(words[place]) == length:
-            return words[place]
-        return [_FIRST, *words[place], _LAST] if framed and len(words[place]) + 2 == length else None
+    def of(row: int) -> Sequence[str] | None:
+        words = spoken[row]
+        length = len(text[row]) if windows is None else int(windows[row, 1] - windows[row, 0])
+        if words and len(words) == length:
+            return words
+        return [_FIRST, *words, _LAST] if words and windows is not None and len(words) + 2 == length else None
 
-    return Lazily(len(words), of)
+    return LazyClips(len(spoken), of)

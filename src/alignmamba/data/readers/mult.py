@@ -7,20 +7,20 @@ Source:
     Tsai et al., ACL 2019, https://github.com/yaohungt/Multimodal-Transformer
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alignmamba.contracts import ROLES, Role
+from alignmamba.contracts import ROLES
 from alignmamba.data.archive import SplitArrays
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.padded import Clips, Content, PaddedModality, Side
-from alignmamba.data.readers.repairs import labelled_rows, plain_text, score_task, scores, with_distinct_ids, within_range
-from alignmamba.data.readers.splits import MODALITIES, SplitTable, assemble, check_dims, shared_fields, single_source, split_tables
-from alignmamba.data.readers.stored import StoredArray, as_list
+from alignmamba.data.readers.padded import Clips, PaddedModality, Side
+from alignmamba.data.readers.splits import MODALITIES, SplitTable, shared_fields, single_source, split_tables
+from alignmamba.data.readers.stored import StoredArray
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
+from alignmamba.data.readers.values import as_list, numbers, plain_text, score_task
 from alignmamba.errors import DataError
 
 FORMAT = "mult"
@@ -58,25 +58,17 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     names = [name for name in MODALITIES if name in shared]
     if not names:
         raise DataError(f"{path}: expected at least one of the fields {', '.join(MODALITIES)}, found {sorted(shared)}")
-    check_dims(options, names, path)
     faults = Faults()
-    values = {role: scores(part.fields[label], part.count, f"{part.where}: {label}") for role, part in parts.items()}
-    task = score_task(list(values.values()))
+    scores = {role: numbers(part.fields[label], part.count, f"{part.where}: {label}") for role, part in parts.items()}
     side = _side(next(iter(parts.values())), names[0])
-    splits: dict[Role, SplitArrays] = {}
-    for role, part in parts.items():
-        rows = labelled_rows(values[role], role, label, faults)
-        labels = within_range(values[role], rows, task, f"{part.where}: {label}", options, faults)
-        content = _sources(part, names, side, options, faults)
-        splits[role] = assemble(part.where, role, content, dict(zip(rows, labels, strict=True)), _ids(part, faults), faults)[1]
     notes = [f"zeros at the {side} taken for padding"]
     if left_out := [*sorted(shared - set(_FIELDS)), *strangers]:
         notes.append(f"left out: {', '.join(left_out)}")
     return Foreign(
         format=FORMAT,
         name=path.stem,
-        task=task,
-        splits=with_distinct_ids(splits, faults),
+        task=score_task(list(scores.values())),
+        splits={role: _split(part, names, side, scores[role].tolist(), faults) for role, part in parts.items()},
         units={},
         vocabulary_sizes={},
         source=f"MulT pickle {path.name}",
@@ -97,19 +89,19 @@ def _side(part: SplitTable, name: str) -> Side:
     return "back" if back and not front else "front"
 
 
-def _sources(part: SplitTable, names: Sequence[str], side: Side, options: ReadOptions, faults: Faults) -> Mapping[str, Content]:
-    sources: dict[str, PaddedModality] = {}
+def _split(part: SplitTable, names: Sequence[str], side: Side, targets: Sequence[float], faults: Faults) -> SplitArrays:
+    modalities: dict[str, PaddedModality] = {}
     for name in names:
-        where = f"{part.where}: {name}"
-        clips = Clips(part.fields[name], where)
-        sources[name] = PaddedModality(name, clips, where, options, faults, side=side, leader=sources.get("text"))
-    return sources
+        clips = Clips(part.fields[name], f"{part.where}: {name}")
+        modalities[name] = PaddedModality(name, clips, faults, side=side, leader=modalities.get("text"))
+    features = {name: modality.contents() for name, modality in modalities.items()}
+    return SplitArrays(features=features, targets=targets, ids=_ids(part, faults))
 
 
-def _ids(part: SplitTable, faults: Faults) -> list[str]:
+def _ids(part: SplitTable, faults: Faults) -> list[str] | None:
     """The ids as texts; what consists of parts, as ``video$_$start$_$end``."""
     if "id" not in part.fields:
-        return [f"{part.role}-{row + 1:06d}" for row in range(part.count)]
+        return None
     given = part.fields["id"]
     entries: list[Any] = as_list(given)
     if isinstance(given, StoredArray) and len(given.shape) > 1:

@@ -1,4 +1,4 @@
-"""A pickle that is a dict of splits: the checks that its formats share, and the way from checked fields to the archive."""
+"""A pickle that is a dict of splits: the checks that its formats share."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from alignmamba.contracts import ROLES, Role
-from alignmamba.data.archive import SplitArrays
-from alignmamba.data.readers.foreign import Faults, ReadOptions
-from alignmamba.data.readers.padded import Content, LazyClips
-from alignmamba.data.readers.repairs import plain_text
-from alignmamba.data.readers.stored import StoredArray, as_list, is_sequence
+from alignmamba.data.readers.foreign import Faults
+from alignmamba.data.readers.stored import StoredArray
+from alignmamba.data.readers.values import as_list, is_sequence, plain_text
 from alignmamba.errors import DataError
 
 MODALITIES = ("text", "audio", "vision")
@@ -28,16 +26,6 @@ def single_source(sources: Sequence[Path], form: str) -> Path:
     if len(sources) != 1:
         raise DataError(f"{form}: expected one file, found {len(sources)}: {', '.join(map(str, sources[:3]))}")
     return sources[0]
-
-
-def check_dims(options: ReadOptions, names: Sequence[str], path: Path) -> None:
-    """Refuse an expected width of what is no modality of features.
-
-    Raises:
-        DataError: If there is one.
-    """
-    if unknown := [name for name in options.dims if name not in names]:
-        raise DataError(f"{path}: dims: no modality of features {unknown[0]!r}, only {list(names)}")
 
 
 def split_tables(path: Path, content: Any, names: Mapping[str, Role]) -> tuple[dict[Role, Any], list[str]]:
@@ -112,45 +100,10 @@ def shared_fields(path: Path, parts: Mapping[Role, SplitTable], known: Sequence[
     """The fields that are there; of those of the format, every split must have the same.
 
     Raises:
-        DataError: If one is missing from a split.
+        DataError: If one is missing from a split, or there is no modality.
     """
     first = next(iter(parts))
     for role, part in parts.items():
         if different := sorted((part.fields.keys() ^ parts[first].fields.keys()) & set(known)):
             raise DataError(f"{path}: field {different[0]!r} is in one of the splits {first!r} and {role!r} and not in the other")
     return {name for part in parts.values() for name in part.fields}
-
-
-def assemble(
-    where: str,
-    role: Role,
-    sources: Mapping[str, Content],
-    labelled: Mapping[int, float | str],
-    ids: Sequence[str],
-    faults: Faults,
-) -> tuple[list[int], SplitArrays]:
-    """A split as the archive takes it.
-
-    Args:
-        where: File and split, for messages.
-        role: The split.
-        sources: Content by modality.
-        labelled: The label of each row that has one.
-        ids: The ids of all rows.
-        faults: Where clips without any content, which are left out, are counted.
-
-    Returns:
-        The rows that are kept, and the split.
-
-    Raises:
-        DataError: If nothing is left, or an id is empty.
-    """
-    targets = {row: target for row, target in labelled.items() if any(source.has(row) for source in sources.values())}
-    faults.add("sample without anything", where=role, done="clip left out", count=len(labelled) - len(targets))
-    rows = list(targets)
-    if not rows:
-        raise DataError(f"{where}: no clip has a label and any content")
-    if empty := [row for row in rows if not ids[row]]:
-        raise DataError(f"{where}: id: row {empty[0]}: expected text that is not empty")
-    features = {name: LazyClips(name, rows, source, faults) for name, source in sources.items()}
-    return rows, SplitArrays(features=features, targets=list(targets.values()), ids=[ids[row] for row in rows])

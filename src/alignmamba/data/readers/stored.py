@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -243,9 +242,10 @@ class StoredArray:
         return self.part(row, 0, self.shape[1]) if len(self.shape) > 1 else self.read()[row]
 
     def part(self, row: int, start: int, stop: int) -> np.ndarray:
-        """``array[row, start:stop]`` of an array with two axes or more, read anew."""
+        """``array[row, start:stop]`` of an array with two axes or more, read anew; no place counts from the end."""
         if not 0 <= row < len(self):
             raise IndexError(row)
+        start, stop, _ = slice(start, stop).indices(self.shape[1])
         if self._order == "F" or self._axis_order is not None:
             return self._from_whole(row)[start:stop]
         if isinstance(self._data, StoredBytes) and self._data.encoding != "bytes":
@@ -302,13 +302,3 @@ class StoredArray:
         if count:
             self._data.read_into(first * size, buffer.data, last=first + count == math.prod(self.shape))
         return buffer.view(self.dtype)
-
-
-def is_sequence(value: Any) -> bool:
-    """Whether a value from a pickle is a list, a tuple or an array with at least one axis."""
-    return isinstance(value, list | tuple) or (isinstance(value, StoredArray) and value.shape != ())
-
-
-def as_list(value: Sequence[Any] | StoredArray) -> list[Any]:
-    """The elements of such a value."""
-    return value.items() if isinstance(value, StoredArray) else list(value)

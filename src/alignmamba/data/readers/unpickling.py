@@ -98,7 +98,8 @@ def glimpse(path: Path) -> tuple[str, frozenset[str] | None] | None:
         return None
     if isinstance(value, list):
         return str(key), None
-    return str(key), frozenset(str(field) for field in [*value, *stack[3::2]] if isinstance(field, str))
+    end = next((mark for mark in machine.marks if mark > 3), len(stack))
+    return str(key), frozenset(str(field) for field in [*value, *stack[3:end:2]] if isinstance(field, str))
 
 
 class _Global:
@@ -126,7 +127,7 @@ class _Machine:
     def __init__(self, file: PickleFile, *, most: int, scanned: int) -> None:
         self.file = file
         self.stack: list[Any] = []
-        self._marks: list[int] = []
+        self.marks: list[int] = []
         self._memo: dict[int, Any] = {}
         self._most = most
         self._spent = 0
@@ -155,7 +156,7 @@ class _Machine:
 
     def result(self) -> Any:
         """The one value that is left at the end."""
-        if len(self.stack) != 1 or self._marks:
+        if len(self.stack) != 1 or self.marks:
             raise self.error(f"it ends with {len(self.stack)} values, expected one")
         left = self.file.size - self.file.stream.tell()
         if left:
@@ -341,10 +342,10 @@ class _Machine:
         self.stack.append(set())
 
     def mark(self, _: int) -> None:
-        self._marks.append(len(self.stack))
+        self.marks.append(len(self.stack))
 
     def _above_mark(self) -> list[Any]:
-        start = self._marks.pop()
+        start = self.marks.pop()
         if start > len(self.stack):
             raise self.error("values below a mark were taken")
         found = self.stack[start:]
@@ -413,8 +414,8 @@ class _Machine:
         return found
 
     def pop(self, _: int) -> None:
-        if self._marks and self._marks[-1] == len(self.stack):
-            self._marks.pop()
+        if self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
         else:
             self.stack.pop()
 
@@ -434,6 +435,9 @@ class _Machine:
         self._remember(self._index_line())
 
     def _remember(self, index: int) -> None:
+        # Every Python numbers them one by one, from 0 or (cPickle of Python 2) from 1.
+        if index in self._memo or index > len(self._memo) + 1:
+            raise self.error(f"it gives number {index} to a value after {len(self._memo)} others")
         self.charge(_ENTRY)
         self._memo[index] = self.stack[-1]
 
@@ -606,12 +610,14 @@ def _fill_array(machine: _Machine, array: StoredArray, state: Any) -> None:
     """The state of an array: version, shape, type, whether it is column-major, content."""
     if type(state) is not tuple or len(state) != 5:
         raise machine.error("the state of an array is not what numpy writes")
-    _, shape, kind, column_major, content = state
+    version, shape, kind, column_major, content = state
+    if type(version) is not int or version != 1 or type(column_major) not in (bool, int):
+        raise machine.error("the state of an array is not what numpy writes")
     array.fill(
         _shape(machine, shape),
         _dtype(machine, kind),
         _content(machine, content),
-        order="F" if column_major in (True, 1) else "C",
+        order="F" if column_major else "C",
     )
 
 
@@ -663,7 +669,7 @@ def _make_type(machine: _Machine, given: tuple[Any, ...]) -> _Type:
 
 def _set_byte_order(machine: _Machine, made: _Type, state: Any) -> None:
     """The state of a type: version, byte order, three fields of structured types, size, alignment, flags."""
-    if type(state) is not tuple or len(state) != 8 or not isinstance(state[1], str) or state[1] not in ("<", ">", "|", "="):
+    if type(state) is not tuple or len(state) != 8 or type(state[0]) is not int or state[0] != 3 or state[1] not in ("<", ">", "|", "="):
         raise machine.error("the state of a numpy dtype is not what numpy writes")
     if any(part is not None for part in state[2:5]):
         raise machine.file.error("refused: an array of structured type, expected real numbers, text, bytes or objects")

@@ -84,6 +84,8 @@ class ReadOptions(Config):
     format's first."""
     folds: Path | None = None
     """CSD: file of the ids of each split, JSON or TOML: ``{"train": [...], "valid": [...], "test": [...]}``."""
+    align: bool = False
+    """CSD: whether every other sequence gets one vector for each frame of the text, the mean over the frames that overlap it."""
     clip_labels: bool = False
     """Whether a label outside the task's range is moved to its nearer end; otherwise the file is refused, naming the first."""
 

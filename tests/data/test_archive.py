@@ -191,10 +191,9 @@ def test_padded_arrays_and_lazy_sequences_are_sequences(tmp_path: Path) -> None:
 
 
 def test_a_large_shard_is_closed_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "_SHARD_BYTES", 50)
     monkeypatch.setattr(storage, "_BLOCK_BYTES", 8)
     given = arrays()
-    write_corpus(tmp_path / "corpus", {"train": given}, task=CLASSES)
+    write_corpus(tmp_path / "corpus", {"train": given}, task=CLASSES, shard_bytes=50)
     assert len(list((tmp_path / "corpus").glob("*.safetensors"))) > 1
     assert_holds(load_corpus(tmp_path / "corpus").split("train"), given, CLASSES)
 

@@ -74,9 +74,9 @@ class ReadOptions(Config):
 
     dims: Mapping[str, int] = {}
     """Expected width by modality; another width is refused."""
-    nonfinite: Literal["zero", "mean", "error"] = "zero"
-    """What takes the place of -inf, NaN, +inf and of numbers too large for float32: 0, the mean of the channel's finite values in
-    the same clip, or nothing, in which case the file is refused."""
+    nonfinite: Literal["zero", "mean", "error", "keep"] = "zero"
+    """What takes the place of -inf, NaN, +inf and of numbers too large for float32: 0, or the mean of the channel's finite values in
+    the train split. ``error`` refuses the file; ``keep`` leaves them as they are, for `load_corpus` to be told what to do."""
     text: Literal["features", "ids"] = "features"
     """MMSA: text features, or the ids of ``text_bert``, which are kept as tokens for an encoder."""
     label: str = ""
@@ -91,7 +91,11 @@ class ReadOptions(Config):
 
 
 class Reader(Protocol):
-    """The face of a module that reads one format."""
+    """The face of a module that reads one format.
+
+    Where a file refers to others, the module also has ``files(path) -> Sequence[Path]``: all that would be read, the path itself
+    included.
+    """
 
     FORMAT: str
     """Name of the format."""

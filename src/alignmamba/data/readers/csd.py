@@ -25,9 +25,7 @@ frames that overlap it (the SDK's usual collapse function), and zeros where ther
 Values, intervals and words are read sample by sample: memory does not grow with the files, only with the longest video.
 """
 
-import json
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -38,10 +36,10 @@ import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.archive import SplitArrays
+from alignmamba.data.readers.folds import folds_path, read_folds
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.hdf5 import Entry, HDF5Process, Structure
-from alignmamba.data.readers.plain import one_line, read_text
-from alignmamba.data.readers.repair import finite_float32, wrong_width
+from alignmamba.data.readers.plain import LazyRows
 from alignmamba.errors import DataError
 
 FORMAT = "csd"
@@ -53,7 +51,6 @@ SEEN_PER_FRAME = 20
 """Segments, or words, may overlap so much that each frame is taken this often, on average; more is refused."""
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_FOLDS_BYTES = 64 << 20
 # Root names of the SDK's standard files, in pieces; asked for in this order.
 _HINTS = {
     "labels": ("label",),
@@ -80,20 +77,28 @@ def recognises(path: Path) -> bool:
         return False
 
 
+def files(path: Path) -> Sequence[Path]:
+    """The file itself, or those of the folder, and the folds beside them."""
+    _, path = _hinted(path)
+    return sorted([*path.glob("*.csd"), *path.glob("folds.*")]) if path.is_dir() else [path, *sorted(path.parent.glob("folds.*"))]
+
+
 def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     """Open the files of one corpus.
 
     Args:
         sources: One file per modality, and one of labels; see the module for how they are told apart.
-        options: ``folds`` is needed. ``label`` is the name or number of the label's column.
+        options: ``folds``, which may lie beside the first file as ``folds.json`` or ``folds.toml`` instead; ``label``, the name or
+            number of the label's column.
 
     Raises:
         DataError: If a file is none, is damaged, or does not fit the others.
     """
-    folds = _folds(options.folds)
     process = HDF5Process()
     opened = [(hint, path, process.open(path)) for hint, path in _files(sources)]
     roles = _roles(opened)
+    folds_file = folds_path(options.folds, opened[0][1].parent)
+    folds = read_folds(folds_file)
     faults = Faults()
     sequences = [
         _Sequence.of(name, path, structure)
@@ -107,27 +112,21 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     }
     if not sequences:
         raise DataError(f"{opened[0][1]}: expected the sequence of at least one modality beside labels and words, found none")
-    for name in options.dims:
-        if name not in [sequence.name for sequence in sequences]:
-            raise DataError(f"dims: no modality {name!r}, only {[sequence.name for sequence in sequences]}")
-    for sequence in sequences:
-        wrong_width(sequence.width, options.dims.get(sequence.name), place=str(sequence.path))
     anchor = next((sequence for sequence in sequences if sequence.name == "text"), sequences[0])
     clips = _Clips(process, sequences, anchor, named.get("words"), options, faults)
     if "labels" in named:
-        segments, task, label_notes = _labelled(process, named["labels"], options, faults)
+        segments, task, label_notes = _labelled(process, named["labels"], options.label, faults)
     else:
         segments, task, label_notes = clips.unlabelled(), Task(kind="regression"), ["There is no file of labels."]
-    by_role, fold_notes = _by_fold(segments, folds, options.folds)
-    present = {role: kept for role, rows in by_role.items() if (kept := clips.present(rows))}
-    if not present:
-        raise DataError(f"{options.folds}: no sample is left: no segment of {anchor.path.name} and the other files is in a split")
+    by_role, fold_notes = _by_fold(segments, folds, folds_file)
+    if not any(by_role.values()):
+        raise DataError(f"{folds_file}: no sample is left: no segment of {anchor.path.name} and the other files is in a split")
     metadata = anchor.structure.metadata
     return Foreign(
         format=FORMAT,
         name=_text(metadata.get("dataset name")) or (anchor.path.parent.name or "csd"),
         task=task,
-        splits={role: clips.split(rows, targets="labels" in named) for role, rows in present.items()},
+        splits={role: clips.split(rows, targets="labels" in named) for role, rows in by_role.items() if rows},
         units={
             sequence.name: described
             for sequence in sequences
@@ -289,9 +288,9 @@ class _Segment:
     """Not a number where there are no labels."""
 
 
-def _labelled(process: HDF5Process, labels: _Sequence, options: ReadOptions, faults: Faults) -> tuple[list[_Segment], Task, list[str]]:
+def _labelled(process: HDF5Process, labels: _Sequence, wanted: str, faults: Faults) -> tuple[list[_Segment], Task, list[str]]:
     path = labels.path
-    column, name = _column(labels, options.label)
+    column, name = _column(labels, wanted)
     told = f"{labels.structure.root} {name}".lower()
     known_range = _SENTIMENT_RANGE if column == 0 and ("sentiment" in told or "opinion" in told) else None
     rows = sum(labels.lengths.values())
@@ -308,17 +307,13 @@ def _labelled(process: HDF5Process, labels: _Sequence, options: ReadOptions, fau
             identity = key if labels.numbered else f"{key}[{row}]"
             start, end = intervals[row].tolist()
             value = float(values[row, column])
-            if not math.isfinite(value):
-                faults.add("not a number label", where=name, done="segment left out")
-            elif not (math.isfinite(start) and math.isfinite(end)):
+            if not (math.isfinite(start) and math.isfinite(end)):
                 faults.add("not finite", where="intervals of the labels", done="segment left out")
             elif end - start <= SHORTEST_SECONDS:
                 faults.add("zero length", where="intervals of the labels", done="segment left out")
             else:
-                target = _within(value, known_range, f"{path}: segment {identity!r}", name, options, faults)
-                segments.append(
-                    _Segment(id=identity, video=_video(key), start=start, end=end, entry=key if labels.numbered else None, target=target)
-                )
+                entry = key if labels.numbered else None
+                segments.append(_Segment(id=identity, video=_video(key), start=start, end=end, entry=entry, target=value))
     left = [other for other in range(labels.width) if other != column]
     notes = [f"The label is column {column} ({name}) of {path.name}" + (f", which has {len(left)} others." if left else ".")]
     return segments, Task(kind="regression", label_range=known_range), notes
@@ -341,43 +336,7 @@ def _column(labels: _Sequence, wanted: str) -> tuple[int, str]:
     raise DataError(f"{labels.path}: label {wanted!r}: expected one of {names} or a number below {labels.width}")
 
 
-def _within(value: float, known_range: tuple[float, float] | None, place: str, name: str, options: ReadOptions, faults: Faults) -> float:
-    if known_range is None or known_range[0] <= value <= known_range[1]:
-        return value
-    if not options.clip_labels:
-        raise DataError(
-            f"{place}: label {value}, expected {known_range[0]} to {known_range[1]}; clip_labels moves such labels into the range"
-        )
-    faults.add("label out of range", where=name, done="moved to the end of the range")
-    return min(max(value, known_range[0]), known_range[1])
-
-
-def _folds(path: Path | None) -> dict[str, Role]:
-    """Split of each id."""
-    expected = 'a JSON or TOML file of the ids of each split, {"train": [...], "valid": [...], "test": [...]}'
-    if path is None:
-        raise DataError(f"csd: the files do not say which video is in which split: give folds, {expected}")
-    content = read_text(path, largest=_FOLDS_BYTES)
-    try:
-        given = json.loads(content) if path.suffix.lower() == ".json" else tomllib.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: expected {expected}, found {one_line(error)}") from error
-    if not isinstance(given, dict) or not given or not set(given) <= set(ROLES):
-        raise DataError(
-            f"{path}: expected {expected}, found {sorted(map(str, given))[:5] if isinstance(given, dict) else type(given).__name__}"
-        )
-    home: dict[str, Role] = {}
-    for role in ROLES:
-        ids = given.get(role, [])
-        if not isinstance(ids, list) or not all(isinstance(identity, str) for identity in ids):
-            raise DataError(f"{path}: {role}: expected a list of ids, found {str(ids)[:80]}")
-        for identity in ids:
-            if home.setdefault(identity, role) != role:
-                raise DataError(f"{path}: id {identity!r} is in {home[identity]!r} and in {role!r}, expected splits that share none")
-    return home
-
-
-def _by_fold(segments: Sequence[_Segment], folds: Mapping[str, Role], path: Path | None) -> tuple[dict[Role, list[_Segment]], list[str]]:
+def _by_fold(segments: Sequence[_Segment], folds: Mapping[str, Role], path: Path) -> tuple[dict[Role, list[_Segment]], list[str]]:
     """The segments of each split, and what is to be said about the others. A fold names videos or single segments."""
     result: dict[Role, list[_Segment]] = {role: [] for role in ROLES}
     without: dict[str, int] = {}
@@ -456,28 +415,21 @@ class _Clips:
     _timelines: dict[str, tuple[tuple[str, ...], _Timeline]] = field(default_factory=dict)
     _clips: dict[str, tuple[str, _Clip]] = field(default_factory=dict)
     _examined: set[tuple[str, str]] = field(default_factory=set)
-    _unordered: dict[str, int] = field(default_factory=dict)
-    _absent: dict[str, int] = field(default_factory=dict)
     _seen: int = 0
     _allowed: int = 0
-    _zeros: int = 0
 
     def __post_init__(self) -> None:
-        # Frames are looked at once to count and once to read; with `align` for segments and for words.
-        passes = 4 if self.options.align else 2
+        # Frames are looked at once for the segments, and with `align` once for the words.
+        passes = 2 if self.options.align else 1
         self._allowed = passes * SEEN_PER_FRAME * sum(sum(sequence.lengths.values()) for sequence in self.sequences) + 1_000_000
 
     def notes(self) -> list[str]:
         """What was done beside the repairs."""
-        notes = [
-            f"{count} entries of {name} were not in the order of time; their frames were put in order."
-            for name, count in self._unordered.items()
-        ]
-        notes += [f"{count} samples are of videos that {name} does not have." for name, count in self._absent.items()]
+        notes = []
         if self.options.align:
             notes.append(
-                f"Every sequence was aligned to the frames of {self.anchor.name} by the mean over overlapping frames; "
-                f"{self._zeros} of the vectors overlap nothing and are zero."
+                f"Every sequence was aligned to the frames of {self.anchor.name} by the mean over overlapping frames; where there are "
+                "none, the vector is zero."
             )
         if self.words is not None:
             notes.append(
@@ -496,32 +448,18 @@ class _Clips:
             segments.append(_Segment(id=key, video=_video(key), start=start if known else 0.0, end=end if known else 0.0, entry=key))
         return segments
 
-    def present(self, segments: Sequence[_Segment]) -> list[_Segment]:
-        """The segments in which any modality has frames; what is missing is counted."""
-        kept = []
-        for segment in segments:
-            lacking = [sequence for sequence in self.sequences if not self._has(sequence, segment)]
-            if len(lacking) == len(self.sequences):
-                self.faults.add("sample without anything", where="all modalities", done="segment left out")
-                continue
-            for sequence in lacking:
-                if segment.video in sequence.by_video:
-                    self.faults.add("zero length", where=sequence.name, done="modality missing from the sample")
-                else:
-                    self._absent[sequence.name] = self._absent.get(sequence.name, 0) + 1
-            kept.append(segment)
-        return kept
-
     def split(self, segments: Sequence[_Segment], *, targets: bool) -> SplitArrays:
         """The segments as a split that reads each clip when it is asked for."""
-        names = [sequence.name for sequence in self.sequences]
         return SplitArrays(
-            features={name: _Rows(self, row, segments, "features") for row, name in enumerate(names)},
+            features={sequence.name: self._rows(sequence, segments, "features") for sequence in self.sequences},
             targets=[segment.target for segment in segments] if targets else None,
             ids=[segment.id for segment in segments],
-            times={name: _Rows(self, row, segments, "times") for row, name in enumerate(names)},
-            tokens={} if self.words is None else {self.anchor.name: _Rows(self, self.sequences.index(self.anchor), segments, "tokens")},
+            times={sequence.name: self._rows(sequence, segments, "times") for sequence in self.sequences},
+            tokens={} if self.words is None else {self.anchor.name: self._rows(self.anchor, segments, "tokens")},
         )
+
+    def _rows(self, sequence: _Sequence, segments: Sequence[_Segment], what: Literal["features", "times", "tokens"]) -> LazyRows:
+        return LazyRows(len(segments), lambda row: getattr(self.clip(sequence, segments[row]), what))
 
     def clip(self, sequence: _Sequence, segment: _Segment) -> _Clip:
         """What the sample has of a modality."""
@@ -538,7 +476,7 @@ class _Clips:
         if self.options.align and sequence is not self.anchor:
             return self._aligned(sequence, segment, chosen)
         return _Clip(
-            features=self._features(sequence, segment, chosen.timeline, chosen.index),
+            features=self._values(sequence, chosen.timeline, chosen.index),
             times=chosen.times,
             tokens=self._tokens(segment, chosen) if sequence is self.anchor else None,
         )
@@ -549,14 +487,24 @@ class _Clips:
             return _Clip()
         overlapping = self._overlaps(sequence, words, chosen)
         if not any(map(len, overlapping)):
-            return _Clip()
+            return _Clip(features=np.empty((0, sequence.width)), times=np.empty(0))
         index = np.unique(np.concatenate(overlapping))
-        values = self._features(sequence, segment, chosen.timeline, index)
-        features = np.zeros((len(overlapping), sequence.width), dtype=np.float32)
+        values = self._values(sequence, chosen.timeline, index)
+        features = np.zeros((len(overlapping), sequence.width))
         for row, frames in enumerate(overlapping):
             if len(frames):
-                features[row] = values[np.searchsorted(index, frames)].mean(axis=0, dtype=np.float64)
+                features[row] = self._mean(sequence.name, values[np.searchsorted(index, frames)])
         return _Clip(features=features, times=words.times)
+
+    def _mean(self, name: str, frames: np.ndarray) -> np.ndarray:
+        """Mean over frames. Where what is not finite is to be repaired, it is left out of the mean, or the whole word would be lost."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            finite = np.isfinite(frames)
+            if finite.all() or self.options.nonfinite in ("error", "keep"):
+                return np.asarray(frames.mean(axis=0, dtype=np.float64))
+            self.faults.add("not finite", where=name, done="left out of the mean over a word", count=int(np.count_nonzero(~finite)))
+            total = np.where(finite, frames, 0).sum(axis=0, dtype=np.float64)
+            return np.asarray(total / np.maximum(np.count_nonzero(finite, axis=0), 1))
 
     def _overlaps(self, sequence: _Sequence, words: _Chosen, chosen: _Chosen) -> list[np.ndarray]:
         """For each frame of the text, the frames of another sequence that overlap it, within the segment or not."""
@@ -567,18 +515,8 @@ class _Clips:
             found.append(frames)
         return found
 
-    def _has(self, sequence: _Sequence, segment: _Segment) -> bool:
-        chosen = self._chosen(sequence, segment)
-        if chosen is None or not self.options.align or sequence is self.anchor:
-            return chosen is not None
-        words = self._chosen(self.anchor, segment)
-        overlapping = [] if words is None else self._overlaps(sequence, words, chosen)
-        present = any(map(len, overlapping))
-        self._zeros += sum(len(frames) == 0 for frames in overlapping) if present else 0
-        return present
-
     def _chosen(self, sequence: _Sequence, segment: _Segment) -> _Chosen | None:
-        """The frames of a clip; nothing if there are none."""
+        """The frames of a clip, perhaps none; nothing where the sequence does not have the video."""
         if segment.entry is not None and segment.entry in sequence.lengths:
             timeline = self._timeline(sequence, (segment.entry,))
             index = np.arange(len(timeline.starts))
@@ -591,9 +529,8 @@ class _Clips:
             self._look(sequence, seen)
             low = np.maximum(timeline.starts[index], segment.start)
             high = np.minimum(timeline.ends[index], segment.end)
-        if len(index) == 0:
-            return None
-        times = (low + high) / 2 - segment.start
+        with np.errstate(over="ignore"):
+            times = (low + high) / 2 - segment.start
         order = np.argsort(times, kind="stable")
         return _Chosen(timeline=timeline, index=index[order], times=times[order])
 
@@ -634,17 +571,11 @@ class _Clips:
         self._examined.add((sequence.name, entry))
         sound = np.isfinite(intervals).all(axis=1)
         self.faults.add("not finite", where=f"intervals of {sequence.name}", done="frame left out", count=int(np.count_nonzero(~sound)))
-        if (np.diff(intervals[sound, 0]) < 0).any():
-            self._unordered[sequence.name] = self._unordered.get(sequence.name, 0) + 1
-
-    def _features(self, sequence: _Sequence, segment: _Segment, timeline: _Timeline, index: np.ndarray) -> np.ndarray:
-        """Frames of a timeline, (len(index), width)."""
-        values = self._values(sequence, timeline, index)
-        place = f"{sequence.path}: sample {segment.id!r}"
-        return finite_float32(values, place=place, where=sequence.name, nonfinite=self.options.nonfinite, faults=self.faults)
 
     def _values(self, sequence: _Sequence, timeline: _Timeline, index: np.ndarray) -> np.ndarray:
-        """What the file holds of these frames, row by row; of each entry the rows between the first and the last are read."""
+        """Frames of a timeline, (len(index), width); of each entry the rows between the first and the last are read."""
+        if len(index) == 0:
+            return np.empty((0, sequence.width))
         order = np.lexsort((timeline.row[index], timeline.entry[index]))
         sorted_index = index[order]
         entry, row = timeline.entry[sorted_index], timeline.row[sorted_index]
@@ -666,7 +597,7 @@ class _Clips:
     def _tokens(self, segment: _Segment, chosen: _Chosen) -> tuple[str, ...] | None:
         """The word of each frame of the text: the one that has the same interval, to a tenth of a millisecond."""
         said = None if self.words is None else self._chosen(self.words, segment)
-        if self.words is None or said is None:
+        if self.words is None or said is None or len(said.index) == 0:
             return None
         written = self._values(self.words, said.timeline, said.index)[:, 0].tolist()
         known: dict[tuple[float, float], bytes] = {}
@@ -701,19 +632,3 @@ def _whole(process: HDF5Process, sequence: _Sequence, entry: str) -> tuple[np.nd
     rows = declared.features[0]
     values = process.read(sequence.path, entry, "features", 0, rows).reshape(sequence.lengths[entry], sequence.width)
     return values, _intervals(process, sequence, entry)
-
-
-@dataclass(frozen=True)
-class _Rows(Sequence[Any]):
-    """One list of a split, read row by row."""
-
-    clips: _Clips
-    sequence: int
-    segments: Sequence[_Segment]
-    what: Literal["features", "times", "tokens"]
-
-    def __len__(self) -> int:
-        return len(self.segments)
-
-    def __getitem__(self, row: Any) -> Any:
-        return getattr(self.clips.clip(self.clips.sequences[self.sequence], self.segments[row]), self.what)

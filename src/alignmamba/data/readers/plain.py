@@ -15,8 +15,9 @@ import warnings
 import weakref
 import zipfile
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -27,6 +28,19 @@ UNPACKED_PER_BYTE = 100
 
 _HEADER_BYTES = 10_000
 _MAGIC = b"\x93NUMPY"
+
+
+class LazyRows(Sequence[Any]):
+    """A list whose entries are made when they are asked for."""
+
+    def __init__(self, size: int, get: Callable[[int], Any]) -> None:
+        self._size, self._get = size, get
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._get(row)
 
 
 def one_line(error: BaseException) -> str:

@@ -4,5 +4,24 @@ from collections.abc import Callable
 
 from alignmamba.data.readers.foreign import Reader
 
-FORMATS: dict[str, Callable[[], Reader]] = {}
+
+def _csd() -> Reader:
+    from alignmamba.data.readers import csd
+
+    return csd
+
+
+def _gcnet() -> Reader:
+    from alignmamba.data.readers import gcnet
+
+    return gcnet
+
+
+def _arrays() -> Reader:
+    from alignmamba.data.readers import arrays
+
+    return arrays
+
+
+FORMATS: dict[str, Callable[[], Reader]] = {"csd": _csd, "gcnet": _gcnet, "arrays": _arrays}
 """Name of a format to what imports its reader, in the order in which they are tried."""

@@ -347,7 +347,7 @@ def _split_rows(path: Path, described: _Description, samples: _SampleList) -> tu
             raise DataError(f"{path}: expected samples.split, a column of the table, or [splits] with the ids of each split, found neither")
         listed: dict[str, Role] = {}
         for role, given in described.splits.items():
-            for identity in _id_list(path, role, given):
+            for identity in _id_list(path, given):
                 if listed.setdefault(identity, role) != role:
                     raise DataError(f"{path}: splits: id {identity!r} is in {listed[identity]!r} and in {role!r}")
         homes = [listed.get(identity) for identity in samples.ids]
@@ -360,7 +360,7 @@ def _split_rows(path: Path, described: _Description, samples: _SampleList) -> tu
     return rows, notes
 
 
-def _id_list(path: Path, role: Role, given: str | list[str]) -> list[str]:
+def _id_list(path: Path, given: str | list[str]) -> list[str]:
     if isinstance(given, list):
         return given
     content = read_text(path.parent / given, largest=_LARGEST_LIST, inside=path.parent)
@@ -415,8 +415,9 @@ def _opened(path: Path, name: str, modality: _Modality, ids: Sequence[str]) -> _
 def _shaped(array: np.ndarray, modality: _Modality, place: str) -> np.ndarray:
     """One sample as the archive takes it."""
     if modality.kind == "tokens":
-        if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.equal(np.mod(array, 1), 0).all()):
-            raise DataError(f"{place}: expected whole numbers as tokens, found {array.dtype}")
+        with np.errstate(invalid="ignore"):
+            if array.dtype.kind == "f" and not ((np.abs(array) < 1 << 31) & (array % 1 == 0)).all():
+                raise DataError(f"{place}: expected whole numbers as tokens, found others")
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.ndim != 1:

@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -189,7 +190,7 @@ def _header(file: IO[bytes], place: str) -> tuple[tuple[int, ...], bool, np.dtyp
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # headers of Python 2 are fine
             shape, fortran, dtype = parse(io.BytesIO(length + header), max_header_size=_HEADER_BYTES)
-    except (ValueError, TypeError, SyntaxError, LookupError, RecursionError, MemoryError, AttributeError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError, LookupError, RecursionError, MemoryError, AttributeError) as error:
         raise DataError(f"{place}: its header cannot be read, the file is damaged: {one_line(error)}") from error
     if any(isinstance(length, bool) or length < 0 for length in shape) or len(shape) > 4:
         raise DataError(f"{place}: shape {_short(shape)}, expected at most 4 lengths of 0 or more")

@@ -34,7 +34,51 @@ def _stub(folder: Path) -> list[Path]:
     return [stub_reader.write(folder / "given.json", stub_reader.content(size=2))]
 
 
-SEEDS: dict[str, Callable[[Path], list[Path]]] = {"stub": _stub}
+def _mmsa(folder: Path) -> list[Path]:
+    import layouts_pickled
+
+    return [layouts_pickled.write(folder / "mmsa.pkl", layouts_pickled.mmsa()[0])]
+
+
+def _mult(folder: Path) -> list[Path]:
+    import layouts_pickled
+
+    return [layouts_pickled.write(folder / "mult.pkl", layouts_pickled.mult()[0])]
+
+
+def _mag_bert(folder: Path) -> list[Path]:
+    import layouts_pickled
+
+    return [layouts_pickled.write(folder / "mag-bert.pkl", layouts_pickled.mag_bert()[0])]
+
+
+def _csd(folder: Path) -> list[Path]:
+    import layouts_csd
+
+    return layouts_csd.write_corpus(folder)
+
+
+def _gcnet(folder: Path) -> list[Path]:
+    import layouts_gcnet
+
+    return [layouts_gcnet.write_folder(folder)]
+
+
+def _arrays(folder: Path) -> list[Path]:
+    import layouts_arrays
+
+    return [layouts_arrays.write_everything(folder)]
+
+
+SEEDS: dict[str, Callable[[Path], list[Path]]] = {
+    "stub": _stub,
+    "mmsa": _mmsa,
+    "mult": _mult,
+    "mag-bert": _mag_bert,
+    "csd": _csd,
+    "gcnet": _gcnet,
+    "arrays": _arrays,
+}
 """Format to what writes a small sound file of it into a folder and returns what `convert` is given."""
 
 

@@ -23,5 +23,32 @@ def _mag_bert() -> Reader:
     return mag_bert
 
 
-FORMATS: dict[str, Callable[[], Reader]] = {"mmsa": _mmsa, "mult": _mult, "mag-bert": _mag_bert}
+
+
+def _csd() -> Reader:
+    from alignmamba.data.readers import csd
+
+    return csd
+
+
+def _gcnet() -> Reader:
+    from alignmamba.data.readers import gcnet
+
+    return gcnet
+
+
+def _arrays() -> Reader:
+    from alignmamba.data.readers import arrays
+
+    return arrays
+
+
+FORMATS: dict[str, Callable[[], Reader]] = {
+    "mmsa": _mmsa,
+    "mult": _mult,
+    "mag-bert": _mag_bert,
+    "csd": _csd,
+    "gcnet": _gcnet,
+    "arrays": _arrays,
+}
 """Name of a format to what imports its reader, in the order in which they are tried."""

@@ -118,13 +118,21 @@ def test_what_convert_refuses_is_one_line_and_leaves_nothing(
 
 
 def test_what_is_exported_is_converted_back(cli: Cli, file: Path, tmp_path: Path) -> None:
-    cli("convert", "stub", file, tmp_path / "corpus")
-    said = cli("export", "mmsa", tmp_path / "corpus", tmp_path / "out.pkl", "--modalities", "vision=audio")
-    assert said.code == 2
-    said = cli("export", "mmsa", tmp_path / "corpus", tmp_path / "out.pkl", "--modalities", "words=text")
-    assert (said.code, said.err) == (2, "error: --modalities: expected text=NAME, audio=NAME or vision=NAME, found 'words=text'\n")
-    assert cli("export", "mulT", "a", "b").code == 2
-    assert not (tmp_path / "out.pkl").exists()
+    assert cli("convert", "stub", file, tmp_path / "corpus").code == 0
+    said = cli("export", "mmsa", tmp_path / "corpus", tmp_path / "out.pkl", "--vision", "audio")
+    assert said.code == 0
+    assert said.out.splitlines()[0] == f"train 12, valid 12, test 12 samples in {tmp_path / 'out.pkl'}"
+    again = cli("export", "mmsa", tmp_path / "corpus", tmp_path / "out.pkl", "--vision", "audio")
+    assert (again.code, again.out) == (2, "")
+    assert "out.pkl: exists already" in again.err
+    assert cli("convert", "auto", tmp_path / "out.pkl", tmp_path / "back", "--text", "ids").code == 0
+    before, after = load_corpus(tmp_path / "corpus"), load_corpus(tmp_path / "back")
+    for role, split in before.splits.items():
+        assert after.splits[role].ids == split.ids
+        for old, new in zip(split, after.splits[role], strict=True):
+            assert new.target == pytest.approx(old.target, rel=1e-6)
+            assert set(new.features) == {*old.features, "vision"}
+            assert all(np.array_equal(new.features[name], old.features[name]) for name in old.features)
 
 
 # inspect

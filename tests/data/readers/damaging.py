@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import layouts_pickled
 
 from alignmamba.data.archive import CheckedSplits
 from alignmamba.data.readers.converting import FaultRow, convert, open_foreign, recognised
@@ -34,7 +36,19 @@ def _stub(folder: Path) -> list[Path]:
     return [stub_reader.write(folder / "given.json", stub_reader.content(size=2))]
 
 
-SEEDS: dict[str, Callable[[Path], list[Path]]] = {"stub": _stub}
+def _pickled(layout: Callable[[], tuple[Any, Any]]) -> Callable[[Path], list[Path]]:
+    def write(folder: Path) -> list[Path]:
+        return [layouts_pickled.write(folder / "given.pkl", layout()[0])]
+
+    return write
+
+
+SEEDS: dict[str, Callable[[Path], list[Path]]] = {
+    "stub": _stub,
+    "mmsa": _pickled(layouts_pickled.mmsa),
+    "mult": _pickled(layouts_pickled.mult),
+    "mag-bert": _pickled(layouts_pickled.mag_bert),
+}
 """Format to what writes a small sound file of it into a folder and returns what `convert` is given."""
 
 

@@ -159,6 +159,31 @@ def test_values_that_are_not_finite(file: Path) -> None:
     assert done.faults == (("not finite", "audio", "set to 0", 3), ("does not fit float32", "audio", "set to 0", 1))
 
 
+def test_a_signalling_nan_warns_nobody(file: Path) -> None:
+    """Which numpy would say of arithmetic with it, and warnings are errors here."""
+    content, truths = layouts_pickled.mmsa()
+    content["train"]["audio"].view(np.uint32)[0, 0, 0] = 0x7FA00000
+    truths["train"][0].features["audio"][0, 0] = 0
+    for split in content.values():
+        del split["vision_lengths"]
+    for clips in truths.values():
+        for clip in clips:
+            clip.features["vision"] = clip.features["vision"][:-1]
+    content["train"]["vision"].view(np.uint32)[0, 0, 0] = 0x7FA00000
+    truths["train"][0].features["vision"][0, 0] = 0
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert sorted(done.faults) == [("not finite", "audio", "set to 0", 1), ("not finite", "vision", "set to 0", 1)]
+    for split in content.values():
+        split["text_bert"] = split["text_bert"].astype(np.float32)
+    content["train"]["text_bert"].view(np.uint32)[0, 0, 0] = 0x7FA00000
+    with pytest.raises(DataError, match="expected whole numbers from 0 as ids"):
+        converted(file, content, text="ids")
+    content["train"]["text_bert"].view(np.uint32)[0, 1, 0] = 0x7FA00000
+    with pytest.raises(DataError, match="expected an attention mask of ones"):
+        converted(file, content)
+
+
 def test_declared_lengths_that_do_not_fit(file: Path) -> None:
     content, truths = layouts_pickled.mmsa()
     split, clips = content["train"], truths["train"]

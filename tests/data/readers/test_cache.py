@@ -4,8 +4,8 @@ from pathlib import Path
 
 import damaging
 import pytest
-import stub_reader
 
+import stub_reader
 from alignmamba.data.readers import FORMATS, cache
 from alignmamba.data.readers.foreign import ReadOptions
 

@@ -33,7 +33,7 @@ from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.archive import SplitArrays
 from alignmamba.data.readers.folds import folds_path, read_folds
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.plain import LazyRows, npz_keys, one_line, open_npy, open_npz, regular_file
+from alignmamba.data.readers.plain import LazyRows, hinted, npz_keys, one_line, open_npy, open_npz, regular_file
 from alignmamba.data.readers.tables import as_number, is_missing, is_table, read_columns
 from alignmamba.errors import DataError
 
@@ -157,14 +157,13 @@ def _parts(sources: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
     table: Path | None = None
     named: dict[str, Path] = {}
     for source in sources:
-        name, equals, rest = str(source).partition("=")
-        if equals and name.isidentifier() and not source.exists():
-            if name == "labels":
-                table = Path(rest)
-            elif name in named:
-                raise DataError(f"{source}: {name} was given already: {named[name]}")
-            else:
-                named[name] = Path(rest)
+        name, path = hinted(source)
+        if name == "labels":
+            table = path
+        elif name in named:
+            raise DataError(f"{source}: {name} was given already: {named[name]}")
+        elif name:
+            named[name] = path
         elif source.is_dir():
             found = _tables(source)
             if len(found) > 1 or (not found and table is None and len(sources) == 1):

@@ -44,6 +44,12 @@ class LazyRows(Sequence[Any]):
         return self._get(row)
 
 
+def hinted(source: Path) -> tuple[str, Path]:
+    """What a source is, and where: `NAME=PATH` names it, unless there is a file of that very name; else the name is empty."""
+    name, equals, path = str(source).partition("=")
+    return (name, Path(path)) if equals and name.isidentifier() and not source.exists() else ("", source)
+
+
 def one_line(error: BaseException) -> str:
     """What an exception says, short and in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

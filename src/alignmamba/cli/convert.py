@@ -23,7 +23,7 @@ class Convert(Verb):
 
     format: Annotated[Positional[str], arg(metavar="FORMAT")]
     """mmsa, mult, mag-bert, csd, gcnet or arrays; auto: what the files look like."""
-    paths: Annotated[Positional[tuple[Path, ...]], arg(metavar="SRC [SRC ...] DST")]
+    paths: Annotated[Positional[tuple[Path, ...]], arg(metavar="SRC [SRC ...] DST", help_behavior_hint="(required)")]
     """The files or folders, and last the directory of the corpus to make."""
     dims: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="MODALITY=N ...", help_behavior_hint="(repeatable)")] = ()
     """Expected width of a modality, for example audio=5 vision=20; another one is refused."""
@@ -40,6 +40,8 @@ class Convert(Verb):
     """CSD: one vector for each frame of the text, the mean over the frames that overlap it."""
     clip_labels: bool = False
     """Move a label that is out of range to the nearer end, instead of refusing the file."""
+    name: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: that of the file)")] = None
+    """Name of the corpus."""
     overwrite: bool = False
     """Replace the corpus at DST, once the new one is complete."""
 
@@ -54,7 +56,7 @@ class Convert(Verb):
         *sources, destination = self.paths
         options = self._options()
         with samples_display("converted") as progress:
-            done = convert(self.format, sources, destination, options, progress=progress, overwrite=self.overwrite)
+            done = convert(self.format, sources, destination, options, name=self.name, progress=progress, overwrite=self.overwrite)
         if self.json:
             self.emit(_facts(done, destination))
         else:

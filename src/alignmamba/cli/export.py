@@ -18,15 +18,27 @@ class Export(Verb):
     corpus: Annotated[Positional[Path], arg(metavar="CORPUS")]
     """Directory of the corpus."""
     out: Annotated[Positional[Path], arg(metavar="OUT.pkl")]
-    """File to write; nothing that exists is overwritten."""
+    """File to write."""
+    text: Annotated[str, arg(metavar="MODALITY")] = "text"
+    """Modality that stands for MMSA's text."""
+    audio: Annotated[str, arg(metavar="MODALITY")] = "audio"
+    """Modality that stands for MMSA's audio."""
+    vision: Annotated[str, arg(metavar="MODALITY")] = "vision"
+    """Modality that stands for MMSA's vision."""
+    overwrite: bool = False
+    """Replace the file that is there, once the new one is complete."""
 
     def run(self) -> int:
         """Export."""
-        from importlib import import_module
+        from alignmamba.data.archive import load_corpus
+        from alignmamba.data.exporting import export_mmsa
 
-        written = import_module("alignmamba.data.readers.exporting").export_mmsa(self.corpus, self.out)
+        modalities = {"text": self.text, "audio": self.audio, "vision": self.vision}
+        done = export_mmsa(load_corpus(self.corpus), self.out, modalities=modalities, overwrite=self.overwrite)
         if self.json:
-            self.emit({"out": str(self.out), "samples": dict(written)})
+            self.emit({"out": str(self.out), "samples": dict(done.samples), "notes": list(done.notes)})
         else:
-            print(f"{', '.join(f'{role} {count}' for role, count in written.items())} samples in {self.out}")
+            print(f"{', '.join(f'{role} {count}' for role, count in done.samples.items())} samples in {self.out}")
+            for note in done.notes:
+                print(f"note: {note}")
         return 0

@@ -5,11 +5,13 @@ appears under its name complete or not at all.
 """
 
 import glob
+import hashlib
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import ValidationError
-from safetensors.numpy import save_file
 
 from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Role, Split, Task
 from alignmamba.data.inspection import (
@@ -38,10 +39,18 @@ from alignmamba.data.storage import (
     ShardEntry,
     SplitEntry,
     check_path,
-    file_checksum,
     read_manifest,
 )
 from alignmamba.errors import DataError
+
+_TYPES = {"<i8": "I64", "<f8": "F64", "<f4": "F32", "<i4": "I32"}
+"""Types of stored arrays to their names in safetensors, in the order in which they lie there."""
+
+_WRITE_BYTES = 1 << 20
+"""Size of a piece that is written at once."""
+
+_WRITERS = 2
+"""Shards that are written at once: of two, one waits for the disk while the other is hashed."""
 
 _INT32_MAX = np.iinfo(np.int32).max
 
@@ -95,7 +104,7 @@ def write_corpus(
         licence: On what terms it may be used.
         samples_per_shard: Samples in one file at most.
         shard_bytes: A file is closed when its values reach this size, however few samples it has: it is held in memory until it is
-            written, about twice over while it is written.
+            written, while the next ones are read; up to three are.
         references: Known scores to print beside a result.
         nonfinite: ``"error"`` refuses NaN and infinity; ``"keep"`` stores them, and `load_corpus` must then be told how to repair them.
         empty: What to do about a sample without any modality: refuse it, or leave it out.
@@ -136,7 +145,7 @@ def write_corpus(
             except ValidationError as error:
                 raise DataError(_first_fault(error)) from error
             content = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
-            _write_bytes(directory / MANIFEST, content.encode() + b"\n")
+            _write_file(directory / MANIFEST, [content.encode() + b"\n"])
             _publish(directory, target)
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
@@ -254,8 +263,12 @@ def _task(given: Any) -> Task:
         raise DataError(_first_fault(error, "task")) from error
 
 
-def _split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArrays:
-    """The split with its lists checked to be parallel."""
+def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArrays:
+    """The split with its lists checked to be parallel.
+
+    Raises:
+        DataError: If they are not, or one of them is no list, or names no modality.
+    """
     if role not in ROLES:
         raise DataError(f"splits: expected names of {list(ROLES)}, found {role!r}")
     if not isinstance(split, SplitArrays):
@@ -294,13 +307,22 @@ def _all_ids(arrays: Mapping[Role, SplitArrays]) -> dict[Role, list[str]]:
         size = len(next(iter(split.features.values())))
         given = [f"{role}-{number:06d}" for number in range(1, size + 1)] if split.ids is None else list(split.ids)
         for row, identity in enumerate(given):
-            if not isinstance(identity, str) or not identity or not _is_unicode(identity):
-                raise DataError(f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}")
+            check_id(role, row, identity)
             if identity in home:
                 raise DataError(repeated_id(identity, home[identity], role))
             home[identity] = role
         result[role] = [str(identity) for identity in given]
     return result
+
+
+def check_id(role: Role, row: int, identity: Any) -> None:
+    """Refuse what cannot be an id.
+
+    Raises:
+        DataError: Naming split and row.
+    """
+    if not isinstance(identity, str) or not identity or not _is_unicode(identity):
+        raise DataError(f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}")
 
 
 def _is_unicode(text: str) -> bool:
@@ -384,6 +406,8 @@ class _Modality:
     def _features(self, where: str, array: np.ndarray, *, keep_nonfinite: bool) -> np.ndarray:
         if not keep_nonfinite and (problem := values_problem(array, ModalitySpec(name=self.name, dim=array.shape[1]))):
             raise DataError(f"{where}: {problem}")
+        if array.dtype == np.float32:
+            return np.array(array)
         with np.errstate(over="ignore"):
             stored = np.array(array, dtype=np.float32)
         overflow = np.argwhere(np.isinf(stored) & np.isfinite(array))
@@ -487,7 +511,7 @@ class CheckedSplits:
         self.task = _task(task)
         _check_mapping("splits", splits)
         _check_mapping("vocabulary_sizes", vocabulary_sizes)
-        self._arrays = {role: _split_arrays(role, split) for role, split in splits.items()}
+        self._arrays = {role: split_arrays(role, split) for role, split in splits.items()}
         if not self._arrays:
             raise DataError("splits: expected at least one, found none")
         first = next(iter(self._arrays))
@@ -560,44 +584,73 @@ class CheckedSplits:
             raise DataError(f"split {role!r}: no sample has any modality, expected at least one; leave the split out instead")
 
 
-def _write_shards(directory: Path, role: Role, checked: CheckedSplits, samples_per_shard: int, shard_bytes: int) -> Iterator[ShardEntry]:
-    number = 0
+def _write_shards(directory: Path, role: Role, checked: CheckedSplits, samples_per_shard: int, shard_bytes: int) -> list[ShardEntry]:
+    """Write a split; shards are written while others are read, and up to `_WRITERS` + 1 are in memory."""
+    written: list[Future[ShardEntry]] = []
     pending: list[CheckedSample] = []
     size = 0
-    for sample in checked.samples(role):
-        pending.append(sample)
-        size += sum(values.nbytes for values in sample.values.values() if values is not None)
-        if len(pending) == samples_per_shard or size >= shard_bytes:
-            yield _write_shard(directory, f"{role}-{number:05d}", pending, checked)
-            pending, size = [], 0
-            number += 1
-    if pending:
-        yield _write_shard(directory, f"{role}-{number:05d}", pending, checked)
+    with ThreadPoolExecutor(max_workers=_WRITERS) as writer:
+
+        def close() -> None:
+            if len(written) >= _WRITERS:
+                written[-_WRITERS].result()
+            written.append(writer.submit(_write_shard, directory, f"{role}-{len(written):05d}", pending, checked))
+
+        for sample in checked.samples(role):
+            pending.append(sample)
+            size += sum(values.nbytes for values in sample.values.values() if values is not None)
+            if len(pending) == samples_per_shard or size >= shard_bytes:
+                close()
+                pending, size = [], 0
+        if pending:
+            close()
+        return [each.result() for each in written]
 
 
 def _write_shard(directory: Path, stem: str, samples: Sequence[CheckedSample], checked: CheckedSplits) -> ShardEntry:
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, list[np.ndarray]] = {}
     for name in checked.names:
         parts = [sample.values[name] for sample in samples]
         lengths = [0 if values is None else len(values) for values in parts]
         if not any(lengths):
             continue
-        tensors[f"{name}.values"] = np.concatenate([values for values in parts if values is not None])
-        tensors[f"{name}.offsets"] = np.cumsum([0, *lengths], dtype=np.int64)
+        tensors[f"{name}.values"] = [values for values in parts if values is not None]
+        tensors[f"{name}.offsets"] = [np.cumsum([0, *lengths], dtype=np.int64)]
         if any(name in sample.times for sample in samples):
-            tensors[f"{name}.times"] = np.concatenate(
-                [sample.times.get(name, np.full(length, np.nan)) for sample, length in zip(samples, lengths, strict=True)]
-            )
+            tensors[f"{name}.times"] = [
+                sample.times.get(name, np.full(length, np.nan)) for sample, length in zip(samples, lengths, strict=True)
+            ]
     targets = [sample.target for sample in samples if sample.target is not None]
     if targets:
-        tensors["targets"] = np.array(targets, dtype=np.float64 if checked.task.kind == "regression" else np.int64)
-    values_path, strings_path = directory / f"{stem}.safetensors", directory / f"{stem}.jsonl"
-    # The format writes memory as it lies and takes it for row-major, which joined column-major arrays are not.
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, values_path)
-    _synchronise(values_path)
-    _write_bytes(strings_path, b"".join(_line(sample) for sample in samples))
-    values_path.chmod(strings_path.stat().st_mode)  # made readable by its owner alone, but a corpus is to be shared
-    return ShardEntry(samples=len(samples), values=_file_entry(values_path), strings=_file_entry(strings_path))
+        tensors["targets"] = [np.array(targets, dtype=np.float64 if checked.task.kind == "regression" else np.int64)]
+    return ShardEntry(
+        samples=len(samples),
+        values=FileEntry(**_write_file(directory / f"{stem}.safetensors", _safetensors(tensors))),
+        strings=FileEntry(**_write_file(directory / f"{stem}.jsonl", (_line(sample) for sample in samples))),
+    )
+
+
+def _safetensors(tensors: Mapping[str, Sequence[np.ndarray]]) -> Iterator[bytes]:
+    """The bytes of a safetensors file, of which each array is given in parts along its first axis.
+
+    They are those that `safetensors.numpy.save_file` writes of the joined arrays, which it would hold twice more.
+
+    Source:
+        https://github.com/huggingface/safetensors, README, "Format"; wider types come first, so that all of them are aligned.
+    """
+    header, end = {}, 0
+    ordered = sorted(tensors, key=lambda name: (list(_TYPES).index(tensors[name][0].dtype.str), name))
+    for name in ordered:
+        parts = tensors[name]
+        start, end = end, end + sum(part.nbytes for part in parts)
+        shape = [sum(len(part) for part in parts), *parts[0].shape[1:]]
+        header[name] = {"dtype": _TYPES[parts[0].dtype.str], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in ordered:
+        for part in tensors[name]:
+            yield part.tobytes()
 
 
 def _line(sample: CheckedSample) -> bytes:
@@ -674,10 +727,27 @@ def _synchronise(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    _synchronise(path)
+def _write_file(path: Path, pieces: Iterable[bytes]) -> dict[str, Any]:
+    """Write a file until it is on disk; returns the fields of its `FileEntry`."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for block in _blocks(pieces):
+            digest.update(block)
+            size += len(block)
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"path": path.name, "bytes": size, "sha256": digest.hexdigest()}
 
 
-def _file_entry(path: Path) -> FileEntry:
-    return FileEntry(path=path.name, bytes=path.stat().st_size, sha256=file_checksum(path))
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces that are worth a write."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= _WRITE_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting)

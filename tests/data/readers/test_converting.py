@@ -225,7 +225,7 @@ def test_what_is_asked_for_wrongly_is_refused(tmp_path: Path, content: dict[str,
     for format, sources, said in (
         ("stubb", [path], "format: expected auto or one of .*stub, found 'stubb'"),
         ("stub", [], "sources: expected at least one file, found none"),
-        ("stub", [tmp_path / "absent"], "absent: expected a file or folder, found nothing"),
+        ("stub", [tmp_path / "absent"], "absent: cannot be read: No such file"),
         ("stub", [tmp_path / ("x" * 300)], "cannot be used as a path"),
     ):
         with pytest.raises(DataError, match=said):
@@ -286,3 +286,18 @@ def test_the_directory_of_a_living_writer_is_left_alone(tmp_path: Path, content:
     convert("stub", [path], tmp_path / "corpus", progress=other, overwrite=True)
     assert seen == [1]
     assert_holds(load_corpus(tmp_path / "corpus"), content)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"targets": [1.0]}, r"given.json: split 'train': features\['audio'\] has 6 entries, but targets has 1"),
+        ({"ids": ["", *"bcdef"]}, "given.json: split 'train': ids: expected text that is not empty, found '' in row 0"),
+        ({"features": {}}, "given.json: split 'train': features: expected at least one modality, found none"),
+        ({"times": {"sound": [[]] * 6}}, "given.json: split 'train': times: no modality 'sound'"),
+    ],
+)
+def test_columns_that_do_not_go_together(tmp_path: Path, content: dict[str, Any], broken: dict[str, Any], said: str) -> None:
+    content["splits"]["train"].update(broken)
+    with pytest.raises(DataError, match=said):
+        convert("stub", [stub_reader.write(tmp_path / "given.json", content)], tmp_path / "corpus")

@@ -5,6 +5,26 @@ from collections.abc import Callable
 from alignmamba.data.readers.foreign import Reader
 
 
+def _mmsa() -> Reader:
+    from alignmamba.data.readers import mmsa
+
+    return mmsa
+
+
+def _mult() -> Reader:
+    from alignmamba.data.readers import mult
+
+    return mult
+
+
+def _mag_bert() -> Reader:
+    from alignmamba.data.readers import mag_bert
+
+    return mag_bert
+
+
+
+
 def _csd() -> Reader:
     from alignmamba.data.readers import csd
 
@@ -23,5 +43,12 @@ def _arrays() -> Reader:
     return arrays
 
 
-FORMATS: dict[str, Callable[[], Reader]] = {"csd": _csd, "gcnet": _gcnet, "arrays": _arrays}
+FORMATS: dict[str, Callable[[], Reader]] = {
+    "mmsa": _mmsa,
+    "mult": _mult,
+    "mag-bert": _mag_bert,
+    "csd": _csd,
+    "gcnet": _gcnet,
+    "arrays": _arrays,
+}
 """Name of a format to what imports its reader, in the order in which they are tried."""

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from alignmamba.contracts import Corpus, Role, Split
-from alignmamba.data.archive import SplitArrays, check_destination, load_corpus, temporary_directory, write_corpus
+from alignmamba.data.archive import SplitArrays, check_destination, check_id, load_corpus, split_arrays, temporary_directory, write_corpus
 from alignmamba.data.inspection import place, target_problem
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.foreign import Faults, Foreign, Reader, ReadOptions
@@ -20,7 +20,7 @@ from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.errors import DataError
 
 SHARD_BYTES = 64 << 20
-"""Values of one shard; while it is written it is held about three times over: as samples, joined, and as bytes."""
+"""Values of one shard. Up to three are in memory: two are written while the next is read."""
 
 AUTO = "auto"
 """Instead of the name of a format: what the files look like."""
@@ -62,19 +62,21 @@ def convert(
     destination: str | Path,
     options: ReadOptions | None = None,
     *,
+    name: str | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> Conversion:
     """Read foreign files and write what they hold as a corpus.
 
-    Besides what the reader itself needs, one shard of 64 MiB is in memory at a time, up to three times over. The corpus appears
-    under its name complete or not at all; what a killed conversion left is removed by the next one to the same destination.
+    Besides what the reader itself needs, up to three shards of 64 MiB are in memory at a time. The corpus appears under its name
+    complete or not at all; what a killed conversion left is removed by the next one to the same destination.
 
     Args:
         format: Name of a format, or ``auto``.
         sources: The files or folders.
         destination: Directory of the corpus to make.
         options: How to read them.
+        name: Name of the corpus; by default what the reader calls it.
         progress: Told after every sample.
         overwrite: Replace the corpus that is there, once the new one is complete.
 
@@ -90,7 +92,7 @@ def convert(
     foreign = opened.foreign
     facts: dict[str, Any] = {
         "task": foreign.task,
-        "name": foreign.name,
+        "name": name or foreign.name,
         "units": foreign.units,
         "source": lambda: _source(foreign),
         "shard_bytes": SHARD_BYTES,
@@ -106,8 +108,10 @@ def convert(
                 sizes = {spec.name: spec.dim for spec in kept.modalities if spec.kind == "tokens"}
                 corpus = write_corpus(target, splits, vocabulary_sizes=sizes, overwrite=overwrite, **facts)
         else:
-            keep: Literal["keep", "error"] = "keep" if options.nonfinite == "keep" else "error"
-            corpus = write_corpus(target, opened.splits, vocabulary_sizes=sizes, nonfinite=keep, empty="skip", overwrite=overwrite, **facts)
+            # What is not finite was dealt with as it was read, so it is not looked for again.
+            corpus = write_corpus(
+                target, opened.splits, vocabulary_sizes=sizes, nonfinite="keep", empty="skip", overwrite=overwrite, **facts
+            )
     return Conversion(
         format=foreign.format,
         corpus=corpus,
@@ -130,8 +134,6 @@ def detect(sources: Sequence[Path]) -> str:
     """
     for path in sources:
         check_path(path)
-        if not path.exists():
-            raise DataError(f"{path}: expected a file or folder, found nothing")
         if (path / MANIFEST).is_file():
             raise DataError(f"{path}: is a corpus already, it needs no conversion")
     found = recognised(sources)
@@ -140,6 +142,9 @@ def detect(sources: Sequence[Path]) -> str:
     files = ", ".join(map(str, sources))
     if found:
         raise DataError(f"{files}: looks like {' and like '.join(found)}, so the format must be given by name")
+    absent = [path for path in sources if not path.exists()]
+    if absent:
+        raise DataError(f"{absent[0]}: expected a file or folder, found nothing")
     raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}")
 
 
@@ -164,8 +169,6 @@ def open_foreign(format: str, sources: Sequence[Path], options: ReadOptions, *, 
     reader = _reader(format)
     for path in sources:
         check_path(path)
-        if not path.exists():
-            raise DataError(f"{path}: expected a file or folder, found nothing")
     with naming(sources):
         foreign = reader.read(sources, options)
         if options.nonfinite == "mean" and "train" not in foreign.splits:
@@ -174,8 +177,9 @@ def open_foreign(format: str, sources: Sequence[Path], options: ReadOptions, *, 
         unknown = [name for name in options.dims if name not in names]
         if unknown:
             raise DataError(f"dims: no modality {unknown[0]!r}, only {names}")
-        ids = _distinct_ids(foreign.splits, foreign.faults)
-        splits = {role: _repaired(role, split, ids[role], foreign, options, progress) for role, split in foreign.splits.items()}
+        splits = {role: split_arrays(role, split) for role, split in foreign.splits.items()}
+        ids = _distinct_ids(splits, foreign.faults)
+        splits = {role: _repaired(role, split, ids[role], foreign, options, progress) for role, split in splits.items()}
     return Opened(foreign=foreign, splits=splits)
 
 
@@ -188,6 +192,12 @@ def naming(sources: Sequence[Path]) -> Iterator[None]:
         if any(str(path) in str(error) for path in sources):
             raise
         raise DataError(f"{', '.join(map(str, sources))}: {error}") from error
+    except OSError as error:
+        raise _unreadable(error, ", ".join(map(str, sources))) from error
+
+
+def _unreadable(error: OSError, where: str) -> DataError:
+    return DataError(f"{error.filename or where}: cannot be read: {error.strerror or error}")
 
 
 def _reader(format: str) -> Reader:
@@ -237,7 +247,10 @@ def _repaired(
 
     def load(at: int) -> dict[str, Any]:
         row = rows[at]
-        found = {name: _values(given[row], role, ids[row], name, foreign.faults, options) for name, given in split.features.items()}
+        try:
+            found = {name: _values(given[row], role, ids[row], name, foreign.faults, options) for name, given in split.features.items()}
+        except OSError as error:  # here, or else the archive takes it for a failure to write
+            raise _unreadable(error, place(role, ids[row])) from error
         if all(values is None for values in found.values()):
             foreign.faults.add("sample without anything", where=role, done="left out")
         if progress is not None:
@@ -332,8 +345,11 @@ def _distinct_ids(splits: Mapping[Role, SplitArrays], faults: Faults) -> dict[Ro
     """Ids of every split, those of the file where it has any; one that was there before gets a number."""
     given: dict[Role, list[str]] = {}
     for role, split in splits.items():
-        size = len(next(iter(split.features.values()), ()))
+        size = len(next(iter(split.features.values())))
         given[role] = [f"{role}-{row:06d}" for row in range(1, size + 1)] if split.ids is None else list(split.ids)
+    for role, ids in given.items():
+        for row, identity in enumerate(ids):
+            check_id(role, row, identity)
     originals = {identity for ids in given.values() for identity in ids}
     taken: set[str] = set()
     for role, ids in given.items():

@@ -146,7 +146,7 @@ def test_pickles_of_python_2(tmp_path: Path, protocol: int) -> None:
     content = {
         "short": "ascii",
         "utf-8": "ünïcode ✓",
-        "quotes": "it's \"so\" \\ \n\t\r\x00\x7f",
+        "quotes": 'it\'s "so" \\ \n\t\r\x00\x7f',
         "long": b"\x00\xff'\n\\x" * 50_000,
         "array": ARRAYS["float64 of some size"],
         "bytes": ARRAYS["all bytes"],

@@ -23,8 +23,6 @@ def _mag_bert() -> Reader:
     return mag_bert
 
 
-
-
 def _csd() -> Reader:
     from alignmamba.data.readers import csd
 

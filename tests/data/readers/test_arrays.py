@@ -69,6 +69,18 @@ def test_ids_labels_and_splits_need_no_table(written: Path) -> None:
     check(corpus(layout.describe(written.parent, samples=samples)))
 
 
+def test_splits_from_an_array_and_one_vector_each(written: Path) -> None:
+    vectors = np.arange(21.0).reshape(7, 3)
+    np.savez(written.parent / "more.npz", vectors=vectors, split=np.array(layout.SPLITS).astype("S"), short=np.array(["train"]))
+    samples = '[samples]\nids = "all.npz#id"\nlabels = "all.npz#label"\nsplits = "more.npz#split"\n'
+    found = corpus(layout.describe(written.parent, samples=samples, audio='values = "more.npz#vectors"\n'))
+    assert {role: len(split) for role, split in found.splits.items()} == {"train": 4, "valid": 2, "test": 1}
+    assert [sample.features["audio"].tolist() for split in found.splits.values() for sample in split] == [[row] for row in vectors.tolist()]
+    path = layout.describe(written.parent, samples=samples.replace("#split", "#short"))
+    with pytest.raises(DataError, match=r"samples\.splits: more\.npz#short: expected 7, one per sample, found 1"):
+        corpus(path)
+
+
 def test_padded_without_lengths_is_valid_throughout(written: Path) -> None:
     found = corpus(layout.describe(written.parent, audio='values = "all.npz#audio_padded"\n'))
     assert {len(sample.features["audio"]) for split in found.splits.values() for sample in split} == {6}
@@ -134,7 +146,7 @@ WRONG = {
     "not TOML": ({"head": "name = \n"}, "not valid TOML"),
     "unknown key": ({"samples": layout.SAMPLES + "delimiter = 3\n"}, "samples.delimiter: Extra inputs are not permitted"),
     "two sources": ({"samples": '[samples]\ntable = "samples.csv"\nids = "all.npz#id"\n'}, "samples: expected one of table and ids"),
-    "no splits": ({"samples": '[samples]\ntable = "samples.csv"\n'}, "expected samples.split, a column of the table, or [splits]"),
+    "no splits": ({"samples": '[samples]\ntable = "samples.csv"\n'}, "expected samples.split or samples.splits, or [splits]"),
     "no column": ({"samples": layout.SAMPLES.replace('"split"', '"fold"')}, "expected a column 'fold', found ['id', 'label', 'split']"),
     "no table": ({"samples": layout.SAMPLES.replace("samples.csv", "absent.csv")}, "absent.csv: expected a file, found nothing"),
     "no such kind of table": ({"samples": layout.SAMPLES.replace("samples.csv", "samples.xls")}, "expected a .csv, .tsv or .parquet file"),
@@ -153,7 +165,10 @@ WRONG = {
     "no file of any sample": ({"audio": 'files = "sound/{id}.npy"\n'}, "names a file of none of 7 samples"),
     "not of this layout": ({"audio": 'table = "audio.csv"\nlengths = "all.npz#audio_lengths"\n'}, "lengths does not go with table"),
     "no key": ({"audio": 'values = "all.npz#sound"\n'}, "all.npz: expected an array 'sound', found ['id', 'label', 'text'"),
-    "ragged without lengths": ({"audio": 'values = "all.npz#audio"\n'}, "need offsets or lengths"),
+    "ragged without lengths": (
+        {"audio": 'values = "all.npz#audio"\n'},
+        "are not one for each of 7 samples: they need offsets or lengths",
+    ),
     "lengths of others": (
         {"audio": 'values = "all.npz#audio"\nlengths = "all.npz#text_lengths"\n'},
         "end at 17, but the values have 29 positions",

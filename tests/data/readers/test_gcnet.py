@@ -1,6 +1,10 @@
 """Feature folders: values, conversations, labels and splits, and what is refused."""
 
+import io
 import os
+import pickle
+import tempfile
+import zipfile
 from pathlib import Path
 
 import layouts_gcnet as layout
@@ -130,16 +134,70 @@ def test_shapes_of_a_file(folder: Path) -> None:
     assert "001.npy: expected width 2 as in 000.npy, found 5" in message(folder)
 
 
-def test_pickled_tables_are_refused_with_the_way_out(folder: Path, tmp_path: Path) -> None:
+def by_conversation(folder: Path, *, valid: bool) -> tuple[object, ...]:
+    """The table as GCNet pickles it."""
+    ids: dict[str, list[str]] = {}
+    labels: dict[str, object] = {}
+    for row, (conversation, identity, _) in enumerate(layout.utterances()):
+        ids.setdefault(conversation, []).append(identity)
+        labels[conversation] = [*labels.get(conversation, []), row / 4]  # type: ignore[misc]
+    labels["ses2"] = np.array(labels["ses2"])
     (folder / "label-3way.csv").unlink()
-    np.savez(folder / "label-6way.npz", train_corpus=np.array({"a": {"emo": 0}}, dtype=object))
-    assert "label-6way.npz: array 'train_corpus' holds Python objects: a pickled table of labels is not read; write a CSV" in message(
-        folder
-    )
-    (folder / "label-6way.npz").unlink()
-    (folder / "label.pkl").write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
-    assert "label.pkl: a pickled table of labels is not read; write a CSV file" in message(folder)
-    assert not (tmp_path / "executed").exists()
+    speakers = sentences = {conversation: [""] * len(each) for conversation, each in ids.items()}
+    splits = ({"ses1"}, ["ses2"], ("ses3",)) if valid else ({"ses1", "ses2"}, {"ses3"})
+    return (ids, labels, speakers, sentences, *splits)
+
+
+@pytest.mark.parametrize("valid", [True, False])
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_a_table_of_gcnet(folder: Path, valid: bool, protocol: int) -> None:
+    (folder / "labels.pkl").write_bytes(pickle.dumps(by_conversation(folder, valid=valid), protocol=protocol))
+    corpus = converted(folder).corpus
+    assert list(corpus.splits) == (["train", "valid", "test"] if valid else ["train", "test"])
+    labels = {f"{conversation}/{identity}": row / 4 for row, (conversation, identity, _) in enumerate(layout.utterances())}
+    assert {sample.id: sample.target for split in corpus.splits.values() for sample in split} == labels
+    assert corpus.split("train").ids[:3] == ("ses1/ses1_u0", "ses1/ses1_u1", "ses1/ses1_u2")
+
+
+@pytest.mark.parametrize("constant", ["emo", "val"])
+def test_a_table_of_merbench(folder: Path, constant: str) -> None:
+    (folder / "label-3way.csv").unlink()
+    parts: dict[str, dict[str, dict[str, object]]] = {f"{role}_corpus": {} for role in layout.ROLES.values()}
+    for row, (conversation, identity, label) in enumerate(layout.utterances()):
+        given = {"emo": label, "val": row / 4} | {constant: 0}
+        parts[f"{layout.ROLES[conversation]}_corpus"][identity] = given
+    np.savez_compressed(folder / "label-6way.npz", **{key: np.array(value, dtype=object) for key, value in parts.items()})  # type: ignore[arg-type]
+    corpus = converted(folder).corpus
+    assert corpus.task.kind == ("regression" if constant == "emo" else "classification")
+    found = {sample.id: sample.target for split in corpus.splits.values() for sample in split}
+    truth = layout.utterances()
+    assert found == {row[1]: at / 4 if constant == "emo" else layout.CLASSES.index(row[2]) for at, row in enumerate(truth)}
+    assert corpus.split("valid").ids == tuple(row[1] for row in truth if row[0] == "ses2")
+
+
+def test_pickled_tables_run_nothing(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "executed"
+    hostile = f"cos\nsystem\n(S'touch {target}'\ntR.".encode()
+    (folder / "label-3way.csv").rename(tmp_path / "kept.csv")
+    (folder / "label.pkl").write_bytes(hostile)
+    assert "label.pkl: refused: the pickle asks for 'os.system'" in message(folder)
+    (folder / "label.pkl").write_bytes(pickle.dumps({"ids": []}))
+    assert "label.pkl: expected a tuple of ids, labels, speakers and sentences by conversation" in message(folder)
+    (folder / "label.pkl").unlink()
+    array = io.BytesIO()
+    np.lib.format.write_array_header_1_0(array, {"descr": "|O", "fortran_order": False, "shape": ()})
+    with zipfile.ZipFile(folder / "label.npz", "w") as archive:
+        archive.writestr("train_corpus.npy", array.getvalue() + hostile)
+    said = message(folder)
+    assert "label.npz: array 'train_corpus': refused: the pickle asks for 'os.system'" in said
+    assert tempfile.gettempdir() not in said.replace(str(folder), "")
+    np.savez(folder / "label.npz", train_corpus=np.array(["a", "b"], dtype=object))
+    assert "label.npz: array 'train_corpus': expected one object, found 2" in message(folder)
+    np.savez(folder / "label.npz", train_corpus=np.zeros(3))
+    assert "label.npz: array 'train_corpus': expected Python objects, found numbers or text" in message(folder)
+    np.savez(folder / "label.npz", id=np.array(["a", "b"], dtype=object))
+    assert "label.npz: array 'id': holds Python objects, which are not read" in message(folder)
+    assert not target.exists()
 
 
 def test_what_does_not_fit_is_refused(folder: Path) -> None:

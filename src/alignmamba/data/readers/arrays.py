@@ -14,11 +14,12 @@
     id = "id"                           # column of the ids (this is the default)
     label = "label"                     # column of the labels, or
     labels = "all.npz#label"            # an array of labels; without either there are none
-    split = "split"                     # column that says the split of a sample
+    split = "split"                     # column that says the split of a sample, or
+    splits = "all.npz#split"            # an array that says it; without either [splits] lists the ids
 
-    [splits]                            # with samples.split: what the column calls each split (default: train; valid, val or dev; test)
+    [splits]                            # where samples say their split: how it is called there (default: train; valid, val or dev; test)
     train = ["tr"]
-    valid = "valid.txt"                 # without it: lists of ids, or text files of one id a line
+    valid = "valid.txt"                 # else: lists of ids, or text files of one id a line
     test = ["a17", "a18"]
 
     [modalities.NAME]                   # any number, in this order in the corpus
@@ -31,9 +32,9 @@ Where the values of a modality are, in one of three ways:
     files = "audio/{id}.npy"            # one file per sample, (time, width), or (width,) for one vector; tokens (time,)
     times = "audio_times/{id}.npy"      # optional: seconds, (time,). A sample without a file lacks the modality
 
-    values = "all.npz#audio"            # one array for all samples, in the order of the samples:
+    values = "all.npz#audio"            # one array for all samples, in the order of the samples: one vector each, (samples, width), or
     offsets = "all.npz#audio_offsets"   # (total time, width), sample i owning offsets[i] to offsets[i + 1], or
-    lengths = "all.npz#audio_lengths"   # (total time, width), or padded (samples, time, width), of which the first lengths[i] are valid;
+    lengths = "all.npz#audio_lengths"   # (total time, width), or padded (samples, time, width), of which the first lengths[i] are valid
     times = "all.npz#audio_times"       # optional, as `values` without the last axis. Padded without lengths: every position is valid
 
     table = "audio.parquet"             # one row per position, the rows of one sample together
@@ -100,6 +101,7 @@ class _Samples(_Part):
     label: str = ""
     labels: str = ""
     split: str = ""
+    splits: str = ""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -107,8 +109,9 @@ class _Samples(_Part):
             raise ValueError("expected one of table and ids")
         if self.ids and (self.label or self.split):
             raise ValueError("label and split are columns of a table, but there is none")
-        if self.label and self.labels:
-            raise ValueError("expected one of label and labels, found both")
+        for one, other in (("label", "labels"), ("split", "splits")):
+            if getattr(self, one) and getattr(self, other):
+                raise ValueError(f"expected one of {one} and {other}, found both")
         return self
 
 
@@ -171,8 +174,9 @@ def files(path: Path) -> Sequence[Path]:
         DataError: If it is not a description.
     """
     described, folder = _described(path), path.parent
-    named = [described.samples.table, described.samples.ids, described.samples.labels]
-    named += [given for given in described.splits.values() if isinstance(given, str) and not described.samples.split]
+    samples = described.samples
+    named = [samples.table, samples.ids, samples.labels, samples.splits]
+    named += [given for given in described.splits.values() if isinstance(given, str) and not samples.split and not samples.splits]
     found = {path}
     for modality in described.modalities.values():
         named += [modality.values, modality.offsets, modality.lengths, modality.table]
@@ -284,15 +288,18 @@ class _SampleList:
         if label:
             labels = column(folder / given.table, columns, label)
         elif given.labels:
-            labels = _listed(path, "samples.labels", given.labels, kinds="USiufb")
-            if len(labels) != len(ids):
-                raise DataError(f"{path}: samples.labels: expected {len(ids)}, one per sample, found {len(labels)}")
+            labels = _listed(path, "samples.labels", given.labels, kinds="USiufb", size=len(ids))
+        splits: Sequence[Any] | None = None
+        if given.split:
+            splits = column(folder / given.table, columns, given.split)
+        elif given.splits:
+            splits = _listed(path, "samples.splits", given.splits, kinds="USiu", size=len(ids))
         return cls(
             path=path,
             ids=ids,
             labels=labels,
             places=f"{folder / given.table}: column {label!r}" if label else f"{path}: samples.labels",
-            splits=column(folder / given.table, columns, given.split) if given.split else None,
+            splits=splits,
         )
 
     def split(self, rows: Sequence[int], values: Mapping[str, "_Values"], task: Task) -> SplitArrays:
@@ -344,7 +351,7 @@ def _split_rows(path: Path, described: _Description, samples: _SampleList) -> tu
         homes = [called.get(str(cell)) for cell in samples.splits]
     else:
         if not described.splits:
-            raise DataError(f"{path}: expected samples.split, a column of the table, or [splits] with the ids of each split, found neither")
+            raise DataError(f"{path}: expected samples.split or samples.splits, or [splits] with the ids of each split, found none")
         listed: dict[str, Role] = {}
         for role, given in described.splits.items():
             for identity in _id_list(path, given):
@@ -390,13 +397,15 @@ def _array(path: Path, where: str, name: str, *, kinds: str = "fiu") -> np.ndarr
     return array
 
 
-def _listed(path: Path, where: str, name: str, *, kinds: str) -> list[Any]:
-    """A small one-dimensional array as a list."""
+def _listed(path: Path, where: str, name: str, *, kinds: str, size: int | None = None) -> list[Any]:
+    """A small one-dimensional array as a list, of `size` entries where that is known."""
     array = _array(path, where, name, kinds=kinds)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
         raise DataError(f"{path}: {where}: {name}: expected one dimension, found shape {array.shape}")
+    if size is not None and len(array) != size:
+        raise DataError(f"{path}: {where}: {name}: expected {size}, one per sample, found {len(array)}")
     try:
         return [cell.decode() if isinstance(cell, bytes) else cell for cell in array.tolist()]
     except (UnicodeDecodeError, ValueError) as error:
@@ -499,8 +508,12 @@ def _bounds(
         raise DataError(f"{path}: {where}.values: expected {samples} samples, found {len(values)}")
     given = modality.offsets or modality.lengths
     if not given:
+        if not padded and len(values) == samples:
+            return np.arange(samples), np.arange(1, samples + 1)
         if not padded:
-            raise DataError(f"{path}: {where}: values of shape {values.shape} need offsets or lengths, or the shape (samples, time, width)")
+            raise DataError(
+                f"{path}: {where}: values of shape {values.shape} are not one for each of {samples} samples: they need offsets or lengths"
+            )
         return np.zeros(samples, dtype=np.int64), np.full(samples, values.shape[1], dtype=np.int64)
     kind = "offsets" if modality.offsets else "lengths"
     if kind == "offsets" and padded:

@@ -39,7 +39,7 @@ from alignmamba.data.archive import SplitArrays
 from alignmamba.data.readers.folds import folds_path, read_folds
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.hdf5 import Entry, HDF5Process, Structure
-from alignmamba.data.readers.plain import LazyRows
+from alignmamba.data.readers.plain import LazyRows, hinted
 from alignmamba.errors import DataError
 
 FORMAT = "csd"
@@ -66,7 +66,7 @@ _SENTIMENT_RANGE = (-3.0, 3.0)
 def recognises(path: Path) -> bool:
     """Whether this is an HDF5 file, or a folder with `.csd` files in it; `NAME=FILE` is looked through."""
     try:
-        _, path = _hinted(path)
+        _, path = hinted(path)
         if path.is_dir():
             return any(True for _ in path.glob("*.csd"))
         if not path.is_file():
@@ -79,7 +79,7 @@ def recognises(path: Path) -> bool:
 
 def files(path: Path) -> Sequence[Path]:
     """The file itself, or those of the folder, and the folds beside them."""
-    _, path = _hinted(path)
+    _, path = hinted(path)
     return sorted([*path.glob("*.csd"), *path.glob("folds.*")]) if path.is_dir() else [path, *sorted(path.parent.glob("folds.*"))]
 
 
@@ -146,19 +146,11 @@ def _text(given: Any) -> str:
 # Which file is what
 
 
-def _hinted(source: Path) -> tuple[str, Path]:
-    """The name before the first `=`, if there is one and the source is no file as it stands."""
-    name, equals, file = str(source).partition("=")
-    if equals and not source.exists() and name.isidentifier():
-        return name, Path(file)
-    return "", source
-
-
 def _files(sources: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     if not sources:
         raise DataError("csd: expected at least one file, found none")
     for source in sources:
-        hint, path = _hinted(Path(source))
+        hint, path = hinted(Path(source))
         try:
             inside = sorted(path.glob("*.csd")) if path.is_dir() else [path]
         except (OSError, ValueError) as error:

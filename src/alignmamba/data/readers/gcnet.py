@@ -7,7 +7,7 @@
         <utterance>/<frame>.npy    or a folder of frames (faces), in the order of their names
 
 **Sources** are the folder, or each part by name: `labels=labels.csv text=features/deberta-FRA audio=features/hubert-UTT`. In a
-folder the table is the one `.csv`, `.tsv`, `.parquet` or `.npz` whose name begins with "label", or else its only table; a folder of
+folder the table is the one `.csv`, `.tsv`, `.parquet`, `.npz` or `.pkl` whose name begins with "label", or else its only table; a folder of
 features is named by what its own name says (text, audio, vision, or the models that MERBench takes features from), else by its name.
 
 **The table** has the columns `id` (or `name`, `utterance`), `label` (or `emo`, `emotion`, `val`, `sentiment`; the option `label` names
@@ -18,8 +18,7 @@ numbers are a regression.
 
 **Conversations** are kept in the ids, `conversation/utterance`, and in the order: the utterances of one follow each other.
 
-The tables that GCNet and MERBench publish are pickles (`.pkl`, and `.npz` of Python objects). They are refused here, with the way to
-a CSV file.
+The tables that GCNet and MERBench publish are pickles (`.pkl`, and `.npz` of Python objects); `label_tables` reads them as data.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +32,8 @@ from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.archive import SplitArrays
 from alignmamba.data.readers.folds import folds_path, read_folds
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.plain import LazyRows, npz_keys, one_line, open_npy, open_npz, regular_file
+from alignmamba.data.readers.label_tables import npz_table, pickled_table
+from alignmamba.data.readers.plain import LazyRows, hinted, npz_keys, one_line, open_npy, open_npz
 from alignmamba.data.readers.tables import as_number, is_missing, is_table, read_columns
 from alignmamba.errors import DataError
 
@@ -49,6 +49,7 @@ _SPLIT = ("split", "set", "mode", "fold")
 _CONVERSATION = ("conversation", "dialogue", "dialogue_id", "video", "video_id")
 _ROLES: Mapping[str, Role] = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
 _MOST_CLASSES = 32
+_PICKLES = (".pkl", ".pickle")
 # Pieces of the names of MERBench's features, asked for in this order.
 _HINTS = {
     "text": ("text", "bert", "gpt", "llama", "glm", "xlnet", "sentence", "glove", "baichuan", "bloom", "electra", "albert", "macbert"),
@@ -85,10 +86,6 @@ _HINTS = {
     ),
 }
 _AUDIO_FIRST = ("hubert", "data2vec-audio")
-_CONVERT = (
-    "a pickled table of labels is not read; write a CSV file with the columns id, label, split and conversation from it "
-    "(in Python, on a machine that trusts the file) and give labels=FILE.csv"
-)
 
 
 def recognises(path: Path) -> bool:
@@ -112,7 +109,8 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         DataError: If there is no table, it does not fit the folders, or a file is none.
     """
     table_path, folders = _parts(sources)
-    columns = _columns(table_path)
+    faults = Faults()
+    columns = _columns(table_path, faults)
     utterances = _utterances(table_path, columns, options)
     task, targets = _task(table_path, [utterance.label for utterance in utterances])
     roles, notes = _roles(table_path, utterances, options)
@@ -144,7 +142,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         units={name: f"features {folder.name}" for name, folder in folders.items()},
         vocabulary_sizes={},
         source=f"{table_path.name} with " + ", ".join(folder.name for folder in folders.values()),
-        faults=Faults(),
+        faults=faults,
         notes=tuple(notes),
     )
 
@@ -157,14 +155,13 @@ def _parts(sources: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
     table: Path | None = None
     named: dict[str, Path] = {}
     for source in sources:
-        name, equals, rest = str(source).partition("=")
-        if equals and name.isidentifier() and not source.exists():
-            if name == "labels":
-                table = Path(rest)
-            elif name in named:
-                raise DataError(f"{source}: {name} was given already: {named[name]}")
-            else:
-                named[name] = Path(rest)
+        name, path = hinted(source)
+        if name == "labels":
+            table = path
+        elif name in named:
+            raise DataError(f"{source}: {name} was given already: {named[name]}")
+        elif name:
+            named[name] = path
         elif source.is_dir():
             found = _tables(source)
             if len(found) > 1 or (not found and table is None and len(sources) == 1):
@@ -175,7 +172,7 @@ def _parts(sources: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
                 if modality in named:
                     raise DataError(f"{folder}: is {modality}, as {named[modality]} is; give one of them as {modality}=FOLDER")
                 named[modality] = folder
-        elif is_table(source) or source.suffix.lower() in (".npz", ".pkl", ".pickle"):
+        elif is_table(source) or source.suffix.lower() in (".npz", *_PICKLES):
             table = source
         else:
             raise DataError(f"{source}: expected a folder, or NAME=FOLDER, found {'a file' if source.exists() else 'nothing'}")
@@ -191,11 +188,10 @@ def _parts(sources: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
 
 def _tables(folder: Path) -> list[Path]:
     """The tables of labels in a folder: those that are called so, or all."""
-    kinds = (".csv", ".tsv", ".parquet", ".npz", ".pkl", ".pickle")
+    kinds = (".csv", ".tsv", ".parquet", ".npz", *_PICKLES)
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in kinds and path.is_file())
     called = [path for path in found if path.name.lower().startswith("label")]
-    readable = [path for path in called or found if path.suffix.lower() not in (".pkl", ".pickle")]
-    return readable or called or found
+    return called or found
 
 
 def _feature_folders(folder: Path) -> Iterator[Path]:
@@ -281,21 +277,17 @@ class _Utterance:
         return f"{self.conversation}/{self.id}" if self.conversation else self.id
 
 
-def _columns(path: Path) -> dict[str, list[Any]]:
+def _columns(path: Path, faults: Faults) -> dict[str, list[Any]]:
     """The columns of a table of labels."""
-    if path.suffix.lower() in (".pkl", ".pickle"):
-        regular_file(path)
-        raise DataError(f"{path}: {_CONVERT}")
+    if path.suffix.lower() in _PICKLES:
+        return pickled_table(path, faults)
     if path.suffix.lower() != ".npz":
         return read_columns(path)
+    if (found := npz_table(path, faults)) is not None:
+        return found
     columns: dict[str, list[Any]] = {}
     for key in npz_keys(path):
-        try:
-            array = open_npz(path, key)
-        except DataError as error:
-            if "Python objects" in str(error):
-                raise DataError(f"{path}: array {key!r} holds Python objects: {_CONVERT}") from error
-            raise
+        array = open_npz(path, key)
         if array.ndim == 1:
             try:
                 columns[key] = [cell.decode() if isinstance(cell, bytes) else cell for cell in array.tolist()]

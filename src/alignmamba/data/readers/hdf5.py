@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from alignmamba.data.readers.plain import regular_file
 from alignmamba.errors import DataError
 
 SECONDS = 60.0
@@ -82,12 +83,7 @@ class HDF5Process:
         Raises:
             DataError: If anything is wrong with it.
         """
-        try:
-            if not path.is_file():
-                raise DataError(f"{path}: expected a file, found {'something else' if path.exists() else 'nothing'}")
-            size = path.stat().st_size
-        except (OSError, ValueError) as error:
-            raise DataError(f"{str(path)!r}: cannot be read: {error}") from error
+        size = regular_file(path).stat().st_size
         content = self._ask(path, {"do": "open"}, largest=100 * size + (1 << 20), seconds=SECONDS + size / (1 << 20))
         told = json.loads(content)
         entries = {
@@ -134,8 +130,10 @@ class HDF5Process:
             stdin.write(json.dumps({**request, "path": str(path)}).encode() + b"\n")
             stdin.flush()
             told, content = _answer(stdout, largest)
-        except (OSError, EOFError, ValueError, LookupError, TypeError) as error:
+        except (OSError, EOFError, ValueError, LookupError, TypeError, RecursionError) as error:
             late = not alarm.is_alive()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=1)  # for the code that a crash left
             self.close()
             reason = f"took longer than {seconds:.0f} s" if late else f"ended with code {self._process.returncode}"
             raise DataError(f"{path}: the file is damaged: the process that reads it {reason}") from error
@@ -161,13 +159,10 @@ def _answer(stdout: IO[bytes], largest: int) -> tuple[dict[str, Any], bytes]:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Let the child go: it ends when nothing more can be asked, and is made to if it does not."""
+    """End the child, which only reads."""
+    process.kill()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):
                 pipe.close()
-    try:
-        process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    process.wait()

@@ -52,7 +52,7 @@ class Sequence:
     """
 
     def __init__(self, path: str) -> None:
-        self.file = h5py.File(path, "r")
+        self.file = h5py.File(path, "r", locking=False)
         size = Path(path).stat().st_size
         self.allowance = DECLARED_PER_BYTE * size + (1 << 20)
         roots = [name for name in self.file if _is_text(name) and self._links_to(self.file, name, h5py.Group)]

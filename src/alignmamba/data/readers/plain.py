@@ -44,6 +44,12 @@ class LazyRows(Sequence[Any]):
         return self._get(row)
 
 
+def hinted(source: Path) -> tuple[str, Path]:
+    """What a source is, and where: `NAME=PATH` names it, unless there is a file of that very name; else the name is empty."""
+    name, equals, path = str(source).partition("=")
+    return (name, Path(path)) if equals and name.isidentifier() and not source.exists() else ("", source)
+
+
 def one_line(error: BaseException) -> str:
     """What an exception says, short and in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
@@ -123,25 +129,46 @@ def open_npz(path: Path, key: str, *, inside: Path | None = None) -> np.ndarray:
     Raises:
         DataError: If there is none of that name, or it is none that `open_npy` would take.
     """
+    place = f"{path}: array {key!r}"
+    with contextlib.ExitStack() as opened:
+        unpacked = opened.enter_context(tempfile.TemporaryFile())
+        size = _unpack(path, key, unpacked, inside)
+        array = _mapped(unpacked, size, place)
+        weakref.finalize(array, opened.pop_all().close)
+        return array
+
+
+def npz_object(path: Path, key: str, target: IO[bytes]) -> None:
+    """Copy the pickle of an array of Python objects in an `.npz` file, of which nothing is run.
+
+    Raises:
+        DataError: If there is no such array.
+    """
+    place = f"{path}: array {key!r}"
+    with tempfile.TemporaryFile() as unpacked:
+        _unpack(path, key, unpacked, None)
+        if not _header(unpacked, place)[2].hasobject:
+            raise DataError(f"{place}: expected Python objects, found numbers or text")
+        shutil.copyfileobj(unpacked, target)
+    target.flush()
+
+
+def _unpack(path: Path, key: str, target: IO[bytes], inside: Path | None) -> int:
+    """Copy a member of an `.npz` file, comparing its checksum; returns its size."""
     keys = npz_keys(path, inside=inside)
     if key not in keys:
         raise DataError(f"{path}: expected an array {key!r}, found {list(keys)[:20]}")
     place = f"{path}: array {key!r}"
     try:
-        with contextlib.ExitStack() as opened:
-            unpacked = opened.enter_context(tempfile.TemporaryFile())
-            archive = zipfile.ZipFile(path)
-            opened.callback(archive.close)
+        with zipfile.ZipFile(path) as archive:
             member = archive.getinfo(f"{key}.npy")
             if member.file_size > UNPACKED_PER_BYTE * path.stat().st_size + (16 << 20):
                 raise DataError(f"{place}: declares {member.file_size} bytes, more than a file of {path.stat().st_size} bytes may hold")
             with archive.open(member) as packed:
-                shutil.copyfileobj(packed, unpacked)
-            unpacked.flush()
-            unpacked.seek(0)
-            array = _mapped(unpacked, member.file_size, place)
-            weakref.finalize(array, opened.pop_all().close)
-            return array
+                shutil.copyfileobj(packed, target)
+        target.flush()
+        target.seek(0)
+        return member.file_size
     except DataError:
         raise
     except _ZIP_ERRORS as error:

@@ -59,8 +59,7 @@ class Clips:
 def filled(values: np.ndarray) -> np.ndarray:
     """Which positions of (time, width) are not zero throughout, (time,) bool."""
     with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
-        found: np.ndarray = values.any(axis=1)
-    return found
+        return np.asarray(values.any(axis=1))
 
 
 class LazyClips(Sequence[Any]):

@@ -51,6 +51,7 @@ def write_npz(folder: Path, *, compressed: bool = False) -> None:
         "text_lengths": np.array(LENGTHS["text"]),
         "audio": np.concatenate(values["audio"]),
         "audio_offsets": np.cumsum([0, *LENGTHS["audio"]]),
+        "falling": np.array([0, 9, 5, 12, 15, 20, 25, 29]),
         "audio_lengths": np.array(LENGTHS["audio"], dtype=np.float32),
         "audio_padded": padded(values["audio"]),
         "audio_times": np.concatenate(seconds()),

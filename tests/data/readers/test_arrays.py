@@ -171,7 +171,7 @@ WRONG = {
     ),
     "lengths of others": (
         {"audio": 'values = "all.npz#audio"\nlengths = "all.npz#text_lengths"\n'},
-        "end at 17, but the values have 29 positions",
+        "end at 17, expected numbers from 0 to 29 that never fall",
     ),
     "too many offsets": (
         {"audio": 'values = "all.npz#audio"\noffsets = "all.npz#label"\n'},
@@ -180,6 +180,10 @@ WRONG = {
     "padded with offsets": (
         {"audio": 'values = "all.npz#audio_padded"\noffsets = "all.npz#audio_offsets"\n'},
         "padded values take lengths",
+    ),
+    "falling offsets": (
+        {"audio": 'values = "all.npz#audio"\noffsets = "all.npz#falling"\n'},
+        "audio.offsets: go from 0 to 29, expected numbers from 0 to 29 that never fall",
     ),
     "text as values": ({"audio": 'values = "all.npz#id"\nlengths = "all.npz#audio_lengths"\n'}, "expected numbers, found <U2"),
     "words as tokens": (
@@ -258,6 +262,7 @@ def header(shape: str, descr: str = "'<f4'") -> bytes:
 
 HOSTILE = {
     "huge": (header("(1000000000000, 3)") + bytes(99), "takes 12000000000000 bytes, found 99"),
+    "longer": (header("(1, 3)") + bytes(99), "takes 12 bytes, found 99"),
     "overflowing": (header(f"({1 << 62}, {1 << 62})") + bytes(99), "bytes, found 99"),
     "negative": (header("(-1, -3)") + bytes(12), "expected at most 4 lengths of 0 or more"),
     "many axes": (header("(1,)".replace("1,", "1, " * 40)) + bytes(4), "expected at most 4 lengths"),
@@ -306,6 +311,12 @@ def test_rows_of_a_sample_lie_together(written: Path) -> None:
     assert "audio.csv, line 31: expected 5 cells, found 3" in message(path)
     (written.parent / "audio.csv").write_bytes(table.encode() + b"\xff;1;1;1;1\n")
     assert "audio.csv, line 31: expected text in UTF-8, found byte 0xff" in message(path)
+
+
+def test_tokens_of_a_table(written: Path) -> None:
+    rows = [f"{identity},{token}" for identity, tokens in zip(layout.IDS, layout.truth()["text"], strict=True) for token in tokens]
+    (written.parent / "text.csv").write_text("id,token\n" + "\n".join(rows))
+    check(corpus(layout.describe(written.parent, text='kind = "tokens"\nvocabulary_size = 50\ntable = "text.csv"\n')))
 
 
 def test_an_empty_cell_is_a_missing_number(written: Path) -> None:

@@ -82,6 +82,19 @@ def test_a_frame_at_the_edge_is_cut_to_the_segment(tmp_path: Path, written: list
     assert len(sample.features["audio"]) == 5
 
 
+def test_frames_may_nest_and_touch(tmp_path: Path, written: list[Path]) -> None:
+    early = [[0.1, 0.2], [0.2, 0.3], [0.3, 0.4], [0.4, 0.5]]
+    intervals = np.array([[0, 10], *early, [0.5, 1 + 5e-6], [0.9, 1.2], [2.9, 3.5], [3 - 5e-6, 3.2]])
+    features = np.arange(18.0).reshape(9, 2)
+    for order in (np.arange(9), np.array([5, 7, 2, 6, 0, 8, 3, 1, 4])):
+        entries = dict.fromkeys(layout.VIDEOS, (features[order], intervals[order]))
+        layout.write_csd(tmp_path / "FACET_4.1.csd", "FACET_4.1", entries)
+        # The segment is 1.0-3.0: two frames overlap it by less than ten microseconds.
+        sample = samples(converted(written))["alpha[0]"]
+        np.testing.assert_array_equal(sample.features["vision"], features[[6, 0, 7]])
+        np.testing.assert_allclose(sample.times["vision"], [0.1, 1.0, 1.95])
+
+
 def sdk_align(words: np.ndarray, features: np.ndarray, intervals: np.ndarray) -> np.ndarray:
     """Word by word as the SDK does it: frames that overlap by more than its epsilon, averaged; zeros where there are none."""
     rows = []
@@ -154,6 +167,7 @@ def test_files_that_are_aligned_already_are_taken_entry_by_entry(tmp_path: Path)
     np.testing.assert_allclose(found["alpha[10]"].times["text"], [0.25, 0.75, 1.25, 1.75])
     assert found["alpha[10]"].target == 2.5
     assert found["beta[1]"].features.keys() == {"text"}
+    assert done.faults == ()
 
 
 def test_a_single_frame_may_come_without_its_axis(tmp_path: Path) -> None:
@@ -388,7 +402,8 @@ HOSTILE: dict[str, tuple[Callable[[Any], None], str]] = {
     "missing": (lambda entry: entry.__delitem__("features"), "data/beta: expected 'features', found ['intervals']"),
     "loop": (make_loop, "data/again: expected 'features', found ['again'"),
     "bomb": (replaced(data=np.zeros((4_000_000, 5)), compression="gzip", compression_opts=9), "more than the file can hold"),
-    "never written": (replaced(shape=(1 << 40, 5), dtype="f8"), "declares 43980465111040 bytes, more than the file can hold"),
+    "never written": (replaced(shape=(100, 5), dtype="f8"), "declares 4000 bytes, more than the file can hold"),
+    "never written, huge": (replaced(shape=(1 << 40, 5), dtype="f8"), "declares 43980465111040 bytes, more than the file can hold"),
     "never written in chunks": (replaced(shape=(1 << 50, 5), dtype="f8", chunks=(1000, 5)), "more than the file can hold"),
     "large chunks": (replaced(shape=(10, 5), maxshape=(None, 5), dtype="f8", chunks=(1 << 21, 5)), "are larger than 67108864 bytes"),
     "many names": (make_many_names, "more than the file can hold"),
@@ -454,6 +469,8 @@ def test_metadata_describes_and_cannot_harm(tmp_path: Path, written: list[Path])
     assert converted(written).corpus.name == tmp_path.name
     with h5py.File(written[0], "a") as file:
         file["glove_vectors/metadata/dataset name"][0] = "[" * 100_000
+        file["glove_vectors/metadata/md5"][0] = "{"
+        file.move("glove_vectors/metadata/md5", "glove_vectors/metadata/dataset version")
     assert converted(written).corpus.name == tmp_path.name
 
 

@@ -273,7 +273,7 @@ def test_flipped_bits(tmp_path: Path, name: str, protocol: int) -> None:
 def test_a_file_cut_off_anywhere(tmp_path: Path, protocol: int) -> None:
     content = pickle.dumps({"a": [np.arange(300.0), "text", 1.5, (None, b"bytes")], "b": 70_000}, protocol)
     path = tmp_path / "a.pkl"
-    for length in [*range(0, len(content), len(content) // 60), *range(len(content) - 10, len(content))]:
+    for length in [*range(0, len(content), len(content) // 60), *range(len(content) - 70, len(content))]:
         with pytest.raises(DataError, match=r"cut off|damaged"):
             read(path, content[:length])
     with pytest.raises(DataError, match="1 bytes follow the end of the pickle"):

@@ -536,7 +536,7 @@ def _bounds(
     bounds = found if kind == "offsets" else np.array(offsets, dtype=object)
     if bounds[0] != 0 or bounds[-1] != len(values) or (np.diff(bounds) < 0).any():
         said = f"end at {bounds[-1]}" if kind == "lengths" else f"go from {bounds[0]} to {bounds[-1]}"
-        raise DataError(f"{path}: {where}.{kind}: {said}, but the values have {len(values)} positions")
+        raise DataError(f"{path}: {where}.{kind}: {said}, expected numbers from 0 to {len(values)} that never fall")
     return bounds[:-1], bounds[1:]
 
 

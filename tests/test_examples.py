@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from alignmamba import Corpus
 from alignmamba.data.inspection import inspect_corpus
+from alignmamba.data.readers.converting import convert
 from alignmamba.recipes import plan, read_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,3 +86,15 @@ def test_grid_labels_are_the_words_that_were_said(tmp_path: Path) -> None:
         words = dict(zip(given["id"].tolist(), given["words"].tolist(), strict=True))
     for sample in corpus.split("valid"):
         assert corpus.task.classes[int(sample.target or 0)] in words[sample.id]
+
+
+def test_mosi_is_described_without_python(tmp_path: Path) -> None:
+    for file in (archive("mosi_text_audio.npz"), ROOT / "examples" / "mosi.toml"):
+        shutil.copyfile(file, tmp_path / file.name)
+    described = convert("auto", [tmp_path / "mosi.toml"], tmp_path / "described").corpus
+    written = example("mosi").convert(archive("mosi_text_audio.npz"), tmp_path / "written")
+    for role, split in written.splits.items():
+        assert described.split(role).ids == split.ids
+        for one, other in zip(described.split(role), split, strict=True):
+            assert one.target == other.target
+            np.testing.assert_array_equal(one.features["audio"], other.features["audio"])

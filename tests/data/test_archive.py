@@ -191,12 +191,20 @@ def test_padded_arrays_and_lazy_sequences_are_sequences(tmp_path: Path) -> None:
 
 
 def test_a_large_shard_is_closed_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "_SHARD_BYTES", 50)
     monkeypatch.setattr(storage, "_BLOCK_BYTES", 8)
     given = arrays()
-    write_corpus(tmp_path / "corpus", {"train": given}, task=CLASSES)
+    write_corpus(tmp_path / "corpus", {"train": given}, task=CLASSES, shard_bytes=50)
     assert len(list((tmp_path / "corpus").glob("*.safetensors"))) > 1
     assert_holds(load_corpus(tmp_path / "corpus").split("train"), given, CLASSES)
+
+
+def test_a_shard_is_what_safetensors_writes(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus", {"train": arrays()}, task=CLASSES)
+    (shard,) = (tmp_path / "corpus").glob("*.safetensors")
+    tensors = load_file(shard)
+    assert {str(array.dtype) for array in tensors.values()} == {"int64", "float64", "float32", "int32"}
+    save_file(tensors, tmp_path / "again")
+    assert shard.read_bytes() == (tmp_path / "again").read_bytes()
 
 
 def test_a_split_can_be_sent_to_another_process(corpus: Corpus) -> None:
@@ -481,17 +489,20 @@ def test_a_write_that_breaks_off_leaves_no_half_corpus(tmp_path: Path, monkeypat
     before = write_corpus(path, {"train": arrays()}, task=CLASSES).checksum if existing else None
     calls = 0
 
-    def breaking(tensors: Any, target: Path) -> None:
+    write_file = archive._write_file
+
+    def breaking(target: Path, pieces: Any) -> dict[str, Any]:
         nonlocal calls
-        calls += 1
-        save_file(tensors, target)
+        calls += target.suffix == ".safetensors"
+        written = write_file(target, pieces)
         if calls == 2:
             raise error
+        return written
 
-    monkeypatch.setattr(archive, "save_file", breaking)
+    monkeypatch.setattr(archive, "_write_file", breaking)
     with pytest.raises((KeyboardInterrupt, MemoryError, DataError)):
         write_corpus(path, {"train": arrays("valid")}, task=CLASSES, samples_per_shard=1, overwrite=True)
-    assert calls == 2
+    assert calls >= 2
     assert list(tmp_path.iterdir()) == ([path] if existing else [])
     if existing:
         assert load_corpus(path).checksum == before
@@ -718,7 +729,7 @@ def _rewrite(path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> N
     tensors = load_file(shard)
     change(tensors)
     save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, shard)
-    entry = archive._file_entry(shard).model_dump()
+    entry = {"path": shard.name, "bytes": shard.stat().st_size, "sha256": storage.file_checksum(shard)}
     _manifest(lambda content: content["splits"][0]["shards"][0].update(values=entry), seal=True)(path)
 
 
@@ -793,7 +804,7 @@ def test_wrong_strings_are_named(tmp_path: Path, case: str) -> None:
     lines, message = STRINGS[case]
     path = tmp_path / "corpus" / "train-00000.jsonl"
     path.write_text("\n".join(lines) + "\n")
-    entry = archive._file_entry(path).model_dump()
+    entry = {"path": path.name, "bytes": path.stat().st_size, "sha256": storage.file_checksum(path)}
     _manifest(lambda content: content["splits"][0]["shards"][0].update(strings=entry), seal=True)(tmp_path / "corpus")
     with pytest.raises(DataError) as raised:
         load_corpus(tmp_path / "corpus")

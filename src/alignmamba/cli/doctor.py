@@ -9,7 +9,7 @@ from alignmamba.cli.verb import Verb
 # Optional extra -> module that it brings, and what it is for.
 EXTRAS = {
     "tensorboard": ("tensorboard", "TensorBoard events (fit.tensorboard=true)"),
-    "formats": ("pyarrow", "predictions as .parquet"),
+    "formats": ("h5py", "alignmamba convert of .csd and Parquet files; predictions as .parquet"),
     "gpu": ("triton", "kernels for CUDA and ROCm GPUs"),
     "bench": ("matplotlib", "plots of alignmamba bench"),
     "experiments": ("scipy", "statistics, tables and reports of alignmamba experiment"),

@@ -32,7 +32,7 @@ class Experiment(Verb):
     name: Annotated[Positional[Literal["comparison", "missing", "ablation", "distance", "plans", "efficiency"]], arg(metavar="NAME")]
     """comparison, missing, ablation, distance, plans or efficiency."""
     data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = None
-    """Directory of a corpus, or `synthetic`."""
+    """Directory of a corpus; a file that `alignmamba convert` reads, converted once; or `synthetic`."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Directory of the experiment; made if need be, gone on with if it holds this experiment."""
     model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None

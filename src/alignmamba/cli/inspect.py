@@ -1,29 +1,44 @@
-"""``alignmamba inspect``: what a corpus holds and what is wrong with it."""
+"""``alignmamba inspect``: what a corpus or a foreign file holds and what is wrong with it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from alignmamba.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from alignmamba.data.inspection import Inspection
+    from rich.console import Console
+
+    from alignmamba.contracts import Task
+    from alignmamba.data.inspection import Inspection, SplitSummary
+    from alignmamba.data.readers.describing import ForeignInspection
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Verb):
-    """Summarise a corpus and list every problem in it; the exit code is 2 if there is one.
+    """Summarise a corpus, or a file that `alignmamba convert` reads.
 
-    Lengths are counted in tokens.
+    Of a corpus every problem is listed. Of another file it is said what a conversion would repair; of a published one also what it is.
+    The exit code is 2 if a corpus has a problem, or a file would be refused. Lengths are counted in tokens.
     """
 
     path: Annotated[Positional[Path], arg(metavar="PATH")]
-    """Directory of the corpus."""
+    """Directory of the corpus, or the file or folder."""
 
     def run(self) -> int:
         """Inspect."""
+        from alignmamba.data.readers.converting import recognised
+        from alignmamba.data.storage import MANIFEST, check_path
+
+        check_path(self.path)
+        if self.path.exists() and not (self.path / MANIFEST).exists() and (self.path.is_file() or recognised([self.path])):
+            return self._inspect_foreign()
+        return self._inspect_corpus()
+
+    def _inspect_corpus(self) -> int:
         from dataclasses import asdict
 
         from alignmamba.data.inspection import inspect_corpus
@@ -32,43 +47,89 @@ class Inspect(Verb):
         if self.json:
             self.emit({**asdict(found), "task": found.task.model_dump(mode="json")})
         else:
-            self._show(found)
+            _show_corpus(found)
         return 2 if found.problems else 0
 
-    def _show(self, found: "Inspection") -> None:
-        from alignmamba.cli.tables import facts_table, rows_table
-        from alignmamba.cli.verb import console
+    def _inspect_foreign(self) -> int:
+        from dataclasses import asdict
 
-        screen = console()
-        facts = {
-            "task": found.task.kind if not found.task.classes else f"{found.task.kind}, {len(found.task.classes)} classes",
-            "size": f"{found.bytes / 1e6:.1f} MB",
-            "source": found.source or "not stated",
-            "licence": found.licence or "not stated",
-            "checksum": found.checksum,
-        }
-        screen.print(facts_table(found.name, facts))
-        rows = [
-            (
-                f"{split.role} ({split.samples})",
-                modality.name,
-                f"{modality.kind} {modality.dim}",
-                f"{modality.shortest} / {modality.median:g} / {modality.longest}",
-                f"{modality.missing:.1%}",
-                "yes" if modality.timed else "no",
-                modality.units or "not stated",
-            )
-            for split in found.splits
-            for modality in split.modalities
-        ]
-        header = ("split (samples)", "modality", "kind, width", "tokens min / median / max", "missing", "times", "units")
-        screen.print(rows_table("modalities", header, rows))
-        targets = [(split.role, *(f"{value:g}" for value in split.targets.values())) for split in found.splits if split.targets]
-        if targets:
-            names = next(tuple(split.targets) for split in found.splits if split.targets)
-            what = "samples by class" if found.task.classes else "targets"
-            screen.print(rows_table(what, ("split", *names), targets))
-        for problem in found.problems:
-            screen.print(f"problem: {problem}", soft_wrap=True)
-        count = len(found.problems)
-        screen.print("no problems" if not count else f"{count} problem{'s' if count > 1 else ''}")
+        from alignmamba.cli.convert import fault_rows
+        from alignmamba.cli.progress import samples_display
+        from alignmamba.data.readers.describing import inspect_foreign
+
+        with samples_display("read") as progress:
+            found = inspect_foreign(self.path, hashed=progress.hashed, progress=progress)
+        if self.json:
+            self.emit({**asdict(found), "task": found.task.model_dump(mode="json"), "faults": fault_rows(found.faults)})
+        else:
+            _show_foreign(found)
+        return 0
+
+
+def _show_corpus(found: "Inspection") -> None:
+    from alignmamba.cli.tables import facts_table
+    from alignmamba.cli.verb import console
+
+    screen = console()
+    facts = {
+        "task": _task(found.task),
+        "size": f"{found.bytes / 1e6:.1f} MB",
+        "source": found.source or "not stated",
+        "licence": found.licence or "not stated",
+        "checksum": found.checksum,
+    }
+    screen.print(facts_table(found.name, facts))
+    _show_splits(screen, found.splits, found.task)
+    for problem in found.problems:
+        screen.print(f"problem: {problem}", soft_wrap=True)
+    count = len(found.problems)
+    screen.print("no problems" if not count else f"{count} problem{'s' if count > 1 else ''}")
+
+
+def _show_foreign(found: "ForeignInspection") -> None:
+    from alignmamba.cli.tables import facts_table, faults_table
+    from alignmamba.cli.verb import console
+
+    screen = console()
+    facts: Mapping[str, Any] = {
+        "format": f"{found.format} ({found.layout})",
+        "data set": "not one of the published files that are known" if found.known is None else found.known.dataset,
+        **({} if found.known is None else {"version": found.known.version, "known faults": "; ".join(found.known.faults)}),
+        "task": _task(found.task),
+        "size": f"{found.bytes / 1e6:.1f} MB",
+        "source": found.source or "not stated",
+        "SHA-256": found.sha256 or "of a folder there is none",
+    }
+    screen.print(facts_table(found.path, facts))
+    _show_splits(screen, found.splits, found.task)
+    screen.print(faults_table("what a conversion repairs", found.faults))
+    for note in found.notes:
+        screen.print(note, soft_wrap=True)
+
+
+def _task(task: "Task") -> str:
+    return task.kind if not task.classes else f"{task.kind}, {len(task.classes)} classes"
+
+
+def _show_splits(screen: "Console", splits: Sequence["SplitSummary"], task: "Task") -> None:
+    from alignmamba.cli.tables import rows_table
+
+    rows = [
+        (
+            f"{split.role} ({split.samples})",
+            modality.name,
+            f"{modality.kind} {modality.dim}",
+            f"{modality.shortest} / {modality.median:g} / {modality.longest}",
+            f"{modality.missing:.1%}",
+            "yes" if modality.timed else "no",
+            modality.units or "not stated",
+        )
+        for split in splits
+        for modality in split.modalities
+    ]
+    header = ("split (samples)", "modality", "kind, width", "tokens min / median / max", "missing", "times", "units")
+    screen.print(rows_table("modalities", header, rows))
+    targets = [(split.role, *(f"{value:g}" for value in split.targets.values())) for split in splits if split.targets]
+    if targets:
+        names = next(tuple(split.targets) for split in splits if split.targets)
+        screen.print(rows_table("samples by class" if task.classes else "targets", ("split", *names), targets))

@@ -17,9 +17,11 @@ import tyro
 
 from alignmamba import __version__
 from alignmamba.cli.bench import Bench
+from alignmamba.cli.convert import Convert
 from alignmamba.cli.doctor import Doctor
 from alignmamba.cli.evaluate import Evaluate
 from alignmamba.cli.experiment import Experiment
+from alignmamba.cli.export import Export
 from alignmamba.cli.inspect import Inspect
 from alignmamba.cli.predict import Predict
 from alignmamba.cli.report import Report
@@ -42,6 +44,8 @@ AnyVerb = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Experiment, tyro.conf.subcommand("experiment")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]

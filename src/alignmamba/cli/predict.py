@@ -19,7 +19,7 @@ class Predict(Verb):
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
     """Directory of the run."""
     data: Annotated[str, arg(metavar="PATH|synthetic")]
-    """Directory of the corpus."""
+    """Directory of the corpus, or a file that `alignmamba convert` reads, converted once."""
     out: Annotated[Path, arg(metavar="FILE.csv|.parquet")]
     """File to write; an existing one is replaced once the new one is complete. Parquet needs alignmamba[formats]."""
     split: Annotated[

@@ -88,3 +88,61 @@ def _headline(record: Mapping[str, float]) -> list[str]:
     """The metrics worth a line: accuracy, or the error and the correlation."""
     names = [f"valid/{name}" for name in ("accuracy", "mae", "corr") if f"valid/{name}" in record]
     return names or ["valid/loss/total"]
+
+
+@contextmanager
+def samples_display(done: str) -> Iterator["SampleLines"]:
+    """What to tell about the samples of each split, and the bytes of a file; `done` says in a word what became of them."""
+    display = SampleBar(done) if sys.stderr.isatty() else SampleLines(done)
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+class SampleLines:
+    """Writes a line at the end of each split."""
+
+    def __init__(self, done: str) -> None:
+        self._done = done
+        self._console = console(stderr=True)
+
+    def __call__(self, role: str, done: int, total: int) -> None:
+        """Told the split, the samples that were read, and how many it has."""
+        if done == total:
+            self._console.print(f"{role}: {total} samples {self._done}", soft_wrap=True)
+
+    def hashed(self, done: int, total: int) -> None:
+        """Told the bytes of a file that were read for its checksum: nothing to say of them."""
+
+    def close(self) -> None:
+        """Nothing to put back."""
+
+
+class SampleBar(SampleLines):
+    """A bar for each split, gone when all is done."""
+
+    def __init__(self, done: str) -> None:
+        from rich.progress import Progress
+
+        super().__init__(done)
+        self._bar = Progress(console=self._console, transient=True)
+        self._tasks: dict[str, Any] = {}
+        self._bar.start()
+
+    def __call__(self, role: str, done: int, total: int) -> None:
+        """Move the bar."""
+        self._move(f"{role}: samples", done, total)
+
+    def hashed(self, done: int, total: int) -> None:
+        """Move the bar of the checksum."""
+        self._move("checksum: bytes", done, total)
+
+    def _move(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=total)
+        self._bar.update(self._tasks[what], completed=done)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        self._bar.stop()

@@ -67,6 +67,13 @@ def rows_table(title: str, header: tuple[str, ...], rows: list[tuple[Any, ...]])
     return table
 
 
+def faults_table(title: str, faults: Sequence[tuple[str, str, str, int]]) -> Table | str:
+    """What was wrong with a file and what is done about it, or that nothing was."""
+    if not faults:
+        return f"{title}: nothing"
+    return rows_table(title, ("what", "where", "done", "how many"), list(faults))
+
+
 def number(value: float | None) -> str:
     """Four decimals; a dash for what is not defined."""
     return "-" if value is None or value != value else f"{value:.4f}"

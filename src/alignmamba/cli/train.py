@@ -24,7 +24,7 @@ class Train(Verb):
     """
 
     data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = None
-    """Directory of a corpus, or `synthetic`: a built-in one whose best reachable score is known."""
+    """Directory of a corpus; a file that `alignmamba convert` reads, converted once; or `synthetic`: built in, with a known best score."""
     model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
     """Fusion model."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None

@@ -4,19 +4,21 @@ The layout is described in `alignmamba.data.storage`. Nothing in it is pickled, 
 appears under its name complete or not at all.
 """
 
+import glob
+import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import ValidationError
-from safetensors.numpy import save_file
 
 from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Role, Split, Task
 from alignmamba.data.inspection import (
@@ -37,13 +39,18 @@ from alignmamba.data.storage import (
     ShardEntry,
     SplitEntry,
     check_path,
-    file_checksum,
     read_manifest,
 )
 from alignmamba.errors import DataError
 
-# A shard is closed when its values reach this size, however few samples it has: it is held in memory until it is written.
-_SHARD_BYTES = 512 << 20
+_TYPES = {"<i8": "I64", "<f8": "F64", "<f4": "F32", "<i4": "I32"}
+"""Types of stored arrays to their names in safetensors, in the order in which they lie there."""
+
+_WRITE_BYTES = 1 << 20
+"""Size of a piece that is written at once."""
+
+_WRITERS = 2
+"""Shards that are written at once: of two, one waits for the disk while the other is hashed."""
 
 _INT32_MAX = np.iinfo(np.int32).max
 
@@ -73,11 +80,13 @@ def write_corpus(
     name: str | None = None,
     units: Mapping[str, str] = {},
     vocabulary_sizes: Mapping[str, int] = {},
-    source: str = "",
+    source: str | Callable[[], str] = "",
     licence: str = "",
     samples_per_shard: int = 4096,
+    shard_bytes: int = 512 << 20,
     references: Mapping[str, float] = {},
     nonfinite: Literal["error", "keep"] = "error",
+    empty: Literal["error", "skip"] = "error",
     overwrite: bool = False,
 ) -> Corpus:
     """Write arrays as a corpus directory.
@@ -91,11 +100,14 @@ def write_corpus(
         name: Name of the corpus; by default that of the directory.
         units: What one feature vector measures, by modality, for people.
         vocabulary_sizes: Number of distinct token ids, by modality of token ids; by default one more than the largest id found.
-        source: Where the data comes from.
+        source: Where the data comes from; a function is asked once every sample was read.
         licence: On what terms it may be used.
         samples_per_shard: Samples in one file at most.
+        shard_bytes: A file is closed when its values reach this size, however few samples it has: it is held in memory until it is
+            written, while the next ones are read; up to three are.
         references: Known scores to print beside a result.
         nonfinite: ``"error"`` refuses NaN and infinity; ``"keep"`` stores them, and `load_corpus` must then be told how to repair them.
+        empty: What to do about a sample without any modality: refuse it, or leave it out.
         overwrite: Replace the corpus that is there, once the new one is complete.
 
     Returns:
@@ -105,63 +117,35 @@ def write_corpus(
         DataError: If anything is malformed or inconsistent; the message names split, sample, modality and position.
     """
     target = Path(path)
-    _check_destination(target, overwrite=overwrite)
-    if nonfinite not in ("error", "keep"):
-        raise DataError(f"nonfinite: expected 'error' or 'keep', found {nonfinite!r}")
-    if not _is_integer(samples_per_shard) or samples_per_shard < 1:
-        raise DataError(f"samples_per_shard: expected at least 1, found {samples_per_shard!r}")
-    task = _task(task)
-    for field_name, given in (("splits", splits), ("units", units), ("vocabulary_sizes", vocabulary_sizes), ("references", references)):
-        _check_mapping(field_name, given)
-    arrays = {role: _split_arrays(role, split) for role, split in splits.items()}
-    if not arrays:
-        raise DataError("splits: expected at least one, found none")
-    names = list(next(iter(arrays.values())).features)
-    for role, split in arrays.items():
-        if set(split.features) != set(names):
-            raise DataError(
-                f"split {role!r}: features: expected the modalities {names} of split {next(iter(arrays))!r}, found {list(split.features)}; "
-                "give a list of None for a modality that a whole split lacks"
-            )
-    for modality in names:
-        try:
-            ModalitySpec(name=modality, dim=1)
-        except ValidationError as error:
-            raise DataError(f"features: {modality!r} cannot name a modality: expected a letter, then letters, digits, - and _") from error
-    for field_name, given in (("units", units), ("vocabulary_sizes", vocabulary_sizes)):
-        unknown = [modality for modality in given if modality not in names]
-        if unknown:
-            raise DataError(f"{field_name}: no modality {unknown[0]!r}, only {names}")
-    ids = _all_ids(arrays)
+    check_destination(target, overwrite=overwrite)
+    for field_name, size in (("samples_per_shard", samples_per_shard), ("shard_bytes", shard_bytes)):
+        if not _is_integer(size) or size < 1:
+            raise DataError(f"{field_name}: expected at least 1, found {size!r}")
+    _check_mapping("units", units)
+    _check_mapping("references", references)
+    checked = CheckedSplits(splits, task=task, vocabulary_sizes=vocabulary_sizes, nonfinite=nonfinite, empty=empty)
+    checked.refuse_unknown("units", units)
 
     try:
-        with _temporary_directory(target) as directory:
-            modalities = [_Modality(modality, vocabulary_sizes.get(modality)) for modality in names]
+        with temporary_directory(target) as directory:
             entries = [
-                SplitEntry(
-                    role=role,
-                    shards=tuple(
-                        _write_shards(
-                            directory, role, split, ids[role], modalities, task, samples_per_shard, keep_nonfinite=nonfinite == "keep"
-                        )
-                    ),
-                )
-                for role, split in arrays.items()
+                SplitEntry(role=role, shards=tuple(_write_shards(directory, role, checked, samples_per_shard, shard_bytes)))
+                for role in checked.roles
             ]
             try:
                 manifest = Manifest(
                     name=target.name if name is None else name,
-                    source=source,
+                    source=source() if callable(source) else source,
                     licence=licence,
-                    task=task,
-                    modalities=tuple(modality.spec(units.get(modality.name, "")) for modality in modalities),
+                    task=checked.task,
+                    modalities=checked.specs(units),
                     splits=tuple(entries),
                     references=dict(references),
                 ).sealed()
             except ValidationError as error:
                 raise DataError(_first_fault(error)) from error
             content = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
-            _write_bytes(directory / MANIFEST, content.encode() + b"\n")
+            _write_file(directory / MANIFEST, [content.encode() + b"\n"])
             _publish(directory, target)
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
@@ -238,7 +222,12 @@ def _given_means(given: np.ndarray, spec: ModalitySpec) -> np.ndarray:
     return means
 
 
-def _check_destination(target: Path, *, overwrite: bool) -> None:
+def check_destination(target: Path, *, overwrite: bool) -> None:
+    """Refuse a place where a corpus cannot go.
+
+    Raises:
+        DataError: If something is there that may not be replaced.
+    """
     check_path(target)
     if not (target.exists() or target.is_symlink()):
         return
@@ -274,8 +263,12 @@ def _task(given: Any) -> Task:
         raise DataError(_first_fault(error, "task")) from error
 
 
-def _split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArrays:
-    """The split with its lists checked to be parallel."""
+def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArrays:
+    """The split with its lists checked to be parallel.
+
+    Raises:
+        DataError: If they are not, or one of them is no list, or names no modality.
+    """
     if role not in ROLES:
         raise DataError(f"splits: expected names of {list(ROLES)}, found {role!r}")
     if not isinstance(split, SplitArrays):
@@ -314,13 +307,22 @@ def _all_ids(arrays: Mapping[Role, SplitArrays]) -> dict[Role, list[str]]:
         size = len(next(iter(split.features.values())))
         given = [f"{role}-{number:06d}" for number in range(1, size + 1)] if split.ids is None else list(split.ids)
         for row, identity in enumerate(given):
-            if not isinstance(identity, str) or not identity or not _is_unicode(identity):
-                raise DataError(f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}")
+            check_id(role, row, identity)
             if identity in home:
                 raise DataError(repeated_id(identity, home[identity], role))
             home[identity] = role
         result[role] = [str(identity) for identity in given]
     return result
+
+
+def check_id(role: Role, row: int, identity: Any) -> None:
+    """Refuse what cannot be an id.
+
+    Raises:
+        DataError: Naming split and row.
+    """
+    if not isinstance(identity, str) or not identity or not _is_unicode(identity):
+        raise DataError(f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}")
 
 
 def _is_unicode(text: str) -> bool:
@@ -404,6 +406,8 @@ class _Modality:
     def _features(self, where: str, array: np.ndarray, *, keep_nonfinite: bool) -> np.ndarray:
         if not keep_nonfinite and (problem := values_problem(array, ModalitySpec(name=self.name, dim=array.shape[1]))):
             raise DataError(f"{where}: {problem}")
+        if array.dtype == np.float32:
+            return np.array(array)
         with np.errstate(over="ignore"):
             stored = np.array(array, dtype=np.float32)
         overflow = np.argwhere(np.isinf(stored) & np.isfinite(array))
@@ -455,101 +459,243 @@ def _stored_target(role: Role, identity: str, given: Any, task: Task) -> float |
     else:
         if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, float, np.integer, np.floating)):
             raise DataError(f"{where}: target {given!r}, expected a number")
-        value = float(given)
+        try:
+            value = float(given)
+        except OverflowError as error:
+            raise DataError(f"{where}: target of {int(given).bit_length()} bits, expected a number that float64 holds") from error
     if problem := target_problem(value, task):
         raise DataError(f"{where}: {problem}")
     return value
 
 
-@dataclass
-class _Pending:
-    """The samples of a shard that is not written yet."""
+@dataclass(frozen=True, kw_only=True)
+class CheckedSample:
+    """One sample as it is stored."""
 
-    values: dict[str, list[np.ndarray | None]]
-    times: dict[str, list[np.ndarray | None]]
-    targets: list[float | int] = field(default_factory=list)
-    lines: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-    @classmethod
-    def empty(cls, modalities: Sequence[_Modality]) -> "_Pending":
-        return cls(values={modality.name: [] for modality in modalities}, times={modality.name: [] for modality in modalities})
+    id: str
+    values: Mapping[str, np.ndarray | None]
+    """Every modality's (time, width), float32 or int32; ``None`` where it is missing."""
+    times: Mapping[str, np.ndarray]
+    """Seconds of the modalities that have them, (time,)."""
+    tokens: Mapping[str, list[str]]
+    target: float | int | None
 
 
-def _write_shards(
-    directory: Path,
-    role: Role,
-    split: SplitArrays,
-    ids: Sequence[str],
-    modalities: Sequence[_Modality],
-    task: Task,
-    samples_per_shard: int,
-    *,
-    keep_nonfinite: bool,
-) -> Iterator[ShardEntry]:
-    number = 0
-    pending = _Pending.empty(modalities)
-    for row, identity in enumerate(ids):
-        words: dict[str, list[str]] = {}
-        for modality in modalities:
-            name, where = modality.name, place(role, identity, modality.name)
-            values = modality.stored(role, identity, split.features[name][row], keep_nonfinite=keep_nonfinite)
-            seconds = split.times[name][row] if name in split.times else None
-            spoken = split.tokens[name][row] if name in split.tokens else None
-            length = 0 if values is None else len(values)
-            pending.values[name].append(values)
-            pending.times[name].append(None if seconds is None else _stored_times(where, seconds, length))
-            if spoken is not None and (given := _stored_tokens(where, spoken, length)):
-                words[name] = given
-            pending.size += 0 if values is None else values.nbytes
-        if all(values[-1] is None for values in pending.values.values()):
-            raise DataError(f"{place(role, identity)}: {NOTHING_PRESENT}")
-        if split.targets is not None:
-            pending.targets.append(_stored_target(role, identity, split.targets[row], task))
-        record = {"id": identity, "tokens": words} if words else {"id": identity}
-        pending.lines.append(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        if len(pending.lines) == samples_per_shard or pending.size >= _SHARD_BYTES or row == len(ids) - 1:
-            yield _write_shard(directory, f"{role}-{number:05d}", pending, modalities, task)
-            pending = _Pending.empty(modalities)
-            number += 1
+class CheckedSplits:
+    """Arrays that can be stored: what concerns all samples is checked at once, each sample when it is asked for.
+
+    Args:
+        splits: As for `write_corpus`.
+        task: As for `write_corpus`.
+        vocabulary_sizes: As for `write_corpus`.
+        nonfinite: As for `write_corpus`.
+        empty: As for `write_corpus`.
+
+    Raises:
+        DataError: If something is malformed or inconsistent.
+    """
+
+    def __init__(
+        self,
+        splits: Mapping[Role, SplitArrays | Mapping[str, Any]],
+        *,
+        task: Task | Mapping[str, Any],
+        vocabulary_sizes: Mapping[str, int] = {},
+        nonfinite: Literal["error", "keep"] = "error",
+        empty: Literal["error", "skip"] = "error",
+    ) -> None:
+        if nonfinite not in ("error", "keep"):
+            raise DataError(f"nonfinite: expected 'error' or 'keep', found {nonfinite!r}")
+        if empty not in ("error", "skip"):
+            raise DataError(f"empty: expected 'error' or 'skip', found {empty!r}")
+        self.task = _task(task)
+        _check_mapping("splits", splits)
+        _check_mapping("vocabulary_sizes", vocabulary_sizes)
+        self._arrays = {role: split_arrays(role, split) for role, split in splits.items()}
+        if not self._arrays:
+            raise DataError("splits: expected at least one, found none")
+        first = next(iter(self._arrays))
+        names = list(self._arrays[first].features)
+        for role, split in self._arrays.items():
+            if set(split.features) != set(names):
+                raise DataError(
+                    f"split {role!r}: features: expected the modalities {names} of split {first!r}, found {list(split.features)}; "
+                    "give a list of None for a modality that a whole split lacks"
+                )
+        for modality in names:
+            try:
+                ModalitySpec(name=modality, dim=1)
+            except ValidationError as error:
+                raise DataError(
+                    f"features: {modality!r} cannot name a modality: expected a letter, then letters, digits, - and _"
+                ) from error
+        self._modalities = [_Modality(modality, vocabulary_sizes.get(modality)) for modality in names]
+        self.refuse_unknown("vocabulary_sizes", vocabulary_sizes)
+        self._ids = _all_ids(self._arrays)
+        self._keep_nonfinite, self._skip_empty = nonfinite == "keep", empty == "skip"
+
+    @property
+    def roles(self) -> list[Role]:
+        """The splits, in order."""
+        return list(self._arrays)
+
+    @property
+    def names(self) -> list[str]:
+        """The modalities, in order."""
+        return [modality.name for modality in self._modalities]
+
+    def refuse_unknown(self, field_name: str, given: Mapping[str, Any]) -> None:
+        """Refuse a mapping by modality that names one that is not there."""
+        unknown = [modality for modality in given if modality not in self.names]
+        if unknown:
+            raise DataError(f"{field_name}: no modality {unknown[0]!r}, only {self.names}")
+
+    def specs(self, units: Mapping[str, str]) -> tuple[ModalitySpec, ...]:
+        """The modalities as a corpus describes them, once all samples were seen."""
+        return tuple(modality.spec(units.get(modality.name, "")) for modality in self._modalities)
+
+    def samples(self, role: Role) -> Iterator[CheckedSample]:
+        """The samples of a split in order; each of its arrays is asked for once."""
+        split, found = self._arrays[role], False
+        for row, identity in enumerate(self._ids[role]):
+            values: dict[str, np.ndarray | None] = {}
+            times: dict[str, np.ndarray] = {}
+            tokens: dict[str, list[str]] = {}
+            for modality in self._modalities:
+                name, where = modality.name, place(role, identity, modality.name)
+                stored = modality.stored(role, identity, split.features[name][row], keep_nonfinite=self._keep_nonfinite)
+                values[name], length = stored, 0 if stored is None else len(stored)
+                if name in split.times and (seconds := split.times[name][row]) is not None:
+                    times[name] = _stored_times(where, seconds, length)
+                if (
+                    name in split.tokens
+                    and (spoken := split.tokens[name][row]) is not None
+                    and (words := _stored_tokens(where, spoken, length))
+                ):
+                    tokens[name] = words
+            if all(stored is None for stored in values.values()):
+                if self._skip_empty:
+                    continue
+                raise DataError(f"{place(role, identity)}: {NOTHING_PRESENT}")
+            found = True
+            target = None if split.targets is None else _stored_target(role, identity, split.targets[row], self.task)
+            yield CheckedSample(id=identity, values=values, times=times, tokens=tokens, target=target)
+        if not found:
+            raise DataError(f"split {role!r}: no sample has any modality, expected at least one; leave the split out instead")
 
 
-def _write_shard(directory: Path, stem: str, pending: _Pending, modalities: Sequence[_Modality], task: Task) -> ShardEntry:
-    tensors: dict[str, np.ndarray] = {}
-    for modality in modalities:
-        name = modality.name
-        parts = [values for values in pending.values[name] if values is not None]
-        lengths = [0 if values is None else len(values) for values in pending.values[name]]
-        if not parts:
+def _write_shards(directory: Path, role: Role, checked: CheckedSplits, samples_per_shard: int, shard_bytes: int) -> list[ShardEntry]:
+    """Write a split; shards are written while others are read, and up to `_WRITERS` + 1 are in memory."""
+    written: list[Future[ShardEntry]] = []
+    pending: list[CheckedSample] = []
+    size = 0
+    with ThreadPoolExecutor(max_workers=_WRITERS) as writer:
+
+        def close() -> None:
+            if len(written) >= _WRITERS:
+                written[-_WRITERS].result()
+            written.append(writer.submit(_write_shard, directory, f"{role}-{len(written):05d}", pending, checked))
+
+        for sample in checked.samples(role):
+            pending.append(sample)
+            size += sum(values.nbytes for values in sample.values.values() if values is not None)
+            if len(pending) == samples_per_shard or size >= shard_bytes:
+                close()
+                pending, size = [], 0
+        if pending:
+            close()
+        return [each.result() for each in written]
+
+
+def _write_shard(directory: Path, stem: str, samples: Sequence[CheckedSample], checked: CheckedSplits) -> ShardEntry:
+    tensors: dict[str, list[np.ndarray]] = {}
+    for name in checked.names:
+        parts = [sample.values[name] for sample in samples]
+        lengths = [0 if values is None else len(values) for values in parts]
+        if not any(lengths):
             continue
-        tensors[f"{name}.values"] = np.concatenate(parts)
-        tensors[f"{name}.offsets"] = np.cumsum([0, *lengths], dtype=np.int64)
-        if any(seconds is not None for seconds in pending.times[name]):
-            unknown = (np.full(length, np.nan) for length in lengths)
-            tensors[f"{name}.times"] = np.concatenate(
-                [nans if seconds is None else seconds for seconds, nans in zip(pending.times[name], unknown, strict=True)]
-            )
-    if pending.targets:
-        tensors["targets"] = np.array(pending.targets, dtype=np.float64 if task.kind == "regression" else np.int64)
-    values_path, strings_path = directory / f"{stem}.safetensors", directory / f"{stem}.jsonl"
-    # The format writes memory as it lies and takes it for row-major, which joined column-major arrays are not.
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, values_path)
-    _synchronise(values_path)
-    _write_bytes(strings_path, b"".join(pending.lines))
-    values_path.chmod(strings_path.stat().st_mode)  # made readable by its owner alone, but a corpus is to be shared
-    return ShardEntry(samples=len(pending.lines), values=_file_entry(values_path), strings=_file_entry(strings_path))
+        tensors[f"{name}.values"] = [values for values in parts if values is not None]
+        tensors[f"{name}.offsets"] = [np.cumsum([0, *lengths], dtype=np.int64)]
+        if any(name in sample.times for sample in samples):
+            tensors[f"{name}.times"] = [
+                sample.times.get(name, np.full(length, np.nan)) for sample, length in zip(samples, lengths, strict=True)
+            ]
+    targets = [sample.target for sample in samples if sample.target is not None]
+    if targets:
+        tensors["targets"] = [np.array(targets, dtype=np.float64 if checked.task.kind == "regression" else np.int64)]
+    return ShardEntry(
+        samples=len(samples),
+        values=FileEntry(**_write_file(directory / f"{stem}.safetensors", _safetensors(tensors))),
+        strings=FileEntry(**_write_file(directory / f"{stem}.jsonl", (_line(sample) for sample in samples))),
+    )
+
+
+def _safetensors(tensors: Mapping[str, Sequence[np.ndarray]]) -> Iterator[bytes]:
+    """The bytes of a safetensors file, of which each array is given in parts along its first axis.
+
+    They are those that `safetensors.numpy.save_file` writes of the joined arrays, which it would hold twice more.
+
+    Source:
+        https://github.com/huggingface/safetensors, README, "Format"; wider types come first, so that all of them are aligned.
+    """
+    header, end = {}, 0
+    ordered = sorted(tensors, key=lambda name: (list(_TYPES).index(tensors[name][0].dtype.str), name))
+    for name in ordered:
+        parts = tensors[name]
+        start, end = end, end + sum(part.nbytes for part in parts)
+        shape = [sum(len(part) for part in parts), *parts[0].shape[1:]]
+        header[name] = {"dtype": _TYPES[parts[0].dtype.str], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in ordered:
+        for part in tensors[name]:
+            yield part.tobytes()
+
+
+def _line(sample: CheckedSample) -> bytes:
+    record = {"id": sample.id, "tokens": sample.tokens} if sample.tokens else {"id": sample.id}
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
 @contextmanager
-def _temporary_directory(target: Path) -> Iterator[Path]:
-    """A new directory beside the target, gone afterwards if it still has its name."""
+def temporary_directory(target: Path) -> Iterator[Path]:
+    """A new directory beside the target, gone afterwards if it still has its name.
+
+    What a killed process left of an earlier attempt at the same target is removed: its lock went with the process.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        with suppress(OSError), _held(leftover) as held:
+            if held:
+                shutil.rmtree(leftover)
     directory = target.parent / f".{target.name}.{secrets.token_hex(6)}.partial"
     directory.mkdir()
     try:
-        yield directory
+        with _held(directory):
+            yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[bool]:
+    """Lock a directory, as long as this process lives; false if another process holds it, or where directories cannot be locked."""
+    if os.name == "nt":
+        yield False
+        return
+    import fcntl
+
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def _publish(directory: Path, target: Path) -> None:
@@ -581,10 +727,27 @@ def _synchronise(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    _synchronise(path)
+def _write_file(path: Path, pieces: Iterable[bytes]) -> dict[str, Any]:
+    """Write a file until it is on disk; returns the fields of its `FileEntry`."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for block in _blocks(pieces):
+            digest.update(block)
+            size += len(block)
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"path": path.name, "bytes": size, "sha256": digest.hexdigest()}
 
 
-def _file_entry(path: Path) -> FileEntry:
-    return FileEntry(path=path.name, bytes=path.stat().st_size, sha256=file_checksum(path))
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces that are worth a write."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= _WRITE_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting)

@@ -1,6 +1,6 @@
 """What is in a corpus, and what is wrong with it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,11 +223,41 @@ def target_problem(target: float, task: Task) -> str | None:
 
 
 def _summary(role: Role, shards: tuple[Shard, ...], manifest: Manifest) -> SplitSummary:
-    modalities = []
-    for spec in manifest.modalities:
-        lengths = np.concatenate([np.diff(shard.offsets[spec.name]) for shard in shards])
-        present = lengths[lengths > 0]
-        modalities.append(
+    known = [shard.targets for shard in shards if shard.targets is not None]
+    return summarise(
+        role,
+        manifest.modalities,
+        manifest.task,
+        lengths={spec.name: np.concatenate([np.diff(shard.offsets[spec.name]) for shard in shards]) for spec in manifest.modalities},
+        timed={spec.name for spec in manifest.modalities if any(spec.name in shard.timed for shard in shards)},
+        targets=np.concatenate(known) if known else None,
+    )
+
+
+def summarise(
+    role: Role,
+    modalities: Sequence[ModalitySpec],
+    task: Task,
+    *,
+    lengths: Mapping[str, np.ndarray],
+    timed: Collection[str],
+    targets: np.ndarray | None,
+) -> SplitSummary:
+    """What there is to say of a split.
+
+    Args:
+        role: Its role.
+        modalities: Its modalities.
+        task: What is predicted.
+        lengths: By modality, the tokens of every sample, 0 where it is missing.
+        timed: Modalities of which some tokens have times.
+        targets: (samples,), where they are known.
+    """
+    summaries = []
+    for spec in modalities:
+        counts = lengths[spec.name]
+        present = counts[counts > 0]
+        summaries.append(
             ModalitySummary(
                 name=spec.name,
                 kind=spec.kind,
@@ -236,22 +266,19 @@ def _summary(role: Role, shards: tuple[Shard, ...], manifest: Manifest) -> Split
                 shortest=int(present.min(initial=present.max(initial=0))),
                 median=float(np.median(present)) if len(present) else 0.0,
                 longest=int(present.max(initial=0)),
-                missing=float(np.mean(lengths == 0)),
-                timed=any(spec.name in shard.timed for shard in shards),
+                missing=float(np.mean(counts == 0)),
+                timed=spec.name in timed,
             )
         )
-    targets: dict[str, float] = {}
-    known = [shard.targets for shard in shards if shard.targets is not None]
-    if known:
-        values = np.concatenate(known)
-        if manifest.task.kind == "classification":
-            targets = {name: int(np.count_nonzero(values == index)) for index, name in enumerate(manifest.task.classes)}
-        else:
-            with np.errstate(invalid="ignore"):  # infinite targets are among the problems
-                targets = {
-                    "minimum": float(values.min()),
-                    "mean": float(values.mean()),
-                    "maximum": float(values.max()),
-                    "standard deviation": float(values.std()),
-                }
-    return SplitSummary(role=role, samples=sum(map(len, shards)), modalities=tuple(modalities), targets=targets)
+    found: dict[str, float] = {}
+    if targets is not None and task.kind == "classification":
+        found = {name: int(np.count_nonzero(targets == index)) for index, name in enumerate(task.classes)}
+    elif targets is not None:
+        with np.errstate(invalid="ignore"):  # infinite targets are among the problems
+            found = {
+                "minimum": float(targets.min()),
+                "mean": float(targets.mean()),
+                "maximum": float(targets.max()),
+                "standard deviation": float(targets.std()),
+            }
+    return SplitSummary(role=role, samples=len(next(iter(lengths.values()))), modalities=tuple(summaries), targets=found)

@@ -17,8 +17,13 @@ from alignmamba.contracts import Corpus, ModalitySpec, Predictions, Role, Split,
 from alignmamba.data.archive import load_corpus
 from alignmamba.data.loader import Loader
 from alignmamba.data.missing import only
+from alignmamba.data.readers import FORMATS
+from alignmamba.data.readers.cache import cached_corpus
+from alignmamba.data.readers.converting import recognised
+from alignmamba.data.readers.foreign import ReadOptions
+from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.data.synthetic import synthetic_corpus
-from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.models import MODELS
 from alignmamba.recipes.configuration import SYNTHETIC, EngineConfig, RunConfig, model_config
 from alignmamba.recipes.directory import MODEL, RunDirectory
@@ -27,11 +32,40 @@ from alignmamba.training import inference
 Nonfinite = Literal["error", "zero", "mean"]
 
 
-def corpus_at(data: str, nonfinite: Nonfinite, *, model: Any = None) -> Corpus:
-    """The corpus in that directory, or the synthetic one.
+def located(data: str, nonfinite: Nonfinite) -> str:
+    """The same data where a corpus of it lies: a file of a foreign format is converted once, into a cache, and the user is told.
+
+    Of the values that are not finite, the common fault of such files, 0 takes the place unless something else is asked for.
 
     Args:
-        data: Directory, or ``synthetic``.
+        data: Directory of a corpus, ``synthetic``, or a file or folder of a format that `alignmamba.data.readers` knows.
+        nonfinite: What is to be done with features that are not finite.
+
+    Returns:
+        What was given, or a directory in the cache.
+
+    Raises:
+        DataError: If there is neither a corpus nor a file that can be converted.
+    """
+    if data == SYNTHETIC:
+        return data
+    path = Path(data)
+    check_path(path)
+    if not path.exists() or (path / MANIFEST).exists():
+        return data
+    if not recognised([path]):
+        if path.is_dir():
+            return data
+        raise DataError(f"{path}: expected a corpus directory, found a file, and of none of the formats {', '.join(FORMATS)}")
+    options = ReadOptions(nonfinite="zero" if nonfinite == "error" else "keep")
+    return str(cached_corpus(path, options, say=lambda line: print(line, file=sys.stderr, flush=True)))
+
+
+def corpus_at(data: str, nonfinite: Nonfinite, *, model: Any = None) -> Corpus:
+    """The corpus in that directory or made from that file, or the synthetic one.
+
+    Args:
+        data: As for `located`.
         nonfinite: What to do with features that are not finite.
         model: A trained model whose training means repair them; by default the corpus's own train split gives the means.
 
@@ -40,8 +74,9 @@ def corpus_at(data: str, nonfinite: Nonfinite, *, model: Any = None) -> Corpus:
     """
     if data == SYNTHETIC:
         return synthetic_corpus()
+    path = Path(located(data, nonfinite))
     means = None if model is None else {name: mean.numpy() for name, mean in model.training_means().items()}
-    return load_corpus(Path(data), nonfinite=nonfinite, means=means)
+    return load_corpus(path, nonfinite=nonfinite, means=means)
 
 
 def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:

@@ -43,7 +43,7 @@ class RunConfig(Config):
     """Everything that decides the outcome of a training run."""
 
     data: str = SYNTHETIC
-    """Directory of a corpus, or ``synthetic``."""
+    """Directory of a corpus, ``synthetic``, or a file or folder of a format that `alignmamba convert` reads."""
     model: str = "alignmamba"
     """Name of the fusion model."""
     preset: str = "default"

@@ -20,6 +20,7 @@ from alignmamba.recipes.assembly import (
     environment,
     launched,
     loader,
+    located,
     num_parameters_of,
     predictions_of,
     restricted,
@@ -120,6 +121,7 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
         DataError: If the corpus is damaged, or lacks a split.
         CheckpointError: If there is something at `out` already.
     """
+    config = config.model_copy(update={"data": located(config.data, config.nonfinite)})
     corpus = restricted(corpus_at(config.data, config.nonfinite), config.modalities)
     complete = resolve(config, corpus)
     digest = complete.digest(corpus)

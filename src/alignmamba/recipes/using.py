@@ -244,7 +244,7 @@ def predict(
 
     Args:
         run: Directory of the run.
-        data: Directory of the corpus, or ``synthetic``.
+        data: Directory of the corpus, ``synthetic``, or a file of a format that `alignmamba convert` reads.
         out: File that ends in ``.csv`` or ``.parquet``; an existing one is replaced.
         split: Only that split; by default all.
         nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the mean of the

@@ -16,7 +16,7 @@ from alignmamba.contracts import Config, Corpus
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import metric_names
 from alignmamba.evaluation.tables import ResultTable
-from alignmamba.recipes.assembly import corpus_at, environment, restricted
+from alignmamba.recipes.assembly import corpus_at, environment, located, restricted
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import corpus_identity
 from alignmamba.recipes.experiments.catalogue import ExperimentConfig, cells_of, rates_of
@@ -88,6 +88,7 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
         DataError: If the corpus is damaged, lacks a split, or its test split has no targets.
         CheckpointError: If something else lies at `out`.
     """
+    base = base.model_copy(update={"data": located(base.data, base.nonfinite)})
     corpus = restricted(corpus_at(base.data, base.nonfinite), base.modalities)
     refuse_unlabelled(corpus, ("train", "valid", "test"))
     unknown = [identity for identity in experiment.samples if identity not in corpus.split("test").ids]

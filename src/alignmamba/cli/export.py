@@ -1,0 +1,44 @@
+"""``alignmamba export``: a corpus in the format of another program."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from alignmamba.cli.verb import Verb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Verb):
+    """Write a corpus as another program reads it."""
+
+    format: Annotated[Positional[Literal["mmsa"]], arg(metavar="FORMAT")]
+    """mmsa: the pickle that MMSA trains on."""
+    corpus: Annotated[Positional[Path], arg(metavar="CORPUS")]
+    """Directory of the corpus."""
+    out: Annotated[Positional[Path], arg(metavar="OUT.pkl")]
+    """File to write."""
+    text: Annotated[str, arg(metavar="MODALITY")] = "text"
+    """Modality that stands for MMSA's text."""
+    audio: Annotated[str, arg(metavar="MODALITY")] = "audio"
+    """Modality that stands for MMSA's audio."""
+    vision: Annotated[str, arg(metavar="MODALITY")] = "vision"
+    """Modality that stands for MMSA's vision."""
+    overwrite: bool = False
+    """Replace the file that is there, once the new one is complete."""
+
+    def run(self) -> int:
+        """Export."""
+        from alignmamba.data.archive import load_corpus
+        from alignmamba.data.exporting import export_mmsa
+
+        modalities = {"text": self.text, "audio": self.audio, "vision": self.vision}
+        done = export_mmsa(load_corpus(self.corpus), self.out, modalities=modalities, overwrite=self.overwrite)
+        if self.json:
+            self.emit({"out": str(self.out), "samples": dict(done.samples), "notes": list(done.notes)})
+        else:
+            print(f"{', '.join(f'{role} {count}' for role, count in done.samples.items())} samples in {self.out}")
+            for note in done.notes:
+                print(f"note: {note}")
+        return 0

@@ -1,0 +1,383 @@
+"""Foreign files into the native archive: recognise, repair what may be repaired and count it, write all or nothing."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignmamba.contracts import Corpus, Role, Split
+from alignmamba.data.archive import SplitArrays, check_destination, check_id, load_corpus, split_arrays, temporary_directory, write_corpus
+from alignmamba.data.inspection import place, target_problem
+from alignmamba.data.readers import FORMATS
+from alignmamba.data.readers.foreign import Faults, Foreign, Reader, ReadOptions
+from alignmamba.data.storage import MANIFEST, check_path
+from alignmamba.errors import DataError
+
+SHARD_BYTES = 64 << 20
+"""Values of one shard. Up to three are in memory: two are written while the next is read."""
+
+AUTO = "auto"
+"""Instead of the name of a format: what the files look like."""
+
+Progress = Callable[[Role, int, int], None]
+"""Told the split, the samples of it that were read, and how many it has."""
+
+_DONE = {"zero": "set to 0", "mean": "set to the channel's mean over train", "keep": "kept as it is"}
+
+FaultRow = tuple[str, str, str, int]
+"""Kind, where, what was done, how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A finished conversion."""
+
+    format: str
+    corpus: Corpus
+    faults: tuple[FaultRow, ...]
+    """What was wrong with the files, and what was done about it."""
+    notes: tuple[str, ...]
+    """What was kept and what was left out, in sentences."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Foreign files with the repairs in place that all formats share."""
+
+    foreign: Foreign
+    splits: Mapping[Role, SplitArrays]
+    """Samples as the archive takes them; faults are counted in ``foreign.faults`` as they are read."""
+
+
+def convert(
+    format: str,
+    sources: Sequence[str | Path],
+    destination: str | Path,
+    options: ReadOptions | None = None,
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> Conversion:
+    """Read foreign files and write what they hold as a corpus.
+
+    Besides what the reader itself needs, up to three shards of 64 MiB are in memory at a time. The corpus appears under its name
+    complete or not at all; what a killed conversion left is removed by the next one to the same destination.
+
+    Args:
+        format: Name of a format, or ``auto``.
+        sources: The files or folders.
+        destination: Directory of the corpus to make.
+        options: How to read them.
+        name: Name of the corpus; by default what the reader calls it.
+        progress: Told after every sample.
+        overwrite: Replace the corpus that is there, once the new one is complete.
+
+    Raises:
+        DataError: If a file is not what it should be, or the destination cannot be used; nothing was written then.
+    """
+    started = time.perf_counter()
+    options = options or ReadOptions()
+    target = Path(destination)
+    check_destination(target, overwrite=overwrite)
+    paths = [Path(source) for source in sources]
+    opened = open_foreign(format, paths, options, progress=progress)
+    foreign = opened.foreign
+    facts: dict[str, Any] = {
+        "task": foreign.task,
+        "name": name or foreign.name,
+        "units": foreign.units,
+        "source": lambda: _source(foreign),
+        "shard_bytes": SHARD_BYTES,
+    }
+    sizes = foreign.vocabulary_sizes
+    with naming(paths):
+        if options.nonfinite == "mean":
+            # The means are known once all of train was read, so the values are written twice.
+            with temporary_directory(target) as directory:
+                write_corpus(directory / "kept", opened.splits, vocabulary_sizes=sizes, nonfinite="keep", empty="skip", **facts)
+                kept = load_corpus(directory / "kept", nonfinite="mean", verify=False)
+                splits = {role: _arrays_of(split, kept) for role, split in kept.splits.items()}
+                sizes = {spec.name: spec.dim for spec in kept.modalities if spec.kind == "tokens"}
+                corpus = write_corpus(target, splits, vocabulary_sizes=sizes, overwrite=overwrite, **facts)
+        else:
+            # What is not finite was dealt with as it was read, so it is not looked for again.
+            corpus = write_corpus(
+                target, opened.splits, vocabulary_sizes=sizes, nonfinite="keep", empty="skip", overwrite=overwrite, **facts
+            )
+    return Conversion(
+        format=foreign.format,
+        corpus=corpus,
+        faults=tuple(foreign.faults.rows()),
+        notes=foreign.notes,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def recognised(sources: Sequence[Path]) -> list[str]:
+    """All formats that the files look like."""
+    return [name for name in FORMATS if all(_reader(name).recognises(path) for path in sources)]
+
+
+def detect(sources: Sequence[Path]) -> str:
+    """The format that the files look like.
+
+    Raises:
+        DataError: If they look like none or like several, or are not there.
+    """
+    for path in sources:
+        check_path(path)
+        if (path / MANIFEST).is_file():
+            raise DataError(f"{path}: is a corpus already, it needs no conversion")
+    found = recognised(sources)
+    if len(found) == 1:
+        return found[0]
+    files = ", ".join(map(str, sources))
+    if found:
+        raise DataError(f"{files}: looks like {' and like '.join(found)}, so the format must be given by name")
+    absent = [path for path in sources if not path.exists()]
+    if absent:
+        raise DataError(f"{absent[0]}: expected a file or folder, found nothing")
+    raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}")
+
+
+def open_foreign(format: str, sources: Sequence[Path], options: ReadOptions, *, progress: Progress | None = None) -> Opened:
+    """Open files of a format, with the repairs that all formats share.
+
+    - Features become float32. What is not finite, or too large for it, becomes 0, or is kept, or refused.
+    - An array of length 0 is a missing modality.
+    - A sample without a label, in a split where others have one, is left out; a split without any is kept without labels.
+    - A label outside the task's range is refused, or moved to its nearer end.
+    - An id that was there before gets ``#2`` behind it.
+
+    Samples in which nothing is left are counted, and stay for `write_corpus` to skip.
+
+    Raises:
+        DataError: If the format is unknown, or a file is not of it.
+    """
+    if not sources:
+        raise DataError("sources: expected at least one file, found none")
+    if format == AUTO:
+        format = detect(sources)
+    reader = _reader(format)
+    for path in sources:
+        check_path(path)
+    with naming(sources):
+        foreign = reader.read(sources, options)
+        if options.nonfinite == "mean" and "train" not in foreign.splits:
+            raise DataError(f"nonfinite mean needs a train split to take the means from, found {list(foreign.splits)}")
+        names = list(next(iter(foreign.splits.values())).features) if foreign.splits else []
+        unknown = [name for name in options.dims if name not in names]
+        if unknown:
+            raise DataError(f"dims: no modality {unknown[0]!r}, only {names}")
+        splits = {role: split_arrays(role, split) for role, split in foreign.splits.items()}
+        ids = _distinct_ids(splits, foreign.faults)
+        splits = {role: _repaired(role, split, ids[role], foreign, options, progress) for role, split in splits.items()}
+    return Opened(foreign=foreign, splits=splits)
+
+
+@contextmanager
+def naming(sources: Sequence[Path]) -> Iterator[None]:
+    """See to it that an error about the content of files names them."""
+    try:
+        yield
+    except DataError as error:
+        if any(str(path) in str(error) for path in sources):
+            raise
+        raise DataError(f"{', '.join(map(str, sources))}: {error}") from error
+    except OSError as error:
+        raise _unreadable(error, ", ".join(map(str, sources))) from error
+
+
+def _unreadable(error: OSError, where: str) -> DataError:
+    return DataError(f"{error.filename or where}: cannot be read: {error.strerror or error}")
+
+
+def _reader(format: str) -> Reader:
+    if format not in FORMATS:
+        raise DataError(f"format: expected {AUTO} or one of {', '.join(FORMATS)}, found {format!r}")
+    return FORMATS[format]()
+
+
+def _source(foreign: Foreign) -> str:
+    """Where the data comes from, and what was repaired on the way."""
+    repairs = "; ".join(f"{kind} in {where}, {done}: {count}" for kind, where, done, count in foreign.faults.rows())
+    return f"{foreign.source or foreign.format}{f' (repaired: {repairs})' if repairs else ''}"
+
+
+class _Column(Sequence[Any]):
+    """Values that are made when they are asked for."""
+
+    def __init__(self, size: int, get: Callable[[int], Any]) -> None:
+        self._size, self._get = size, get
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._get(row)
+
+
+class _Latest:
+    """What was made last, for several columns that need the same of a row."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self._make, self._row, self._made = make, -1, None
+
+    def __call__(self, row: int) -> Any:
+        if row != self._row:
+            self._row, self._made = row, self._make(row)
+        return self._made
+
+
+def _repaired(
+    role: Role, split: SplitArrays, ids: Sequence[str], foreign: Foreign, options: ReadOptions, progress: Progress | None
+) -> SplitArrays:
+    rows: Sequence[int] = range(len(ids))
+    targets = None
+    if split.targets is not None:
+        rows, targets = _labelled(role, ids, split.targets, foreign, options)
+
+    def load(at: int) -> dict[str, Any]:
+        row = rows[at]
+        try:
+            found = {name: _values(given[row], role, ids[row], name, foreign.faults, options) for name, given in split.features.items()}
+        except OSError as error:  # here, or else the archive takes it for a failure to write
+            raise _unreadable(error, place(role, ids[row])) from error
+        if all(values is None for values in found.values()):
+            foreign.faults.add("sample without anything", where=role, done="left out")
+        if progress is not None:
+            progress(role, at + 1, len(rows))
+        return found
+
+    latest = _Latest(load)
+    return SplitArrays(
+        features={name: _Column(len(rows), partial(_entry, latest, name)) for name in split.features},
+        targets=targets,
+        ids=[ids[row] for row in rows],
+        times={name: _Column(len(rows), partial(_picked, given, rows)) for name, given in split.times.items()},
+        tokens={name: _Column(len(rows), partial(_picked, given, rows)) for name, given in split.tokens.items()},
+    )
+
+
+def _entry(latest: _Latest, name: str, at: int) -> Any:
+    return latest(at)[name]
+
+
+def _picked(given: Sequence[Any], rows: Sequence[int], at: int) -> Any:
+    return given[rows[at]]
+
+
+def _values(given: Any, role: Role, identity: str, name: str, faults: Faults, options: ReadOptions) -> Any:
+    """Values of one modality of one sample, repaired; ``None`` where it is missing. What else may be wrong is the archive's to refuse."""
+    if given is None:
+        return None
+    array = np.asarray(given)
+    if array.ndim and len(array) == 0:
+        faults.add("zero length", where=name, done="taken as missing")
+        return None
+    where = place(role, identity, name)
+    if name in options.dims and (array.ndim != 2 or array.shape[1] != options.dims[name]):
+        found = f"width {array.shape[1]}" if array.ndim == 2 else f"shape {array.shape}"
+        raise DataError(f"{where}: expected width {options.dims[name]} by dims, found {found}")
+    if array.dtype.kind != "f" or array.ndim != 2:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = np.asarray(array, dtype=np.float32)
+    finite = np.isfinite(stored)
+    if finite.all():
+        return stored
+    too_large = np.isfinite(array) & ~finite
+    wrong = int(np.count_nonzero(~finite))
+    if options.nonfinite == "error":
+        position, channel = np.argwhere(~finite)[0]
+        raise DataError(
+            f"{where}: found {array[position, channel]} at position {position}, channel {channel} ({wrong} of {array.size} values are not "
+            "finite numbers that float32 holds); nonfinite zero or mean repairs them"
+        )
+    overflows = int(np.count_nonzero(too_large))
+    faults.add("not finite", where=name, done=_DONE[options.nonfinite], count=wrong - overflows)
+    faults.add("does not fit float32", where=name, done=_DONE[options.nonfinite], count=overflows)
+    return np.where(finite, stored, np.float32(0)) if options.nonfinite == "zero" else stored
+
+
+def _labelled(
+    role: Role, ids: Sequence[str], given: Sequence[Any], foreign: Foreign, options: ReadOptions
+) -> tuple[Sequence[int], list[Any] | None]:
+    """The rows to keep, and their labels."""
+    labels = [given[row] for row in range(len(given))]
+    rows = [row for row, label in enumerate(labels) if label is not None and not (_is_number(label) and not _is_finite(label))]
+    if not rows:
+        foreign.faults.add("not a number label", where=role, done="split kept without labels", count=len(labels))
+        return range(len(ids)), None
+    foreign.faults.add("not a number label", where=role, done="clip left out", count=len(labels) - len(rows))
+    limits = foreign.task.label_range
+    if limits is not None:
+        for row in rows:
+            if not _is_number(labels[row]) or (problem := target_problem(float(labels[row]), foreign.task)) is None:
+                continue
+            if not options.clip_labels:
+                raise DataError(f"{place(role, ids[row])}: {problem}; clip_labels moves it to the nearer end")
+            labels[row] = min(max(float(labels[row]), limits[0]), limits[1])
+            foreign.faults.add("label out of range", where=role, done="moved to the nearer end")
+    return rows, [labels[row] for row in rows]
+
+
+def _is_number(label: Any) -> bool:
+    return isinstance(label, float | int | np.floating | np.integer) and not isinstance(label, bool)
+
+
+def _is_finite(label: Any) -> bool:
+    try:
+        return math.isfinite(label)
+    except OverflowError:  # an integer that no float holds
+        return False
+
+
+def _distinct_ids(splits: Mapping[Role, SplitArrays], faults: Faults) -> dict[Role, list[str]]:
+    """Ids of every split, those of the file where it has any; one that was there before gets a number."""
+    given: dict[Role, list[str]] = {}
+    for role, split in splits.items():
+        size = len(next(iter(split.features.values())))
+        given[role] = [f"{role}-{row:06d}" for row in range(1, size + 1)] if split.ids is None else list(split.ids)
+    for role, ids in given.items():
+        for row, identity in enumerate(ids):
+            check_id(role, row, identity)
+    originals = {identity for ids in given.values() for identity in ids}
+    taken: set[str] = set()
+    for role, ids in given.items():
+        for row, identity in enumerate(ids):
+            distinct, number = identity, 1
+            while distinct in taken or (number > 1 and distinct in originals):
+                number += 1
+                distinct = f"{identity}#{number}"
+            if number > 1:
+                faults.add("duplicate id", where=role, done="later one renamed to ID#2 and so on")
+            taken.add(distinct)
+            ids[row] = distinct
+    return given
+
+
+def _arrays_of(split: Split, corpus: Corpus) -> SplitArrays:
+    """A split of an archive, as it is written again."""
+    size, latest = len(split), _Latest(split.__getitem__)
+    kinds = {spec.name: spec.kind for spec in corpus.modalities}
+
+    def features(name: str, row: int) -> Any:
+        values = latest(row).features.get(name)
+        return values if values is None or kinds[name] == "features" else values[:, 0]
+
+    return SplitArrays(
+        features={name: _Column(size, partial(features, name)) for name in kinds},
+        targets=None if split[0].target is None else _Column(size, lambda row: split[row].target),
+        ids=split.ids,
+        times={name: _Column(size, lambda row, name=name: latest(row).times.get(name)) for name in kinds},  # type: ignore[misc]
+        tokens={name: _Column(size, lambda row, name=name: latest(row).tokens.get(name)) for name in kinds},  # type: ignore[misc]
+    )

@@ -1,0 +1,126 @@
+"""What is in a foreign file, found by reading it as a conversion does, without writing anything."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alignmamba.contracts import Role, Task
+from alignmamba.data.archive import CheckedSplits
+from alignmamba.data.inspection import SplitSummary, summarise
+from alignmamba.data.readers import FORMATS
+from alignmamba.data.readers.converting import FaultRow, Progress, detect, naming, open_foreign
+from alignmamba.data.readers.foreign import ReadOptions
+from alignmamba.data.readers.known import KNOWN, KnownFile
+from alignmamba.errors import DataError
+
+_PIECE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignInspection:
+    """What `inspect_foreign` found."""
+
+    path: str
+    format: str
+    layout: str
+    """The format in words."""
+    bytes: int
+    """Size of the file, or of all files in the folder."""
+    sha256: str
+    """Of a file; empty for a folder."""
+    known: KnownFile | None
+    """The published file that this is."""
+    name: str
+    """What a corpus made from it is called."""
+    source: str
+    task: Task
+    splits: tuple[SplitSummary, ...]
+    faults: tuple[FaultRow, ...]
+    """What a conversion finds wrong, and what it does about it."""
+    notes: tuple[str, ...]
+    """What a conversion keeps and leaves out, in sentences."""
+
+
+def inspect_foreign(
+    path: str | Path, *, hashed: Callable[[int, int], None] | None = None, progress: Progress | None = None
+) -> ForeignInspection:
+    """Describe a file or folder of a format that is recognised, and count what is wrong with it.
+
+    Args:
+        path: The file or folder.
+        hashed: Told how many bytes of how many were read for the checksum.
+        progress: Told after every sample.
+
+    Raises:
+        DataError: If it is not recognised, or `convert` would refuse it.
+    """
+    path = Path(path)
+    format = detect([path])
+    try:
+        sha256 = "" if path.is_dir() else _checksum(path, hashed)
+        size = sum(each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    opened = open_foreign(format, [path], ReadOptions(), progress=progress)
+    foreign = opened.foreign
+    with naming([path]):
+        checked = CheckedSplits(opened.splits, task=foreign.task, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip")
+        counted = {role: _Counted.of(role, checked) for role in checked.roles}
+        specs = checked.specs(foreign.units)
+    return ForeignInspection(
+        path=str(path),
+        format=format,
+        layout=FORMATS[format]().SUMMARY,
+        bytes=size,
+        sha256=sha256,
+        known=KNOWN.get(sha256),
+        name=foreign.name,
+        source=foreign.source,
+        task=foreign.task,
+        splits=tuple(
+            summarise(role, specs, foreign.task, lengths=found.lengths, timed=found.timed, targets=found.targets)
+            for role, found in counted.items()
+        ),
+        faults=tuple(foreign.faults.rows()),
+        notes=foreign.notes,
+    )
+
+
+def _checksum(path: Path, hashed: Callable[[int, int], None] | None) -> str:
+    digest, done, size = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+            done += len(piece)
+            if hashed is not None:
+                hashed(done, size)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counted:
+    """What is kept of the samples of a split once they were read."""
+
+    lengths: dict[str, np.ndarray]
+    timed: set[str]
+    targets: np.ndarray | None
+
+    @classmethod
+    def of(cls, role: Role, checked: CheckedSplits) -> "_Counted":
+        lengths: dict[str, list[int]] = {name: [] for name in checked.names}
+        timed: set[str] = set()
+        targets: list[float | int] = []
+        for sample in checked.samples(role):
+            for name, values in sample.values.items():
+                lengths[name].append(0 if values is None else len(values))
+            timed.update(sample.times)
+            if sample.target is not None:
+                targets.append(sample.target)
+        return cls(
+            lengths={name: np.array(counts) for name, counts in lengths.items()},
+            timed=timed,
+            targets=np.array(targets) if targets else None,
+        )

@@ -1,0 +1,115 @@
+"""What a foreign file holds, ready for the archive: lazy samples, a task, and the faults that were met on the way."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from alignmamba.contracts import Config, Role, Task
+from alignmamba.data.archive import SplitArrays
+
+FaultKind = Literal[
+    "not finite",
+    "does not fit float32",
+    "zero length",
+    "duplicate id",
+    "label out of range",
+    "declared length too long",
+    "declared length too short",
+    "not a number label",
+    "sample without anything",
+    "text that is not UTF-8",
+]
+
+
+class Faults:
+    """Counts of what was wrong with a file and of what was done about it."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[FaultKind, str, str], int] = {}
+
+    def add(self, kind: FaultKind, *, where: str, done: str, count: int = 1) -> None:
+        """Count faults that were met.
+
+        Args:
+            kind: What was wrong.
+            where: The modality, split or field, for example ``audio``.
+            done: What was done about it, for example ``set to 0`` or ``second one renamed to ID#2``.
+            count: How many more there are; nothing is recorded for 0.
+        """
+        if count:
+            key = (kind, where, done)
+            self._counts[key] = self._counts.get(key, 0) + count
+
+    def rows(self) -> list[tuple[str, str, str, int]]:
+        """Kind, where, what was done and how many, in the order in which they were first met."""
+        return [(*key, count) for key, count in self._counts.items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """The content of a foreign file."""
+
+    format: str
+    """Name of the reader."""
+    name: str
+    """Name of the corpus, unless the user gives another."""
+    task: Task
+    splits: Mapping[Role, SplitArrays]
+    """Lazy sequences where the format allows it; each sample is asked for once, in order."""
+    units: Mapping[str, str]
+    """What one feature vector measures, by modality, for people."""
+    vocabulary_sizes: Mapping[str, int]
+    """Number of distinct token ids, by modality of token ids."""
+    source: str
+    """Where the data comes from, for the corpus's manifest."""
+    faults: Faults
+    """Filled while samples are read."""
+    notes: tuple[str, ...] = ()
+    """Plain sentences: what was kept, what was left out."""
+
+
+class ReadOptions(Config):
+    """How a foreign file is to be read."""
+
+    dims: Mapping[str, int] = {}
+    """Expected width by modality; another width is refused."""
+    nonfinite: Literal["zero", "mean", "error", "keep"] = "zero"
+    """What takes the place of -inf, NaN, +inf and of numbers too large for float32: 0, or the mean of the channel's finite values in
+    the train split. ``error`` refuses the file; ``keep`` leaves them as they are, for `load_corpus` to be told what to do."""
+    text: Literal["features", "ids"] = "features"
+    """MMSA: text features, or the ids of ``text_bert``, which are kept as tokens for an encoder."""
+    label: str = ""
+    """Which label to take where a format has several: MMSA ``regression_labels_T`` and such, a column of a table; empty for the
+    format's first."""
+    folds: Path | None = None
+    """CSD: file of the ids of each split, JSON or TOML: ``{"train": [...], "valid": [...], "test": [...]}``."""
+    align: bool = False
+    """CSD: whether every other sequence gets one vector for each frame of the text, the mean over the frames that overlap it."""
+    clip_labels: bool = False
+    """Whether a label outside the task's range is moved to its nearer end; otherwise the file is refused, naming the first."""
+
+
+class Reader(Protocol):
+    """The face of a module that reads one format.
+
+    Where a file refers to others, the module also has ``files(path) -> Sequence[Path]``: all that would be read, the path itself
+    included.
+    """
+
+    FORMAT: str
+    """Name of the format."""
+    SUMMARY: str
+    """One line about it, for people."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the path looks like this format: cheap (a bounded head is read), and never raises."""
+        ...
+
+    def read(self, sources: Sequence[Path], options: ReadOptions) -> Foreign:
+        """Open the files.
+
+        Raises:
+            DataError: If anything is wrong, in one line that names the file (and field, split and row).
+        """
+        ...

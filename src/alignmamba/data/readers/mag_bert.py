@@ -1,0 +1,118 @@
+"""MAG-BERT pickles: words with the visual and acoustic features of each.
+
+A dict of ``train``, ``dev`` and ``test``, each a list of ``((words, visual, acoustic), label, segment)``: a list of words, arrays
+(words, width), a number or an array of one, a text. Nothing is padded. There are no features of the text: words become ids.
+
+Source:
+    Rahman et al., ACL 2020, https://github.com/WasifurRahman/BERT_multimodal_transformer
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignmamba.contracts import Role
+from alignmamba.data.archive import SplitArrays
+from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
+from alignmamba.data.readers.padded import Clips, LazyClips
+from alignmamba.data.readers.splits import single_source, split_tables
+from alignmamba.data.readers.unpickling import glimpse, read_pickle
+from alignmamba.data.readers.values import as_list, is_sequence, numbers, plain_text, score_task
+from alignmamba.errors import DataError
+
+FORMAT = "mag-bert"
+SUMMARY = "MAG-BERT pickle (MOSI, MOSEI): words, visual, acoustic"
+
+_SPLITS: Mapping[str, Role] = {"train": "train", "dev": "valid", "test": "test"}
+
+
+def recognises(path: Path) -> bool:
+    """Whether the head of a file is a pickle whose first split is a list."""
+    seen = glimpse(path)
+    return seen is not None and seen[0] in _SPLITS and seen[1] is None
+
+
+def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
+    """Open a MAG-BERT pickle.
+
+    Args:
+        sources: One file.
+        options: How to read it. There is one label, without a name.
+
+    Raises:
+        DataError: If the file is damaged, asks for anything to be run, or is of another layout.
+    """
+    path = single_source(sources, FORMAT)
+    if options.label:
+        raise DataError(f"{path}: label {options.label!r}: this format has one label, without a name")
+    tables, strangers = split_tables(path, read_pickle(path), _SPLITS)
+    faults = Faults()
+    parts = {role: _Part(path, role, entries, faults) for role, entries in tables.items()}
+    scores = {role: numbers(part.labels, len(part.labels), f"{part.where}: label") for role, part in parts.items()}
+    numbered = _vocabulary(parts)
+    notes = [f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any other; the words are kept"]
+    if strangers:
+        notes.append(f"left out: {', '.join(strangers)}")
+    return Foreign(
+        format=FORMAT,
+        name=path.stem,
+        task=score_task(list(scores.values())),
+        splits={role: part.arrays(numbered, scores[role].tolist()) for role, part in parts.items()},
+        units={},
+        vocabulary_sizes={"text": len(numbered) + 1},
+        source=f"MAG-BERT pickle {path.name}",
+        faults=faults,
+        notes=tuple(notes),
+    )
+
+
+class _Part:
+    """One split, taken apart."""
+
+    def __init__(self, path: Path, role: Role, entries: Any, faults: Faults) -> None:
+        self.where = f"{path}: split {role!r}"
+        if not isinstance(entries, list) or not entries:
+            raise DataError(f"{self.where}: expected a list of clips, found {type(entries).__name__} without any")
+        self.words: list[list[str]] = []
+        self.visual: list[Any] = []
+        self.acoustic: list[Any] = []
+        self.labels: list[Any] = []
+        self.segments: list[str] = []
+        for row, entry in enumerate(entries):
+            place = f"{self.where}: row {row}"
+            features, label, segment = _three(entry, place)
+            words, visual, acoustic = _three(features, place)
+            if not is_sequence(words):
+                raise DataError(f"{place}: expected a list of words, found {type(words).__name__}")
+            self.words.append([plain_text(word, place, "words", faults) for word in as_list(words)])
+            self.visual.append(visual)
+            self.acoustic.append(acoustic)
+            self.labels.append(label)
+            self.segments.append(plain_text(segment, place, "segment", faults))
+
+    def arrays(self, numbered: Mapping[str, int], targets: Sequence[float]) -> SplitArrays:
+        """The split as the archive takes it."""
+
+        def ids(row: int) -> np.ndarray:
+            return np.array([numbered.get(word, 0) for word in self.words[row]], np.int64)
+
+        features = {"text": LazyClips(len(self.words), ids)}
+        for name, arrays in (("audio", self.acoustic), ("vision", self.visual)):
+            clips = Clips(arrays, f"{self.where}: {name}")
+            features[name] = LazyClips(len(clips), clips.whole)
+        return SplitArrays(features=features, targets=targets, ids=self.segments, tokens={"text": self.words})
+
+
+def _three(value: Any, place: str) -> Sequence[Any]:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        found = f"{len(value)} parts" if isinstance(value, list | tuple) else type(value).__name__
+        raise DataError(f"{place}: expected ((words, visual, acoustic), label, segment), found {found}")
+    return value
+
+
+def _vocabulary(parts: Mapping[Role, _Part]) -> dict[str, int]:
+    """Words of the first split, which is the train split where there is one, to their numbers from 1."""
+    words = dict.fromkeys(word for clip in next(iter(parts.values())).words for word in clip)
+    return {word: number for number, word in enumerate(words, start=1)}

@@ -1,0 +1,118 @@
+"""A pickle that is a dict of splits: the checks that its formats share."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignmamba.contracts import ROLES, Role
+from alignmamba.data.readers.foreign import Faults
+from alignmamba.data.readers.stored import StoredArray
+from alignmamba.data.readers.values import as_list, is_sequence, plain_text
+from alignmamba.errors import DataError
+
+MODALITIES = ("text", "audio", "vision")
+
+# A name as near as this to one of the format's is a damaged or mistyped one, not another field. In `difflib`'s measure, in which
+# two letters that changed places in a name of five cost 0.2.
+_NEAR = 0.8
+
+
+def single_source(sources: Sequence[Path], form: str) -> Path:
+    """The one file that a format consists of.
+
+    Raises:
+        DataError: If there are more or none.
+    """
+    if len(sources) != 1:
+        raise DataError(f"{form}: expected one file, found {len(sources)}: {', '.join(map(str, sources[:3]))}")
+    return sources[0]
+
+
+def split_tables(path: Path, content: Any, names: Mapping[str, Role]) -> tuple[dict[Role, Any], list[str]]:
+    """What a pickle holds by split, in the order of `ROLES`, and its other keys.
+
+    Raises:
+        DataError: If it is no dict, or has none of the splits.
+    """
+    expected = ", ".join(names)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a dict of {expected}, found {type(content).__name__}")
+    found = {names[key]: value for key, value in content.items() if isinstance(key, str) and key in names}
+    keys = [key[:40] if isinstance(key, str) else type(key).__name__ for key in content]
+    if not found:
+        raise DataError(f"{path}: expected a dict of {expected}, found the keys {keys[:5]}")
+    strangers = [key for key in keys if key not in names]
+    _refuse_near_names(str(path), strangers, list(names))
+    return {role: found[role] for role in ROLES if role in found}, strangers
+
+
+def _refuse_near_names(where: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a name that is nearly a known one: left out as a stranger, it would take the known one with it without a word."""
+    for name in names:
+        if name not in known and (near := _nearest(name[:40], known)):
+            raise DataError(f"{where}: no such field as {name[:40]!r}; is it {near!r}, mistyped or damaged?")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name that another one is with a single character changed, or else largely."""
+    for each in known:
+        if len(each) == len(name) and sum(one != other for one, other in zip(each, name, strict=True)) == 1:
+            return each
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)), None)
+
+
+class SplitTable:
+    """The fields of one split, checked to be parallel as far as that can be done without reading them.
+
+    Args:
+        path: The file.
+        role: The split.
+        table: What it holds.
+        label: The field of the labels, which must be there.
+        labels: All fields that may hold labels.
+        known: All fields of the format.
+
+    Raises:
+        DataError: If it is no dict, has no label, or fields of the format are not of one length.
+    """
+
+    def __init__(self, path: Path, role: Role, table: Any, *, label: str, labels: Sequence[str], known: Sequence[str]) -> None:
+        self.role = role
+        self.where = f"{path}: split {role!r}"
+        if not isinstance(table, dict):
+            raise DataError(f"{self.where}: expected a dict of fields, found {type(table).__name__}")
+        self.fields: dict[str, Any] = {str(key): value for key, value in table.items() if isinstance(key, str) and value is not None}
+        _refuse_near_names(self.where, list(self.fields), known)
+        if label not in labels or label not in self.fields:
+            raise DataError(f"{self.where}: no label {label!r}, only {[name for name in self.fields if name in labels]}")
+        if not is_sequence(self.fields[label]):
+            raise DataError(f"{self.where}: {label}: expected one label per clip, found {type(self.fields[label]).__name__}")
+        self.count = len(self.fields[label])
+        if self.count == 0:
+            raise DataError(f"{self.where}: has no clips")
+        for name in known:
+            value = self.fields.get(name)
+            if value is not None and (not is_sequence(value) or len(value) != self.count):
+                found = f"{len(value)} entries" if is_sequence(value) else type(value).__name__
+                raise DataError(f"{self.where}: {name}: expected {self.count} entries, as many as in {label}, found {found}")
+
+    def texts(self, name: str, faults: Faults) -> list[str]:
+        """A field of one text per clip."""
+        value = self.fields[name]
+        if isinstance(value, StoredArray) and len(value.shape) != 1:
+            raise DataError(f"{self.where}: {name}: expected one text per clip, found an array of shape {value.shape}")
+        return [plain_text(item, f"{self.where}: {name}: row {row}", name, faults) for row, item in enumerate(as_list(value))]
+
+
+def shared_fields(path: Path, parts: Mapping[Role, SplitTable], known: Sequence[str]) -> set[str]:
+    """The fields that are there; of those of the format, every split must have the same.
+
+    Raises:
+        DataError: If one is missing from a split, or there is no modality.
+    """
+    first = next(iter(parts))
+    for role, part in parts.items():
+        if different := sorted((part.fields.keys() ^ parts[first].fields.keys()) & set(known)):
+            raise DataError(f"{path}: field {different[0]!r} is in one of the splits {first!r} and {role!r} and not in the other")
+    return {name for part in parts.values() for name in part.fields}

@@ -1,0 +1,323 @@
+"""Tables of others, CSV or Parquet: columns of a small one, and the rows of one id at a time of a long one.
+
+CSV is UTF-8 with a line of column names; cells are separated by commas, semicolons or tabs, whichever the first line has most of.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignmamba.data.readers.plain import one_line, read_text, regular_file
+from alignmamba.errors import DataError
+
+TABLE_BYTES = 256 << 20
+"""Largest CSV file that is read as a whole."""
+UNPACKED_PER_BYTE = 100
+"""A Parquet file may declare this many bytes for each of its own, and 16 MiB."""
+
+_LINE_BYTES = 16 << 20
+_GROUP_BYTES = 256 << 20
+_MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
+
+
+def is_table(path: Path) -> bool:
+    """Whether the name is one of a table."""
+    return path.suffix.lower() in (".csv", ".tsv", ".parquet")
+
+
+def read_columns(path: Path, *, inside: Path | None = None) -> dict[str, list[Any]]:
+    """The columns of a small table: text from CSV, text and numbers from Parquet; ``None`` where a cell is empty.
+
+    Raises:
+        DataError: If it is no table, or too large for one.
+    """
+    if path.suffix.lower() == ".parquet":
+        table = _Parquet(path, inside)
+        return {name: [cell for group in range(table.groups) for cell in _as_list(table.cells(group, name))] for name in table.columns}
+    content = read_text(path, largest=TABLE_BYTES, inside=inside)
+    delimiter = _delimiter(content.partition("\n")[0])
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
+    try:
+        names = _column_names(path, next(reader, []))
+        columns: list[list[Any]] = [[] for _ in names]
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(names):
+                raise DataError(f"{path}, line {reader.line_num}: expected {len(names)} cells, found {len(row)}")
+            for column, cell in zip(columns, row, strict=True):
+                column.append(cell.strip() or None)
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {one_line(error)}") from error
+    return dict(zip(names, columns, strict=True))
+
+
+def _as_list(cells: Any) -> list[Any]:
+    return cells.tolist() if isinstance(cells, np.ndarray) else list(cells)
+
+
+def column(path: Path, columns: Mapping[str, list[Any]], name: str) -> list[Any]:
+    """One column of a table.
+
+    Raises:
+        DataError: If there is none of that name.
+    """
+    if name not in columns:
+        raise DataError(f"{path}: expected a column {name!r}, found {list(columns)[:20]}")
+    return columns[name]
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell stands for no value."""
+    return cell is None or (isinstance(cell, str) and cell.strip().lower() in _MISSING) or (isinstance(cell, float) and math.isnan(cell))
+
+
+def as_number(cell: Any) -> float | None:
+    """A cell as a number; not a number where it is empty, ``None`` where it is something else."""
+    if is_missing(cell):
+        return math.nan
+    try:
+        return None if isinstance(cell, bool) else float(cell)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+@dataclass(kw_only=True)
+class LongTable:
+    """A table with one row per position of a sequence; the rows of one id lie together and are read when they are asked for.
+
+    Raises:
+        DataError: If it is no table, lacks a column, or the rows of an id do not lie together.
+    """
+
+    path: Path
+    inside: Path
+    id: str
+    time: str = ""
+    """Column of the seconds; empty where there is none."""
+    values: Sequence[str] = ()
+    """Columns of the features; all others than `id` and `time` where none are named."""
+    runs: dict[str, tuple[int, int, int]] = field(init=False, default_factory=dict)
+    """Where the rows of an id lie: bytes of a CSV file or row numbers of a Parquet file, first and last but one; and how many."""
+
+    def __post_init__(self) -> None:
+        self._parquet = _Parquet(self.path, self.inside) if self.path.suffix.lower() == ".parquet" else None
+        if self._parquet is None:
+            regular_file(self.path, inside=self.inside)
+            head = next(_lines(self.path, 0), (0, 0, b""))[2]
+            self._delimiter = _delimiter(_decoded(self.path, 1, head))
+            self._names = _column_names(self.path, self._cells(1, head))
+        else:
+            self._names = self._parquet.columns
+        used = [self.id, *([self.time] if self.time else []), *self.values]
+        for name in used:
+            if name not in self._names:
+                raise DataError(f"{self.path}: expected a column {name!r}, found {list(self._names)[:20]}")
+        self.values = self.values or [name for name in self._names if name not in used]
+        if not self.values:
+            raise DataError(f"{self.path}: expected columns of features beside {used}, found none")
+        for start, stop, identity in self._identities():
+            self._enter(identity, start, stop)
+
+    def _enter(self, identity: str, start: int, stop: int) -> None:
+        first, last, count = self.runs.get(identity, (start, start, 0))
+        if last != start:
+            raise DataError(f"{self.path}: the rows of {self.id} {identity!r} do not lie together; sort the table by {self.id}")
+        self.runs[identity] = (first, stop, count + 1)
+
+    def _identities(self) -> Iterator[tuple[int, int, str]]:
+        if self._parquet is not None:
+            row = 0
+            for group in range(self._parquet.groups):
+                for cell in self._parquet.cells(group, self.id):
+                    yield row, row + 1, _identity(cell, f"{self.path}, row {row + 1}", self.id)
+                    row += 1
+            return
+        at = self._names.index(self.id)
+        for number, (start, stop, line) in enumerate(_lines(self.path, 0), start=1):
+            if number > 1:
+                yield start, stop, _identity(self._row(number, line)[at], f"{self.path}, line {number}", self.id)
+
+    def rows(self, identity: str) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """Features, (time, width), and seconds of an id; not a number where a cell is empty. ``None`` for an id without rows."""
+        if identity not in self.runs:
+            return None
+        start, stop, count = self.runs[identity]
+        wanted = [*self.values, *([self.time] if self.time else [])]
+        numbers = np.empty((count, len(wanted)))
+        if self._parquet is not None:
+            for at, name in enumerate(wanted):
+                self._numbers(numbers[:, at], self._parquet.slice(name, start, stop), identity, name)
+        else:
+            places = [self._names.index(name) for name in wanted]
+            rows = [self._cells(0, line) for _, _, line in _lines(self.path, start, stop)]
+            for at, (name, place) in enumerate(zip(wanted, places, strict=True)):
+                self._numbers(numbers[:, at], [row[place] for row in rows], identity, name)
+        return (numbers[:, :-1], numbers[:, -1]) if self.time else (numbers, None)
+
+    def _numbers(self, target: np.ndarray, cells: Sequence[Any] | np.ndarray, identity: str, name: str) -> None:
+        if isinstance(cells, np.ndarray):
+            target[:] = cells
+            return
+        for row, cell in enumerate(cells):
+            number = as_number(cell)
+            if number is None:
+                raise DataError(
+                    f"{self.path}: column {name!r}, {self.id} {identity!r}, its row {row + 1}: expected a number, found {str(cell)[:40]!r}"
+                )
+            target[row] = number
+
+    def _row(self, number: int, line: bytes) -> list[str]:
+        cells = self._cells(number, line)
+        if len(cells) != len(self._names):
+            raise DataError(f"{self.path}, line {number}: expected {len(self._names)} cells, found {len(cells)}")
+        return cells
+
+    def _cells(self, number: int, line: bytes) -> list[str]:
+        text = _decoded(self.path, number, line)
+        if '"' not in text:
+            return [cell.strip() for cell in text.strip("\r\n").split(self._delimiter)]
+        try:
+            return [cell.strip() for cell in next(csv.reader([text], delimiter=self._delimiter))]
+        except csv.Error as error:
+            raise DataError(f"{self.path}, line {number}: {one_line(error)}") from error
+
+
+def _identity(cell: Any, place: str, name: str) -> str:
+    if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
+        raise DataError(f"{place}: column {name!r} is empty, expected an id")
+    return str(cell)
+
+
+def _lines(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[int, int, bytes]]:
+    """Lines that are not empty: where each starts, where the next one starts, and its bytes."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            while stop is None or start < stop:
+                line = file.readline(_LINE_BYTES)
+                if not line:
+                    return
+                if len(line) == _LINE_BYTES:
+                    raise DataError(f"{path}: a line of more than {_LINE_BYTES} bytes")
+                if line.strip():
+                    yield start, start + len(line), line
+                start += len(line)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _decoded(path: Path, number: int, line: bytes) -> str:
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}, line {number}: expected text in UTF-8, found byte {line[error.start]:#04x}") from error
+
+
+def _delimiter(line: str) -> str:
+    return max(",;\t", key=line.count)
+
+
+def _column_names(path: Path, cells: Sequence[str]) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    if not any(names):
+        raise DataError(f"{path}: expected a line of column names, found none")
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{path}: column {name!r} appears {names.count(name)} times, expected once")
+    return names
+
+
+class _Parquet:
+    """A Parquet file, read one column of one row group at a time; the last row group of each column is kept."""
+
+    def __init__(self, path: Path, inside: Path | None) -> None:
+        regular_file(path, inside=inside)
+        if find_spec("pyarrow") is None:
+            raise DataError(f"{path}: reading Parquet needs pyarrow, which is not installed: pip install 'alignmamba[formats]'")
+        self._path = path
+        self._kept: dict[str, tuple[int, Any]] = {}
+        self._file: Any = self._guarded(self._open)
+        metadata = self._file.metadata
+        self.groups: int = metadata.num_row_groups
+        self.columns: list[str] = [str(name) for name in self._file.schema_arrow.names]
+        _column_names(path, self.columns)
+        sizes = [metadata.row_group(group).num_rows for group in range(self.groups)]
+        self._starts: list[int] = np.cumsum([0, *sizes], dtype=object).tolist()
+        declared = [metadata.row_group(group).total_byte_size + 8 * size * len(self.columns) for group, size in enumerate(sizes)]
+        allowed = UNPACKED_PER_BYTE * path.stat().st_size + (16 << 20)
+        if min([0, *sizes, *declared]) < 0 or sum(declared) > allowed or max(declared, default=0) > _GROUP_BYTES:
+            raise DataError(
+                f"{path}: declares {sum(sizes)} rows of {len(self.columns)} columns, more than its {path.stat().st_size} bytes may hold"
+            )
+
+    def cells(self, group: int, name: str) -> Any:
+        """A column of a row group: an array of numbers, or a list of text."""
+        kept = self._kept.get(name)
+        if kept is None or kept[0] != group:
+            kept = (group, self._guarded(lambda: self._read(group, name)))
+            self._kept[name] = kept
+        return kept[1]
+
+    def slice(self, name: str, start: int, stop: int) -> Sequence[Any] | np.ndarray:
+        """Rows of a column."""
+        parts = []
+        for group in range(self.groups):
+            first = self._starts[group]
+            if first < stop and start < self._starts[group + 1]:
+                parts.append(self.cells(group, name)[max(start - first, 0) : stop - first])
+        return parts[0] if len(parts) == 1 else [cell for part in parts for cell in part]
+
+    def _open(self) -> Any:
+        from pyarrow import parquet
+
+        plain = parquet.ParquetFile(self._path)
+        text = [name for name in plain.schema_arrow.names if str(plain.schema_arrow.field(name).type) in ("string", "large_string")]
+        # Text stays a dictionary and indices: written out, a few bytes could become any number of copies.
+        return parquet.ParquetFile(self._path, read_dictionary=text, page_checksum_verification=True, pre_buffer=False)
+
+    def _read(self, group: int, name: str) -> Any:
+        import pyarrow
+
+        parts: list[Any] = []
+        for chunk in self._file.read_row_group(group, columns=[name], use_threads=False).column(0).chunks:
+            if pyarrow.types.is_dictionary(chunk.type):
+                words = chunk.dictionary.to_pylist()
+                parts.append([None if index is None else words[index] for index in chunk.indices.to_pylist()])
+            elif pyarrow.types.is_integer(chunk.type) or pyarrow.types.is_floating(chunk.type):
+                parts.append(chunk.to_numpy(zero_copy_only=False))
+            elif pyarrow.types.is_boolean(chunk.type):
+                parts.append(chunk.to_pylist())
+            else:
+                raise DataError(f"{self._path}: column {name!r}: expected numbers or text, found {str(chunk.type)[:80]}")
+        cells: Any = np.concatenate(parts) if parts and isinstance(parts[0], np.ndarray) else [cell for part in parts for cell in part]
+        if len(cells) != self._starts[group + 1] - self._starts[group]:
+            raise DataError(f"{self._path}: column {name!r}: {len(cells)} cells in row group {group}, its rows are another number")
+        return cells
+
+    def _guarded(self, call: Any) -> Any:
+        import pyarrow
+
+        try:
+            return call()
+        except (
+            pyarrow.ArrowException,
+            OSError,
+            ValueError,
+            KeyError,
+            IndexError,
+            TypeError,
+            OverflowError,
+            MemoryError,
+            AttributeError,
+        ) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{self._path}: not a readable Parquet file: {one_line(error)}") from error

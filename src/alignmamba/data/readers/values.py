@@ -1,0 +1,95 @@
+"""Texts and numbers of a pickle, whatever they were written as."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from alignmamba.contracts import Task
+from alignmamba.data.readers.foreign import Faults
+from alignmamba.data.readers.stored import StoredArray, StoredBytes
+from alignmamba.data.readers.unpickling import ByteText
+from alignmamba.errors import DataError
+
+# Scores of which at least this share lies in [-1, 1] are taken for scores of that range: of those of MOSI and MOSEI about half does.
+_SHARE_OF_NARROW_SCORES = 0.99
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether a value is a list, a tuple or an array with at least one axis."""
+    return isinstance(value, list | tuple) or (isinstance(value, StoredArray) and value.shape != ())
+
+
+def as_list(value: Sequence[Any] | StoredArray) -> list[Any]:
+    """The elements of such a value; of an array with several axes in row-major order."""
+    return value.items() if isinstance(value, StoredArray) else list(value)
+
+
+def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
+    """A text.
+
+    Args:
+        value: Text, bytes, or a number.
+        where: File, split, field and row, for messages.
+        field: What is counted as the place of a fault.
+        faults: Where text that is not UTF-8 is counted.
+
+    Raises:
+        DataError: If it is anything else.
+    """
+    if isinstance(value, StoredBytes):
+        return value.text()
+    if isinstance(value, ByteText):
+        value = value.encode("latin-1")
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            faults.add("text that is not UTF-8", where=field, done="read as latin-1")
+            return value.decode("latin-1")
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            faults.add("text that is not UTF-8", where=field, done="half characters replaced by ?")
+            return value.encode("utf-8", "replace").decode("utf-8")
+        return value
+    if isinstance(value, int | float):
+        return str(value)
+    raise DataError(f"{where}: expected text, found {type(value).__name__}")
+
+
+def numbers(value: Any, count: int, where: str) -> np.ndarray:
+    """One number per clip, (clips,) float64; NaN where what stands there is none.
+
+    Args:
+        value: An array of as many elements, of any shape, or a list of numbers or of arrays of one element.
+        count: Number of clips.
+        where: File, split and field, for messages.
+
+    Raises:
+        DataError: If it is no such thing, or of another length.
+    """
+    if not is_sequence(value):
+        raise DataError(f"{where}: expected {count} numbers, found {type(value).__name__}")
+    if isinstance(value, StoredArray) and (value.shape[0] != count or math.prod(value.shape) != count):
+        raise DataError(f"{where}: expected {count} numbers, one per clip, found an array of shape {value.shape}")
+    items = as_list(value)
+    if len(items) != count:
+        raise DataError(f"{where}: expected {count} numbers, one per clip, found {len(items)}")
+    return np.array([_number(item) for item in items], dtype=np.float64)
+
+
+def _number(item: Any) -> float:
+    if isinstance(item, StoredArray) and math.prod(item.shape) == 1:
+        item = item.items()[0]
+    return float(item) if isinstance(item, int | float) else math.nan
+
+
+def score_task(values: Sequence[np.ndarray]) -> Task:
+    """Regression in [-1, 1] where practically all scores lie there (SIMS), else in [-3, 3] (MOSI, MOSEI)."""
+    known = np.concatenate([*values, np.zeros(0)])
+    known = known[np.isfinite(known)]
+    narrow = len(known) > 0 and float((np.abs(known) <= 1).mean()) >= _SHARE_OF_NARROW_SCORES
+    return Task(kind="regression", label_range=(-1.0, 1.0) if narrow else (-3.0, 3.0))

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ class HDF5Process:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry), "OMP_NUM_THREADS": "1"},
         )
-        self.close = weakref.finalize(self, _end, self._process)
+        self._alarm = _Alarm(self._process)
+        self.close = weakref.finalize(self, _end, self._process, self._alarm)
 
     def open(self, path: Path) -> Structure:
         """Open a file and check its structure.
@@ -123,22 +125,19 @@ class HDF5Process:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        alarm = threading.Timer(seconds, self._process.kill)
-        alarm.daemon = True
-        alarm.start()
+        self._alarm.deadline = time.monotonic() + seconds
         try:
             stdin.write(json.dumps({**request, "path": str(path)}).encode() + b"\n")
             stdin.flush()
             told, content = _answer(stdout, largest)
         except (OSError, EOFError, ValueError, LookupError, TypeError, RecursionError) as error:
-            late = not alarm.is_alive()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=1)  # for the code that a crash left
             self.close()
-            reason = f"took longer than {seconds:.0f} s" if late else f"ended with code {self._process.returncode}"
+            reason = f"took longer than {seconds:.0f} s" if self._alarm.rang else f"ended with code {self._process.returncode}"
             raise DataError(f"{path}: the file is damaged: the process that reads it {reason}") from error
         finally:
-            alarm.cancel()
+            self._alarm.deadline = math.inf
         if "error" in told:
             raise DataError(f"{path}: {told['error']}")
         return content
@@ -158,8 +157,26 @@ def _answer(stdout: IO[bytes], largest: int) -> tuple[dict[str, Any], bytes]:
     return told, content
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+class _Alarm:
+    """Ends a process that is late. One thread looks at the clock: to start one for each answer would take longer than the answer."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.deadline = math.inf
+        self.rang = False
+        self.over = threading.Event()
+        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+
+    def _watch(self, process: "subprocess.Popen[bytes]") -> None:
+        while not self.over.wait(0.1):
+            if time.monotonic() > self.deadline:
+                self.rang = True
+                process.kill()
+                return
+
+
+def _end(process: "subprocess.Popen[bytes]", alarm: _Alarm) -> None:
     """End the child, which only reads."""
+    alarm.over.set()
     process.kill()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:

@@ -40,7 +40,8 @@ def fuzz(format: str, folder: Path, seconds: int, out: Path) -> None:
         FORMATS["stub"] = lambda: stub_reader
     with atheris.instrument_imports(include=["alignmamba.data"]):
         FORMATS[format]()
-    with tempfile.TemporaryDirectory() as temporary:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as temporary:
         seed = damaging.seed(format, Path(temporary) / "seed")
         for number, path in enumerate(seed.files):
             (folder / f"seed-{number}").write_bytes(damaging.as_input(seed, path))

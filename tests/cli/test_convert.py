@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import stub_reader
-from alignmamba.data.archive import load_corpus
+from alignmamba.contracts import Task
+from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.cache import cached_corpus
 from alignmamba.data.readers.foreign import ReadOptions
@@ -23,6 +24,7 @@ from conftest import Said
 from small_run import SETTINGS
 
 Cli = Callable[..., Said]
+SCORE = Task(kind="regression", label_range=(-3.0, 3.0))
 
 
 @pytest.fixture(autouse=True)
@@ -117,14 +119,26 @@ def test_what_convert_refuses_is_one_line_and_leaves_nothing(
 # export
 
 
-def test_what_is_exported_is_converted_back(cli: Cli, file: Path, tmp_path: Path) -> None:
-    cli("convert", "stub", file, tmp_path / "corpus")
-    said = cli("export", "mmsa", tmp_path / "corpus", tmp_path / "out.pkl", "--modalities", "vision=audio")
-    assert said.code == 2
-    said = cli("export", "mmsa", tmp_path / "corpus", tmp_path / "out.pkl", "--modalities", "words=text")
-    assert (said.code, said.err) == (2, "error: --modalities: expected text=NAME, audio=NAME or vision=NAME, found 'words=text'\n")
+def test_export_writes_what_convert_reads(cli: Cli, tmp_path: Path) -> None:
+    given = [np.arange(each + 2.0)[:, None] for each in range(3)]
+    features = {"words": given, "audio": given, "vision": given, "touch": given}
+    corpus = write_corpus(tmp_path / "corpus", {"train": {"features": features, "targets": [0.5, -3.0, 2.0]}}, task=SCORE)
+    out = tmp_path / "out.pkl"
+    refused = cli("export", "mmsa", tmp_path / "corpus", out)
+    assert (refused.code, refused.out) == (2, "")
+    assert "no modality 'text' to stand for 'text'" in refused.err
+    said = cli("export", "mmsa", tmp_path / "corpus", out, "--text", "words")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(f"train 3 samples in {out}\nnote: modalities left out: touch\n")
+    assert cli("export", "mmsa", tmp_path / "corpus", out, "--text", "words").code == 2
+    said = cli("export", "mmsa", tmp_path / "corpus", out, "--text", "words", "--overwrite", "--json")
+    assert json.loads(said.out)["samples"] == {"train": 3}
+    assert cli("convert", "mmsa", out, tmp_path / "again").code == 0
+    again = load_corpus(tmp_path / "again").split("train")
+    assert list(again.ids) == list(corpus.split("train").ids)
+    for found, expected in zip(again, given, strict=True):
+        assert found.features["text"].tolist() == expected.tolist()
     assert cli("export", "mulT", "a", "b").code == 2
-    assert not (tmp_path / "out.pkl").exists()
 
 
 # inspect

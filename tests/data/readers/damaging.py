@@ -7,7 +7,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import layouts_arrays
+import layouts_csd
+import layouts_gcnet
+import layouts_pickled
 
 from alignmamba.data.archive import CheckedSplits
 from alignmamba.data.readers.converting import FaultRow, convert, open_foreign, recognised
@@ -34,48 +39,27 @@ def _stub(folder: Path) -> list[Path]:
     return [stub_reader.write(folder / "given.json", stub_reader.content(size=2))]
 
 
-def _mmsa(folder: Path) -> list[Path]:
-    import layouts_pickled
+def _pickled(layout: Callable[[], tuple[Any, Any]]) -> Callable[[Path], list[Path]]:
+    def write(folder: Path) -> list[Path]:
+        return [layouts_pickled.write(folder / "given.pkl", layout()[0])]
 
-    return [layouts_pickled.write(folder / "mmsa.pkl", layouts_pickled.mmsa()[0])]
-
-
-def _mult(folder: Path) -> list[Path]:
-    import layouts_pickled
-
-    return [layouts_pickled.write(folder / "mult.pkl", layouts_pickled.mult()[0])]
-
-
-def _mag_bert(folder: Path) -> list[Path]:
-    import layouts_pickled
-
-    return [layouts_pickled.write(folder / "mag-bert.pkl", layouts_pickled.mag_bert()[0])]
-
-
-def _csd(folder: Path) -> list[Path]:
-    import layouts_csd
-
-    return layouts_csd.write_corpus(folder)
+    return write
 
 
 def _gcnet(folder: Path) -> list[Path]:
-    import layouts_gcnet
-
     return [layouts_gcnet.write_folder(folder)]
 
 
 def _arrays(folder: Path) -> list[Path]:
-    import layouts_arrays
-
     return [layouts_arrays.write_everything(folder)]
 
 
 SEEDS: dict[str, Callable[[Path], list[Path]]] = {
     "stub": _stub,
-    "mmsa": _mmsa,
-    "mult": _mult,
-    "mag-bert": _mag_bert,
-    "csd": _csd,
+    "mmsa": _pickled(layouts_pickled.mmsa),
+    "mult": _pickled(layouts_pickled.mult),
+    "mag-bert": _pickled(layouts_pickled.mag_bert),
+    "csd": layouts_csd.write_corpus,
     "gcnet": _gcnet,
     "arrays": _arrays,
 }

@@ -2,10 +2,10 @@
 
 import io
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -176,8 +176,6 @@ def old_pickle(content: Any, protocol: int) -> bytes:
 class _OldPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
     """Writes strings with the opcodes that only Python 2 uses: STRING, BINSTRING and SHORT_BINSTRING."""
 
-    dispatch: Mapping[type, Any]
-
     def _save_string(self, value: bytes | str) -> None:
         raw = value.encode() if isinstance(value, str) else value
         if self.proto == 0:
@@ -188,4 +186,4 @@ class _OldPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
             self.write(b"T" + len(raw).to_bytes(4, "little") + raw)
         self.memoize(value)
 
-    dispatch = {**pickle._Pickler.dispatch, bytes: _save_string, str: _save_string}  # type: ignore[attr-defined]
+    dispatch: ClassVar = {**pickle._Pickler.dispatch, bytes: _save_string, str: _save_string}  # type: ignore[attr-defined]

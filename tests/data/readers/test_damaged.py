@@ -16,6 +16,15 @@ CRASHES = Path(__file__).with_name("crashes")
 """One folder per format; every file that ever broke its reader, as the fuzzer found it."""
 
 
+SLOW = ("csd",)
+"""Readers that start a process for every file; `benchmarks/corruption.py` tries them as often as the others."""
+
+
+def one_of_each_kind(files: list[Path]) -> list[Path]:
+    """The largest file of each suffix."""
+    return list({path.suffix: path for path in sorted(files, key=lambda path: path.stat().st_size)}.values())
+
+
 @pytest.fixture(autouse=True)
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORMATS, "stub", lambda: stub_reader)
@@ -37,13 +46,13 @@ def test_a_file_that_was_cut_off(format: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     sound = damaging.sound(format, seed, tmp_path / "out")
     outcomes: Counter[str] = Counter()
-    for path in seed.files:
+    for path in one_of_each_kind(seed.files)[: 1 if format in SLOW else None]:
         content = path.read_bytes()
-        for part in damaging.truncated(content):
+        for part in damaging.truncated(content)[:: 4 if format in SLOW else 1]:
             path.write_bytes(part)
             outcomes[damaging.attempt(format, seed, tmp_path / "out", sound)[0]] += 1
         path.write_bytes(content)
-    assert outcomes["refused"] >= len(seed.files)
+    assert outcomes["refused"] >= 3
     assert damaging.attempt(format, seed, tmp_path / "out", sound) == ("unchanged", "")
 
 
@@ -81,7 +90,7 @@ def test_a_file_that_was_changed_at_random(format: str, tmp_path: Path) -> None:
     seed = damaging.seed(format, tmp_path / "seed")
     contents = {path: path.read_bytes() for path in seed.files}
 
-    @settings(max_examples=60)
+    @settings(max_examples=6 if format in SLOW else 40)
     @given(st.sampled_from(seed.files), _MUTATIONS)
     def mutate(path: Path, mutations: list[tuple[str, float, int | bytes]]) -> None:
         path.write_bytes(_mutated(contents[path], mutations))

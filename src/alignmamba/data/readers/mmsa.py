@@ -159,11 +159,12 @@ def _mask_windows(part: SplitTable) -> np.ndarray | None:
     windows = np.zeros((part.count, 2), np.int64)
     for row in range(part.count):
         mask = value.part(row, 1, 2)[0]
-        content = np.flatnonzero(mask)
+        with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
+            content, ones = np.flatnonzero(mask != 0), np.flatnonzero(mask == 1)
         if len(content) == 0:
             continue
         windows[row] = content[0], content[-1] + 1
-        if (mask[content] != 1).any() or len(content) != content[-1] + 1 - content[0]:
+        if len(ones) != len(content) or len(content) != content[-1] + 1 - content[0]:
             raise DataError(f"{where}: row {row}: expected an attention mask of ones without holes")
     return windows
 
@@ -176,7 +177,9 @@ def _ids(part: SplitTable, windows: np.ndarray | None) -> LazyClips:
     def of(row: int) -> np.ndarray:
         start, stop = windows[row]
         found = value.part(row, 0, 1)[0, start:stop]
-        if not ((found >= 0) & (found < 1 << 31) & (found == np.floor(found))).all():
+        with np.errstate(invalid="ignore"):
+            sound = (found >= 0) & (found < 1 << 31) & (found == np.floor(found))
+        if not sound.all():
             raise DataError(f"{part.where}: text_bert: row {row}: expected whole numbers from 0 as ids")
         return found.astype(np.int64)
 

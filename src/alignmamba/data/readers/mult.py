@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alignmamba.contracts import ROLES
 from alignmamba.data.archive import SplitArrays
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.padded import Clips, PaddedModality, Side
+from alignmamba.data.readers.padded import Clips, PaddedModality, Side, filled
 from alignmamba.data.readers.splits import MODALITIES, SplitTable, shared_fields, single_source, split_tables
 from alignmamba.data.readers.stored import StoredArray
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
@@ -82,10 +80,10 @@ def _side(part: SplitTable, name: str) -> Side:
     clips = Clips(part.fields[name], f"{part.where}: {name}")
     front = back = False
     for row in range(min(len(clips), _LOOKED_AT)):
-        filled = np.flatnonzero(clips.whole(row).any(axis=1))
-        if len(filled):
-            front |= bool(filled[0] > 0)
-            back |= bool(filled[-1] < clips.steps(row) - 1)
+        content = filled(clips.whole(row))
+        if content.any():
+            front |= not content[0]
+            back |= not content[-1]
     return "back" if back and not front else "front"
 
 

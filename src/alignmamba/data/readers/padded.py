@@ -56,6 +56,12 @@ class Clips:
         return self.part(row, 0, self.steps(row))
 
 
+def filled(values: np.ndarray) -> np.ndarray:
+    """Which positions of (time, width) are not zero throughout, (time,) bool."""
+    with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
+        return np.asarray(values.any(axis=1))
+
+
 class LazyClips(Sequence[Any]):
     """One thing of every clip, made when it is asked for.
 
@@ -133,8 +139,8 @@ class PaddedModality:
         return self._recent[1] if self._recent[0] == row else self._window(row, self._clips.whole(row))
 
     def _window(self, row: int, values: np.ndarray) -> tuple[int, int]:
-        filled = np.flatnonzero(values.any(axis=1))
-        first, end = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (len(values), 0)
+        places = np.flatnonzero(filled(values))
+        first, end = (int(places[0]), int(places[-1]) + 1) if len(places) else (len(values), 0)
         found = (first, len(values)) if self._side == "front" else (0, end)
         if self._leader is not None and self._leader._clips.steps(row) == len(values):
             start, stop = self._leader.window(row)
@@ -148,9 +154,10 @@ class PaddedModality:
         if declared > steps:
             self._faults.add("declared length too long", where=self._name, done="set to the length of the array")
             return 0, steps
-        if not values[declared:].any():
+        content = filled(values)
+        if not content[declared:].any():
             return 0, declared
-        if declared and not values[: steps - declared].any():
+        if declared and not content[: steps - declared].any():
             self._faults.add("declared length too short", where=self._name, done="padding at the front, content taken from the end")
             return steps - declared, steps
         self._faults.add("declared length too short", where=self._name, done="positions past it left out")

@@ -46,6 +46,9 @@ _TABLE = 240
 _ENTRY = 104
 _ARRAY = 400
 
+# A flag that numpy sets on its type of text.
+_NEEDS_INIT = 8
+
 _GLIMPSE_SPENT = 8 << 20
 _GLIMPSE_SCANNED = 4 << 20
 
@@ -269,10 +272,16 @@ class _Machine:
         line = self.line()
         if line in (b"00", b"01"):
             self.stack.append(line == b"01")
-        elif re.fullmatch(rb"-?[0-9]{1,20}L?", line):
-            self.stack.append(int(line.removesuffix(b"L")))
         else:
+            self._digits(line)
+
+    def long_number_line(self, _: int) -> None:
+        self._digits(self.line().removesuffix(b"L"))
+
+    def _digits(self, line: bytes) -> None:
+        if not re.fullmatch(rb"-?[0-9]{1,20}", line):
             raise self.error("a whole number that is none, or of more than 20 digits")
+        self.stack.append(int(line))
 
     def float_line(self, _: int) -> None:
         try:
@@ -523,7 +532,7 @@ _OPERATIONS: Mapping[bytes, tuple[Callable[[_Machine, int], None], int]] = {
     b"\x88": (_Machine.true, 0),
     b"\x89": (_Machine.false, 0),
     b"I": (_Machine.number_line, 0),
-    b"L": (_Machine.number_line, 0),
+    b"L": (_Machine.long_number_line, 0),
     b"F": (_Machine.float_line, 0),
     b"J": (_Machine.signed_number, 4),
     b"K": (_Machine.whole_number, 1),
@@ -663,6 +672,8 @@ def _make_type(machine: _Machine, given: tuple[Any, ...]) -> _Type:
     if not isinstance(name, str) or not re.fullmatch(r"[<>=|]?(f[248]|[iu][1248]|b1|[SU][1-9][0-9]{0,8}|O[48]?)", name):
         shown = ascii(name[:40]) if isinstance(name, str) else f"a {_kind(name)}"
         raise machine.file.error(f"refused: an array of type {shown}, expected real numbers, text, bytes or objects")
+    if len(given) > 3 or any(type(flag) not in (bool, int) or flag not in (0, 1) for flag in given[1:]):
+        raise machine.error("the type of an array is not made as numpy makes one")
     # The number after O is the size of a pointer where the file was written.
     return _Type(np.dtype("O" if "O" in name else str(name)))
 
@@ -673,8 +684,10 @@ def _set_byte_order(machine: _Machine, made: _Type, state: Any) -> None:
         raise machine.error("the state of a numpy dtype is not what numpy writes")
     if any(part is not None for part in state[2:5]):
         raise machine.file.error("refused: an array of structured type, expected real numbers, text, bytes or objects")
-    if state[5] not in (-1, made.dtype.itemsize):
+    if any(type(part) is not int for part in state[5:]) or state[5] not in (-1, made.dtype.itemsize):
         raise machine.error(f"the elements of a type of {made.dtype.itemsize} bytes take another number of bytes")
+    if made.dtype.kind != "O" and state[7] not in (0, _NEEDS_INIT if made.dtype.kind == "U" else 0):
+        raise machine.error("the flags of a type are not what numpy writes")
     if made.dtype.kind not in "OSb":
         made.dtype = made.dtype.newbyteorder(">" if state[1] == ">" else "<")
 

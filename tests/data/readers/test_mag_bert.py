@@ -1,0 +1,73 @@
+"""MAG-BERT pickles, read value by value."""
+
+from pathlib import Path
+from typing import Any
+
+import layouts_pickled
+import numpy as np
+import pytest
+from layouts_pickled import assert_holds, write, write_old
+
+from alignmamba.data.readers.converting import convert, detect
+from alignmamba.data.readers.foreign import ReadOptions
+from alignmamba.errors import DataError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "mosi.pkl"
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_every_value(file: Path, protocol: int) -> None:
+    content, truths = layouts_pickled.mag_bert()
+    write(file, content, protocol)
+    assert detect([file]) == "mag-bert"
+    done = convert("auto", [file], file.parent / "corpus")
+    assert_holds(done.corpus, truths)
+    assert done.faults == ()
+    words = {word for words, *_ in (entry[0] for entry in content["train"]) for word in words}
+    specs = {spec.name: (spec.kind, spec.dim) for spec in done.corpus.modalities}
+    assert specs == {"text": ("tokens", len(words) + 1), "audio": ("features", 3), "vision": ("features", 4)}
+    assert any(0 in clip.features["text"] for clip in truths["test"]), "else no unknown word was tried"
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_files_of_python_2(file: Path, protocol: int) -> None:
+    content, truths = layouts_pickled.mag_bert()
+    write_old(file, content, protocol)
+    assert detect([file]) == "mag-bert"
+    assert_holds(convert("auto", [file], file.parent / "corpus").corpus, truths)
+
+
+def test_faults_are_counted(file: Path) -> None:
+    content, truths = layouts_pickled.mag_bert()
+    (words, visual, acoustic), _, segment = content["train"][0]
+    acoustic[0, 0] = np.nan
+    content["train"][0] = ((words, visual[:0], acoustic), 2.5, segment)
+    clip = truths["train"][0]
+    clip.features["audio"] = np.nan_to_num(acoustic)
+    clip.target = 2.5
+    del clip.features["vision"]
+    done = convert("mag-bert", [write(file, content)], file.parent / "corpus")
+    assert_holds(done.corpus, truths)
+    assert sorted(done.faults) == [("not finite", "audio", "set to 0", 1), ("zero length", "vision", "taken as missing", 1)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (1, r"row 0: expected \(\(words, visual, acoustic\), label, segment\), found int"),
+        (((1, 2), 3, 4), "row 0: expected .*, found 2 parts"),
+        ((("word", np.zeros((1, 4)), np.zeros((1, 3))), 1.0, "a"), "expected a list of words, found str"),
+        (((["word"], np.zeros(4), np.zeros((1, 3))), 1.0, "a"), "vision: expected a list of arrays"),
+        (((["word"], np.zeros((1, 4)), np.zeros((1, 3))), 1.0, None), "expected text, found NoneType"),
+    ],
+)
+def test_what_is_refused(file: Path, entry: Any, said: str) -> None:
+    content, _ = layouts_pickled.mag_bert()
+    content["dev"][0] = entry
+    with pytest.raises(DataError, match=rf"mosi\.pkl: split 'valid'.*{said}"):
+        convert("mag-bert", [write(file, content)], file.parent / "corpus")
+    with pytest.raises(DataError, match="this format has one label"):
+        convert("mag-bert", [file], file.parent / "corpus", ReadOptions(label="labels"))

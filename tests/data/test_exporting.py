@@ -1,0 +1,228 @@
+"""A corpus as an MMSA pickle: read back it is the same corpus, and MMSA itself trains on it."""
+
+import importlib.util
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from corpora import CLASSES, SCORE, arrays
+
+from alignmamba.contracts import Corpus, Task
+from alignmamba.data.archive import write_corpus
+from alignmamba.data.exporting import export_mmsa
+from alignmamba.data.readers.converting import convert
+from alignmamba.data.readers.foreign import ReadOptions
+from alignmamba.errors import DataError
+
+MMSA_PYTHON = "ALIGNMAMBA_MMSA_PYTHON"
+"""Where this variable is set, it names a Python that can import MMSA 2.2.1; else this one is tried."""
+
+FRAMED = {"text": ("[CLS]", "oh", "nö", "[SEP]")}
+
+
+def corpus_of(path: Path, *, kind: str = "features", missing: bool = True, sizes: dict[str, int] | None = None) -> Corpus:
+    """Clips of all lengths; some end in silence, and in some a modality is missing."""
+    random = np.random.default_rng(0)
+    splits: dict[str, Any] = {}
+    for role, size in (sizes or {"train": 7, "valid": 3, "test": 4}).items():
+        features: dict[str, list[Any]] = {"vision": [], "text": [], "audio": [], "other": []}
+        tokens: list[Any] = []
+        for row in range(size):
+            time = [int(each) for each in random.integers(2, 7, 3)]
+            vision, audio = random.normal(size=(time[1], 2)), random.normal(size=(time[2], 3))
+            vision[-1] = audio[0] = 0
+            text: Any = random.normal(size=(4, 5)) if kind == "features" else random.integers(0, 50, 4)
+            if kind == "features" and row % 3 == 0:
+                text[-1] = 0
+            tokens.append([FRAMED["text"], ("a", "b", "c", "d"), None][row % 3])
+            if missing and row == 1:
+                vision = None  # type: ignore[assignment]
+            if missing and row == 2:
+                text = None
+            for name, values in (("vision", vision), ("text", text), ("audio", audio), ("other", np.ones((1, 1)))):
+                features[name].append(values)
+        splits[role] = {
+            "features": features,
+            "ids": [f"{role}ü$_${row}" for row in range(size)],
+            "targets": np.linspace(-3, 3, size).tolist(),
+            "tokens": {"text": [None if features["text"][row] is None else tokens[row] for row in range(size)]},
+        }
+    return write_corpus(path, splits, task=SCORE)
+
+
+def assert_same(found: Corpus, expected: Corpus, names: dict[str, str]) -> None:
+    assert list(found.splits) == list(expected.splits)
+    assert found.task == expected.task
+    specs = {spec.name: spec for spec in expected.modalities}
+    for spec in found.modalities:
+        before = specs[names[spec.name]]
+        assert (spec.kind, spec.width) == (before.kind, before.width)
+    for role, split in expected.splits.items():
+        again = found.split(role)
+        assert list(again.ids) == list(split.ids)
+        for one, other in zip(again, split, strict=True):
+            assert one.target == other.target
+            assert one.features.keys() == {name for name in names if names[name] in other.features}
+            for name, values in one.features.items():
+                np.testing.assert_array_equal(values, other.features[names[name]])
+            assert one.tokens.get("text") == other.tokens.get(names["text"])
+
+
+@pytest.mark.parametrize("kind", ["features", "tokens"])
+def test_read_back_it_is_the_same(tmp_path: Path, kind: str) -> None:
+    corpus = corpus_of(tmp_path / "corpus", kind=kind)
+    done = export_mmsa(corpus, tmp_path / "folder" / "out.pkl")
+    assert done.samples == {"train": 7, "valid": 3, "test": 4}
+    assert done.notes[0] == "modalities left out: other"
+    again = convert("auto", [tmp_path / "folder" / "out.pkl"], tmp_path / "again")
+    assert_same(again.corpus, corpus, {"text": "text", "audio": "audio", "vision": "vision"})
+    assert {kind for kind, *_ in again.faults} == {"zero length"}
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["out.pkl"]
+
+
+@pytest.mark.parametrize("text", ["features", "ids"])
+def test_convert_export_convert_gives_the_same_archive(tmp_path: Path, text: Any) -> None:
+    corpus = corpus_of(tmp_path / "corpus")
+    export_mmsa(corpus, tmp_path / "a.pkl")
+    options = ReadOptions(text=text)
+    if text == "ids":  # the file has none but the padding's
+        content = pickle.loads((tmp_path / "a.pkl").read_bytes())
+        for split in content.values():
+            split["text_bert"][:, 0] = np.arange(4) * split["text_bert"][:, 1]
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    once = convert("mmsa", [tmp_path / "a.pkl"], tmp_path / "once", options).corpus
+    export_mmsa(once, tmp_path / "b.pkl")
+    twice = convert("mmsa", [tmp_path / "b.pkl"], tmp_path / "twice").corpus
+    assert twice.checksum == once.checksum
+
+
+def test_python_reads_what_the_layout_says(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path / "corpus")
+    export_mmsa(corpus, tmp_path / "out.pkl", modalities={"text": "text", "audio": "vision", "vision": "audio"})
+    content = pickle.loads((tmp_path / "out.pkl").read_bytes())
+    assert list(content) == ["train", "valid", "test"]
+    train = content["train"]
+    split = corpus.split("train")
+    assert {name: (value.dtype.str, value.shape) for name, value in train.items() if isinstance(value, np.ndarray)} == {
+        "text": ("<f4", (7, 4, 5)),
+        "text_bert": ("<i8", (7, 3, 4)),
+        "audio": (
+            "<f4",
+            (7, max(split.lengths["vision"].max(), *(corpus.split(role).lengths["vision"].max() for role in ("valid", "test"))), 2),
+        ),
+        "vision": (
+            "<f4",
+            (7, max(split.lengths["audio"].max(), *(corpus.split(role).lengths["audio"].max() for role in ("valid", "test"))), 3),
+        ),
+        "audio_lengths": ("<i8", (7,)),
+        "vision_lengths": ("<i8", (7,)),
+        "classification_labels": ("<i8", (7,)),
+        "regression_labels": ("<f8", (7,)),
+    }
+    assert train["id"] == list(split.ids)
+    assert train["raw_text"][:3] == ["oh nö", "a b c d", ""]
+    assert train["annotations"] == ["Negative"] * 3 + ["Neutral"] + ["Positive"] * 3
+    assert train["classification_labels"].tolist() == [0, 0, 0, 1, 2, 2, 2]
+    assert train["text_bert"][:, 1].sum(1).tolist() == split.lengths["text"].tolist()
+    for row, sample in enumerate(split):
+        length = train["audio_lengths"][row]
+        assert length == split.lengths["vision"][row]
+        np.testing.assert_array_equal(train["audio"][row, :length], sample.features.get("vision", np.zeros((0, 2))))
+        assert not train["audio"][row, length:].any()
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path / "corpus")
+    out = tmp_path / "out.pkl"
+    for modalities, said in (
+        ({"text": "words"}, "no modality 'words' to stand for 'text'; say which of \\['vision', 'text', 'audio', 'other'\\] does"),
+        ({"video": "vision"}, "expected text, audio, vision, found 'video'"),
+    ):
+        with pytest.raises(DataError, match=said):
+            export_mmsa(corpus, out, modalities=modalities)
+    tokens = corpus_of(tmp_path / "tokens", kind="tokens")
+    with pytest.raises(DataError, match="modality 'text': audio has to be features"):
+        export_mmsa(tokens, out, modalities={"audio": "text"})
+    classes = write_corpus(tmp_path / "classes", {"train": arrays()}, task=CLASSES)
+    with pytest.raises(DataError, match="MMSA predicts a score, but the task is classification"):
+        export_mmsa(classes, out, modalities={"text": "words", "audio": "sound", "vision": "sound"})
+    features = {name: [np.ones((1, 1))] for name in ("text", "audio", "vision")}
+    unlabelled = write_corpus(tmp_path / "unlabelled", {"train": {"features": features}}, task=Task(kind="regression"))
+    with pytest.raises(DataError, match="'train-000001': has no target"):
+        export_mmsa(unlabelled, out)
+    assert not out.exists(), "nothing half-written"
+    out.write_bytes(b"all of it")
+    with pytest.raises(DataError, match=r"out\.pkl: exists already"):
+        export_mmsa(corpus, out)
+    with pytest.raises(DataError, match="has no target"):
+        export_mmsa(unlabelled, out, overwrite=True)
+    assert out.read_bytes() == b"all of it"
+    with pytest.raises(DataError, match="exists already"):
+        export_mmsa(corpus, tmp_path, overwrite=True)
+    export_mmsa(corpus, out, overwrite=True)
+    assert out.stat().st_size > 1000
+    assert not list(tmp_path.glob(".*"))
+
+
+TRAIN = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import torch
+
+torch.cuda.set_device = lambda device: None  # called by MMSA on machines without a GPU too
+import MMSA
+from MMSA.data_loader import MMDataset
+
+folder = Path(sys.argv[2])
+config = MMSA.get_config_regression("lf_dnn", "mosi")
+config.featurePath = sys.argv[1]
+config.early_stop = 0  # ends after the first epoch
+loaded = MMDataset({**config, "custom_feature": None, "feature_T": "", "feature_A": "", "feature_V": "", "need_normalized": False})
+names = ("text", "audio", "vision")
+np.savez(folder / "loaded.npz", labels=loaded.labels["M"], ids=loaded.ids, **{name: getattr(loaded, name) for name in names})
+MMSA.MMSA_run(
+    "lf_dnn", "mosi", config=config, seeds=[1], gpu_ids=[], num_workers=0,
+    model_save_dir=folder / "models", res_save_dir=folder / "results", log_dir=folder / "logs",
+)
+print(json.dumps((folder / "results" / "normal" / "mosi.csv").read_text()))
+"""
+
+
+def _python_with_mmsa() -> str | None:
+    if given := os.environ.get(MMSA_PYTHON):
+        return given
+    return sys.executable if importlib.util.find_spec("MMSA") else None
+
+
+@pytest.mark.skipif(
+    _python_with_mmsa() is None, reason=f"MMSA is not installed; {MMSA_PYTHON} may name a Python that has it (pip install MMSA==2.2.1)"
+)
+def test_mmsa_itself_loads_it_and_trains_an_epoch(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path / "corpus", missing=False, sizes={"train": 24, "valid": 8, "test": 8})
+    export_mmsa(corpus, tmp_path / "out.pkl")
+    done = subprocess.run(
+        [str(_python_with_mmsa()), "-c", TRAIN, str(tmp_path / "out.pkl"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+        env={**os.environ, "PYTHONPATH": "", "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]).splitlines()[1].startswith("lf_dnn,")
+    with np.load(tmp_path / "loaded.npz") as loaded:
+        split = corpus.split("train")
+        assert loaded["ids"].tolist() == list(split.ids)
+        np.testing.assert_array_equal(loaded["labels"], np.float32([sample.target for sample in split]))
+        for row, sample in enumerate(split):
+            for name in ("text", "audio", "vision"):
+                length = len(sample.features[name])
+                np.testing.assert_array_equal(loaded[name][row, :length], sample.features[name])
+                assert not loaded[name][row, length:].any()

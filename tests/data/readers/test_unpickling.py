@@ -76,6 +76,7 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 def read(path: Path, content: bytes) -> Any:
+    path.unlink(missing_ok=True)  # some file systems wait for the disk when a file is written over, and this is done thousands of times
     path.write_bytes(content)
     return loaded(read_pickle(path))
 
@@ -98,6 +99,7 @@ ARRAYS: dict[str, np.ndarray] = {
     "float16": np.arange(6, dtype=np.float16),
     "integers": np.arange(-100, 100, dtype=np.int64).reshape(10, 20),
     "all bytes": np.arange(256, dtype=np.uint8).repeat(300),
+    "characters across pieces": np.r_[1, np.full(100_000, 255)].astype(np.uint8),
     "truth": np.array([True, False]),
     "text": np.array(["a", "ünïcode", ""]),
     "bytes": np.array([b"a", b"bc\xff"]),

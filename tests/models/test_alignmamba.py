@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import small_models
 import torch
 
 from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Sequences, Task
@@ -50,17 +51,7 @@ def model(task: Task = TASK, **options: Any) -> AlignMamba:
 
 
 def batch(lengths: dict[str, list[int]] = LENGTHS, seed: int = 1) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    modalities = {}
-    for spec in MODALITIES:
-        valid = torch.tensor(lengths[spec.name])
-        shape = (len(valid), int(valid.max()), spec.width)
-        if spec.kind == "tokens":
-            features = torch.randint(0, spec.dim, shape, generator=generator)
-        else:
-            features = torch.randn(shape, generator=generator)
-        modalities[spec.name] = Sequences(features=features, mask=torch.arange(shape[1]) < valid[:, None])
-    return Batch(modalities=modalities, ids=tuple(f"s{row}" for row in range(len(valid))))
+    return small_models.batch(lengths, modalities=MODALITIES, seed=seed)
 
 
 def assert_same(first: Output, second: Output, rows: list[int] | None = None) -> None:

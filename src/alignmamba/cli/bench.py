@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.verb import Verb, console
+from alignmamba.cli.verb import Verb, console, say
 
 if TYPE_CHECKING:
     from alignmamba.recipes.bench.figures import Figures
@@ -94,7 +94,7 @@ class Bench(Verb):
         from alignmamba.recipes.bench.measuring import measure
         from alignmamba.recipes.bench.tables import report_values
 
-        report = measure(config, say=_say)
+        report = measure(config, say=say)
         files = write_report(report, self.out) if self.out is not None else []
         if self.json:
             self.emit(report_values(report))
@@ -107,7 +107,7 @@ class Bench(Verb):
         from alignmamba.recipes.bench.files import write_figures
         from alignmamba.recipes.bench.tables import figures_values
 
-        figures = paper_figures(config, say=_say)
+        figures = paper_figures(config, say=say)
         files = write_figures(figures, self.out) if self.out is not None else []
         if self.json:
             self.emit(figures_values(figures))
@@ -152,10 +152,6 @@ class Bench(Verb):
         from alignmamba.recipes.bench.files import why_no_plots
 
         if files:
-            _say(f"wrote {', '.join(files)} in {self.out}")
+            say(f"wrote {', '.join(files)} in {self.out}")
             if why_no_plots():
-                _say(f"no plots: {why_no_plots()}")
-
-
-def _say(line: str) -> None:
-    console(stderr=True).print(line, soft_wrap=True)
+                say(f"no plots: {why_no_plots()}")

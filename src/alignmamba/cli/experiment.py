@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from alignmamba.cli.verb import Verb, console
+from alignmamba.cli.verb import Verb, console, say
 
 if TYPE_CHECKING:
     from alignmamba.recipes import RunConfig
@@ -129,7 +129,7 @@ class Experiment(Verb):
     def _efficiency(self) -> int:
         from alignmamba.recipes.experiments.efficiency import run_efficiency
 
-        tables = run_efficiency(self.out, lengths=self.lengths, command=["alignmamba", *sys.argv[1:]], say=_say)
+        tables = run_efficiency(self.out, lengths=self.lengths, command=["alignmamba", *sys.argv[1:]], say=say)
         if self.json:
             self.emit({"experiment": str(self.out), "tables": [table.model_dump(mode="json") for table in tables]})
             return 0
@@ -170,8 +170,8 @@ class Experiment(Verb):
             self._show_tables(result.tables)
         said = ", ".join(f"{count} {state}" for state, count in result.states.items())
         for label, reason in result.failures.items():
-            _say(f"failed: {label}: {reason}")
-        _say(f"{said}; tables in {result.directory / 'tables'}; a page of it: alignmamba report {result.directory}")
+            say(f"failed: {label}: {reason}")
+        say(f"{said}; tables in {result.directory / 'tables'}; a page of it: alignmamba report {result.directory}")
 
     def _show_tables(self, tables: Any) -> None:
         from alignmamba.cli.tables import rows_table
@@ -195,7 +195,7 @@ class GridLines:
     def started(self, *, done: int, total: int) -> None:
         """Say what is there already."""
         self._total, self._done = total, done
-        _say(f"{total} runs, {done} of them finished before")
+        say(f"{total} runs, {done} of them finished before")
 
     def finished(self, job: "Job", state: str, *, reason: str, seconds: float) -> None:
         """Say how a run ended."""
@@ -212,7 +212,7 @@ class GridLines:
         """Nothing to put back."""
 
     def _tell(self, line: str) -> None:
-        _say(line)
+        say(line)
 
 
 class GridBar(GridLines):
@@ -254,7 +254,3 @@ def _grid_progress(workers: int) -> Iterator[GridLines]:
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def _say(line: str) -> None:
-    console(stderr=True).print(line, soft_wrap=True)

@@ -41,3 +41,8 @@ def console(*, stderr: bool = False) -> "Console":
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else 120)
+
+
+def say(line: str) -> None:
+    """A line on standard error, for people who wait; not broken to fit a width."""
+    console(stderr=True).print(line, soft_wrap=True)

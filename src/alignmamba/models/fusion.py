@@ -81,16 +81,16 @@ class FusionConfig(Config):
         """
         if name not in cls.PRESETS:
             raise ConfigError(f"preset: expected one of {sorted(cls.PRESETS)}, found {name!r}")
-        return validated(cls, _merged(cls.PRESETS[name], overrides) | {"modalities": modalities, "task": task})
+        return validated(cls, merged(cls.PRESETS[name], overrides) | {"modalities": modalities, "task": task})
 
 
-def _merged(preset: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`preset` with `overrides` laid over it, mapping by mapping."""
-    merged = dict(preset)
-    for key, value in overrides.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if nested else value
-    return merged
+def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """`layer` laid over `values`, mapping by mapping; neither changes."""
+    result = dict(values)
+    for key, value in layer.items():
+        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if nested else value
+    return result
 
 
 class Head(nn.Linear):

@@ -17,6 +17,7 @@ from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError
 from alignmamba.models import MODELS
+from alignmamba.models.fusion import merged
 from alignmamba.training.fitting import FitConfig
 
 SYNTHETIC = "synthetic"
@@ -130,9 +131,9 @@ def read_config(file: Path | None = None, *, assignments: Sequence[str] = (), ov
         ConfigError: Naming every unknown key, wrong type and value out of range.
     """
     layers: dict[str, Any] = {} if file is None else _read_file(file)
-    _merge(layers, assigned(assignments))
+    layers = merged(layers, assigned(assignments))
     for key, value in (overrides or {}).items():
-        _merge(layers, _nested(key, value))
+        layers = merged(layers, _nested(key, value))
     return check_config(layers)
 
 
@@ -151,7 +152,7 @@ def assigned(assignments: Sequence[str], *, option: str = "--set") -> dict[str, 
         key, equals, text = assignment.partition("=")
         if not equals or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", key):
             raise ConfigError(f"{option} {assignment!r}: expected KEY=VALUE with a dotted key, for example fit.epochs=5")
-        _merge(values, _nested(key, _parse_yaml(text, f"{option} {key}")))
+        values = merged(values, _nested(key, _parse_yaml(text, f"{option} {key}")))
     return values
 
 
@@ -334,22 +335,3 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         value = {part: value}
     return cast(dict[str, Any], value)
-
-
-def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """`layer` laid over `values`, neither of which changes."""
-    result: dict[str, Any] = {}
-    _merge(result, values)
-    _merge(result, layer)
-    return result
-
-
-def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Lay `layer` over `into`: mappings are merged, anything else replaces what was there."""
-    for key, value in layer.items():
-        if isinstance(value, Mapping):
-            below = into.get(key)
-            into[key] = dict(below) if isinstance(below, Mapping) else {}
-            _merge(into[key], value)
-        else:
-            into[key] = value

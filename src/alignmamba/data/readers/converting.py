@@ -16,6 +16,7 @@ from alignmamba.data.archive import SplitArrays, check_destination, check_id, lo
 from alignmamba.data.inspection import place, target_problem
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.foreign import Faults, Foreign, Reader, ReadOptions
+from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.errors import DataError
 
@@ -212,19 +213,6 @@ def _source(foreign: Foreign) -> str:
     return f"{foreign.source or foreign.format}{f' (repaired: {repairs})' if repairs else ''}"
 
 
-class _Column(Sequence[Any]):
-    """Values that are made when they are asked for."""
-
-    def __init__(self, size: int, get: Callable[[int], Any]) -> None:
-        self._size, self._get = size, get
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, row: Any) -> Any:
-        return self._get(row)
-
-
 class _Latest:
     """What was made last, for several columns that need the same of a row."""
 
@@ -259,11 +247,11 @@ def _repaired(
 
     latest = _Latest(load)
     return SplitArrays(
-        features={name: _Column(len(rows), partial(_entry, latest, name)) for name in split.features},
+        features={name: LazyRows(len(rows), partial(_entry, latest, name)) for name in split.features},
         targets=targets,
         ids=[ids[row] for row in rows],
-        times={name: _Column(len(rows), partial(_picked, given, rows)) for name, given in split.times.items()},
-        tokens={name: _Column(len(rows), partial(_picked, given, rows)) for name, given in split.tokens.items()},
+        times={name: LazyRows(len(rows), partial(_picked, given, rows)) for name, given in split.times.items()},
+        tokens={name: LazyRows(len(rows), partial(_picked, given, rows)) for name, given in split.tokens.items()},
     )
 
 
@@ -375,9 +363,9 @@ def _arrays_of(split: Split, corpus: Corpus) -> SplitArrays:
         return values if values is None or kinds[name] == "features" else values[:, 0]
 
     return SplitArrays(
-        features={name: _Column(size, partial(features, name)) for name in kinds},
-        targets=None if split[0].target is None else _Column(size, lambda row: split[row].target),
+        features={name: LazyRows(size, partial(features, name)) for name in kinds},
+        targets=None if split[0].target is None else LazyRows(size, lambda row: split[row].target),
         ids=split.ids,
-        times={name: _Column(size, lambda row, name=name: latest(row).times.get(name)) for name in kinds},  # type: ignore[misc]
-        tokens={name: _Column(size, lambda row, name=name: latest(row).tokens.get(name)) for name in kinds},  # type: ignore[misc]
+        times={name: LazyRows(size, lambda row, name=name: latest(row).times.get(name)) for name in kinds},  # type: ignore[misc]
+        tokens={name: LazyRows(size, lambda row, name=name: latest(row).tokens.get(name)) for name in kinds},  # type: ignore[misc]
     )

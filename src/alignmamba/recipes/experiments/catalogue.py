@@ -9,9 +9,10 @@ from alignmamba.contracts import Config, Corpus
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError
 from alignmamba.models import MODELS
+from alignmamba.models.fusion import merged
 from alignmamba.models.pretrained import validated
 from alignmamba.recipes.assembly import restricted
-from alignmamba.recipes.configuration import RunConfig, merged, nearest
+from alignmamba.recipes.configuration import RunConfig, nearest
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 
 ExperimentName = Literal["comparison", "missing", "ablation", "distance", "plans", "efficiency"]

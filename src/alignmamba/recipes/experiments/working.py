@@ -19,10 +19,11 @@ from alignmamba.recipes.directory import METRICS, to_json, write_table
 from alignmamba.recipes.experiments.alignment import write_distance, write_plans
 from alignmamba.recipes.experiments.cells import Analysis, Job
 from alignmamba.recipes.experiments.directory import BusyError, ExperimentDirectory
+from alignmamba.recipes.experiments.engines import BUSY
 from alignmamba.recipes.running import train
 from alignmamba.recipes.using import LoadedRun, load_run, missing_tables, score_missing
 
-DONE, OUR_FAULT, USER_INPUT, BUSY, INTERRUPTED = 0, 1, 2, 75, 130
+DONE, OUR_FAULT, USER_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def write_missing(run: LoadedRun, out: Path, *, missing: MissingConfig) -> None:

@@ -32,7 +32,7 @@ from alignmamba.evaluation.statistics import (
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.directory import ENVIRONMENT, METRICS
 from alignmamba.recipes.experiments.cells import Job
-from alignmamba.recipes.experiments.directory import ExperimentDirectory
+from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
 
 # What a table of missing rates is made of, one table each; the first that a task has is also what its ablations are told by.
 _TOLD: Final = ("accuracy", "f1_weighted", "acc2_non0", "f1_non0", "mae")
@@ -65,6 +65,8 @@ class Grid:
     directory: ExperimentDirectory
     plan: Mapping[str, Any]
     jobs: Mapping[str, Job]
+    states: Mapping[str, State]
+    """Key to what became of its job."""
     finished: frozenset[str]
     """Keys."""
     predictions_of: Mapping[tuple[str, str], Mapping[int, Predictions]]
@@ -80,7 +82,8 @@ class Grid:
             jobs = {entry["key"]: directory.job(entry["key"]) for entry in plan["cells"]}
         except (KeyError, TypeError, ValidationError) as error:
             raise CheckpointError(f"experiment {directory.path}: its plan is not one that this version wrote, it lacks {error}") from error
-        done = {key for key, job in jobs.items() if directory.state(job) == "finished"}
+        states = {key: directory.state(job) for key, job in jobs.items()}
+        done = {key for key, state in states.items() if state == "finished"}
         found: dict[tuple[str, str], dict[int, Predictions]] = {}
         damaged: dict[str, str] = {}
         for entry in plan["cells"]:
@@ -95,14 +98,16 @@ class Grid:
             except (CheckpointError, KeyError, TypeError) as error:
                 damaged[key] = f"{error}; to run it again, remove {directory.run_path(key)}"
         done -= damaged.keys()
-        return cls(directory=directory, plan=plan, jobs=jobs, finished=frozenset(done), predictions_of=found, damaged=damaged)
+        return cls(
+            directory=directory, plan=plan, jobs=jobs, states=states, finished=frozenset(done), predictions_of=found, damaged=damaged
+        )
 
     @property
     def experiment(self) -> str:
         """Name of the experiment."""
         return str(self.plan["experiment"])
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """What is predicted."""
         return Task.model_validate(self.plan["task"])
@@ -146,11 +151,11 @@ class Grid:
         names = (str(name) for entry in self.plan["cells"] for name in entry["analyses"])
         return next(name for name in names if name == kind or name.startswith(f"{kind}-"))
 
-    @property
+    @cached_property
     def notes(self) -> tuple[str, ...]:
         """What is not there, and why."""
         said = []
-        failed = {key: job for key, job in self.jobs.items() if self.directory.state(job) == "failed"}
+        failed = {key: job for key, job in self.jobs.items() if self.states[key] == "failed"}
         said += [f"Failed: {job.label}: {self.directory.failure(key)}" for key, job in failed.items()]
         said += [f"Damaged: {self.jobs[key].label}: {why}" for key, why in self.damaged.items()]
         left = len(self.jobs) - len(self.finished) - len(failed) - len(self.damaged)

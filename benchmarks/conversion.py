@@ -9,6 +9,7 @@ Usage: ``python benchmarks/conversion.py [--rounds 5] [--clips 2199] [--folder D
 
 import argparse
 import json
+import os
 import pickle
 import shutil
 import statistics
@@ -96,6 +97,7 @@ if __name__ == "__main__":
         found: dict[str, list[dict[str, float]]] = {"pickle.load": [], "convert": []}
         for _ in range(given.rounds):
             for what, results in found.items():
+                os.sync()  # or else what was written before is still on its way to the disk
                 command = [sys.executable, __file__, "--child", what, str(path), str(destination)]
                 output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 results.append(json.loads(output))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alignmamba.contracts import Role, Task
-from alignmamba.data.archive import SplitArrays
+from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.errors import DataError
 

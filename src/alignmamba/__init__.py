@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from alignmamba import ops as ops
     from alignmamba.contracts import Batch, Corpus, FusionModel, Output, Sequences, Task
-    from alignmamba.data.archive import SplitArrays, load_corpus, write_corpus
+    from alignmamba.data.archive import load_corpus, write_corpus
+    from alignmamba.data.checking import SplitArrays
     from alignmamba.errors import AlignMambaError
     from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
     from alignmamba.recipes import RunConfig, evaluate, predict, train
@@ -52,7 +53,7 @@ _EXPORTS = {
     "Output": "alignmamba.contracts",
     "RunConfig": "alignmamba.recipes",
     "Sequences": "alignmamba.contracts",
-    "SplitArrays": "alignmamba.data.archive",
+    "SplitArrays": "alignmamba.data.checking",
     "Task": "alignmamba.contracts",
     "evaluate": "alignmamba.recipes",
     "fit": "alignmamba.training.fitting",

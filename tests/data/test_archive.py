@@ -18,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 from alignmamba.contracts import Corpus, Split, Task
 from alignmamba.data import archive, storage
-from alignmamba.data.archive import SplitArrays, load_corpus, write_corpus
+from alignmamba.data.archive import load_corpus, write_corpus
+from alignmamba.data.checking import SplitArrays
 from alignmamba.data.inspection import inspect_corpus
 from alignmamba.data.storage import Manifest, Shard
 from alignmamba.data.synthetic import synthetic_corpus

@@ -4,32 +4,21 @@ The layout is described in `alignmamba.data.storage`. Nothing in it is pickled, 
 appears under its name complete or not at all.
 """
 
-import glob
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import ValidationError
 
-from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Role, Split, Task
-from alignmamba.data.inspection import (
-    NOTHING_PRESENT,
-    examine,
-    place,
-    repeated_id,
-    target_problem,
-    times_problem,
-    values_problem,
-)
+from alignmamba.contracts import Corpus, ModalitySpec, Role, Split, Task
+from alignmamba.data.checking import CheckedSample, CheckedSplits, SplitArrays, check_mapping, first_fault, is_integer
+from alignmamba.data.inspection import examine
+from alignmamba.data.publishing import prepare_destination, publish, temporary_directory
 from alignmamba.data.storage import (
     MANIFEST,
     ArchiveSplit,
@@ -38,7 +27,6 @@ from alignmamba.data.storage import (
     Shard,
     ShardEntry,
     SplitEntry,
-    check_path,
     read_manifest,
 )
 from alignmamba.errors import DataError
@@ -51,25 +39,6 @@ _WRITE_BYTES = 1 << 20
 
 _WRITERS = 2
 """Shards that are written at once: of two, one waits for the disk while the other is hashed."""
-
-_INT32_MAX = np.iinfo(np.int32).max
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitArrays:
-    """One split as a user brings it: parallel lists, one entry per sample."""
-
-    features: Mapping[str, Sequence[np.ndarray | None]]
-    """Per modality, an array of shape (time, width) of each sample, or integer token ids of shape (time,). ``None`` or an array
-    of length 0 where the sample lacks the modality."""
-    targets: Sequence[float | int | str] | None = None
-    """A number for regression; a class index or class name for classification; ``None`` if the whole split has none."""
-    ids: Sequence[str] | None = None
-    """Identity of each sample, distinct over all splits; by default ``train-000001`` and so on."""
-    times: Mapping[str, Sequence[np.ndarray | None]] = field(default_factory=dict)
-    """Per modality, seconds from the start of the sample, shape (time,); ``None`` where unknown."""
-    tokens: Mapping[str, Sequence[Sequence[str] | None]] = field(default_factory=dict)
-    """Per modality, a word for each position, for display; ``None`` where unknown."""
 
 
 def write_corpus(
@@ -117,21 +86,18 @@ def write_corpus(
         DataError: If anything is malformed or inconsistent; the message names split, sample, modality and position.
     """
     target = Path(path)
-    check_destination(target, overwrite=overwrite)
+    prepare_destination(target, overwrite=overwrite)
     for field_name, size in (("samples_per_shard", samples_per_shard), ("shard_bytes", shard_bytes)):
-        if not _is_integer(size) or size < 1:
+        if not is_integer(size) or size < 1:
             raise DataError(f"{field_name}: expected at least 1, found {size!r}")
-    _check_mapping("units", units)
-    _check_mapping("references", references)
+    check_mapping("units", units)
+    check_mapping("references", references)
     checked = CheckedSplits(splits, task=task, vocabulary_sizes=vocabulary_sizes, nonfinite=nonfinite, empty=empty)
     checked.refuse_unknown("units", units)
 
     try:
         with temporary_directory(target) as directory:
-            entries = [
-                SplitEntry(role=role, shards=tuple(_write_shards(directory, role, checked, samples_per_shard, shard_bytes)))
-                for role in checked.roles
-            ]
+            entries = _write_shards(directory, checked, samples_per_shard, shard_bytes)
             try:
                 manifest = Manifest(
                     name=target.name if name is None else name,
@@ -139,14 +105,14 @@ def write_corpus(
                     licence=licence,
                     task=checked.task,
                     modalities=checked.specs(units),
-                    splits=tuple(entries),
+                    splits=entries,
                     references=dict(references),
                 ).sealed()
             except ValidationError as error:
-                raise DataError(_first_fault(error)) from error
+                raise DataError(first_fault(error)) from error
             content = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
             _write_file(directory / MANIFEST, [content.encode() + b"\n"])
-            _publish(directory, target)
+            publish(directory, target, overwrite=overwrite)
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
     return load_corpus(target, verify=False)
@@ -222,389 +188,32 @@ def _given_means(given: np.ndarray, spec: ModalitySpec) -> np.ndarray:
     return means
 
 
-def check_destination(target: Path, *, overwrite: bool) -> None:
-    """Refuse a place where a corpus cannot go.
-
-    Raises:
-        DataError: If something is there that may not be replaced.
-    """
-    check_path(target)
-    if not (target.exists() or target.is_symlink()):
-        return
-    if not overwrite:
-        raise DataError(f"{target}: exists already; pass overwrite=True to replace a corpus")
-    if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).is_file()):
-        raise DataError(f"{target}: is not a corpus directory, so it is not replaced")
-
-
-def _first_fault(error: ValidationError, prefix: str = "") -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join([*([prefix] if prefix else []), *map(str, first["loc"])])
-    return f"{where}: {first['msg']}, found {first['input']!r}"
+def _write_shards(directory: Path, checked: CheckedSplits, samples_per_shard: int, shard_bytes: int) -> tuple[SplitEntry, ...]:
+    """Write all splits; shards are written while others are read, and up to `_WRITERS` + 1 are in memory."""
+    shards: dict[Role, list[Future[ShardEntry]]] = {role: [] for role in checked.roles}
+    with ThreadPoolExecutor(max_workers=_WRITERS) as writer:
+        begun: list[Future[ShardEntry]] = []
+        for role, written in shards.items():
+            for samples in _shards(checked.samples(role), samples_per_shard, shard_bytes):
+                if len(begun) >= _WRITERS:
+                    begun[-_WRITERS].result()
+                begun.append(writer.submit(_write_shard, directory, f"{role}-{len(written):05d}", samples, checked))
+                written.append(begun[-1])
+        return tuple(SplitEntry(role=role, shards=tuple(each.result() for each in written)) for role, written in shards.items())
 
 
-def _is_integer(given: Any) -> bool:
-    return isinstance(given, (int, np.integer)) and not isinstance(given, bool)
-
-
-def _check_mapping(label: str, given: Any) -> None:
-    if not isinstance(given, Mapping):
-        raise DataError(f"{label}: expected a mapping, found {type(given).__name__}")
-
-
-def _task(given: Any) -> Task:
-    if isinstance(given, Task):
-        return given
-    if not isinstance(given, Mapping):
-        raise DataError(f"task: expected a Task or a mapping with its fields, found {type(given).__name__}")
-    try:
-        return Task.model_validate(dict(given))
-    except ValidationError as error:
-        raise DataError(_first_fault(error, "task")) from error
-
-
-def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArrays:
-    """The split with its lists checked to be parallel.
-
-    Raises:
-        DataError: If they are not, or one of them is no list, or names no modality.
-    """
-    if role not in ROLES:
-        raise DataError(f"splits: expected names of {list(ROLES)}, found {role!r}")
-    if not isinstance(split, SplitArrays):
-        _check_mapping(f"split {role!r}", split)
-        known = [entry.name for entry in fields(SplitArrays)]
-        unknown = [key for key in split if key not in known]
-        if unknown or "features" not in split:
-            raise DataError(f"split {role!r}: expected 'features' and perhaps others of {known}, found {list(split)}")
-        split = SplitArrays(**split)
-    for kind in ("features", "times", "tokens"):
-        _check_mapping(f"split {role!r}: {kind}", getattr(split, kind))
-    if not split.features:
-        raise DataError(f"split {role!r}: features: expected at least one modality, found none")
-    parallel: dict[str, Any] = {f"features[{name!r}]": values for name, values in split.features.items()}
-    for kind, given in (("times", split.times), ("tokens", split.tokens)):
-        for name, values in given.items():
-            if name not in split.features:
-                raise DataError(f"split {role!r}: {kind}: no modality {name!r}, only {list(split.features)}")
-            parallel[f"{kind}[{name!r}]"] = values
-    parallel |= {kind: values for kind, values in (("targets", split.targets), ("ids", split.ids)) if values is not None}
-    first = next(iter(parallel))
-    for label, values in parallel.items():
-        if isinstance(values, str) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
-            raise DataError(f"split {role!r}: {label}: expected a list with one entry per sample, found {type(values).__name__}")
-        if len(values) != len(parallel[first]):
-            raise DataError(f"split {role!r}: {first} has {len(parallel[first])} entries, but {label} has {len(values)}")
-    if len(parallel[first]) == 0:
-        raise DataError(f"split {role!r}: has no samples; leave the split out instead")
-    return split
-
-
-def _all_ids(arrays: Mapping[Role, SplitArrays]) -> dict[Role, list[str]]:
-    home: dict[str, Role] = {}
-    result: dict[Role, list[str]] = {}
-    for role, split in arrays.items():
-        size = len(next(iter(split.features.values())))
-        given = [f"{role}-{number:06d}" for number in range(1, size + 1)] if split.ids is None else list(split.ids)
-        for row, identity in enumerate(given):
-            check_id(role, row, identity)
-            if identity in home:
-                raise DataError(repeated_id(identity, home[identity], role))
-            home[identity] = role
-        result[role] = [str(identity) for identity in given]
-    return result
-
-
-def check_id(role: Role, row: int, identity: Any) -> None:
-    """Refuse what cannot be an id.
-
-    Raises:
-        DataError: Naming split and row.
-    """
-    if not isinstance(identity, str) or not identity or not _is_unicode(identity):
-        raise DataError(f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-class _Modality:
-    """What is known of a modality so far: the first sample that has it settles kind and width, all others must agree."""
-
-    def __init__(self, name: str, vocabulary_size: int | None) -> None:
-        self.name = name
-        self.vocabulary_size = vocabulary_size
-        self.kind: Literal["features", "tokens"] | None = None
-        self.width = 1
-        self.largest_id = 0
-        self.settled_by = ""
-        if vocabulary_size is not None and not (_is_integer(vocabulary_size) and 1 <= vocabulary_size <= _INT32_MAX):
-            raise DataError(f"vocabulary_sizes: modality {name!r}: expected 1 to {_INT32_MAX}, found {vocabulary_size!r}")
-
-    def spec(self, units: str) -> ModalitySpec:
-        """The modality as the corpus describes it."""
-        if self.kind is None:
-            raise DataError(f"modality {self.name!r}: no sample of any split has it, so its width is unknown; leave it out")
-        dim = self.width
-        if self.kind == "tokens":
-            dim = self.largest_id + 1 if self.vocabulary_size is None else self.vocabulary_size
-        return ModalitySpec(name=self.name, dim=dim, kind=self.kind, units=units)
-
-    def stored(self, role: Role, identity: str, given: Any, *, keep_nonfinite: bool) -> np.ndarray | None:
-        """The values of one sample as they are stored, (time, width); ``None`` where it lacks the modality."""
-        if given is None:
-            return None
-        where = place(role, identity, self.name)
-        try:
-            array = np.asarray(given)
-        except ValueError as error:
-            raise DataError(f"{where}: expected an array of shape (time, width), found a ragged {type(given).__name__}") from error
-        except (TypeError, RuntimeError) as error:
-            # What PyTorch raises for a tensor that numpy cannot read: one that requires grad, on a GPU, or of bfloat16.
-            raise DataError(
-                f"{where}: expected an array, found {type(given).__name__} that cannot become one; "
-                "of a PyTorch tensor give tensor.detach().float().cpu().numpy()"
-            ) from error
-        if array.dtype.kind not in "fiu":
-            raise DataError(f"{where}: expected real numbers, found dtype {array.dtype}")
-        if array.ndim > 0 and len(array) == 0:
-            return None
-        if array.ndim == 1 and array.dtype.kind == "f":
-            raise DataError(
-                f"{where}: expected shape (time, width), or integers of shape (time,) for token ids, found {array.dtype} of shape "
-                f"{array.shape}; a modality of width 1 has shape ({len(array)}, 1)"
-            )
-        if array.ndim not in (1, 2) or array.size == 0:
-            raise DataError(f"{where}: expected shape (time, width), or (time,) for token ids, found {array.shape}")
-        self._settle(where, "tokens" if array.ndim == 1 else "features", array.shape[-1] if array.ndim == 2 else 1)
-        return self._token_ids(where, array) if array.ndim == 1 else self._features(where, array, keep_nonfinite=keep_nonfinite)
-
-    def _settle(self, where: str, kind: Literal["features", "tokens"], width: int) -> None:
-        described = {"tokens": "token ids of shape (time,)", "features": "features of shape (time, width)"}
-        if self.kind is None:
-            if kind == "features" and self.vocabulary_size is not None:
-                raise DataError(f"{where}: vocabulary_sizes says token ids, shape (time,), found {described[kind]}")
-            self.kind, self.width, self.settled_by = kind, width, where
-        elif kind != self.kind:
-            raise DataError(f"{where}: expected {described[self.kind]} as in {self.settled_by}, found {described[kind]}")
-        elif width != self.width:
-            raise DataError(f"{where}: expected width {self.width} as in {self.settled_by}, found {width}")
-
-    def _token_ids(self, where: str, array: np.ndarray) -> np.ndarray:
-        column = array.reshape(-1, 1)
-        limit = _INT32_MAX if self.vocabulary_size is None else self.vocabulary_size
-        if problem := values_problem(column, ModalitySpec(name=self.name, dim=limit, kind="tokens")):
-            raise DataError(f"{where}: {problem}")
-        self.largest_id = max(self.largest_id, int(array.max()))
-        return np.array(column, dtype=np.int32)
-
-    def _features(self, where: str, array: np.ndarray, *, keep_nonfinite: bool) -> np.ndarray:
-        if not keep_nonfinite and (problem := values_problem(array, ModalitySpec(name=self.name, dim=array.shape[1]))):
-            raise DataError(f"{where}: {problem}")
-        if array.dtype == np.float32:
-            return np.array(array)
-        with np.errstate(over="ignore"):
-            stored = np.array(array, dtype=np.float32)
-        overflow = np.argwhere(np.isinf(stored) & np.isfinite(array))
-        if len(overflow):
-            position, channel = overflow[0]
-            raise DataError(
-                f"{where}: found {array[position, channel]} at position {position}, channel {channel}, expected numbers that float32 holds"
-            )
-        return stored
-
-
-def _stored_times(where: str, given: Any, length: int) -> np.ndarray:
-    try:
-        seconds = np.array(np.asarray(given), dtype=np.float64)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{where}: times: expected {length} numbers, found {type(given).__name__}") from error
-    if seconds.shape != (length,):
-        raise DataError(f"{where}: times: expected shape ({length},), one per position, found {seconds.shape}")
-    if problem := times_problem(seconds):
-        raise DataError(f"{where}: {problem}")
-    return seconds
-
-
-def _stored_tokens(where: str, given: Any, length: int) -> list[str]:
-    if isinstance(given, str):
-        raise DataError(f"{where}: tokens: expected a list of {length} words, found one string")
-    if not isinstance(given, Iterable):
-        raise DataError(f"{where}: tokens: expected a list of {length} words, found {given!r}")
-    words = list(given)
-    if len(words) != length:
-        raise DataError(f"{where}: tokens: expected {length}, one per position, found {len(words)}")
-    for position, word in enumerate(words):
-        if not isinstance(word, str) or not _is_unicode(word):
-            raise DataError(f"{where}: tokens: expected text, found {word!r} at position {position}")
-    return [str(word) for word in words]
-
-
-def _stored_target(role: Role, identity: str, given: Any, task: Task) -> float | int:
-    where = place(role, identity)
-    value: float | int
-    if task.kind == "classification":
-        if isinstance(given, str):
-            if given not in task.classes:
-                raise DataError(f"{where}: target {given!r}, expected one of {list(task.classes)}")
-            return task.classes.index(given)
-        if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, np.integer)):
-            raise DataError(f"{where}: target {given!r}, expected a class index or one of {list(task.classes)}")
-        value = int(given)
-    else:
-        if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, float, np.integer, np.floating)):
-            raise DataError(f"{where}: target {given!r}, expected a number")
-        try:
-            value = float(given)
-        except OverflowError as error:
-            raise DataError(f"{where}: target of {int(given).bit_length()} bits, expected a number that float64 holds") from error
-    if problem := target_problem(value, task):
-        raise DataError(f"{where}: {problem}")
-    return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckedSample:
-    """One sample as it is stored."""
-
-    id: str
-    values: Mapping[str, np.ndarray | None]
-    """Every modality's (time, width), float32 or int32; ``None`` where it is missing."""
-    times: Mapping[str, np.ndarray]
-    """Seconds of the modalities that have them, (time,)."""
-    tokens: Mapping[str, list[str]]
-    target: float | int | None
-
-
-class CheckedSplits:
-    """Arrays that can be stored: what concerns all samples is checked at once, each sample when it is asked for.
-
-    Args:
-        splits: As for `write_corpus`.
-        task: As for `write_corpus`.
-        vocabulary_sizes: As for `write_corpus`.
-        nonfinite: As for `write_corpus`.
-        empty: As for `write_corpus`.
-
-    Raises:
-        DataError: If something is malformed or inconsistent.
-    """
-
-    def __init__(
-        self,
-        splits: Mapping[Role, SplitArrays | Mapping[str, Any]],
-        *,
-        task: Task | Mapping[str, Any],
-        vocabulary_sizes: Mapping[str, int] = {},
-        nonfinite: Literal["error", "keep"] = "error",
-        empty: Literal["error", "skip"] = "error",
-    ) -> None:
-        if nonfinite not in ("error", "keep"):
-            raise DataError(f"nonfinite: expected 'error' or 'keep', found {nonfinite!r}")
-        if empty not in ("error", "skip"):
-            raise DataError(f"empty: expected 'error' or 'skip', found {empty!r}")
-        self.task = _task(task)
-        _check_mapping("splits", splits)
-        _check_mapping("vocabulary_sizes", vocabulary_sizes)
-        self._arrays = {role: split_arrays(role, split) for role, split in splits.items()}
-        if not self._arrays:
-            raise DataError("splits: expected at least one, found none")
-        first = next(iter(self._arrays))
-        names = list(self._arrays[first].features)
-        for role, split in self._arrays.items():
-            if set(split.features) != set(names):
-                raise DataError(
-                    f"split {role!r}: features: expected the modalities {names} of split {first!r}, found {list(split.features)}; "
-                    "give a list of None for a modality that a whole split lacks"
-                )
-        for modality in names:
-            try:
-                ModalitySpec(name=modality, dim=1)
-            except ValidationError as error:
-                raise DataError(
-                    f"features: {modality!r} cannot name a modality: expected a letter, then letters, digits, - and _"
-                ) from error
-        self._modalities = [_Modality(modality, vocabulary_sizes.get(modality)) for modality in names]
-        self.refuse_unknown("vocabulary_sizes", vocabulary_sizes)
-        self._ids = _all_ids(self._arrays)
-        self._keep_nonfinite, self._skip_empty = nonfinite == "keep", empty == "skip"
-
-    @property
-    def roles(self) -> list[Role]:
-        """The splits, in order."""
-        return list(self._arrays)
-
-    @property
-    def names(self) -> list[str]:
-        """The modalities, in order."""
-        return [modality.name for modality in self._modalities]
-
-    def refuse_unknown(self, field_name: str, given: Mapping[str, Any]) -> None:
-        """Refuse a mapping by modality that names one that is not there."""
-        unknown = [modality for modality in given if modality not in self.names]
-        if unknown:
-            raise DataError(f"{field_name}: no modality {unknown[0]!r}, only {self.names}")
-
-    def specs(self, units: Mapping[str, str]) -> tuple[ModalitySpec, ...]:
-        """The modalities as a corpus describes them, once all samples were seen."""
-        return tuple(modality.spec(units.get(modality.name, "")) for modality in self._modalities)
-
-    def samples(self, role: Role) -> Iterator[CheckedSample]:
-        """The samples of a split in order; each of its arrays is asked for once."""
-        split, found = self._arrays[role], False
-        for row, identity in enumerate(self._ids[role]):
-            values: dict[str, np.ndarray | None] = {}
-            times: dict[str, np.ndarray] = {}
-            tokens: dict[str, list[str]] = {}
-            for modality in self._modalities:
-                name, where = modality.name, place(role, identity, modality.name)
-                stored = modality.stored(role, identity, split.features[name][row], keep_nonfinite=self._keep_nonfinite)
-                values[name], length = stored, 0 if stored is None else len(stored)
-                if name in split.times and (seconds := split.times[name][row]) is not None:
-                    times[name] = _stored_times(where, seconds, length)
-                if (
-                    name in split.tokens
-                    and (spoken := split.tokens[name][row]) is not None
-                    and (words := _stored_tokens(where, spoken, length))
-                ):
-                    tokens[name] = words
-            if all(stored is None for stored in values.values()):
-                if self._skip_empty:
-                    continue
-                raise DataError(f"{place(role, identity)}: {NOTHING_PRESENT}")
-            found = True
-            target = None if split.targets is None else _stored_target(role, identity, split.targets[row], self.task)
-            yield CheckedSample(id=identity, values=values, times=times, tokens=tokens, target=target)
-        if not found:
-            raise DataError(f"split {role!r}: no sample has any modality, expected at least one; leave the split out instead")
-
-
-def _write_shards(directory: Path, role: Role, checked: CheckedSplits, samples_per_shard: int, shard_bytes: int) -> list[ShardEntry]:
-    """Write a split; shards are written while others are read, and up to `_WRITERS` + 1 are in memory."""
-    written: list[Future[ShardEntry]] = []
+def _shards(samples: Iterable[CheckedSample], most: int, most_bytes: int) -> Iterator[list[CheckedSample]]:
+    """The same samples in order, those of one shard at a time."""
     pending: list[CheckedSample] = []
     size = 0
-    with ThreadPoolExecutor(max_workers=_WRITERS) as writer:
-
-        def close() -> None:
-            if len(written) >= _WRITERS:
-                written[-_WRITERS].result()
-            written.append(writer.submit(_write_shard, directory, f"{role}-{len(written):05d}", pending, checked))
-
-        for sample in checked.samples(role):
-            pending.append(sample)
-            size += sum(values.nbytes for values in sample.values.values() if values is not None)
-            if len(pending) == samples_per_shard or size >= shard_bytes:
-                close()
-                pending, size = [], 0
-        if pending:
-            close()
-        return [each.result() for each in written]
+    for sample in samples:
+        pending.append(sample)
+        size += sum(values.nbytes for values in sample.values.values() if values is not None)
+        if len(pending) == most or size >= most_bytes:
+            yield pending
+            pending, size = [], 0
+    if pending:
+        yield pending
 
 
 def _write_shard(directory: Path, stem: str, samples: Sequence[CheckedSample], checked: CheckedSplits) -> ShardEntry:
@@ -630,7 +239,7 @@ def _write_shard(directory: Path, stem: str, samples: Sequence[CheckedSample], c
     )
 
 
-def _safetensors(tensors: Mapping[str, Sequence[np.ndarray]]) -> Iterator[bytes]:
+def _safetensors(tensors: Mapping[str, Sequence[np.ndarray]]) -> Iterator[bytes | memoryview]:
     """The bytes of a safetensors file, of which each array is given in parts along its first axis.
 
     They are those that `safetensors.numpy.save_file` writes of the joined arrays, which it would hold twice more.
@@ -650,7 +259,7 @@ def _safetensors(tensors: Mapping[str, Sequence[np.ndarray]]) -> Iterator[bytes]
     yield len(text).to_bytes(8, "little") + text
     for name in ordered:
         for part in tensors[name]:
-            yield part.tobytes()
+            yield np.ascontiguousarray(part).data.cast("B")
 
 
 def _line(sample: CheckedSample) -> bytes:
@@ -658,76 +267,7 @@ def _line(sample: CheckedSample) -> bytes:
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
-@contextmanager
-def temporary_directory(target: Path) -> Iterator[Path]:
-    """A new directory beside the target, gone afterwards if it still has its name.
-
-    What a killed process left of an earlier attempt at the same target is removed: its lock went with the process.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
-        with suppress(OSError), _held(leftover) as held:
-            if held:
-                shutil.rmtree(leftover)
-    directory = target.parent / f".{target.name}.{secrets.token_hex(6)}.partial"
-    directory.mkdir()
-    try:
-        with _held(directory):
-            yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextmanager
-def _held(directory: Path) -> Iterator[bool]:
-    """Lock a directory, as long as this process lives; false if another process holds it, or where directories cannot be locked."""
-    if os.name == "nt":
-        yield False
-        return
-    import fcntl
-
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
-
-
-def _publish(directory: Path, target: Path) -> None:
-    """Give a complete corpus its name; one that is there before keeps it until then."""
-    _synchronise(directory)
-    if target.exists():
-        # The name is free only for the moment between two renames, and a failed second one is undone.
-        replaced = directory.with_suffix(".replaced")
-        target.rename(replaced)
-        try:
-            directory.rename(target)
-        except BaseException:
-            replaced.rename(target)
-            raise
-        shutil.rmtree(replaced)
-    else:
-        directory.rename(target)
-    _synchronise(target.parent)
-
-
-def _synchronise(path: Path) -> None:
-    """Wait until a file or directory is on disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a directory
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_file(path: Path, pieces: Iterable[bytes]) -> dict[str, Any]:
+def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, Any]:
     """Write a file until it is on disk; returns the fields of its `FileEntry`."""
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as file:
@@ -735,19 +275,21 @@ def _write_file(path: Path, pieces: Iterable[bytes]) -> dict[str, Any]:
             digest.update(block)
             size += len(block)
             file.write(block)
-        file.flush()
         os.fsync(file.fileno())
     return {"path": path.name, "bytes": size, "sha256": digest.hexdigest()}
 
 
-def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces that are worth a write."""
-    waiting: list[bytes] = []
+def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
+    """The same bytes in blocks that are worth a write, all in one place: each is gone once the next is asked for."""
+    block = memoryview(bytearray(_WRITE_BYTES))
     size = 0
     for piece in pieces:
-        waiting.append(piece)
-        size += len(piece)
-        if size >= _WRITE_BYTES:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    yield b"".join(waiting)
+        taken = 0
+        while taken < len(piece):
+            part = piece[taken : taken + len(block) - size]
+            block[size : size + len(part)] = part
+            size, taken = size + len(part), taken + len(part)
+            if size == len(block):
+                yield block
+                size = 0
+    yield block[:size]

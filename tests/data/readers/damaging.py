@@ -14,7 +14,7 @@ import layouts_csd
 import layouts_gcnet
 import layouts_pickled
 
-from alignmamba.data.archive import CheckedSplits
+from alignmamba.data.checking import CheckedSplits
 from alignmamba.data.readers.converting import FaultRow, convert, open_foreign, recognised
 from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.errors import DataError

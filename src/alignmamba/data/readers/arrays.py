@@ -55,7 +55,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from alignmamba.contracts import ROLES, Name, Role, Task
-from alignmamba.data.archive import SplitArrays
+from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.plain import LazyRows, one_line, open_npy, open_npz, read_text, regular_file
 from alignmamba.data.readers.tables import LongTable, as_number, column, is_missing, is_table, read_columns

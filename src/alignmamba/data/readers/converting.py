@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from alignmamba.contracts import Corpus, Role, Split
-from alignmamba.data.archive import SplitArrays, check_destination, check_id, load_corpus, split_arrays, temporary_directory, write_corpus
+from alignmamba.data.archive import load_corpus, write_corpus
+from alignmamba.data.checking import SplitArrays, check_id, split_arrays
 from alignmamba.data.inspection import place, target_problem
+from alignmamba.data.publishing import prepare_destination, temporary_directory
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.foreign import Faults, Foreign, Reader, ReadOptions
 from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.errors import DataError
 
-SHARD_BYTES = 64 << 20
+SHARD_BYTES = 32 << 20
 """Values of one shard. Up to three are in memory: two are written while the next is read."""
 
 AUTO = "auto"
@@ -87,7 +89,7 @@ def convert(
     started = time.perf_counter()
     options = options or ReadOptions()
     target = Path(destination)
-    check_destination(target, overwrite=overwrite)
+    prepare_destination(target, overwrite=overwrite)
     paths = [Path(source) for source in sources]
     opened = open_foreign(format, paths, options, progress=progress)
     foreign = opened.foreign

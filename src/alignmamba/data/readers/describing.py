@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from alignmamba.contracts import Role, Task
-from alignmamba.data.archive import CheckedSplits
+from alignmamba.data.checking import CheckedSplits
 from alignmamba.data.inspection import SplitSummary, summarise
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.converting import FaultRow, Progress, detect, naming, open_foreign

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from alignmamba.contracts import Config, Role, Task
-from alignmamba.data.archive import SplitArrays
+from alignmamba.data.checking import SplitArrays
 
 FaultKind = Literal[
     "not finite",

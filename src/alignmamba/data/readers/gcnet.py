@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
-from alignmamba.data.archive import SplitArrays
+from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers.folds import folds_path, read_folds
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.label_tables import npz_table, pickled_table

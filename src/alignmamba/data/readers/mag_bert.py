@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from alignmamba.contracts import Role
-from alignmamba.data.archive import SplitArrays
+from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.padded import Clips, LazyClips
 from alignmamba.data.readers.splits import single_source, split_tables

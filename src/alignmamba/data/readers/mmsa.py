@@ -9,13 +9,14 @@ Source:
     MMSA 2.2.1, README and `data_loader.py`, https://github.com/thuiar/MMSA; MMSA-FET, https://github.com/thuiar/MMSA-FET
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
-from alignmamba.data.archive import SplitArrays
+from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.padded import Clips, LazyClips, PaddedModality
 from alignmamba.data.readers.splits import MODALITIES, SplitTable, shared_fields, single_source, split_tables
@@ -32,6 +33,8 @@ _CLASSES = ("annotations", "classification_labels")
 _OWN_FIELDS = ("raw_text", "text_bert", "audio_lengths", "vision_lengths", *_SCORES, *_CLASSES)
 _FIELDS = ("id", *MODALITIES, *_OWN_FIELDS)
 _SENTIMENTS = ("Negative", "Neutral", "Positive")
+_BLOCK_BYTES = 1 << 20
+"""Of ``text_bert``, what is read at once."""
 _FIRST, _LAST = "[CLS]", "[SEP]"
 
 
@@ -157,15 +160,17 @@ def _mask_windows(part: SplitTable) -> np.ndarray | None:
         found = f"{value.dtype} of shape {value.shape}" if isinstance(value, StoredArray) else type(value).__name__
         raise DataError(f"{where}: expected numbers of shape (clips, 3, time), found {found}")
     windows = np.zeros((part.count, 2), np.int64)
-    for row in range(part.count):
-        mask = value.part(row, 1, 2)[0]
+    step = max(1, _BLOCK_BYTES // max(1, math.prod(value.shape[1:]) * value.dtype.itemsize))
+    for start in range(0, part.count, step):
+        rows = value.rows(start, min(start + step, part.count))[:, 1]
         with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
-            content, ones = np.flatnonzero(mask != 0), np.flatnonzero(mask == 1)
-        if len(content) == 0:
-            continue
-        windows[row] = content[0], content[-1] + 1
-        if len(ones) != len(content) or len(content) != content[-1] + 1 - content[0]:
-            raise DataError(f"{where}: row {row}: expected an attention mask of ones without holes")
+            content, wrong = rows != 0, (rows != 0) & (rows != 1)
+        first, count = content.argmax(axis=1), content.sum(axis=1)
+        end = np.where(count, content.shape[1] - content[:, ::-1].argmax(axis=1), 0)
+        faulty = np.flatnonzero(wrong.any(axis=1) | (end - first != count))
+        if len(faulty):
+            raise DataError(f"{where}: row {start + faulty[0]}: expected an attention mask of ones without holes")
+        windows[start : start + len(rows)] = np.stack([first, end], axis=1)
     return windows
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignmamba.contracts import ROLES
-from alignmamba.data.archive import SplitArrays
+from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.padded import Clips, PaddedModality, Side, filled
 from alignmamba.data.readers.splits import MODALITIES, SplitTable, shared_fields, single_source, split_tables

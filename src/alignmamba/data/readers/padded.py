@@ -154,9 +154,10 @@ class PaddedModality:
         if declared > steps:
             self._faults.add("declared length too long", where=self._name, done="set to the length of the array")
             return 0, steps
+        with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
+            if not values[declared:].any():
+                return 0, declared
         content = filled(values)
-        if not content[declared:].any():
-            return 0, declared
         if declared and not content[: steps - declared].any():
             self._faults.add("declared length too short", where=self._name, done="padding at the front, content taken from the end")
             return steps - declared, steps

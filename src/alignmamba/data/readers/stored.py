@@ -255,6 +255,12 @@ class StoredArray:
             return self._recent[1][start:stop].copy()
         return self._rows(row * self.shape[1] + start, stop - start)
 
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """``array[start:stop]``, read anew, of an array in which those rows are; no place counts from the end."""
+        if self._order == "F" or self._axis_order is not None:
+            return self.read()[start:stop]
+        return self._rows(start * self.shape[1], (stop - start) * self.shape[1]).reshape(stop - start, *self.shape[1:])
+
     def read(self) -> np.ndarray:
         """The whole array, read anew."""
         if isinstance(self._data, list):

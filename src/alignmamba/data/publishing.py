@@ -1,0 +1,115 @@
+"""Directories that appear under their name complete or not at all."""
+
+import glob
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from alignmamba.data.storage import MANIFEST, check_path
+from alignmamba.errors import DataError
+
+_PARTIAL, _REPLACED = ".partial", ".replaced"
+"""How names end of what is being written, and of what is being replaced."""
+
+_NAME_BYTES = 6
+"""Random bytes in such a name."""
+
+
+def prepare_destination(target: Path, *, overwrite: bool) -> None:
+    """Refuse a place where a corpus cannot go; what killed processes left beside it is put in order first.
+
+    Raises:
+        DataError: If something is there that may not be replaced.
+    """
+    check_path(target)
+    _recover(target)
+    if not (target.exists() or target.is_symlink()):
+        return
+    if not overwrite:
+        raise DataError(f"{target}: exists already; pass overwrite=True to replace a corpus")
+    if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).is_file()):
+        raise DataError(f"{target}: is not a corpus directory, so it is not replaced")
+
+
+def _recover(target: Path) -> None:
+    """Remove what killed processes had written for this target, and give back a corpus that they had moved aside to replace it.
+
+    Their locks went with them; what a living process holds is left alone.
+    """
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 2 * _NAME_BYTES}.*"):
+        with suppress(OSError), _held(leftover) as held:
+            if held and leftover.suffix == _REPLACED and not target.exists():
+                leftover.rename(target)
+            elif held and leftover.suffix in (_PARTIAL, _REPLACED):
+                shutil.rmtree(leftover)
+
+
+@contextmanager
+def temporary_directory(target: Path) -> Iterator[Path]:
+    """A new directory beside the target, gone afterwards if it still has its name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    directory = target.parent / f".{target.name}.{secrets.token_hex(_NAME_BYTES)}{_PARTIAL}"
+    directory.mkdir()
+    try:
+        with _held(directory):
+            yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[bool]:
+    """Lock a directory, as long as this process lives; false if another process holds it, or where directories cannot be locked."""
+    if os.name == "nt":
+        yield False
+        return
+    import fcntl
+
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def publish(directory: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a complete corpus its name; one that is there before keeps it until then.
+
+    Raises:
+        DataError: If something has come to the target's place in the meantime that may not be replaced.
+    """
+    synchronise(directory)
+    prepare_destination(target, overwrite=overwrite)
+    if target.exists():
+        # The name is free only for the moment between two renames; a failed second one is undone, here or by the next process.
+        replaced = directory.with_suffix(_REPLACED)
+        with _held(target):
+            target.rename(replaced)
+            try:
+                directory.rename(target)
+            except BaseException:
+                replaced.rename(target)
+                raise
+            shutil.rmtree(replaced)
+    else:
+        directory.rename(target)
+    synchronise(target.parent)
+
+
+def synchronise(path: Path) -> None:
+    """Wait until a file or directory is on disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a directory
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -104,7 +104,7 @@ def tried(format: str, flips: int, out: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    FORMATS["stub"] = lambda: stub_reader
+    FORMATS["stub"] = stub_reader
     parser = argparse.ArgumentParser(description="Conversions of damaged files.")
     parser.add_argument("--flips", type=int, default=1000, help="single bits to turn over, per format")
     parser.add_argument("--format", nargs="+", default=[*sorted(damaging.SEEDS), ARCHIVE], help="formats")

@@ -14,6 +14,7 @@ from alignmamba.errors import DataError
 
 FORMAT = "stub"
 SUMMARY = "JSON, for tests"
+OPTIONS = frozenset({"label"})
 
 asked: list[tuple[str, str, int]] = []
 """Split, modality and row of every array that was asked for, in order."""

@@ -18,6 +18,7 @@ from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.cache import cached_corpus
 from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.data.readers.known import KNOWN, KnownFile
+from alignmamba.data.readers.progress import SampleLines
 from alignmamba.data.storage import MANIFEST
 from alignmamba.recipes.directory import RunDirectory
 from conftest import Said
@@ -29,7 +30,7 @@ SCORE = Task(kind="regression", label_range=(-3.0, 3.0))
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(FORMATS, "stub", lambda: stub_reader)
+    monkeypatch.setitem(FORMATS, "stub", stub_reader)
     monkeypatch.setenv("ALIGNMAMBA_CACHE", str(tmp_path / "cache"))
 
 
@@ -41,6 +42,17 @@ def file(tmp_path: Path) -> Path:
     content["splits"]["train"]["features"]["text"][2] = []
     del content["splits"]["train"]["tokens"]
     return stub_reader.write(tmp_path / "given.json", content)
+
+
+class Listening(SampleLines):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__("converted")
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
 
 
 def converted(root: Path) -> list[Path]:
@@ -93,9 +105,15 @@ def test_convert_as_json(cli: Cli, file: Path, tmp_path: Path) -> None:
         (["auto", "none.json", "corpus"], "none.json: expected a file or folder, found nothing"),
         (["auto", "text.txt", "corpus"], "text.txt: not recognised as any of the formats"),
         (["stub", "text.txt", "corpus"], "text.txt: not valid JSON"),
-        (["stub", "given.json", "corpus", "--dims", "audio=x"], "--dims: expected MODALITY=N with a width from 1, found 'audio=x'"),
-        (["stub", "given.json", "corpus", "--dims", "audio=0"], "--dims: expected MODALITY=N with a width from 1, found 'audio=0'"),
-        (["stub", "given.json", "corpus", "--dims", "audio=4", "text=2"], "modality 'audio': expected width 4 by dims, found width 3"),
+        (
+            ["stub", "given.json", "corpus", "--dims", "audio=x"],
+            "--dims: expected MODALITY=N with a width from 1, several with commas between them, found 'audio=x'",
+        ),
+        (
+            ["stub", "given.json", "corpus", "--dims", "audio=0"],
+            "--dims: expected MODALITY=N with a width from 1, several with commas between them, found 'audio=0'",
+        ),
+        (["stub", "given.json", "corpus", "--dims", "audio=4,text=2"], "modality 'audio': expected width 4 by dims, found width 3"),
         (["stub", "given.json", "corpus", "--nonfinite", "error"], "found nan at position 0, channel 1"),
         (["stub", "given.json", "text.txt"], "text.txt: exists already"),
         (["stub", "given.json", "text.txt", "--overwrite"], "text.txt: is not a corpus directory, so it is not replaced"),
@@ -207,8 +225,9 @@ def test_training_converts_once_and_says_so(cli: Cli, file: Path, tmp_path: Path
     (kept,) = converted(tmp_path)
     said = first.err.splitlines()
     assert said[0] == f"{file}: looks like stub, converting it once into {kept}"
-    assert said[1].startswith(f"{file}: converted in ")
-    assert "samples: train 12, valid 12, test 12; repaired: not finite in audio, set to 0: 1; zero length in text" in said[1]
+    assert said[1:4] == [f"{role}: 12 samples converted" for role in ("train", "valid", "test")]
+    assert said[4].startswith(f"{file}: converted in ")
+    assert "samples: train 12, valid 12, test 12; repaired: not finite in audio, set to 0: 1; zero length in text" in said[4]
     copy = file.rename(tmp_path / "elsewhere.json")
     second = cli("train", "--data", copy, "--out", tmp_path / "b", "--set", *SETTINGS)
     assert second.err.splitlines()[0] == f"{copy}: converted before, using {kept}"
@@ -272,7 +291,7 @@ def test_a_cache_that_cannot_be_made(cli: Cli, file: Path, monkeypatch: pytest.M
 
 def test_options_and_content_decide_where_a_file_lies(file: Path, tmp_path: Path) -> None:
     def at(path: Path, **options: Any) -> Path:
-        return cached_corpus(path, ReadOptions(**options), say=lambda _: None)
+        return cached_corpus(path, ReadOptions(**options), told=Listening())
 
     first = at(file)
     assert at(file) == first
@@ -283,9 +302,9 @@ def test_options_and_content_decide_where_a_file_lies(file: Path, tmp_path: Path
 
 
 def _ask(file: str, results: Any) -> None:
-    said: list[str] = []
-    path = cached_corpus(Path(file), ReadOptions(), say=said.append)
-    results.put((str(path), said, stub_reader.asked[:1]))
+    told = Listening()
+    path = cached_corpus(Path(file), ReadOptions(), told=told)
+    results.put((str(path), told.said, stub_reader.asked[:1]))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs fork, or the made-up format is not known in the other process")

@@ -2,44 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional, arg
 
-from alignmamba.cli.verb import Verb
+from alignmamba.cli.reading import ReadingVerb
 
 if TYPE_CHECKING:
     from alignmamba.data.readers.converting import Conversion
-    from alignmamba.data.readers.foreign import ReadOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert(Verb):
+class Convert(ReadingVerb):
     """Convert files of another format into a corpus, without running anything that is in them.
 
     What is wrong with a file and can be repaired is repaired, counted and listed; what cannot be repaired is refused, and then
-    nothing is written. `alignmamba inspect FILE` tells beforehand.
+    nothing is written. `alignmamba inspect FILE` tells beforehand, with the same options.
     """
 
     format: Annotated[Positional[str], arg(metavar="FORMAT")]
     """mmsa, mult, mag-bert, csd, gcnet or arrays; auto: what the files look like."""
     paths: Annotated[Positional[tuple[Path, ...]], arg(metavar="SRC [SRC ...] DST", help_behavior_hint="(required)")]
     """The files or folders, and last the directory of the corpus to make."""
-    dims: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="MODALITY=N ...", help_behavior_hint="(repeatable)")] = ()
-    """Expected width of a modality, for example audio=5 vision=20; another one is refused."""
-    nonfinite: Literal["zero", "mean", "error", "keep"] = "zero"
-    """Features that are not finite, or too large for float32: put 0 or the channel's mean over the train split instead, refuse the file,
-    or keep them for training to be told."""
-    text: Literal["features", "ids"] = "features"
-    """MMSA: the text's features, or its token ids for an encoder."""
-    label: Annotated[str, arg(metavar="NAME", help_behavior_hint="(default: the format's first)")] = ""
-    """Label to take where there are several, for example regression_labels_T, or a column of a table."""
-    folds: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """CSD: JSON or TOML file with the ids of train, valid and test."""
-    align: bool = False
-    """CSD: one vector for each frame of the text, the mean over the frames that overlap it."""
-    clip_labels: bool = False
-    """Move a label that is out of range to the nearer end, instead of refusing the file."""
     name: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: that of the file)")] = None
     """Name of the corpus."""
     overwrite: bool = False
@@ -47,14 +31,16 @@ class Convert(Verb):
 
     def run(self) -> int:
         """Convert."""
-        from alignmamba.cli.progress import samples_display
         from alignmamba.data.readers.converting import convert
+        from alignmamba.data.readers.progress import samples_display
         from alignmamba.errors import ConfigError
 
         if len(self.paths) < 2:
-            raise ConfigError(f"expected at least one file and the directory to make, found {len(self.paths)} path")
+            raise ConfigError(
+                f"expected at least one file and the directory to make, found {len(self.paths)} path{'s' * (len(self.paths) != 1)}"
+            )
         *sources, destination = self.paths
-        options = self._options()
+        options = self.read_options()
         with samples_display("converted") as progress:
             done = convert(self.format, sources, destination, options, name=self.name, progress=progress, overwrite=self.overwrite)
         if self.json:
@@ -62,26 +48,6 @@ class Convert(Verb):
         else:
             _show(done, destination)
         return 0
-
-    def _options(self) -> "ReadOptions":
-        from alignmamba.data.readers.foreign import ReadOptions
-        from alignmamba.errors import ConfigError
-
-        dims: dict[str, int] = {}
-        for given in (each for group in self.dims for each in group):
-            name, _, width = given.partition("=")
-            if not name or not width.isascii() or not width.isdigit() or not 0 < int(width[:12]) < 1 << 31:
-                raise ConfigError(f"--dims: expected MODALITY=N with a width from 1, found {given!r}")
-            dims[name] = int(width)
-        return ReadOptions(
-            dims=dims,
-            nonfinite=self.nonfinite,
-            text=self.text,
-            label=self.label,
-            folds=self.folds,
-            align=self.align,
-            clip_labels=self.clip_labels,
-        )
 
 
 def fault_rows(faults: tuple[tuple[str, str, str, int], ...]) -> list[dict[str, Any]]:

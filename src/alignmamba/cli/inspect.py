@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.verb import Verb
+from alignmamba.cli.reading import ReadingVerb
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(Verb):
+class Inspect(ReadingVerb):
     """Summarise a corpus, or a file that `alignmamba convert` reads.
 
-    Of a corpus every problem is listed. Of another file it is said what a conversion would repair; of a published one also what it is.
-    The exit code is 2 if a corpus has a problem, or a file would be refused. Lengths are counted in tokens.
+    Of a corpus every problem is listed. Of another file it is said what a conversion with these options would repair; of a published
+    one also what it is. Labels out of range are counted, for which `convert` refuses a file unless it is told --clip-labels.
+    The exit code is 2 if a corpus has a problem, or a file would be refused for anything else. Lengths are counted in tokens.
     """
 
     path: Annotated[Positional[Path], arg(metavar="PATH")]
     """Directory of the corpus, or the file or folder."""
+    format: Annotated[str, arg(metavar="FORMAT")] = "auto"
+    """mmsa, mult, mag-bert, csd, gcnet or arrays; auto: what the file looks like."""
 
     def run(self) -> int:
         """Inspect."""
@@ -34,15 +37,20 @@ class Inspect(Verb):
         from alignmamba.data.storage import MANIFEST, check_path
 
         check_path(self.path)
-        if self.path.exists() and not (self.path / MANIFEST).exists() and (self.path.is_file() or recognised([self.path])):
-            return self._inspect_foreign()
-        return self._inspect_corpus()
+        if (self.path / MANIFEST).exists() or not self.path.exists():
+            return self._inspect_corpus()
+        if self.path.is_dir() and self.format == "auto" and not recognised([self.path]):
+            return self._inspect_corpus()
+        return self._inspect_foreign()
 
     def _inspect_corpus(self) -> int:
         from dataclasses import asdict
 
         from alignmamba.data.inspection import inspect_corpus
+        from alignmamba.errors import ConfigError
 
+        if self.path.exists() and (given := [*self.given_options(), *(["--format"] if self.format != "auto" else [])]):
+            raise ConfigError(f"{', '.join(given)}: for files of other formats, but {self.path} is none that is recognised")
         found = inspect_corpus(self.path)
         if self.json:
             self.emit({**asdict(found), "task": found.task.model_dump(mode="json")})
@@ -54,11 +62,11 @@ class Inspect(Verb):
         from dataclasses import asdict
 
         from alignmamba.cli.convert import fault_rows
-        from alignmamba.cli.progress import samples_display
         from alignmamba.data.readers.describing import inspect_foreign
+        from alignmamba.data.readers.progress import samples_display
 
         with samples_display("read") as progress:
-            found = inspect_foreign(self.path, hashed=progress.hashed, progress=progress)
+            found = inspect_foreign(self.path, self.read_options(), format=self.format, hashed=progress.hashed, progress=progress)
         if self.json:
             self.emit({**asdict(found), "task": found.task.model_dump(mode="json"), "faults": fault_rows(found.faults)})
         else:

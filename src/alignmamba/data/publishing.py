@@ -29,7 +29,7 @@ def prepare_destination(target: Path, *, overwrite: bool) -> None:
     if not (target.exists() or target.is_symlink()):
         return
     if not overwrite:
-        raise DataError(f"{target}: exists already; pass overwrite=True to replace a corpus")
+        raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a corpus")
     if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).is_file()):
         raise DataError(f"{target}: is not a corpus directory, so it is not replaced")
 

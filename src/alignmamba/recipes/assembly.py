@@ -19,9 +19,10 @@ from alignmamba.data.loader import Loader
 from alignmamba.data.missing import only
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.cache import cached_corpus
-from alignmamba.data.readers.converting import recognised
-from alignmamba.data.readers.foreign import ReadOptions
-from alignmamba.data.storage import MANIFEST, check_path
+from alignmamba.data.readers.converting import check_source, recognised
+from alignmamba.data.readers.foreign import NeedsOptionError, ReadOptions
+from alignmamba.data.readers.progress import samples_display
+from alignmamba.data.storage import MANIFEST
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.models import MODELS
@@ -50,7 +51,7 @@ def located(data: str, nonfinite: Nonfinite) -> str:
     if data == SYNTHETIC:
         return data
     path = Path(data)
-    check_path(path)
+    check_source(path)
     if not path.exists() or (path / MANIFEST).exists():
         return data
     if not recognised([path]):
@@ -58,7 +59,11 @@ def located(data: str, nonfinite: Nonfinite) -> str:
             return data
         raise DataError(f"{path}: expected a corpus directory, found a file, and of none of the formats {', '.join(FORMATS)}")
     options = ReadOptions(nonfinite="zero" if nonfinite == "error" else "keep")
-    return str(cached_corpus(path, options, say=lambda line: print(line, file=sys.stderr, flush=True)))
+    try:
+        with samples_display("converted") as told:
+            return str(cached_corpus(path, options, told=told))
+    except NeedsOptionError as error:
+        raise DataError(f"{error}; here: `alignmamba convert auto {path} CORPUS {error.option}`, and then CORPUS as the data") from error
 
 
 def corpus_at(data: str, nonfinite: Nonfinite, *, model: Any = None) -> Corpus:

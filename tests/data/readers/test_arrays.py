@@ -108,7 +108,7 @@ def test_what_a_split_is_called(written: Path) -> None:
     samples = layout.SAMPLES + '[splits]\ntrain = ["one", "uno"]\nvalid = "two"\n'
     done = convert("arrays", [layout.describe(written.parent, samples=samples)], written.parent / "out")
     assert {role: len(split) for role, split in done.corpus.splits.items()} == {"train": 4, "valid": 2}
-    assert done.notes == ("1 samples are in no split and were left out, 's6' first.",)
+    assert done.notes == ("1 samples of the split 'three' are in no split and were left out, 's6' first. There is no test split left.",)
 
 
 def test_another_column_is_the_label(written: Path) -> None:
@@ -142,7 +142,7 @@ WRONG = {
     "classes": ({"head": 'name = "a"\n[task]\nkind = "classification"\n'}, "a classification task needs at least 2"),
     "range": ({"head": 'name = "a"\n[task]\nkind = "regression"\nrange = [3, -3]\n'}, "label_range: lower end 3.0 is not below"),
     "range type": ({"head": 'name = "a"\n[task]\nkind = "regression"\nrange = "wide"\n'}, "task.range: "),
-    "name type": ({"head": 'name = 3\n[task]\nkind = "regression"\n'}, "name: Input should be a valid string, found '3'"),
+    "name type": ({"head": 'name = 3\n[task]\nkind = "regression"\n'}, "name: Input should be a valid string, found 3"),
     "not TOML": ({"head": "name = \n"}, "not valid TOML"),
     "unknown key": ({"samples": layout.SAMPLES + "delimiter = 3\n"}, "samples.delimiter: Extra inputs are not permitted"),
     "two sources": ({"samples": '[samples]\ntable = "samples.csv"\nids = "all.npz#id"\n'}, "samples: expected one of table and ids"),

@@ -12,7 +12,7 @@ from alignmamba.data.readers.foreign import ReadOptions
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORMATS, "stub", lambda: stub_reader)
+    monkeypatch.setitem(FORMATS, "stub", stub_reader)
 
 
 def key(format: str, folder: Path) -> str:

@@ -22,7 +22,7 @@ from alignmamba.errors import DataError
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORMATS, "stub", lambda: stub_reader)
+    monkeypatch.setitem(FORMATS, "stub", stub_reader)
     monkeypatch.setattr(stub_reader, "asked", [])
 
 
@@ -215,7 +215,7 @@ def test_the_format_is_recognised(tmp_path: Path, content: dict[str, Any], monke
         detect([tmp_path / "absent"])
     with pytest.raises(DataError, match="corpus: is a corpus already"):
         detect([tmp_path / "corpus"])
-    monkeypatch.setitem(FORMATS, "twin", lambda: stub_reader)
+    monkeypatch.setitem(FORMATS, "twin", stub_reader)
     with pytest.raises(DataError, match="looks like stub and like twin, so the format must be given by name"):
         detect([path])
 
@@ -246,7 +246,7 @@ import os, signal, sys
 from pathlib import Path
 import stub_reader
 from alignmamba.data.readers import FORMATS, converting
-FORMATS["stub"] = lambda: stub_reader
+FORMATS["stub"] = stub_reader
 converting.SHARD_BYTES = 1
 for at in range(1, 5):
     if os.fork() == 0:

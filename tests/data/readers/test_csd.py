@@ -254,7 +254,7 @@ def test_intervals_that_are_not_finite_lose_their_frame(tmp_path: Path, written:
 
 def test_splits_of_the_folds(tmp_path: Path, written: list[Path]) -> None:
     (tmp_path / "folds.json").unlink()
-    assert f"{tmp_path}: nothing says which id is in which split: give folds, a JSON or TOML file" in message(written)
+    assert f"{tmp_path}: nothing says which id is in which split: give folds (--folds FILE), a JSON or TOML file" in message(written)
     folds = tmp_path / "other.toml"
     folds.write_text('train = ["alpha[2]", "beta"]\nvalid = ["gamma", "omega"]\n')
     done = converted(written, folds=folds)
@@ -267,9 +267,10 @@ def test_splits_of_the_folds(tmp_path: Path, written: list[Path]) -> None:
     ("content", "expected"),
     [
         ('{"train": ["alpha"], "valid": ["alpha"]}', "id 'alpha' is in 'train' and in 'valid'"),
-        ('{"train": "alpha"}', "train: expected a list of ids, found alpha"),
-        ('{"train": [3]}', "train: expected a list of ids, found [3]"),
-        ('{"dev": ["alpha"]}', "found ['dev']"),
+        ('{"train": "alpha"}', "train: expected a list of ids, found 'alpha'"),
+        ('{"train": [3]}', "train: expected ids as text, found 3"),
+        ('{"tset": ["alpha"]}', "found ['tset']"),
+        ('{"dev": ["alpha"], "val": ["beta"]}', "'dev' and 'val' both name the valid split"),
         ("[1]", "found list"),
         ("{", "expected a JSON or TOML file of the ids of each split"),
         ("[" * 100_000, "expected a JSON or TOML file of the ids of each split"),

@@ -27,7 +27,7 @@ def one_of_each_kind(files: list[Path]) -> list[Path]:
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORMATS, "stub", lambda: stub_reader)
+    monkeypatch.setitem(FORMATS, "stub", stub_reader)
 
 
 def test_every_format_has_a_seed() -> None:

@@ -1,51 +1,12 @@
 """Arrays and tables, described by a TOML file, so that nobody needs to write Python.
 
-    name = "my corpus"                  # of the corpus
-    source = "where the data is from"   # optional
-
-    [task]
-    kind = "classification"             # or "regression"
-    classes = ["no", "yes"]             # classification: names; a label is a name or its number from 0
-    range = [-3, 3]                     # regression, optional: smallest and largest label
-
-    [samples]                           # one row per sample
-    table = "samples.csv"               # CSV or Parquet with a line of column names, or
-    ids = "all.npz#id"                  # an array of ids
-    id = "id"                           # column of the ids (this is the default)
-    label = "label"                     # column of the labels, or
-    labels = "all.npz#label"            # an array of labels; without either there are none
-    split = "split"                     # column that says the split of a sample, or
-    splits = "all.npz#split"            # an array that says it; without either [splits] lists the ids
-
-    [splits]                            # where samples say their split: how it is called there (default: train; valid, val or dev; test)
-    train = ["tr"]
-    valid = "valid.txt"                 # else: lists of ids, or text files of one id a line
-    test = ["a17", "a18"]
-
-    [modalities.NAME]                   # any number, in this order in the corpus
-    kind = "features"                   # or "tokens": whole numbers, one per position
-    units = "log-mel energy at 100 Hz"  # optional, for people
-    vocabulary_size = 500               # optional, tokens only
-
-Where the values of a modality are, in one of three ways:
-
-    files = "audio/{id}.npy"            # one file per sample, (time, width), or (width,) for one vector; tokens (time,)
-    times = "audio_times/{id}.npy"      # optional: seconds, (time,). A sample without a file lacks the modality
-
-    values = "all.npz#audio"            # one array for all samples, in the order of the samples: one vector each, (samples, width), or
-    offsets = "all.npz#audio_offsets"   # (total time, width), sample i owning offsets[i] to offsets[i + 1], or
-    lengths = "all.npz#audio_lengths"   # (total time, width), or padded (samples, time, width), of which the first lengths[i] are valid
-    times = "all.npz#audio_times"       # optional, as `values` without the last axis. Padded without lengths: every position is valid
-
-    table = "audio.parquet"             # one row per position, the rows of one sample together
-    id = "id"                           # its column of ids (default)
-    time = "seconds"                    # optional: its column of seconds
-    columns = ["f0", "energy"]          # optional: its columns of features, by default all others
+A sample has an id and perhaps a label and a split, from a table with one row per sample or from arrays; the values of a modality come
+from one file per sample, one array for all samples, or a table with one row per position. `docs/arrays.md` has all keys; `_Description`
+below checks them.
 
 An array is a `.npy` file, or `FILE.npz#KEY`. Paths are relative to the TOML file and may not leave its folder. Nothing is unpickled.
 """
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,17 +17,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from alignmamba.contracts import ROLES, Name, Role, Task
 from alignmamba.data.checking import SplitArrays
+from alignmamba.data.readers.folds import SPLIT_NAMES, left_out, split_roles
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.plain import LazyRows, one_line, open_npy, open_npz, read_text, regular_file
-from alignmamba.data.readers.tables import LongTable, as_number, column, is_missing, is_table, read_columns
+from alignmamba.data.readers.plain import LazyRows, one_line, open_npy, open_npz, read_text, regular_file, shown
+from alignmamba.data.readers.tables import LongTable, as_number, is_absent, is_missing, is_table, read_columns
+from alignmamba.data.readers.toml import read_toml
 from alignmamba.errors import DataError
 
 FORMAT = "arrays"
 SUMMARY = "arrays and tables (.npy, .npz, Parquet, CSV) that a TOML file describes"
+OPTIONS = frozenset({"label"})
 
-_LARGEST_DESCRIPTION = 1 << 20
+_LARGEST_DESCRIPTION = 64 << 10
 _LARGEST_LIST = 64 << 20
-_ALSO_CALLED: Mapping[Role, tuple[str, ...]] = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
 
 
 class _Part(BaseModel):
@@ -161,8 +124,8 @@ def recognises(path: Path) -> bool:
     try:
         if path.suffix.lower() != ".toml" or not path.is_file():
             return False
-        given = tomllib.loads(read_text(path, largest=_LARGEST_DESCRIPTION))
-    except (OSError, ValueError, RecursionError):
+        given = read_toml(path, largest=_LARGEST_DESCRIPTION)
+    except (OSError, ValueError):
         return False
     return isinstance(given.get("samples"), dict) and isinstance(given.get("modalities"), dict)
 
@@ -171,30 +134,26 @@ def files(path: Path) -> Sequence[Path]:
     """The description and all files that it names, as far as they exist.
 
     Raises:
-        DataError: If it is not a description.
+        DataError: If it is not a description, or the ids of the samples that it names cannot be read.
     """
     described, folder = _described(path), path.parent
     samples = described.samples
     named = [samples.table, samples.ids, samples.labels, samples.splits]
     named += [given for given in described.splits.values() if isinstance(given, str) and not samples.split and not samples.splits]
     found = {path}
+    patterns: list[str] = []
     for modality in described.modalities.values():
         named += [modality.values, modality.offsets, modality.lengths, modality.table]
         if modality.files:
-            for pattern in filter(None, (modality.files, modality.times)):
-                found.update(_matching(folder, pattern))
+            patterns += filter(None, (modality.files, modality.times))
         else:
             named.append(modality.times)
     found.update(folder / name.partition("#")[0] for name in named if name)
-    return sorted(each for each in found if each.is_file() and each.resolve().is_relative_to(folder.resolve()))
-
-
-def _matching(folder: Path, pattern: str) -> Sequence[Path]:
-    fixed = pattern.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
-    try:
-        return sorted(folder.glob(fixed.replace("{id}", "*"))) + sorted(folder.glob(fixed.replace("{id}", "**/*")))
-    except (ValueError, NotImplementedError):
-        return []
+    if patterns:
+        ids = _ids(path, samples, _columns(path, samples, samples.id))
+        found.update(folder / pattern.replace("{id}", identity) for identity in ids for pattern in patterns)
+    home = folder.resolve()
+    return sorted(each for each in found if "\0" not in str(each) and each.is_file() and each.resolve().is_relative_to(home))
 
 
 def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
@@ -232,21 +191,17 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
 
 
 def _described(path: Path) -> _Description:
-    content = read_text(path, largest=_LARGEST_DESCRIPTION)
+    given = read_toml(path, largest=_LARGEST_DESCRIPTION)
     try:
-        return _Description.model_validate(tomllib.loads(content))
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{path}: not valid TOML: {one_line(error)}") from error
+        return _Description.model_validate(given)
     except ValidationError as error:
         raise DataError(f"{path}: {_first_fault(error)}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as TOML: {one_line(error)}") from error
 
 
 def _first_fault(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"] if str(part) not in ("str", "list[str]", "[key]"))
-    found = "" if first["type"] in ("missing", "value_error") else f", found {str(first['input'])[:80]!r}"
+    found = "" if first["type"] in ("missing", "value_error") else f", found {shown(first['input'])}"
     message = first["msg"].removeprefix("Value error, ")
     return " ".join(f"{where}: {message}{found}".split()) if where else message
 
@@ -268,30 +223,19 @@ class _SampleList:
     @classmethod
     def of(cls, path: Path, described: _Description, wanted: str) -> "_SampleList":
         given, folder = described.samples, path.parent
-        columns: dict[str, list[Any]] = {}
-        if given.table:
-            table = folder / given.table
-            columns = read_columns(_table(path, "samples.table", given.table), inside=folder)
-            cells = column(table, columns, given.id)
-            for row, cell in enumerate(cells, start=1):
-                if cell is None:
-                    raise DataError(f"{table}: row {row}: column {given.id!r} is empty, expected an id")
-            ids = [str(cell) for cell in cells]
-        else:
-            ids = [str(cell) for cell in _listed(path, "samples.ids", given.ids, kinds="USiu")]
-        if not ids:
-            raise DataError(f"{path}: samples: expected at least one, found none")
         if wanted and not given.table:
             raise DataError(f"{path}: label {wanted!r} is to be a column of samples.table, but there is none")
         label = wanted or given.label
+        columns = _columns(path, given, given.id, label, given.split)
+        ids = _ids(path, given, columns)
         labels: Sequence[Any] | None = None
         if label:
-            labels = column(folder / given.table, columns, label)
+            labels = columns[label]
         elif given.labels:
             labels = _listed(path, "samples.labels", given.labels, kinds="USiufb", size=len(ids))
         splits: Sequence[Any] | None = None
         if given.split:
-            splits = column(folder / given.table, columns, given.split)
+            splits = columns[given.split]
         elif given.splits:
             splits = _listed(path, "samples.splits", given.splits, kinds="USiu", size=len(ids))
         return cls(
@@ -315,17 +259,42 @@ class _SampleList:
         """The label of a sample as the archive takes it; ``None`` where it has none."""
         assert self.labels is not None
         cell = self.labels[row]
-        if task.kind == "classification" and isinstance(cell, str) and cell in task.classes:
-            return cell
-        if is_missing(cell):
-            return None
-        number = as_number(cell)
+        number = float(cell) if isinstance(cell, bool) else as_number(cell)
         if task.kind == "regression" and number is not None:
-            return number
-        if number is not None and number.is_integer() and 0 <= number < len(task.classes):
-            return int(number)
+            return None if is_missing(cell) else number
+        if task.kind == "classification":
+            whole = int(number) if number is not None and number.is_integer() else None
+            # A number may be the name of a class, as which it is the same whether a file has it as text, integer or float.
+            for text in (str(cell), str(whole)):
+                if text in task.classes:
+                    return text
+            if is_absent(cell):
+                return None
+            if whole is not None and 0 <= whole < len(task.classes):
+                return whole
         expected = "a number" if task.kind == "regression" else f"one of {list(task.classes)[:20]} or its number"
         raise DataError(f"{self.places}: sample {self.ids[row]!r}: expected {expected}, found {str(cell)[:40]!r}")
+
+
+def _columns(path: Path, given: _Samples, *names: str) -> dict[str, list[Any]]:
+    """Columns of the table of samples, of those that have a name; none where there is no table."""
+    if not given.table:
+        return {}
+    return read_columns(_table(path, "samples.table", given.table), [*dict.fromkeys(filter(None, names))], inside=path.parent)
+
+
+def _ids(path: Path, given: _Samples, columns: Mapping[str, list[Any]]) -> list[str]:
+    """Ids of all samples, in order."""
+    if given.table:
+        cells = columns[given.id]
+        for row, cell in enumerate(cells, start=1):
+            if cell is None:
+                raise DataError(f"{path.parent / given.table}: row {row}: column {given.id!r} is empty, expected an id")
+    else:
+        cells = _listed(path, "samples.ids", given.ids, kinds="USiu")
+    if not cells:
+        raise DataError(f"{path}: samples: expected at least one, found none")
+    return [str(cell) for cell in cells]
 
 
 def _picked(get: Callable[[int], Any], rows: Sequence[int]) -> Callable[[int], Any]:
@@ -343,11 +312,13 @@ def _split_rows(path: Path, described: _Description, samples: _SampleList) -> tu
     """Rows of each split, and what is to be said of the others."""
     if samples.splits is not None:
         called: dict[str, Role] = {}
-        for role in ROLES:
-            given = described.splits.get(role, _ALSO_CALLED[role])
+        for role, given in described.splits.items():
             for name in [given] if isinstance(given, str) else given:
                 if called.setdefault(name, role) != role:
                     raise DataError(f"{path}: splits: {name!r} stands for {called[name]!r} and for {role!r}")
+        found = {str(cell) for cell in samples.splits}
+        others = [name for name in sorted(found - set(called)) if SPLIT_NAMES.get(name.strip().lower()) not in described.splits]
+        called |= split_roles(others, f"{path}: splits")
         homes = [called.get(str(cell)) for cell in samples.splits]
     else:
         if not described.splits:
@@ -361,10 +332,10 @@ def _split_rows(path: Path, described: _Description, samples: _SampleList) -> tu
     rows = {role: [row for row, home in enumerate(homes) if home == role] for role in ROLES}
     left = [row for row, home in enumerate(homes) if home is None]
     if len(left) == len(homes):
-        found = sorted({str(cell) for cell in samples.splits})[:5] if samples.splits is not None else list(samples.ids[:3])
-        raise DataError(f"{path}: splits: no sample is in any split; the first values are {found}")
-    notes = [f"{len(left)} samples are in no split and were left out, {samples.ids[left[0]]!r} first."] if left else []
-    return rows, notes
+        first = sorted({str(cell) for cell in samples.splits})[:5] if samples.splits is not None else list(samples.ids[:3])
+        raise DataError(f"{path}: splits: no sample is in any split; the first values are {first}")
+    names = [str(samples.splits[row]) for row in left if samples.splits[row] is not None] if samples.splits is not None else []
+    return rows, left_out("samples", len(left), samples.ids[left[0]] if left else "", homes, names)
 
 
 def _id_list(path: Path, given: str | list[str]) -> list[str]:

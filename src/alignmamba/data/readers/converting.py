@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from alignmamba.data.checking import SplitArrays, check_id, split_arrays
 from alignmamba.data.inspection import place, target_problem
 from alignmamba.data.publishing import prepare_destination, temporary_directory
 from alignmamba.data.readers import FORMATS
-from alignmamba.data.readers.foreign import Faults, Foreign, Reader, ReadOptions
+from alignmamba.data.readers.foreign import SHARED_OPTIONS, Faults, Foreign, NeedsOptionError, Reader, ReadOptions
 from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.errors import DataError
@@ -84,11 +84,15 @@ def convert(
         overwrite: Replace the corpus that is there, once the new one is complete.
 
     Raises:
-        DataError: If a file is not what it should be, or the destination cannot be used; nothing was written then.
+        DataError: If a file is not what it should be, or the destination or the name cannot be used; nothing was written then.
     """
     started = time.perf_counter()
     options = options or ReadOptions()
     target = Path(destination)
+    if target.name in ("", ".."):
+        raise DataError(f"{target}: expected the name of a directory to make, found none that it could have")
+    if name is not None and name != _in_unicode(name):
+        raise DataError(f"name: expected text in Unicode, found {name!a}")
     prepare_destination(target, overwrite=overwrite)
     paths = [Path(source) for source in sources]
     opened = open_foreign(format, paths, options, progress=progress)
@@ -129,6 +133,17 @@ def recognised(sources: Sequence[Path]) -> list[str]:
     return [name for name in FORMATS if all(_reader(name).recognises(path) for path in sources)]
 
 
+def check_source(path: Path) -> None:
+    """Refuse what cannot be a source: a path that none can have, or a pipe or device, which a reader could wait for without end.
+
+    Raises:
+        DataError: If it is one.
+    """
+    check_path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path}: expected a file or folder, found a pipe, a socket or a device")
+
+
 def detect(sources: Sequence[Path]) -> str:
     """The format that the files look like.
 
@@ -136,7 +151,7 @@ def detect(sources: Sequence[Path]) -> str:
         DataError: If they look like none or like several, or are not there.
     """
     for path in sources:
-        check_path(path)
+        check_source(path)
         if (path / MANIFEST).is_file():
             raise DataError(f"{path}: is a corpus already, it needs no conversion")
     found = recognised(sources)
@@ -144,14 +159,18 @@ def detect(sources: Sequence[Path]) -> str:
         return found[0]
     files = ", ".join(map(str, sources))
     if found:
-        raise DataError(f"{files}: looks like {' and like '.join(found)}, so the format must be given by name")
+        raise DataError(
+            f"{files}: looks like {' and like '.join(found)}, so the format must be given by name: alignmamba convert {found[0]} SRC DST"
+        )
     absent = [path for path in sources if not path.exists()]
     if absent:
         raise DataError(f"{absent[0]}: expected a file or folder, found nothing")
     raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}")
 
 
-def open_foreign(format: str, sources: Sequence[Path], options: ReadOptions, *, progress: Progress | None = None) -> Opened:
+def open_foreign(
+    format: str, sources: Sequence[Path], options: ReadOptions, *, progress: Progress | None = None, any_label: bool = False
+) -> Opened:
     """Open files of a format, with the repairs that all formats share.
 
     - Features become float32. What is not finite, or too large for it, becomes 0, or is kept, or refused.
@@ -162,18 +181,26 @@ def open_foreign(format: str, sources: Sequence[Path], options: ReadOptions, *, 
 
     Samples in which nothing is left are counted, and stay for `write_corpus` to skip.
 
+    Args:
+        format: Name of a format, or ``auto``.
+        sources: The files or folders.
+        options: How to read them.
+        progress: Told after every sample.
+        any_label: Whether a label outside the task's range is counted and left as it is, where it would be refused.
+
     Raises:
-        DataError: If the format is unknown, or a file is not of it.
+        DataError: If the format is unknown, does not read an option that is given, or a file is not of it.
     """
     if not sources:
         raise DataError("sources: expected at least one file, found none")
     if format == AUTO:
         format = detect(sources)
     reader = _reader(format)
+    _check_options(format, reader, options)
     for path in sources:
-        check_path(path)
+        check_source(path)
     with naming(sources):
-        foreign = reader.read(sources, options)
+        foreign = _told_in_unicode(reader.read(sources, options))
         if options.nonfinite == "mean" and "train" not in foreign.splits:
             raise DataError(f"nonfinite mean needs a train split to take the means from, found {list(foreign.splits)}")
         names = list(next(iter(foreign.splits.values())).features) if foreign.splits else []
@@ -182,7 +209,7 @@ def open_foreign(format: str, sources: Sequence[Path], options: ReadOptions, *, 
             raise DataError(f"dims: no modality {unknown[0]!r}, only {names}")
         splits = {role: split_arrays(role, split) for role, split in foreign.splits.items()}
         ids = _distinct_ids(splits, foreign.faults)
-        splits = {role: _repaired(role, split, ids[role], foreign, options, progress) for role, split in splits.items()}
+        splits = {role: _repaired(role, split, ids[role], foreign, options, progress, any_label) for role, split in splits.items()}
     return Opened(foreign=foreign, splits=splits)
 
 
@@ -194,7 +221,10 @@ def naming(sources: Sequence[Path]) -> Iterator[None]:
     except DataError as error:
         if any(str(path) in str(error) for path in sources):
             raise
-        raise DataError(f"{', '.join(map(str, sources))}: {error}") from error
+        message = f"{', '.join(map(str, sources))}: {error}"
+        if isinstance(error, NeedsOptionError):
+            raise NeedsOptionError(message, option=error.option) from error
+        raise DataError(message) from error
     except OSError as error:
         raise _unreadable(error, ", ".join(map(str, sources))) from error
 
@@ -206,7 +236,32 @@ def _unreadable(error: OSError, where: str) -> DataError:
 def _reader(format: str) -> Reader:
     if format not in FORMATS:
         raise DataError(f"format: expected {AUTO} or one of {', '.join(FORMATS)}, found {format!r}")
-    return FORMATS[format]()
+    return FORMATS[format]
+
+
+def _check_options(format: str, reader: Reader, options: ReadOptions) -> None:
+    """Refuse an option that would change nothing."""
+    for name in ReadOptions.model_fields:
+        if name in SHARED_OPTIONS | reader.OPTIONS or getattr(options, name) == ReadOptions.model_fields[name].default:
+            continue
+        takers = [other for other, taker in FORMATS.items() if name in taker.OPTIONS]
+        raise DataError(f"{name} (--{name}): the format {format} does not read it, only {', '.join(takers)}")
+
+
+def _in_unicode(text: str) -> str:
+    """Text of the name of a file, in which what is not UTF-8 is replaced."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _told_in_unicode(foreign: Foreign) -> Foreign:
+    """The same, with nothing of a file's name in what is told of it that a manifest could not hold."""
+    return replace(
+        foreign,
+        name=_in_unicode(foreign.name),
+        source=_in_unicode(foreign.source),
+        units={name: _in_unicode(unit) for name, unit in foreign.units.items()},
+        notes=tuple(map(_in_unicode, foreign.notes)),
+    )
 
 
 def _source(foreign: Foreign) -> str:
@@ -228,12 +283,18 @@ class _Latest:
 
 
 def _repaired(
-    role: Role, split: SplitArrays, ids: Sequence[str], foreign: Foreign, options: ReadOptions, progress: Progress | None
+    role: Role,
+    split: SplitArrays,
+    ids: Sequence[str],
+    foreign: Foreign,
+    options: ReadOptions,
+    progress: Progress | None,
+    any_label: bool,
 ) -> SplitArrays:
     rows: Sequence[int] = range(len(ids))
     targets = None
     if split.targets is not None:
-        rows, targets = _labelled(role, ids, split.targets, foreign, options)
+        rows, targets = _labelled(role, ids, split.targets, foreign, options, any_label)
 
     def load(at: int) -> dict[str, Any]:
         row = rows[at]
@@ -299,7 +360,7 @@ def _values(given: Any, role: Role, identity: str, name: str, faults: Faults, op
 
 
 def _labelled(
-    role: Role, ids: Sequence[str], given: Sequence[Any], foreign: Foreign, options: ReadOptions
+    role: Role, ids: Sequence[str], given: Sequence[Any], foreign: Foreign, options: ReadOptions, any_label: bool
 ) -> tuple[Sequence[int], list[Any] | None]:
     """The rows to keep, and their labels."""
     labels = [given[row] for row in range(len(given))]
@@ -313,8 +374,14 @@ def _labelled(
         for row in rows:
             if not _is_number(labels[row]) or (problem := target_problem(float(labels[row]), foreign.task)) is None:
                 continue
+            if not options.clip_labels and any_label:
+                foreign.faults.add("label out of range", where=role, done="refused by convert, unless with --clip-labels")
+                continue
             if not options.clip_labels:
-                raise DataError(f"{place(role, ids[row])}: {problem}; clip_labels moves it to the nearer end")
+                raise NeedsOptionError(
+                    f"{place(role, ids[row])}: {problem}; clip_labels=True (--clip-labels) moves it to the nearer end",
+                    option="--clip-labels",
+                )
             labels[row] = min(max(float(labels[row]), limits[0]), limits[1])
             foreign.faults.add("label out of range", where=role, done="moved to the nearer end")
     return rows, [labels[row] for row in rows]

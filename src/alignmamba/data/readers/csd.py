@@ -36,7 +36,7 @@ import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.folds import folds_path, read_folds
+from alignmamba.data.readers.folds import folds_beside, folds_path, read_folds
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.hdf5 import Entry, HDF5Process, Structure
 from alignmamba.data.readers.plain import LazyRows, hinted
@@ -44,6 +44,7 @@ from alignmamba.errors import DataError
 
 FORMAT = "csd"
 SUMMARY = "CMU-MultimodalSDK computational sequences (.csd): one HDF5 file per modality and one of labels"
+OPTIONS = frozenset({"label", "folds", "align"})
 
 SHORTEST_SECONDS = 1e-5
 """Intervals and overlaps that are not longer count as empty (the SDK's `epsilon`)."""
@@ -80,7 +81,7 @@ def recognises(path: Path) -> bool:
 def files(path: Path) -> Sequence[Path]:
     """The file itself, or those of the folder, and the folds beside them."""
     _, path = hinted(path)
-    return sorted([*path.glob("*.csd"), *path.glob("folds.*")]) if path.is_dir() else [path, *sorted(path.parent.glob("folds.*"))]
+    return [*sorted(path.glob("*.csd")), *folds_beside(path)] if path.is_dir() else [path, *folds_beside(path.parent)]
 
 
 def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:

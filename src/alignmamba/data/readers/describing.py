@@ -1,6 +1,5 @@
 """What is in a foreign file, found by reading it as a conversion does, without writing anything."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,11 @@ from alignmamba.contracts import Role, Task
 from alignmamba.data.checking import CheckedSplits
 from alignmamba.data.inspection import SplitSummary, summarise
 from alignmamba.data.readers import FORMATS
-from alignmamba.data.readers.converting import FaultRow, Progress, detect, naming, open_foreign
+from alignmamba.data.readers.converting import AUTO, FaultRow, Progress, check_source, detect, naming, open_foreign
 from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.data.readers.known import KNOWN, KnownFile
+from alignmamba.data.readers.plain import checksum, counting
 from alignmamba.errors import DataError
-
-_PIECE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,35 +43,44 @@ class ForeignInspection:
 
 
 def inspect_foreign(
-    path: str | Path, *, hashed: Callable[[int, int], None] | None = None, progress: Progress | None = None
+    path: str | Path,
+    options: ReadOptions | None = None,
+    *,
+    format: str = AUTO,
+    hashed: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ForeignInspection:
-    """Describe a file or folder of a format that is recognised, and count what is wrong with it.
+    """Describe a file or folder, and count what is wrong with it, labels out of range among it.
 
     Args:
         path: The file or folder.
+        options: How to read it.
+        format: Name of its format, or ``auto``.
         hashed: Told how many bytes of how many were read for the checksum.
         progress: Told after every sample.
 
     Raises:
-        DataError: If it is not recognised, or `convert` would refuse it.
+        DataError: If it is not recognised, or `convert` would refuse it for anything but its labels.
     """
     path = Path(path)
-    format = detect([path])
+    format = detect([path]) if format == AUTO else format
+    check_source(path)
     try:
-        sha256 = "" if path.is_dir() else _checksum(path, hashed)
+        sha256 = "" if path.is_dir() or not path.exists() else checksum(path, counting(hashed, path.stat().st_size))
         size = sum(each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    opened = open_foreign(format, [path], ReadOptions(), progress=progress)
+    opened = open_foreign(format, [path], options or ReadOptions(), progress=progress, any_label=True)
     foreign = opened.foreign
+    any_range = foreign.task.model_copy(update={"label_range": None})
     with naming([path]):
-        checked = CheckedSplits(opened.splits, task=foreign.task, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip")
+        checked = CheckedSplits(opened.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip")
         counted = {role: _Counted.of(role, checked) for role in checked.roles}
         specs = checked.specs(foreign.units)
     return ForeignInspection(
         path=str(path),
         format=format,
-        layout=FORMATS[format]().SUMMARY,
+        layout=FORMATS[format].SUMMARY,
         bytes=size,
         sha256=sha256,
         known=KNOWN.get(sha256),
@@ -87,17 +94,6 @@ def inspect_foreign(
         faults=tuple(foreign.faults.rows()),
         notes=foreign.notes,
     )
-
-
-def _checksum(path: Path, hashed: Callable[[int, int], None] | None) -> str:
-    digest, done, size = hashlib.sha256(), 0, path.stat().st_size
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-            done += len(piece)
-            if hashed is not None:
-                hashed(done, size)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,72 @@
-"""Files that say which ids are in which split."""
+"""Which samples are in which split: the names that splits have, and files that list their ids."""
 
 import json
-import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from alignmamba.contracts import ROLES, Role
-from alignmamba.data.readers.plain import one_line, read_text
+from alignmamba.data.readers.foreign import NeedsOptionError
+from alignmamba.data.readers.plain import one_line, read_text, shown
+from alignmamba.data.readers.toml import read_toml
 from alignmamba.errors import DataError
 
+SPLIT_NAMES: Mapping[str, Role] = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "development": "valid",
+    "test": "test",
+    "testing": "test",
+}
+"""What splits are called by others, in lower case."""
+
 _LARGEST = 64 << 20
+_LARGEST_TOML = 4 << 20
 _EXPECTED = 'a JSON or TOML file of the ids of each split, {"train": [...], "valid": [...], "test": [...]}'
+
+
+def split_roles(names: Iterable[str], where: str) -> dict[str, Role]:
+    """The role of each of these names of splits that is a known one, whatever the case of its letters.
+
+    Raises:
+        DataError: If two of them name the same role.
+    """
+    roles: dict[str, Role] = {}
+    for name in dict.fromkeys(names):
+        role = SPLIT_NAMES.get(name.strip().lower())
+        if role is None:
+            continue
+        other = next((other for other in roles if roles[other] == role and other.strip().lower() != name.strip().lower()), None)
+        if other is not None:
+            raise DataError(f"{where}: {other!r} and {name!r} both name the {role} split, expected one of them")
+        roles[name] = role
+    return roles
+
+
+def left_out(samples: str, count: int, first: str, roles: Iterable[Role | None], names: Iterable[str] = ()) -> list[str]:
+    """What is to be said of samples that are in no split, and of the test split where there is none.
+
+    Args:
+        samples: What they are called, in the plural.
+        count: How many are in no split.
+        first: The id of the first of them.
+        roles: The splits that others are in.
+        names: What their own splits are called, where that is known.
+    """
+    if not count:
+        return []
+    called = sorted({name[:40] for name in names})
+    own = f" of the split{'s' if len(called) > 1 else ''} {', '.join(map(repr, called[:8]))}" if called else ""
+    none = "" if "test" in set(roles) else " There is no test split left."
+    return [f"{count} {samples}{own} are in no split and were left out, {first!r} first.{none}"]
+
+
+def folds_beside(folder: Path) -> list[Path]:
+    """The files of folds that lie in a folder."""
+    return [path for path in (folder / "folds.json", folder / "folds.toml") if path.is_file()]
 
 
 def folds_path(given: Path | None, folder: Path) -> Path:
@@ -18,10 +75,15 @@ def folds_path(given: Path | None, folder: Path) -> Path:
     Raises:
         DataError: If there is neither.
     """
-    beside = [path for path in (folder / "folds.json", folder / "folds.toml") if path.is_file()]
-    if given is None and not beside:
-        raise DataError(f"{folder}: nothing says which id is in which split: give folds, {_EXPECTED}, or put it there as folds.json")
-    return given or beside[0]
+    if given is not None:
+        return given
+    beside = folds_beside(folder)
+    if not beside:
+        raise NeedsOptionError(
+            f"{folder}: nothing says which id is in which split: give folds (--folds FILE), {_EXPECTED}, or put it there as folds.json",
+            option="--folds FILE",
+        )
+    return beside[0]
 
 
 def read_folds(path: Path) -> dict[str, Role]:
@@ -30,20 +92,27 @@ def read_folds(path: Path) -> dict[str, Role]:
     Raises:
         DataError: If it is no such file, or names an id in two splits.
     """
-    content = read_text(path, largest=_LARGEST)
-    try:
-        given = json.loads(content) if path.suffix.lower() == ".json" else tomllib.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: expected {_EXPECTED}, found {one_line(error)}") from error
-    if not isinstance(given, dict) or not given or not set(given) <= set(ROLES):
-        raise DataError(
-            f"{path}: expected {_EXPECTED}, found {sorted(map(str, given))[:5] if isinstance(given, dict) else type(given).__name__}"
-        )
+    if path.suffix.lower() == ".json":
+        try:
+            given = json.loads(read_text(path, largest=_LARGEST))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path}: expected {_EXPECTED}, found {one_line(error)}") from error
+    else:
+        given = read_toml(path, largest=_LARGEST_TOML)
+    roles = split_roles(given, str(path)) if isinstance(given, dict) else {}
+    if not isinstance(given, dict) or not given or len(roles) != len(given):
+        found = sorted(name[:40] for name in given)[:5] if isinstance(given, dict) else type(given).__name__
+        raise DataError(f"{path}: expected {_EXPECTED}, found {found}")
     home: dict[str, Role] = {}
-    for role in ROLES:
-        ids = given.get(role, [])
-        if not isinstance(ids, list) or not all(isinstance(identity, str) for identity in ids):
-            raise DataError(f"{path}: {role}: expected a list of ids, found {str(ids)[:80]}")
+    for name, role in sorted(roles.items(), key=lambda item: ROLES.index(item[1])):
+        ids = given[name]
+        if not isinstance(ids, list):
+            raise DataError(f"{path}: {name}: expected a list of ids, found {shown(ids)}")
+        for identity in ids:
+            if not isinstance(identity, str):
+                raise DataError(f"{path}: {name}: expected ids as text, found {shown(identity)}")
         for identity in ids:
             if home.setdefault(identity, role) != role:
                 raise DataError(f"{path}: id {identity!r} is in {home[identity]!r} and in {role!r}, expected splits that share none")

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from alignmamba.contracts import Config, Role, Task
 from alignmamba.data.checking import SplitArrays
+from alignmamba.errors import DataError
 
 FaultKind = Literal[
     "not finite",
@@ -20,6 +21,15 @@ FaultKind = Literal[
     "sample without anything",
     "text that is not UTF-8",
 ]
+
+
+class NeedsOptionError(DataError):
+    """Files that cannot be read as they are, but with an option of reading."""
+
+    def __init__(self, message: str, *, option: str) -> None:
+        super().__init__(message)
+        self.option = option
+        """What `alignmamba convert` takes for it."""
 
 
 class Faults:
@@ -83,24 +93,30 @@ class ReadOptions(Config):
     """Which label to take where a format has several: MMSA ``regression_labels_T`` and such, a column of a table; empty for the
     format's first."""
     folds: Path | None = None
-    """CSD: file of the ids of each split, JSON or TOML: ``{"train": [...], "valid": [...], "test": [...]}``."""
+    """CSD, GCNet: file of the ids of each split, JSON or TOML: ``{"train": [...], "valid": [...], "test": [...]}``."""
     align: bool = False
     """CSD: whether every other sequence gets one vector for each frame of the text, the mean over the frames that overlap it."""
     clip_labels: bool = False
     """Whether a label outside the task's range is moved to its nearer end; otherwise the file is refused, naming the first."""
 
 
+SHARED_OPTIONS = frozenset({"dims", "nonfinite", "clip_labels"})
+"""Those that are followed whatever the format."""
+
+
 class Reader(Protocol):
     """The face of a module that reads one format.
 
-    Where a file refers to others, the module also has ``files(path) -> Sequence[Path]``: all that would be read, the path itself
-    included.
+    Where a file refers to others, or a folder has more in it than is read or links to more, the module also has
+    ``files(path) -> Sequence[Path]``: all files that would be read, the path itself included if it is one.
     """
 
     FORMAT: str
     """Name of the format."""
     SUMMARY: str
     """One line about it, for people."""
+    OPTIONS: frozenset[str]
+    """Those of `ReadOptions` that it reads, beside `SHARED_OPTIONS`; another one is refused before."""
 
     def recognises(self, path: Path) -> bool:
         """Whether the path looks like this format: cheap (a bounded head is read), and never raises."""

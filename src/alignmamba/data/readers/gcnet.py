@@ -11,7 +11,7 @@ folder the table is the one `.csv`, `.tsv`, `.parquet`, `.npz` or `.pkl` whose n
 features is named by what its own name says (text, audio, vision, or the models that MERBench takes features from), else by its name.
 
 **The table** has the columns `id` (or `name`, `utterance`), `label` (or `emo`, `emotion`, `val`, `sentiment`; the option `label` names
-another), and, optionally, `split` (or `set`, `mode`, `fold`: train; valid, val or dev; test) and `conversation` (or `dialogue`,
+another), and, optionally, `split` (or `set`, `mode`, `fold`; `folds.SPLIT_NAMES` are understood) and `conversation` (or `dialogue`,
 `video`, `video_id`). An `.npz` of labels has arrays of these names. Without a split the option `folds` tells it, by utterances or
 conversations. Labels in words are classes in alphabetical order; whole numbers from 0 to at most 31 are numbered classes; other
 numbers are a regression.
@@ -30,15 +30,16 @@ import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.folds import folds_path, read_folds
+from alignmamba.data.readers.folds import folds_beside, folds_path, left_out, read_folds, split_roles
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.label_tables import npz_table, pickled_table
 from alignmamba.data.readers.plain import LazyRows, hinted, npz_keys, one_line, open_npy, open_npz
-from alignmamba.data.readers.tables import as_number, is_missing, is_table, read_columns
+from alignmamba.data.readers.tables import as_number, column_names, is_absent, is_missing, is_table, read_columns
 from alignmamba.errors import DataError
 
 FORMAT = "gcnet"
 SUMMARY = "GCNet and MERBench folders: one .npy per utterance in a folder per modality, and a table of labels"
+OPTIONS = frozenset({"label", "folds"})
 
 FRAMES = 100_000
 """A folder of frames may have as many files."""
@@ -47,7 +48,6 @@ _ID = ("id", "name", "utterance", "utterance_id")
 _LABEL = ("label", "emo", "emotion", "val", "sentiment")
 _SPLIT = ("split", "set", "mode", "fold")
 _CONVERSATION = ("conversation", "dialogue", "dialogue_id", "video", "video_id")
-_ROLES: Mapping[str, Role] = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
 _MOST_CLASSES = 32
 _PICKLES = (".pkl", ".pickle")
 # Pieces of the names of MERBench's features, asked for in this order.
@@ -98,6 +98,23 @@ def recognises(path: Path) -> bool:
         return False
 
 
+def files(path: Path) -> Sequence[Path]:
+    """The table of a folder, the folds beside it, and the features of every utterance of the table, links followed.
+
+    Raises:
+        DataError: If there is no table, or it is none.
+    """
+    table, folders = _parts([path])
+    ids = _column(_columns(table, Faults(), ""), _ID) or []
+    found = [table, *folds_beside(table.parent)]
+    for folder in folders.values():
+        for identity in ids:
+            place = _place(folder, str(identity))
+            if place is not None:
+                found += sorted(place.glob("*.npy")) if place.is_dir() else [place]
+    return found
+
+
 def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     """Open the folders of one corpus.
 
@@ -110,7 +127,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     """
     table_path, folders = _parts(sources)
     faults = Faults()
-    columns = _columns(table_path, faults)
+    columns = _columns(table_path, faults, options.label)
     utterances = _utterances(table_path, columns, options)
     task, targets = _task(table_path, [utterance.label for utterance in utterances])
     roles, notes = _roles(table_path, utterances, options)
@@ -252,7 +269,7 @@ def _frames(path: Path, folder: Path) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         raise DataError(f"{path}: expected numbers, found {str(array.dtype)[:40]}")
     if array.ndim > 2 and sum(length != 1 for length in array.shape) <= 2:
-        array = array.squeeze()
+        array = array.squeeze() if array.size != 1 else array.reshape(1)
     if array.ndim == 0 or array.ndim > 2:
         raise DataError(f"{path}: expected shape (width,) or (time, width), found {array.shape}")
     if array.size == 0:
@@ -277,14 +294,31 @@ class _Utterance:
         return f"{self.conversation}/{self.id}" if self.conversation else self.id
 
 
-def _columns(path: Path, faults: Faults) -> dict[str, list[Any]]:
-    """The columns of a table of labels."""
-    if path.suffix.lower() in _PICKLES:
-        return pickled_table(path, faults)
-    if path.suffix.lower() != ".npz":
-        return read_columns(path)
-    if (found := npz_table(path, faults)) is not None:
-        return found
+def _columns(path: Path, faults: Faults, label: str) -> dict[str, list[Any]]:
+    """The columns of a table of labels, those alone that are looked at where the table allows it; `label` is a further one."""
+    if path.suffix.lower() not in (".npz", *_PICKLES):
+        names = _checked_names(path, column_names(path), label)
+        wanted = {*_ID, *_LABEL, *_SPLIT, *_CONVERSATION}
+        return read_columns(path, [name for name in names if name.lower() in wanted or name == label])
+    columns = pickled_table(path, faults) if path.suffix.lower() in _PICKLES else npz_table(path, faults) or _npz_columns(path)
+    _checked_names(path, list(columns), label)
+    return columns
+
+
+def _checked_names(path: Path, names: Sequence[str], label: str) -> Sequence[str]:
+    """The names of the columns, among which there must be the ids and the labels."""
+    lower = {name.lower() for name in names}
+    if not lower & set(_ID):
+        raise DataError(f"{path}: expected a column {_ID[0]!r} of the utterances, found {list(names)[:20]}")
+    if label and label not in names:
+        raise DataError(f"{path}: label {label!r}: expected one of the columns {list(names)[:20]}")
+    if not label and not lower & set(_LABEL):
+        raise DataError(f"{path}: expected a column {_LABEL[0]!r}, found {list(names)[:20]}; the option label names another")
+    return names
+
+
+def _npz_columns(path: Path) -> dict[str, list[Any]]:
+    """The arrays of one dimension of an `.npz` file."""
     columns: dict[str, list[Any]] = {}
     for key in npz_keys(path):
         array = open_npz(path, key)
@@ -302,14 +336,8 @@ def _column(columns: Mapping[str, list[Any]], names: Sequence[str]) -> list[Any]
 
 
 def _utterances(path: Path, columns: Mapping[str, list[Any]], options: ReadOptions) -> list[_Utterance]:
-    ids = _column(columns, _ID)
-    if ids is None:
-        raise DataError(f"{path}: expected a column {_ID[0]!r} of the utterances, found {list(columns)[:20]}")
-    if options.label and options.label not in columns:
-        raise DataError(f"{path}: label {options.label!r}: expected one of the columns {list(columns)[:20]}")
-    labels = columns[options.label] if options.label else _column(columns, _LABEL)
-    if labels is None:
-        raise DataError(f"{path}: expected a column {_LABEL[0]!r}, found {list(columns)[:20]}; the option label names another")
+    ids = _column(columns, _ID) or []
+    labels = (columns[options.label] if options.label else _column(columns, _LABEL)) or []
     empty = [None] * len(ids)
     splits = _column(columns, _SPLIT) or empty
     conversations = _column(columns, _CONVERSATION) or empty
@@ -327,15 +355,17 @@ def _utterances(path: Path, columns: Mapping[str, list[Any]], options: ReadOptio
 
 def _task(path: Path, labels: Sequence[Any]) -> tuple[Task, list[Any] | None]:
     """What the labels are, and the label of each utterance as the archive takes it."""
+    named = [label for label in labels if not is_absent(label)]
+    if any(as_number(label) is None for label in named):
+        # Among words, "none" is one of them.
+        classes = tuple(sorted({str(label) for label in named}))
+        if len(classes) < 2:
+            raise DataError(f"{path}: expected labels of at least two classes, found {classes[0]!r} alone")
+        return Task(kind="classification", classes=classes), [None if is_absent(label) else str(label) for label in labels]
     known = [label for label in labels if not is_missing(label)]
     if not known:
         return Task(kind="regression"), None
     numbers = [as_number(label) for label in known]
-    if any(number is None for number in numbers):
-        classes = tuple(sorted({str(label) for label in known}))
-        if len(classes) < 2:
-            raise DataError(f"{path}: expected labels of at least two classes, found {classes[0]!r} alone")
-        return Task(kind="classification", classes=classes), [None if is_missing(label) else str(label) for label in labels]
     written = [str(label) for label in known]
     highest = max(number for number in numbers if number is not None)
     if all(text.isdecimal() for text in written) and 1 <= highest < _MOST_CLASSES:
@@ -347,14 +377,16 @@ def _task(path: Path, labels: Sequence[Any]) -> tuple[Task, list[Any] | None]:
 def _roles(path: Path, utterances: Sequence[_Utterance], options: ReadOptions) -> tuple[list[Role | None], list[str]]:
     """The split of each utterance, and what is to be said of those without."""
     if options.folds is None and any(utterance.split is not None for utterance in utterances):
-        roles = [_ROLES.get(str(utterance.split).strip().lower()) for utterance in utterances]
+        known = split_roles((str(utterance.split) for utterance in utterances), f"{path}: split")
+        roles = [known.get(str(utterance.split)) for utterance in utterances]
         if all(role is None for role in roles):
             raise DataError(f"{path}: split: expected train, valid or test, found {utterances[0].split!r}")
     else:
         folds = read_folds(folds_path(options.folds, path.parent))
         roles = [folds.get(utterance.id, folds.get(utterance.conversation)) for utterance in utterances]
-    left = [utterance.name for utterance, role in zip(utterances, roles, strict=True) if role is None]
-    return roles, [f"{len(left)} utterances are in no split and were left out, {left[0]!r} first."] if left else []
+    left = [utterance for utterance, role in zip(utterances, roles, strict=True) if role is None]
+    names = [str(utterance.split) for utterance in left if options.folds is None and utterance.split is not None]
+    return roles, left_out("utterances", len(left), left[0].name if left else "", roles, names)
 
 
 def _by_conversation(utterances: Sequence[_Utterance]) -> list[int]:

@@ -24,6 +24,7 @@ from alignmamba.errors import DataError
 
 FORMAT = "mag-bert"
 SUMMARY = "MAG-BERT pickle (MOSI, MOSEI): words, visual, acoustic"
+OPTIONS: frozenset[str] = frozenset()
 
 _SPLITS: Mapping[str, Role] = {"train": "train", "dev": "valid", "test": "test"}
 
@@ -45,8 +46,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         DataError: If the file is damaged, asks for anything to be run, or is of another layout.
     """
     path = single_source(sources, FORMAT)
-    if options.label:
-        raise DataError(f"{path}: label {options.label!r}: this format has one label, without a name")
+    del options  # it has none of its own
     tables, strangers = split_tables(path, read_pickle(path), _SPLITS)
     faults = Faults()
     parts = {role: _Part(path, role, entries, faults) for role, entries in tables.items()}

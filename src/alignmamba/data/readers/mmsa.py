@@ -27,6 +27,7 @@ from alignmamba.errors import DataError
 
 FORMAT = "mmsa"
 SUMMARY = "MMSA pickle (MOSI, MOSEI, SIMS, MMSA-FET), aligned or unaligned"
+OPTIONS = frozenset({"text", "label"})
 
 _SCORES = ("regression_labels", "regression_labels_T", "regression_labels_A", "regression_labels_V")
 _CLASSES = ("annotations", "classification_labels")

@@ -23,6 +23,7 @@ from alignmamba.errors import DataError
 
 FORMAT = "mult"
 SUMMARY = "MulT pickle (MOSI, MOSEI), aligned or unaligned, padded at the front"
+OPTIONS = frozenset({"label"})
 
 _LABEL = "labels"
 _FIELDS = (*MODALITIES, _LABEL, "id")

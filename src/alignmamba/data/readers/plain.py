@@ -5,10 +5,10 @@ made of them, and nothing is ever unpickled.
 """
 
 import contextlib
+import hashlib
 import io
 import math
 import os
-import shutil
 import stat
 import tempfile
 import warnings
@@ -28,6 +28,7 @@ UNPACKED_PER_BYTE = 100
 """A member of an `.npz` file may declare this many bytes for each byte of the file, and 16 MiB."""
 
 _HEADER_BYTES = 10_000
+_PIECE_BYTES = 1 << 20
 _MAGIC = b"\x93NUMPY"
 
 
@@ -53,6 +54,15 @@ def hinted(source: Path) -> tuple[str, Path]:
 def one_line(error: BaseException) -> str:
     """What an exception says, short and in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def shown(value: object) -> str:
+    """A value from a text format for a message: a container by its kind, for it may be of any depth."""
+    if isinstance(value, dict | list | tuple):
+        return "a list" if isinstance(value, list | tuple) else "a table"
+    if isinstance(value, int) and value.bit_length() > 256:  # more digits than Python writes out
+        return "a number of more than 256 bits"
+    return repr(value)[:80]
 
 
 def regular_file(path: Path, *, inside: Path | None = None) -> Path:
@@ -149,8 +159,7 @@ def npz_object(path: Path, key: str, target: IO[bytes]) -> None:
         _unpack(path, key, unpacked, None)
         if not _header(unpacked, place)[2].hasobject:
             raise DataError(f"{place}: expected Python objects, found numbers or text")
-        shutil.copyfileobj(unpacked, target)
-    target.flush()
+        _copy(unpacked, target, place)
 
 
 def _unpack(path: Path, key: str, target: IO[bytes], inside: Path | None) -> int:
@@ -165,14 +174,54 @@ def _unpack(path: Path, key: str, target: IO[bytes], inside: Path | None) -> int
             if member.file_size > UNPACKED_PER_BYTE * path.stat().st_size + (16 << 20):
                 raise DataError(f"{place}: declares {member.file_size} bytes, more than a file of {path.stat().st_size} bytes may hold")
             with archive.open(member) as packed:
-                shutil.copyfileobj(packed, target)
-        target.flush()
+                _copy(packed, target, place)
         target.seek(0)
         return member.file_size
     except DataError:
         raise
     except _ZIP_ERRORS as error:
         raise DataError(f"{place}: cannot be unpacked, the file is damaged: {one_line(error)}") from error
+
+
+def _copy(source: IO[bytes], target: IO[bytes], place: str) -> None:
+    """Copy what is left of a file into a temporary one; that the disk is full is no fault of the source."""
+    while piece := source.read(_PIECE_BYTES):
+        try:
+            target.write(piece)
+            target.flush()
+        except OSError as error:
+            raise DataError(
+                f"{place}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror or error}; TMPDIR names another folder"
+            ) from error
+
+
+def checksum(path: Path, told: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file.
+
+    Args:
+        path: The file.
+        told: Told after each piece how many bytes it had.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+            if told is not None:
+                told(len(piece))
+    return digest.hexdigest()
+
+
+def counting(told: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    """What adds up the bytes that it is told of, and tells how many of `total` they are."""
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        if told is not None:
+            told(done, total)
+
+    return add
 
 
 # What zipfile and the decompressors raise on damaged bytes.

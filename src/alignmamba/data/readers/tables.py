@@ -1,4 +1,4 @@
-"""Tables of others, CSV or Parquet: columns of a small one, and the rows of one id at a time of a long one.
+"""Tables of others, CSV or Parquet: single columns of a table of samples, and the rows of one id at a time of a long one.
 
 CSV is UTF-8 with a line of column names; cells are separated by commas, semicolons or tabs, whichever the first line has most of.
 """
@@ -6,7 +6,7 @@ CSV is UTF-8 with a line of column names; cells are separated by commas, semicol
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from alignmamba.data.readers.plain import one_line, read_text, regular_file
+from alignmamba.data.readers.plain import one_line, regular_file
 from alignmamba.errors import DataError
 
 TABLE_BYTES = 256 << 20
-"""Largest CSV file that is read as a whole."""
+"""Largest CSV file that a table of samples may be."""
 UNPACKED_PER_BYTE = 100
 """A Parquet file may declare this many bytes for each of its own, and 16 MiB."""
 
 _LINE_BYTES = 16 << 20
 _GROUP_BYTES = 256 << 20
+_SHARED_CELLS = 4096
 _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 
 
@@ -32,50 +33,81 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in (".csv", ".tsv", ".parquet")
 
 
-def read_columns(path: Path, *, inside: Path | None = None) -> dict[str, list[Any]]:
-    """The columns of a small table: text from CSV, text and numbers from Parquet; ``None`` where a cell is empty.
+def column_names(path: Path, *, inside: Path | None = None) -> list[str]:
+    """Names of the columns of a table.
 
     Raises:
-        DataError: If it is no table, or too large for one.
+        DataError: If it is no table.
+    """
+    return _Parquet(path, inside).columns if path.suffix.lower() == ".parquet" else next(_csv_rows(path, inside))
+
+
+def read_columns(path: Path, names: Sequence[str], *, inside: Path | None = None) -> dict[str, list[Any]]:
+    """Some columns of a table of samples: text from CSV, text and numbers from Parquet; ``None`` where a cell is empty.
+
+    CSV is read line by line, Parquet by column and row group: nothing is kept but the cells of these columns.
+
+    Raises:
+        DataError: If it is no table, too large for one, or lacks a column.
     """
     if path.suffix.lower() == ".parquet":
         table = _Parquet(path, inside)
-        return {name: [cell for group in range(table.groups) for cell in _as_list(table.cells(group, name))] for name in table.columns}
-    content = read_text(path, largest=TABLE_BYTES, inside=inside)
-    delimiter = _delimiter(content.partition("\n")[0])
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
-    try:
-        names = _column_names(path, next(reader, []))
-        columns: list[list[Any]] = [[] for _ in names]
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(names):
-                raise DataError(f"{path}, line {reader.line_num}: expected {len(names)} cells, found {len(row)}")
-            for column, cell in zip(columns, row, strict=True):
-                column.append(cell.strip() or None)
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {one_line(error)}") from error
-    return dict(zip(names, columns, strict=True))
+        _require(path, names, table.columns)
+        return {name: [cell for group in range(table.groups) for cell in _as_list(table.cells(group, name))] for name in names}
+    rows = _csv_rows(path, inside)
+    columns = next(rows)
+    _require(path, names, columns)
+    found: list[tuple[int, list[Any], dict[str, str]]] = [(columns.index(name), [], {}) for name in names]
+    for row in rows:
+        for place, cells, known in found:
+            cell = row[place].strip()
+            # Labels and splits repeat: one text for all cells that say the same.
+            cells.append((known.setdefault(cell, cell) if len(known) < _SHARED_CELLS else known.get(cell, cell)) or None)
+    return {name: cells for name, (_, cells, _) in zip(names, found, strict=True)}
 
 
 def _as_list(cells: Any) -> list[Any]:
     return cells.tolist() if isinstance(cells, np.ndarray) else list(cells)
 
 
-def column(path: Path, columns: Mapping[str, list[Any]], name: str) -> list[Any]:
-    """One column of a table.
+def _require(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
+    for name in names:
+        if name not in columns:
+            raise DataError(f"{path}: expected a column {name!r}, found {list(columns)[:20]}")
 
-    Raises:
-        DataError: If there is none of that name.
-    """
-    if name not in columns:
-        raise DataError(f"{path}: expected a column {name!r}, found {list(columns)[:20]}")
-    return columns[name]
+
+def _csv_rows(path: Path, inside: Path | None) -> Iterator[list[str]]:
+    """The names of the columns, then the cells of each row."""
+    regular_file(path, inside=inside)
+    if path.stat().st_size > TABLE_BYTES:
+        raise DataError(f"{path}: expected at most {TABLE_BYTES} bytes of text, found more")
+    head = next(_lines(path, 0), (0, 0, b""))[2]
+    reader = csv.reader(_texts(path), delimiter=_delimiter(_decoded(path, 1, head)))
+    try:
+        names = _column_names(path, next(reader, []))
+        yield names
+        for row in reader:
+            if row and len(row) != len(names):
+                raise DataError(f"{path}, line {reader.line_num}: expected {len(names)} cells, found {len(row)}")
+            if row:
+                yield row
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {one_line(error)}") from error
+
+
+def _texts(path: Path) -> Iterator[str]:
+    for number, (_, _, line) in enumerate(_lines(path, 0, blank=True), start=1):
+        # Some spreadsheets end lines by a carriage return alone.
+        yield from io.StringIO(_decoded(path, number, line), newline="")
+
+
+def is_absent(cell: Any) -> bool:
+    """Whether a cell holds nothing: empty or not a number; a word such as "none" may be the name of a class."""
+    return cell is None or (isinstance(cell, str) and cell.strip().lower() in ("", "nan")) or (isinstance(cell, float) and math.isnan(cell))
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell stands for no value."""
+    """Whether a cell among numbers stands for no value."""
     return cell is None or (isinstance(cell, str) and cell.strip().lower() in _MISSING) or (isinstance(cell, float) and math.isnan(cell))
 
 
@@ -157,9 +189,10 @@ class LongTable:
                 self._numbers(numbers[:, at], self._parquet.slice(name, start, stop), identity, name)
         else:
             places = [self._names.index(name) for name in wanted]
-            rows = [self._cells(0, line) for _, _, line in _lines(self.path, start, stop)]
-            for at, (name, place) in enumerate(zip(wanted, places, strict=True)):
-                self._numbers(numbers[:, at], [row[place] for row in rows], identity, name)
+            for row, (_, _, line) in enumerate(_lines(self.path, start, stop)):
+                cells = self._cells(0, line)
+                for at, (name, place) in enumerate(zip(wanted, places, strict=True)):
+                    numbers[row, at] = self._number(cells[place], identity, name, row)
         return (numbers[:, :-1], numbers[:, -1]) if self.time else (numbers, None)
 
     def _numbers(self, target: np.ndarray, cells: Sequence[Any] | np.ndarray, identity: str, name: str) -> None:
@@ -167,12 +200,15 @@ class LongTable:
             target[:] = cells
             return
         for row, cell in enumerate(cells):
-            number = as_number(cell)
-            if number is None:
-                raise DataError(
-                    f"{self.path}: column {name!r}, {self.id} {identity!r}, its row {row + 1}: expected a number, found {str(cell)[:40]!r}"
-                )
-            target[row] = number
+            target[row] = self._number(cell, identity, name, row)
+
+    def _number(self, cell: Any, identity: str, name: str, row: int) -> float:
+        number = as_number(cell)
+        if number is None:
+            raise DataError(
+                f"{self.path}: column {name!r}, {self.id} {identity!r}, its row {row + 1}: expected a number, found {str(cell)[:40]!r}"
+            )
+        return number
 
     def _row(self, number: int, line: bytes) -> list[str]:
         cells = self._cells(number, line)
@@ -196,8 +232,8 @@ def _identity(cell: Any, place: str, name: str) -> str:
     return str(cell)
 
 
-def _lines(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[int, int, bytes]]:
-    """Lines that are not empty: where each starts, where the next one starts, and its bytes."""
+def _lines(path: Path, start: int, stop: int | None = None, *, blank: bool = False) -> Iterator[tuple[int, int, bytes]]:
+    """Lines, those without anything only if asked for: where each starts, where the next one starts, and its bytes."""
     try:
         with path.open("rb") as file:
             file.seek(start)
@@ -207,7 +243,7 @@ def _lines(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[in
                     return
                 if len(line) == _LINE_BYTES:
                     raise DataError(f"{path}: a line of more than {_LINE_BYTES} bytes")
-                if line.strip():
+                if blank or line.strip():
                     yield start, start + len(line), line
                 start += len(line)
     except OSError as error:

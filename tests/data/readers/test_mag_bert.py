@@ -69,5 +69,5 @@ def test_what_is_refused(file: Path, entry: Any, said: str) -> None:
     content["dev"][0] = entry
     with pytest.raises(DataError, match=rf"mosi\.pkl: split 'valid'.*{said}"):
         convert("mag-bert", [write(file, content)], file.parent / "corpus")
-    with pytest.raises(DataError, match="label .--label.: the format mag-bert does not read it, only mmsa"):
+    with pytest.raises(DataError, match=r"label .--label.: the format mag-bert does not read it, only mmsa"):
         convert("mag-bert", [file], file.parent / "corpus", ReadOptions(label="labels"))

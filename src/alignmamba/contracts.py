@@ -257,6 +257,12 @@ class Sample:
     target: float | int | None = None
     times: Mapping[str, np.ndarray] = field(default_factory=dict)
     tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    text: str | None = None
+    """What was said, for people and for export."""
+    group: str | None = None
+    """What the sample belongs to, such as a conversation or a video."""
+    labels: Mapping[str, float | int | str] = field(default_factory=dict)
+    """Labels besides the target, by name, for analysis and export; nothing is trained on them."""
 
 
 @runtime_checkable

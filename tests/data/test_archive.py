@@ -50,6 +50,10 @@ def assert_holds(split: Split, given: dict[str, Any], task: Task) -> None:
                     assert name not in found
                 else:
                     assert list(found[name]) == list(listed[row])
+        for kind, noted in (("texts", sample.text), ("groups", sample.group)):
+            assert noted == (given[kind][row] if given.get(kind) else None)
+        labels = {name: listed[row] for name, listed in given.get("labels", {}).items()}
+        assert dict(sample.labels) == {name: label for name, label in labels.items() if label is not None and label == label}
         if given.get("targets") is None:
             assert sample.target is None
         elif task.kind == "classification":
@@ -91,7 +95,12 @@ def split_arrays(draw: st.DrawFn, role: str, task: Task) -> dict[str, Any]:
     )
     classification = st.integers(0, 1) | st.sampled_from(["sad", "glad"])
     target = classification if task.kind == "classification" else st.floats(-3, 3)
+    words = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+    label = st.none() | words | st.integers() | st.floats(allow_infinity=False)
     return {
+        "texts": draw(st.none() | st.lists(st.none() | words, min_size=count, max_size=count)),
+        "groups": draw(st.none() | st.lists(st.none() | words, min_size=count, max_size=count)),
+        "labels": {"other": draw(st.lists(label, min_size=count, max_size=count))},
         "ids": [f"{role}{identity}" for identity in draw(unique)],
         "features": features,
         "targets": draw(st.none() | st.lists(target, min_size=count, max_size=count)),
@@ -372,10 +381,21 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "bad name": (lambda given: given["features"].update({"a b": [None] * 4}), "features: "),
     "unknown key": (
-        lambda given: given.update(labels=[]),
-        "expected 'features' and perhaps others of ['features', 'targets', 'ids', 'times', 'tokens']",
+        lambda given: given.update(label=[]),
+        "expected 'features' and perhaps others of ['features', 'targets', 'ids', 'times', 'tokens', 'texts', 'groups', 'labels']",
     ),
     "no features": (lambda given: given.pop("features"), "split 'train': expected 'features'"),
+    "text no text": (lambda given: given.update(texts=["a", 1, None, None]), "sample 'train-b': text: expected text, found 1"),
+    "groups too few": (lambda given: given.update(groups=["a"]), "split 'train': features['sound'] has 4 entries, but groups has 1"),
+    "group no text": (lambda given: given.update(groups=[("x",)] * 4), "sample 'train-a': group: expected text, found ('x',)"),
+    "labels one list": (lambda given: given.update(labels=[1]), "split 'train': labels: expected a mapping, found list"),
+    "labels too many": (lambda given: given.update(labels={"a": [1] * 5}), "but labels['a'] has 5"),
+    "label infinite": (
+        lambda given: given.update(labels={"a": [1.0, np.inf, 1, 1]}),
+        "sample 'train-b', label 'a': expected a finite number or text, found inf",
+    ),
+    "label a truth": (lambda given: given.update(labels={"a": [True] * 4}), "label 'a': expected a finite number or text, found True"),
+    "label not Unicode": (lambda given: given.update(labels={"a": ["\ud800"] * 4}), "label 'a': expected text, found"),
     "no modality": (lambda given: given.update(features={}, times={}, tokens={}), "features: expected at least one modality"),
     "no samples": (lambda given: given.update(features={"sound": []}, targets=None, ids=None, times={}, tokens={}), "has no samples"),
 }
@@ -795,6 +815,13 @@ STRINGS: dict[str, tuple[list[str], str]] = {
     "no JSON": (['{"id": "a"}', "{", '{"id": "c"}'], "train-00000.jsonl, line 2: not valid JSON"),
     "no id": (['{"id": "a"}', "{}", '{"id": "c"}'], "train-00000.jsonl, line 2: expected an object with a string 'id'"),
     "tokens of a stranger": (['{"id": "a", "tokens": {"smell": []}}', '{"id": "b"}', '{"id": "c"}'], "line 1: tokens: "),
+    "a group that is a number": (['{"id": "a", "group": 1}', '{"id": "b"}', '{"id": "c"}'], "line 1: group: expected str, found int"),
+    "a text that is a list": (['{"id": "a"}', '{"id": "b", "text": []}', '{"id": "c"}'], "line 2: text: expected str, found list"),
+    "labels that are a list": (['{"id": "a", "labels": []}', '{"id": "b"}', '{"id": "c"}'], "line 1: labels: expected dict, found list"),
+    "a label that is a list": (
+        ['{"id": "a", "labels": {"x": []}}', '{"id": "b"}', '{"id": "c"}'],
+        "line 1: label 'x': expected a number or text, found list",
+    ),
     "too many tokens": (['{"id": "a", "tokens": {"words": ["x"]}}', '{"id": "b"}', '{"id": "c"}'], "line 1: tokens of 'words': 1 of them"),
 }
 

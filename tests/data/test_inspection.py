@@ -34,6 +34,18 @@ def test_a_sound_corpus_is_described(tmp_path: Path) -> None:
     assert (words.missing, words.timed) == (0.25, False)
 
 
+def test_groups_are_counted_and_those_of_several_splits_named(tmp_path: Path) -> None:
+    splits = {
+        "train": arrays() | {"groups": ["x", "x", "y", None]},
+        "valid": arrays("valid"),
+        "test": arrays("test") | {"groups": ["z", "y", "x", None]},
+    }
+    write_corpus(tmp_path / "corpus", splits, task=CLASSES, samples_per_shard=1)
+    found = inspect_corpus(tmp_path / "corpus")
+    assert {split.role: split.groups for split in found.splits} == {"train": 2, "valid": 0, "test": 3}
+    assert found.shared_groups == ("x", "y")
+
+
 def test_regression_targets_are_summarised(tmp_path: Path) -> None:
     given = {"features": {"a": [np.ones((1, 1))] * 4}, "targets": [-3.0, 1.0, 1.0, 3.0]}
     write_corpus(tmp_path / "corpus", {"train": given}, task=SCORE)

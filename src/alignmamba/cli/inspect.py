@@ -88,6 +88,7 @@ def _show_corpus(found: "Inspection") -> None:
     }
     screen.print(facts_table(found.name, facts))
     _show_splits(screen, found.splits, found.task)
+    _show_groups(screen, found.splits, found.shared_groups)
     for problem in found.problems:
         screen.print(f"problem: {problem}", soft_wrap=True)
     count = len(found.problems)
@@ -110,6 +111,7 @@ def _show_foreign(found: "ForeignInspection") -> None:
     }
     screen.print(facts_table(found.path, facts))
     _show_splits(screen, found.splits, found.task)
+    _show_groups(screen, found.splits, found.shared_groups)
     screen.print(faults_table("what a conversion repairs", found.faults))
     for note in found.notes:
         screen.print(note, soft_wrap=True)
@@ -141,3 +143,15 @@ def _show_splits(screen: "Console", splits: Sequence["SplitSummary"], task: "Tas
     if targets:
         names = next(tuple(split.targets) for split in splits if split.targets)
         screen.print(rows_table("samples by class" if task.classes else "targets", ("split", *names), targets))
+
+
+def _show_groups(screen: "Console", splits: Sequence["SplitSummary"], shared: Sequence[str]) -> None:
+    if any(split.groups for split in splits):
+        counts = ", ".join(f"{split.groups} in {split.role}" for split in splits)
+        screen.print(f"groups (conversations, videos): {counts}; {_shared(shared)}", soft_wrap=True)
+
+
+def _shared(groups: Sequence[str]) -> str:
+    if not groups:
+        return "none in more than one split"
+    return f"{len(groups)} in more than one split, {groups[0]!r} among them"

@@ -263,8 +263,9 @@ def _safetensors(tensors: Mapping[str, Sequence[np.ndarray]]) -> Iterator[bytes 
 
 
 def _line(sample: CheckedSample) -> bytes:
-    record = {"id": sample.id, "tokens": sample.tokens} if sample.tokens else {"id": sample.id}
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    record = {"id": sample.id, "group": sample.group, "text": sample.text, "tokens": sample.tokens, "labels": sample.labels}
+    known = {key: value for key, value in record.items() if value is not None and value != {}}
+    return json.dumps(known, ensure_ascii=False).encode() + b"\n"
 
 
 def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, Any]:

@@ -36,6 +36,12 @@ class SplitArrays:
     """Per modality, seconds from the start of the sample, shape (time,); ``None`` where unknown."""
     tokens: Mapping[str, Sequence[Sequence[str] | None]] = field(default_factory=dict)
     """Per modality, a word for each position, for display; ``None`` where unknown."""
+    texts: Sequence[str | None] | None = None
+    """What was said in each sample, as one text, for people and for export; ``None`` where unknown."""
+    groups: Sequence[str | None] | None = None
+    """What each sample belongs to, such as a conversation or a video; ``None`` where unknown."""
+    labels: Mapping[str, Sequence[float | int | str | None]] = field(default_factory=dict)
+    """By name, labels besides the targets, for analysis and export; ``None`` or NaN where unknown. Nothing is trained on them."""
 
 
 def first_fault(error: ValidationError, prefix: str = "") -> str:
@@ -79,7 +85,7 @@ def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArra
         if unknown or "features" not in split:
             raise DataError(f"split {role!r}: expected 'features' and perhaps others of {known}, found {list(split)}")
         split = SplitArrays(**split)
-    for kind in ("features", "times", "tokens"):
+    for kind in ("features", "times", "tokens", "labels"):
         check_mapping(f"split {role!r}: {kind}", getattr(split, kind))
     if not split.features:
         raise DataError(f"split {role!r}: features: expected at least one modality, found none")
@@ -89,7 +95,9 @@ def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArra
             if name not in split.features:
                 raise DataError(f"split {role!r}: {kind}: no modality {name!r}, only {list(split.features)}")
             parallel[f"{kind}[{name!r}]"] = values
-    parallel |= {kind: values for kind, values in (("targets", split.targets), ("ids", split.ids)) if values is not None}
+    parallel |= {f"labels[{name!r}]": values for name, values in split.labels.items()}
+    optional = {"targets": split.targets, "ids": split.ids, "texts": split.texts, "groups": split.groups}
+    parallel |= {kind: values for kind, values in optional.items() if values is not None}
     first = next(iter(parallel))
     for label, values in parallel.items():
         if isinstance(values, str) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
@@ -246,6 +254,28 @@ def _stored_tokens(where: str, given: Any, length: int) -> list[str]:
     return [str(word) for word in words]
 
 
+def _text(where: str, given: Any) -> str:
+    if not isinstance(given, str) or not _is_unicode(given):
+        raise DataError(f"{where}: expected text, found {given!r:.80}")
+    return str(given)
+
+
+def _stored_labels(where: str, given: Mapping[str, Any]) -> dict[str, float | int | str]:
+    """Labels besides the target, as JSON can hold them, without those that are unknown."""
+    known: dict[str, float | int | str] = {}
+    for name, label in given.items():
+        if isinstance(label, str):
+            known[name] = _text(f"{where}, label {name!r}", label)
+        elif is_integer(label):
+            known[name] = int(label)
+        elif isinstance(label, float | np.floating) and not np.isinf(label):
+            if not np.isnan(label):
+                known[name] = float(label)
+        elif label is not None:
+            raise DataError(f"{where}, label {name!r}: expected a finite number or text, found {label!r:.80}")
+    return known
+
+
 def _stored_target(role: Role, identity: str, given: Any, task: Task) -> float | int:
     where = place(role, identity)
     value: float | int
@@ -280,6 +310,9 @@ class CheckedSample:
     """Seconds of the modalities that have them, (time,)."""
     tokens: Mapping[str, list[str]]
     target: float | int | None
+    text: str | None
+    group: str | None
+    labels: Mapping[str, float | int | str]
 
 
 class CheckedSplits:
@@ -380,6 +413,18 @@ class CheckedSplits:
                 raise DataError(f"{place(role, identity)}: {NOTHING_PRESENT}")
             found = True
             target = None if split.targets is None else _stored_target(role, identity, split.targets[row], self.task)
-            yield CheckedSample(id=identity, values=values, times=times, tokens=tokens, target=target)
+            where = place(role, identity)
+            text = None if split.texts is None else split.texts[row]
+            group = None if split.groups is None else split.groups[row]
+            yield CheckedSample(
+                id=identity,
+                values=values,
+                times=times,
+                tokens=tokens,
+                target=target,
+                text=None if text is None else _text(f"{where}: text", text),
+                group=None if group is None else _text(f"{where}: group", group),
+                labels=_stored_labels(where, {name: given[row] for name, given in split.labels.items()}),
+            )
         if not found:
             raise DataError(f"split {role!r}: no sample has any modality, expected at least one; leave the split out instead")

@@ -1,5 +1,6 @@
 """What is in a corpus, and what is wrong with it."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ class SplitSummary:
     modalities: tuple[ModalitySummary, ...]
     targets: Mapping[str, float]
     """Classification: number of samples by class. Regression: minimum, mean, maximum and standard deviation. Empty where unknown."""
+    groups: int
+    """Groups that its samples are known to belong to, such as conversations or videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,8 @@ class Inspection:
     checksum: str
     splits: tuple[SplitSummary, ...]
     """Splits of which at least one shard could be read; only such shards are counted."""
+    shared_groups: tuple[str, ...]
+    """Groups of which more than one split has samples: what a model learns of them in one, it may use in another."""
     problems: tuple[str, ...]
     """One line per fault: the place, what was found and what was expected. Empty for a sound corpus."""
 
@@ -78,6 +83,7 @@ def inspect_corpus(path: str | Path) -> Inspection:
         bytes=sum(shard.values.bytes + shard.strings.bytes for split in manifest.splits for shard in split.shards),
         checksum=manifest.checksum,
         splits=tuple(_summary(role, parts, manifest) for role, parts in shards.items() if parts),
+        shared_groups=shared_groups(_groups(parts) for parts in shards.values()),
         problems=tuple(problems),
     )
 
@@ -222,6 +228,16 @@ def target_problem(target: float, task: Task) -> str | None:
     return None
 
 
+def _groups(shards: Iterable[Shard]) -> set[str]:
+    return {group for shard in shards for group in shard.groups if group is not None}
+
+
+def shared_groups(splits: Iterable[Collection[str]]) -> tuple[str, ...]:
+    """Groups that several splits have, sorted."""
+    counts = Counter(group for groups in splits for group in set(groups))
+    return tuple(sorted(group for group, count in counts.items() if count > 1))
+
+
 def _summary(role: Role, shards: tuple[Shard, ...], manifest: Manifest) -> SplitSummary:
     known = [shard.targets for shard in shards if shard.targets is not None]
     return summarise(
@@ -231,6 +247,7 @@ def _summary(role: Role, shards: tuple[Shard, ...], manifest: Manifest) -> Split
         lengths={spec.name: np.concatenate([np.diff(shard.offsets[spec.name]) for shard in shards]) for spec in manifest.modalities},
         timed={spec.name for spec in manifest.modalities if any(spec.name in shard.timed for shard in shards)},
         targets=np.concatenate(known) if known else None,
+        groups=len(_groups(shards)),
     )
 
 
@@ -242,6 +259,7 @@ def summarise(
     lengths: Mapping[str, np.ndarray],
     timed: Collection[str],
     targets: np.ndarray | None,
+    groups: int,
 ) -> SplitSummary:
     """What there is to say of a split.
 
@@ -252,6 +270,7 @@ def summarise(
         lengths: By modality, the tokens of every sample, 0 where it is missing.
         timed: Modalities of which some tokens have times.
         targets: (samples,), where they are known.
+        groups: How many groups its samples are known to belong to.
     """
     summaries = []
     for spec in modalities:
@@ -281,4 +300,4 @@ def summarise(
                 "maximum": float(targets.max()),
                 "standard deviation": float(targets.std()),
             }
-    return SplitSummary(role=role, samples=len(next(iter(lengths.values()))), modalities=tuple(summaries), targets=found)
+    return SplitSummary(role=role, samples=len(next(iter(lengths.values()))), modalities=tuple(summaries), targets=found, groups=groups)

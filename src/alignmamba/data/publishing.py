@@ -1,21 +1,17 @@
 """Directories that appear under their name complete or not at all."""
 
-import glob
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.errors import DataError
+from alignmamba.files import PARTIAL, beside, held, settle_leftovers
 
-_PARTIAL, _REPLACED = ".partial", ".replaced"
-"""How names end of what is being written, and of what is being replaced."""
-
-_NAME_BYTES = 6
-"""Random bytes in such a name."""
+_REPLACED = ".replaced"
+"""How the name of what is being replaced ends."""
 
 
 def prepare_destination(target: Path, *, overwrite: bool) -> None:
@@ -35,49 +31,26 @@ def prepare_destination(target: Path, *, overwrite: bool) -> None:
 
 
 def _recover(target: Path) -> None:
-    """Remove what killed processes had written for this target, and give back a corpus that they had moved aside to replace it.
+    """Remove what killed processes had written for this target, and give back a corpus that they had moved aside to replace it."""
 
-    Their locks went with them; what a living process holds is left alone.
-    """
-    for leftover in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 2 * _NAME_BYTES}.*"):
-        with suppress(OSError), _held(leftover) as held:
-            if held and leftover.suffix == _REPLACED and not target.exists():
-                leftover.rename(target)
-            elif held and leftover.suffix in (_PARTIAL, _REPLACED):
-                shutil.rmtree(leftover)
+    def settle(leftover: Path) -> None:
+        if leftover.suffix == _REPLACED and not target.exists():
+            leftover.rename(target)
+        elif leftover.suffix in (PARTIAL, _REPLACED):
+            shutil.rmtree(leftover)
+
+    settle_leftovers(target, settle)
 
 
 @contextmanager
 def temporary_directory(target: Path) -> Iterator[Path]:
     """A new directory beside the target, gone afterwards if it still has its name."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    directory = target.parent / f".{target.name}.{secrets.token_hex(_NAME_BYTES)}{_PARTIAL}"
-    directory.mkdir()
-    try:
-        with _held(directory):
-            yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextmanager
-def _held(directory: Path) -> Iterator[bool]:
-    """Lock a directory, as long as this process lives; false if another process holds it, or where directories cannot be locked."""
-    if os.name == "nt":
-        yield False
-        return
-    import fcntl
-
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
+    with beside(target, Path.mkdir) as directory:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def publish(directory: Path, target: Path, *, overwrite: bool) -> None:
@@ -91,7 +64,7 @@ def publish(directory: Path, target: Path, *, overwrite: bool) -> None:
     if target.exists():
         # The name is free only for the moment between two renames; a failed second one is undone, here or by the next process.
         replaced = directory.with_suffix(_REPLACED)
-        with _held(target):
+        with held(target):
             target.rename(replaced)
             try:
                 directory.rename(target)

@@ -5,7 +5,7 @@ A corpus is a directory:
     corpus.json               `Manifest`: task, modalities, and every other file with its size and SHA-256
     train-00000.safetensors   per modality NAME.values (total time, width), NAME.offsets (samples + 1), perhaps NAME.times; targets.
                               Nothing of a modality that none of the shard's samples has
-    train-00000.jsonl         one line per sample: its id and, where there are any, its display tokens
+    train-00000.jsonl         one line per sample: its id and, where they are known, its group, text, display tokens and other labels
     ...                       further shards of this split, then the other splits
 
 Sample i of a shard owns the positions offsets[i] to offsets[i + 1]; a sample that lacks the modality owns none. Features are
@@ -55,7 +55,7 @@ class ShardEntry(Config):
     values: FileEntry
     """Their arrays."""
     strings: FileEntry
-    """Their ids and display tokens."""
+    """Their ids and what else is text."""
 
 
 class SplitEntry(Config):
@@ -199,7 +199,7 @@ class Shard:
         self.timed: set[str] = set()
         self.targets: np.ndarray | None = None
         self._read_index(entry.samples, manifest)
-        self.ids, self.tokenised, self._lines = self._read_strings(entry.samples)
+        self._read_strings(entry.samples)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -255,18 +255,19 @@ class Shard:
         if present:
             raise DataError(f"{self.path}: unexpected array {sorted(present)[0]!r}")
 
-    def _read_strings(self, samples: int) -> tuple[tuple[str, ...], bool, np.ndarray]:
-        """The ids, whether any sample has display tokens, and where each line starts."""
+    def _read_strings(self, samples: int) -> None:
+        """Keep the ids and groups, where each line starts, and whether any has more to say."""
         ids: list[str] = []
+        groups: list[str | None] = []
         lines = [0]
-        tokenised = False
+        self._annotated = False
         with self.strings.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 record = self._record(line, number)
                 ids.append(record["id"])
-                tokens = record.get("tokens", {})
-                tokenised |= bool(tokens)
-                for name, words in tokens.items():
+                groups.append(record.get("group"))
+                self._annotated |= not record.keys() <= {"id", "group"}
+                for name, words in record.get("tokens", {}).items():
                     if name not in self.offsets or not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                         raise DataError(f"{self.strings}, line {number}: tokens: expected a list of strings per modality, found {name!r}")
                     if number <= samples and len(words) != np.diff(self.offsets[name][number - 1 : number + 1])[0]:
@@ -274,15 +275,22 @@ class Shard:
                 lines.append(lines[-1] + len(line))
         if len(ids) != samples:
             raise DataError(f"{self.strings}: expected {samples} lines, found {len(ids)}")
-        return tuple(ids), tokenised, np.array(lines, dtype=np.int64)
+        self.ids, self.groups = tuple(ids), tuple(groups)
+        self._lines = np.array(lines, dtype=np.int64)
 
     def _record(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{self.strings}, line {number}: not valid JSON, the file is damaged") from error
-        if not (isinstance(record, dict) and isinstance(record.get("id"), str) and isinstance(record.get("tokens", {}), dict)):
-            raise DataError(f"{self.strings}, line {number}: expected an object with a string 'id' and perhaps 'tokens'")
+        if not (isinstance(record, dict) and isinstance(record.get("id"), str)):
+            raise DataError(f"{self.strings}, line {number}: expected an object with a string 'id'")
+        for key, kind in (("group", str), ("text", str), ("tokens", dict), ("labels", dict)):
+            if key in record and not isinstance(record[key], kind):
+                raise DataError(f"{self.strings}, line {number}: {key}: expected {kind.__name__}, found {type(record[key]).__name__}")
+        for name, label in record.get("labels", {}).items():
+            if not isinstance(label, str | int | float):
+                raise DataError(f"{self.strings}, line {number}: label {name!r}: expected a number or text, found {type(label).__name__}")
         return record
 
     def slice(self, key: str, start: int, stop: int) -> np.ndarray:
@@ -290,14 +298,19 @@ class Shard:
         values: np.ndarray = self._tensors().get_slice(key)[start:stop]
         return values
 
-    def tokens(self, row: int) -> dict[str, tuple[str, ...]]:
-        """Display tokens of a sample by modality."""
-        if not self.tokenised:
-            return {}
+    def annotations(self, row: int) -> dict[str, Any]:
+        """What a sample has of ``tokens``, ``text``, ``group`` and ``labels``, as fields of a `Sample`."""
+        if not self._annotated:
+            return {"group": self.groups[row]}
         with self.strings.open("rb") as file:
             file.seek(self._lines[row])
             record = self._record(file.readline(), row + 1)
-        return {name: tuple(words) for name, words in record.get("tokens", {}).items()}
+        return {
+            "tokens": {name: tuple(words) for name, words in record.get("tokens", {}).items()},
+            "text": record.get("text"),
+            "group": record.get("group"),
+            "labels": record.get("labels", {}),
+        }
 
     def blocks(self, key: str) -> Iterator[tuple[range, np.ndarray]]:
         """All positions of an array in pieces of bounded size, each with the rows of the samples that own them.
@@ -376,4 +389,4 @@ class ArchiveSplit:
                 if not np.isnan(seconds).all():
                     times[spec.name] = seconds
         target = None if shard.targets is None else shard.targets[row].item()
-        return Sample(id=shard.ids[row], features=features, target=target, times=times, tokens=shard.tokens(row))
+        return Sample(id=shard.ids[row], features=features, target=target, times=times, **shard.annotations(row))

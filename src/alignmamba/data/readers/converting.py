@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -111,7 +111,7 @@ def convert(
             with temporary_directory(target) as directory:
                 write_corpus(directory / "kept", opened.splits, vocabulary_sizes=sizes, nonfinite="keep", empty="skip", **facts)
                 kept = load_corpus(directory / "kept", nonfinite="mean", verify=False)
-                splits = {role: _arrays_of(split, kept) for role, split in kept.splits.items()}
+                splits = {role: _arrays_of(split, kept, opened.splits[role].labels) for role, split in kept.splits.items()}
                 sizes = {spec.name: spec.dim for spec in kept.modalities if spec.kind == "tokens"}
                 corpus = write_corpus(target, splits, vocabulary_sizes=sizes, overwrite=overwrite, **facts)
         else:
@@ -308,22 +308,24 @@ def _repaired(
             progress(role, at + 1, len(rows))
         return found
 
+    def picked(given: Sequence[Any]) -> LazyRows:
+        return LazyRows(len(rows), lambda at: given[rows[at]])
+
     latest = _Latest(load)
     return SplitArrays(
         features={name: LazyRows(len(rows), partial(_entry, latest, name)) for name in split.features},
         targets=targets,
         ids=[ids[row] for row in rows],
-        times={name: LazyRows(len(rows), partial(_picked, given, rows)) for name, given in split.times.items()},
-        tokens={name: LazyRows(len(rows), partial(_picked, given, rows)) for name, given in split.tokens.items()},
+        times={name: picked(given) for name, given in split.times.items()},
+        tokens={name: picked(given) for name, given in split.tokens.items()},
+        texts=None if split.texts is None else picked(split.texts),
+        groups=None if split.groups is None else picked(split.groups),
+        labels={name: picked(given) for name, given in split.labels.items()},
     )
 
 
 def _entry(latest: _Latest, name: str, at: int) -> Any:
     return latest(at)[name]
-
-
-def _picked(given: Sequence[Any], rows: Sequence[int], at: int) -> Any:
-    return given[rows[at]]
 
 
 def _values(given: Any, role: Role, identity: str, name: str, faults: Faults, options: ReadOptions) -> Any:
@@ -422,8 +424,8 @@ def _distinct_ids(splits: Mapping[Role, SplitArrays], faults: Faults) -> dict[Ro
     return given
 
 
-def _arrays_of(split: Split, corpus: Corpus) -> SplitArrays:
-    """A split of an archive, as it is written again."""
+def _arrays_of(split: Split, corpus: Corpus, labels: Collection[str]) -> SplitArrays:
+    """A split of an archive, as it is written again, with the labels of those names."""
     size, latest = len(split), _Latest(split.__getitem__)
     kinds = {spec.name: spec.kind for spec in corpus.modalities}
 
@@ -431,10 +433,16 @@ def _arrays_of(split: Split, corpus: Corpus) -> SplitArrays:
         values = latest(row).features.get(name)
         return values if values is None or kinds[name] == "features" else values[:, 0]
 
+    def of_sample(field: str, name: str) -> LazyRows:
+        return LazyRows(size, lambda row: getattr(latest(row), field).get(name))
+
     return SplitArrays(
         features={name: LazyRows(size, partial(features, name)) for name in kinds},
-        targets=None if split[0].target is None else LazyRows(size, lambda row: split[row].target),
+        targets=None if split[0].target is None else LazyRows(size, lambda row: latest(row).target),
         ids=split.ids,
-        times={name: LazyRows(size, lambda row, name=name: latest(row).times.get(name)) for name in kinds},  # type: ignore[misc]
-        tokens={name: LazyRows(size, lambda row, name=name: latest(row).tokens.get(name)) for name in kinds},  # type: ignore[misc]
+        times={name: of_sample("times", name) for name in kinds},
+        tokens={name: of_sample("tokens", name) for name in kinds},
+        texts=LazyRows(size, lambda row: latest(row).text),
+        groups=LazyRows(size, lambda row: latest(row).group),
+        labels={name: of_sample("labels", name) for name in labels},
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from alignmamba.contracts import Role, Task
 from alignmamba.data.checking import CheckedSplits
-from alignmamba.data.inspection import SplitSummary, summarise
+from alignmamba.data.inspection import SplitSummary, shared_groups, summarise
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.converting import AUTO, FaultRow, Progress, check_source, detect, naming, open_foreign
 from alignmamba.data.readers.foreign import ReadOptions
@@ -36,6 +36,8 @@ class ForeignInspection:
     source: str
     task: Task
     splits: tuple[SplitSummary, ...]
+    shared_groups: tuple[str, ...]
+    """Groups of which more than one split has samples."""
     faults: tuple[FaultRow, ...]
     """What a conversion finds wrong, and what it does about it."""
     notes: tuple[str, ...]
@@ -88,9 +90,18 @@ def inspect_foreign(
         source=foreign.source,
         task=foreign.task,
         splits=tuple(
-            summarise(role, specs, foreign.task, lengths=found.lengths, timed=found.timed, targets=found.targets)
+            summarise(
+                role,
+                specs,
+                foreign.task,
+                lengths=found.lengths,
+                timed=found.timed,
+                targets=found.targets,
+                groups=len(found.groups),
+            )
             for role, found in counted.items()
         ),
+        shared_groups=shared_groups(found.groups for found in counted.values()),
         faults=tuple(foreign.faults.rows()),
         notes=foreign.notes,
     )
@@ -103,20 +114,25 @@ class _Counted:
     lengths: dict[str, np.ndarray]
     timed: set[str]
     targets: np.ndarray | None
+    groups: set[str]
 
     @classmethod
     def of(cls, role: Role, checked: CheckedSplits) -> "_Counted":
         lengths: dict[str, list[int]] = {name: [] for name in checked.names}
         timed: set[str] = set()
         targets: list[float | int] = []
+        groups: set[str] = set()
         for sample in checked.samples(role):
             for name, values in sample.values.items():
                 lengths[name].append(0 if values is None else len(values))
             timed.update(sample.times)
             if sample.target is not None:
                 targets.append(sample.target)
+            if sample.group is not None:
+                groups.add(sample.group)
         return cls(
             lengths={name: np.array(counts) for name, counts in lengths.items()},
             timed=timed,
             targets=np.array(targets) if targets else None,
+            groups=groups,
         )

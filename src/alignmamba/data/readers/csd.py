@@ -26,6 +26,7 @@ Values, intervals and words are read sample by sample: memory does not grow with
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -61,6 +62,7 @@ _HINTS = {
 }
 # Columns of CMU-MOSEI's "All Labels".
 _SENTIMENT_AND_EMOTIONS = ("sentiment", "happy", "sad", "anger", "surprise", "disgust", "fear")
+_MOST_LABELS = 64
 _SENTIMENT_RANGE = (-3.0, 3.0)
 
 
@@ -279,11 +281,16 @@ class _Segment:
     """Name of the entry that the sample is, where it is one."""
     target: float = math.nan
     """Not a number where there are no labels."""
+    others: Mapping[str, float] = field(default_factory=dict)
+    """The other columns of the labels."""
 
 
 def _labelled(process: HDF5Process, labels: _Sequence, wanted: str, faults: Faults) -> tuple[list[_Segment], Task, list[str]]:
     path = labels.path
-    column, name = _column(labels, wanted)
+    names = _label_names(labels)
+    column = _column(labels, names, wanted)
+    name = names[column]
+    others = {other: at for at, other in enumerate(names) if at != column} if labels.width <= _MOST_LABELS else {}
     told = f"{labels.structure.root} {name}".lower()
     known_range = _SENTIMENT_RANGE if column == 0 and ("sentiment" in told or "opinion" in told) else None
     rows = sum(labels.lengths.values())
@@ -305,14 +312,27 @@ def _labelled(process: HDF5Process, labels: _Sequence, wanted: str, faults: Faul
             elif end - start <= SHORTEST_SECONDS:
                 faults.add("zero length", where="intervals of the labels", done="segment left out")
             else:
-                entry = key if labels.numbered else None
-                segments.append(_Segment(id=identity, video=_video(key), start=start, end=end, entry=entry, target=value))
-    left = [other for other in range(labels.width) if other != column]
-    notes = [f"The label is column {column} ({name}) of {path.name}" + (f", which has {len(left)} others." if left else ".")]
+                segment = _Segment(
+                    id=identity,
+                    video=_video(key),
+                    start=start,
+                    end=end,
+                    entry=key if labels.numbered else None,
+                    target=value,
+                    others={other: _known(values[row, at]) for other, at in others.items()},
+                )
+                segments.append(segment)
+    kept = f"; {len(others)} others are kept as further labels" if others else f", which has {labels.width - 1} others"
+    notes = [f"The label is column {column} ({name}) of {path.name}" + (f"{kept}." if labels.width > 1 else ".")]
     return segments, Task(kind="regression", label_range=known_range), notes
 
 
-def _column(labels: _Sequence, wanted: str) -> tuple[int, str]:
+def _known(value: Any) -> float:
+    return float(value) if math.isfinite(value) else math.nan
+
+
+def _label_names(labels: _Sequence) -> list[str]:
+    """The names of the columns of the labels, told apart where the file does not do it."""
     given = labels.structure.metadata.get("dimension names")
     if isinstance(given, list) and len(given) == labels.width and all(isinstance(name, str) for name in given):
         names = [_text(name) for name in given]
@@ -320,12 +340,17 @@ def _column(labels: _Sequence, wanted: str) -> tuple[int, str]:
         names = list(_SENTIMENT_AND_EMOTIONS)
     else:
         names = [f"label {number}" for number in range(labels.width)]
+    times = Counter(names)
+    return [name if name and times[name] == 1 else f"{name or 'label'} {at}" for at, name in enumerate(names)]
+
+
+def _column(labels: _Sequence, names: Sequence[str], wanted: str) -> int:
     if not wanted:
-        return 0, names[0]
+        return 0
     if wanted in names:
-        return names.index(wanted), wanted
+        return names.index(wanted)
     if wanted.isdecimal() and len(wanted) < 9 and int(wanted) < labels.width:
-        return int(wanted), names[int(wanted)]
+        return int(wanted)
     raise DataError(f"{labels.path}: label {wanted!r}: expected one of {names} or a number below {labels.width}")
 
 
@@ -447,6 +472,8 @@ class _Clips:
             features={sequence.name: self._rows(sequence, segments, "features") for sequence in self.sequences},
             targets=[segment.target for segment in segments] if targets else None,
             ids=[segment.id for segment in segments],
+            groups=[segment.video for segment in segments],
+            labels={name: [segment.others[name] for segment in segments] for name in segments[0].others},
             times={sequence.name: self._rows(sequence, segments, "times") for sequence in self.sequences},
             tokens={} if self.words is None else {self.anchor.name: self._rows(self.anchor, segments, "tokens")},
         )

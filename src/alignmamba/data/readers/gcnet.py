@@ -16,11 +16,13 @@ another), and, optionally, `split` (or `set`, `mode`, `fold`; `folds.SPLIT_NAMES
 conversations. Labels in words are classes in alphabetical order; whole numbers from 0 to at most 31 are numbered classes; other
 numbers are a regression.
 
-**Conversations** are kept in the ids, `conversation/utterance`, and in the order: the utterances of one follow each other.
+**Conversations** are the groups of the samples. They are kept in the ids as well, `conversation/utterance`, and in the order: the
+utterances of one follow each other. Columns of labels that are not the one that is predicted are kept as further labels.
 
 The tables that GCNet and MERBench publish are pickles (`.pkl`, and `.npz` of Python objects); `label_tables` reads them as data.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +132,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     columns = _columns(table_path, faults, options.label)
     utterances = _utterances(table_path, columns, options)
     task, targets = _task(table_path, [utterance.label for utterance in utterances])
+    further = _further_labels(columns, options.label)
     roles, notes = _roles(table_path, utterances, options)
     for folder in folders.values():
         if not any(_place(folder, utterance.id) is not None for utterance in utterances):
@@ -145,6 +148,8 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
                 features={name: _features(folder, [utterances[row].id for row in rows]) for name, folder in folders.items()},
                 targets=None if targets is None else [targets[row] for row in rows],
                 ids=[utterances[row].name for row in rows],
+                groups=[utterances[row].conversation or None for row in rows],
+                labels={name: [cells[row] for row in rows] for name, cells in further.items()},
             )
     if not splits:
         raise DataError(f"{table_path}: no utterance is in a split")
@@ -372,6 +377,21 @@ def _task(path: Path, labels: Sequence[Any]) -> tuple[Task, list[Any] | None]:
         classes = tuple(str(number) for number in range(int(highest) + 1))
         return Task(kind="classification", classes=classes), [None if is_missing(label) else int(label) for label in labels]
     return Task(kind="regression"), [as_number(label) for label in labels]
+
+
+def _further_labels(columns: Mapping[str, list[Any]], label: str) -> dict[str, list[float | str | None]]:
+    """The columns of labels that are not the one that is predicted, as numbers where all of it are numbers."""
+    chosen = columns[label] if label else _column(columns, _LABEL)
+    found: dict[str, list[float | str | None]] = {}
+    for name, cells in columns.items():
+        if cells is chosen or name.lower() not in _LABEL:
+            continue
+        numbers = [float(cell) if isinstance(cell, bool) else as_number(cell) for cell in cells]
+        if any(number is None for number in numbers):
+            found[name] = [None if is_absent(cell) else str(cell) for cell in cells]
+        else:
+            found[name] = [number if number is not None and math.isfinite(number) else None for number in numbers]
+    return found
 
 
 def _roles(path: Path, utterances: Sequence[_Utterance], options: ReadOptions) -> tuple[list[Role | None], list[str]]:

@@ -322,3 +322,66 @@ def test_of_several_processes_one_converts(file: Path, monkeypatch: pytest.Monke
     assert len({path for path, _, _ in found}) == 1
     assert sum(bool(asked) for _, _, asked in found) == 1, "only one read the file"
     assert sum("converting it once" in said[0] for _, said, _ in found) == 1
+
+
+# what the options are for
+
+
+def out_of_range(path: Path) -> Path:
+    content = stub_reader.content(size=12)
+    content["splits"]["test"]["targets"][3] = 7.5
+    return stub_reader.write(path, content)
+
+
+def test_inspect_counts_labels_out_of_range(cli: Cli, tmp_path: Path) -> None:
+    file = out_of_range(tmp_path / "given.json")
+    found = json.loads(cli("inspect", file, "--json").out)
+    assert found["faults"] == [
+        {"kind": "label out of range", "where": "test", "done": "refused by convert, unless with --clip-labels", "count": 1}
+    ]
+    assert found["splits"][2]["targets"]["maximum"] == 7.5
+    said = cli("convert", "stub", file, tmp_path / "corpus")
+    assert said.code == 2
+    assert "clip_labels=True (--clip-labels) moves it to the nearer end" in said.err
+    found = json.loads(cli("inspect", file, "--clip-labels", "--json").out)
+    assert found["faults"][0]["done"] == "moved to the nearer end"
+    assert cli("convert", "stub", file, tmp_path / "corpus", "--clip-labels").code == 0
+    said = cli("convert", "stub", file, tmp_path / "corpus")
+    assert "corpus: exists already; overwrite=True (--overwrite) replaces a corpus" in said.err
+
+
+def test_training_tells_the_command_that_helps(cli: Cli, tmp_path: Path) -> None:
+    file = out_of_range(tmp_path / "given.json")
+    said = cli("train", "--data", file)
+    assert said.code == 2
+    assert f"`alignmamba convert auto {file} CORPUS --clip-labels`, and then CORPUS as the data" in said.err.splitlines()[-1]
+
+
+def test_inspect_reads_as_convert_does(cli: Cli, file: Path, tmp_path: Path) -> None:
+    said = cli("inspect", file, "--dims", "audio=4")
+    assert "expected width 4 by dims, found width 3" in said.err
+    assert cli("inspect", file, "--dims", "audio=3", "--format", "stub").code == 0
+    assert "format: expected auto or one of" in cli("inspect", file, "--format", "mmsaa").err
+    said = cli("inspect", file, "--align")
+    assert (said.code, said.out) == (2, "")
+    assert "align (--align): the format stub does not read it, only csd" in said.err
+    cli("convert", "stub", file, tmp_path / "corpus")
+    said = cli("inspect", tmp_path / "corpus", "--align", "--label", "x")
+    assert said.code == 2
+    assert "--label, --align: for files of other formats" in said.err
+
+
+def test_widths_before_the_paths(cli: Cli, file: Path, tmp_path: Path) -> None:
+    assert "expected width 4 by dims, found width 3" in cli("convert", "stub", "--dims", "audio=4", file, tmp_path / "corpus").err
+    assert "dims: no modality 'touch'" in cli("convert", "stub", "--dims", "audio=3,touch=1", file, tmp_path / "corpus").err
+    assert cli("convert", "stub", "--dims", "audio=4", "--dims", "audio=3", file, tmp_path / "corpus").code == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_what_is_no_file(cli: Cli, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        for arguments in (["inspect", path], ["train", "--data", path]):
+            said = cli(*arguments)
+            assert said.code == 2
+            assert f"{path}: expected a file or folder, found a pipe, a socket or a device" in said.err

@@ -1,11 +1,14 @@
 """Described arrays: every layout value by value, and every wrong description or file in one line."""
 
 import os
+import shutil
 from pathlib import Path
 
 import layouts_arrays as layout
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from alignmamba.contracts import Corpus
 from alignmamba.data.readers import arrays
@@ -350,3 +353,76 @@ def test_files_cut_off_or_changed_give_one_line_or_a_corpus(written: Path, file:
             said.append(str(error))
     assert len(said) >= 5
     assert not any("\n" in line for line in said)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "float parquet", "npy", "text npy"])
+def test_a_label_is_the_class_of_its_name_in_every_kind_of_file(written: Path, form: str) -> None:
+    folder, labels = written.parent, [2, 1, 0, 2, 1, 0, 2]
+    samples = layout.SAMPLES
+    if form == "csv":
+        rows = zip(layout.IDS, labels, layout.SPLITS, strict=True)
+        (folder / "samples.csv").write_text("id,label,split\n" + "\n".join(",".join(map(str, row)) for row in rows))
+    elif "parquet" in form:
+        values = pa.array(labels, type=pa.float64() if "float" in form else pa.int32())
+        parquet.write_table(pa.table({"id": list(layout.IDS), "label": values, "split": list(layout.SPLITS)}), folder / "samples.parquet")
+        samples = samples.replace(".csv", ".parquet")
+    else:
+        np.save(folder / "labels.npy", np.array(labels).astype("U" if "text" in form else np.int8))
+        samples = samples.replace('label = "label"', 'labels = "labels.npy"')
+    head = 'name = "made up"\n[task]\nkind = "classification"\nclasses = ["0", "2", "1"]\n'
+    found = corpus(layout.describe(folder, head=head, samples=samples))
+    named = [found.task.classes[int(sample.target or 0)] for split in found.splits.values() for sample in split]
+    assert named == [str(label) for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"), [('kind = "regression"', [1.0, 0.0]), ('kind = "classification"\nclasses = ["no", "yes"]', [1, 0])]
+)
+def test_labels_that_are_true_or_false(written: Path, task: str, expected: list[float]) -> None:
+    np.save(written.parent / "labels.npy", np.array([True, False] * 4)[:7])
+    samples = layout.SAMPLES.replace('label = "label"', 'labels = "labels.npy"')
+    found = corpus(layout.describe(written.parent, head=f'name = "made up"\n[task]\n{task}\n', samples=samples))
+    assert [sample.target for split in found.splits.values() for sample in split] == (expected * 4)[:7]
+
+
+def test_a_word_for_nothing_is_no_empty_label_of_classes(written: Path) -> None:
+    table = written.parent / "samples.csv"
+    head = 'name = "made up"\n[task]\nkind = "classification"\nclasses = ["joy", "none"]\n'
+    rows = ["joy", "none", "", "NaN", "joy", "none", "none"]
+    table.write_text(
+        "id,label,split\n" + "".join(f"{i},{label},{s}\n" for i, label, s in zip(layout.IDS, rows, layout.SPLITS, strict=True))
+    )
+    done = convert("arrays", [layout.describe(written.parent, head=head)], written.parent / "out")
+    assert [int(sample.target or 0) for split in done.corpus.splits.values() for sample in split] == [0, 1, 0, 1, 1]
+    assert ("not a number label", "train", "clip left out", 2) in done.faults
+    table.write_text(table.read_text().replace("none", "null"))
+    with pytest.raises(DataError, match=r"sample 's1': expected one of \['joy', 'none'\] or its number, found 'null'"):
+        convert("arrays", [written], written.parent / "again")
+
+
+def test_common_names_of_splits(written: Path) -> None:
+    table = written.parent / "samples.csv"
+    content = table.read_text()
+    table.write_text(content.replace("train", "Training").replace("valid", "validation").replace("test", "testing"))
+    assert {role: len(split) for role, split in corpus(written).splits.items()} == {"train": 4, "valid": 2, "test": 1}
+    shutil.rmtree(written.parent / "out")
+    table.write_text(content.replace("s4,-3.0,valid", "s4,-3.0,val"))
+    assert "splits: 'val' and 'valid' both name the valid split, expected one of them" in message(written)
+    named = layout.describe(written.parent, samples=layout.SAMPLES + '[splits]\nvalid = ["val", "valid"]\n')
+    assert {role: len(split) for role, split in corpus(named).splits.items()} == {"train": 4, "valid": 2, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        ("samples" + ".a" * 40_000 + " = 1\n", "expected at most 65536 bytes of text"),
+        ("samples" + ".a" * 3_000 + " = 1\n", "line 1: a key of more than 32 parts"),
+        ("samples = " + "{a.b.c = " * 100 + "1" + "}" * 100 + "\n", "samples.a: Extra inputs are not permitted, found a table"),
+        ("samples = {ids = 0x" + "f" * 5_000 + "}\n", "samples.ids: Input should be a valid string, found a number of more than 256 bits"),
+    ],
+)
+def test_descriptions_that_nest_or_do_not_end(written: Path, samples: str, expected: str) -> None:
+    rest = 'name = "x"\n[modalities]\na = 1\n[task]\nkind = "regression"\n'
+    written.write_text(samples + rest)
+    assert expected in message(written)
+    assert arrays.recognises(written) == expected.startswith("samples.")

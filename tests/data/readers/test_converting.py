@@ -31,6 +31,11 @@ def content() -> dict[str, Any]:
     return stub_reader.content()
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return stub_reader.write(tmp_path / "given.json", stub_reader.content())
+
+
 def assert_holds(corpus: Corpus, content: dict[str, Any]) -> None:
     for role, given in content["splits"].items():
         for row, sample in enumerate(corpus.splits[role]):
@@ -301,3 +306,49 @@ def test_columns_that_do_not_go_together(tmp_path: Path, content: dict[str, Any]
     content["splits"]["train"].update(broken)
     with pytest.raises(DataError, match=said):
         convert("stub", [stub_reader.write(tmp_path / "given.json", content)], tmp_path / "corpus")
+
+
+def test_an_option_that_the_format_does_not_read_is_refused(file: Path, tmp_path: Path) -> None:
+    folds = tmp_path / "folds.json"
+    folds.write_text("{}")
+    for options, said in (
+        (ReadOptions(align=True), r"align \(--align\): the format stub does not read it, only csd$"),
+        (ReadOptions(folds=folds), r"folds \(--folds\): the format stub does not read it, only csd, gcnet$"),
+        (ReadOptions(text="ids"), r"text \(--text\): the format stub does not read it, only mmsa$"),
+    ):
+        for format in ("stub", "auto"):
+            with pytest.raises(DataError, match=said):
+                convert(format, [file], tmp_path / "corpus", options)
+    assert convert("stub", [file], tmp_path / "corpus", ReadOptions(label="labels", nonfinite="keep")).corpus
+
+
+@pytest.mark.parametrize("destination", [".", "/", "..", "a/.."])
+def test_a_destination_without_a_name_is_refused_at_once(file: Path, monkeypatch: pytest.MonkeyPatch, destination: str) -> None:
+    monkeypatch.chdir(file.parent)
+    monkeypatch.setattr(stub_reader, "asked", [])
+    with pytest.raises(DataError, match="expected the name of a directory to make"):
+        convert("stub", [file], destination, overwrite=True)
+    assert not stub_reader.asked
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names of files that are any bytes")
+def test_names_that_are_not_unicode(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = file.rename(file.with_name("a\udcffb.json"))
+    assert convert("stub", [odd], tmp_path / "corpus").corpus.name == "a\ufffdb"
+    monkeypatch.setattr(stub_reader, "asked", [])
+    with pytest.raises(DataError, match=r"name: expected text in Unicode, found 'c\\udcff'"):
+        convert("stub", [odd], tmp_path / "other", name="c\udcff")
+    assert not stub_reader.asked
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("format", ["auto", *FORMATS])
+def test_a_pipe_is_no_source(tmp_path: Path, format: str) -> None:
+    os.mkfifo(tmp_path / "pipe.pkl")
+    with pytest.raises(DataError, match=r"pipe\.pkl: expected a file or folder, found a pipe, a socket or a device"):
+        convert(format, [tmp_path / "pipe.pkl"], tmp_path / "corpus")
+
+
+def test_every_reader_says_what_it_reads() -> None:
+    for reader in FORMATS.values():
+        assert set(ReadOptions.model_fields) > reader.OPTIONS

@@ -15,8 +15,10 @@ import pytest
 from alignmamba.contracts import Sample
 from alignmamba.data.readers import csd, hdf5, hdf5_child
 from alignmamba.data.readers.converting import Conversion, convert
+from alignmamba.data.readers.describing import inspect_foreign
 from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.errors import DataError
+from alignmamba.recipes.assembly import located
 
 LABELS = "Opinion Segment Labels"
 
@@ -210,6 +212,10 @@ def test_a_column_of_the_labels(
     found = converted(written, label=label)
     assert found.corpus.task.label_range == (known_range if not metadata else None)
     assert [sample.target for sample in found.corpus.split("valid")] == values[:, column].tolist()
+    for sample, row in zip(found.corpus.split("valid"), values, strict=True):
+        assert list(sample.labels.values()) == [value for at, value in enumerate(row) if at != column]
+        assert ("happy" in sample.labels) == (not metadata and label != "happy")
+        assert sample.group == "gamma"
     with pytest.raises(DataError, match=r"label 'angry': expected one of .* or a number below 7"):
         converted(written, label="angry")
 
@@ -546,3 +552,16 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.csd", "w") as file:
         file["values"] = np.zeros(3)
     assert "other.csd: expected one group that holds a group 'data', found 0 among ['values']" in message([tmp_path / "other.csd"])
+
+
+@pytest.mark.usefixtures("written")
+def test_folds_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are an option of inspecting as well; training, which has none, tells the command."""
+    monkeypatch.setenv("ALIGNMAMBA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "elsewhere").mkdir()
+    folds = (tmp_path / "folds.json").rename(tmp_path / "elsewhere" / "ours.json")
+    with pytest.raises(DataError, match=r"give folds \(--folds FILE\)"):
+        inspect_foreign(tmp_path)
+    assert inspect_foreign(tmp_path, ReadOptions(folds=folds)).splits
+    with pytest.raises(DataError, match=r"`alignmamba convert auto .* CORPUS --folds FILE`, and then CORPUS as the data$"):
+        located(str(tmp_path), "error")

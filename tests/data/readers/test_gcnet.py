@@ -243,3 +243,42 @@ def test_a_pipe_does_not_hang(folder: Path) -> None:
     path.unlink()
     os.mkfifo(path)
     assert "ses1_u1.npy: expected a file, found something else" in message(folder)
+
+
+def test_a_file_of_one_number(folder: Path) -> None:
+    for path in (folder / "features" / "hubert-large-FRA").glob("*.npy"):
+        np.save(path, np.ones((1, 1, 1)))
+    assert {spec.name: spec.dim for spec in converted(folder).corpus.modalities}["audio"] == 1
+
+
+def test_none_is_a_class_among_words(folder: Path) -> None:
+    done = converted(retabled(folder, {",neutral,": ",none,", ",sad,": ",,"}))
+    assert done.corpus.task.classes == ("happy", "none")
+    assert sum(row[3] for row in done.faults if row[0] == "not a number label") == sum(row[2] == "sad" for row in layout.utterances())
+    # Among numbers it says that there is none.
+    done = converted(retabled(folder, {",happy,": ",1,"}))
+    assert done.corpus.task.classes == ("0", "1")
+    assert {sample.target for sample in done.corpus.split("train")} == {1}
+
+
+def test_common_names_of_splits(folder: Path) -> None:
+    done = converted(retabled(folder, {",train,": ",training,", ",val,": ",Validation,", ",test,": ",testing,"}))
+    assert [len(done.corpus.split(role)) for role in ("train", "valid", "test")] == [3, 2, 3]
+    done = converted(retabled(folder, {",testing,": ",test1,"}))
+    assert (
+        "3 utterances of the split 'test1' are in no split and were left out, 'ses3/ses3_u0' first. There is no test split left."
+        in done.notes
+    )
+    assert "'training' and 'train' both name the train split" in message(retabled(folder, {"ses1_u1,": "ses1_u1,", ",test1,": ",train,"}))
+
+
+def test_conversations_are_groups_and_other_labels_are_kept(folder: Path) -> None:
+    table = folder / "label-3way.csv"
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    extra = ["val", *(("" if at == 1 else f"{at / 4}") for at in range(1, len(rows)))]
+    table.write_text("".join(",".join([*row, other]) + "\n" for row, other in zip(rows, extra, strict=True)))
+    samples = {sample.id: sample for split in converted(folder).corpus.splits.values() for sample in split}
+    for at, row in enumerate(rows[1:], start=1):
+        (sample,) = (sample for identity, sample in samples.items() if identity.endswith(f"/{row[rows[0].index('name')]}"))
+        assert sample.group == sample.id.partition("/")[0]
+        assert dict(sample.labels) == ({} if at == 1 else {"val": at / 4})

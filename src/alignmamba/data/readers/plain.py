@@ -190,6 +190,8 @@ def _copy(source: IO[bytes], target: IO[bytes], place: str) -> None:
             target.write(piece)
             target.flush()
         except OSError as error:
+            # Or closing it would try once more to write what is left.
+            getattr(target, "raw", target).close()
             raise DataError(
                 f"{place}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror or error}; TMPDIR names another folder"
             ) from error

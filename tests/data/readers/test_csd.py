@@ -265,7 +265,7 @@ def test_splits_of_the_folds(tmp_path: Path, written: list[Path]) -> None:
     folds.write_text('train = ["alpha[2]", "beta"]\nvalid = ["gamma", "omega"]\n')
     done = converted(written, folds=folds)
     assert done.corpus.split("train").ids == ("alpha[2]", "beta[0]", "beta[1]", "beta[2]")
-    assert "5 segments of 2 videos are in no split and were left out, 'alpha' first." in done.notes
+    assert "5 segments of 2 videos are in no split and were left out, 'alpha' first. There is no test split left." in done.notes
     assert any("1 ids of" in note and "'omega' first" in note for note in done.notes)
 
 

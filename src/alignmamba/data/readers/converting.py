@@ -71,7 +71,7 @@ def convert(
 ) -> Conversion:
     """Read foreign files and write what they hold as a corpus.
 
-    Besides what the reader itself needs, up to three shards of 64 MiB are in memory at a time. The corpus appears under its name
+    Besides what the reader itself needs, up to three shards of 32 MiB are in memory at a time. The corpus appears under its name
     complete or not at all; what a killed conversion left is removed by the next one to the same destination.
 
     Args:

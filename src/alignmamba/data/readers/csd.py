@@ -37,7 +37,7 @@ import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.folds import folds_beside, folds_path, read_folds
+from alignmamba.data.readers.folds import NO_TEST, folds_beside, folds_path, read_folds
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.hdf5 import Entry, HDF5Process, Structure
 from alignmamba.data.readers.plain import LazyRows, hinted
@@ -370,6 +370,7 @@ def _by_fold(segments: Sequence[_Segment], folds: Mapping[str, Role], path: Path
     if without:
         notes.append(
             f"{sum(without.values())} segments of {len(without)} videos are in no split and were left out, {next(iter(without))!r} first."
+            + ("" if result["test"] else NO_TEST)
         )
     unused = [identity for identity in folds if identity not in used]
     if unused:

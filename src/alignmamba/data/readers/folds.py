@@ -23,6 +23,9 @@ SPLIT_NAMES: Mapping[str, Role] = {
 }
 """What splits are called by others, in lower case."""
 
+NO_TEST = " There is no test split left."
+"""What is said beside samples that were left out, where it is so."""
+
 _LARGEST = 64 << 20
 _LARGEST_TOML = 4 << 20
 _EXPECTED = 'a JSON or TOML file of the ids of each split, {"train": [...], "valid": [...], "test": [...]}'
@@ -60,7 +63,7 @@ def left_out(samples: str, count: int, first: str, roles: Iterable[Role | None],
         return []
     called = sorted({name[:40] for name in names})
     own = f" of the split{'s' if len(called) > 1 else ''} {', '.join(map(repr, called[:8]))}" if called else ""
-    none = "" if "test" in set(roles) else " There is no test split left."
+    none = "" if "test" in set(roles) else NO_TEST
     return [f"{count} {samples}{own} are in no split and were left out, {first!r} first.{none}"]
 
 

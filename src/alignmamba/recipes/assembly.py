@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -63,7 +64,8 @@ def located(data: str, nonfinite: Nonfinite) -> str:
         with samples_display("converted") as told:
             return str(cached_corpus(path, options, told=told))
     except NeedsOptionError as error:
-        raise DataError(f"{error}; here: `alignmamba convert auto {path} CORPUS {error.option}`, and then CORPUS as the data") from error
+        command = f"alignmamba convert auto {shlex.quote(str(path))} CORPUS {error.option}"
+        raise DataError(f"{error}; here: `{command}`, and then CORPUS as the data") from error
 
 
 def corpus_at(data: str, nonfinite: Nonfinite, *, model: Any = None) -> Corpus:

@@ -91,6 +91,7 @@ def test_only_files_of_folds_are_read(tmp_path: Path) -> None:
     os.mkfifo(folder / "folds.fifo")
     os.mkfifo(folder / "more.csd")
     (folder / "folds.old").mkdir()
+    (folder / "folds.md").write_text("how they were made")
     assert {name for name, _ in cache._files("csd", folder)} == before
     first = next(folder.glob("*.csd"))
     assert {path.name for _, path in cache._files("csd", first)} == {first.name, "folds.json"}

@@ -153,7 +153,14 @@ def files(path: Path) -> Sequence[Path]:
         ids = _ids(path, samples, _columns(path, samples, samples.id))
         found.update(folder / pattern.replace("{id}", identity) for identity in ids for pattern in patterns)
     home = folder.resolve()
-    return sorted(each for each in found if "\0" not in str(each) and each.is_file() and each.resolve().is_relative_to(home))
+    return sorted(each for each in found if _is_file_inside(each, home))
+
+
+def _is_file_inside(path: Path, home: Path) -> bool:
+    try:
+        return path.is_file() and path.resolve().is_relative_to(home)
+    except (OSError, ValueError):  # an id that can be no name of a file
+        return False
 
 
 def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:

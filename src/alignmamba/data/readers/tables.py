@@ -97,8 +97,9 @@ def _csv_rows(path: Path, inside: Path | None) -> Iterator[list[str]]:
 
 def _texts(path: Path) -> Iterator[str]:
     for number, (_, _, line) in enumerate(_lines(path, 0, blank=True), start=1):
+        text = _decoded(path, number, line)
         # Some spreadsheets end lines by a carriage return alone.
-        yield from io.StringIO(_decoded(path, number, line), newline="")
+        yield from io.StringIO(text, newline="") if "\r" in text[:-2] else (text,)
 
 
 def is_absent(cell: Any) -> bool:

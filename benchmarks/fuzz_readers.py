@@ -4,6 +4,9 @@ A reader may refuse an input in one line or read it. Anything else is a crash: a
 2 GiB of memory, the end of the process. Each is written into the folder once per place in the code; the run goes on until the time is
 up. Put what was found into ``tests/data/readers/crashes/FORMAT``, where the tests keep it.
 
+``csd`` starts a process for every input, as the product does, so it is slow and its coverage is that of this side alone.
+``csd-in-process`` calls the HDF5 library here; what ends it would in the product end that process, and be refused in one line.
+
 Usage: ``python benchmarks/fuzz_readers.py --minutes 10 [--reader mmsa ...] [--out crashes]``
 """
 
@@ -26,6 +29,28 @@ INPUT_BYTES = 1 << 16
 """Longest input; the seeds are shorter, and speed matters more than size."""
 
 
+IN_PROCESS = "csd-in-process"
+
+
+def call_hdf5_here() -> None:
+    """Answer what the reader asks of the process that reads HDF5 in this one."""
+    from alignmamba.data.readers import csd, hdf5, hdf5_child
+    from alignmamba.errors import DataError
+
+    class Here(hdf5.HDF5Process):
+        def __init__(self) -> None:
+            self._structures = {}
+            self._opened: dict[str, hdf5_child.Sequence] = {}
+
+        def _ask(self, path: Path, request: dict[str, object], **_: object) -> bytes:
+            head, content = hdf5_child.answer(json.dumps({**request, "path": str(path)}).encode(), self._opened)
+            if "error" in head:
+                raise DataError(f"{path}: {head['error']}")
+            return content
+
+    csd.HDF5Process = Here
+
+
 def fuzz(format: str, folder: Path, seconds: int, out: Path) -> None:
     """Fuzz one reader in this process, which libFuzzer ends."""
     import atheris
@@ -34,6 +59,10 @@ def fuzz(format: str, folder: Path, seconds: int, out: Path) -> None:
         import damaging
 
         from alignmamba.data.readers import FORMATS
+
+        if format == IN_PROCESS:
+            format = "csd"
+            call_hdf5_here()
     if format == "stub":
         import stub_reader
 
@@ -115,7 +144,9 @@ if __name__ == "__main__":
 
     parser = argparse.ArgumentParser(description="Fuzz the readers of foreign files.")
     parser.add_argument("--minutes", type=float, default=10, help="time for each reader")
-    parser.add_argument("--reader", nargs="+", choices=sorted(damaging.SEEDS), default=sorted(damaging.SEEDS), help="formats")
+    parser.add_argument(
+        "--reader", nargs="+", choices=[*sorted(damaging.SEEDS), IN_PROCESS], default=sorted(damaging.SEEDS), help="formats"
+    )
     parser.add_argument("--out", type=Path, default=Path("crashes"), help="folder for what is found, one below it per format")
     given = parser.parse_args()
     for reader in given.reader:

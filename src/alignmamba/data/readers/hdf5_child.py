@@ -163,12 +163,21 @@ def _limit_memory(room: int) -> None:
         pass
 
 
-def _answer(request: dict[str, Any], opened: dict[str, Sequence]) -> bytes:
-    path = request["path"]
-    if request["do"] == "open":
-        opened[path] = Sequence(path)
-        return json.dumps(opened[path].description()).encode()
-    return opened[path].rows(request["entry"], request["field"], request["start"], request["stop"])
+def answer(line: bytes, opened: dict[str, Sequence]) -> tuple[dict[str, Any], bytes]:
+    """The head and the content of the answer to a request; files that were opened for earlier ones are in `opened`."""
+    try:
+        request = json.loads(line)
+        path = request["path"]
+        if request["do"] == "open":
+            opened[path] = Sequence(path)
+            content = json.dumps(opened[path].description()).encode()
+        else:
+            content = opened[path].rows(request["entry"], request["field"], request["start"], request["stop"])
+    except RefusedError as error:
+        return {"error": str(error)}, b""
+    except Exception as error:  # whatever the library raises on a damaged file
+        return {"error": f"cannot be read, the file is damaged: {' '.join(str(error).split()) or type(error).__name__}"}, b""
+    return {"bytes": len(content)}, content
 
 
 def serve(room: int) -> None:
@@ -176,15 +185,7 @@ def serve(room: int) -> None:
     _limit_memory(room)
     opened: dict[str, Sequence] = {}
     for line in sys.stdin.buffer:
-        content = b""
-        head: dict[str, Any]
-        try:
-            content = _answer(json.loads(line), opened)
-            head = {"bytes": len(content)}
-        except RefusedError as error:
-            head = {"error": str(error)}
-        except Exception as error:  # whatever the library raises on a damaged file
-            head = {"error": f"cannot be read, the file is damaged: {' '.join(str(error).split()) or type(error).__name__}"}
+        head, content = answer(line, opened)
         sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + content)
         sys.stdout.buffer.flush()
 

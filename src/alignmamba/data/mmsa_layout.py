@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from alignmamba.contracts import Config, Role, Task
 from alignmamba.errors import DataError
@@ -34,7 +34,7 @@ class MmsaExtras(Config):
     """Class names in order; empty for regression."""
     units: Mapping[Literal["text", "audio", "vision"], str] = {}
     """What one feature vector measures."""
-    vocabulary_size: int | None = None
+    vocabulary_size: Annotated[int, Field(ge=1)] | None = None
     """Of a text of token ids."""
     derived: Mapping[Role, tuple[Literal["raw_text", "annotations", "classification_labels"], ...]] = {}
     """Fields of a split that were made up for MMSA: the corpus has no such thing."""

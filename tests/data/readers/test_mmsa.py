@@ -216,6 +216,19 @@ def test_positions_that_are_declared_are_not_aligned(file: Path) -> None:
     assert "content: text by the attention mask; audio by declared lengths; vision by zeros at the back" in done.notes
 
 
+def test_lengths_of_the_text_come_before_its_mask(file: Path) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for role, split in content.items():
+        del split["raw_text"]
+        split["text_lengths"] = [len(clip.features["text"]) - 1 for clip in truths[role]]
+        split["text"] = padded([clip.features["text"][:-1] for clip in truths[role]], 7, 4)
+        for clip in truths[role]:
+            clip.features["text"], clip.tokens, clip.text = clip.features["text"][:-1], {}, None
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert "content: text, audio, vision by declared lengths" in done.notes
+
+
 def test_padding_at_the_front_is_found_without_lengths_and_mask(file: Path) -> None:
     """As MMSA-FET writes it on request; a clip that ends in silence does not hide it."""
     content, truths = layouts_pickled.mmsa()

@@ -60,16 +60,17 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     path = single_source(sources, FORMAT)
     given = read_pickle(path)
     content = split_tables(path, given, others=(EXTRAS,))
-    extras = MmsaExtras.of(path, given[EXTRAS]) if EXTRAS in given else None
-    label = options.label or ("regression_labels" if extras is None else extras.label)
+    extras = MmsaExtras.of(path, given.get(EXTRAS, {}))
+    label = options.label or extras.label
     faults = Faults()
     parts = {role: SplitTable(path, role, table, label=label, labels=_LABELS, known=_FIELDS) for role, table in content.tables.items()}
     shared = shared_fields(path, parts, _FIELDS)
     fields = _modality_fields(path, shared, options)
     layout = _Layout(parts, fields, shared)
     task, targets = _labels(parts, label, faults)
-    if extras is not None and label == extras.label:
+    if EXTRAS in given and label == extras.label:
         task = extras.task
+    splits = {role: _split(part, layout, label, targets[role], extras, faults) for role, part in parts.items()}
     kept = {*fields.values(), *layout.declared.values(), "id", "raw_text", *_LABELS}
     notes = [*content.notes, f"label: {label}", layout.note()]
     if layout.has_ids:
@@ -79,7 +80,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         notes.append("text_bert: its attention mask was used, its ids are left out")
     if "raw_text" in shared and "text" in fields:
         notes.append("raw_text: kept, and as display tokens where the words are as many as the positions of the text")
-    if others := [name for name in _LABELS if name in shared and name != label]:
+    if others := dict.fromkeys(name for split in splits.values() for name in split.labels):
         notes.append(f"labels kept besides: {', '.join(others)}")
     if left_out := [*sorted(shared - kept), *content.others]:
         notes.append(f"left out: {', '.join(left_out)}")
@@ -87,9 +88,9 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         format=FORMAT,
         name=path.stem,
         task=task,
-        splits={role: _split(part, layout, label, targets[role], extras or MmsaExtras(), faults) for role, part in parts.items()},
-        units={} if extras is None else {name: unit for name, unit in extras.units.items() if name in fields},
-        vocabulary_sizes={} if extras is None or extras.vocabulary_size is None or not layout.has_ids else {"text": extras.vocabulary_size},
+        splits=splits,
+        units={name: unit for name, unit in extras.units.items() if name in fields},
+        vocabulary_sizes={"text": extras.vocabulary_size} if layout.has_ids and extras.vocabulary_size else {},
         source=f"MMSA pickle {path.name}",
         faults=faults,
         notes=tuple(notes),
@@ -195,22 +196,21 @@ class _Layout:
             for role, part in parts.items()
         }
         self.encoded = {role: _TextBert(part) for role, part in parts.items()} if "text_bert" in shared else {}
-        self.declared = {name: field for name, field in _LENGTHS.items() if name in fields and field in shared}
-        steps = {
-            role: [*([self.encoded[role].steps] if self.has_ids else []), *(clips.steps for clips in self.clips[role].values())]
-            for role in parts
-        }
-        several = "text" in fields and len(fields) > 1
-        self.aligned = several and not self.declared and all(is_aligned(steps[role], part.count) for role, part in parts.items())
-        """Whether every modality has the positions of the text."""
-        self.masked = self.has_ids or (
-            bool(self.encoded)
-            and "text" in fields
-            and all(is_aligned([self.encoded[role].steps, self.clips[role]["text"].steps], part.count) for role, part in parts.items())
-        )
-        """Whether the attention mask is about the positions of the text."""
         first = next(iter(self.clips.values()))
-        self.by_zeros = [name for name in first if name not in self.declared and not (self.masked and (self.aligned or name == "text"))]
+        self.declared = {name: field for name, field in _LENGTHS.items() if name in first and field in shared}
+
+        def agree(role: Role, names: Sequence[str], *, encoded: bool) -> bool:
+            steps = [self.clips[role][name].steps for name in names] + ([self.encoded[role].steps] if encoded else [])
+            return is_aligned(steps, parts[role].count)
+
+        several = "text" in fields and len(fields) > 1
+        self.aligned = several and not self.declared and all(agree(role, list(first), encoded=self.has_ids) for role in parts)
+        """Whether every modality has the positions of the text."""
+        fitting = bool(self.encoded) and "text" in first and "text" not in self.declared
+        self.masked = self.has_ids or (fitting and all(agree(role, ["text"], encoded=True) for role in parts))
+        """Whether the positions of the text are those of the attention mask."""
+        masked = list(first) if self.aligned and self.masked else ["text"] if self.masked else []
+        self.by_zeros = [name for name in first if name not in self.declared and name not in masked]
         """Modalities of which nothing but zeros says what is padding."""
         self.side = side_of_padding([first[name] for name in self.by_zeros], usual="back")
 
@@ -220,9 +220,8 @@ class _Layout:
             return "aligned: all modalities of a clip have the positions of its attention mask"
         if self.aligned:
             return padding_note(self.side, aligned=True)
-        masked = ["text"] if self.masked and (self.has_ids or "text" not in self.declared) else []
-        declared = [name for name in self.declared if name not in masked]
-        rules = {"the attention mask": masked, "declared lengths": declared, f"zeros at the {self.side}": self.by_zeros}
+        masked = ["text"] if self.masked else []
+        rules = {"the attention mask": masked, "declared lengths": list(self.declared), f"zeros at the {self.side}": self.by_zeros}
         return "content: " + "; ".join(f"{', '.join(names)} by {rule}" for rule, names in rules.items() if names)
 
 
@@ -239,8 +238,7 @@ def _split(part: SplitTable, layout: _Layout, label: str, targets: Sequence[Any]
         def words(row: int) -> Sequence[str] | None:
             if ids is not None and ids[row] in known:
                 return known[ids[row]] or None
-            masked = layout.masked and "text" not in layout.declared
-            length = int(windows[row, 1] - windows[row, 0]) if masked else len(features["text"][row])
+            length = int(windows[row, 1] - windows[row, 0]) if layout.masked else len(features["text"][row])
             return display_words(said[row], length, framed=layout.masked)
 
         tokens["text"] = LazyRows(part.count, words)

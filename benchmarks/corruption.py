@@ -1,8 +1,9 @@
 """What becomes of damaged files: every format's sound file cut off at every tenth, and with single bits turned over at random.
 
 Each damaged file is converted. It is *refused* (in one line, nothing left behind), *repaired* (accepted with faults counted that the sound
-file does not have), *unchanged* (accepted, and the corpus is the same to the bit), or *changed* (accepted, with other values and
-nothing counted: a format without checksums cannot tell a flipped bit of a number from a number). Whatever else happens is a *crash*.
+file does not have), *unchanged* (accepted, and the corpus is the same to the bit), *one value* (accepted with a single other number or
+text: a format without checksums cannot tell a flipped bit of a number from a number), or *changed* (accepted with more than that
+changed and nothing counted). Whatever else happens is a *crash*.
 The native archive stands beside as `archive`: what is damaged is its own directory, what is done is loading it.
 
 Usage: ``python benchmarks/corruption.py [--flips 1000] [--format mmsa ...] [--out crashes]``
@@ -94,7 +95,7 @@ def tried(format: str, flips: int, out: Path) -> dict[str, object]:
         "format": format,
         "inputs": sum(counts.values()),
         **{
-            how: {outcome: counts[f"{how} {outcome}"] for outcome in ("refused", "repaired", "unchanged", "changed", "crash")}
+            how: {outcome: counts[f"{how} {outcome}"] for outcome in ("refused", "repaired", "unchanged", "one value", "changed", "crash")}
             for how in ("cut", "flip")
         },
         "partial_outputs": partial,

@@ -163,8 +163,9 @@ def test_a_failing_path_of_the_user_is_the_users(cli: Cli, monkeypatch: pytest.M
     Path(err.rstrip(")\n").rpartition(" ")[2]).unlink()
 
 
-def test_a_reader_that_goes_away_is_no_fault() -> None:
-    code = "import sys; from alignmamba.cli.main import main; sys.exit(main(['doctor', '--json']))"
+@pytest.mark.parametrize("arguments", [["doctor", "--json"], ["train", "--help"]])
+def test_a_reader_that_goes_away_is_no_fault(arguments: list[str]) -> None:
+    code = f"import sys; from alignmamba.cli.main import main; sys.exit(main({arguments}))"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stderr is not None

@@ -111,6 +111,7 @@ def test_wrong_protocols(cli: Cli, corpus: Path, run: Path, tmp_path: Path, opti
     [
         ("fit: {epochs: 3", "not YAML: "),
         ("fit:\n  epochs: 3\n  epochs: 4\n", "not YAML: key 'epochs' appears twice in line 2"),
+        ("fit: &fit\n  again: *fit\n", "not YAML: alias *fit, write out what it stands for in line 2, column 10"),
         ("- fit\n", "found ['fit'] (list), expected a mapping of keys to values"),
         ("!!python/object/apply:os.system [ls]\n", "not YAML: could not determine a constructor"),
     ],

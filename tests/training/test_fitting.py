@@ -409,6 +409,10 @@ def test_a_source_that_breaks_its_promise_is_refused() -> None:
 
 
 def test_the_engine_must_have_the_precision_that_was_asked_for() -> None:
+    with pytest.warns(UserWarning, match="fp16 is not supported on CPU"):
+        fabric = Fabric(accelerator="cpu", devices=1, precision="16-mixed")
+    with pytest.raises(ConfigError, match="precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true"):
+        run(FitConfig(precision="16-mixed"), fabric=fabric)
     with pytest.raises(ConfigError, match="made with '32-true', the configuration asks for 'bf16-mixed'"):
         run(FitConfig(precision="bf16-mixed"), fabric=Fabric(accelerator="cpu", devices=1))
 

@@ -74,13 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["--version"]:
         print(f"alignmamba {__version__}")
         return DONE
-    verb: Verb = tyro.cli(
-        AnyVerb,
-        prog="alignmamba",
-        description=DESCRIPTION,
-        args=given,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    try:
+        verb: Verb = tyro.cli(
+            AnyVerb,
+            prog="alignmamba",
+            description=DESCRIPTION,
+            args=given,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except BrokenPipeError:
+        return _unheard()
     return _guarded(verb)
 
 
@@ -105,15 +108,19 @@ def _guarded(verb: Verb) -> int:
         _say(str(error) or "interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain once more when it closes the stream at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return _unheard()
     except OSError as error:
         if _names_given_path(error, verb):
             return _fail(f"{error.filename}: {error.strerror}", USER_INPUT, show=show)
         return _our_fault(error, show=show)
     except Exception as error:
         return _our_fault(error, show=show)
+
+
+def _unheard() -> int:
+    """Whoever read our output has seen enough. Python would complain once more when it closes the stream at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def _fail(message: str, code: int, *, show: bool) -> int:

@@ -277,12 +277,18 @@ def nearest(name: str, names: Mapping[str, Any]) -> str:
 
 
 class _Yaml(yaml.SafeLoader):
-    """The safe loader with YAML 1.2's core schema and without repeated keys.
+    """The safe loader with YAML 1.2's core schema, without repeated keys and without aliases, which can refer in a circle or multiply.
 
     In that schema ``1e-3`` is a number, and ``no`` and ``2024-01-01`` are words.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 # replaces the class attribute of the parent
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"alias *{event.anchor}, write out what it stands for", event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]

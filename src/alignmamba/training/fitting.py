@@ -260,6 +260,8 @@ def _check_metric(name: str, known: Mapping[str, Any]) -> None:
 
 def _check_precision(fabric: Fabric, config: FitConfig) -> None:
     found = fabric.strategy.precision.precision
+    if found == "bf16-mixed" and config.precision == "16-mixed" and fabric.device.type == "cpu":  # Lightning's own choice
+        raise ConfigError("precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
     if found != config.precision:
         raise ConfigError(f"precision: the engine was made with {found!r}, the configuration asks for {config.precision!r}")
 

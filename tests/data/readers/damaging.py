@@ -13,14 +13,17 @@ import layouts_arrays
 import layouts_csd
 import layouts_gcnet
 import layouts_pickled
+import numpy as np
 
+from alignmamba.contracts import Corpus
 from alignmamba.data.checking import CheckedSplits
 from alignmamba.data.readers.converting import FaultRow, convert, open_foreign, recognised
 from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.errors import DataError
 
-Outcome = Literal["refused", "repaired", "unchanged", "changed"]
-"""``changed``: accepted with other content, and no fault counted that the sound file does not have."""
+Outcome = Literal["refused", "repaired", "unchanged", "one value", "changed"]
+"""The last two: accepted with other content, and no fault counted that the sound file does not have. ``one value`` where a single number
+or text of a single sample is another one, as where the damage lies in that number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,7 @@ def _gcnet(folder: Path) -> list[Path]:
 
 
 def _arrays(folder: Path) -> list[Path]:
-    return [layouts_arrays.write_everything(folder)]
+    return [layouts_arrays.write_each_kind(folder)]
 
 
 SEEDS: dict[str, Callable[[Path], list[Path]]] = {
@@ -91,13 +94,31 @@ class Sound:
 
     checksum: str
     faults: tuple[FaultRow, ...]
+    values: dict[tuple[object, ...], object]
+    """Every number and text by its place."""
 
 
 def sound(format: str, given: Seed, folder: Path) -> Sound:
     """Convert the sound file."""
     done = convert(format, given.sources, folder / "sound")
+    values = _values(done.corpus)
     shutil.rmtree(folder / "sound")
-    return Sound(checksum=done.corpus.checksum, faults=done.faults)
+    return Sound(checksum=done.corpus.checksum, faults=done.faults, values=values)
+
+
+def _values(corpus: Corpus) -> dict[tuple[object, ...], object]:
+    """Every number and text of a corpus by its place; numbers by their bits, so that NaN equals itself."""
+    found: dict[tuple[object, ...], object] = {("task",): corpus.task}
+    for role, split in corpus.splits.items():
+        for row, sample in enumerate(split):
+            parts = {"id": sample.id, "target": sample.target, "text": sample.text, "group": sample.group}
+            found |= {(role, row, kind): repr(value) for kind, value in parts.items()}
+            found |= {(role, row, "label", name): repr(label) for name, label in sample.labels.items()}
+            for kind, arrays in (("features", sample.features), ("times", sample.times), ("tokens", sample.tokens)):
+                for name, array in arrays.items():
+                    flat = [str(word) for word in array] if kind == "tokens" else [value.tobytes() for value in np.ravel(array)]
+                    found |= {(role, row, kind, name, np.shape(array)[1:], at): value for at, value in enumerate(flat)}
+    return found
 
 
 def attempt(format: str, given: Seed, folder: Path, expected: Sound) -> tuple[Outcome, str]:
@@ -120,10 +141,16 @@ def attempt(format: str, given: Seed, folder: Path, expected: Sound) -> tuple[Ou
         assert not left, f"a refused file left {left}"
         assert len(message.splitlines()) == 1, f"not one line: {message}"
         return "refused", message
-    shutil.rmtree(folder / "corpus")
-    if done.corpus.checksum == expected.checksum:
-        return "unchanged", ""
-    return ("repaired" if done.faults != expected.faults else "changed"), ""
+    try:
+        if done.corpus.checksum == expected.checksum:
+            return "unchanged", ""
+        if done.faults != expected.faults:
+            return "repaired", ""
+        found = _values(done.corpus)
+        places = {place for place in found.keys() | expected.values.keys() if found.get(place) != expected.values.get(place)}
+        return "one value" if len(places) == 1 and found.keys() == expected.values.keys() else "changed", ""
+    finally:
+        shutil.rmtree(folder / "corpus")
 
 
 def read_through(format: str, given: Seed, options: ReadOptions | None = None) -> None:

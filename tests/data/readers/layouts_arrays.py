@@ -107,6 +107,18 @@ def describe(folder: Path, *, text: str = TEXT["padded"], audio: str = AUDIO["of
     return path
 
 
+def write_each_kind(folder: Path) -> Path:
+    """A description that refers to every file beside it: each way to store values is one modality."""
+    write_samples(folder)
+    write_npz(folder)
+    write_files(folder)
+    write_tables(folder)
+    ways = {"files": AUDIO["files"], "offsets": AUDIO["offsets"], "csv": AUDIO["csv"], "parquet": AUDIO["parquet"], "text": TEXT["files"]}
+    path = folder / "corpus.toml"
+    path.write_text(HEAD + SAMPLES + "".join(f"[modalities.{name}]\n{way}" for name, way in ways.items()))
+    return path
+
+
 def write_everything(folder: Path) -> Path:
     """All files, and a description."""
     write_samples(folder)

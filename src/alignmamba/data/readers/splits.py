@@ -9,7 +9,7 @@ from typing import Any
 from alignmamba.contracts import ROLES, Role
 from alignmamba.data.readers.foreign import Faults
 from alignmamba.data.readers.stored import StoredArray
-from alignmamba.data.readers.values import as_list, is_sequence, plain_text
+from alignmamba.data.readers.values import as_list, is_ascii, is_sequence, plain_text
 from alignmamba.errors import DataError
 
 MODALITIES = ("text", "audio", "vision")
@@ -143,7 +143,10 @@ class SplitTable:
         value = self.fields[name]
         if isinstance(value, StoredArray) and len(value.shape) != 1:
             raise DataError(f"{self.where}: {name}: expected one text per clip, found an array of shape {value.shape}")
-        return [plain_text(item, f"{self.where}: {name}: row {row}", name, faults) for row, item in enumerate(as_list(value))]
+        return [
+            item if is_ascii(item) else plain_text(item, f"{self.where}: {name}: row {row}", name, faults)
+            for row, item in enumerate(as_list(value))
+        ]
 
 
 def shared_fields(path: Path, parts: Mapping[Role, SplitTable], known: Sequence[str]) -> set[str]:

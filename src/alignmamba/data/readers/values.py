@@ -28,6 +28,11 @@ def as_list(value: Sequence[Any] | StoredArray) -> list[Any]:
     return value.items() if isinstance(value, StoredArray) else list(value)
 
 
+def is_ascii(value: Any) -> bool:
+    """Whether a value is a text that is as it should be, which most are: there may be many."""
+    return type(value) is str and value.isascii()
+
+
 def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
     """A text.
 
@@ -107,9 +112,9 @@ def labels(value: Any, where: str, field: str, faults: Faults) -> list[float | i
     """
     found: list[float | int | str | None] = []
     for row, item in enumerate(as_list(value)):
-        label = _alone(item)
+        label = item if isinstance(item, str | int | float) else _alone(item)
         if label is not None and not isinstance(label, int | float):
-            label = plain_text(label, f"{where}: row {row}", field, faults) or None
+            label = (label if is_ascii(label) else plain_text(label, f"{where}: row {row}", field, faults)) or None
         found.append(None if isinstance(label, float) and not math.isfinite(label) else label)
     return found
 

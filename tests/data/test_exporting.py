@@ -6,12 +6,13 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from corpora import CLASSES, SCORE, arrays
+from corpora import SCORE
 
 from alignmamba.contracts import Corpus, Task
 from alignmamba.data.archive import write_corpus
@@ -72,6 +73,7 @@ def assert_same(found: Corpus, expected: Corpus, names: dict[str, str]) -> None:
             for name, values in one.features.items():
                 np.testing.assert_array_equal(values, other.features[names[name]])
             assert one.tokens.get("text") == other.tokens.get(names["text"])
+            assert (one.text, one.labels) == (other.text, other.labels)
 
 
 @pytest.mark.parametrize("kind", ["features", "tokens"])
@@ -82,7 +84,7 @@ def test_read_back_it_is_the_same(tmp_path: Path, kind: str) -> None:
     assert done.notes[0] == "modalities left out: other"
     again = convert("auto", [tmp_path / "folder" / "out.pkl"], tmp_path / "again")
     assert_same(again.corpus, corpus, {"text": "text", "audio": "audio", "vision": "vision"})
-    assert {kind for kind, *_ in again.faults} == {"zero length"}
+    assert {kind for kind, *_ in again.faults} == {"zero length", "content shorter than declared"}
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["out.pkl"]
 
 
@@ -93,7 +95,7 @@ def test_convert_export_convert_gives_the_same_archive(tmp_path: Path, text: Any
     options = ReadOptions(text=text)
     if text == "ids":  # the file has none but the padding's
         content = pickle.loads((tmp_path / "a.pkl").read_bytes())
-        for split in content.values():
+        for split in (content[role] for role in corpus.splits):
             split["text_bert"][:, 0] = np.arange(4) * split["text_bert"][:, 1]
         (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
     once = convert("mmsa", [tmp_path / "a.pkl"], tmp_path / "once", options).corpus
@@ -106,7 +108,15 @@ def test_python_reads_what_the_layout_says(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "corpus")
     export_mmsa(corpus, tmp_path / "out.pkl", modalities={"text": "text", "audio": "vision", "vision": "audio"})
     content = pickle.loads((tmp_path / "out.pkl").read_bytes())
-    assert list(content) == ["train", "valid", "test"]
+    assert list(content) == ["train", "valid", "test", "alignmamba"]
+    assert content["alignmamba"] == {
+        "label_range": [-3.0, 3.0],
+        "classes": [],
+        "units": {},
+        "vocabulary_size": None,
+        "derived": {role: ["raw_text", "annotations", "classification_labels"] for role in corpus.splits},
+        "tokens": {},
+    }
     train = content["train"]
     split = corpus.split("train")
     assert {name: (value.dtype.str, value.shape) for name, value in train.items() if isinstance(value, np.ndarray)} == {
@@ -149,9 +159,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
     tokens = corpus_of(tmp_path / "tokens", kind="tokens")
     with pytest.raises(DataError, match="modality 'text': audio has to be features"):
         export_mmsa(tokens, out, modalities={"audio": "text"})
-    classes = write_corpus(tmp_path / "classes", {"train": arrays()}, task=CLASSES)
-    with pytest.raises(DataError, match="MMSA predicts a score, but the task is classification"):
-        export_mmsa(classes, out, modalities={"text": "words", "audio": "sound", "vision": "sound"})
     features = {name: [np.ones((1, 1))] for name in ("text", "audio", "vision")}
     unlabelled = write_corpus(tmp_path / "unlabelled", {"train": {"features": features}}, task=Task(kind="regression"))
     with pytest.raises(DataError, match="'train-000001': has no target"):
@@ -168,6 +175,114 @@ def test_what_is_refused(tmp_path: Path) -> None:
     export_mmsa(corpus, out, overwrite=True)
     assert out.stat().st_size > 1000
     assert not list(tmp_path.glob(".*"))
+
+
+def labelled_mmsa(path: Path, targets: Sequence[float], **fields: Sequence[Any]) -> Path:
+    """A file of MMSA with these labels."""
+    random = np.random.default_rng(1)
+    size = len(targets)
+    split: dict[str, Any] = {name: random.normal(size=(size, 4, 3)) for name in ("text", "audio", "vision")}
+    split |= {"id": [f"v{row // 2}$_${row}" for row in range(size)], "regression_labels": list(targets), **fields}
+    path.write_bytes(pickle.dumps({"train": split, "test": split}))
+    return path
+
+
+FACTS = {
+    "raw_text": ["So  it   goes .", "nö", "", "a b c d"],
+    "regression_labels_T": [0.5, None, -1.0, 2.0],
+    "regression_labels_A": [None, None, None, None],
+    "annotations": ["Weak", "Negative", "", "Weak"],
+    "classification_labels": [1, 0, 2, 1],
+}
+TASKS = {
+    "small scores of a wide range": Task(kind="regression", label_range=(-3.0, 3.0)),
+    "another range": Task(kind="regression", label_range=(0.0, 10.0)),
+    "no range": Task(kind="regression"),
+    "classes": Task(kind="classification", classes=("c", "a", "b", "never")),
+}
+
+
+@pytest.mark.parametrize("text", ["features", "tokens"])
+@pytest.mark.parametrize("name", TASKS)
+def test_the_task_survives(tmp_path: Path, name: str, text: str) -> None:
+    """And all that MMSA's layout has no place for, but for times and groups."""
+    task = TASKS[name]
+    random = np.random.default_rng(0)
+    words: Any = [random.normal(size=(3, 2)) if text == "features" else np.array([1, 2, 3]) for _ in range(6)]
+    arrays = {
+        "features": {"text": words, **{name: [random.normal(size=(2, 3))] * 6 for name in ("audio", "vision")}},
+        "targets": [0, 1, 2, 0, 1, 2] if task.classes else [0.0, 0.25, 0.5, 1.0, 0.75, 0.125],
+        "tokens": {"text": [("a b", "", "c"), ("x", "y", "z"), None, ("[CLS]", "oh", "[SEP]"), None, ("x", "y", "w")]},
+        "texts": ["a b c", None, "one two three", "Oh!", None, "x y w"],
+        "labels": {"regression_labels_T": [0.5, None, 1.0, 2.0, 3.0, -1.0], "classification_labels": [1, 2, None, 0, 0, 1]},
+    }
+    sizes = {"text": 30} if text == "tokens" else {}
+    units = {"audio": "mel", "text": "GloVe"}
+    corpus = write_corpus(tmp_path / "corpus", {"train": arrays}, task=task, units=units, vocabulary_sizes=sizes)
+    done = export_mmsa(corpus, tmp_path / "a.pkl")
+    assert ("there are no regression_labels, which MMSA needs to train" in done.notes) == bool(task.classes)
+    again = convert("auto", [tmp_path / "a.pkl"], tmp_path / "again").corpus
+    assert again.task == task
+    assert again.modalities == corpus.modalities
+    assert again.checksum == corpus.checksum
+    export_mmsa(again, tmp_path / "b.pkl")
+    assert (tmp_path / "b.pkl").read_bytes() == (tmp_path / "a.pkl").read_bytes()
+
+
+@pytest.mark.parametrize("label", ["regression_labels", "annotations", "classification_labels"])
+@pytest.mark.parametrize("targets", [[0.5, -0.25, 0.0, 1.0], [-3.0, 3.0, 0.5, 0.0]])
+def test_a_file_of_mmsa_survives(tmp_path: Path, targets: list[float], label: str) -> None:
+    """What was said and every label come back as they were, and so does the corpus."""
+    path = labelled_mmsa(tmp_path / "a.pkl", targets, **FACTS)
+    once = convert("mmsa", [path], tmp_path / "once", ReadOptions(label=label)).corpus
+    assert [sample.text for sample in once.split("train")][:2] == ["So  it   goes .", "nö"]
+    export_mmsa(once, tmp_path / "b.pkl")
+    content = pickle.loads((tmp_path / "b.pkl").read_bytes())["train"]
+    kept = len(content["raw_text"])
+    assert content["raw_text"] == [text for row, text in enumerate(FACTS["raw_text"]) if kept == 4 or row != 2]
+    if label == "regression_labels":
+        assert content["annotations"] == FACTS["annotations"]
+        assert content["classification_labels"].tolist() == FACTS["classification_labels"]
+        np.testing.assert_array_equal(content["regression_labels_T"], [0.5, np.nan, -1, 2])
+        assert content["regression_labels"].tolist() == targets
+    twice = convert("auto", [tmp_path / "b.pkl"], tmp_path / "twice").corpus
+    assert twice.task == once.task
+    if label != "classification_labels":  # which are the annotations of the file that is written
+        assert twice.checksum == once.checksum
+
+
+def test_what_lies_beside_the_splits_is_checked(tmp_path: Path) -> None:
+    export_mmsa(corpus_of(tmp_path / "corpus"), tmp_path / "a.pkl")
+    content = pickle.loads((tmp_path / "a.pkl").read_bytes())
+    for change, said in (
+        ({"label_range": [3.0, -3.0]}, "alignmamba: Value error, label_range: lower end 3.0 is not below upper end -3.0, found dict"),
+        ({"classes": ["a"]}, "alignmamba: Value error, classes: a classification task needs at least 2"),
+        ({"label_range": ["a", 1.0]}, r"alignmamba.label_range.0: Input should be a valid number, .*, found str"),
+        ({"surprise": 1}, "alignmamba.surprise: Extra inputs are not permitted, found int"),
+        ({"units": {"smell": "a"}}, r"alignmamba.units.smell.\[key\]: Input should be 'text', 'audio' or 'vision', found str"),
+        ({"tokens": {"train": {"trainü$_$0": ["a"]}}}, "tokens: expected 4, one per position, found 1"),
+        (None, "alignmamba: Input should be a valid dictionary or instance of MmsaExtras, found int"),
+    ):
+        changed = {**content, "alignmamba": 1 if change is None else {**content["alignmamba"], **change}}
+        (tmp_path / "b.pkl").write_bytes(pickle.dumps(changed))
+        with pytest.raises(DataError, match=rf"b\.pkl: .*{said}") as caught:
+            convert("mmsa", [tmp_path / "b.pkl"], tmp_path / "again")
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_has_no_place_is_said(tmp_path: Path) -> None:
+    features = {name: [np.ones((1, 1))] for name in ("text", "audio", "vision")}
+    arrays = {
+        "features": features,
+        "targets": [0.0],
+        "times": {"text": [np.zeros(1)]},
+        "tokens": {"audio": [("a",)]},
+        "groups": ["a"],
+        "labels": {"valence": [1.0], "regression_labels": [1.0]},
+    }
+    done = export_mmsa(write_corpus(tmp_path / "corpus", {"train": arrays}, task=SCORE), tmp_path / "a.pkl")
+    left_out = ["display tokens of audio", "groups", "label regression_labels", "label valence", "times"]
+    assert list(done.notes[:-1]) == [f"{what} left out" for what in left_out]
 
 
 TRAIN = """

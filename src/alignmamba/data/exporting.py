@@ -1,20 +1,21 @@
 """A corpus as a file that other people's programs read."""
 
+import math
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from alignmamba.contracts import Corpus, ModalitySpec, Role, Split
+from alignmamba.contracts import Corpus, ModalitySpec, Role, Sample, Split
+from alignmamba.data.mmsa_layout import CLASSES, EXTRAS, SCORES, SENTIMENTS, MmsaExtras, display_words, spoken, video_of
 from alignmamba.data.storage import check_path
 from alignmamba.errors import DataError
 from alignmamba.files import replacing
 
 _FIELDS = ("text", "audio", "vision")
-_SENTIMENTS = ("Negative", "Neutral", "Positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +33,19 @@ def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, st
 
     Every split becomes a dict of ``text``, ``audio`` and ``vision``, zero-padded at the end to the longest clip of the corpus, with
     ``audio_lengths`` and ``vision_lengths``; ``text_bert``, whose attention mask says how long the text is and whose ids are those of
-    a text of token ids, else 0; ``raw_text``, the display tokens of the text; ``id``; ``regression_labels``, and ``annotations`` and
-    ``classification_labels`` by their sign. Samples are read and written one by one. The file is complete or not there.
+    a text of token ids, else 0; ``raw_text``, the samples' texts, or else the display tokens of the text; ``id``; targets, as
+    ``regression_labels`` or, of classes, as ``annotations``; and the samples' other labels, in place of which ``annotations`` and
+    ``classification_labels`` are made of the target. What MMSA has no place for lies beside the splits (`MmsaExtras`). Samples are
+    read and written one by one. The file is complete or not there.
 
     Args:
-        corpus: A corpus of a regression task in which every sample has a target.
+        corpus: A corpus in which every sample has a target.
         path: The file to make.
         modalities: Which modality of the corpus stands for ``text``, ``audio`` or ``vision``; by default the one of that name.
         overwrite: Replace the file that is there.
 
     Raises:
-        DataError: If the corpus lacks a modality or targets, or has another task, or the file cannot be written.
+        DataError: If the corpus lacks a modality or targets, or the file cannot be written.
 
     Source:
         MMSA 2.2.1, `data_loader.py`, https://github.com/thuiar/MMSA
@@ -52,8 +55,7 @@ def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, st
     if target.exists() and not (overwrite and target.is_file()):
         raise DataError(f"{target}: exists already; pass overwrite=True to replace a file")
     chosen = _chosen(corpus, modalities)
-    if corpus.task.kind != "regression":
-        raise DataError(f"corpus {corpus.name!r}: MMSA predicts a score, but the task is {corpus.task.kind}")
+    parts: dict[Role, _Part] = {}
     longest = {
         field: max(1, *(int(split.lengths[spec.name].max(initial=0)) for split in corpus.splits.values())) for field, spec in chosen.items()
     }
@@ -62,10 +64,12 @@ def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, st
         with replacing(target) as file:
             pickle = _PickleWriter(file)
             pickle.start()
-            with_times = False
             for role, split in corpus.splits.items():
+                parts[role] = _Part.of(corpus, role, chosen["text"])
                 pickle.text(role)
-                with_times |= _write_split(pickle, f"corpus {corpus.name!r}, split {role!r}", split, chosen, longest)
+                _write_split(pickle, split, parts[role], chosen, longest)
+            pickle.text(EXTRAS)
+            pickle.value(_extras(corpus, parts, chosen).model_dump(mode="json"))
             pickle.end()
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
@@ -73,48 +77,109 @@ def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, st
     others = [spec.name for spec in corpus.modalities if spec not in chosen.values()]
     if others:
         notes.append(f"modalities left out: {', '.join(others)}")
-    if with_times:
-        notes.append("times left out")
+    notes += [f"{what} left out" for what in sorted(set().union(*(part.left_out for part in parts.values())))]
     if chosen["text"].kind == "features":
         notes.append("text_bert holds the attention mask alone, for models that read features (use_bert false)")
+    if any(SCORES[0] not in part.columns for part in parts.values()):
+        notes.append("there are no regression_labels, which MMSA needs to train")
     return Exported(samples={role: len(split) for role, split in corpus.splits.items()}, notes=tuple(notes))
 
 
 def _chosen(corpus: Corpus, modalities: Mapping[str, str]) -> dict[str, ModalitySpec]:
-    if unknown := [field for field in modalities if field not in _FIELDS]:
+    if unknown := [place for place in modalities if place not in _FIELDS]:
         raise DataError(f"modalities: expected {', '.join(_FIELDS)}, found {unknown[0]!r}")
     specs = {spec.name: spec for spec in corpus.modalities}
     chosen: dict[str, ModalitySpec] = {}
-    for field in _FIELDS:
-        name = modalities.get(field, field)
+    for place in _FIELDS:
+        name = modalities.get(place, place)
         if name not in specs:
-            raise DataError(f"corpus {corpus.name!r}: no modality {name!r} to stand for {field!r}; say which of {list(specs)} does")
-        if specs[name].kind == "tokens" and field != "text":
-            raise DataError(f"corpus {corpus.name!r}: modality {name!r}: {field} has to be features, found token ids")
-        chosen[field] = specs[name]
+            raise DataError(f"corpus {corpus.name!r}: no modality {name!r} to stand for {place!r}; say which of {list(specs)} does")
+        if specs[name].kind == "tokens" and place != "text":
+            raise DataError(f"corpus {corpus.name!r}: modality {name!r}: {place} has to be features, found token ids")
+        chosen[place] = specs[name]
     return chosen
 
 
-def _write_split(pickle: "_PickleWriter", where: str, split: Split, chosen: Mapping[str, ModalitySpec], longest: Mapping[str, int]) -> bool:
-    """Write one split; whether it has times, which are left out."""
-    targets: list[float] = []
-    spoken: list[str] = []
-    with_times = False
-    for sample in split:
-        if sample.target is None:
-            raise DataError(f"{where}, sample {sample.id!r}: has no target")
-        targets.append(float(sample.target))
-        words = sample.tokens.get(chosen["text"].name, ())
-        framed = len(words) > 1 and (words[0], words[-1]) == ("[CLS]", "[SEP]")
-        spoken.append(" ".join(words[1:-1] if framed else words))
-        with_times |= bool(sample.times)
-    scores = np.array(targets)
-    signs = np.sign(scores).astype(np.int64) + 1
+@dataclass(kw_only=True)
+class _Part:
+    """What a split has beside the arrays of its modalities."""
 
-    def rows(field: str) -> Iterator[np.ndarray]:
-        name = chosen[field].name
+    texts: list[str] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    """Labels by field of MMSA."""
+    derived: list[str] = field(default_factory=list)
+    tokens: dict[str, Sequence[str]] = field(default_factory=dict)
+    """Display tokens, by id, that are not made of the text when it is read."""
+    left_out: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, corpus: Corpus, role: Role, text: ModalitySpec) -> "_Part":
+        """Read a split through."""
+        part, targets, labelled = cls(), [], []
+        words: list[Sequence[str]] = []
+        split = corpus.splits[role]
         for sample in split:
-            padded = np.zeros((longest[field], chosen[field].width), np.float32)
+            if sample.target is None:
+                raise DataError(f"corpus {corpus.name!r}, split {role!r}, sample {sample.id!r}: has no target")
+            targets.append(sample.target)
+            labelled.append(sample.labels)
+            words.append(sample.tokens.get(text.name, ()))
+            part.texts.append(sample.text or "")
+            part.left_out |= _without_place(sample, text.name)
+        if not any(part.texts):
+            part.derived.append("raw_text")
+            part.texts = [spoken(tokens) for tokens in words]
+        for identity, said, tokens, length in zip(split.ids, part.texts, words, split.lengths[text.name], strict=True):
+            if (display_words(said, int(length), framed=True) or []) != list(tokens):
+                part.tokens[identity] = tokens
+        part._label(corpus, targets, labelled)
+        return part
+
+    def _label(self, corpus: Corpus, targets: Sequence[float | int], labelled: Sequence[Mapping[str, Any]]) -> None:
+        """Fill in the columns of labels."""
+        classes = corpus.task.classes
+        signs = [int(target) if classes else int(np.sign(target)) + 1 for target in targets]
+        names = classes or SENTIMENTS
+        made: dict[str, list[Any]] = dict(zip(CLASSES, ([names[sign] for sign in signs], signs), strict=True))
+        field_of_targets = CLASSES[0] if classes else SCORES[0]
+        for name in dict.fromkeys(name for labels in labelled for name in labels):
+            if name not in (*SCORES, *CLASSES) or name == field_of_targets:
+                self.left_out.add(f"label {name}")
+            else:
+                self.columns[name] = [labels.get(name) for labels in labelled]
+        self.derived += [name for name in CLASSES if name not in self.columns and name != field_of_targets]
+        self.columns |= {name: made[name] for name in CLASSES if name not in self.columns}
+        if not classes:
+            self.columns[SCORES[0]] = [float(target) for target in targets]
+
+
+def _without_place(sample: Sample, text: str) -> set[str]:
+    """What of a sample is not written."""
+    found = {f"display tokens of {name}" for name in sample.tokens if name != text}
+    found |= {"times"} if sample.times else set()
+    return found | ({"groups"} if sample.group != video_of(sample.id) else set())
+
+
+def _extras(corpus: Corpus, parts: Mapping[Role, _Part], chosen: Mapping[str, ModalitySpec]) -> MmsaExtras:
+    text = chosen["text"]
+    given = {
+        "label_range": corpus.task.label_range,
+        "classes": corpus.task.classes,
+        "units": {name: spec.units for name, spec in chosen.items() if spec.units},
+        "vocabulary_size": text.dim if text.kind == "tokens" else None,
+        "derived": {role: part.derived for role, part in parts.items() if part.derived},
+        "tokens": {role: part.tokens for role, part in parts.items() if part.tokens},
+    }
+    return MmsaExtras.model_validate(given)
+
+
+def _write_split(
+    pickle: "_PickleWriter", split: Split, part: _Part, chosen: Mapping[str, ModalitySpec], longest: Mapping[str, int]
+) -> None:
+    def rows(place: str) -> Iterator[np.ndarray]:
+        name = chosen[place].name
+        for sample in split:
+            padded = np.zeros((longest[place], chosen[place].width), np.float32)
             content = sample.features.get(name, padded[:0])
             padded[: len(content)] = content
             yield padded
@@ -128,26 +193,36 @@ def _write_split(pickle: "_PickleWriter", where: str, split: Split, chosen: Mapp
                 padded[0, :length] = sample.features[name][:, 0]
             yield padded
 
-    size = len(targets)
+    size = len(split)
     pickle.begin_dict()
-    pickle.entry("raw_text", spoken)
-    pickle.entry("id", list(split.ids))
+    pickle.text("raw_text")
+    pickle.value(part.texts)
+    pickle.text("id")
+    pickle.value(split.ids)
     pickle.text("text_bert")
     pickle.array((size, 3, longest["text"]), "i8", text_bert())
-    for field, spec in chosen.items():
+    for place, spec in chosen.items():
         if spec.kind == "features":
-            pickle.text(field)
-            pickle.array((size, longest[field], spec.width), "f4", rows(field))
-        if field != "text":
-            pickle.text(f"{field}_lengths")
+            pickle.text(place)
+            pickle.array((size, longest[place], spec.width), "f4", rows(place))
+        if place != "text":
+            pickle.text(f"{place}_lengths")
             pickle.array((size,), "i8", [np.asarray(split.lengths[spec.name], np.int64)])
-    pickle.entry("annotations", [_SENTIMENTS[sign] for sign in signs])
-    pickle.text("classification_labels")
-    pickle.array((size,), "i8", [signs])
-    pickle.text("regression_labels")
-    pickle.array((size,), "f8", [scores])
+    for name in (*CLASSES, *SCORES):
+        if name in part.columns:
+            pickle.text(name)
+            _write_labels(pickle, part.columns[name])
     pickle.end_dict()
-    return with_times
+
+
+def _write_labels(pickle: "_PickleWriter", column: Sequence[Any]) -> None:
+    """Write a column as MMSA has it: an array of numbers, with NaN where there is none, or a list of texts, empty where there is none."""
+    if all(type(label) is int for label in column):
+        pickle.array((len(column),), "i8", [np.array(column)])
+    elif all(label is None or type(label) is float for label in column):
+        pickle.array((len(column),), "f8", [np.array([math.nan if label is None else label for label in column])])
+    else:
+        pickle.value(["" if label is None else label for label in column])
 
 
 class _PickleWriter:
@@ -179,13 +254,27 @@ class _PickleWriter:
         encoded = text.encode()
         self._file.write(b"X" + struct.pack("<I", len(encoded)) + encoded)
 
-    def entry(self, key: str, texts: Sequence[str]) -> None:
-        """Write a key and a list of texts."""
-        self.text(key)
-        self._file.write(b"](")
-        for text in texts:
-            self.text(text)
-        self._file.write(b"e")
+    def value(self, value: Any) -> None:
+        """Write plain values: dicts whose keys are texts, lists and tuples as lists, texts, numbers and ``None``."""
+        if isinstance(value, str):
+            self.text(value)
+        elif isinstance(value, int):
+            self._file.write(b"\x8a\x08" + struct.pack("<q", value))
+        elif isinstance(value, float):
+            self._file.write(b"G" + struct.pack(">d", value))
+        elif isinstance(value, Mapping):
+            self.begin_dict()
+            for key, each in value.items():
+                self.text(key)
+                self.value(each)
+            self.end_dict()
+        elif value is None:
+            self._file.write(b"N")
+        else:
+            self._file.write(b"](")
+            for each in value:
+                self.value(each)
+            self._file.write(b"e")
 
     def array(self, shape: Sequence[int], kind: str, rows: Iterable[np.ndarray]) -> None:
         """Write an array of numpy's type `kind`, as numpy itself does it; `rows` together hold its content in row-major order."""

@@ -21,11 +21,16 @@ class Truth:
     features: dict[str, np.ndarray]
     """Modality to (time, width), or (time,) for ids; an absent one is missing."""
     tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    text: str | None = None
+    group: str | None = None
+    labels: dict[str, float | str] = field(default_factory=dict)
 
 
 Truths = dict[str, list[Truth]]
 
 SIZES = {"train": 5, "valid": 2, "test": 3}
+SILENCE = ("content shorter than declared", "vision", "kept, zero rows at its end", sum(SIZES.values()))
+"""What is counted of an unaligned MMSA file, in which the vision of every clip ends in a frame of zeros."""
 
 
 def assert_holds(corpus: Corpus, truths: Truths) -> None:
@@ -41,6 +46,7 @@ def assert_holds(corpus: Corpus, truths: Truths) -> None:
                 expected = values[:, None] if values.ndim == 1 else values.astype(np.float32)
                 np.testing.assert_array_equal(sample.features[name], expected, err_msg=f"{sample.id} {name}")
             assert sample.tokens == clip.tokens
+            assert (sample.text, sample.group, sample.labels) == (clip.text, clip.group, clip.labels)
 
 
 def padded(clips: Sequence[np.ndarray], length: int, width: int, *, front: bool = False, dtype: Any = np.float32) -> np.ndarray:
@@ -79,7 +85,18 @@ def mmsa(*, aligned: bool = False, dtype: Any = np.float32, seed: int = 0) -> tu
             raw_text.append(" ".join(spoken))
             labels.append(float(np.float32(random.uniform(-3, 3))))
             tokens = {"text": ("[CLS]", *words, "[SEP]")} if row % 2 else {}
-            clips.append(Truth(id=f"video{number // 3}$_${number}", target=labels[-1], features=features, tokens=tokens))
+            sign = int(np.sign(labels[-1])) + 1
+            clips.append(
+                Truth(
+                    id=f"video{number // 3}$_${number}",
+                    target=labels[-1],
+                    features=features,
+                    tokens=tokens,
+                    text=raw_text[-1],
+                    group=f"video{number // 3}",
+                    labels={"annotations": ("Negative", "Neutral", "Positive")[sign], "classification_labels": float(sign)},
+                )
+            )
             number += 1
         truths[role] = clips
         split: dict[str, Any] = {"raw_text": raw_text}
@@ -88,8 +105,9 @@ def mmsa(*, aligned: bool = False, dtype: Any = np.float32, seed: int = 0) -> tu
         for row, clip in enumerate(clips):
             split["text"][row, len(clip.features["text"]) :] = 0.25
         split |= {"id": [clip.id for clip in clips], "text_bert": text_bert}
-        split["annotations"] = [("Negative", "Neutral", "Positive")[int(np.sign(label)) + 1] for label in labels]
-        split["classification_labels"] = np.sign(labels) + 1
+        for name in clips[0].labels:
+            split[name] = [clip.labels[name] for clip in clips]
+        split["classification_labels"] = np.array(split["classification_labels"])
         split["regression_labels"] = np.array(labels, np.float32)
         if not aligned:
             split["audio_lengths"] = [len(clip.features["audio"]) for clip in clips]
@@ -115,7 +133,7 @@ def mult(*, aligned: bool = False, front: bool = True, seed: int = 0) -> tuple[d
             if aligned and row % 2:
                 features["vision"][0 if front else -1] = 0.0
             identity = f"v{number}$_${number / 4}$_${number / 2}"
-            clips.append(Truth(id=identity, target=float(np.float32(random.uniform(-3, 3))), features=features))
+            clips.append(Truth(id=identity, target=float(np.float32(random.uniform(-3, 3))), features=features, group=f"v{number}"))
             number += 1
         truths[role] = clips
         split: dict[str, Any] = {
@@ -147,7 +165,8 @@ def mag_bert(*, seed: int = 0) -> tuple[dict[str, Any], Truths]:
             ids = np.array([numbered.get(word, 0) for word in words])
             entries.append(((words, visual, acoustic), np.array([[label]], np.float32), f"clip[{number}]"))
             features = {"text": ids, "audio": acoustic, "vision": visual}
-            clips.append(Truth(id=f"clip[{number}]", target=label, features=features, tokens={"text": tuple(words)}))
+            tokens = {"text": tuple(words)}
+            clips.append(Truth(id=f"clip[{number}]", target=label, features=features, tokens=tokens, text=" ".join(words)))
             number += 1
         content[name], truths[role] = entries, clips
     return content, truths

@@ -117,6 +117,10 @@ RUNS: dict[str, tuple[bytes, str]] = {
 LARGE: dict[str, tuple[bytes, str]] = {
     "shape": (_pickle(_array(_HUGE + _HUGE, _FLOATS, b"C\x04AAAA")), "has another content"),
     "shape without elements": (_pickle(_array(_HUGE + b"K\x00", _FLOATS, b"C\x00")), "without any element"),
+    "texts of no characters": (
+        _pickle(_array(_HUGE, _FLOATS.replace(_text("f4"), _text("U0")), b"C\x00")),
+        "an array of type '<U0', whose elements take no bytes",
+    ),
     "many axes": (_pickle(_array(b"K\x01" * 200, _FLOATS, b"C\x04AAAA")), "the shape of an array is none"),
     "shape of the first step": (
         _pickle(b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(" + _HUGE + b"tC\x01btR"),
@@ -165,6 +169,7 @@ READER = """
 import json, resource, sys, time
 from pathlib import Path
 import numpy
+from alignmamba.data.readers.splits import SPLITS
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
 from alignmamba.errors import DataError
 
@@ -175,7 +180,7 @@ before = peak()
 resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
 for path in sys.argv[1:]:
     started, said = time.process_time(), ""
-    glimpse(Path(path))
+    glimpse(Path(path), SPLITS)
     try:
         read_pickle(Path(path))
     except DataError as error:

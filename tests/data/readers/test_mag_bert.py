@@ -40,6 +40,32 @@ def test_files_of_python_2(file: Path, protocol: int) -> None:
     assert_holds(convert("auto", [file], file.parent / "corpus").corpus, truths)
 
 
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_other_names_of_the_valid_split(file: Path, name: str) -> None:
+    content, truths = layouts_pickled.mag_bert()
+    content = {"config": {}, name: content["dev"], "train": content["train"], "test": content["test"]}
+    assert detect([write(file, content)]) == "mag-bert"
+    assert_holds(convert("auto", [file], file.parent / "corpus").corpus, truths)
+    write(file, {**content, "dev": content["test"]})
+    with pytest.raises(DataError, match=f"'{name}' and 'dev' are both the valid split, expected one of them"):
+        convert("mag-bert", [file], file.parent / "corpus", overwrite=True)
+
+
+def test_a_split_without_clips_is_left_out(file: Path) -> None:
+    content, truths = layouts_pickled.mag_bert()
+    content["dev"] = []
+    del truths["valid"]
+    done = convert("auto", [write(file, content)], file.parent / "corpus")
+    assert_holds(done.corpus, truths)
+    assert done.notes[0] == "split 'dev' has no clips: left out"
+
+
+def test_another_layout_is_named(file: Path) -> None:
+    content, _ = layouts_pickled.mmsa()
+    with pytest.raises(DataError, match=r"mosi\.pkl: split 'train': expected a list of clips, found dict$"):
+        convert("mag-bert", [write(file, content)], file.parent / "corpus")
+
+
 def test_faults_are_counted(file: Path) -> None:
     content, truths = layouts_pickled.mag_bert()
     (words, visual, acoustic), _, segment = content["train"][0]

@@ -1,15 +1,16 @@
 """MMSA pickles, read value by value and length by length, and what is done about their known faults."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
 import layouts_pickled
 import numpy as np
 import pytest
-from layouts_pickled import Truths, assert_holds, padded, write, write_old
+from layouts_pickled import SILENCE, Truths, assert_holds, padded, write, write_old
 
 from alignmamba.contracts import Corpus
-from alignmamba.data.readers import mmsa
+from alignmamba.data.readers import mmsa, unpickling
 from alignmamba.data.readers.converting import Conversion, convert, detect
 from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.errors import DataError
@@ -39,11 +40,19 @@ def test_every_value(file: Path, protocol: int, aligned: bool, dtype: Any) -> No
     assert detect([file]) == "mmsa"
     done = convert("auto", [file], file.parent / "corpus")
     assert_holds(done.corpus, truths)
-    assert done.faults == ()
+    assert done.faults == (() if aligned else (SILENCE,))
     assert done.corpus.task.label_range == (-3.0, 3.0)
     assert [spec.name for spec in done.corpus.modalities] == ["text", "audio", "vision"]
     assert done.corpus.name == "mosi"
-    assert "left out: annotations, classification_labels" in done.notes
+    assert done.notes == (
+        "label: regression_labels",
+        "aligned: all modalities of a clip have the positions of its attention mask"
+        if aligned
+        else "content: text by the attention mask; audio, vision by declared lengths",
+        "text_bert: its attention mask was used, its ids are left out",
+        "raw_text: kept, and as display tokens where the words are as many as the positions of the text",
+        "labels kept besides: annotations, classification_labels",
+    )
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2])
@@ -53,14 +62,40 @@ def test_files_of_python_2(file: Path, protocol: int) -> None:
     assert detect([file]) == "mmsa"
     done = convert("auto", [file], file.parent / "corpus")
     assert_holds(done.corpus, truths)
-    assert done.faults == ()
+    assert done.faults == (SILENCE,)
+
+
+@pytest.mark.parametrize("many", ["ids", "values"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_comes_first_is_not_taken_for_another_format(file: Path, protocol: int, many: str) -> None:
+    """Ids and audio are MulT's fields too."""
+    first = {"ids": {"id": [str(each) for each in range(40_000)]}, "values": {"audio": np.arange(1e6).reshape(1, 100, 10_000)}}
+    write(file, {"train": {**first[many], "raw_text": ["a"], "regression_labels": [1.0]}}, protocol)
+    assert detect([file]) == "mmsa"
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_where_the_head_does_not_decide_the_format_is_asked_for(file: Path, protocol: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpickling, "_GLIMPSE_SCANNED", 1 << 18)
+    write(file, {"train": {"audio": np.arange(1e5).reshape(1, 100, 1000), "raw_text": ["a"]}}, protocol)
+    if protocol:  # whose arrays have a length that can be passed over
+        assert detect([file]) == "mmsa"
+        return
+    with pytest.raises(DataError, match=r"not recognised as any of the formats mmsa, .*; if it is one of them, give the format by name"):
+        detect([file])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_global_that_is_not_read_is_named(file: Path, protocol: int) -> None:
+    content, _ = layouts_pickled.mmsa()
+    write(file, defaultdict(dict, content), protocol)
+    with pytest.raises(DataError, match=r"not recognised as .*; it asks for 'collections.defaultdict', which is not read"):
+        detect([file])
 
 
 def test_ids_of_an_encoder(file: Path) -> None:
     content, truths = layouts_pickled.mmsa()
-    for role, clips in truths.items():
-        for row, clip in enumerate(clips):
-            clip.features["text"] = content[role]["text_bert"][row, 0, : len(clip.features["text"])].astype(np.int64)
+    _as_ids(content, truths)
     done = converted(file, content, text="ids")
     assert_holds(done.corpus, truths)
     assert done.corpus.modalities[0].kind == "tokens"
@@ -77,9 +112,10 @@ def test_without_an_attention_mask_zeros_end_the_text(file: Path) -> None:
         split["text"] = padded([clip.features["text"] for clip in truths[role]], 7, 4)
         for clip in truths[role]:
             clip.tokens = {}
-    split["raw_text"] = [" ".join(map(str, range(len(clip.features["text"])))) for clip in truths["test"]]
     for clip in truths["test"]:
         clip.tokens = {"text": tuple(map(str, range(len(clip.features["text"]))))}
+        clip.text = " ".join(clip.tokens["text"])
+    split["raw_text"] = [clip.text for clip in truths["test"]]
     assert_holds(converted(file, content).corpus, truths)
 
 
@@ -92,12 +128,120 @@ def test_without_declared_lengths_zeros_end_audio_and_vision(file: Path) -> None
     assert_holds(converted(file, content).corpus, truths)
 
 
-def test_aligned_content_past_the_text_is_kept(file: Path) -> None:
+def test_aligned_content_past_the_text_is_counted(file: Path) -> None:
     content, truths = layouts_pickled.mmsa(aligned=True)
     row = next(row for row, clip in enumerate(truths["train"]) if len(clip.features["text"]) < 6)
     content["train"]["audio"][row, 5] = 1.0
-    truths["train"][row].features["audio"] = content["train"]["audio"][row, :6]
-    assert_holds(converted(file, content).corpus, truths)
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert done.faults == (("content outside the attention mask", "audio", "left out", 1),)
+
+
+def _as_ids(content: Any, truths: Truths) -> None:
+    for role, clips in truths.items():
+        for row, clip in enumerate(clips):
+            clip.features["text"] = content[role]["text_bert"][row, 0, : len(clip.features["text"])].astype(np.int64)
+
+
+@pytest.mark.parametrize("text", ["features", "ids"])
+@pytest.mark.parametrize("front", [False, True])
+def test_aligned_modalities_have_the_positions_of_the_mask(file: Path, text: str, front: bool) -> None:
+    """Though audio and vision are zero in the last word, and one of them throughout."""
+    content, truths = layouts_pickled.mmsa(aligned=True)
+    for role, split in content.items():
+        split["vision"][0] = 0
+        truths[role][0].features["vision"][:] = 0
+        for row, clip in enumerate(truths[role]):
+            length = len(clip.features["text"])
+            split["audio"][row, length - 1] = 0
+            clip.features["audio"][-1] = 0
+            if front:
+                for name in ("text", "audio", "vision"):
+                    split[name][row] = np.roll(split[name][row], 7 - length, axis=0)
+                split["text_bert"][row] = np.roll(split["text_bert"][row], 7 - length, axis=-1)
+    if text == "ids":
+        for role, clips in truths.items():
+            for row, clip in enumerate(clips):
+                start = (7 - len(clip.features["text"])) * front
+                ids = content[role]["text_bert"][row, 0, start : start + len(clip.features["text"])]
+                clip.features["text"] = ids.astype(np.int64)
+    done = converted(file, content, text=text)
+    assert_holds(done.corpus, truths)
+    assert "aligned: all modalities of a clip have the positions of its attention mask" in done.notes
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_aligned_modalities_without_a_mask_have_the_positions_of_the_longest(file: Path, front: bool) -> None:
+    """Each modality in turn is the only one that is not zero in the outermost word."""
+    content, truths = layouts_pickled.mmsa(aligned=True)
+    for role, split in content.items():
+        del split["text_bert"]
+        for row, clip in enumerate(truths[role]):
+            clip.features["vision"][-1] = 1
+            for place, name in enumerate(("text", "audio", "vision")):
+                if place != row % 3:
+                    clip.features[name][0 if front else -1] = 0
+            clip.tokens = {}
+        for name, width in (("text", 4), ("audio", 3), ("vision", 2)):
+            split[name] = padded([clip.features[name] for clip in truths[role]], 7, width, front=front)
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    side = "front" if front else "back"
+    assert f"aligned: all modalities of a clip have the positions of the longest, zeros at the {side} taken for padding" in done.notes
+
+
+def test_a_modality_of_as_many_positions_is_not_aligned_where_another_has_more(file: Path) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for role, split in content.items():
+        del split["audio_lengths"], split["vision_lengths"]
+        for clip in truths[role]:
+            clip.features["vision"] = clip.features["vision"][:-1]
+            clip.features["audio"] = clip.features["audio"][: len(clip.features["text"]) - 1]
+        split["audio"] = padded([clip.features["audio"] for clip in truths[role]], 7, 3)
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert "content: text by the attention mask; audio, vision by zeros at the back" in done.notes
+
+
+def test_positions_that_are_declared_are_not_aligned(file: Path) -> None:
+    content, truths = layouts_pickled.mmsa(aligned=True)
+    for role, split in content.items():
+        split["audio_lengths"] = [len(clip.features["audio"]) - 1 for clip in truths[role]]
+        for row, clip in enumerate(truths[role]):
+            clip.features["audio"] = clip.features["audio"][:-1]
+            split["audio"][row, len(clip.features["audio"]) :] = 0
+            clip.features["vision"] = clip.features["vision"][:-1]
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert "content: text by the attention mask; audio by declared lengths; vision by zeros at the back" in done.notes
+
+
+def test_lengths_of_the_text_come_before_its_mask(file: Path) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for role, split in content.items():
+        del split["raw_text"]
+        split["text_lengths"] = [len(clip.features["text"]) - 1 for clip in truths[role]]
+        split["text"] = padded([clip.features["text"][:-1] for clip in truths[role]], 7, 4)
+        for clip in truths[role]:
+            clip.features["text"], clip.tokens, clip.text = clip.features["text"][:-1], {}, None
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert "content: text, audio, vision by declared lengths" in done.notes
+
+
+def test_padding_at_the_front_is_found_without_lengths_and_mask(file: Path) -> None:
+    """As MMSA-FET writes it on request; a clip that ends in silence does not hide it."""
+    content, truths = layouts_pickled.mmsa()
+    for role, split in content.items():
+        del split["audio_lengths"], split["vision_lengths"], split["text_bert"]
+        for name, steps, width in (("text", 7, 4), ("audio", 9, 3), ("vision", 11, 2)):
+            split[name] = padded([clip.features[name] for clip in truths[role]], steps, width, front=True)
+        for clip in truths[role]:
+            clip.tokens = {}
+    truths["train"][0].features["audio"][-1] = content["train"]["audio"][0, -1] = 0
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert "content: text, audio, vision by zeros at the front" in done.notes
 
 
 def test_clips_of_their_own_length(file: Path) -> None:
@@ -132,9 +276,8 @@ def test_labels_of_a_modality_and_classes(file: Path) -> None:
     done = converted(file, content, label="regression_labels_T")
     assert [each.target for each in done.corpus.split("train")] == [float(np.float32(row / 10)) for row in range(5)]
     assert done.corpus.task.label_range == (-1.0, 1.0)
-    left_out = "left out: annotations, classification_labels, regression_labels, regression_labels_A, config"
     assert done.notes[0] == "label: regression_labels_T"
-    assert left_out in done.notes
+    assert done.notes[-1] == "left out: config"
     done = converted(file, content, label="annotations")
     assert done.corpus.task.classes == ("Negative", "Neutral", "Positive")
     names = ["Negative", "Neutral", "Positive"]
@@ -156,7 +299,7 @@ def test_values_that_are_not_finite(file: Path) -> None:
         truths["train"][row].features["audio"][position, channel] = 0
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert done.faults == (("not finite", "audio", "set to 0", 3), ("does not fit float32", "audio", "set to 0", 1))
+    assert sorted(done.faults) == [SILENCE, ("does not fit float32", "audio", "set to 0", 1), ("not finite", "audio", "set to 0", 3)]
 
 
 def test_a_signalling_nan_warns_nobody(file: Path) -> None:
@@ -199,6 +342,7 @@ def test_declared_lengths_that_do_not_fit(file: Path) -> None:
     done = converted(file, content)
     assert_holds(done.corpus, truths)
     assert sorted(done.faults) == [
+        (*SILENCE[:3], SILENCE[3] - 2),
         ("declared length too long", "audio", "set to the length of the array", 1),
         ("declared length too short", "audio", "positions past it left out", 1),
         ("declared length too short", "vision", "padding at the front, content taken from the end", 1),
@@ -222,6 +366,7 @@ def test_clips_without_content_or_label_and_repeated_ids(file: Path) -> None:
     truths["train"][3].id = split["id"][4]
     truths["train"][4].id = f"{split['id'][4]}#2"
     truths["test"][0].id = f"{split['id'][4]}#3"
+    truths["test"][0].group = truths["train"][4].group
     truths["train"] = truths["train"][2:]
     done = converted(file, content)
     assert_holds(done.corpus, truths)
@@ -233,7 +378,128 @@ def test_clips_without_content_or_label_and_repeated_ids(file: Path) -> None:
         ("zero length", "audio"): 1,
         ("zero length", "vision"): 1,
         ("sample without anything", "train"): 1,
+        SILENCE[:2]: SILENCE[3] - 2,
     }
+
+
+def test_clips_that_are_shorter_than_declared_are_kept_and_counted(file: Path) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for row, end in ((0, 0), (1, 1), (2, len(truths["train"][2].features["audio"]))):
+        truths["train"][row].features["audio"][end:] = 0
+        content["train"]["audio"][row, end:] = 0
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert sorted(done.faults) == [("content shorter than declared", "audio", "kept, zero rows at its end", 2), SILENCE]
+
+
+@pytest.mark.parametrize("form", ["lists", "lists of lists", "column", "arrays", "None"])
+def test_forms_of_labels(file: Path, form: str) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for split in content.values():
+        values = split["regression_labels"].tolist()
+        split["regression_labels"] = {
+            "lists": [[value] for value in values],
+            "lists of lists": [[(value,)] for value in values],
+            "column": np.array(values)[:, None],
+            "arrays": [np.array([[value]]) for value in values],
+            "None": values,
+        }[form]
+    if form == "None":
+        content["train"]["regression_labels"][:2] = [None, float("nan")]
+        del truths["train"][:2]
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert [count for kind, *_, count in done.faults if kind == "not a number label"] == [2] * (form == "None")
+
+
+def test_the_labels_of_every_modality_are_kept(file: Path) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for role, split in content.items():
+        split["regression_labels_T"] = np.arange(len(truths[role])) / 8
+        split["regression_labels_A"] = [[None]] * len(truths[role])
+        for row, clip in enumerate(truths[role]):
+            clip.labels["regression_labels_T"] = row / 8
+        split["annotations"][0] = ""
+        del truths[role][0].labels["annotations"]
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    kept = "labels kept besides: regression_labels_T, regression_labels_A, annotations, classification_labels"
+    assert done.notes[-1] == kept
+    for split in content.values():
+        split["regression_labels_T"] = [np.zeros(2), *split["regression_labels_T"][1:]]
+    with pytest.raises(DataError, match="split 'train': regression_labels_T: row 0: expected text, found StoredArray"):
+        converted(file, content)
+
+
+def test_fields_whose_names_are_near_those_of_the_format(file: Path) -> None:
+    """Which are there too, so that none is taken for it."""
+    content, truths = layouts_pickled.mmsa()
+    for role, split in content.items():
+        split |= {name: [0] * len(truths[role]) for name in ("classification_labels_T", "ids", "annotation")}
+    content["text"] = "what it is"
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert done.notes[-1] == "left out: annotation, classification_labels_T, ids, text"
+
+
+@pytest.mark.parametrize("empty", [{}, {"id": [], "audio": np.zeros((0, 9, 3)), "regression_labels": np.zeros(0)}])
+def test_a_split_without_clips_is_left_out(file: Path, empty: Any) -> None:
+    content, truths = layouts_pickled.mmsa()
+    content["valid"], content["config"] = empty, {"about": "anything"}
+    del truths["valid"]
+    assert detect([write(file, content)]) == "mmsa"
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert done.notes[0] == "split 'valid' has no clips: left out"
+
+
+@pytest.mark.parametrize("name", ["dev", "validation"])
+def test_other_names_of_the_valid_split(file: Path, name: str) -> None:
+    content, truths = layouts_pickled.mmsa()
+    content = {"train": content["train"], name: content["valid"], "test": content["test"]}
+    assert_holds(converted(file, content).corpus, truths)
+
+
+@pytest.mark.parametrize("text", ["features", "ids"])
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+@pytest.mark.parametrize("form", ["list", "objects", "tuple"])
+def test_text_bert_as_a_list(file: Path, form: str, protocol: int, text: Any) -> None:
+    content, truths = layouts_pickled.mmsa()
+    if text == "ids":
+        _as_ids(content, truths)
+    for split in content.values():
+        arrays = list(split["text_bert"])
+        ragged = np.empty(len(arrays), object)
+        ragged[:] = arrays
+        split["text_bert"] = {"list": arrays, "objects": ragged, "tuple": tuple(arrays)}[form]
+    write(file, content, protocol)
+    assert_holds(convert("mmsa", [file], file.parent / "corpus", ReadOptions(text=text)).corpus, truths)
+    content["train"]["text_bert"] = [*content["train"]["text_bert"][:4], np.zeros((2, 7))]
+    with pytest.raises(DataError, match=r"text_bert: expected a list of arrays of shape \(3, time\), found float64 of shape \(2, 7\)"):
+        converted(file, content)
+
+
+def test_a_mask_of_other_positions_than_the_text_is_not_used(file: Path) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for role, split in content.items():
+        split["text_bert"] = split["text_bert"][:, :, :6]
+        split["text"] = padded([clip.features["text"] for clip in truths[role]], 7, 4)
+        for clip in truths[role]:
+            clip.tokens = {}
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert "content: audio, vision by declared lengths; text by zeros at the back" in done.notes
+    assert done.notes[-1] == "left out: text_bert"
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_an_empty_text_of_numpy(file: Path, protocol: int) -> None:
+    content, truths = layouts_pickled.mmsa()
+    content["train"]["raw_text"] = [np.str_(text) for text in content["train"]["raw_text"]]
+    content["train"]["raw_text"][0] = np.str_("")
+    truths["train"][0].text, truths["train"][0].tokens = None, {}
+    write(file, content, protocol)
+    assert_holds(convert("mmsa", [file], file.parent / "corpus").corpus, truths)
 
 
 def test_labels_out_of_range(file: Path) -> None:
@@ -244,17 +510,18 @@ def test_labels_out_of_range(file: Path) -> None:
     done = converted(file, content, clip_labels=True)
     truths["valid"][1].target = 3.0
     assert_holds(done.corpus, truths)
-    assert [(kind, count) for kind, _, _, count in done.faults] == [("label out of range", 1)]
+    assert [(kind, count) for kind, _, _, count in done.faults] == [("label out of range", 1), SILENCE[::3]]
 
 
 def test_text_that_is_not_utf_8(file: Path) -> None:
     content, truths = layouts_pickled.mmsa()
     content["train"]["id"][0] = b"caf\xe9"
     content["train"]["raw_text"][0] = "half \ud800"
-    truths["train"][0].id = "café"
+    truths["train"][0].id, truths["train"][0].group, truths["train"][0].text = "café", None, "half ?"
     done = converted(file, content)
     assert_holds(done.corpus, truths)
     assert sorted(done.faults) == [
+        SILENCE,
         ("text that is not UTF-8", "id", "read as latin-1", 1),
         ("text that is not UTF-8", "raw_text", "half characters replaced by ?", 1),
     ]
@@ -273,6 +540,10 @@ def _set(role: str, name: str, value: Any) -> Any:
         content[role][name] = value
 
     return change
+
+
+def _misspelt(content: dict[str, Any]) -> None:
+    content["valid"]["audio_lenghts"] = content["valid"].pop("audio_lengths")
 
 
 @pytest.mark.parametrize(
@@ -299,12 +570,17 @@ def _set(role: str, name: str, value: Any) -> Any:
             _set("test", "regression_labels", np.zeros((3, 2))),
             r"regression_labels: expected 3 numbers, one per clip, found an array of shape",
         ),
-        (_set("valid", "audio_lenghts", [1, 1]), "no such field as 'audio_lenghts'; is it 'audio_lengths', mistyped or damaged"),
+        (_misspelt, "no such field as 'audio_lenghts'; is it 'audio_lengths', mistyped or damaged"),
         (lambda content: content["test"].pop("vision"), "field 'vision' is in one of the splits"),
         (lambda content: content.pop("train") and content.update(trian=1), "no such field as 'trian'; is it 'train'"),
         (lambda content: content.update(test=[1]), "split 'test': expected a dict of fields, found list"),
         (lambda content: content.clear(), "expected a dict of train, valid, test"),
         (_set("test", "regression_labels", []), "has no clips"),
+        (_set("test", "regression_labels", [1.0, "0.5", 2.0]), "split 'test': regression_labels: row 1: expected a number, found '0.5'"),
+        (_set("test", "regression_labels", [[1.0], [0.5, 1.0], [2.0]]), "regression_labels: row 1: expected a number, found list"),
+        (_set("test", "regression_labels", np.array(["1", "2", "3"])), "regression_labels: row 0: expected a number, found '1'"),
+        (lambda content: content.update(dev=content["valid"]), "'valid' and 'dev' are both the valid split, expected one of them"),
+        (lambda content: [content.update({role: {"id": []}}) for role in list(content)], "no split has any clips, only empty ones: train"),
     ],
 )
 def test_what_is_refused(file: Path, change: Any, said: str) -> None:

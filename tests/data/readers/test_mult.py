@@ -26,7 +26,40 @@ def test_every_value(file: Path, protocol: int, aligned: bool, front: bool) -> N
     done = convert("auto", [file], file.parent / "corpus")
     assert_holds(done.corpus, truths)
     assert done.faults == ()
-    assert done.notes == (f"zeros at the {'front' if front else 'back'} taken for padding",)
+    side = f"zeros at the {'front' if front else 'back'} taken for padding"
+    assert done.notes == (f"aligned: all modalities of a clip have the positions of the longest, {side}" if aligned else side,)
+
+
+@pytest.mark.parametrize("front", [True, False])
+def test_a_word_without_a_vector_stays_aligned(file: Path, front: bool) -> None:
+    """Its zeros are at the side of the padding; so are those of a face that was not found."""
+    content, truths = layouts_pickled.mult(aligned=True, front=front)
+    for role, split in content.items():
+        for row, clip in enumerate(truths[role]):
+            name = ("text", "audio", "vision")[row % 3]
+            clip.features["vision"][0 if front else -1] = 1
+            clip.features[name][0 if front else -1] = 0
+            length, steps = len(clip.features["text"]), split["text"].shape[1]
+            for each, values in clip.features.items():
+                split[each][row, slice(steps - length, None) if front else slice(length)] = values
+    done = convert("mult", [write(file, content)], file.parent / "corpus")
+    assert_holds(done.corpus, truths)
+
+
+def test_the_side_of_the_padding_is_that_of_most_clips(file: Path) -> None:
+    content, truths = layouts_pickled.mult(front=False)
+    content["train"]["audio"][0, 0] = truths["train"][0].features["audio"][0] = 0
+    assert_holds(convert("mult", [write(file, content)], file.parent / "corpus").corpus, truths)
+
+
+@pytest.mark.parametrize("name", ["dev", "validation"])
+def test_other_names_of_the_valid_split(file: Path, name: str) -> None:
+    content, truths = layouts_pickled.mult()
+    content = {"config": {"about": "anything"}, "train": content["train"], name: content["valid"], "test": content["test"]}
+    assert detect([write(file, content)]) == "mult"
+    done = convert("auto", [file], file.parent / "corpus")
+    assert_holds(done.corpus, truths)
+    assert done.notes[-1] == "left out: config"
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2])

@@ -2,7 +2,8 @@
 
 import pickle
 import random
-from collections import OrderedDict
+import re
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alignmamba.data.readers import unpickling
+from alignmamba.data.readers.splits import SPLITS
 from alignmamba.data.readers.stored import StoredArray, StoredBytes
-from alignmamba.data.readers.unpickling import ByteText, glimpse, read_pickle
+from alignmamba.data.readers.unpickling import ByteText, Glimpse, glimpse, read_pickle, refused_global
 from alignmamba.errors import DataError
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -89,7 +92,17 @@ VALUES: dict[str, Any] = {
     "tuples": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), ((),)],
     "tables": {"a": {}, 1: [], 2.5: {"b": ({"c": None},)}, b"x": OrderedDict([("one", 1), ("two", [2])]), None: 0},
     "sets": [set(), {1, "a"}, frozenset(), frozenset([2.5, b"b"])],
-    "scalars": [np.float32(0.1), np.int64(-5), np.bool_(True), np.str_("ü"), np.bytes_(b"b"), np.float64(2.5), np.uint8(3)],
+    "scalars": [
+        np.float32(0.1),
+        np.int64(-5),
+        np.bool_(True),
+        np.str_("ü"),
+        np.str_(""),
+        np.bytes_(b""),
+        np.bytes_(b"b"),
+        np.float64(2.5),
+        np.uint8(3),
+    ],
 }
 
 ARRAYS: dict[str, np.ndarray] = {
@@ -283,28 +296,63 @@ def test_a_file_cut_off_anywhere(tmp_path: Path, protocol: int) -> None:
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    for path, said in ((tmp_path, "something else"), (tmp_path / "absent", "nothing"), (Path("a\0b"), "cannot be read")):
-        with pytest.raises(DataError, match=said):
+    for path, said in ((tmp_path, "something else"), (tmp_path / "absent", "nothing"), (Path("a\0b"), "nothing")):
+        with pytest.raises(DataError, match=f"^{re.escape(str(path))}: expected a file, found {said}$"):
             read_pickle(path)
-        assert glimpse(path) is None
+        assert glimpse(path, SPLITS) is None
+        assert refused_global(path) == ""
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_glimpse_shows_splits_and_fields(tmp_path: Path, protocol: int) -> None:
+def test_a_glimpse_shows_splits_and_fields(tmp_path: Path, protocol: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpickling, "_GLIMPSE_SPENT", 700_000)
     path = tmp_path / "a.pkl"
-    path.write_bytes(pickle.dumps({"train": {"raw_text": ["a"] * 100, "audio": np.zeros((50, 60)), "id": [1]}}, protocol))
-    assert glimpse(path) == ("train", frozenset({"raw_text", "audio", "id"}))
-    path.write_bytes(pickle.dumps({"dev": [(["a"], np.zeros((50, 60)))] * 100, "train": 1}, protocol))
-    assert glimpse(path) == ("dev", None)
-    for value in ([], {}, {"train": 1}, {1: {}}, "train"):
+    table = {"raw_text": ["a"] * 100, "audio": np.zeros((50, 60)), "id": [1]}
+    clips = [(["a"], np.zeros((50, 60)))] * 100
+    for content, fields, lists in (
+        ({"train": table}, set(table), False),
+        ({"train": table, "valid": table, "other": {"labels": 1}}, set(table), False),
+        ({"config": {"labels": [1]}, "name": "a", "train": table}, set(table), False),
+        ({"config": {}, "train": {}, "test": {"id": 1}}, {"id"}, False),
+        ({"dev": clips, "train": 1}, set(), True),
+        ({"config": 1, "dev": clips}, set(), True),
+    ):
+        path.write_bytes(pickle.dumps(content, protocol))
+        assert glimpse(path, SPLITS) == Glimpse(fields=frozenset(fields), lists=lists)
+        # Of a file that goes on, what was met until then.
+        path.write_bytes(pickle.dumps({**content, "more": list(range(20_000))}, protocol))
+        assert glimpse(path, SPLITS) == Glimpse(fields=frozenset(fields), lists=lists)
+    for value in ([], {}, {"train": 1}, {1: {}}, "train", {"config": {"train": {}}}):
         path.write_bytes(pickle.dumps(value, protocol))
-        assert glimpse(path) is None
+        assert glimpse(path, SPLITS) is None
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_glimpse_names_what_is_refused(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "a.pkl"
+    table = {"id": [1], "labels": np.zeros(3)}
+    for value in (defaultdict(list), {"config": defaultdict(list), "train": table}, defaultdict(list, train=table)):
+        path.write_bytes(pickle.dumps(value, protocol))
+        assert refused_global(path) == "collections.defaultdict"
+        assert glimpse(path, SPLITS) is None
+    path.write_bytes(pickle.dumps({"train": table}, protocol))
+    assert refused_global(path) == ""
+
+
+@pytest.mark.parametrize("text", ["clip,label\na,1\n", "count\nname\n", "iname\nb\nc\n", "(1)\nc\n"])
+def test_a_text_asks_for_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    assert refused_global(path) == ""
 
 
 def test_a_glimpse_of_a_large_file_is_short(tmp_path: Path) -> None:
     """What was met until the account was empty is enough."""
     path = tmp_path / "a.pkl"
-    path.write_bytes(pickle.dumps({"train": {"raw_text": [str(each) for each in range(60_000)], "audio": 1}}))
-    assert glimpse(path) == ("train", frozenset({"raw_text"}))
-    path.write_bytes(pickle.dumps({"train": [str(each) for each in range(60_000)]}))
-    assert glimpse(path) == ("train", None)
+    ids = [str(each) for each in range(200_000)]
+    path.write_bytes(pickle.dumps({"train": {"raw_text": ids, "audio": 1}}))
+    assert glimpse(path, SPLITS) == Glimpse(fields=frozenset({"raw_text"}), lists=False)
+    path.write_bytes(pickle.dumps({"train": ids}))
+    assert glimpse(path, SPLITS) == Glimpse(fields=frozenset(), lists=True)
+    path.write_bytes(pickle.dumps({"train": {"id": ids[:40_000], "labels": 1}}))
+    assert glimpse(path, SPLITS) == Glimpse(fields=frozenset({"id", "labels"}), lists=False)

@@ -19,6 +19,7 @@ from alignmamba.data.publishing import prepare_destination, temporary_directory
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.foreign import SHARED_OPTIONS, Faults, Foreign, NeedsOptionError, Reader, ReadOptions
 from alignmamba.data.readers.plain import LazyRows
+from alignmamba.data.readers.unpickling import refused_global
 from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.errors import DataError
 
@@ -165,7 +166,9 @@ def detect(sources: Sequence[Path]) -> str:
     absent = [path for path in sources if not path.exists()]
     if absent:
         raise DataError(f"{absent[0]}: expected a file or folder, found nothing")
-    raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}")
+    refused = next(filter(None, map(refused_global, sources)), "")
+    why = f"it asks for {refused!a}, which is not read" if refused else "if it is one of them, give the format by name"
+    raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}; {why}")
 
 
 def open_foreign(

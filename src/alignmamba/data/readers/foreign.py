@@ -17,6 +17,8 @@ FaultKind = Literal[
     "label out of range",
     "declared length too long",
     "declared length too short",
+    "content shorter than declared",
+    "content outside the attention mask",
     "not a number label",
     "sample without anything",
     "text that is not UTF-8",

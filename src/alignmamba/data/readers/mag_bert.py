@@ -1,7 +1,7 @@
 """MAG-BERT pickles: words with the visual and acoustic features of each.
 
-A dict of ``train``, ``dev`` and ``test``, each a list of ``((words, visual, acoustic), label, segment)``: a list of words, arrays
-(words, width), a number or an array of one, a text. Nothing is padded. There are no features of the text: words become ids.
+A dict of ``train``, ``dev`` (or ``valid``) and ``test``, each a list of ``((words, visual, acoustic), label, segment)``: a list of
+words, arrays (words, width), a number or an array of one, a text. Nothing is padded. There are no features of the text: words become ids.
 
 Source:
     Rahman et al., ACL 2020, https://github.com/WasifurRahman/BERT_multimodal_transformer
@@ -16,8 +16,9 @@ import numpy as np
 from alignmamba.contracts import Role
 from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.padded import Clips, LazyClips
-from alignmamba.data.readers.splits import single_source, split_tables
+from alignmamba.data.readers.padded import Clips
+from alignmamba.data.readers.plain import LazyRows
+from alignmamba.data.readers.splits import SPLITS, single_source, split_tables
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
 from alignmamba.data.readers.values import as_list, is_sequence, numbers, plain_text, score_task
 from alignmamba.errors import DataError
@@ -26,13 +27,11 @@ FORMAT = "mag-bert"
 SUMMARY = "MAG-BERT pickle (MOSI, MOSEI): words, visual, acoustic"
 OPTIONS: frozenset[str] = frozenset()
 
-_SPLITS: Mapping[str, Role] = {"train": "train", "dev": "valid", "test": "test"}
-
 
 def recognises(path: Path) -> bool:
-    """Whether the head of a file is a pickle whose first split is a list."""
-    seen = glimpse(path)
-    return seen is not None and seen[0] in _SPLITS and seen[1] is None
+    """Whether the head of a file is a pickle whose splits are lists."""
+    seen = glimpse(path, SPLITS)
+    return seen is not None and seen.lists
 
 
 def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
@@ -47,14 +46,17 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     """
     path = single_source(sources, FORMAT)
     del options  # it has none of its own
-    tables, strangers = split_tables(path, read_pickle(path), _SPLITS)
+    content = split_tables(path, read_pickle(path))
     faults = Faults()
-    parts = {role: _Part(path, role, entries, faults) for role, entries in tables.items()}
+    parts = {role: _Part(path, role, entries, faults) for role, entries in content.tables.items()}
     scores = {role: numbers(part.labels, len(part.labels), f"{part.where}: label") for role, part in parts.items()}
     numbered = _vocabulary(parts)
-    notes = [f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any other; the words are kept"]
-    if strangers:
-        notes.append(f"left out: {', '.join(strangers)}")
+    notes = [
+        *content.notes,
+        f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any other; the words are kept",
+    ]
+    if content.others:
+        notes.append(f"left out: {', '.join(content.others)}")
     return Foreign(
         format=FORMAT,
         name=path.stem,
@@ -73,8 +75,8 @@ class _Part:
 
     def __init__(self, path: Path, role: Role, entries: Any, faults: Faults) -> None:
         self.where = f"{path}: split {role!r}"
-        if not isinstance(entries, list) or not entries:
-            raise DataError(f"{self.where}: expected a list of clips, found {type(entries).__name__} without any")
+        if not isinstance(entries, list):
+            raise DataError(f"{self.where}: expected a list of clips, found {type(entries).__name__}")
         self.words: list[list[str]] = []
         self.visual: list[Any] = []
         self.acoustic: list[Any] = []
@@ -98,11 +100,12 @@ class _Part:
         def ids(row: int) -> np.ndarray:
             return np.array([numbered.get(word, 0) for word in self.words[row]], np.int64)
 
-        features = {"text": LazyClips(len(self.words), ids)}
+        features = {"text": LazyRows(len(self.words), ids)}
         for name, arrays in (("audio", self.acoustic), ("vision", self.visual)):
             clips = Clips(arrays, f"{self.where}: {name}")
-            features[name] = LazyClips(len(clips), clips.whole)
-        return SplitArrays(features=features, targets=targets, ids=self.segments, tokens={"text": self.words})
+            features[name] = LazyRows(len(clips), clips.whole)
+        texts = [" ".join(words) or None for words in self.words]
+        return SplitArrays(features=features, targets=targets, ids=self.segments, tokens={"text": self.words}, texts=texts)
 
 
 def _three(value: Any, place: str) -> Sequence[Any]:

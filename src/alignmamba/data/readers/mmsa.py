@@ -10,39 +10,40 @@ Source:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from alignmamba.contracts import ROLES, Role, Task
+from alignmamba.contracts import Role, Task
 from alignmamba.data.checking import SplitArrays
+from alignmamba.data.mmsa_layout import CLASSES, EXTRAS, SCORES, SENTIMENTS, MmsaExtras, display_words, video_of
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.padded import Clips, LazyClips, PaddedModality
-from alignmamba.data.readers.splits import MODALITIES, SplitTable, shared_fields, single_source, split_tables
+from alignmamba.data.readers.padded import Clips, declared_content, is_aligned, masked_content, padding_note, side_of_padding, zero_rows
+from alignmamba.data.readers.plain import LazyRows
+from alignmamba.data.readers.splits import MODALITIES, SPLITS, SplitTable, shared_fields, single_source, split_tables
 from alignmamba.data.readers.stored import StoredArray
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
-from alignmamba.data.readers.values import numbers, score_task
+from alignmamba.data.readers.values import labels, numbers, score_task
 from alignmamba.errors import DataError
 
 FORMAT = "mmsa"
 SUMMARY = "MMSA pickle (MOSI, MOSEI, SIMS, MMSA-FET), aligned or unaligned"
 OPTIONS = frozenset({"text", "label"})
 
-_SCORES = ("regression_labels", "regression_labels_T", "regression_labels_A", "regression_labels_V")
-_CLASSES = ("annotations", "classification_labels")
-_OWN_FIELDS = ("raw_text", "text_bert", "audio_lengths", "vision_lengths", *_SCORES, *_CLASSES)
+_LENGTHS = {name: f"{name}_lengths" for name in MODALITIES}
+_LABELS = (*SCORES, *CLASSES)
+_OWN_FIELDS = ("raw_text", "text_bert", *_LENGTHS.values(), *_LABELS)
 _FIELDS = ("id", *MODALITIES, *_OWN_FIELDS)
-_SENTIMENTS = ("Negative", "Neutral", "Positive")
 _BLOCK_BYTES = 1 << 20
 """Of ``text_bert``, what is read at once."""
-_FIRST, _LAST = "[CLS]", "[SEP]"
 
 
 def recognises(path: Path) -> bool:
-    """Whether the head of a file is a pickle whose first split has a field that only MMSA has."""
-    seen = glimpse(path)
-    return seen is not None and seen[0] in ROLES and seen[1] is not None and not seen[1].isdisjoint(_OWN_FIELDS)
+    """Whether the head of a file is a pickle of which a split has a field that only MMSA has."""
+    seen = glimpse(path, SPLITS)
+    return seen is not None and not seen.fields.isdisjoint(_OWN_FIELDS)
 
 
 def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
@@ -58,30 +59,39 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         DataError: If the file is damaged, asks for anything to be run, or is of another layout.
     """
     path = single_source(sources, FORMAT)
-    tables, strangers = split_tables(path, read_pickle(path), dict(zip(ROLES, ROLES, strict=True)))
-    label = options.label or "regression_labels"
+    given = read_pickle(path)
+    content = split_tables(path, given, others=(EXTRAS,))
+    extras = MmsaExtras.of(path, given.get(EXTRAS, {}))
+    label = options.label or extras.label
     faults = Faults()
-    parts = {
-        role: SplitTable(path, role, table, label=label, labels=(*_SCORES, *_CLASSES), known=_FIELDS) for role, table in tables.items()
-    }
+    parts = {role: SplitTable(path, role, table, label=label, labels=_LABELS, known=_FIELDS) for role, table in content.tables.items()}
     shared = shared_fields(path, parts, _FIELDS)
     fields = _modality_fields(path, shared, options)
+    layout = _Layout(parts, fields, shared)
     task, targets = _labels(parts, label, faults)
-    notes = [f"label: {label}"]
-    if fields.get("text") == "text_bert":
+    if EXTRAS in given and label == extras.label:
+        task = extras.task
+    splits = {role: _split(part, layout, label, targets[role], extras, faults) for role, part in parts.items()}
+    kept = {*fields.values(), *layout.declared.values(), "id", "raw_text", *_LABELS}
+    notes = [*content.notes, f"label: {label}", layout.note()]
+    if layout.has_ids:
         notes.append("text: ids of text_bert, without padding")
+    elif layout.masked:
+        kept.add("text_bert")
+        notes.append("text_bert: its attention mask was used, its ids are left out")
     if "raw_text" in shared and "text" in fields:
-        notes.append("raw_text: kept as display tokens of the clips whose words are as many as their text positions, else left out")
-    kept = {*fields.values(), "id", "raw_text", "text_bert", "audio_lengths", "vision_lengths", label}
-    if left_out := [*sorted(shared - kept), *strangers]:
+        notes.append("raw_text: kept, and as display tokens where the words are as many as the positions of the text")
+    if others := dict.fromkeys(name for split in splits.values() for name in split.labels):
+        notes.append(f"labels kept besides: {', '.join(others)}")
+    if left_out := [*sorted(shared - kept), *content.others]:
         notes.append(f"left out: {', '.join(left_out)}")
     return Foreign(
         format=FORMAT,
         name=path.stem,
         task=task,
-        splits={role: _split(part, fields, targets[role], faults) for role, part in parts.items()},
-        units={},
-        vocabulary_sizes={},
+        splits=splits,
+        units={name: unit for name, unit in extras.units.items() if name in fields},
+        vocabulary_sizes={"text": extras.vocabulary_size} if layout.has_ids and extras.vocabulary_size else {},
         source=f"MMSA pickle {path.name}",
         faults=faults,
         notes=tuple(notes),
@@ -100,12 +110,13 @@ def _modality_fields(path: Path, fields: set[str], options: ReadOptions) -> dict
     return found
 
 
-def _labels(parts: Mapping[Role, SplitTable], label: str, faults: Faults) -> tuple[Task, dict[Role, Sequence[float | str]]]:
-    """The task, and the labels of each split, NaN where there is none."""
-    if label in _CLASSES:
-        names = {role: part.texts(label, faults) for role, part in parts.items()}
-        distinct = sorted({name for given in names.values() for name in given})
-        classes = _SENTIMENTS if set(distinct) <= set(_SENTIMENTS) else tuple(distinct)
+def _labels(parts: Mapping[Role, SplitTable], label: str, faults: Faults) -> tuple[Task, dict[Role, Sequence[Any]]]:
+    """The task, and the labels of each split, NaN or ``None`` where there is none."""
+    if label in CLASSES:
+        given = {role: labels(part.fields[label], f"{part.where}: {label}", label, faults) for role, part in parts.items()}
+        names = {role: [None if each is None else str(each) for each in found] for role, found in given.items()}
+        distinct = sorted({name for found in names.values() for name in found if name is not None})
+        classes = SENTIMENTS if set(distinct) <= set(SENTIMENTS) else tuple(distinct)
         if len(classes) < 2:
             raise DataError(f"{next(iter(parts.values())).where}: {label}: expected at least two classes, found {distinct}")
         return Task(kind="classification", classes=classes), dict(names)
@@ -113,33 +124,156 @@ def _labels(parts: Mapping[Role, SplitTable], label: str, faults: Faults) -> tup
     return score_task(list(scores.values())), {role: values.tolist() for role, values in scores.items()}
 
 
-def _split(part: SplitTable, fields: Mapping[str, str], targets: Sequence[float | str], faults: Faults) -> SplitArrays:
-    windows = _mask_windows(part)
-    features: dict[str, LazyClips] = {}
-    leader: PaddedModality | None = None
-    text_windows: np.ndarray | None = None
-    for name, field in fields.items():
-        if field == "text_bert":
-            features[name], text_windows = _ids(part, windows), windows
-            continue
-        clips = Clips(part.fields[field], f"{part.where}: {field}")
-        declared = _declared(part, f"{name}_lengths") if f"{name}_lengths" in part.fields else None
-        known = windows if name == "text" and windows is not None and _fits(clips, part.fields["text_bert"]) else None
-        modality = PaddedModality(name, clips, faults, windows=known, declared=declared, leader=leader if declared is None else None)
-        if known is not None:
-            leader, text_windows = modality, known
-        features[name] = modality.contents()
-    tokens = {}
-    if "raw_text" in part.fields and "text" in features:
-        spoken = [text.split() for text in part.texts("raw_text", faults)]
-        tokens["text"] = _words(spoken, features["text"], text_windows)
+class _TextBert:
+    """Ids, attention masks and token types: an array (clips, 3, time), or a list of arrays (3, time)."""
+
+    def __init__(self, part: SplitTable) -> None:
+        self._where = f"{part.where}: text_bert"
+        value = part.fields["text_bert"]
+        if isinstance(value, StoredArray) and value.dtype.kind == "O" and len(value.shape) == 1:
+            value = value.items()
+        self._arrays: list[StoredArray] = list(value) if isinstance(value, list | tuple) else [value]
+        self._together = not isinstance(value, list | tuple)
+        axes, expected = (3, "numbers of shape (clips, 3, time)") if self._together else (2, "a list of arrays of shape (3, time)")
+        for array in self._arrays:
+            if not isinstance(array, StoredArray) or len(array.shape) != axes or array.shape[-2] != 3 or array.dtype.kind not in "fiu":
+                found = f"{array.dtype} of shape {array.shape}" if isinstance(array, StoredArray) else type(array).__name__
+                raise DataError(f"{self._where}: expected {expected}, found {found}")
+        self.windows = self._windows()
+        """First position and end of each clip's text by the attention mask, (clips, 2)."""
+
+    def steps(self, row: int) -> int:
+        """Positions of a clip, padding included."""
+        return self._arrays[0 if self._together else row].shape[-1]
+
+    def _windows(self) -> np.ndarray:
+        windows = []
+        for first, rows in self._masks():
+            with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
+                content, wrong = rows != 0, (rows != 0) & (rows != 1)
+            start, count = content.argmax(axis=1), content.sum(axis=1)
+            end = np.where(count, content.shape[1] - content[:, ::-1].argmax(axis=1), 0)
+            faulty = np.flatnonzero(wrong.any(axis=1) | (end - start != count))
+            if len(faulty):
+                raise DataError(f"{self._where}: row {first + faulty[0]}: expected an attention mask of ones without holes")
+            windows.append(np.stack([start, end], axis=1))
+        return np.concatenate(windows)
+
+    def _masks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Masks of some clips, (clips, time), and the row of the first."""
+        if not self._together:
+            for row, array in enumerate(self._arrays):
+                yield row, array.part(1, 0, array.shape[1])[None]
+            return
+        array = self._arrays[0]
+        step = max(1, _BLOCK_BYTES // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
+        for first in range(0, len(array), step):
+            yield first, array.rows(first, min(first + step, len(array)))[:, 1]
+
+    def ids(self, row: int, start: int, stop: int) -> np.ndarray:
+        """The ids of some positions of a clip, (time,) int64."""
+        found = (self._arrays[0].part(row, 0, 1)[0] if self._together else self._arrays[row].part(0, 0, self.steps(row)))[start:stop]
+        with np.errstate(invalid="ignore"):
+            sound = (found >= 0) & (found < 1 << 31) & (found == np.floor(found))
+        if not sound.all():
+            raise DataError(f"{self._where}: row {row}: expected whole numbers from 0 as ids")
+        return found.astype(np.int64)
+
+
+class _Layout:
+    """Which modalities a file has, and what tells their content from padding.
+
+    Args:
+        parts: The splits.
+        fields: The field that each modality is read from.
+        shared: All fields.
+    """
+
+    def __init__(self, parts: Mapping[Role, SplitTable], fields: Mapping[str, str], shared: set[str]) -> None:
+        self.names = list(fields)
+        self.has_ids = fields.get("text") == "text_bert"
+        self.clips = {
+            role: {name: Clips(part.fields[field], f"{part.where}: {field}") for name, field in fields.items() if field != "text_bert"}
+            for role, part in parts.items()
+        }
+        self.encoded = {role: _TextBert(part) for role, part in parts.items()} if "text_bert" in shared else {}
+        first = next(iter(self.clips.values()))
+        self.declared = {name: field for name, field in _LENGTHS.items() if name in first and field in shared}
+
+        def agree(role: Role, names: Sequence[str], *, encoded: bool) -> bool:
+            steps = [self.clips[role][name].steps for name in names] + ([self.encoded[role].steps] if encoded else [])
+            return is_aligned(steps, parts[role].count)
+
+        several = "text" in fields and len(fields) > 1
+        self.aligned = several and not self.declared and all(agree(role, list(first), encoded=self.has_ids) for role in parts)
+        """Whether every modality has the positions of the text."""
+        fitting = bool(self.encoded) and "text" in first and "text" not in self.declared
+        self.masked = self.has_ids or (fitting and all(agree(role, ["text"], encoded=True) for role in parts))
+        """Whether the positions of the text are those of the attention mask."""
+        masked = list(first) if self.aligned and self.masked else ["text"] if self.masked else []
+        self.by_zeros = [name for name in first if name not in self.declared and name not in masked]
+        """Modalities of which nothing but zeros says what is padding."""
+        self.side = side_of_padding([first[name] for name in self.by_zeros], usual="back")
+
+    def note(self) -> str:
+        """What tells content from padding, for people."""
+        if self.aligned and self.masked:
+            return "aligned: all modalities of a clip have the positions of its attention mask"
+        if self.aligned:
+            return padding_note(self.side, aligned=True)
+        masked = ["text"] if self.masked else []
+        rules = {"the attention mask": masked, "declared lengths": list(self.declared), f"zeros at the {self.side}": self.by_zeros}
+        return "content: " + "; ".join(f"{', '.join(names)} by {rule}" for rule, names in rules.items() if names)
+
+
+def _split(part: SplitTable, layout: _Layout, label: str, targets: Sequence[Any], extras: MmsaExtras, faults: Faults) -> SplitArrays:
+    derived = extras.derived.get(part.role, ())
+    windows = layout.encoded[part.role].windows if layout.masked else np.zeros((0, 2), np.int64)
+    features = _features(part, layout, windows, faults)
     ids = part.texts("id", faults) if "id" in part.fields else None
-    return SplitArrays(features=features, targets=targets, ids=ids, tokens=tokens)
+    said = part.texts("raw_text", faults) if "raw_text" in part.fields else None
+    tokens = {}
+    if said is not None and "text" in features:
+        known = extras.tokens.get(part.role, {})
+
+        def words(row: int) -> Sequence[str] | None:
+            if ids is not None and ids[row] in known:
+                return known[ids[row]] or None
+            length = int(windows[row, 1] - windows[row, 0]) if layout.masked else len(features["text"][row])
+            return display_words(said[row], length, framed=layout.masked)
+
+        tokens["text"] = LazyRows(part.count, words)
+    return SplitArrays(
+        features=features,
+        targets=targets,
+        ids=ids,
+        tokens=tokens,
+        texts=None if said is None or "raw_text" in derived else [text or None for text in said],
+        groups=None if ids is None else [video_of(identity) for identity in ids],
+        labels={
+            name: labels(part.fields[name], f"{part.where}: {name}", name, faults)
+            for name in _LABELS
+            if name in part.fields and name != label and name not in derived
+        },
+    )
 
 
-def _fits(clips: Clips, text_bert: StoredArray) -> bool:
-    """Whether the attention mask is about the positions of the text features."""
-    return all(clips.steps(row) == text_bert.shape[2] for row in range(len(clips)))
+def _features(part: SplitTable, layout: _Layout, windows: np.ndarray, faults: Faults) -> dict[str, LazyRows]:
+    clips = layout.clips[part.role]
+    zeros = zero_rows({name: clips[name] for name in layout.by_zeros}, layout.side, aligned=layout.aligned)
+
+    def content(name: str) -> Callable[[int], np.ndarray]:
+        if name == "text" and layout.has_ids:
+            encoded = layout.encoded[part.role]
+            return lambda row: encoded.ids(row, *windows[row])
+        if name in layout.declared:
+            lengths = _declared(part, layout.declared[name])
+            return lambda row: declared_content(name, clips[name], lengths[row], row, faults)
+        if name == "text":
+            return lambda row: clips[name].part(row, *map(int, windows[row]))
+        return lambda row: masked_content(name, clips[name], windows[row], row, faults)
+
+    return {name: zeros[name] if name in zeros else LazyRows(part.count, content(name)) for name in layout.names}
 
 
 def _declared(part: SplitTable, field: str) -> list[int]:
@@ -149,60 +283,3 @@ def _declared(part: SplitTable, field: str) -> list[int]:
         raise DataError(f"{part.where}: {field}: row {wrong[0]}: expected a whole number from 0, found {values[wrong[0]]:g}")
     lengths: list[int] = values.astype(np.int64).tolist()
     return lengths
-
-
-def _mask_windows(part: SplitTable) -> np.ndarray | None:
-    """First position and end of each clip's text by the attention mask, (clips, 2)."""
-    value = part.fields.get("text_bert")
-    if value is None:
-        return None
-    where = f"{part.where}: text_bert"
-    if not isinstance(value, StoredArray) or len(value.shape) != 3 or value.shape[1] != 3 or value.dtype.kind not in "fiu":
-        found = f"{value.dtype} of shape {value.shape}" if isinstance(value, StoredArray) else type(value).__name__
-        raise DataError(f"{where}: expected numbers of shape (clips, 3, time), found {found}")
-    windows = np.zeros((part.count, 2), np.int64)
-    step = max(1, _BLOCK_BYTES // max(1, math.prod(value.shape[1:]) * value.dtype.itemsize))
-    for start in range(0, part.count, step):
-        rows = value.rows(start, min(start + step, part.count))[:, 1]
-        with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
-            content, wrong = rows != 0, (rows != 0) & (rows != 1)
-        first, count = content.argmax(axis=1), content.sum(axis=1)
-        end = np.where(count, content.shape[1] - content[:, ::-1].argmax(axis=1), 0)
-        faulty = np.flatnonzero(wrong.any(axis=1) | (end - first != count))
-        if len(faulty):
-            raise DataError(f"{where}: row {start + faulty[0]}: expected an attention mask of ones without holes")
-        windows[start : start + len(rows)] = np.stack([first, end], axis=1)
-    return windows
-
-
-def _ids(part: SplitTable, windows: np.ndarray | None) -> LazyClips:
-    """The ids of ``text_bert`` without padding, (time,) int64."""
-    value: StoredArray = part.fields["text_bert"]
-    assert windows is not None
-
-    def of(row: int) -> np.ndarray:
-        start, stop = windows[row]
-        found = value.part(row, 0, 1)[0, start:stop]
-        with np.errstate(invalid="ignore"):
-            sound = (found >= 0) & (found < 1 << 31) & (found == np.floor(found))
-        if not sound.all():
-            raise DataError(f"{part.where}: text_bert: row {row}: expected whole numbers from 0 as ids")
-        return found.astype(np.int64)
-
-    return LazyClips(part.count, of)
-
-
-def _words(spoken: Sequence[Sequence[str]], text: LazyClips, windows: np.ndarray | None) -> LazyClips:
-    """The words of each clip, where there is one for each position of its text.
-
-    The first and the last position of BERT's text are no words.
-    """
-
-    def of(row: int) -> Sequence[str] | None:
-        words = spoken[row]
-        length = len(text[row]) if windows is None else int(windows[row, 1] - windows[row, 0])
-        if words and len(words) == length:
-            return words
-        return [_FIRST, *words, _LAST] if words and windows is not None and len(words) + 2 == length else None
-
-    return LazyClips(len(spoken), of)

@@ -1,15 +1,21 @@
 """Clips that a foreign file holds padded to one length: where the content of each begins and ends, and lazy access to it."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
 from alignmamba.data.readers.foreign import Faults
+from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.readers.stored import StoredArray
 from alignmamba.errors import DataError
 
 Side = Literal["front", "back"]
+
+
+# Clips of a modality that are looked at to see on which side they are padded.
+_LOOKED_AT = 64
 
 
 class Clips:
@@ -62,104 +68,104 @@ def filled(values: np.ndarray) -> np.ndarray:
         return np.asarray(values.any(axis=1))
 
 
-class LazyClips(Sequence[Any]):
-    """One thing of every clip, made when it is asked for.
+def side_of_padding(parts: Iterable[Clips], *, usual: Side) -> Side:
+    """Where clips are padded with zeros: on the side where more of them begin or end with zeros.
 
     Args:
+        parts: Modalities of a split; of each the first clips are looked at.
+        usual: What is taken where both sides have as many.
+    """
+    front = back = 0
+    for clips in parts:
+        for row in range(min(len(clips), _LOOKED_AT)):
+            content = filled(clips.whole(row))
+            if content.any():
+                front += not content[0]
+                back += not content[-1]
+    return usual if front == back else "front" if front > back else "back"
+
+
+def padding_note(side: Side, *, aligned: bool) -> str:
+    """How the content of a file is told from padding, for people."""
+    shared = "aligned: all modalities of a clip have the positions of the longest, " if aligned else ""
+    return f"{shared}zeros at the {side} taken for padding"
+
+
+def is_aligned(steps: Sequence[Callable[[int], int]], count: int) -> bool:
+    """Whether each clip of a split has as many positions in every modality.
+
+    Args:
+        steps: Of each modality, what tells the positions of a clip, padding included.
         count: Number of clips.
-        make: Makes the thing of a row.
     """
-
-    def __init__(self, count: int, make: Callable[[int], Any]) -> None:
-        self._count = count
-        self._make = make
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, row: int) -> Any: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[Any]: ...
-    def __getitem__(self, row: int | slice) -> Any:
-        rows = range(self._count)[row]
-        return self._make(rows) if isinstance(rows, int) else [self._make(each) for each in rows]
+    return all(len({of(row) for of in steps}) == 1 for row in range(count))
 
 
-class PaddedModality:
-    """One modality of one split, and which positions of each clip are content.
+def _own_window(values: np.ndarray, side: Side) -> tuple[int, int]:
+    """First position and end of what is left of (time, width) without the zero rows at its padded side; (0, 0) if nothing is."""
+    places = np.flatnonzero(filled(values))
+    if not len(places):
+        return 0, 0
+    return (int(places[0]), len(values)) if side == "front" else (0, int(places[-1]) + 1)
+
+
+def zero_rows(parts: Mapping[str, Clips], side: Side, *, aligned: bool) -> dict[str, LazyRows]:
+    """The content of every clip of some modalities, (time, width) as it lies in the file, without the zero rows at its padded side.
 
     Args:
-        name: Of the modality.
-        clips: Its arrays.
-        faults: Where declared lengths that do not fit are counted.
-        side: On which side clips are padded with zeros, where nothing else says what is content.
-        windows: First position and end of each clip's content, (clips, 2), where it is known.
-        declared: Number of positions of each clip as the file says it.
-        leader: A modality that this one is aligned to, if it has as many positions: its content is taken where this one is zero
-            outside it, so that silence at the end of a clip stays aligned.
+        parts: The modalities of a split.
+        side: On which side clips are padded.
+        aligned: Whether all have the window of the longest content in a clip, so that silence at the end of one stays aligned to the
+            others.
     """
+    groups = [_ZeroRows(group, side) for group in ([parts] if aligned else [{name: clips} for name, clips in parts.items()])]
+    return {name: LazyRows(len(clips), partial(group.content, name)) for group in groups for name, clips in group.parts.items()}
 
-    def __init__(
-        self,
-        name: str,
-        clips: Clips,
-        faults: Faults,
-        *,
-        side: Side = "back",
-        windows: np.ndarray | None = None,
-        declared: Sequence[int] | None = None,
-        leader: "PaddedModality | None" = None,
-    ) -> None:
-        self._name = name
-        self._clips = clips
-        self._faults = faults
+
+class _ZeroRows:
+    """Modalities that share a window in each clip."""
+
+    def __init__(self, parts: Mapping[str, Clips], side: Side) -> None:
+        self.parts = parts
         self._side = side
-        self._windows = windows
-        self._declared = declared
-        self._leader = leader
-        self._recent: tuple[int, tuple[int, int]] = (-1, (0, 0))
+        self._row = -1
+        self._recent: Mapping[str, np.ndarray] = {}
 
-    def contents(self) -> LazyClips:
-        """The content of every clip, (time, width) as it lies in the file."""
-        return LazyClips(len(self._clips), self._content)
+    def content(self, name: str, row: int) -> np.ndarray:
+        """The content of one of them in a clip."""
+        if row != self._row:
+            found = {each: clips.whole(row) for each, clips in self.parts.items()}
+            windows = [window for values in found.values() if (window := _own_window(values, self._side)) != (0, 0)] or [(0, 0)]
+            start, stop = min(first for first, _ in windows), max(end for _, end in windows)
+            self._row, self._recent = row, {each: values[start:stop] for each, values in found.items()}
+        return self._recent[name]
 
-    def _content(self, row: int) -> np.ndarray:
-        if self._windows is not None:
-            start, stop = map(int, self._windows[row])
-            return self._clips.part(row, start, stop)
-        values = self._clips.whole(row)
-        start, stop = self._window(row, values) if self._declared is None else self._declared_window(self._declared[row], values)
-        return values[start:stop]
 
-    def window(self, row: int) -> tuple[int, int]:
-        """First position and end of a clip's content."""
-        if self._windows is not None:
-            return int(self._windows[row, 0]), int(self._windows[row, 1])
-        return self._recent[1] if self._recent[0] == row else self._window(row, self._clips.whole(row))
+def masked_content(name: str, clips: Clips, window: np.ndarray, row: int, faults: Faults) -> np.ndarray:
+    """What a modality that is aligned to a text with an attention mask has in a clip; what lies outside the mask is counted."""
+    start, stop = map(int, window)
+    values = clips.whole(row)
+    with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
+        if values[:start].any() or values[stop:].any():
+            faults.add("content outside the attention mask", where=name, done="left out")
+    return values[start:stop]
 
-    def _window(self, row: int, values: np.ndarray) -> tuple[int, int]:
-        places = np.flatnonzero(filled(values))
-        first, end = (int(places[0]), int(places[-1]) + 1) if len(places) else (len(values), 0)
-        found = (first, len(values)) if self._side == "front" else (0, end)
-        if self._leader is not None and self._leader._clips.steps(row) == len(values):
-            start, stop = self._leader.window(row)
-            if start < stop and start <= first and end <= stop:
-                found = start, stop
-        self._recent = row, found
-        return found
 
-    def _declared_window(self, declared: int, values: np.ndarray) -> tuple[int, int]:
-        steps = len(values)
-        if declared > steps:
-            self._faults.add("declared length too long", where=self._name, done="set to the length of the array")
-            return 0, steps
-        with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
-            if not values[declared:].any():
-                return 0, declared
-        content = filled(values)
-        if declared and not content[: steps - declared].any():
-            self._faults.add("declared length too short", where=self._name, done="padding at the front, content taken from the end")
-            return steps - declared, steps
-        self._faults.add("declared length too short", where=self._name, done="positions past it left out")
-        return 0, declared
+def declared_content(name: str, clips: Clips, declared: int, row: int, faults: Faults) -> np.ndarray:
+    """What a modality has in a clip by the length that the file declares; what does not fit it is counted."""
+    values = clips.whole(row)
+    steps = len(values)
+    if declared > steps:
+        faults.add("declared length too long", where=name, done="set to the length of the array")
+        return values
+    with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
+        if not values[declared:].any():
+            if declared and not values[declared - 1].any():
+                # Zeros may be silence, or a face that was not found, and positions stand for time.
+                faults.add("content shorter than declared", where=name, done="kept, zero rows at its end")
+            return values[:declared]
+    if declared and not filled(values[: steps - declared]).any():
+        faults.add("declared length too short", where=name, done="padding at the front, content taken from the end")
+        return values[steps - declared :]
+    faults.add("declared length too short", where=name, done="positions past it left out")
+    return values[:declared]

@@ -2,16 +2,19 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignmamba.contracts import ROLES, Role
 from alignmamba.data.readers.foreign import Faults
 from alignmamba.data.readers.stored import StoredArray
-from alignmamba.data.readers.values import as_list, is_sequence, plain_text
+from alignmamba.data.readers.values import as_list, is_ascii, is_sequence, plain_text
 from alignmamba.errors import DataError
 
 MODALITIES = ("text", "audio", "vision")
+SPLITS: Mapping[str, Role] = {"train": "train", "valid": "valid", "dev": "valid", "validation": "valid", "test": "test"}
+"""What splits are called."""
 
 # A name as near as this to one of the format's is a damaged or mistyped one, not another field. In `difflib`'s measure, in which
 # two letters that changed places in a name of five cost 0.2.
@@ -29,28 +32,65 @@ def single_source(sources: Sequence[Path], form: str) -> Path:
     return sources[0]
 
 
-def split_tables(path: Path, content: Any, names: Mapping[str, Role]) -> tuple[dict[Role, Any], list[str]]:
-    """What a pickle holds by split, in the order of `ROLES`, and its other keys.
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a pickle holds."""
+
+    tables: Mapping[Role, Any]
+    """What is in each split that has clips, in the order of `ROLES`."""
+    notes: tuple[str, ...]
+    """Which splits are left out because they have none."""
+    others: Sequence[str]
+    """The other keys."""
+
+
+def split_tables(path: Path, content: Any, *, others: Sequence[str] = ()) -> Content:
+    """What a pickle holds by split, which is called one of `SPLITS`.
+
+    Args:
+        path: The file.
+        content: What it holds.
+        others: Further keys of the format.
 
     Raises:
-        DataError: If it is no dict, or has none of the splits.
+        DataError: If it is no dict, has no split with any clips, or one twice under two names.
     """
-    expected = ", ".join(names)
+    expected = ", ".join(ROLES)
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a dict of {expected}, found {type(content).__name__}")
-    found = {names[key]: value for key, value in content.items() if isinstance(key, str) and key in names}
     keys = [key[:40] if isinstance(key, str) else type(key).__name__ for key in content]
-    if not found:
+    names: dict[Role, str] = {}
+    for key in content:
+        role = SPLITS.get(key) if isinstance(key, str) else None
+        if role in names:
+            raise DataError(f"{path}: {names[role]!r} and {key!r} are both the {role} split, expected one of them")
+        if role is not None:
+            names[role] = key
+    if not names:
         raise DataError(f"{path}: expected a dict of {expected}, found the keys {keys[:5]}")
-    strangers = [key for key in keys if key not in names]
-    _refuse_near_names(str(path), strangers, list(names))
-    return {role: found[role] for role in ROLES if role in found}, strangers
+    strangers = [key for key in keys if key not in SPLITS and key not in others]
+    _refuse_near_names(str(path), strangers, [key for key, role in SPLITS.items() if role not in names])
+    empty = [role for role in ROLES if role in names and _is_empty(content[names[role]])]
+    if len(empty) == len(names):
+        raise DataError(f"{path}: no split has any clips, only empty ones: {', '.join(names[role] for role in empty)}")
+    return Content(
+        tables={role: content[names[role]] for role in ROLES if role in names and role not in empty},
+        notes=tuple(f"split {names[role]!r} has no clips: left out" for role in empty),
+        others=strangers,
+    )
 
 
-def _refuse_near_names(where: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse a name that is nearly a known one: left out as a stranger, it would take the known one with it without a word."""
+def _is_empty(table: Any) -> bool:
+    """Whether a split is a list without clips, or a dict of fields without any."""
+    if isinstance(table, dict):
+        return all(len(value) == 0 for value in table.values() if is_sequence(value))
+    return is_sequence(table) and len(table) == 0
+
+
+def _refuse_near_names(where: str, names: Sequence[str], absent: Sequence[str]) -> None:
+    """Refuse a name that is nearly an absent one: left out as a stranger, it would take the absent one with it without a word."""
     for name in names:
-        if name not in known and (near := _nearest(name[:40], known)):
+        if near := _nearest(name[:40], absent):
             raise DataError(f"{where}: no such field as {name[:40]!r}; is it {near!r}, mistyped or damaged?")
 
 
@@ -83,7 +123,8 @@ class SplitTable:
         if not isinstance(table, dict):
             raise DataError(f"{self.where}: expected a dict of fields, found {type(table).__name__}")
         self.fields: dict[str, Any] = {str(key): value for key, value in table.items() if isinstance(key, str) and value is not None}
-        _refuse_near_names(self.where, list(self.fields), known)
+        strangers = [name for name in self.fields if name not in known]
+        _refuse_near_names(self.where, strangers, [name for name in known if name not in table])
         if label not in labels or label not in self.fields:
             raise DataError(f"{self.where}: no label {label!r}, only {[name for name in self.fields if name in labels]}")
         if not is_sequence(self.fields[label]):
@@ -102,7 +143,10 @@ class SplitTable:
         value = self.fields[name]
         if isinstance(value, StoredArray) and len(value.shape) != 1:
             raise DataError(f"{self.where}: {name}: expected one text per clip, found an array of shape {value.shape}")
-        return [plain_text(item, f"{self.where}: {name}: row {row}", name, faults) for row, item in enumerate(as_list(value))]
+        return [
+            item if is_ascii(item) else plain_text(item, f"{self.where}: {name}: row {row}", name, faults)
+            for row, item in enumerate(as_list(value))
+        ]
 
 
 def shared_fields(path: Path, parts: Mapping[Role, SplitTable], known: Sequence[str]) -> set[str]:

@@ -33,13 +33,17 @@ class PickleFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        found = ""
         try:
             if not path.is_file():
-                raise DataError(f"{path}: expected a file, found {'something else' if path.exists() else 'nothing'}")
-            self.stream = path.open("rb")
-            self.size = path.stat().st_size
+                found = "something else" if path.exists() else "nothing"
+            else:
+                self.stream = path.open("rb")
+                self.size = path.stat().st_size
         except (OSError, ValueError) as error:
             raise DataError(f"{str(path)!r}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        if found:
+            raise DataError(f"{path}: expected a file, found {found}")
 
     def __del__(self) -> None:
         if hasattr(self, "stream"):

@@ -18,7 +18,8 @@ import io
 import math
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,11 @@ _ARRAY = 400
 # A flag that numpy sets on its type of text.
 _NEEDS_INIT = 8
 
-_GLIMPSE_SPENT = 8 << 20
-_GLIMPSE_SCANNED = 4 << 20
+# Of the head of a file; runs of bytes whose length is told are passed over.
+_GLIMPSE_SPENT = 32 << 20
+_GLIMPSE_SCANNED = 32 << 20
+# The version, or an empty container of protocol 0 or 1, or a global that is remembered, as each is.
+_BEGINNING = re.compile(rb"\x80[\x02-\x05]|[(\]})]|c[\w.]+\n[\w.]+\n(p\d+\n|q)")
 
 
 class ByteText(str):
@@ -79,30 +83,70 @@ def read_pickle(path: Path) -> Any:
     return machine.result()
 
 
-def glimpse(path: Path) -> tuple[str, frozenset[str] | None] | None:
-    """What the head of a pickle says of its layout, where it holds a dict of splits.
+@dataclass(frozen=True, kw_only=True)
+class Glimpse:
+    """What the head of a pickle says of its layout, where it holds a dict of splits."""
+
+    fields: frozenset[str]
+    """Names of the fields of those splits that are dicts, as far as they were met."""
+    lists: bool
+    """Whether a split is a list."""
+
+
+def glimpse(path: Path, splits: Collection[str]) -> Glimpse | None:
+    """Look at the head of a pickle.
+
+    Args:
+        path: The file.
+        splits: What splits may be called.
 
     Returns:
-        The name of the first split, and the names of its fields as far as they were met, or ``None`` where it is a list. ``None``
-        for a file that does not begin like that. Never raises.
+        ``None`` for a file that does not begin as a pickle of a dict with any of them. Never raises.
     """
+    machine = _head(path)
+    stack = machine.stack if machine is not None else []
+    if machine is None or not stack or type(stack[0]) is not dict:
+        return None
+    # Python writes a dict and fills it later, so its last keys and values lie above it on the stack until then, those of a large dict
+    # behind a mark, and the fields of the last split likewise above the split.
+    marks = machine.marks
+    stop = next((mark for mark in marks if mark > 1), len(stack)) if 1 in marks else 3
+    last = min(stop, len(stack)) - 1
+    found = [*stack[0].items(), *zip(stack[1:stop:2], stack[2:stop:2], strict=False)]
+    values = [value for key, value in found if isinstance(key, str) and key in splits]
+    fields = [field for value in values if isinstance(value, dict) for field in value]
+    if isinstance(stack[last], dict) and any(value is stack[last] for value in values) and (last + 1 in marks or 1 not in marks):
+        fields += stack[last + 1 : next((mark for mark in marks if mark > last + 1), len(stack)) : 2]
+    lists = any(isinstance(value, list) for value in values)
+    if not lists and not any(isinstance(value, dict) for value in values):
+        return None
+    return Glimpse(fields=frozenset(str(field) for field in fields if isinstance(field, str)), lists=lists)
+
+
+def refused_global(path: Path) -> str:
+    """The global for which a pickle is refused, if its head names one; else an empty text. Never raises."""
+    machine = _head(path)
+    return machine.refused if machine is not None and _begins_as_pickle(path) else ""
+
+
+def _head(path: Path) -> "_Machine | None":
+    """A machine that has read as much as may be looked at."""
     try:
         machine = _Machine(PickleFile(path), most=_GLIMPSE_SPENT, scanned=_GLIMPSE_SCANNED)
     except DataError:
         return None
     with contextlib.suppress(DataError):  # what was met until then is looked at
         machine.run()
-    stack = machine.stack
-    if not stack or type(stack[0]) is not dict:
-        return None
-    # Python writes a dict and fills it later, so its keys and values lie above it on the stack until then.
-    key, value = next(iter(stack[0].items())) if stack[0] else (stack[1:3] if len(stack) > 2 else (None, None))
-    if not isinstance(key, str) or not isinstance(value, dict | list):
-        return None
-    if isinstance(value, list):
-        return str(key), None
-    end = next((mark for mark in machine.marks if mark > 3), len(stack))
-    return str(key), frozenset(str(field) for field in [*value, *stack[3:end:2]] if isinstance(field, str))
+    return machine
+
+
+def _begins_as_pickle(path: Path) -> bool:
+    """Whether a file is no text by its first bytes: many a text begins with a letter that is an operation."""
+    try:
+        with path.open("rb") as file:
+            return _BEGINNING.match(file.read(2 * _LONGEST_LINE)) is not None
+    except OSError:
+        return False
 
 
 class _Global:
@@ -135,6 +179,7 @@ class _Machine:
         self._most = most
         self._spent = 0
         self._scanned = scanned
+        self.refused = ""
 
     def run(self) -> None:
         """Read the pickle to its end."""
@@ -480,8 +525,9 @@ class _Machine:
     def _name(self, module: str, name: str) -> None:
         found = _GLOBALS.get((module, name))
         if found is None:
+            self.refused = f"{module}.{name}"[:120]
             raise self.file.error(
-                f"refused: the pickle asks for {f'{module}.{name}'[:120]!a}; nothing of a pickle is run, "
+                f"refused: the pickle asks for {self.refused!a}; nothing of a pickle is run, "
                 "only containers, numbers, text and numpy arrays are read"
             )
         self.stack.append(found)
@@ -663,13 +709,15 @@ def _shape(machine: _Machine, shape: Any) -> tuple[int, ...]:
 def _dtype(machine: _Machine, kind: Any) -> np.dtype[Any]:
     if type(kind) is not _Type:
         raise machine.error(f"the type of an array is a {_kind(kind)}")
+    if kind.dtype.itemsize == 0:  # numpy writes it of an empty text alone; of such elements an array could hold any number
+        raise machine.file.error(f"refused: an array of type {kind.dtype.str!r}, whose elements take no bytes")
     return kind.dtype
 
 
 def _make_type(machine: _Machine, given: tuple[Any, ...]) -> _Type:
     """``dtype("f4", False, True)``."""
     name = given[0] if given else None
-    if not isinstance(name, str) or not re.fullmatch(r"[<>=|]?(f[248]|[iu][1248]|b1|[SU][1-9][0-9]{0,8}|O[48]?)", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[<>=|]?(f[248]|[iu][1248]|b1|[SU][0-9]{1,9}|O[48]?)", name):
         shown = ascii(name[:40]) if isinstance(name, str) else f"a {_kind(name)}"
         raise machine.file.error(f"refused: an array of type {shown}, expected real numbers, text, bytes or objects")
     if len(given) > 3 or any(type(flag) not in (bool, int) or flag not in (0, 1) for flag in given[1:]):
@@ -694,10 +742,12 @@ def _set_byte_order(machine: _Machine, made: _Type, state: Any) -> None:
 
 def _make_scalar(machine: _Machine, given: tuple[Any, ...]) -> Any:
     """``scalar(dtype, content)``, as a Python number or text."""
-    dtype = _dtype(machine, given[0]) if len(given) == 2 else np.dtype(object)
+    dtype = given[0].dtype if len(given) == 2 and type(given[0]) is _Type else np.dtype(object)
     content = _content(machine, given[1]) if len(given) == 2 else b""
     if dtype.kind == "O" or not isinstance(content, bytes) or len(content) != dtype.itemsize:
         raise machine.error("a numpy number is not made as numpy makes one")
+    if dtype.itemsize == 0:
+        return "" if dtype.kind == "U" else b""
     try:
         return np.frombuffer(content, dtype)[0].item()
     except ValueError as error:

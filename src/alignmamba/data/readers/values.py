@@ -14,6 +14,8 @@ from alignmamba.errors import DataError
 
 # Scores of which at least this share lies in [-1, 1] are taken for scores of that range: of those of MOSI and MOSEI about half does.
 _SHARE_OF_NARROW_SCORES = 0.99
+# A number may stand in this many lists of one.
+_MOST_AXES = 4
 
 
 def is_sequence(value: Any) -> bool:
@@ -24,6 +26,11 @@ def is_sequence(value: Any) -> bool:
 def as_list(value: Sequence[Any] | StoredArray) -> list[Any]:
     """The elements of such a value; of an array with several axes in row-major order."""
     return value.items() if isinstance(value, StoredArray) else list(value)
+
+
+def is_ascii(value: Any) -> bool:
+    """Whether a value is a text that is as it should be, which most are: there may be many."""
+    return type(value) is str and value.isascii()
 
 
 def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
@@ -61,10 +68,10 @@ def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
 
 
 def numbers(value: Any, count: int, where: str) -> np.ndarray:
-    """One number per clip, (clips,) float64; NaN where what stands there is none.
+    """One number per clip, (clips,) float64; NaN where ``None`` or NaN stands.
 
     Args:
-        value: An array of as many elements, of any shape, or a list of numbers or of arrays of one element.
+        value: An array of as many elements, of any shape, or a list of numbers, or of arrays or lists of one number.
         count: Number of clips.
         where: File, split and field, for messages.
 
@@ -78,13 +85,50 @@ def numbers(value: Any, count: int, where: str) -> np.ndarray:
     items = as_list(value)
     if len(items) != count:
         raise DataError(f"{where}: expected {count} numbers, one per clip, found {len(items)}")
-    return np.array([_number(item) for item in items], dtype=np.float64)
+    return np.array([_number(item, where, row) for row, item in enumerate(items)], dtype=np.float64)
 
 
-def _number(item: Any) -> float:
-    if isinstance(item, StoredArray) and math.prod(item.shape) == 1:
-        item = item.items()[0]
-    return float(item) if isinstance(item, int | float) else math.nan
+def _number(item: Any, where: str, row: int) -> float:
+    found = _alone(item)
+    if found is None:
+        return math.nan
+    if not isinstance(found, int | float):
+        shown = repr(found[:40]) if isinstance(found, str | bytes) else type(found).__name__
+        raise DataError(f"{where}: row {row}: expected a number, found {shown}")
+    return float(found)
+
+
+def labels(value: Any, where: str, field: str, faults: Faults) -> list[float | int | str | None]:
+    """A number or a text per clip; ``None`` where there is none, or an empty text, or a number that is not finite.
+
+    Args:
+        value: An array or a list.
+        where: File, split and field, for messages.
+        field: What is counted as the place of a fault.
+        faults: Where text that is not UTF-8 is counted.
+
+    Raises:
+        DataError: If anything else is among them.
+    """
+    found: list[float | int | str | None] = []
+    for row, item in enumerate(as_list(value)):
+        label = item if isinstance(item, str | int | float) else _alone(item)
+        if label is not None and not isinstance(label, int | float):
+            label = (label if is_ascii(label) else plain_text(label, f"{where}: row {row}", field, faults)) or None
+        found.append(None if isinstance(label, float) and not math.isfinite(label) else label)
+    return found
+
+
+def _alone(item: Any) -> Any:
+    """What arrays or lists of one hold."""
+    for _ in range(_MOST_AXES):
+        if isinstance(item, StoredArray) and math.prod(item.shape) == 1:
+            item = item.items()[0]
+        elif isinstance(item, list | tuple) and len(item) == 1:
+            item = item[0]
+        else:
+            break
+    return item
 
 
 def score_task(values: Sequence[np.ndarray]) -> Task:

@@ -1,0 +1,94 @@
+"""What the reader and the writer of MMSA's layout agree on: its labels, its words, and what AlignMamba adds beside the splits."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from alignmamba.contracts import Config, Role, Task
+from alignmamba.errors import DataError
+
+EXTRAS = "alignmamba"
+"""The key beside the splits, which MMSA does not ask for."""
+
+SCORES = ("regression_labels", "regression_labels_T", "regression_labels_A", "regression_labels_V")
+"""Fields of one score per clip."""
+CLASSES = ("annotations", "classification_labels")
+"""Fields of one class per clip."""
+SENTIMENTS = ("Negative", "Neutral", "Positive")
+"""What ``annotations`` says of a score below, at and above 0, which is 0, 1 and 2 in ``classification_labels``."""
+
+JOINT = "$_$"
+"""Between the parts of an id, the first of which is the video."""
+
+_FIRST, _LAST = "[CLS]", "[SEP]"
+
+
+class MmsaExtras(Config):
+    """What a corpus says of itself that MMSA's layout has no place for, as plain values under `EXTRAS`."""
+
+    label_range: tuple[float, float] | None = None
+    """Smallest and largest label of a regression task."""
+    classes: tuple[str, ...] = ()
+    """Class names in order; empty for regression."""
+    units: Mapping[Literal["text", "audio", "vision"], str] = {}
+    """What one feature vector measures."""
+    vocabulary_size: Annotated[int, Field(ge=1)] | None = None
+    """Of a text of token ids."""
+    derived: Mapping[Role, tuple[Literal["raw_text", "annotations", "classification_labels"], ...]] = {}
+    """Fields of a split that were made up for MMSA: the corpus has no such thing."""
+    tokens: Mapping[Role, Mapping[str, tuple[str, ...]]] = {}
+    """Display tokens of the clips, by id, that `display_words` does not make of their raw text; empty where there are none."""
+
+    @classmethod
+    def of(cls, path: Path, given: Any) -> Self:
+        """What stands in a file.
+
+        Raises:
+            DataError: If it is not that.
+        """
+        try:
+            extras = cls.model_validate(given)
+            extras.task  # noqa: B018  its parts have to go together
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join([EXTRAS, *(str(each)[:40] for each in first["loc"])])
+            raise DataError(f"{path}: {where}: {first['msg']}, found {type(first['input']).__name__}") from error
+        return extras
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return Task(kind="classification" if self.classes else "regression", classes=self.classes, label_range=self.label_range)
+
+    @property
+    def label(self) -> str:
+        """The field of the targets."""
+        return CLASSES[0] if self.classes else SCORES[0]
+
+
+def display_words(text: str, length: int, *, framed: bool) -> list[str] | None:
+    """The words of a clip, if there is one for each position of its text.
+
+    Args:
+        text: What was said.
+        length: Number of positions.
+        framed: Whether the first and the last position may be BERT's, which are no words.
+    """
+    words = text.split()
+    if words and len(words) == length:
+        return words
+    return [_FIRST, *words, _LAST] if words and framed and len(words) + 2 == length else None
+
+
+def spoken(tokens: Sequence[str]) -> str:
+    """Display tokens as a text, of which `display_words` makes them again."""
+    framed = len(tokens) > 1 and (tokens[0], tokens[-1]) == (_FIRST, _LAST)
+    return " ".join(tokens[1:-1] if framed else tokens)
+
+
+def video_of(identity: str) -> str | None:
+    """The video of an id ``video$_$clip``; ``None`` of another id."""
+    video, joint, _ = identity.partition(JOINT)
+    return video if joint and video else None

@@ -99,7 +99,7 @@ def test_classes_by_name_and_by_number(written: Path) -> None:
     head = 'name = "made up"\n[task]\nkind = "classification"\nclasses = ["no", "yes"]\n'
     labels = ["no", "1", "yes", "", "0", "yes", "no"]
     rows = [f'{identity},"{label}",{role}' for identity, label, role in zip(layout.IDS, labels, layout.SPLITS, strict=True)]
-    (written.parent / "samples.csv").write_text("\ufeffid,label,split\n" + "\n".join(rows))
+    (written.parent / "samples.csv").write_text("\ufeffid,label,split\n" + "\n".join(rows) + "\n")
     done = convert("arrays", [layout.describe(written.parent, head=head)], written.parent / "out")
     assert [sample.target for split in done.corpus.splits.values() for sample in split] == [0, 1, 1, 0, 1, 0]
     assert done.faults == (("not a number label", "train", "clip left out", 1),)
@@ -316,6 +316,15 @@ def test_rows_of_a_sample_lie_together(written: Path) -> None:
     assert "audio.csv, line 31: expected text in UTF-8, found byte 0xff" in message(path)
 
 
+def test_a_table_that_may_have_been_cut_off_is_told(written: Path) -> None:
+    described = layout.describe(written.parent, audio=layout.AUDIO["csv"])
+    assert convert("arrays", [described], written.parent / "whole").faults == ()
+    table = written.parent / "audio.csv"
+    table.write_bytes(table.read_bytes().removesuffix(b"\n"))
+    done = convert("arrays", [described], written.parent / "out")
+    assert done.faults == (("last line without an end", "audio.csv", "kept; the file may have been cut off", 1),)
+
+
 def test_tokens_of_a_table(written: Path) -> None:
     rows = [f"{identity},{token}" for identity, tokens in zip(layout.IDS, layout.truth()["text"], strict=True) for token in tokens]
     (written.parent / "text.csv").write_text("id,token\n" + "\n".join(rows))
@@ -326,7 +335,7 @@ def test_an_empty_cell_is_a_missing_number(written: Path) -> None:
     table = (written.parent / "audio.csv").read_text().splitlines()
     cells = table[2].split(";")
     table[2] = ";".join([*cells[:3], "", cells[4]])
-    (written.parent / "audio.csv").write_text("\n".join(table))
+    (written.parent / "audio.csv").write_text("\n".join(table) + "\n")
     done = convert("arrays", [layout.describe(written.parent, audio=layout.AUDIO["csv"])], written.parent / "out")
     assert done.faults == (("not finite", "audio", "set to 0", 1),)
     assert done.corpus.split("train")[0].features["audio"][1, 1] == 0

@@ -20,7 +20,7 @@ from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers.folds import SPLIT_NAMES, left_out, split_roles
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.plain import LazyRows, one_line, open_npy, open_npz, read_text, regular_file, shown
-from alignmamba.data.readers.tables import LongTable, as_number, is_absent, is_missing, is_table, read_columns
+from alignmamba.data.readers.tables import LongTable, as_number, is_absent, is_missing, is_table, note_open_end, read_columns
 from alignmamba.data.readers.toml import read_toml
 from alignmamba.errors import DataError
 
@@ -182,6 +182,9 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     task = described.task.task
     values = {name: _opened(path, name, modality, samples.ids) for name, modality in described.modalities.items()}
     rows_by_role, notes = _split_rows(path, described, samples)
+    for table in dict.fromkeys([described.samples.table, *(modality.table for modality in described.modalities.values())]):
+        if table:
+            note_open_end(path.parent / table, faults)
     return Foreign(
         format=FORMAT,
         name=described.name,

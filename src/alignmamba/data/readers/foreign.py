@@ -22,6 +22,7 @@ FaultKind = Literal[
     "not a number label",
     "sample without anything",
     "text that is not UTF-8",
+    "last line without an end",
 ]
 
 

@@ -36,7 +36,7 @@ from alignmamba.data.readers.folds import folds_beside, folds_path, left_out, re
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.label_tables import npz_table, pickled_table
 from alignmamba.data.readers.plain import LazyRows, hinted, npz_keys, one_line, open_npy, open_npz
-from alignmamba.data.readers.tables import as_number, column_names, is_absent, is_missing, is_table, read_columns
+from alignmamba.data.readers.tables import as_number, column_names, is_absent, is_missing, is_table, note_open_end, read_columns
 from alignmamba.errors import DataError
 
 FORMAT = "gcnet"
@@ -304,6 +304,7 @@ def _columns(path: Path, faults: Faults, label: str) -> dict[str, list[Any]]:
     if path.suffix.lower() not in (".npz", *_PICKLES):
         names = _checked_names(path, column_names(path), label)
         wanted = {*_ID, *_LABEL, *_SPLIT, *_CONVERSATION}
+        note_open_end(path, faults)
         return read_columns(path, [name for name in names if name.lower() in wanted or name == label])
     columns = pickled_table(path, faults) if path.suffix.lower() in _PICKLES else npz_table(path, faults) or _npz_columns(path)
     _checked_names(path, list(columns), label)

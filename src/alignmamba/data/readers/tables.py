@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from alignmamba.data.readers.foreign import Faults
 from alignmamba.data.readers.plain import one_line, regular_file
 from alignmamba.errors import DataError
 
@@ -31,6 +32,16 @@ _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 def is_table(path: Path) -> bool:
     """Whether the name is one of a table."""
     return path.suffix.lower() in (".csv", ".tsv", ".parquet")
+
+
+def note_open_end(path: Path, faults: Faults) -> None:
+    """Count a CSV file whose last line has no end: it may have been cut off there, in a number or between two samples."""
+    if path.suffix.lower() == ".parquet":
+        return
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, io.SEEK_END) - 1))
+        if file.read() not in (b"\n", b"\r"):
+            faults.add("last line without an end", where=path.name, done="kept; the file may have been cut off")
 
 
 def column_names(path: Path, *, inside: Path | None = None) -> list[str]:

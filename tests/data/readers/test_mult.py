@@ -46,6 +46,17 @@ def test_a_word_without_a_vector_stays_aligned(file: Path, front: bool) -> None:
     assert_holds(done.corpus, truths)
 
 
+def test_zero_rows_within_clips_are_kept_and_counted(file: Path) -> None:
+    content, truths = layouts_pickled.mult()
+    for row in (0, 2):
+        last = len(truths["train"][row].features["audio"]) - 1
+        truths["train"][row].features["audio"][last] = 0
+        content["train"]["audio"][row, -1] = 0
+    done = convert("mult", [write(file, content)], file.parent / "corpus")
+    assert_holds(done.corpus, truths)
+    assert done.faults == (("zero rows within content", "audio", "kept", 2),)
+
+
 def test_the_side_of_the_padding_is_that_of_most_clips(file: Path) -> None:
     content, truths = layouts_pickled.mult(front=False)
     content["train"]["audio"][0, 0] = truths["train"][0].features["audio"][0] = 0

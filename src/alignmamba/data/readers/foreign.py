@@ -19,6 +19,7 @@ FaultKind = Literal[
     "declared length too short",
     "content shorter than declared",
     "content outside the attention mask",
+    "zero rows within content",
     "not a number label",
     "sample without anything",
     "text that is not UTF-8",

@@ -260,7 +260,7 @@ def _split(part: SplitTable, layout: _Layout, label: str, targets: Sequence[Any]
 
 def _features(part: SplitTable, layout: _Layout, windows: np.ndarray, faults: Faults) -> dict[str, LazyRows]:
     clips = layout.clips[part.role]
-    zeros = zero_rows({name: clips[name] for name in layout.by_zeros}, layout.side, aligned=layout.aligned)
+    zeros = zero_rows({name: clips[name] for name in layout.by_zeros}, layout.side, faults, aligned=layout.aligned)
 
     def content(name: str) -> Callable[[int], np.ndarray]:
         if name == "text" and layout.has_ids:

@@ -71,7 +71,8 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         name=path.stem,
         task=score_task(list(scores.values())),
         splits={
-            role: _split(part, zero_rows(clips[role], side, aligned=aligned), scores[role].tolist(), faults) for role, part in parts.items()
+            role: _split(part, zero_rows(clips[role], side, faults, aligned=aligned), scores[role].tolist(), faults)
+            for role, part in parts.items()
         },
         units={},
         vocabulary_sizes={},

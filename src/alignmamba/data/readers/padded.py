@@ -101,33 +101,27 @@ def is_aligned(steps: Sequence[Callable[[int], int]], count: int) -> bool:
     return all(len({of(row) for of in steps}) == 1 for row in range(count))
 
 
-def _own_window(values: np.ndarray, side: Side) -> tuple[int, int]:
-    """First position and end of what is left of (time, width) without the zero rows at its padded side; (0, 0) if nothing is."""
-    places = np.flatnonzero(filled(values))
-    if not len(places):
-        return 0, 0
-    return (int(places[0]), len(values)) if side == "front" else (0, int(places[-1]) + 1)
-
-
-def zero_rows(parts: Mapping[str, Clips], side: Side, *, aligned: bool) -> dict[str, LazyRows]:
+def zero_rows(parts: Mapping[str, Clips], side: Side, faults: Faults, *, aligned: bool) -> dict[str, LazyRows]:
     """The content of every clip of some modalities, (time, width) as it lies in the file, without the zero rows at its padded side.
 
     Args:
         parts: The modalities of a split.
         side: On which side clips are padded.
+        faults: Where clips are counted that have further zero rows, which are kept.
         aligned: Whether all have the window of the longest content in a clip, so that silence at the end of one stays aligned to the
             others.
     """
-    groups = [_ZeroRows(group, side) for group in ([parts] if aligned else [{name: clips} for name, clips in parts.items()])]
+    groups = [_ZeroRows(group, side, faults) for group in ([parts] if aligned else [{name: clips} for name, clips in parts.items()])]
     return {name: LazyRows(len(clips), partial(group.content, name)) for group in groups for name, clips in group.parts.items()}
 
 
 class _ZeroRows:
     """Modalities that share a window in each clip."""
 
-    def __init__(self, parts: Mapping[str, Clips], side: Side) -> None:
+    def __init__(self, parts: Mapping[str, Clips], side: Side, faults: Faults) -> None:
         self.parts = parts
         self._side = side
+        self._faults = faults
         self._row = -1
         self._recent: Mapping[str, np.ndarray] = {}
 
@@ -135,10 +129,20 @@ class _ZeroRows:
         """The content of one of them in a clip."""
         if row != self._row:
             found = {each: clips.whole(row) for each, clips in self.parts.items()}
-            windows = [window for values in found.values() if (window := _own_window(values, self._side)) != (0, 0)] or [(0, 0)]
+            windows = [window for each, values in found.items() if (window := self._own_window(each, values)) != (0, 0)] or [(0, 0)]
             start, stop = min(first for first, _ in windows), max(end for _, end in windows)
             self._row, self._recent = row, {each: values[start:stop] for each, values in found.items()}
         return self._recent[name]
+
+    def _own_window(self, name: str, values: np.ndarray) -> tuple[int, int]:
+        """First position and end of what is left of (time, width) without the zero rows at its padded side; (0, 0) if nothing is."""
+        places = np.flatnonzero(filled(values))
+        if not len(places):
+            return 0, 0
+        start, stop = (int(places[0]), len(values)) if self._side == "front" else (0, int(places[-1]) + 1)
+        if len(places) < stop - start:
+            self._faults.add("zero rows within content", where=name, done="kept")
+        return start, stop
 
 
 def masked_content(name: str, clips: Clips, window: np.ndarray, row: int, faults: Faults) -> np.ndarray:

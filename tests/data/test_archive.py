@@ -429,7 +429,7 @@ def test_malformed_arrays_are_refused_by_name_and_leave_nothing_behind(tmp_path:
         ({"samples_per_shard": "a"}, "samples_per_shard: expected at least 1, found 'a'"),
         ({"task": None}, "task: expected a Task or a mapping with its fields, found NoneType"),
         ({"task": {"kind": "guess"}}, "task.kind: "),
-        ({"task": {"kind": "classification"}}, "task: Value error, classes: a classification task needs at least 2"),
+        ({"task": {"kind": "classification"}}, "task: classes: a classification task needs at least 2"),
         ({"nonfinite": "zero"}, "nonfinite: expected 'error' or 'keep', found 'zero'"),
         ({"name": ""}, "name: "),
         ({"references": {"best": float("nan")}}, "references.best: "),
@@ -678,7 +678,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "other format": (_manifest(lambda content: content.update(format="zip")), "format: expected 'alignmamba-corpus', found 'zip'"),
     "newer version": (_manifest(lambda content: content.update(version=2)), "version: this release reads version 1, found 2"),
     "unknown key": (_manifest(lambda content: content.update(colour=1)), "corpus.json: colour: "),
-    "no task": (_manifest(lambda content: content.pop("task")), "corpus.json: task: Field required"),
+    "no task": (_manifest(lambda content: content.pop("task")), "corpus.json: task: expected, found nothing"),
     "edited classes": (_manifest(lambda content: content["task"]["classes"].reverse()), "corpus.json: checksum: "),
     "twice a modality": (
         _manifest(lambda content: content["modalities"].append(content["modalities"][0])),

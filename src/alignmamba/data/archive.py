@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from alignmamba.contracts import Corpus, ModalitySpec, Role, Split, Task
-from alignmamba.data.checking import CheckedSample, CheckedSplits, SplitArrays, check_mapping, first_fault, is_integer
+from alignmamba.data.checking import CheckedSample, CheckedSplits, SplitArrays, check_mapping, is_integer
 from alignmamba.data.inspection import examine
 from alignmamba.data.publishing import prepare_destination, publish, temporary_directory
 from alignmamba.data.storage import (
@@ -29,7 +29,7 @@ from alignmamba.data.storage import (
     SplitEntry,
     read_manifest,
 )
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, first_fault
 
 _TYPES = {"<i8": "I64", "<f8": "F64", "<f4": "F32", "<i4": "I32"}
 """Types of stored arrays to their names in safetensors, in the order in which they lie there."""

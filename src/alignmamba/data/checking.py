@@ -16,7 +16,7 @@ from alignmamba.data.inspection import (
     times_problem,
     values_problem,
 )
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, first_fault
 
 _INT32_MAX = np.iinfo(np.int32).max
 
@@ -42,12 +42,6 @@ class SplitArrays:
     """What each sample belongs to, such as a conversation or a video; ``None`` where unknown."""
     labels: Mapping[str, Sequence[float | int | str | None]] = field(default_factory=dict)
     """By name, labels besides the targets, for analysis and export; ``None`` or NaN where unknown. Nothing is trained on them."""
-
-
-def first_fault(error: ValidationError, prefix: str = "") -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join([*([prefix] if prefix else []), *map(str, first["loc"])])
-    return f"{where}: {first['msg']}, found {first['input']!r}"
 
 
 def is_integer(given: Any) -> bool:

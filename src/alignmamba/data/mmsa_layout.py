@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from alignmamba.contracts import Config, Role, Task
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, first_fault
 
 EXTRAS = "alignmamba"
 """The key beside the splits, which MMSA does not ask for."""
@@ -52,9 +52,7 @@ class MmsaExtras(Config):
             extras = cls.model_validate(given)
             extras.task  # noqa: B018  its parts have to go together
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join([EXTRAS, *(str(each)[:40] for each in first["loc"])])
-            raise DataError(f"{path}: {where}: {first['msg']}, found {type(first['input']).__name__}") from error
+            raise DataError(f"{path}: {first_fault(error, EXTRAS)}") from error
         return extras
 
     @property

@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
 from alignmamba.contracts import Config, ModalitySpec, Role, Sample, Task
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, first_fault
 
 MANIFEST = "corpus.json"
 FORMAT = "alignmamba-corpus"
@@ -154,18 +154,10 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        raise DataError(f"{path}: {_one_line(error)}") from error
+        raise DataError(f"{path}: {first_fault(error)}") from error
     if manifest.checksum != manifest.content_checksum():
         raise DataError(f"{path}: checksum: task, modalities or splits were changed or damaged after the corpus was written")
     return manifest
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    found = "" if first["type"] in {"missing", "value_error"} else f", found {str(first['input'])[:80]!r}"
-    others = f" (and {error.error_count() - 1} more faults)" if error.error_count() > 1 else ""
-    return f"{where + ': ' if where else ''}{first['msg']}{found}{others}"
 
 
 def file_checksum(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationError, model_validator
 
 from alignmamba.contracts import Config, Name
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, first_fault
 from alignmamba.evaluation.statistics import Mark, over_seeds
 from alignmamba.files import replace_file
 
@@ -121,10 +121,7 @@ class ResultTable(Config):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(("table", *map(str, first["loc"])))
-            found = "" if first["type"] in {"missing", "value_error", "json_invalid"} else f", found {str(first['input'])[:80]!r}"
-            raise DataError(f"{where}: {first['msg'].removeprefix('Value error, ')}{found}") from None
+            raise DataError(first_fault(error, "table")) from None
 
     def to_csv(self) -> str:
         """One line per entry that is known, in full precision: its row and column, mean, deviation, low, high, mark, and every value.

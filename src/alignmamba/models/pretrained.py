@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from alignmamba.contracts import Config, ModalitySpec, Task
-from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.errors import CheckpointError, ConfigError, first_fault
 from alignmamba.files import replace_file
 
 CONFIG_FILE = "config.json"
@@ -136,12 +136,7 @@ def validated(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        message = first["msg"].removeprefix("Value error, ")
-        found = "" if first["type"] in ("value_error", "missing") else f", found {first['input']!r}"
-        raise ConfigError(f"{path}: {message}{found}{more}" if path else f"{message}{more}") from None
+        raise ConfigError(first_fault(error)) from None
 
 
 def _download(repository: str, revision: str | None, local_files_only: bool) -> Path:

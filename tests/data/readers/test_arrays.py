@@ -137,7 +137,7 @@ def test_it_is_recognised_and_names_its_files(written: Path, tmp_path: Path) -> 
 
 
 WRONG = {
-    "no name": ({"head": '[task]\nkind = "regression"\n'}, "name: Field required"),
+    "no name": ({"head": '[task]\nkind = "regression"\n'}, "name: expected, found nothing"),
     "kind": (
         {"head": 'name = "a"\n[task]\nkind = "ranking"\n'},
         "task.kind: Input should be 'regression' or 'classification', found 'ranking'",
@@ -426,7 +426,7 @@ def test_common_names_of_splits(written: Path) -> None:
     [
         ("samples" + ".a" * 40_000 + " = 1\n", "expected at most 65536 bytes of text"),
         ("samples" + ".a" * 3_000 + " = 1\n", "line 1: a key of more than 32 parts"),
-        ("samples = " + "{a.b.c = " * 100 + "1" + "}" * 100 + "\n", "samples.a: Extra inputs are not permitted, found a table"),
+        ("samples = " + "{a.b.c = " * 100 + "1" + "}" * 100 + "\n", "samples.a: Extra inputs are not permitted, found a mapping"),
         ("samples = {ids = 0x" + "f" * 5_000 + "}\n", "samples.ids: Input should be a valid string, found a number of more than 256 bits"),
     ],
 )

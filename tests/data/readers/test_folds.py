@@ -26,7 +26,7 @@ def test_a_file_with_other_names(tmp_path: Path) -> None:
     (tmp_path / "folds.toml").write_text('testing = ["c"]\ntraining = ["a"]\ndev = ["b"]\n')
     assert read_folds(folds_path(None, tmp_path)) == {"a": "train", "b": "valid", "c": "test"}
     (tmp_path / "folds.toml").write_text("train" + " = {a" * 100 + "=1" + "}" * 100)
-    with pytest.raises(DataError, match="train: expected a list of ids, found a table"):
+    with pytest.raises(DataError, match="train: expected a list of ids, found a mapping"):
         read_folds(tmp_path / "folds.toml")
     (tmp_path / "folds.toml").write_text("train = [0x" + "f" * 10_000 + "]")
     with pytest.raises(DataError, match="train: expected ids as text, found a number of more than 256 bits"):

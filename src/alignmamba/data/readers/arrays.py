@@ -19,10 +19,10 @@ from alignmamba.contracts import ROLES, Name, Role, Task
 from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers.folds import SPLIT_NAMES, left_out, split_roles
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.plain import LazyRows, one_line, open_npy, open_npz, read_text, regular_file, shown
+from alignmamba.data.readers.plain import LazyRows, one_line, open_npy, open_npz, read_text, regular_file
 from alignmamba.data.readers.tables import LongTable, as_number, is_absent, is_missing, is_table, note_open_end, read_columns
 from alignmamba.data.readers.toml import read_toml
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, first_fault
 
 FORMAT = "arrays"
 SUMMARY = "arrays and tables (.npy, .npz, Parquet, CSV) that a TOML file describes"
@@ -53,7 +53,7 @@ class _TaskPart(_Part):
         try:
             self.task  # noqa: B018
         except ValidationError as error:
-            raise ValueError(_first_fault(error)) from error
+            raise ValueError(first_fault(error)) from error
         return self
 
 
@@ -205,15 +205,7 @@ def _described(path: Path) -> _Description:
     try:
         return _Description.model_validate(given)
     except ValidationError as error:
-        raise DataError(f"{path}: {_first_fault(error)}") from error
-
-
-def _first_fault(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if str(part) not in ("str", "list[str]", "[key]"))
-    found = "" if first["type"] in ("missing", "value_error") else f", found {shown(first['input'])}"
-    message = first["msg"].removeprefix("Value error, ")
-    return " ".join(f"{where}: {message}{found}".split()) if where else message
+        raise DataError(f"{path}: {first_fault(error)}") from error
 
 
 # Samples, labels and splits

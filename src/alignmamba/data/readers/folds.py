@@ -6,9 +6,9 @@ from pathlib import Path
 
 from alignmamba.contracts import ROLES, Role
 from alignmamba.data.readers.foreign import NeedsOptionError
-from alignmamba.data.readers.plain import one_line, read_text, shown
+from alignmamba.data.readers.plain import one_line, read_text
 from alignmamba.data.readers.toml import read_toml
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, shown
 
 SPLIT_NAMES: Mapping[str, Role] = {
     "train": "train",

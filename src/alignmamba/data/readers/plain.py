@@ -56,15 +56,6 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def shown(value: object) -> str:
-    """A value from a text format for a message: a container by its kind, for it may be of any depth."""
-    if isinstance(value, dict | list | tuple):
-        return "a list" if isinstance(value, list | tuple) else "a table"
-    if isinstance(value, int) and value.bit_length() > 256:  # more digits than Python writes out
-        return "a number of more than 256 bits"
-    return repr(value)[:80]
-
-
 def regular_file(path: Path, *, inside: Path | None = None) -> Path:
     """The path, if it is a file of its own and, links followed, lies in a folder.
 

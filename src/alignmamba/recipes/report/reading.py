@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from alignmamba.contracts import Task
-from alignmamba.errors import CheckpointError
+from alignmamba.errors import CheckpointError, first_fault
 from alignmamba.recipes.directory import CONFIG, ENVIRONMENT, IDENTITY, METRICS, RunDirectory
 from alignmamba.training.logs import LOG
 
@@ -527,18 +527,7 @@ def _read_json(path: Path, form: type[_Form]) -> _Form:
     try:
         return TypeAdapter(form).validate_json(_read_bytes(path))
     except ValidationError as error:
-        raise CheckpointError(f"{path}: {_first_mistake(error)}") from error
-
-
-def _first_mistake(error: ValidationError) -> str:
-    mistake = error.errors(include_url=False)[0]
-    place = ".".join(str(each) for each in mistake["loc"])
-    message = mistake["msg"].removeprefix("Value error, ")
-    if mistake["type"] in ("json_invalid", "value_error"):
-        return f"{place}: {message}" if place else message
-    if mistake["type"] == "missing":
-        return f"{place}: expected, found nothing"
-    return f"{place}: {message}, found {mistake['input']!r:.60}"
+        raise CheckpointError(f"{path}: {first_fault(error)}") from error
 
 
 def _read_csv(path: Path, *needed: str) -> dict[str, tuple[str, ...]]:

@@ -497,10 +497,38 @@ def test_a_directory_that_is_no_corpus_is_never_replaced(tmp_path: Path) -> None
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("all of it")
     (tmp_path / "file").write_text("x")
-    for name in ("thesis", "file"):
-        with pytest.raises(DataError, match="is not a corpus directory, so it is not replaced"):
+    for name, said in (("thesis", "holds 'chapter', which is no file of a corpus"), ("file", "is not a corpus directory")):
+        with pytest.raises(DataError, match=f"{said}, so it is not replaced"):
             write_corpus(tmp_path / name, {"train": arrays()}, task=CLASSES, overwrite=True)
     assert (tmp_path / "thesis" / "chapter").read_text() == "all of it"
+
+
+@pytest.mark.usefixtures("corpus")
+def test_what_lies_in_a_corpus_beside_it_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "corpus"
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"holds 'notes\.txt', which is no file of a corpus, so it is not replaced"):
+        write_corpus(path, {"train": arrays()}, task=CLASSES, overwrite=True)
+    (path / "notes.txt").unlink()
+    (path / "train-00000.safetensors").write_bytes(b"damaged")
+    (path / "corpus.json").write_text("damaged")
+    write_corpus(path, {"train": arrays()}, task=CLASSES, overwrite=True)
+    assert list(load_corpus(path).splits) == ["train"]
+
+
+def test_another_programs_corpus_json_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "corpus.json").write_text("{}")
+    with pytest.raises(DataError, match="format: expected 'alignmamba-corpus', found None"):
+        write_corpus(tmp_path / "other", {"train": arrays()}, task=CLASSES, overwrite=True)
+    assert (tmp_path / "other" / "corpus.json").read_text() == "{}"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_manifest_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "corpus.json")
+    with pytest.raises(DataError, match=r"corpus\.json: expected a file, found something else"):
+        load_corpus(tmp_path)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError("disk full")])

@@ -32,6 +32,7 @@ def renaming(self, to):
 Path.rename = renaming
 with publishing.temporary_directory(target) as directory:
     (directory / MANIFEST).write_text("new")
+    (directory / "train-00000.jsonl").touch()
     if moment == "while the old one is removed":
         shutil.rmtree = kill
     publishing.publish(directory, target, overwrite=True)
@@ -43,6 +44,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL, and 
 def corpus(path: Path, content: str) -> Path:
     path.mkdir()
     (path / MANIFEST).write_text(content)
+    (path / "train-00000.jsonl").touch()
     return path
 
 

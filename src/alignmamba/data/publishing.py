@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alignmamba.data.storage import MANIFEST, check_path
+from alignmamba.data.storage import MANIFEST, check_path, is_archive_file, read_manifest
 from alignmamba.errors import DataError
 from alignmamba.files import PARTIAL, beside, held, settle_leftovers
 
@@ -26,8 +26,14 @@ def prepare_destination(target: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a corpus")
-    if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).is_file()):
+    if target.is_symlink() or not target.is_dir():
         raise DataError(f"{target}: is not a corpus directory, so it is not replaced")
+    # A corpus may be damaged, but whatever else lies there would go with it.
+    names = sorted(path.name for path in target.iterdir())
+    if stranger := next((name for name in names if not is_archive_file(name)), None):
+        raise DataError(f"{target}: holds {stranger!r}, which is no file of a corpus, so it is not replaced")
+    if names == [MANIFEST]:
+        read_manifest(target)
 
 
 def _recover(target: Path) -> None:

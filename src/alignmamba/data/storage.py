@@ -16,6 +16,7 @@ float64 or int64.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,13 @@ VERSION = 1
 _BLOCK_BYTES = 64 << 20
 
 
+_FILE_NAME = r"^(train|valid|test)-[0-9]{5,9}\.(safetensors|jsonl)$"
+
+
 class FileEntry(Config):
     """One file of the archive."""
 
-    path: Annotated[str, Field(pattern=r"^(train|valid|test)-[0-9]{5,9}\.(safetensors|jsonl)$")]
+    path: Annotated[str, Field(pattern=_FILE_NAME)]
     """File name inside the corpus directory."""
     bytes: Annotated[int, Field(ge=0)]
     """Its size."""
@@ -128,6 +132,11 @@ def check_path(path: Path) -> None:
         raise DataError(f"{str(path)!r}: cannot be used as a path: {reason}") from error
 
 
+def is_archive_file(name: str) -> bool:
+    """Whether a corpus directory may hold a file of that name."""
+    return name == MANIFEST or re.match(_FILE_NAME, name) is not None
+
+
 def read_manifest(directory: Path) -> Manifest:
     """The manifest of a corpus directory.
 
@@ -139,6 +148,8 @@ def read_manifest(directory: Path) -> Manifest:
     if not directory.is_dir():
         raise DataError(f"{directory}: expected a corpus directory, found {'a file' if directory.exists() else 'nothing'}")
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: expected a file, found something else")
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{directory}: not a corpus, it has no {MANIFEST}") from None

@@ -228,6 +228,7 @@ def test_training_converts_once_and_says_so(cli: Cli, file: Path, tmp_path: Path
     assert said[1:4] == [f"{role}: 12 samples converted" for role in ("train", "valid", "test")]
     assert said[4].startswith(f"{file}: converted in ")
     assert "samples: train 12, valid 12, test 12; repaired: not finite in audio, set to 0: 1; zero length in text" in said[4]
+    assert said[5] == f"{file}: All of it was kept."
     copy = file.rename(tmp_path / "elsewhere.json")
     second = cli("train", "--data", copy, "--out", tmp_path / "b", "--set", *SETTINGS)
     assert second.err.splitlines()[0] == f"{copy}: converted before, using {kept}"

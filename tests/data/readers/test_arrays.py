@@ -72,6 +72,16 @@ def test_ids_labels_and_splits_need_no_table(written: Path) -> None:
     check(corpus(layout.describe(written.parent, samples=samples)))
 
 
+def test_ids_of_splits_that_no_sample_has_are_told(written: Path) -> None:
+    samples = '[samples]\ntable = "samples.csv"\nlabel = "label"\n[splits]\ntrain = ["s0", "s1", "s2", "s3", "s4", "s5"]\n'
+    for test, notes in (
+        ('["s6"]', ()),
+        ('["s6", "nobody", "none"]', (f"2 ids of splits in {written} name nothing that is in the files, 'nobody' first.",)),
+    ):
+        described = layout.describe(written.parent, samples=f"{samples}test = {test}\n")
+        assert convert("arrays", [described], written.parent / "out", overwrite=True).notes == notes
+
+
 def test_splits_from_an_array_and_one_vector_each(written: Path) -> None:
     vectors = np.arange(21.0).reshape(7, 3)
     np.savez(written.parent / "more.npz", vectors=vectors, split=np.array(layout.SPLITS).astype("S"), short=np.array(["train"]))

@@ -324,6 +324,11 @@ def test_a_folder_is_all_its_files_and_is_recognised(tmp_path: Path, written: li
     assert len(csd.files(tmp_path)) == 6
 
 
+def test_labels_alone_ask_for_the_folder(written: list[Path]) -> None:
+    labels = next(path for path in written if "label" in path.name.lower())
+    assert "found none; give the folder that all files of the corpus lie in" in message([labels])
+
+
 def test_entries_that_do_not_fit_are_refused(tmp_path: Path, written: list[Path]) -> None:
     def with_entry(features: np.ndarray, intervals: np.ndarray) -> list[Path]:
         entries = layout.corpus()["COVAREP"] | {"beta": (features, intervals)}

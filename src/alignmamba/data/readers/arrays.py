@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from alignmamba.contracts import ROLES, Name, Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.folds import SPLIT_NAMES, left_out, split_roles
+from alignmamba.data.readers.folds import SPLIT_NAMES, left_out, split_roles, unused
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.plain import LazyRows, one_line, open_npy, open_npz, read_text, regular_file
 from alignmamba.data.readers.tables import LongTable, as_number, is_absent, is_missing, is_table, note_open_end, read_columns
@@ -312,6 +312,7 @@ def _table(path: Path, where: str, name: str) -> Path:
 
 def _split_rows(path: Path, described: _Description, samples: _SampleList) -> tuple[dict[Role, list[int]], list[str]]:
     """Rows of each split, and what is to be said of the others."""
+    notes: list[str] = []
     if samples.splits is not None:
         called: dict[str, Role] = {}
         for role, given in described.splits.items():
@@ -331,13 +332,14 @@ def _split_rows(path: Path, described: _Description, samples: _SampleList) -> tu
                 if listed.setdefault(identity, role) != role:
                     raise DataError(f"{path}: splits: id {identity!r} is in {listed[identity]!r} and in {role!r}")
         homes = [listed.get(identity) for identity in samples.ids]
+        notes = unused(listed, set(samples.ids), f"splits in {path}")
     rows = {role: [row for row, home in enumerate(homes) if home == role] for role in ROLES}
     left = [row for row, home in enumerate(homes) if home is None]
     if len(left) == len(homes):
         first = sorted({str(cell) for cell in samples.splits})[:5] if samples.splits is not None else list(samples.ids[:3])
         raise DataError(f"{path}: splits: no sample is in any split; the first values are {first}")
     names = [str(samples.splits[row]) for row in left if samples.splits[row] is not None] if samples.splits is not None else []
-    return rows, left_out("samples", len(left), samples.ids[left[0]] if left else "", homes, names)
+    return rows, [*left_out("samples", len(left), samples.ids[left[0]] if left else "", homes, names), *notes]
 
 
 def _id_list(path: Path, given: str | list[str]) -> list[str]:

@@ -375,7 +375,9 @@ def test_inspect_reads_as_convert_does(cli: Cli, file: Path, tmp_path: Path) -> 
 def test_widths_before_the_paths(cli: Cli, file: Path, tmp_path: Path) -> None:
     assert "expected width 4 by dims, found width 3" in cli("convert", "stub", "--dims", "audio=4", file, tmp_path / "corpus").err
     assert "dims: no modality 'touch'" in cli("convert", "stub", "--dims", "audio=3,touch=1", file, tmp_path / "corpus").err
-    assert cli("convert", "stub", "--dims", "audio=4", "--dims", "audio=3", file, tmp_path / "corpus").code == 0
+    for twice in (["--dims", "audio=4", "--dims", "audio=3"], ["--dims", "audio=4,audio=3"]):
+        assert "--dims: audio has the widths 4 and 3, expected one" in cli("convert", "stub", *twice, file, tmp_path / "corpus").err
+    assert cli("convert", "stub", "--dims", "audio=3", "--dims", "audio=3", file, tmp_path / "corpus").code == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")

@@ -17,6 +17,7 @@ from alignmamba.data.checking import AbsentModalityError, SplitArrays, check_id,
 from alignmamba.data.inspection import place, target_problem
 from alignmamba.data.publishing import prepare_destination, temporary_directory
 from alignmamba.data.readers import FORMATS
+from alignmamba.data.readers.arrays import described
 from alignmamba.data.readers.foreign import SHARED_OPTIONS, Faults, Foreign, NeedsOptionError, Reader, ReadOptions
 from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.readers.unpickling import refused_global
@@ -190,6 +191,9 @@ def detect(sources: Sequence[Path]) -> str:
     absent = [path for path in sources if not path.exists()]
     if absent:
         raise DataError(f"{absent[0]}: expected a file or folder, found nothing")
+    for path in sources:
+        if path.suffix.lower() == ".toml":
+            described(path)  # raises what is wrong with it
     refused = next(filter(None, map(refused_global, sources)), "")
     why = f"it asks for {refused!a}, which is not read" if refused else "if it is one of them, give the format by name"
     raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}; {why}")

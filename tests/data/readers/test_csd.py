@@ -267,6 +267,8 @@ def test_splits_of_the_folds(tmp_path: Path, written: list[Path]) -> None:
     assert done.corpus.split("train").ids == ("alpha[2]", "beta[0]", "beta[1]", "beta[2]")
     assert "5 segments of 2 videos are in no split and were left out, 'alpha' first. There is no test split left." in done.notes
     assert any("1 ids of" in note and "'omega' first" in note for note in done.notes)
+    folds.write_text('train = ["alpha[0]", "alpha[1]", "alpha[2]", "beta"]\nvalid = ["alpha"]\n')
+    assert not any("'alpha' first" in note for note in converted(written, folds=folds).notes), "it is in the files"
 
 
 @pytest.mark.parametrize(

@@ -361,12 +361,10 @@ def _by_fold(segments: Sequence[_Segment], folds: Mapping[str, Role], path: Path
     """The segments of each split, and what is to be said about the others. A fold names videos or single segments."""
     result: dict[Role, list[_Segment]] = {role: [] for role in ROLES}
     without: dict[str, int] = {}
-    used = set()
     for segment in segments:
         named = segment.id if segment.id in folds else segment.video
         if named in folds:
             result[folds[named]].append(segment)
-            used.add(named)
         else:
             without[segment.video] = without.get(segment.video, 0) + 1
     notes = []
@@ -375,7 +373,7 @@ def _by_fold(segments: Sequence[_Segment], folds: Mapping[str, Role], path: Path
             f"{sum(without.values())} segments of {len(without)} videos are in no split and were left out, {next(iter(without))!r} first."
             + ("" if result["test"] else NO_TEST)
         )
-    return result, [*notes, *unused(folds, used, str(path))]
+    return result, [*notes, *unused(folds, {name for segment in segments for name in (segment.id, segment.video)}, str(path))]
 
 
 # Frames

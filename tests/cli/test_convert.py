@@ -228,6 +228,7 @@ def test_training_converts_once_and_says_so(cli: Cli, file: Path, tmp_path: Path
     assert said[1:4] == [f"{role}: 12 samples converted" for role in ("train", "valid", "test")]
     assert said[4].startswith(f"{file}: converted in ")
     assert "samples: train 12, valid 12, test 12; repaired: not finite in audio, set to 0: 1; zero length in text" in said[4]
+    assert said[5] == f"{file}: All of it was kept."
     copy = file.rename(tmp_path / "elsewhere.json")
     second = cli("train", "--data", copy, "--out", tmp_path / "b", "--set", *SETTINGS)
     assert second.err.splitlines()[0] == f"{copy}: converted before, using {kept}"
@@ -374,7 +375,9 @@ def test_inspect_reads_as_convert_does(cli: Cli, file: Path, tmp_path: Path) -> 
 def test_widths_before_the_paths(cli: Cli, file: Path, tmp_path: Path) -> None:
     assert "expected width 4 by dims, found width 3" in cli("convert", "stub", "--dims", "audio=4", file, tmp_path / "corpus").err
     assert "dims: no modality 'touch'" in cli("convert", "stub", "--dims", "audio=3,touch=1", file, tmp_path / "corpus").err
-    assert cli("convert", "stub", "--dims", "audio=4", "--dims", "audio=3", file, tmp_path / "corpus").code == 0
+    for twice in (["--dims", "audio=4", "--dims", "audio=3"], ["--dims", "audio=4,audio=3"]):
+        assert "--dims: audio has the widths 4 and 3, expected one" in cli("convert", "stub", *twice, file, tmp_path / "corpus").err
+    assert cli("convert", "stub", "--dims", "audio=3", "--dims", "audio=3", file, tmp_path / "corpus").code == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")

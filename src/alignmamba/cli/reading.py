@@ -42,7 +42,8 @@ class ReadingVerb(Verb):
             name, _, width = given.partition("=")
             if not name or not width.isascii() or not width.isdigit() or not 0 < int(width[:12]) < 1 << 31:
                 raise ConfigError(f"--dims: expected MODALITY=N with a width from 1, several with commas between them, found {given!r}")
-            dims[name] = int(width)
+            if dims.setdefault(name, int(width)) != int(width):
+                raise ConfigError(f"--dims: {name} has the widths {dims[name]} and {width}, expected one")
         return ReadOptions(
             dims=dims,
             nonfinite=self.nonfinite,

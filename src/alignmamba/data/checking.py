@@ -136,6 +136,14 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+class AbsentModalityError(DataError):
+    """Modalities that no sample of any split has."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"modality {names[0]!r}: no sample of any split has it, so its width is unknown; leave it out")
+        self.names = tuple(names)
+
+
 class _Modality:
     """What is known of a modality so far: the first sample that has it settles kind and width, all others must agree."""
 
@@ -151,8 +159,7 @@ class _Modality:
 
     def spec(self, units: str) -> ModalitySpec:
         """The modality as the corpus describes it."""
-        if self.kind is None:
-            raise DataError(f"modality {self.name!r}: no sample of any split has it, so its width is unknown; leave it out")
+        assert self.kind is not None
         dim = self.width
         if self.kind == "tokens":
             dim = self.largest_id + 1 if self.vocabulary_size is None else self.vocabulary_size
@@ -379,7 +386,14 @@ class CheckedSplits:
             raise DataError(f"{field_name}: no modality {unknown[0]!r}, only {self.names}")
 
     def specs(self, units: Mapping[str, str]) -> tuple[ModalitySpec, ...]:
-        """The modalities as a corpus describes them, once all samples were seen."""
+        """The modalities as a corpus describes them, once all samples were seen.
+
+        Raises:
+            AbsentModalityError: If there are some that no sample has.
+        """
+        absent = [modality.name for modality in self._modalities if modality.kind is None]
+        if absent:
+            raise AbsentModalityError(absent)
         return tuple(modality.spec(units.get(modality.name, "")) for modality in self._modalities)
 
     def samples(self, role: Role) -> Iterator[CheckedSample]:

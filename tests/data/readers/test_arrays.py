@@ -12,7 +12,8 @@ from pyarrow import parquet
 
 from alignmamba.contracts import Corpus
 from alignmamba.data.readers import arrays
-from alignmamba.data.readers.converting import convert
+from alignmamba.data.readers.converting import convert, detect
+from alignmamba.data.readers.describing import inspect_foreign
 from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.errors import DataError
 
@@ -70,6 +71,16 @@ def test_ids_labels_and_splits_need_no_table(written: Path) -> None:
         '[splits]\ntrain = ["s0", "s1", "s2", "s3"]\nvalid = "valid.txt"\ntest = ["s6"]\n'
     )
     check(corpus(layout.describe(written.parent, samples=samples)))
+
+
+def test_ids_of_splits_that_no_sample_has_are_told(written: Path) -> None:
+    samples = '[samples]\ntable = "samples.csv"\nlabel = "label"\n[splits]\ntrain = ["s0", "s1", "s2", "s3", "s4", "s5"]\n'
+    for test, notes in (
+        ('["s6"]', ()),
+        ('["s6", "nobody", "none"]', (f"2 ids of splits in {written} name nothing that is in the files, 'nobody' first.",)),
+    ):
+        described = layout.describe(written.parent, samples=f"{samples}test = {test}\n")
+        assert convert("arrays", [described], written.parent / "out", overwrite=True).notes == notes
 
 
 def test_splits_from_an_array_and_one_vector_each(written: Path) -> None:
@@ -134,6 +145,26 @@ def test_it_is_recognised_and_names_its_files(written: Path, tmp_path: Path) -> 
     assert {path.name for path in arrays.files(written)} == {"corpus.toml", "samples.csv", "all.npz"}
     named = arrays.files(layout.describe(tmp_path, audio=layout.AUDIO["files"]))
     assert len(named) == 3 + 2 * len(layout.IDS)
+
+
+MISTYPED = {
+    "no TOML": (
+        "[samples]",
+        "[samples",
+        r"corpus\.toml: not valid TOML: Expected ']' at the end of a table declaration \(at line 5, column 9\)$",
+    ),
+    "another key": ("[samples]", "[sample]", r"corpus\.toml: samples: expected, found nothing"),
+    "too long": ("[samples]", "#" * 70_000 + "\n[samples]", r"corpus\.toml: expected at most 65536 bytes of text, found more$"),
+}
+
+
+@pytest.mark.parametrize("case", MISTYPED)
+def test_a_typo_is_told_without_the_format(written: Path, case: str) -> None:
+    old, new, said = MISTYPED[case]
+    written.write_text(written.read_text().replace(old, new))
+    for read in (lambda: detect([written]), lambda: inspect_foreign(written)):
+        with pytest.raises(DataError, match=said):
+            read()
 
 
 WRONG = {

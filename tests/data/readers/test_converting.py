@@ -16,6 +16,7 @@ from alignmamba.contracts import Corpus
 from alignmamba.data.archive import load_corpus
 from alignmamba.data.readers import FORMATS, converting
 from alignmamba.data.readers.converting import convert, detect
+from alignmamba.data.readers.describing import inspect_foreign
 from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.errors import DataError
 
@@ -125,6 +126,27 @@ def test_a_length_of_zero_is_a_missing_modality_and_nothing_at_all_is_no_sample(
         ("zero length", "audio", "taken as missing", 2),
         ("sample without anything", "train", "left out", 1),
     )
+
+
+@pytest.mark.parametrize("nonfinite", ["zero", "mean"])
+def test_a_modality_that_no_sample_has_is_left_out_and_told(tmp_path: Path, content: dict[str, Any], nonfinite: Any) -> None:
+    options = ReadOptions(nonfinite=nonfinite)
+    for split in content["splits"].values():
+        split["features"]["smell"] = [[], *[None] * 5]
+        split["features"]["touch"] = [None] * 6
+        split["times"]["touch"] = [None] * 6
+    path = stub_reader.write(tmp_path / "given.json", content)
+    done = convert("stub", [path], tmp_path / "corpus", options)
+    assert_holds(done.corpus, content)
+    assert [spec.name for spec in done.corpus.modalities] == ["audio", "text"]
+    told = tuple(f"No sample of any split has {name}, so the modality was left out." for name in ("smell", "touch"))
+    assert (done.notes, done.faults) == (("All of it was kept.", *told), ())
+    seen = inspect_foreign(path, options, format="stub")
+    assert (seen.notes, seen.faults) == (done.notes, ())
+    for split in content["splits"].values():
+        split["features"], split["times"], split["tokens"] = {"smell": [[]] * 6}, {}, {}
+    with pytest.raises(DataError, match=r"given\.json: split 'train': no sample has any modality"):
+        convert("stub", [stub_reader.write(path, content)], tmp_path / "none")
 
 
 def test_a_split_of_nothing_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:

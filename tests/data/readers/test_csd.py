@@ -267,6 +267,8 @@ def test_splits_of_the_folds(tmp_path: Path, written: list[Path]) -> None:
     assert done.corpus.split("train").ids == ("alpha[2]", "beta[0]", "beta[1]", "beta[2]")
     assert "5 segments of 2 videos are in no split and were left out, 'alpha' first. There is no test split left." in done.notes
     assert any("1 ids of" in note and "'omega' first" in note for note in done.notes)
+    folds.write_text('train = ["alpha[0]", "alpha[1]", "alpha[2]", "beta"]\nvalid = ["alpha"]\n')
+    assert not any("'alpha' first" in note for note in converted(written, folds=folds).notes), "it is in the files"
 
 
 @pytest.mark.parametrize(
@@ -322,6 +324,11 @@ def test_a_folder_is_all_its_files_and_is_recognised(tmp_path: Path, written: li
     assert not csd.recognises(tmp_path / "absent")
     assert not csd.recognises(tmp_path / "out")
     assert len(csd.files(tmp_path)) == 6
+
+
+def test_labels_alone_ask_for_the_folder(written: list[Path]) -> None:
+    labels = next(path for path in written if "label" in path.name.lower())
+    assert "found none; give the folder that all files of the corpus lie in" in message([labels])
 
 
 def test_entries_that_do_not_fit_are_refused(tmp_path: Path, written: list[Path]) -> None:

@@ -112,6 +112,9 @@ def test_splits_from_a_file_of_conversations_or_utterances(folder: Path) -> None
     done = converted(folder)
     assert {role: len(split) for role, split in done.corpus.splits.items()} == {"train": 4, "test": 3}
     assert "1 utterances are in no split and were left out, 'ses2/ses2_u1' first." in done.notes
+    assert not any("name nothing" in note for note in done.notes)
+    (folder / "folds.toml").write_text('train = ["ses1", "ses2_u0"]\ntest = ["ses3", "nobody", "ses9"]\n')
+    assert f"2 ids of {folder / 'folds.toml'} name nothing that is in the files, 'nobody' first." in converted(folder).notes
 
 
 def test_shapes_of_a_file(folder: Path) -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from alignmamba.data.readers import tables
 from alignmamba.data.readers.tables import column_names, is_absent, is_missing, read_columns
 from alignmamba.errors import DataError
 
@@ -48,6 +49,7 @@ def test_what_is_no_value() -> None:
 _CHILD = """
 import resource, sys
 from pathlib import Path
+from alignmamba.data.readers import tables
 from alignmamba.data.readers.tables import read_columns
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 path, small = map(Path, sys.argv[1:])
@@ -71,3 +73,70 @@ def test_other_columns_take_no_memory(tmp_path: Path) -> None:
     count, taken = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert count == rows
     assert taken < 64 << 20
+
+
+ROWS = ["id,label,split,t", *(f"s{row},{row % 2},train,said {row}" for row in range(12))]
+
+
+def quoted(*changes: tuple[int, str, str]) -> str:
+    """A table of 12 samples with changes in some of its lines, the line of the names being 0."""
+    rows = list(ROWS)
+    for row, old, new in changes:
+        rows[row] = rows[row].replace(old, new)
+    return "\n".join(rows) + "\n"
+
+
+SWALLOWING = {
+    "to the end": (quoted((5, "said", '"said')), r"line 6: a quote that is not closed$"),
+    "to text": (quoted((5, "said", '"said'), (8, "said", '"said')), r"line 6: text behind the quote that closes a cell"),
+    "to another": (
+        quoted((5, "said", '"said'), (8, "7\n", '7"\n'), (8, "said 7", 'said 7"')),
+        r"line 6: a quote .* line 9, but line 7 has 4",
+    ),
+    "to the next": (quoted((5, "said", '"said'), (6, "said 5", 'said 5"')), r"line 6: a quote .* goes on to line 7, but line 7 has 4"),
+    "empty": (quoted((5, "said 4", '"'), (6, "said 5", '"')), r"line 6: a quote .* goes on to line 7, but line 7 has 4"),
+    "in the middle": ('id,t,label\na,"one,0\nb,two",1\nc,three,1\n', r"line 2: a quote .* goes on to line 3, but line 3 has 3"),
+    "too long": ("id,t\na," + "x" * 140_000 + "\n", r"line 2: a cell of more than 131072 characters, which no column"),
+}
+
+
+@pytest.mark.parametrize("case", SWALLOWING)
+def test_a_quote_swallows_no_rows(tmp_path: Path, case: str) -> None:
+    content, said = SWALLOWING[case]
+    path = tmp_path / "table.csv"
+    path.write_text(content)
+    with pytest.raises(DataError, match=said):
+        read_columns(path, ["id"])
+
+
+def test_line_breaks_in_quotes_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text('id,t,label\na,"Well, yes.\nOr no",0\n"b","one\ntwo, or\n\nthree",1\n')
+    assert read_columns(path, ["id", "t"]) == {"id": ["a", "b"], "t": ["Well, yes.\nOr no", "one\ntwo, or\n\nthree"]}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_may_end_in_any_way(tmp_path: Path, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line of the names decides on the delimiter, however many commas the others have; empty lines are none."""
+    monkeypatch.setattr(tables, "_LINE_BYTES", 50)
+    rows = ["", ";;", "id;t", "a;1,2,3,4", "a;1,5", "", "a;2", "b;3", "", "c;4"]
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + end.join(rows).encode())
+    assert read_columns(path, ["id", "t"]) == {"id": [*"aaabc"], "t": ["1,2,3,4", "1,5", "2", "3", "4"]}
+    path.write_bytes(b"\xef\xbb\xbf" + end.join(rows).replace(",", "").encode())
+    long = tables.LongTable(path=path, inside=tmp_path, id="id")
+    found = {name: numbers[0].ravel().tolist() for name in long.runs if (numbers := long.rows(name)) is not None}
+    assert found == {"a": [1234, 15, 2], "b": [3], "c": [4]}
+    path.write_bytes(end.join([*rows[2:], "d"]).encode())
+    for read in (lambda: read_columns(path, ["id"]), lambda: tables.LongTable(path=path, inside=tmp_path, id="id")):
+        with pytest.raises(DataError, match=r"line 9: expected 2 cells, found 1"):
+            read()
+
+
+def test_a_long_table_has_no_line_breaks_in_cells(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text('id,t\na,"1\n2"\n')
+    with pytest.raises(
+        DataError, match=r"line 2: a quote that is not closed in its line; cells with line breaks are read in tables of samples"
+    ):
+        tables.LongTable(path=path, inside=tmp_path, id="id")

@@ -1,7 +1,7 @@
 """Arrays and tables, described by a TOML file, so that nobody needs to write Python.
 
 A sample has an id and perhaps a label and a split, from a table with one row per sample or from arrays; the values of a modality come
-from one file per sample, one array for all samples, or a table with one row per position. `docs/arrays.md` has all keys; `_Description`
+from one file per sample, one array for all samples, or a table with one row per position. `docs/arrays.md` has all keys; `Description`
 below checks them.
 
 An array is a `.npy` file, or `FILE.npz#KEY`. Paths are relative to the TOML file and may not leave its folder. Nothing is unpickled.
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from alignmamba.contracts import ROLES, Name, Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.folds import SPLIT_NAMES, left_out, split_roles
+from alignmamba.data.readers.folds import SPLIT_NAMES, left_out, split_roles, unused
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.plain import LazyRows, one_line, open_npy, open_npz, read_text, regular_file
 from alignmamba.data.readers.tables import LongTable, as_number, is_absent, is_missing, is_table, note_open_end, read_columns
@@ -110,7 +110,9 @@ class _Modality(_Part):
         return self
 
 
-class _Description(_Part):
+class Description(_Part):
+    """What a TOML file says; `docs/arrays.md` has all keys."""
+
     name: Annotated[str, Field(min_length=1)]
     source: str = ""
     task: _TaskPart
@@ -136,13 +138,13 @@ def files(path: Path) -> Sequence[Path]:
     Raises:
         DataError: If it is not a description, or the ids of the samples that it names cannot be read.
     """
-    described, folder = _described(path), path.parent
-    samples = described.samples
+    description, folder = described(path), path.parent
+    samples = description.samples
     named = [samples.table, samples.ids, samples.labels, samples.splits]
-    named += [given for given in described.splits.values() if isinstance(given, str) and not samples.split and not samples.splits]
+    named += [given for given in description.splits.values() if isinstance(given, str) and not samples.split and not samples.splits]
     found = {path}
     patterns: list[str] = []
-    for modality in described.modalities.values():
+    for modality in description.modalities.values():
         named += [modality.values, modality.offsets, modality.lengths, modality.table]
         if modality.files:
             patterns += filter(None, (modality.files, modality.times))
@@ -176,34 +178,39 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     if len(sources) != 1:
         raise DataError(f"arrays: expected one TOML file, found {len(sources)} files")
     path = sources[0]
-    described = _described(path)
-    samples = _SampleList.of(path, described, options.label)
+    description = described(path)
+    samples = _SampleList.of(path, description, options.label)
     faults = Faults()
-    task = described.task.task
-    values = {name: _opened(path, name, modality, samples.ids) for name, modality in described.modalities.items()}
-    rows_by_role, notes = _split_rows(path, described, samples)
-    for table in dict.fromkeys([described.samples.table, *(modality.table for modality in described.modalities.values())]):
+    task = description.task.task
+    values = {name: _opened(path, name, modality, samples.ids) for name, modality in description.modalities.items()}
+    rows_by_role, notes = _split_rows(path, description, samples)
+    for table in dict.fromkeys([description.samples.table, *(modality.table for modality in description.modalities.values())]):
         if table:
             note_open_end(path.parent / table, faults)
     return Foreign(
         format=FORMAT,
-        name=described.name,
+        name=description.name,
         task=task,
         splits={role: samples.split(rows, values, task) for role, rows in rows_by_role.items() if rows},
-        units={name: modality.units for name, modality in described.modalities.items() if modality.units},
+        units={name: modality.units for name, modality in description.modalities.items() if modality.units},
         vocabulary_sizes={
-            name: modality.vocabulary_size for name, modality in described.modalities.items() if modality.vocabulary_size is not None
+            name: modality.vocabulary_size for name, modality in description.modalities.items() if modality.vocabulary_size is not None
         },
-        source=described.source or f"described by {path.name}",
+        source=description.source or f"described by {path.name}",
         faults=faults,
         notes=tuple(notes),
     )
 
 
-def _described(path: Path) -> _Description:
+def described(path: Path) -> Description:
+    """The description in a TOML file.
+
+    Raises:
+        DataError: If it is no TOML, or no description.
+    """
     given = read_toml(path, largest=_LARGEST_DESCRIPTION)
     try:
-        return _Description.model_validate(given)
+        return Description.model_validate(given)
     except ValidationError as error:
         raise DataError(f"{path}: {first_fault(error)}") from error
 
@@ -223,8 +230,8 @@ class _SampleList:
     splits: Sequence[Any] | None
 
     @classmethod
-    def of(cls, path: Path, described: _Description, wanted: str) -> "_SampleList":
-        given, folder = described.samples, path.parent
+    def of(cls, path: Path, description: Description, wanted: str) -> "_SampleList":
+        given, folder = description.samples, path.parent
         if wanted and not given.table:
             raise DataError(f"{path}: label {wanted!r} is to be a column of samples.table, but there is none")
         label = wanted or given.label
@@ -310,34 +317,36 @@ def _table(path: Path, where: str, name: str) -> Path:
     return table
 
 
-def _split_rows(path: Path, described: _Description, samples: _SampleList) -> tuple[dict[Role, list[int]], list[str]]:
+def _split_rows(path: Path, description: Description, samples: _SampleList) -> tuple[dict[Role, list[int]], list[str]]:
     """Rows of each split, and what is to be said of the others."""
+    notes: list[str] = []
     if samples.splits is not None:
         called: dict[str, Role] = {}
-        for role, given in described.splits.items():
+        for role, given in description.splits.items():
             for name in [given] if isinstance(given, str) else given:
                 if called.setdefault(name, role) != role:
                     raise DataError(f"{path}: splits: {name!r} stands for {called[name]!r} and for {role!r}")
         found = {str(cell) for cell in samples.splits}
-        others = [name for name in sorted(found - set(called)) if SPLIT_NAMES.get(name.strip().lower()) not in described.splits]
+        others = [name for name in sorted(found - set(called)) if SPLIT_NAMES.get(name.strip().lower()) not in description.splits]
         called |= split_roles(others, f"{path}: splits")
         homes = [called.get(str(cell)) for cell in samples.splits]
     else:
-        if not described.splits:
+        if not description.splits:
             raise DataError(f"{path}: expected samples.split or samples.splits, or [splits] with the ids of each split, found none")
         listed: dict[str, Role] = {}
-        for role, given in described.splits.items():
+        for role, given in description.splits.items():
             for identity in _id_list(path, given):
                 if listed.setdefault(identity, role) != role:
                     raise DataError(f"{path}: splits: id {identity!r} is in {listed[identity]!r} and in {role!r}")
         homes = [listed.get(identity) for identity in samples.ids]
+        notes = unused(listed, set(samples.ids), f"splits in {path}")
     rows = {role: [row for row, home in enumerate(homes) if home == role] for role in ROLES}
     left = [row for row, home in enumerate(homes) if home is None]
     if len(left) == len(homes):
         first = sorted({str(cell) for cell in samples.splits})[:5] if samples.splits is not None else list(samples.ids[:3])
         raise DataError(f"{path}: splits: no sample is in any split; the first values are {first}")
     names = [str(samples.splits[row]) for row in left if samples.splits[row] is not None] if samples.splits is not None else []
-    return rows, left_out("samples", len(left), samples.ids[left[0]] if left else "", homes, names)
+    return rows, [*left_out("samples", len(left), samples.ids[left[0]] if left else "", homes, names), *notes]
 
 
 def _id_list(path: Path, given: str | list[str]) -> list[str]:

@@ -49,7 +49,9 @@ def cached_corpus(source: Path, options: ReadOptions, *, told: SampleLines) -> P
                         told.say(f"{source}: the corpus that was made of it is damaged and is made again: {damage}")
                         _remove(target)
                     told.say(f"{source}: looks like {format}, converting it once into {target}")
-                    told.say(f"{source}: {_account(convert(format, [source], target, options, progress=told, overwrite=True))}")
+                    done = convert(format, [source], target, options, progress=told, overwrite=True)
+                    for line in (_account(done), *done.notes):
+                        told.say(f"{source}: {line}")
                     return target
     except (OSError, RuntimeError) as error:
         # Of a file that cannot be read, of a cache that cannot be written to, or of a user without a home.

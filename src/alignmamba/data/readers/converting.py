@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from alignmamba.contracts import Corpus, Role, Split
 from alignmamba.data.archive import load_corpus, write_corpus
-from alignmamba.data.checking import SplitArrays, check_id, split_arrays
+from alignmamba.data.checking import AbsentModalityError, SplitArrays, check_id, split_arrays
 from alignmamba.data.inspection import place, target_problem
 from alignmamba.data.publishing import prepare_destination, temporary_directory
 from alignmamba.data.readers import FORMATS
+from alignmamba.data.readers.arrays import described
 from alignmamba.data.readers.foreign import SHARED_OPTIONS, Faults, Foreign, NeedsOptionError, Reader, ReadOptions
 from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.readers.unpickling import refused_global
@@ -33,6 +34,8 @@ Progress = Callable[[Role, int, int], None]
 """Told the split, the samples of it that were read, and how many it has."""
 
 _DONE = {"zero": "set to 0", "mean": "set to the channel's mean over train", "keep": "kept as it is"}
+
+Read = TypeVar("Read")
 
 FaultRow = tuple[str, str, str, int]
 """Kind, where, what was done, how many."""
@@ -96,7 +99,35 @@ def convert(
         raise DataError(f"name: expected text in Unicode, found {name!a}")
     prepare_destination(target, overwrite=overwrite)
     paths = [Path(source) for source in sources]
-    opened = open_foreign(format, paths, options, progress=progress)
+    foreign, corpus = without_absent(
+        lambda absent: _written(
+            open_foreign(format, paths, options, progress=progress, absent=absent), paths, target, options, name=name, overwrite=overwrite
+        )
+    )
+    return Conversion(
+        format=foreign.format,
+        corpus=corpus,
+        faults=tuple(foreign.faults.rows()),
+        notes=foreign.notes,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def without_absent(read: Callable[[Collection[str]], Read]) -> Read:
+    """What reading gives, told the modalities that no sample has: that is known once all was read, which is done again without them.
+
+    Args:
+        read: Told the modalities to leave out.
+    """
+    try:
+        return read(())
+    except AbsentModalityError as error:
+        return read(error.names)
+
+
+def _written(
+    opened: Opened, paths: Sequence[Path], target: Path, options: ReadOptions, *, name: str | None, overwrite: bool
+) -> tuple[Foreign, Corpus]:
     foreign = opened.foreign
     facts: dict[str, Any] = {
         "task": foreign.task,
@@ -120,13 +151,7 @@ def convert(
             corpus = write_corpus(
                 target, opened.splits, vocabulary_sizes=sizes, nonfinite="keep", empty="skip", overwrite=overwrite, **facts
             )
-    return Conversion(
-        format=foreign.format,
-        corpus=corpus,
-        faults=tuple(foreign.faults.rows()),
-        notes=foreign.notes,
-        seconds=time.perf_counter() - started,
-    )
+    return foreign, corpus
 
 
 def recognised(sources: Sequence[Path]) -> list[str]:
@@ -166,18 +191,28 @@ def detect(sources: Sequence[Path]) -> str:
     absent = [path for path in sources if not path.exists()]
     if absent:
         raise DataError(f"{absent[0]}: expected a file or folder, found nothing")
+    for path in sources:
+        if path.suffix.lower() == ".toml":
+            described(path)  # raises what is wrong with it
     refused = next(filter(None, map(refused_global, sources)), "")
     why = f"it asks for {refused!a}, which is not read" if refused else "if it is one of them, give the format by name"
     raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}; {why}")
 
 
 def open_foreign(
-    format: str, sources: Sequence[Path], options: ReadOptions, *, progress: Progress | None = None, any_label: bool = False
+    format: str,
+    sources: Sequence[Path],
+    options: ReadOptions,
+    *,
+    progress: Progress | None = None,
+    any_label: bool = False,
+    absent: Collection[str] = (),
 ) -> Opened:
     """Open files of a format, with the repairs that all formats share.
 
     - Features become float32. What is not finite, or too large for it, becomes 0, or is kept, or refused.
     - An array of length 0 is a missing modality.
+    - A modality that no sample has is left out, as `without_absent` finds.
     - A sample without a label, in a split where others have one, is left out; a split without any is kept without labels.
     - A label outside the task's range is refused, or moved to its nearer end.
     - An id that was there before gets ``#2`` behind it.
@@ -190,6 +225,7 @@ def open_foreign(
         options: How to read them.
         progress: Told after every sample.
         any_label: Whether a label outside the task's range is counted and left as it is, where it would be refused.
+        absent: Modalities that no sample has, which are left out with a note.
 
     Raises:
         DataError: If the format is unknown, does not read an option that is given, or a file is not of it.
@@ -210,6 +246,7 @@ def open_foreign(
         unknown = [name for name in options.dims if name not in names]
         if unknown:
             raise DataError(f"dims: no modality {unknown[0]!r}, only {names}")
+        foreign = _leaving_out(foreign, absent)
         splits = {role: split_arrays(role, split) for role, split in foreign.splits.items()}
         ids = _distinct_ids(splits, foreign.faults)
         splits = {role: _repaired(role, split, ids[role], foreign, options, progress, any_label) for role, split in splits.items()}
@@ -221,6 +258,8 @@ def naming(sources: Sequence[Path]) -> Iterator[None]:
     """See to it that an error about the content of files names them."""
     try:
         yield
+    except AbsentModalityError:
+        raise
     except DataError as error:
         if any(str(path) in str(error) for path in sources):
             raise
@@ -264,6 +303,24 @@ def _told_in_unicode(foreign: Foreign) -> Foreign:
         source=_in_unicode(foreign.source),
         units={name: _in_unicode(unit) for name, unit in foreign.units.items()},
         notes=tuple(map(_in_unicode, foreign.notes)),
+    )
+
+
+def _leaving_out(foreign: Foreign, absent: Collection[str]) -> Foreign:
+    """The same without modalities that no sample has."""
+
+    def kept(given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if name not in absent}
+
+    return replace(
+        foreign,
+        splits={
+            role: replace(split, features=kept(split.features), times=kept(split.times), tokens=kept(split.tokens))
+            for role, split in foreign.splits.items()
+        },
+        units=kept(foreign.units),
+        vocabulary_sizes=kept(foreign.vocabulary_sizes),
+        notes=(*foreign.notes, *(f"No sample of any split has {name}, so the modality was left out." for name in absent)),
     )
 
 

@@ -37,7 +37,7 @@ import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.folds import NO_TEST, folds_beside, folds_path, read_folds
+from alignmamba.data.readers.folds import NO_TEST, folds_beside, folds_path, read_folds, unused
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.hdf5 import Entry, HDF5Process, Structure
 from alignmamba.data.readers.plain import LazyRows, hinted
@@ -114,7 +114,10 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         if name in ("labels", "words")
     }
     if not sequences:
-        raise DataError(f"{opened[0][1]}: expected the sequence of at least one modality beside labels and words, found none")
+        raise DataError(
+            f"{opened[0][1]}: expected the sequence of at least one modality beside labels and words, found none; "
+            "give the folder that all files of the corpus lie in"
+        )
     anchor = next((sequence for sequence in sequences if sequence.name == "text"), sequences[0])
     clips = _Clips(process, sequences, anchor, named.get("words"), options, faults)
     if "labels" in named:
@@ -358,12 +361,10 @@ def _by_fold(segments: Sequence[_Segment], folds: Mapping[str, Role], path: Path
     """The segments of each split, and what is to be said about the others. A fold names videos or single segments."""
     result: dict[Role, list[_Segment]] = {role: [] for role in ROLES}
     without: dict[str, int] = {}
-    used = set()
     for segment in segments:
         named = segment.id if segment.id in folds else segment.video
         if named in folds:
             result[folds[named]].append(segment)
-            used.add(named)
         else:
             without[segment.video] = without.get(segment.video, 0) + 1
     notes = []
@@ -372,10 +373,7 @@ def _by_fold(segments: Sequence[_Segment], folds: Mapping[str, Role], path: Path
             f"{sum(without.values())} segments of {len(without)} videos are in no split and were left out, {next(iter(without))!r} first."
             + ("" if result["test"] else NO_TEST)
         )
-    unused = [identity for identity in folds if identity not in used]
-    if unused:
-        notes.append(f"{len(unused)} ids of {path} name nothing that is in the files, {unused[0]!r} first.")
-    return result, notes
+    return result, [*notes, *unused(folds, {name for segment in segments for name in (segment.id, segment.video)}, str(path))]
 
 
 # Frames

@@ -1,17 +1,17 @@
 """What is in a foreign file, found by reading it as a conversion does, without writing anything."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from alignmamba.contracts import Role, Task
+from alignmamba.contracts import ModalitySpec, Role, Task
 from alignmamba.data.checking import CheckedSplits
 from alignmamba.data.inspection import SplitSummary, shared_groups, summarise
 from alignmamba.data.readers import FORMATS
-from alignmamba.data.readers.converting import AUTO, FaultRow, Progress, check_source, detect, naming, open_foreign
-from alignmamba.data.readers.foreign import ReadOptions
+from alignmamba.data.readers.converting import AUTO, FaultRow, Progress, check_source, detect, naming, open_foreign, without_absent
+from alignmamba.data.readers.foreign import Foreign, ReadOptions
 from alignmamba.data.readers.known import KNOWN, KnownFile
 from alignmamba.data.readers.plain import checksum, counting
 from alignmamba.errors import DataError
@@ -72,13 +72,17 @@ def inspect_foreign(
         size = sum(each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    opened = open_foreign(format, [path], options or ReadOptions(), progress=progress, any_label=True)
-    foreign = opened.foreign
-    any_range = foreign.task.model_copy(update={"label_range": None})
-    with naming([path]):
-        checked = CheckedSplits(opened.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip")
-        counted = {role: _Counted.of(role, checked) for role in checked.roles}
-        specs = checked.specs(foreign.units)
+
+    def counts(absent: Collection[str]) -> tuple[Foreign, dict[Role, _Counted], tuple[ModalitySpec, ...]]:
+        opened = open_foreign(format, [path], options or ReadOptions(), progress=progress, any_label=True, absent=absent)
+        foreign = opened.foreign
+        any_range = foreign.task.model_copy(update={"label_range": None})
+        with naming([path]):
+            checked = CheckedSplits(opened.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip")
+            counted = {role: _Counted.of(role, checked) for role in checked.roles}
+            return foreign, counted, checked.specs(foreign.units)
+
+    foreign, counted, specs = without_absent(counts)
     return ForeignInspection(
         path=str(path),
         format=format,

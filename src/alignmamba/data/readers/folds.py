@@ -1,7 +1,7 @@
 """Which samples are in which split: the names that splits have, and files that list their ids."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from alignmamba.contracts import ROLES, Role
@@ -65,6 +65,18 @@ def left_out(samples: str, count: int, first: str, roles: Iterable[Role | None],
     own = f" of the split{'s' if len(called) > 1 else ''} {', '.join(map(repr, called[:8]))}" if called else ""
     none = "" if "test" in set(roles) else NO_TEST
     return [f"{count} {samples}{own} are in no split and were left out, {first!r} first.{none}"]
+
+
+def unused(names: Iterable[str], known: Container[str], where: str) -> list[str]:
+    """What is to be said of ids that are put into splits but are not known.
+
+    Args:
+        names: The ids that are put into splits.
+        known: Those that samples have.
+        where: What lists them.
+    """
+    unknown = [name for name in names if name not in known]
+    return [f"{len(unknown)} ids of {where} name nothing that is in the files, {unknown[0]!r} first."] if unknown else []
 
 
 def folds_beside(folder: Path) -> list[Path]:

@@ -32,7 +32,7 @@ import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.folds import folds_beside, folds_path, left_out, read_folds, split_roles
+from alignmamba.data.readers.folds import folds_beside, folds_path, left_out, read_folds, split_roles, unused
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.label_tables import npz_table, pickled_table
 from alignmamba.data.readers.plain import LazyRows, hinted, npz_keys, one_line, open_npy, open_npz
@@ -397,17 +397,20 @@ def _further_labels(columns: Mapping[str, list[Any]], label: str) -> dict[str, l
 
 def _roles(path: Path, utterances: Sequence[_Utterance], options: ReadOptions) -> tuple[list[Role | None], list[str]]:
     """The split of each utterance, and what is to be said of those without."""
+    notes: list[str] = []
     if options.folds is None and any(utterance.split is not None for utterance in utterances):
         known = split_roles((str(utterance.split) for utterance in utterances), f"{path}: split")
         roles = [known.get(str(utterance.split)) for utterance in utterances]
         if all(role is None for role in roles):
             raise DataError(f"{path}: split: expected train, valid or test, found {utterances[0].split!r}")
     else:
-        folds = read_folds(folds_path(options.folds, path.parent))
+        folds_file = folds_path(options.folds, path.parent)
+        folds = read_folds(folds_file)
         roles = [folds.get(utterance.id, folds.get(utterance.conversation)) for utterance in utterances]
+        notes = unused(folds, {name for utterance in utterances for name in (utterance.id, utterance.conversation)}, str(folds_file))
     left = [utterance for utterance, role in zip(utterances, roles, strict=True) if role is None]
     names = [str(utterance.split) for utterance in left if options.folds is None and utterance.split is not None]
-    return roles, left_out("utterances", len(left), left[0].name if left else "", roles, names)
+    return roles, [*left_out("utterances", len(left), left[0].name if left else "", roles, names), *notes]
 
 
 def _by_conversation(utterances: Sequence[_Utterance]) -> list[int]:

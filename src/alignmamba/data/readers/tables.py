@@ -1,6 +1,8 @@
 """Tables of others, CSV or Parquet: single columns of a table of samples, and the rows of one id at a time of a long one.
 
-CSV is UTF-8 with a line of column names; cells are separated by commas, semicolons or tabs, whichever the first line has most of.
+CSV is UTF-8 with a line of column names, before which empty lines may stand; cells are separated by commas, semicolons or tabs,
+whichever that line has most of. Lines end in LF, CR LF or CR. Cells in quotes may hold line breaks in a table of samples, but not in a
+long one, whose rows are found by their lines.
 """
 
 import csv
@@ -26,6 +28,8 @@ UNPACKED_PER_BYTE = 100
 _LINE_BYTES = 16 << 20
 _GROUP_BYTES = 256 << 20
 _SHARED_CELLS = 4096
+_BOM = b"\xef\xbb\xbf"
+_NO_NAMES = "expected a line of column names, found none"
 _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 
 
@@ -92,25 +96,62 @@ def _csv_rows(path: Path, inside: Path | None) -> Iterator[list[str]]:
     regular_file(path, inside=inside)
     if path.stat().st_size > TABLE_BYTES:
         raise DataError(f"{path}: expected at most {TABLE_BYTES} bytes of text, found more")
-    head = next(_lines(path, 0), (0, 0, b""))[2]
-    reader = csv.reader(_texts(path), delimiter=_delimiter(_decoded(path, 1, head)))
+    delimiter = _delimiter(_head(path)[2])
+    taken: list[str] = []
+    reader = csv.reader(_noted_texts(path, taken), delimiter=delimiter, strict=True)
+    names: list[str] = []
     try:
-        names = _column_names(path, next(reader, []))
-        yield names
         for row in reader:
-            if row and len(row) != len(names):
-                raise DataError(f"{path}, line {reader.line_num}: expected {len(names)} cells, found {len(row)}")
-            if row:
+            line = reader.line_num - len(taken) + 1
+            if len(taken) > 1:
+                _refuse_swallowed(path, line, taken, len(names or row), delimiter)
+            if names and row and len(row) != len(names):
+                raise DataError(f"{path}, line {line}: expected {len(names)} cells, found {len(row)}")
+            if names and row:
                 yield row
+            elif not names and any(map(str.strip, row)):
+                names = _column_names(path, row)
+                yield names
+            taken.clear()
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {one_line(error)}") from error
+        raise DataError(f"{path}, line {reader.line_num - len(taken) + 1}: {_said(error)}") from error
+    if not names:
+        raise DataError(f"{path}: {_NO_NAMES}")
 
 
-def _texts(path: Path) -> Iterator[str]:
-    for number, (_, _, line) in enumerate(_lines(path, 0, blank=True), start=1):
-        text = _decoded(path, number, line)
-        # Some spreadsheets end lines by a carriage return alone.
-        yield from io.StringIO(text, newline="") if "\r" in text[:-2] else (text,)
+def _noted_texts(path: Path, taken: list[str]) -> Iterator[str]:
+    """The lines as text; each is appended to `taken`, which the caller empties at the end of a row."""
+    for number, (_, _, line) in enumerate(_lines(path, 0), start=1):
+        taken.append(_decoded(path, number, line))
+        yield taken[-1]
+
+
+def _refuse_swallowed(path: Path, first: int, lines: Sequence[str], width: int, delimiter: str) -> None:
+    """Refuse a row of several lines of which one alone, or the first and the last, would be rows: a quote took them for one cell."""
+    row_alone = [width in (line.count(delimiter) + 1, _cells_alone(line, delimiter)) for line in lines]
+    if width > 1 and (any(row_alone[1:-1]) or (row_alone[0] and row_alone[-1])):
+        other = first + next(at for at in range(1, len(lines)) if row_alone[at])
+        raise DataError(
+            f"{path}, line {first}: a quote that is not closed? Its cell goes on to line {first + len(lines) - 1}, but line {other} has "
+            f"{width} cells as a row has; close it, or write the line breaks of the cell as spaces"
+        )
+
+
+def _cells_alone(line: str, delimiter: str) -> int:
+    return len(next(csv.reader([line], delimiter=delimiter), []))
+
+
+def _said(error: csv.Error) -> str:
+    """What the parser of CSV says, in words of a table."""
+    said = one_line(error)
+    if "unexpected end" in said:
+        return "a quote that is not closed"
+    if "expected after" in said:
+        return "text behind the quote that closes a cell; a quote within a cell in quotes is written twice"
+    if "field limit" in said:
+        limit = csv.field_size_limit()
+        return f"a cell of more than {limit} characters, which no column of a CSV table may have (or a quote that is not closed)"
+    return said
 
 
 def is_absent(cell: Any) -> bool:
@@ -155,9 +196,9 @@ class LongTable:
         self._parquet = _Parquet(self.path, self.inside) if self.path.suffix.lower() == ".parquet" else None
         if self._parquet is None:
             regular_file(self.path, inside=self.inside)
-            head = next(_lines(self.path, 0), (0, 0, b""))[2]
-            self._delimiter = _delimiter(_decoded(self.path, 1, head))
-            self._names = _column_names(self.path, self._cells(1, head))
+            self._first_line, self._first_byte, head = _head(self.path)
+            self._delimiter = _delimiter(head)
+            self._names = _column_names(self.path, self._cells(self._first_line - 1, head.encode()))
         else:
             self._names = self._parquet.columns
         used = [self.id, *([self.time] if self.time else []), *self.values]
@@ -184,10 +225,12 @@ class LongTable:
                     yield row, row + 1, _identity(cell, f"{self.path}, row {row + 1}", self.id)
                     row += 1
             return
-        at = self._names.index(self.id)
-        for number, (start, stop, line) in enumerate(_lines(self.path, 0), start=1):
-            if number > 1:
-                yield start, stop, _identity(self._row(number, line)[at], f"{self.path}, line {number}", self.id)
+        at, end = self._names.index(self.id), self._first_byte
+        for number, (_, stop, line) in enumerate(_lines(self.path, end), start=self._first_line):
+            if line.strip():
+                # Empty lines before a row are taken with it, or rows of one id would not lie together.
+                yield end, stop, _identity(self._row(number, line)[at], f"{self.path}, line {number}", self.id)
+                end = stop
 
     def rows(self, identity: str) -> tuple[np.ndarray, np.ndarray | None] | None:
         """Features, (time, width), and seconds of an id; not a number where a cell is empty. ``None`` for an id without rows."""
@@ -201,7 +244,8 @@ class LongTable:
                 self._numbers(numbers[:, at], self._parquet.slice(name, start, stop), identity, name)
         else:
             places = [self._names.index(name) for name in wanted]
-            for row, (_, _, line) in enumerate(_lines(self.path, start, stop)):
+            lines = (line for _, _, line in _lines(self.path, start, stop) if line.strip())
+            for row, line in enumerate(lines):
                 cells = self._cells(0, line)
                 for at, (name, place) in enumerate(zip(wanted, places, strict=True)):
                     numbers[row, at] = self._number(cells[place], identity, name, row)
@@ -233,9 +277,13 @@ class LongTable:
         if '"' not in text:
             return [cell.strip() for cell in text.strip("\r\n").split(self._delimiter)]
         try:
-            return [cell.strip() for cell in next(csv.reader([text], delimiter=self._delimiter))]
+            return [cell.strip() for cell in next(csv.reader([text], delimiter=self._delimiter, strict=True))]
         except csv.Error as error:
-            raise DataError(f"{self.path}, line {number}: {one_line(error)}") from error
+            if "unexpected end" in str(error):
+                reason = "a quote that is not closed in its line; cells with line breaks are read in tables of samples only"
+            else:
+                reason = _said(error)
+            raise DataError(f"{self.path}, line {number}: {reason}") from error
 
 
 def _identity(cell: Any, place: str, name: str) -> str:
@@ -244,27 +292,41 @@ def _identity(cell: Any, place: str, name: str) -> str:
     return str(cell)
 
 
-def _lines(path: Path, start: int, stop: int | None = None, *, blank: bool = False) -> Iterator[tuple[int, int, bytes]]:
-    """Lines, those without anything only if asked for: where each starts, where the next one starts, and its bytes."""
+def _lines(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[int, int, bytes]]:
+    """Lines, which end in LF, CR LF or CR alone: where each starts, where the next one starts, and its bytes."""
     try:
         with path.open("rb") as file:
+            if start == 0 and file.read(len(_BOM)) == _BOM:
+                start = len(_BOM)
             file.seek(start)
             while stop is None or start < stop:
-                line = file.readline(_LINE_BYTES)
-                if not line:
+                read = file.readline(_LINE_BYTES if stop is None else min(_LINE_BYTES, stop - start))
+                if not read:
                     return
-                if len(line) == _LINE_BYTES:
-                    raise DataError(f"{path}: a line of more than {_LINE_BYTES} bytes")
-                if blank or line.strip():
+                lines = read.splitlines(keepends=True) if read.count(b"\r") > read.endswith((b"\r", b"\r\n")) else [read]
+                if len(read) == _LINE_BYTES:
+                    # The last one may go on, and is read again from its start.
+                    if len(lines) == 1:
+                        raise DataError(f"{path}: a line of more than {_LINE_BYTES} bytes")
+                    file.seek(start + len(read) - len(lines.pop()))
+                for line in lines:
                     yield start, start + len(line), line
-                start += len(line)
+                    start += len(line)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def _head(path: Path) -> tuple[int, int, str]:
+    """The line of column names, the first that is not empty: number of the line behind it, where that starts, and its text."""
+    for number, (_, stop, line) in enumerate(_lines(path, 0), start=1):
+        if line.strip(b" \t\r\n,;"):
+            return number + 1, stop, _decoded(path, number, line)
+    raise DataError(f"{path}: {_NO_NAMES}")
+
+
 def _decoded(path: Path, number: int, line: bytes) -> str:
     try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+        return line.decode()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, line {number}: expected text in UTF-8, found byte {line[error.start]:#04x}") from error
 
@@ -276,7 +338,7 @@ def _delimiter(line: str) -> str:
 def _column_names(path: Path, cells: Sequence[str]) -> list[str]:
     names = [cell.strip() for cell in cells]
     if not any(names):
-        raise DataError(f"{path}: expected a line of column names, found none")
+        raise DataError(f"{path}: {_NO_NAMES}")
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"{path}: column {name!r} appears {names.count(name)} times, expected once")

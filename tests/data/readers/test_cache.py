@@ -131,3 +131,14 @@ def test_a_damaged_corpus_is_made_again(
         assert load_corpus(made).checksum == checksum
         cache.cached_corpus(source, ReadOptions(), told=told)
     assert capsys.readouterr().err.splitlines() == [f"{source}: converted before, using {made}"]
+
+
+def test_the_place_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    (source,) = damaging.seed("stub", tmp_path / "seed").sources
+    for place, root in (("~/kept", "kept"), ("", ".cache/alignmamba")):
+        monkeypatch.setenv(cache.PLACE, place)
+        with samples_display("converted") as told:
+            made = cache.cached_corpus(source, ReadOptions(), told=told)
+        assert made.parent == tmp_path / "home" / root / "corpora"

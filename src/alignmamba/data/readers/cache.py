@@ -39,7 +39,7 @@ def cached_corpus(source: Path, options: ReadOptions, *, told: SampleLines) -> P
     """
     format = detect([source])
     try:
-        root = Path(os.environ.get(PLACE) or Path.home() / ".cache" / "alignmamba") / "corpora"
+        root = Path(os.environ.get(PLACE) or "~/.cache/alignmamba").expanduser() / "corpora"
         target = root / _key(format, source, options, told.hashed)
         if _damage(target) is not None:
             root.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def test_every_value(file: Path, protocol: int, aligned: bool, dtype: Any) -> No
         "label: regression_labels",
         "aligned: all modalities of a clip have the positions of its attention mask"
         if aligned
-        else "content: text by the attention mask; audio, vision by declared lengths",
+        else "content: text by the attention mask; audio, vision by declared lengths, padded at the back",
         "text_bert: its attention mask was used, its ids are left out",
         "raw_text: kept, and as display tokens where the words are as many as the positions of the text",
         "labels kept besides: annotations, classification_labels",
@@ -213,7 +213,7 @@ def test_positions_that_are_declared_are_not_aligned(file: Path) -> None:
             clip.features["vision"] = clip.features["vision"][:-1]
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert "content: text by the attention mask; audio by declared lengths; vision by zeros at the back" in done.notes
+    assert "content: text by the attention mask; audio by declared lengths, padded at the back; vision by zeros at the back" in done.notes
 
 
 def test_lengths_of_the_text_come_before_its_mask(file: Path) -> None:
@@ -226,7 +226,7 @@ def test_lengths_of_the_text_come_before_its_mask(file: Path) -> None:
             clip.features["text"], clip.tokens, clip.text = clip.features["text"][:-1], {}, None
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert "content: text, audio, vision by declared lengths" in done.notes
+    assert "content: text, audio, vision by declared lengths, padded at the back" in done.notes
 
 
 def test_padding_at_the_front_is_found_without_lengths_and_mask(file: Path) -> None:
@@ -348,6 +348,48 @@ def test_declared_lengths_that_do_not_fit(file: Path) -> None:
         ("declared length too short", "vision", "padding at the front, content taken from the end", 1),
         ("declared length too short", "vision", "positions past it left out", 1),
         ("zero length", "vision", "taken as missing", 1),
+    ]
+
+
+@pytest.mark.parametrize("seen", ["in train", "in test alone"])
+def test_declared_lengths_of_clips_that_are_padded_at_the_front(file: Path, seen: str) -> None:
+    """One clip ends in silence as long as its padding, another has nothing but silence; they are padded as the others are."""
+    content, truths = layouts_pickled.mmsa()
+    random = np.random.default_rng(1)
+    for role, clips in truths.items():
+        for clip in clips:
+            clip.features["audio"] = random.normal(size=(5 if seen == "in train" or role == "test" else 9, 3)).astype(np.float32)
+        quiet = clips[0].features["audio"]
+        quiet[1:] = 0
+        if role == "train" and seen == "in train":
+            clips[1].features["audio"][:] = 0
+        content[role]["audio"] = padded([clip.features["audio"] for clip in clips], 9, 3, front=True)
+        content[role]["audio_lengths"] = [len(clip.features["audio"]) for clip in clips]
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    silent = ("content shorter than declared", "audio", "kept, zero rows at its beginning", 1)
+    assert sorted(done.faults) == ([silent, SILENCE] if seen == "in train" else [SILENCE])
+    assert (
+        "content: text by the attention mask; vision by declared lengths, padded at the back; "
+        "audio by declared lengths, padded at the front" in done.notes
+    )
+
+
+def test_declared_lengths_that_do_not_fit_a_file_that_is_padded_at_the_front(file: Path) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for role, clips in truths.items():
+        for row, clip in enumerate(clips):
+            clip.features["audio"] = np.full((4, 3), row + 1, np.float32)
+        content[role]["audio"] = padded([clip.features["audio"] for clip in clips], 9, 3, front=True)
+        content[role]["audio_lengths"] = [4] * len(clips)
+    content["train"]["audio"][0] = np.roll(content["train"]["audio"][0], 4, axis=0)
+    content["train"]["audio"][1, 3:] = 2
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert sorted(done.faults) == [
+        SILENCE,
+        ("declared length too short", "audio", "padding at the back, content taken from the beginning", 1),
+        ("declared length too short", "audio", "positions before it left out", 1),
     ]
 
 
@@ -488,7 +530,7 @@ def test_a_mask_of_other_positions_than_the_text_is_not_used(file: Path) -> None
             clip.tokens = {}
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert "content: audio, vision by declared lengths; text by zeros at the back" in done.notes
+    assert "content: audio, vision by declared lengths, padded at the back; text by zeros at the back" in done.notes
     assert done.notes[-1] == "left out: text_bert"
 
 

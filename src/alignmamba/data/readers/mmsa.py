@@ -20,7 +20,16 @@ from alignmamba.contracts import Role, Task
 from alignmamba.data.checking import SplitArrays
 from alignmamba.data.mmsa_layout import CLASSES, EXTRAS, SCORES, SENTIMENTS, MmsaExtras, display_words, video_of
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.padded import Clips, declared_content, is_aligned, masked_content, padding_note, side_of_padding, zero_rows
+from alignmamba.data.readers.padded import (
+    Clips,
+    declared_content,
+    declared_side,
+    is_aligned,
+    masked_content,
+    padding_note,
+    side_of_padding,
+    zero_rows,
+)
 from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.readers.splits import MODALITIES, SPLITS, SplitTable, shared_fields, single_source, split_tables
 from alignmamba.data.readers.stored import StoredArray
@@ -199,6 +208,10 @@ class _Layout:
         self.encoded = {role: _TextBert(part) for role, part in parts.items()} if "text_bert" in shared else {}
         first = next(iter(self.clips.values()))
         self.declared = {name: field for name, field in _LENGTHS.items() if name in first and field in shared}
+        self.lengths = {role: {name: _declared(part, field) for name, field in self.declared.items()} for role, part in parts.items()}
+        """What is declared, by split and modality."""
+        self.sides = {name: declared_side((self.clips[role][name], self.lengths[role][name]) for role in parts) for name in self.declared}
+        """Where each modality with declared lengths is padded."""
 
         def agree(role: Role, names: Sequence[str], *, encoded: bool) -> bool:
             steps = [self.clips[role][name].steps for name in names] + ([self.encoded[role].steps] if encoded else [])
@@ -222,7 +235,10 @@ class _Layout:
         if self.aligned:
             return padding_note(self.side, aligned=True)
         masked = ["text"] if self.masked else []
-        rules = {"the attention mask": masked, "declared lengths": list(self.declared), f"zeros at the {self.side}": self.by_zeros}
+        rules = {"the attention mask": masked}
+        for side in ("back", "front"):
+            rules[f"declared lengths, padded at the {side}"] = [name for name in self.declared if self.sides[name] == side]
+        rules[f"zeros at the {self.side}"] = self.by_zeros
         return "content: " + "; ".join(f"{', '.join(names)} by {rule}" for rule, names in rules.items() if names)
 
 
@@ -267,8 +283,8 @@ def _features(part: SplitTable, layout: _Layout, windows: np.ndarray, faults: Fa
             encoded = layout.encoded[part.role]
             return lambda row: encoded.ids(row, *windows[row])
         if name in layout.declared:
-            lengths = _declared(part, layout.declared[name])
-            return lambda row: declared_content(name, clips[name], lengths[row], row, faults)
+            lengths, side = layout.lengths[part.role][name], layout.sides[name]
+            return lambda row: declared_content(name, clips[name], lengths[row], row, side, faults)
         if name == "text":
             return lambda row: clips[name].part(row, *map(int, windows[row]))
         return lambda row: masked_content(name, clips[name], windows[row], row, faults)

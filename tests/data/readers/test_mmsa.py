@@ -655,3 +655,23 @@ def test_one_split_is_enough(file: Path) -> None:
     content, truths = layouts_pickled.mmsa()
     only: Truths = {"valid": truths["valid"]}
     assert_holds(converted(file, {"valid": content["valid"]}).corpus, only)
+
+
+@pytest.mark.parametrize("names", [("TRAIN", "Dev", "Test"), ("training", "val", "testing"), ("train", "development", "test")])
+def test_splits_by_all_the_names_that_splits_have(file: Path, names: tuple[str, ...]) -> None:
+    content, truths = layouts_pickled.mmsa()
+    write(file, dict(zip(names, content.values(), strict=True)))
+    assert detect([file]) == "mmsa"
+    assert_holds(convert("auto", [file], file.parent / "corpus").corpus, truths)
+
+
+def test_a_split_of_another_name_is_not_left_out(file: Path) -> None:
+    content, truths = layouts_pickled.mmsa()
+    write(file, {**content, "held\ud800out": content["test"]})
+    with pytest.raises(DataError, match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, "):
+        convert("mmsa", [file], file.parent / "corpus")
+    facts = {"text": [0.5], "audio": [1.5], "ids": [[["a", "b"], 1, 2]], "many": [1, 2, 3]}
+    write(file, {**content, "mean\ud800": facts, "names": ["a", "b"], "none": []})
+    done = convert("mmsa", [file], file.parent / "corpus")
+    assert_holds(done.corpus, truths)
+    assert done.notes[-1] == "left out: mean?, names, none"

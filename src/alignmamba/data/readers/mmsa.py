@@ -11,6 +11,7 @@ Source:
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from alignmamba.contracts import Role, Task
 from alignmamba.data.checking import SplitArrays
 from alignmamba.data.mmsa_layout import CLASSES, EXTRAS, SCORES, SENTIMENTS, MmsaExtras, display_words, video_of
+from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.padded import (
     Clips,
@@ -31,7 +33,7 @@ from alignmamba.data.readers.padded import (
     zero_rows,
 )
 from alignmamba.data.readers.plain import LazyRows
-from alignmamba.data.readers.splits import MODALITIES, SPLITS, SplitTable, shared_fields, single_source, split_tables
+from alignmamba.data.readers.splits import MODALITIES, SplitTable, has_fields, shared_fields, single_source, split_tables
 from alignmamba.data.readers.stored import StoredArray
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
 from alignmamba.data.readers.values import labels, numbers, score_task
@@ -51,7 +53,7 @@ _BLOCK_BYTES = 1 << 20
 
 def recognises(path: Path) -> bool:
     """Whether the head of a file is a pickle of which a split has a field that only MMSA has."""
-    seen = glimpse(path, SPLITS)
+    seen = glimpse(path, SPLIT_NAMES)
     return seen is not None and not seen.fields.isdisjoint(_OWN_FIELDS)
 
 
@@ -69,7 +71,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     """
     path = single_source(sources, FORMAT)
     given = read_pickle(path)
-    content = split_tables(path, given, others=(EXTRAS,))
+    content = split_tables(path, given, is_split=partial(has_fields, known=_FIELDS), others=(EXTRAS,))
     extras = MmsaExtras.of(path, given.get(EXTRAS, {}))
     label = options.label or extras.label
     faults = Faults()

@@ -33,6 +33,11 @@ def is_ascii(value: Any) -> bool:
     return type(value) is str and value.isascii()
 
 
+def readable(text: str) -> str:
+    """A text that may be told and stored: half characters, which a pickle may hold and UTF-8 may not, become ``?``."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
     """A text.
 
@@ -46,7 +51,7 @@ def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
         DataError: If it is anything else.
     """
     if isinstance(value, StoredBytes):
-        return value.text()
+        value = value.text()
     if isinstance(value, ByteText):
         value = value.encode("latin-1")
     if isinstance(value, bytes):
@@ -60,7 +65,7 @@ def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
             value.encode("utf-8")
         except UnicodeEncodeError:
             faults.add("text that is not UTF-8", where=field, done="half characters replaced by ?")
-            return value.encode("utf-8", "replace").decode("utf-8")
+            return readable(value)
         return value
     if isinstance(value, int | float):
         return str(value)

@@ -283,9 +283,54 @@ def test_labels_of_a_modality_and_classes(file: Path) -> None:
     names = ["Negative", "Neutral", "Positive"]
     assert [names[int(each.target)] for each in done.corpus.split("train")] == content["train"]["annotations"]
     done = converted(file, content, label="classification_labels")
-    assert done.corpus.task.classes == tuple(
-        sorted({str(each) for split in ("train", "valid", "test") for each in content[split]["classification_labels"].tolist()})
-    )
+    assert done.corpus.task.classes == ("0", "2")
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_classes_that_splits_write_in_different_types(file: Path, many: bool) -> None:
+    content, _ = layouts_pickled.mmsa()
+    given = {"train": [10, 2, 12, 1, 0], "valid": [11.0, 2.0], "test": ["3", "10", "0"]}
+    for role, values in given.items():
+        content[role]["classification_labels"] = values if many else np.array(values[:2] * 3)[: len(values)]
+    if not many:
+        content["test"]["classification_labels"] = np.array([2.0, 0.5, 10.0])
+    corpus = converted(file, content, label="classification_labels").corpus
+    assert corpus.task.classes == (("0", "1", "2", "3", "10", "11", "12") if many else ("0.5", "2", "10", "11"))
+    found = {role: [corpus.task.classes[int(each.target)] for each in split] for role, split in corpus.splits.items()}
+    if many:
+        assert found == {role: [str(int(value)) for value in values] for role, values in given.items()}
+
+
+@pytest.mark.parametrize("form", ["array", "lists", "arrays"])
+def test_labels_of_which_a_clip_has_several(file: Path, form: str) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for role, split in content.items():
+        hot = np.eye(3)[split["classification_labels"].astype(int)]
+        split["classification_labels"] = {"array": hot, "lists": hot.tolist(), "arrays": list(hot)}[form] if role != "test" else [1, 2, 0]
+        for clip in truths[role]:
+            del clip.labels["classification_labels"]
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    found = "an array of shape (5, 3)" if form == "array" else "3 per clip"
+    assert done.notes[-1] == f"classification_labels: left out, expected one label per clip, found {found}"
+    with pytest.raises(DataError, match="split 'train': classification_labels: expected one label per clip, found") as caught:
+        converted(file, content, label="classification_labels")
+    assert found in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["list", "array"])
+def test_texts_that_are_not_there(file: Path, form: str) -> None:
+    content, truths = layouts_pickled.mmsa()
+    split = content["train"]
+    split["raw_text"][0], split["raw_text"][1] = None, float("nan")
+    if form == "array":
+        split["raw_text"] = np.array(split["raw_text"], object)
+        content["test"]["raw_text"] = np.full(3, np.nan)
+        for clip in truths["test"]:
+            clip.text, clip.tokens = None, {}
+    for clip in truths["train"][:2]:
+        clip.text, clip.tokens = None, {}
+    assert_holds(converted(file, content).corpus, truths)
 
 
 # Faults of real files
@@ -607,6 +652,8 @@ def _misspelt(content: dict[str, Any]) -> None:
         (_set("test", "audio_lengths", [1, -1, 2]), "audio_lengths: row 1: expected a whole number from 0, found -1"),
         (_set("test", "audio_lengths", [1, 2.5, 2]), "audio_lengths: row 1: expected a whole number from 0, found 2.5"),
         (_set("test", "id", ["a", None, "b"]), "id: row 1: expected text, found NoneType"),
+        (_set("test", "id", ["a", float("nan"), "b"]), "id: row 1: expected text, found NaN"),
+        (_set("test", "id", np.full(3, np.nan)), "id: row 0: expected text, found NaN"),
         (_set("test", "id", ["a", "", "b"]), "expected text that is not empty"),
         (
             _set("test", "regression_labels", np.zeros((3, 2))),

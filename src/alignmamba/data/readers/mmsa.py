@@ -10,7 +10,7 @@ Source:
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.readers.splits import MODALITIES, SplitTable, has_fields, shared_fields, single_source, split_tables
 from alignmamba.data.readers.stored import StoredArray
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
-from alignmamba.data.readers.values import labels, numbers, score_task
+from alignmamba.data.readers.values import labels, numbers, score_task, several_per_clip
 from alignmamba.errors import DataError
 
 FORMAT = "mmsa"
@@ -79,10 +79,9 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     shared = shared_fields(path, parts, _FIELDS)
     fields = _modality_fields(path, shared, options)
     layout = _Layout(parts, fields, shared)
-    task, targets = _labels(parts, label, faults)
-    if EXTRAS in given and label == extras.label:
-        task = extras.task
-    splits = {role: _split(part, layout, label, targets[role], extras, faults) for role, part in parts.items()}
+    task, targets = _labels(parts, label, faults, task=extras.task if EXTRAS in given and label == extras.label else None)
+    beside, unfit = _labels_beside(parts, label)
+    splits = {role: _split(part, layout, targets[role], beside, extras, faults) for role, part in parts.items()}
     kept = {*fields.values(), *layout.declared.values(), "id", "raw_text", *_LABELS}
     notes = [*content.notes, f"label: {label}", layout.note()]
     if layout.has_ids:
@@ -94,6 +93,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         notes.append("raw_text: kept, and as display tokens where the words are as many as the positions of the text")
     if others := dict.fromkeys(name for split in splits.values() for name in split.labels):
         notes.append(f"labels kept besides: {', '.join(others)}")
+    notes += [f"{name}: left out, expected one label per clip, found {found}" for name, found in unfit.items()]
     if left_out := [*sorted(shared - kept), *content.others]:
         notes.append(f"left out: {', '.join(left_out)}")
     return Foreign(
@@ -121,18 +121,46 @@ def _modality_fields(path: Path, fields: set[str], options: ReadOptions) -> dict
     return found
 
 
-def _labels(parts: Mapping[Role, SplitTable], label: str, faults: Faults) -> tuple[Task, dict[Role, Sequence[Any]]]:
-    """The task, and the labels of each split, NaN or ``None`` where there is none."""
+def _labels(parts: Mapping[Role, SplitTable], label: str, faults: Faults, *, task: Task | None) -> tuple[Task, dict[Role, Sequence[Any]]]:
+    """The task, that which is given or else what the labels say, and the labels of each split, NaN or ``None`` where there is none."""
     if label in CLASSES:
+        for part in parts.values():
+            if found := several_per_clip(part.fields[label]):
+                raise DataError(f"{part.where}: {label}: expected one label per clip, found {found}")
         given = {role: labels(part.fields[label], f"{part.where}: {label}", label, faults) for role, part in parts.items()}
-        names = {role: [None if each is None else str(each) for each in found] for role, found in given.items()}
-        distinct = sorted({name for found in names.values() for name in found if name is not None})
-        classes = SENTIMENTS if set(distinct) <= set(SENTIMENTS) else tuple(distinct)
-        if len(classes) < 2:
-            raise DataError(f"{next(iter(parts.values())).where}: {label}: expected at least two classes, found {distinct}")
-        return Task(kind="classification", classes=classes), dict(names)
+        names = {role: [None if each is None else _class_name(each) for each in column] for role, column in given.items()}
+        distinct = {name for column in names.values() for name in column if name is not None}
+        if task is None:
+            classes = SENTIMENTS if distinct <= set(SENTIMENTS) else _in_order(distinct)
+            if len(classes) < 2:
+                raise DataError(f"{next(iter(parts.values())).where}: {label}: expected at least two classes, found {list(classes)}")
+            task = Task(kind="classification", classes=classes)
+        return task, dict(names)
     scores = {role: numbers(part.fields[label], part.count, f"{part.where}: {label}") for role, part in parts.items()}
-    return score_task(list(scores.values())), {role: values.tolist() for role, values in scores.items()}
+    return task or score_task(list(scores.values())), {role: values.tolist() for role, values in scores.items()}
+
+
+def _class_name(label: float | int | str) -> str:
+    """What a class is called. A whole number is the same class however it was written: splits may differ in their types."""
+    return str(int(label)) if not isinstance(label, str) and label == int(label) else str(label)
+
+
+def _in_order(names: Collection[str]) -> tuple[str, ...]:
+    """Names of classes as they are sorted: as numbers where all are."""
+    try:
+        values = {name: float(name) for name in names}
+    except ValueError:
+        values = {}
+    if not all(map(math.isfinite, values.values())):  # "nan" is a word too
+        values = {}
+    return tuple(sorted(names, key=lambda name: (values.get(name, 0.0), name)))
+
+
+def _labels_beside(parts: Mapping[Role, SplitTable], label: str) -> tuple[list[str], dict[str, str]]:
+    """The fields of labels that are kept besides the targets, and those that no sample can have, with what was found in them."""
+    names = [name for name in _LABELS if name != label and any(name in part.fields for part in parts.values())]
+    found = {name: next(filter(None, (several_per_clip(part.fields.get(name)) for part in parts.values())), "") for name in names}
+    return [name for name in names if not found[name]], {name: what for name, what in found.items() if what}
 
 
 class _TextBert:
@@ -244,12 +272,19 @@ class _Layout:
         return "content: " + "; ".join(f"{', '.join(names)} by {rule}" for rule, names in rules.items() if names)
 
 
-def _split(part: SplitTable, layout: _Layout, label: str, targets: Sequence[Any], extras: MmsaExtras, faults: Faults) -> SplitArrays:
+def _split(
+    part: SplitTable,
+    layout: _Layout,
+    targets: Sequence[Any],
+    beside: Sequence[str],
+    extras: MmsaExtras,
+    faults: Faults,
+) -> SplitArrays:
     derived = extras.derived.get(part.role, ())
     windows = layout.encoded[part.role].windows if layout.masked else np.zeros((0, 2), np.int64)
     features = _features(part, layout, windows, faults)
     ids = part.texts("id", faults) if "id" in part.fields else None
-    said = part.texts("raw_text", faults) if "raw_text" in part.fields else None
+    said = part.texts("raw_text", faults, optional=True) if "raw_text" in part.fields else None
     tokens = {}
     if said is not None and "text" in features:
         known = extras.tokens.get(part.role, {})
@@ -267,13 +302,18 @@ def _split(part: SplitTable, layout: _Layout, label: str, targets: Sequence[Any]
         ids=ids,
         tokens=tokens,
         texts=None if said is None or "raw_text" in derived else [text or None for text in said],
-        groups=None if ids is None else [video_of(identity) for identity in ids],
+        groups=None if ids is None or part.role in extras.ungrouped else [video_of(identity) for identity in ids],
         labels={
             name: labels(part.fields[name], f"{part.where}: {name}", name, faults)
-            for name in _LABELS
-            if name in part.fields and name != label and name not in derived
+            for name in sorted(beside, key=_position(extras.labels.get(part.role, ())))
+            if name in part.fields and name not in derived
         },
     )
+
+
+def _position(order: Sequence[str]) -> Callable[[str], int]:
+    """The place of a name in an order, in which those that are not there come last."""
+    return lambda name: order.index(name) if name in order else len(order)
 
 
 def _features(part: SplitTable, layout: _Layout, windows: np.ndarray, faults: Faults) -> dict[str, LazyRows]:

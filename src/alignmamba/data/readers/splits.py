@@ -10,7 +10,7 @@ from alignmamba.contracts import ROLES, Role
 from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.foreign import Faults
 from alignmamba.data.readers.stored import StoredArray
-from alignmamba.data.readers.values import as_list, is_ascii, is_sequence, plain_text, readable
+from alignmamba.data.readers.values import as_list, is_ascii, is_nothing, is_sequence, plain_text, readable
 from alignmamba.errors import DataError
 
 MODALITIES = ("text", "audio", "vision")
@@ -150,13 +150,17 @@ class SplitTable:
                 found = f"{len(value)} entries" if is_sequence(value) else type(value).__name__
                 raise DataError(f"{self.where}: {name}: expected {self.count} entries, as many as in {label}, found {found}")
 
-    def texts(self, name: str, faults: Faults) -> list[str]:
-        """A field of one text per clip."""
+    def texts(self, name: str, faults: Faults, *, optional: bool = False) -> list[str]:
+        """A field of one text per clip; where a clip may have none, an empty one for ``None`` and NaN."""
         value = self.fields[name]
         if isinstance(value, StoredArray) and len(value.shape) != 1:
             raise DataError(f"{self.where}: {name}: expected one text per clip, found an array of shape {value.shape}")
         return [
-            item if is_ascii(item) else plain_text(item, f"{self.where}: {name}: row {row}", name, faults)
+            item
+            if is_ascii(item)
+            else ""
+            if optional and is_nothing(item)
+            else plain_text(item, f"{self.where}: {name}: row {row}", name, faults)
             for row, item in enumerate(as_list(value))
         ]
 

@@ -331,6 +331,14 @@ def test_the_order_of_labels_and_the_absence_of_groups_survive(tmp_path: Path, g
     ]
 
 
+def test_labels_of_one_split_alone_come_back(tmp_path: Path) -> None:
+    arrays = {"features": {name: [np.ones((1, 1))] for name in ("text", "audio", "vision")}, "targets": [0.5]}
+    splits = {"train": {**arrays, "labels": {"regression_labels_A": [1.5]}, "ids": ["a"]}, "test": {**arrays, "ids": ["b"]}}
+    corpus = write_corpus(tmp_path / "corpus", splits, task=SCORE)
+    export_mmsa(corpus, tmp_path / "a.pkl")
+    assert convert("auto", [tmp_path / "a.pkl"], tmp_path / "again").corpus.checksum == corpus.checksum
+
+
 def test_empty_texts_and_groups_that_do_not_survive_are_told(tmp_path: Path) -> None:
     facts = {"texts": ["", "a"], "labels": {"annotations": ["", "a"]}, "groups": ["v0", None]}
     done = export_mmsa(facts_of(tmp_path / "corpus", 2, **facts), tmp_path / "a.pkl")

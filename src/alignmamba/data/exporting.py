@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from alignmamba.contracts import Corpus, ModalitySpec, Role, Sample, Split
 from alignmamba.data.mmsa_layout import CLASSES, EXTRAS, SCORES, SENTIMENTS, MmsaExtras, display_words, spoken, video_of
 from alignmamba.data.storage import check_path
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, shown
 from alignmamba.files import replacing
 
 _FIELDS = ("text", "audio", "vision")
@@ -58,19 +58,19 @@ def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, st
     if target.exists() and not overwrite:
         raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a file")
     chosen = _chosen(corpus, modalities)
-    parts: dict[Role, _Part] = {}
     longest = {
         field: max(1, *(int(split.lengths[spec.name].max(initial=0)) for split in corpus.splits.values())) for field, spec in chosen.items()
     }
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        parts = {role: _Part.of(corpus, role, chosen["text"]) for role in corpus.splits}
+        columns = {name for part in parts.values() for name in part.columns}
         with replacing(target) as file:
             pickle = _PickleWriter(file)
             pickle.start()
             for role, split in corpus.splits.items():
-                parts[role] = _Part.of(corpus, role, chosen["text"])
                 pickle.text(role)
-                _write_split(pickle, split, parts[role], chosen, longest)
+                _write_split(pickle, split, parts[role], columns, chosen, longest)
             pickle.text(EXTRAS)
             pickle.value(_extras(corpus, parts, chosen).model_dump(mode="json"))
             pickle.end()
@@ -132,7 +132,7 @@ class _Part:
                 if type(label) is int and not -(2**63) <= label < 2**63:
                     raise DataError(
                         f"corpus {corpus.name!r}, split {role!r}, sample {sample.id!r}: label {name!r}: "
-                        f"expected a whole number that 64 bits hold, found {label:.3e}"
+                        f"expected a whole number that 64 bits hold, found {shown(label)}"
                     )
             targets.append(sample.target)
             labelled.append(sample.labels)
@@ -147,7 +147,7 @@ class _Part:
             if (display_words(said, int(length), framed=True) or []) != list(tokens):
                 part.tokens[identity] = tokens
         videos = [video_of(identity) for identity in split.ids]
-        part.ungrouped = not any(groups) and any(videos)
+        part.ungrouped = all(group is None for group in groups) and any(videos)
         if groups != videos and not part.ungrouped:
             part.left_out.add("groups other than the video of an id")
         part._label(corpus, targets, labelled)
@@ -212,7 +212,12 @@ def _extras(corpus: Corpus, parts: Mapping[Role, _Part], chosen: Mapping[str, Mo
 
 
 def _write_split(
-    pickle: "_PickleWriter", split: Split, part: _Part, chosen: Mapping[str, ModalitySpec], longest: Mapping[str, int]
+    pickle: "_PickleWriter",
+    split: Split,
+    part: _Part,
+    columns: Collection[str],
+    chosen: Mapping[str, ModalitySpec],
+    longest: Mapping[str, int],
 ) -> None:
     def rows(place: str) -> Iterator[np.ndarray]:
         name = chosen[place].name
@@ -247,9 +252,9 @@ def _write_split(
             pickle.text(f"{place}_lengths")
             pickle.array((size,), "i8", [np.asarray(split.lengths[spec.name], np.int64)])
     for name in (*CLASSES, *SCORES):
-        if name in part.columns:
+        if name in columns:  # of any split: all have the same fields
             pickle.text(name)
-            _write_labels(pickle, part.columns[name])
+            _write_labels(pickle, part.columns.get(name, [None] * size))
     pickle.end_dict()
 
 

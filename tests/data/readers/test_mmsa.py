@@ -614,6 +614,21 @@ def test_text_that_is_not_utf_8(file: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("protocol", [0, 4])
+def test_half_characters_in_names_of_fields_and_in_long_texts(file: Path, protocol: int) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for split in content.values():
+        split["zz\ud800q"] = [0] * len(split["id"])
+    content["train"]["raw_text"][0] = "\ud800" + 5000 * "a"
+    truths["train"][0].tokens = {}
+    write(file, content, protocol)
+    done = convert("mmsa", [file], file.parent / "corpus")
+    truths["train"][0].text = done.corpus.split("train")[0].text
+    assert_holds(done.corpus, truths)
+    assert str(truths["train"][0].text).replace("\ufffd", "?").lstrip("?") == 5000 * "a"
+    assert done.notes[-1] == "left out: zz?q"
+
+
 def _without(name: str) -> Any:
     def change(content: dict[str, Any]) -> None:
         for split in content.values():

@@ -17,6 +17,8 @@ Side = Literal["front", "back"]
 
 # Clips of a modality, or of one in a split, that are looked at to see on which side they are padded.
 _LOOKED_AT = 64
+# As many that tell the side are enough where lengths are declared: most files are padded at the back, and need no looking at.
+_ENOUGH = 16
 
 
 class Clips:
@@ -171,9 +173,9 @@ def declared_side(splits: Iterable[tuple[Clips, Sequence[int]]]) -> Side:
             before, past = content[: len(content) - lengths[row]].any(), content[lengths[row] :].any()
             front += bool(past and not before)
             back += bool(before and not past)
-            if front + back >= _LOOKED_AT:
+            if front + back >= _ENOUGH:
                 break
-        if front + back >= _LOOKED_AT:
+        if front + back >= _ENOUGH:
             break
     return "front" if front > back else "back"
 
@@ -201,8 +203,7 @@ def declared_content(name: str, clips: Clips, declared: int, row: int, side: Sid
     if spare < 0:
         faults.add("declared length too long", where=name, done="set to the length of the array")
         return values
-    first, last = (values[:declared], values[declared:]), (values[spare:], values[:spare])
-    (content, outside), (other, outside_other) = (last, first) if side == "front" else (first, last)
+    content, outside = (values[spare:], values[:spare]) if side == "front" else (values[:declared], values[declared:])
     shorter, opposite, longer = _DECLARED[side]
     with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
         if not outside.any():
@@ -210,7 +211,8 @@ def declared_content(name: str, clips: Clips, declared: int, row: int, side: Sid
                 # Zeros may be silence, or a face that was not found, and positions stand for time.
                 faults.add("content shorter than declared", where=name, done=shorter)
             return content
-        if declared and not outside_other.any():
+        other, outside = (values[:declared], values[declared:]) if side == "front" else (values[spare:], values[:spare])
+        if declared and not outside.any():
             faults.add("declared length too short", where=name, done=opposite)
             return other
     faults.add("declared length too short", where=name, done=longer)

@@ -89,6 +89,8 @@ def test_without_hides_a_modality_from_every_sample() -> None:
         ({"kind": "classification", "classes": ("a", "a")}, "distinct"),
         ({"kind": "regression", "classes": ("a", "b")}, "a regression task has none"),
         ({"kind": "regression", "label_range": (1.0, -1.0)}, "label_range"),
+        ({"kind": "regression", "label_range": (0.0, float("inf"))}, "label_range: expected finite ends"),
+        ({"kind": "regression", "label_range": (float("nan"), 1.0)}, "label_range: expected finite ends"),
     ],
 )
 def test_tasks_that_make_no_sense(given: dict[str, object], message: str) -> None:

@@ -4,6 +4,7 @@ Everything above this floor speaks in these types. A model sees a `Batch` and re
 evaluation know models only through `FusionModel`; data hands out `Split` objects whose role cannot be changed.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Protocol, Self, runtime_checkable
@@ -63,6 +64,8 @@ class Task(Config):
             raise ValueError("classes: names must be distinct")
         if self.kind == "regression" and self.classes:
             raise ValueError("classes: a regression task has none")
+        if self.label_range is not None and not all(map(math.isfinite, self.label_range)):
+            raise ValueError(f"label_range: expected finite ends, found {self.label_range}; without a range any number is a label")
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
             raise ValueError(f"label_range: lower end {self.label_range[0]} is not below upper end {self.label_range[1]}")
         return self

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -116,6 +117,8 @@ def test_python_reads_what_the_layout_says(tmp_path: Path) -> None:
         "vocabulary_size": None,
         "derived": {role: ["raw_text", "annotations", "classification_labels"] for role in corpus.splits},
         "tokens": {},
+        "labels": {},
+        "ungrouped": list(corpus.splits),
     }
     train = content["train"]
     split = corpus.split("train")
@@ -165,13 +168,14 @@ def test_what_is_refused(tmp_path: Path) -> None:
         export_mmsa(unlabelled, out)
     assert not out.exists(), "nothing half-written"
     out.write_bytes(b"all of it")
-    with pytest.raises(DataError, match=r"out\.pkl: exists already"):
+    with pytest.raises(DataError, match=r"out\.pkl: exists already; overwrite=True \(--overwrite\) replaces a file"):
         export_mmsa(corpus, out)
     with pytest.raises(DataError, match="has no target"):
         export_mmsa(unlabelled, out, overwrite=True)
     assert out.read_bytes() == b"all of it"
-    with pytest.raises(DataError, match="exists already"):
-        export_mmsa(corpus, tmp_path, overwrite=True)
+    for path in (tmp_path, Path(os.devnull)):
+        with pytest.raises(DataError, match=f"{path}: is not a file, so it is not replaced"):
+            export_mmsa(corpus, path, overwrite=True)
     export_mmsa(corpus, out, overwrite=True)
     assert out.stat().st_size > 1000
     assert not list(tmp_path.glob(".*"))
@@ -259,6 +263,9 @@ def test_what_lies_beside_the_splits_is_checked(tmp_path: Path) -> None:
         ({"classes": ["a"]}, "alignmamba: classes: a classification task needs at least 2"),
         ({"label_range": ["a", 1.0]}, r"alignmamba.label_range.0: Input should be a valid number, .*, found 'a'"),
         ({"surprise": 1}, "alignmamba.surprise: Extra inputs are not permitted, found 1"),
+        ({"label_range": [-math.inf, math.inf]}, r"alignmamba: label_range: expected finite ends, found \(-inf, inf\)"),
+        ({"units": {"audio": "\ud800"}}, "alignmamba.units: "),
+        ({"classes": ["a", "\ud800"], "label_range": None}, "alignmamba.classes: "),
         ({"units": {"smell": "a"}}, r"alignmamba.units.smell: Input should be 'text', 'audio' or 'vision', found 'smell'"),
         ({"tokens": {"train": {"trainü$_$0": ["a"]}}}, "tokens: expected 4, one per position, found 1"),
         (None, "alignmamba: Input should be a valid dictionary or instance of MmsaExtras, found 1"),
@@ -281,8 +288,71 @@ def test_what_has_no_place_is_said(tmp_path: Path) -> None:
         "labels": {"valence": [1.0], "regression_labels": [1.0]},
     }
     done = export_mmsa(write_corpus(tmp_path / "corpus", {"train": arrays}, task=SCORE), tmp_path / "a.pkl")
-    left_out = ["display tokens of audio", "groups", "label regression_labels", "label valence", "times"]
+    left_out = ["display tokens of audio", "groups other than the video of an id", "label regression_labels", "label valence", "times"]
     assert list(done.notes[:-1]) == [f"{what} left out" for what in left_out]
+
+
+def facts_of(path: Path, size: int, **facts: Any) -> Corpus:
+    """A corpus of clips of one position, with these facts about them."""
+    features = {name: [np.ones((1, 1))] * size for name in ("text", "audio", "vision")}
+    ids = {"ids": [f"v{row // 2}$_${row}" for row in range(size)]}
+    return write_corpus(path, {"train": {"features": features, "targets": [0.5] * size, **ids, **facts}}, task=SCORE)
+
+
+@pytest.mark.parametrize("label", [2**63, 1 << 70, -(2**63) - 1])
+def test_whole_numbers_that_64_bits_do_not_hold_are_refused(tmp_path: Path, label: int) -> None:
+    corpus = facts_of(tmp_path / "corpus", 2, labels={"classification_labels": [1, label]})
+    said = r"split 'train', sample 'v0\$_\$1': label 'classification_labels': expected a whole number that 64 bits hold"
+    with pytest.raises(DataError, match=said):
+        export_mmsa(corpus, tmp_path / "a.pkl")
+    corpus = facts_of(tmp_path / "fits", 2, labels={"classification_labels": [2**63 - 1, -(2**63)]})
+    export_mmsa(corpus, tmp_path / "a.pkl")
+    assert convert("mmsa", [tmp_path / "a.pkl"], tmp_path / "again").corpus.checksum == corpus.checksum
+
+
+@pytest.mark.parametrize("groups", [None, ["v0", "v0", "v1", "v1"]])
+def test_the_order_of_labels_and_the_absence_of_groups_survive(tmp_path: Path, groups: Any) -> None:
+    """No sample has all of the labels, and the first one begins with the last of them."""
+    labels = {
+        "classification_labels": [None, 1, 2, None],
+        "regression_labels_T": [None, 0.5, None, 0.25],
+        "annotations": ["a", None, "b", "c"],
+    }
+    corpus = facts_of(tmp_path / "corpus", 4, labels=labels, groups=groups)
+    done = export_mmsa(corpus, tmp_path / "a.pkl")
+    assert not any("left out" in note for note in done.notes)
+    again = convert("mmsa", [tmp_path / "a.pkl"], tmp_path / "again").corpus
+    assert again.checksum == corpus.checksum
+    assert [list(sample.labels) for sample in again.split("train")] == [
+        ["annotations"],
+        ["classification_labels", "regression_labels_T"],
+        ["classification_labels", "annotations"],
+        ["regression_labels_T", "annotations"],
+    ]
+
+
+def test_labels_of_one_split_alone_come_back(tmp_path: Path) -> None:
+    arrays = {"features": {name: [np.ones((1, 1))] for name in ("text", "audio", "vision")}, "targets": [0.5]}
+    splits = {"train": {**arrays, "labels": {"regression_labels_A": [1.5]}, "ids": ["a"]}, "test": {**arrays, "ids": ["b"]}}
+    corpus = write_corpus(tmp_path / "corpus", splits, task=SCORE)
+    export_mmsa(corpus, tmp_path / "a.pkl")
+    assert convert("auto", [tmp_path / "a.pkl"], tmp_path / "again").corpus.checksum == corpus.checksum
+
+
+def test_empty_texts_and_groups_that_do_not_survive_are_told(tmp_path: Path) -> None:
+    facts = {"texts": ["", "a"], "labels": {"annotations": ["", "a"]}, "groups": ["v0", None]}
+    done = export_mmsa(facts_of(tmp_path / "corpus", 2, **facts), tmp_path / "a.pkl")
+    left_out = ["empty labels", "empty texts", "groups other than the video of an id"]
+    assert list(done.notes[:-1]) == [f"{what} left out" for what in left_out]
+
+
+def test_one_class_of_several_is_enough_to_come_back(tmp_path: Path) -> None:
+    arrays = {"features": {name: [np.ones((1, 1))] * 2 for name in ("text", "audio", "vision")}, "targets": [1, 1]}
+    task = Task(kind="classification", classes=("sad", "glad"))
+    corpus = write_corpus(tmp_path / "corpus", {"train": arrays}, task=task)
+    export_mmsa(corpus, tmp_path / "a.pkl")
+    again = convert("auto", [tmp_path / "a.pkl"], tmp_path / "again").corpus
+    assert (again.task, again.checksum) == (task, corpus.checksum)
 
 
 TRAIN = """

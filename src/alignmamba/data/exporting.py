@@ -2,8 +2,9 @@
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,7 +13,7 @@ import numpy as np
 from alignmamba.contracts import Corpus, ModalitySpec, Role, Sample, Split
 from alignmamba.data.mmsa_layout import CLASSES, EXTRAS, SCORES, SENTIMENTS, MmsaExtras, display_words, spoken, video_of
 from alignmamba.data.storage import check_path
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, shown
 from alignmamba.files import replacing
 
 _FIELDS = ("text", "audio", "vision")
@@ -52,22 +53,24 @@ def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, st
     """
     target = Path(path)
     check_path(target)
-    if target.exists() and not (overwrite and target.is_file()):
-        raise DataError(f"{target}: exists already; pass overwrite=True to replace a file")
+    if target.exists() and not target.is_file():
+        raise DataError(f"{target}: is not a file, so it is not replaced")
+    if target.exists() and not overwrite:
+        raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a file")
     chosen = _chosen(corpus, modalities)
-    parts: dict[Role, _Part] = {}
     longest = {
         field: max(1, *(int(split.lengths[spec.name].max(initial=0)) for split in corpus.splits.values())) for field, spec in chosen.items()
     }
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        parts = {role: _Part.of(corpus, role, chosen["text"]) for role in corpus.splits}
+        columns = {name for part in parts.values() for name in part.columns}
         with replacing(target) as file:
             pickle = _PickleWriter(file)
             pickle.start()
             for role, split in corpus.splits.items():
-                parts[role] = _Part.of(corpus, role, chosen["text"])
                 pickle.text(role)
-                _write_split(pickle, split, parts[role], chosen, longest)
+                _write_split(pickle, split, parts[role], columns, chosen, longest)
             pickle.text(EXTRAS)
             pickle.value(_extras(corpus, parts, chosen).model_dump(mode="json"))
             pickle.end()
@@ -110,19 +113,30 @@ class _Part:
     derived: list[str] = field(default_factory=list)
     tokens: dict[str, Sequence[str]] = field(default_factory=dict)
     """Display tokens, by id, that are not made of the text when it is read."""
+    labels: tuple[str, ...] = ()
+    """Names of the further labels in the order of the samples."""
+    ungrouped: bool = False
+    """Whether no sample has a group, though the ids of some name a video."""
     left_out: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, corpus: Corpus, role: Role, text: ModalitySpec) -> "_Part":
         """Read a split through."""
-        part, targets, labelled = cls(), [], []
+        part, targets, labelled, groups = cls(), [], [], []
         words: list[Sequence[str]] = []
         split = corpus.splits[role]
         for sample in split:
             if sample.target is None:
                 raise DataError(f"corpus {corpus.name!r}, split {role!r}, sample {sample.id!r}: has no target")
+            for name, label in sample.labels.items():
+                if type(label) is int and not -(2**63) <= label < 2**63:
+                    raise DataError(
+                        f"corpus {corpus.name!r}, split {role!r}, sample {sample.id!r}: label {name!r}: "
+                        f"expected a whole number that 64 bits hold, found {shown(label)}"
+                    )
             targets.append(sample.target)
             labelled.append(sample.labels)
+            groups.append(sample.group)
             words.append(sample.tokens.get(text.name, ()))
             part.texts.append(sample.text or "")
             part.left_out |= _without_place(sample, text.name)
@@ -132,6 +146,10 @@ class _Part:
         for identity, said, tokens, length in zip(split.ids, part.texts, words, split.lengths[text.name], strict=True):
             if (display_words(said, int(length), framed=True) or []) != list(tokens):
                 part.tokens[identity] = tokens
+        videos = [video_of(identity) for identity in split.ids]
+        part.ungrouped = all(group is None for group in groups) and any(videos)
+        if groups != videos and not part.ungrouped:
+            part.left_out.add("groups other than the video of an id")
         part._label(corpus, targets, labelled)
         return part
 
@@ -142,22 +160,38 @@ class _Part:
         names = classes or SENTIMENTS
         made: dict[str, list[Any]] = dict(zip(CLASSES, ([names[sign] for sign in signs], signs), strict=True))
         field_of_targets = CLASSES[0] if classes else SCORES[0]
-        for name in dict.fromkeys(name for labels in labelled for name in labels):
+        if any(label == "" for labels in labelled for label in labels.values()):
+            self.left_out.add("empty labels")
+        names_in_order = _in_order(labelled)
+        for name in names_in_order:
             if name not in (*SCORES, *CLASSES) or name == field_of_targets:
                 self.left_out.add(f"label {name}")
             else:
                 self.columns[name] = [labels.get(name) for labels in labelled]
+        self.labels = tuple(name for name in names_in_order if name in self.columns)
         self.derived += [name for name in CLASSES if name not in self.columns and name != field_of_targets]
         self.columns |= {name: made[name] for name in CLASSES if name not in self.columns}
         if not classes:
             self.columns[SCORES[0]] = [float(target) for target in targets]
 
 
+def _in_order(labelled: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The names of the labels in an order that is that of every sample, of which each may lack some; else as they are met."""
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for names in dict.fromkeys(tuple(labels) for labels in labelled):
+        for place, name in enumerate(names):
+            sorter.add(name, *names[max(0, place - 1) : place])
+    try:
+        return tuple(sorter.static_order())
+    except CycleError:
+        return tuple(dict.fromkeys(name for labels in labelled for name in labels))
+
+
 def _without_place(sample: Sample, text: str) -> set[str]:
     """What of a sample is not written."""
     found = {f"display tokens of {name}" for name in sample.tokens if name != text}
     found |= {"times"} if sample.times else set()
-    return found | ({"groups"} if sample.group != video_of(sample.id) else set())
+    return found | ({"empty texts"} if sample.text == "" else set())
 
 
 def _extras(corpus: Corpus, parts: Mapping[Role, _Part], chosen: Mapping[str, ModalitySpec]) -> MmsaExtras:
@@ -169,12 +203,21 @@ def _extras(corpus: Corpus, parts: Mapping[Role, _Part], chosen: Mapping[str, Mo
         "vocabulary_size": text.dim if text.kind == "tokens" else None,
         "derived": {role: part.derived for role, part in parts.items() if part.derived},
         "tokens": {role: part.tokens for role, part in parts.items() if part.tokens},
+        "labels": {
+            role: part.labels for role, part in parts.items() if part.labels != tuple(n for n in (*SCORES, *CLASSES) if n in part.labels)
+        },
+        "ungrouped": tuple(role for role, part in parts.items() if part.ungrouped),
     }
     return MmsaExtras.model_validate(given)
 
 
 def _write_split(
-    pickle: "_PickleWriter", split: Split, part: _Part, chosen: Mapping[str, ModalitySpec], longest: Mapping[str, int]
+    pickle: "_PickleWriter",
+    split: Split,
+    part: _Part,
+    columns: Collection[str],
+    chosen: Mapping[str, ModalitySpec],
+    longest: Mapping[str, int],
 ) -> None:
     def rows(place: str) -> Iterator[np.ndarray]:
         name = chosen[place].name
@@ -209,9 +252,9 @@ def _write_split(
             pickle.text(f"{place}_lengths")
             pickle.array((size,), "i8", [np.asarray(split.lengths[spec.name], np.int64)])
     for name in (*CLASSES, *SCORES):
-        if name in part.columns:
+        if name in columns:  # of any split: all have the same fields
             pickle.text(name)
-            _write_labels(pickle, part.columns[name])
+            _write_labels(pickle, part.columns.get(name, [None] * size))
     pickle.end_dict()
 
 

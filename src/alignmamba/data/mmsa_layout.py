@@ -1,5 +1,6 @@
 """What the reader and the writer of MMSA's layout agree on: its labels, its words, and what AlignMamba adds beside the splits."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -40,6 +41,10 @@ class MmsaExtras(Config):
     """Fields of a split that were made up for MMSA: the corpus has no such thing."""
     tokens: Mapping[Role, Mapping[str, tuple[str, ...]]] = {}
     """Display tokens of the clips, by id, that `display_words` does not make of their raw text; empty where there are none."""
+    labels: Mapping[Role, tuple[str, ...]] = {}
+    """The order of the labels beside the targets, of splits in which it is not that of `SCORES` and `CLASSES`."""
+    ungrouped: tuple[Role, ...] = ()
+    """Splits whose clips have no groups, though the ids of some name a video."""
 
     @classmethod
     def of(cls, path: Path, given: Any) -> Self:
@@ -51,6 +56,9 @@ class MmsaExtras(Config):
         try:
             extras = cls.model_validate(given)
             extras.task  # noqa: B018  its parts have to go together
+            for name, value in extras.model_dump(mode="json").items():
+                if _has_half_characters(value):
+                    raise DataError(f"{path}: {EXTRAS}.{name}: expected text in Unicode, found half a character (a lone surrogate)")
         except ValidationError as error:
             raise DataError(f"{path}: {first_fault(error, EXTRAS)}") from error
         return extras
@@ -64,6 +72,14 @@ class MmsaExtras(Config):
     def label(self) -> str:
         """The field of the targets."""
         return CLASSES[0] if self.classes else SCORES[0]
+
+
+def _has_half_characters(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def display_words(text: str, length: int, *, framed: bool) -> list[str] | None:

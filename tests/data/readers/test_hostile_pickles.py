@@ -169,7 +169,7 @@ READER = """
 import json, resource, sys, time
 from pathlib import Path
 import numpy
-from alignmamba.data.readers.splits import SPLITS
+from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
 from alignmamba.errors import DataError
 
@@ -180,7 +180,7 @@ before = peak()
 resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
 for path in sys.argv[1:]:
     started, said = time.process_time(), ""
-    glimpse(Path(path), SPLITS)
+    glimpse(Path(path), SPLIT_NAMES)
     try:
         read_pickle(Path(path))
     except DataError as error:

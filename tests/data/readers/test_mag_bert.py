@@ -97,3 +97,23 @@ def test_what_is_refused(file: Path, entry: Any, said: str) -> None:
         convert("mag-bert", [write(file, content)], file.parent / "corpus")
     with pytest.raises(DataError, match=r"label .--label.: the format mag-bert does not read it, only mmsa"):
         convert("mag-bert", [file], file.parent / "corpus", ReadOptions(label="labels"))
+
+
+@pytest.mark.parametrize("names", [("TRAIN", "Dev", "Test"), ("training", "val", "testing"), ("train", "development", "test")])
+def test_splits_by_all_the_names_that_splits_have(file: Path, names: tuple[str, ...]) -> None:
+    content, truths = layouts_pickled.mag_bert()
+    write(file, dict(zip(names, content.values(), strict=True)))
+    assert detect([file]) == "mag-bert"
+    assert_holds(convert("auto", [file], file.parent / "corpus").corpus, truths)
+
+
+def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path) -> None:
+    content, truths = layouts_pickled.mag_bert()
+    write(file, {"held\ud800out" if name == "test" else name: part for name, part in content.items()})
+    with pytest.raises(DataError, match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, "):
+        convert("mag-bert", [file], file.parent / "corpus")
+    facts = {"text": [0.5], "audio": [1.5], "ids": [[["a", "b"], 1, 2]], "many": [1, 2, 3]}
+    write(file, {**content, "mean\ud800": facts, "names": ["a", "b"], "none": []})
+    done = convert("mag-bert", [file], file.parent / "corpus")
+    assert_holds(done.corpus, truths)
+    assert done.notes[-1] == "left out: mean?, names, none"

@@ -48,7 +48,7 @@ def test_every_value(file: Path, protocol: int, aligned: bool, dtype: Any) -> No
         "label: regression_labels",
         "aligned: all modalities of a clip have the positions of its attention mask"
         if aligned
-        else "content: text by the attention mask; audio, vision by declared lengths",
+        else "content: text by the attention mask; audio, vision by declared lengths, padded at the back",
         "text_bert: its attention mask was used, its ids are left out",
         "raw_text: kept, and as display tokens where the words are as many as the positions of the text",
         "labels kept besides: annotations, classification_labels",
@@ -213,7 +213,7 @@ def test_positions_that_are_declared_are_not_aligned(file: Path) -> None:
             clip.features["vision"] = clip.features["vision"][:-1]
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert "content: text by the attention mask; audio by declared lengths; vision by zeros at the back" in done.notes
+    assert "content: text by the attention mask; audio by declared lengths, padded at the back; vision by zeros at the back" in done.notes
 
 
 def test_lengths_of_the_text_come_before_its_mask(file: Path) -> None:
@@ -226,7 +226,7 @@ def test_lengths_of_the_text_come_before_its_mask(file: Path) -> None:
             clip.features["text"], clip.tokens, clip.text = clip.features["text"][:-1], {}, None
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert "content: text, audio, vision by declared lengths" in done.notes
+    assert "content: text, audio, vision by declared lengths, padded at the back" in done.notes
 
 
 def test_padding_at_the_front_is_found_without_lengths_and_mask(file: Path) -> None:
@@ -283,9 +283,54 @@ def test_labels_of_a_modality_and_classes(file: Path) -> None:
     names = ["Negative", "Neutral", "Positive"]
     assert [names[int(each.target)] for each in done.corpus.split("train")] == content["train"]["annotations"]
     done = converted(file, content, label="classification_labels")
-    assert done.corpus.task.classes == tuple(
-        sorted({str(each) for split in ("train", "valid", "test") for each in content[split]["classification_labels"].tolist()})
-    )
+    assert done.corpus.task.classes == ("0", "2")
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_classes_that_splits_write_in_different_types(file: Path, many: bool) -> None:
+    content, _ = layouts_pickled.mmsa()
+    given = {"train": [10, 2, 12, 1, 0], "valid": [11.0, 2.0], "test": ["3", "10", "0"]}
+    for role, values in given.items():
+        content[role]["classification_labels"] = values if many else np.array(values[:2] * 3)[: len(values)]
+    if not many:
+        content["test"]["classification_labels"] = np.array([2.0, 0.5, 10.0])
+    corpus = converted(file, content, label="classification_labels").corpus
+    assert corpus.task.classes == (("0", "1", "2", "3", "10", "11", "12") if many else ("0.5", "2", "10", "11"))
+    found = {role: [corpus.task.classes[int(each.target)] for each in split] for role, split in corpus.splits.items()}
+    if many:
+        assert found == {role: [str(int(value)) for value in values] for role, values in given.items()}
+
+
+@pytest.mark.parametrize("form", ["array", "lists", "arrays"])
+def test_labels_of_which_a_clip_has_several(file: Path, form: str) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for role, split in content.items():
+        hot = np.eye(3)[split["classification_labels"].astype(int)]
+        split["classification_labels"] = {"array": hot, "lists": hot.tolist(), "arrays": list(hot)}[form] if role != "test" else [1, 2, 0]
+        for clip in truths[role]:
+            del clip.labels["classification_labels"]
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    found = "an array of shape (5, 3)" if form == "array" else "3 per clip"
+    assert done.notes[-1] == f"classification_labels: left out, expected one label per clip, found {found}"
+    with pytest.raises(DataError, match="split 'train': classification_labels: expected one label per clip, found") as caught:
+        converted(file, content, label="classification_labels")
+    assert found in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["list", "array"])
+def test_texts_that_are_not_there(file: Path, form: str) -> None:
+    content, truths = layouts_pickled.mmsa()
+    split = content["train"]
+    split["raw_text"][0], split["raw_text"][1] = None, float("nan")
+    if form == "array":
+        split["raw_text"] = np.array(split["raw_text"], object)
+        content["test"]["raw_text"] = np.full(3, np.nan)
+        for clip in truths["test"]:
+            clip.text, clip.tokens = None, {}
+    for clip in truths["train"][:2]:
+        clip.text, clip.tokens = None, {}
+    assert_holds(converted(file, content).corpus, truths)
 
 
 # Faults of real files
@@ -348,6 +393,48 @@ def test_declared_lengths_that_do_not_fit(file: Path) -> None:
         ("declared length too short", "vision", "padding at the front, content taken from the end", 1),
         ("declared length too short", "vision", "positions past it left out", 1),
         ("zero length", "vision", "taken as missing", 1),
+    ]
+
+
+@pytest.mark.parametrize("seen", ["in train", "in test alone"])
+def test_declared_lengths_of_clips_that_are_padded_at_the_front(file: Path, seen: str) -> None:
+    """One clip ends in silence as long as its padding, another has nothing but silence; they are padded as the others are."""
+    content, truths = layouts_pickled.mmsa()
+    random = np.random.default_rng(1)
+    for role, clips in truths.items():
+        for clip in clips:
+            clip.features["audio"] = random.normal(size=(5 if seen == "in train" or role == "test" else 9, 3)).astype(np.float32)
+        quiet = clips[0].features["audio"]
+        quiet[1:] = 0
+        if role == "train" and seen == "in train":
+            clips[1].features["audio"][:] = 0
+        content[role]["audio"] = padded([clip.features["audio"] for clip in clips], 9, 3, front=True)
+        content[role]["audio_lengths"] = [len(clip.features["audio"]) for clip in clips]
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    silent = ("content shorter than declared", "audio", "kept, zero rows at its beginning", 1)
+    assert sorted(done.faults) == ([silent, SILENCE] if seen == "in train" else [SILENCE])
+    assert (
+        "content: text by the attention mask; vision by declared lengths, padded at the back; "
+        "audio by declared lengths, padded at the front" in done.notes
+    )
+
+
+def test_declared_lengths_that_do_not_fit_a_file_that_is_padded_at_the_front(file: Path) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for role, clips in truths.items():
+        for row, clip in enumerate(clips):
+            clip.features["audio"] = np.full((4, 3), row + 1, np.float32)
+        content[role]["audio"] = padded([clip.features["audio"] for clip in clips], 9, 3, front=True)
+        content[role]["audio_lengths"] = [4] * len(clips)
+    content["train"]["audio"][0] = np.roll(content["train"]["audio"][0], 4, axis=0)
+    content["train"]["audio"][1, 3:] = 2
+    done = converted(file, content)
+    assert_holds(done.corpus, truths)
+    assert sorted(done.faults) == [
+        SILENCE,
+        ("declared length too short", "audio", "padding at the back, content taken from the beginning", 1),
+        ("declared length too short", "audio", "positions before it left out", 1),
     ]
 
 
@@ -488,7 +575,7 @@ def test_a_mask_of_other_positions_than_the_text_is_not_used(file: Path) -> None
             clip.tokens = {}
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert "content: audio, vision by declared lengths; text by zeros at the back" in done.notes
+    assert "content: audio, vision by declared lengths, padded at the back; text by zeros at the back" in done.notes
     assert done.notes[-1] == "left out: text_bert"
 
 
@@ -525,6 +612,21 @@ def test_text_that_is_not_utf_8(file: Path) -> None:
         ("text that is not UTF-8", "id", "read as latin-1", 1),
         ("text that is not UTF-8", "raw_text", "half characters replaced by ?", 1),
     ]
+
+
+@pytest.mark.parametrize("protocol", [0, 4])
+def test_half_characters_in_names_of_fields_and_in_long_texts(file: Path, protocol: int) -> None:
+    content, truths = layouts_pickled.mmsa()
+    for split in content.values():
+        split["zz\ud800q"] = [0] * len(split["id"])
+    content["train"]["raw_text"][0] = "\ud800" + 5000 * "a"
+    truths["train"][0].tokens = {}
+    write(file, content, protocol)
+    done = convert("mmsa", [file], file.parent / "corpus")
+    truths["train"][0].text = done.corpus.split("train")[0].text
+    assert_holds(done.corpus, truths)
+    assert str(truths["train"][0].text).replace("\ufffd", "?").lstrip("?") == 5000 * "a"
+    assert done.notes[-1] == "left out: zz?q"
 
 
 def _without(name: str) -> Any:
@@ -565,6 +667,8 @@ def _misspelt(content: dict[str, Any]) -> None:
         (_set("test", "audio_lengths", [1, -1, 2]), "audio_lengths: row 1: expected a whole number from 0, found -1"),
         (_set("test", "audio_lengths", [1, 2.5, 2]), "audio_lengths: row 1: expected a whole number from 0, found 2.5"),
         (_set("test", "id", ["a", None, "b"]), "id: row 1: expected text, found NoneType"),
+        (_set("test", "id", ["a", float("nan"), "b"]), "id: row 1: expected text, found NaN"),
+        (_set("test", "id", np.full(3, np.nan)), "id: row 0: expected text, found NaN"),
         (_set("test", "id", ["a", "", "b"]), "expected text that is not empty"),
         (
             _set("test", "regression_labels", np.zeros((3, 2))),
@@ -613,3 +717,23 @@ def test_one_split_is_enough(file: Path) -> None:
     content, truths = layouts_pickled.mmsa()
     only: Truths = {"valid": truths["valid"]}
     assert_holds(converted(file, {"valid": content["valid"]}).corpus, only)
+
+
+@pytest.mark.parametrize("names", [("TRAIN", "Dev", "Test"), ("training", "val", "testing"), ("train", "development", "test")])
+def test_splits_by_all_the_names_that_splits_have(file: Path, names: tuple[str, ...]) -> None:
+    content, truths = layouts_pickled.mmsa()
+    write(file, dict(zip(names, content.values(), strict=True)))
+    assert detect([file]) == "mmsa"
+    assert_holds(convert("auto", [file], file.parent / "corpus").corpus, truths)
+
+
+def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path) -> None:
+    content, truths = layouts_pickled.mmsa()
+    write(file, {"held\ud800out" if name == "test" else name: part for name, part in content.items()})
+    with pytest.raises(DataError, match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, "):
+        convert("mmsa", [file], file.parent / "corpus")
+    facts = {"text": [0.5], "audio": [1.5], "ids": [[["a", "b"], 1, 2]], "many": [1, 2, 3]}
+    write(file, {**content, "mean\ud800": facts, "names": ["a", "b"], "none": [], "train_mix": content["train"]})
+    done = convert("mmsa", [file], file.parent / "corpus")
+    assert_holds(done.corpus, truths)
+    assert done.notes[-1] == "left out: mean?, names, none, train_mix"

@@ -113,3 +113,23 @@ def test_refusals(file: Path) -> None:
             del split[name]
     with pytest.raises(DataError, match="expected at least one of the fields text, audio, vision"):
         convert("mult", [write(file, content)], file.parent / "corpus")
+
+
+@pytest.mark.parametrize("names", [("TRAIN", "Dev", "Test"), ("training", "val", "testing"), ("train", "development", "test")])
+def test_splits_by_all_the_names_that_splits_have(file: Path, names: tuple[str, ...]) -> None:
+    content, truths = layouts_pickled.mult()
+    write(file, dict(zip(names, content.values(), strict=True)))
+    assert detect([file]) == "mult"
+    assert_holds(convert("auto", [file], file.parent / "corpus").corpus, truths)
+
+
+def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path) -> None:
+    content, truths = layouts_pickled.mult()
+    write(file, {"held\ud800out" if name == "test" else name: part for name, part in content.items()})
+    with pytest.raises(DataError, match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, "):
+        convert("mult", [file], file.parent / "corpus")
+    facts = {"text": [0.5], "audio": [1.5], "ids": [[["a", "b"], 1, 2]], "many": [1, 2, 3]}
+    write(file, {**content, "mean\ud800": facts, "names": ["a", "b"], "none": []})
+    done = convert("mult", [file], file.parent / "corpus")
+    assert_holds(done.corpus, truths)
+    assert done.notes[-1] == "left out: mean?, names, none"

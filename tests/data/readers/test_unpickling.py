@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignmamba.data.readers import unpickling
-from alignmamba.data.readers.splits import SPLITS
+from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.stored import StoredArray, StoredBytes
 from alignmamba.data.readers.unpickling import ByteText, Glimpse, glimpse, read_pickle, refused_global
 from alignmamba.errors import DataError
@@ -299,7 +299,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     for path, said in ((tmp_path, "something else"), (tmp_path / "absent", "nothing"), (Path("a\0b"), "nothing")):
         with pytest.raises(DataError, match=f"^{re.escape(str(path))}: expected a file, found {said}$"):
             read_pickle(path)
-        assert glimpse(path, SPLITS) is None
+        assert glimpse(path, SPLIT_NAMES) is None
         assert refused_global(path) == ""
 
 
@@ -318,13 +318,13 @@ def test_a_glimpse_shows_splits_and_fields(tmp_path: Path, protocol: int, monkey
         ({"config": 1, "dev": clips}, set(), True),
     ):
         path.write_bytes(pickle.dumps(content, protocol))
-        assert glimpse(path, SPLITS) == Glimpse(fields=frozenset(fields), lists=lists)
+        assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset(fields), lists=lists)
         # Of a file that goes on, what was met until then.
         path.write_bytes(pickle.dumps({**content, "more": list(range(20_000))}, protocol))
-        assert glimpse(path, SPLITS) == Glimpse(fields=frozenset(fields), lists=lists)
+        assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset(fields), lists=lists)
     for value in ([], {}, {"train": 1}, {1: {}}, "train", {"config": {"train": {}}}):
         path.write_bytes(pickle.dumps(value, protocol))
-        assert glimpse(path, SPLITS) is None
+        assert glimpse(path, SPLIT_NAMES) is None
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -334,7 +334,7 @@ def test_a_glimpse_names_what_is_refused(tmp_path: Path, protocol: int) -> None:
     for value in (defaultdict(list), {"config": defaultdict(list), "train": table}, defaultdict(list, train=table)):
         path.write_bytes(pickle.dumps(value, protocol))
         assert refused_global(path) == "collections.defaultdict"
-        assert glimpse(path, SPLITS) is None
+        assert glimpse(path, SPLIT_NAMES) is None
     path.write_bytes(pickle.dumps({"train": table}, protocol))
     assert refused_global(path) == ""
 
@@ -351,8 +351,8 @@ def test_a_glimpse_of_a_large_file_is_short(tmp_path: Path) -> None:
     path = tmp_path / "a.pkl"
     ids = [str(each) for each in range(200_000)]
     path.write_bytes(pickle.dumps({"train": {"raw_text": ids, "audio": 1}}))
-    assert glimpse(path, SPLITS) == Glimpse(fields=frozenset({"raw_text"}), lists=False)
+    assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset({"raw_text"}), lists=False)
     path.write_bytes(pickle.dumps({"train": ids}))
-    assert glimpse(path, SPLITS) == Glimpse(fields=frozenset(), lists=True)
+    assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset(), lists=True)
     path.write_bytes(pickle.dumps({"train": {"id": ids[:40_000], "labels": 1}}))
-    assert glimpse(path, SPLITS) == Glimpse(fields=frozenset({"id", "labels"}), lists=False)
+    assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset({"id", "labels"}), lists=False)

@@ -15,10 +15,11 @@ import numpy as np
 
 from alignmamba.contracts import Role
 from alignmamba.data.checking import SplitArrays
+from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.padded import Clips
 from alignmamba.data.readers.plain import LazyRows
-from alignmamba.data.readers.splits import SPLITS, single_source, split_tables
+from alignmamba.data.readers.splits import single_source, split_tables
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
 from alignmamba.data.readers.values import as_list, is_sequence, numbers, plain_text, score_task
 from alignmamba.errors import DataError
@@ -30,7 +31,7 @@ OPTIONS: frozenset[str] = frozenset()
 
 def recognises(path: Path) -> bool:
     """Whether the head of a file is a pickle whose splits are lists."""
-    seen = glimpse(path, SPLITS)
+    seen = glimpse(path, SPLIT_NAMES)
     return seen is not None and seen.lists
 
 
@@ -46,7 +47,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     """
     path = single_source(sources, FORMAT)
     del options  # it has none of its own
-    content = split_tables(path, read_pickle(path))
+    content = split_tables(path, read_pickle(path), is_split=_is_split)
     faults = Faults()
     parts = {role: _Part(path, role, entries, faults) for role, entries in content.tables.items()}
     scores = {role: numbers(part.labels, len(part.labels), f"{part.where}: label") for role, part in parts.items()}
@@ -106,6 +107,12 @@ class _Part:
             features[name] = LazyRows(len(clips), clips.whole)
         texts = [" ".join(words) or None for words in self.words]
         return SplitArrays(features=features, targets=targets, ids=self.segments, tokens={"text": self.words}, texts=texts)
+
+
+def _is_split(value: Any) -> bool:
+    """Whether a value looks like a list of clips."""
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, list | tuple) and len(first) == 3 and isinstance(first[0], list | tuple) and len(first[0]) == 3
 
 
 def _three(value: Any, place: str) -> Sequence[Any]:

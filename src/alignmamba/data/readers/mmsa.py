@@ -10,7 +10,8 @@ Source:
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,23 @@ import numpy as np
 from alignmamba.contracts import Role, Task
 from alignmamba.data.checking import SplitArrays
 from alignmamba.data.mmsa_layout import CLASSES, EXTRAS, SCORES, SENTIMENTS, MmsaExtras, display_words, video_of
+from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
-from alignmamba.data.readers.padded import Clips, declared_content, is_aligned, masked_content, padding_note, side_of_padding, zero_rows
+from alignmamba.data.readers.padded import (
+    Clips,
+    declared_content,
+    declared_side,
+    is_aligned,
+    masked_content,
+    padding_note,
+    side_of_padding,
+    zero_rows,
+)
 from alignmamba.data.readers.plain import LazyRows
-from alignmamba.data.readers.splits import MODALITIES, SPLITS, SplitTable, shared_fields, single_source, split_tables
+from alignmamba.data.readers.splits import MODALITIES, SplitTable, has_fields, shared_fields, single_source, split_tables
 from alignmamba.data.readers.stored import StoredArray
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
-from alignmamba.data.readers.values import labels, numbers, score_task
+from alignmamba.data.readers.values import labels, numbers, score_task, several_per_clip
 from alignmamba.errors import DataError
 
 FORMAT = "mmsa"
@@ -42,7 +53,7 @@ _BLOCK_BYTES = 1 << 20
 
 def recognises(path: Path) -> bool:
     """Whether the head of a file is a pickle of which a split has a field that only MMSA has."""
-    seen = glimpse(path, SPLITS)
+    seen = glimpse(path, SPLIT_NAMES)
     return seen is not None and not seen.fields.isdisjoint(_OWN_FIELDS)
 
 
@@ -60,7 +71,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     """
     path = single_source(sources, FORMAT)
     given = read_pickle(path)
-    content = split_tables(path, given, others=(EXTRAS,))
+    content = split_tables(path, given, is_split=partial(has_fields, known=_FIELDS), others=(EXTRAS,))
     extras = MmsaExtras.of(path, given.get(EXTRAS, {}))
     label = options.label or extras.label
     faults = Faults()
@@ -68,10 +79,9 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     shared = shared_fields(path, parts, _FIELDS)
     fields = _modality_fields(path, shared, options)
     layout = _Layout(parts, fields, shared)
-    task, targets = _labels(parts, label, faults)
-    if EXTRAS in given and label == extras.label:
-        task = extras.task
-    splits = {role: _split(part, layout, label, targets[role], extras, faults) for role, part in parts.items()}
+    task, targets = _labels(parts, label, faults, task=extras.task if EXTRAS in given and label == extras.label else None)
+    beside, unfit = _labels_beside(parts, label)
+    splits = {role: _split(part, layout, targets[role], beside, extras, faults) for role, part in parts.items()}
     kept = {*fields.values(), *layout.declared.values(), "id", "raw_text", *_LABELS}
     notes = [*content.notes, f"label: {label}", layout.note()]
     if layout.has_ids:
@@ -83,6 +93,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         notes.append("raw_text: kept, and as display tokens where the words are as many as the positions of the text")
     if others := dict.fromkeys(name for split in splits.values() for name in split.labels):
         notes.append(f"labels kept besides: {', '.join(others)}")
+    notes += [f"{name}: left out, expected one label per clip, found {found}" for name, found in unfit.items()]
     if left_out := [*sorted(shared - kept), *content.others]:
         notes.append(f"left out: {', '.join(left_out)}")
     return Foreign(
@@ -110,18 +121,46 @@ def _modality_fields(path: Path, fields: set[str], options: ReadOptions) -> dict
     return found
 
 
-def _labels(parts: Mapping[Role, SplitTable], label: str, faults: Faults) -> tuple[Task, dict[Role, Sequence[Any]]]:
-    """The task, and the labels of each split, NaN or ``None`` where there is none."""
+def _labels(parts: Mapping[Role, SplitTable], label: str, faults: Faults, *, task: Task | None) -> tuple[Task, dict[Role, Sequence[Any]]]:
+    """The task, that which is given or else what the labels say, and the labels of each split, NaN or ``None`` where there is none."""
     if label in CLASSES:
+        for part in parts.values():
+            if found := several_per_clip(part.fields[label]):
+                raise DataError(f"{part.where}: {label}: expected one label per clip, found {found}")
         given = {role: labels(part.fields[label], f"{part.where}: {label}", label, faults) for role, part in parts.items()}
-        names = {role: [None if each is None else str(each) for each in found] for role, found in given.items()}
-        distinct = sorted({name for found in names.values() for name in found if name is not None})
-        classes = SENTIMENTS if set(distinct) <= set(SENTIMENTS) else tuple(distinct)
-        if len(classes) < 2:
-            raise DataError(f"{next(iter(parts.values())).where}: {label}: expected at least two classes, found {distinct}")
-        return Task(kind="classification", classes=classes), dict(names)
+        names = {role: [None if each is None else _class_name(each) for each in column] for role, column in given.items()}
+        distinct = {name for column in names.values() for name in column if name is not None}
+        if task is None:
+            classes = SENTIMENTS if distinct <= set(SENTIMENTS) else _in_order(distinct)
+            if len(classes) < 2:
+                raise DataError(f"{next(iter(parts.values())).where}: {label}: expected at least two classes, found {list(classes)}")
+            task = Task(kind="classification", classes=classes)
+        return task, dict(names)
     scores = {role: numbers(part.fields[label], part.count, f"{part.where}: {label}") for role, part in parts.items()}
-    return score_task(list(scores.values())), {role: values.tolist() for role, values in scores.items()}
+    return task or score_task(list(scores.values())), {role: values.tolist() for role, values in scores.items()}
+
+
+def _class_name(label: float | int | str) -> str:
+    """What a class is called. A whole number is the same class however it was written: splits may differ in their types."""
+    return str(int(label)) if not isinstance(label, str) and label == int(label) else str(label)
+
+
+def _in_order(names: Collection[str]) -> tuple[str, ...]:
+    """Names of classes as they are sorted: as numbers where all are."""
+    try:
+        values = {name: float(name) for name in names}
+    except ValueError:
+        values = {}
+    if not all(map(math.isfinite, values.values())):  # "nan" is a word too
+        values = {}
+    return tuple(sorted(names, key=lambda name: (values.get(name, 0.0), name)))
+
+
+def _labels_beside(parts: Mapping[Role, SplitTable], label: str) -> tuple[list[str], dict[str, str]]:
+    """The fields of labels that are kept besides the targets, and those that no sample can have, with what was found in them."""
+    names = [name for name in _LABELS if name != label and any(name in part.fields for part in parts.values())]
+    found = {name: next(filter(None, (several_per_clip(part.fields.get(name)) for part in parts.values())), "") for name in names}
+    return [name for name in names if not found[name]], {name: what for name, what in found.items() if what}
 
 
 class _TextBert:
@@ -199,6 +238,10 @@ class _Layout:
         self.encoded = {role: _TextBert(part) for role, part in parts.items()} if "text_bert" in shared else {}
         first = next(iter(self.clips.values()))
         self.declared = {name: field for name, field in _LENGTHS.items() if name in first and field in shared}
+        self.lengths = {role: {name: _declared(part, field) for name, field in self.declared.items()} for role, part in parts.items()}
+        """What is declared, by split and modality."""
+        self.sides = {name: declared_side((self.clips[role][name], self.lengths[role][name]) for role in parts) for name in self.declared}
+        """Where each modality with declared lengths is padded."""
 
         def agree(role: Role, names: Sequence[str], *, encoded: bool) -> bool:
             steps = [self.clips[role][name].steps for name in names] + ([self.encoded[role].steps] if encoded else [])
@@ -222,16 +265,26 @@ class _Layout:
         if self.aligned:
             return padding_note(self.side, aligned=True)
         masked = ["text"] if self.masked else []
-        rules = {"the attention mask": masked, "declared lengths": list(self.declared), f"zeros at the {self.side}": self.by_zeros}
+        rules = {"the attention mask": masked}
+        for side in ("back", "front"):
+            rules[f"declared lengths, padded at the {side}"] = [name for name in self.declared if self.sides[name] == side]
+        rules[f"zeros at the {self.side}"] = self.by_zeros
         return "content: " + "; ".join(f"{', '.join(names)} by {rule}" for rule, names in rules.items() if names)
 
 
-def _split(part: SplitTable, layout: _Layout, label: str, targets: Sequence[Any], extras: MmsaExtras, faults: Faults) -> SplitArrays:
+def _split(
+    part: SplitTable,
+    layout: _Layout,
+    targets: Sequence[Any],
+    beside: Sequence[str],
+    extras: MmsaExtras,
+    faults: Faults,
+) -> SplitArrays:
     derived = extras.derived.get(part.role, ())
     windows = layout.encoded[part.role].windows if layout.masked else np.zeros((0, 2), np.int64)
     features = _features(part, layout, windows, faults)
     ids = part.texts("id", faults) if "id" in part.fields else None
-    said = part.texts("raw_text", faults) if "raw_text" in part.fields else None
+    said = part.texts("raw_text", faults, optional=True) if "raw_text" in part.fields else None
     tokens = {}
     if said is not None and "text" in features:
         known = extras.tokens.get(part.role, {})
@@ -249,13 +302,18 @@ def _split(part: SplitTable, layout: _Layout, label: str, targets: Sequence[Any]
         ids=ids,
         tokens=tokens,
         texts=None if said is None or "raw_text" in derived else [text or None for text in said],
-        groups=None if ids is None else [video_of(identity) for identity in ids],
+        groups=None if ids is None or part.role in extras.ungrouped else [video_of(identity) for identity in ids],
         labels={
             name: labels(part.fields[name], f"{part.where}: {name}", name, faults)
-            for name in _LABELS
-            if name in part.fields and name != label and name not in derived
+            for name in sorted(beside, key=_position(extras.labels.get(part.role, ())))
+            if name in part.fields and name not in derived
         },
     )
+
+
+def _position(order: Sequence[str]) -> Callable[[str], int]:
+    """The place of a name in an order, in which those that are not there come last."""
+    return lambda name: order.index(name) if name in order else len(order)
 
 
 def _features(part: SplitTable, layout: _Layout, windows: np.ndarray, faults: Faults) -> dict[str, LazyRows]:
@@ -267,8 +325,8 @@ def _features(part: SplitTable, layout: _Layout, windows: np.ndarray, faults: Fa
             encoded = layout.encoded[part.role]
             return lambda row: encoded.ids(row, *windows[row])
         if name in layout.declared:
-            lengths = _declared(part, layout.declared[name])
-            return lambda row: declared_content(name, clips[name], lengths[row], row, faults)
+            lengths, side = layout.lengths[part.role][name], layout.sides[name]
+            return lambda row: declared_content(name, clips[name], lengths[row], row, side, faults)
         if name == "text":
             return lambda row: clips[name].part(row, *map(int, windows[row]))
         return lambda row: masked_content(name, clips[name], windows[row], row, faults)

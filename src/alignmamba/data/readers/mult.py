@@ -8,15 +8,17 @@ Source:
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alignmamba.data.checking import SplitArrays
 from alignmamba.data.mmsa_layout import JOINT, video_of
+from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.padded import Clips, is_aligned, padding_note, side_of_padding, zero_rows
 from alignmamba.data.readers.plain import LazyRows
-from alignmamba.data.readers.splits import MODALITIES, SPLITS, SplitTable, shared_fields, single_source, split_tables
+from alignmamba.data.readers.splits import MODALITIES, SplitTable, has_fields, shared_fields, single_source, split_tables
 from alignmamba.data.readers.stored import StoredArray
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
 from alignmamba.data.readers.values import as_list, numbers, plain_text, score_task
@@ -32,7 +34,7 @@ _FIELDS = (*MODALITIES, _LABEL, "id")
 
 def recognises(path: Path) -> bool:
     """Whether the head of a file is a pickle whose splits have MulT's labels and no fields but MulT's."""
-    seen = glimpse(path, SPLITS)
+    seen = glimpse(path, SPLIT_NAMES)
     return seen is not None and _LABEL in seen.fields and seen.fields <= set(_FIELDS)
 
 
@@ -47,7 +49,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         DataError: If the file is damaged, asks for anything to be run, or is of another layout.
     """
     path = single_source(sources, FORMAT)
-    content = split_tables(path, read_pickle(path))
+    content = split_tables(path, read_pickle(path), is_split=partial(has_fields, known=_FIELDS))
     label = options.label or _LABEL
     parts = {role: SplitTable(path, role, table, label=label, labels=(_LABEL,), known=_FIELDS) for role, table in content.tables.items()}
     shared = shared_fields(path, parts, _FIELDS)

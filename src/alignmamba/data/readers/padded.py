@@ -1,5 +1,6 @@
 """Clips that a foreign file holds padded to one length: where the content of each begins and ends, and lazy access to it."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -14,8 +15,10 @@ from alignmamba.errors import DataError
 Side = Literal["front", "back"]
 
 
-# Clips of a modality that are looked at to see on which side they are padded.
+# Clips of a modality, or of one in a split, that are looked at to see on which side they are padded.
 _LOOKED_AT = 64
+# As many that tell the side are enough where lengths are declared: most files are padded at the back, and need no looking at.
+_ENOUGH = 16
 
 
 class Clips:
@@ -155,21 +158,62 @@ def masked_content(name: str, clips: Clips, window: np.ndarray, row: int, faults
     return values[start:stop]
 
 
-def declared_content(name: str, clips: Clips, declared: int, row: int, faults: Faults) -> np.ndarray:
-    """What a modality has in a clip by the length that the file declares; what does not fit it is counted."""
+def declared_side(splits: Iterable[tuple[Clips, Sequence[int]]]) -> Side:
+    """Where a modality with declared lengths is padded: on the side on which more of the clips that tell have nothing past their length.
+
+    Args:
+        splits: The clips of each split and their declared lengths. Of each split few clips are looked at, and none further once enough
+            have told; a clip tells whose array is longer than declared, and has content past the length on one side alone.
+    """
+    front = back = 0
+    for clips, lengths in splits:
+        shorter = (row for row, declared in enumerate(lengths) if 0 < declared < clips.steps(row))
+        for row in itertools.islice(shorter, _LOOKED_AT):
+            content = filled(clips.whole(row))
+            before, past = content[: len(content) - lengths[row]].any(), content[lengths[row] :].any()
+            front += bool(past and not before)
+            back += bool(before and not past)
+            if front + back >= _ENOUGH:
+                break
+        if front + back >= _ENOUGH:
+            break
+    return "front" if front > back else "back"
+
+
+_DECLARED = {
+    "front": ("kept, zero rows at its beginning", "padding at the back, content taken from the beginning", "positions before it left out"),
+    "back": ("kept, zero rows at its end", "padding at the front, content taken from the end", "positions past it left out"),
+}
+"""What is done by the side of the padding: with a clip shorter than declared, one that is padded on the other side, a longer one."""
+
+
+def declared_content(name: str, clips: Clips, declared: int, row: int, side: Side, faults: Faults) -> np.ndarray:
+    """What a modality has in a clip by the length that the file declares; what does not fit it is counted.
+
+    Args:
+        name: The modality.
+        clips: What it has.
+        declared: The length.
+        row: The clip.
+        side: Where the clips of the modality are padded.
+        faults: Where it is counted.
+    """
     values = clips.whole(row)
-    steps = len(values)
-    if declared > steps:
+    spare = len(values) - declared
+    if spare < 0:
         faults.add("declared length too long", where=name, done="set to the length of the array")
         return values
+    content, outside = (values[spare:], values[:spare]) if side == "front" else (values[:declared], values[declared:])
+    shorter, opposite, longer = _DECLARED[side]
     with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
-        if not values[declared:].any():
-            if declared and not values[declared - 1].any():
+        if not outside.any():
+            if declared and not content[0 if side == "front" else -1].any():
                 # Zeros may be silence, or a face that was not found, and positions stand for time.
-                faults.add("content shorter than declared", where=name, done="kept, zero rows at its end")
-            return values[:declared]
-    if declared and not filled(values[: steps - declared]).any():
-        faults.add("declared length too short", where=name, done="padding at the front, content taken from the end")
-        return values[steps - declared :]
-    faults.add("declared length too short", where=name, done="positions past it left out")
-    return values[:declared]
+                faults.add("content shorter than declared", where=name, done=shorter)
+            return content
+        other, outside = (values[:declared], values[declared:]) if side == "front" else (values[spare:], values[:spare])
+        if declared and not outside.any():
+            faults.add("declared length too short", where=name, done=opposite)
+            return other
+    faults.add("declared length too short", where=name, done=longer)
+    return content

@@ -1,20 +1,19 @@
 """A pickle that is a dict of splits: the checks that its formats share."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignmamba.contracts import ROLES, Role
+from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.foreign import Faults
 from alignmamba.data.readers.stored import StoredArray
-from alignmamba.data.readers.values import as_list, is_ascii, is_sequence, plain_text
+from alignmamba.data.readers.values import as_list, is_ascii, is_nothing, is_sequence, plain_text, readable
 from alignmamba.errors import DataError
 
 MODALITIES = ("text", "audio", "vision")
-SPLITS: Mapping[str, Role] = {"train": "train", "valid": "valid", "dev": "valid", "validation": "valid", "test": "test"}
-"""What splits are called."""
 
 # A name as near as this to one of the format's is a damaged or mistyped one, not another field. In `difflib`'s measure, in which
 # two letters that changed places in a name of five cost 0.2.
@@ -44,32 +43,39 @@ class Content:
     """The other keys."""
 
 
-def split_tables(path: Path, content: Any, *, others: Sequence[str] = ()) -> Content:
-    """What a pickle holds by split, which is called one of `SPLITS`.
+def split_tables(path: Path, content: Any, *, is_split: Callable[[Any], bool], others: Sequence[str] = ()) -> Content:
+    """What a pickle holds by split, which is called one of `SPLIT_NAMES`, whatever the case of its letters.
 
     Args:
         path: The file.
         content: What it holds.
+        is_split: Whether a value looks like a split of the format, and so may be one of the splits that are not there.
         others: Further keys of the format.
 
     Raises:
-        DataError: If it is no dict, has no split with any clips, or one twice under two names.
+        DataError: If it is no dict, has no split with any clips, one twice under two names, or lacks one and has one of another name.
     """
     expected = ", ".join(ROLES)
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a dict of {expected}, found {type(content).__name__}")
-    keys = [key[:40] if isinstance(key, str) else type(key).__name__ for key in content]
     names: dict[Role, str] = {}
-    for key in content:
-        role = SPLITS.get(key) if isinstance(key, str) else None
+    strangers: list[str] = []
+    unnamed: list[str] = []
+    for key, value in content.items():
+        name = readable(key)[:40] if isinstance(key, str) else type(key).__name__
+        role = SPLIT_NAMES.get(key.lower()) if isinstance(key, str) else None
         if role in names:
             raise DataError(f"{path}: {names[role]!r} and {key!r} are both the {role} split, expected one of them")
         if role is not None:
             names[role] = key
+        elif key not in others:
+            strangers.append(name)
+            unnamed += [name] if is_split(value) else []
+    if unnamed and len(names) < len(ROLES):
+        raise DataError(f"{path}: {unnamed[0]!r} looks like a split, but is called none of {', '.join(SPLIT_NAMES)}")
     if not names:
-        raise DataError(f"{path}: expected a dict of {expected}, found the keys {keys[:5]}")
-    strangers = [key for key in keys if key not in SPLITS and key not in others]
-    _refuse_near_names(str(path), strangers, [key for key, role in SPLITS.items() if role not in names])
+        raise DataError(f"{path}: expected a dict of {expected}, found the keys {strangers[:5]}")
+    _refuse_near_names(str(path), strangers, [key for key, role in SPLIT_NAMES.items() if role not in names])
     empty = [role for role in ROLES if role in names and _is_empty(content[names[role]])]
     if len(empty) == len(names):
         raise DataError(f"{path}: no split has any clips, only empty ones: {', '.join(names[role] for role in empty)}")
@@ -78,6 +84,14 @@ def split_tables(path: Path, content: Any, *, others: Sequence[str] = ()) -> Con
         notes=tuple(f"split {names[role]!r} has no clips: left out" for role in empty),
         others=strangers,
     )
+
+
+def has_fields(value: Any, known: Collection[str]) -> bool:
+    """Whether a value looks like a split of parallel fields: has several that are known, not modalities alone, as long as each other."""
+    if not isinstance(value, dict):
+        return False
+    sizes = {name: len(field) for name, field in value.items() if isinstance(name, str) and name in known and is_sequence(field)}
+    return len(sizes) > 1 and len(set(sizes.values())) == 1 and 0 not in sizes.values() and not sizes.keys() <= set(MODALITIES)
 
 
 def _is_empty(table: Any) -> bool:
@@ -122,7 +136,7 @@ class SplitTable:
         self.where = f"{path}: split {role!r}"
         if not isinstance(table, dict):
             raise DataError(f"{self.where}: expected a dict of fields, found {type(table).__name__}")
-        self.fields: dict[str, Any] = {str(key): value for key, value in table.items() if isinstance(key, str) and value is not None}
+        self.fields: dict[str, Any] = {readable(key): value for key, value in table.items() if isinstance(key, str) and value is not None}
         strangers = [name for name in self.fields if name not in known]
         _refuse_near_names(self.where, strangers, [name for name in known if name not in table])
         if label not in labels or label not in self.fields:
@@ -138,13 +152,17 @@ class SplitTable:
                 found = f"{len(value)} entries" if is_sequence(value) else type(value).__name__
                 raise DataError(f"{self.where}: {name}: expected {self.count} entries, as many as in {label}, found {found}")
 
-    def texts(self, name: str, faults: Faults) -> list[str]:
-        """A field of one text per clip."""
+    def texts(self, name: str, faults: Faults, *, optional: bool = False) -> list[str]:
+        """A field of one text per clip; where a clip may have none, an empty one for ``None`` and NaN."""
         value = self.fields[name]
         if isinstance(value, StoredArray) and len(value.shape) != 1:
             raise DataError(f"{self.where}: {name}: expected one text per clip, found an array of shape {value.shape}")
         return [
-            item if is_ascii(item) else plain_text(item, f"{self.where}: {name}: row {row}", name, faults)
+            item
+            if is_ascii(item)
+            else ""
+            if optional and is_nothing(item)
+            else plain_text(item, f"{self.where}: {name}: row {row}", name, faults)
             for row, item in enumerate(as_list(value))
         ]
 

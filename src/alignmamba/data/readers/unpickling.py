@@ -98,7 +98,7 @@ def glimpse(path: Path, splits: Collection[str]) -> Glimpse | None:
 
     Args:
         path: The file.
-        splits: What splits may be called.
+        splits: What splits may be called, in lower case; in the file their letters may be of any.
 
     Returns:
         ``None`` for a file that does not begin as a pickle of a dict with any of them. Never raises.
@@ -113,7 +113,7 @@ def glimpse(path: Path, splits: Collection[str]) -> Glimpse | None:
     stop = next((mark for mark in marks if mark > 1), len(stack)) if 1 in marks else 3
     last = min(stop, len(stack)) - 1
     found = [*stack[0].items(), *zip(stack[1:stop:2], stack[2:stop:2], strict=False)]
-    values = [value for key, value in found if isinstance(key, str) and key in splits]
+    values = [value for key, value in found if isinstance(key, str) and key.lower() in splits]
     fields = [field for value in values if isinstance(value, dict) for field in value]
     if isinstance(stack[last], dict) and any(value is stack[last] for value in values) and (last + 1 in marks or 1 not in marks):
         fields += stack[last + 1 : next((mark for mark in marks if mark > last + 1), len(stack)) : 2]

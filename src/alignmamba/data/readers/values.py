@@ -33,11 +33,29 @@ def is_ascii(value: Any) -> bool:
     return type(value) is str and value.isascii()
 
 
+def is_nothing(value: Any) -> bool:
+    """Whether a value says that there is none: ``None`` or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def several_per_clip(value: Any) -> str:
+    """What a field is that has several entries for each clip, for messages; an empty text where it has one, or is no such thing."""
+    if isinstance(value, StoredArray):
+        return f"an array of shape {value.shape}" if len(value.shape) > 1 and math.prod(value.shape[1:]) != 1 else ""
+    sizes = {len(each) if is_sequence(each) else 1 for each in value} if isinstance(value, list | tuple) else {1}
+    return "" if 1 in sizes else f"{' or '.join(map(str, sorted(sizes)))} per clip"
+
+
+def readable(text: str) -> str:
+    """A text that may be told and stored: half characters, which a pickle may hold and UTF-8 may not, become ``?``."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
     """A text.
 
     Args:
-        value: Text, bytes, or a number.
+        value: Text, bytes, or a number other than NaN.
         where: File, split, field and row, for messages.
         field: What is counted as the place of a fault.
         faults: Where text that is not UTF-8 is counted.
@@ -46,7 +64,7 @@ def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
         DataError: If it is anything else.
     """
     if isinstance(value, StoredBytes):
-        return value.text()
+        value = value.text()
     if isinstance(value, ByteText):
         value = value.encode("latin-1")
     if isinstance(value, bytes):
@@ -60,11 +78,11 @@ def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
             value.encode("utf-8")
         except UnicodeEncodeError:
             faults.add("text that is not UTF-8", where=field, done="half characters replaced by ?")
-            return value.encode("utf-8", "replace").decode("utf-8")
+            return readable(value)
         return value
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not is_nothing(value):
         return str(value)
-    raise DataError(f"{where}: expected text, found {type(value).__name__}")
+    raise DataError(f"{where}: expected text, found {'NaN' if isinstance(value, float) else type(value).__name__}")
 
 
 def numbers(value: Any, count: int, where: str) -> np.ndarray:

@@ -402,8 +402,10 @@ def _values(given: Any, role: Role, identity: str, name: str, faults: Faults, op
         raise DataError(f"{where}: expected width {options.dims[name]} by dims, found {found}")
     if array.dtype.kind != "f" or array.ndim != 2:
         return array
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = np.asarray(array, dtype=np.float32)
+    stored = array
+    if array.dtype != np.float32:
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = np.asarray(array, dtype=np.float32)
     finite = np.isfinite(stored)
     if finite.all():
         return stored

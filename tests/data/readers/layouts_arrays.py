@@ -107,12 +107,16 @@ def describe(folder: Path, *, text: str = TEXT["padded"], audio: str = AUDIO["of
     return path
 
 
-def write_each_kind(folder: Path) -> Path:
-    """A description that refers to every file beside it: each way to store values is one modality."""
+def _write_values(folder: Path) -> None:
     write_samples(folder)
     write_npz(folder)
     write_files(folder)
     write_tables(folder)
+
+
+def write_each_kind(folder: Path) -> Path:
+    """A description that refers to every file beside it: each way to store values is one modality."""
+    _write_values(folder)
     ways = {"files": AUDIO["files"], "offsets": AUDIO["offsets"], "csv": AUDIO["csv"], "parquet": AUDIO["parquet"], "text": TEXT["files"]}
     path = folder / "corpus.toml"
     path.write_text(HEAD + SAMPLES + "".join(f"[modalities.{name}]\n{way}" for name, way in ways.items()))
@@ -121,9 +125,6 @@ def write_each_kind(folder: Path) -> Path:
 
 def write_everything(folder: Path) -> Path:
     """All files, and a description."""
-    write_samples(folder)
-    write_npz(folder)
-    write_files(folder)
-    write_tables(folder)
+    _write_values(folder)
     (folder / "ids.json").write_text(json.dumps(IDS))
     return describe(folder)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignmamba.data.readers.plain import checksum, counting, open_npz
+from alignmamba.data.readers.plain import counting, open_npz
+from alignmamba.data.storage import file_checksum
 from alignmamba.errors import DataError
 
 
@@ -23,5 +24,5 @@ def test_a_checksum_tells_how_far_it_is(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(3 << 20))
     told: list[tuple[int, int]] = []
     add = counting(lambda done, total: told.append((done, total)), 6 << 20)
-    assert checksum(tmp_path / "file", add) == checksum(tmp_path / "file", add)
+    assert file_checksum(tmp_path / "file", add) == file_checksum(tmp_path / "file", add)
     assert told == [(piece << 20, 6 << 20) for piece in range(1, 7)]

@@ -15,8 +15,9 @@ from alignmamba.data.archive import load_corpus
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.converting import Conversion, convert, detect
 from alignmamba.data.readers.foreign import ReadOptions
-from alignmamba.data.readers.plain import checksum, counting, regular_file
+from alignmamba.data.readers.plain import counting, regular_file
 from alignmamba.data.readers.progress import SampleLines
+from alignmamba.data.storage import file_checksum
 from alignmamba.errors import DataError
 
 PLACE = "ALIGNMAMBA_CACHE"
@@ -102,8 +103,8 @@ def _key(format: str, source: Path, options: ReadOptions, hashed: Callable[[int,
         "version": __version__,
         "format": format,
         "options": options.model_dump(mode="json", exclude={"folds"}),
-        "folds": None if options.folds is None else checksum(regular_file(options.folds)),
-        "files": [(str(name), checksum(path, add)) for name, path in files],
+        "folds": None if options.folds is None else file_checksum(regular_file(options.folds)),
+        "files": [(str(name), file_checksum(path, add)) for name, path in files],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

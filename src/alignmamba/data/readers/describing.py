@@ -13,7 +13,8 @@ from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.converting import AUTO, FaultRow, Progress, check_source, detect, naming, open_foreign, without_absent
 from alignmamba.data.readers.foreign import Foreign, ReadOptions
 from alignmamba.data.readers.known import KNOWN, KnownFile
-from alignmamba.data.readers.plain import checksum, counting
+from alignmamba.data.readers.plain import counting
+from alignmamba.data.storage import file_checksum
 from alignmamba.errors import DataError
 
 
@@ -68,7 +69,7 @@ def inspect_foreign(
     format = detect([path]) if format == AUTO else format
     check_source(path)
     try:
-        sha256 = "" if path.is_dir() or not path.exists() else checksum(path, counting(hashed, path.stat().st_size))
+        sha256 = "" if path.is_dir() or not path.exists() else file_checksum(path, counting(hashed, path.stat().st_size))
         size = sum(each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error

@@ -34,7 +34,7 @@ from alignmamba.data.readers.padded import (
 )
 from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.readers.splits import MODALITIES, SplitTable, has_fields, shared_fields, single_source, split_tables
-from alignmamba.data.readers.stored import StoredArray
+from alignmamba.data.readers.stored import StoredArray, unboxed
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
 from alignmamba.data.readers.values import labels, numbers, score_task, several_per_clip
 from alignmamba.errors import DataError
@@ -168,9 +168,7 @@ class _TextBert:
 
     def __init__(self, part: SplitTable) -> None:
         self._where = f"{part.where}: text_bert"
-        value = part.fields["text_bert"]
-        if isinstance(value, StoredArray) and value.dtype.kind == "O" and len(value.shape) == 1:
-            value = value.items()
+        value = unboxed(part.fields["text_bert"])
         self._arrays: list[StoredArray] = list(value) if isinstance(value, list | tuple) else [value]
         self._together = not isinstance(value, list | tuple)
         axes, expected = (3, "numbers of shape (clips, 3, time)") if self._together else (2, "a list of arrays of shape (3, time)")

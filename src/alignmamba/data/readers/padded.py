@@ -9,7 +9,7 @@ import numpy as np
 
 from alignmamba.data.readers.foreign import Faults
 from alignmamba.data.readers.plain import LazyRows
-from alignmamba.data.readers.stored import StoredArray
+from alignmamba.data.readers.stored import StoredArray, unboxed
 from alignmamba.errors import DataError
 
 Side = Literal["front", "back"]
@@ -33,8 +33,7 @@ class Clips:
     """
 
     def __init__(self, value: Any, where: str) -> None:
-        if isinstance(value, StoredArray) and value.dtype.kind == "O" and len(value.shape) == 1:
-            value = value.items()
+        value = unboxed(value)
         arrays = value if isinstance(value, list) else [value]
         axes = 2 if isinstance(value, list) else 3
         for array in arrays:

@@ -5,7 +5,6 @@ made of them, and nothing is ever unpickled.
 """
 
 import contextlib
-import hashlib
 import io
 import math
 import os
@@ -186,22 +185,6 @@ def _copy(source: IO[bytes], target: IO[bytes], place: str) -> None:
             raise DataError(
                 f"{place}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror or error}; TMPDIR names another folder"
             ) from error
-
-
-def checksum(path: Path, told: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file.
-
-    Args:
-        path: The file.
-        told: Told after each piece how many bytes it had.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-            if told is not None:
-                told(len(piece))
-    return digest.hexdigest()
 
 
 def counting(told: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:

@@ -312,3 +312,8 @@ class StoredArray:
         if count:
             self._data.read_into(first * size, buffer.data, last=first + count == math.prod(self.shape))
         return buffer.view(self.dtype)
+
+
+def unboxed(value: Any) -> Any:
+    """The entries of an array of objects with one axis, as which a list may have been written; another value as it is."""
+    return value.items() if isinstance(value, StoredArray) and value.dtype.kind == "O" and len(value.shape) == 1 else value

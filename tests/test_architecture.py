@@ -20,7 +20,7 @@ _MODELS = _GROUND | {"ops", "nn"}
 _PARTS = _MODELS | {"models", "data", "training", "evaluation"}
 FLOORS: dict[str, frozenset[str]] = {
     "errors": frozenset(),
-    "files": frozenset(),
+    "files": frozenset({"errors"}),
     "contracts": frozenset({"errors"}),
     "ops": _GROUND,
     "nn": _GROUND | {"ops"},

@@ -1,12 +1,29 @@
-"""Files that are written whole or not at all, and what killed processes left of theirs."""
+"""Files that are written whole or not at all, what killed processes left of theirs, and files of strangers, read within bounds."""
 
 import glob
+import json
 import os
+import re
 import secrets
+import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from alignmamba.errors import AlignMambaError, DataError
+
+JSON_BYTES = 16 << 20
+"""A JSON file of a stranger may have this size, unless its reader says otherwise."""
+
+_JSON_DEPTH = 64
+"""Lists and objects of a JSON text may lie this deep in one another."""
+
+_JSON_DIGITS = 100
+"""An integer of a JSON text may have this many."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 PARTIAL = ".partial"
 """How the name of what is being written ends."""
@@ -103,3 +120,131 @@ def held(path: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(descriptor)
+
+
+# Files of strangers
+
+
+def open_regular(path: Path, *, error: type[AlignMambaError] = DataError) -> BinaryIO:
+    """Open a file of a stranger for reading, without ever waiting for it: a pipe or a device has no end that could be reached.
+
+    Args:
+        path: The file; links are followed.
+        error: What is raised.
+
+    Raises:
+        AlignMambaError: Of the kind given, if it is not a regular file that can be opened; the message names it.
+    """
+    try:
+        # Looked at before it is opened, for opening a device may do something; and after, for it may be another one by then.
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  that of a Path takes no opener
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(mode):
+                return file
+            file.close()
+    except FileNotFoundError:
+        raise error(f"{path}: expected a file, found nothing") from None
+    except (OSError, ValueError) as fault:
+        raise error(f"{str(path)!r}: cannot be read: {getattr(fault, 'strerror', None) or fault}") from fault
+    raise error(f"{path}: expected a file, found {'a folder' if stat.S_ISDIR(mode) else 'a pipe, a socket or a device'}")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_bounded(path: Path, *, limit_bytes: int, error: type[AlignMambaError] = DataError) -> bytes:
+    """The content of a file of a stranger, if it is a regular file of bounded size.
+
+    Args:
+        path: The file; links are followed.
+        limit_bytes: The largest size that is read; no more memory than that is taken.
+        error: What is raised.
+
+    Raises:
+        AlignMambaError: Of the kind given, naming the file.
+    """
+    with open_regular(path, error=error) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            content = b"" if size > limit_bytes else file.read(limit_bytes + 1)
+        except OSError as fault:
+            raise error(f"{path}: cannot be read: {fault.strerror or fault}") from fault
+    if max(size, len(content)) > limit_bytes:
+        raise error(f"{path}: expected at most {limit_bytes} bytes, found {max(size, len(content))}")
+    return content
+
+
+def read_json(path: Path, *, limit_bytes: int = JSON_BYTES, error: type[AlignMambaError] = DataError) -> Any:
+    """What a JSON file of a stranger holds, read within bounds of time and memory.
+
+    Args:
+        path: The file; links are followed.
+        limit_bytes: The largest size that is read.
+        error: What is raised.
+
+    Raises:
+        AlignMambaError: Of the kind given, naming the file, if it is no regular file, or too large, or refused by `parse_json`.
+    """
+    return parse_json(read_bounded(path, limit_bytes=limit_bytes, error=error), str(path), error=error)
+
+
+def parse_json(content: bytes, where: str, *, error: type[AlignMambaError] = DataError) -> Any:
+    """What a JSON text of a stranger says.
+
+    Refused are, beside what is no JSON: text that is not UTF-8, also by its escapes (lone surrogates), a key that an object
+    has twice, and lists, objects or integers beyond what any file of ours has.
+
+    Args:
+        content: The text.
+        where: What it stands in, for messages.
+        error: What is raised.
+
+    Raises:
+        AlignMambaError: Of the kind given, in one line.
+    """
+    try:
+        found = json.loads(content.decode("utf-8-sig"), parse_int=_integer, object_pairs_hook=_object)
+        if content.count(b"[") + content.count(b"{") > _JSON_DEPTH:
+            _check_depth(found)
+        if _SURROGATE.search(content):
+            json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        problem = "half a character (a lone surrogate), expected text in Unicode"
+    except RecursionError:
+        problem = _TOO_DEEP
+    except ValueError as fault:
+        problem = str(fault).splitlines()[0]
+    else:
+        return found
+    raise error(f"{where}: not valid JSON: {problem}")
+
+
+_TOO_DEEP = f"more lists and objects in one another than {_JSON_DEPTH}"
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _JSON_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits, expected at most {_JSON_DIGITS}")
+    return int(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        repeated = next(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"the key {repeated[:80]!r} appears twice in one object")
+    return found
+
+
+def _check_depth(found: Any) -> None:
+    level = [found]
+    for _ in range(_JSON_DEPTH):
+        members = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [member for each in members for member in each if isinstance(member, dict | list)]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)

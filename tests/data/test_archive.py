@@ -527,7 +527,7 @@ def test_another_programs_corpus_json_is_not_replaced(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
 def test_a_manifest_that_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "corpus.json")
-    with pytest.raises(DataError, match=r"corpus\.json: expected a file, found something else"):
+    with pytest.raises(DataError, match=r"corpus\.json: expected a file, found a pipe"):
         load_corpus(tmp_path)
 
 

@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 
 from alignmamba.contracts import Config, ModalitySpec, Role, Sample, Task
 from alignmamba.errors import DataError, first_fault
+from alignmamba.files import parse_json, read_json
 
 MANIFEST = "corpus.json"
 FORMAT = "alignmamba-corpus"
@@ -150,16 +151,9 @@ def read_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST
     if not directory.is_dir():
         raise DataError(f"{directory}: expected a corpus directory, found {'a file' if directory.exists() else 'nothing'}")
-    try:
-        if path.exists() and not path.is_file():
-            raise DataError(f"{path}: expected a file, found something else")
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{directory}: not a corpus, it has no {MANIFEST}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON, the file is damaged: {str(error).splitlines()[0]}") from error
+    if not os.path.lexists(path):
+        raise DataError(f"{directory}: not a corpus, it has no {MANIFEST}")
+    content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise DataError(f"{path}: format: expected {FORMAT!r}, found {found!r}")
@@ -295,10 +289,7 @@ class Shard:
         self._lines = np.array(lines, dtype=np.int64)
 
     def _record(self, line: bytes, number: int) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{self.strings}, line {number}: not valid JSON, the file is damaged") from error
+        record = parse_json(line, f"{self.strings}, line {number}")
         if not (isinstance(record, dict) and isinstance(record.get("id"), str)):
             raise DataError(f"{self.strings}, line {number}: expected an object with a string 'id'")
         for key, kind in (("group", str), ("text", str), ("tokens", dict), ("labels", dict)):

@@ -55,6 +55,9 @@ class Task(Config):
     """Class names; a target is an index into them. Empty for regression."""
     label_range: tuple[float, float] | None = None
     """Smallest and largest admissible label of a regression task; ``None`` where any number is."""
+    sentiment: bool | None = None
+    """Mark of a regression whose label is a sentiment: 0 is neutral, and sign and nearest integer are scored as well.
+    ``None``: it is one where the range is exactly [-3, 3]."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -68,7 +71,14 @@ class Task(Config):
             raise ValueError(f"label_range: expected finite ends, found {self.label_range}; without a range any number is a label")
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
             raise ValueError(f"label_range: lower end {self.label_range[0]} is not below upper end {self.label_range[1]}")
+        if self.sentiment and (self.kind != "regression" or self.label_range is None or not self.label_range[0] < 0 < self.label_range[1]):
+            raise ValueError("sentiment: needs a regression whose label_range has both signs, for example [-3, 3]")
         return self
+
+    @property
+    def is_sentiment(self) -> bool:
+        """Answer to whether signs and sentiment classes are scored and named; only then is there a "wrong sign" or an ``acc2``."""
+        return self.label_range == (-3.0, 3.0) if self.sentiment is None else self.sentiment
 
     @property
     def num_outputs(self) -> int:

@@ -253,6 +253,21 @@ def test_the_checksum_is_that_of_the_content(tmp_path: Path) -> None:
     assert checksum("e", lambda given: given["ids"].__setitem__(1, "other")) != first
 
 
+def test_the_mark_of_a_sentiment_changes_no_checksum_and_old_corpora_lack_it(tmp_path: Path) -> None:
+    given = {**arrays(), "targets": [0.0, 1.0, -1.0, 0.5]}
+    task = {"kind": "regression", "label_range": (-1, 1)}
+    marked = write_corpus(tmp_path / "marked", {"train": given}, task={**task, "sentiment": True})
+    plain = write_corpus(tmp_path / "plain", {"train": given}, task=task)
+    assert load_corpus(tmp_path / "marked").task.is_sentiment
+    assert not plain.task.is_sentiment
+    assert marked.checksum == plain.checksum
+    manifest = tmp_path / "plain" / "corpus.json"
+    content = json.loads(manifest.read_text())
+    del content["task"]["sentiment"]
+    manifest.write_text(json.dumps(content))
+    assert load_corpus(tmp_path / "plain").checksum == plain.checksum
+
+
 def test_the_synthetic_corpus_can_be_written(tmp_path: Path) -> None:
     made = synthetic_corpus(sizes={"train": 5, "test": 3})
     names = [spec.name for spec in made.modalities]

@@ -112,6 +112,7 @@ def test_python_reads_what_the_layout_says(tmp_path: Path) -> None:
     assert list(content) == ["train", "valid", "test", "alignmamba"]
     assert content["alignmamba"] == {
         "label_range": [-3.0, 3.0],
+        "sentiment": None,
         "classes": [],
         "units": {},
         "vocabulary_size": None,
@@ -200,6 +201,8 @@ FACTS = {
 }
 TASKS = {
     "small scores of a wide range": Task(kind="regression", label_range=(-3.0, 3.0)),
+    "sentiment": Task(kind="regression", label_range=(-1.0, 1.0), sentiment=True),
+    "no sentiment": Task(kind="regression", label_range=(-3.0, 3.0), sentiment=False),
     "another range": Task(kind="regression", label_range=(0.0, 10.0)),
     "no range": Task(kind="regression"),
     "classes": Task(kind="classification", classes=("c", "a", "b", "never")),

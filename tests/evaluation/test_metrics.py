@@ -1,6 +1,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,21 +125,42 @@ def test_only_zero_targets_leave_non0_undefined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("label_range", "accuracies"),
+    ("label_range", "sentiment", "accuracies"),
     [
-        (None, ()),
-        ((0.0, 5.0), ()),
-        ((-5.0, 0.0), ()),
-        ((-1.0, 1.0), ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0")),
-        ((-2.0, 2.5), ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5")),
-        ((-3.0, 2.9), ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5")),
-        ((-3.0, 3.0), ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7")),
+        (None, None, ()),
+        ((0.0, 5.0), None, ()),
+        ((-5.0, 0.0), False, ()),
+        ((-40.0, 40.0), None, ()),
+        ((-1.0, 1.0), None, ()),
+        ((-3.0, 2.9), None, ()),
+        ((-3.0, 3.0), None, ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7")),
+        ((-3.0, 3.0), False, ()),
+        ((-1.0, 1.0), True, ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0")),
+        ((-2.0, 2.5), True, ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5")),
+        ((-3.0, 2.9), True, ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5")),
+        ((-3.0, 3.0), True, ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7")),
     ],
 )
-def test_the_label_range_decides_what_makes_sense(label_range: tuple[float, float] | None, accuracies: tuple[str, ...]) -> None:
-    task = Task(kind="regression", label_range=label_range)
+def test_sign_and_integer_are_scored_of_a_sentiment_alone(
+    label_range: tuple[float, float] | None, sentiment: bool | None, accuracies: tuple[str, ...]
+) -> None:
+    task = Task(kind="regression", label_range=label_range, sentiment=sentiment)
     assert metric_names(task) == ("mae", "corr", *accuracies)
     assert tuple(score(task, predictions([0.1, 0.2], [0.3, -0.4]))) == metric_names(task)
+    assert task.is_sentiment == bool(accuracies)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"kind": "regression"},
+        {"kind": "regression", "label_range": (0, 5)},
+        {"kind": "classification", "classes": ("negative", "positive")},
+    ],
+)
+def test_a_sentiment_needs_labels_of_both_signs(task: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="sentiment: needs a regression whose label_range has both signs"):
+        Task(**task, sentiment=True)
 
 
 # --- classification ----------------------------------------------------------------------------------------------------

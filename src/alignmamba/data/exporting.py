@@ -198,6 +198,7 @@ def _extras(corpus: Corpus, parts: Mapping[Role, _Part], chosen: Mapping[str, Mo
     text = chosen["text"]
     given = {
         "label_range": corpus.task.label_range,
+        "sentiment": corpus.task.sentiment,
         "classes": corpus.task.classes,
         "units": {name: spec.units for name, spec in chosen.items() if spec.units},
         "vocabulary_size": text.dim if text.kind == "tokens" else None,

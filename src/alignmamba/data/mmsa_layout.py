@@ -31,6 +31,8 @@ class MmsaExtras(Config):
 
     label_range: tuple[float, float] | None = None
     """Smallest and largest label of a regression task."""
+    sentiment: bool | None = None
+    """As in `Task`."""
     classes: tuple[str, ...] = ()
     """Class names in order; empty for regression."""
     units: Mapping[Literal["text", "audio", "vision"], str] = {}
@@ -66,7 +68,8 @@ class MmsaExtras(Config):
     @property
     def task(self) -> Task:
         """What is predicted."""
-        return Task(kind="classification" if self.classes else "regression", classes=self.classes, label_range=self.label_range)
+        kind: Literal["regression", "classification"] = "classification" if self.classes else "regression"
+        return Task(kind=kind, classes=self.classes, label_range=self.label_range, sentiment=self.sentiment)
 
     @property
     def label(self) -> str:

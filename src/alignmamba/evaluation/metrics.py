@@ -39,20 +39,16 @@ HIGHER_IS_BETTER: Final[dict[str, bool]] = {
 def metric_names(task: Task) -> tuple[str, ...]:
     """The metrics that `score` returns for this task, in its order.
 
-    Sentiment accuracies are left out where the label range does not span both signs (``acc2``) or does not reach
-    plus and minus 2 (``acc5``) or 3 (``acc7``).
+    Sentiment accuracies are there only where `Task.is_sentiment` holds: ``acc2``, and where the label range reaches plus and
+    minus 2 ``acc5``, 3 ``acc7``.
     """
     if task.kind == "classification":
         return ("accuracy", "f1_macro", "f1_weighted", "recall_unweighted")
-    low, high = task.label_range or (0.0, 0.0)
-    names = ["mae", "corr"]
-    if low < 0.0 < high:
-        names += ["acc2_has0", "f1_has0", "acc2_non0", "f1_non0"]
-    if low <= -2.0 and high >= 2.0:
-        names.append("acc5")
-    if low <= -3.0 and high >= 3.0:
-        names.append("acc7")
-    return tuple(names)
+    if not task.is_sentiment or task.label_range is None:
+        return ("mae", "corr")
+    low, high = task.label_range
+    reached = [name for name, limit in (("acc5", 2.0), ("acc7", 3.0)) if low <= -limit and high >= limit]
+    return ("mae", "corr", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0", *reached)
 
 
 def score(task: Task, predictions: Predictions) -> dict[str, float]:

@@ -276,6 +276,7 @@ def test_labels_of_a_modality_and_classes(file: Path) -> None:
     done = converted(file, content, label="regression_labels_T")
     assert [each.target for each in done.corpus.split("train")] == [float(np.float32(row / 10)) for row in range(5)]
     assert done.corpus.task.label_range == (-1.0, 1.0)
+    assert done.corpus.task.is_sentiment  # as in SIMS
     assert done.notes[0] == "label: regression_labels_T"
     assert done.notes[-1] == "left out: config"
     done = converted(file, content, label="annotations")

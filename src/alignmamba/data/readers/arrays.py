@@ -42,11 +42,12 @@ class _TaskPart(_Part):
     kind: Literal["regression", "classification"]
     classes: list[str] = []
     range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    sentiment: bool | None = None
 
     @property
     def task(self) -> Task:
         low_high = None if self.range is None else (self.range[0], self.range[1])
-        return Task(kind=self.kind, classes=tuple(self.classes), label_range=low_high)
+        return Task(kind=self.kind, classes=tuple(self.classes), label_range=low_high, sentiment=self.sentiment)
 
     @model_validator(mode="after")
     def _is_task(self) -> Self:

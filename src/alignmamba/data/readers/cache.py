@@ -23,6 +23,9 @@ from alignmamba.errors import DataError
 PLACE = "ALIGNMAMBA_CACHE"
 """Environment variable: directory for everything that can be made again; by default ``~/.cache/alignmamba``."""
 
+_GENERATION = 2
+"""Raised where a conversion by the same version of the package gives something else than before, so that files are converted anew."""
+
 
 def cached_corpus(source: Path, options: ReadOptions, *, told: SampleLines) -> Path:
     """Directory of the corpus made from a foreign file: converted now, or found from an earlier time.
@@ -101,6 +104,7 @@ def _key(format: str, source: Path, options: ReadOptions, hashed: Callable[[int,
     add = counting(hashed, sum(path.stat().st_size for _, path in files))
     content = {
         "version": __version__,
+        "generation": _GENERATION,
         "format": format,
         "options": options.model_dump(mode="json", exclude={"folds"}),
         "folds": None if options.folds is None else file_checksum(regular_file(options.folds)),

@@ -150,8 +150,10 @@ def _alone(item: Any) -> Any:
 
 
 def score_task(values: Sequence[np.ndarray]) -> Task:
-    """Regression in [-1, 1] where practically all scores lie there (SIMS), else in [-3, 3] (MOSI, MOSEI)."""
+    """Sentiment in [-1, 1] where practically all scores lie there (SIMS), else in [-3, 3] (MOSI, MOSEI)."""
     known = np.concatenate([*values, np.zeros(0)])
     known = known[np.isfinite(known)]
     narrow = len(known) > 0 and float((np.abs(known) <= 1).mean()) >= _SHARE_OF_NARROW_SCORES
-    return Task(kind="regression", label_range=(-1.0, 1.0) if narrow else (-3.0, 3.0))
+    if narrow:
+        return Task(kind="regression", label_range=(-1.0, 1.0), sentiment=True)
+    return Task(kind="regression", label_range=(-3.0, 3.0))

@@ -13,6 +13,7 @@ from alignmamba.errors import ConfigError
 from alignmamba.recipes import train
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.alignment import _Shares, _Side, write_distance, write_plans
+from alignmamba.recipes.plans import on_content_alone
 from alignmamba.recipes.using import load_run
 from small_run import CONFIG
 
@@ -72,6 +73,22 @@ def test_plans_of_the_most_telling_samples(run: Path, tmp_path: Path) -> None:
             assert len(source["index"]) == len(source["similarity"]) == 4
             assert all(0 <= index < 8 for index in source["index"])
             assert all(-1 <= value <= 1 for value in source["similarity"])
+
+
+def test_plans_by_content_alone_stand_beside(run: Path, timed: Path, tmp_path: Path) -> None:
+    """Each is the nearest anchor token in cosine, as the paper's cost has it; the model's own is held near in time."""
+    loaded = load_run(run)
+    shown = [source for each in told(run, tmp_path)["samples"] for source in each["sources"]]
+    assert any(source["content"]["index"] != source["index"] for source in shown)
+    for source in shown:
+        pairs = zip(source["content"]["similarity"], source["similarity"], strict=True)
+        assert all(free >= held - 1e-4 for free, held in pairs)  # nothing but likeness decides
+    free = on_content_alone(loaded.config, loaded.model)
+    assert free.config.local.time_weight == 0
+    assert on_content_alone(loaded.config, free) is None
+    paper = trained(timed, tmp_path / "paper", options={**CONFIG["options"], "local": {"time_weight": 0.0}})
+    (tmp_path / "out").mkdir()
+    assert all(source["content"] is None for each in told(paper, tmp_path / "out")["samples"] for source in each["sources"])
 
 
 def test_samples_can_be_asked_for(run: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ Both look at the test split of a finished run. A model takes part if it has `ali
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -15,17 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alignmamba.contracts import Batch, Corpus, Plan, Sequences
+from alignmamba.contracts import Batch, Corpus
 from alignmamba.data.loader import collate
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.distance import proxy_a_distance
 from alignmamba.models import MODELS
-from alignmamba.nn.encoders import group_mean
 from alignmamba.ops import masked_mean
 from alignmamba.recipes.assembly import seed_everything, untrained_model
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import to_json
+from alignmamba.recipes.plans import CONTENT_ALONE, on_content_alone, shown_plans, token_count, token_times, token_words
 from alignmamba.recipes.using import LoadedRun
 
 CLOSE_SECONDS: Final = (0.1, 0.2, 0.5)
@@ -78,33 +78,24 @@ def write_plans(run: LoadedRun, out: Path, *, samples: Sequence[str] = ()) -> No
     if unknown:
         raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
     batches = list(_batches(corpus))
+    errors, plans = [], False
     with torch.no_grad():
-        outputs = [model(batch, return_plans=True) for batch in batches]
-        if outputs[0].plans is None or not any(output.plans for output in outputs):
+        for batch in batches:
+            output = model(batch, return_plans=True)
+            if output.plans is None:
+                break
+            plans = plans or bool(output.plans)
+            errors.append(_errors(corpus, batch, output.prediction))
+        if not plans:
             raise ConfigError(f"run {run.directory.path}: model {config.model!r} makes no plans with these settings")
-        errors = np.concatenate([_errors(corpus, batch, output.prediction) for batch, output in zip(batches, outputs, strict=True)])
-        values = [value for output in outputs for value in _values(corpus, output.prediction)]
-        chosen = dict.fromkeys(samples, "asked for") or _telling(test.ids, errors)
-        shown = []
-        for batch, output in zip(batches, outputs, strict=True):
-            for row, identity in enumerate(batch.ids):
-                if identity in chosen:
-                    place = test.ids.index(identity)
-                    shown.append(
-                        {
-                            "id": identity,
-                            "why": chosen[identity],
-                            "target": _label(corpus, batch, row),
-                            "prediction": values[place],
-                            **_shown_plan(model, batch, output.plans or {}, row),
-                        }
-                    )
-        shown.sort(key=lambda each: list(chosen).index(each["id"]))
+        chosen = dict.fromkeys(samples, "asked for") or _telling(test.ids, np.concatenate(errors))
+        rows = [test.ids.index(identity) for identity in chosen]
+        shown = [{**each, "why": why} for each, why in zip(shown_plans(config, corpus, model, test, rows), chosen.values(), strict=True)]
         close = _closeness(config, corpus, model, batches)
     (out / "plans.json").write_text(json.dumps({"samples": shown, "close": close}, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-# --- samples and their plans -------------------------------------------------------------------------------------------
+# --- samples -------------------------------------------------------------------------------------------------------------
 
 
 def _batches(corpus: Corpus) -> Iterator[Batch]:
@@ -121,79 +112,12 @@ def _errors(corpus: Corpus, batch: Batch, prediction: Tensor) -> NDArray[np.floa
     return 1 - prediction.double().softmax(1).gather(1, batch.targets.unsqueeze(1)).squeeze(1).numpy()
 
 
-def _values(corpus: Corpus, prediction: Tensor) -> list[float | str]:
-    if corpus.task.kind == "regression":
-        return [float(value) for value in prediction]
-    return [corpus.task.classes[int(index)] for index in prediction.argmax(1)]
-
-
-def _label(corpus: Corpus, batch: Batch, row: int) -> float | str:
-    assert batch.targets is not None
-    return float(batch.targets[row]) if corpus.task.kind == "regression" else corpus.task.classes[int(batch.targets[row])]
-
-
 def _telling(ids: Sequence[str], errors: NDArray[np.float64]) -> dict[str, str]:
     """The samples that are predicted best and worst, each with the reason for which it is shown."""
     order = np.argsort(errors, kind="stable")
     half = min(SAMPLES_SHOWN // 2, len(order) // 2) or 1
     best = {ids[row]: "among the best predicted" for row in order[:half]}
     return best | {ids[row]: "among the worst predicted" for row in order[::-1][:half] if ids[row] not in best}
-
-
-def _shown_plan(model: Any, batch: Batch, plans: Mapping[str, Plan], row: int) -> dict[str, Any]:
-    """One sample's anchor and sources with what matches what."""
-    present = [name for name in model.config.anchors if name in batch.modalities and bool(batch.modalities[name].mask[row].any())]
-    anchor = present[0]
-    sources = []
-    for name in present[1:]:
-        if name not in plans:
-            continue
-        plan = plans[name]
-        length = _token_count(model, batch, name if plan.marginal == "source" else anchor, row)
-        sources.append(
-            {
-                **_shown_tokens(model, batch, name, row),
-                "marginal": plan.marginal,
-                "index": plan.index[row, :length].tolist(),
-                "similarity": [round(float(value), 4) for value in plan.similarity[row, :length]],
-            }
-        )
-    return {"anchor": _shown_tokens(model, batch, anchor, row), "sources": sources}
-
-
-def _token_count(model: Any, batch: Batch, name: str, row: int) -> int:
-    return -(-int(batch.modalities[name].mask[row].sum()) // _stride(model, name))
-
-
-def _stride(model: Any, name: str) -> int:
-    return int(model.encoders[name].stride)
-
-
-def _shown_tokens(model: Any, batch: Batch, name: str, row: int) -> dict[str, Any]:
-    sequences = batch.modalities[name]
-    length = _token_count(model, batch, name, row)
-    times = token_times(model, sequences, name)
-    known = times is not None and bool(times[row, :length].isfinite().all())
-    return {
-        "modality": name,
-        "length": length,
-        "tokens": token_words(model, sequences, name, row),
-        "times": [round(float(value), 4) for value in times[row, :length]] if times is not None and known else None,
-    }
-
-
-def token_times(model: Any, sequences: Sequences, name: str) -> Tensor | None:
-    """(batch, tokens) seconds of a modality's tokens after its encoder's stride, or None where no sample brings times."""
-    if sequences.times is None:
-        return None
-    return group_mean(sequences.times.double(), sequences.mask, _stride(model, name))[0]
-
-
-def token_words(model: Any, sequences: Sequences, name: str, row: int) -> list[str] | None:
-    """What is shown of each token: the word in the middle of each group that the encoder's stride makes one."""
-    words = () if sequences.tokens is None else sequences.tokens[row]
-    stride = _stride(model, name)
-    return [words[min(start + stride // 2, len(words) - 1)] for start in range(0, len(words), stride)] if words else None
 
 
 # --- how close matched pairs lie ---------------------------------------------------------------------------------------
@@ -208,8 +132,9 @@ def _closeness(config: RunConfig, corpus: Corpus, model: Any, batches: Sequence[
     """
     fresh = _untrained(config, corpus)
     ways = {"own cost, trained": model, "own cost, untrained": fresh}
-    if "content alone" in MODELS[config.model].ablations:
-        ways |= {"content alone, trained": _on_content_alone(config, model), "content alone, untrained": _on_content_alone(config, fresh)}
+    if CONTENT_ALONE in MODELS[config.model].ablations:
+        alone = {"content alone, trained": on_content_alone(config, model), "content alone, untrained": on_content_alone(config, fresh)}
+        ways |= {way: model if twin is None else twin for (way, twin), model in zip(alone.items(), (model, fresh), strict=True)}
     pairs: dict[str, dict[str, dict[str, float]]] = {}
     anchor = model.config.anchors[0]
     for name in model.config.anchors[1:]:
@@ -251,7 +176,7 @@ class _Side:
         sequences = batch.modalities[name]
         times = token_times(model, sequences, name)
         assert times is not None
-        return cls(times[row, : _token_count(model, batch, name, row)].numpy(), token_words(model, sequences, name, row))
+        return cls(times[row, : token_count(model, batch, name, row)].numpy(), token_words(model, sequences, name, row))
 
 
 class _Shares:
@@ -297,13 +222,3 @@ def _untrained(config: RunConfig, corpus: Corpus) -> Any:
     fresh = untrained_model(config, corpus)
     fresh.standardise(fit_standardisation(corpus.split("train"), corpus.modalities))
     return fresh.eval()
-
-
-def _on_content_alone(config: RunConfig, model: Any) -> Any:
-    """The same weights with the paper's cost."""
-    values = model.config.model_dump(mode="json")
-    for field, changes in MODELS[config.model].ablations["content alone"]["options"].items():
-        values[field] = {**values[field], **changes}
-    twin = type(model)(type(model).config_class.model_validate(values))
-    twin.load_state_dict(model.state_dict())
-    return twin.eval()

@@ -1,11 +1,13 @@
 """``alignmamba experiment``: what it says, and how it answers mistakes."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from alignmamba.cli.experiment import GridLines, _duration
 from alignmamba.evaluation.efficiency import Spread
@@ -118,6 +120,81 @@ def test_efficiency_lays_down_what_was_measured(cli: Cli, tmp_path: Path, monkey
     assert list((tmp_path / "grid" / "figures").glob("figure3.*"))
     assert cli("experiment", "efficiency", "--out", tmp_path / "grid").code == 0
     assert cli("report", tmp_path / "grid").code == 0
+
+
+def test_a_dry_run_of_efficiency_measures_and_writes_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(*_: object, **__: object) -> None:
+        raise AssertionError("something was measured")
+
+    monkeypatch.setattr("alignmamba.recipes.bench.figures.measure", measured)
+    out = tmp_path / "grid"
+    dry = cli("experiment", "efficiency", "--out", out, "--lengths", 100, 5000, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "100, 5000" in dry.out
+    assert dry.out.endswith("dry run: nothing was measured or written\n")
+    told = json.loads(cli("experiment", "efficiency", "--out", out, "--lengths", 100, 5000, "--dry-run", "--json").out)
+    assert {part: each["lengths"] for part, each in told["parts"].items()} == {
+        "flops": [1024],
+        "passes": [5000],
+        "memory": [100, 5000],
+    }
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "letter.txt").write_text("mine")
+    assert cli("experiment", "efficiency", "--out", tmp_path, "--dry-run").code == 2
+
+
+@pytest.mark.parametrize("name", ["comparison", "missing", "ablation", "distance", "plans"])
+def test_a_dry_run_of_a_grid_runs_no_model_and_writes_nothing(
+    cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def called(*_: object, **__: object) -> None:
+        raise AssertionError("a model was run")
+
+    monkeypatch.setattr(nn.Module, "__call__", called)
+    monkeypatch.chdir(tmp_path)
+    dry = cli("experiment", name, "--data", corpus, "--out", tmp_path / "grid", "--seeds", 1, "--set", *SETTINGS, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert dry.out.endswith("dry run: nothing was trained or written\n")
+    dry = cli("train", "--data", corpus, "--set", *SETTINGS, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "arguments"),
+    [
+        ("scipy", "experiments", ("experiment", "comparison")),
+        ("submitit", "experiments", ("experiment", "comparison", "--engine", "slurm")),
+        ("tensorboard", "tensorboard", ("experiment", "comparison", "--set", "fit.tensorboard=true")),
+        ("tensorboard", "tensorboard", ("train", "--set", "fit.tensorboard=true")),
+    ],
+)
+def test_a_missing_package_is_told_before_any_work(
+    cli: Cli,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    extra: str,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    ended = cli(*arguments, "--data", corpus, "--out", tmp_path / "out")
+    assert (ended.code, ended.out) == (2, "")
+    assert len(ended.err.splitlines()) == 1
+    assert ended.err.endswith(f": {package} is not installed, try: pip install 'alignmamba[{extra}]'\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_a_page_lacks_is_told_before_any_work(cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    settings = ["fit.learning_rate=1e30", "fit.gradient_clip=0", *SETTINGS]
+    said = cli("experiment", "plans", "--data", corpus, "--out", tmp_path / "grid", "--seeds", "1", "--set", *settings)
+    first, *_ = said.err.splitlines()
+    assert first == (
+        "`alignmamba report` cannot make a page of it here: jinja2 is not installed, try: pip install 'alignmamba[experiments]'"
+    )
 
 
 def report(*rows: Row) -> Report:

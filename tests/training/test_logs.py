@@ -25,8 +25,9 @@ def test_the_table_is_replaced_and_complete(tmp_path: Path) -> None:
 def test_events_without_tensorboard_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     absent: Any = None
     monkeypatch.setitem(sys.modules, "tensorboard", absent)
-    monkeypatch.setattr("alignmamba.training.logs.find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"tensorboard: not installed.*pip install"):
+    with pytest.raises(
+        ConfigError, match=r"^fit\.tensorboard: tensorboard is not installed, try: pip install 'alignmamba\[tensorboard\]'$"
+    ):
         EventLog(tmp_path, first_epoch=1)
 
 

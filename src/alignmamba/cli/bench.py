@@ -67,11 +67,13 @@ class Bench(Verb):
 
     def run(self) -> int:
         """Measure."""
-        from alignmamba.recipes.bench.files import check_directory
+        from alignmamba.recipes.bench.files import check_directory, why_no_plots
 
         config = self._configuration()
         if self.out is not None:
             check_directory(self.out)
+            if why_no_plots():
+                say(f"no plots will be drawn: {why_no_plots()}")
         if self.subject == "figures":
             self._figures(config)
         else:
@@ -149,9 +151,5 @@ class Bench(Verb):
             screen.print(line, soft_wrap=True)
 
     def _tell_files(self, files: list[str]) -> None:
-        from alignmamba.recipes.bench.files import why_no_plots
-
         if files:
             say(f"wrote {', '.join(files)} in {self.out}")
-            if why_no_plots():
-                say(f"no plots: {why_no_plots()}")

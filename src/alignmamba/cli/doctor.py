@@ -6,14 +6,14 @@ from typing import Any
 
 from alignmamba.cli.verb import Verb
 
-# Optional extra -> module that it brings, and what it is for.
-EXTRAS = {
-    "tensorboard": ("tensorboard", "TensorBoard events (fit.tensorboard=true)"),
-    "formats": ("h5py", "alignmamba convert of .csd and Parquet files; predictions as .parquet"),
-    "gpu": ("triton", "kernels for CUDA and ROCm GPUs"),
-    "bench": ("matplotlib", "plots of alignmamba bench"),
-    "experiments": ("scipy", "statistics, tables and reports of alignmamba experiment"),
-    "onnx": ("onnxscript", "export to ONNX"),
+# Optional extra -> what it is for.
+PURPOSES = {
+    "tensorboard": "TensorBoard events (fit.tensorboard=true)",
+    "formats": "alignmamba convert of .csd and Parquet files; predictions as .parquet",
+    "gpu": "kernels for CUDA and ROCm GPUs",
+    "bench": "plots of alignmamba bench",
+    "experiments": "statistics, tables and reports of alignmamba experiment; SLURM",
+    "onnx": "export to ONNX",
 }
 
 
@@ -48,8 +48,7 @@ class Doctor(Verb):
 
 def examine() -> dict[str, Any]:
     """The report as plain values."""
-    from importlib.util import find_spec
-
+    from alignmamba.extras import lacking
     from alignmamba.recipes import environment
 
     found = environment()
@@ -59,10 +58,7 @@ def examine() -> dict[str, Any]:
         "versions": found["versions"],
         "machine": machine,
         "operators": _operators(),
-        "extras": [
-            {"extra": name, "found": "yes" if find_spec(module) else f"no: pip install 'alignmamba[{name}]'", "for": purpose}
-            for name, (module, purpose) in EXTRAS.items()
-        ],
+        "extras": [{"extra": name, "found": lacking(name) or "yes", "for": purpose} for name, purpose in PURPOSES.items()],
     }
 
 

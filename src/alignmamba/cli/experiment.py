@@ -1,7 +1,7 @@
 """``alignmamba experiment``: the paper's tables and figures on any corpus."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from alignmamba.cli.verb import Verb, console, say
 
 if TYPE_CHECKING:
     from alignmamba.recipes import RunConfig
+    from alignmamba.recipes.bench.measuring import BenchConfig
     from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, ExperimentResult, GridEngine
     from alignmamba.recipes.experiments.cells import Job
 
@@ -76,12 +77,13 @@ class Experiment(Verb):
     shard: Annotated[str | None, arg(metavar="i/n", help_behavior_hint="(default: all)")] = None
     """Do every n-th run from the i-th on, and leave the others to machines that share the folder."""
     dry_run: bool = False
-    """Print the runs and what became of them so far; train nothing, write nothing."""
+    """Print the runs and what became of them so far; train nothing, measure nothing, write nothing."""
 
     def run(self) -> int:
         """Run the experiment."""
         if self.name == "efficiency":
             return self._efficiency()
+        from alignmamba.extras import lacking
         from alignmamba.recipes.experiments import plan_experiment, run_experiment
 
         engine = self._engine()
@@ -89,6 +91,8 @@ class Experiment(Verb):
         if self.dry_run:
             self._show_plan(plan)
             return 0
+        if why := lacking("experiments", "jinja2", "matplotlib"):
+            say(f"`alignmamba report` cannot make a page of it here: {why}")
         with _grid_progress(engine.jobs) as progress:
             result = run_experiment(plan, engine, command=["alignmamba", *sys.argv[1:]], progress=progress)
         self._show_result(result)
@@ -127,14 +131,28 @@ class Experiment(Verb):
         )
 
     def _efficiency(self) -> int:
-        from alignmamba.recipes.experiments.efficiency import run_efficiency
+        from alignmamba.recipes.experiments.efficiency import plan_efficiency, run_efficiency
 
+        if self.dry_run:
+            self._show_parts(plan_efficiency(self.out, lengths=self.lengths))
+            return 0
         tables = run_efficiency(self.out, lengths=self.lengths, command=["alignmamba", *sys.argv[1:]], say=say)
         if self.json:
             self.emit({"experiment": str(self.out), "tables": [table.model_dump(mode="json") for table in tables]})
             return 0
         self._show_tables(tables)
         return 0
+
+    def _show_parts(self, parts: "Mapping[str, BenchConfig]") -> None:
+        if self.json:
+            laid_out = {part: {"measure": each.measure, "lengths": each.lengths, "peers": each.against} for part, each in parts.items()}
+            self.emit({"experiment": "efficiency", "out": str(self.out), "parts": laid_out})
+            return
+        from alignmamba.cli.tables import rows_table
+
+        rows = [(part, ", ".join(each.measure), ", ".join(map(str, each.lengths)), ", ".join(each.against)) for part, each in parts.items()]
+        console().print(rows_table("efficiency: what is measured", ("part", "measure", "tokens per modality", "models"), rows))
+        sys.stdout.write("dry run: nothing was measured or written\n")
 
     def _show_plan(self, plan: "ExperimentPlan") -> None:
         from collections import Counter

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from alignmamba.errors import ConfigError, DataError
-from alignmamba.evaluation.statistics import require_scipy
+from alignmamba.extras import require
 
 Array = NDArray[np.float64]
 
@@ -90,7 +90,7 @@ def _wrong(first: Array, second: Array, held_out: NDArray[np.int64], strength: f
 
 def _fit_logistic(vectors: Array, labels: Array, strength: float) -> tuple[Array, float]:
     """Weights and intercept of least Σ log(1 + exp(-label (vector·weights + intercept))) + strength/2 |weights|², labels -1 and 1."""
-    require_scipy()
+    require("proxy A-distance", "experiments", "scipy")
     from scipy import optimize, special
 
     def loss(parameters: Array) -> tuple[float, Array]:

@@ -7,7 +7,6 @@ look at one of them; `paired_bootstrap` at both. All of it is float64, and the s
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import row_metric, sample_scores
+from alignmamba.extras import require
 
 Statistic = Callable[[NDArray[np.int64]], float]
 """A number computed of the samples at the given rows; a row may come more than once."""
@@ -75,16 +75,6 @@ class Standing:
     """The method minus the best; None for the best itself, and for a method whose metric is not defined."""
     adjusted_p_value: float | None
     """After Holm's correction over the column; None where ``to_best`` is."""
-
-
-def require_scipy() -> None:
-    """Refuse to begin without scipy.
-
-    Raises:
-        ConfigError: With the command that installs it.
-    """
-    if find_spec("scipy") is None:
-        raise ConfigError("statistics: scipy is not installed, try: pip install 'alignmamba[experiments]'")
 
 
 # Intervals
@@ -457,7 +447,7 @@ def _resampled_rows(samples: int, resamples: int, seed: int) -> Iterator[NDArray
 
 
 def _special() -> Any:
-    require_scipy()
+    require("statistics", "experiments", "scipy")
     from scipy import special
 
     return special

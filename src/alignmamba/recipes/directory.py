@@ -16,6 +16,7 @@ from alignmamba.contracts import Corpus, Predictions, Role, Task
 from alignmamba.data.missing import WithheldSplit
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import confusion_matrix
+from alignmamba.extras import lacking
 from alignmamba.files import replace_file
 from alignmamba.recipes.configuration import RunConfig, read_config
 
@@ -244,10 +245,8 @@ def table_writer_problem(path: Path) -> str:
     if not os.access(path.parent, os.W_OK):
         return f"out {path}: directory {path.parent} cannot be written to"
     if path.suffix == ".parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            return f"out {path}: Parquet needs pyarrow, try: pip install 'alignmamba[formats]'; or choose a .csv file"
+        problem = lacking("formats", "pyarrow")
+        return f"out {path}: {problem}; or choose a .csv file" if problem else ""
     return ""
 
 

@@ -14,6 +14,7 @@ from alignmamba.data.missing import withheld
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
+from alignmamba.extras import require
 from alignmamba.recipes.assembly import (
     check_unchanged,
     corpus_at,
@@ -121,6 +122,7 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
         DataError: If the corpus is damaged, or lacks a split.
         CheckpointError: If there is something at `out` already.
     """
+    refuse_missing_extras(config)
     config = config.model_copy(update={"data": located(config.data, config.nonfinite)})
     corpus = restricted(corpus_at(config.data, config.nonfinite), config.modalities)
     complete = resolve(config, corpus)
@@ -141,6 +143,16 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
         num_parameters=num_parameters_of(untrained_model(complete, corpus)),
         batches_per_epoch=len(loader(complete, corpus, "train")),
     )
+
+
+def refuse_missing_extras(config: RunConfig) -> None:
+    """Refuse settings that need an optional package which is not installed.
+
+    Raises:
+        ConfigError: With the command that installs it.
+    """
+    if config.fit.tensorboard:
+        require("fit.tensorboard", "tensorboard")
 
 
 def refuse_unlabelled(corpus: Corpus, roles: Sequence[Role]) -> None:

@@ -4,11 +4,10 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from alignmamba.errors import ConfigError
+from alignmamba.extras import require
 from alignmamba.files import replace_file
 
 LOG: Final = "log.csv"
@@ -39,8 +38,7 @@ class EventLog:
     """
 
     def __init__(self, directory: Path, *, first_epoch: int) -> None:
-        if find_spec("tensorboard") is None:
-            raise ConfigError("tensorboard: not installed, try: pip install 'alignmamba[tensorboard]'")
+        require("fit.tensorboard", "tensorboard")
         self._writer: Any = import_module("torch.utils.tensorboard").SummaryWriter(str(directory), purge_step=first_epoch)
 
     def write(self, record: Record) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 from invented_experiments import HOSTILE, LONG, METHODS, QUOTES, STRINGS, write_experiment, write_json
 
 from alignmamba.errors import ConfigError
-from alignmamba.recipes.report import rendering
 from alignmamba.recipes.report.reading import gather
 from alignmamba.recipes.report.rendering import render, write_page
 
@@ -231,6 +231,6 @@ def test_where_a_page_may_go(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
 def test_a_missing_package_is_told_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    monkeypatch.setattr(rendering, "find_spec", lambda name: None if name == package else object())
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"{package} is not installed, try: pip install 'alignmamba\[experiments\]'"):
         write_page(write_experiment(tmp_path))

@@ -15,7 +15,6 @@ import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -23,6 +22,7 @@ import numpy as np
 
 from alignmamba.data.readers.plain import regular_file
 from alignmamba.errors import DataError
+from alignmamba.extras import require
 
 SECONDS = 60.0
 """The child is ended when an answer takes longer than this and a second for each MiB that it may have to read."""
@@ -62,12 +62,11 @@ class HDF5Process:
     """A process that opens computational sequences and hands out their rows.
 
     Raises:
-        DataError: If h5py is not installed.
+        ConfigError: If h5py is not installed.
     """
 
     def __init__(self) -> None:
-        if find_spec("h5py") is None:
-            raise DataError("reading .csd files needs h5py, which is not installed: pip install 'alignmamba[formats]'")
+        require("HDF5", "formats", "h5py")
         self._structures: dict[Path, Structure] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_CHILD), str(ROOM_BYTES)],

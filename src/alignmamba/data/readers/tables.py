@@ -10,7 +10,6 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from alignmamba.data.readers.foreign import Faults
 from alignmamba.data.readers.plain import one_line, regular_file
 from alignmamba.errors import DataError
+from alignmamba.extras import require
 
 TABLE_BYTES = 256 << 20
 """Largest CSV file that a table of samples may be."""
@@ -350,8 +350,7 @@ class _Parquet:
 
     def __init__(self, path: Path, inside: Path | None) -> None:
         regular_file(path, inside=inside)
-        if find_spec("pyarrow") is None:
-            raise DataError(f"{path}: reading Parquet needs pyarrow, which is not installed: pip install 'alignmamba[formats]'")
+        require(str(path), "formats", "pyarrow")
         self._path = path
         self._kept: dict[str, tuple[int, Any]] = {}
         self._file: Any = self._guarded(self._open)

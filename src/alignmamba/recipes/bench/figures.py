@@ -53,14 +53,16 @@ class Figures:
         return self.passes.rows[0].length
 
 
-def paper_figures(config: BenchConfig, say: Say = silent) -> Figures:
-    """Measure what the paper's analysis shows, in inference.
+def figure_parts(config: BenchConfig) -> dict[str, BenchConfig]:
+    """Lay out what the paper's analysis shows, in inference, and measure nothing.
 
     Memory is measured at every length, time at the one nearest to 6400 and told for 50 passes, and operations are counted at 1024.
 
     Args:
         config: Of the subject ``model``; its lengths and peers may be left empty.
-        say: Called with a line whenever a part begins.
+
+    Returns:
+        Part of `Figures` to what is measured for it, in the order of the work.
 
     Raises:
         ConfigError: If the subject is another, gradients are asked for, a peer belongs to no method of the paper, or it cannot be
@@ -74,11 +76,24 @@ def paper_figures(config: BenchConfig, say: Say = silent) -> Figures:
     lengths = config.lengths or FIGURE_LENGTHS
     nearest = min(lengths, key=lambda length: abs(length - PAPER_LENGTH))
     common = config.model_copy(update={"against": config.against or tuple(FIGURE_PEERS)})
-    return Figures(
-        flops=measure(common.model_copy(update={"lengths": (FLOPS_LENGTH,), "measure": ("flops",)}), say),
-        passes=measure(common.model_copy(update={"lengths": (nearest,), "measure": ("time",)}), say),
-        memory=measure(common.model_copy(update={"lengths": lengths, "measure": ("memory",)}), say),
-    )
+    return {
+        "flops": common.model_copy(update={"lengths": (FLOPS_LENGTH,), "measure": ("flops",)}),
+        "passes": common.model_copy(update={"lengths": (nearest,), "measure": ("time",)}),
+        "memory": common.model_copy(update={"lengths": lengths, "measure": ("memory",)}),
+    }
+
+
+def paper_figures(config: BenchConfig, say: Say = silent) -> Figures:
+    """Measure the parts of `figure_parts`.
+
+    Args:
+        config: As for `figure_parts`.
+        say: Called with a line whenever a part begins.
+
+    Raises:
+        ConfigError: As for `figure_parts`.
+    """
+    return Figures(**{part: measure(each, say) for part, each in figure_parts(config).items()})
 
 
 def paper_value(part: str, peer: str) -> float | None:

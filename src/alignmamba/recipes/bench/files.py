@@ -3,11 +3,11 @@
 import io
 import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignmamba.errors import ConfigError
+from alignmamba.extras import lacking
 from alignmamba.files import replace_file
 from alignmamba.recipes.bench.figures import Figures, paper_ratio
 from alignmamba.recipes.bench.measuring import Report
@@ -48,7 +48,7 @@ def check_directory(path: Path) -> None:
 
 def why_no_plots() -> str:
     """The reason why no plot is drawn, empty if there is none."""
-    return "" if find_spec("matplotlib") else "matplotlib is not installed, try: pip install 'alignmamba[bench]'"
+    return lacking("bench")
 
 
 def write_report(report: Report, directory: Path) -> list[str]:

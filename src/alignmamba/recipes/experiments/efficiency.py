@@ -7,12 +7,31 @@ from typing import Any
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.files import replace_file
 from alignmamba.recipes.assembly import environment
-from alignmamba.recipes.bench.figures import FLOPS_LENGTH, Figures, paper_figures, paper_ratio
-from alignmamba.recipes.bench.files import write_figures
+from alignmamba.recipes.bench.figures import FLOPS_LENGTH, Figures, figure_parts, paper_figures, paper_ratio
+from alignmamba.recipes.bench.files import check_directory, why_no_plots, write_figures
 from alignmamba.recipes.bench.measuring import BenchConfig, Row, Say
 from alignmamba.recipes.bench.tables import notes
 from alignmamba.recipes.directory import to_json
 from alignmamba.recipes.experiments.directory import PLAN, ExperimentDirectory
+
+
+def plan_efficiency(out: Path, *, lengths: Sequence[int]) -> dict[str, BenchConfig]:
+    """Check and lay out what `run_efficiency` measures; nothing is measured or written.
+
+    Args:
+        out: Directory of the experiment.
+        lengths: Tokens per modality; empty means the paper's.
+
+    Returns:
+        Part to its settings, in the order of the work.
+
+    Raises:
+        CheckpointError: If something else lies at `out`.
+        ConfigError: If it cannot be measured here.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        ExperimentDirectory(out).refuse_other(_facts([]))
+    return figure_parts(_config(lengths))
 
 
 def run_efficiency(out: Path, *, lengths: Sequence[int], command: Sequence[str], say: Say) -> list[ResultTable]:
@@ -28,7 +47,26 @@ def run_efficiency(out: Path, *, lengths: Sequence[int], command: Sequence[str],
         CheckpointError: If something else lies at `out`.
         ConfigError: If it cannot be measured here.
     """
-    facts: dict[str, Any] = {
+    plan_efficiency(out, lengths=lengths)
+    check_directory(out)
+    if why_no_plots():
+        say(f"no plots will be drawn: {why_no_plots()}")
+    figures = paper_figures(_config(lengths), say)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    write_figures(figures, out / "figures")
+    tables = list(figure_tables(figures))
+    for table in tables:
+        table.write(out / "tables")
+    replace_file(out / PLAN, to_json(_facts(command)).encode())
+    return tables
+
+
+def _config(lengths: Sequence[int]) -> BenchConfig:
+    return BenchConfig.checked(subject="model", lengths=tuple(lengths))
+
+
+def _facts(command: Sequence[str]) -> dict[str, Any]:
+    return {
         "experiment": "efficiency",
         "command": list(command),
         "environment": environment(),
@@ -39,16 +77,6 @@ def run_efficiency(out: Path, *, lengths: Sequence[int], command: Sequence[str],
         "seeds": [],
         "cells": [],
     }
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        ExperimentDirectory(out).refuse_other(facts)
-    figures = paper_figures(BenchConfig.checked(subject="model", lengths=tuple(lengths)), say)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    write_figures(figures, out / "figures")
-    tables = list(figure_tables(figures))
-    for table in tables:
-        table.write(out / "tables")
-    replace_file(out / PLAN, to_json(facts).encode())
-    return tables
 
 
 def figure_tables(figures: Figures) -> list[ResultTable]:

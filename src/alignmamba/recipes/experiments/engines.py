@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from alignmamba.errors import ConfigError
+from alignmamba.extras import require
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
 
@@ -124,10 +125,9 @@ def run_on_slurm(
     Raises:
         ConfigError: If submitit is not installed, there is no SLURM here, or an option is unknown.
     """
-    try:
-        import submitit
-    except ImportError as error:
-        raise ConfigError("engine: slurm needs submitit, try: pip install 'alignmamba[experiments]'") from error
+    require("engine slurm", "experiments", "submitit")
+    import submitit
+
     from alignmamba.recipes.experiments.working import run_cell
 
     try:

@@ -16,6 +16,7 @@ from alignmamba.contracts import Config, Corpus
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import metric_names
 from alignmamba.evaluation.tables import ResultTable
+from alignmamba.extras import require
 from alignmamba.recipes.assembly import corpus_at, environment, located, restricted
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import corpus_identity
@@ -24,7 +25,7 @@ from alignmamba.recipes.experiments.cells import Cell, Job, jobs_of
 from alignmamba.recipes.experiments.directory import JOBS, PLAN, ExperimentDirectory, State
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of
 from alignmamba.recipes.experiments.summing_up import result_tables
-from alignmamba.recipes.running import refuse_unlabelled
+from alignmamba.recipes.running import refuse_missing_extras, refuse_unlabelled
 
 
 class GridEngine(Config):
@@ -84,10 +85,12 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
         out: Directory of the experiment.
 
     Raises:
-        ConfigError: If an option does not fit.
+        ConfigError: If an option does not fit, or a package that the tables or a run need is not installed.
         DataError: If the corpus is damaged, lacks a split, or its test split has no targets.
         CheckpointError: If something else lies at `out`.
     """
+    require("experiment", "experiments", "scipy")
+    refuse_missing_extras(base)
     base = base.model_copy(update={"data": located(base.data, base.nonfinite)})
     corpus = restricted(corpus_at(base.data, base.nonfinite), base.modalities)
     refuse_unlabelled(corpus, ("train", "valid", "test"))
@@ -113,6 +116,8 @@ def run_experiment(plan: ExperimentPlan, engine: GridEngine, *, command: Sequenc
         CheckpointError: If the directory holds something else or cannot be written to.
         KeyboardInterrupt: On Ctrl-C or SIGTERM, after what runs on this machine has saved.
     """
+    if engine.kind == "slurm":
+        require("engine slurm", "experiments", "submitit")
     facts = _facts(plan, command)
     directory = ExperimentDirectory.create(plan.directory, facts=facts, cells=plan.cells)
     mine = list(plan.jobs) if engine.shard is None else shard_of(plan.jobs, engine.shard)

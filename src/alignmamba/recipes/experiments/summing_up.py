@@ -26,10 +26,10 @@ from alignmamba.evaluation.statistics import (
     marks_note,
     paired_bootstrap,
     power_note,
-    require_scipy,
     scores_of,
 )
 from alignmamba.evaluation.tables import Entry, ResultTable
+from alignmamba.extras import require
 from alignmamba.recipes.directory import ENVIRONMENT, METRICS
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
@@ -50,7 +50,7 @@ def result_tables(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> It
         ConfigError: If scipy is not installed.
         CheckpointError: If the plan does not tell its task or its settings.
     """
-    require_scipy()
+    require("tables", "experiments", "scipy")
     grid = Grid.read(directory, plan)
     if grid.experiment not in TABLES:
         return

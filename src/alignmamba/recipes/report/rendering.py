@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from alignmamba import __version__
 from alignmamba.contracts import Task
 from alignmamba.errors import ConfigError
+from alignmamba.extras import require
 from alignmamba.files import replace_file
 from alignmamba.recipes.directory import plain
 from alignmamba.recipes.report.drawing import (
@@ -68,9 +68,7 @@ def write_page(directory: Path, out: Path | None = None) -> Page:
         CheckpointError: If the directory is neither, or a file in it is damaged.
         ConfigError: If the page cannot be written there, or jinja2 or matplotlib is not installed.
     """
-    for package in ("jinja2", "matplotlib"):
-        if find_spec(package) is None:
-            raise ConfigError(f"report: {package} is not installed, try: pip install 'alignmamba[experiments]'")
+    require("report", "experiments", "jinja2", "matplotlib")
     gathered = gather(directory)
     path = directory / "report.html" if out is None else out
     _check_place(path)

@@ -1,0 +1,46 @@
+"""Optional packages: which extra brings which, and one refusal for all of them, given before any work begins."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Final
+
+from alignmamba.errors import ConfigError
+
+EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
+    "tensorboard": ("tensorboard",),
+    "formats": ("pyarrow", "h5py"),
+    "onnx": ("onnx", "onnxscript"),
+    "bench": ("matplotlib",),
+    "experiments": ("scipy", "matplotlib", "jinja2", "submitit"),
+    "gpu": ("triton",),
+}
+"""Extra to the modules that it brings, as ``pyproject.toml`` lists them."""
+
+
+def lacking(extra: str, *modules: str) -> str:
+    """Name the first module of an extra that is not installed, and the command that installs it; empty if all are there.
+
+    Args:
+        extra: A key of `EXTRAS`.
+        modules: Those of its modules that are needed; none means all of them.
+    """
+    for module in modules or EXTRAS[extra]:
+        if find_spec(module) is None:
+            return f"{module} is not installed, try: pip install 'alignmamba[{extra}]'"
+    return ""
+
+
+def require(what: str, extra: str, *modules: str) -> None:
+    """Refuse to begin without an optional package.
+
+    Args:
+        what: What needs it, for the message.
+        extra: A key of `EXTRAS`.
+        modules: Those of its modules that are needed; none means all of them.
+
+    Raises:
+        ConfigError: With the command that installs it.
+    """
+    problem = lacking(extra, *modules)
+    if problem:
+        raise ConfigError(f"{what}: {problem}")

@@ -321,19 +321,19 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "width zero": (_set("features", "sound", 0, np.zeros((4, 0))), "expected shape (time, width), or (time,) for token ids, found (4, 0)"),
     "a scalar": (_set("features", "sound", 0, 3.0), "found ()"),
     "objects": (
-        _set("features", "sound", 0, np.array([[None]], dtype=object)),
+        _set("features", "sound", 0, np.array([["a"]], dtype=object)),
         "'train-a', modality 'sound': expected real numbers, found dtype object",
     ),
     "strings": (_set("features", "words", 1, np.array(["a"])), "'train-b', modality 'words': expected real numbers, found dtype <U1"),
     "ragged": (_set("features", "sound", 0, [[1.0], [1.0, 2.0]]), "expected an array of shape (time, width), found a ragged list"),
     "a tensor that requires grad": (
         _set("features", "sound", 0, torch.ones(2, 3, requires_grad=True)),
-        "'train-a', modality 'sound': expected an array, found Tensor that cannot become one; "
-        "of a PyTorch tensor give tensor.detach().float().cpu().numpy()",
+        "'train-a', modality 'sound': expected an array of shape (time, width), "
+        "found Tensor that cannot become one; give tensor.detach().float().cpu().numpy()",
     ),
     "a tensor of bfloat16": (
         _set("features", "sound", 0, torch.ones(2, 3, dtype=torch.bfloat16)),
-        "'train-a', modality 'sound': expected an array, found Tensor that cannot become one",
+        "'train-a', modality 'sound': expected an array of shape (time, width), found Tensor that cannot become one",
     ),
     "times that require grad": (
         _set("times", "sound", 0, torch.zeros(5, requires_grad=True)),

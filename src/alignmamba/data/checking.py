@@ -1,13 +1,14 @@
 """Arrays as a user brings them, checked: what concerns all samples at once, each sample when it is asked for."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import ValidationError
 
 from alignmamba.contracts import ROLES, ModalitySpec, Role, Task
+from alignmamba.data.classes import Classes
 from alignmamba.data.inspection import (
     NOTHING_PRESENT,
     place,
@@ -16,9 +17,11 @@ from alignmamba.data.inspection import (
     times_problem,
     values_problem,
 )
+from alignmamba.data.validity import NotAnArrayError, by_position, is_null, plain_array, plain_scalar
 from alignmamba.errors import DataError, first_fault
 
 _INT32_MAX = np.iinfo(np.int32).max
+_MAPPINGS = ("features", "times", "tokens", "labels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,8 @@ class SplitArrays:
     """Per modality, an array of shape (time, width) of each sample, or integer token ids of shape (time,). ``None`` or an array
     of length 0 where the sample lacks the modality."""
     targets: Sequence[float | int | str] | None = None
-    """A number for regression; a class index or class name for classification; ``None`` if the whole split has none."""
+    """A number for regression; a class name, or a class index where no name is a number that stands elsewhere, for classification;
+    ``None`` if the whole split has none. Entries may be tensors or arrays of one number."""
     ids: Sequence[str] | None = None
     """Identity of each sample, distinct over all splits; by default ``train-000001`` and so on."""
     times: Mapping[str, Sequence[np.ndarray | None]] = field(default_factory=dict)
@@ -37,9 +41,9 @@ class SplitArrays:
     tokens: Mapping[str, Sequence[Sequence[str] | None]] = field(default_factory=dict)
     """Per modality, a word for each position, for display; ``None`` where unknown."""
     texts: Sequence[str | None] | None = None
-    """What was said in each sample, as one text, for people and for export; ``None`` where unknown."""
+    """What was said in each sample, as one text, for people and for export; ``None`` or NaN where unknown."""
     groups: Sequence[str | None] | None = None
-    """What each sample belongs to, such as a conversation or a video; ``None`` where unknown."""
+    """What each sample belongs to, such as a conversation or a video; ``None`` or NaN where unknown."""
     labels: Mapping[str, Sequence[float | int | str | None]] = field(default_factory=dict)
     """By name, labels besides the targets, for analysis and export; ``None`` or NaN where unknown. Nothing is trained on them."""
 
@@ -79,10 +83,11 @@ def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArra
         if unknown or "features" not in split:
             raise DataError(f"split {role!r}: expected 'features' and perhaps others of {known}, found {list(split)}")
         split = SplitArrays(**split)
-    for kind in ("features", "times", "tokens", "labels"):
+    for kind in _MAPPINGS:
         check_mapping(f"split {role!r}: {kind}", getattr(split, kind))
     if not split.features:
         raise DataError(f"split {role!r}: features: expected at least one modality, found none")
+    split = _by_position(split)
     parallel: dict[str, Any] = {f"features[{name!r}]": values for name, values in split.features.items()}
     for kind, given in (("times", split.times), ("tokens", split.tokens)):
         for name, values in given.items():
@@ -101,6 +106,15 @@ def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArra
     if len(parallel[first]) == 0:
         raise DataError(f"split {role!r}: has no samples; leave the split out instead")
     return split
+
+
+def _by_position(split: SplitArrays) -> SplitArrays:
+    """The same with every list as one whose entries are asked for by their place."""
+    return replace(
+        split,
+        **{kind: {name: by_position(values) for name, values in getattr(split, kind).items()} for kind in _MAPPINGS},
+        **{kind: by_position(getattr(split, kind)) for kind in ("targets", "ids", "texts", "groups")},
+    )
 
 
 def _all_ids(arrays: Mapping[Role, SplitArrays]) -> dict[Role, list[str]]:
@@ -171,15 +185,15 @@ class _Modality:
             return None
         where = place(role, identity, self.name)
         try:
-            array = np.asarray(given)
-        except ValueError as error:
-            raise DataError(f"{where}: expected an array of shape (time, width), found a ragged {type(given).__name__}") from error
-        except (TypeError, RuntimeError) as error:
-            # What PyTorch raises for a tensor that numpy cannot read: one that requires grad, on a GPU, or of bfloat16.
+            array, hidden = plain_array(given)
+        except NotAnArrayError as error:
+            raise DataError(f"{where}: expected an array of shape (time, width), {error}") from error
+        if hidden is not None and (array.ndim == 1 or not keep_nonfinite):
+            first = tuple(map(int, np.argwhere(hidden)[0]))
             raise DataError(
-                f"{where}: expected an array, found {type(given).__name__} that cannot become one; "
-                "of a PyTorch tensor give tensor.detach().float().cpu().numpy()"
-            ) from error
+                f"{where}: the entry at {first if len(first) > 1 else first[0]} is masked or null ({np.count_nonzero(hidden)} of "
+                f"{hidden.size} are), expected {'token ids' if array.ndim == 1 else 'finite numbers'}"
+            )
         if array.dtype.kind not in "fiu":
             raise DataError(f"{where}: expected real numbers, found dtype {array.dtype}")
         if array.ndim > 0 and len(array) == 0:
@@ -231,11 +245,16 @@ class _Modality:
 
 def _stored_times(where: str, given: Any, length: int) -> np.ndarray:
     try:
-        seconds = np.array(np.asarray(given), dtype=np.float64)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{where}: times: expected {length} numbers, found {type(given).__name__}") from error
-    if seconds.shape != (length,):
-        raise DataError(f"{where}: times: expected shape ({length},), one per position, found {seconds.shape}")
+        found, hidden = plain_array(given)
+    except NotAnArrayError as error:
+        raise DataError(f"{where}: times: expected {length} numbers, {error}") from error
+    if found.dtype.kind not in "fiu":
+        raise DataError(f"{where}: times: expected {length} numbers of seconds, found dtype {found.dtype}")
+    if found.shape != (length,):
+        raise DataError(f"{where}: times: expected shape ({length},), one per position, found {found.shape}")
+    if hidden is not None:
+        raise DataError(f"{where}: times: the entry at {np.argmax(hidden)} is masked or null, expected seconds")
+    seconds = np.array(found, dtype=np.float64)
     if problem := times_problem(seconds):
         raise DataError(f"{where}: {problem}")
     return seconds
@@ -255,6 +274,11 @@ def _stored_tokens(where: str, given: Any, length: int) -> list[str]:
     return [str(word) for word in words]
 
 
+def _known(given: Any) -> Any:
+    """A text, or ``None`` where there is none: pandas has a null or NaN in its place."""
+    return None if is_null(given) or (isinstance(given, float) and np.isnan(given)) else given
+
+
 def _text(where: str, given: Any) -> str:
     if not isinstance(given, str) or not _is_unicode(given):
         raise DataError(f"{where}: expected text, found {given!r:.80}")
@@ -264,7 +288,8 @@ def _text(where: str, given: Any) -> str:
 def _stored_labels(where: str, given: Mapping[str, Any]) -> dict[str, float | int | str]:
     """Labels besides the target, as JSON can hold them, without those that are unknown."""
     known: dict[str, float | int | str] = {}
-    for name, label in given.items():
+    for name, wrapped in given.items():
+        label = plain_scalar(wrapped)
         if isinstance(label, str):
             known[name] = _text(f"{where}, label {name!r}", label)
         elif is_integer(label):
@@ -277,20 +302,25 @@ def _stored_labels(where: str, given: Mapping[str, Any]) -> dict[str, float | in
     return known
 
 
-def _stored_target(role: Role, identity: str, given: Any, task: Task) -> float | int:
-    where = place(role, identity)
-    value: float | int
+def _stored_target(where: str, wrapped: Any, task: Task, classes: Classes) -> float | int:
+    given, value = plain_scalar(wrapped), 0.0
+    said = "a masked or null target" if given is None and wrapped is not None else f"target {given!r:.80}"
     if task.kind == "classification":
         if isinstance(given, str):
-            if given not in task.classes:
-                raise DataError(f"{where}: target {given!r}, expected one of {list(task.classes)}")
-            return task.classes.index(given)
-        if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, np.integer)):
-            raise DataError(f"{where}: target {given!r}, expected a class index or one of {list(task.classes)}")
+            if (place_of := classes.place_of_name(given)) is None:
+                raise DataError(f"{where}: {said}, expected one of {classes}")
+            return place_of
+        if not is_integer(given):
+            raise DataError(f"{where}: {said}, expected a class index or one of {classes}")
+        if not classes.numbers_are_places:
+            raise DataError(
+                f"{where}: {said} may be a class index or the name of a class, of which {classes} are at other places; "
+                f"give the names as text, for example {classes.names[0]!r}, or sort the classes as 0, 1, 2 and so on"
+            )
         value = int(given)
     else:
         if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, float, np.integer, np.floating)):
-            raise DataError(f"{where}: target {given!r}, expected a number")
+            raise DataError(f"{where}: {said}, expected a number")
         try:
             value = float(given)
         except OverflowError as error:
@@ -344,6 +374,7 @@ class CheckedSplits:
         if empty not in ("error", "skip"):
             raise DataError(f"empty: expected 'error' or 'skip', found {empty!r}")
         self.task = _task(task)
+        self._classes = Classes(self.task.classes)
         check_mapping("splits", splits)
         check_mapping("vocabulary_sizes", vocabulary_sizes)
         self._arrays = {role: split_arrays(role, split) for role, split in splits.items()}
@@ -420,10 +451,10 @@ class CheckedSplits:
                     continue
                 raise DataError(f"{place(role, identity)}: {NOTHING_PRESENT}")
             found = True
-            target = None if split.targets is None else _stored_target(role, identity, split.targets[row], self.task)
             where = place(role, identity)
-            text = None if split.texts is None else split.texts[row]
-            group = None if split.groups is None else split.groups[row]
+            target = None if split.targets is None else _stored_target(where, split.targets[row], self.task, self._classes)
+            text = None if split.texts is None else _known(split.texts[row])
+            group = None if split.groups is None else _known(split.groups[row])
             yield CheckedSample(
                 id=identity,
                 values=values,

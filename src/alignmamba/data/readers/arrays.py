@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from alignmamba.contracts import ROLES, Name, Role, Task
 from alignmamba.data.checking import SplitArrays
+from alignmamba.data.classes import Classes
 from alignmamba.data.readers.folds import SPLIT_NAMES, left_out, split_roles, unused
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.plain import LazyRows, one_line, open_npy, open_npz, read_text, regular_file
@@ -258,14 +259,15 @@ class _SampleList:
 
     def split(self, rows: Sequence[int], values: Mapping[str, "_Values"], task: Task) -> SplitArrays:
         """These samples as a split."""
+        classes = Classes(task.classes)
         return SplitArrays(
             features={name: LazyRows(len(rows), _picked(found.features, rows)) for name, found in values.items()},
-            targets=None if self.labels is None else [self._target(row, task) for row in rows],
+            targets=None if self.labels is None else [self._target(row, task, classes) for row in rows],
             ids=[self.ids[row] for row in rows],
             times={name: LazyRows(len(rows), _picked(found.times, rows)) for name, found in values.items() if found.times is not None},
         )
 
-    def _target(self, row: int, task: Task) -> Any:
+    def _target(self, row: int, task: Task, classes: Classes) -> Any:
         """The label of a sample as the archive takes it; ``None`` where it has none."""
         assert self.labels is not None
         cell = self.labels[row]
@@ -273,16 +275,15 @@ class _SampleList:
         if task.kind == "regression" and number is not None:
             return None if is_missing(cell) else number
         if task.kind == "classification":
-            whole = int(number) if number is not None and number.is_integer() else None
             # A number may be the name of a class, as which it is the same whether a file has it as text, integer or float.
-            for text in (str(cell), str(whole)):
-                if text in task.classes:
-                    return text
+            if classes.place_of_name(str(cell)) is not None:
+                return str(cell)
             if is_absent(cell):
                 return None
-            if whole is not None and 0 <= whole < len(task.classes):
-                return whole
-        expected = "a number" if task.kind == "regression" else f"one of {list(task.classes)[:20]} or its number"
+            if number is not None and (place := classes.place_of_number(number)) is not None:
+                return classes.names[place]
+        or_number = " or its number" if classes.numbers_are_places else ""
+        expected = "a number" if task.kind == "regression" else f"one of {classes}{or_number}"
         raise DataError(f"{self.places}: sample {self.ids[row]!r}: expected {expected}, found {str(cell)[:40]!r}")
 
 

@@ -495,12 +495,17 @@ def _arrays_of(split: Split, corpus: Corpus, labels: Collection[str]) -> SplitAr
         values = latest(row).features.get(name)
         return values if values is None or kinds[name] == "features" else values[:, 0]
 
+    def target(row: int) -> Any:
+        # By name: classes that are named by numbers take no index.
+        found = latest(row).target
+        return corpus.task.classes[int(found)] if corpus.task.classes else found
+
     def of_sample(field: str, name: str) -> LazyRows:
         return LazyRows(size, lambda row: getattr(latest(row), field).get(name))
 
     return SplitArrays(
         features={name: LazyRows(size, partial(features, name)) for name in kinds},
-        targets=None if split[0].target is None else LazyRows(size, lambda row: latest(row).target),
+        targets=None if split[0].target is None else LazyRows(size, target),
         ids=split.ids,
         times={name: of_sample("times", name) for name in kinds},
         tokens={name: of_sample("tokens", name) for name in kinds},

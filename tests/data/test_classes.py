@@ -1,0 +1,52 @@
+"""What a label means: a name, or a number that can only mean one thing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alignmamba.contracts import Task
+from alignmamba.data.archive import write_corpus
+from alignmamba.data.classes import Classes
+from alignmamba.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("names", "places"),
+    [
+        (("no", "yes"), {0: 0, 1: 1, 2: None, -1: None, 0.5: None}),
+        (("0", "1", "2"), {0: 0, 1: 1, 2: 2, 3: None}),
+        (("none", "1", "2"), {0: 0, 1: 1, 2: 2}),
+        (("0", "2", "1"), {0: 0, 1: 2, 2: 1, 3: None}),
+        (("1", "2", "3"), {0: None, 1: 0, 2: 1, 3: 2}),
+        (("-1", "0", "1"), {-1: 0, 0: 1, 1: 2, 2: None}),
+        (("a", "0"), {0: 1, 1: None}),
+        (("01", "02"), {1: 0, 2: 1, 0: None}),
+        (("1", "01"), {1: 0, 0: None}),
+        (("001", "01"), {1: None}),
+        (("0.5", "1.5"), {0.5: 0, 1.5: 1, 0: None, 1: None}),
+        (("nan", "inf"), {0: 0, 1: 1, float("nan"): None, float("inf"): None}),
+    ],
+)
+def test_a_number_of_a_file_means_one_class(names: tuple[str, ...], places: dict[float, int | None]) -> None:
+    assert {number: Classes(names).place_of_number(number) for number in places} == places
+
+
+@pytest.mark.parametrize("names", [("0", "2", "1"), ("1", "2", "3"), ("-1", "0", "1"), ("a", "0"), ("01", "02")])
+def test_an_index_of_classes_that_are_numbers_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    features = {"m": [np.ones((1, 1))] * 2}
+    task = Task(kind="classification", classes=names)
+    with pytest.raises(DataError, match=rf"target 1 may be a class index or the name .* for example '{names[0]}'"):
+        write_corpus(tmp_path / "corpus", {"train": {"features": features, "targets": [1, 0]}}, task=task)
+    corpus = write_corpus(tmp_path / "corpus", {"train": {"features": features, "targets": names[:2]}}, task=task)
+    assert [sample.target for sample in corpus.split("train")] == [0, 1]
+
+
+@pytest.mark.parametrize("wrap", [np.int8, np.array, torch.tensor, lambda value: torch.tensor([[value]]), int])
+def test_a_target_may_be_wrapped(tmp_path: Path, wrap: type) -> None:
+    features = {"m": [np.ones((1, 1))] * 2}
+    for task in (Task(kind="classification", classes=("no", "yes")), Task(kind="regression")):
+        split = {"features": features, "targets": [wrap(1), wrap(0)]}
+        corpus = write_corpus(tmp_path / "corpus", {"train": split}, task=task, overwrite=True)
+        assert [sample.target for sample in corpus.split("train")] == [1, 0]

@@ -16,12 +16,12 @@ from alignmamba.data.validity import NotAnArrayError, plain_array, plain_scalar
 from alignmamba.errors import DataError
 
 
-
 def masked_tensor(data: torch.Tensor, mask: torch.Tensor) -> MaskedTensor:
     """PyTorch warns that its interface may change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return MaskedTensor(data, mask)
+
 
 VALID = np.array([[True, False], [True, True], [True, True]])
 HIDDEN = np.array([[1.0, 777.0], [3.0, 4.0], [5.0, 6.0]])
@@ -71,7 +71,10 @@ def test_a_mask_that_hides_nothing_is_none(tmp_path: Path) -> None:
 
 
 FIELDS: dict[str, tuple[dict[str, Any], str]] = {
-    "tokens": ({"features": {"m": [np.ma.array([1, 2], mask=[0, 1])]}}, "the entry at 1 is masked or null (1 of 2 are), expected token ids"),
+    "tokens": (
+        {"features": {"m": [np.ma.array([1, 2], mask=[0, 1])]}},
+        "the entry at 1 is masked or null (1 of 2 are), expected token ids",
+    ),
     "times": ({"times": {"m": [np.ma.array([0.0, 1.0], mask=[0, 1])]}}, "times: the entry at 1 is masked or null, expected seconds"),
     "complex times": ({"times": {"m": [np.array([0, 1j])]}}, "times: expected 2 numbers of seconds, found dtype complex128"),
     "dates as times": ({"times": {"m": [np.array([0, 1], dtype="M8[s]")]}}, "times: expected 2 numbers of seconds, found dtype datetime64"),
@@ -98,7 +101,11 @@ def test_what_is_hidden_is_refused_where_there_is_no_repair(tmp_path: Path, case
 
 
 def test_labels_that_are_hidden_are_unknown(tmp_path: Path) -> None:
-    split = {"features": {"m": [np.ones((2, 1))]}, "targets": pa.array([2]), "labels": {"a": np.ma.array([7], mask=[1]), "b": pa.array([3])}}
+    split = {
+        "features": {"m": [np.ones((2, 1))]},
+        "targets": pa.array([2]),
+        "labels": {"a": np.ma.array([7], mask=[1]), "b": pa.array([3])},
+    }
     corpus = write_corpus(tmp_path / "corpus", {"train": split}, task={"kind": "regression"})
     assert corpus.split("train")[0].labels == {"b": 3}
     assert corpus.split("train")[0].target == 2

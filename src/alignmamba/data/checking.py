@@ -1,7 +1,7 @@
 """Arrays as a user brings them, checked: what concerns all samples at once, each sample when it is asked for."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +21,6 @@ from alignmamba.data.validity import NotAnArrayError, by_position, is_null, plai
 from alignmamba.errors import DataError, first_fault
 
 _INT32_MAX = np.iinfo(np.int32).max
-_MAPPINGS = ("features", "times", "tokens", "labels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +82,7 @@ def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArra
         if unknown or "features" not in split:
             raise DataError(f"split {role!r}: expected 'features' and perhaps others of {known}, found {list(split)}")
         split = SplitArrays(**split)
-    for kind in _MAPPINGS:
+    for kind in ("features", "times", "tokens", "labels"):
         check_mapping(f"split {role!r}: {kind}", getattr(split, kind))
     if not split.features:
         raise DataError(f"split {role!r}: features: expected at least one modality, found none")
@@ -110,10 +109,19 @@ def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArra
 
 def _by_position(split: SplitArrays) -> SplitArrays:
     """The same with every list as one whose entries are asked for by their place."""
-    return replace(
-        split,
-        **{kind: {name: by_position(values) for name, values in getattr(split, kind).items()} for kind in _MAPPINGS},
-        **{kind: by_position(getattr(split, kind)) for kind in ("targets", "ids", "texts", "groups")},
+
+    def each(given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: by_position(values) for name, values in given.items()}
+
+    return SplitArrays(
+        features=each(split.features),
+        targets=by_position(split.targets),
+        ids=by_position(split.ids),
+        times=each(split.times),
+        tokens=each(split.tokens),
+        texts=by_position(split.texts),
+        groups=by_position(split.groups),
+        labels=each(split.labels),
     )
 
 

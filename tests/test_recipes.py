@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from alignmamba.recipes import (
 from alignmamba.recipes.assembly import seed_everything, trained_model, untrained_model
 from alignmamba.recipes.configuration import _parse_yaml, resolve
 from alignmamba.recipes.directory import RunDirectory, to_json
+from alignmamba.recipes.report.reading import gather
 from alignmamba.recipes.using import distance_covered
 from alignmamba.training.fitting import FitConfig
 from small_run import CONFIG, write_small_corpus
@@ -296,6 +298,7 @@ def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(place: 
     written = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     assert written.pop("missing") == {"protocol": "none", "rate": 0.0}
     (run / "config.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
+    (run / "SHA256SUMS").unlink()  # earlier versions wrote none
     assert evaluate(run)["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
     assert not list(run.glob("missing_*"))
 
@@ -454,3 +457,51 @@ def test_the_confusion_matrix_counts_the_predictions(place: Path, corpus: Corpus
         for guess in corpus.task.classes:
             assert int(rows[truth][f"predicted {guess}"]) == said.count((truth, guess))
     assert sum(int(count) for row in rows.values() for count in row.values()) == len(corpus.split("test"))
+
+
+READ_BY = {
+    "config.yaml": evaluate,
+    "run.json": evaluate,
+    "metrics.json": lambda run: train(resume=run),
+    "model/config.json": evaluate,
+    "model/model.safetensors": lambda run: predict(run, "synthetic", run.parent / "out.csv"),
+    "SHA256SUMS": evaluate,
+    "predictions_test.csv": gather,
+    "log.csv": gather,
+    "environment.json": gather,
+}
+
+
+@pytest.mark.parametrize("name", READ_BY)
+def test_one_flipped_bit_of_a_finished_run_is_refused(thinned: Path, tmp_path: Path, name: str) -> None:
+    run = shutil.copytree(thinned, tmp_path / "run")
+    whole = (run / name).read_bytes()
+    for bit in (1, 4 * len(whole), 8 * len(whole) - 10):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (run / name).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=f"{name.rpartition('/')[2]}: .*damaged"):
+            READ_BY[name](run)
+    (run / name).write_bytes(whole)
+    evaluate(run)
+
+
+def test_a_run_of_an_earlier_version_without_checksums_is_used(thinned: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(thinned, tmp_path / "run")
+    (run / "SHA256SUMS").unlink()
+    described = json.loads((run / "model" / "config.json").read_text())
+    kept = {key: value for key, value in described.items() if not key.endswith("sha256")}
+    assert len(kept) == len(described) - 2
+    (run / "model" / "config.json").write_text(json.dumps(kept))
+    assert evaluate(run) | {"run": ""} == evaluate(thinned) | {"run": ""}
+
+
+def test_what_a_killed_run_left_beside_its_place_is_removed(place: Path, tmp_path: Path) -> None:
+    left = tmp_path / f".run.{'0' * 12}.partial"
+    left.mkdir()
+    (left / "config.yaml").write_text("")
+    others = [tmp_path / ".run.mine", tmp_path / f".other.{'0' * 12}.partial"]
+    for other in others:
+        other.mkdir()
+    train(small(place, fit={"epochs": 1}), out=tmp_path / "run")
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "run"])

@@ -1,4 +1,6 @@
+import os
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +100,75 @@ def test_random_states_come_back() -> None:
     first = torch.rand(4)
     checkpoints.restore_random_state(state, device)
     assert torch.equal(torch.rand(4), first)
+
+
+def test_every_kind_of_flipped_bit_is_refused(fabric: Fabric, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    module = fabric.setup(nn.Linear(3, 2))
+    checkpoints.save(fabric, path, {"model": module})
+    whole = path.read_bytes()
+    for bit in [*range(0, 8 * len(whole), 997), *range(8 * len(whole) - 800, 8 * len(whole), 7)]:
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"last\.ckpt: "):
+            checkpoints.load(fabric, path, {"model": module})
+
+
+def test_a_checkpoint_without_a_seal_is_compared_with_the_sums_of_its_archive(fabric: Fabric, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    module = fabric.setup(nn.Linear(3, 2))
+    torch.save({"model": module.state_dict(), "format_version": 1}, path)
+    assert checkpoints.load(fabric, path, {"model": module}) == {}
+    whole = path.read_bytes()
+    at = whole.index(module.weight.detach().numpy().tobytes())
+    path.write_bytes(whole[: at + 1] + bytes([whole[at + 1] ^ 4]) + whole[at + 2 :])
+    with pytest.raises(CheckpointError, match="damaged, 'last/data/0' in it"):
+        checkpoints.load(fabric, path, {"model": module})
+
+
+def test_nothing_goes_through_the_temporary_folder(fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    io = fabric.strategy.checkpoint_io
+    checkpoints.save(fabric, tmp_path / "last.ckpt", {"model": fabric.setup(nn.Linear(3, 2))})
+    assert fabric.strategy.checkpoint_io is io
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def _shards(path: Path) -> None:
+    """As a strategy that shards a model would write them."""
+    path.mkdir()
+    for name in ("__0_0.distcp", ".metadata"):
+        (path / name).write_text(name)
+    checkpoints._seal(path)
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "SHA256SUMS"])
+def test_shards_are_sealed_too(fabric: Fabric, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "last.ckpt"
+    _shards(path)
+    assert checkpoints._check_seal(path)
+    (path / name).write_bytes(bytes([(path / name).read_bytes()[0] ^ 1]) + (path / name).read_bytes()[1:])
+    with pytest.raises(CheckpointError, match=f"{name}: .*damaged"):
+        checkpoints.load(fabric, path, {})
+    (path / name).unlink()
+    if name != "SHA256SUMS":
+        with pytest.raises(CheckpointError, match=f"{name}: missing"):
+            checkpoints.load(fabric, path, {})
+
+
+def test_what_another_way_of_writing_made_is_sealed(fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "_by_torch", lambda _: False)
+    module = fabric.setup(nn.Linear(3, 2))
+    (tmp_path / ".last.ckpt.partial").mkdir()  # a killed process left it
+    for _ in range(2):
+        checkpoints.save(fabric, tmp_path / "last.ckpt", {"model": module})
+    assert checkpoints._check_seal(tmp_path / "last.ckpt")
+    assert checkpoints.load(fabric, tmp_path / "last.ckpt", {"model": module}) == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_pipe_is_not_waited_for(fabric: Fabric, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="found a pipe"):
+        checkpoints.load(fabric, tmp_path / "last.ckpt", {})

@@ -453,7 +453,7 @@ def test_dropout_makes_the_random_state_matter(tmp_path: Path) -> None:
     path = tmp_path / checkpoints.LAST
     contents = torch.load(path, weights_only=True)
     contents["processes"][0]["random"]["cpu"] = torch.Generator().manual_seed(123).get_state()
-    torch.save(contents, path)
+    torch.save(contents | {"format_version": 1}, path)
     found, _ = run(seed=77, run_dir=tmp_path, resume=True)
     assert course(found) != course(expected)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from alignmamba.checksums import file_checksum
 from alignmamba.contracts import ModalitySpec, Role, Task
-from alignmamba.data.storage import MANIFEST, Manifest, Shard, file_checksum, read_manifest
+from alignmamba.data.storage import MANIFEST, Manifest, Shard, read_manifest
 from alignmamba.errors import DataError
 
 

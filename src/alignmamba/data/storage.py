@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -37,7 +37,6 @@ VERSION = 1
 # A scan of a shard holds this many bytes of it at a time, or one sample if that is larger.
 _BLOCK_BYTES = 64 << 20
 
-_PIECE_BYTES = 1 << 20
 """Of a file, what is read at once for its checksum."""
 
 
@@ -168,22 +167,6 @@ def read_manifest(directory: Path) -> Manifest:
     if manifest.checksum != manifest.content_checksum():
         raise DataError(f"{path}: checksum: task, modalities or splits were changed or damaged after the corpus was written")
     return manifest
-
-
-def file_checksum(path: Path, told: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file, read in pieces.
-
-    Args:
-        path: The file.
-        told: Told after each piece how many bytes it had.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-            if told is not None:
-                told(len(piece))
-    return digest.hexdigest()
 
 
 class Shard:

@@ -1,21 +1,40 @@
 """Saving and loading of models in the Hugging Face layout: ``config.json``, ``model.safetensors`` and a model card."""
 
 import json
+import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, BinaryIO, ClassVar, Final, Generic, Self, TypeVar
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
+from alignmamba.checksums import FIELD, checksum, stamped, unstamped
 from alignmamba.contracts import Config, ModalitySpec, Task
-from alignmamba.errors import CheckpointError, ConfigError, first_fault
-from alignmamba.files import replace_file
+from alignmamba.errors import CheckpointError, ConfigError, first_fault, shown
+from alignmamba.files import open_regular, parse_json, read_json, replace_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+
+_WEIGHTS_SUM: Final = "weights_sha256"
+"""Field of the configuration file: the checksum of the weights' file."""
+_HEADER_BYTES: Final = 16 << 20
+_DTYPES: Final = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "BOOL": torch.bool,
+}
+"""Types of weights by safetensors' names for them; a file that holds others is not one of ours."""
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -44,10 +63,11 @@ class Pretrained(nn.Module, Generic[ConfigT]):
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"{directory}: expected a folder or a place for one ({error.strerror})") from None
-        description = {"model_type": type(self).__name__, **self.config.model_dump(mode="json")}
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        replace_file(directory / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
-        replace_file(directory / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
+        content = save(weights, metadata={"format": "pt"})
+        described = {"model_type": type(self).__name__, **self.config.model_dump(mode="json"), _WEIGHTS_SUM: checksum(content)}
+        replace_file(directory / WEIGHTS_FILE, content)
+        replace_file(directory / CONFIG_FILE, (json.dumps(stamped(described), indent=2) + "\n").encode())
         replace_file(directory / CARD_FILE, self._card(sum(tensor.numel() for tensor in weights.values())).encode())
 
     @classmethod
@@ -63,34 +83,74 @@ class Pretrained(nn.Module, Generic[ConfigT]):
             CheckpointError: If a file is missing or damaged, or was made by another model; the message names it.
         """
         folder = Path(source) if Path(source).is_dir() else _download(str(source), revision, local_files_only)
-        model = cls(cls._read_config(folder / CONFIG_FILE))
+        description = cls._description(folder / CONFIG_FILE)
+        config = cls._configuration(description, folder / CONFIG_FILE)
         path = folder / WEIGHTS_FILE
+        with open_regular(path, error=CheckpointError) as file:
+            dtype = cls._check_fit(config, _declared(file, path), path)
+            try:
+                content = file.read()
+            except OSError as error:
+                raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        # Last, for what does not fit says more than a checksum.
+        expected = unstamped(description, str(folder / CONFIG_FILE)).get(_WEIGHTS_SUM)
+        if expected is not None and checksum(content) != expected:
+            raise CheckpointError(f"{path}: damaged, or not the weights that {CONFIG_FILE} was saved with: their checksum is another")
         try:
-            weights = load(path.read_bytes())
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: expected weights in safetensors form, found none that can be read ({error})") from None
-        expected = model.state_dict()
-        for name in sorted(expected.keys() | weights.keys()):
-            there, wanted = weights.get(name), expected.get(name)
-            if there is None or wanted is None or there.shape != wanted.shape:
-                shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (there, wanted)]
-                raise CheckpointError(f"{path}: weight {name!r} has shape {shapes[0]}, its configuration makes it {shapes[1]}")
-        model.to(next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point()))
+            weights = load(content)
+        except SafetensorError as error:
+            raise _no_weights(path, str(error)) from None
+        model = cls(config).to(dtype)
         model.load_state_dict(weights)
         model.eval()
         return model
 
     @classmethod
-    def _read_config(cls, path: Path) -> Any:
+    def _check_fit(cls, config: Any, declared: Mapping[str, Tensor], path: Path) -> torch.dtype:
+        """Compare what a file declares with what a configuration asks for, before memory is taken for either.
+
+        Returns:
+            The floating type of the weights.
+
+        Raises:
+            CheckpointError: Naming the first weight that does not fit.
+        """
+        if len(config.modalities) > len(declared):
+            raise CheckpointError(f"{path}: found {len(declared)} weights, too few for {len(config.modalities)} modalities")
+        with torch.device("meta"):
+            model = cls(config)
+        expected = model.state_dict()
+        wrong = sorted(name for name, tensor in declared.items() if name not in expected or tensor.shape != expected[name].shape)
+        wrong = wrong or sorted(model.load_state_dict(declared, strict=False).missing_keys)
+        if wrong:
+            shapes = [tuple(tensors[wrong[0]].shape) if wrong[0] in tensors else None for tensors in (declared, expected)]
+            raise CheckpointError(f"{path}: weight {wrong[0]!r} has shape {shapes[0]}, its configuration makes it {shapes[1]}")
+        learnt = {name for name, _ in model.named_parameters()}
+        dtypes = {declared[name].dtype: name for name in sorted(learnt & declared.keys(), reverse=True)}
+        if len(dtypes) > 1:
+            (one, first), (other, second) = list(dtypes.items())[:2]
+            raise CheckpointError(f"{path}: weights have one type, found {_shown(one)} for {first!r} and {_shown(other)} for {second!r}")
+        for name, tensor in declared.items():
+            if tensor.is_floating_point() != expected[name].is_floating_point():
+                raise CheckpointError(
+                    f"{path}: weight {name!r} is of type {_shown(tensor.dtype)}, expected one like {_shown(expected[name].dtype)}"
+                )
+        return next(iter(dtypes))
+
+    @classmethod
+    def _description(cls, path: Path) -> dict[str, Any]:
+        """What the configuration file holds, if it is one of this class."""
+        description = read_json(path, error=CheckpointError)
+        made_by = description.get("model_type") if isinstance(description, dict) else None
+        if not isinstance(description, dict) or made_by != cls.__name__:
+            raise CheckpointError(f"{path}: expected model_type {cls.__name__!r}, found {shown(made_by)}")
+        return description
+
+    @classmethod
+    def _configuration(cls, description: Mapping[str, Any], path: Path) -> Any:
+        others = {"model_type", FIELD, _WEIGHTS_SUM}
         try:
-            description = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{path}: expected a model's configuration in JSON, found none that can be read ({error})") from None
-        made_by = description.pop("model_type", None) if isinstance(description, dict) else None
-        if made_by != cls.__name__:
-            raise CheckpointError(f"{path}: expected model_type {cls.__name__!r}, found {made_by!r}")
-        try:
-            return validated(cls.config_class, description)
+            return validated(cls.config_class, {name: value for name, value in description.items() if name not in others})
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
 
@@ -148,3 +208,42 @@ def _download(repository: str, revision: str | None, local_files_only: bool) -> 
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{repository}: neither a local folder nor a Hub repository that can be read ({reason})") from None
+
+
+# A file of weights
+
+
+def _declared(file: BinaryIO, path: Path) -> dict[str, Tensor]:
+    """The weights of a safetensors file by name: shapes and types without content.
+
+    Raises:
+        CheckpointError: If it is none, its header is damaged, or declares another size than the file has.
+    """
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if not 0 < length <= min(size - 8, _HEADER_BYTES):
+        raise _no_weights(path, f"a header of {length} bytes")
+    header = parse_json(file.read(length), f"{path}: header", error=CheckpointError)
+    file.seek(0)
+    if not isinstance(header, dict):
+        raise _no_weights(path, "a header that is no JSON object")
+    header.pop("__metadata__", None)
+    declared = {}
+    for name, entry in header.items():
+        shape, kind = (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(shape, list) or not all(isinstance(each, int) and 0 <= each <= size for each in shape):
+            raise _no_weights(path, f"no shape for {name[:80]!r}")
+        if not isinstance(kind, str) or kind not in _DTYPES:
+            raise CheckpointError(f"{path}: weight {name[:80]!r} is of type {shown(kind)}, expected one of {', '.join(_DTYPES)}")
+        declared[name] = torch.empty(shape, dtype=_DTYPES[kind], device="meta")
+    if sum(math.prod(each.shape) * each.element_size() for each in declared.values()) != size - 8 - length:
+        raise _no_weights(path, f"{size} bytes, another number than its header declares")
+    return declared
+
+
+def _no_weights(path: Path, found: str) -> CheckpointError:
+    return CheckpointError(f"{path}: expected weights in safetensors form, found none that can be read ({found})")
+
+
+def _shown(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -27,6 +27,7 @@ from alignmamba.data.storage import MANIFEST
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.models import MODELS
+from alignmamba.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from alignmamba.recipes.configuration import SYNTHETIC, EngineConfig, RunConfig, model_config
 from alignmamba.recipes.directory import MODEL, RunDirectory
 from alignmamba.training import inference
@@ -130,6 +131,7 @@ def untrained_model(config: RunConfig, corpus: Corpus) -> Any:
 
 def trained_model(run: RunDirectory, config: RunConfig) -> Any:
     """The model of a finished run, with the weights of its best epoch."""
+    run.check((f"{MODEL}/{CONFIG_FILE}", f"{MODEL}/{WEIGHTS_FILE}"))
     return MODELS[config.model].from_pretrained(run.path / MODEL, local_files_only=True)
 
 

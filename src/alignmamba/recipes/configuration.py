@@ -16,9 +16,13 @@ from alignmamba.contracts import Config, Corpus, Name
 from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError
+from alignmamba.files import read_bounded
 from alignmamba.models import MODELS
 from alignmamba.models.fusion import merged
 from alignmamba.training.fitting import FitConfig
+
+_MOST_BYTES = 1 << 20
+"""A larger file of settings is not read."""
 
 SYNTHETIC = "synthetic"
 """Name of the corpus that needs no file."""
@@ -324,9 +328,7 @@ def _parse_yaml(text: str, where: str) -> Any:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"config {path}: {error.strerror}") from error
+        text = read_bounded(path, limit_bytes=_MOST_BYTES, error=ConfigError).decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"config {path}: not a text file in UTF-8") from error
     values = _parse_yaml(text, f"config {path}")

@@ -6,18 +6,18 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+from alignmamba.checksums import LIST, check_listed, checksum, read_listed, write_list
 from alignmamba.contracts import Corpus, Predictions, Role, Task
 from alignmamba.data.missing import WithheldSplit
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import confusion_matrix
 from alignmamba.extras import lacking
-from alignmamba.files import replace_file
+from alignmamba.files import JSON_BYTES, beside, parse_json, replace_file, settle_leftovers
 from alignmamba.recipes.configuration import RunConfig, read_config
 
 CONFIG: Final = "config.yaml"
@@ -36,6 +36,8 @@ class RunDirectory:
 
     ``config.yaml`` (complete), ``run.json`` (digest, corpus, seed) and ``environment.json`` are there from the start,
     ``metrics.json`` is written last: a directory that has it is finished, and is never written to again.
+    ``SHA256SUMS`` lists the checksums of these and, once finished, of all files but the checkpoints, which carry their own.
+    A run from before there were checksums is read without.
     """
 
     path: Path
@@ -50,18 +52,19 @@ class RunDirectory:
         refuse_existing(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+            settle_leftovers(path, shutil.rmtree)
+            with beside(path, Path.mkdir) as temporary:
+                try:
+                    run = cls(temporary)
+                    run.write(CONFIG, config.to_yaml())
+                    run.write(IDENTITY, to_json(identity))
+                    run.write(ENVIRONMENT, to_json(environment))
+                    write_list(temporary, (CONFIG, IDENTITY, ENVIRONMENT))
+                    temporary.rename(path)  # takes the place of an empty directory, and of nothing else
+                except BaseException:
+                    shutil.rmtree(temporary, ignore_errors=True)
+                    raise
         except OSError as error:
-            raise CheckpointError(f"out {path}: cannot be made: {error.strerror}") from error
-        try:
-            temporary.chmod(0o777 & ~_umask())
-            run = cls(temporary)
-            run.write(CONFIG, config.to_yaml())
-            run.write(IDENTITY, to_json(identity))
-            run.write(ENVIRONMENT, to_json(environment))
-            temporary.rename(path)  # takes the place of an empty directory, and of nothing else
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(f"out {path}: cannot be made: {error.strerror}") from error
         return cls(path)
 
@@ -100,6 +103,7 @@ class RunDirectory:
         Raises:
             CheckpointError: If the file was damaged.
         """
+        self.check((CONFIG,))
         try:
             return read_config(self.path / CONFIG)
         except ConfigError as error:
@@ -115,17 +119,33 @@ class RunDirectory:
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: expected JSON, found none that can be read ({error})") from error
+        found = parse_json(read_listed(self.path, name, limit_bytes=JSON_BYTES), str(path), error=CheckpointError)
         if not isinstance(found, dict):
             raise CheckpointError(f"{path}: expected a JSON object, found {type(found).__name__}")
         return cast(dict[str, Any], found)
 
+    def check(self, names: Iterable[str]) -> None:
+        """Compare files, by their names relative to the directory, with their checksums.
+
+        Raises:
+            CheckpointError: If one was damaged or changed.
+        """
+        check_listed(self.path, names)
+
     def write(self, name: str, text: str) -> None:
         """Write or replace one text file."""
         replace_file(self.path / name, text.encode())
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the checksums of all files, and then the results: they say that all the rest is there."""
+        text = to_json(summary)
+        names = [each.relative_to(self.path) for kept in ("*", f"{MODEL}/*") for each in self.path.glob(kept) if _is_listed(each)]
+        write_list(self.path, map(str, names), ahead={METRICS: checksum(text.encode())})
+        self.write(METRICS, text)
+
+
+def _is_listed(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and path.suffix != ".ckpt" and path.name not in (METRICS, LIST)
 
 
 def refuse_existing(path: Path) -> None:
@@ -161,12 +181,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     return value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # Tables of predictions

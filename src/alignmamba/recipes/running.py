@@ -41,7 +41,6 @@ from alignmamba.recipes.directory import (
     prediction_table,
     refuse_existing,
     to_csv,
-    to_json,
 )
 from alignmamba.recipes.using import distance_covered, is_labelled
 from alignmamba.training.checkpoints import LAST
@@ -248,8 +247,7 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
         summary = plain(summary)
         if fabric.is_global_zero:
             model.save_pretrained(run.path / MODEL)
-            # Last, because it says that all the rest is there.
-            run.write(METRICS, to_json(summary))
+            run.finish(summary)
         fabric.barrier()
     except KeyboardInterrupt as interrupt:
         raise RunInterrupted(run.path) from interrupt

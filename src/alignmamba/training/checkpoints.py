@@ -1,39 +1,69 @@
-"""Checkpoint files: written whole or not at all, read without running anything that is in them."""
+"""Checkpoints: written whole or not at all, sealed with a checksum, read without running anything that is in them.
 
+A checkpoint is the zip archive that torch writes. Its comment, which zip readers pass over, is the SHA-256 of all bytes before it;
+a directory of shards holds a list of checksums instead. A single wrong bit, anywhere, is refused.
+"""
+
+import io
 import os
 import shutil
+import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import TorchCheckpointIO
+from lightning_fabric.strategies.strategy import Strategy
 
+from alignmamba import checksums
 from alignmamba.errors import CheckpointError
+from alignmamba.files import replace_file
 
 LAST: Final = "last.ckpt"
-"""Everything that training needs to go on."""
+"""Everything that training needs to resume."""
 BEST: Final = "best.ckpt"
 """The weights that scored best on the validation split."""
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""From 2 on a checkpoint is sealed."""
+_UNSEALED: Final = 1
+
+_LABEL = b"sha256:"
+_COMMENT_BYTES = len(_LABEL) + 64
+_EMPTY = b"\0\0"
+"""Length of the comment as torch writes it, the last two bytes of the archive."""
 
 
 def save(fabric: Fabric, path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint; whoever looks at `path`, at any moment, finds the old file or the new one.
 
-    Every process has to call this. Rank 0 writes.
+    Every process has to call this. Rank 0 writes; strategies that shard a model write from every rank.
 
     Args:
         fabric: The engine that the modules and optimisers in `state` were set up with.
         path: Where the file goes; its directory exists.
         state: Modules, optimisers, tensors and plain values by name.
+
+    Raises:
+        OSError: If it cannot be written; the old file is then untouched.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    fabric.save(temporary, {**state, "format_version": FORMAT_VERSION})
+    content = {**state, "format_version": FORMAT_VERSION}
+    if _by_torch(fabric.strategy):
+        with _writing(fabric.strategy):
+            fabric.save(path, content)
+        return
+    temporary = path.with_name(f".{path.name}.partial")  # the same for every rank
+    if fabric.is_global_zero:
+        _remove(temporary)
+    fabric.barrier()
+    fabric.save(temporary, content)
     fabric.barrier()
     if fabric.is_global_zero:
+        _seal(temporary)
         _replace(temporary, path)
     fabric.barrier()
 
@@ -54,16 +84,21 @@ def load(fabric: Fabric, path: Path, state: Mapping[str, Any]) -> dict[str, Any]
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint")
-    if path.is_file() and not zipfile.is_zipfile(path):  # torch would try older formats, and warn about what it finds
-        raise CheckpointError(f"{path}: not a checkpoint, or cut short: expected a zip archive as torch writes it")
+    if not path.is_dir() and not path.is_file():
+        raise CheckpointError(f"{path}: expected a checkpoint, found a pipe, a socket or a device")
     try:
+        sealed = _check_seal(path)
         rest: dict[str, Any] = fabric.load(path, dict(state), weights_only=True)
+    except (CheckpointError, MemoryError):
+        raise
     except Exception as error:  # what a damaged file makes torch raise has no narrower root
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: not a complete checkpoint of this model: {reason[:200]}") from error
     version = rest.pop("format_version", None)
-    if version != FORMAT_VERSION:
+    if version not in (_UNSEALED, FORMAT_VERSION):
         raise CheckpointError(f"{path}: format version {version}, expected {FORMAT_VERSION}")
+    if version == FORMAT_VERSION and not sealed:
+        raise CheckpointError(f"{path}: damaged, its checksum is gone")
     return rest
 
 
@@ -82,19 +117,57 @@ def restore_random_state(state: Mapping[str, torch.Tensor], device: torch.device
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
+# Writing
+
+
+class _Beside(TorchCheckpointIO):
+    """Writes the sealed file beside its place; Lightning's own way leads through the temporary folder, which may be small."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002 # Lightning's signature
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        replace_file(Path(path), _sealed(content.getvalue()))
+
+
+def _by_torch(strategy: Strategy) -> bool:
+    """Whether rank 0 writes one file in torch's way; other strategies, and a plugin of the user, write in their own."""
+    try:
+        return type(strategy.checkpoint_io) is TorchCheckpointIO
+    except NotImplementedError:  # how Fabric's sharded strategies answer
+        return False
+
+
+@contextmanager
+def _writing(strategy: Strategy) -> Iterator[None]:
+    before = strategy.checkpoint_io
+    strategy.checkpoint_io = _Beside()
+    try:
+        yield
+    finally:
+        strategy.checkpoint_io = before
+
+
 def _replace(temporary: Path, path: Path) -> None:
     """Move a finished file or directory of shards over `path`, on disk before it is visible."""
     for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
         _sync(file)
     if path.is_dir():  # a directory cannot be replaced in one step: the old shards step aside first
         retired = path.with_name(f".{path.name}.retired")
-        shutil.rmtree(retired, ignore_errors=True)
+        _remove(retired)
         path.rename(retired)
         temporary.rename(path)
-        shutil.rmtree(retired)
+        _remove(retired)
     else:
         temporary.replace(path)
     _sync(path.parent)
+
+
+def _remove(path: Path) -> None:
+    """Remove what a killed process left."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -103,3 +176,48 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# The seal
+
+
+def _sealed(archive: bytes) -> bytes:
+    """A zip archive without a comment, with its checksum as the comment."""
+    body = archive[: -len(_EMPTY)] + struct.pack("<H", _COMMENT_BYTES)
+    return body + _LABEL + checksums.checksum(body).encode()
+
+
+def _seal(path: Path) -> None:
+    """Seal what a strategy wrote in its own way: a directory of shards by a list, a zip archive by its comment."""
+    if path.is_dir():
+        checksums.write_list(path, [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()])
+    elif zipfile.is_zipfile(path):
+        path.write_bytes(_sealed(path.read_bytes()))
+
+
+def _check_seal(path: Path) -> bool:
+    """Compare a checkpoint with its checksum; of one without, from before there were any, the archive's own weaker sums.
+
+    Returns:
+        Whether it has one.
+    """
+    if path.is_dir():
+        listed = checksums.read_list(path)
+        absent = [name for name in listed if not (path / name).is_file()]
+        if absent:
+            raise CheckpointError(f"{path / absent[0]}: missing, expected as {checksums.LIST} lists it")
+        checksums.check_listed(path, listed)
+        return bool(listed)
+    if not zipfile.is_zipfile(path):  # torch would try older formats, and warn about what it finds
+        raise CheckpointError(f"{path}: not a checkpoint, or cut short: expected a zip archive as torch writes it")
+    with path.open("rb") as file:
+        file.seek(-min(_COMMENT_BYTES, path.stat().st_size), os.SEEK_END)
+        comment = file.read()
+    if comment.startswith(_LABEL):
+        if checksums.file_checksum(path, without_last=_COMMENT_BYTES) != comment[len(_LABEL) :].decode("ascii", "replace"):
+            raise CheckpointError(f"{path}: damaged, its content does not have the checksum that it was written with")
+        return True
+    with zipfile.ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise CheckpointError(f"{path}: damaged, {damaged!r} in it does not have the checksum that it was written with")
+    return False

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alignmamba.checksums import file_checksum
 from alignmamba.data.readers.plain import counting, open_npz
-from alignmamba.data.storage import file_checksum
 from alignmamba.errors import DataError
 
 

@@ -82,7 +82,7 @@ def test_svg_is_preferred(tmp_path: Path) -> None:
 
 
 DAMAGES = [
-    ("experiment.json", "{", "Invalid JSON"),
+    ("experiment.json", "{", "not valid JSON"),
     ("experiment.json", "{}", "experiment: expected, found nothing"),
     ("tables/accuracy.json", "[]", "found a list"),
     ("failed/0000000000000000.json", '{"error": 3}', "error: Input should be a valid string, found 3"),

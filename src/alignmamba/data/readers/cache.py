@@ -11,13 +11,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from alignmamba import __version__
+from alignmamba.checksums import file_checksum
 from alignmamba.data.archive import load_corpus
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.converting import Conversion, convert, detect
 from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.data.readers.plain import counting, regular_file
 from alignmamba.data.readers.progress import SampleLines
-from alignmamba.data.storage import file_checksum
 from alignmamba.errors import DataError
 
 PLACE = "ALIGNMAMBA_CACHE"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alignmamba.checksums import file_checksum
 from alignmamba.contracts import ModalitySpec, Role, Task
 from alignmamba.data.checking import CheckedSplits
 from alignmamba.data.inspection import SplitSummary, shared_groups, summarise
@@ -14,7 +15,6 @@ from alignmamba.data.readers.converting import AUTO, FaultRow, Progress, check_s
 from alignmamba.data.readers.foreign import Foreign, ReadOptions
 from alignmamba.data.readers.known import KNOWN, KnownFile
 from alignmamba.data.readers.plain import counting
-from alignmamba.data.storage import file_checksum
 from alignmamba.errors import DataError
 
 

@@ -11,8 +11,10 @@ from typing import Any, Final, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from alignmamba.checksums import read_listed
 from alignmamba.contracts import Task
 from alignmamba.errors import CheckpointError, first_fault
+from alignmamba.files import parse_json
 from alignmamba.recipes.directory import CONFIG, ENVIRONMENT, IDENTITY, METRICS, RunDirectory
 from alignmamba.training.logs import LOG
 
@@ -28,6 +30,8 @@ Value = str | int | float | None
 
 MOST_PREDICTIONS: Final = 150_000
 """Predictions that a page holds; beyond, those of later columns are left out."""
+_MOST_BYTES: Final = 1 << 28
+"""A larger file is not read."""
 MOST_PLAN_TOKENS: Final = 60_000
 """Matched tokens of transport plans that a page holds; beyond, samples are left out."""
 
@@ -525,7 +529,7 @@ _Form = TypeVar("_Form")
 
 def _read_json(path: Path, form: type[_Form]) -> _Form:
     try:
-        return TypeAdapter(form).validate_json(_read_bytes(path))
+        return TypeAdapter(form).validate_python(parse_json(_read_bytes(path), str(path), error=CheckpointError))
     except ValidationError as error:
         raise CheckpointError(f"{path}: {first_fault(error)}") from error
 
@@ -553,7 +557,4 @@ def _read_text(path: Path) -> str:
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    return read_listed(path.parent, path.name, limit_bytes=_MOST_BYTES)

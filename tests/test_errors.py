@@ -1,12 +1,14 @@
 """How mistakes are told."""
 
+import pickle
+from collections.abc import Callable
 from typing import Annotated
 
 import pytest
 from pydantic import Field, ValidationError, field_validator
 
 from alignmamba.contracts import Config
-from alignmamba.errors import first_fault, shown
+from alignmamba.errors import AlignMambaError, ConfigError, first_fault, shown
 
 
 class Inner(Config):
@@ -54,3 +56,34 @@ def test_values_are_shown_short() -> None:
         *("a list", "a mapping", "'a'", "3", "None", "a number of more than 256 bits"),
     ]
     assert len(shown("a" * 1000)) == 80
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Outer(inner={"size": 0}), "inner.size: found 0 (int), expected greater than or equal to 1"),
+        (lambda: Outer(inner=Inner(), wrd="a"), "wrd: unknown key, perhaps you meant 'word'"),
+        (lambda: Outer(inner=Inner(), size=2), "size: unknown key, perhaps you meant 'inner.size'"),
+        (lambda: Outer(), "inner: missing"),
+        (lambda: Outer(inner=Inner(), word="no"), "word: word: expected another"),
+        (lambda: Outer(inner={"size": "x"}, word=3), "inner.size: found 'x' (str), expected a valid integer, unable to parse "
+         "string as an integer; word: found 3 (int), expected a valid string"),
+        (lambda: Outer(Inner()), "Outer: takes its fields by name, for example Outer(inner=...)"),
+    ],
+)  # fmt: skip
+def test_a_constructor_names_every_mistake_in_one_line(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert str(caught.value) == said
+    assert isinstance(caught.value, AlignMambaError)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_only_the_constructor_speaks_for_itself() -> None:
+    """Inside another model, from JSON and from a pickle the fields are checked and placed as pydantic does it."""
+    whole = Outer(inner=Inner(size=3, names=("a",)))
+    assert Outer.model_validate_json(whole.model_dump_json(), strict=True) == whole
+    assert pickle.loads(pickle.dumps(whole)) == whole
+    with pytest.raises(ValidationError) as caught:
+        Outer.model_validate({"inner": {"size": 0}})
+    assert caught.value.errors()[0]["loc"] == ("inner", "size")

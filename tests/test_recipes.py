@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pydantic import ValidationError
 
 from alignmamba.contracts import Corpus, Task
 from alignmamba.data.archive import write_corpus
@@ -117,7 +116,7 @@ def test_all_mistakes_are_named_at_once() -> None:
 
 
 def test_a_wrong_configuration_in_python_is_refused_too() -> None:
-    with pytest.raises(ValidationError, match=r"options\.d_modle: unknown key, perhaps you meant 'options\.d_model'"):
+    with pytest.raises(ConfigError, match=r"options\.d_modle: unknown key, perhaps you meant 'options\.d_model'"):
         RunConfig(options={"d_modle": 3})
 
 

@@ -7,14 +7,15 @@ evaluation know models only through `FusionModel`; data hands out `Split` object
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from torch import Tensor
 
-from alignmamba.errors import DataError, ShapeError
+from alignmamba.errors import ConfigError, DataError, ShapeError, explain
 
 Role = Literal["train", "valid", "test"]
 ROLES: tuple[Role, ...] = ("train", "valid", "test")
@@ -22,10 +23,52 @@ ROLES: tuple[Role, ...] = ("train", "valid", "test")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="letters, digits, - and _, a letter first")]
 
 
-class Config(BaseModel):
-    """Root of every configuration: immutable, keyword-only, unknown keys refused."""
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # it has no public name
+
+
+class _OneLine(ModelMetaclass):
+    """Turns what pydantic says of a constructor's arguments into a `ConfigError`.
+
+    It stands around the call of the class alone: validation inside another model, of JSON and of pickles is pydantic's own.
+    """
+
+    if not TYPE_CHECKING:  # a type checker reads the fields
+
+        def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805 # of a metaclass
+            if args:
+                first = next(iter(cls.model_fields))
+                raise ConfigError(f"{cls.__name__}: takes its fields by name, for example {cls.__name__}({first}=...)")
+            try:
+                return super().__call__(**values)
+            except ValidationError as error:
+                raise ConfigError(explain(error, keys=cls.known_keys(values))) from None
+
+
+class Config(BaseModel, metaclass=_OneLine):
+    """Root of every configuration: immutable, keyword-only, unknown keys refused.
+
+    Raises:
+        ConfigError: If a key is unknown, a value is missing or out of range; one line names all of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def known_keys(cls, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Every dotted key that may be meant by one that is unknown, beside these values."""
+        del values  # only a configuration whose keys depend on its values looks at them
+        return tuple(dotted_keys(cls.model_fields))
+
+
+def dotted_keys(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[str]:
+    """Every key of these fields and, after a dot, of the configurations among them."""
+    for name, info in fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from dotted_keys(info.annotation.model_fields, f"{prefix}{name}.")
 
 
 class ModalitySpec(Config):

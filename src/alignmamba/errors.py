@@ -1,6 +1,9 @@
 """Every error that a user's input can cause; the command line prints it as one line and ends with code 2."""
 
-from typing import TYPE_CHECKING
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -60,3 +63,55 @@ def shown(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 256:  # more digits than Python writes out
         return "a number of more than 256 bits"
     return repr(value)[:80]
+
+
+def explain(error: "ValidationError", *, prefix: str = "", keys: Sequence[str] = ()) -> str:
+    """All mistakes in one line: the dotted key, what was found and what was expected.
+
+    Args:
+        error: What pydantic raised.
+        prefix: What the fields belong to.
+        keys: Every key there is, dotted, to suggest from.
+    """
+    lines = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in (*([prefix] if prefix else []), *problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key{suggestion(key, keys)}")
+        elif problem["type"] == "value_error":
+            text = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {text}" if key else text)
+        elif problem["type"] == "missing":
+            lines.append(f"{key}: missing")
+        else:
+            lines.append(_mismatch(key, problem["input"], problem["msg"]))
+    return " ".join("; ".join(lines).split())
+
+
+def _mismatch(key: str, found: Any, message: str) -> str:
+    expected = re.sub(r"^\w+ should (be |have )?", "", message)
+    return f"{f'{key}: ' if key else ''}found {shown_with_type(found)}, expected {expected[0].lower()}{expected[1:]}"
+
+
+def shown_with_type(value: Any) -> str:
+    """A value and the name of its type, for a message."""
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def suggestion(key: str, keys: Sequence[str]) -> str:
+    """`, perhaps you meant ...`: a key whose last part is the same wherever it stands, else the most similar one."""
+    last = key.rpartition(".")[2]
+    same = [each for each in keys if each.rpartition(".")[2] == last]
+    if same:
+        return f", perhaps you meant {same[0]!r}"
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    if close:
+        return f", perhaps you meant {close[0]!r}"
+    lasts = {each.rpartition(".")[2]: each for each in reversed(keys)}
+    return "".join(f", perhaps you meant {lasts[each]!r}" for each in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7))
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of a message: the known name that is most like the one found, if any is."""
+    return "".join(f", perhaps you meant {each!r}" for each in difflib.get_close_matches(name, list(names), n=1))

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from alignmamba.errors import DataError
+from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.tables import Entry, ResultTable
 
 TABLE = ResultTable(
@@ -110,9 +109,9 @@ def test_damaged_json_is_refused_in_one_line() -> None:
 
 
 def test_infinite_numbers_and_unknown_marks_are_refused() -> None:
-    with pytest.raises(ValidationError, match="finite"):
+    with pytest.raises(ConfigError, match="finite"):
         Entry(values=(math.inf,), mean=0.0)
-    with pytest.raises(ValidationError, match="mark"):
+    with pytest.raises(ConfigError, match="mark"):
         Entry(values=(1.0,), mean=1.0, mark="worst")  # type: ignore[arg-type]
 
 

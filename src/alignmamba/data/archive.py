@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
 from alignmamba.contracts import Corpus, ModalitySpec, Role, Split, Task
 from alignmamba.data.checking import CheckedSample, CheckedSplits, SplitArrays, check_mapping, is_integer
@@ -29,7 +28,7 @@ from alignmamba.data.storage import (
     SplitEntry,
     read_manifest,
 )
-from alignmamba.errors import DataError, first_fault
+from alignmamba.errors import ConfigError, DataError
 
 _TYPES = {"<i8": "I64", "<f8": "F64", "<f4": "F32", "<i4": "I32"}
 """Types of stored arrays to their names in safetensors, in the order in which they lie there."""
@@ -108,8 +107,8 @@ def write_corpus(
                     splits=entries,
                     references=dict(references),
                 ).sealed()
-            except ValidationError as error:
-                raise DataError(first_fault(error)) from error
+            except ConfigError as error:
+                raise DataError(str(error)) from None
             content = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
             _write_file(directory / MANIFEST, [content.encode() + b"\n"])
             publish(directory, target, overwrite=overwrite)

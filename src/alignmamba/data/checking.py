@@ -18,7 +18,7 @@ from alignmamba.data.inspection import (
     values_problem,
 )
 from alignmamba.data.validity import NotAnArrayError, by_position, is_null, plain_array, plain_scalar
-from alignmamba.errors import DataError, first_fault
+from alignmamba.errors import ConfigError, DataError, first_fault
 
 _INT32_MAX = np.iinfo(np.int32).max
 
@@ -399,7 +399,7 @@ class CheckedSplits:
         for modality in names:
             try:
                 ModalitySpec(name=modality, dim=1)
-            except ValidationError as error:
+            except ConfigError as error:
                 raise DataError(
                     f"features: {modality!r} cannot name a modality: expected a letter, then letters, digits, - and _"
                 ) from error

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final, Generic, Self, TypeVar
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from alignmamba.checksums import FIELD, checksum, stamped, unstamped
 from alignmamba.contracts import Config, ModalitySpec, Task
-from alignmamba.errors import CheckpointError, ConfigError, first_fault, shown
+from alignmamba.errors import CheckpointError, ConfigError, shown
 from alignmamba.files import open_regular, parse_json, read_json, replace_file
 
 CONFIG_FILE = "config.json"
@@ -191,12 +190,9 @@ def validated(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
     """Build a configuration from plain values.
 
     Raises:
-        ConfigError: In one line, naming the first wrong field, what was found and what was expected.
+        ConfigError: In one line, naming every wrong field, what was found and what was expected.
     """
-    try:
-        return config_class.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(first_fault(error)) from None
+    return config_class(**values)
 
 
 def _download(repository: str, revision: str | None, local_files_only: bool) -> Path:

@@ -1,6 +1,5 @@
 """What a run is configured by: read from a file and the command line, checked before anything is loaded, and given a digest."""
 
-import difflib
 import hashlib
 import json
 import re
@@ -9,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from alignmamba.contracts import Config, Corpus, Name
+from alignmamba.contracts import Config, Corpus, Name, dotted_keys
 from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing import MissingConfig
-from alignmamba.errors import ConfigError
+from alignmamba.errors import ConfigError, explain, nearest, shown_with_type, suggestion
 from alignmamba.files import read_bounded
 from alignmamba.models import MODELS
 from alignmamba.models.fusion import merged
@@ -78,6 +77,11 @@ class RunConfig(Config):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @classmethod
+    def known_keys(cls, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Every dotted key of a run, the options of its model among them."""
+        return _known_keys(values.get("model"))
 
     def digest(self, corpus: Corpus) -> str:
         """SHA-256 of the settings and of the corpus's content.
@@ -168,13 +172,13 @@ def check_config(values: Mapping[str, Any]) -> RunConfig:
     """
     if isinstance(values.get("model"), Mapping):
         keys = _known_keys(None)
-        lost = [f"model.{key}: unknown key{_suggestion(f'options.{key}', keys)}" for key in values["model"]]
+        lost = [f"model.{key}: unknown key{suggestion(f'options.{key}', keys)}" for key in values["model"]]
         raise ConfigError("; ".join([*lost, "model is a name, what it is set to stands under options"]))
     try:
         # JSON is the strict mode in which a list may stand for a tuple, but "3" not for 3.
         return RunConfig.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError(explain(error, keys=_known_keys(values.get("model")))) from error
+        raise ConfigError(explain(error, keys=RunConfig.known_keys(values))) from error
 
 
 def check_missing(protocol: str | None, rates: Sequence[float] = ()) -> MissingConfig:
@@ -183,38 +187,11 @@ def check_missing(protocol: str | None, rates: Sequence[float] = ()) -> MissingC
     Raises:
         ConfigError: If the protocol is unknown, or its rate is out of range or missing.
     """
-    given = {"protocol": protocol, "rate": tuple(rates) or None}
+    given: dict[str, Any] = {"protocol": protocol, "rate": tuple(rates) or None}
     try:
-        return MissingConfig.model_validate({name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise ConfigError(explain(error, prefix="missing")) from error
-
-
-def explain(error: ValidationError, *, prefix: str = "", keys: Sequence[str] = ()) -> str:
-    """One line for all mistakes: the dotted key, what was found and what was expected."""
-    lines = []
-    for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in (*([prefix] if prefix else []), *problem["loc"]))
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key{_suggestion(key, keys)}")
-        elif problem["type"] == "value_error":
-            text = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {text}" if key else text)
-        elif problem["type"] == "missing":
-            lines.append(f"{key}: missing")
-        else:
-            lines.append(_mismatch(key, problem["input"], problem["msg"]))
-    return "; ".join(lines)
-
-
-def _mismatch(key: str, found: Any, message: str) -> str:
-    expected = re.sub(r"^Input should be ", "", message)
-    return f"{key}: found {_shown(found)}, expected {expected[0].lower()}{expected[1:]}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+        return MissingConfig(**{name: value for name, value in given.items() if value is not None})
+    except ConfigError as error:
+        raise ConfigError(f"missing.{error}") from None
 
 
 # Options of the model
@@ -233,7 +210,7 @@ def _option_problems(config: RunConfig) -> Iterator[str]:
         if name in _FROM_CORPUS:
             yield f"options.{name}: comes from the corpus and cannot be set"
         elif name not in fields:
-            yield f"options.{name}: unknown key{_suggestion(f'options.{name}', keys)}"
+            yield f"options.{name}: unknown key{suggestion(f'options.{name}', keys)}"
         else:
             info = fields[name]
             kind: TypeAdapter[Any] = TypeAdapter(Annotated[(info.annotation, *info.metadata, None)])  # type: ignore[arg-type]
@@ -243,38 +220,10 @@ def _option_problems(config: RunConfig) -> Iterator[str]:
                 yield explain(error, prefix=f"options.{name}", keys=keys)
 
 
-# Suggestions
-
-
 def _known_keys(model: object) -> tuple[str, ...]:
     """Every dotted key of a run with that model."""
     name = model if isinstance(model, str) and model in MODELS else cast(str, RunConfig.model_fields["model"].default)
-    return (*_dotted(RunConfig.model_fields), *_dotted(_options(name), "options."))
-
-
-def _dotted(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[str]:
-    for name, info in fields.items():
-        yield f"{prefix}{name}"
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _dotted(info.annotation.model_fields, f"{prefix}{name}.")
-
-
-def _suggestion(key: str, keys: Sequence[str]) -> str:
-    """`, perhaps you meant ...`: a key whose last part is the same wherever it stands, else the most similar one."""
-    last = key.rpartition(".")[2]
-    same = [each for each in keys if each.rpartition(".")[2] == last]
-    if same:
-        return f", perhaps you meant {same[0]!r}"
-    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
-    if close:
-        return f", perhaps you meant {close[0]!r}"
-    lasts = {each.rpartition(".")[2]: each for each in reversed(keys)}
-    return "".join(f", perhaps you meant {lasts[each]!r}" for each in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7))
-
-
-def nearest(name: str, names: Mapping[str, Any]) -> str:
-    """The end of a message: the known name that is most like the one found, if any is."""
-    return "".join(f", perhaps you meant {each!r}" for each in difflib.get_close_matches(name, names, n=1))
+    return (*dotted_keys(RunConfig.model_fields), *dotted_keys(_options(name), "options."))
 
 
 # YAML
@@ -335,7 +284,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ConfigError(f"config {path}: found {_shown(values)}, expected a mapping of keys to values")
+        raise ConfigError(f"config {path}: found {shown_with_type(values)}, expected a mapping of keys to values")
     return values
 
 

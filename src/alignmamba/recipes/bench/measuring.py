@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from alignmamba.errors import ConfigError
+from alignmamba.errors import ConfigError, nearest
 from alignmamba.evaluation.efficiency import (
     Call,
     ChildError,
@@ -23,7 +23,6 @@ from alignmamba.evaluation.efficiency import (
 )
 from alignmamba.recipes.bench.case import Built, Case, Peer, Shape
 from alignmamba.recipes.bench.subjects import LENGTHS, OWN, SUBJECTS
-from alignmamba.recipes.configuration import explain, nearest
 
 Say = Callable[[str], None]
 
@@ -79,10 +78,7 @@ class BenchConfig(Shape):
         Raises:
             ConfigError: Naming every unknown key, wrong type and value out of range, in one line.
         """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(explain(error, keys=tuple(cls.model_fields))) from error
+        return cls(**values)
 
     def case(self, length: int) -> Case:
         """The point of measurement at that length."""

@@ -7,12 +7,12 @@ from pydantic import Field
 
 from alignmamba.contracts import Config, Corpus
 from alignmamba.data.missing import MissingConfig
-from alignmamba.errors import ConfigError
+from alignmamba.errors import ConfigError, nearest
 from alignmamba.models import MODELS
 from alignmamba.models.fusion import merged
 from alignmamba.models.pretrained import validated
 from alignmamba.recipes.assembly import restricted
-from alignmamba.recipes.configuration import RunConfig, nearest
+from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 
 ExperimentName = Literal["comparison", "missing", "ablation", "distance", "plans", "efficiency"]

@@ -1,12 +1,15 @@
 """Batches: what they refuse, and what selecting, splitting and joining them keeps."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from alignmamba.contracts import Batch, Sequences, Task
-from alignmamba.errors import DataError, ShapeError
+from alignmamba.contracts import Batch, Corpus, ModalitySpec, Predictions, Sample, Sequences, Task
+from alignmamba.data.memory import MemorySplit
+from alignmamba.errors import AlignMambaError, DataError, ShapeError
 
 
 def sequences(*lengths: int, time: int | None = None) -> Sequences:
@@ -96,3 +99,133 @@ def test_without_hides_a_modality_from_every_sample() -> None:
 def test_tasks_that_make_no_sense(given: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Task.model_validate(given)
+
+
+# Batch.of
+
+SOUND = [torch.ones(3, 2), None, np.zeros((1, 2)), [[1, 2], [3, 4]]]
+
+
+def test_a_batch_of_lists_is_padded_on_the_right() -> None:
+    made = Batch.of({"audio": SOUND, "text": [np.array([4, 5]), [6], (), [7, 8, 9]]}, targets=[1, 0, 2, 1])
+    audio, text = made.modalities["audio"], made.modalities["text"]
+    assert audio.lengths.tolist() == [3, 0, 1, 2]
+    assert audio.features.dtype == torch.float32
+    assert audio.features[3].tolist() == [[1, 2], [3, 4], [0, 0]]
+    assert (text.lengths.tolist(), text.features.dtype) == ([2, 1, 0, 3], torch.int64)
+    assert text.features[..., 0].tolist() == [[4, 5, 0], [6, 0, 0], [0, 0, 0], [7, 8, 9]]
+    assert made.ids == ("sample-000001", "sample-000002", "sample-000003", "sample-000004")
+    assert made.targets is not None
+    assert (made.targets.dtype, made.targets.tolist()) == (torch.int64, [1, 0, 2, 1])
+
+
+def test_a_batch_of_padded_arrays_takes_lengths() -> None:
+    padded = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    made = Batch.of({"audio": padded, "text": np.ones((2, 5), dtype=np.int32)}, lengths={"audio": [4, 1]}, ids=["a", "b"], targets=[0.5, 1])
+    assert made.modalities["audio"].lengths.tolist() == [4, 1]
+    assert made.modalities["audio"].features is padded
+    assert made.modalities["text"].lengths.tolist() == [5, 5]
+    assert made.ids == ("a", "b")
+    assert made.targets is not None
+    assert made.targets.dtype == torch.float32
+
+
+def test_what_padding_holds_is_of_no_account() -> None:
+    padded = torch.full((1, 3, 1), torch.nan)
+    padded[0, 0] = 1
+    assert Batch.of({"audio": padded}, lengths={"audio": [1]}).modalities["audio"].lengths.tolist() == [1]
+
+
+def test_times_are_given_as_the_modality_is() -> None:
+    listed = Batch.of({"audio": SOUND}, times={"audio": [[0, 1, 2], None, None, np.array([0.5, 1.5])]}).modalities["audio"].times
+    assert listed is not None
+    assert listed[3, :2].tolist() == [0.5, 1.5]
+    assert bool(listed[1:3].isnan().all())
+    padded = Batch.of({"audio": torch.ones(1, 2, 1)}, times={"audio": torch.tensor([[0.0, 2.0]])}).modalities["audio"].times
+    assert padded is not None
+    assert padded.tolist() == [[0.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "said"),
+    [
+        (torch.ones(2, 3, 4), {}, "modalities: expected a mapping of names to arrays, found Tensor"),
+        ({}, {}, "modalities: expected a mapping of names to arrays, found an empty one"),
+        ({"a": torch.ones(2, 3)}, {}, r"modality 'a': expected \(batch, time, width\), .* found \(2, 3\)"),
+        ({"a": 3}, {}, "modality 'a': expected a list of arrays or one padded array, found int"),
+        ({"a": "abc"}, {}, "modality 'a': expected a list of arrays or one padded array, found str"),
+        ({"a": [[0.5, 1.5]]}, {}, r"modality 'a', sample 0: expected \(time, width\), found \(2,\); width 1 is \(2, 1\)"),
+        ({"a": [np.ones((2, 2)), np.ones((2, 3))]}, {}, r"modality 'a', sample 1: expected \(time, 2\) as in sample 0, found \(2, 3\)"),
+        ({"a": [[1, 2], np.ones((2, 3))]}, {}, r"modality 'a', sample 1: expected \(time,\) integers as in sample 0"),
+        ({"a": [None, None]}, {}, "modality 'a': no sample has it; leave it out"),
+        ({"a": [["x", "y"]]}, {}, "modality 'a', sample 0: expected real numbers, found text"),
+        ({"a": [np.array([[None, 1]])]}, {}, "modality 'a', sample 0: expected real numbers, found dtype object"),
+        ({"a": [np.ma.array([[1.0]], mask=[[True]])]}, {}, "modality 'a', sample 0: found masked values"),
+        ({"a": [[[1.0], [2.0, 3.0]]]}, {}, "modality 'a', sample 0: expected an array, found list"),
+        ({"a": torch.ones(1, 2, 1, dtype=torch.bool)}, {}, "modality 'a': expected real numbers, found dtype torch.bool"),
+        ({"a": [np.ones((2, 1)), np.array([[1.0], [np.nan]])]}, {}, "modality 'a': found nan in sample 1, position 1, channel 0"),
+        ({"a": torch.ones(2, 3, 4)}, {"lengths": {"a": [4, 1]}}, "lengths: modality 'a': found 4 for sample 0, expected 0 to 3"),
+        ({"a": torch.ones(2, 3, 4)}, {"lengths": {"a": [1]}}, "lengths: modality 'a': expected 2 integers"),
+        ({"a": torch.ones(2, 3, 4)}, {"lengths": {"a": [1.5, 2]}}, "lengths: modality 'a': expected 2 integers"),
+        ({"a": torch.ones(2, 3, 4)}, {"lengths": [1, 2]}, "lengths: expected a mapping by modality, found list"),
+        ({"a": torch.ones(2, 3, 4)}, {"lengths": {"b": [1, 2]}}, r"lengths: no modality 'b', only \['a'\]"),
+        ({"a": SOUND}, {"lengths": {"a": [1, 1, 1, 1]}}, "lengths: modality 'a' is a list of arrays, each of its own length"),
+        ({"a": SOUND}, {"times": {"a": [[1], None, None, None]}}, r"times: modality 'a', sample 0: expected shape \(3,\), found \(1,\)"),
+        ({"a": SOUND}, {"times": {"a": [None]}}, "times: modality 'a': expected a list with one entry for each of 4 samples"),
+        ({"a": torch.ones(2, 3, 4)}, {"ids": ["x", "x"]}, "ids: 'x' appears twice"),
+        ({"a": torch.ones(2, 3, 4)}, {"ids": [1, 2]}, "ids: expected text, found 1"),
+        ({"a": torch.ones(2, 3, 4)}, {"ids": ["x"]}, "batch has 1 ids"),
+        ({"a": torch.ones(2, 3, 4)}, {"targets": ["x", "y"]}, "targets: found text, expected numbers"),
+        ({"a": torch.ones(2, 3, 4)}, {"targets": [1.0, None]}, "targets: expected real numbers, found dtype object"),
+        ({"a": torch.ones(2, 3, 4)}, {"targets": [1.0, float("nan")]}, "targets: found nan, expected finite numbers"),
+        ({"a": torch.ones(2, 3, 4)}, {"targets": 1.0}, "targets: expected a list of numbers, found float"),
+        ({"a": torch.ones(2, 3, 4)}, {"targets": [1.0]}, r"targets: expected shape \(2,\), found \(1,\)"),
+        ({"a": torch.ones(2, 3, 4), "b": torch.ones(3, 3, 4)}, {}, "batch has 2 ids, but these modalities hold another number"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_a_batch(given: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(AlignMambaError, match=said) as caught:
+        Batch.of(given, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_tensors_in_the_place_of_sequences_are_pointed_to_batch_of() -> None:
+    for make in (
+        lambda: Batch(modalities={"audio": torch.ones(1, 2, 3)}, ids=("a",)),  # type: ignore[dict-item]
+        lambda: Batch(modalities=[sequences(1)], ids=("a",)),  # type: ignore[arg-type]
+        lambda: Batch(modalities={"audio": sequences(1)}, ids=("a",), targets=[1.0]),  # type: ignore[arg-type]
+        lambda: Sequences(features=[[1.0]], mask=torch.ones(1, 1, dtype=torch.bool)),  # type: ignore[arg-type]
+        lambda: Sequences(features=torch.ones(1, 1, 1), mask=[[True]]),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ShapeError, match=r"Batch\.of makes a batch of arrays or tensors"):
+            make()
+
+
+def test_rows_of_a_dataset_are_collated() -> None:
+    made = Batch.collate([({"audio": np.ones((2, 1)), "text": None}, 1), ({"audio": np.ones((1, 1))}, 0)])
+    assert list(made.modalities) == ["audio"]
+    assert made.targets is not None
+    assert made.targets.tolist() == [1, 0]
+    assert Batch.collate([{"audio": np.ones((2, 1))}]).targets is None
+    with pytest.raises(DataError, match="row 1: has no target"):
+        Batch.collate([({"audio": np.ones((2, 1))}, 1), {"audio": np.ones((2, 1))}])
+    with pytest.raises(DataError, match=r"sample: expected \(features, target\) with a mapping"):
+        Batch.collate([(np.ones((2, 1)), 1)])  # type: ignore[list-item]
+
+
+# What is printed
+
+
+def test_whatever_is_printed_is_short() -> None:
+    names = tuple(ModalitySpec(name=f"m{number}", dim=3) for number in range(500))
+    split = MemorySplit(
+        role="train", modalities=names[:1], samples=[Sample(id=f"a{n}", features={"m0": np.ones((1, 3))}) for n in range(999)]
+    )
+    task = Task(kind="classification", classes=tuple(map(str, range(1000))))
+    corpus = Corpus(name="reviews", task=task, modalities=names, splits={"train": split}, checksum="0" * 64)
+    shown = "m0 (3), m1 (3), m2 (3), m3 (3), m4 (3), m5 (3) and 494 more"
+    assert repr(corpus) == f"Corpus('reviews': classification into 1000 classes; {shown}; train 999)"
+    assert repr(split) == "MemorySplit(train, 999 samples)"
+    assert repr(batch(3, 1)) == "Batch(2 samples: audio (2, 3, 1); with targets)"
+    said = Predictions(ids=split.ids, prediction=np.zeros((999, 1000)), targets=None)
+    assert repr(said) == "Predictions(999 samples, prediction (999, 1000), no targets)"

@@ -129,6 +129,9 @@ class Task(Config):
         return 1 if self.kind == "regression" else len(self.classes)
 
 
+_BATCH_OF = "Batch.of makes a batch of arrays or tensors"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequences:
     """One modality of a batch, right-padded.
@@ -146,6 +149,10 @@ class Sequences:
     """Display strings, one tuple per sample, for reports."""
 
     def __post_init__(self) -> None:
+        for field_name in ("features", "mask"):
+            given = getattr(self, field_name)
+            if not isinstance(given, Tensor):
+                raise ShapeError(f"{field_name}: expected a tensor, found {type(given).__name__}; {_BATCH_OF}")
         if self.features.ndim != 3:
             raise ShapeError(f"features: expected (batch, time, channel), found shape {tuple(self.features.shape)}")
         if self.mask.shape != self.features.shape[:2] or self.mask.dtype != torch.bool:
@@ -176,6 +183,13 @@ class Batch:
     """(batch,) float for regression, int64 class indices for classification; ``None`` where unknown."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.modalities, Mapping):
+            raise ShapeError(f"modalities: expected a mapping of names to Sequences, found {type(self.modalities).__name__}; {_BATCH_OF}")
+        for name, sequences in self.modalities.items():
+            if not isinstance(sequences, Sequences):
+                raise ShapeError(f"modality {name!r}: expected Sequences, found {type(sequences).__name__}; {_BATCH_OF}")
+        if self.targets is not None and not isinstance(self.targets, Tensor):
+            raise ShapeError(f"targets: expected a tensor, found {type(self.targets).__name__}; {_BATCH_OF}")
         sizes = {name: sequences.features.shape[0] for name, sequences in self.modalities.items()}
         wrong = {name: size for name, size in sizes.items() if size != len(self.ids)}
         if wrong:
@@ -183,8 +197,78 @@ class Batch:
         if self.targets is not None and self.targets.shape != (len(self.ids),):
             raise ShapeError(f"targets: expected shape ({len(self.ids)},), found {tuple(self.targets.shape)}")
 
+    @classmethod
+    def of(
+        cls,
+        modalities: Mapping[str, Any],
+        *,
+        targets: Any = None,
+        lengths: Mapping[str, Sequence[int] | Tensor] | None = None,
+        times: Mapping[str, Any] | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> Self:
+        """A batch of plain arrays or tensors.
+
+        Args:
+            modalities: Name to a list with one array per sample, (time, width), or (time,) integers for token ids; ``None`` or length
+                0 where the sample lacks the modality. Or to one padded array of all samples, (batch, time, width), or (batch, time)
+                integers for token ids. Tensors keep their device, their precision and their gradients; other numbers become float32.
+            targets: (batch,) numbers for regression, class indices for classification.
+            lengths: For padded arrays, name to the number of valid tokens of each sample, which come first. An array without lengths
+                counts as valid throughout.
+            times: Name to seconds from the start of the sample, given as the modality is: a list of (time,), or (batch, time).
+            ids: Identity of each sample; by default ``sample-000001`` and so on.
+
+        Raises:
+            DataError: If a value is not a finite number, or an id appears twice.
+            ShapeError: If shapes, lengths or numbers of samples do not fit one another.
+        """
+        if not isinstance(modalities, Mapping) or not modalities:
+            found = type(modalities).__name__ if not isinstance(modalities, Mapping) else "an empty one"
+            raise DataError(f"modalities: expected a mapping of names to arrays, found {found}")
+        for what, given in (("lengths", lengths), ("times", times)):
+            if given is not None and not isinstance(given, Mapping):
+                raise DataError(f"{what}: expected a mapping by modality, found {type(given).__name__}")
+            unknown = [name for name in given or {} if name not in modalities]
+            if unknown:
+                raise DataError(f"{what}: no modality {unknown[0]!r}, only {list(modalities)}")
+        made = {name: _sequences(name, given, (lengths or {}).get(name), (times or {}).get(name)) for name, given in modalities.items()}
+        size = next(iter(made.values())).mask.shape[0]
+        named = tuple(f"sample-{number:06d}" for number in range(1, size + 1)) if ids is None else tuple(ids)
+        wrong = [identity for identity in named if not isinstance(identity, str)]
+        if wrong:
+            raise DataError(f"ids: expected text, found {wrong[0]!r}")
+        if len(set(named)) != len(named):
+            raise DataError(f"ids: {next(each for each in named if named.count(each) > 1)!r} appears twice, expected distinct ones")
+        return cls(modalities=made, ids=named, targets=None if targets is None else _targets(targets))
+
+    @classmethod
+    def collate(cls, rows: Sequence[tuple[Mapping[str, Any], Any] | Mapping[str, Any]]) -> Self:
+        """A batch of samples as a torch ``Dataset`` gives them, for ``DataLoader(dataset, collate_fn=Batch.collate)``.
+
+        Args:
+            rows: Per sample ``(features, target)``, or the features alone: a mapping of names to arrays as `of` takes them. A modality
+                that is ``None`` or not in the mapping is missing from the sample.
+
+        Raises:
+            DataError: If a row is of another form, or no row has a modality.
+            ShapeError: As for `of`.
+        """
+        pairs = [labelled(row) for row in rows]
+        names = list(dict.fromkeys(name for features, _ in pairs for name in features))
+        known = [target is not None for _, target in pairs]
+        if any(known) and not all(known):
+            raise DataError(f"row {known.index(False)}: has no target, but others of its batch have")
+        present = {name: [features.get(name) for features, _ in pairs] for name in names}
+        filled = {name: arrays for name, arrays in present.items() if any(array is not None and len(array) for array in arrays)}
+        return cls.of(filled, targets=[target for _, target in pairs] if any(known) else None)
+
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {tuple(s.features.shape)}" for name, s in self.modalities.items())
+        return f"Batch({len(self)} samples: {shapes or 'no modality'}; {'no targets' if self.targets is None else 'with targets'})"
 
     def _map(self, apply: Callable[[Tensor], Tensor], *, ids: tuple[str, ...] | None = None) -> Self:
         """The same batch with `apply` over every tensor, and other ids where they are given."""
@@ -249,6 +333,138 @@ class Batch:
             ids=tuple(identity for batch in batches for identity in batch.ids),
             targets=torch.cat(targets) if targets else None,
         )
+
+
+def labelled(row: Any) -> tuple[Mapping[str, Any], Any]:
+    """Features and target of a sample as a torch ``Dataset`` gives it: ``(features, target)``, or the features alone.
+
+    Raises:
+        DataError: If it is of another form.
+    """
+    features, target = row if isinstance(row, tuple | list) and len(row) == 2 else (row, None)
+    if not isinstance(features, Mapping):
+        raise DataError(f"sample: expected (features, target) with a mapping of modality names to arrays, found {type(features).__name__}")
+    return features, target
+
+
+def _sequences(name: str, given: Any, lengths: Any, times: Any) -> Sequences:
+    """One modality of `Batch.of`."""
+    if isinstance(given, Tensor | np.ndarray) and given.dtype != object:
+        padded = _tensor(given, f"modality {name!r}")
+        tokens = padded.ndim == 2 and not padded.is_floating_point()
+        if padded.ndim != 3 and not tokens:
+            raise ShapeError(
+                f"modality {name!r}: expected (batch, time, width), or (batch, time) integers for token ids, found {tuple(padded.shape)}"
+            )
+        if tokens:
+            padded = padded.unsqueeze(-1)
+        mask = _mask(name, padded, lengths)
+        seconds = None if times is None else _tensor(times, f"times of {name!r}").to(padded.device)
+    else:
+        if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+            raise DataError(f"modality {name!r}: expected a list of arrays or one padded array, found {type(given).__name__}")
+        if lengths is not None:
+            raise ShapeError(f"lengths: modality {name!r} is a list of arrays, each of its own length; they go with a padded array")
+        padded, mask, tokens = _padded(name, given)
+        seconds = None if times is None else _padded_times(name, times, mask)
+    if not tokens:
+        padded = padded if padded.is_floating_point() else padded.float()
+        wrong = (~padded.isfinite() & mask.unsqueeze(-1)).nonzero()
+        if len(wrong):
+            row, position, channel = wrong[0].tolist()
+            found = padded[row, position, channel].item()
+            raise DataError(f"modality {name!r}: found {found} in sample {row}, position {position}, channel {channel}, expected numbers")
+    return Sequences(features=padded.long() if tokens else padded, mask=mask, times=seconds)
+
+
+def _tensor(given: Any, what: str) -> Tensor:
+    """Real numbers as a tensor: a tensor as it is, floats of anything else in single precision."""
+    if isinstance(given, Tensor):
+        found, allowed = given, given.dtype != torch.bool and not given.is_complex()
+    else:
+        if np.ma.is_masked(given):
+            raise DataError(f"{what}: found masked values, expected numbers")
+        try:
+            array = np.asarray(given)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise DataError(f"{what}: expected an array, found {type(given).__name__} that cannot become one") from error
+        allowed = array.dtype.kind in "fiu"
+        if not allowed:
+            raise DataError(f"{what}: expected real numbers, found {'text' if array.dtype.kind in 'US' else f'dtype {array.dtype}'}")
+        found = torch.from_numpy(np.array(array, dtype=np.float32 if array.dtype.kind == "f" else np.int64))
+    if not allowed:
+        raise DataError(f"{what}: expected real numbers, found dtype {found.dtype}")
+    return found
+
+
+def _mask(name: str, padded: Tensor, lengths: Any) -> Tensor:
+    """(batch, time) bool from the number of valid tokens of each sample."""
+    size, time = padded.shape[:2]
+    if lengths is None:
+        return torch.ones(size, time, dtype=torch.bool, device=padded.device)
+    counts = _tensor(lengths, f"lengths of {name!r}")
+    if counts.shape != (size,) or counts.is_floating_point():
+        raise ShapeError(f"lengths: modality {name!r}: expected {size} integers, found {counts.dtype} of shape {tuple(counts.shape)}")
+    outside = ((counts < 0) | (counts > time)).nonzero()
+    if len(outside):
+        row = int(outside[0])
+        raise ShapeError(f"lengths: modality {name!r}: found {int(counts[row])} for sample {row}, expected 0 to {time}")
+    return torch.arange(time, device=padded.device) < counts.to(padded.device)[:, None]
+
+
+def _padded(name: str, arrays: Sequence[Any] | np.ndarray) -> tuple[Tensor, Tensor, bool]:
+    """Arrays of a list below one another, the mask of their tokens, and whether they are token ids."""
+    rows = {
+        row: _tensor(array, f"modality {name!r}, sample {row}")
+        for row, array in enumerate(arrays)
+        if array is not None and not (isinstance(array, Sequence | np.ndarray | Tensor) and len(array) == 0)
+    }
+    if not rows:
+        raise DataError(f"modality {name!r}: no sample has it; leave it out")
+    first_row, first = next(iter(rows.items()))
+    tokens = first.ndim == 1 and not first.is_floating_point()
+    for row, array in rows.items():
+        if array.ndim == 1 and array.is_floating_point():
+            raise ShapeError(
+                f"modality {name!r}, sample {row}: expected (time, width), found {tuple(array.shape)}; width 1 is ({len(array)}, 1)"
+            )
+        if array.ndim not in (1, 2) or (array.ndim == 1) != tokens or (not tokens and array.shape[1] != first.shape[1]):
+            wanted = "(time,) integers" if tokens else f"(time, {first.shape[1] if first.ndim == 2 else 'width'})"
+            raise ShapeError(f"modality {name!r}, sample {row}: expected {wanted} as in sample {first_row}, found {tuple(array.shape)}")
+    lengths = torch.tensor([len(rows[row]) if row in rows else 0 for row in range(len(arrays))], device=first.device)
+    mask = torch.arange(int(lengths.max()), device=first.device) < lengths[:, None]
+    filled = [rows[row] if row in rows else first[:0] for row in range(len(arrays))]
+    padded = torch.nn.utils.rnn.pad_sequence([each.unsqueeze(-1) if tokens else each for each in filled], batch_first=True)
+    return padded, mask, tokens
+
+
+def _padded_times(name: str, times: Any, mask: Tensor) -> Tensor:
+    """(batch, time) seconds from one list per sample, NaN where a sample has none."""
+    seconds = torch.full(mask.shape, torch.nan, dtype=torch.float64, device=mask.device)
+    if isinstance(times, str) or not isinstance(times, Sequence) or len(times) != len(mask):
+        raise ShapeError(f"times: modality {name!r}: expected a list with one entry for each of {len(mask)} samples")
+    for row, given in enumerate(times):
+        length = int(mask[row].sum())
+        if given is None:
+            continue
+        found = _tensor(given, f"times of {name!r}, sample {row}")
+        if found.shape != (length,):
+            raise ShapeError(f"times: modality {name!r}, sample {row}: expected shape ({length},), found {tuple(found.shape)}")
+        seconds[row, :length] = found
+    return seconds
+
+
+def _targets(given: Any) -> Tensor:
+    """(batch,) int64 of integers, float32 of other numbers."""
+    if isinstance(given, Sequence) and any(isinstance(each, str) for each in given):
+        raise DataError("targets: found text, expected numbers; of a classification give class indices")
+    plain = [each.item() if isinstance(each, Tensor) and each.ndim == 0 else each for each in given] if isinstance(given, list) else given
+    targets = _tensor(plain, "targets")
+    if targets.ndim == 0:
+        raise DataError(f"targets: expected a list of numbers, found {type(given).__name__}")
+    if targets.is_floating_point() and not bool(targets.isfinite().all()):
+        raise DataError(f"targets: found {targets[~targets.isfinite()][0].item()}, expected finite numbers")
+    return targets if targets.is_floating_point() else targets.long()
 
 
 def _concatenate(parts: Sequence[Sequences]) -> Sequences:
@@ -339,6 +555,10 @@ class Split(Protocol):
     def __iter__(self) -> Iterator[Sample]: ...
 
 
+_SHOWN = 6
+"""Modalities that a corpus names where it is printed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
     """A named set of splits with its task and modalities."""
@@ -351,6 +571,13 @@ class Corpus:
     """SHA-256 that identifies the content."""
     references: Mapping[str, float] = field(default_factory=dict)
     """Known scores to print beside a result, for example the best reachable accuracy of a synthetic corpus."""
+
+    def __repr__(self) -> str:
+        modalities = ", ".join(f"{spec.name} ({spec.dim})" for spec in self.modalities[:_SHOWN])
+        more = f" and {len(self.modalities) - _SHOWN} more" if len(self.modalities) > _SHOWN else ""
+        classes = f" into {len(self.task.classes)} classes" if self.task.classes else ""
+        splits = ", ".join(f"{role} {len(split)}" for role, split in self.splits.items())
+        return f"Corpus({self.name!r:.80}: {self.task.kind}{classes}; {modalities}{more}; {splits})"
 
     def split(self, role: Role) -> Split:
         """The split of that role.
@@ -373,3 +600,7 @@ class Predictions:
     targets: np.ndarray | None = None
     losses: Mapping[str, float] = field(default_factory=dict)
     """Mean of each loss term over the samples, ``task`` and ``total`` among them, where targets are known."""
+
+    def __repr__(self) -> str:
+        known = "no targets" if self.targets is None else "with targets"
+        return f"Predictions({len(self.ids)} samples, prediction {self.prediction.shape}, {known})"

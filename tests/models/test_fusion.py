@@ -8,9 +8,10 @@ import pytest
 import torch
 from small_models import ALL_PRESENT, LENGTHS, MODALITIES, TASK, THREE, batch, model, rows_that_differ
 
-from alignmamba.contracts import Batch, FusionModel, Output, Sequences, Task
+from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Sequences, Task
 from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.models import MODELS
+from alignmamba.models.alignmamba import AlignMamba
 from alignmamba.models.exporting import TensorsIn
 from alignmamba.models.pretrained import CARD_FILE
 from tolerances import MODEL
@@ -234,3 +235,50 @@ class TestRefusals:
         assert sorted(config_class.PRESETS) == known
         with pytest.raises(ConfigError, match=r"^preset: expected one of .*, found 'magic'$"):
             config_class.preset("magic", modalities=THREE, task=TASK)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_family_is_made_from_widths(name: str) -> None:
+    family = MODELS[name]
+    text = ModalitySpec(name="text", dim=50, kind="tokens")
+    model = family.for_classification({"audio": 4, "text": text}, classes=3, d_model=16, depth=1).eval()
+    assert type(model) is family
+    assert [(m.name, m.dim, m.kind) for m in model.config.modalities] == [("audio", 4, "features"), ("text", 50, "tokens")]
+    assert model.config.task.classes == ("0", "1", "2")
+    made = Batch.of({"audio": [torch.randn(3, 4), None], "text": [[1, 2], [49]]})
+    assert model(made).prediction.shape == (2, 3)
+    regression = family.for_regression({"audio": 4, "text": text}, label_range=(0, 9), d_model=16, depth=1).eval()
+    assert regression.config.task == Task(kind="regression", label_range=(0, 9))
+    assert regression(made).prediction.shape == (2,)
+
+
+def test_what_no_model_can_be_made_of() -> None:
+    for said, make in {
+        "modalities: 'audio': dim: found 0": lambda: AlignMamba.for_regression({"audio": 0}),
+        "modalities: '3': name: found '3'": lambda: AlignMamba.for_regression({"3": 3}),
+        "modalities: expected a mapping of names to widths, found list": lambda: AlignMamba.for_regression(["audio"]),  # type: ignore[arg-type]
+        "modalities: 'a' is described as 'b'": lambda: AlignMamba.for_regression({"a": ModalitySpec(name="b", dim=1)}),
+        "classes: a classification task needs at least 2, found 1": lambda: AlignMamba.for_classification({"a": 1}, classes=1),
+        "classes: found the text 'ab'": lambda: AlignMamba.for_classification({"a": 1}, classes="ab"),
+        "d_modle: unknown key, perhaps you meant 'd_model'": lambda: AlignMamba.for_regression({"a": 1}, d_modle=3),
+        "preset: expected one of": lambda: AlignMamba.for_regression({"a": 1}, preset="papre"),
+    }.items():
+        with pytest.raises(ConfigError, match=said) as caught:
+            make()
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_batch_is_pointed_to_batch_of() -> None:
+    model = AlignMamba.for_regression({"audio": 2}, d_model=16, depth=1)
+    for given, found in (({"audio": torch.ones(1, 2, 2)}, "dict"), (torch.ones(1, 2, 2), r"torch\.Tensor"), (None, "NoneType")):
+        with pytest.raises(ShapeError, match=rf"expected a Batch, found {found}; make one with Batch\.of\(\{{'audio': \.\.\.\}}\)"):
+            model(given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [-1, 50, 2**40])
+def test_a_token_id_outside_the_vocabulary_is_named(wrong: int) -> None:
+    model = AlignMamba.for_regression({"text": ModalitySpec(name="text", dim=50, kind="tokens")}, d_model=16, depth=1)
+    with pytest.raises(DataError, match=rf"sample 'b', modality 'text': token id {wrong} at position 1, expected 0 to 49"):
+        model(Batch.of({"text": [[0, 49], [3, wrong]]}, ids=["a", "b"]))
+    padding = torch.tensor([[1, wrong]])
+    assert model(Batch.of({"text": padding}, lengths={"text": [1]})).prediction.isfinite().all()

@@ -40,6 +40,9 @@ class MemorySplit:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __repr__(self) -> str:
+        return f"MemorySplit({self.role}, {len(self)} samples)"
+
     def __getitem__(self, row: int) -> Sample:
         return self.samples[row]
 

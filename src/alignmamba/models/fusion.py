@@ -1,7 +1,7 @@
 """What every fusion model shares: its modalities, their encoders, what stands for a missing one, and the head."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -132,6 +132,64 @@ class Fusion(Pretrained[ConfigT], ABC):
             {m.name: nn.Parameter(torch.zeros(d_model), requires_grad=config.absent == "learned") for m in config.modalities}
         )
 
+    @classmethod
+    def for_regression(
+        cls,
+        modalities: Mapping[str, int | ModalitySpec],
+        *,
+        label_range: tuple[float, float] | None = None,
+        preset: str = "default",
+        **options: Any,
+    ) -> Self:
+        """An untrained model that predicts one real number.
+
+        Args:
+            modalities: Name to the width of one feature vector; for token ids to a `ModalitySpec` that says so.
+            label_range: Smallest and largest admissible label, if there is one; it decides which metrics make sense.
+            preset: Named configuration to start from.
+            **options: Fields of the configuration that differ from it, nested ones as mappings.
+
+        Raises:
+            ConfigError: If a modality, the preset or an option is not as expected.
+        """
+        return cls._made(modalities, Task(kind="regression", label_range=label_range), preset, options)
+
+    @classmethod
+    def for_classification(
+        cls, modalities: Mapping[str, int | ModalitySpec], *, classes: int | Sequence[str], preset: str = "default", **options: Any
+    ) -> Self:
+        """An untrained model that predicts one of several classes.
+
+        Args:
+            modalities: As for `for_regression`.
+            classes: Names of the classes, or how many there are; these are then called ``0``, ``1`` and so on.
+            preset: Named configuration to start from.
+            **options: Fields of the configuration that differ from it, nested ones as mappings.
+
+        Raises:
+            ConfigError: If a modality, the classes, the preset or an option is not as expected.
+        """
+        if isinstance(classes, str):
+            raise ConfigError(f"classes: found the text {classes!r:.60}, expected a list of names or their number")
+        names = [str(number) for number in range(classes)] if isinstance(classes, int) else list(classes)
+        return cls._made(modalities, Task(kind="classification", classes=tuple(names)), preset, options)
+
+    @classmethod
+    def _made(cls, modalities: Mapping[str, int | ModalitySpec], task: Task, preset: str, options: Mapping[str, Any]) -> Self:
+        if not isinstance(modalities, Mapping):
+            raise ConfigError(f"modalities: expected a mapping of names to widths, found {type(modalities).__name__}")
+        specs = []
+        for name, given in modalities.items():
+            if isinstance(given, ModalitySpec) and given.name != name:
+                raise ConfigError(f"modalities: {name!r} is described as {given.name!r}, expected the same name")
+            try:
+                specs.append(given if isinstance(given, ModalitySpec) else ModalitySpec(name=name, dim=given))
+            except ConfigError as error:
+                raise ConfigError(f"modalities: {name!r}: {error}") from None
+        make: Any = cls  # a model's own constructor takes the configuration alone
+        made: Self = make(cls.config_class.preset(preset, modalities=tuple(specs), task=task, **options))
+        return made
+
     def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
         """Predict every sample of a batch of raw features.
 
@@ -140,9 +198,13 @@ class Fusion(Pretrained[ConfigT], ABC):
             return_plans: Whether the matchings onto the anchor are returned as well, none by a model that makes none.
 
         Raises:
-            DataError: If a modality is unknown or a sample has none at all.
-            ShapeError: If a modality's width or type is not the configured one, or the batch is empty.
+            DataError: If a modality is unknown, a sample has none at all, or a token id is not of the vocabulary.
+            ShapeError: If a modality's width or type is not the configured one, or the batch is empty or no `Batch`.
         """
+        if not isinstance(batch, Batch):
+            found = f"{type(batch).__module__}.{type(batch).__name__}".removeprefix("builtins.")
+            example = ", ".join(f"{name!r}: ..." for name in self.config.anchors[:2])
+            raise ShapeError(f"batch: expected a Batch, found {found}; make one with Batch.of({{{example}}})")
         out = self._read(self._encoded(batch))
         return replace(out, plans=(out.plans or {}) if return_plans else None)
 
@@ -232,6 +294,14 @@ class Fusion(Pretrained[ConfigT], ABC):
         if features.shape[2] != modality.width or features.is_floating_point() != floating:
             wanted = f"{modality.width} floating channels" if floating else "one channel of int64 token ids"
             raise ShapeError(f"modality {modality.name!r}: expected {wanted}, found {features.dtype} of shape {tuple(features.shape)}")
+        if not floating and not torch.compiler.is_compiling():
+            outside = sequences.mask & ((features[..., 0] < 0) | (features[..., 0] >= modality.dim))
+            if bool(outside.any()):
+                row, position = outside.nonzero()[0].tolist()
+                raise DataError(
+                    f"sample {batch.ids[row]!r}, modality {modality.name!r}: token id {int(features[row, position, 0])} at position "
+                    f"{position}, expected 0 to {modality.dim - 1}"
+                )
         return sequences
 
     def _kept(self, present: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignmamba.contracts import Batch, Corpus, ModalitySpec, Predictions, Sample, Sequences, Task
+from alignmamba.contracts import Batch, Corpus, ModalitySpec, Predictions, Sample, Sequences, TargetScale, Task
 from alignmamba.data.memory import MemorySplit
 from alignmamba.errors import AlignMambaError, DataError, ShapeError
 
@@ -127,7 +127,7 @@ def test_a_batch_of_padded_arrays_takes_lengths() -> None:
     assert made.modalities["text"].lengths.tolist() == [5, 5]
     assert made.ids == ("a", "b")
     assert made.targets is not None
-    assert made.targets.dtype == torch.float32
+    assert made.targets.dtype == torch.float64
 
 
 def test_what_padding_holds_is_of_no_account() -> None:
@@ -229,3 +229,26 @@ def test_whatever_is_printed_is_short() -> None:
     assert repr(batch(3, 1)) == "Batch(2 samples: audio (2, 3, 1); with targets)"
     said = Predictions(ids=split.ids, prediction=np.zeros((999, 1000)), targets=None)
     assert repr(said) == "Predictions(999 samples, prediction (999, 1000), no targets)"
+
+
+@pytest.mark.parametrize(
+    ("targets", "mean", "deviation"),
+    [
+        ([], 0.0, 1.0),
+        ([0.1] * 7, 0.1, 1.0),
+        ([-1e300, 1e300], 0.0, 1e300),
+        ([1e-200, 3e-200], 2e-200, 1e-200),
+        ([1e9 - 1, 1e9 + 1], 1e9, 1.0),
+        ([200, 800], 500.0, 300.0),
+    ],
+)
+def test_the_scale_of_targets(targets: list[float], mean: float, deviation: float) -> None:
+    scale = TargetScale.of(targets)
+    assert scale.mean == pytest.approx(mean, rel=1e-15)
+    assert scale.deviation == pytest.approx(deviation, rel=1e-15)
+
+
+@pytest.mark.parametrize("targets", [[0.0, float("nan")], [float("inf")], [-1.7e308, 1.7e308]])
+def test_targets_without_a_scale_are_refused(targets: list[float]) -> None:
+    with pytest.raises(DataError, match="targets: expected finite numbers of one scale, found"):
+        TargetScale.of(targets)

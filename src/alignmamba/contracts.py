@@ -5,6 +5,7 @@ evaluation know models only through `FusionModel`; data hands out `Split` object
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, runtime_checkable
@@ -180,7 +181,7 @@ class Batch:
     ids: tuple[str, ...]
     """Identity of each sample, unique within a corpus."""
     targets: Tensor | None = None
-    """(batch,) float for regression, int64 class indices for classification; ``None`` where unknown."""
+    """(batch,) float for regression, float64 as a loader makes them; int64 class indices for classification; ``None`` where unknown."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.modalities, Mapping):
@@ -212,7 +213,8 @@ class Batch:
         Args:
             modalities: Name to a list with one array per sample, (time, width), or (time,) integers for token ids; ``None`` or length
                 0 where the sample lacks the modality. Or to one padded array of all samples, (batch, time, width), or (batch, time)
-                integers for token ids. Tensors keep their device, their precision and their gradients; other numbers become float32.
+                integers for token ids. Tensors keep their device, their precision and their gradients; other numbers become float32, and
+                float64 in targets and times.
             targets: (batch,) numbers for regression, class indices for classification.
             lengths: For padded arrays, name to the number of valid tokens of each sample, which come first. An array without lengths
                 counts as valid throughout.
@@ -350,7 +352,7 @@ def labelled(row: Any) -> tuple[Mapping[str, Any], Any]:
 def _sequences(name: str, given: Any, lengths: Any, times: Any) -> Sequences:
     """One modality of `Batch.of`."""
     if isinstance(given, Tensor | np.ndarray) and given.dtype != object:
-        padded = _tensor(given, f"modality {name!r}")
+        padded = _tensor(given, f"modality {name!r}", floating=np.float32)
         tokens = padded.ndim == 2 and not padded.is_floating_point()
         if padded.ndim != 3 and not tokens:
             raise ShapeError(
@@ -377,8 +379,8 @@ def _sequences(name: str, given: Any, lengths: Any, times: Any) -> Sequences:
     return Sequences(features=padded.long() if tokens else padded, mask=mask, times=seconds)
 
 
-def _tensor(given: Any, what: str) -> Tensor:
-    """Real numbers as a tensor: a tensor as it is, floats of anything else in single precision."""
+def _tensor(given: Any, what: str, *, floating: Any = np.float64) -> Tensor:
+    """Real numbers as a tensor: a tensor as it is, floats of anything else of the type `floating`."""
     if isinstance(given, Tensor):
         found, allowed = given, given.dtype != torch.bool and not given.is_complex()
     else:
@@ -391,7 +393,7 @@ def _tensor(given: Any, what: str) -> Tensor:
         allowed = array.dtype.kind in "fiu"
         if not allowed:
             raise DataError(f"{what}: expected real numbers, found {'text' if array.dtype.kind in 'US' else f'dtype {array.dtype}'}")
-        found = torch.from_numpy(np.array(array, dtype=np.float32 if array.dtype.kind == "f" else np.int64))
+        found = torch.from_numpy(np.array(array, dtype=floating if array.dtype.kind == "f" else np.int64))
     if not allowed:
         raise DataError(f"{what}: expected real numbers, found dtype {found.dtype}")
     return found
@@ -415,7 +417,7 @@ def _mask(name: str, padded: Tensor, lengths: Any) -> Tensor:
 def _padded(name: str, arrays: Sequence[Any] | np.ndarray) -> tuple[Tensor, Tensor, bool]:
     """Arrays of a list below one another, the mask of their tokens, and whether they are token ids."""
     rows = {
-        row: _tensor(array, f"modality {name!r}, sample {row}")
+        row: _tensor(array, f"modality {name!r}, sample {row}", floating=np.float32)
         for row, array in enumerate(arrays)
         if array is not None and not (isinstance(array, Sequence | np.ndarray | Tensor) and len(array) == 0)
     }
@@ -455,7 +457,7 @@ def _padded_times(name: str, times: Any, mask: Tensor) -> Tensor:
 
 
 def _targets(given: Any) -> Tensor:
-    """(batch,) int64 of integers, float32 of other numbers."""
+    """(batch,) int64 of integers, float64 of other numbers."""
     if isinstance(given, Sequence) and any(isinstance(each, str) for each in given):
         raise DataError("targets: found text, expected numbers; of a classification give class indices")
     plain = [each.item() if isinstance(each, Tensor) and each.ndim == 0 else each for each in given] if isinstance(given, list) else given
@@ -503,7 +505,7 @@ class Output:
     """What a fusion model returns for a batch."""
 
     prediction: Tensor
-    """(batch,) value for regression, (batch, classes) logits for classification."""
+    """(batch,) value in units of the label for regression, (batch, classes) logits for classification."""
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     """The model's own loss terms by name, each (batch,), already weighted; the trainer adds ``task`` and averages over samples."""
     embedding: Tensor
@@ -517,6 +519,60 @@ class FusionModel(Protocol):
     """The one face of a model that training and evaluation know."""
 
     def __call__(self, batch: Batch, *, return_plans: bool = False) -> Output: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetScale:
+    """Where the targets of a regression task lie and how far they spread, in units of the label."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+    """Population standard deviation; 1 where all targets are equal."""
+
+    @classmethod
+    def of(cls, targets: Sequence[float]) -> Self:
+        """The scale of these targets, computed in float64 from differences to the first; 0 and 1 where there is none.
+
+        Raises:
+            DataError: If a target is not finite, or they spread further than float64 can hold.
+        """
+        if len(targets) == 0:
+            return cls()
+        values = np.asarray(targets, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            shifted = values - values[0]
+        widest = float(np.abs(shifted).max())
+        if not math.isfinite(widest):
+            raise DataError(f"targets: expected finite numbers of one scale, found {values.min()} to {values.max()}")
+        # Squares of what was divided by the widest difference neither overflow nor vanish.
+        deviation = widest * float((shifted / widest).std()) if widest else 0.0
+        return cls(mean=float(values[0] + shifted.mean()), deviation=deviation or 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standardisation:
+    """What a model subtracts from its inputs and targets, and divides them by: learnt from the train split alone."""
+
+    features: Mapping[str, tuple[Tensor, Tensor]]
+    """Modality of features to mean and standard deviation of each channel, float32 of shape (width,)."""
+    targets: TargetScale = TargetScale()
+    """Scale of the targets of a regression task; 0 and 1 for a classification."""
+
+
+class ScalesTargets(ABC):
+    """A model whose regression head gives deviations from the mean of the targets; its `Output` is in units of the label.
+
+    A model of your own says so by inheriting from this class: fitting then gives it the scale of the train targets.
+    """
+
+    @property
+    @abstractmethod
+    def target_scale(self) -> TargetScale | None:
+        """The scale that was set or loaded; ``None`` as long as there is none."""
+
+    @abstractmethod
+    def scale_targets(self, scale: TargetScale) -> None:
+        """Set the scale; from now on a head's output z is predicted as ``mean + deviation * z``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import pytest
 import small_models
 import torch
 
-from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Sequences, Task
+from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Sequences, Standardisation, TargetScale, Task
 from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.models import MODELS
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
@@ -111,7 +111,8 @@ class TestWhatNeverChangesAnOutput:
 
     def test_saving_and_loading(self, options: dict[str, Any], tmp_path: Any) -> None:
         built, whole = model(**options), batch()
-        built.standardise({"audio": (torch.ones(4), torch.full((4,), 3.0)), "video": (torch.zeros(6), torch.full((6,), 0.5))})
+        audio, video = (torch.ones(4), torch.full((4,), 3.0)), (torch.zeros(6), torch.full((6,), 0.5))
+        built.standardise(Standardisation(features={"audio": audio, "video": video}))
         built.save_pretrained(tmp_path)
         again = AlignMamba.from_pretrained(tmp_path)
         assert again.config == built.config
@@ -144,6 +145,16 @@ def test_step_by_step_equals_the_full_pass(options: dict[str, Any]) -> None:
         sizes.add(sum(part.inputs.numel() + part.state.numel() for part in state.layers) + state.pooled.value.numel())
     torch.testing.assert_close(out.prediction, built(one).prediction, **MODEL)
     assert len(sizes) == 1  # memory does not grow
+
+
+def test_step_by_step_gives_units_of_the_label() -> None:
+    built, whole = model(Task(kind="regression")), batch()
+    built.scale_targets(TargetScale(mean=1e9, deviation=0.25))
+    tokens, mask = built.fused_tokens(whole)
+    state = None
+    for number in range(tokens.shape[1]):
+        out, state = built.step(tokens[:, number], state, valid=mask[:, number])
+    torch.testing.assert_close(out.prediction - 1e9, built(whole).prediction - 1e9, rtol=0, atol=1e-5)
 
 
 def test_step_by_step_skips_what_is_not_valid() -> None:
@@ -342,7 +353,7 @@ class TestRefusals:
 
     def test_statistics_of_another_width(self) -> None:
         with pytest.raises(ShapeError, match="statistics of 'audio': expected width 4, found"):
-            model().standardise({"audio": (torch.zeros(5), torch.ones(5))})
+            model().standardise(Standardisation(features={"audio": (torch.zeros(5), torch.ones(5))}))
 
     def test_a_token_of_another_width(self) -> None:
         with pytest.raises(ShapeError, match=r"token: expected \(batch, 16\)"):

@@ -1,19 +1,21 @@
 """Every fusion model: what must never change an output, what must, and what is refused."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_models import ALL_PRESENT, LENGTHS, MODALITIES, TASK, THREE, batch, model, rows_that_differ
 
-from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Sequences, Task
-from alignmamba.errors import ConfigError, DataError, ShapeError
+from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Sequences, Standardisation, TargetScale, Task
+from alignmamba.errors import CheckpointError, ConfigError, DataError, ShapeError
 from alignmamba.models import MODELS
 from alignmamba.models.alignmamba import AlignMamba
 from alignmamba.models.exporting import TensorsIn
-from alignmamba.models.pretrained import CARD_FILE
+from alignmamba.models.pretrained import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from tolerances import MODEL
 
 STILL: dict[str, Any] = {"dropout": 0.0, "encoder": {"dropout": 0.0}}
@@ -81,7 +83,8 @@ class TestWhatNeverChangesAnOutput:
 
     def test_saving_and_loading(self, name: str, options: dict[str, Any], tmp_path: Path) -> None:
         built, whole = model(name, **options), batch()
-        built.standardise({"audio": (torch.ones(4), torch.full((4,), 3.0)), "video": (torch.zeros(6), torch.full((6,), 0.5))})
+        audio, video = (torch.ones(4), torch.full((4,), 3.0)), (torch.zeros(6), torch.full((6,), 0.5))
+        built.standardise(Standardisation(features={"audio": audio, "video": video}))
         assert torch.equal(built.training_means()["audio"], torch.ones(4))
         built.save_pretrained(tmp_path)
         names: dict[str, Any] = {}
@@ -282,3 +285,87 @@ def test_a_token_id_outside_the_vocabulary_is_named(wrong: int) -> None:
         model(Batch.of({"text": [[0, 49], [3, wrong]]}, ids=["a", "b"]))
     padding = torch.tensor([[1, wrong]])
     assert model(Batch.of({"text": padding}, lengths={"text": [1]})).prediction.isfinite().all()
+
+
+# --- regression: predictions are in units of the label ---------------------------------------------------------------------
+
+NUMBER = Task(kind="regression")
+# The deviation is a power of two and the mean far beyond what single precision tells apart.
+SCALE = TargetScale(mean=1e9 + 1.5, deviation=0.25)
+
+
+@in_models
+class TestUnitsOfTheLabel:
+    def test_a_number_is_the_mean_and_so_many_deviations(self, name: str) -> None:
+        built, whole = model(name, task=NUMBER), batch()
+        assert built.target_scale is None
+        heads = built(whole).prediction
+        built.standardise(Standardisation(features={}, targets=SCALE))
+        assert built.target_scale == SCALE
+        found = built(whole).prediction
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found - SCALE.mean, 0.25 * heads, rtol=0, atol=1e-6)
+        assert float(heads.detach().std()) > 0.01
+
+    def test_the_scale_is_saved(self, name: str, tmp_path: Path) -> None:
+        built, whole = model(name, task=NUMBER), batch()
+        built.scale_targets(SCALE)
+        built.save_pretrained(tmp_path)
+        again = type(built).from_pretrained(tmp_path)
+        assert again.target_scale == SCALE
+        assert torch.equal(again(whole).prediction, built(whole).prediction)
+
+    def test_a_model_saved_before_there_was_a_scale_predicts_what_it_did(self, name: str, tmp_path: Path) -> None:
+        built, whole = model(name, task=NUMBER), batch()
+        heads = built(whole).prediction
+        built.scale_targets(SCALE)
+        built.save_pretrained(tmp_path)
+        weights = {key: value for key, value in load_file(tmp_path / WEIGHTS_FILE).items() if not key.startswith("target_scaling.")}
+        assert len(weights) == len(built.state_dict()) - 2
+        save_file(weights, tmp_path / WEIGHTS_FILE)
+        config = json.loads((tmp_path / CONFIG_FILE).read_text())
+        (tmp_path / CONFIG_FILE).write_text(json.dumps({key: value for key, value in config.items() if "sha256" not in key}))
+        again = type(built).from_pretrained(tmp_path)
+        assert again.target_scale == TargetScale()
+        assert torch.equal(again(whole).prediction, heads)
+        built.load_state_dict(weights)
+        assert torch.equal(built(whole).prediction, heads)
+
+    def test_plain_tensors_in_give_the_same(self, name: str) -> None:
+        built, whole = model(name, task=NUMBER), batch()
+        built.scale_targets(SCALE)
+        tensors = [tensor for m in THREE for tensor in (whole.modalities[m.name].features, whole.modalities[m.name].mask)]
+        assert torch.equal(TensorsIn(built)(*tensors), built(whole).prediction)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_type_of_the_weights_leaves_the_scale_as_it_is(dtype: torch.dtype, tmp_path: Path) -> None:
+    built = model("late-fusion", task=NUMBER)
+    built.scale_targets(SCALE)
+    built.to(dtype)
+    assert built.target_scale == SCALE
+    built.save_pretrained(tmp_path)
+    again = type(built).from_pretrained(tmp_path)
+    assert again.target_scale == SCALE
+    assert {p.dtype for p in again.parameters()} == {dtype}
+    copy = type(built)(built.config).to("meta").to_empty(device="cpu")
+    copy.load_state_dict(built.state_dict())
+    assert copy.target_scale == SCALE
+
+
+def test_half_a_scale_is_refused(tmp_path: Path) -> None:
+    built = model("late-fusion", task=NUMBER)
+    built.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / WEIGHTS_FILE)
+    del weights["target_scaling.mean"]
+    save_file(weights, tmp_path / WEIGHTS_FILE)
+    with pytest.raises(CheckpointError, match=r"weight 'target_scaling.mean' has shape None, its configuration makes it \(\)"):
+        type(built).from_pretrained(tmp_path)
+
+
+def test_classes_have_no_scale() -> None:
+    built = model("late-fusion")
+    built.standardise(Standardisation(features={}))
+    assert not any("target" in name for name in built.state_dict())
+    with pytest.raises(ConfigError, match="targets of a classification have no scale"):
+        built.scale_targets(SCALE)

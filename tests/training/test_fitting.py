@@ -15,9 +15,9 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
-from toy import CLASSIFICATION, DIRECTIONS, REGRESSION, ToyModel, ToySource, toy_score
+from toy import CLASSIFICATION, DIRECTIONS, REGRESSION, ScalingToyModel, ToyModel, ToySource, toy_score
 
-from alignmamba.contracts import Batch, Output, Predictions
+from alignmamba.contracts import Batch, Output, Predictions, TargetScale
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.training import checkpoints
 from alignmamba.training.fitting import FitConfig, FitResult, Interrupted, _Interrupts, fit, learning_rate_at
@@ -47,7 +47,8 @@ def run(
     torch.manual_seed(seed)
     if "fabric" not in options:
         options["fabric"] = Fabric(accelerator="cpu", devices=1, precision=config.precision)
-    arguments: dict[str, Any] = {"task": REGRESSION, "score": toy_score, "higher_is_better": DIRECTIONS, **options}
+    plain: dict[str, Any] = {"task": REGRESSION, "score": toy_score, "higher_is_better": DIRECTIONS, "target_scale": TargetScale()}
+    arguments = {**plain, **options}
     train = ToySource("train") if train is None else train
     valid = ToySource("valid", samples=9) if valid is None else valid
     return fit(model, train, valid, config, **arguments), model
@@ -218,6 +219,79 @@ def test_accumulation_equals_larger_batches(accumulate: int) -> None:
     assert parts.optimiser_steps == whole.optimiser_steps == 3 * math.ceil(7 / accumulate)
     for left, right in zip(course(parts), course(whole), strict=True):
         assert left == pytest.approx(right, rel=1e-5)
+
+
+# Powers of two, so that scaling the targets loses no bit. At this offset, single precision tells labels 8192 apart from nothing nearer.
+FAR = TargetScale(mean=2.0**36, deviation=4.0)
+
+
+@pytest.mark.parametrize("loss", ["l1", "mse", "huber"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_unit_and_the_zero_of_labels_decide_nothing(loss: Any, precision: Any) -> None:
+    """The same course, step by step, and predictions moved and scaled as the labels were."""
+    config = QUICK.model_copy(update={"regression_loss": loss, "accumulate": 2, "precision": precision})
+    near, far = ScalingToyModel(), ScalingToyModel()
+    expected, _ = run(config, model=near, target_scale=None)
+    sources = {role: ToySource(role, samples=samples, scale=FAR) for role, samples in (("train", 26), ("valid", 9))}  # type: ignore[arg-type]
+    found, _ = run(config, model=far, **sources, target_scale=None)
+    rounding = 1e-4 if precision == "32-true" else 2e-2
+    for left, right in zip(course(found), course(expected), strict=True):
+        for name, value in right.items():
+            scale = FAR.deviation if name in ("valid/mae", "valid/spread") else 1.0
+            assert left[name] == pytest.approx(scale * value, rel=rounding), name
+    assert expected.history[0]["valid/loss/task"] != pytest.approx(expected.history[0]["valid/mae"], rel=0.05)
+    for name, weight in near.named_parameters():
+        torch.testing.assert_close(far.get_parameter(name), weight, rtol=10 * rounding, atol=rounding)
+    assert near.target_scale is not None
+    assert far.target_scale is not None
+    assert far.target_scale.mean == pytest.approx(FAR.mean + FAR.deviation * near.target_scale.mean, rel=0, abs=1e-4)
+    assert far.target_scale.deviation == pytest.approx(FAR.deviation * near.target_scale.deviation)
+
+
+def test_the_scale_of_targets_is_that_of_the_train_split() -> None:
+    model = ScalingToyModel()
+    run(FitConfig(epochs=1), model=model, target_scale=None)
+    targets = torch.cat([batch.targets for batch in ToySource("train")]).double()
+    assert model.target_scale == TargetScale(mean=pytest.approx(targets.mean()), deviation=pytest.approx(targets.std(correction=0)))
+
+
+def test_a_scale_that_is_known_is_kept() -> None:
+    model = ScalingToyModel()
+    model.scale_targets(TargetScale(mean=1.0, deviation=2.0))
+    run(FitConfig(epochs=1), model=model, target_scale=None)
+    assert model.target_scale == TargetScale(mean=1.0, deviation=2.0)
+    run(FitConfig(epochs=1), model=model, target_scale=TargetScale(mean=3.0))
+    assert model.target_scale == TargetScale(mean=3.0)
+
+
+def test_measuring_the_scale_leaves_the_course_as_it_is() -> None:
+    given = TargetScale.of(torch.cat([batch.targets for batch in ToySource("train")]).tolist())
+    measured, _ = run(model=ToyModel(), target_scale=None)
+    assert course(measured) == course(run(model=ToyModel(), target_scale=given)[0])
+
+
+def test_a_model_that_cannot_scale_is_told_of_targets_far_from_0() -> None:
+    with pytest.warns(UserWarning, match="ToyModel predicts in units of the label, and the train targets lie at 6.872e"):
+        run(FitConfig(epochs=1), train=ToySource("train", scale=FAR), target_scale=None)
+
+
+def test_a_target_that_is_not_finite_is_named() -> None:
+    with pytest.raises(DataError, match=r"train: sample 'train-[0-9]+' has target inf, expected a finite number"):
+        run(train=ToySource("train", scale=TargetScale(mean=math.inf)), target_scale=None)
+
+
+def test_a_checkpoint_without_a_scale_goes_on_in_units_of_the_label(tmp_path: Path) -> None:
+    """Runs that version 0.1 began had none: neither in the checkpoint nor in the model."""
+    expected, whole = run()
+    with pytest.raises(Interrupted):
+        run(run_dir=tmp_path, progress=StopAfter(10))
+    saved = torch.load(tmp_path / checkpoints.LAST, weights_only=True)
+    del saved["target_scale"]
+    torch.save(saved, tmp_path / checkpoints.LAST)
+    found, model = run(model=ToyModel(seed=99), seed=77, run_dir=tmp_path, resume=True, target_scale=TargetScale(mean=5.0, deviation=9.0))
+    assert course(found) == course(expected)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
 
 
 def test_clipping_bounds_the_step() -> None:
@@ -611,6 +685,7 @@ def main(fabric, directory):
     for accumulate in (1, 3):
         result, model = once(QUICK.model_copy(update={"accumulate": accumulate}))
         results[f"accumulate {accumulate}"] = {"course": course(result), "head": model.head.weight.detach().flatten().tolist()}
+    results["measured"] = course(once(target_scale=None)[0])
     results["whole"] = course(once(dropout=0.3)[0])
     try:  # only one of the two processes is asked to stop
         once(dropout=0.3, run_dir=directory, progress=StopAfter(10) if fabric.global_rank == 0 else None)
@@ -644,6 +719,9 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         for left, right in zip(found["course"], course(expected), strict=True):
             assert left == pytest.approx(right, rel=1e-5)
         assert found["head"] == pytest.approx(model.head.weight.detach().flatten().tolist(), rel=1e-4, abs=1e-6)
+    measured, _ = run(model=ToyModel(dropout=0.0), valid=ToySource("valid", samples=10), target_scale=None)
+    for left, right in zip(results["measured"], course(measured), strict=True):
+        assert left == pytest.approx(right, rel=1e-5)
     assert results["resumed"] == results["whole"]
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from toy import CLASSIFICATION, REGRESSION, ToyModel, ToySource
+from toy import CLASSIFICATION, REGRESSION, ScalingToyModel, ToyModel, ToySource
 
-from alignmamba.contracts import Batch
+from alignmamba.contracts import Batch, TargetScale
 from alignmamba.errors import DataError
 from alignmamba.training.inference import predict
 
@@ -71,7 +71,7 @@ def test_the_engine_decides_the_precision() -> None:
     half = predict(model, ToySource("test"), task=REGRESSION, fabric=Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"))
     assert not np.array_equal(full.prediction, half.prediction)
     np.testing.assert_allclose(full.prediction, half.prediction, atol=0.05)
-    assert half.prediction.dtype == np.float32
+    assert half.prediction.dtype == np.float64
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,15 @@ def test_a_source_that_is_not_its_split_is_refused(ids: list[str], message: str)
 def test_an_empty_source_is_refused() -> None:
     with pytest.raises(DataError, match="no sample"):
         predict(ToyModel(), ToySource("test", samples=0), task=REGRESSION)
+
+
+def test_the_loss_is_in_the_units_of_training() -> None:
+    model = ScalingToyModel()
+    model.scale_targets(TargetScale(mean=0.5, deviation=4.0))
+    own = predict(model, ToySource("test"), task=REGRESSION)
+    assert own.targets is not None
+    error = np.abs(own.prediction - own.targets).mean()
+    assert own.losses["task"] == pytest.approx(error / 4)
+    assert predict(model, ToySource("test"), task=REGRESSION, target_scale=TargetScale(deviation=2.0)).losses["task"] == pytest.approx(
+        error / 2
+    )

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from toy import CLASSIFICATION, REGRESSION, ToyModel, ToySource
 
-from alignmamba.contracts import Batch, Output
+from alignmamba.contracts import Batch, Output, TargetScale
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.training.objective import Objective, Parcel
 
@@ -34,9 +34,20 @@ def test_regression_losses_are_per_sample(loss: Any, expected: list[float]) -> N
     prediction = torch.tensor([0.5, 1.0, -2.0])
     objective = Objective(Fixed(prediction, extra=torch.ones(3)), REGRESSION, regression_loss=loss)
     found, losses = objective(labelled([0.0, 1.0, 1.0]))
-    assert torch.equal(found, prediction)
+    assert torch.equal(found.values, prediction)
     assert losses["task"].tolist() == expected
     assert losses["extra"].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("loss", "expected"), [("l1", [0.5, 0.0, 3.0]), ("mse", [0.25, 0.0, 9.0]), ("huber", [0.125, 0.0, 2.5])])
+@pytest.mark.parametrize("mean", [0.0, 1e9])
+def test_regression_losses_are_in_deviations_of_the_targets(loss: Any, expected: list[float], mean: float) -> None:
+    prediction = mean + torch.tensor([2.0, 4.0, -8.0], dtype=torch.float64)
+    targets = [mean, mean + 4.0, mean + 4.0]
+    objective = Objective(Fixed(prediction), REGRESSION, regression_loss=loss, target_scale=TargetScale(mean=mean, deviation=4.0))
+    losses = objective(labelled(targets, torch.float64))[1]
+    assert losses["task"].tolist() == expected
+    assert losses["task"].dtype == torch.float32
 
 
 def test_cross_entropy_and_its_smoothing() -> None:

@@ -1,12 +1,13 @@
 """A fusion model and a batch source small enough to train in a blink, shared by the tests of this directory."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alignmamba.contracts import Batch, Output, Predictions, Role, Sequences, Task
+from alignmamba.contracts import Batch, Output, Predictions, Role, ScalesTargets, Sequences, TargetScale, Task
 
 REGRESSION = Task(kind="regression", label_range=(-3.0, 3.0))
 CLASSIFICATION = Task(kind="classification", classes=("low", "middle", "high"))
@@ -42,6 +43,26 @@ class ToyModel(nn.Module):
         return Output(prediction=prediction, losses={"size": 0.01 * embedding.square().mean(dim=1)}, embedding=embedding)
 
 
+class ScalingToyModel(ToyModel, ScalesTargets):
+    """The same, with a head that says how far from the mean of the targets a sample lies."""
+
+    def __init__(self) -> None:
+        super().__init__(dropout=0.0)
+        self._scale: TargetScale | None = None
+
+    @property
+    def target_scale(self) -> TargetScale | None:
+        return self._scale
+
+    def scale_targets(self, scale: TargetScale) -> None:
+        self._scale = scale
+
+    def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
+        out = super().forward(batch, return_plans=return_plans)
+        assert self._scale is not None
+        return replace(out, prediction=self._scale.mean + self._scale.deviation * out.prediction.double())
+
+
 class ToySource:
     """Samples made from their number; sample 0, 2, 4, ... lack audio, so that with two processes one of them never sees any."""
 
@@ -57,6 +78,7 @@ class ToySource:
         targets: bool = True,
         spoil: str | None = None,
         repeat: Sequence[int] = (),
+        scale: TargetScale = TargetScale(),  # noqa: B008 # immutable
     ) -> None:
         self.role: Role = role
         self.task = task
@@ -66,6 +88,7 @@ class ToySource:
         self.targets = targets
         self.spoil = spoil
         self.repeat = list(repeat)
+        self.scale = scale
         self.ids = tuple(f"{role}-{row}" for row in range(samples))
         self.epoch = 0
 
@@ -105,8 +128,9 @@ class ToySource:
             if self.ids[row] == self.spoil:
                 features["text"][at, 0, 0] = torch.nan
             evidence = float(features["text"][at, 0].nan_to_num().sum())
-            targets.append(float(np.clip(evidence, -3, 3)) if self.task.kind == "regression" else int(evidence > -1) + int(evidence > 1))
-        dtype = torch.float32 if self.task.kind == "regression" else torch.int64
+            number = self.scale.mean + self.scale.deviation * float(np.clip(evidence, -3, 3))
+            targets.append(number if self.task.kind == "regression" else int(evidence > -1) + int(evidence > 1))
+        dtype = torch.float64 if self.task.kind == "regression" else torch.int64
         return Batch(
             modalities={name: Sequences(features=features[name], mask=masks[name]) for name in features},
             ids=tuple(self.ids[row] for row in rows),

@@ -192,7 +192,8 @@ def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task:
         raise DataError(f"sample {samples[known.index(False)].id!r} has no target, but others of its batch have")
     targets = None
     if known and all(known):
-        targets = torch.tensor([sample.target for sample in samples], dtype=torch.float32 if task.kind == "regression" else torch.int64)
+        # A number keeps every digit: where labels lie far from 0, what tells them apart would be lost to float32.
+        targets = torch.tensor([sample.target for sample in samples], dtype=torch.float64 if task.kind == "regression" else torch.int64)
     return Batch(
         modalities={spec.name: _pad(samples, spec) for spec in modalities},
         ids=tuple(sample.id for sample in samples),

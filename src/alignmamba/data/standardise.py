@@ -1,4 +1,4 @@
-"""The scale of each feature channel, learnt from the train split alone."""
+"""The scale of each feature channel and of the targets, learnt from the train split alone."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignmamba.contracts import ModalitySpec, Split
+from alignmamba.contracts import ModalitySpec, Split, Standardisation, TargetScale, Task
 from alignmamba.errors import DataError
 
 # A channel whose standard deviation is below this share of its mean is constant up to the rounding of float32.
 _CONSTANT = float(np.finfo(np.float32).eps)
 
 
-def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and standard deviation of every channel over all tokens of the train split.
+def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec], task: Task) -> Standardisation:
+    """Mean and standard deviation of every channel over all tokens of the train split, and of the targets of a regression task.
 
     One pass, one sample at a time, in float64: means and squared deviations of samples are merged, so that nothing cancels
     where the mean is large.
@@ -22,10 +22,11 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec]) -> dic
     Args:
         train: The train split; any other is refused, so that nothing of valid or test leaks into a model.
         modalities: Those to describe; token ids have no scale and are left out of the result.
+        task: What the targets are; class indices have no scale.
 
     Returns:
-        Per modality of features, mean and (population) standard deviation, float32 of shape (width,). A constant channel has
-        standard deviation 1; a modality that the whole split lacks has mean 0 and standard deviation 1.
+        Mean and (population) standard deviation. A constant channel has standard deviation 1, as have constant targets; what the
+        whole split lacks has mean 0 and standard deviation 1.
 
     Raises:
         DataError: If the split is not the train split, or a value is not finite.
@@ -35,8 +36,11 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec]) -> dic
     """
     if train.role != "train":
         raise DataError(f"standardisation is fitted on the train split, found split {train.role!r}")
+    targets: list[float] = []
     moments = {spec.name: _Moments(spec.dim) for spec in modalities if spec.kind == "features"}
     for sample in train:
+        if task.kind == "regression" and sample.target is not None:
+            targets.append(sample.target)
         for name, running in moments.items():
             if name not in sample.features:
                 continue
@@ -50,7 +54,8 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec]) -> dic
                     f"sample {sample.id!r}, modality {name!r}: expected finite numbers, found {values[~np.isfinite(values)][0]}"
                 )
             running.add(values)
-    return {name: (_tensor(running.mean), _tensor(running.deviation())) for name, running in moments.items()}
+    features = {name: (_tensor(running.mean), _tensor(running.deviation())) for name, running in moments.items()}
+    return Standardisation(features=features, targets=TargetScale.of(targets))
 
 
 class _Moments:

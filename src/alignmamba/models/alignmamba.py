@@ -135,7 +135,8 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         after = StreamState(layers, pool_step(self.config.pooling, state.pooled, token))
         if valid is not None:
             after = after.where(valid, state)
-        return Output(prediction=self.head(after.pooled.value), embedding=after.pooled.value), after
+        output = Output(prediction=self.head(after.pooled.value), embedding=after.pooled.value)
+        return self._in_label_units(output), after
 
     def _fused(self, encoded: Mapping[str, Tokens]) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Plan]]:
         anchor, is_anchor = self._anchor(encoded)

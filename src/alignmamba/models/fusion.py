@@ -1,7 +1,7 @@
 """What every fusion model shares: its modalities, their encoders, what stands for a missing one, and the head."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -10,7 +10,18 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from alignmamba.contracts import Batch, Config, ModalitySpec, Name, Output, Sequences, Task
+from alignmamba.contracts import (
+    Batch,
+    Config,
+    ModalitySpec,
+    Name,
+    Output,
+    ScalesTargets,
+    Sequences,
+    Standardisation,
+    TargetScale,
+    Task,
+)
 from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.models.pretrained import Pretrained, validated
 from alignmamba.nn.alignment import Tokens
@@ -94,7 +105,7 @@ def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any
 
 
 class Head(nn.Linear):
-    """Dropout and one linear map from a pooled vector to the prediction."""
+    """Dropout and one linear map from a pooled vector to the prediction, for regression in deviations from the targets' mean."""
 
     def __init__(self, width: int, task: Task, dropout: float) -> None:
         super().__init__(width, task.num_outputs)
@@ -107,10 +118,48 @@ class Head(nn.Linear):
         return prediction.squeeze(-1) if self.kind == "regression" else prediction
 
 
+class TargetScaling(nn.Module):
+    """From deviations to units of the label, with the mean and deviation of the train targets: stored with the model, in float64.
+
+    Labels such as 1e9 and 1e9 + 1 are one number in single precision, so neither the buffers nor the result ever are.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("deviation", torch.ones((), dtype=torch.float64))
+        self.known = False
+
+    def forward(self, standardised: Tensor) -> Tensor:
+        """(batch,) of any floating type to (batch,) float64."""
+        return self.mean + self.deviation * standardised.double()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move with the model, but keep the type: ``model.half()`` is about weights."""
+        exact = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in exact.items():
+            changed = self.get_buffer(name)
+            if changed.dtype != buffer.dtype:
+                setattr(self, name, buffer.to(changed.device))
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Weights that know of no scale come from version 0.1, whose heads were trained in units of the label."""
+        if not any(prefix + name in state_dict for name in ("mean", "deviation")):
+            state_dict[prefix + "mean"] = torch.zeros_like(self.mean)
+            state_dict[prefix + "deviation"] = torch.ones_like(self.deviation)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self.known = True
+
+
 ConfigT = TypeVar("ConfigT", bound=FusionConfig)
 
 
-class Fusion(Pretrained[ConfigT], ABC):
+class Fusion(Pretrained[ConfigT], ScalesTargets, ABC):
     """A fusion model: standardised features, one encoder per modality, then whatever the model makes of the tokens.
 
     A model states its `config_class`, makes its backbone after this constructor and its `Head` last, and says how it reads the
@@ -131,6 +180,7 @@ class Fusion(Pretrained[ConfigT], ABC):
         self.absent_tokens = nn.ParameterDict(
             {m.name: nn.Parameter(torch.zeros(d_model), requires_grad=config.absent == "learned") for m in config.modalities}
         )
+        self.target_scaling = TargetScaling() if config.task.kind == "regression" else None
 
     @classmethod
     def for_regression(
@@ -205,20 +255,51 @@ class Fusion(Pretrained[ConfigT], ABC):
             found = f"{type(batch).__module__}.{type(batch).__name__}".removeprefix("builtins.")
             example = ", ".join(f"{name!r}: ..." for name in self.config.anchors[:2])
             raise ShapeError(f"batch: expected a Batch, found {found}; make one with Batch.of({{{example}}})")
-        out = self._read(self._encoded(batch))
+        out = self._in_label_units(self._read(self._encoded(batch)))
         return replace(out, plans=(out.plans or {}) if return_plans else None)
 
     @abstractmethod
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        """The output for each modality's tokens, in anchor order; none is valid in the samples that lack the modality."""
+        """The output for each modality's tokens, in anchor order; none is valid in the samples that lack the modality.
 
-    def standardise(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Store mean and standard deviation of each channel of the raw features, (channel) each, by modality.
+        A regression is predicted in deviations from the mean of the targets, as a `Head` gives it.
+        """
+
+    def _in_label_units(self, output: Output) -> Output:
+        """The output with a number as people know it in place of what the head says."""
+        if self.target_scaling is None:
+            return output
+        return replace(output, prediction=self.target_scaling(output.prediction))
+
+    @property
+    def target_scale(self) -> TargetScale | None:
+        """Mean and deviation of the targets that the model was trained on; ``None`` before it was given any."""
+        scaling = self.target_scaling
+        if scaling is None:
+            return TargetScale()
+        return TargetScale(mean=float(scaling.mean), deviation=float(scaling.deviation)) if scaling.known else None
+
+    def scale_targets(self, scale: TargetScale) -> None:
+        """Store mean and deviation of the targets of a regression task.
+
+        Raises:
+            ConfigError: If the task is a classification, whose targets have no scale.
+        """
+        if self.target_scaling is None:
+            raise ConfigError(f"scale_targets: the targets of a classification have no scale, found {scale}")
+        self.target_scaling.mean.fill_(scale.mean)
+        self.target_scaling.deviation.fill_(scale.deviation)
+        self.target_scaling.known = True
+
+    def standardise(self, statistics: Standardisation) -> None:
+        """Store the scale of each channel of the raw features and, for a regression, of the targets.
 
         Raises:
             ShapeError: If a modality takes no features, or the width is another.
         """
-        for name, (mean, deviation) in statistics.items():
+        if self.target_scaling is not None:
+            self.scale_targets(statistics.targets)
+        for name, (mean, deviation) in statistics.features.items():
             if name not in self.standardisers:
                 raise ShapeError(f"statistics of {name!r}: the model standardises {sorted(self.standardisers)}")
             module = self.standardisers[name]

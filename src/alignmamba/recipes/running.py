@@ -226,7 +226,7 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
         seed_everything(config.seed)
         model = untrained_model(config, corpus)
         seed_everything(config.seed, rank=fabric.global_rank)
-        model.standardise(fit_standardisation(corpus.split("train"), corpus.modalities))
+        model.standardise(fit_standardisation(corpus.split("train"), corpus.modalities, corpus.task))
         result = fit(
             model,
             loader(config, corpus, "train", fabric),

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -25,10 +26,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from alignmamba.contracts import Batch, Config, Predictions, Role, Task
+from alignmamba.contracts import Batch, Config, Predictions, Role, ScalesTargets, TargetScale, Task
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.training import checkpoints
-from alignmamba.training.inference import BatchSource, collect, gather
+from alignmamba.training.inference import BatchSource, collect, gather, known_scale
 from alignmamba.training.logs import LOG, EventLog, write_table
 from alignmamba.training.objective import Objective, Parcel, RegressionLoss
 
@@ -58,7 +59,8 @@ class FitConfig(Config):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Classification: share of the target spread evenly over all classes."""
     regression_loss: RegressionLoss = "l1"
-    """Regression: absolute, squared, or Huber loss (squared below an error of 1, absolute above)."""
+    """Regression: absolute, squared, or Huber loss (squared below an error of 1, absolute above); errors are in standard deviations of
+    the train targets."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches per optimiser step; the last step of an epoch takes what is left."""
     compile: bool = False
@@ -68,6 +70,9 @@ class FitConfig(Config):
     tensorboard: bool = False
     """Write TensorBoard events beside log.csv."""
 
+
+# Between these a model that predicts in units of the label needs no help: targets have about the size of what a fresh head says.
+_UNSCALED: Final = (0.1, 10.0)
 
 # Fields that a resumed run may change: they do not touch the course of training.
 _FREE_ON_RESUME = {"compile", "checkpoint_every_steps", "tensorboard"}
@@ -137,6 +142,7 @@ def fit(
     run_dir: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    target_scale: TargetScale | None = None,
 ) -> FitResult:
     """Train a model; afterwards it holds the weights of the epoch that scored best on the valid split.
 
@@ -152,6 +158,8 @@ def fit(
         run_dir: Existing directory for checkpoints and logs; without it the best weights are kept in memory and training cannot be resumed.
         resume: Go on from the last checkpoint in `run_dir`; starts from the beginning if the run was stopped before its first.
         progress: Told about steps and epochs.
+        target_scale: Mean and deviation of the targets of a regression; its loss is in deviations, and a `ScalesTargets` is given
+            both. By default those that the model knows, or else those of the train batches, which takes one pass over them.
 
     Raises:
         DataError: If a source has another role than its place here, is empty, or lacks targets.
@@ -169,7 +177,7 @@ def fit(
     with _compiled(model, config.compile):
         objective = Objective(model, task, regression_loss=config.regression_loss, label_smoothing=config.label_smoothing)
         run = _set_up(objective, train, valid, config, metric, score, higher_is_better, fabric, run_dir, progress)
-        state = _resume(run) if resume else _begin(run)
+        state = _resume(run, target_scale) if resume else _begin(run, target_scale)
         with _Interrupts() as interrupts:
             _train(run, state, interrupts)
         return _finish(run, state)
@@ -529,23 +537,58 @@ def _finish(run: _Run, state: _State) -> FitResult:
 # --- checkpoints -------------------------------------------------------------------------------------------------------
 
 
-def _begin(run: _Run) -> _State:
+def _begin(run: _Run, target_scale: TargetScale | None) -> _State:
     if run.run_dir is not None and (run.run_dir / checkpoints.LAST).exists():
         raise CheckpointError(f"{run.run_dir}: already holds a run; resume it or choose another directory")
+    return _first_state(run, target_scale)
+
+
+def _first_state(run: _Run, target_scale: TargetScale | None) -> _State:
+    """Where a run starts; the model and the loss get the scale of the targets, measured where nobody has given one."""
+    model = run.objective.model
+    if run.objective.task.kind == "regression":
+        scale = target_scale or known_scale(model) or _measured_scale(run)
+        run.objective.target_scale = scale
+        if isinstance(model, ScalesTargets):
+            model.scale_targets(scale)
+        elif run.fabric.is_global_zero and not _UNSCALED[0] < scale.deviation < _UNSCALED[1] > abs(scale.mean):
+            warnings.warn(
+                f"{type(model).__name__} predicts in units of the label, and the train targets lie at {scale.mean:.4g} with a standard "
+                f"deviation of {scale.deviation:.4g}: it may learn slowly; a model that inherits from ScalesTargets is given both",
+                stacklevel=4,
+            )
     return _State()
 
 
-def _resume(run: _Run) -> _State:
+def _measured_scale(run: _Run) -> TargetScale:
+    """The scale of all targets of the train split, whichever process holds them."""
+    found: dict[str, float] = {}
+    run.train.set_epoch(0)
+    with torch.random.fork_rng(devices=[]):
+        for batch in run.train:
+            if batch.targets is None:
+                raise DataError(f"train: samples without targets, for example {batch.ids[0]!r}")
+            found.update(zip(batch.ids, batch.targets.tolist(), strict=True))
+    merged = {identity: target for share in gather(run.fabric, found) for identity, target in share.items()}
+    wrong = [identity for identity, target in merged.items() if not math.isfinite(target)]
+    if wrong:
+        raise DataError(f"train: sample {wrong[0]!r} has target {merged[wrong[0]]}, expected a finite number")
+    return TargetScale.of([merged[identity] for identity in run.train.ids if identity in merged])
+
+
+def _resume(run: _Run, target_scale: TargetScale | None) -> _State:
     """Where the last checkpoint left off, with weights, optimiser and random generators put back."""
     if run.run_dir is None:
         raise CheckpointError("resume: needs the directory of the run to go on with")
     path = run.run_dir / checkpoints.LAST
     if not path.exists():
-        return _State()
+        return _first_state(run, target_scale)
     found = checkpoints.load(run.fabric, path, {"model": run.module, "optimizer": run.optimizer})
     try:
         state, processes, identity = _State(**found["state"]), found["processes"], found["identity"]
         scaler = found["precision"]
+        # Version 0.1 did not scale targets: what it began goes on in units of the label.
+        run.objective.target_scale = TargetScale(**found.get("target_scale", {}))
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of a run") from error
     for name, value in _identity(run).items():
@@ -578,6 +621,7 @@ def _save(run: _Run, state: _State) -> None:
         "processes": gather(run.fabric, own),
         "precision": run.fabric.strategy.precision.state_dict(),
         "identity": _identity(run),
+        "target_scale": asdict(run.objective.target_scale),
     }
     checkpoints.save(run.fabric, run.run_dir / checkpoints.LAST, contents)
     if run.fabric.is_global_zero and state.history:

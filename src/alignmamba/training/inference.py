@@ -9,9 +9,9 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alignmamba.contracts import Batch, Predictions, Role, Task
+from alignmamba.contracts import Batch, Predictions, Role, ScalesTargets, TargetScale, Task
 from alignmamba.errors import DataError
-from alignmamba.training.objective import Objective, Parcel, RegressionLoss
+from alignmamba.training.objective import Objective, Parcel, Predicted, RegressionLoss
 
 Value = TypeVar("Value")
 
@@ -50,7 +50,7 @@ class BatchSource(Protocol):
         ...
 
 
-Forward = Callable[[Parcel], tuple[Tensor, dict[str, Tensor]]]
+Forward = Callable[[Parcel], tuple[Predicted, dict[str, Tensor]]]
 
 
 def predict(
@@ -61,6 +61,7 @@ def predict(
     fabric: Fabric | None = None,
     device: torch.device | str | None = None,
     regression_loss: RegressionLoss = "l1",
+    target_scale: TargetScale | None = None,
 ) -> Predictions:
     """Predict a split.
 
@@ -73,6 +74,7 @@ def predict(
         fabric: Gives device and precision; with several processes, each predicts its share and all receive the whole.
         device: Where to run without `fabric`; by default where the model's first parameter is.
         regression_loss: What ``losses["task"]`` means for a regression task.
+        target_scale: In which units it is; by default in those that the model was trained in, see `known_scale`.
 
     Returns:
         One row per id of the split, in its order: values, or probabilities of the classes.
@@ -80,7 +82,8 @@ def predict(
     Raises:
         DataError: If the source leaves out a sample of its split, yields one that is not of it, or is empty.
     """
-    objective = Objective(model, task, regression_loss=regression_loss)
+    scale = target_scale or known_scale(model) or TargetScale()
+    objective = Objective(model, task, regression_loss=regression_loss, target_scale=scale)
     if fabric is not None:
         place = fabric.device
     elif device is not None:
@@ -89,7 +92,7 @@ def predict(
         place = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     model.to(place)
 
-    def forward(parcel: Parcel) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(parcel: Parcel) -> tuple[Predicted, dict[str, Tensor]]:
         if fabric is None:
             return objective(parcel)  # type: ignore[no-any-return]
         with fabric.autocast():
@@ -103,13 +106,18 @@ def predict(
         model.train(was_training)
 
 
+def known_scale(model: nn.Module) -> TargetScale | None:
+    """The scale of the targets that a model was given or loaded with; ``None`` where it has none, or is no `ScalesTargets`."""
+    return model.target_scale if isinstance(model, ScalesTargets) else None
+
+
 def collect(forward: Forward, source: BatchSource, *, task: Task, device: torch.device, fabric: Fabric | None) -> Predictions:
     """Run `forward` over the whole source and put the results of all processes into the split's order."""
     rows: dict[str, _Row] = {}
     with torch.no_grad():
         for batch in source:
             prediction, losses = forward(Parcel(batch.to(device, non_blocking=True)))
-            rows.update(_rows(batch, prediction, losses, task))
+            rows.update(_rows(batch, prediction.values, losses, task))
     merged: dict[str, _Row] = {}
     for share in gather(fabric, rows):
         for identity, row in share.items():
@@ -127,13 +135,11 @@ def gather(fabric: Fabric | None, value: Value) -> list[Value]:
 
 
 # Prediction, target or None, loss terms of one sample.
-_Row = tuple[NDArray[np.float32], float | int | None, dict[str, float]]
+_Row = tuple[NDArray[np.floating], float | int | None, dict[str, float]]
 
 
 def _rows(batch: Batch, prediction: Tensor, losses: dict[str, Tensor], task: Task) -> dict[str, _Row]:
-    values = prediction.float()
-    if task.kind == "classification":
-        values = values.softmax(dim=1)
+    values = prediction.float().softmax(dim=1) if task.kind == "classification" else prediction.double()
     array = values.cpu().numpy()
     targets = [None] * len(batch) if batch.targets is None else batch.targets.tolist()
     terms = {name: value.tolist() for name, value in losses.items()}

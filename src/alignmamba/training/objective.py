@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alignmamba.contracts import Batch, FusionModel, Sequences, Task
+from alignmamba.contracts import Batch, FusionModel, Sequences, TargetScale, Task
 from alignmamba.errors import ConfigError, ShapeError
 
 RegressionLoss = Literal["l1", "mse", "huber"]
@@ -30,6 +30,15 @@ class Parcel:
         self.batch = batch
 
 
+class Predicted:
+    """Carries a prediction out through them unopened: mixed precision lowers every tensor that it finds to single precision."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+
 class Objective(nn.Module):
     """A fusion model together with the loss of its task.
 
@@ -37,17 +46,28 @@ class Objective(nn.Module):
         model: Meets `FusionModel`.
         task: What the model predicts.
         regression_loss: Loss of a regression task.
+        target_scale: Its deviation is the unit in which a regression loss measures errors, so that the weights of other terms,
+            the clipping of gradients and the learning rate mean the same whatever the labels are.
         label_smoothing: Share of the target taken from the true class and spread over all, in training mode only.
     """
 
-    def __init__(self, model: nn.Module, task: Task, *, regression_loss: RegressionLoss = "l1", label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        *,
+        regression_loss: RegressionLoss = "l1",
+        label_smoothing: float = 0.0,
+        target_scale: TargetScale = TargetScale(),  # noqa: B008 # immutable
+    ) -> None:
         super().__init__()
         self.model = model
         self.task = task
         self.regression_loss = regression_loss
         self.label_smoothing = label_smoothing
+        self.target_scale = target_scale
 
-    def forward(self, parcel: Parcel) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, parcel: Parcel) -> tuple[Predicted, dict[str, Tensor]]:
         """Predict a batch.
 
         Args:
@@ -61,14 +81,15 @@ class Objective(nn.Module):
             ShapeError: If the model returns a tensor of another shape.
             ConfigError: If the model names a loss of its own ``task`` or ``total``.
         """
-        batch = _cast(parcel.batch, next((p.dtype for p in self.model.parameters()), torch.float32))
+        dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
+        batch = _cast(parcel.batch, dtype)
         output = cast(FusionModel, self.model)(batch)
         expected = (len(batch),) if self.task.kind == "regression" else (len(batch), self.task.num_outputs)
         if tuple(output.prediction.shape) != expected:
             raise ShapeError(f"{self._name}: prediction has shape {tuple(output.prediction.shape)}, expected {expected}")
         losses: dict[str, Tensor] = {}
         if batch.targets is not None:
-            losses["task"] = self._task_loss(output.prediction, batch.targets)
+            losses["task"] = self._task_loss(output.prediction, batch.targets, torch.promote_types(dtype, torch.float32))
         for name, value in output.losses.items():
             if name in ("task", "total"):
                 raise ConfigError(f"{self._name}: losses[{name!r}] is a name that training keeps for itself")
@@ -77,24 +98,24 @@ class Objective(nn.Module):
                     f"{self._name}: losses[{name!r}] has shape {tuple(value.shape)}, expected one value per sample {(len(batch),)}"
                 )
             losses[name] = _at_least_float32(value)
-        return output.prediction, losses
+        return Predicted(output.prediction), losses
 
     @property
     def _name(self) -> str:
         return type(self.model).__name__
 
-    def _task_loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
+    def _task_loss(self, prediction: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
         """(batch,) loss of the task, in float32 at least whatever the model computed in."""
-        prediction = _at_least_float32(prediction)
         if self.task.kind == "classification":
             smoothing = self.label_smoothing if self.training else 0.0
-            return functional.cross_entropy(prediction, targets, reduction="none", label_smoothing=smoothing)
-        targets = targets.to(prediction.dtype)
+            return functional.cross_entropy(_at_least_float32(prediction), targets, reduction="none", label_smoothing=smoothing)
+        # The difference is taken where it is exact: of labels around 1e9, single precision keeps nothing but the 1e9.
+        error = ((prediction.double() - targets.double()) / self.target_scale.deviation).to(dtype)
         if self.regression_loss == "mse":
-            return functional.mse_loss(prediction, targets, reduction="none")
+            return error.square()
         if self.regression_loss == "huber":
-            return functional.huber_loss(prediction, targets, reduction="none")
-        return functional.l1_loss(prediction, targets, reduction="none")
+            return functional.huber_loss(error, torch.zeros_like(error), reduction="none")
+        return error.abs()
 
 
 def _at_least_float32(value: Tensor) -> Tensor:
@@ -102,7 +123,7 @@ def _at_least_float32(value: Tensor) -> Tensor:
 
 
 def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
-    """The batch with floating tensors in the model's own precision; token ids and class indices stay integers."""
+    """The batch with features and times in the model's own precision; token ids stay integers, and targets as they are."""
 
     def to(tensor: Tensor) -> Tensor:
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -113,5 +134,4 @@ def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
     return replace(
         batch,
         modalities={name: sequences(s) for name, s in batch.modalities.items()},
-        targets=None if batch.targets is None else to(batch.targets),
     )

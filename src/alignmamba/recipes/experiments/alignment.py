@@ -220,5 +220,5 @@ def _untrained(config: RunConfig, corpus: Corpus) -> Any:
     """The same model with its first weights; what the data alone decides, the standardisation, is kept."""
     seed_everything(config.seed)
     fresh = untrained_model(config, corpus)
-    fresh.standardise(fit_standardisation(corpus.split("train"), corpus.modalities))
+    fresh.standardise(fit_standardisation(corpus.split("train"), corpus.modalities, corpus.task))
     return fresh.eval()

@@ -266,6 +266,18 @@ def test_chunks_of_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         assert_close(one, other, **FLOAT64)
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-7, 1e-5, 1e-3])
+def test_landmarks_keep_single_precision_where_tokens_are_nearly_equal(apart: float) -> None:
+    """The inverse of the landmarks' kernel, nearly singular there, multiplies what rounding leaves of their products."""
+    origin = draw(8, 32)
+    x, y = (origin[torch.arange(n) % 8].expand(3, n, 32) + apart * draw(3, n, 32, seed=n) for n in (300, 150))
+    given = whole(x.float(), y.float())
+    (found, *_), (exact, *_) = (
+        value_and_gradients(given, dtype, bandwidth="median", landmarks=32) for dtype in (torch.float32, torch.float64)
+    )
+    assert_close(found.double(), exact, **LANDMARKS_EVERYWHERE)
+
+
 def test_memory_of_landmarks_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discrepancy, "_CHUNK_ENTRIES", 2**10)
     largest = []

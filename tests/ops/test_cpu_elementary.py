@@ -39,10 +39,10 @@ def test_exp2_keeps_its_bound(dtype: Any, bound: float, lowest: float, highest: 
 
 
 @pytest.mark.parametrize(("dtype", "lowest"), [(np.float32, -100), (np.float64, -800)])
-def test_exp2_is_held_below_and_passes_nan_on(dtype: Any, lowest: float) -> None:
+def test_exp2_vanishes_below_and_passes_nan_on(dtype: Any, lowest: float) -> None:
     xs = np.array([-1e9, -np.inf, lowest, math.nan], dtype)
     found = _exp2(xs)
-    assert np.array_equal(found[:3], np.full(3, 2.0**lowest, dtype))
+    assert np.array_equal(found[:3], np.array([0, 0, 2.0**lowest], dtype))
     assert math.isnan(found[3])
 
 

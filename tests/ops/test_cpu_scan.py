@@ -92,17 +92,30 @@ def test_long_memory_keeps_its_precision() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_growth_is_held_where_it_would_overflow(dtype: torch.dtype) -> None:
-    """A state may grow by 2^127 in a token (float64: 2^1023) and no more: a positive A with a long step gives no garbage."""
+def test_growth_that_overflows_gives_no_number(dtype: torch.dtype) -> None:
+    """A state may grow by 2^127 in a token (float64: 2^1023): a positive A with a longer step gives NaN, never another step's result."""
     one = torch.ones(1, 1, 1, dtype=dtype)
-    most = 2.0 ** (127 if dtype == torch.float32 else 1023)
     for A, delta in ((1.0, 1e4), (-1.0, -1e4)):
         y, state = selective_scan(
             one, delta * one, torch.full((1, 1), A, dtype=dtype), 0 * one, one, delta_softplus=False, initial_state=one,
             return_final_state=True, backend="numba",
         )  # fmt: skip
-        assert math.isclose(float(state), most, rel_tol=1e-2)
-        assert math.isclose(float(y), most, rel_tol=1e-2)
+        assert math.isnan(state)
+        assert math.isnan(y)
+    y = selective_scan(
+        one, 50 * one, torch.full((1, 1), 1.0, dtype=dtype), one, one, delta_softplus=False, initial_state=one, backend="numba"
+    )
+    assert math.isclose(float(y), math.exp(50) + 50, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_full_decay_leaves_nothing_of_the_largest_state(dtype: torch.dtype) -> None:
+    one = torch.ones(1, 1, 1, dtype=dtype)
+    y = selective_scan(
+        one, 1e4 * one, torch.full((1, 1), -1.0, dtype=dtype), 0 * one, one, delta_softplus=False,
+        initial_state=torch.finfo(dtype).max * one, backend="numba",
+    )  # fmt: skip
+    assert float(y) == 0.0
 
 
 def test_auto_takes_it_for_float32_on_the_cpu() -> None:

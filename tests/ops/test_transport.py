@@ -173,6 +173,40 @@ def test_a_zero_vector_is_as_near_to_everything() -> None:
     assert similarity.tolist() == [[0, 0]]
 
 
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_vectors_of_any_length_are_matched_by_their_direction(scale: float, backend: Any) -> None:
+    source, anchor = draw(1, 9, 5), draw(1, 12, 5, seed=1)
+    masks = whole(1, 9), whole(1, 12)
+    expected = match_tokens(source, anchor, *masks, backend=backend)
+    found = match_tokens(source * scale, anchor / scale, *masks, backend=backend)
+    assert torch.equal(found[0], expected[0])
+    assert_close(found[1], expected[1], **FLOAT64)
+
+
+def test_holes_falling_times_and_other_numbers_are_refused() -> None:
+    x, hole = draw(1, 3, 2), torch.tensor([[False, True, True]])
+    good = whole(1, 3)
+    times, falling = torch.arange(3.0)[None], torch.tensor([[0.0, 2.0, 1.0]])
+    for masks in ((hole, good), (good, hole)):
+        with pytest.raises(ShapeError, match="valid tokens first, found one after padding in sample 0"):
+            match_tokens(x, x, *masks)
+    with pytest.raises(ShapeError, match="anchor_times: expected times that do not decrease"):
+        match_tokens(x, x, good, good, window=1, source_times=times, anchor_times=falling)
+    # What stands at padding is not read.
+    short = torch.tensor([[True, True, False]])
+    match_tokens(x, x, good, short, window=1, source_times=falling, anchor_times=torch.tensor([[0.0, 2.0, 1.0]]))
+    with pytest.raises(ShapeError, match="source_times: expected real numbers, found torch.complex64"):
+        match_tokens(x, x, good, good, source_times=times.to(torch.complex64), anchor_times=times)
+    for wrong in (torch.ones(1, 3, 2, dtype=torch.int64), torch.ones(1, 3, 2, dtype=torch.complex64)):
+        with pytest.raises(ShapeError, match="source: expected floating numbers"):
+            transport(wrong, torch.zeros(1, 3, dtype=torch.int64), good, 3)
+        with pytest.raises(ShapeError, match="source: expected floating numbers"):
+            resample(wrong, good, good)
+    with pytest.raises(ShapeError, match="source_mask: expected valid tokens first"):
+        resample(x, hole, good)
+
+
 @pytest.mark.parametrize("window", [None, 1])
 def test_what_is_not_valid_changes_nothing(window: int | None) -> None:
     source, anchor, source_mask, anchor_mask = ragged(1)

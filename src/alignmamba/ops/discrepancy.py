@@ -153,14 +153,19 @@ def _nystrom(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: fl
 
 @torch.library.custom_op("alignmamba::landmark_sums", mutates_args=())
 def _landmark_sums(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over valid tokens of k(Z, a), (batch, landmark), and, without gradient, of k(Z, a) k(Z, a)^T; float64, chunk by chunk."""
+    """Sums over valid tokens of k(Z, a), (batch, landmark), and, without gradient, of k(Z, a) k(Z, a)^T; float64, chunk by chunk.
+
+    The inverse of the landmarks' kernel multiplies the products by up to 1 / ridge, a million, and their rounding with them: so they
+    are formed in double precision. Entries themselves are multiplied by its root alone, which single precision bears.
+    """
     tokens, z = _sharp(tokens, z, scale)
     sums = torch.zeros(z.shape[:2], dtype=torch.float64, device=z.device)
     products = sums.new_zeros(*z.shape[:2], z.shape[1])
     for chunk in _chunks(tokens, z):
         entries = _landmark_entries(tokens[:, chunk], mask[:, chunk], z, z_mask, scale)
         sums += entries.sum(2, dtype=torch.float64)
-        products += entries @ entries.transpose(1, 2)
+        exact = entries.double()
+        products += exact @ exact.transpose(1, 2)
     return sums, products
 
 

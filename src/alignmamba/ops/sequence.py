@@ -67,9 +67,10 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
         (batch, channel); zero for a sample without a valid token.
 
     Raises:
-        ShapeError: If `mask` does not fit `x`.
+        ShapeError: If `mask` does not fit `x`, or `x` is not floating.
     """
     check_mask("mask", mask, x)
+    check_floating("x", x)
     # A float16 sum overflows at 65504, where the mean is far from it.
     working = torch.promote_types(x.dtype, torch.float32)
     total = x.masked_fill(~mask.unsqueeze(-1), 0).sum(1, dtype=working)
@@ -143,9 +144,10 @@ def reverse_valid(x: Tensor, mask: Tensor) -> Tensor:
         (batch, time, channel). Applying it twice gives `x` back.
 
     Raises:
-        ShapeError: If `mask` does not fit `x`.
+        ShapeError: If `mask` does not fit `x`, or a valid token follows one that is not.
     """
     check_mask("mask", mask, x)
+    check_valid_first("mask", mask)
     positions = torch.arange(x.shape[1], device=x.device)
     source = torch.where(mask, mask.sum(1, keepdim=True) - 1 - positions, positions)
     return x.gather(1, source.unsqueeze(-1).expand_as(x))
@@ -160,3 +162,21 @@ def check_mask(name: str, mask: Tensor, x: Tensor) -> None:
             f"{name}: expected bool of shape {tuple(x.shape[:2])} on {x.device}, "
             f"found {mask.dtype} of shape {tuple(mask.shape)} on {mask.device}"
         )
+
+
+def check_valid_first(name: str, mask: Tensor) -> None:
+    """Raise `ShapeError` if a valid token follows one that is not valid; the message names the sample.
+
+    On the CPU alone, and not in a compiled program: elsewhere a look at the values would wait for the device.
+    """
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    late = (mask[:, 1:] & ~mask[:, :-1]).any(1)
+    if bool(late.any()):
+        raise ShapeError(f"{name}: expected valid tokens first, found one after padding in sample {int(late.nonzero()[0])}")
+
+
+def check_floating(name: str, x: Tensor) -> None:
+    """Raise `ShapeError` for whole or complex numbers, whose mean would be cut to them."""
+    if not x.is_floating_point():
+        raise ShapeError(f"{name}: expected floating numbers, found {x.dtype}")

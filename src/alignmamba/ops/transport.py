@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops.backends import Backend, chosen, exporting, refuse_vmap, why_not, without_autocast
-from alignmamba.ops.sequence import check_mask, relative_time
+from alignmamba.ops.sequence import check_floating, check_mask, check_valid_first, relative_time
 
 Mass = Literal["paper", "mean"]
 
@@ -52,17 +52,18 @@ def match_tokens(
         source_times: (batch, source time), for the prior and the window; position from 0 to 1 within the sequence if not given.
         anchor_times: (batch, anchor time), in the unit of `source_times`, not decreasing; given exactly when that is.
         backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by name is used or refused.
-            ``"numba"`` gives what the reference gives; ``"triton"`` compares in single precision and may choose another of two
-            anchor tokens whose costs differ by rounding.
+            ``"numba"`` gives what the reference gives; ``"triton"`` compares in single precision and may choose any of the
+            anchor tokens whose costs are equal up to its rounding.
 
     Returns:
-        index: (batch, source time) int64, the matched anchor token, the lowest on ties; -1 where the source token is not
+        index: (batch, source time) int64, the matched anchor token, the lowest on ties (see `backend`); -1 where the source token is not
             valid or its sample has no valid anchor token.
         similarity: (batch, source time), cosine similarity of the matched pair; 0 where nothing matched. A zero vector
             has similarity 0 to everything.
 
     Raises:
-        ShapeError: If shapes, dtypes or devices do not fit.
+        ShapeError: If shapes, dtypes or devices do not fit; on the CPU also if a valid token follows one that is not, or
+            `anchor_times` decrease.
         ConfigError: If `window` or `time_weight` is negative or not finite, or only one of the two time tensors is given.
         BackendError: If the named backend does not exist or cannot serve these tensors.
 
@@ -71,6 +72,8 @@ def match_tokens(
     """
     check_mask("source_mask", source_mask, source)
     check_mask("anchor_mask", anchor_mask, anchor)
+    check_valid_first("source_mask", source_mask)
+    check_valid_first("anchor_mask", anchor_mask)
     if source.shape[0] != anchor.shape[0] or source.shape[2] != anchor.shape[2]:
         raise ShapeError(f"source has shape {tuple(source.shape)}, anchor {tuple(anchor.shape)}: batch and channel must agree")
     if not (source.is_floating_point() and anchor.is_floating_point()) or source.device != anchor.device:
@@ -88,7 +91,9 @@ def match_tokens(
         if times.shape != mask.shape or times.device != mask.device:
             expected = f"shape {tuple(mask.shape)} on {mask.device}"
             raise ShapeError(f"{name}: expected {expected}, found {tuple(times.shape)} on {times.device}")
-
+        if times.is_complex():
+            raise ShapeError(f"{name}: expected real numbers, found {times.dtype}")
+    _check_order(anchor_times, anchor_mask)
     if source.shape[1] == 0 or anchor.shape[1] == 0:
         return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(source_mask.shape)
     use = "torch" if exporting() else chosen("match_tokens", backend, source.device, source.dtype)
@@ -115,7 +120,7 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
         (batch, num_anchor, channel); exactly zero where nothing arrived. Differentiable in `source`.
 
     Raises:
-        ShapeError: If shapes do not fit or, on the CPU, an index is not below `num_anchor`.
+        ShapeError: If shapes do not fit, `source` is not floating or, on the CPU, an index is not below `num_anchor`.
 
     Sums run in the order of the source tokens, on a GPU too where triton is installed; otherwise a GPU adds in an order of its own.
 
@@ -123,6 +128,7 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
         Li et al., arXiv:2412.00833, eq. 6.
     """
     check_mask("source_mask", source_mask, source)
+    check_floating("source", source)
     sent = _sent(index, source_mask, num_anchor)
     # One slot past the end takes what is not sent, and what no check has refused in a compiled program.
     slot = index.masked_fill(~sent, num_anchor).clamp(max=num_anchor)
@@ -212,9 +218,22 @@ def _divisor(slot: Tensor, source_mask: Tensor, num_anchor: int, mass: Mass) -> 
     raise ConfigError(f"mass: expected 'paper' or 'mean', found {mass!r}")
 
 
+def _check_order(anchor_times: Tensor, anchor_mask: Tensor) -> None:
+    """Refuse times that fall, which leave the token nearest in time undefined; the device's values are looked at on the CPU alone."""
+    if anchor_times.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    falls = ((anchor_times[:, 1:] < anchor_times[:, :-1]) & anchor_mask[:, 1:]).any(1)
+    if bool(falls.any()):
+        raise ShapeError(f"anchor_times: expected times that do not decrease, found one that does in sample {int(falls.nonzero()[0])}")
+
+
 def _unit(x: Tensor) -> Tensor:
-    """Tokens of unit length in float64, however short they were; zero where zero."""
-    return F.normalize(x.detach().double(), dim=-1, eps=1e-150)
+    """Tokens of unit length in float64, however short or long they were; zero where zero."""
+    x = x.detach().double()
+    if x.shape[-1] == 0:
+        return x
+    largest = x.abs().amax(-1, keepdim=True)  # scaled by it, no square overflows or vanishes
+    return F.normalize(x / torch.where(largest > 0, largest, 1.0), dim=-1)
 
 
 def _ranked(score: Tensor) -> Tensor:
@@ -410,9 +429,11 @@ def resample(source: Tensor, source_mask: Tensor, anchor_mask: Tensor) -> Tensor
         (batch, anchor time, channel); zero at anchor tokens that are not valid and in samples without a valid source token.
 
     Raises:
-        ShapeError: If shapes do not fit.
+        ShapeError: If shapes do not fit, `source` is not floating or, on the CPU, a valid token follows one that is not.
     """
     check_mask("source_mask", source_mask, source)
+    check_floating("source", source)
+    check_valid_first("source_mask", source_mask)
     if anchor_mask.ndim != 2 or anchor_mask.shape[0] != source.shape[0] or anchor_mask.dtype != torch.bool:
         found = f"{anchor_mask.dtype} of shape {tuple(anchor_mask.shape)}"
         raise ShapeError(f"anchor_mask: expected bool ({source.shape[0]}, time), found {found}")

@@ -136,7 +136,7 @@ def _vector(weight: Tensor | None, u: Tensor) -> np.ndarray:
 
 
 def _limits(A: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The shortest and the longest step of each channel: no state may grow by more than 2^127 (float64: 2^1023) in one step."""
+    """The shortest and the longest step of each channel: beyond, a state grows by over 2^127 (float64: 2^1023) and is no number."""
     if A.shape[1] == 0:
         return array(A.new_full((len(A),), -torch.inf)), array(A.new_full((len(A),), torch.inf))
     most = 127 if A.dtype == torch.float32 else 1023
@@ -203,8 +203,8 @@ def _forward(L: int) -> Callable[..., Any]:
                             for i in range(lanes):
                                 token[k, _STEP, i] = delta_k[i] + bias_tile[i]
                         for i in range(lanes):
-                            token[k, _STEP, i] = longest_tile[i] if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
-                            token[k, _STEP, i] = shortest_tile[i] if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
+                            token[k, _STEP, i] = NAN if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
+                            token[k, _STEP, i] = NAN if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
                             token[k, _STEP, i] = NAN if token[k, _STEP, i] != token[k, _STEP, i] else token[k, _STEP, i]
                             token[k, _DRIVE, i] = token[k, _STEP, i] * u_k[i]
                             token[k, _OUT, i] = D_tile[i] * u_k[i]
@@ -274,8 +274,8 @@ def _backward(L: int) -> Callable[..., Any]:
                                 token[k, _SLOPE, i] = sigmoid(token[k, _STEP, i])
                                 token[k, _STEP, i] = softplus(token[k, _STEP, i])
                         for i in range(lanes):
-                            token[k, _STEP, i] = longest_tile[i] if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
-                            token[k, _STEP, i] = shortest_tile[i] if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
+                            token[k, _STEP, i] = NAN if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
+                            token[k, _STEP, i] = NAN if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
                             token[k, _STEP, i] = NAN if token[k, _STEP, i] != token[k, _STEP, i] else token[k, _STEP, i]
                             token[k, _DRIVE, i] = token[k, _STEP, i] * u_k[i]
                             token[k, _OUT, i] = D_tile[i] * u_k[i]

@@ -187,7 +187,8 @@ def match(
         time_weight: At least 0.
 
     Returns:
-        (batch, source time) int64; the lowest index on ties, -1 where there was nothing to choose from. A zero token has cosine 0.
+        (batch, source time) int64; of equal scores the lowest index, -1 where there was nothing to choose from. A zero token has
+        cosine 0. Equal anchor tokens have equal scores up to the rounding of a product, which may depend on the column.
         Time is O(source times the widest range within a tile of rows), memory linear.
     """
     batch, rows, channels = source.shape

@@ -181,7 +181,7 @@ def test_a_mask_that_does_not_fit_is_named(operator: Any, x: Tensor, mask: Tenso
 
 def test_whole_numbers_have_no_mean_and_a_hole_no_reverse() -> None:
     mask = torch.tensor([[True, False, True]])
-    with pytest.raises(ShapeError, match="x: expected floating numbers, found torch.int64"):
+    with pytest.raises(ShapeError, match=r"x: expected floating numbers, found torch\.int64"):
         masked_mean(torch.ones(1, 3, 1, dtype=torch.int64), mask)
     with pytest.raises(ShapeError, match="mask: expected valid tokens first"):
         reverse_valid(draw(1, 3, 1), mask)

@@ -196,7 +196,7 @@ def test_holes_falling_times_and_other_numbers_are_refused() -> None:
     # What stands at padding is not read.
     short = torch.tensor([[True, True, False]])
     match_tokens(x, x, good, short, window=1, source_times=falling, anchor_times=torch.tensor([[0.0, 2.0, 1.0]]))
-    with pytest.raises(ShapeError, match="source_times: expected real numbers, found torch.complex64"):
+    with pytest.raises(ShapeError, match=r"source_times: expected real numbers, found torch\.complex64"):
         match_tokens(x, x, good, good, source_times=times.to(torch.complex64), anchor_times=times)
     for wrong in (torch.ones(1, 3, 2, dtype=torch.int64), torch.ones(1, 3, 2, dtype=torch.complex64)):
         with pytest.raises(ShapeError, match="source: expected floating numbers"):

@@ -427,7 +427,7 @@ def test_json_has_no_numbers_that_json_does_not_have() -> None:
 
 def test_a_split_without_targets_is_refused_before_training(tmp_path: Path) -> None:
     write_small_corpus(tmp_path / "corpus", labelled=False)
-    with pytest.raises(DataError, match="split 'train' is without targets"):
+    with pytest.raises(DataError, match="split 'train' is unlabelled"):
         plan(check_config({**CONFIG, "data": str(tmp_path / "corpus")}))
 
 

@@ -1,6 +1,7 @@
 """Every error that a user's input can cause; the command line prints it as one line and ends with code 2."""
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,11 @@ if TYPE_CHECKING:
 
 _BRANCHES = ("str", "list[str]", "[key]")
 """What pydantic puts into the place of a mistake beside the names of fields."""
+
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""What a terminal obeys and does not show: control characters, line ends, changes of direction; and lone surrogates."""
 
 
 class AlignMambaError(Exception):
@@ -115,3 +121,21 @@ def suggestion(key: str, keys: Sequence[str]) -> str:
 def nearest(name: str, names: Iterable[str]) -> str:
     """The end of a message: the known name that is most like the one found, if any is."""
     return "".join(f", perhaps you meant {each!r}" for each in difflib.get_close_matches(name, list(names), n=1))
+
+
+def printable(text: str) -> str:
+    r"""A text from a file as it may be printed: what a terminal would obey is shown as its escape, as in ``\x1b``.
+
+    Args:
+        text: One line; a line end is escaped as well.
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def safe_json(text: str) -> str:
+    """A JSON text in which what a terminal would obey is escaped, as JSON allows within its strings.
+
+    Args:
+        text: JSON in one line.
+    """
+    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)

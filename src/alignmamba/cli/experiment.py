@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from alignmamba.cli.verb import Verb, console, say
+from alignmamba.cli.verb import Verb, console, say, write
 
 if TYPE_CHECKING:
     from alignmamba.recipes import RunConfig
@@ -152,7 +152,7 @@ class Experiment(Verb):
 
         rows = [(part, ", ".join(each.measure), ", ".join(map(str, each.lengths)), ", ".join(each.against)) for part, each in parts.items()]
         console().print(rows_table("efficiency: what is measured", ("part", "measure", "tokens per modality", "models"), rows))
-        sys.stdout.write("dry run: nothing was measured or written\n")
+        write("dry run: nothing was measured or written")
 
     def _show_plan(self, plan: "ExperimentPlan") -> None:
         from collections import Counter
@@ -172,7 +172,7 @@ class Experiment(Verb):
 
         rows = [(job.key, job.label, states[job.key]) for job in plan.jobs]
         console().print(rows_table(f"{plan.experiment.name} on {plan.corpus.name}: {len(plan.jobs)} runs", ("key", "run", "state"), rows))
-        sys.stdout.write("dry run: nothing was trained or written\n")
+        write("dry run: nothing was trained or written")
 
     def _show_result(self, result: "ExperimentResult") -> None:
         if self.json:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.verb import Verb
+from alignmamba.cli.verb import Verb, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Export(Verb):
         if self.json:
             self.emit({"out": str(self.out), "samples": dict(done.samples), "notes": list(done.notes)})
         else:
-            print(f"{', '.join(f'{role} {count}' for role, count in done.samples.items())} samples in {self.out}")
+            write(f"{', '.join(f'{role} {count}' for role, count in done.samples.items())} samples in {self.out}")
             for note in done.notes:
-                print(f"note: {note}")
+                write(f"note: {note}")
         return 0

@@ -143,6 +143,9 @@ def _show_splits(screen: "Console", splits: Sequence["SplitSummary"], task: "Tas
     if targets:
         names = next(tuple(split.targets) for split in splits if split.targets)
         screen.print(rows_table("samples by class" if task.classes else "targets", ("split", *names), targets))
+    unlabelled = [split.role for split in splits if not split.targets]
+    if unlabelled:
+        screen.print(f"unlabelled: {', '.join(unlabelled)}")
 
 
 def _show_groups(screen: "Console", splits: Sequence["SplitSummary"], shared: Sequence[str]) -> None:

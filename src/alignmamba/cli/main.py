@@ -27,7 +27,7 @@ from alignmamba.cli.predict import Predict
 from alignmamba.cli.report import Report
 from alignmamba.cli.train import Train
 from alignmamba.cli.verb import Verb
-from alignmamba.errors import AlignMambaError
+from alignmamba.errors import AlignMambaError, printable
 
 DONE, OUR_FAULT, USER_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -125,7 +125,7 @@ def _unheard() -> int:
 
 def _fail(message: str, code: int, *, show: bool) -> int:
     if show:
-        traceback.print_exc()
+        _say(traceback.format_exc().rstrip())
     _say(f"error: {' '.join(message.split())}")
     return code
 
@@ -148,6 +148,6 @@ def _names_given_path(error: OSError, verb: Verb) -> bool:
     return any(failed == path or path in failed.parents for path in given)
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+def _say(lines: str) -> None:
+    sys.stderr.write("".join(f"{printable(line)}\n" for line in lines.split("\n")))
     sys.stderr.flush()

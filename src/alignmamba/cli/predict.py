@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.verb import Verb
+from alignmamba.cli.verb import Verb, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,5 +39,5 @@ class Predict(Verb):
         if self.json:
             self.emit(report)
         else:
-            print(f"{report['rows']} predictions ({', '.join(report['splits'])}) in {report['out']}")
+            write(f"{report['rows']} predictions ({', '.join(report['splits'])}) in {report['out']}")
         return 0

@@ -29,6 +29,8 @@ class ReadingVerb(Verb):
     """CSD, GCNet: JSON or TOML file with the ids of train, valid and test."""
     align: bool = False
     """CSD: one vector for each frame of the text, the mean over the frames that overlap it."""
+    padding: Literal["auto", "front", "back"] = "auto"
+    """MMSA, MulT: the side on which clips are padded, where their zeros do not show it."""
     clip_labels: bool = False
     """Move a label that is out of range to the nearer end, instead of refusing the file."""
 
@@ -51,6 +53,7 @@ class ReadingVerb(Verb):
             label=self.label,
             folds=self.folds,
             align=self.align,
+            padding=self.padding,
             clip_labels=self.clip_labels,
         )
 

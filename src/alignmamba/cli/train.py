@@ -1,6 +1,5 @@
 """``alignmamba train``: train, evaluate, write a run directory."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from alignmamba.cli.verb import PROTOCOLS, Verb
+from alignmamba.cli.verb import PROTOCOLS, Verb, write
 
 if TYPE_CHECKING:
     from alignmamba.recipes import Plan, RunConfig, RunResult
@@ -130,15 +129,16 @@ class Train(Verb):
         if self.json:
             self.emit({**facts, "config": ready.config.model_dump(mode="json")})
             return
-        sys.stdout.write(ready.config.to_yaml())
+        for line in ready.config.to_yaml().rstrip("\n").split("\n"):
+            write(line)
         lines = {
             **facts,
             "samples": ", ".join(f"{role} {size}" for role, size in sizes.items()),
             "parameters": f"{ready.num_parameters:,} trained weights",
         }
         for name, value in lines.items():
-            sys.stdout.write(f"# {name.replace('_', ' ')}: {value}\n")
-        sys.stdout.write("# dry run: nothing was trained or written\n")
+            write(f"# {name.replace('_', ' ')}: {value}")
+        write("# dry run: nothing was trained or written")
 
     def _show_result(self, result: "RunResult") -> None:
         if self.json:

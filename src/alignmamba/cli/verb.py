@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alignmamba.errors import printable, safe_json
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 PROTOCOLS = "{none,gcnet,imder-sample,imder-batch,fixed,tokens}"
 """How help texts show the protocols of `alignmamba.data.missing`."""
@@ -31,18 +34,30 @@ class Verb(ABC):
         """Print the machine-readable result; a number that is not finite becomes null."""
         from alignmamba.recipes.directory import plain
 
-        sys.stdout.write(json.dumps(plain(result), ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(safe_json(json.dumps(plain(result), ensure_ascii=False, allow_nan=False)) + "\n")
         sys.stdout.flush()
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A console that uses colour on a terminal only, and does not break words to fit a width that nobody sees."""
+    """A console that uses colour on a terminal only, and does not break words to fit a width that nobody sees.
+
+    Whatever text it prints, in a table or not, passes through `printable`: names in a corpus cannot take over a terminal.
+    """
     from rich.console import Console
 
+    class Screen(Console):
+        def render_str(self, text: str, **options: Any) -> "Text":
+            return super().render_str(printable(text), **options)
+
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else 120)
+    return Screen(stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else 120)
 
 
 def say(line: str) -> None:
     """A line on standard error, for people who wait; not broken to fit a width."""
     console(stderr=True).print(line, soft_wrap=True)
+
+
+def write(line: str) -> None:
+    """A plain line on standard output, as `printable` shows it, and never broken."""
+    sys.stdout.write(f"{printable(line)}\n")

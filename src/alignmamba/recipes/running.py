@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from alignmamba.contracts import Corpus, Role, Task
 from alignmamba.data.missing import withheld
 from alignmamba.data.standardise import fit_standardisation
-from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError
+from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
 from alignmamba.extras import require
 from alignmamba.recipes.assembly import (
@@ -42,7 +42,7 @@ from alignmamba.recipes.directory import (
     refuse_existing,
     to_csv,
 )
-from alignmamba.recipes.using import distance_covered, is_labelled
+from alignmamba.recipes.using import distance_covered, refuse_unlabelled
 from alignmamba.training.checkpoints import LAST
 from alignmamba.training.fitting import VALIDATION_LOSS, FitResult, Progress, fit
 
@@ -152,17 +152,6 @@ def refuse_missing_extras(config: RunConfig) -> None:
     """
     if config.fit.tensorboard:
         require("fit.tensorboard", "tensorboard")
-
-
-def refuse_unlabelled(corpus: Corpus, roles: Sequence[Role]) -> None:
-    """Refuse a corpus that lacks one of these splits, or the targets of one.
-
-    Raises:
-        DataError: Naming the split.
-    """
-    for role in roles:
-        if not is_labelled(corpus.split(role)):
-            raise DataError(f"corpus {corpus.name!r}: split {role!r} is without targets, expected one for every sample")
 
 
 def _check_select(select: str, task: Task) -> None:

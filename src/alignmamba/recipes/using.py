@@ -98,7 +98,8 @@ def load_run(run: str | Path, *, data: str | None = None, nonfinite: Nonfinite |
     if corpus.checksum == found.identity().get("corpus", {}).get("checksum"):
         corpus = restricted(corpus, config.modalities)  # what it was trained on, wherever it lies
     modalities = _shared_modalities(model, corpus)
-    _check_task(model, corpus)
+    if any(map(is_labelled, corpus.splits.values())):
+        _check_task(model, corpus)
     return LoadedRun(directory=found, config=config, model=model, corpus=corpus, modalities=modalities, fabric=alone(config))
 
 
@@ -170,6 +171,7 @@ def evaluate(
     corpus = loaded.corpus
     kept = _without(loaded.modalities, drop)
     rows = corpus.split(split)
+    refuse_unlabelled(corpus, [split])
     _check_nothing_is_empty(rows, kept)
     if out is not None:  # refused now, not after an hour of predicting
         make_directory(Path(out))
@@ -315,6 +317,19 @@ def _check_role(split: str) -> None:
 def is_labelled(split: Split) -> bool:
     """Whether the samples of a split have targets."""
     return len(split) > 0 and split[0].target is not None
+
+
+def refuse_unlabelled(corpus: Corpus, roles: Sequence[Role]) -> None:
+    """Refuse a corpus that lacks one of these splits, or the targets of one.
+
+    Raises:
+        DataError: Naming the split.
+    """
+    for role in roles:
+        if not is_labelled(corpus.split(role)):
+            raise DataError(
+                f"corpus {corpus.name!r}: split {role!r} is unlabelled, expected a target for every sample; only predict does without"
+            )
 
 
 def _task(model: Any) -> Task:

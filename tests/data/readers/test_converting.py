@@ -14,10 +14,11 @@ import pytest
 import stub_reader
 from alignmamba.contracts import Corpus
 from alignmamba.data.archive import load_corpus
+from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers import FORMATS, converting
 from alignmamba.data.readers.converting import convert, detect
 from alignmamba.data.readers.describing import inspect_foreign
-from alignmamba.data.readers.foreign import ReadOptions
+from alignmamba.data.readers.foreign import Faults, ReadOptions
 from alignmamba.errors import DataError
 
 
@@ -162,6 +163,18 @@ def test_ids_that_come_twice_are_told_apart(tmp_path: Path, content: dict[str, A
     assert done.corpus.split("train").ids == ("a", "b", "a#3", "a#4", "a#2", "c")
     assert done.corpus.split("test").ids[0] == "c#2"
     assert [(kind, where, count) for kind, where, _, count in done.faults] == [("duplicate id", "train", 2), ("duplicate id", "test", 1)]
+    assert [note for note in done.notes if "leak" in note] == [
+        "possible leak: 1 ids are in train and in test, 'c' first; the later ones were renamed, but if they are the same samples, a model "
+        "is scored on what it was trained on"
+    ]
+
+
+def test_thousands_of_one_id_are_told_apart_without_trying_every_number() -> None:
+    """Where every number is tried for every id, this takes minutes."""
+    size = 20_000
+    splits = {"train": SplitArrays(features={"audio": [None] * size}, ids=["a"] * size)}
+    ids = converting._distinct_ids(splits, Faults())["train"]
+    assert ids == ["a", *(f"a#{number}" for number in range(2, size + 1))]
 
 
 def test_samples_without_ids_are_called_by_their_row(tmp_path: Path, content: dict[str, Any]) -> None:

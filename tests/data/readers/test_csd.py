@@ -190,7 +190,7 @@ def test_without_labels_the_entries_of_the_text_are_the_samples(tmp_path: Path) 
     assert sample.target is None
     assert {name: len(values) for name, values in sample.features.items()} == {"text": 12, "audio": 100, "vision": 40}
     np.testing.assert_allclose(sample.times["text"][:2], [0.25, 0.75])
-    assert "There is no file of labels." in done.notes
+    assert "unlabelled: there is no file of labels" in done.notes
 
 
 @pytest.mark.parametrize(
@@ -280,10 +280,11 @@ def test_splits_of_the_folds(tmp_path: Path, written: list[Path]) -> None:
         ('{"tset": ["alpha"]}', "found ['tset']"),
         ('{"dev": ["alpha"], "val": ["beta"]}', "'dev' and 'val' both name the valid split"),
         ("[1]", "found list"),
-        ("{", "expected a JSON or TOML file of the ids of each split"),
-        ("[" * 100_000, "expected a JSON or TOML file of the ids of each split"),
+        ("{", "folds.json: not valid JSON"),
+        ('{"train": ["alpha"], "train": ["beta"]}', "the key 'train' appears twice"),
+        ("[" * 100_000, "folds.json: not valid JSON"),
         ('{"train": ["omega"]}', "no sample is left"),
-        ("\udcff", "expected text in UTF-8"),
+        ("\udcff", "folds.json: not valid JSON"),
     ],
 )
 def test_wrong_folds_are_refused(tmp_path: Path, written: list[Path], content: str, expected: str) -> None:

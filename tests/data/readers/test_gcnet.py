@@ -214,9 +214,9 @@ def test_what_does_not_fit_is_refused(folder: Path) -> None:
     assert "pose: has the features of none of the 8 utterances" in message(folder)
     (features / "pose" / "other.npy").unlink()
     assert "expected a column 'id' of the utterances, found ['key'" in message(retabled(folder, {"name": "key"}))
-    assert "expected a column 'label', found ['id', 'mood'" in message(retabled(folder, {"key": "id", "emo": "mood"}))
+    retabled(folder, {"key": "id"})
     assert "split: expected train, valid or test, found 'a'" in message(
-        retabled(folder, {"mood": "label", ",train,": ",a,", ",val,": ",b,", ",test,": ",c,"})
+        retabled(folder, {"emo": "label", ",train,": ",a,", ",val,": ",b,", ",test,": ",c,"})
     )
 
 
@@ -285,3 +285,10 @@ def test_conversations_are_groups_and_other_labels_are_kept(folder: Path) -> Non
         (sample,) = (sample for identity, sample in samples.items() if identity.endswith(f"/{row[rows[0].index('name')]}"))
         assert sample.group == sample.id.partition("/")[0]
         assert dict(sample.labels) == ({} if at == 1 else {"val": at / 4})
+
+
+def test_an_utterance_in_two_splits_is_refused(folder: Path) -> None:
+    """Its features are found by its id, so both splits would have the same."""
+    with (folder / "label-3way.csv").open("a") as table:
+        table.write("ses1_u0,calm,test,ses9\n")
+    assert "utterance 'ses1_u0' is in train (row 1) and in test (row 9), with the same features in both" in message(folder)

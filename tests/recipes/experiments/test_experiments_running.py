@@ -365,7 +365,7 @@ def test_a_damaged_plan_is_one_line(tmp_path: Path, corpus: Path) -> None:
 
 def test_an_unlabelled_test_split_is_refused(tmp_path: Path) -> None:
     write_small_corpus(tmp_path / "unlabelled", labelled=False)
-    with pytest.raises(Exception, match=r"split 'train' is without targets"):
+    with pytest.raises(Exception, match=r"split 'train' is unlabelled"):
         plan_experiment(MISSING, base(tmp_path / "unlabelled"), out=tmp_path / "grid")
 
 

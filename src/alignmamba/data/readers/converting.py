@@ -215,7 +215,7 @@ def open_foreign(
     - A modality that no sample has is left out, as `without_absent` finds.
     - A sample without a label, in a split where others have one, is left out; a split without any is kept without labels.
     - A label outside the task's range is refused, or moved to its nearer end.
-    - An id that was there before gets ``#2`` behind it.
+    - An id that was there before gets ``#2`` behind it; of one that was in another split, a note says that it may be a leak.
 
     Samples in which nothing is left are counted, and stay for `write_corpus` to skip.
 
@@ -249,6 +249,7 @@ def open_foreign(
         foreign = _leaving_out(foreign, absent)
         splits = {role: split_arrays(role, split) for role, split in foreign.splits.items()}
         ids = _distinct_ids(splits, foreign.faults)
+        foreign = replace(foreign, notes=(*foreign.notes, *_shared_ids(splits)))
         splits = {role: _repaired(role, split, ids[role], foreign, options, progress, any_label) for role, split in splits.items()}
     return Opened(foreign=foreign, splits=splits)
 
@@ -473,17 +474,34 @@ def _distinct_ids(splits: Mapping[Role, SplitArrays], faults: Faults) -> dict[Ro
             check_id(role, row, identity)
     originals = {identity for ids in given.values() for identity in ids}
     taken: set[str] = set()
+    numbers: dict[str, int] = {}  # the last that an id has got: there may be thousands of one
     for role, ids in given.items():
         for row, identity in enumerate(ids):
-            distinct, number = identity, 1
+            distinct, number = identity, numbers.get(identity, 1)
             while distinct in taken or (number > 1 and distinct in originals):
                 number += 1
                 distinct = f"{identity}#{number}"
-            if number > 1:
+            if distinct != identity:
                 faults.add("duplicate id", where=role, done="later one renamed to ID#2 and so on")
             taken.add(distinct)
+            numbers[identity] = number
             ids[row] = distinct
     return given
+
+
+def _shared_ids(splits: Mapping[Role, SplitArrays]) -> list[str]:
+    """What is to be said of ids that several splits have: one sample may be in each of them."""
+    home: dict[str, Role] = {}
+    shared: dict[tuple[Role, Role], dict[str, None]] = {}
+    for role, split in splits.items():
+        for identity in split.ids or ():
+            if (first := home.setdefault(identity, role)) != role:
+                shared.setdefault((first, role), {})[identity] = None
+    return [
+        f"possible leak: {len(ids)} ids are in {first} and in {role}, {next(iter(ids))!a} first; the later ones were renamed, "
+        "but if they are the same samples, a model is scored on what it was trained on"
+        for (first, role), ids in shared.items()
+    ]
 
 
 def _arrays_of(split: Split, corpus: Corpus, labels: Collection[str]) -> SplitArrays:

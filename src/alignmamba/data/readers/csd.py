@@ -13,7 +13,8 @@ and `words=FILE` the words. Without a name the root name tells: one with "label"
 text, if no other is; any other file takes its root name, and without labels so far one of width 1 is taken for them.
 
 **Samples** are the segments of the label file: row k of `video` is the sample `video[k]`, and an entry that is called `video[k]`
-there is one sample. Without labels they are the entries of the text. From every other sequence a sample takes
+there is one sample. Without labels they are the entries of the text, all in test if nothing says their splits. From every other
+sequence a sample takes
 
 - the entry of the very name of its own entry, whole, where there is one (files that the SDK has aligned already);
 - else those frames of the entries of its video that overlap the segment by more than 10 microseconds, as in the SDK's `align`.
@@ -37,7 +38,7 @@ import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.folds import NO_TEST, folds_beside, folds_path, read_folds, unused
+from alignmamba.data.readers.folds import NO_TEST, UNDIVIDED, folds_beside, folds_path, read_folds, undivided, unused
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.hdf5 import Entry, HDF5Process, Structure
 from alignmamba.data.readers.plain import LazyRows, hinted
@@ -100,8 +101,10 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     process = HDF5Process()
     opened = [(hint, path, process.open(path)) for hint, path in _files(sources)]
     roles = _roles(opened)
-    folds_file = folds_path(options.folds, opened[0][1].parent)
-    folds = read_folds(folds_file)
+    folder = opened[0][1].parent
+    is_undivided = undivided(options.folds, folder, labelled="labels" in roles)
+    folds_file = folder if is_undivided else folds_path(options.folds, folder)
+    folds = {} if is_undivided else read_folds(folds_file)
     faults = Faults()
     sequences = [
         _Sequence.of(name, path, structure)
@@ -123,8 +126,9 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     if "labels" in named:
         segments, task, label_notes = _labelled(process, named["labels"], options.label, faults)
     else:
-        segments, task, label_notes = clips.unlabelled(), Task(kind="regression"), ["There is no file of labels."]
-    by_role, fold_notes = _by_fold(segments, folds, folds_file)
+        segments, task, label_notes = clips.unlabelled(), Task(kind="regression"), ["unlabelled: there is no file of labels"]
+    everything: dict[Role, list[_Segment]] = {"test": segments}
+    by_role, fold_notes = (everything, [UNDIVIDED]) if is_undivided else _by_fold(segments, folds, folds_file)
     if not any(by_role.values()):
         raise DataError(f"{folds_file}: no sample is left: no segment of {anchor.path.name} and the other files is in a split")
     metadata = anchor.structure.metadata

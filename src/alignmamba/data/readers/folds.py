@@ -1,14 +1,13 @@
 """Which samples are in which split: the names that splits have, and files that list their ids."""
 
-import json
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from alignmamba.contracts import ROLES, Role
 from alignmamba.data.readers.foreign import NeedsOptionError
-from alignmamba.data.readers.plain import one_line, read_text
 from alignmamba.data.readers.toml import read_toml
 from alignmamba.errors import DataError, shown
+from alignmamba.files import read_json
 
 SPLIT_NAMES: Mapping[str, Role] = {
     "train": "train",
@@ -101,21 +100,29 @@ def folds_path(given: Path | None, folder: Path) -> Path:
     return beside[0]
 
 
+UNDIVIDED = "Nothing says which sample is in which split, and there are no labels: all are in test."
+"""What is said of files that `undivided` holds for."""
+
+
+def undivided(given: Path | None, folder: Path, *, labelled: bool) -> bool:
+    """Whether files are new ones to be predicted: without labels, and without anything that says which sample is in which split.
+
+    Args:
+        given: The file of folds that is given.
+        folder: Where it may lie instead.
+        labelled: Whether the files have labels.
+    """
+    return not labelled and given is None and not folds_beside(folder)
+
+
 def read_folds(path: Path) -> dict[str, Role]:
     """Split of each id.
 
     Raises:
         DataError: If it is no such file, or names an id in two splits.
     """
-    if path.suffix.lower() == ".json":
-        try:
-            given = json.loads(read_text(path, largest=_LARGEST))
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path}: expected {_EXPECTED}, found {one_line(error)}") from error
-    else:
-        given = read_toml(path, largest=_LARGEST_TOML)
+    is_json = path.suffix.lower() == ".json"
+    given = read_json(path, limit_bytes=_LARGEST) if is_json else read_toml(path, largest=_LARGEST_TOML)
     roles = split_roles(given, str(path)) if isinstance(given, dict) else {}
     if not isinstance(given, dict) or not given or len(roles) != len(given):
         found = sorted(name[:40] for name in given)[:5] if isinstance(given, dict) else type(given).__name__

@@ -19,6 +19,7 @@ FaultKind = Literal[
     "declared length too short",
     "content shorter than declared",
     "content outside the attention mask",
+    "padding that is not zero",
     "zero rows within content",
     "not a number label",
     "sample without anything",
@@ -100,6 +101,8 @@ class ReadOptions(Config):
     """CSD, GCNet: file of the ids of each split, JSON or TOML: ``{"train": [...], "valid": [...], "test": [...]}``."""
     align: bool = False
     """CSD: whether every other sequence gets one vector for each frame of the text, the mean over the frames that overlap it."""
+    padding: Literal["auto", "front", "back"] = "auto"
+    """MMSA, MulT: on which side clips are padded, where their zeros do not show it."""
     clip_labels: bool = False
     """Whether a label outside the task's range is moved to its nearer end; otherwise the file is refused, naming the first."""
 

@@ -14,7 +14,7 @@ features is named by what its own name says (text, audio, vision, or the models 
 another), and, optionally, `split` (or `set`, `mode`, `fold`; `folds.SPLIT_NAMES` are understood) and `conversation` (or `dialogue`,
 `video`, `video_id`). An `.npz` of labels has arrays of these names. Without a split the option `folds` tells it, by utterances or
 conversations. Labels in words are classes in alphabetical order; whole numbers from 0 to at most 31 are numbered classes; other
-numbers are a regression.
+numbers are a regression. A table without labels is of new utterances, all in test if nothing says their splits.
 
 **Conversations** are the groups of the samples. They are kept in the ids as well, `conversation/utterance`, and in the order: the
 utterances of one follow each other. Columns of labels that are not the one that is predicted are kept as further labels.
@@ -32,7 +32,7 @@ import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.folds import folds_beside, folds_path, left_out, read_folds, split_roles, unused
+from alignmamba.data.readers.folds import UNDIVIDED, folds_beside, folds_path, left_out, read_folds, split_roles, undivided, unused
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.label_tables import npz_table, pickled_table
 from alignmamba.data.readers.plain import LazyRows, hinted, npz_keys, one_line, open_npy, open_npz
@@ -133,7 +133,10 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     utterances = _utterances(table_path, columns, options)
     task, targets = _task(table_path, [utterance.label for utterance in utterances])
     further = _further_labels(columns, options.label)
-    roles, notes = _roles(table_path, utterances, options)
+    roles, notes = _roles(table_path, utterances, options, labelled=targets is not None)
+    if targets is None:
+        notes.insert(0, f"unlabelled: {table_path.name} has nothing in a column {' or '.join(_LABEL)}; the option label names another")
+    _refuse_shared(table_path, utterances, roles)
     for folder in folders.values():
         if not any(_place(folder, utterance.id) is not None for utterance in utterances):
             raise DataError(
@@ -312,14 +315,12 @@ def _columns(path: Path, faults: Faults, label: str) -> dict[str, list[Any]]:
 
 
 def _checked_names(path: Path, names: Sequence[str], label: str) -> Sequence[str]:
-    """The names of the columns, among which there must be the ids and the labels."""
+    """The names of the columns, among which there must be the ids, and the label that was asked for."""
     lower = {name.lower() for name in names}
     if not lower & set(_ID):
         raise DataError(f"{path}: expected a column {_ID[0]!r} of the utterances, found {list(names)[:20]}")
     if label and label not in names:
         raise DataError(f"{path}: label {label!r}: expected one of the columns {list(names)[:20]}")
-    if not label and not lower & set(_LABEL):
-        raise DataError(f"{path}: expected a column {_LABEL[0]!r}, found {list(names)[:20]}; the option label names another")
     return names
 
 
@@ -343,8 +344,8 @@ def _column(columns: Mapping[str, list[Any]], names: Sequence[str]) -> list[Any]
 
 def _utterances(path: Path, columns: Mapping[str, list[Any]], options: ReadOptions) -> list[_Utterance]:
     ids = _column(columns, _ID) or []
-    labels = (columns[options.label] if options.label else _column(columns, _LABEL)) or []
     empty = [None] * len(ids)
+    labels = columns[options.label] if options.label else (_column(columns, _LABEL) or empty)
     splits = _column(columns, _SPLIT) or empty
     conversations = _column(columns, _CONVERSATION) or empty
     if not ids or not len(ids) == len(labels) == len(splits) == len(conversations):
@@ -395,7 +396,7 @@ def _further_labels(columns: Mapping[str, list[Any]], label: str) -> dict[str, l
     return found
 
 
-def _roles(path: Path, utterances: Sequence[_Utterance], options: ReadOptions) -> tuple[list[Role | None], list[str]]:
+def _roles(path: Path, utterances: Sequence[_Utterance], options: ReadOptions, *, labelled: bool) -> tuple[list[Role | None], list[str]]:
     """The split of each utterance, and what is to be said of those without."""
     notes: list[str] = []
     if options.folds is None and any(utterance.split is not None for utterance in utterances):
@@ -403,6 +404,8 @@ def _roles(path: Path, utterances: Sequence[_Utterance], options: ReadOptions) -
         roles = [known.get(str(utterance.split)) for utterance in utterances]
         if all(role is None for role in roles):
             raise DataError(f"{path}: split: expected train, valid or test, found {utterances[0].split!r}")
+    elif undivided(options.folds, path.parent, labelled=labelled):
+        return ["test" for _ in utterances], [UNDIVIDED]
     else:
         folds_file = folds_path(options.folds, path.parent)
         folds = read_folds(folds_file)
@@ -411,6 +414,20 @@ def _roles(path: Path, utterances: Sequence[_Utterance], options: ReadOptions) -
     left = [utterance for utterance, role in zip(utterances, roles, strict=True) if role is None]
     names = [str(utterance.split) for utterance in left if options.folds is None and utterance.split is not None]
     return roles, [*left_out("utterances", len(left), left[0].name if left else "", roles, names), *notes]
+
+
+def _refuse_shared(path: Path, utterances: Sequence[_Utterance], roles: Sequence[Role | None]) -> None:
+    """Refuse an utterance that is in two splits: its features are found by its id, so both would have the same."""
+    home: dict[str, tuple[Role, int]] = {}
+    for row, (utterance, role) in enumerate(zip(utterances, roles, strict=True), start=1):
+        if role is None:
+            continue
+        first, at = home.setdefault(utterance.id, (role, row))
+        if first != role:
+            raise DataError(
+                f"{path}: utterance {utterance.id!r} is in {first} (row {at}) and in {role} (row {row}), with the same features in both, "
+                "expected splits that share none"
+            )
 
 
 def _by_conversation(utterances: Sequence[_Utterance]) -> list[int]:

@@ -46,7 +46,7 @@ def pickled_table(path: Path, faults: Faults) -> dict[str, list[Any]]:
     labels = {plain_text(key, f"{path}: labels", "labels", faults): value for key, value in parts[1].items()}
     for key, ids in parts[0].items():
         conversation = plain_text(key, f"{path}: ids", "ids", faults)
-        own: Any = labels.get(conversation)
+        own: Any = labels.get(conversation, [None] * len(ids) if is_sequence(ids) else None)
         if not is_sequence(ids) or not is_sequence(own) or len(ids) != len(own):
             raise DataError(f"{path}: conversation {conversation!r}: expected as many labels as utterances")
         for identity, label in zip(as_list(ids), as_list(own), strict=True):

@@ -2,6 +2,7 @@
 
 A dict of ``train``, ``dev`` (or ``valid``) and ``test``, each a list of ``((words, visual, acoustic), label, segment)``: a list of
 words, arrays (words, width), a number or an array of one, a text. Nothing is padded. There are no features of the text: words become ids.
+A clip without a label has ``None`` in its place, or is ``((words, visual, acoustic), segment)``.
 
 Source:
     Rahman et al., ACL 2020, https://github.com/WasifurRahman/BERT_multimodal_transformer
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alignmamba.contracts import Role
+from alignmamba.contracts import Role, Task
 from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
@@ -50,19 +51,25 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     content = split_tables(path, read_pickle(path), is_split=_is_split)
     faults = Faults()
     parts = {role: _Part(path, role, entries, faults) for role, entries in content.tables.items()}
-    scores = {role: numbers(part.labels, len(part.labels), f"{part.where}: label") for role, part in parts.items()}
+    scores = {
+        role: numbers(part.labels, len(part.labels), f"{part.where}: label")
+        for role, part in parts.items()
+        if any(label is not None for label in part.labels)
+    }
     numbered = _vocabulary(parts)
     notes = [
         *content.notes,
         f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any other; the words are kept",
     ]
+    if unlabelled := [role for role in parts if role not in scores]:
+        notes.append(f"unlabelled: {', '.join(unlabelled)}")
     if content.others:
         notes.append(f"left out: {', '.join(content.others)}")
     return Foreign(
         format=FORMAT,
         name=path.stem,
-        task=score_task(list(scores.values())),
-        splits={role: part.arrays(numbered, scores[role].tolist()) for role, part in parts.items()},
+        task=score_task(list(scores.values())) if scores else Task(kind="regression"),
+        splits={role: part.arrays(numbered, scores[role].tolist() if role in scores else None) for role, part in parts.items()},
         units={},
         vocabulary_sizes={"text": len(numbered) + 1},
         source=f"MAG-BERT pickle {path.name}",
@@ -85,7 +92,7 @@ class _Part:
         self.segments: list[str] = []
         for row, entry in enumerate(entries):
             place = f"{self.where}: row {row}"
-            features, label, segment = _three(entry, place)
+            features, label, segment = _clip(entry, place)
             words, visual, acoustic = _three(features, place)
             if not is_sequence(words):
                 raise DataError(f"{place}: expected a list of words, found {type(words).__name__}")
@@ -95,7 +102,7 @@ class _Part:
             self.labels.append(label)
             self.segments.append(plain_text(segment, place, "segment", faults))
 
-    def arrays(self, numbered: Mapping[str, int], targets: Sequence[float]) -> SplitArrays:
+    def arrays(self, numbered: Mapping[str, int], targets: Sequence[float] | None) -> SplitArrays:
         """The split as the archive takes it."""
 
         def ids(row: int) -> np.ndarray:
@@ -112,7 +119,14 @@ class _Part:
 def _is_split(value: Any) -> bool:
     """Whether a value looks like a list of clips."""
     first = value[0] if isinstance(value, list) and value else None
-    return isinstance(first, list | tuple) and len(first) == 3 and isinstance(first[0], list | tuple) and len(first[0]) == 3
+    return isinstance(first, list | tuple) and len(first) in (2, 3) and isinstance(first[0], list | tuple) and len(first[0]) == 3
+
+
+def _clip(value: Any, place: str) -> Sequence[Any]:
+    """Features, label and segment of a clip."""
+    if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], list | tuple):
+        return value[0], None, value[1]
+    return _three(value, place)
 
 
 def _three(value: Any, place: str) -> Sequence[Any]:

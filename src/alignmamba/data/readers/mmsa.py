@@ -24,8 +24,9 @@ from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.padded import (
     Clips,
+    Side,
     declared_content,
-    declared_side,
+    declared_padding,
     is_aligned,
     masked_content,
     padding_note,
@@ -33,7 +34,7 @@ from alignmamba.data.readers.padded import (
     zero_rows,
 )
 from alignmamba.data.readers.plain import LazyRows
-from alignmamba.data.readers.splits import MODALITIES, SplitTable, has_fields, shared_fields, single_source, split_tables
+from alignmamba.data.readers.splits import MODALITIES, SplitTable, has_fields, shared_fields, single_source, split_tables, unlabelled_notes
 from alignmamba.data.readers.stored import StoredArray, unboxed
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
 from alignmamba.data.readers.values import labels, numbers, score_task, several_per_clip
@@ -41,7 +42,7 @@ from alignmamba.errors import DataError
 
 FORMAT = "mmsa"
 SUMMARY = "MMSA pickle (MOSI, MOSEI, SIMS, MMSA-FET), aligned or unaligned"
-OPTIONS = frozenset({"text", "label"})
+OPTIONS = frozenset({"text", "label", "padding"})
 
 _LENGTHS = {name: f"{name}_lengths" for name in MODALITIES}
 _LABELS = (*SCORES, *CLASSES)
@@ -78,12 +79,13 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     parts = {role: SplitTable(path, role, table, label=label, labels=_LABELS, known=_FIELDS) for role, table in content.tables.items()}
     shared = shared_fields(path, parts, _FIELDS)
     fields = _modality_fields(path, shared, options)
-    layout = _Layout(parts, fields, shared)
+    layout = _Layout(parts, fields, shared, stated=None if options.padding == "auto" else options.padding)
     task, targets = _labels(parts, label, faults, task=extras.task if EXTRAS in given and label == extras.label else None)
     beside, unfit = _labels_beside(parts, label)
     splits = {role: _split(part, layout, targets[role], beside, extras, faults) for role, part in parts.items()}
     kept = {*fields.values(), *layout.declared.values(), "id", "raw_text", *_LABELS}
-    notes = [*content.notes, f"label: {label}", layout.note()]
+    notes = [*content.notes, *([f"label: {label}"] if any(part.labels for part in parts.values()) else [])]
+    notes += [*unlabelled_notes(path, parts, label, asked=bool(options.label)), layout.note()]
     if layout.has_ids:
         notes.append("text: ids of text_bert, without padding")
     elif layout.masked:
@@ -121,8 +123,18 @@ def _modality_fields(path: Path, fields: set[str], options: ReadOptions) -> dict
     return found
 
 
-def _labels(parts: Mapping[Role, SplitTable], label: str, faults: Faults, *, task: Task | None) -> tuple[Task, dict[Role, Sequence[Any]]]:
+def _labels(
+    parts: Mapping[Role, SplitTable], label: str, faults: Faults, *, task: Task | None
+) -> tuple[Task, dict[Role, Sequence[Any] | None]]:
     """The task, that which is given or else what the labels say, and the labels of each split, NaN or ``None`` where there is none."""
+    labelled = {role: part for role, part in parts.items() if part.labels}
+    known, targets = _known_labels(labelled, label, faults, task=task) if labelled else (task or Task(kind="regression"), {})
+    return known, {role: targets.get(role) for role in parts}
+
+
+def _known_labels(
+    parts: Mapping[Role, SplitTable], label: str, faults: Faults, *, task: Task | None
+) -> tuple[Task, dict[Role, Sequence[Any]]]:
     if label in CLASSES:
         for part in parts.values():
             if found := several_per_clip(part.fields[label]):
@@ -224,9 +236,10 @@ class _Layout:
         parts: The splits.
         fields: The field that each modality is read from.
         shared: All fields.
+        stated: The side of the padding by the user, for where it cannot be seen.
     """
 
-    def __init__(self, parts: Mapping[Role, SplitTable], fields: Mapping[str, str], shared: set[str]) -> None:
+    def __init__(self, parts: Mapping[Role, SplitTable], fields: Mapping[str, str], shared: set[str], *, stated: Side | None) -> None:
         self.names = list(fields)
         self.has_ids = fields.get("text") == "text_bert"
         self.clips = {
@@ -238,8 +251,11 @@ class _Layout:
         self.declared = {name: field for name, field in _LENGTHS.items() if name in first and field in shared}
         self.lengths = {role: {name: _declared(part, field) for name, field in self.declared.items()} for role, part in parts.items()}
         """What is declared, by split and modality."""
-        self.sides = {name: declared_side((self.clips[role][name], self.lengths[role][name]) for role in parts) for name in self.declared}
-        """Where each modality with declared lengths is padded."""
+        self.paddings = {
+            name: declared_padding(name, ((self.clips[role][name], self.lengths[role][name]) for role in parts), stated)
+            for name in self.declared
+        }
+        """How each modality with declared lengths is padded."""
 
         def agree(role: Role, names: Sequence[str], *, encoded: bool) -> bool:
             steps = [self.clips[role][name].steps for name in names] + ([self.encoded[role].steps] if encoded else [])
@@ -254,7 +270,7 @@ class _Layout:
         masked = list(first) if self.aligned and self.masked else ["text"] if self.masked else []
         self.by_zeros = [name for name in first if name not in self.declared and name not in masked]
         """Modalities of which nothing but zeros says what is padding."""
-        self.side = side_of_padding([first[name] for name in self.by_zeros], usual="back")
+        self.side = side_of_padding([first[name] for name in self.by_zeros], usual=stated or "back")
 
     def note(self) -> str:
         """What tells content from padding, for people."""
@@ -264,8 +280,8 @@ class _Layout:
             return padding_note(self.side, aligned=True)
         masked = ["text"] if self.masked else []
         rules = {"the attention mask": masked}
-        for side in ("back", "front"):
-            rules[f"declared lengths, padded at the {side}"] = [name for name in self.declared if self.sides[name] == side]
+        for padding in dict.fromkeys(sorted(self.paddings.values(), key=lambda each: each.side)):
+            rules[f"declared lengths, {padding.note()}"] = [name for name, each in self.paddings.items() if each == padding]
         rules[f"zeros at the {self.side}"] = self.by_zeros
         return "content: " + "; ".join(f"{', '.join(names)} by {rule}" for rule, names in rules.items() if names)
 
@@ -273,7 +289,7 @@ class _Layout:
 def _split(
     part: SplitTable,
     layout: _Layout,
-    targets: Sequence[Any],
+    targets: Sequence[Any] | None,
     beside: Sequence[str],
     extras: MmsaExtras,
     faults: Faults,
@@ -323,8 +339,8 @@ def _features(part: SplitTable, layout: _Layout, windows: np.ndarray, faults: Fa
             encoded = layout.encoded[part.role]
             return lambda row: encoded.ids(row, *windows[row])
         if name in layout.declared:
-            lengths, side = layout.lengths[part.role][name], layout.sides[name]
-            return lambda row: declared_content(name, clips[name], lengths[row], row, side, faults)
+            lengths, padding = layout.lengths[part.role][name], layout.paddings[name]
+            return lambda row: declared_content(name, clips[name], lengths[row], row, padding, faults)
         if name == "text":
             return lambda row: clips[name].part(row, *map(int, windows[row]))
         return lambda row: masked_content(name, clips[name], windows[row], row, faults)

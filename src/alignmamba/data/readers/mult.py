@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from alignmamba.contracts import Task
 from alignmamba.data.checking import SplitArrays
 from alignmamba.data.mmsa_layout import JOINT, video_of
 from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.padded import Clips, is_aligned, padding_note, side_of_padding, zero_rows
 from alignmamba.data.readers.plain import LazyRows
-from alignmamba.data.readers.splits import MODALITIES, SplitTable, has_fields, shared_fields, single_source, split_tables
+from alignmamba.data.readers.splits import MODALITIES, SplitTable, has_fields, shared_fields, single_source, split_tables, unlabelled_notes
 from alignmamba.data.readers.stored import StoredArray
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
 from alignmamba.data.readers.values import as_list, numbers, plain_text, score_task
@@ -26,16 +27,18 @@ from alignmamba.errors import DataError
 
 FORMAT = "mult"
 SUMMARY = "MulT pickle (MOSI, MOSEI), aligned or unaligned, padded at the front"
-OPTIONS = frozenset({"label"})
+OPTIONS = frozenset({"label", "padding"})
 
 _LABEL = "labels"
 _FIELDS = (*MODALITIES, _LABEL, "id")
 
 
 def recognises(path: Path) -> bool:
-    """Whether the head of a file is a pickle whose splits have MulT's labels and no fields but MulT's."""
+    """Whether the head of a file is a pickle whose splits have no fields but MulT's: its labels, or in all of the file none."""
     seen = glimpse(path, SPLIT_NAMES)
-    return seen is not None and _LABEL in seen.fields and seen.fields <= set(_FIELDS)
+    if seen is None or not seen.fields <= set(_FIELDS):
+        return False
+    return _LABEL in seen.fields or (seen.whole and not seen.fields.isdisjoint(MODALITIES))
 
 
 def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
@@ -57,23 +60,26 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     if not names:
         raise DataError(f"{path}: expected at least one of the fields {', '.join(MODALITIES)}, found {sorted(shared)}")
     faults = Faults()
-    scores = {role: numbers(part.fields[label], part.count, f"{part.where}: {label}") for role, part in parts.items()}
+    scores = {role: numbers(part.fields[label], part.count, f"{part.where}: {label}") for role, part in parts.items() if part.labels}
     clips = {role: {name: Clips(part.fields[name], f"{part.where}: {name}") for name in names} for role, part in parts.items()}
-    side = side_of_padding(next(iter(clips.values())).values(), usual="front")
+    side = side_of_padding(next(iter(clips.values())).values(), usual="front" if options.padding == "auto" else options.padding)
     aligned = (
         "text" in names
         and len(names) > 1
         and all(is_aligned([each.steps for each in clips[role].values()], part.count) for role, part in parts.items())
     )
-    notes = [*content.notes, padding_note(side, aligned=aligned)]
+    unlabelled = unlabelled_notes(path, parts, label, asked=bool(options.label))
+    notes = [*content.notes, *unlabelled, padding_note(side, aligned=aligned)]
     if left_out := [*sorted(shared - set(_FIELDS)), *content.others]:
         notes.append(f"left out: {', '.join(left_out)}")
     return Foreign(
         format=FORMAT,
         name=path.stem,
-        task=score_task(list(scores.values())),
+        task=score_task(list(scores.values())) if scores else Task(kind="regression"),
         splits={
-            role: _split(part, zero_rows(clips[role], side, faults, aligned=aligned), scores[role].tolist(), faults)
+            role: _split(
+                part, zero_rows(clips[role], side, faults, aligned=aligned), scores[role].tolist() if role in scores else None, faults
+            )
             for role, part in parts.items()
         },
         units={},
@@ -84,7 +90,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     )
 
 
-def _split(part: SplitTable, features: Mapping[str, LazyRows], targets: Sequence[float], faults: Faults) -> SplitArrays:
+def _split(part: SplitTable, features: Mapping[str, LazyRows], targets: Sequence[float] | None, faults: Faults) -> SplitArrays:
     ids = _ids(part, faults)
     groups = None if ids is None else [video_of(identity) for identity in ids]
     return SplitArrays(features=features, targets=targets, ids=ids, groups=groups)

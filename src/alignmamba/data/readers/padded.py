@@ -1,13 +1,16 @@
 """Clips that a foreign file holds padded to one length: where the content of each begins and ends, and lazy access to it."""
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from alignmamba.data.readers.foreign import Faults
+from alignmamba.data.readers.foreign import Faults, NeedsOptionError
 from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.readers.stored import StoredArray, unboxed
 from alignmamba.errors import DataError
@@ -19,6 +22,14 @@ Side = Literal["front", "back"]
 _LOOKED_AT = 64
 # As many that tell the side are enough where lengths are declared: most files are padded at the back, and need no looking at.
 _ENOUGH = 16
+# Padding that is not zero is seen by its values if clips agree more than they do by chance once in a thousand times, and its rows are
+# this many times farther from content than content is.
+_CHANCE = 1e-3
+_CLEARLY = 4.0
+# As many clips must be padded with one and the same row to see by that alone that it is padding.
+_FEWEST_CONSTANT = 3
+# Values farther from 0 are looked at as if they were there.
+_FAR = 1e100
 
 
 class Clips:
@@ -157,26 +168,132 @@ def masked_content(name: str, clips: Clips, window: np.ndarray, row: int, faults
     return values[start:stop]
 
 
-def declared_side(splits: Iterable[tuple[Clips, Sequence[int]]]) -> Side:
-    """Where a modality with declared lengths is padded: on the side on which more of the clips that tell have nothing past their length.
+@dataclass(frozen=True, kw_only=True)
+class Padding:
+    """How a modality with declared lengths is padded."""
+
+    side: Side
+    zeros: bool
+    """Whether with zeros. Else what lies beyond a declared length may be anything, and says nothing about the length."""
+    stated: bool = False
+    """Whether the user says so, for it cannot be seen."""
+
+    def note(self) -> str:
+        """How it is known, for people."""
+        if self.zeros:
+            return f"padded at the {self.side}"
+        how = "as stated" if self.stated else "seen by its values; --padding states another side"
+        return f"padded at the {self.side} with what is not zero ({how})"
+
+
+def declared_padding(name: str, splits: Iterable[tuple[Clips, Sequence[int]]], stated: Side | None) -> Padding:
+    """How a modality with declared lengths is padded, by all that its clips show.
+
+    A clip whose array is longer than declared tells the side if it has nothing past its length on one side alone, or else if it has
+    zeros at one end alone. If most have neither, the padding is not zero. Then the rows decide that would be content at one side and
+    padding at the other: those are content that are like the rows that are content at either side, in mean, in spread and in how
+    one row follows from the last.
 
     Args:
-        splits: The clips of each split and their declared lengths. Of each split few clips are looked at, and none further once enough
-            have told; a clip tells whose array is longer than declared, and has content past the length on one side alone.
+        name: The modality, for messages.
+        splits: The clips of each split and their declared lengths. Of each split few clips are looked at.
+        stated: The side that the user states, which is taken where zeros do not tell.
+
+    Raises:
+        NeedsOptionError: If there is padding that is not zero, and nothing tells on which side.
     """
-    front = back = 0
+    votes: Counter[str] = Counter()
+    unclear: list[tuple[np.ndarray, int]] = []
     for clips, lengths in splits:
         shorter = (row for row, declared in enumerate(lengths) if 0 < declared < clips.steps(row))
         for row in itertools.islice(shorter, _LOOKED_AT):
-            content = filled(clips.whole(row))
+            values = clips.whole(row)
+            content = filled(values)
             before, past = content[: len(content) - lengths[row]].any(), content[lengths[row] :].any()
-            front += bool(past and not before)
-            back += bool(before and not past)
-            if front + back >= _ENOUGH:
+            if before and past:
+                unclear.append((values, lengths[row]))
+                votes["begins with zeros"] += bool(content[-1] and not content[0])
+                votes["ends with zeros"] += bool(content[0] and not content[-1])
+            else:
+                votes["front"] += bool(past)
+                votes["back"] += bool(before)
+            if votes["front"] + votes["back"] >= _ENOUGH + len(unclear):
                 break
-        if front + back >= _ENOUGH:
-            break
-    return "front" if front > back else "back"
+    seen: Side = "front" if votes["front"] > votes["back"] else "back"
+    if votes[seen] >= len(unclear):
+        return Padding(side=seen, zeros=True)
+    front, back = votes["begins with zeros"], votes["ends with zeros"]
+    if max(front, back) > len(unclear) / 2:
+        return Padding(side="front" if front > back else "back", zeros=True)
+    if stated is not None:
+        return Padding(side=stated, zeros=False, stated=True)
+    found = _side_by_values(unclear)
+    if found is None:
+        raise NeedsOptionError(
+            f"{name}: arrays are longer than their declared lengths, with values other than zero on both sides of any content, so the side "
+            "of the padding cannot be seen; padding front or back (--padding front|back) states it",
+            option="--padding front|back",
+        )
+    return Padding(side=found, zeros=False)
+
+
+def _side_by_values(clips: Sequence[tuple[np.ndarray, int]]) -> Side | None:
+    """Where clips are padded with what is not zero: values (time, width) and declared lengths; ``None`` where it cannot be said."""
+    ends = [_Ends.of(values, declared) for values, declared in clips]
+    everything = np.concatenate([end.whole for end in ends])
+    scale = everything.std(axis=0)
+    kept = scale > 0
+    if not kept.any():
+        return None
+    certain = [end.middle for end in ends if len(end.middle)]
+    if not certain:
+        return None
+    shared = np.concatenate(certain)
+    outer = {"front": np.concatenate([end.first for end in ends]), "back": np.concatenate([end.last for end in ends])}
+    same: list[Side] = [side for side in ("front", "back") if (outer[side] == outer[side][0]).all() and (shared != outer[side][0]).any()]
+    if len(same) == 1 and len(ends) >= _FEWEST_CONSTANT:
+        return same[0]
+    distances = []
+    for end in ends:
+        own = _looks(end.middle if len(end.middle) > 1 else shared, scale, kept)
+        distances.append([np.square(_looks(rows, scale, kept) - own).mean() for rows in (end.first, end.last)])
+    first, last = np.array(distances).T
+    padded: Side = "front" if (first > last).sum() * 2 > len(first) else "back"
+    padding, content = (first, last) if padded == "front" else (last, first)
+    agree = int((padding > content).sum())
+    chance = sum(math.comb(len(first), count) for count in range(agree, len(first) + 1)) / 2 ** len(first)
+    clear = float(np.median(padding)) >= _CLEARLY * float(np.median(content))
+    return padded if chance < _CHANCE and clear else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ends:
+    """The rows of a clip by what they are if it is padded at the front, and if at the back."""
+
+    whole: np.ndarray
+    first: np.ndarray
+    """Padding at the front, or else content."""
+    middle: np.ndarray
+    """Content either way; perhaps none."""
+    last: np.ndarray
+    """Content, or else padding at the back."""
+
+    @classmethod
+    def of(cls, values: np.ndarray, declared: int) -> "_Ends":
+        with np.errstate(invalid="ignore", over="ignore"):  # a damaged file may hold a NaN that signals
+            whole = np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0).clip(-_FAR, _FAR)
+        spare = len(whole) - declared
+        low, high = sorted((declared, spare))
+        return cls(whole=whole, first=whole[:low], middle=whole[spare:declared], last=whole[high:])
+
+
+def _looks(rows: np.ndarray, scale: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """What rows look like, by channel: mean, spread, and how much of it one row shares with the next."""
+    scaled = rows[:, kept] / scale[kept]
+    mean = scaled.mean(axis=0)
+    centred = scaled - mean
+    following = (centred[1:] * centred[:-1]).mean(axis=0) if len(rows) > 1 else np.zeros_like(mean)
+    return np.stack([mean, centred.std(axis=0), following])
 
 
 _DECLARED = {
@@ -186,7 +303,7 @@ _DECLARED = {
 """What is done by the side of the padding: with a clip shorter than declared, one that is padded on the other side, a longer one."""
 
 
-def declared_content(name: str, clips: Clips, declared: int, row: int, side: Side, faults: Faults) -> np.ndarray:
+def declared_content(name: str, clips: Clips, declared: int, row: int, padding: Padding, faults: Faults) -> np.ndarray:
     """What a modality has in a clip by the length that the file declares; what does not fit it is counted.
 
     Args:
@@ -194,15 +311,19 @@ def declared_content(name: str, clips: Clips, declared: int, row: int, side: Sid
         clips: What it has.
         declared: The length.
         row: The clip.
-        side: Where the clips of the modality are padded.
+        padding: How the clips of the modality are padded.
         faults: Where it is counted.
     """
+    side = padding.side
     values = clips.whole(row)
     spare = len(values) - declared
     if spare < 0:
         faults.add("declared length too long", where=name, done="set to the length of the array")
         return values
     content, outside = (values[spare:], values[:spare]) if side == "front" else (values[:declared], values[declared:])
+    if not padding.zeros:
+        faults.add("padding that is not zero", where=name, done="left out", count=int(filled(outside).any()))
+        return content
     shorter, opposite, longer = _DECLARED[side]
     with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
         if not outside.any():

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from alignmamba.errors import printable
+
 LARGE_BYTES = 256 << 20
 """Files of as many bytes take so long to read for their checksum that a line says it."""
 
@@ -39,7 +41,7 @@ class SampleLines:
 
     def say(self, line: str) -> None:
         """Write a line."""
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing to put back."""
@@ -67,7 +69,7 @@ class SampleBar(SampleLines):
 
     def say(self, line: str) -> None:
         """Write a line above the bars."""
-        self._bar.console.print(line, soft_wrap=True)
+        self._bar.console.print(printable(line), soft_wrap=True)
 
     def _move(self, what: str, done: int, total: int) -> None:
         if what not in self._tasks:

@@ -123,12 +123,12 @@ class SplitTable:
         path: The file.
         role: The split.
         table: What it holds.
-        label: The field of the labels, which must be there.
-        labels: All fields that may hold labels.
+        label: The field of the labels, which must be there if any of `labels` is.
+        labels: All fields that may hold labels; a split without any of them is unlabelled.
         known: All fields of the format.
 
     Raises:
-        DataError: If it is no dict, has no label, or fields of the format are not of one length.
+        DataError: If it is no dict, has other labels but not this one, or fields of the format are not of one length.
     """
 
     def __init__(self, path: Path, role: Role, table: Any, *, label: str, labels: Sequence[str], known: Sequence[str]) -> None:
@@ -139,18 +139,25 @@ class SplitTable:
         self.fields: dict[str, Any] = {readable(key): value for key, value in table.items() if isinstance(key, str) and value is not None}
         strangers = [name for name in self.fields if name not in known]
         _refuse_near_names(self.where, strangers, [name for name in known if name not in table])
-        if label not in labels or label not in self.fields:
-            raise DataError(f"{self.where}: no label {label!r}, only {[name for name in self.fields if name in labels]}")
-        if not is_sequence(self.fields[label]):
-            raise DataError(f"{self.where}: {label}: expected one label per clip, found {type(self.fields[label]).__name__}")
-        self.count = len(self.fields[label])
+        if label not in labels:
+            raise DataError(f"{self.where}: no label {label!r}, expected one of {list(labels)}")
+        self.labels = [name for name in self.fields if name in labels]
+        """The fields of labels that are there."""
+        if self.labels and label not in self.labels:
+            raise DataError(f"{self.where}: no label {label!r}, only {self.labels}")
+        first = label if self.labels else next((name for name in known if name in self.fields), "")
+        if not first:
+            raise DataError(f"{self.where}: expected the fields {', '.join(known)}, or some of them, found {strangers[:5]}")
+        if not is_sequence(self.fields[first]):
+            raise DataError(f"{self.where}: {first}: expected one entry per clip, found {type(self.fields[first]).__name__}")
+        self.count = len(self.fields[first])
         if self.count == 0:
             raise DataError(f"{self.where}: has no clips")
         for name in known:
             value = self.fields.get(name)
             if value is not None and (not is_sequence(value) or len(value) != self.count):
                 found = f"{len(value)} entries" if is_sequence(value) else type(value).__name__
-                raise DataError(f"{self.where}: {name}: expected {self.count} entries, as many as in {label}, found {found}")
+                raise DataError(f"{self.where}: {name}: expected {self.count} entries, as many as in {first}, found {found}")
 
     def texts(self, name: str, faults: Faults, *, optional: bool = False) -> list[str]:
         """A field of one text per clip; where a clip may have none, an empty one for ``None`` and NaN."""
@@ -175,6 +182,28 @@ def shared_fields(path: Path, parts: Mapping[Role, SplitTable], known: Sequence[
     """
     first = next(iter(parts))
     for role, part in parts.items():
-        if different := sorted((part.fields.keys() ^ parts[first].fields.keys()) & set(known)):
+        # A split may be unlabelled.
+        free = {*part.labels, *parts[first].labels} if not (part.labels and parts[first].labels) else set()
+        if different := sorted((part.fields.keys() ^ parts[first].fields.keys()) & set(known) - free):
             raise DataError(f"{path}: field {different[0]!r} is in one of the splits {first!r} and {role!r} and not in the other")
     return {name for part in parts.values() for name in part.fields}
+
+
+def unlabelled_notes(path: Path, parts: Mapping[Role, SplitTable], label: str, *, asked: bool) -> list[str]:
+    """What is to be said of splits without labels, if there are any.
+
+    Args:
+        path: The file.
+        parts: The splits.
+        label: The field of the labels.
+        asked: Whether the user named it.
+
+    Raises:
+        DataError: If the user named it, and no split has any.
+    """
+    without = [role for role, part in parts.items() if not part.labels]
+    if len(without) < len(parts):
+        return [f"unlabelled: {', '.join(without)}"] if without else []
+    if asked:
+        raise DataError(f"{path}: label {label!r} is asked for, but no split has any label")
+    return [f"unlabelled: no split has a field of labels such as {label}"]

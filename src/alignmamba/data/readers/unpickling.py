@@ -91,6 +91,8 @@ class Glimpse:
     """Names of the fields of those splits that are dicts, as far as they were met."""
     lists: bool
     """Whether a split is a list."""
+    whole: bool
+    """Whether all of the pickle was looked at."""
 
 
 def glimpse(path: Path, splits: Collection[str]) -> Glimpse | None:
@@ -120,7 +122,7 @@ def glimpse(path: Path, splits: Collection[str]) -> Glimpse | None:
     lists = any(isinstance(value, list) for value in values)
     if not lists and not any(isinstance(value, dict) for value in values):
         return None
-    return Glimpse(fields=frozenset(str(field) for field in fields if isinstance(field, str)), lists=lists)
+    return Glimpse(fields=frozenset(str(field) for field in fields if isinstance(field, str)), lists=lists, whole=machine.has_ended)
 
 
 def refused_global(path: Path) -> str:
@@ -172,6 +174,7 @@ class _Machine:
     """The stack, the marks on it, and the memo."""
 
     def __init__(self, file: PickleFile, *, most: int, scanned: int) -> None:
+        self.has_ended = False
         self.file = file
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -189,6 +192,7 @@ class _Machine:
             while True:
                 code = read(1)
                 if code == b".":
+                    self.has_ended = True
                     return
                 operation = operations.get(code)
                 if operation is None:

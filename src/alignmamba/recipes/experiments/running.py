@@ -25,7 +25,8 @@ from alignmamba.recipes.experiments.cells import Cell, Job, jobs_of
 from alignmamba.recipes.experiments.directory import JOBS, PLAN, ExperimentDirectory, State
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of
 from alignmamba.recipes.experiments.summing_up import result_tables
-from alignmamba.recipes.running import refuse_missing_extras, refuse_unlabelled
+from alignmamba.recipes.running import refuse_missing_extras
+from alignmamba.recipes.using import refuse_unlabelled
 
 
 class GridEngine(Config):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignmamba.data.missing import MissingConfig
-from alignmamba.errors import AlignMambaError
+from alignmamba.errors import AlignMambaError, printable
 from alignmamba.recipes.directory import METRICS, to_json, write_table
 from alignmamba.recipes.experiments.alignment import write_distance, write_plans
 from alignmamba.recipes.experiments.cells import Analysis, Job
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run_cell(given.directory, given.key, wait=given.wait)
     except AlignMambaError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {printable(str(error))}\n")
         return USER_INPUT
 
 

@@ -69,7 +69,7 @@ class Experiment(Verb):
     lengths: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the paper's)")] = ()
     """Tokens per modality that `efficiency` measures at."""
     jobs: Annotated[int, arg(metavar="J")] = 1
-    """Runs at work at once; on this machine they share the cores evenly."""
+    """Runs at work at once. Each computes on one thread, or up to four from 256 channels on; OMP_NUM_THREADS sets another number."""
     engine: Literal["local", "slurm"] = "local"
     """Who does the work: processes of this machine, or a SLURM array."""
     slurm: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")] = ()
@@ -93,9 +93,11 @@ class Experiment(Verb):
             return 0
         if why := lacking("experiments", "jinja2", "matplotlib"):
             say(f"`alignmamba report` cannot make a page of it here: {why}")
+        if engine.kind == "local":
+            say(f"{_threads(plan)} a run; OMP_NUM_THREADS sets another number")
         with _grid_progress(engine.jobs) as progress:
             result = run_experiment(plan, engine, command=["alignmamba", *sys.argv[1:]], progress=progress)
-        self._show_result(result)
+        self._show_result(plan, result)
         return 0 if not result.failures else 1
 
     def _experiment(self) -> "ExperimentConfig":
@@ -162,6 +164,7 @@ class Experiment(Verb):
             "experiment": plan.experiment.name,
             "corpus": plan.corpus.name,
             "runs": len(plan.jobs),
+            "threads": plan.threads,
             "states": dict(Counter(states.values())),
         }
         if self.json:
@@ -171,14 +174,16 @@ class Experiment(Verb):
         from alignmamba.cli.tables import rows_table
 
         rows = [(job.key, job.label, states[job.key]) for job in plan.jobs]
-        console().print(rows_table(f"{plan.experiment.name} on {plan.corpus.name}: {len(plan.jobs)} runs", ("key", "run", "state"), rows))
+        title = f"{plan.experiment.name} on {plan.corpus.name}: {len(plan.jobs)} runs, {_threads(plan)} each"
+        console().print(rows_table(title, ("key", "run", "state"), rows))
         write("dry run: nothing was trained or written")
 
-    def _show_result(self, result: "ExperimentResult") -> None:
+    def _show_result(self, plan: "ExperimentPlan", result: "ExperimentResult") -> None:
         if self.json:
             self.emit(
                 {
                     "experiment": str(result.directory),
+                    "threads": plan.threads,
                     "states": result.states,
                     "failures": result.failures,
                     "tables": [table.model_dump(mode="json") for table in result.tables],
@@ -267,6 +272,11 @@ def _grid_progress(workers: int) -> Iterator[GridLines]:
         yield display
     finally:
         display.close()
+
+
+def _threads(plan: "ExperimentPlan") -> str:
+    counts = " or ".join(map(str, plan.threads))
+    return f"{counts} thread{'s' * (counts != '1')}"
 
 
 def _duration(seconds: float) -> str:

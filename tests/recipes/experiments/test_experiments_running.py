@@ -23,7 +23,7 @@ from alignmamba.recipes.directory import METRICS
 from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, GridEngine, plan_experiment, run_experiment, shard_from, sum_up
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.directory import BusyError, ExperimentDirectory
-from alignmamba.recipes.experiments.engines import run_on_slurm, shard_of, thread_settings
+from alignmamba.recipes.experiments.engines import THREAD_VARIABLES, run_on_slurm, shard_of, thread_settings
 from alignmamba.recipes.experiments.working import BUSY, DONE, USER_INPUT, run_cell
 from alignmamba.recipes.report.reading import gather
 from small_run import CONFIG, write_small_corpus
@@ -79,12 +79,16 @@ def tables(path: Path) -> dict[str, ResultTable]:
     return {file.stem: ResultTable.from_json(file.read_text()) for file in sorted((path / "tables").glob("*.json"))}
 
 
-def kill_with_children(process: "subprocess.Popen[bytes]") -> None:
-    """SIGKILL to a process and to those it started, as when a machine goes down."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for pid in (process.pid, *map(int, children)):
-        os.kill(pid, signal.SIGKILL)
+def kill_alone(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL to a grid's process alone, after which none of those that it started may stay behind."""
+    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert children
+    process.kill()
     process.wait()
+    deadline = time.monotonic() + 60
+    while left := [pid for pid in children if Path(f"/proc/{pid}").is_dir()]:
+        assert time.monotonic() < deadline, f"{left} work on"
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children of a process are found through /proc")
@@ -106,7 +110,7 @@ def test_a_killed_grid_ends_with_the_same_table(tmp_path: Path, corpus: Path, un
         assert process.poll() is None, "the grid ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    kill_with_children(process)
+    kill_alone(process)
     finished = {file: file.stat().st_mtime_ns for file in out.glob(f"cells/*/{METRICS}")}
     assert 0 < len(finished) < 4
 
@@ -323,11 +327,54 @@ def test_a_wrong_shard_is_refused(text: str) -> None:
         GridEngine(shard=shard_from(text))
 
 
-def test_threads_are_divided() -> None:
-    cores = len(os.sched_getaffinity(0))
-    assert thread_settings(1)["OMP_NUM_THREADS"] == str(cores)
-    assert thread_settings(cores)["NUMBA_NUM_THREADS"] == "1"
-    assert thread_settings(10 * cores)["OMP_NUM_THREADS"] == "1"
+def test_threads_are_the_users_or_go_by_the_width_of_the_model(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 64)
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    narrow = plan_experiment(MISSING, base(corpus), out=tmp_path / "grid")
+    wide = plan_experiment(MISSING, base(corpus, options={"d_model": 256, "depth": 1}), out=tmp_path / "grid")
+    assert (narrow.threads, wide.threads) == ((1,), (4,))
+    assert thread_settings(4) == dict.fromkeys(THREAD_VARIABLES, "4")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,1")
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
+    assert (narrow.threads, wide.threads) == ((3,), (3,))
+    assert thread_settings(3) == {**dict.fromkeys(THREAD_VARIABLES, "3"), "OMP_NUM_THREADS": "3,1", "NUMBA_NUM_THREADS": "2"}
+
+
+def test_a_cells_threads_do_not_depend_on_how_many_are_at_work(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(sys, "executable", _script(tmp_path, f"echo $OMP_NUM_THREADS >> {tmp_path}/threads"))
+    for jobs in (1, 2):
+        plan = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / f"grid{jobs}")
+        run_experiment(plan, GridEngine(jobs=jobs), command=[], progress=Recorder())
+        assert json.loads((tmp_path / f"grid{jobs}" / "experiment.json").read_text())["threads"] == [1]
+    assert (tmp_path / "threads").read_text() == "1\n" * 4
+
+
+WATCHED = """
+import signal, sys, time
+from alignmamba.recipes.experiments.working import end_with_input
+if sys.argv[1] == "deaf":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+end_with_input(grace_seconds=0.5)
+print("ready", flush=True)
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("manner", "said", "code"), [("prompt", b"interrupted\n", 0), ("deaf", b"", -signal.SIGKILL)])
+def test_a_process_ends_when_its_input_closes(manner: str, said: bytes, code: int) -> None:
+    command = [sys.executable, "-c", WATCHED, manner]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.stdin.close()
+        assert process.stdout.read() == said
+        assert process.wait(timeout=60) == code
 
 
 # What the directory refuses

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
+import torch
+
 from alignmamba.errors import ConfigError
 from alignmamba.extras import require
 from alignmamba.recipes.experiments.cells import Job
@@ -20,6 +22,11 @@ BUSY: Final = 75
 """Exit code of a cell that another process holds."""
 POLL_SECONDS: Final = 0.1
 SLURM_POLL_SECONDS: Final = 5.0
+THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+WIDE: Final = 256
+"""Channels from which a run takes several threads by default."""
+MOST_THREADS: Final = 4
+"""Threads of such a run, at most."""
 
 
 class GridProgress(Protocol):
@@ -38,12 +45,19 @@ class _Running:
     process: subprocess.Popen[bytes]
     since: float
 
+    def close(self) -> None:
+        """Close this end of the pipe, of which the process knows that we are there."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
 
 def run_here(experiment: ExperimentDirectory, jobs: Sequence[Job], *, workers: int, progress: GridProgress) -> None:
-    """Work through jobs in processes of this machine, `workers` at a time, each with an equal share of the cores.
+    """Work through jobs in processes of this machine, `workers` at a time, each with the threads of `threads_of`.
 
-    A cell that another process holds is taken up again once the others are done. A cell that ends badly is recorded and does not
-    stop the rest.
+    None of them outlives this process: each watches a pipe whose other end this process holds, and ends when it closes.
+
+    A cell that another process holds is taken up again once the others are done. A cell that ends badly is recorded and does not stop the
+    rest.
 
     Raises:
         KeyboardInterrupt: On Ctrl-C, after the processes have saved and ended.
@@ -51,16 +65,16 @@ def run_here(experiment: ExperimentDirectory, jobs: Sequence[Job], *, workers: i
     waiting = deque(jobs)
     held: deque[Job] = deque()
     running: list[_Running] = []
-    environment = {**os.environ, **thread_settings(workers)}
     try:
         while waiting or held or running:
             while len(running) < workers and (waiting or held):
                 last_resort = not waiting
                 job = held.popleft() if last_resort else waiting.popleft()
-                running.append(_Running(job, _process(experiment, job, environment, wait=last_resort), time.monotonic()))
+                running.append(_Running(job, _process(experiment, job, wait=last_resort), time.monotonic()))
             ended = [each for each in running if each.process.poll() is not None]
             for each in ended:
                 running.remove(each)
+                each.close()
                 if each.process.returncode == BUSY:
                     held.append(each.job)
                 else:
@@ -72,19 +86,40 @@ def run_here(experiment: ExperimentDirectory, jobs: Sequence[Job], *, workers: i
             each.process.send_signal(signal.SIGINT)
         for each in running:
             each.process.wait()
+            each.close()
 
 
-def thread_settings(workers: int) -> dict[str, str]:
-    """Environment of each of several processes that share this machine's cores evenly."""
-    share = str(max(1, len(os.sched_getaffinity(0)) // workers))
-    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), share)
+def threads_of(job: Job) -> int:
+    """Threads that a cell computes on: what ``OMP_NUM_THREADS`` says; else one, and up to four for a model of 256 channels or more.
+
+    How many cells are at work at once does not enter: the last bits of a result depend on the number of threads.
+    `benchmarks/cell_threads.py` measures it.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    wide = int(job.config.options.get("d_model", 0)) >= WIDE
+    return min(MOST_THREADS, torch.get_num_threads()) if wide else 1
 
 
-def _process(experiment: ExperimentDirectory, job: Job, environment: Mapping[str, str], *, wait: bool) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "alignmamba.recipes.experiments.working", str(experiment.path), job.key, *(["--wait"] if wait else [])]
+def thread_settings(threads: int) -> dict[str, str]:
+    """Environment of a process of that many threads; a variable that the user has set is left alone."""
+    return {name: os.environ.get(name) or str(threads) for name in THREAD_VARIABLES}
+
+
+def _process(experiment: ExperimentDirectory, job: Job, *, wait: bool) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "alignmamba.recipes.experiments.working", str(experiment.path), job.key, "--watch"]
+    environment = {**os.environ, **thread_settings(threads_of(job))}
     with experiment.log_path(job.key).open("ab") as log:
-        # A session of its own: Ctrl-C reaches it through this process alone, once.
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True)
+        # A session of its own: Ctrl-C reaches it through this process alone, once. The pipe to its input closes when this process ends.
+        return subprocess.Popen(
+            [*command, *(["--wait"] if wait else [])],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
 
 
 def _settle(experiment: ExperimentDirectory, ended: _Running, progress: GridProgress) -> None:

@@ -23,7 +23,7 @@ from alignmamba.recipes.directory import corpus_identity
 from alignmamba.recipes.experiments.catalogue import ExperimentConfig, cells_of, rates_of
 from alignmamba.recipes.experiments.cells import Cell, Job, jobs_of
 from alignmamba.recipes.experiments.directory import JOBS, PLAN, ExperimentDirectory, State
-from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of
+from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
 from alignmamba.recipes.experiments.summing_up import result_tables
 from alignmamba.recipes.running import refuse_missing_extras
 from alignmamba.recipes.using import refuse_unlabelled
@@ -35,7 +35,7 @@ class GridEngine(Config):
     kind: Literal["local", "slurm"] = "local"
     """``local``: processes of this machine; ``slurm``: a SLURM array, for which the directory lies in a folder that all nodes share."""
     jobs: Annotated[int, Field(ge=1)] = 1
-    """Cells at work at once; on this machine they share its cores evenly."""
+    """Cells at work at once; how many threads each computes on does not depend on it."""
     options: Mapping[str, Any] = Field(default_factory=dict)
     """Of submitit's executor, for example ``{"timeout_min": 120, "slurm_partition": "gpu"}``."""
     shard: tuple[int, int] | None = None
@@ -58,6 +58,11 @@ class ExperimentPlan:
     cells: tuple[Cell, ...]
     jobs: tuple[Job, ...]
     directory: Path
+
+    @property
+    def threads(self) -> tuple[int, ...]:
+        """Threads that a run computes on, on this machine: distinct numbers where models differ, see `engines.threads_of`."""
+        return tuple(sorted({threads_of(job) for job in self.jobs}))
 
     def states(self) -> Mapping[str, State]:
         """What became of each job so far, by its key."""
@@ -169,6 +174,7 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         "settings": plan.experiment.model_dump(mode="json"),
         "command": list(command),
         "environment": environment(),
+        "threads": plan.threads,
         "corpus": corpus_identity(plan.corpus),
         "data": plan.base.data,
         "task": plan.corpus.task.model_dump(mode="json"),

@@ -1,17 +1,22 @@
 """One cell of a grid in a process of its own: ``python -m alignmamba.recipes.experiments.working DIR KEY``.
 
-A process that is killed takes no other cell with it, and its lock goes with it. Exit codes: 0 done, 1 our fault, 2 the user's input,
+A process that is killed takes no other cell with it, and its lock goes with it. With ``--watch`` it ends when its input does: whoever
+started it is gone. Exit codes: 0 done, 1 our fault, 2 the user's input,
 75 another process holds the cell, 130 interrupted. Whatever goes wrong is recorded in one line.
 """
 
 import argparse
+import os
 import shutil
 import signal
 import sys
 import tempfile
+import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import AlignMambaError, printable
@@ -24,6 +29,8 @@ from alignmamba.recipes.running import train
 from alignmamba.recipes.using import LoadedRun, load_run, missing_tables, score_missing
 
 DONE, OUR_FAULT, USER_INPUT, INTERRUPTED = 0, 1, 2, 130
+GRACE_SECONDS: Final = 20.0
+"""Time in which a cell whose grid is gone may save what it has."""
 
 
 def write_missing(run: LoadedRun, out: Path, *, missing: MissingConfig) -> None:
@@ -106,13 +113,34 @@ def _analyse(run: LoadedRun, analysis: Analysis, out: Path) -> None:
         raise
 
 
+def end_with_input(grace_seconds: float = GRACE_SECONDS) -> None:
+    """Interrupt this process when its standard input closes, and kill it with its children if it has not ended in time.
+
+    Standard input is the reading end of a pipe whose other end the grid holds. It closes however the grid ends, on every system.
+    """
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(grace_seconds)
+        if os.getpgrp() == os.getpid():  # loaders' workers belong to the group
+            os.killpg(0, signal.SIGKILL)
+        os._exit(INTERRUPTED)
+
+    threading.Thread(target=watch, name="watch the grid", daemon=True).start()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one cell as the command line says."""
     parser = argparse.ArgumentParser(description="Run one cell of an experiment.")
     parser.add_argument("directory", type=Path, help="of the experiment")
     parser.add_argument("key", help="of the cell")
     parser.add_argument("--wait", action="store_true", help="wait while another process holds the cell")
+    parser.add_argument("--watch", action="store_true", help="end when standard input does")
     given = parser.parse_args(arguments)
+    if given.watch:
+        end_with_input()
     try:
         return run_cell(given.directory, given.key, wait=given.wait)
     except AlignMambaError as error:

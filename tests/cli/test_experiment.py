@@ -1,5 +1,6 @@
 """``alignmamba experiment``: what it says, and how it answers mistakes."""
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -7,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from torch import nn
 
 from alignmamba.cli.experiment import GridLines, _duration
+from alignmamba.cli.tables import blocks, rows_table
 from alignmamba.evaluation.efficiency import Spread
+from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.bench.figures import Figures
 from alignmamba.recipes.bench.measuring import BenchConfig, Report, Row
 from alignmamba.recipes.experiments.cells import Job
@@ -86,6 +90,7 @@ def test_a_failed_run_is_told_by_line_and_exit_code(cli: Cli, corpus: Path, tmp_
         (["missing", "--rates", "1.5"], "rate"),
         (["missing", "--rates", "0.15", "--protocol", "imder-sample"], "0.15"),
         (["missing", "--protocol", "none"], "none"),
+        (["comparison", "--metrics", "acc2_non0"], "metrics: found 'acc2_non0', expected some of accuracy, f1_macro"),
     ],
 )
 def test_mistakes_are_one_line(cli: Cli, corpus: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -218,6 +223,31 @@ def row(peer: str, times: int, length: int = 800) -> Row:
 
 BOTH = report(row("alignmamba", 1), row("transformer-materialised", 2))
 FIGURES = Figures(memory=BOTH, passes=BOTH, flops=report(row("alignmamba", 1, 1024), row("transformer-materialised", 2, 1024)))
+
+
+WIDE = ResultTable(
+    name="comparison",
+    title="Comparison",
+    row_label="method",
+    rows=("single-stream-transformer", "mult"),
+    columns=("mae", "corr", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7"),
+    entries=((Entry(values=(0.5, 0.6, 0.7), mean=0.6, deviation=0.1, low=0.41, high=0.77, mark="level"),) * 8,) * 2,
+)
+
+
+def test_cells_of_a_wide_table_are_not_broken() -> None:
+    """At 120 columns, eight metrics of two methods."""
+    assert len(blocks(WIDE.shown(), 120)) > 2
+    parts = blocks(WIDE.shown(intervals=False), 120)
+    assert [header[0] for header, _ in parts] == ["method"] * len(parts)
+    assert [name for header, _ in parts for name in header[1:]] == list(WIDE.columns)
+    for header, rows in parts:
+        written = io.StringIO()
+        Console(width=120, file=written).print(rows_table("part", header, rows))
+        assert sum(line.count("0.600 ± 0.100 ≈") for line in written.getvalue().splitlines()) == 2 * (len(header) - 1)
+    narrow = blocks(WIDE.of_columns(["acc7", "mae"]).shown(), 120)
+    assert [header for header, _ in narrow] == [("method", "mae", "95 % interval", "acc7", "95 % interval")]
+    assert narrow[0][1][1] == ("mult", "0.600 ± 0.100 ≈", "[0.410, 0.770]", "0.600 ± 0.100 ≈", "[0.410, 0.770]")
 
 
 def test_the_time_left_is_estimated() -> None:

@@ -16,14 +16,17 @@ from alignmamba.evaluation.metrics import score
 from alignmamba.evaluation.statistics import (
     RowMetric,
     Scores,
-    bootstrap_interval,
+    compare_to,
     compare_to_best,
     holm,
+    interval,
+    interval_note,
     marks_note,
     mcnemar_exact,
     over_seeds,
     paired_bootstrap,
     power_note,
+    reach_note,
     scores_of,
 )
 
@@ -74,61 +77,135 @@ def test_interval_over_seeds_covers(confidence: float) -> None:
     assert covered == pytest.approx(confidence, abs=0.02)
 
 
-# --- over samples ----------------------------------------------------------------------------------------------------
+def test_two_seeds_have_a_deviation_and_no_interval() -> None:
+    found = over_seeds([0.4, 0.6])
+    assert (found.mean, found.low, found.high, found.n) == (0.5, None, None, 2)
+    assert found.deviation == pytest.approx(math.sqrt(0.02))
 
 
-@pytest.mark.parametrize("method", ["bca", "percentile"])
-def test_bootstrap_interval_is_that_of_scipy(method: str) -> None:
-    """On skewed data, where the two kinds differ by more than the tolerance."""
-    values = generator().exponential(size=40) ** 2
-    found = bootstrap_interval(mean_of(values), 40, seed=1, resamples=20_000, method=method)  # type: ignore[arg-type]
-    expected = oracle.bootstrap((values,), np.mean, n_resamples=20_000, method=method, rng=generator(2)).confidence_interval
-    assert found == pytest.approx((expected.low, expected.high), rel=0.03)
-    other = bootstrap_interval(mean_of(values), 40, seed=1, resamples=20_000, method="percentile" if method == "bca" else "bca")
-    assert abs(other[1] - found[1]) > 0.06 * found[1]
+def test_an_interval_over_seeds_stays_within_the_range() -> None:
+    """On the logit scale: at a mean of 1/2 its slope is 4, the reach of 0.4, 0.5 and 0.6 is 4 x 4.302653 x 0.1 / √3 = 0.99366."""
+    found = over_seeds([0.4, 0.5, 0.6], bounds=(0.0, 1.0))
+    assert (found.low, found.high) == (
+        pytest.approx(1 / (1 + math.exp(0.99366)), rel=1e-4),
+        pytest.approx(1 / (1 + math.exp(-0.99366)), rel=1e-4),
+    )
+    wild = over_seeds([0.02, 0.5, 0.99], bounds=(0.0, 1.0))
+    assert 0.0 <= wild.low < 0.05  # type: ignore[operator]
+    assert 0.95 < wild.high <= 1.0  # type: ignore[operator]
 
 
-def test_bootstrap_interval_of_an_accuracy_is_that_of_scipy() -> None:
-    """Many resamples of an accuracy equal the one observed; half of them count as below it."""
-    values = np.r_[np.ones(17), np.zeros(3)]
-    found = bootstrap_interval(mean_of(values), 20, seed=1, confidence=0.8, resamples=20_000)
-    expected = oracle.bootstrap((values,), np.mean, confidence_level=0.8, n_resamples=20_000, rng=generator(2)).confidence_interval
-    assert found == pytest.approx((expected.low, expected.high))
+# --- over seeds and samples ------------------------------------------------------------------------------------------
+
+SHARE, ERRORS, CORRELATION = (0.0, 1.0), (0.0, math.inf), (-1.0, 1.0)
 
 
-def test_bootstrap_interval_covers() -> None:
-    draw, truth, hits = generator(3), 0.6, 0
-    for number in range(250):
-        x = draw.normal(size=60)
-        y = truth * x + 0.8 * draw.normal(size=60)
-        low, high = bootstrap_interval(lambda rows, x=x, y=y: float(np.corrcoef(x[rows], y[rows])[0, 1]), 60, seed=number, resamples=300)
-        hits += low < truth < high
-    assert 0.90 < hits / 250 < 0.98
+def test_interval_worked_on_paper() -> None:
+    """Three seeds of (1 1 0 0), (1 1 1 0) and (1 0 0 0): means 1/2, 3/4, 1/4, s² = 1/16.
+
+    The variances of the means are 1/12, 1/16 and 1/16, the covariances 1/24, 1/24 and 1/48: V = 5/72, C = 5/144, and the mean's own
+    variance (3 V + 6 C) / 9 = 5/108. Of s², V - C = 5/144 is noise of samples; the rest, 1/36, over 3 seeds is 1/108. Together 6/108;
+    freedom (1/18)² 2 / (1/48)² = 14.2 > 3, so 3. On the logit scale 4 √(1/18) t(3).
+    """
+    scores = np.array([[1.0, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]])
+    found = interval(scores, bounds=SHARE)
+    reach = oracle.t.ppf(0.975, 3) * 4 * math.sqrt(1 / 18)
+    assert (found.mean, found.deviation, found.n) == (0.5, pytest.approx(0.25), 3)
+    assert (found.low, found.high) == (pytest.approx(1 / (1 + math.exp(reach))), pytest.approx(1 / (1 + math.exp(-reach))))
 
 
-def test_bootstrap_interval_goes_by_its_seed() -> None:
-    values = generator().normal(size=30)
-    first, again, other = (bootstrap_interval(mean_of(values), 30, seed=seed) for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
+def test_of_two_seeds_the_samples_alone_count() -> None:
+    """Whatever the two differ by: (1 1 0 0) and (0 0 1 1) would have s² = 0, (1 1 1 1) and (0 0 0 0) an interval beyond all bounds."""
+    apart = interval(np.array([[1.0] * 4 + [1.0, 0.0], [0.0] * 4 + [1.0, 0.0]]), bounds=SHARE)
+    mean_of_both = interval(np.array([[0.5] * 4 + [1.0, 0.0]]), bounds=SHARE)
+    assert (apart.low, apart.high) == (mean_of_both.low, mean_of_both.high)
 
 
-def test_bootstrap_interval_without_errors_has_no_width() -> None:
-    assert bootstrap_interval(mean_of(np.ones(20)), 20, seed=0) == (1.0, 1.0)
+def test_equal_seeds_are_not_certain() -> None:
+    """Two seeds that say the same of 70 samples: about two standard errors of a share of .729 to either side, not none."""
+    run = np.r_[np.ones(51), np.zeros(19)]
+    for seeds in (1, 2, 5):
+        found = interval(np.tile(run, (seeds, 1)), bounds=SHARE)
+        assert found.low == pytest.approx(0.729 - 0.115, abs=0.01)
+        assert found.high == pytest.approx(0.729 + 0.092, abs=0.01)
 
 
-def test_bootstrap_leaves_out_what_is_undefined() -> None:
-    """Three samples, and a statistic that needs the first: 8 of 27 resamples lack it."""
+def test_all_right_is_not_certain() -> None:
+    """Clopper and Pearson: 0.025 ** (1 / 20) = 0.8316."""
+    found = interval(np.ones((3, 20)), bounds=SHARE)
+    assert (found.low, found.high) == (pytest.approx(0.8316, abs=1e-4), 1.0)
+    found = interval(np.zeros(20), bounds=SHARE)
+    assert (found.low, found.high) == (0.0, pytest.approx(1 - 0.8316, abs=1e-4))
 
-    def needs_first(rows: NDArray[np.int64]) -> float:
-        return float(rows.mean()) if (rows == 0).any() else math.nan
 
-    low, high = bootstrap_interval(needs_first, 3, seed=0)
-    assert 0.0 <= low < high <= 4 / 3
+def test_errors_have_an_interval_above_zero() -> None:
+    """On the log scale: √(low x high) is the mean."""
+    errors = generator(20).exponential(size=(4, 12)) ** 3
+    found = interval(errors, bounds=ERRORS)
+    assert 0.0 < found.low < found.mean < found.high  # type: ignore[operator]
+    assert math.sqrt(found.low * found.high) == pytest.approx(found.mean)  # type: ignore[operator]
+    assert interval(np.zeros((3, 9)), bounds=ERRORS).high == 0.0
+
+
+def test_of_a_correlation_it_is_fishers() -> None:
+    """The scale is twice z, and the interval is even around z of the mean."""
+    draw = generator(21)
+    x = draw.normal(size=80)
+    y = 0.9 * x + 0.4 * draw.normal(size=80)
+    found = interval(RowMetric(runs=(lambda rows: float(np.corrcoef(x[rows], y[rows])[0, 1]),), samples=80), bounds=CORRELATION)
+    low, middle, high = map(math.atanh, (found.low, found.mean, found.high))  # type: ignore[arg-type]
+    assert middle - low == pytest.approx(high - middle)
+    assert middle - low == pytest.approx(1.96 / math.sqrt(77), rel=0.25)
+
+
+@given(
+    scores=st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=7, max_size=7), min_size=1, max_size=5),
+    confidence=st.sampled_from([0.8, 0.95, 0.999]),
+)
+def test_no_interval_leaves_the_range(scores: list[list[float]], confidence: float) -> None:
+    for bounds in (SHARE, CORRELATION, ERRORS):
+        found = interval(np.array(scores), bounds=bounds, confidence=confidence)
+        assert bounds[0] <= found.low <= found.mean + 1e-12  # type: ignore[operator]
+        assert found.mean - 1e-12 <= found.high <= bounds[1]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "samples", "of_seeds", "of_samples"),
+    [
+        (1, 70, 0.0, 1.0),
+        (2, 70, 0.0, 1.0),
+        (3, 70, 0.3, 1.0),
+        (3, 400, 0.5, 1.5),
+        (5, 70, 0.0, 1.5),
+        (5, 400, 0.3, 1.0),
+        (10, 200, 0.5, 1.0),
+    ],
+)
+def test_intervals_cover_as_often_as_they_say(seeds: int, samples: int, of_seeds: float, of_samples: float) -> None:
+    """An accuracy about .77: a level of each seed, a difficulty of each sample. Seeds alone, or samples alone, cover 40 to 85 % in some."""
+    draw, runs, hits = generator(22), 400, 0
+    nodes = draw.normal(size=200_000)
+    truth = _share(nodes, of_seeds, of_samples)
+    for _ in range(runs):
+        logits = 1.5 + of_seeds * draw.normal(size=(seeds, 1)) + of_samples * draw.normal(size=(1, samples))
+        right = (draw.random((seeds, samples)) < 1 / (1 + np.exp(-logits))).astype(np.float64)
+        found = interval(right, bounds=SHARE)
+        hits += found.low <= truth <= found.high  # type: ignore[operator]
+    assert 0.90 <= hits / runs <= 0.99
+
+
+def _share(nodes: Array, of_seeds: float, of_samples: float) -> float:
+    """Accuracy over all seeds and samples of the setting above."""
+    return float((1 / (1 + np.exp(-(1.5 + math.hypot(of_seeds, of_samples) * nodes)))).mean())
+
+
+def test_what_has_no_interval_is_refused() -> None:
     with pytest.raises(DataError, match="not defined"):
-        bootstrap_interval(lambda _: math.nan, 3, seed=0)
-    with pytest.raises(DataError, match="any of 2000 resamples"):
-        bootstrap_interval(lambda rows: 1.0 if list(rows) == list(range(50)) else math.nan, 50, seed=0)
+        interval(RowMetric(runs=(lambda _: math.nan,), samples=3))
+    with pytest.raises(DataError, match="two samples or more"):
+        interval(np.ones((2, 1)))
+    with pytest.raises(ConfigError, match="confidence"):
+        interval(np.ones(3), confidence=95.0)
 
 
 # --- McNemar and Holm ------------------------------------------------------------------------------------------------
@@ -286,7 +363,7 @@ def test_arguments_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="confidence"):
         over_seeds([1.0, 2.0], confidence=95.0)
     with pytest.raises(ConfigError, match="resamples: expected 2 or more, found 1"):
-        bootstrap_interval(mean_of(np.ones(3)), 3, seed=0, resamples=1)
+        interval(as_row_metric(np.ones((1, 3))), resamples=1)
     with pytest.raises(ConfigError, match="level"):
         compare_to_best({"a": np.ones(3)}, higher_is_better=True, level=0.0)
     with pytest.raises(DataError, match="found none"):
@@ -323,14 +400,51 @@ def test_errors_are_best_where_they_are_least() -> None:
     assert marks(methods) == {"large": "best", "small": ""}
 
 
-def test_p_values_are_those_of_the_paired_test_adjusted_over_the_column() -> None:
+def test_of_two_methods_the_p_value_is_that_of_the_paired_test() -> None:
+    draw = generator(13)
+    methods = {name: draw.normal(level, 1.0, size=(3, 100)) for name, level in (("a", 0.0), ("b", 0.5))}
+    found = compare_to_best(methods, higher_is_better=True)
+    assert found["a"].to_best == paired_bootstrap(methods["a"], methods["b"])
+    assert found["a"].adjusted_p_value == paired_bootstrap(methods["a"], methods["b"]).p_value
+    assert (found["b"].to_best, found["b"].adjusted_p_value, found["b"].told_from) == (None, None, None)
+
+
+def test_p_values_are_adjusted_over_the_column() -> None:
     draw = generator(13)
     methods = {name: draw.normal(level, 1.0, size=(3, 100)) for name, level in (("a", 0.0), ("b", 0.5), ("c", 0.2))}
     found = compare_to_best(methods, higher_is_better=True)
-    raw = [paired_bootstrap(methods[name], methods["b"]) for name in ("a", "c")]
-    assert [found[name].to_best for name in ("a", "c")] == raw
-    assert [found[name].adjusted_p_value for name in ("a", "c")] == holm([each.p_value for each in raw]).tolist()
-    assert (found["b"].to_best, found["b"].adjusted_p_value) == (None, None)
+    raw = [found[name].to_best.p_value for name in ("a", "c")]  # type: ignore[union-attr]
+    assert [found[name].adjusted_p_value for name in ("a", "c")] == holm(raw).tolist()
+
+
+def test_what_seeds_vary_by_is_pooled_over_the_pairs_of_a_column() -> None:
+    """Levels without chance of samples, (0 2), (4 4) and (9 7): pairs differ by (4 2), (9 5) and (5 3), variances 2, 8 and 2, mean 4.
+
+    The standard error of each difference is √(4 / 2), with (3 - 1)(2 - 1) degrees of freedom; of the first pair alone it would be 1 with 1.
+    """
+    levels = {"a": (0.0, 2.0), "b": (4.0, 4.0), "c": (9.0, 7.0)}
+    found = compare_to("b", {name: np.tile(np.array(each)[:, None], (1, 20)) for name, each in levels.items()})
+    for name, difference in (("a", -3.0), ("c", 4.0)):
+        told = found[name].to_best
+        assert told is not None
+        assert told.difference == pytest.approx(difference)
+        assert told.p_value == pytest.approx(2 * oracle.t.sf(abs(difference) / math.sqrt(2.0), 2))
+        assert found[name].told_from == pytest.approx(oracle.t.ppf(1 - 0.05 / 4, 2) * math.sqrt(2.0))
+    assert found["b"].to_best is None
+    with pytest.raises(DataError, match="b: the metric is not defined"):
+        compare_to("a", {"a": as_row_metric(np.ones((2, 9))), "b": RowMetric(runs=(lambda _: math.nan,) * 2, samples=9)})
+
+
+def test_a_wide_spread_does_not_make_a_bad_method_level() -> None:
+    """Two seeds, .795 the best: .70 of no spread is worse, and so is .625 of wide spread, which by itself would be level."""
+    order = generator(23).permutation((np.arange(300) + 0.5) / 300)
+    shares = {"best": (0.80, 0.79), "narrow": (0.70, 0.70), "wide": (0.67, 0.58)}
+    shares |= {f"near {number}": ((0.78, 0.79), (0.79, 0.78))[number % 2] for number in range(4)}
+    methods = {name: np.stack([(order < share).astype(np.float64) for share in both]) for name, both in shares.items()}
+    assert paired_bootstrap(methods["wide"], methods["best"]).p_value > 0.05
+    found = marks(methods)
+    assert (found["narrow"], found["wide"]) == ("", "")
+    assert {found[f"near {number}"] for number in range(4)} == {"level"}
 
 
 def test_one_seed_of_right_and_wrong_is_tested_exactly() -> None:
@@ -439,8 +553,22 @@ def test_notes_tell_the_test() -> None:
     assert "1 %" in marks_note(seeds=3, level=0.01)
 
 
+def test_notes_tell_what_the_test_can_tell() -> None:
+    draw = generator(24)
+    methods = {name: correct(draw, 0.8, seeds=3, samples=70) for name in ("a", "b")}
+    standings = compare_to_best(methods, higher_is_better=True)
+    (told,) = [each.told_from for each in standings.values() if each.told_from is not None]
+    assert reach_note("accuracy", standings, seeds=3, samples=70) == (
+        "accuracy: with 3 seeds and 70 test samples the test tells a method from the best if they differ by about "
+        f"{told:.3f} or more; what differs by less is level."
+    )
+    assert reach_note("accuracy", {}, seeds=0, samples=70) == ""
+    assert "alone" not in interval_note(fewest=3)
+    assert "over the test samples alone" in interval_note(fewest=2)
+
+
 def test_without_scipy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy", None)
     assert find_spec("scipy") is None
     with pytest.raises(ConfigError, match=r"^statistics: scipy is not installed, try: pip install 'alignmamba\[experiments\]'$"):
-        over_seeds([1.0, 2.0])
+        over_seeds([1.0, 2.0, 4.0])

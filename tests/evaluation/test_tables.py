@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignmamba.errors import ConfigError, DataError
+from alignmamba.evaluation.statistics import Estimate
 from alignmamba.evaluation.tables import Entry, ResultTable
 
 TABLE = ResultTable(
@@ -35,11 +36,14 @@ def changed(**fields: Any) -> ResultTable:
 
 
 def test_an_entry_of_seeds_worked_on_paper() -> None:
-    """Mean 2, deviation √2; t(1) at 97.5 % is 12.7062."""
-    entry = Entry.of_seeds([1.0, 3.0], mark="best")
-    assert (entry.values, entry.mean, entry.mark) == ((1.0, 3.0), 2.0, "best")
-    assert entry.deviation == pytest.approx(math.sqrt(2))
-    assert (entry.low, entry.high) == (pytest.approx(2 - 12.7062, rel=1e-5), pytest.approx(2 + 12.7062, rel=1e-5))
+    """Mean 2, deviation 1; t(2) at 97.5 % is 4.302653, over √3."""
+    entry = Entry.of_seeds([1.0, 2.0, 3.0], mark="best")
+    assert (entry.values, entry.mean, entry.mark) == ((1.0, 2.0, 3.0), 2.0, "best")
+    assert entry.deviation == pytest.approx(1.0)
+    assert (entry.low, entry.high) == (pytest.approx(2 - 2.484138, rel=1e-5), pytest.approx(2 + 2.484138, rel=1e-5))
+    assert Entry.of_seeds([1.0, 3.0]) == Entry(values=(1.0, 3.0), mean=2.0, deviation=math.sqrt(2))
+    told = Estimate(mean=2.0, deviation=1.0, low=1.5, high=2.5, n=2)
+    assert Entry.of_seeds([1.0, 3.0], estimate=told) == Entry(values=(1.0, 3.0), mean=2.0, deviation=math.sqrt(2), low=1.5, high=2.5)
     assert Entry.of_seeds([0.5]) == Entry(values=(0.5,), mean=0.5)
     assert Entry.of_seeds([0.5, math.nan]) == Entry(values=(0.5, None), mean=None)
 
@@ -174,7 +178,7 @@ def test_latex_worked_by_hand() -> None:
     assert r"\label{tab:accuracy}" in TABLE.to_latex()
     assert (
         r"\caption{Accuracy, 100 \% of samples. Text \& audio. One cell failed. "
-        r"Shown: mean $\pm$ standard deviation over seeds; {[}confidence interval]; bold: best; underlined: level with the best.}"
+        r"Shown: mean $\pm$ standard deviation over seeds; {[}95 \% interval]; bold: best; underlined: level with the best.}"
     ) in TABLE.to_latex()
 
 
@@ -200,7 +204,7 @@ def test_markdown_worked_by_hand() -> None:
         "| \\*one\\* | – | 0.25 |\n"
         "\n"
         "- One cell failed\n"
-        "- Shown: mean ± standard deviation over seeds; [confidence interval]; bold: best; ≈: level with the best.\n"
+        "- Shown: mean ± standard deviation over seeds; [95 % interval]; bold: best; ≈: level with the best.\n"
     )
 
 

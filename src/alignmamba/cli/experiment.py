@@ -66,6 +66,8 @@ class Experiment(Verb):
     """In `missing`, train each model once on all rates mixed, and score it at each."""
     samples: Annotated[tuple[str, ...], arg(metavar="ID ...", help_behavior_hint="(default: predicted best and worst)")] = ()
     """Test samples that `plans` shows."""
+    metrics: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
+    """Metrics that the tables on the terminal show, for example accuracy; the files and --json have all of them."""
     lengths: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the paper's)")] = ()
     """Tokens per modality that `efficiency` measures at."""
     jobs: Annotated[int, arg(metavar="J")] = 1
@@ -88,6 +90,7 @@ class Experiment(Verb):
 
         engine = self._engine()
         plan = plan_experiment(self._experiment(), self._base(), out=self.out)
+        self._refuse_unknown_metrics(plan)
         if self.dry_run:
             self._show_plan(plan)
             return 0
@@ -99,6 +102,14 @@ class Experiment(Verb):
             result = run_experiment(plan, engine, command=["alignmamba", *sys.argv[1:]], progress=progress)
         self._show_result(plan, result)
         return 0 if not result.failures else 1
+
+    def _refuse_unknown_metrics(self, plan: "ExperimentPlan") -> None:
+        from alignmamba.errors import ConfigError
+        from alignmamba.evaluation.metrics import metric_names
+
+        known = metric_names(plan.corpus.task)
+        if unknown := [name for name in self.metrics if name not in known]:
+            raise ConfigError(f"metrics: found {unknown[0]!r}, expected some of {', '.join(known)}")
 
     def _experiment(self) -> "ExperimentConfig":
         from alignmamba.models.pretrained import validated
@@ -197,11 +208,19 @@ class Experiment(Verb):
         say(f"{said}; tables in {result.directory / 'tables'}; a page of it: alignmamba report {result.directory}")
 
     def _show_tables(self, tables: Any) -> None:
-        from alignmamba.cli.tables import rows_table
+        from alignmamba.cli.tables import blocks, rows_table
 
+        screen = console()
         for table in tables:
-            header, rows = table.shown()
-            console().print(rows_table(table.title, header, rows))
+            if self.metrics and table.name.startswith("missing-") and table.name.removeprefix("missing-") not in self.metrics:
+                continue
+            chosen = table.of_columns(self.metrics)
+            parts = blocks(chosen.shown(), screen.width)
+            if len(parts) > 1:
+                parts = blocks(chosen.shown(intervals=False), screen.width)
+            for place, (header, rows) in enumerate(parts, start=1):
+                title = f"{table.title} ({place} of {len(parts)})" if len(parts) > 1 else table.title
+                screen.print(rows_table(title, header, rows))
             for note in table.notes:
                 console().print(note, soft_wrap=True)
             console().print()

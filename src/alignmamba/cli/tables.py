@@ -6,6 +6,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+# Blank characters between two columns.
+_GAP = 2
+
 
 def metrics_table(title: str, columns: Mapping[str, Mapping[str, float | None]]) -> Table:
     """Metrics in rows, for example splits in columns."""
@@ -65,6 +68,26 @@ def rows_table(title: str, header: tuple[str, ...], rows: list[tuple[Any, ...]])
     for row in rows:
         table.add_row(*(str(value) for value in row))
     return table
+
+
+def blocks(shown: tuple[Sequence[str], Sequence[Sequence[str]]], width: int) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+    """A wide table as several that fit a width, each with the first column, so that no cell is broken over two lines.
+
+    Args:
+        shown: Names of the columns, and rows of as many cells each.
+        width: In characters.
+
+    Returns:
+        Header and rows of each.
+    """
+    header, rows = shown
+    widths = [max(map(len, column)) + _GAP for column in zip(header, *rows, strict=True)]
+    parts: list[list[int]] = [[]]
+    for place, wide in enumerate(widths[1:], start=1):
+        if parts[-1] and widths[0] + sum(widths[each] for each in parts[-1]) + wide > width:
+            parts.append([])
+        parts[-1].append(place)
+    return [(tuple(header[at] for at in (0, *part)), [tuple(row[at] for at in (0, *part)) for row in rows]) for part in parts]
 
 
 def faults_table(title: str, faults: Sequence[tuple[str, str, str, int]]) -> Table | str:

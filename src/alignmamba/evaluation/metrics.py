@@ -35,6 +35,13 @@ HIGHER_IS_BETTER: Final[dict[str, bool]] = {
 }
 """Every metric that `score` can return, and whether more of it is better."""
 
+RANGES: Final[dict[str, tuple[float, float]]] = {
+    **dict.fromkeys(HIGHER_IS_BETTER, (0.0, 1.0)),
+    "mae": (0.0, math.inf),
+    "corr": (-1.0, 1.0),
+}
+"""Least and largest value that each of them can have."""
+
 
 def metric_names(task: Task) -> tuple[str, ...]:
     """The metrics that `score` returns for this task, in its order.

@@ -1,13 +1,14 @@
 """What differs by more than chance: intervals over seeds and over samples, paired tests, the best of a column.
 
-A result has two sources of chance, the samples of the test split and the seeds of training. `over_seeds` and `bootstrap_interval` each
-look at one of them; `paired_bootstrap` at both. All of it is float64, and the same input and seed give the same numbers.
+A result has two sources of chance, the samples of the test split and the seeds of training. `interval` and `paired_bootstrap` look at
+both, by one decomposition of the variance; `over_seeds` knows the seeds alone. All of it is float64, and the same input and seed give the
+same numbers.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +28,11 @@ _PIECE = 2_000_000
 # Two means that differ by less than rounding are one.
 _SAME = 1e-12
 
+FEWEST_SEEDS: Final = 3
+"""Seeds from which on an interval counts what they vary by: of two it would say next to nothing."""
+UNBOUNDED: Final = (-math.inf, math.inf)
+"""Range of a number that may be anything."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -36,7 +42,7 @@ class Estimate:
     deviation: float | None
     """Standard deviation of the values (n - 1 in the denominator); None for a single one."""
     low: float | None
-    """Lower end of the confidence interval of the mean; None for a single value."""
+    """Lower end of the confidence interval of the mean; None where too little is known for one."""
     high: float | None
     n: int
 
@@ -75,17 +81,23 @@ class Standing:
     """The method minus the best; None for the best itself, and for a method whose metric is not defined."""
     adjusted_p_value: float | None
     """After Holm's correction over the column; None where ``to_best`` is."""
+    told_from: float | None = None
+    """Difference to the best from which it would be told apart at the first and strictest step of Holm's correction, about."""
 
 
 # Intervals
 
 
-def over_seeds(values: ArrayLike, *, confidence: float = 0.95) -> Estimate:
-    """Mean of one value per seed, with Student's interval: mean ± t(n - 1) s / √n.
+def over_seeds(values: ArrayLike, *, bounds: tuple[float, float] = UNBOUNDED, confidence: float = 0.95) -> Estimate:
+    """Mean of one value per seed, with Student's interval over the seeds: mean ± t(n - 1) s / √n.
 
     Args:
         values: (n,). Where one of them is NaN, so is the mean, and nothing else is known.
+        bounds: Least and largest possible value; the interval is made on the scale of `interval` and stays between them.
         confidence: How often the interval shall cover the mean over all possible seeds.
+
+    Returns:
+        Of fewer than `FEWEST_SEEDS` values, the mean and deviation without an interval.
 
     Raises:
         ConfigError: If `confidence` is not between 0 and 1.
@@ -102,70 +114,75 @@ def over_seeds(values: ArrayLike, *, confidence: float = 0.95) -> Estimate:
     if n == 1 or not math.isfinite(mean):
         return Estimate(mean=mean, deviation=None, low=None, high=None, n=n)
     deviation = float(numbers.std(ddof=1))
-    reach = _t_quantile(0.5 + confidence / 2, n - 1) * deviation / math.sqrt(n)
-    return Estimate(mean=mean, deviation=deviation, low=mean - reach, high=mean + reach, n=n)
+    if n < FEWEST_SEEDS:
+        return Estimate(mean=mean, deviation=deviation, low=None, high=None, n=n)
+    low, high = _ends(mean, deviation / math.sqrt(n), n - 1.0, bounds, confidence)
+    return Estimate(mean=mean, deviation=deviation, low=low, high=high, n=n)
 
 
-def bootstrap_interval(
-    statistic: Statistic,
-    samples: int,
-    *,
-    seed: int,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    method: Literal["bca", "percentile"] = "bca",
-) -> tuple[float, float]:
-    """Interval of a statistic over the samples it is computed on, for one run of training.
+def interval(
+    scores: Scores, *, bounds: tuple[float, float] = UNBOUNDED, confidence: float = 0.95, seed: int = 0, resamples: int = 1000
+) -> Estimate:
+    """Mean of a metric over seeds, with an interval over seeds and samples that stays within the metric's range.
 
-    Resamples on which the statistic is not defined (NaN) are left out. A statistic that no resample changes, the accuracy of a method
-    without errors for example, has an interval of no width.
+    The variance of the mean is that of `paired_bootstrap`, of one method in place of a difference. With fewer than `FEWEST_SEEDS` seeds
+    it is the part of the samples alone, and the interval then speaks of these trained models, not of the method.
+
+    The interval is Student's on a scale without ends, mapped back: the logit of the place within the range, log for a range with one
+    end, the value itself for one without. Of a correlation, from -1 to 1, that is twice Fisher's z. At an end of a range the scale has no
+    place for the value. If all n samples are right, the interval reaches from ``(α / 2)^(1 / n)`` of the range on, as for a share of n.
 
     Args:
-        statistic: Takes row indices, (samples,) int64.
-        samples: How many rows there are.
-        seed: The same seed draws the same resamples.
-        confidence: How often the interval shall cover the statistic of all possible samples.
-        resamples: How many times the rows are drawn with replacement.
-        method: ``percentile``: quantiles of the resamples; ``bca``: the same, corrected for bias and for a spread that changes with
-            the value; it costs `samples` more computations.
-
-    Returns:
-        Lower and upper end.
+        scores: Per-sample scores, (seeds, samples) or (samples,), or a metric of rows.
+        bounds: Least and largest possible value of the metric.
+        confidence: How often the interval shall cover the mean over all possible seeds and samples.
+        seed: Of the resamples, for a metric of rows.
+        resamples: How many, for a metric of rows.
 
     Raises:
         ConfigError: If an argument is out of range.
-        DataError: If the statistic is not defined on the samples, or on none of the resamples.
+        DataError: If there are fewer than two samples, or the metric is not defined on them or on their resamples.
 
     Source:
-        Efron, Better bootstrap confidence intervals, JASA 82 (1987); Efron and Tibshirani, An introduction to the bootstrap (1993),
-        chapters 13 and 14.
+        Both sources of chance in one interval: Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys (2021).
+        Covariance over samples by bootstrap: Efron and Tibshirani, An introduction to the bootstrap (1993), chapter 6. Intervals on
+        another scale and mapped back: ibid., section 12.6. All right: Clopper and Pearson, Biometrika 26 (1934).
     """
     _refuse_outside("confidence", confidence)
-    observed = float(statistic(np.arange(_at_least("samples", samples, 1))))
-    if math.isnan(observed):
-        raise DataError("statistic: not defined (NaN) on these samples")
-    drawn = np.array([statistic(rows) for rows in _resampled_rows(samples, _at_least("resamples", resamples, 2), seed)], dtype=np.float64)
-    drawn = drawn[~np.isnan(drawn)]
-    if not drawn.size:
-        raise DataError(f"statistic: not defined (NaN) on any of {resamples} resamples")
-    levels = np.array([0.5 - confidence / 2, 0.5 + confidence / 2])
-    if method == "bca" and samples > 1 and np.ptp(drawn) > 0.0:
-        levels = _bca_levels(levels, statistic, samples, observed, drawn)
-    low, high = np.quantile(drawn, levels)
-    return float(low), float(high)
+    runs = _measure("scores", scores, seed=seed, resamples=resamples)
+    if not runs.defined:
+        raise DataError("scores: the metric is not defined (NaN) on these samples")
+    seeds = runs.observed.size
+    parts = _parts(runs.observed, runs.spread, runs.scale)
+    between = parts if seeds >= FEWEST_SEEDS else None
+    error, freedom = _error(parts.of_samples, between, seeds - 1.0, seeds, runs.samples)
+    low, high = _ends(runs.mean, error, freedom, bounds, confidence, samples=runs.samples)
+    deviation = float(runs.observed.std(ddof=1)) if seeds > 1 else None
+    return Estimate(mean=runs.mean, deviation=deviation, low=low, high=high, n=seeds)
 
 
-def _bca_levels(levels: NDArray[np.float64], statistic: Statistic, samples: int, observed: float, drawn: NDArray[np.float64]) -> Any:
-    special = _special()
-    below = ((drawn < observed).sum() + 0.5 * (drawn == observed).sum()) / drawn.size
-    bias = special.ndtri(np.clip(below, 0.5 / drawn.size, 1 - 0.5 / drawn.size))
-    every = np.arange(samples)
-    left_out = np.array([statistic(np.delete(every, row)) for row in every], dtype=np.float64)
-    influence = np.nanmean(left_out) - left_out[~np.isnan(left_out)]
-    squares = float((influence**2).sum())
-    acceleration = float((influence**3).sum()) / (6 * squares**1.5) if squares > 0.0 else 0.0
-    z = bias + special.ndtri(levels)
-    return special.ndtr(bias + z / (1 - acceleration * z))
+def _ends(
+    mean: float, error: float, freedom: float, bounds: tuple[float, float], confidence: float, *, samples: int = 0
+) -> tuple[float, float]:
+    """Student's interval on the scale of `interval`, mapped back."""
+    least, most = bounds
+    quantile = _t_quantile(0.5 + confidence / 2, freedom)
+    if math.isinf(least) and math.isinf(most):
+        return mean - quantile * error, mean + quantile * error
+    if math.isinf(most):
+        if mean <= least:
+            return mean, mean
+        factor = math.exp(min(700.0, quantile * error / (mean - least)))
+        return least + (mean - least) / factor, least + (mean - least) * factor
+    width = most - least
+    place = min(1.0, max(0.0, (mean - least) / width))
+    if min(place, 1 - place) <= _SAME:
+        reach = width * (1 - ((1 - confidence) / 2) ** (1 / samples)) if samples else 0.0
+        return (least, least + reach) if place < 0.5 else (most - reach, most)
+    logit = math.log(place / (1 - place))
+    reach = quantile * error / (width * place * (1 - place))
+    low, high = (1 / (1 + math.exp(-min(700.0, max(-700.0, logit + side)))) for side in (-reach, reach))
+    return least + width * low, least + width * high
 
 
 # Paired tests
@@ -239,7 +256,7 @@ def paired_bootstrap(a: Scores, b: Scores, *, seed: int = 0, confidence: float =
     for name, runs in measured.items():
         if not runs.defined:
             raise DataError(f"{name}: the metric is not defined (NaN) on these samples")
-    return _difference(measured["a"], measured["b"], confidence)
+    return _difference(measured["a"], measured["b"], confidence)[0]
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -259,15 +276,49 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
+def compare_to(
+    reference: str, methods: Mapping[str, Scores], *, level: float = 0.05, seed: int = 0, resamples: int = 1000
+) -> dict[str, Standing]:
+    """What separates the methods of a column from one of them, which is chosen beforehand.
+
+    Every other method is compared to it by `paired_bootstrap`, with what the difference varies by over seeds taken from all pairs of the
+    column together: that of one pair under two or three seeds says little, and a method of wide spread would be level with anything.
+    With one seed, runs that are right or wrong sample by sample are compared by `mcnemar_exact`. The p-values are adjusted by `holm`.
+
+    Args:
+        reference: A key of `methods`.
+        methods: Name to scores, all of the same seeds and samples, on which the metric is defined.
+        level: Of the test.
+        seed: Of the resamples, for metrics of rows; every method of the column is computed on the same ones.
+        resamples: How many, for metrics of rows.
+
+    Returns:
+        Name to standing, in the order given, with ``to_best`` being the difference to the reference; none is marked.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+        DataError: As for `paired_bootstrap`; the message names the method.
+
+    Source:
+        Variance between readers pooled over the treatments: Obuchowski and Rockette (1995), as in `paired_bootstrap`.
+    """
+    _refuse_outside("level", level)
+    measured = {name: _measure(name, scores, seed=seed, resamples=resamples) for name, scores in methods.items()}
+    _refuse_unlike(measured)
+    for name, runs in measured.items():
+        if not runs.defined:
+            raise DataError(f"{name}: the metric is not defined (NaN) on these samples")
+    return _compared(reference, measured, level)
+
+
 def compare_to_best(
     methods: Mapping[str, Scores], *, higher_is_better: bool, level: float = 0.05, seed: int = 0, resamples: int = 1000
 ) -> dict[str, Standing]:
     """Which method of a column is best, and which are not significantly worse.
 
-    The method of the best mean is compared to every other by `paired_bootstrap`; runs of one seed that are right or wrong sample by
-    sample, by `mcnemar_exact`. The p-values are adjusted by `holm` over the column, and a method is level with the best unless its own is
-    below `level`. A method that is truly as good as any goes unmarked with a probability of no more than about `level`, although the best
-    is chosen by looking at the data; that some one of several such methods goes unmarked is likelier.
+    The method of the best mean is compared to every other as by `compare_to`, and a method is level with it unless its adjusted p-value
+    is below `level`. A method that is truly as good as any goes unmarked with a probability of no more than about `level`, although the
+    best is chosen by looking at the data; that some one of several such methods goes unmarked is likelier.
 
     Args:
         methods: Name to scores, all of the same seeds and samples. A method goes unmarked if its metric is NaN for one of its seeds,
@@ -296,14 +347,29 @@ def compare_to_best(
     if not defined:
         return standings
     best = (max if higher_is_better else min)(defined, key=lambda name: defined[name].mean)
+    standings |= _compared(best, defined, level)
     standings[best] = Standing(mark="best", to_best=None, adjusted_p_value=None)
-    others = [name for name in defined if name != best]
-    differences = [_difference(defined[name], defined[best], 1 - level, exact=True) for name in others]
-    adjusted = holm([each.p_value for each in differences])
-    for name, difference, p_value in zip(others, differences, adjusted.tolist(), strict=True):
-        mark: Mark = "best" if abs(difference.difference) <= _SAME else "level" if p_value >= level else ""
-        standings[name] = Standing(mark=mark, to_best=difference, adjusted_p_value=p_value)
+    for name, standing in standings.items():
+        if standing.to_best is not None and standing.adjusted_p_value is not None:
+            equal = abs(standing.to_best.difference) <= _SAME
+            mark: Mark = "best" if equal else "level" if standing.adjusted_p_value >= level else ""
+            standings[name] = replace(standing, mark=mark)
     return standings
+
+
+def _compared(reference: str, measured: Mapping[str, "_Runs"], level: float) -> dict[str, Standing]:
+    pooled = _pooled(list(measured.values()))
+    others = [name for name in measured if name != reference]
+    found = [
+        _difference(measured[name], measured[reference], 1 - level, pooled=pooled, methods=len(measured), exact=True) for name in others
+    ]
+    adjusted = holm([difference.p_value for difference, *_ in found]).tolist()
+    strictest = level / max(1, len(others))
+    standings = {reference: Standing(mark="", to_best=None, adjusted_p_value=None)}
+    for name, (difference, error, freedom), p_value in zip(others, found, adjusted, strict=True):
+        told_from = _t_quantile(1 - strictest / 2, freedom) * error
+        standings[name] = Standing(mark="", to_best=difference, adjusted_p_value=p_value, told_from=told_from)
+    return {name: standings[name] for name in measured}
 
 
 def scores_of(task: Task, runs: Sequence[Predictions], metric: str) -> Scores:
@@ -359,6 +425,30 @@ def marks_note(*, seeds: int, level: float = 0.05) -> str:
     return f"A method is level with the best of its column unless it is worse at {100 * level:g} % by {tests}, with Holm's correction."
 
 
+def reach_note(name: str, standings: Mapping[str, Standing], *, seeds: int, samples: int, digits: int = 3) -> str:
+    """One sentence: from which difference on the test of a column tells a method from the best; empty where nothing is compared."""
+    told = sorted(each.told_from for each in standings.values() if each.told_from is not None)
+    if not told:
+        return ""
+    least, most = (f"{value:.{digits}f}" for value in (told[0], told[-1]))
+    span = least if least == most else f"{least} to {most}, depending on the method,"
+    return (
+        f"{name}: with {seeds} seed{'s' * (seeds > 1)} and {samples} test samples the test tells a method from the best if they differ by "
+        f"about {span} or more; what differs by less is level."
+    )
+
+
+def interval_note(*, fewest: int) -> str:
+    """One or two sentences: what the intervals of a table are over, where its methods have no fewer than `fewest` seeds."""
+    scale = "95 % interval of the mean, on the logit scale (log for errors), which keeps it within the metric's range"
+    if fewest >= FEWEST_SEEDS:
+        return f"[low, high]: {scale}; over seeds and test samples."
+    return (
+        f"[low, high]: {scale}; over seeds and test samples from {FEWEST_SEEDS} seeds on. With fewer it is over the test samples alone: "
+        "two seeds say too little of how much training varies."
+    )
+
+
 # How they work
 
 
@@ -408,26 +498,67 @@ def _measure(name: str, scores: Scores, *, seed: int, resamples: int) -> _Runs:
     return _Runs(values.mean(axis=1), values, 1.0 / (samples - 1), samples, binary)
 
 
-def _difference(a: _Runs, b: _Runs, confidence: float, *, exact: bool = False) -> Difference:
-    """`paired_bootstrap` on what was measured; with `exact`, the p-value of one binary run each by `mcnemar_exact`."""
-    seeds, samples = a.observed.size, a.samples
-    observed = a.observed - b.observed
-    spread = a.spread - b.spread
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Where the variance of a mean over seeds comes from."""
+
+    of_samples: float
+    """Variance of the mean over the seeds by the samples."""
+    within: float
+    """What seeds vary by because single samples fall out differently: own variance less that which seeds share."""
+    between: float
+    """What they really vary by: variance over the seeds."""
+
+
+def _parts(observed: NDArray[np.float64], spread: NDArray[np.float64], scale: float) -> _Parts:
+    """The variances of one value per seed, (seeds,), that varies with the samples by `spread`, see `_Runs`."""
+    seeds = observed.size
     spread = spread[:, np.isfinite(spread).all(axis=0)]
     if spread.shape[1] < 2:
         raise DataError("scores: a metric is not defined (NaN) on the resamples")
     spread = spread - spread.mean(axis=1, keepdims=True)
-    covariance = spread @ spread.T * (a.scale / spread.shape[1])
-    of_samples, freedom = float(covariance.mean()), samples - 1.0
-    of_seeds = 0.0
-    if seeds > 1:
-        own = float(np.trace(covariance)) / seeds
-        shared = (float(covariance.sum()) - own * seeds) / (seeds * (seeds - 1))
-        between = float(observed.var(ddof=1))
-        of_seeds = max(0.0, between - (own - shared)) / seeds
+    covariance = spread @ spread.T * (scale / spread.shape[1])
+    of_samples = max(0.0, float(covariance.mean()))
+    if seeds == 1:
+        return _Parts(of_samples, 0.0, 0.0)
+    own = float(np.trace(covariance)) / seeds
+    shared = (float(covariance.sum()) - own * seeds) / (seeds * (seeds - 1))
+    return _Parts(of_samples, own - shared, float(observed.var(ddof=1)))
+
+
+def _error(of_samples: float, seeds_vary: _Parts | None, freedom: float, seeds: int, samples: int) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a mean over seeds; `freedom` is that of the variance between them."""
+    if seeds_vary is not None and seeds_vary.between > 0.0:
+        of_seeds = max(0.0, seeds_vary.between - seeds_vary.within) / seeds
         if of_seeds > 0.0:
-            freedom = min(freedom, (of_samples + of_seeds) ** 2 * (seeds - 1) / (between / seeds) ** 2)
-    error, difference = math.sqrt(max(0.0, of_samples + of_seeds)), float(observed.mean())
+            total = of_samples + of_seeds
+            return math.sqrt(total), min(samples - 1.0, total**2 * freedom / (seeds_vary.between / seeds) ** 2)
+    return math.sqrt(of_samples), samples - 1.0
+
+
+def _pooled(measured: Sequence[_Runs]) -> _Parts | None:
+    """What the difference of two methods varies by over seeds, the mean over all pairs of the column."""
+    if measured[0].observed.size == 1 or len(measured) < 2:
+        return None
+    pairs = [
+        _parts(a.observed - b.observed, a.spread - b.spread, a.scale) for place, a in enumerate(measured) for b in measured[place + 1 :]
+    ]
+    within, between = (float(np.mean([getattr(each, name) for each in pairs])) for name in ("within", "between"))
+    return _Parts(0.0, within, between)
+
+
+def _difference(
+    a: _Runs, b: _Runs, confidence: float, *, pooled: _Parts | None = None, methods: int = 2, exact: bool = False
+) -> tuple[Difference, float, float]:
+    """`paired_bootstrap` on what was measured, its standard error and its degrees of freedom.
+
+    With `pooled`, what seeds vary by is that of a whole column of `methods`; with `exact`, the p-value of one binary run each is that of
+    `mcnemar_exact`.
+    """
+    seeds, samples = a.observed.size, a.samples
+    parts = _parts(a.observed - b.observed, a.spread - b.spread, a.scale)
+    error, freedom = _error(parts.of_samples, pooled or (parts if seeds > 1 else None), (methods - 1.0) * (seeds - 1.0), seeds, samples)
+    difference = float((a.observed - b.observed).mean())
     reach = _t_quantile(0.5 + confidence / 2, freedom) * error
     if exact and a.binary is not None and b.binary is not None:
         p_value = mcnemar_exact(a.binary, b.binary)
@@ -435,7 +566,7 @@ def _difference(a: _Runs, b: _Runs, confidence: float, *, exact: bool = False) -
         p_value = 1.0 if abs(difference) <= _SAME else 0.0
     else:
         p_value = 2.0 * float(_special().stdtr(freedom, -abs(difference) / error))
-    return Difference(difference=difference, low=difference - reach, high=difference + reach, p_value=p_value)
+    return Difference(difference=difference, low=difference - reach, high=difference + reach, p_value=p_value), error, freedom
 
 
 def _resampled_rows(samples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from alignmamba.contracts import Config, Name
 from alignmamba.errors import DataError, first_fault
-from alignmamba.evaluation.statistics import Mark, over_seeds
+from alignmamba.evaluation.statistics import UNBOUNDED, Estimate, Mark, over_seeds
 from alignmamba.files import replace_file
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -41,6 +41,10 @@ _LATEX = {
 }
 
 
+# What follows a number on a terminal.
+_MARKED: Mapping[Mark, str] = {"best": " *", "level": " ≈", "": ""}
+
+
 class Entry(Config):
     """One cell: what one method scored in one column."""
 
@@ -60,15 +64,25 @@ class Entry(Config):
     """``best``, ``level`` with the best, or nothing."""
 
     @classmethod
-    def of_seeds(cls, values: Sequence[float], *, mark: Mark = "", confidence: float = 0.95) -> Self:
-        """The entry of one value per seed, with Student's interval over them, see `over_seeds`."""
-        estimate = over_seeds(values, confidence=confidence)
+    def of_seeds(
+        cls, values: Sequence[float], *, mark: Mark = "", bounds: tuple[float, float] = UNBOUNDED, estimate: Estimate | None = None
+    ) -> Self:
+        """The entry of one value per seed.
+
+        Args:
+            values: (n,).
+            mark: Of the entry.
+            bounds: Least and largest possible value.
+            estimate: Brings the interval; by default that of `over_seeds`, which looks at the values alone.
+        """
+        known = over_seeds(values, bounds=bounds)
+        within = estimate or known
         return cls(
             values=tuple(float(value) if math.isfinite(value) else None for value in values),
-            mean=estimate.mean if math.isfinite(estimate.mean) else None,
-            deviation=estimate.deviation,
-            low=estimate.low,
-            high=estimate.high,
+            mean=known.mean if math.isfinite(known.mean) else None,
+            deviation=known.deviation,
+            low=within.low,
+            high=within.high,
             mark=mark,
         )
 
@@ -189,15 +203,31 @@ class ResultTable(Config):
         parts = (f"## {_markdown(self.title)}", _markdown(self.caption), "\n".join(lines), notes)
         return "\n\n".join(part for part in parts if part) + "\n"
 
-    def shown(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Header and rows as short text, for a terminal: the best has a *, what is level with it an ≈."""
+    def shown(self, *, intervals: bool = True) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Header and rows as short text, for a terminal: the best has a *, what is level with it an ≈.
 
-        def cell(entry: Entry | None) -> str:
-            if entry is None or entry.mean is None:
-                return "–"
-            return f"{self._mean(entry)}{ {'best': ' *', 'level': ' ≈', '': ''}[entry.mark] }"
+        Args:
+            intervals: Whether a column with intervals is followed by one of them.
+        """
+        header, columns = [self.row_label], [list(self.rows)]
+        for place, name in enumerate(self.columns):
+            entries = [row[place] for row in self.entries]
+            header.append(name)
+            columns.append(
+                ["–" if entry is None or entry.mean is None else f"{self._mean(entry)}{_MARKED[entry.mark]}" for entry in entries]
+            )
+            if intervals and any(entry is not None and entry.low is not None for entry in entries):
+                header.append("95 % interval")
+                columns.append(["" if entry is None else self._interval(entry) for entry in entries])
+        return tuple(header), [tuple(row) for row in zip(*columns, strict=True)]
 
-        return (self.row_label, *self.columns), [(row, *map(cell, entries)) for row, entries in zip(self.rows, self.entries, strict=True)]
+    def of_columns(self, names: Sequence[str]) -> "ResultTable":
+        """The table with those of its columns that are named; with all of them if it has none of that name."""
+        places = [place for place, name in enumerate(self.columns) if name in names]
+        if not places:
+            return self
+        columns = tuple(self.columns[place] for place in places)
+        return self.model_copy(update={"columns": columns, "entries": tuple(tuple(row[place] for place in places) for row in self.entries)})
 
     def write(self, directory: Path) -> list[Path]:
         """Put the table into a directory as ``name``.json, .csv, .tex and .md, each whole or not at all; older ones are replaced.
@@ -236,7 +266,7 @@ class ResultTable(Config):
         marks = {entry.mark for entry in entries}
         told = {
             "mean ± standard deviation over seeds": any(entry.deviation is not None for entry in entries),
-            "[confidence interval]": any(entry.low is not None for entry in entries),
+            "[95 % interval]": any(entry.low is not None for entry in entries),
             f"{best}: best": "best" in marks,
             f"{level}: level with the best": "level" in marks,
         }

@@ -11,7 +11,7 @@ from alignmamba.errors import CheckpointError
 from alignmamba.evaluation.metrics import score
 from alignmamba.evaluation.statistics import scores_of
 from alignmamba.recipes.directory import prediction_table, to_csv
-from alignmamba.recipes.experiments.summing_up import Column, combined, read_json, read_predictions
+from alignmamba.recipes.experiments.summing_up import Column, _agreeing, combined, read_json, read_predictions
 
 CLASSES = Task(kind="classification", classes=("a", "b", "c"))
 SENTIMENT = Task(kind="regression", label_range=(-3, 3))
@@ -34,6 +34,7 @@ def accuracy_column(runs: dict[str, dict[int, Predictions]]) -> Column:
         scores=lambda name, seeds: scores_of(CLASSES, [runs[name][seed] for seed in seeds], "accuracy"),
         compared=frozenset(runs),
         higher_is_better=True,
+        bounds=(0.0, 1.0),
     )
 
 
@@ -61,6 +62,7 @@ def test_a_sum_of_columns_is_one_of_values_and_of_scores() -> None:
     early = accuracy_column({"x": {0: classification(4), 1: classification(6)}})
     late = accuracy_column({"x": {0: classification(20), 2: classification(6)}})
     drop = combined([early, late], [1.0, -1.0], higher_is_better=False)
+    assert drop.bounds == (-1.0, 1.0)
     assert drop.values["x"] == {0: pytest.approx(16 / 40)}
     assert np.mean(drop.scores("x", [0])) == pytest.approx(16 / 40)
 
@@ -72,6 +74,7 @@ def test_a_sum_of_columns_of_rows() -> None:
         compared=frozenset(runs),
         scores=lambda name, seeds: scores_of(CLASSES, [runs[name][seed] for seed in seeds], "f1_weighted"),
         higher_is_better=True,
+        bounds=(0.0, 1.0),
     )
     mean = combined([f1, f1], [0.5, 0.5], higher_is_better=True)
     metric = mean.scores("x", [0])
@@ -89,6 +92,38 @@ def test_one_seed_has_an_interval_over_samples() -> None:
     # About two standard errors of a share of 3/4 among 40 to either side.
     assert 0.55 < one.low < 0.68
     assert 0.82 < one.high < 0.92
+
+
+def test_two_seeds_have_an_interval_over_samples() -> None:
+    """Never one beyond the range, which Student's of two values is, nor one of no width where both are alike."""
+    runs = {"apart": {0: classification(10), 1: classification(38)}, "alike": {0: classification(10), 1: classification(10)}}
+    for entry in accuracy_column(runs).entries(list(runs)):
+        assert entry is not None
+        assert entry.low is not None
+        assert entry.high is not None
+        assert 0.0 < entry.low < entry.mean - 0.05  # type: ignore[operator]
+        assert entry.mean + 0.05 < entry.high < 1.0  # type: ignore[operator]
+
+
+def test_columns_of_the_same_numbers_have_the_same_intervals_and_marks() -> None:
+    """With as many samples of each class, recall is the accuracy; one is tested in closed form and the other by resampling."""
+    runs = {name: {0: classification(wrong, samples=60)} for name, wrong in (("a", 10), ("b", 18), ("c", 21), ("d", 26))}
+
+    def column(metric: str) -> Column:
+        return Column(
+            values={name: {seed: score(CLASSES, each)[metric] for seed, each in by_seed.items()} for name, by_seed in runs.items()},
+            scores=lambda name, seeds: scores_of(CLASSES, [runs[name][seed] for seed in seeds], metric),
+            compared=frozenset(runs),
+            higher_is_better=True,
+            bounds=(0.0, 1.0),
+        )
+
+    found = _agreeing({metric: column(metric) for metric in ("accuracy", "f1_macro", "recall_unweighted")})
+    accuracy, f1, recall = (each.entries(list(runs)) for each in found.values())
+    assert [entry.model_dump(exclude={"values", "mean"}) for entry in recall if entry] == [
+        entry.model_dump(exclude={"values", "mean"}) for entry in accuracy if entry
+    ]
+    assert f1 != accuracy
 
 
 def test_what_was_scored_on_other_samples_is_not_compared() -> None:

@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -15,17 +15,18 @@ from pydantic import ValidationError
 
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError, DataError
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, sample_scores, score
+from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, RANGES, metric_names, sample_scores, score
 from alignmamba.evaluation.statistics import (
     RowMetric,
     Scores,
     Standing,
-    bootstrap_interval,
+    compare_to,
     compare_to_best,
-    holm,
+    interval,
+    interval_note,
     marks_note,
-    paired_bootstrap,
     power_note,
+    reach_note,
     scores_of,
 )
 from alignmamba.evaluation.tables import Entry, ResultTable
@@ -191,6 +192,8 @@ class Column:
     scores: Callable[[str, Sequence[int]], Scores]
     """Of a method under some seeds."""
     higher_is_better: bool
+    bounds: tuple[float, float]
+    """Least and largest possible value."""
     marked: bool = True
     """Whether it makes sense to say which method is best."""
 
@@ -223,22 +226,21 @@ class Column:
     def _entry(self, name: str) -> Entry:
         seeds = sorted(self.values[name])
         mark = self.standings[name].mark if name in self.standings else ""
-        entry = Entry.of_seeds([self.values[name][seed] for seed in seeds], mark=mark).model_copy(update={"seeds": tuple(seeds)})
-        if len(seeds) > 1:
-            return entry
-        interval = self._over_samples(name, seeds[0])
-        return entry.model_copy(update={"low": interval[0], "high": interval[1]}) if interval else entry
-
-    def _over_samples(self, name: str, seed: int) -> tuple[float, float] | None:
-        """Of a single run, the interval over the samples of the test split."""
+        values = [self.values[name][seed] for seed in seeds]
         try:
-            scores = self.scores(name, [seed])
-            if isinstance(scores, RowMetric):
-                return bootstrap_interval(scores.runs[0], scores.samples, seed=0, resamples=_RESAMPLES, method="percentile")
-            (values,) = np.atleast_2d(np.asarray(scores, dtype=np.float64))
-            return bootstrap_interval(lambda rows: float(values[rows].mean()), len(values), seed=0, resamples=_RESAMPLES)
-        except DataError:
-            return None
+            estimate = interval(self.scores(name, seeds), bounds=self.bounds, resamples=_RESAMPLES)
+        except DataError:  # as for the standings
+            estimate = None
+        entry = Entry.of_seeds(values, mark=mark, bounds=self.bounds, estimate=estimate)
+        return entry.model_copy(update={"seeds": tuple(seeds)})
+
+    def same_numbers_as(self, other: "Column") -> bool:
+        """Whether every method has the same values under every seed in both, as accuracy and recall have where classes are of one size."""
+
+        def numbers(column: Column) -> list[tuple[str, int, float]]:
+            return [(name, seed, round(value, 9)) for name, by_seed in column.values.items() for seed, value in sorted(by_seed.items())]
+
+        return (self.higher_is_better, self.marked, numbers(self)) == (other.higher_is_better, other.marked, numbers(other))
 
 
 def metric_column(grid: Grid, metric: str, column: str = "") -> Column:
@@ -249,6 +251,7 @@ def metric_column(grid: Grid, metric: str, column: str = "") -> Column:
         compared=frozenset(row for row, runs in said.items() if all(each.ids == grid.ids for each in runs.values())),
         scores=lambda row, seeds: scores_of(grid.task, [said[row][seed] for seed in seeds], metric),
         higher_is_better=HIGHER_IS_BETTER[metric],
+        bounds=RANGES[metric],
     )
 
 
@@ -266,7 +269,9 @@ def combined(columns: Sequence[Column], weights: Sequence[float], *, higher_is_b
         return _weighted([column.scores(row, seeds) for column in columns], weights)
 
     compared = frozenset.intersection(*(column.compared for column in columns))
-    return Column(values=values, compared=compared, scores=scores, higher_is_better=higher_is_better, marked=marked)
+    ends = [[weight * end for end in column.bounds] for column, weight in zip(columns, weights, strict=True)]
+    bounds = (sum(map(min, ends)), sum(map(max, ends)))
+    return Column(values=values, compared=compared, scores=scores, higher_is_better=higher_is_better, bounds=bounds, marked=marked)
 
 
 def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
@@ -285,6 +290,7 @@ def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
 
 def _table(grid: Grid, name: str, title: str, columns: Mapping[str, Column], *, row_label: str, **more: Any) -> ResultTable:
     rows = grid.rows
+    columns = _agreeing(columns)
     by_column = [column.entries(rows) for column in columns.values()]
     more["notes"] = [*_how_marked(columns), *more["notes"]]
     return ResultTable(
@@ -296,6 +302,15 @@ def _table(grid: Grid, name: str, title: str, columns: Mapping[str, Column], *, 
         entries=tuple(zip(*by_column, strict=True)),
         **more,
     )
+
+
+def _agreeing(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """The columns, those of the same numbers with the same scores behind them: their intervals and marks are then the same too."""
+    agreeing: dict[str, Column] = {}
+    for name, column in columns.items():
+        same = next((each for each in agreeing.values() if column.same_numbers_as(each)), None)
+        agreeing[name] = column if same is None else replace(column, scores=same.scores)
+    return agreeing
 
 
 def _how_marked(columns: Mapping[str, Column]) -> list[str]:
@@ -313,20 +328,23 @@ def _how_marked(columns: Mapping[str, Column]) -> list[str]:
         f"Marks{f' of {name}' if name else ''} compare the seeds {', '.join(map(str, seeds))} alone, which all methods have finished."
         for name, seeds in told.items()
     ]
-    if any(len(values) == 1 for column in columns.values() for values in column.values.values()):
-        notes.append("Where one seed was run, the interval is over the test samples (bootstrap); otherwise over seeds (Student's t).")
-    return notes
+    fewest = min((len(values) for column in columns.values() for values in column.values.values() if values), default=0)
+    return [*notes, interval_note(fewest=fewest)] if fewest else notes
 
 
 def _noise(grid: Grid, column: Column, metric: str, at: str = "") -> list[str]:
     """How much of a difference is noise here."""
-    notes = []
+    notes: list[str] = []
     best = max((float(np.mean(list(values.values()))) for values in column.values.values() if values), default=0.0)
     first = next((run for row in grid.rows for run in grid.predictions(row, at).values()), None)
-    if first is not None and metric.startswith("acc") and 0 < best < 1:
-        counted = sample_scores(grid.task, first, metric)
-        notes.append(power_note(metric, len(first.ids) if counted is None else len(counted), best))
-    return notes
+    if first is None:
+        return notes
+    counted = sample_scores(grid.task, first, metric)
+    samples = len(first.ids) if counted is None else len(counted)
+    if metric.startswith("acc") and 0 < best < 1:
+        notes.append(power_note(metric, samples, best))
+    told = reach_note(metric, column.standings, seeds=len(column.seeds), samples=samples)
+    return [*notes, told] if told else notes
 
 
 # --- the experiments ---------------------------------------------------------------------------------------------------
@@ -356,21 +374,21 @@ def _ablation(grid: Grid) -> Iterator[ResultTable]:
     metric = _headline(grid.task)
     column = metric_column(grid, metric)
     full, *variants = grid.rows
-    paired = {row: sorted(set(column.values[row]) & set(column.values[full])) for row in variants}
-    differences = {}
-    for row in (row for row in variants if paired[row] and {row, full} <= column.compared):
+    standings: Mapping[str, Standing] = {}
+    if full in column.methods and column.seeds:
         with suppress(DataError):  # as for the marks of a column
-            differences[row] = paired_bootstrap(column.scores(row, paired[row]), column.scores(full, paired[row]))
-    there = list(differences)
-    adjusted = dict(zip(there, holm([differences[row].p_value for row in there]), strict=True)) if there else {}
+            standings = compare_to(full, {row: column.scores(row, column.seeds) for row in column.methods}, resamples=_RESAMPLES)
+    least, most = combined([column, column], [1.0, -1.0], higher_is_better=True).bounds
     entries: list[tuple[Entry | None, ...]] = []
     for row in variants:
-        if row not in differences:
+        told = standings[row].to_best if row in standings else None
+        if told is None:
             entries.append((None, None))
             continue
-        values = [column.values[row][seed] - column.values[full][seed] for seed in paired[row]]
-        told = Entry.of_seeds(values).model_copy(update={"low": differences[row].low, "high": differences[row].high})
-        entries.append((told, Entry(values=(), mean=float(adjusted[row]))))
+        values = [column.values[row][seed] - column.values[full][seed] for seed in column.seeds]
+        ends = {"low": max(told.low, least), "high": min(told.high, most), "seeds": tuple(column.seeds)}
+        p_value = Entry(values=(), mean=standings[row].adjusted_p_value)
+        entries.append((Entry.of_seeds(values).model_copy(update=ends), p_value))
     yield ResultTable(
         name="ablation-difference",
         title=f"What each part is worth on {grid.corpus}: {metric} of the variant minus that of the full model, test",
@@ -378,7 +396,10 @@ def _ablation(grid: Grid) -> Iterator[ResultTable]:
         rows=tuple(variants),
         columns=(f"{metric}, difference", "p value (Holm)"),
         entries=tuple(entries),
-        notes=("Intervals and p values are those of a paired test over seeds and samples.",),
+        notes=(
+            "Intervals and p values are those of a paired test over seeds and samples; what differences vary by over seeds is pooled over"
+            " all variants.",
+        ),
     )
 
 
@@ -446,7 +467,10 @@ def _distance(grid: Grid) -> Iterator[ResultTable]:
         row_label="variant",
         rows=grid.rows,
         columns=tuple(found),
-        entries=tuple(tuple(Entry.of_seeds(by_row[row]) if by_row.get(row) else None for by_row in found.values()) for row in grid.rows),
+        entries=tuple(
+            tuple(Entry.of_seeds(by_row[row], bounds=(-2.0, 2.0)) if by_row.get(row) else None for by_row in found.values())
+            for row in grid.rows
+        ),
     )
 
 
@@ -468,7 +492,8 @@ def _plans(grid: Grid) -> Iterator[ResultTable]:
             rows=tuple(ways),
             columns=measures,
             entries=tuple(
-                tuple(Entry.of_seeds(shares[measure]) if measure in shares else None for measure in measures) for shares in ways.values()
+                tuple(Entry.of_seeds(shares[measure], bounds=(0.0, 1.0)) if measure in shares else None for measure in measures)
+                for shares in ways.values()
             ),
         )
 

@@ -41,9 +41,10 @@ def call_hdf5_here() -> None:
         def __init__(self) -> None:
             self._structures = {}
             self._opened: dict[str, hdf5_child.Sequence] = {}
+            self._plain: dict[str, hdf5_child.DataSets] = {}
 
         def _ask(self, path: Path, request: dict[str, object], **_: object) -> bytes:
-            head, content = hdf5_child.answer(json.dumps({**request, "path": str(path)}).encode(), self._opened)
+            head, content = hdf5_child.answer(json.dumps({**request, "path": str(path)}).encode(), self._opened, self._plain)
             if "error" in head:
                 raise DataError(f"{path}: {head['error']}")
             return content

@@ -58,8 +58,33 @@ class Structure:
     entries: Mapping[str, Entry]
 
 
+class HDF5Array:
+    """A data set of numbers of any HDF5 file, of which parts are read when they are asked for.
+
+    Args:
+        process: What reads it.
+        path: The file.
+        name: The data set.
+        shape: Of the data set.
+        dtype: Of its numbers.
+    """
+
+    def __init__(self, process: "HDF5Process", path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._process, self._path, self._name = process, path, name
+        self.shape, self.dtype, self.ndim = shape, dtype, len(shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, at: slice | tuple[int, slice]) -> np.ndarray:
+        """``array[start:stop]`` or ``array[row, start:stop]``."""
+        row, part = (None, at) if isinstance(at, slice) else at
+        start, stop, _ = part.indices(self.shape[0 if row is None else 1])
+        return self._process.slice(self._path, self._name, row, start, stop, self.shape[1 if row is None else 2 :], self.dtype)
+
+
 class HDF5Process:
-    """A process that opens computational sequences and hands out their rows.
+    """A process that opens HDF5 files and hands out rows of their arrays.
 
     Raises:
         ConfigError: If h5py is not installed.
@@ -119,6 +144,56 @@ class HDF5Process:
         if len(content) != size:
             raise DataError(f"{path}: entry {entry!r}: {field}: expected {size} bytes, found {len(content)}; the file is damaged")
         return np.frombuffer(content, dtype=dtype).reshape(shape)
+
+    def names(self, path: Path) -> list[str]:
+        """Names of the data sets of any file.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        found: list[str] = json.loads(self._ask_plain(path, {"do": "names"}))
+        return found
+
+    def array(self, path: Path, name: str) -> HDF5Array | list[str]:
+        """A data set of any file, or the texts of one.
+
+        Args:
+            path: The file.
+            name: The data set, with those of its groups and `/` between them; empty for the only one.
+
+        Raises:
+            DataError: If there is none, it holds something else, or more than the file can hold.
+        """
+        told = json.loads(self._ask_plain(path, {"do": "shape", "name": name}))
+        shape = tuple(told["shape"])
+        if told["dtype"] == "text":
+            texts: list[str] = json.loads(self._ask_plain(path, {"do": "slice", "name": name, "start": 0, "stop": shape[0], "row": None}))
+            return texts
+        return HDF5Array(self, path, name, shape, np.dtype(told["dtype"]).newbyteorder("<"))
+
+    def slice(
+        self, path: Path, name: str, row: int | None, start: int, stop: int, rest: tuple[int, ...], dtype: np.dtype
+    ) -> np.ndarray:
+        """Rows `start` to `stop` of a data set, or of its row `row`, each of shape `rest`.
+
+        Raises:
+            DataError: If they cannot be read.
+        """
+        shape = (stop - start, *rest)
+        size = math.prod(shape) * dtype.itemsize
+        if size > SLICE_BYTES:
+            raise DataError(f"{path}: data set {name!r}: a sample of {size} bytes, expected at most {SLICE_BYTES}")
+        if size == 0:
+            return np.empty(shape, dtype=dtype)
+        request = {"do": "slice", "name": name, "start": start, "stop": stop, "row": row}
+        content = self._ask(path, request, largest=size, seconds=SECONDS + size / (1 << 20))
+        if len(content) != size:
+            raise DataError(f"{path}: data set {name!r}: expected {size} bytes, found {len(content)}; the file is damaged")
+        return np.frombuffer(content, dtype=dtype).reshape(shape)
+
+    def _ask_plain(self, path: Path, request: dict[str, Any]) -> bytes:
+        size = regular_file(path).stat().st_size
+        return self._ask(path, request, largest=600 * size + (16 << 20), seconds=SECONDS + size / (1 << 20))
 
     def _ask(self, path: Path, request: dict[str, Any], *, largest: int, seconds: float) -> bytes:
         stdin, stdout = self._process.stdin, self._process.stdout

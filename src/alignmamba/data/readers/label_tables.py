@@ -8,13 +8,13 @@
 Nothing of a pickle is run; see `unpickling`.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignmamba.data.readers.foreign import Faults
-from alignmamba.data.readers.plain import npz_keys, npz_object
+from alignmamba.data.readers.objects import read_objects
+from alignmamba.data.readers.plain import npz_keys
 from alignmamba.data.readers.stored import StoredArray
 from alignmamba.data.readers.unpickling import read_pickle
 from alignmamba.data.readers.values import as_list, is_sequence, plain_text
@@ -86,15 +86,7 @@ def npz_table(path: Path, faults: Faults) -> dict[str, list[Any]] | None:
 
 
 def _single_object(path: Path, key: str) -> Any:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        pickled = Path(folder) / "objects.pkl"
-        with pickled.open("wb") as target:
-            npz_object(path, key, target)
-        try:
-            array = read_pickle(pickled)
-            objects = array.items() if isinstance(array, StoredArray) else [array]
-        except DataError as error:
-            raise DataError(f"{path}: array {key!r}: {str(error).removeprefix(f'{pickled}: ')}") from error
+    _, objects = read_objects(path, key)
     if len(objects) != 1:
         raise DataError(f"{path}: array {key!r}: expected one object, found {len(objects)}")
     return objects[0]

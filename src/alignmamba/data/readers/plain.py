@@ -138,18 +138,40 @@ def open_npz(path: Path, key: str, *, inside: Path | None = None) -> np.ndarray:
         return array
 
 
-def npz_object(path: Path, key: str, target: IO[bytes]) -> None:
-    """Copy the pickle of an array of Python objects in an `.npz` file, of which nothing is run.
+class ObjectsError(DataError):
+    """An array of Python objects, which `objects` reads as data where they may be used."""
+
+
+def copy_objects(path: Path, key: str, target: IO[bytes], *, inside: Path | None = None) -> tuple[int, ...]:
+    """Copy the pickle of an array of Python objects, of which nothing is run.
+
+    Args:
+        path: An `.npz` file, or an `.npy` file.
+        key: The array in an `.npz` file; empty for an `.npy` file.
+        target: Where the pickle is copied to.
+        inside: A folder that the path may not leave.
+
+    Returns:
+        The shape of the array.
 
     Raises:
         DataError: If there is no such array.
     """
-    place = f"{path}: array {key!r}"
-    with tempfile.TemporaryFile() as unpacked:
-        _unpack(path, key, unpacked, None)
-        if not _header(unpacked, place)[2].hasobject:
-            raise DataError(f"{place}: expected Python objects, found numbers or text")
-        _copy(unpacked, target, place)
+    place = f"{path}: array {key!r}" if key else str(path)
+    with contextlib.ExitStack() as opened:
+        try:
+            regular_file(path, inside=inside)
+            source: IO[bytes] = opened.enter_context(tempfile.TemporaryFile() if key else path.open("rb"))
+        except OSError as error:
+            raise DataError(f"{place}: cannot be read: {one_line(error)}") from error
+        if key:
+            _unpack(path, key, source, inside)
+        shape, fortran, dtype = _header(source, place)
+        if dtype != object or (fortran and len(shape) > 1):
+            found = str(dtype)[:80] if dtype.hasobject else "numbers or text"
+            raise DataError(f"{place}: expected Python objects, found {'them in column-major order' if dtype == object else found}")
+        _copy(source, target, place)
+    return shape
 
 
 def _unpack(path: Path, key: str, target: IO[bytes], inside: Path | None) -> int:
@@ -208,7 +230,10 @@ def _mapped(file: IO[bytes], size: int, place: str) -> np.ndarray:
     """The array at the start of an open file of that size; read-only."""
     shape, fortran, dtype = _header(file, place)
     if dtype.hasobject:
-        raise DataError(f"{place}: holds Python objects, which are not read; save numbers, or text as a fixed-length array")
+        raise ObjectsError(
+            f"{place}: holds Python objects, which are not read here; save numbers, or text of fixed length; sequences of unequal length "
+            "as one array with offsets, or as one file for each sample"
+        )
     if dtype.kind not in "fiubSU" or (dtype.kind in "fiu" and dtype.itemsize > 8) or dtype.shape:
         raise DataError(f"{place}: expected numbers or text, found {str(dtype)[:80]}")
     start = file.tell()

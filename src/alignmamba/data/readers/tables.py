@@ -1,15 +1,18 @@
 """Tables of others, CSV or Parquet: single columns of a table of samples, and the rows of one id at a time of a long one.
 
 CSV is UTF-8 with a line of column names, before which empty lines may stand; cells are separated by commas, semicolons or tabs,
-whichever that line has most of. Lines end in LF, CR LF or CR. Cells in quotes may hold line breaks in a table of samples, but not in a
-long one, whose rows are found by their lines.
+whichever that line has most of. A `TableForm` says otherwise: that there is no such line, what its columns are called, what separates
+cells. Lines end in LF, CR LF or CR. Cells in quotes may hold line breaks in a table of samples, but not in a long one, whose rows are
+found by their lines.
 """
 
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +36,30 @@ _NO_NAMES = "expected a line of column names, found none"
 _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 
 
+ROW_NUMBER = "#"
+"""In place of a column of ids: the number of the row, from 1."""
+WHITE_SPACE = " "
+"""The separator that stands for any number of spaces and tabs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableForm:
+    """How a table of text is laid out."""
+
+    header: bool | tuple[str, ...] = True
+    """Whether the first line that is not empty has the names of the columns; else they are called ``1``, ``2`` and so on, or as
+    these names say."""
+    separator: str = ""
+    """What stands between cells; empty for comma, semicolon or tab, whichever the first line has most of, or else, in a table
+    without a line of names, white space."""
+
+
+_PLAIN = TableForm()
+
+
 def is_table(path: Path) -> bool:
     """Whether the name is one of a table."""
-    return path.suffix.lower() in (".csv", ".tsv", ".parquet")
+    return path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet")
 
 
 def note_open_end(path: Path, faults: Faults) -> None:
@@ -48,37 +72,54 @@ def note_open_end(path: Path, faults: Faults) -> None:
             faults.add("last line without an end", where=path.name, done="kept; the file may have been cut off")
 
 
-def column_names(path: Path, *, inside: Path | None = None) -> list[str]:
+def column_names(path: Path, *, inside: Path | None = None, form: TableForm = _PLAIN) -> list[str]:
     """Names of the columns of a table.
 
     Raises:
         DataError: If it is no table.
     """
-    return _Parquet(path, inside).columns if path.suffix.lower() == ".parquet" else next(_csv_rows(path, inside))
+    if path.suffix.lower() == ".parquet":
+        return _Parquet(path, inside, form).columns
+    regular_file(path, inside=inside)
+    return _Head.of(path, form).names
 
 
-def read_columns(path: Path, names: Sequence[str], *, inside: Path | None = None) -> dict[str, list[Any]]:
+def read_columns(path: Path, names: Sequence[str], *, inside: Path | None = None, form: TableForm = _PLAIN) -> dict[str, list[Any]]:
     """Some columns of a table of samples: text from CSV, text and numbers from Parquet; ``None`` where a cell is empty.
 
     CSV is read line by line, Parquet by column and row group: nothing is kept but the cells of these columns.
 
+    Args:
+        path: The table.
+        names: The columns; `ROW_NUMBER` gives the numbers of the rows as text.
+        inside: A folder that the path may not leave.
+        form: How it is laid out.
+
     Raises:
         DataError: If it is no table, too large for one, or lacks a column.
     """
+    wanted = [name for name in names if name != ROW_NUMBER]
+    cells, count = _columns(path, wanted, inside, form)
+    return cells | ({ROW_NUMBER: [str(row) for row in range(1, count + 1)]} if ROW_NUMBER in names else {})
+
+
+def _columns(path: Path, names: Sequence[str], inside: Path | None, form: TableForm) -> tuple[dict[str, list[Any]], int]:
+    """The columns, and the number of rows."""
     if path.suffix.lower() == ".parquet":
-        table = _Parquet(path, inside)
+        table = _Parquet(path, inside, form)
         _require(path, names, table.columns)
-        return {name: [cell for group in range(table.groups) for cell in _as_list(table.cells(group, name))] for name in names}
-    rows = _csv_rows(path, inside)
-    columns = next(rows)
+        parts = [table.group(group, names) for group in range(table.groups)]
+        return {name: [cell for part in parts for cell in _as_list(part[name])] for name in names}, table.rows
+    rows = _csv_rows(path, inside, form)
+    columns, count = next(rows), 0
     _require(path, names, columns)
     found: list[tuple[int, list[Any], dict[str, str]]] = [(columns.index(name), [], {}) for name in names]
-    for row in rows:
+    for count, row in enumerate(rows, start=1):  # noqa: B007
         for place, cells, known in found:
             cell = row[place].strip()
             # Labels and splits repeat: one text for all cells that say the same.
             cells.append((known.setdefault(cell, cell) if len(known) < _SHARED_CELLS else known.get(cell, cell)) or None)
-    return {name: cells for name, (_, cells, _) in zip(names, found, strict=True)}
+    return {name: cells for name, (_, cells, _) in zip(names, found, strict=True)}, count
 
 
 def _as_list(cells: Any) -> list[Any]:
@@ -91,20 +132,28 @@ def _require(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
             raise DataError(f"{path}: expected a column {name!r}, found {list(columns)[:20]}")
 
 
-def _csv_rows(path: Path, inside: Path | None) -> Iterator[list[str]]:
+def _csv_rows(path: Path, inside: Path | None, form: TableForm) -> Iterator[list[str]]:
     """The names of the columns, then the cells of each row."""
     regular_file(path, inside=inside)
     if path.stat().st_size > TABLE_BYTES:
         raise DataError(f"{path}: expected at most {TABLE_BYTES} bytes of text, found more")
-    delimiter = _delimiter(_head(path)[2])
+    head = _Head.of(path, form)
+    if head.separator == WHITE_SPACE or form.header is not True:
+        yield head.names
+        yield from (
+            head.cells(number, line)
+            for number, (_, _, line) in enumerate(_lines(path, head.first_byte), start=head.first_line)
+            if line.strip()
+        )
+        return
     taken: list[str] = []
-    reader = csv.reader(_noted_texts(path, taken), delimiter=delimiter, strict=True)
+    reader = csv.reader(_noted_texts(path, taken), delimiter=head.separator, strict=True)
     names: list[str] = []
     try:
         for row in reader:
             line = reader.line_num - len(taken) + 1
             if len(taken) > 1:
-                _refuse_swallowed(path, line, taken, len(names or row), delimiter)
+                _refuse_swallowed(path, line, taken, len(names or row), head.separator)
             if names and row and len(row) != len(names):
                 raise DataError(f"{path}, line {line}: expected {len(names)} cells, found {len(row)}")
             if names and row:
@@ -184,53 +233,87 @@ class LongTable:
 
     path: Path
     inside: Path
-    id: str
+    id: Sequence[str]
+    """Columns of the ids, of which several are joined by `/`; `ROW_NUMBER` takes the number of the row, and with none all rows are of
+    one sample, of the id ``""``."""
     time: str = ""
     """Column of the seconds; empty where there is none."""
     values: Sequence[str] = ()
-    """Columns of the features; all others than `id` and `time` where none are named."""
+    """Columns of the features, in which ``*`` stands for any text; all others than `id` and `time` where none are named."""
+    exclude: Sequence[str] = ()
+    """Columns that are none of them, in which ``*`` stands for any text."""
+    form: TableForm = _PLAIN
     runs: dict[str, tuple[int, int, int]] = field(init=False, default_factory=dict)
     """Where the rows of an id lie: bytes of a CSV file or row numbers of a Parquet file, first and last but one; and how many."""
 
     def __post_init__(self) -> None:
-        self._parquet = _Parquet(self.path, self.inside) if self.path.suffix.lower() == ".parquet" else None
+        self._parquet = _Parquet(self.path, self.inside, self.form) if self.path.suffix.lower() == ".parquet" else None
         if self._parquet is None:
             regular_file(self.path, inside=self.inside)
-            self._first_line, self._first_byte, head = _head(self.path)
-            self._delimiter = _delimiter(head)
-            self._names = _column_names(self.path, self._cells(self._first_line - 1, head.encode()))
+            self._head = _Head.of(self.path, self.form)
+            self._names = self._head.names
         else:
             self._names = self._parquet.columns
-        used = [self.id, *([self.time] if self.time else []), *self.values]
-        for name in used:
-            if name not in self._names:
-                raise DataError(f"{self.path}: expected a column {name!r}, found {list(self._names)[:20]}")
-        self.values = self.values or [name for name in self._names if name not in used]
-        if not self.values:
-            raise DataError(f"{self.path}: expected columns of features beside {used}, found none")
+        self._id = [name for name in self.id if name != ROW_NUMBER]
+        used = [*self._id, *([self.time] if self.time else [])]
+        _require(self.path, used, self._names)
+        self.values = self._chosen(used)
+        self._places = {name: place for place, name in enumerate(self._names)}
         for start, stop, identity in self._identities():
             self._enter(identity, start, stop)
+
+    def _chosen(self, used: Sequence[str]) -> list[str]:
+        """The columns of features."""
+        known = set(self._names)
+
+        def matching(given: Sequence[str]) -> Iterator[str]:
+            for name in given:
+                found = [name] if name in known else [each for each in self._names if "*" in name and fnmatchcase(each, name)]
+                if not found:
+                    _require(self.path, [name], self._names)
+                yield from found
+
+        without = {*used, *matching(self.exclude)}
+        chosen = [name for name in dict.fromkeys(matching(self.values)) if name not in matching(self.exclude)] if self.values else []
+        chosen = chosen if self.values else [name for name in self._names if name not in without]
+        if not chosen:
+            raise DataError(f"{self.path}: expected columns of features beside {sorted(without)}, found none")
+        return chosen
 
     def _enter(self, identity: str, start: int, stop: int) -> None:
         first, last, count = self.runs.get(identity, (start, start, 0))
         if last != start:
-            raise DataError(f"{self.path}: the rows of {self.id} {identity!r} do not lie together; sort the table by {self.id}")
+            called = "/".join(self.id)
+            raise DataError(f"{self.path}: the rows of {called} {identity!r} do not lie together; sort the table by {called}")
         self.runs[identity] = (first, stop, count + 1)
 
     def _identities(self) -> Iterator[tuple[int, int, str]]:
         if self._parquet is not None:
+            if not self._id:
+                yield from ((row, row + 1, self._numbered(row + 1)) for row in range(self._parquet.rows))
+                return
             row = 0
             for group in range(self._parquet.groups):
-                for cell in self._parquet.cells(group, self.id):
-                    yield row, row + 1, _identity(cell, f"{self.path}, row {row + 1}", self.id)
+                columns = self._parquet.group(group, self._id)
+                for cells in zip(*(_as_list(columns[name]) for name in self._id), strict=True):
+                    yield row, row + 1, joined_identity(cells, f"{self.path}, row {row + 1}", self._id)
                     row += 1
             return
-        at, end = self._names.index(self.id), self._first_byte
-        for number, (_, stop, line) in enumerate(_lines(self.path, end), start=self._first_line):
+        places, end = [self._places[name] for name in self._id], self._head.first_byte
+        count = 0
+        for number, (_, stop, line) in enumerate(_lines(self.path, end), start=self._head.first_line):
             if line.strip():
+                count += 1
+                identity = self._numbered(count)
+                if places:
+                    row_cells = self._head.cells(number, line)
+                    identity = joined_identity([row_cells[place] for place in places], f"{self.path}, line {number}", self._id)
                 # Empty lines before a row are taken with it, or rows of one id would not lie together.
-                yield end, stop, _identity(self._row(number, line)[at], f"{self.path}, line {number}", self.id)
+                yield end, stop, identity
                 end = stop
+
+    def _numbered(self, row: int) -> str:
+        return str(row) if self.id else ""
 
     def rows(self, identity: str) -> tuple[np.ndarray, np.ndarray | None] | None:
         """Features, (time, width), and seconds of an id; not a number where a cell is empty. ``None`` for an id without rows."""
@@ -240,15 +323,20 @@ class LongTable:
         wanted = [*self.values, *([self.time] if self.time else [])]
         numbers = np.empty((count, len(wanted)))
         if self._parquet is not None:
+            columns = self._parquet.slices(wanted, start, stop)
             for at, name in enumerate(wanted):
-                self._numbers(numbers[:, at], self._parquet.slice(name, start, stop), identity, name)
+                self._numbers(numbers[:, at], columns[name], identity, name)
         else:
-            places = [self._names.index(name) for name in wanted]
-            lines = (line for _, _, line in _lines(self.path, start, stop) if line.strip())
-            for row, line in enumerate(lines):
-                cells = self._cells(0, line)
-                for at, (name, place) in enumerate(zip(wanted, places, strict=True)):
-                    numbers[row, at] = self._number(cells[place], identity, name, row)
+            places = [self._places[name] for name in wanted]
+            lines = ((number, line) for number, (_, _, line) in enumerate(_lines(self.path, start, stop)) if line.strip())
+            for row, (number, line) in enumerate(lines):
+                # The number of a line is known where the table is read from its first row on.
+                cells = self._head.cells(self._head.first_line + number if start == self._head.first_byte else 0, line)
+                try:
+                    numbers[row] = [float(cells[place]) for place in places]
+                except ValueError:
+                    for at, (name, place) in enumerate(zip(wanted, places, strict=True)):
+                        numbers[row, at] = self._number(cells[place], identity, name, row)
         return (numbers[:, :-1], numbers[:, -1]) if self.time else (numbers, None)
 
     def _numbers(self, target: np.ndarray, cells: Sequence[Any] | np.ndarray, identity: str, name: str) -> None:
@@ -261,35 +349,64 @@ class LongTable:
     def _number(self, cell: Any, identity: str, name: str, row: int) -> float:
         number = as_number(cell)
         if number is None:
-            raise DataError(
-                f"{self.path}: column {name!r}, {self.id} {identity!r}, its row {row + 1}: expected a number, found {str(cell)[:40]!r}"
-            )
+            whose = f"{'/'.join(self.id)} {identity!r}, its row {row + 1}" if self._id else f"row {identity or row + 1}"
+            raise DataError(f"{self.path}: column {name!r}, {whose}: expected a number, found {str(cell)[:40]!r}")
         return number
 
-    def _row(self, number: int, line: bytes) -> list[str]:
-        cells = self._cells(number, line)
-        if len(cells) != len(self._names):
-            raise DataError(f"{self.path}, line {number}: expected {len(self._names)} cells, found {len(cells)}")
-        return cells
 
-    def _cells(self, number: int, line: bytes) -> list[str]:
-        text = _decoded(self.path, number, line)
-        if '"' not in text:
-            return [cell.strip() for cell in text.strip("\r\n").split(self._delimiter)]
-        try:
-            return [cell.strip() for cell in next(csv.reader([text], delimiter=self._delimiter, strict=True))]
-        except csv.Error as error:
-            if "unexpected end" in str(error):
-                reason = "a quote that is not closed in its line; cells with line breaks are read in tables of samples only"
-            else:
-                reason = _said(error)
-            raise DataError(f"{self.path}, line {number}: {reason}") from error
+class SampleTables:
+    """Tables of one sample each, which all have the same columns of features.
+
+    Args:
+        inside: The folder that they may not leave.
+        time: As for `LongTable`.
+        values: As for `LongTable`.
+        exclude: As for `LongTable`.
+        form: As for `LongTable`.
+    """
+
+    def __init__(self, *, inside: Path, time: str, values: Sequence[str], exclude: Sequence[str], form: TableForm) -> None:
+        self._inside, self._time, self._values, self._exclude, self._form = inside, time, values, exclude, form
+        self._first: tuple[Path, Sequence[str]] | None = None
+
+    def read(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+        """Features, (time, width), in the order of columns of the table that was read first, and seconds.
+
+        Raises:
+            DataError: If it is no table of numbers, or has other columns.
+        """
+        if path.stat().st_size > TABLE_BYTES:
+            raise DataError(f"{path}: expected at most {TABLE_BYTES} bytes, found more")
+        table = LongTable(
+            path=path, inside=self._inside, id=(), time=self._time, values=self._values, exclude=self._exclude, form=self._form
+        )
+        if self._first is None:
+            self._first = path, table.values
+        first, names = self._first
+        if set(table.values) != set(names):
+            other = sorted(set(table.values) ^ set(names))[0]
+            expected = "a column" if other in names else "no column"
+            raise DataError(f"{path}: expected {expected} {other!r} as {first.name} has{'' if other in names else ' none'}")
+        table.values = names
+        found = table.rows("")
+        return (np.empty((0, len(names))), np.empty(0) if self._time else None) if found is None else found
 
 
-def _identity(cell: Any, place: str, name: str) -> str:
-    if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
-        raise DataError(f"{place}: column {name!r} is empty, expected an id")
-    return str(cell)
+def joined_identity(cells: Sequence[Any], place: str, names: Sequence[str]) -> str:
+    """The id that one or several cells are, joined by `/`.
+
+    Args:
+        cells: The cells of one row.
+        place: Where they stand, for messages.
+        names: Their columns.
+
+    Raises:
+        DataError: If one is empty.
+    """
+    for cell, name in zip(cells, names, strict=True):
+        if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
+            raise DataError(f"{place}: column {name!r} is empty, expected an id")
+    return "/".join(map(str, cells))
 
 
 def _lines(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[int, int, bytes]]:
@@ -316,12 +433,60 @@ def _lines(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[in
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _head(path: Path) -> tuple[int, int, str]:
-    """The line of column names, the first that is not empty: number of the line behind it, where that starts, and its text."""
-    for number, (_, stop, line) in enumerate(_lines(path, 0), start=1):
-        if line.strip(b" \t\r\n,;"):
-            return number + 1, stop, _decoded(path, number, line)
-    raise DataError(f"{path}: {_NO_NAMES}")
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """What the first line of a table of text says, and where its rows begin."""
+
+    path: Path
+    names: list[str]
+    separator: str
+    first_line: int
+    first_byte: int
+
+    @classmethod
+    def of(cls, path: Path, form: TableForm) -> "_Head":
+        for number, (start, stop, line) in enumerate(_lines(path, 0), start=1):
+            if line.strip(b" \t\r\n,;"):
+                text = _decoded(path, number, line)
+                break
+        else:
+            raise DataError(f"{path}: {_NO_NAMES if form.header is True else 'expected rows, found none'}")
+        separator = form.separator or _separator(text, spaces=form.header is not True)
+        cells = _split(path, number, text, separator)
+        if form.header is True:
+            return cls(path=path, names=_column_names(path, cells), separator=separator, first_line=number + 1, first_byte=stop)
+        names = list(form.header) if form.header else [str(place) for place in range(1, len(cells) + 1)]
+        if len(names) != len(cells):
+            raise DataError(f"{path}, line {number}: expected {len(names)} cells, one for each name of header, found {len(cells)}")
+        return cls(path=path, names=_column_names(path, names), separator=separator, first_line=number, first_byte=start)
+
+    def cells(self, number: int, line: bytes) -> list[str]:
+        """The cells of a line, as many as there are columns."""
+        cells = _split(self.path, number, _decoded(self.path, number, line), self.separator)
+        if len(cells) != len(self.names):
+            place = f"{self.path}, line {number}" if number else f"{self.path}: a row"
+            raise DataError(f"{place}: expected {len(self.names)} cells, found {len(cells)}")
+        return cells
+
+
+def _separator(text: str, *, spaces: bool) -> str:
+    found = max(",;\t", key=text.count)
+    return WHITE_SPACE if spaces and found not in text and len(text.split()) > 1 else found
+
+
+def _split(path: Path, number: int, text: str, separator: str) -> list[str]:
+    if separator == WHITE_SPACE:
+        return text.split()
+    if '"' not in text:
+        return [cell.strip() for cell in text.strip("\r\n").split(separator)]
+    try:
+        return [cell.strip() for cell in next(csv.reader([text], delimiter=separator, strict=True))]
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            reason = "a quote that is not closed in its line; cells with line breaks are read in tables of samples only"
+        else:
+            reason = _said(error)
+        raise DataError(f"{path}, line {number}: {reason}") from error
 
 
 def _decoded(path: Path, number: int, line: bytes) -> str:
@@ -331,25 +496,24 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
         raise DataError(f"{path}, line {number}: expected text in UTF-8, found byte {line[error.start]:#04x}") from error
 
 
-def _delimiter(line: str) -> str:
-    return max(",;\t", key=line.count)
-
-
 def _column_names(path: Path, cells: Sequence[str]) -> list[str]:
     names = [cell.strip() for cell in cells]
     if not any(names):
         raise DataError(f"{path}: {_NO_NAMES}")
+    counts = Counter(names)
     for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{path}: column {name!r} appears {names.count(name)} times, expected once")
+        if counts[name] > 1:
+            raise DataError(f"{path}: column {name!r} appears {counts[name]} times, expected once")
     return names
 
 
 class _Parquet:
     """A Parquet file, read one column of one row group at a time; the last row group of each column is kept."""
 
-    def __init__(self, path: Path, inside: Path | None) -> None:
+    def __init__(self, path: Path, inside: Path | None, form: TableForm = _PLAIN) -> None:
         regular_file(path, inside=inside)
+        if form != _PLAIN:
+            raise DataError(f"{path}: a Parquet file has names of columns and no separators: header and separator are for text")
         require(str(path), "formats", "pyarrow")
         self._path = path
         self._kept: dict[str, tuple[int, Any]] = {}
@@ -360,6 +524,7 @@ class _Parquet:
         _column_names(path, self.columns)
         sizes = [metadata.row_group(group).num_rows for group in range(self.groups)]
         self._starts: list[int] = np.cumsum([0, *sizes], dtype=object).tolist()
+        self.rows: int = self._starts[-1]
         declared = [metadata.row_group(group).total_byte_size + 8 * size * len(self.columns) for group, size in enumerate(sizes)]
         allowed = UNPACKED_PER_BYTE * path.stat().st_size + (16 << 20)
         if min([0, *sizes, *declared]) < 0 or sum(declared) > allowed or max(declared, default=0) > _GROUP_BYTES:
@@ -367,46 +532,57 @@ class _Parquet:
                 f"{path}: declares {sum(sizes)} rows of {len(self.columns)} columns, more than its {path.stat().st_size} bytes may hold"
             )
 
-    def cells(self, group: int, name: str) -> Any:
-        """A column of a row group: an array of numbers, or a list of text."""
-        kept = self._kept.get(name)
-        if kept is None or kept[0] != group:
-            kept = (group, self._guarded(lambda: self._read(group, name)))
-            self._kept[name] = kept
-        return kept[1]
+    def group(self, group: int, names: Sequence[str]) -> dict[str, Any]:
+        """Columns of a row group: each an array of numbers, or a list of text, or of numbers of which some are null.
 
-    def slice(self, name: str, start: int, stop: int) -> Sequence[Any] | np.ndarray:
-        """Rows of a column."""
-        parts = []
+        They are read at once: to look for a column takes as long as there are columns.
+        """
+        absent = [name for name in names if name not in self._kept or self._kept[name][0] != group]
+        if absent:
+            read = self._guarded(lambda: self._read(group, absent))
+            self._kept |= {name: (group, cells) for name, cells in read.items()}
+        return {name: self._kept[name][1] for name in names}
+
+    def slices(self, names: Sequence[str], start: int, stop: int) -> dict[str, Sequence[Any] | np.ndarray]:
+        """Rows of columns."""
+        parts: dict[str, list[Any]] = {name: [] for name in names}
         for group in range(self.groups):
             first = self._starts[group]
             if first < stop and start < self._starts[group + 1]:
-                parts.append(self.cells(group, name)[max(start - first, 0) : stop - first])
-        return parts[0] if len(parts) == 1 else [cell for part in parts for cell in part]
+                for name, cells in self.group(group, names).items():
+                    parts[name].append(cells[max(start - first, 0) : stop - first])
+        return {name: part[0] if len(part) == 1 else [cell for each in part for cell in each] for name, part in parts.items()}
 
     def _open(self) -> Any:
         from pyarrow import parquet
 
         plain = parquet.ParquetFile(self._path)
-        text = [name for name in plain.schema_arrow.names if str(plain.schema_arrow.field(name).type) in ("string", "large_string")]
+        # The schema is made anew whenever it is asked for, which takes as long as there are columns.
+        text = [each.name for each in plain.schema_arrow if str(each.type) in ("string", "large_string")]
         # Text stays a dictionary and indices: written out, a few bytes could become any number of copies.
         return parquet.ParquetFile(self._path, read_dictionary=text, page_checksum_verification=True, pre_buffer=False)
 
-    def _read(self, group: int, name: str) -> Any:
+    def _read(self, group: int, names: Sequence[str]) -> dict[str, Any]:
+        table = self._file.read_row_group(group, columns=list(names), use_threads=False)
+        places = {name: place for place, name in enumerate(table.column_names)}
+        return {name: self._cells(group, name, table.column(places[name]).chunks) for name in names}
+
+    def _cells(self, group: int, name: str, chunks: Sequence[Any]) -> Any:
         import pyarrow
 
         parts: list[Any] = []
-        for chunk in self._file.read_row_group(group, columns=[name], use_threads=False).column(0).chunks:
+        for chunk in chunks:
             if pyarrow.types.is_dictionary(chunk.type):
                 words = chunk.dictionary.to_pylist()
                 parts.append([None if index is None else words[index] for index in chunk.indices.to_pylist()])
-            elif pyarrow.types.is_integer(chunk.type) or pyarrow.types.is_floating(chunk.type):
+            elif pyarrow.types.is_floating(chunk.type) or (pyarrow.types.is_integer(chunk.type) and not chunk.null_count):
                 parts.append(chunk.to_numpy(zero_copy_only=False))
-            elif pyarrow.types.is_boolean(chunk.type):
-                parts.append(chunk.to_pylist())
+            elif pyarrow.types.is_boolean(chunk.type) or pyarrow.types.is_integer(chunk.type):
+                parts.append(chunk.to_pylist())  # integers with a null among them would become floats, and 7 the id "7.0"
             else:
                 raise DataError(f"{self._path}: column {name!r}: expected numbers or text, found {str(chunk.type)[:80]}")
-        cells: Any = np.concatenate(parts) if parts and isinstance(parts[0], np.ndarray) else [cell for part in parts for cell in part]
+        whole = bool(parts) and all(isinstance(part, np.ndarray) for part in parts)
+        cells: Any = np.concatenate(parts) if whole else [cell for part in parts for cell in _as_list(part)]
         if len(cells) != self._starts[group + 1] - self._starts[group]:
             raise DataError(f"{self._path}: column {name!r}: {len(cells)} cells in row group {group}, its rows are another number")
         return cells

@@ -183,7 +183,10 @@ WRONG = {
     "no splits": ({"samples": '[samples]\ntable = "samples.csv"\n'}, "expected samples.split or samples.splits, or [splits]"),
     "no column": ({"samples": layout.SAMPLES.replace('"split"', '"fold"')}, "expected a column 'fold', found ['id', 'label', 'split']"),
     "no table": ({"samples": layout.SAMPLES.replace("samples.csv", "absent.csv")}, "absent.csv: expected a file, found nothing"),
-    "no such kind of table": ({"samples": layout.SAMPLES.replace("samples.csv", "samples.xls")}, "expected a .csv, .tsv or .parquet file"),
+    "no such kind of table": (
+        {"samples": layout.SAMPLES.replace("samples.csv", "samples.xls")},
+        "expected a .csv, .tsv, .txt or .parquet file",
+    ),
     "split twice": (
         {"samples": layout.SAMPLES + '[splits]\ntrain = "x"\nvalid = "x"\n'},
         "splits: 'x' stands for 'train' and for 'valid'",
@@ -205,11 +208,11 @@ WRONG = {
     ),
     "lengths of others": (
         {"audio": 'values = "all.npz#audio"\nlengths = "all.npz#text_lengths"\n'},
-        "end at 17, expected numbers from 0 to 29 that never fall",
+        "audio.lengths: all.npz#text_lengths: its lengths add up to 17, expected 29, the positions of the values",
     ),
     "too many offsets": (
         {"audio": 'values = "all.npz#audio"\noffsets = "all.npz#label"\n'},
-        "audio.offsets: expected whole numbers of 0 or more",
+        "audio.offsets: all.npz#label: expected whole numbers of 0 or more, found 0.5 in row 0",
     ),
     "padded with offsets": (
         {"audio": 'values = "all.npz#audio_padded"\noffsets = "all.npz#audio_offsets"\n'},
@@ -217,7 +220,7 @@ WRONG = {
     ),
     "falling offsets": (
         {"audio": 'values = "all.npz#audio"\noffsets = "all.npz#falling"\n'},
-        "audio.offsets: go from 0 to 29, expected numbers from 0 to 29 that never fall",
+        "audio.offsets: all.npz#falling: go from 0 to 29, expected numbers from 0 to 29 that never fall",
     ),
     "text as values": ({"audio": 'values = "all.npz#id"\nlengths = "all.npz#audio_lengths"\n'}, "expected numbers, found <U2"),
     "words as tokens": (
@@ -301,7 +304,7 @@ HOSTILE = {
     "negative": (header("(-1, -3)") + bytes(12), "expected at most 4 lengths of 0 or more"),
     "many axes": (header("(1,)".replace("1,", "1, " * 40)) + bytes(4), "expected at most 4 lengths"),
     "true": (header("(True, 3)") + bytes(12), "expected at most 4 lengths of 0 or more"),
-    "objects": (header("(2, 3)", "'|O'") + b"cos\nsystem\n", "holds Python objects, which are not read"),
+    "objects": (header("(2, 3)", "'|O'") + b"cos\nsystem\n", "refused: the pickle asks for 'os.system'"),
     "structure": (header("(2, 3)", "[('a', '<f4'), ('b', '|O')]") + bytes(48), "holds Python objects"),
     "times": (header("(2, 3)", "'<M8[s]'") + bytes(48), "expected numbers or text, found datetime64[s]"),
     "call": (header("__import__('os').getpid()") + bytes(12), "its header cannot be read"),

@@ -124,11 +124,11 @@ def test_lines_may_end_in_any_way(tmp_path: Path, end: str, monkeypatch: pytest.
     path.write_bytes(b"\xef\xbb\xbf" + end.join(rows).encode())
     assert read_columns(path, ["id", "t"]) == {"id": [*"aaabc"], "t": ["1,2,3,4", "1,5", "2", "3", "4"]}
     path.write_bytes(b"\xef\xbb\xbf" + end.join(rows).replace(",", "").encode())
-    long = tables.LongTable(path=path, inside=tmp_path, id="id")
+    long = tables.LongTable(path=path, inside=tmp_path, id=["id"])
     found = {name: numbers[0].ravel().tolist() for name in long.runs if (numbers := long.rows(name)) is not None}
     assert found == {"a": [1234, 15, 2], "b": [3], "c": [4]}
     path.write_bytes(end.join([*rows[2:], "d"]).encode())
-    for read in (lambda: read_columns(path, ["id"]), lambda: tables.LongTable(path=path, inside=tmp_path, id="id")):
+    for read in (lambda: read_columns(path, ["id"]), lambda: tables.LongTable(path=path, inside=tmp_path, id=["id"])):
         with pytest.raises(DataError, match=r"line 9: expected 2 cells, found 1"):
             read()
 
@@ -139,4 +139,4 @@ def test_a_long_table_has_no_line_breaks_in_cells(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"line 2: a quote that is not closed in its line; cells with line breaks are read in tables of samples"
     ):
-        tables.LongTable(path=path, inside=tmp_path, id="id")
+        tables.LongTable(path=path, inside=tmp_path, id=["id"])

@@ -17,7 +17,7 @@ from alignmamba.data.checking import AbsentModalityError, SplitArrays, check_id,
 from alignmamba.data.inspection import place, target_problem
 from alignmamba.data.publishing import prepare_destination, temporary_directory
 from alignmamba.data.readers import FORMATS
-from alignmamba.data.readers.arrays import described
+from alignmamba.data.readers.description import described
 from alignmamba.data.readers.foreign import SHARED_OPTIONS, Faults, Foreign, NeedsOptionError, Reader, ReadOptions
 from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.readers.unpickling import refused_global

@@ -111,6 +111,35 @@ SHARED_OPTIONS = frozenset({"dims", "nonfinite", "clip_labels"})
 """Those that are followed whatever the format."""
 
 
+def refuse_shared_features(ids: Mapping[Role, Sequence[str]], where: str) -> None:
+    """Refuse ids that stand for several samples, where features are looked up by the id: all of them would have the same.
+
+    Args:
+        ids: By split, what features are looked up by.
+        where: What looks them up, for messages.
+
+    Raises:
+        DataError: Naming the first, and how many there are.
+    """
+    homes: dict[str, Role] = {}
+    repeated: dict[str, tuple[Role, Role]] = {}
+    for role, own in ids.items():
+        for identity in own:
+            if identity in homes:
+                repeated.setdefault(identity, (homes[identity], role))
+            homes.setdefault(identity, role)
+    if not repeated:
+        return
+    across = next((identity for identity, (one, other) in repeated.items() if one != other), "")
+    first = across or next(iter(repeated))
+    one, other = repeated[first]
+    stands = f"stands in {one} and again in {other}, a leak" if across else f"stands for several samples of {one}"
+    raise DataError(
+        f"{where}: id {first!r} {stands}: features are looked up by the id, so all of them have the same "
+        f"({len(repeated)} such ids); give each sample an id of its own, or remove it from all splits but one"
+    )
+
+
 class Reader(Protocol):
     """The face of a module that reads one format.
 

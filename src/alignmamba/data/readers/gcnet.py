@@ -22,8 +22,7 @@ utterances of one follow each other. Columns of labels that are not the one that
 The tables that GCNet and MERBench publish are pickles (`.pkl`, and `.npz` of Python objects); `label_tables` reads them as data.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,19 @@ import numpy as np
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
 from alignmamba.data.readers.folds import UNDIVIDED, folds_beside, folds_path, left_out, read_folds, split_roles, undivided, unused
-from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
+from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions, refuse_shared_features
 from alignmamba.data.readers.label_tables import npz_table, pickled_table
 from alignmamba.data.readers.plain import LazyRows, hinted, npz_keys, one_line, open_npy, open_npz
-from alignmamba.data.readers.tables import as_number, column_names, is_absent, is_missing, is_table, note_open_end, read_columns
+from alignmamba.data.readers.tables import (
+    as_number,
+    column_names,
+    further_labels,
+    is_absent,
+    is_missing,
+    is_table,
+    note_open_end,
+    read_columns,
+)
 from alignmamba.errors import DataError
 
 FORMAT = "gcnet"
@@ -156,6 +164,12 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
             )
     if not splits:
         raise DataError(f"{table_path}: no utterance is in a split")
+    homes = {role: [utterance.id for utterance, home in zip(utterances, roles, strict=True) if home == role] for role in splits}
+    refuse_shared_features(homes, str(table_path))
+    for name, folder in folders.items():
+        others = _others(folder, {utterance.id for utterance in utterances})
+        if others:
+            notes.append(f"{len(others)} entries of {folder.name} ({name}) are of no utterance and were left out, {others[0]!r} first.")
     if any(utterance.conversation for utterance in utterances):
         count = len({utterance.conversation for utterance in utterances})
         notes.append(f"{count} conversations: an id is conversation/utterance, and the utterances of a conversation follow each other.")
@@ -249,6 +263,13 @@ def _place(folder: Path, identity: str) -> Path | None:
         except OSError as error:
             raise DataError(f"{folder}: utterance {identity[:80]!r}: {one_line(error)}") from error
     return None
+
+
+def _others(folder: Path, ids: Collection[str]) -> list[str]:
+    """Names of features in a folder that are of no utterance; utterances may lie in folders of its own."""
+    within = {part.as_posix() for identity in ids for part in Path(identity).parents}
+    found = (path.name for path in folder.iterdir() if path.suffix == ".npy" or path.is_dir())
+    return sorted(name for name in found if name not in within and name not in ids and name.removesuffix(".npy") not in ids)
 
 
 def _features(folder: Path, ids: Sequence[str]) -> LazyRows:
@@ -388,11 +409,7 @@ def _further_labels(columns: Mapping[str, list[Any]], label: str) -> dict[str, l
     for name, cells in columns.items():
         if cells is chosen or name.lower() not in _LABEL:
             continue
-        numbers = [float(cell) if isinstance(cell, bool) else as_number(cell) for cell in cells]
-        if any(number is None for number in numbers):
-            found[name] = [None if is_absent(cell) else str(cell) for cell in cells]
-        else:
-            found[name] = [number if number is not None and math.isfinite(number) else None for number in numbers]
+        found[name] = further_labels(cells)
     return found
 
 

@@ -171,9 +171,7 @@ class HDF5Process:
             return texts
         return HDF5Array(self, path, name, shape, np.dtype(told["dtype"]).newbyteorder("<"))
 
-    def slice(
-        self, path: Path, name: str, row: int | None, start: int, stop: int, rest: tuple[int, ...], dtype: np.dtype
-    ) -> np.ndarray:
+    def slice(self, path: Path, name: str, row: int | None, start: int, stop: int, rest: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Rows `start` to `stop` of a data set, or of its row `row`, each of shape `rest`.
 
         Raises:

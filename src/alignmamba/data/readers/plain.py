@@ -158,18 +158,19 @@ def copy_objects(path: Path, key: str, target: IO[bytes], *, inside: Path | None
         DataError: If there is no such array.
     """
     place = f"{path}: array {key!r}" if key else str(path)
+    regular_file(path, inside=inside)
     with contextlib.ExitStack() as opened:
         try:
-            regular_file(path, inside=inside)
-            source: IO[bytes] = opened.enter_context(tempfile.TemporaryFile() if key else path.open("rb"))
+            source: IO[bytes] = opened.enter_context(tempfile.TemporaryFile() if key else path.open("rb"))  # noqa: SIM115
         except OSError as error:
             raise DataError(f"{place}: cannot be read: {one_line(error)}") from error
         if key:
             _unpack(path, key, source, inside)
         shape, fortran, dtype = _header(source, place)
-        if dtype != object or (fortran and len(shape) > 1):
-            found = str(dtype)[:80] if dtype.hasobject else "numbers or text"
-            raise DataError(f"{place}: expected Python objects, found {'them in column-major order' if dtype == object else found}")
+        if dtype.kind != "O":
+            raise DataError(f"{place}: expected Python objects, found {str(dtype)[:80] if dtype.hasobject else 'numbers or text'}")
+        if fortran and len(shape) > 1:
+            raise DataError(f"{place}: objects in column-major order are not read")
         _copy(source, target, place)
     return shape
 
@@ -230,7 +231,7 @@ def _mapped(file: IO[bytes], size: int, place: str) -> np.ndarray:
     """The array at the start of an open file of that size; read-only."""
     shape, fortran, dtype = _header(file, place)
     if dtype.hasobject:
-        raise ObjectsError(
+        raise (ObjectsError if dtype.kind == "O" else DataError)(
             f"{place}: holds Python objects, which are not read here; save numbers, or text of fixed length; sequences of unequal length "
             "as one array with offsets, or as one file for each sample"
         )

@@ -223,6 +223,14 @@ def as_number(cell: Any) -> float | None:
         return None
 
 
+def further_labels(cells: Sequence[Any]) -> list[float | str | None]:
+    """A column of labels beside the one that is predicted: numbers where all of it are, else text; ``None`` where there is none."""
+    numbers = [float(cell) if isinstance(cell, bool) else as_number(cell) for cell in cells]
+    if any(number is None for number in numbers):
+        return [None if is_absent(cell) else str(cell) for cell in cells]
+    return [number if number is not None and math.isfinite(number) else None for number in numbers]
+
+
 @dataclass(kw_only=True)
 class LongTable:
     """A table with one row per position of a sequence; the rows of one id lie together and are read when they are asked for.
@@ -445,12 +453,12 @@ class _Head:
 
     @classmethod
     def of(cls, path: Path, form: TableForm) -> "_Head":
-        for number, (start, stop, line) in enumerate(_lines(path, 0), start=1):
-            if line.strip(b" \t\r\n,;"):
-                text = _decoded(path, number, line)
-                break
-        else:
+        lines = enumerate(_lines(path, 0), start=1)
+        first = next(((number, *line) for number, line in lines if line[2].strip(b" \t\r\n,;")), None)
+        if first is None:
             raise DataError(f"{path}: {_NO_NAMES if form.header is True else 'expected rows, found none'}")
+        number, start, stop, line = first
+        text = _decoded(path, number, line)
         separator = form.separator or _separator(text, spaces=form.header is not True)
         cells = _split(path, number, text, separator)
         if form.header is True:

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, what killed processes left of theirs, and files of strangers, read within bounds."""
 
+import errno
 import glob
 import json
 import os
@@ -55,6 +56,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _renamed(error, path) from error
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -80,13 +84,21 @@ def beside(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
     with ExitStack() as stack:
         while True:
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(_NAME_BYTES)}{PARTIAL}")
-            make(temporary)
+            try:
+                make(temporary)
+            except OSError as error:
+                raise _renamed(error, path) from error
             with suppress(FileNotFoundError):
                 stack.enter_context(held(temporary))
                 if temporary.exists():
                     break
             # Another process took it for a leftover before it was locked.
         yield temporary
+
+
+def _renamed(error: OSError, path: Path) -> OSError:
+    """The same error about the file that people know by its own name."""
+    return error if error.errno is None else OSError(error.errno, error.strerror, str(path))
 
 
 def settle_leftovers(path: Path, settle: Callable[[Path], object]) -> None:
@@ -248,3 +260,48 @@ def _check_depth(found: Any) -> None:
         if not level:
             return
     raise ValueError(_TOO_DEEP)
+
+
+# Faults of the machine
+
+_REFUSALS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.EBUSY,
+    errno.ESTALE,
+    errno.EAGAIN,
+}
+"""No room, no right, a broken disk, too many files or processes."""
+
+_OUT_OF_MEMORY = re.compile("DefaultCPUAllocator|not enough memory|out of memory|Cannot allocate memory|[Uu]nable to allocate")
+
+
+def refused_by_machine(error: BaseException) -> str:
+    """One line on what the machine refuses: room on a disk, a right, memory, a thread; empty if the error has another cause.
+
+    Args:
+        error: What was caught.
+    """
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | OSError) and _OUT_OF_MEMORY.search(said)):
+        detail = f" ({said[:160]})" if said else ""
+        return f"out of memory{detail}; lower loader.batch_size or options.d_model, or shorten the sequences"
+    if isinstance(error, RuntimeError) and "can't start new thread" in said:
+        return "the system refuses another thread; lower the number of workers or raise the limit of processes"
+    if isinstance(error, OSError) and "No usable temporary directory" in said:
+        return "no temporary folder can be written to (full, read-only, or over a limit); TMPDIR names another"
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        reason = error.strerror or os.strerror(error.errno)
+        return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+    return ""

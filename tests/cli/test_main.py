@@ -155,8 +155,8 @@ def test_interruption_has_its_own_code(cli: Cli, monkeypatch: pytest.MonkeyPatch
 
 def test_a_failing_path_of_the_user_is_the_users(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     below = tmp_path / "corpus" / "shard"
-    monkeypatch.setattr(Inspect, "run", raising(PermissionError(13, "Permission denied", str(below))))
-    assert cli("inspect", tmp_path / "corpus") == (2, "", f"error: {below}: Permission denied\n")
+    monkeypatch.setattr(Inspect, "run", raising(FileNotFoundError(2, "No such file or directory", str(below))))
+    assert cli("inspect", tmp_path / "corpus") == (2, "", f"error: {below}: No such file or directory\n")
     code, _, err = cli("inspect", tmp_path / "other")
     assert code == 1
     assert "internal" in err

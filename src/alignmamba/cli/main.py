@@ -1,57 +1,24 @@
 """``alignmamba``: parse the command line, run a verb, turn errors into one line and an exit code.
 
-Exit codes: 0 done, 1 our fault, 2 the user's input, 130 interrupted.
+Exit codes: 0 done, 1 our fault, 2 the user's input or the user's machine, 130 interrupted, 141 nobody reads the output.
+
+What takes time to import is imported where errors are caught, so that Ctrl-C at any moment ends in one word.
 """
 
 import os
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
-
-import tyro
+from typing import TYPE_CHECKING, TextIO
 
 from alignmamba import __version__
-from alignmamba.cli.bench import Bench
-from alignmamba.cli.convert import Convert
-from alignmamba.cli.doctor import Doctor
-from alignmamba.cli.evaluate import Evaluate
-from alignmamba.cli.experiment import Experiment
-from alignmamba.cli.export import Export
-from alignmamba.cli.inspect import Inspect
-from alignmamba.cli.predict import Predict
-from alignmamba.cli.report import Report
-from alignmamba.cli.train import Train
-from alignmamba.cli.verb import Verb
-from alignmamba.errors import AlignMambaError, printable
+
+if TYPE_CHECKING:
+    from alignmamba.cli.verb import Verb
 
 DONE, OUR_FAULT, USER_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-DESCRIPTION = """Fuse text, audio, video or any other token sequences into one prediction with AlignMamba.
-
-Start with `alignmamba train`; each verb explains itself with `alignmamba VERB --help`. `alignmamba --version` prints the version.
-
-Shell completion: `alignmamba --tyro-print-completion SHELL` prints a script for bash, zsh or tcsh.
-
-Exit codes: 0 done, 1 a fault of alignmamba, 2 an input it cannot use, 130 interrupted.
-"""
-
-AnyVerb = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Convert, tyro.conf.subcommand("convert")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
-    | Annotated[Experiment, tyro.conf.subcommand("experiment")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,25 +33,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After printing help, or code 2 where the arguments cannot be parsed.
     """
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # a stream that a caller put in place may be of another kind
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr] # a terminal without Unicode shows ? instead of failing
-    _let_threads_sleep()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["--version"]:
-        print(f"alignmamba {__version__}")
-        return DONE
+    ended: SystemExit | int
+    verb = None
     try:
-        verb: Verb = tyro.cli(
-            AnyVerb,
-            prog="alignmamba",
-            description=DESCRIPTION,
-            args=given,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-    except BrokenPipeError:
-        return _unheard()
-    return _guarded(verb)
+        _prepare_streams()
+        _let_threads_sleep()
+        try:
+            if given[:1] == ["--version"]:
+                print(f"alignmamba {__version__}")
+                ended = DONE
+            else:
+                from alignmamba.cli.parsing import parsed
+
+                verb = parsed(given)
+                ended = verb.run()
+        except SystemExit as stop:
+            ended = stop
+        sys.stdout.flush()  # now: what cannot be written later, Python would complain about in its own words
+    except (Exception, KeyboardInterrupt) as error:
+        return _told(error, verb)
+    if isinstance(ended, SystemExit):
+        raise ended
+    return ended
+
+
+def _prepare_streams() -> None:
+    """Give the process the streams that it was started without, and let a terminal without Unicode show ? instead of failing."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 # open as long as the process is
+        with suppress(AttributeError):  # a stream that a caller put in place may be of another kind
+            getattr(sys, name).reconfigure(errors="replace")
 
 
 def _let_threads_sleep() -> None:
@@ -96,50 +76,75 @@ def _let_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
-def _guarded(verb: Verb) -> int:
-    """Run a verb; whatever it raises becomes one line on standard error."""
-    show = verb.traceback or os.environ.get("ALIGNMAMBA_TRACEBACK", "") not in ("", "0")
-    try:
-        return verb.run()
-    except AlignMambaError as error:
-        return _fail(str(error), USER_INPUT, show=show)
-    except KeyboardInterrupt as error:
-        # Where there is something to say, it is how to go on.
+def _told(error: BaseException, verb: "Verb | None") -> int:
+    """Say in one line on standard error what went wrong; returns the exit code."""
+    from alignmamba.errors import AlignMambaError
+    from alignmamba.files import refused_by_machine
+
+    if isinstance(error, KeyboardInterrupt):
+        # Where there is something to say, it is how to resume.
         _say(str(error) or "interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        return _unheard()
-    except OSError as error:
-        if _names_given_path(error, verb):
-            return _fail(f"{error.filename}: {error.strerror}", USER_INPUT, show=show)
-        return _our_fault(error, show=show)
-    except Exception as error:
-        return _our_fault(error, show=show)
+    if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
+        _discard(sys.stdout)
+        return 128 + signal.SIGPIPE
+    show = (verb is not None and verb.traceback) or os.environ.get("ALIGNMAMBA_TRACEBACK", "") not in ("", "0")
+    if isinstance(error, AlignMambaError):
+        return _fail(error, str(error), USER_INPUT, show=show)
+    if isinstance(error, OSError) and verb is not None and _names_given_path(error, verb):
+        return _fail(error, f"{error.filename}: {error.strerror}", USER_INPUT, show=show)
+    refused = refused_by_machine(error)
+    if refused:
+        named = isinstance(error, OSError) and error.filename is None and _is_full(sys.stdout)
+        return _fail(error, f"standard output: {refused}" if named else refused, USER_INPUT, show=show)
+    return _our_fault(error, show=show)
 
 
-def _unheard() -> int:
-    """Whoever read our output has seen enough. Python would complain once more when it closes the stream at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
+def _is_full(stream: TextIO) -> bool:
+    """Whether a stream takes no character; it is then discarded."""
+    try:
+        stream.write("\n")
+        stream.flush()
+    except OSError:
+        _discard(stream)
+        return True
+    return False
 
 
-def _fail(message: str, code: int, *, show: bool) -> int:
+def _discard(stream: TextIO) -> None:
+    """Let what is left of a stream vanish; Python would complain once more when it closes it at exit."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _fail(error: BaseException, message: str, code: int, *, show: bool) -> int:
     if show:
-        _say(traceback.format_exc().rstrip())
+        import traceback
+
+        _say("".join(traceback.format_exception(error)).rstrip("\n"))
     _say(f"error: {' '.join(message.split())}")
     return code
 
 
-def _our_fault(error: Exception, *, show: bool) -> int:
-    what = f"{type(error).__name__}: {error}"
-    if show:
-        return _fail(f"internal: {what}", OUR_FAULT, show=True)
-    with tempfile.NamedTemporaryFile("w", prefix="alignmamba-", suffix=".txt", delete=False, encoding="utf-8") as file:
-        file.write(traceback.format_exc())
-    return _fail(f"internal: {what} (please report it with {file.name})", OUR_FAULT, show=False)
+def _our_fault(error: BaseException, *, show: bool) -> int:
+    what = f"internal: {type(error).__name__}: {error}"
+    return _fail(error, what if show else f"{what} (please report it with {_report(error)})", OUR_FAULT, show=show)
 
 
-def _names_given_path(error: OSError, verb: Verb) -> bool:
+def _report(error: BaseException) -> str:
+    """Where the traceback lies, or how to see it where no file can be made."""
+    import tempfile
+    import traceback
+
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="alignmamba-", suffix=".txt", delete=False, encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:
+        return "what --traceback shows"
+    return file.name
+
+
+def _names_given_path(error: OSError, verb: "Verb") -> bool:
     """Whether the error is about a path on the command line or something under it."""
     if not isinstance(error.filename, str | Path) or not error.strerror:
         return False
@@ -149,5 +154,10 @@ def _names_given_path(error: OSError, verb: Verb) -> bool:
 
 
 def _say(lines: str) -> None:
-    sys.stderr.write("".join(f"{printable(line)}\n" for line in lines.split("\n")))
-    sys.stderr.flush()
+    from alignmamba.errors import printable
+
+    try:
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines.split("\n")))
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        _discard(sys.stderr)

@@ -4,8 +4,9 @@ import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from alignmamba.errors import printable, safe_json
 
@@ -49,8 +50,33 @@ def console(*, stderr: bool = False) -> "Console":
         def render_str(self, text: str, **options: Any) -> "Text":
             return super().render_str(printable(text), **options)
 
+        def on_broken_pipe(self) -> None:
+            """Leave it to `alignmamba.cli.main`, which knows the exit code; rich would end the process."""
+            raise  # noqa: PLE0704 # rich calls this where it caught the error
+
     stream = sys.stderr if stderr else sys.stdout
-    return Screen(stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else 120)
+    width = None if stream.isatty() else 120
+    return Screen(file=cast(IO[str], _Unheeded(stream)) if stderr else None, highlight=False, markup=False, width=width)
+
+
+class _Unheeded:
+    """Standard error as a place for progress: work goes on where nobody can read it any more, as after a hangup."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write it if that is possible."""
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Hand on what was written if that is possible."""
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def say(line: str) -> None:

@@ -182,7 +182,7 @@ def train(
 
     Raises:
         AlignMambaError: If the configuration, the corpus or the directory cannot be used as asked.
-        RunInterrupted: On Ctrl-C or SIGTERM, after saving.
+        RunInterrupted: On Ctrl-C, SIGTERM or a hangup, after saving.
     """
     if resume is None:
         if data is not None:

@@ -97,7 +97,7 @@ class FitResult:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended training in good order.
+    """Ctrl-C, SIGTERM or a hangup ended training in good order.
 
     Attributes:
         checkpoint: Where to go on from; ``None`` if training ran without a run directory.
@@ -166,7 +166,7 @@ def fit(
         ConfigError: If ``config.select`` is not a metric of this task, or ``config.precision`` is not the engine's.
         CheckpointError: If `run_dir` holds another run, or `resume` finds a checkpoint that does not fit.
         TrainingError: If a loss or gradient is not finite, no optimiser step was taken, or no epoch could be scored.
-        Interrupted: On Ctrl-C or SIGTERM, after saving. A second one ends the process at once.
+        Interrupted: On Ctrl-C, SIGTERM or a hangup, after saving. A second one ends the process at once.
     """
     _check_source(train, "train")
     _check_source(valid, "valid")
@@ -645,8 +645,14 @@ def _event_log(run: _Run, state: _State) -> EventLog | None:
 # --- interruption ------------------------------------------------------------------------------------------------------
 
 
+_ENDING: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal))  # Windows has no hangup
+
+
 class _Interrupts:
-    """Turns the first Ctrl-C or SIGTERM into a request that the loop answers between two steps; the second one ends the process."""
+    """Turns the first Ctrl-C, SIGTERM or hangup into a request that the loop answers between two steps; the second one ends the process.
+
+    A signal that the process was started to ignore, as under nohup, stays ignored.
+    """
 
     def __init__(self) -> None:
         self.signal_number = 0
@@ -659,8 +665,9 @@ class _Interrupts:
 
     def __enter__(self) -> "_Interrupts":
         if threading.current_thread() is threading.main_thread():  # Python delivers signals nowhere else
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+            for number in _ENDING:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -669,7 +676,7 @@ class _Interrupts:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._process:  # a loader's worker, forked with this handler in place
-            if number == signal.SIGTERM:
+            if number != signal.SIGINT:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
             return  # Ctrl-C reaches the workers too; the training process ends them when it has saved

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,6 +30,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 PARTIAL = ".partial"
 """How the name of what is being written ends."""
 
+_POLL_SECONDS = 0.1
 _NAME_BYTES = 6
 """Random bytes in such a name."""
 
@@ -115,23 +117,41 @@ def settle_leftovers(path: Path, settle: Callable[[Path], object]) -> None:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """Lock a file or directory as long as this process lives; false if another one holds it, or where there are no such locks."""
-    if os.name == "nt":
-        yield False
-        return
-    import fcntl
+def held(path: Path, *, wait_seconds: float = 0.0) -> Iterator[bool | None]:
+    """Lock a file or directory as long as this process lives.
 
+    Args:
+        path: It exists.
+        wait_seconds: How long to wait for another process to let go.
+
+    Yields:
+        False if another process holds it, ``None`` where there are no such locks.
+    """
+    if os.name == "nt":
+        yield None
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+        locked = _locked(descriptor)
+        until = time.monotonic() + wait_seconds
+        while locked is False and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+            locked = _locked(descriptor)
+        yield locked
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool | None:
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 # Files of strangers

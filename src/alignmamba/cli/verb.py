@@ -52,7 +52,7 @@ def console(*, stderr: bool = False) -> "Console":
 
         def on_broken_pipe(self) -> None:
             """Leave it to `alignmamba.cli.main`, which knows the exit code; rich would end the process."""
-            raise  # noqa: PLE0704 # rich calls this where it caught the error
+            raise  # rich calls this where it caught the error
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 120

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -17,7 +18,7 @@ from alignmamba.data.missing import WithheldSplit
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import confusion_matrix
 from alignmamba.extras import lacking
-from alignmamba.files import JSON_BYTES, beside, parse_json, replace_file, settle_leftovers
+from alignmamba.files import JSON_BYTES, beside, held, parse_json, replace_file, settle_leftovers
 from alignmamba.recipes.configuration import RunConfig, read_config
 
 CONFIG: Final = "config.yaml"
@@ -25,6 +26,9 @@ IDENTITY: Final = "run.json"
 ENVIRONMENT: Final = "environment.json"
 METRICS: Final = "metrics.json"
 MODEL: Final = "model"
+
+_ORPHANS_SECONDS: Final = 6.0
+"""Workers of a killed process, which still hold its lock, notice after 5 seconds that it is gone."""
 
 Table = dict[str, list[Any]]
 """Column name to values, all of one length."""
@@ -96,6 +100,18 @@ class RunDirectory:
         """
         if not self.finished:
             raise CheckpointError(f"run {self.path}: not finished, go on with: alignmamba train --resume {self.path}")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training this run as long as this lasts.
+
+        Raises:
+            CheckpointError: If another process trains it.
+        """
+        with held(self.path, wait_seconds=_ORPHANS_SECONDS) as locked:
+            if locked is False:
+                raise CheckpointError(f"run {self.path}: in use by another process")
+            yield
 
     def config(self) -> RunConfig:
         """The complete configuration.

@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +13,10 @@ from lightning_fabric import Fabric
 from alignmamba.contracts import Corpus, Role, Task
 from alignmamba.data.missing import withheld
 from alignmamba.data.standardise import fit_standardisation
-from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
+from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
 from alignmamba.extras import require
+from alignmamba.files import refused_by_machine
 from alignmamba.recipes.assembly import (
     check_unchanged,
     corpus_at,
@@ -45,6 +47,9 @@ from alignmamba.recipes.directory import (
 from alignmamba.recipes.using import distance_covered, refuse_unlabelled
 from alignmamba.training.checkpoints import LAST
 from alignmamba.training.fitting import VALIDATION_LOSS, FitResult, Progress, fit
+
+_GONE = re.compile("[Cc]onnection|[Bb]roken pipe|gloo|NCCL|[Ss]ocket|[Tt]imed out")
+"""What distributed operations say when a process that takes part is gone."""
 
 RUNS = Path("runs")
 """Where runs go that are given no directory, under the current one."""
@@ -211,7 +216,9 @@ def train(
 
 
 def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric, *, resume: bool, progress: Progress | None) -> RunResult:
-    try:
+    with _ending_well(run, fabric, resume=resume):
+        if resume and run.finished:  # by the process that held it until now
+            return _result(run, config, run.metrics(), first_process=fabric.is_global_zero)
         seed_everything(config.seed)
         model = untrained_model(config, corpus)
         seed_everything(config.seed, rank=fabric.global_rank)
@@ -238,14 +245,42 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
             model.save_pretrained(run.path / MODEL)
             run.finish(summary)
         fabric.barrier()
-    except KeyboardInterrupt as interrupt:
-        raise RunInterrupted(run.path) from interrupt
-    except AlignMambaError:
-        # A mistake that shows before the first checkpoint leaves nothing to go on with, and should not stand in the way of the next try.
-        if not resume and fabric.is_global_zero and not (run.path / LAST).exists():
-            shutil.rmtree(run.path)
-        raise
     return _result(run, config, summary, first_process=fabric.is_global_zero)
+
+
+@contextmanager
+def _ending_well(run: RunDirectory, fabric: Fabric, *, resume: bool) -> Iterator[None]:
+    """Hold a run while it is trained; what ends it early is told in one line, with the way to resume where there is one.
+
+    Before the first checkpoint there is nothing to resume: the directory goes, and does not stand in the way of the next try.
+    """
+    with run.alone() if fabric.is_global_zero else nullcontext():
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            raise RunInterrupted(run.path) from interrupt
+        except Exception as error:
+            ours = isinstance(error, AlignMambaError)
+            reason = "" if ours else refused_by_machine(error) or _lost_process(error, fabric.world_size)
+            if not ours and not reason:
+                raise
+            resumable = resume or (run.path / LAST).exists()
+            if not resumable and fabric.is_global_zero:
+                shutil.rmtree(run.path)
+            if ours:
+                raise
+            way = f"; resume with: alignmamba train --resume {run.path}" if resumable else ""
+            raise TrainingError(f"{reason}{way}") from error
+
+
+def _lost_process(error: Exception, processes: int) -> str:
+    """One line where another process of this run is gone; empty if the error has another cause."""
+    said = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and "DataLoader worker" in said:
+        return f"a process that loads batches ended: {said[:160]}"
+    if processes > 1 and isinstance(error, RuntimeError | OSError) and _GONE.search(said):
+        return f"another of the {processes} processes ended: {said[:160]}"
+    return ""
 
 
 def _evaluate_best(

@@ -1,10 +1,15 @@
 """Saved models: what is written, and what is refused on loading."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, save
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignmamba.contracts import ModalitySpec, Task
 from alignmamba.errors import CheckpointError
@@ -88,3 +93,129 @@ def test_a_file_in_the_folders_place_is_named(folder: Path, tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="file: expected a folder"):
         AlignMamba.from_pretrained(folder).save_pretrained(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+# What strangers' folders may hold
+
+
+def edited(folder: Path, **changes: object) -> None:
+    """Change fields of the configuration as a person would, who cannot give it a checksum."""
+    path = folder / CONFIG_FILE
+    values = {name: value for name, value in json.loads(path.read_text()).items() if not name.endswith("sha256")}
+    path.write_text(json.dumps(values | changes))
+
+
+def rewritten(folder: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    """Write the weights anew, each one changed, and forget their checksum."""
+    weights = load((folder / WEIGHTS_FILE).read_bytes())
+    (folder / WEIGHTS_FILE).write_bytes(save({name: change(name, tensor) for name, tensor in weights.items()}))
+    edited(folder)
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        AlignMamba.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+def test_every_flipped_bit_of_a_bare_folder_is_refused(folder: Path, name: str) -> None:
+    whole = (folder / name).read_bytes()
+    for bit in range(3, 8 * len(whole), 8 * len(whole) // 23):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (folder / name).write_bytes(damaged)
+        refused(folder)
+
+
+def test_a_folder_of_an_earlier_version_or_edited_without_its_checksum_is_read(folder: Path) -> None:
+    edited(folder, dropout=0.25)
+    assert AlignMamba.from_pretrained(folder).config.dropout == 0.25
+
+
+@pytest.mark.parametrize("sizes", [{"d_model": 8192, "depth": 64, "expand": 8}, {"d_model": 8192, "depth": 256, "d_state": 256}])
+def test_no_memory_is_taken_for_sizes_that_the_weights_do_not_have(folder: Path, sizes: dict[str, int]) -> None:
+    edited(folder, **sizes)
+    tracked: list[int] = []
+
+    class Allocations(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            if isinstance(found, torch.Tensor) and found.device.type != "meta":
+                tracked.append(found.numel())
+            return found
+
+    with Allocations():
+        assert "has shape" in refused(folder)
+    assert max(tracked, default=0) < 1000
+
+
+def test_modalities_without_weights_are_refused_before_they_are_made(folder: Path) -> None:
+    edited(folder, modalities=[{"name": f"m{number}", "dim": 3} for number in range(3000)], anchor_order=[])
+    assert "too few for 3000 modalities" in refused(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_of_an_odd_type_are_refused(folder: Path, dtype: torch.dtype) -> None:
+    rewritten(folder, lambda _, tensor: tensor.to(dtype))
+    assert "of type" in refused(folder)
+
+
+def test_one_weight_of_another_type_is_refused(folder: Path) -> None:
+    rewritten(folder, lambda name, tensor: tensor.half() if name == "head.weight" else tensor)
+    assert "weights have one type, found" in refused(folder)
+    rewritten(
+        folder, lambda name, tensor: tensor.long() if name == "head.weight" else tensor.float() if tensor.dtype == torch.half else tensor
+    )
+    refused(folder)
+
+
+def test_a_model_in_half_precision_comes_back_so(folder: Path) -> None:
+    AlignMamba.from_pretrained(folder).half().save_pretrained(folder)
+    assert AlignMamba.from_pretrained(folder).head.weight.dtype == torch.half
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"a":' * 5000, '{"d_model": ' + "9" * 5000 + "}", "[]", "null", '{"model_type": [[]]}', '{"model_type": {}}'],
+)
+def test_a_strange_configuration_is_one_line(folder: Path, text: str) -> None:
+    (folder / CONFIG_FILE).write_text(text)
+    assert CONFIG_FILE in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": []},
+        {"a": {"dtype": "F32", "shape": [1 << 60], "data_offsets": [0, 1 << 62]}},
+        {"a": {"dtype": "F32", "shape": [-1]}},
+        {"a": {"dtype": "F32", "shape": "x"}},
+        {"a": {"dtype": ["F32"], "shape": []}},
+        {},
+        [],
+    ],
+)
+def test_a_strange_header_of_weights_is_one_line(folder: Path, header: object) -> None:
+    content = json.dumps(header).encode()
+    (folder / WEIGHTS_FILE).write_bytes(len(content).to_bytes(8, "little") + content)
+    assert WEIGHTS_FILE in refused(folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse", "folder"])
+def test_what_is_no_file_of_its_size_is_refused_at_once(folder: Path, name: str, kind: str) -> None:
+    path = folder / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    assert name in refused(folder)

@@ -145,7 +145,8 @@ class Sequences:
     mask: Tensor
     """(batch, time) bool, true at valid tokens; valid tokens come first."""
     times: Tensor | None = None
-    """(batch, time) float, seconds from the start of the sample; NaN throughout a sample whose times are unknown."""
+    """(batch, time) float, float64 as a loader makes them: seconds on any clock, one for all modalities of a sample, so that its
+    zero is of no account; NaN throughout a sample whose times are unknown."""
     tokens: tuple[tuple[str, ...], ...] | None = None
     """Display strings, one tuple per sample, for reports."""
 
@@ -218,7 +219,7 @@ class Batch:
             targets: (batch,) numbers for regression, class indices for classification.
             lengths: For padded arrays, name to the number of valid tokens of each sample, which come first. An array without lengths
                 counts as valid throughout.
-            times: Name to seconds from the start of the sample, given as the modality is: a list of (time,), or (batch, time).
+            times: Name to seconds on a clock of all modalities, given as the modality is: a list of (time,), or (batch, time).
             ids: Identity of each sample; by default ``sample-000001`` and so on.
 
         Raises:
@@ -476,7 +477,7 @@ def _concatenate(parts: Sequence[Sequences]) -> Sequences:
         padding = tensor.new_zeros(tensor.shape[0], longest - tensor.shape[1], *tensor.shape[2:])
         return torch.cat([tensor, padding], dim=1)
 
-    unknown = [part.mask.new_full(part.mask.shape, torch.nan, dtype=torch.float32) for part in parts]
+    unknown = [part.mask.new_full(part.mask.shape, torch.nan, dtype=torch.float64) for part in parts]
     times = [nans if part.times is None else part.times for part, nans in zip(parts, unknown, strict=True)]
     tokens = [part.tokens for part in parts if part.tokens is not None]
     return Sequences(

@@ -194,7 +194,7 @@ def test_targets_are_float_for_regression_and_absent_where_unknown() -> None:
     samples = list(memory_split([(1, 1), (2, 1)]))
     batch = collate(samples, BOTH, SCORE)
     assert batch.targets is not None
-    assert batch.targets.dtype == torch.float32
+    assert batch.targets.dtype == torch.float64
     assert collate(list(memory_split([(1, 1)], targets=False)), BOTH, SCORE).targets is None
 
 
@@ -258,11 +258,12 @@ def test_a_split_in_memory_refuses_a_repeated_id() -> None:
 
 
 def test_a_sample_keeps_its_times_beside_one_that_has_none() -> None:
-    known = Sample(id="known", features={"sound": np.ones((3, 2), dtype=np.float32)}, times={"sound": np.array([0.0, 0.5, 1.0])})
+    seconds = 1.7e9 + np.array([0.0, 0.02, 1.0])  # more digits than single precision has
+    known = Sample(id="known", features={"sound": np.ones((3, 2), dtype=np.float32)}, times={"sound": seconds})
     unknown = Sample(id="unknown", features={"sound": np.ones((4, 2), dtype=np.float32)})
     spec = ModalitySpec(name="sound", dim=2)
     times = collate([known, unknown], [spec], Task(kind="regression")).modalities["sound"].times
     assert times is not None
-    assert times[0, :3].tolist() == [0.0, 0.5, 1.0]
+    assert times[0, :3].tolist() == seconds.tolist()
     assert bool(times[1].isnan().all())
     assert collate([unknown], [spec], Task(kind="regression")).modalities["sound"].times is None

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import small_models
 import torch
+from torch import Tensor
 
 from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Sequences, Standardisation, TargetScale, Task
 from alignmamba.errors import ConfigError, DataError, ShapeError
@@ -182,6 +183,32 @@ def test_times_in_seconds_count_sample_by_sample() -> None:
     without = built(whole)
     torch.testing.assert_close(out.prediction[4], without.prediction[4], **MODEL)
     assert not torch.allclose(out.prediction[0], without.prediction[0], atol=1e-4)
+
+
+STRIDES: dict[str, Any] = {"encoder": {"stride": 2}, "local": {"window": 0, "marginal": "anchor"}}
+
+
+@pytest.mark.parametrize("options", [{}, {"local": {"window": 1}}, STRIDES])
+@pytest.mark.parametrize(("dtype", "zeros"), [(torch.float64, (1000.0, 512345.0, 1.7e9, -1.7e9)), (torch.float32, (10.0, 1000.0))])
+def test_the_zero_of_the_clock_is_of_no_account(options: dict[str, Any], dtype: torch.dtype, zeros: tuple[float, ...]) -> None:
+    """Still passages and steps that are multiples of one another make ties of which a lost digit would decide."""
+    local = {"time_unit": "seconds", **options.get("local", {})}
+    built, whole = model(**{**options, "local": local}), batch()
+    still = {
+        name: replace(s, features=s.features * (torch.arange(s.mask.shape[1]) % 5 == 0)[:, None]) for name, s in whole.modalities.items()
+    }
+
+    def at(zero: float) -> Tensor:
+        timed = {}
+        for name, s in still.items():
+            seconds = zero + torch.arange(s.mask.shape[1], dtype=torch.float64) * {"text": 0.06, "audio": 0.02, "video": 0.04}[name]
+            timed[name] = replace(s, times=seconds.expand(s.mask.shape).to(dtype))
+        return built(replace(whole, modalities=timed)).prediction
+
+    expected = at(0.0)
+    for zero in zeros:
+        assert torch.equal(at(zero), expected), zero
+    assert not torch.allclose(expected, built(replace(whole, modalities=still)).prediction, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

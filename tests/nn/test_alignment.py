@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from alignmamba.nn.alignment import GlobalAlignmentConfig, LocalAlignmentConfig, Tokens, align, concatenate, discrepancies, merge_by_time
+from alignmamba.nn.alignment import (
+    GlobalAlignmentConfig,
+    LocalAlignmentConfig,
+    Tokens,
+    align,
+    concatenate,
+    discrepancies,
+    merge_by_time,
+    since_first,
+)
 from alignmamba.ops import mmd
 from tolerances import MODEL
 
@@ -83,3 +92,26 @@ def test_concatenate_leaves_no_padding_between_streams() -> None:
     x, mask = concatenate([second, first])
     assert mask.tolist() == [[True] * 3 + [False]] * 2
     assert x[:, :3, 0].tolist() == [[10.0, 1.0, 2.0], [30.0, 40.0, 3.0]]
+
+
+@pytest.mark.parametrize("zero", [0.0, -3.5, 1000.0, 512345.0, 1.7e9])
+def test_a_clock_starts_with_the_first_token_of_any_modality(zero: float) -> None:
+    early = torch.tensor([[0.5, 0.52, 0.56, 9.0], [7.0, 8.0, 0.0, 0.0]], dtype=torch.float64) + zero
+    late = torch.tensor([[0.58, 0.6], [torch.nan, torch.nan]], dtype=torch.float64) + zero
+    masks = [torch.tensor([[True, True, True, False], [True, True, False, False]]), torch.ones(2, 2, dtype=torch.bool)]
+    first, second = since_first([early, late], masks)
+    assert first[0, :3].tolist() == [0.0, 0.02, 0.06]
+    assert first[1, :2].tolist() == [0.0, 1.0]
+    assert second[0].tolist() == [0.08, 0.1]
+    assert bool(second[1].isnan().all())
+
+
+def test_times_that_nobody_knows_stay_unknown() -> None:
+    (found,) = since_first([torch.full((1, 2), torch.nan)], [torch.ones(1, 2, dtype=torch.bool)])
+    assert bool(found.isnan().all())
+
+
+def test_digits_that_a_clock_has_are_kept() -> None:
+    times = torch.tensor([[0.0, 1e-9, 1 / 3, 2e-7]], dtype=torch.float64)
+    (found,) = since_first([times], [torch.ones(1, 4, dtype=torch.bool)])
+    torch.testing.assert_close(found, times, rtol=0, atol=1e-15)

@@ -221,7 +221,7 @@ def _pad(samples: Sequence[Sample], spec: ModalitySpec) -> Sequences:
     timed = [row for row in rows if name in samples[row].times]
     if timed:
         # Each sample keeps what is known of it, whatever its neighbours in the batch bring.
-        seconds = np.full((len(samples), longest), np.nan, dtype=np.float32)
+        seconds = np.full((len(samples), longest), np.nan)  # float64, as stored: a clock may have started in 1970
         for row in timed:
             seconds[row, : lengths[row]] = samples[row].times[name]
         times = torch.from_numpy(seconds)

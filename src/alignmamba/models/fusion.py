@@ -24,7 +24,7 @@ from alignmamba.contracts import (
 )
 from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.models.pretrained import Pretrained, validated
-from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.alignment import Tokens, since_first
 from alignmamba.nn.encoders import Encoder, EncoderConfig, Standardise, group_mean
 from alignmamba.nn.pooling import Pooling
 
@@ -326,6 +326,7 @@ class Fusion(Pretrained[ConfigT], ScalesTargets, ABC):
             empty = [batch.ids[row] for row in (~present.any(1)).nonzero().flatten().tolist()]
             raise DataError(f"sample {empty[0]!r} has no modality at all ({len(empty)} such in this batch); expected at least one")
         kept = self._kept(present)
+        times = _clocked(sequences)
         encoded = {}
         for number, name in enumerate(self.config.anchors):
             s = sequences[name]
@@ -334,8 +335,7 @@ class Fusion(Pretrained[ConfigT], ScalesTargets, ABC):
             if name in self.standardisers:
                 features = self.standardisers[name](features.to(self._weight.dtype), mask)
             x, short_mask = self.encoders[name](features, mask)
-            times = torch.full_like(s.mask, torch.nan, dtype=torch.float64) if s.times is None else s.times.double()
-            encoded[name] = Tokens(x, short_mask, group_mean(times, s.mask, self._stride(name))[0])
+            encoded[name] = Tokens(x, short_mask, group_mean(times[name], s.mask, self._stride(name))[0])
         # Autocast leaves embedded ids in single precision and lowers features.
         dtype = reduce(torch.promote_types, (tokens.x.dtype for tokens in encoded.values()))
         return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}
@@ -393,3 +393,13 @@ class Fusion(Pretrained[ConfigT], ScalesTargets, ABC):
         drawn = present & (chance >= self.config.modality_dropout)
         survivor = chance.masked_fill(~present, -1).argmax(1, keepdim=True)
         return drawn.scatter(1, survivor, True)
+
+
+def _clocked(sequences: Mapping[str, Sequences]) -> dict[str, Tensor]:
+    """Each modality's times from the first token of the sample on, (batch, time) float64; NaN where a modality brings none."""
+    times = {name: s.mask.new_full(s.mask.shape, torch.nan, dtype=torch.float64) for name, s in sequences.items()}
+    timed = [name for name, s in sequences.items() if s.times is not None]
+    if not timed:
+        return times
+    given = [s.times for s in sequences.values() if s.times is not None]
+    return times | dict(zip(timed, since_first(given, [sequences[name].mask for name in timed]), strict=True))

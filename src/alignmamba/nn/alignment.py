@@ -1,6 +1,6 @@
 """Local and global alignment as modules over the operators (Li et al., arXiv 2412.00833, sections 3.2 and 3.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Annotated, Literal
@@ -58,7 +58,7 @@ class Tokens:
     mask: Tensor
     """(batch, time) bool, valid tokens first."""
     times: Tensor
-    """(batch, time) seconds; NaN throughout a sample whose times are unknown."""
+    """(batch, time) float64, seconds since the first token of the sample; NaN throughout a sample whose times are unknown."""
 
     def fitted(self, length: int) -> "Tokens":
         """The first `length` tokens, with padding where there are fewer."""
@@ -72,6 +72,35 @@ class Tokens:
             (rows[:, None] & self.mask) | (~rows[:, None] & other.mask),  # ONNX Runtime cannot choose between truth values
             torch.where(rows[:, None], self.times, other.times),
         )
+
+
+# Digits after the decimal point that a time keeps, to the factor that brings them before it: powers of ten that float64 holds exactly.
+_POWERS = [10.0**digits for digits in range(16)]
+
+
+def since_first(times: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+    """Times on a clock of the sample's own, which starts with the first token of all its modalities.
+
+    A clock that started long ago has lost digits: float64 counts seconds since 1970 in steps of 2e-7. Differences are rounded to the
+    decimals that such steps leave, so that 0.02 s is one and the same number whatever the zero of the clock was.
+
+    Args:
+        times: For each modality, (batch, time) seconds of any floating type; NaN where unknown.
+        masks: For each modality, (batch, time) bool, the valid tokens.
+
+    Returns:
+        For each modality, (batch, time) float64.
+    """
+    every = torch.cat([each.double() for each in times], 1)
+    known = torch.cat(list(masks), 1) & every.isfinite()
+    # How far apart two neighbouring numbers are, where the clock stands.
+    steps = torch.cat([each.double().abs() * torch.finfo(each.dtype).eps for each in times], 1)
+    step = steps.masked_fill(~known, 0).amax(1, keepdim=True)
+    first = every.masked_fill(~known, torch.inf).amin(1, keepdim=True)
+    first = first.masked_fill(first.isinf(), 0)
+    digits = (2 * step).log10().neg().floor().clamp(0, len(_POWERS) - 1).long()
+    power = torch.tensor(_POWERS, dtype=torch.float64, device=every.device)[digits]
+    return [((each.double() - first) * power).round() / power for each in times]
 
 
 def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple[Tensor, Plan | None]:

@@ -123,15 +123,9 @@ def _at_least_float32(value: Tensor) -> Tensor:
 
 
 def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
-    """The batch with features and times in the model's own precision; token ids stay integers, and targets as they are."""
-
-    def to(tensor: Tensor) -> Tensor:
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    """The batch with features in the model's own precision; token ids stay integers, and times and targets keep theirs."""
 
     def sequences(s: Sequences) -> Sequences:
-        return replace(s, features=to(s.features), times=None if s.times is None else to(s.times))
+        return replace(s, features=s.features.to(dtype)) if s.features.is_floating_point() else s
 
-    return replace(
-        batch,
-        modalities={name: sequences(s) for name, s in batch.modalities.items()},
-    )
+    return replace(batch, modalities={name: sequences(s) for name, s in batch.modalities.items()})

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from alignmamba.contracts import Task
+from alignmamba.data import synthetic
 from alignmamba.data.archive import write_corpus
 from small_run import CLASSES, SETTINGS, SIZES, write_small_corpus
 
@@ -93,7 +95,7 @@ def test_a_metric_that_is_not_defined(cli: Cli, tmp_path: Path) -> None:
     settings = [*SETTINGS, "fit.epochs=1"]
     assert cli("train", "--data", tmp_path / "data", "--out", tmp_path / "run", "--set", *settings)[0] == 0
     code, out, err = cli("evaluate", tmp_path / "run", "--data", tmp_path / "one", "--json")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "note: audio is not in corpus 'one', predictions are made without it\n")
     assert json.loads(out)["metrics"]["corr"] is None
     code, out, _ = cli("evaluate", tmp_path / "run", "--data", tmp_path / "one")
     assert code == 0
@@ -120,7 +122,7 @@ def test_what_evaluation_refuses(cli: Cli, run: Path, corpus: Path, tmp_path: Pa
         ([run, "--data", regression], "task kind is 'regression', the run was trained for 'classification'"),
         ([run, "--data", wider], "modality 'text': found features of width 5, expected features of width 4 as in training"),
         ([run, "--data", wider, "--split", "valid"], "width"),
-        ([run, "--data", other], "found modalities ['smell'], expected some of ['text', 'audio']"),
+        ([run, "--data", other], "corpus 'other': found modalities smell, expected some of text, audio"),
         ([run, "--data", tmp_path / "none"], "expected a corpus directory, found nothing"),
     ]
     for arguments, said in cases:
@@ -187,7 +189,8 @@ def test_an_unlabelled_corpus_gets_the_same_predictions(cli: Cli, run: Path, tmp
     out = tmp_path / "p.csv"
     code, printed, _ = cli("predict", run, "--data", tmp_path / "unlabelled", "--out", out, "--split", "test", "--json")
     assert code == 0
-    assert json.loads(printed) == {"out": str(out), "rows": SIZES["test"], "splits": ["test"]}
+    report = json.loads(printed)
+    assert (report["out"], report["rows"], report["splits"]) == (str(out), SIZES["test"], ["test"])
     known = [{name: value for name, value in row.items() if name != "target"} for row in rows(run / "predictions_test.csv")]
     assert [{name: value for name, value in row.items() if name != "split"} for row in rows(out)] == known
 
@@ -273,3 +276,38 @@ def test_inspect_of_what_is_no_corpus(cli: Cli, run: Path, tmp_path: Path) -> No
         assert (code, out) == (2, "")
         assert str(path) in err
         assert len(err.splitlines()) == 1
+
+
+def test_inspect_says_what_training_would_meet(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    write_small_corpus(tmp_path / "part", sizes={"train": 12, "test": 5})
+    code, out, err = cli("inspect", tmp_path / "part")
+    assert (code, err) == (0, "")
+    said = "there is no split 'valid', only 'train', 'test'; `train --split-valid 0.15` takes that share of train for it"
+    assert out.splitlines()[-2:] == ["no problems", f"it cannot be trained on as it is: {said}"]
+    assert json.loads(cli("inspect", tmp_path / "part", "--json").out)["training"]["hindrance"] == said
+    assert "it cannot be trained on" not in cli("inspect", corpus).out
+    # The same of a file of another format.
+    audio = {role: [np.ones((2, 2)), np.zeros((1, 2)), np.eye(2)] for role in ("train", "test")}
+    split = {role: {"text": np.ones((3, 2, 2)), "audio": np.stack([np.eye(2)] * 3), "vision": np.ones((3, 2, 1))} for role in audio}
+    for part in split.values():
+        part |= {"regression_labels": np.array([0.5, 1.0, -2.0]), "id": [f"{id(part)}$_${row}" for row in range(3)]}  # type: ignore[dict-item]
+    (tmp_path / "file.pkl").write_bytes(pickle.dumps(split))
+    code, out, _ = cli("inspect", tmp_path / "file.pkl")
+    assert code == 0
+    assert out.splitlines()[-1].startswith("it cannot be trained on as it is: there is no split 'valid', only 'train', 'test'; ")
+    assert "note: vision: its channel has one value in all of train, of which nothing can be learned" in out
+
+
+def test_inspect_knows_the_corpus_that_is_built_in(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = synthetic.synthetic_corpus(sizes={"train": 20, "valid": 4, "test": 4})
+    monkeypatch.setattr(synthetic, "synthetic_corpus", lambda: small)
+    code, out, err = cli("inspect", "synthetic")
+    assert (code, err) == (0, "")
+    for word in ("synthetic", "made in memory from a seed", "train (", "presence of each symbol", "no problems"):
+        assert word in out, word
+    assert json.loads(cli("inspect", "synthetic", "--json").out)["checksum"] == small.checksum
+    code, out, err = cli("inspect", "synthetic", "--align")
+    assert (code, out, err) == (2, "", "error: --align: for files of other formats, but synthetic is made in memory\n")
+    write_small_corpus(tmp_path / "synthetic")
+    assert "features 4" in cli("inspect", "synthetic").out

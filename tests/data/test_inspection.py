@@ -1,11 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from corpora import CLASSES, SCORE, arrays
 
 from alignmamba.data.archive import load_corpus, write_corpus
-from alignmamba.data.inspection import inspect_corpus
+from alignmamba.data.inspection import inspect_corpus, inspect_loaded
 from alignmamba.errors import DataError
 
 
@@ -82,3 +83,97 @@ def test_every_problem_is_listed_and_load_names_the_first(tmp_path: Path) -> Non
 def test_what_is_no_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not a corpus, it has no corpus\.json"):
         inspect_corpus(tmp_path)
+
+
+# What training would meet
+
+
+def _written(path: Path, splits: dict[str, dict[str, Any]], **task: Any) -> Path:
+    write_corpus(path, splits, task=task or {"kind": "classification", "classes": ("a", "b", "c")})  # type: ignore[arg-type]
+    return path
+
+
+def _arrays(targets: Any, **features: Any) -> dict[str, Any]:
+    return {"features": features or {"sound": [np.full((2, 2), row) for row in range(len(targets))]}, "targets": targets}
+
+
+ROWS = [np.eye(2), np.ones((1, 2))]
+MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]]] = {
+    "complete": ({role: _arrays([0, 1, 2]) for role in ("train", "valid", "test")}, {}, "", []),
+    "no valid": (
+        {role: _arrays([0, 1, 2]) for role in ("train", "test")},
+        {},
+        "there is no split 'valid', only 'train', 'test'; `train --split-valid 0.15` takes that share of train for it",
+        [],
+    ),
+    "no train": ({"test": _arrays([0, 1])}, {}, "there is no split 'train', only 'test'", []),
+    "no targets": (
+        {"train": {"features": {"sound": ROWS}}, "valid": _arrays([0, 1, 2]), "test": {"features": {"sound": ROWS}}},
+        {},
+        "split 'train' has no targets",
+        ["split 'test' has no targets: it is predicted, and not scored"],
+    ),
+    "no targets of valid": (
+        {"train": _arrays([0, 1, 2]), "valid": {"features": {"sound": ROWS}}, "test": _arrays([0, 1, 2])},
+        {},
+        "split 'valid' has no targets",
+        [],
+    ),
+    "no test": (
+        {role: _arrays([0, 1, 2]) for role in ("train", "valid")},
+        {},
+        "",
+        ["there is no split 'test': scores are of 'valid', on which the best epoch is chosen; an experiment needs one"],
+    ),
+    "modalities": (
+        {
+            "train": _arrays([0, 1, 2], sound=[*ROWS, None], sight=[*ROWS, ROWS[0]], words=[None] * 3),
+            "valid": _arrays([0, 1], sound=ROWS, sight=[None, None], words=ROWS),
+            "test": _arrays([0, 1], sound=ROWS, sight=ROWS, words=[None, None]),
+        },
+        {},
+        "",
+        ["no training sample has words: training leaves it out of the model", "no sample of valid has sight: valid says nothing of it"],
+    ),
+    "one class": (
+        {role: _arrays([1, 1, 1]) for role in ("train", "valid", "test")},
+        {},
+        "",
+        ["every sample of train is of class 'b': there is nothing to learn"],
+    ),
+    "a class without samples": (
+        {role: _arrays([0, 1, 1]) for role in ("train", "valid", "test")},
+        {},
+        "",
+        ["no sample of train is of class 'c': a model cannot learn it"],
+    ),
+    "one target": (
+        {role: _arrays([2.5, 2.5]) for role in ("train", "valid", "test")},
+        {"kind": "regression"},
+        "",
+        ["every target of train is 2.5: there is nothing to learn"],
+    ),
+    "constant channels": (
+        {
+            "train": _arrays([0, 1, 2], sound=[np.array([[row, 7.0, 0.0]]) for row in range(3)], still=[np.ones((2, 1))] * 3),
+            **{role: _arrays([0, 1, 2], sound=[np.zeros((1, 3))] * 3, still=[np.ones((2, 1))] * 3) for role in ("valid", "test")},
+        },
+        {},
+        "",
+        [
+            "sound: 2 of 3 channels have one value in all of train, of which nothing can be learned",
+            "still: its channel has one value in all of train, of which nothing can be learned",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MEETS)
+def test_what_training_would_meet(tmp_path: Path, case: str) -> None:
+    splits, task, hindrance, notes = MEETS[case]
+    found = inspect_corpus(_written(tmp_path / "corpus", splits, **task))
+    assert found.problems == ()
+    assert (found.training.hindrance, list(found.training.notes)) == (hindrance, notes)
+    assert found.training.dropped == (("words",) if case == "modalities" else ())
+    again = inspect_loaded(load_corpus(tmp_path / "corpus"), source="")
+    assert (again.training, again.splits) == (found.training, found.splits)

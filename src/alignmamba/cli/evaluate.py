@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from alignmamba.cli.verb import PROTOCOLS, Verb
+from alignmamba.cli.modalities import ApplyingVerb, heading
+from alignmamba.cli.verb import PROTOCOLS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Verb):
+class Evaluate(ApplyingVerb):
     """Score a finished run on a split, on request with some modalities withheld."""
 
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -44,8 +45,16 @@ class Evaluate(Verb):
         if self.missing_protocol is not None or self.missing_rate is not None:
             missing = check_missing(self.missing_protocol, () if self.missing_rate is None else (self.missing_rate,))
         report = evaluate(
-            self.directory, data=self.data, split=self.split, drop=drop, missing=missing, nonfinite=self.nonfinite, out=self.out
+            self.directory,
+            data=self.data,
+            split=self.split,
+            drop=drop,
+            missing=missing,
+            nonfinite=self.nonfinite,
+            out=self.out,
+            **self.matching(),
         )
+        self.tell(report["modalities"], report["corpus"]["name"])
         if self.json:
             self.emit(report)
             return 0
@@ -53,7 +62,7 @@ class Evaluate(Verb):
         from alignmamba.cli.verb import console
 
         title = f"{report['run']} on {report['split']} of {report['corpus']['name']}, {report['samples']} samples"
-        columns = {"all modalities": report["metrics"]}
+        columns = {heading(report["modalities"]): report["metrics"]}
         if drop:
             columns |= {f"without {' and '.join(report['dropped'])}": report["metrics_dropped"], "change": report["change"]}
         if missing is not None:

@@ -46,6 +46,8 @@ class Experiment(Verb):
     """YAML file with settings of every run, as for `train`."""
     set: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")] = ()
     """Single settings of every run by dotted key, for example fit.epochs=5."""
+    split_valid: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")] = None
+    """Where the corpus has no valid split: share of train to take for it, as for `train`; for one seed the same in every cell."""
     seeds: Annotated[int, arg(metavar="N")] = 5
     """Runs of each cell, with seeds 0 to N-1."""
     protocol: Annotated[
@@ -91,6 +93,8 @@ class Experiment(Verb):
         engine = self._engine()
         plan = plan_experiment(self._experiment(), self._base(), out=self.out)
         self._refuse_unknown_metrics(plan)
+        for note in plan.notes:
+            say(f"note: {note}")
         if self.dry_run:
             self._show_plan(plan)
             return 0
@@ -121,7 +125,7 @@ class Experiment(Verb):
     def _base(self) -> "RunConfig":
         from alignmamba.recipes import read_config
 
-        given = {"data": self.data, "model": self.model, "preset": self.preset}
+        given = {"data": self.data, "model": self.model, "preset": self.preset, "split_valid": self.split_valid}
         return read_config(
             self.config,
             assignments=[each for group in self.set for each in group],

@@ -13,21 +13,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alignmamba.contracts import Task
-    from alignmamba.data.inspection import Inspection, SplitSummary
+    from alignmamba.data.inspection import Inspection, SplitSummary, Training
     from alignmamba.data.readers.describing import ForeignInspection
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(ReadingVerb):
-    """Summarise a corpus, or a file that `alignmamba convert` reads.
+    """Summarise a corpus, `synthetic`, or a file that `alignmamba convert` reads.
 
     Of a corpus every problem is listed. Of another file it is said what a conversion with these options would repair; of a published
     one also what it is. Labels out of range are counted, for which `convert` refuses a file unless it is told --clip-labels.
+    Of both it is said what training would meet: a split or targets that are not there, modalities that no sample of a split has,
+    classes without a sample, channels that never change.
     The exit code is 2 if a corpus has a problem, or a file would be refused for anything else. Lengths are counted in tokens.
     """
 
-    path: Annotated[Positional[Path], arg(metavar="PATH")]
-    """Directory of the corpus, or the file or folder."""
+    path: Annotated[Positional[Path], arg(metavar="PATH|synthetic")]
+    """Directory of the corpus, or the file or folder, or `synthetic`."""
     format: Annotated[str, arg(metavar="FORMAT")] = "auto"
     """mmsa, mult, mag-bert, csd, gcnet or arrays; auto: what the file looks like."""
 
@@ -37,6 +39,8 @@ class Inspect(ReadingVerb):
         from alignmamba.data.storage import MANIFEST, check_path
 
         check_path(self.path)
+        if self.path == Path("synthetic") and not self.path.exists():
+            return self._inspect_synthetic()
         if (self.path / MANIFEST).exists() or not self.path.exists():
             return self._inspect_corpus()
         if self.path.is_dir() and self.format == "auto" and not recognised([self.path]):
@@ -44,14 +48,28 @@ class Inspect(ReadingVerb):
         return self._inspect_foreign()
 
     def _inspect_corpus(self) -> int:
-        from dataclasses import asdict
-
         from alignmamba.data.inspection import inspect_corpus
+
+        if self.path.exists():
+            self._refuse_options(f"{self.path} is none that is recognised")
+        return self._show(inspect_corpus(self.path))
+
+    def _inspect_synthetic(self) -> int:
+        from alignmamba.data.inspection import inspect_loaded
+        from alignmamba.data.synthetic import synthetic_corpus
+
+        self._refuse_options("synthetic is made in memory")
+        return self._show(inspect_loaded(synthetic_corpus(), source="made in memory from a seed"))
+
+    def _refuse_options(self, reason: str) -> None:
         from alignmamba.errors import ConfigError
 
-        if self.path.exists() and (given := [*self.given_options(), *(["--format"] if self.format != "auto" else [])]):
-            raise ConfigError(f"{', '.join(given)}: for files of other formats, but {self.path} is none that is recognised")
-        found = inspect_corpus(self.path)
+        if given := [*self.given_options(), *(["--format"] if self.format != "auto" else [])]:
+            raise ConfigError(f"{', '.join(given)}: for files of other formats, but {reason}")
+
+    def _show(self, found: "Inspection") -> int:
+        from dataclasses import asdict
+
         if self.json:
             self.emit({**asdict(found), "task": found.task.model_dump(mode="json")})
         else:
@@ -93,6 +111,7 @@ def _show_corpus(found: "Inspection") -> None:
         screen.print(f"problem: {problem}", soft_wrap=True)
     count = len(found.problems)
     screen.print("no problems" if not count else f"{count} problem{'s' if count > 1 else ''}")
+    _show_training(screen, found.training)
 
 
 def _show_foreign(found: "ForeignInspection") -> None:
@@ -115,6 +134,14 @@ def _show_foreign(found: "ForeignInspection") -> None:
     screen.print(faults_table("what a conversion repairs", found.faults))
     for note in found.notes:
         screen.print(note, soft_wrap=True)
+    _show_training(screen, found.training)
+
+
+def _show_training(screen: "Console", training: "Training") -> None:
+    for note in training.notes:
+        screen.print(f"note: {note}", soft_wrap=True)
+    if training.hindrance:
+        screen.print(f"it cannot be trained on as it is: {training.hindrance}", soft_wrap=True)
 
 
 def _task(task: "Task") -> str:

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.verb import Verb, write
+from alignmamba.cli.modalities import ApplyingVerb
+from alignmamba.cli.verb import write
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict(Verb):
+class Predict(ApplyingVerb):
     """Predict every sample of a corpus, labelled or not, and write a table.
 
     Columns: id, split, target where it is known, prediction, and for a classification p(CLASS), the probability of each class from 0 to 1.
@@ -35,7 +36,8 @@ class Predict(Verb):
         """Predict."""
         from alignmamba.recipes import predict
 
-        report = predict(self.directory, self.data, self.out, split=self.split, nonfinite=self.nonfinite)
+        report = predict(self.directory, self.data, self.out, split=self.split, nonfinite=self.nonfinite, **self.matching())
+        self.tell(report["modalities"], report["corpus"]["name"])
         if self.json:
             self.emit(report)
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from alignmamba.cli.verb import PROTOCOLS, Verb, write
+from alignmamba.cli.verb import PROTOCOLS, Verb, say, write
 
 if TYPE_CHECKING:
     from alignmamba.recipes import Plan, RunConfig, RunResult
@@ -18,7 +18,7 @@ class Train(Verb):
     """Train a model on a corpus and evaluate it.
 
     Settings come from the defaults, then --config, then --set, then the other options; the later one wins. See them all with --dry-run.
-    The best epoch is chosen on the valid split, and the test split is scored once, at the end.
+    The best epoch is chosen on the valid split (or on a share of train, see --split-valid), and the test split is scored once, at the end.
     The run directory then holds the model, the configuration, the metrics and the predictions.
     """
 
@@ -38,6 +38,9 @@ class Train(Verb):
         Literal["error", "zero", "mean"] | None, arg(metavar="{error,zero,mean}", help_behavior_hint="(default: error)")
     ] = None
     """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split instead."""
+    split_valid: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")] = None
+    """Where the corpus has no valid split: share of train to take for it, for example 0.15; whole groups where samples have groups,
+    else the same share of every class; drawn from the seed."""
     missing_protocol: Annotated[str | None, arg(metavar=PROTOCOLS, help_behavior_hint="(default: none)")] = None
     """Withhold modalities from samples, in training, validation and test:
     gcnet: each one with the chance of the rate, but never all of a sample;
@@ -97,6 +100,7 @@ class Train(Verb):
             "preset": self.preset,
             "seed": self.seed,
             "nonfinite": self.nonfinite,
+            "split_valid": self.split_valid,
             "missing.protocol": self.missing_protocol,
             "missing.rate": list(self.missing_rate) or None,
             "engine.accelerator": self.accelerator,
@@ -117,6 +121,8 @@ class Train(Verb):
             raise ConfigError(f"--resume goes on by the run's own settings: leave out {options}")
 
     def _show_plan(self, ready: "Plan") -> None:
+        for note in ready.notes:
+            say(f"note: {note}")
         sizes = {role: len(split) for role, split in ready.corpus.splits.items()}
         facts = {
             "corpus": ready.corpus.name,

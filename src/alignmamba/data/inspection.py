@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from alignmamba.checksums import file_checksum
-from alignmamba.contracts import ModalitySpec, Role, Task
+from alignmamba.contracts import Corpus, ModalitySpec, Role, Task
 from alignmamba.data.storage import MANIFEST, Manifest, Shard, read_manifest
 from alignmamba.errors import DataError
 
@@ -28,6 +28,8 @@ class ModalitySummary:
     """Share of the samples that lack the modality."""
     timed: bool
     """Whether its tokens have times."""
+    constant: int = 0
+    """Channels of features that have one value in all tokens of train; in other splits they are not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,20 @@ class Inspection:
     """Groups of which more than one split has samples: what a model learns of them in one, it may use in another."""
     problems: tuple[str, ...]
     """One line per fault: the place, what was found and what was expected. Empty for a sound corpus."""
+    training: "Training"
+    """What training on it would meet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What training on a corpus would meet."""
+
+    hindrance: str
+    """Why it cannot be trained on as it is, and the way out; empty where it can."""
+    dropped: tuple[str, ...]
+    """Modalities that no training sample has, which a model does without."""
+    notes: tuple[str, ...]
+    """What else there is to know, in sentences."""
 
 
 def inspect_corpus(path: str | Path) -> Inspection:
@@ -75,6 +91,7 @@ def inspect_corpus(path: str | Path) -> Inspection:
     directory = Path(path)
     manifest = read_manifest(directory)
     shards, problems = examine(directory, manifest, verify=True, require_finite=True)
+    splits = tuple(_summary(role, parts, manifest) for role, parts in shards.items() if parts)
     return Inspection(
         path=str(directory),
         name=manifest.name,
@@ -83,10 +100,107 @@ def inspect_corpus(path: str | Path) -> Inspection:
         task=manifest.task,
         bytes=sum(shard.values.bytes + shard.strings.bytes for split in manifest.splits for shard in split.shards),
         checksum=manifest.checksum,
-        splits=tuple(_summary(role, parts, manifest) for role, parts in shards.items() if parts),
+        splits=splits,
         shared_groups=shared_groups(_groups(parts) for parts in shards.values()),
         problems=tuple(problems),
+        training=training(manifest.task, splits),
     )
+
+
+def inspect_loaded(corpus: Corpus, *, source: str) -> Inspection:
+    """Describe a corpus in memory, of which nothing can be damaged."""
+    splits, groups, size = [], [], 0
+    for role, split in corpus.splits.items():
+        samples = list(split)
+        channels = Channels()
+        for sample in samples:
+            size += sum(values.nbytes for values in sample.features.values())
+            for name, values in sample.features.items():
+                channels.add(name, values)
+        targets = [sample.target for sample in samples if sample.target is not None]
+        groups.append({sample.group for sample in samples if sample.group is not None})
+        splits.append(
+            summarise(
+                role,
+                corpus.modalities,
+                corpus.task,
+                lengths=split.lengths,
+                timed={name for sample in samples for name in sample.times},
+                targets=np.array(targets) if targets else None,
+                groups=len(groups[-1]),
+                channels=channels,
+            )
+        )
+    return Inspection(
+        path=corpus.name,
+        name=corpus.name,
+        source=source,
+        licence="",
+        task=corpus.task,
+        bytes=size,
+        checksum=corpus.checksum,
+        splits=tuple(splits),
+        shared_groups=shared_groups(groups),
+        problems=(),
+        training=training(corpus.task, splits),
+    )
+
+
+def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
+    """Say what training would meet in these splits."""
+    parts = {split.role: split for split in splits}
+    names = ", ".join(repr(role) for role in parts)
+    hindrance = ""
+    if "train" not in parts:
+        hindrance = f"there is no split 'train', only {names}"
+    elif not parts["train"].targets:
+        hindrance = "split 'train' has no targets"
+    elif "valid" not in parts:
+        hindrance = f"there is no split 'valid', only {names}; `train --split-valid 0.15` takes that share of train for it"
+    elif not parts["valid"].targets:
+        hindrance = "split 'valid' has no targets"
+    if "train" not in parts:
+        return Training(hindrance=hindrance, dropped=(), notes=())
+    train = parts["train"]
+    dropped = tuple(each.name for each in train.modalities if each.missing == 1)
+    notes = [f"no training sample has {name}: training leaves it out of the model" for name in dropped]
+    for role in ("valid", "test"):
+        unseen = [each.name for each in parts[role].modalities if each.missing == 1] if role in parts else []
+        notes += [f"no sample of {role} has {name}: {role} says nothing of it" for name in unseen if name not in dropped]
+    if "test" not in parts:
+        notes.append("there is no split 'test': scores are of 'valid', on which the best epoch is chosen; an experiment needs one")
+    elif not parts["test"].targets:
+        notes.append("split 'test' has no targets: it is predicted, and not scored")
+    notes += _target_notes(task, train)
+    notes += [_constant(each) for each in train.modalities if each.constant]
+    return Training(hindrance=hindrance, dropped=dropped, notes=tuple(notes))
+
+
+def _constant(modality: ModalitySummary) -> str:
+    """What is said of channels that never change."""
+    if modality.constant == modality.dim:
+        which = f"all {modality.dim} channels have" if modality.dim > 1 else "its channel has"
+    else:
+        which = f"{modality.constant} of {modality.dim} channels {'have' if modality.constant > 1 else 'has'}"
+    return f"{modality.name}: {which} one value in all of train, of which nothing can be learned"
+
+
+def _target_notes(task: Task, train: SplitSummary) -> Iterator[str]:
+    """What is odd about the targets of train, where they are known."""
+    if not train.targets:
+        return
+    if task.kind == "regression":
+        if train.targets["minimum"] == train.targets["maximum"]:
+            yield f"every target of train is {train.targets['minimum']:g}: there is nothing to learn"
+        return
+    present = [name for name, count in train.targets.items() if count]
+    if len(present) == 1:
+        yield f"every sample of train is of class {present[0]!r}: there is nothing to learn"
+    else:
+        absent = [name for name, count in train.targets.items() if not count]
+        shown = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        if absent:
+            yield f"no sample of train is of class {shown}: a model cannot learn {'it' if len(absent) == 1 else 'them'}"
 
 
 def examine(
@@ -229,6 +343,27 @@ def target_problem(target: float, task: Task) -> str | None:
     return None
 
 
+class Channels:
+    """Smallest and largest value of every channel seen so far, by modality."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(self, name: str, values: np.ndarray) -> None:
+        """Take in another (time, width) array."""
+        if len(values):
+            low, high = values.min(axis=0), values.max(axis=0)
+            before = self._ends.get(name)
+            self._ends[name] = (low, high) if before is None else (np.minimum(before[0], low), np.maximum(before[1], high))
+
+    def constant(self, name: str) -> int:
+        """Channels that have one value throughout; one that has a value which is not a number is none."""
+        if name not in self._ends:
+            return 0
+        low, high = self._ends[name]
+        return int(np.count_nonzero(low == high))
+
+
 def _groups(shards: Iterable[Shard]) -> set[str]:
     return {group for shard in shards for group in shard.groups if group is not None}
 
@@ -241,6 +376,11 @@ def shared_groups(splits: Iterable[Collection[str]]) -> tuple[str, ...]:
 
 def _summary(role: Role, shards: tuple[Shard, ...], manifest: Manifest) -> SplitSummary:
     known = [shard.targets for shard in shards if shard.targets is not None]
+    channels = Channels()
+    for spec in manifest.modalities if role == "train" else ():
+        for shard in shards:
+            for _, values in shard.blocks(f"{spec.name}.values"):
+                channels.add(spec.name, values)
     return summarise(
         role,
         manifest.modalities,
@@ -249,6 +389,7 @@ def _summary(role: Role, shards: tuple[Shard, ...], manifest: Manifest) -> Split
         timed={spec.name for spec in manifest.modalities if any(spec.name in shard.timed for shard in shards)},
         targets=np.concatenate(known) if known else None,
         groups=len(_groups(shards)),
+        channels=channels,
     )
 
 
@@ -261,6 +402,7 @@ def summarise(
     timed: Collection[str],
     targets: np.ndarray | None,
     groups: int,
+    channels: Channels,
 ) -> SplitSummary:
     """What there is to say of a split.
 
@@ -272,6 +414,7 @@ def summarise(
         timed: Modalities of which some tokens have times.
         targets: (samples,), where they are known.
         groups: How many groups its samples are known to belong to.
+        channels: What values were seen of features in train.
     """
     summaries = []
     for spec in modalities:
@@ -288,6 +431,7 @@ def summarise(
                 longest=int(present.max(initial=0)),
                 missing=float(np.mean(counts == 0)),
                 timed=spec.name in timed,
+                constant=channels.constant(spec.name) if role == "train" and spec.kind == "features" else 0,
             )
         )
     found: dict[str, float] = {}

@@ -58,6 +58,23 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec], task: 
     return Standardisation(features=features, targets=TargetScale.of(targets))
 
 
+def finite_means(train: Split, modalities: Sequence[ModalitySpec]) -> dict[str, np.ndarray]:
+    """Mean of the finite values of every channel of the train split, to stand in for values that are not finite.
+
+    Returns:
+        Per modality of features, float32 of shape (width,); 0 where a channel has no finite value.
+    """
+    total = {spec.name: np.zeros(spec.width) for spec in modalities if spec.kind == "features"}
+    count = {name: np.zeros(len(sums), dtype=np.int64) for name, sums in total.items()}
+    for sample in train:
+        for name in total.keys() & sample.features.keys():
+            values = np.asarray(sample.features[name], dtype=np.float64)
+            finite = np.isfinite(values)
+            total[name] += np.where(finite, values, 0).sum(axis=0)
+            count[name] += finite.sum(axis=0)
+    return {name: (sums / np.maximum(count[name], 1)).astype(np.float32) for name, sums in total.items()}
+
+
 class _Moments:
     """Count, mean and sum of squared deviations of each channel."""
 

@@ -4,12 +4,13 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
@@ -69,29 +70,27 @@ def located(data: str, nonfinite: Nonfinite) -> str:
         raise DataError(f"{error}; here: `{command}`, and then CORPUS as the data") from error
 
 
-def corpus_at(data: str, nonfinite: Nonfinite, *, model: Any = None) -> Corpus:
+def corpus_at(data: str, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarray] | None = None) -> Corpus:
     """The corpus in that directory or made from that file, or the synthetic one.
 
     Args:
         data: As for `located`.
         nonfinite: What to do with features that are not finite.
-        model: A trained model whose training means repair them; by default the corpus's own train split gives the means.
+        means: By modality, what stands in for them where that is their mean; by default the corpus's own train split gives the means.
 
     Raises:
         DataError: If there is none, or something is wrong with it.
     """
     if data == SYNTHETIC:
         return synthetic_corpus()
-    path = Path(located(data, nonfinite))
-    means = None if model is None else {name: mean.numpy() for name, mean in model.training_means().items()}
-    return load_corpus(path, nonfinite=nonfinite, means=means)
+    return load_corpus(located(data, nonfinite), nonfinite=nonfinite, means=means)
 
 
 def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:
     """The corpus with these of its modalities alone, and without the samples that have none of them; all of it if none is named.
 
     Raises:
-        ConfigError: If it has no modality of that name.
+        ConfigError: If it has no modality of that name, or nothing is left of a split.
     """
     offered = [spec.name for spec in corpus.modalities]
     unknown = [name for name in names if name not in offered]
@@ -99,11 +98,11 @@ def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:
         raise ConfigError(f"modalities: corpus {corpus.name!r} has no {unknown[0]!r}, expected some of {', '.join(offered)}")
     if not names:
         return corpus
-    return replace(
-        corpus,
-        modalities=tuple(spec for spec in corpus.modalities if spec.name in names),
-        splits={role: _with_any(split, names) for role, split in corpus.splits.items()},
-    )
+    splits = {role: _with_any(split, names) for role, split in corpus.splits.items()}
+    emptied = [role for role, split in splits.items() if not len(split)]
+    if emptied:
+        raise ConfigError(f"modalities: no sample of split {emptied[0]!r} of corpus {corpus.name!r} has {' or '.join(names)}")
+    return replace(corpus, modalities=tuple(spec for spec in corpus.modalities if spec.name in names), splits=splits)
 
 
 def _with_any(split: Split, names: Sequence[str]) -> Split:

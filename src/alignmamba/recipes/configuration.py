@@ -56,6 +56,9 @@ class RunConfig(Config):
     """Options of the model that differ from the preset, for example ``{"d_model": 64}``."""
     modalities: tuple[Name, ...] = ()
     """Those of the corpus's modalities that the model gets; empty means all."""
+    split_valid: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of train that is taken for validation where the corpus has no valid split, drawn from the seed: by whole groups where
+    samples have groups, else in the share of each class."""
     loader: LoaderConfig = LoaderConfig()
     """How samples are put into batches."""
     missing: MissingConfig = MissingConfig()
@@ -87,14 +90,16 @@ class RunConfig(Config):
         """SHA-256 of the settings and of the corpus's content.
 
         Left out are the seed, so that runs of one experiment under several seeds share it, and what changes from machine to
-        machine: the engine and the place where the corpus lies. Where nothing is withheld, and where all modalities are taken,
-        the digest is that of a configuration which does not mention it.
+        machine: the engine and the place where the corpus lies. Where nothing is withheld, where all modalities are taken, and where
+        the corpus brings its valid split, the digest is that of a configuration which does not mention it.
         """
         settings = {**self.model_dump(mode="json", exclude={"seed", "data", "engine"}), "corpus": corpus.checksum}
         if not self.modalities:
             del settings["modalities"]
         if self.missing.protocol == "none":
             del settings["missing"]
+        if self.split_valid is None:
+            del settings["split_valid"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def to_yaml(self) -> str:

@@ -2,9 +2,10 @@
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,15 +19,11 @@ from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
 from alignmamba.extras import require
 from alignmamba.files import refused_by_machine
 from alignmamba.recipes.assembly import (
-    check_unchanged,
-    corpus_at,
     environment,
     launched,
     loader,
-    located,
     num_parameters_of,
     predictions_of,
-    restricted,
     seed_everything,
     untrained_model,
 )
@@ -44,6 +41,7 @@ from alignmamba.recipes.directory import (
     refuse_existing,
     to_csv,
 )
+from alignmamba.recipes.preparation import prepared, training_corpus
 from alignmamba.recipes.using import distance_covered, refuse_unlabelled
 from alignmamba.training.checkpoints import LAST
 from alignmamba.training.fitting import VALIDATION_LOSS, FitResult, Progress, fit
@@ -67,6 +65,10 @@ class Plan:
     num_parameters: int
     """Weights that training changes."""
     batches_per_epoch: int
+    notes: tuple[str, ...] = ()
+    """What training does otherwise than one may think, in sentences."""
+    prepared: Mapping[str, Any] = field(default_factory=dict)
+    """What ``run.json`` records of the corpus's preparation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +129,9 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
         CheckpointError: If there is something at `out` already.
     """
     refuse_missing_extras(config)
-    config = config.model_copy(update={"data": located(config.data, config.nonfinite)})
-    corpus = restricted(corpus_at(config.data, config.nonfinite), config.modalities)
-    complete = resolve(config, corpus)
+    made = prepared(config)
+    corpus = made.corpus
+    complete = resolve(made.config, corpus)
     digest = complete.digest(corpus)
     name = re.sub(r"[^\w.-]+", "-", corpus.name)
     directory = Path(out) if out is not None else RUNS / f"{name}-{config.model}-{digest[:8]}-seed{config.seed}"
@@ -146,6 +148,8 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
         directory=directory,
         num_parameters=num_parameters_of(untrained_model(complete, corpus)),
         batches_per_epoch=len(loader(complete, corpus, "train")),
+        notes=made.notes,
+        prepared=made.identity,
     )
 
 
@@ -195,7 +199,9 @@ def train(
         ready = plan(config or RunConfig(), out=out)
         fabric = launched(ready.config.engine, ready.config.fit.precision)
         if fabric.is_global_zero:
-            identity = {"digest": ready.digest, "corpus": corpus_identity(ready.corpus), "seed": ready.config.seed}
+            for note in ready.notes:
+                print(f"note: {note}", file=sys.stderr, flush=True)
+            identity = {"digest": ready.digest, "corpus": corpus_identity(ready.corpus), "seed": ready.config.seed, **ready.prepared}
             RunDirectory.create(ready.directory, config=ready.config, identity=identity, environment=environment())
         fabric.barrier()
         return _train(ready.config, ready.corpus, RunDirectory(ready.directory), fabric, resume=False, progress=progress)
@@ -206,8 +212,7 @@ def train(
     complete = run.config()
     if run.finished:
         return _result(run, complete, run.metrics())
-    corpus = restricted(corpus_at(data or complete.data, complete.nonfinite), complete.modalities)
-    check_unchanged(run, corpus, complete)
+    corpus = training_corpus(run, complete, data or complete.data)
     fabric = launched(complete.engine, complete.fit.precision)
     return _train(complete, corpus, run, fabric, resume=True, progress=progress)
 

@@ -12,7 +12,7 @@ from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Predictions, Role,
 from alignmamba.data.missing import MissingConfig, WithheldSplit, only, patterns, withheld
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import score
-from alignmamba.recipes.assembly import Nonfinite, alone, check_unchanged, corpus_at, predictions_of, restricted, trained_model
+from alignmamba.recipes.assembly import Nonfinite, alone, check_unchanged, corpus_at, predictions_of, trained_model
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import (
     RunDirectory,
@@ -25,6 +25,8 @@ from alignmamba.recipes.directory import (
     table_writer_problem,
     write_table,
 )
+from alignmamba.recipes.modalities import Matched, matched
+from alignmamba.recipes.preparation import as_trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +39,13 @@ class LoadedRun:
     corpus: Corpus
     modalities: tuple[ModalitySpec, ...]
     """Those of the corpus that the model knows."""
+    matched: Matched
+    """How the modalities of the corpus and of the model go together."""
     fabric: Fabric
 
     def predictions(self, split: Split, modalities: Sequence[ModalitySpec] | None = None) -> Predictions:
         """Predict a split, or what is left of one, from these of the modalities, by default all."""
-        return predictions_of(self.model, split, modalities or self.modalities, self.corpus.task, self.config, self.fabric)
+        return predictions_of(self.model, split, modalities or self.modalities, _task(self.model), self.config, self.fabric)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,30 +81,58 @@ class MissingScores:
         return sum(part.split.effective_rate for part in self.parts) / len(self.parts)
 
 
-def load_run(run: str | Path, *, data: str | None = None, nonfinite: Nonfinite | None = None) -> LoadedRun:
+def load_run(
+    run: str | Path,
+    *,
+    data: str | None = None,
+    nonfinite: Nonfinite | None = None,
+    rename: Mapping[str, str] = {},
+    ignore: Sequence[str] = (),
+) -> LoadedRun:
     """A finished run and the corpus to score it on.
 
     Args:
         run: Directory of the run.
         data: Another corpus, or where the run's own lies now; by default where it lay in training.
         nonfinite: What to do with features that are not finite; by default as in training.
+        rename: Name of a modality in the corpus to the one that it had in training.
+        ignore: Modalities of the corpus to leave out. Any other that the run does not know is refused.
 
     Raises:
         AlignMambaError: If the run or the corpus cannot be used as asked.
     """
+    loaded = _loaded(run, data=data, nonfinite=nonfinite, rename=rename, ignore=ignore)
+    if any(map(is_labelled, loaded.corpus.splits.values())):
+        _check_task(loaded.model, loaded.corpus)
+    return loaded
+
+
+def _loaded(
+    run: str | Path, *, data: str | None, nonfinite: Nonfinite | None, rename: Mapping[str, str], ignore: Sequence[str]
+) -> LoadedRun:
+    """As `load_run`, of a corpus that may have another task."""
     found = RunDirectory.open(Path(run))
     found.require_finished()
     config = found.config()
     model = trained_model(found, config)
-    corpus = corpus_at(data or config.data, nonfinite or config.nonfinite, model=model)
+    called = {new: old for old, new in rename.items()}
+    means = {called.get(name, name): mean.numpy() for name, mean in model.training_means().items()}
+    corpus = corpus_at(data or config.data, nonfinite or config.nonfinite, means=means)
     if data is None:
         check_unchanged(found, corpus, config)
-    if corpus.checksum == found.identity().get("corpus", {}).get("checksum"):
-        corpus = restricted(corpus, config.modalities)  # what it was trained on, wherever it lies
-    modalities = _shared_modalities(model, corpus)
-    if any(map(is_labelled, corpus.splits.values())):
-        _check_task(model, corpus)
-    return LoadedRun(directory=found, config=config, model=model, corpus=corpus, modalities=modalities, fabric=alone(config))
+    trained_on = corpus.checksum == found.identity().get("corpus", {}).get("checksum")
+    if trained_on:  # wherever it lies
+        corpus = as_trained(found, config, corpus)
+    matching = matched(model.config.modalities, corpus, rename=rename, ignore=ignore, trained_on=trained_on)
+    return LoadedRun(
+        directory=found,
+        config=config,
+        model=model,
+        corpus=matching.corpus,
+        modalities=matching.modalities,
+        matched=matching,
+        fabric=alone(config),
+    )
 
 
 def score_missing(run: LoadedRun, missing: MissingConfig, *, split: Role = "test") -> MissingScores:
@@ -140,6 +172,8 @@ def evaluate(
     drop: Sequence[str] = (),
     missing: MissingConfig | None = None,
     nonfinite: Nonfinite | None = None,
+    rename: Mapping[str, str] = {},
+    ignore: Sequence[str] = (),
     out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Score a finished run on a split, all modalities at hand and then with some of them withheld.
@@ -152,6 +186,8 @@ def evaluate(
         missing: Protocol by which to withhold from each sample something else; does not go with `drop`.
         nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the mean of the
             run's train split.
+        rename: Name of a modality in the corpus to the one that it had in training, for example ``{"vision": "video"}``.
+        ignore: Modalities of the corpus to leave out. Any other that the run does not know is refused.
         out: Directory for ``predictions.csv``, and with `missing` for ``predictions_missing.csv`` and ``missing.csv``, what each
             sample kept; files of those names are replaced.
 
@@ -159,7 +195,7 @@ def evaluate(
         ``metrics`` with all modalities, whatever was withheld in training; with `drop` also ``metrics_dropped`` and ``change``, their
         difference; with `missing` ``metrics_missing`` and ``change``, and under ``missing`` the protocol, the nominal ``rate``, the
         ``effective_rate``, the ``seed`` and for ``fixed`` one row of scores per pattern, whose mean ``metrics_missing`` is; and
-        what they belong to.
+        what they belong to. ``modalities`` says which were ``used``, and which of the run's are ``not_in_corpus`` or ``in_no_sample``.
 
     Raises:
         AlignMambaError: If the run, the corpus, the split, a modality or the directory cannot be used as asked.
@@ -167,7 +203,7 @@ def evaluate(
     _check_role(split)
     if drop and missing is not None:
         raise ConfigError("drop: does not go with missing; choose one of them")
-    loaded = load_run(run, data=data, nonfinite=nonfinite)
+    loaded = load_run(run, data=data, nonfinite=nonfinite, rename=rename, ignore=ignore)
     corpus = loaded.corpus
     kept = _without(loaded.modalities, drop)
     rows = corpus.split(split)
@@ -182,6 +218,7 @@ def evaluate(
         "corpus": corpus_identity(corpus),
         "split": split,
         "samples": len(rows),
+        "modalities": loaded.matched.facts([rows]),
         "metrics": full,
         "references": dict(corpus.references),
         "distance_covered": distance_covered(full, corpus.references),
@@ -241,6 +278,8 @@ def predict(
     *,
     split: Role | None = None,
     nonfinite: Nonfinite | None = None,
+    rename: Mapping[str, str] = {},
+    ignore: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Predict every sample of a corpus, labelled or not, with a finished run, and write a table.
 
@@ -251,9 +290,12 @@ def predict(
         split: Only that split; by default all.
         nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the mean of the
             run's train split.
+        rename: Name of a modality in the corpus to the one that it had in training, for example ``{"vision": "video"}``.
+        ignore: Modalities of the corpus to leave out. Any other that the run does not know is refused.
 
     Returns:
-        ``out``, ``rows`` and the ``splits`` in it.
+        ``out``, ``rows``, the ``splits`` in it, the ``corpus``, and ``modalities`` as of `evaluate`.
+        Of the corpus of training, samples are left out that training left out.
 
     Raises:
         AlignMambaError: If the run, the corpus or the file cannot be used as asked.
@@ -262,25 +304,25 @@ def predict(
     problem = table_writer_problem(path)
     if problem:  # said now, not after an hour of predicting
         raise ConfigError(problem)
-    found = RunDirectory.open(Path(run))
-    found.require_finished()
-    config = found.config()
     if split is not None:
         _check_role(split)
-    model = trained_model(found, config)
-    corpus = corpus_at(data, nonfinite or config.nonfinite, model=model)
-    modalities = _shared_modalities(model, corpus)
+    loaded = _loaded(run, data=data, nonfinite=nonfinite, rename=rename, ignore=ignore)
+    corpus = loaded.corpus
     splits = {role: corpus.splits[role] for role in ROLES if role in corpus.splits} if split is None else {split: corpus.split(split)}
     if any(is_labelled(rows) for rows in splits.values()):
-        _check_task(model, corpus)
-    task = _task(model)
-    fabric = alone(config)
-    tables = [
-        (role, prediction_table(predictions_of(model, rows, modalities, task, config, fabric), task)) for role, rows in splits.items()
-    ]
-    table = joined(tables)
+        _check_task(loaded.model, corpus)
+    for rows in splits.values():
+        _check_nothing_is_empty(rows, loaded.modalities)
+    task = _task(loaded.model)
+    table = joined([(role, prediction_table(loaded.predictions(rows), task)) for role, rows in splits.items()])
     write_table(path, table)
-    return {"out": str(path), "rows": len(table["id"]), "splits": list(splits)}
+    return {
+        "out": str(path),
+        "rows": len(table["id"]),
+        "splits": list(splits),
+        "corpus": corpus_identity(corpus),
+        "modalities": loaded.matched.facts(splits.values()),
+    }
 
 
 def distance_covered(scores: Mapping[str, float | None], references: Mapping[str, float]) -> dict[str, float]:
@@ -342,30 +384,6 @@ def _check_task(model: Any, corpus: Corpus) -> None:
         have, want = getattr(corpus.task, field), getattr(expected, field)
         if have != want:
             raise DataError(f"corpus {corpus.name!r}: task {field} is {have!r}, the run was trained for {want!r}")
-
-
-def _shared_modalities(model: Any, corpus: Corpus) -> tuple[ModalitySpec, ...]:
-    """The model's modalities that the corpus offers, refused where they are not the same thing."""
-    offered = {spec.name: spec for spec in corpus.modalities}
-    shared = tuple(spec for spec in model.config.modalities if spec.name in offered)
-    if not shared:
-        names = [spec.name for spec in model.config.modalities]
-        raise DataError(
-            f"corpus {corpus.name!r}: found modalities {sorted(offered)}, expected some of {names}, which the run was trained on"
-        )
-    for spec in shared:
-        other = offered[spec.name]
-        # Without being told, a corpus takes its largest token id for its vocabulary, so that may be smaller than in training.
-        fits = other.dim <= spec.dim if spec.kind == "tokens" else other.dim == spec.dim
-        if other.kind != spec.kind or not fits:
-            raise DataError(
-                f"corpus {corpus.name!r}, modality {spec.name!r}: found {_described(other)}, expected {_described(spec)} as in training"
-            )
-    return shared
-
-
-def _described(spec: ModalitySpec) -> str:
-    return f"token ids of a vocabulary of {spec.dim}" if spec.kind == "tokens" else f"features of width {spec.dim}"
 
 
 def _without(modalities: Sequence[ModalitySpec], drop: Sequence[str]) -> tuple[ModalitySpec, ...]:

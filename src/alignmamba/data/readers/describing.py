@@ -9,7 +9,7 @@ import numpy as np
 from alignmamba.checksums import file_checksum
 from alignmamba.contracts import ModalitySpec, Role, Task
 from alignmamba.data.checking import CheckedSplits
-from alignmamba.data.inspection import SplitSummary, shared_groups, summarise
+from alignmamba.data.inspection import Channels, SplitSummary, Training, shared_groups, summarise, training
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.converting import AUTO, FaultRow, Progress, check_source, detect, naming, open_foreign, without_absent
 from alignmamba.data.readers.foreign import Foreign, ReadOptions
@@ -43,6 +43,8 @@ class ForeignInspection:
     """What a conversion finds wrong, and what it does about it."""
     notes: tuple[str, ...]
     """What a conversion keeps and leaves out, in sentences."""
+    training: Training
+    """What training on it would meet."""
 
 
 def inspect_foreign(
@@ -84,6 +86,19 @@ def inspect_foreign(
             return foreign, counted, checked.specs(foreign.units)
 
     foreign, counted, specs = without_absent(counts)
+    splits = tuple(
+        summarise(
+            role,
+            specs,
+            foreign.task,
+            lengths=found.lengths,
+            timed=found.timed,
+            targets=found.targets,
+            groups=len(found.groups),
+            channels=found.channels,
+        )
+        for role, found in counted.items()
+    )
     return ForeignInspection(
         path=str(path),
         format=format,
@@ -94,21 +109,11 @@ def inspect_foreign(
         name=foreign.name,
         source=foreign.source,
         task=foreign.task,
-        splits=tuple(
-            summarise(
-                role,
-                specs,
-                foreign.task,
-                lengths=found.lengths,
-                timed=found.timed,
-                targets=found.targets,
-                groups=len(found.groups),
-            )
-            for role, found in counted.items()
-        ),
+        splits=splits,
         shared_groups=shared_groups(found.groups for found in counted.values()),
         faults=tuple(foreign.faults.rows()),
         notes=foreign.notes,
+        training=training(foreign.task, splits),
     )
 
 
@@ -120,6 +125,7 @@ class _Counted:
     timed: set[str]
     targets: np.ndarray | None
     groups: set[str]
+    channels: Channels
 
     @classmethod
     def of(cls, role: Role, checked: CheckedSplits) -> "_Counted":
@@ -127,9 +133,12 @@ class _Counted:
         timed: set[str] = set()
         targets: list[float | int] = []
         groups: set[str] = set()
+        channels = Channels()
         for sample in checked.samples(role):
             for name, values in sample.values.items():
                 lengths[name].append(0 if values is None else len(values))
+                if values is not None and role == "train":
+                    channels.add(name, values)
             timed.update(sample.times)
             if sample.target is not None:
                 targets.append(sample.target)
@@ -140,4 +149,5 @@ class _Counted:
             timed=timed,
             targets=np.array(targets) if targets else None,
             groups=groups,
+            channels=channels,
         )

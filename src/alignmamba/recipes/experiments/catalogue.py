@@ -14,6 +14,7 @@ from alignmamba.models.pretrained import validated
 from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
+from alignmamba.recipes.preparation import of_modalities
 
 ExperimentName = Literal["comparison", "missing", "ablation", "distance", "plans", "efficiency"]
 
@@ -65,7 +66,7 @@ def _comparison(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -
         yield cell(name, of_model(base, name), corpus)
     if len(corpus.modalities) > 1:
         for modality in corpus.modalities:
-            yield _with_modalities(f"{modality.name} alone", base, corpus, (modality.name,))
+            yield from _with_modalities(f"{modality.name} alone", base, corpus, (modality.name,))
 
 
 def _missing(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
@@ -118,7 +119,7 @@ def _ablation(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> 
     names = [modality.name for modality in corpus.modalities]
     if len(names) > 1:
         for left_out in names:
-            yield _with_modalities(f"w/o {left_out}", base, corpus, tuple(name for name in names if name != left_out))
+            yield from _with_modalities(f"w/o {left_out}", base, corpus, tuple(name for name in names if name != left_out))
 
 
 def _distance(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
@@ -162,12 +163,7 @@ def _changed(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     return other.model_copy(update={"options": merged(other.options, changes.get("options", {}))})
 
 
-def _with_modalities(row: str, base: RunConfig, corpus: Corpus, names: tuple[str, ...]) -> Cell:
-    """A cell that takes some modalities alone; what is said about the others in the options is left out."""
-    options = dict(base.options)
-    if "encoders" in options:
-        options["encoders"] = {name: value for name, value in options["encoders"].items() if name in names}
-    if "anchor_order" in options:
-        options["anchor_order"] = [name for name in options["anchor_order"] if name in names]
-    config = base.model_copy(update={"modalities": names, "options": options})
-    return cell(row, config, restricted(corpus, names))
+def _with_modalities(row: str, base: RunConfig, corpus: Corpus, names: tuple[str, ...]) -> Iterator[Cell]:
+    """A cell that takes some modalities alone, none where no sample of a split has them; what the options say of others is left out."""
+    if all(any(split.lengths[name].any() for name in names) for split in corpus.splits.values()):
+        yield cell(row, of_modalities(base, names), restricted(corpus, names))

@@ -17,7 +17,7 @@ from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import metric_names
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.extras import require
-from alignmamba.recipes.assembly import corpus_at, environment, located, restricted
+from alignmamba.recipes.assembly import environment
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import corpus_identity
 from alignmamba.recipes.experiments.catalogue import ExperimentConfig, cells_of, rates_of
@@ -25,6 +25,7 @@ from alignmamba.recipes.experiments.cells import Cell, Job, jobs_of
 from alignmamba.recipes.experiments.directory import JOBS, PLAN, ExperimentDirectory, State
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
 from alignmamba.recipes.experiments.summing_up import result_tables
+from alignmamba.recipes.preparation import prepared
 from alignmamba.recipes.running import refuse_missing_extras
 from alignmamba.recipes.using import refuse_unlabelled
 
@@ -58,6 +59,8 @@ class ExperimentPlan:
     cells: tuple[Cell, ...]
     jobs: tuple[Job, ...]
     directory: Path
+    notes: tuple[str, ...] = ()
+    """What training does otherwise than one may think, in sentences."""
 
     @property
     def threads(self) -> tuple[int, ...]:
@@ -97,14 +100,22 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
     """
     require("experiment", "experiments", "scipy")
     refuse_missing_extras(base)
-    base = base.model_copy(update={"data": located(base.data, base.nonfinite)})
-    corpus = restricted(corpus_at(base.data, base.nonfinite), base.modalities)
+    made = prepared(base, seeds=range(1, experiment.seeds))
+    base, corpus = made.config, made.corpus
     refuse_unlabelled(corpus, ("train", "valid", "test"))
     unknown = [identity for identity in experiment.samples if identity not in corpus.split("test").ids]
     if unknown:
         raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
     cells = tuple(cells_of(experiment, base, corpus))
-    return ExperimentPlan(experiment=experiment, base=base, corpus=corpus, cells=cells, jobs=tuple(jobs_of(cells)), directory=Path(out))
+    return ExperimentPlan(
+        experiment=experiment,
+        base=base,
+        corpus=corpus,
+        cells=cells,
+        jobs=tuple(jobs_of(cells)),
+        directory=Path(out),
+        notes=made.notes,
+    )
 
 
 def run_experiment(plan: ExperimentPlan, engine: GridEngine, *, command: Sequence[str], progress: GridProgress) -> ExperimentResult:
@@ -183,6 +194,7 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         "metrics": list(metric_names(plan.corpus.task)),
         "seeds": list(range(plan.experiment.seeds)),
         "missing": plan.base.missing.model_dump(mode="json"),
+        **({} if plan.base.split_valid is None else {"split_valid": plan.base.split_valid}),
         "rates_left_out": sorted(set(plan.experiment.rates) - set(rates_of(plan.experiment, plan.corpus))),
     }
 

@@ -1,0 +1,124 @@
+"""The modalities of a corpus beside those that a trained model knows: which go together, and which are refused."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alignmamba.contracts import Corpus, ModalitySpec, Split
+from alignmamba.data.views import named
+from alignmamba.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """A corpus as a trained model takes it."""
+
+    corpus: Corpus
+    """With the modalities that the model knows, under the model's names."""
+    modalities: tuple[ModalitySpec, ...]
+    """Those of the model that the corpus has, as the model describes them."""
+    absent: tuple[str, ...]
+    """Those of the model that the corpus lacks."""
+    renamed: Mapping[str, str]
+    """Name in the corpus to the model's."""
+    ignored: tuple[str, ...]
+    """Modalities of the corpus that were left out on request."""
+
+    def facts(self, splits: Iterable[Split]) -> dict[str, Any]:
+        """What these splits are predicted from, for a report.
+
+        Returns:
+            ``used``, ``not_in_corpus`` and ``in_no_sample``, which together are those of the model, ``renamed`` and ``ignored``.
+        """
+        rows = list(splits)
+        empty = [spec.name for spec in self.modalities if not any(split.lengths[spec.name].any() for split in rows)]
+        return {
+            "used": [spec.name for spec in self.modalities if spec.name not in empty],
+            "not_in_corpus": list(self.absent),
+            "in_no_sample": empty,
+            "renamed": dict(self.renamed),
+            "ignored": list(self.ignored),
+        }
+
+
+def matched(
+    known: Sequence[ModalitySpec], corpus: Corpus, *, rename: Mapping[str, str], ignore: Sequence[str], trained_on: bool
+) -> Matched:
+    """Bring the modalities of a corpus under those of a trained model.
+
+    Args:
+        known: Those of the model.
+        corpus: What it is to be applied to.
+        rename: Name in the corpus to the model's.
+        ignore: Modalities of the corpus to leave out.
+        trained_on: The run was trained on this corpus: what was left out then is left out again, unasked.
+
+    Raises:
+        ConfigError: If `rename` or `ignore` name something that is not there, or two modalities would have one name.
+        DataError: If the corpus has a modality that the model does not know, none that it knows, or one of another kind or width.
+    """
+    names = [spec.name for spec in known]
+    wrong = [f"{old}={new}" for old, new in rename.items() if new not in names]
+    if wrong:
+        raise ConfigError(f"rename {wrong[0]}: the run knows no such modality, only {', '.join(names)}")
+    try:
+        given = named(corpus, rename=rename, ignore=ignore)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    if trained_on:
+        given = named(given, ignore=[spec.name for spec in given.modalities if spec.name not in names])
+    offered = {spec.name: spec for spec in given.modalities}
+    _refuse_unknown(known, given)
+    shared = tuple(spec for spec in known if spec.name in offered)
+    if not shared:
+        found = ", ".join(_names(corpus.modalities))
+        raise DataError(f"corpus {corpus.name!r}: nothing is left of {found}, the run knows {', '.join(names)}")
+    for spec in shared:
+        if not _fits(offered[spec.name], spec):
+            raise DataError(
+                f"corpus {corpus.name!r}, modality {spec.name!r}: found {_described(offered[spec.name])}, "
+                f"expected {_described(spec)} as in training"
+            )
+    return Matched(
+        corpus=given,
+        modalities=shared,
+        absent=tuple(name for name in names if name not in offered),
+        renamed=dict(rename),
+        ignored=tuple(dict.fromkeys(ignore)),
+    )
+
+
+def _refuse_unknown(known: Sequence[ModalitySpec], corpus: Corpus) -> None:
+    """Refuse modalities that the model does not know, with the ways out."""
+    names = _names(known)
+    unknown = [spec for spec in corpus.modalities if spec.name not in names]
+    if not unknown:
+        return
+    free = [spec for spec in known if spec.name not in _names(corpus.modalities)]
+    nothing_else = len(unknown) == len(corpus.modalities)
+    ways = []
+    for spec in unknown:
+        like = next((each for each in free if _fits(spec, each)), None)
+        if like is not None:
+            free.remove(like)
+        said = [*([f"--rename {spec.name}={like.name}"] if like else []), *([] if nothing_else else [f"--ignore {spec.name}"])]
+        ways.append(" or ".join(said))
+    found, expected = ", ".join(_names(corpus.modalities)), ", ".join(names)
+    if not any(ways):
+        raise DataError(f"corpus {corpus.name!r}: found modalities {found}, expected some of {expected}, which the run was trained on")
+    raise DataError(f"corpus {corpus.name!r} has modalities {found}, the run knows {expected}: take {', and '.join(filter(None, ways))}")
+
+
+def _names(specs: Iterable[ModalitySpec]) -> list[str]:
+    return [spec.name for spec in specs]
+
+
+def _fits(offered: ModalitySpec, known: ModalitySpec) -> bool:
+    """Answer to whether a modality of a corpus is of the kind and width that the model knows."""
+    # Without being told, a corpus takes its largest token id for its vocabulary, so that may be smaller than in training.
+    wide = offered.dim <= known.dim if known.kind == "tokens" else offered.dim == known.dim
+    return offered.kind == known.kind and wide
+
+
+def _described(spec: ModalitySpec) -> str:
+    return f"token ids of a vocabulary of {spec.dim}" if spec.kind == "tokens" else f"features of width {spec.dim}"

@@ -1,0 +1,163 @@
+"""From a corpus as it lies on disk to the one that a run is trained on: its valid split, its modalities, what is said of them."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignmamba.contracts import ROLES, Corpus, Role
+from alignmamba.data.standardise import finite_means
+from alignmamba.data.validation import TrainSamples, ValidShare
+from alignmamba.errors import CheckpointError, ConfigError, DataError
+from alignmamba.recipes.assembly import check_unchanged, corpus_at, located, restricted
+from alignmamba.recipes.configuration import SYNTHETIC, RunConfig
+from alignmamba.recipes.directory import RunDirectory
+
+SPLIT_VALID = "split_valid"
+"""Of ``run.json``: what is known of a valid split that was drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A corpus that a run can be trained on, and the settings that make it again."""
+
+    config: RunConfig
+    """With the modalities that are left, where some cannot be learned."""
+    corpus: Corpus
+    notes: tuple[str, ...] = ()
+    """What training does otherwise than one may think, in sentences."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What ``run.json`` records of it."""
+
+
+def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
+    """Load a corpus and make it fit for training.
+
+    Args:
+        config: The settings; `data` may be a foreign file, which is converted.
+        seeds: Other seeds for which it must be fit too.
+
+    Raises:
+        ConfigError: If a valid split or a modality that is asked for cannot be had.
+        DataError: If the corpus is damaged, or has no split to learn from or to choose the best epoch on.
+    """
+    config = config.model_copy(update={"data": located(config.data, config.nonfinite)})
+    if config.split_valid is None:
+        whole = corpus = corpus_at(config.data, config.nonfinite)
+        if "valid" not in corpus.splits and "train" in corpus.splits:
+            raise DataError(
+                f"corpus {corpus.name!r} has no split 'valid', only {', '.join(map(repr, sorted(corpus.splits)))}; the best epoch is "
+                "chosen on it: --split-valid 0.15 (split_valid=0.15) takes that share of train for it"
+            )
+        identity: dict[str, Any] = {}
+    else:
+        whole, share = _with_valid_share(config, config.data, seeds=seeds)
+        corpus, identity = share.corpus, {SPLIT_VALID: share.facts}
+    notes = []
+    absent = untrained_modalities(whole)
+    asked = [name for name in absent if name in config.modalities]
+    if asked:
+        rest = [name for name in _names(whole) if name not in absent]
+        raise ConfigError(
+            f"modalities: no training sample of corpus {whole.name!r} has {asked[0]!r}, so nothing can be learned of it; "
+            f"expected some of {', '.join(rest)}"
+        )
+    restricted(whole, config.modalities)  # refuses names that are not there
+    if absent and not config.modalities:
+        config = of_modalities(config, tuple(name for name in _names(whole) if name not in absent))
+        identity["untrained_modalities"] = list(absent)
+        notes.append(_left_out(absent, whole, restricted(whole, config.modalities)))
+    for role in ("valid", "test"):
+        unseen = [name for name in config.modalities or _names(whole) if role in corpus.splits and not _has(corpus, role, name)]
+        if unseen:
+            notes.append(f"no sample of {role} has {' or '.join(unseen)}, so {role} says nothing of it")
+    if "test" not in corpus.splits:
+        notes.append(f"corpus {corpus.name!r} has no split 'test': scores are of 'valid', on which the best epoch is chosen")
+    return Prepared(config=config, corpus=restricted(corpus, config.modalities), notes=tuple(notes), identity=identity)
+
+
+def as_trained(run: RunDirectory, config: RunConfig, corpus: Corpus) -> Corpus:
+    """The corpus of a run as the run was trained on it: with its own valid split, and its modalities alone.
+
+    Raises:
+        CheckpointError: If another valid split comes of it than the run was trained with.
+    """
+    if config.split_valid is not None:
+        _check_share(run, share := TrainSamples.of(corpus).split(config.split_valid, seed=config.seed))
+        corpus = share.corpus
+    return restricted(corpus, config.modalities)
+
+
+def training_corpus(run: RunDirectory, config: RunConfig, data: str) -> Corpus:
+    """The corpus that an unfinished run goes on with, from where it lies now.
+
+    Raises:
+        CheckpointError: If it is another than the run was trained on, or another valid split comes of it.
+    """
+    if config.split_valid is None:
+        corpus = corpus_at(data, config.nonfinite)
+        check_unchanged(run, corpus, config)
+    else:
+        _, share = _with_valid_share(config, located(data, config.nonfinite), run=run)
+        _check_share(run, share)
+        corpus = share.corpus
+    return restricted(corpus, config.modalities)
+
+
+def untrained_modalities(corpus: Corpus) -> tuple[str, ...]:
+    """Modalities that no training sample has, of which a model can learn nothing."""
+    corpus.split("train")  # refuses a corpus that has none
+    return tuple(name for name in _names(corpus) if not _has(corpus, "train", name))
+
+
+def of_modalities(config: RunConfig, names: tuple[str, ...]) -> RunConfig:
+    """The same run with these modalities alone; what its options say about others is left out."""
+    options = dict(config.options)
+    if "encoders" in options:
+        options["encoders"] = {name: value for name, value in options["encoders"].items() if name in names}
+    if "anchor_order" in options:
+        options["anchor_order"] = [name for name in options["anchor_order"] if name in names]
+    return config.model_copy(update={"modalities": names, "options": options})
+
+
+def _names(corpus: Corpus) -> list[str]:
+    return [spec.name for spec in corpus.modalities]
+
+
+def _has(corpus: Corpus, role: Role, name: str) -> bool:
+    return bool(corpus.splits[role].lengths[name].any())
+
+
+def _check_share(run: RunDirectory, share: ValidShare) -> None:
+    """Refuse a draw that differs from the one of training, as another version of the package might make it."""
+    expected = run.identity().get(SPLIT_VALID)
+    if expected != share.facts:
+        raise CheckpointError(f"run {run.path}: its valid split cannot be made again: found {dict(share.facts)}, expected {expected}")
+
+
+def _with_valid_share(
+    config: RunConfig, data: str, *, seeds: Iterable[int] = (), run: RunDirectory | None = None
+) -> tuple[Corpus, ValidShare]:
+    """The corpus, and the same with the valid split of the run; of every other seed it is only checked that there is one."""
+    assert config.split_valid is not None
+    by_means = config.nonfinite == "mean" and data != SYNTHETIC
+    # Means stand in for values that are not finite: they have to be those of the samples that are left to train on.
+    corpus = corpus_at(data, config.nonfinite, means={} if by_means else None)
+    if run is not None:
+        check_unchanged(run, corpus, config)
+    samples = TrainSamples.of(corpus)
+    for seed in seeds:
+        samples.split(config.split_valid, seed=seed)
+    share = samples.split(config.split_valid, seed=config.seed)
+    if by_means:
+        corpus = corpus_at(data, "mean", means=finite_means(share.corpus.split("train"), corpus.modalities))
+        share = TrainSamples.of(corpus).split(config.split_valid, seed=config.seed)
+    return corpus, share
+
+
+def _left_out(absent: Collection[str], whole: Corpus, left: Corpus) -> str:
+    """What is said of modalities that no training sample has."""
+    names = " and ".join(absent)
+    counts = {role: len(whole.splits[role]) - len(left.splits[role]) for role in ROLES if role in whole.splits}
+    lost = " and ".join(f"{count} of {role}" for role, count in counts.items() if count)
+    samples = f"; samples that have nothing else are left out: {lost}" if lost else ""
+    return f"no training sample has {names}, so the model does without {'it' if len(absent) == 1 else 'them'}{samples}"

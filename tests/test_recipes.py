@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import multiprocessing.process
 import shutil
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,24 @@ def test_the_same_run_from_python_and_with_another_seed(place: Path, corpus: Cor
     assert results[0].metrics == results[1].metrics
     assert results[0].digest == results[2].digest
     assert results[0].optimiser_steps == 3 * 5
+
+
+def test_a_run_starts_its_workers_once_for_each_split(place: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    start = multiprocessing.process.BaseProcess.start
+
+    def counting(process: Any) -> None:
+        start(process)
+        begun.append(process.pid)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", counting)
+    results = []
+    for workers in (0, 1):
+        results.append(train(small(place, loader={"batch_size": 8, "num_workers": workers}), out=tmp_path / str(workers)))
+        assert len(begun) == len(corpus.splits) * workers
+    assert results[0].metrics == results[1].metrics
+    tables = [(tmp_path / str(workers) / "predictions_test.csv").read_bytes() for workers in (0, 1)]
+    assert tables[0] == tables[1]
 
 
 def test_the_default_directory_tells_runs_apart(place: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

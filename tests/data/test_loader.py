@@ -1,4 +1,9 @@
+import multiprocessing
+import multiprocessing.process
+import os
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +15,10 @@ from hypothesis import strategies as st
 
 from alignmamba.contracts import Batch, ModalitySpec, Sample, Task
 from alignmamba.data.archive import write_corpus
-from alignmamba.data.loader import Loader, LoaderConfig, collate
+from alignmamba.data.loader import Loader, LoaderConfig, collate, lost_workers_told
 from alignmamba.data.memory import MemorySplit
-from alignmamba.errors import ConfigError, DataError
+from alignmamba.data.missing import MissingConfig
+from alignmamba.errors import ConfigError, DataError, TrainingError
 
 BOTH = (SOUND, WORDS)
 
@@ -231,6 +237,92 @@ def test_workers_give_the_same_batches(tmp_path: Any) -> None:
         for name in one.modalities:
             assert torch.equal(one.modalities[name].features, other.modalities[name].features)
             assert one.modalities[name].tokens == other.modalities[name].tokens
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Process ids of the workers that are started, one after the other."""
+    begun: list[int] = []
+    start = multiprocessing.process.BaseProcess.start
+
+    def counting(process: Any) -> None:
+        start(process)
+        begun.append(process.pid)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", counting)
+    return begun
+
+
+def test_workers_live_over_epochs_and_give_the_same_batches(started: list[int]) -> None:
+    """With what is withheld drawn anew each epoch, and a pass that was left before its end."""
+    missing = MissingConfig(protocol="gcnet", rate=0.3)
+
+    def passes(num_workers: int) -> list[Batch]:
+        config = LoaderConfig(batch_size=4, num_workers=num_workers)
+        source = Loader(many(20), BOTH, config=config, task=CLASSES, shuffle=True, seed=1, missing=missing)
+        found: list[Batch] = []
+        for epoch in (0, 1, 1):
+            source.set_epoch(epoch)
+            next(iter(source))
+            found += source.iter_from(1)
+        return found
+
+    alone, helped = passes(0), passes(2)
+    assert len(started) == 2
+    assert ids(alone) == ids(helped)
+    for one, other in zip(alone, helped, strict=True):
+        for name in one.modalities:
+            assert torch.equal(one.modalities[name].features, other.modalities[name].features)
+            assert torch.equal(one.modalities[name].mask, other.modalities[name].mask)
+
+
+def test_workers_serve_one_pass_at_a_time() -> None:
+    source = loader(many(12), batch_size=4, num_workers=1)
+    first = iter(source)
+    next(first)
+    assert len(list(source)) == 3
+    with pytest.raises(DataError, match="split 'train': another pass was begun before this one ended"):
+        next(first)
+
+
+def test_what_is_wrong_with_a_sample_is_told_by_a_worker_as_without() -> None:
+    samples = list(many(4))
+    odd = replace(samples[2], features={**samples[2].features, "sound": np.zeros((2, 4), dtype=np.float32)})
+    split = MemorySplit(role="train", samples=(*samples[:2], odd, samples[3]), modalities=BOTH)
+    said = set()
+    for workers in (0, 1):
+        with pytest.raises(DataError) as caught:
+            list(loader(split, num_workers=workers))
+        said.add(str(caught.value))
+    assert len(said) == 1
+    assert "Traceback" not in said.pop()
+
+
+def test_a_worker_that_was_killed_is_one_line(started: list[int]) -> None:
+    source = loader(many(400), batch_size=1, num_workers=1)
+
+    def read() -> None:
+        with lost_workers_told():
+            for _ in source:
+                os.kill(started[0], signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match=r"^a process that reads ahead has ended, .*smaller loader\.num_workers needs less$"):
+        read()
+    with pytest.raises(RuntimeError, match=r"^something else$"), lost_workers_told():
+        raise RuntimeError("something else")
+
+
+def test_workers_that_are_spawned(started: list[int]) -> None:
+    """As on Windows and macOS; forkserver, of Python 3.14 on Linux, hands them the same."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        source = loader(many(12), batch_size=4, num_workers=1)
+        epochs = [ids(source), ids(source)]
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert epochs == [ids(loader(many(12), batch_size=4))] * 2
+    assert len(started) == 1
 
 
 def test_a_loader_that_cannot_serve_is_refused() -> None:

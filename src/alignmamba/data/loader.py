@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Annotated
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from alignmamba.contracts import Batch, Config, ModalitySpec, Role, Sample, Sequences, Split, Task
 from alignmamba.data.missing import MissingConfig, withheld
 from alignmamba.data.randomness import generator
-from alignmamba.errors import ConfigError, DataError
+from alignmamba.errors import AlignMambaError, ConfigError, DataError, TrainingError
 
 # Sorting within windows of this many batches removes most of the padding and leaves each batch's company random.
 WINDOW_BATCHES = 16
@@ -28,7 +29,7 @@ class LoaderConfig(Config):
     bucket_by_length: bool = True
     """Put samples of similar total length into one batch when shuffling, which saves padding; the order stays random."""
     num_workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read ahead; 0 reads in the training process."""
+    """Processes that read ahead, started once for each split; 0 reads in the training process."""
 
 
 class Loader:
@@ -90,7 +91,10 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
         self.missing = missing
-        self._shown = split if shuffle else self._withheld(None)
+        self._reading = _Reading(split, self.modalities, task=task, missing=missing, seed=seed, by_epoch=shuffle)
+        self._order = _Order()
+        self._workers: DataLoader[Batch | AlignMambaError] | None = None
+        self._turn = 0
         self.set_epoch(0)
 
     @property
@@ -111,8 +115,7 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """Fix the order of that epoch, and what is withheld in it; without shuffling all epochs are alike."""
         self.epoch = epoch
-        if self.shuffle:
-            self._shown = self._withheld(epoch)
+        self._reading.shown(epoch)  # what cannot be withheld is refused now
         self._batches = self._global_batches()
 
     def __len__(self) -> int:
@@ -125,26 +128,40 @@ class Loader:
     def iter_from(self, batch_index: int) -> Iterator[Batch]:
         """The batches of this epoch from `batch_index` on, exactly as a full pass would give them.
 
+        Processes that read ahead live as long as this loader and serve one pass at a time.
+
         Raises:
-            DataError: If the epoch has fewer batches than that.
+            DataError: If the epoch has fewer batches than that, or, from a pass of such processes, if another was begun meanwhile.
         """
         if not 0 <= batch_index <= len(self):
             raise DataError(f"batch_index: expected 0 to {len(self)}, found {batch_index}")
-        source: DataLoader[Batch] = DataLoader(
-            _Rows(self._shown),  # type: ignore[arg-type] # rows are samples, what comes out is collated
-            batch_sampler=[batch[self.rank :: self.world_size].tolist() for batch in self._batches[batch_index:]],
-            collate_fn=partial(collate, modalities=self.modalities, task=self.task),
-            num_workers=self.config.num_workers,
-            # Without one of its own, the loader would draw from the global generator at each start and a resumed run would differ.
-            generator=torch.Generator(),
-        )
-        return iter(source)
+        keys = [_Key(self.epoch, tuple(batch[self.rank :: self.world_size].tolist())) for batch in self._batches[batch_index:]]
+        if not self.config.num_workers:
+            return map(_sound, map(self._reading.__getitem__, keys))
+        self._order.keys = keys
+        if self._workers is None:
+            self._workers = DataLoader(
+                self._reading,
+                batch_size=None,
+                sampler=self._order,
+                collate_fn=_as_it_is,  # type: ignore[arg-type] # of whole batches, not of lists of samples
+                num_workers=self.config.num_workers,
+                persistent_workers=True,
+                # Without one of its own, it would draw from the global generator at each start and a resumed run would differ.
+                generator=torch.Generator(),
+            )
+        self._turn += 1
+        return self._read_ahead(iter(self._workers), self._turn)
 
-    def _withheld(self, epoch: int | None) -> Split:
-        """The split as the model sees it."""
-        if self.missing.protocol == "none":
-            return self.split
-        return withheld(self.split, self.missing, seed=self.seed, epoch=epoch, modalities=[spec.name for spec in self.modalities])
+    def _read_ahead(self, source: Iterator[Batch | AlignMambaError], turn: int) -> Iterator[Batch]:
+        while True:
+            if turn != self._turn:
+                raise DataError(f"split {self.role!r}: another pass was begun before this one ended, and its workers serve one at a time")
+            try:
+                found = next(source)
+            except StopIteration:
+                return
+            yield _sound(found)
 
     def _global_batches(self) -> list[np.ndarray]:
         """The rows of each global batch of this epoch."""
@@ -155,7 +172,7 @@ class Loader:
         batches = np.array_split(order, math.ceil(len(order) / self.config.batch_size))
         if not (self.shuffle and self.config.bucket_by_length):
             return batches
-        total_lengths = np.sum([self._shown.lengths[spec.name] for spec in self.modalities], axis=0)
+        total_lengths = np.sum([self._reading.shown(self.epoch).lengths[spec.name] for spec in self.modalities], axis=0)
         sorted_batches: list[np.ndarray] = []
         for first in range(0, len(batches), WINDOW_BATCHES):
             window = batches[first : first + WINDOW_BATCHES]
@@ -165,17 +182,84 @@ class Loader:
         return [sorted_batches[at] for at in random.permutation(len(sorted_batches))]
 
 
-class _Rows(Dataset[Sample]):
-    """A split as the dataset that a `DataLoader` asks for."""
+class _Key(NamedTuple):
+    """A batch, as a process that reads ahead is asked for it."""
 
-    def __init__(self, split: Split) -> None:
-        self.split = split
+    epoch: int
+    rows: tuple[int, ...]
+
+
+@dataclass
+class _Order:
+    """The batches of the pass under way: what a `DataLoader` asks its workers for."""
+
+    keys: Sequence[_Key] = ()
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.keys)
 
-    def __getitem__(self, row: int) -> Sample:
-        return self.split[row]
+    def __iter__(self) -> Iterator[_Key]:
+        return iter(self.keys)
+
+
+class _Reading(Dataset["Batch | AlignMambaError"]):
+    """Batches of a split as the model sees it in an epoch; a copy of it is in each process that reads ahead."""
+
+    def __init__(
+        self, split: Split, modalities: tuple[ModalitySpec, ...], *, task: Task, missing: MissingConfig, seed: int, by_epoch: bool
+    ) -> None:
+        self._split = split
+        self._modalities = modalities
+        self._task = task
+        self._missing = missing
+        self._seed = seed
+        self._by_epoch = by_epoch
+        self._shown: tuple[int | None, Split] | None = None
+
+    def shown(self, epoch: int) -> Split:
+        """The split without what is withheld in that epoch."""
+        if self._missing.protocol == "none":
+            return self._split
+        drawn_in = epoch if self._by_epoch else None
+        if self._shown is None or self._shown[0] != drawn_in:
+            names = [spec.name for spec in self._modalities]
+            self._shown = drawn_in, withheld(self._split, self._missing, seed=self._seed, epoch=drawn_in, modalities=names)
+        return self._shown[1]
+
+    def __getitem__(self, key: _Key) -> Batch | AlignMambaError:
+        """The batch, or what is wrong with its samples: raised in a worker, a message would come back with a traceback around it."""
+        try:
+            split = self.shown(key.epoch)
+            return collate([split[row] for row in key.rows], self._modalities, self._task)
+        except AlignMambaError as error:
+            return error
+
+
+def _sound(found: Batch | AlignMambaError) -> Batch:
+    if isinstance(found, AlignMambaError):
+        raise found
+    return found
+
+
+def _as_it_is(batch: Batch | AlignMambaError) -> Batch | AlignMambaError:
+    return batch
+
+
+@contextmanager
+def lost_workers_told() -> Iterator[None]:
+    """Tell in one line that a process that reads ahead was ended from outside, which PyTorch raises wherever the main thread then is.
+
+    Raises:
+        TrainingError: In place of PyTorch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, AlignMambaError) or not str(error).startswith("DataLoader worker"):
+            raise
+        said = str(error).split(". ")[0].rstrip(".").removeprefix("DataLoader worker ")
+        advice = "often memory runs out, and a smaller loader.num_workers needs less"
+        raise TrainingError(f"a process that reads ahead has ended, {said}: {advice}") from error
 
 
 def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task: Task) -> Batch:

@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from alignmamba import __version__
 from alignmamba.contracts import Corpus, ModalitySpec, Predictions, Role, Split, Task
 from alignmamba.data.archive import load_corpus
-from alignmamba.data.loader import Loader
+from alignmamba.data.loader import Loader, lost_workers_told
 from alignmamba.data.missing import only
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.cache import cached_corpus
@@ -179,7 +179,8 @@ def predictions_of(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
-    return inference.predict(model, source, task=task, fabric=fabric, regression_loss=config.fit.regression_loss)
+    with lost_workers_told():
+        return inference.predict(model, source, task=task, fabric=fabric, regression_loss=config.fit.regression_loss)
 
 
 def launched(engine: EngineConfig, precision: Any) -> Fabric:

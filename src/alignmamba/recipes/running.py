@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lightning_fabric import Fabric
 
 from alignmamba.contracts import Corpus, Role, Task
+from alignmamba.data.loader import Loader
 from alignmamba.data.missing import withheld
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
@@ -23,7 +24,6 @@ from alignmamba.recipes.assembly import (
     launched,
     loader,
     num_parameters_of,
-    predictions_of,
     seed_everything,
     untrained_model,
 )
@@ -45,6 +45,7 @@ from alignmamba.recipes.preparation import prepared, training_corpus
 from alignmamba.recipes.using import distance_covered, refuse_unlabelled
 from alignmamba.training.checkpoints import LAST
 from alignmamba.training.fitting import VALIDATION_LOSS, FitResult, Progress, fit
+from alignmamba.training.inference import predict
 
 _GONE = re.compile("[Cc]onnection|[Bb]roken pipe|gloo|NCCL|[Ss]ocket|[Tt]imed out")
 """What distributed operations say when a process that takes part is gone."""
@@ -228,10 +229,11 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
         model = untrained_model(config, corpus)
         seed_everything(config.seed, rank=fabric.global_rank)
         model.standardise(fit_standardisation(corpus.split("train"), corpus.modalities, corpus.task))
+        valid = loader(config, corpus, "valid", fabric)
         result = fit(
             model,
             loader(config, corpus, "train", fabric),
-            loader(config, corpus, "valid", fabric),
+            valid,
             config.fit,
             task=corpus.task,
             score=lambda predictions: score(corpus.task, predictions),
@@ -241,7 +243,7 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
             resume=resume,
             progress=progress,
         )
-        metrics, rates = _evaluate_best(model, config, corpus, run, fabric)
+        metrics, rates = _evaluate_best(model, config, corpus, run, fabric, valid)
         summary = _summary(model, corpus, metrics, result)
         if config.missing.protocol != "none":
             summary["missing"] = {**config.missing.model_dump(), "effective_rate": rates}
@@ -289,7 +291,7 @@ def _lost_process(error: Exception, processes: int) -> str:
 
 
 def _evaluate_best(
-    model: Any, config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric
+    model: Any, config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric, valid: Loader
 ) -> tuple[dict[Role, dict[str, float]], dict[Role, float]]:
     """Scores of valid and test where they are labelled, and the shares withheld from them; tables go into the run directory."""
     metrics: dict[Role, dict[str, float]] = {}
@@ -300,7 +302,8 @@ def _evaluate_best(
         if role not in corpus.splits:
             continue
         split = withheld(corpus.splits[role], config.missing, seed=config.seed, modalities=names)
-        predictions = predictions_of(model, split, corpus.modalities, corpus.task, config, fabric)
+        source = valid if role == "valid" else loader(config, corpus, role, fabric)
+        predictions = predict(model, source, task=corpus.task, fabric=fabric, regression_loss=config.fit.regression_loss)
         tables[f"predictions_{role}"] = prediction_table(predictions, corpus.task)
         if predictions.targets is not None:
             metrics[role] = score(corpus.task, predictions)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignmamba.contracts import ModalitySpec, Task
 from alignmamba.errors import CheckpointError
+from alignmamba.models import MODELS, LateFusion, from_pretrained
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
-from alignmamba.models.pretrained import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from alignmamba.models.pretrained import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Provenance, quoted
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def test_a_loaded_model_is_in_evaluation_mode(folder: Path) -> None:
 def test_the_card_names_modalities_and_units(folder: Path) -> None:
     card = (folder / CARD_FILE).read_text()
     assert card.startswith("---\n")
-    assert "| zebra | features | 3 | stripes |" in card
+    assert "| zebra | features | 3 | `stripes` |" in card
     assert "Regression: one real number" in card
     assert "tags: [multimodal, mamba, optimal-transport, mmd]" in card
     assert "Multimodal fusion by token alignment and Mamba (Li et al., CVPR 2025, arXiv 2412.00833), made with AlignMamba." in card
@@ -219,3 +222,121 @@ def test_what_is_no_file_of_its_size_is_refused_at_once(folder: Path, name: str,
         with path.open("wb") as file:
             file.truncate(1 << 40)
     assert name in refused(folder)
+
+
+# The card
+
+
+HOSTILE = ("plain", "a, b", "`tick`", "| pipe", "new\nline", "esc\x1b[2J", "``", " ", "<b>bold</b>", "--- ", "## heading")
+
+
+def code_of(card: str) -> str:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", card, flags=re.DOTALL | re.MULTILINE)
+    return str(code)
+
+
+def test_the_code_of_the_card_predicts(tmp_path: Path) -> None:
+    text = ModalitySpec(name="text", dim=9, kind="tokens")
+    for number, made in enumerate(
+        (
+            AlignMamba.for_classification({"audio": 4, "text": text}, classes=HOSTILE, d_model=8, depth=1),
+            LateFusion.for_regression({"audio": 4, "text": text}, d_model=8, depth=1),
+        )
+    ):
+        made.save_pretrained(tmp_path / str(number))
+        said: dict[str, Any] = {}
+        exec(code_of((tmp_path / str(number) / CARD_FILE).read_text()).replace("path/to/this/folder", str(tmp_path / str(number))), said)
+        assert said["prediction"].isfinite().all()
+        assert ("probabilities" in said) == (number == 0)
+
+
+def test_the_card_says_what_the_model_was_trained_on(folder: Path, tmp_path: Path) -> None:
+    model = AlignMamba.from_pretrained(folder)
+    assert model.provenance is None
+    assert "## Training" not in (folder / CARD_FILE).read_text()
+    scores = {"valid": {"mae": 0.5, "corr": None}, "test": {"mae": 0.25, "corr": 0.75}}
+    model.provenance = Provenance(data="reviews | `x`\n# no", scores=scores, settings={"fit": {"epochs": 3}, "note": "```"})
+    model.save_pretrained(tmp_path / "again")
+    card = (tmp_path / "again" / CARD_FILE).read_text()
+    assert "Trained on ``reviews \\| `x`\\n# no``." in card
+    assert "| `mae` | 0.5000 | 0.2500 |\n| `corr` | not defined | 0.7500 |" in card
+    assert "\n````yaml\nfit:\n  epochs: 3\nnote: '```'\n````\n" in card
+    assert AlignMamba.from_pretrained(tmp_path / "again").provenance == model.provenance
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_text_of_a_stranger_ends_its_quotation(name: str) -> None:
+    said = quoted(name)
+    assert "\n" not in said
+    assert "\x1b" not in said
+    fence = said[: len(said) - len(said.lstrip("`"))]
+    inside = said[len(fence) : -len(fence)]
+    assert said.endswith(fence)
+    assert fence not in re.findall("`+", inside)
+    assert not re.search(r"(?<!\\)\|", inside)
+
+
+def test_a_damaged_provenance_is_named(folder: Path) -> None:
+    path = folder / CONFIG_FILE
+    whole = {name: value for name, value in json.loads(path.read_text()).items() if name != "sha256"}
+    for wrong in ("words", {"data": 3}, {"data": "x", "scores": {"test": {"mae": "low"}}}):
+        path.write_text(json.dumps(whole | {"provenance": wrong}))
+        with pytest.raises(CheckpointError, match=r"config\.json: provenance: ") as caught:
+            AlignMamba.from_pretrained(folder)
+        assert "\n" not in str(caught.value)
+
+
+# Whatever family it is, and the Hub
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_family_is_found(name: str, tmp_path: Path) -> None:
+    made = MODELS[name].for_regression({"audio": 2, "video": 3}, d_model=16, depth=1)
+    made.save_pretrained(tmp_path / "run" / "model")
+    for place in (tmp_path / "run" / "model", str(tmp_path / "run")):
+        assert type(from_pretrained(place)) is MODELS[name]
+
+
+def test_a_family_that_is_not_here_is_named(folder: Path) -> None:
+    (folder / CONFIG_FILE).write_text('{"model_type": "Bert"}')
+    with pytest.raises(CheckpointError, match=r"config\.json: model_type: found 'Bert', expected one of AlignMamba, .*LateFusion"):
+        from_pretrained(folder)
+    (folder / CONFIG_FILE).write_text("[]")
+    with pytest.raises(CheckpointError, match=r"model_type: found None"):
+        from_pretrained(folder)
+
+
+class Hub:
+    """Stands for `huggingface_hub.HfApi`: keeps what is uploaded."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self.token = token
+        calls.clear()
+        calls.append(("token", token))
+
+    def create_repo(self, repository: str, **options: object) -> None:
+        if repository == "no/way":
+            raise PermissionError("403 Forbidden\nfor url")
+        calls.append((repository, options))
+
+    def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> SimpleNamespace:
+        calls.append((repo_id, commit_message))
+        calls.append(("files", sorted(path.name for path in Path(folder_path).iterdir())))
+        return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
+
+
+calls: list[object] = []
+
+
+def test_a_model_is_pushed_to_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    model = AlignMamba.from_pretrained(folder)
+    assert model.push_to_hub("me/mine", private=True, token="t", message="First") == "https://hub/me/mine/commit/1"
+    assert calls == [
+        ("token", "t"),
+        ("me/mine", {"private": True, "exist_ok": True}),
+        ("me/mine", "First"),
+        ("files", sorted([CARD_FILE, CONFIG_FILE, WEIGHTS_FILE])),
+    ]
+    with pytest.raises(CheckpointError, match=r"^no/way: cannot be uploaded to the Hub \(403 Forbidden\)$"):
+        model.push_to_hub("no/way")

@@ -3,11 +3,15 @@
 import json
 import math
 import os
+import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final, Generic, Self, TypeVar
 
 import torch
+import yaml
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -35,7 +39,24 @@ _DTYPES: Final = {
 }
 """Types of weights by safetensors' names for them; a file that holds others is not one of ours."""
 
+_PROVENANCE: Final = "provenance"
+"""Field of the configuration file: what the model was trained on, and how well it did."""
+_CLASSES_SHOWN: Final = 50
+
 ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+class Provenance(Config):
+    """What a model was trained on and how well it did, for its card."""
+
+    data: str
+    """Name of the corpus."""
+    checksum: str = ""
+    """SHA-256 that identifies the corpus's content."""
+    scores: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    """Split to metric to score; ``None`` where a metric is not defined."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """How it was trained, as plain values."""
 
 
 class Pretrained(nn.Module, Generic[ConfigT]):
@@ -47,6 +68,8 @@ class Pretrained(nn.Module, Generic[ConfigT]):
     """What the model is, in half a sentence for its card."""
     tags: ClassVar[tuple[str, ...]]
     """What the card is found by, beside ``multimodal``."""
+    provenance: Provenance | None = None
+    """What the weights come from, where that is known; saved with them."""
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write configuration, weights and a model card into a folder, each file whole or not at all.
@@ -65,9 +88,40 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         content = save(weights, metadata={"format": "pt"})
         described = {"model_type": type(self).__name__, **self.config.model_dump(mode="json"), _WEIGHTS_SUM: checksum(content)}
+        if self.provenance is not None:
+            described[_PROVENANCE] = self.provenance.model_dump(mode="json")
         replace_file(directory / WEIGHTS_FILE, content)
         replace_file(directory / CONFIG_FILE, (json.dumps(stamped(described), indent=2) + "\n").encode())
         replace_file(directory / CARD_FILE, self._card(sum(tensor.numel() for tensor in weights.values())).encode())
+
+    def push_to_hub(
+        self, repository: str, *, private: bool | None = None, token: str | None = None, message: str = "Upload a model"
+    ) -> str:
+        """Upload configuration, weights and model card to a repository on the Hugging Face Hub, which is made where there is none.
+
+        Args:
+            repository: Its name, as ``user/name``.
+            private: Whether only its owner sees it; by default as the account is set up.
+            token: Access token; by default the one of ``hf auth login``.
+            message: Of the commit.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            CheckpointError: If the Hub refuses it or cannot be reached.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            try:
+                api.create_repo(repository, private=private, exist_ok=True)
+                commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+            except Exception as error:  # of HTTP, of the Hub and of its own checks, which share no narrower root
+                raise CheckpointError(f"{repository}: cannot be uploaded to the Hub ({_first_line(error)})") from None
+        return str(commit.commit_url)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Self:
@@ -81,7 +135,7 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         Raises:
             CheckpointError: If a file is missing or damaged, or was made by another model; the message names it.
         """
-        folder = Path(source) if Path(source).is_dir() else _download(str(source), revision, local_files_only)
+        folder = fetched(source, revision=revision, local_files_only=local_files_only)
         description = cls._description(folder / CONFIG_FILE)
         config = cls._configuration(description, folder / CONFIG_FILE)
         path = folder / WEIGHTS_FILE
@@ -101,6 +155,7 @@ class Pretrained(nn.Module, Generic[ConfigT]):
             raise _no_weights(path, str(error)) from None
         model = cls(config).to(dtype)
         model.load_state_dict(weights)
+        model.provenance = _provenance(description, folder / CONFIG_FILE)
         model.eval()
         return model
 
@@ -147,7 +202,7 @@ class Pretrained(nn.Module, Generic[ConfigT]):
 
     @classmethod
     def _configuration(cls, description: Mapping[str, Any], path: Path) -> Any:
-        others = {"model_type", FIELD, _WEIGHTS_SUM}
+        others = {"model_type", FIELD, _WEIGHTS_SUM, _PROVENANCE}
         try:
             return validated(cls.config_class, {name: value for name, value in description.items() if name not in others})
         except ConfigError as error:
@@ -157,8 +212,9 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         config: Any = self.config
         modalities: tuple[ModalitySpec, ...] = config.modalities
         task: Task = config.task
-        outputs = "one real number" if task.kind == "regression" else f"one of {len(task.classes)} classes: {', '.join(task.classes)}"
-        rows = "\n".join(f"| {m.name} | {m.kind} | {m.dim} | {m.units or 'not stated'} |" for m in modalities)
+        rows = "\n".join(f"| {m.name} | {m.kind} | {m.dim} | {quoted(m.units) if m.units else 'not stated'} |" for m in modalities)
+        arrays = ", ".join(f'"{m.name}": [{_EXAMPLES[m.kind].format(width=m.dim)}]' for m in modalities)
+        use = "probabilities = prediction.softmax(1)" if task.kind == "classification" else "value = prediction[0].item()"
         return f"""---
 library_name: alignmamba
 tags: [{", ".join(("multimodal", *self.tags))}]
@@ -174,16 +230,72 @@ tags: [{", ".join(("multimodal", *self.tags))}]
 |---|---|---|---|
 {rows}
 
-**Output.** {task.kind.capitalize()}: {outputs}.
+**Output.** {task.kind.capitalize()}: {_outputs(task)}.
+
+{_trained_on(self.provenance)}## Use
 
 ```python
+import torch
+from alignmamba import Batch
 from {type(self).__module__} import {type(self).__name__}
 
 model = {type(self).__name__}.from_pretrained("path/to/this/folder")
+batch = Batch.of({{{arrays}}})
+with torch.no_grad():
+    prediction = model(batch).prediction
+{use}
 ```
 
-Trained on the data its author names; it says nothing reliable about data of another kind.
+A list holds one array per sample, (time, width) or (time,) token ids; `None` stands for a modality that a sample lacks.
+The model says nothing reliable about data of another kind than it was trained on.
 """
+
+
+_EXAMPLES: Final = {"features": "torch.zeros(10, {width})", "tokens": "[0, 0, 0]"}
+
+
+def quoted(text: str) -> str:
+    """Text of a stranger as one line of Markdown, in a table too, that nothing in it can end or turn into markup."""
+    plain = re.sub(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: repr(found[0])[1:-1], text)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
+    pad = " " if plain.startswith("`") or plain.endswith("`") or not plain.strip() else ""
+    return f"{fence}{pad}{plain}{pad}{fence}".replace("|", "\\|")
+
+
+def _outputs(task: Task) -> str:
+    if task.kind == "regression":
+        return "one real number" + ("" if task.label_range is None else f" from {task.label_range[0]:g} to {task.label_range[1]:g}")
+    shown = ", ".join(map(quoted, task.classes[:_CLASSES_SHOWN]))
+    more = f" and {len(task.classes) - _CLASSES_SHOWN} more" if len(task.classes) > _CLASSES_SHOWN else ""
+    return f"one of {len(task.classes)} classes: {shown}{more}"
+
+
+def _trained_on(provenance: Provenance | None) -> str:
+    if provenance is None:
+        return ""
+    lines = [f"## Training\n\nTrained on {quoted(provenance.data)}."]
+    metrics = list(dict.fromkeys(name for scores in provenance.scores.values() for name in scores))
+    if metrics:
+        columns = list(provenance.scores)
+        lines += ["", f"| metric | {' | '.join(map(quoted, columns))} |", f"|---|{'---|' * len(columns)}"]
+        for name in metrics:
+            values = [provenance.scores[column].get(name) for column in columns]
+            shown = " | ".join("not defined" if value is None else f"{value:.4f}" for value in values)
+            lines.append(f"| {quoted(name)} | {shown} |")
+    if provenance.settings:
+        text = yaml.safe_dump(provenance.settings, sort_keys=False, allow_unicode=False)
+        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+        lines += ["", f"{fence}yaml\n{text}{fence}"]
+    return "\n".join(lines) + "\n\n"
+
+
+def _provenance(description: Mapping[str, Any], path: Path) -> Provenance | None:
+    if description.get(_PROVENANCE) is None:
+        return None
+    try:
+        return Provenance(**description[_PROVENANCE])
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: {_PROVENANCE}: {error}") from None
 
 
 def validated(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
@@ -195,15 +307,30 @@ def validated(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
     return config_class(**values)
 
 
-def _download(repository: str, revision: str | None, local_files_only: bool) -> Path:
+def fetched(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """A local folder as it is, or the local copy of a repository on the Hugging Face Hub.
+
+    Args:
+        source: The folder, or the name of the repository.
+        revision: Branch, tag or commit of a Hub repository.
+        local_files_only: Whether to look for a Hub repository in the local cache alone.
+
+    Raises:
+        CheckpointError: If it is neither.
+    """
+    if Path(source).is_dir():
+        return Path(source)
     from huggingface_hub import snapshot_download
 
     try:
         files = [CONFIG_FILE, WEIGHTS_FILE]
-        return Path(snapshot_download(repository, revision=revision, local_files_only=local_files_only, allow_patterns=files))
+        return Path(snapshot_download(str(source), revision=revision, local_files_only=local_files_only, allow_patterns=files))
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{repository}: neither a local folder nor a Hub repository that can be read ({reason})") from None
+        raise CheckpointError(f"{source}: neither a local folder nor a Hub repository that can be read ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 # A file of weights

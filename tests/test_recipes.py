@@ -18,7 +18,8 @@ from alignmamba.contracts import Corpus, Task
 from alignmamba.data.archive import write_corpus
 from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing import MissingConfig, withheld
-from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError
+from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError, TrainingError
+from alignmamba.files import settle_leftovers
 from alignmamba.recipes import (
     EngineConfig,
     RunConfig,
@@ -33,7 +34,7 @@ from alignmamba.recipes import (
 )
 from alignmamba.recipes.assembly import seed_everything, trained_model, untrained_model
 from alignmamba.recipes.configuration import _parse_yaml, resolve
-from alignmamba.recipes.directory import RunDirectory, to_json
+from alignmamba.recipes.directory import RunDirectory, _settle, to_json
 from alignmamba.recipes.report.reading import gather
 from alignmamba.recipes.using import distance_covered
 from alignmamba.training.fitting import FitConfig
@@ -245,9 +246,83 @@ def test_the_default_directory_tells_runs_apart(place: Path, corpus: Corpus, tmp
     monkeypatch.chdir(tmp_path)
     first = train(small(place, fit={"epochs": 1}))
     assert first.directory == Path("runs") / f"small-alignmamba-{first.digest[:8]}-seed0"
-    with pytest.raises(CheckpointError, match="holds a finished run"):
-        train(small(place, fit={"epochs": 1}))
     assert train(small(place, fit={"epochs": 1}, seed=1)).directory.name.endswith("-seed1")
+    # A cell that is run again trains again, under the next number.
+    assert plan(small(place, fit={"epochs": 1})).directory == Path(f"{first.directory}-2")
+    Path(f"{first.directory}-2").touch()
+    assert plan(small(place, fit={"epochs": 1})).directory == Path(f"{first.directory}-3")
+    assert plan(small(place, fit={"epochs": 1}), overwrite=True).directory == first.directory
+    (first.directory / "metrics.json").unlink()
+    with pytest.raises(CheckpointError, match=rf"holds an unfinished run; resume it with train\(resume='{first.directory}'\)"):
+        plan(small(place, fit={"epochs": 1}))
+
+
+def test_a_run_is_replaced_when_it_is_asked_for(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+    del corpus
+    out = tmp_path / "run"
+    config = small(place, fit={"epochs": 1})
+    first = train(config, out=out, overwrite=True)  # nothing is there yet
+    with pytest.raises(CheckpointError, match=r"holds a finished run; choose another directory, or replace it with overwrite=True"):
+        train(config, out=out)
+    (out / "report.html").touch()
+    assert train(small(place, fit={"epochs": 1}, seed=1), out=out, overwrite=True).config.seed == 1
+    assert not (out / "report.html").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    # A run that fails before its first checkpoint leaves the old one in place.
+    for wrong, error in ((small(place, fit={"learning_rate": 1e30}), TrainingError), (small(place, fit={"select": "mae"}), ConfigError)):
+        with pytest.raises(error):
+            train(wrong, out=out, overwrite=True)
+        assert load_run(out).config.seed == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert first.digest == json.loads((out / "run.json").read_text())["digest"]
+
+
+def test_nothing_but_a_run_is_replaced(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+    del corpus
+    run = train(small(place, fit={"epochs": 1}), out=tmp_path / "run").directory
+    (run / "thesis.tex").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(run)
+    for out, said in (
+        (run, "holds 'thesis.tex', which is no file of a run"),
+        (tmp_path / "file", "a file is there"),
+        (tmp_path / "link", "a link is there"),
+        (tmp_path, "holds something that is not a run"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            train(small(place), out=out, overwrite=True)
+    with pytest.raises(ConfigError, match="resume: a run goes on by its own configuration"):
+        train(resume=run, overwrite=True)
+    assert (run / "metrics.json").exists()
+
+
+def test_a_run_that_was_set_aside_by_a_killed_process_comes_back(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    aside = tmp_path / f".run.{'0' * 12}.replaced"
+    for directory in (aside, out):
+        directory.mkdir()
+        (directory / "config.yaml").touch()
+    settle_leftovers(out, _settle(out))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    out.rename(aside)
+    settle_leftovers(out, _settle(out))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_result_is_printed_short(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+    del corpus
+    result = train(small(place, fit={"epochs": 1}), out=tmp_path / "run")
+    assert repr(result).startswith("RunResult(alignmamba on 'small': valid accuracy 0.")
+    assert repr(result).endswith(f"epoch 1 of 1; {tmp_path / 'run'})")
+    assert "<tr><td>accuracy</td><td>0." in result._repr_html_()
+    card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "Trained on `small`." in card
+    assert str(place) not in card
+    assert f"| `accuracy` | {result.metrics['valid']['accuracy']:.4f} | {result.metrics['test']['accuracy']:.4f} |" in card
+
+
+def test_loggers_do_not_change_the_digest(place: Path, corpus: Corpus) -> None:
+    assert small(place).digest(corpus) == small(place, fit={**CONFIG["fit"], "loggers": ["tensorboard"]}).digest(corpus)
 
 
 def test_a_corpus_without_test_split(tmp_path: Path) -> None:
@@ -310,6 +385,7 @@ def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(place: 
     settings = {**config.model_dump(mode="json"), "corpus": corpus.checksum}
     for key in ("seed", "data", "engine", "missing", "modalities", "split_valid"):
         del settings[key]
+    del settings["fit"]["loggers"]
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     assert config.digest(corpus) == hashlib.sha256(text.encode()).hexdigest()
     run = train(small(place, fit={"epochs": 1}), out=tmp_path / "run").directory

@@ -8,6 +8,9 @@ from alignmamba.errors import ConfigError
 
 EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "notebook": ("pandas", "matplotlib"),
     "formats": ("pyarrow", "h5py"),
     "onnx": ("onnx", "onnxscript"),
     "bench": ("matplotlib",),

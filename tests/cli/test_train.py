@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
-from alignmamba.cli.progress import EpochLines
 from alignmamba.contracts import Role, Task
 from alignmamba.data.archive import write_corpus
 from alignmamba.models import MODELS
+from alignmamba.recipes.display import EpochLines
 from small_run import SETTINGS, SIZES, write_small_corpus
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -140,10 +140,13 @@ def test_wrong_places(cli: Cli, corpus: Path, run: Path, tmp_path: Path) -> None
         (["--data", tmp_path / "none"], "none: expected a corpus directory, found nothing"),
         (["--data", file], "file: expected a corpus directory, found a file"),
         (["--data", foreign], "foreign: not a corpus"),
-        (["--data", corpus, "--out", file], f"out {file}: a file is there, choose another --out"),
+        (["--data", corpus, "--out", file], f"out {file}: a file is there; choose another directory"),
         (["--data", corpus, "--out", file / "run"], f"out {file / 'run'}: cannot be made: "),
-        (["--data", corpus, "--out", foreign], f"out {foreign}: holds something that is not a run, choose another --out"),
-        (["--data", corpus, "--out", run], f"out {run}: holds a finished run, choose another --out"),
+        (["--data", corpus, "--out", foreign], f"out {foreign}: holds something that is not a run; choose another directory"),
+        (
+            ["--data", corpus, "--out", run],
+            f"out {run}: holds a finished run; choose another directory, or ",
+        ),
         (["--resume", tmp_path / "none"], f"run {tmp_path / 'none'}: no such directory"),
         (["--resume", file], f"run {file}: found a file, expected the directory of a run"),
         (["--resume", foreign], f"run {foreign}: not the directory of a run"),
@@ -285,7 +288,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
 
     code, _, err = cli("train", "--data", corpus, "--out", out)
     assert code == 2
-    assert f"holds an unfinished run, go on with: alignmamba train --resume {out}" in err
+    assert f"holds an unfinished run; resume it with train(resume={str(out)!r}) (alignmamba train --resume {out})" in err
     for verb in (["evaluate", out], ["predict", out, "--data", corpus, "--out", tmp_path / "p.csv"]):
         code, _, err = cli(*verb)
         assert code == 2

@@ -8,7 +8,10 @@ from alignmamba.cli.verb import Verb
 
 # Optional extra -> what it is for.
 PURPOSES = {
-    "tensorboard": "TensorBoard events (fit.tensorboard=true)",
+    "tensorboard": "TensorBoard events (fit.loggers=[tensorboard])",
+    "wandb": "epochs in Weights & Biases (fit.loggers=[wandb])",
+    "mlflow": "epochs in MLflow (fit.loggers=[mlflow])",
+    "notebook": "tables and plots of a run that is opened in Python",
     "formats": "alignmamba convert of .csd and Parquet files; predictions as .parquet",
     "gpu": "kernels for CUDA and ROCm GPUs",
     "bench": "plots of alignmamba bench",

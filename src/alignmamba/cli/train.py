@@ -61,7 +61,9 @@ class Train(Verb):
     precision: Annotated[str | None, arg(metavar="{32-true,bf16-mixed,16-mixed,64-true}", help_behavior_hint="(default: 32-true)")] = None
     """Arithmetic: bits of a number, `mixed` where half precision is used only where that is safe."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/CORPUS-MODEL-DIGEST-seedN)")] = None
-    """Directory of the run; nothing that exists is overwritten."""
+    """Directory of the run; nothing that exists is overwritten. By default a number is added where a finished run has the name."""
+    overwrite: bool = False
+    """Replace the run that lies there, once everything is checked; anything but a run is refused."""
     resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
     """Go on with an interrupted run by its own settings; with --data if its corpus was moved."""
     dry_run: bool = False
@@ -69,20 +71,20 @@ class Train(Verb):
 
     def run(self) -> int:
         """Train."""
-        from alignmamba.cli.progress import progress_display
         from alignmamba.recipes import plan, train
+        from alignmamba.recipes.display import progress_display
 
         if self.resume is not None:
             self._refuse_settings_on_resume()
             with progress_display() as progress:
                 result = train(resume=self.resume, data=self.data, progress=progress)
         elif self.dry_run:
-            self._show_plan(plan(self._configuration(), out=self.out))
+            self._show_plan(plan(self._configuration(), out=self.out, overwrite=self.overwrite))
             return 0
         else:
             config = self._configuration()
             with progress_display() as progress:
-                result = train(config, out=self.out, progress=progress)
+                result = train(config, out=self.out, overwrite=self.overwrite, progress=progress)
         if result.first_process:
             self._show_result(result)
         return 0

@@ -94,6 +94,7 @@ class RunConfig(Config):
         the corpus brings its valid split, the digest is that of a configuration which does not mention it.
         """
         settings = {**self.model_dump(mode="json", exclude={"seed", "data", "engine"}), "corpus": corpus.checksum}
+        del settings["fit"]["loggers"]  # where epochs are logged decides nothing
         if not self.modalities:
             del settings["modalities"]
         if self.missing.protocol == "none":
@@ -194,9 +195,9 @@ def check_missing(protocol: str | None, rates: Sequence[float] = ()) -> MissingC
     """
     given: dict[str, Any] = {"protocol": protocol, "rate": tuple(rates) or None}
     try:
-        return MissingConfig(**{name: value for name, value in given.items() if value is not None})
-    except ConfigError as error:
-        raise ConfigError(f"missing.{error}") from None
+        return MissingConfig.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError(explain(error, prefix="missing")) from None
 
 
 # Options of the model

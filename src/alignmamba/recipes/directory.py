@@ -5,8 +5,10 @@ import io
 import json
 import math
 import os
+import re
+import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from alignmamba.evaluation.metrics import confusion_matrix
 from alignmamba.extras import lacking
 from alignmamba.files import JSON_BYTES, beside, held, parse_json, replace_file, settle_leftovers
 from alignmamba.recipes.configuration import RunConfig, read_config
+from alignmamba.training.checkpoints import LAST
 
 CONFIG: Final = "config.yaml"
 IDENTITY: Final = "run.json"
@@ -29,6 +32,14 @@ MODEL: Final = "model"
 
 _ORPHANS_SECONDS: Final = 6.0
 """Workers of a killed process, which still hold its lock, notice after 5 seconds that it is gone."""
+
+_REPLACED: Final = ".replaced"
+"""How the name of a run ends that another one is about to replace."""
+_OWN: Final = re.compile(
+    r"(config\.yaml|run\.json|environment\.json|metrics\.json|SHA256SUMS|model|tensorboard|wandb|report\.html|log\.csv"
+    r"|(last|best)\.ckpt|(predictions|confusion|missing)(_\w+)?\.csv|\..+)"
+)
+"""Names of what a run, its evaluation and its report leave in its directory."""
 
 Table = dict[str, list[Any]]
 """Column name to values, all of one length."""
@@ -56,7 +67,7 @@ class RunDirectory:
         refuse_existing(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            settle_leftovers(path, shutil.rmtree)
+            settle_leftovers(path, _settle(path))
             with beside(path, Path.mkdir) as temporary:
                 try:
                     run = cls(temporary)
@@ -164,23 +175,93 @@ def _is_listed(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".") and path.suffix != ".ckpt" and path.name not in (METRICS, LIST)
 
 
-def refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
     """Refuse to write a new run where something is.
 
+    Args:
+        path: Directory of the new run.
+        overwrite: Whether a run may be replaced.
+
     Raises:
-        CheckpointError: If there is anything but an empty directory; the message says how to go on.
+        CheckpointError: If there is anything but an empty directory, or with `overwrite` anything but a run; the message names the way out.
     """
     if not path.exists() and not path.is_symlink():
         return
-    if not path.is_dir():
-        raise CheckpointError(f"out {path}: a file is there, choose another --out")
-    if not any(path.iterdir()):
+    if path.is_symlink() or not path.is_dir():
+        raise CheckpointError(f"out {path}: a {'link' if path.is_symlink() else 'file'} is there; choose another directory")
+    names = sorted(each.name for each in path.iterdir())
+    if not names:
         return
+    if not _is_run(path):
+        raise CheckpointError(f"out {path}: holds something that is not a run; choose another directory")
+    if overwrite:
+        stranger = next((name for name in names if not _OWN.fullmatch(name)), None)
+        if stranger is not None:
+            raise CheckpointError(f"out {path}: holds {stranger[:80]!r}, which is no file of a run, so it is not replaced")
+        return
+    replace = "replace it with overwrite=True (--overwrite)"
     if (path / METRICS).is_file():
-        raise CheckpointError(f"out {path}: holds a finished run, choose another --out")
-    if (path / CONFIG).is_file() and (path / IDENTITY).is_file():
-        raise CheckpointError(f"out {path}: holds an unfinished run, go on with: alignmamba train --resume {path}; or choose another --out")
-    raise CheckpointError(f"out {path}: holds something that is not a run, choose another --out")
+        raise CheckpointError(f"out {path}: holds a finished run; choose another directory, or {replace}")
+    resume = f"resume it with train(resume={str(path)!r}) (alignmamba train --resume {path})"
+    raise CheckpointError(f"out {path}: holds an unfinished run; {resume}, choose another directory, or {replace}")
+
+
+def numbered(path: Path) -> Path:
+    """The path, or where a finished run or something else has the name, the first of ``path-2``, ``path-3`` and so on that is free.
+
+    An unfinished run keeps its name, so that whoever repeats the same settings is told to resume it.
+    """
+    place, number = path, 1
+    while place.is_symlink() or (place.exists() and not (place.is_dir() and (not any(place.iterdir()) or _is_unfinished(place)))):
+        number += 1
+        place = path.with_name(f"{path.name}-{number}")
+    return place
+
+
+@contextmanager
+def set_aside(path: Path) -> Iterator[None]:
+    """Move a run out of the way while another takes its place: gone if that one got to a checkpoint, back if it did not.
+
+    Should this process be killed, the next run of the same place deals with what it left.
+
+    Raises:
+        CheckpointError: If it cannot be moved, or another process trains it.
+    """
+    if not _is_run(path):
+        yield
+        return
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_REPLACED}")
+    with RunDirectory(path).alone():
+        try:
+            path.rename(aside)
+        except OSError as error:
+            raise CheckpointError(f"out {path}: cannot be replaced: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            if path.exists() and not ((path / LAST).exists() or (path / METRICS).exists()):
+                shutil.rmtree(path)  # nothing of it could be used
+            _settle(path)(aside)
+
+
+def _settle(path: Path) -> Callable[[Path], None]:
+    """Deals with what is found beside a run under a temporary name: a run that was set aside comes back if none took its place."""
+
+    def settle(leftover: Path) -> None:
+        if leftover.suffix == _REPLACED and not path.exists():
+            leftover.rename(path)
+        else:
+            shutil.rmtree(leftover)
+
+    return settle
+
+
+def _is_run(path: Path) -> bool:
+    return (path / CONFIG).is_file() and (path / IDENTITY).is_file()
+
+
+def _is_unfinished(path: Path) -> bool:
+    return _is_run(path) and not (path / METRICS).is_file()
 
 
 def to_json(value: Any) -> str:

@@ -3,9 +3,10 @@
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,8 @@ from alignmamba.data.missing import withheld
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
-from alignmamba.extras import require
 from alignmamba.files import refused_by_machine
+from alignmamba.models.pretrained import Provenance
 from alignmamba.recipes.assembly import (
     environment,
     launched,
@@ -36,15 +37,18 @@ from alignmamba.recipes.directory import (
     confusion_table,
     corpus_identity,
     missing_table,
+    numbered,
     plain,
     prediction_table,
     refuse_existing,
+    set_aside,
     to_csv,
 )
+from alignmamba.recipes.display import Shown, shown_progress
 from alignmamba.recipes.preparation import prepared, training_corpus
 from alignmamba.recipes.using import distance_covered, refuse_unlabelled
 from alignmamba.training.checkpoints import LAST
-from alignmamba.training.fitting import VALIDATION_LOSS, FitResult, Progress, fit
+from alignmamba.training.fitting import VALIDATION_LOSS, FitResult, Progress, fit, require_loggers, together
 from alignmamba.training.inference import predict
 
 _GONE = re.compile("[Cc]onnection|[Bb]roken pipe|gloo|NCCL|[Ss]ocket|[Tt]imed out")
@@ -99,10 +103,31 @@ class RunResult:
     first_process: bool = True
     """False in all but one of several processes that trained together; that one speaks for all."""
 
+    def __repr__(self) -> str:
+        first = {role: next(iter(scores.items())) for role, scores in self.metrics.items() if scores}
+        said = "; ".join(f"{role} {name} {_rounded(value)}" for role, (name, value) in first.items())
+        kept = f"epoch {self.best_epoch} of {self.epochs}"
+        return f"RunResult({self.config.model} on {self.corpus!r:.80}: {said}; {kept}; {self.directory})"
+
+    def _repr_html_(self) -> str:
+        """A table of the scores, for a notebook."""
+        splits = list(self.metrics)
+        names = list(dict.fromkeys(name for scores in self.metrics.values() for name in scores))
+        head = "".join(f"<th>{role}</th>" for role in splits)
+        rows = "".join(
+            f"<tr><td>{name}</td>{''.join(f'<td>{_rounded(self.metrics[role].get(name))}</td>' for role in splits)}</tr>" for name in names
+        )
+        title = escape(f"{self.config.model} on {self.corpus}, epoch {self.best_epoch} of {self.epochs}: {self.directory}")
+        return f"<table><caption>{title}</caption><tr><th></th>{head}</tr>{rows}</table>"
+
     @property
     def distance_covered(self) -> Mapping[str, float]:
         """Metric to the share of the way from the best single modality's score to the best reachable one that the test score went."""
         return distance_covered(self.metrics.get("test", {}), self.references)
+
+
+def _rounded(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -117,12 +142,14 @@ class RunInterrupted(KeyboardInterrupt):
         self.directory = directory
 
 
-def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
+def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = False) -> Plan:
     """Check everything about a run that can be checked before it starts.
 
     Args:
         config: What to train on what.
-        out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``.
+        out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``, with a number added where a finished run
+            has that name.
+        overwrite: Whether a run that lies there is to be replaced.
 
     Raises:
         ConfigError: If an option does not fit the others or the corpus.
@@ -135,8 +162,12 @@ def plan(config: RunConfig, *, out: str | Path | None = None) -> Plan:
     complete = resolve(made.config, corpus)
     digest = complete.digest(corpus)
     name = re.sub(r"[^\w.-]+", "-", corpus.name)
-    directory = Path(out) if out is not None else RUNS / f"{name}-{config.model}-{digest[:8]}-seed{config.seed}"
-    refuse_existing(directory)
+    if out is not None:
+        directory = Path(out)
+    else:
+        directory = RUNS / f"{name}-{config.model}-{digest[:8]}-seed{config.seed}"
+        directory = directory if overwrite else numbered(directory)
+    refuse_existing(directory, overwrite=overwrite)
     refuse_unlabelled(corpus, ("train", "valid"))  # now, not after the first epoch
     for role in ("valid", "test"):
         if role in corpus.splits:
@@ -160,8 +191,7 @@ def refuse_missing_extras(config: RunConfig) -> None:
     Raises:
         ConfigError: With the command that installs it.
     """
-    if config.fit.tensorboard:
-        require("fit.tensorboard", "tensorboard")
+    require_loggers(config.fit)
 
 
 def _check_select(select: str, task: Task) -> None:
@@ -176,16 +206,23 @@ def train(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     data: str | None = None,
-    progress: Progress | None = None,
+    overwrite: bool = False,
+    progress: Shown = "auto",
+    callbacks: Sequence[Progress] = (),
 ) -> RunResult:
     """Train a model, choose its best epoch on the valid split, evaluate it once on test, and write the run directory.
 
     Args:
         config: What to train on what; by default the default model on the synthetic corpus.
-        out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``. Nothing is ever overwritten.
+        out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``, with a number added where a finished run
+            has that name.
         resume: Directory of an interrupted run to go on with, by its own configuration; of a finished run the result is returned.
         data: With `resume`, where the corpus lies now, if it was moved.
-        progress: Told about steps and epochs, in the first process.
+        overwrite: Replace the run that lies there. It is gone only once everything was checked and the new one was begun; it comes
+            back if that one is refused before its first checkpoint. Anything but a run is refused.
+        progress: ``"auto"`` shows a bar on a terminal and a line in a notebook, and nothing elsewhere; ``None`` is silent. Or an
+            object that meets `Progress`.
+        callbacks: More objects that are told about steps and epochs, in the first process.
 
     Returns:
         The scores and where everything lies.
@@ -197,17 +234,20 @@ def train(
     if resume is None:
         if data is not None:
             raise ConfigError("data: goes with resume only; put it into the configuration")
-        ready = plan(config or RunConfig(), out=out)
+        ready = plan(config or RunConfig(), out=out, overwrite=overwrite)
         fabric = launched(ready.config.engine, ready.config.fit.precision)
-        if fabric.is_global_zero:
-            for note in ready.notes:
-                print(f"note: {note}", file=sys.stderr, flush=True)
-            identity = {"digest": ready.digest, "corpus": corpus_identity(ready.corpus), "seed": ready.config.seed, **ready.prepared}
-            RunDirectory.create(ready.directory, config=ready.config, identity=identity, environment=environment())
-        fabric.barrier()
-        return _train(ready.config, ready.corpus, RunDirectory(ready.directory), fabric, resume=False, progress=progress)
+        with set_aside(ready.directory) if overwrite and fabric.is_global_zero else nullcontext():
+            if fabric.is_global_zero:
+                for note in ready.notes:
+                    print(f"note: {note}", file=sys.stderr, flush=True)
+                facts = {"digest": ready.digest, "corpus": corpus_identity(ready.corpus), "seed": ready.config.seed, **ready.prepared}
+                RunDirectory.create(ready.directory, config=ready.config, identity=facts, environment=environment())
+            fabric.barrier()
+            with shown_progress(progress) as shown:
+                told = together(shown, *callbacks)
+                return _train(ready.config, ready.corpus, RunDirectory(ready.directory), fabric, resume=False, progress=told)
 
-    if config is not None or out is not None:
+    if config is not None or out is not None or overwrite:
         raise ConfigError("resume: a run goes on by its own configuration and in its own directory, give no other")
     run = RunDirectory.open(Path(resume))
     complete = run.config()
@@ -215,7 +255,8 @@ def train(
         return _result(run, complete, run.metrics())
     corpus = training_corpus(run, complete, data or complete.data)
     fabric = launched(complete.engine, complete.fit.precision)
-    return _train(complete, corpus, run, fabric, resume=True, progress=progress)
+    with shown_progress(progress) as shown:
+        return _train(complete, corpus, run, fabric, resume=True, progress=together(shown, *callbacks))
 
 
 # The steps of a run
@@ -249,6 +290,7 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
             summary["missing"] = {**config.missing.model_dump(), "effective_rate": rates}
         summary = plain(summary)
         if fabric.is_global_zero:
+            model.provenance = _provenance(config, corpus, summary)
             model.save_pretrained(run.path / MODEL)
             run.finish(summary)
         fabric.barrier()
@@ -288,6 +330,12 @@ def _lost_process(error: Exception, processes: int) -> str:
     if processes > 1 and isinstance(error, RuntimeError | OSError) and _GONE.search(said):
         return f"another of the {processes} processes ended: {said[:160]}"
     return ""
+
+
+def _provenance(config: RunConfig, corpus: Corpus, summary: Mapping[str, Any]) -> Provenance:
+    """What the model's card says of the run; where the corpus lay and where it was trained are nobody else's business."""
+    settings = config.model_dump(mode="json", exclude={"data", "engine"})
+    return Provenance(data=corpus.name, checksum=corpus.checksum, scores=summary["metrics"], settings=settings)
 
 
 def _evaluate_best(

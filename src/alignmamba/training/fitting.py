@@ -28,9 +28,10 @@ from torch.optim import AdamW
 
 from alignmamba.contracts import Batch, Config, Predictions, Role, ScalesTargets, TargetScale, Task
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
+from alignmamba.extras import require
 from alignmamba.training import checkpoints
 from alignmamba.training.inference import BatchSource, collect, gather, known_scale
-from alignmamba.training.logs import LOG, EventLog, write_table
+from alignmamba.training.logs import LOG, LOGS, Log, Tracker, write_table
 from alignmamba.training.objective import Objective, Parcel, RegressionLoss
 
 VALIDATION_LOSS: Final = "loss"
@@ -68,14 +69,16 @@ class FitConfig(Config):
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
     """Optimiser steps between checkpoints within an epoch; 0 saves at the end of each epoch only."""
     tensorboard: bool = False
-    """Write TensorBoard events beside log.csv."""
+    """Write TensorBoard events beside log.csv; the same as naming it under `loggers`."""
+    loggers: tuple[Tracker, ...] = ()
+    """Where epochs are logged beside log.csv: tensorboard, wandb, mlflow; each is an extra of the same name."""
 
 
 # Between these a model that predicts in units of the label needs no help: targets have about the size of what a fresh head says.
 _UNSCALED: Final = (0.1, 10.0)
 
 # Fields that a resumed run may change: they do not touch the course of training.
-_FREE_ON_RESUME = {"compile", "checkpoint_every_steps", "tensorboard"}
+_FREE_ON_RESUME = {"compile", "checkpoint_every_steps", "tensorboard", "loggers"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +117,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Progress(Protocol):
-    """Told how training goes, in the process of rank 0 only."""
+    """Told how training goes, in the process of rank 0 only. A class that derives from it need only say what it listens to."""
 
     def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
         """Training begins, or goes on after `batch` batches of `epoch` (from 1); each epoch has `batches`."""
@@ -124,6 +127,44 @@ class Progress(Protocol):
 
     def epoch_finished(self, record: Mapping[str, float], *, best: bool) -> None:
         """An epoch was validated; `best` if none before it scored as well."""
+
+
+def together(*listeners: Progress | None) -> Progress | None:
+    """One that tells several, in their order; None where there is none."""
+    there = [listener for listener in listeners if listener is not None]
+    return _Together(there) if len(there) > 1 else next(iter(there), None)
+
+
+class _Together:
+    def __init__(self, listeners: Sequence[Progress]) -> None:
+        self._listeners = listeners
+
+    def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
+        for listener in self._listeners:
+            listener.started(epochs=epochs, batches=batches, epoch=epoch, batch=batch)
+
+    def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
+        for listener in self._listeners:
+            listener.stepped(epoch=epoch, batch=batch, step=step, loss=loss, learning_rate=learning_rate)
+
+    def epoch_finished(self, record: Mapping[str, float], *, best: bool) -> None:
+        for listener in self._listeners:
+            listener.epoch_finished(record, best=best)
+
+
+def require_loggers(config: FitConfig) -> None:
+    """Refuse to begin without the package of a logger that is asked for.
+
+    Raises:
+        ConfigError: With the command that installs it.
+    """
+    for name in _loggers(config):
+        require("fit.loggers" if name in config.loggers else f"fit.{name}", name)
+
+
+def _loggers(config: FitConfig) -> list[Tracker]:
+    also: tuple[Tracker, ...] = ("tensorboard",) if config.tensorboard else ()
+    return list(dict.fromkeys((*config.loggers, *also)))
 
 
 Score = Callable[[Predictions], Mapping[str, float]]
@@ -154,7 +195,8 @@ def fit(
         task: What the model predicts.
         score: Metrics of a set of predictions by name.
         higher_is_better: The metrics that `score` gives for this task, and whether more is better.
-        fabric: Engine, already launched; by default one process on the best device of this machine.
+        fabric: Engine, already launched; by default one process on the best device of this machine. Its own loggers, if it has
+            any, get every epoch.
         run_dir: Existing directory for checkpoints and logs; without it the best weights are kept in memory and training cannot be resumed.
         resume: Go on from the last checkpoint in `run_dir`; starts from the beginning if the run was stopped before its first.
         progress: Told about steps and epochs.
@@ -170,6 +212,7 @@ def fit(
     """
     _check_source(train, "train")
     _check_source(valid, "valid")
+    require_loggers(config)
     metric = _selection(config.select, task, higher_is_better)
     if fabric is None:
         fabric = Fabric(accelerator="auto", devices=1, precision=config.precision)
@@ -342,18 +385,19 @@ def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, 
 def _train(run: _Run, state: _State, interrupts: "_Interrupts") -> None:
     if run.progress is not None and not state.stopped:
         run.progress.started(epochs=run.config.epochs, batches=len(run.train), epoch=state.epoch + 1, batch=state.batch)
-    events = _event_log(run, state)
+    logs = _logs(run, state)
     try:
         while not state.stopped:
             _train_epoch(run, state, interrupts)
             _end_epoch(run, state)
-            if events is not None:
-                events.write(state.history[-1])
+            for log in logs:
+                log.write(state.history[-1])
+            run.fabric.log_dict(state.history[-1], step=int(state.history[-1]["epoch"]))
             if _agree(run.fabric, 0, interrupts.requested)[1]:
                 _stop(run, state, interrupts)
     finally:
-        if events is not None:
-            events.close()
+        for log in logs:
+            log.close()
 
 
 def _train_epoch(run: _Run, state: _State, interrupts: "_Interrupts") -> None:
@@ -636,13 +680,11 @@ def _keep_best(run: _Run, state: _State) -> None:
         checkpoints.save(run.fabric, run.run_dir / checkpoints.BEST, contents)
 
 
-def _event_log(run: _Run, state: _State) -> EventLog | None:
-    if not run.config.tensorboard or run.run_dir is None or not run.fabric.is_global_zero:
-        return None
-    return EventLog(run.run_dir / "tensorboard", first_epoch=state.epoch + 1)
-
-
-# --- interruption ------------------------------------------------------------------------------------------------------
+def _logs(run: _Run, state: _State) -> list[Log]:
+    if run.run_dir is None or not run.fabric.is_global_zero:
+        return []
+    settings = run.config.model_dump(mode="json")
+    return [LOGS[name](run.run_dir, settings, first_epoch=state.epoch + 1) for name in _loggers(run.config)]
 
 
 _ENDING: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal))  # Windows has no hangup

@@ -91,9 +91,9 @@ def _held(experiment: ExperimentDirectory, key: str) -> int:
 def _work(experiment: ExperimentDirectory, job: Job) -> None:
     run = experiment.run_path(job.key)
     if run.exists():
-        train(resume=run, data=job.config.data)  # the corpus may have been moved since
+        train(resume=run, data=job.config.data, progress=None)  # the corpus may have been moved since
     else:
-        train(job.config, out=run)
+        train(job.config, out=run, progress=None)
     for analysis in job.analyses:
         done = experiment.analysis_path(job.key, analysis)
         if not done.is_dir():

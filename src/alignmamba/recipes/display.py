@@ -1,0 +1,157 @@
+"""Progress of training for people: a bar on a terminal, a line that moves in a notebook, one line per epoch in a file."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from alignmamba.errors import ConfigError
+from alignmamba.training.fitting import Progress
+
+Shown = Progress | Literal["auto"] | None
+"""What may be asked for: ``auto`` shows a bar on a terminal, a line in a notebook, and nothing elsewhere; None shows nothing."""
+
+
+@contextmanager
+def shown_progress(progress: Shown) -> Iterator[Progress | None]:
+    """Yield what is told how training goes; what it shows of a step under way is gone afterwards.
+
+    Raises:
+        ConfigError: If it is something else than may be asked for.
+    """
+    if progress != "auto":
+        if isinstance(progress, str | bool):
+            raise ConfigError(f"progress: found {progress!r}, expected 'auto', None, or an object that meets Progress")
+        yield progress
+    elif sys.stderr.isatty():
+        with progress_display() as display:
+            yield display
+    elif _in_notebook():
+        line = NotebookLine()
+        yield line
+        line.close()
+    else:
+        yield None
+
+
+@contextmanager
+def progress_display() -> Iterator["EpochLines"]:
+    """Show progress on standard error, in a file too; the bar is gone afterwards."""
+    display = EpochBar() if sys.stderr.isatty() else EpochLines()
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+def _in_notebook() -> bool:
+    """Whether cells of a notebook show what is printed."""
+    shell = sys.modules.get("IPython")
+    return shell is not None and type(shell.get_ipython()).__name__ in ("ZMQInteractiveShell", "Shell")  # Jupyter, Colab
+
+
+class EpochLines:
+    """Writes a line at the end of each epoch; meets `alignmamba.training.fitting.Progress`."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        width = None if sys.stderr.isatty() else 120  # words are not broken to fit a width that nobody sees
+        self._console = Console(stderr=True, highlight=False, markup=False, width=width)
+        self._epochs = 0
+
+    def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
+        """Say from where training starts, if not from the beginning."""
+        self._epochs = epochs
+        if (epoch, batch) != (1, 0):
+            self._print(f"resuming in epoch {epoch} of {epochs} after {batch} of {batches} batches")
+
+    def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
+        """Do nothing: a file has no use for every step."""
+
+    def epoch_finished(self, record: Mapping[str, float], *, best: bool) -> None:
+        """Write the line."""
+        scores = [f"{name.removeprefix('valid/')} {record[name]:.4f}" for name in _headline(record)]
+        line = f"epoch {int(record['epoch'])}/{self._epochs}  train loss {record['train/loss/total']:.4f}  valid {', '.join(scores)}"
+        self._print(f"{line}  {record['seconds']:.1f} s{'  best' if best else ''}")
+
+    def close(self) -> None:
+        """Put nothing back."""
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)
+
+
+class NotebookLine(EpochLines):
+    """Prints a line per epoch below the cell, and one of the step under way, which the next one overwrites."""
+
+    _SECONDS = 0.5
+
+    def __init__(self) -> None:
+        self._epochs, self._batches, self._shown, self._width = 0, 0, 0.0, 0
+
+    def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
+        """Remember how much there is to do."""
+        super().started(epochs=epochs, batches=batches, epoch=epoch, batch=batch)
+        self._batches = batches
+
+    def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
+        """Overwrite the line of the step before."""
+        del step, learning_rate  # the line shows neither
+        if time.monotonic() - self._shown >= self._SECONDS:
+            self._shown = time.monotonic()
+            line = f"epoch {epoch}/{self._epochs}  batch {batch}/{self._batches}  loss {loss:.4f}"
+            print(f"\r{line:<{self._width}}", end="", flush=True)
+            self._width = len(line)
+
+    def close(self) -> None:
+        """Wipe the line of a step."""
+        print(f"\r{'':<{self._width}}\r" if self._width else "", end="", flush=True)
+
+    def _print(self, line: str) -> None:
+        print(f"{chr(13) if self._width else ''}{line:<{self._width}}", flush=True)
+        self._width = 0
+
+
+class EpochBar(EpochLines):
+    """A bar over the batches of the epoch under way, below the lines of those that are done."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        super().__init__()
+        columns: tuple[Any, ...] = (
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("batches, loss {task.fields[loss]}, left for this epoch:"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=self._console, transient=True)
+        self._task: Any = None
+        self._batches = 0
+
+    def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
+        """Show the bar."""
+        super().started(epochs=epochs, batches=batches, epoch=epoch, batch=batch)
+        self._batches = batches
+        self._task = self._bar.add_task("", total=batches, completed=batch, epoch=f"{epoch}/{epochs}", loss="-")
+        self._bar.start()
+
+    def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
+        """Move the bar."""
+        del step, learning_rate  # the bar shows neither
+        if batch < self._bar.tasks[self._task].completed:
+            self._bar.reset(self._task, total=self._batches)
+        self._bar.update(self._task, completed=batch, epoch=f"{epoch}/{self._epochs}", loss=f"{loss:.4f}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
+def _headline(record: Mapping[str, float]) -> list[str]:
+    """The metrics worth a line: accuracy, or the error and the correlation."""
+    names = [f"valid/{name}" for name in ("accuracy", "mae", "corr") if f"valid/{name}" in record]
+    return names or ["valid/loss/total"]

@@ -20,6 +20,7 @@ from alignmamba.cli.predict import Predict
 from alignmamba.cli.train import Train
 from alignmamba.cli.verb import Verb
 from alignmamba.errors import DataError
+from alignmamba.extras import EXTRAS
 from alignmamba.ops.backends import KERNELS
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -186,7 +187,7 @@ def test_doctor_says_what_serves_each_operator(cli: Cli) -> None:
     assert all(row["backend"] and row["why"] for row in operators.values())
     assert {name for name, row in operators.items() if row["backend"] == "numba"} == {*KERNELS, "selective_scan_step"}
     assert all(row["first_call"].endswith(" s") for name, row in operators.items() if name in KERNELS)
-    assert {row["extra"] for row in report["extras"]} == {"tensorboard", "formats", "gpu", "bench", "experiments", "onnx"}
+    assert {row["extra"] for row in report["extras"]} == set(EXTRAS)
     code, out, _ = cli("doctor")
     assert code == 0
     assert "selective_scan" in out

@@ -296,7 +296,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
 
     code, printed, err = cli("train", "--resume", out, "--json")
     assert code == 0
-    assert "going on in epoch 2 of 3 after 3 of 5 batches" in err
+    assert "resuming in epoch 2 of 3 after 3 of 5 batches" in err
     first = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert json.loads(printed)["metrics"] == first["metrics"]
     assert json.loads(printed)["optimiser_steps"] == first["optimiser_steps"]
@@ -324,7 +324,7 @@ def test_an_interrupted_run_draws_the_same_missing_modalities(
     assert cli("train", "--data", corpus, "--out", cut, "--set", *SETTINGS, *WITHHELD)[0] == 130
     code, printed, err = cli("train", "--resume", cut)
     assert code == 0
-    assert "going on in epoch 2 of 3 after 3 of 5 batches" in err
+    assert "resuming in epoch 2 of 3 after 3 of 5 batches" in err
     assert f"withheld by gcnet: nominal rates 0.2, 0.4, effective rate {said['effective_rate']['valid']:.4f} on valid" in printed
     names = ["model/model.safetensors", *(f"{kind}_{split}.csv" for kind in ("predictions", "missing") for split in ("valid", "test"))]
     for name in names:

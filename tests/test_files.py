@@ -1,5 +1,7 @@
 """Files that are written whole or not at all, and files of strangers, read within bounds."""
 
+import csv
+import io
 import os
 import signal
 import subprocess
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from alignmamba.errors import CheckpointError, DataError
-from alignmamba.files import JSON_BYTES, parse_json, read_json, replace_file, replacing
+from alignmamba.files import JSON_BYTES, csv_text, parse_json, read_json, replace_file, replacing
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,3 +131,11 @@ def test_json_of_strangers_is_read_within_bounds(kind: str) -> None:
 def test_json_within_the_bounds_is_read_as_it_is(content: bytes | str, expected: object) -> None:
     found = parse_json(content.encode() if isinstance(content, str) else content, "here")
     assert expected is None or found == expected
+
+
+@pytest.mark.parametrize("cell", ["a\rb", "a\nb", "a\r\nb", "a,b", 'a"b', "=1+1", "@x", "", "é"])
+def test_rows_of_csv_come_back(cell: str) -> None:
+    text = csv_text([["id", "value"], [cell, 1], ["next", 2.5]])
+    assert list(csv.reader(io.StringIO(text, newline=""), strict=True)) == [["id", "value"], [cell, "1"], ["next", "2.5"]]
+    assert text.endswith("next,2.5\n")
+    assert (cell in text) == ('"' not in cell)

@@ -1,7 +1,9 @@
 """Files that are written whole or not at all, what killed processes left of theirs, and files of strangers, read within bounds."""
 
+import csv
 import errno
 import glob
+import io
 import json
 import os
 import re
@@ -9,7 +11,7 @@ import secrets
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +35,25 @@ PARTIAL = ".partial"
 _POLL_SECONDS = 0.1
 _NAME_BYTES = 6
 """Random bytes in such a name."""
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV whose lines end in LF, with line breaks of any kind in quotes, so that every reader finds the rows again.
+
+    Cells are written as they are, those that a spreadsheet would take for a formula among them: an id must come back as it was.
+
+    Args:
+        rows: The rows, their cells as `csv.writer` takes them.
+    """
+    text, line = io.StringIO(newline=""), io.StringIO(newline="")
+    # Python before 3.13 quotes a carriage return only where it is part of what ends a line.
+    writer = csv.writer(line, lineterminator="\r\n")
+    for row in rows:
+        writer.writerow(row)
+        text.write(line.getvalue().removesuffix("\r\n") + "\n")
+        line.seek(0)
+        line.truncate()
+    return text.getvalue()
 
 
 @contextmanager

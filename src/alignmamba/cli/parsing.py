@@ -11,6 +11,7 @@ from alignmamba.cli.doctor import Doctor
 from alignmamba.cli.evaluate import Evaluate
 from alignmamba.cli.experiment import Experiment
 from alignmamba.cli.export import Export
+from alignmamba.cli.init import Init
 from alignmamba.cli.inspect import Inspect
 from alignmamba.cli.predict import Predict
 from alignmamba.cli.report import Report
@@ -32,6 +33,7 @@ AnyVerb = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Init, tyro.conf.subcommand("init")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Experiment, tyro.conf.subcommand("experiment")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]

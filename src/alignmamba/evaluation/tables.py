@@ -1,7 +1,5 @@
 """Tables of results: a mean with its deviation and interval in every cell, the best marked; as JSON, CSV, LaTeX and Markdown."""
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from alignmamba.contracts import Config, Name
 from alignmamba.errors import DataError, first_fault
 from alignmamba.evaluation.statistics import UNBOUNDED, Estimate, Mark, over_seeds
-from alignmamba.files import replace_file
+from alignmamba.files import csv_text, replace_file
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(pattern=r"^[^\r\n]*$", description="one line")]
@@ -151,14 +149,12 @@ class ResultTable(Config):
         most = max((len(entry.values) for _, _, entry in known), default=0)
         seeds = sorted({seed for _, _, entry in known for seed in entry.seeds})
         names = [f"seed_{seed}" for seed in seeds] or [f"value_{number}" for number in range(1, most + 1)]
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([self.row_label, "column", "mean", "deviation", "low", "high", "mark", *names])
+        rows: list[list[object]] = [[self.row_label, "column", "mean", "deviation", "low", "high", "mark", *names]]
         for row, column, entry in known:
             by_name = dict(zip((f"seed_{seed}" for seed in entry.seeds) if seeds else names, entry.values, strict=False))
             values = [by_name.get(name) for name in names]
-            writer.writerow([row, column, entry.mean, entry.deviation, entry.low, entry.high, entry.mark, *values])
-        return text.getvalue()
+            rows.append([row, column, entry.mean, entry.deviation, entry.low, entry.high, entry.mark, *values])
+        return csv_text(rows)
 
     def to_latex(self) -> str:
         """A float with a tabular of the booktabs package: the best in bold, what is level with it underlined, notes in the caption."""

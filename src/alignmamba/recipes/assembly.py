@@ -22,6 +22,7 @@ from alignmamba.data.missing import only
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.cache import cached_corpus
 from alignmamba.data.readers.converting import check_source, recognised
+from alignmamba.data.readers.drafting import refuse_undescribed
 from alignmamba.data.readers.foreign import NeedsOptionError, ReadOptions
 from alignmamba.data.readers.progress import samples_display
 from alignmamba.data.storage import MANIFEST
@@ -60,6 +61,7 @@ def located(data: str, nonfinite: Nonfinite) -> str:
     if not recognised([path]):
         if path.is_dir():
             return data
+        refuse_undescribed(path)
         raise DataError(f"{path}: expected a corpus directory, found a file, and of none of the formats {', '.join(FORMATS)}")
     options = ReadOptions(nonfinite="zero" if nonfinite == "error" else "keep")
     try:

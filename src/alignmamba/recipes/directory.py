@@ -1,6 +1,5 @@
 """The directory of a run: what lies in it, and files that are there whole or not at all."""
 
-import csv
 import io
 import json
 import math
@@ -20,7 +19,7 @@ from alignmamba.data.missing import WithheldSplit
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import confusion_matrix
 from alignmamba.extras import lacking
-from alignmamba.files import JSON_BYTES, beside, held, parse_json, replace_file, settle_leftovers
+from alignmamba.files import JSON_BYTES, beside, csv_text, held, parse_json, replace_file, settle_leftovers
 from alignmamba.recipes.configuration import RunConfig, read_config
 from alignmamba.training.checkpoints import LAST
 
@@ -337,12 +336,8 @@ def joined(tables: Sequence[tuple[Role, Table]]) -> Table:
 
 def to_csv(table: Table) -> str:
     """The table as CSV with a header; what is not known stays empty."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table)
     rows: Iterable[tuple[Any, ...]] = zip(*table.values(), strict=True)
-    writer.writerows(["" if value is None else value for value in row] for row in rows)
-    return text.getvalue()
+    return csv_text([[*table], *rows])
 
 
 def table_writer_problem(path: Path) -> str:

@@ -430,3 +430,40 @@ def test_many_columns_of_parquet_take_no_longer_than_their_number(folder: Path) 
 def test_a_pipe_is_no_table(folder: Path) -> None:
     os.mkfifo(folder / "face" / "clip0.csv")
     assert "clip0.csv: expected a file, found something else" in message(described(folder, 'files = "face/{id}.csv"'))
+
+
+# What the documentation shows
+
+PAGE = Path(__file__).parents[3] / "docs" / "arrays.md"
+SHOWN = PAGE.read_text(encoding="utf-8").partition("## Files as they are published")[2].split("```toml\n")[1:]
+PUBLISHED = [block.partition("```")[0] for block in SHOWN]
+
+
+def test_the_files_of_the_page(folder: Path) -> None:
+    openface, opensmile, savetxt, mediapipe, two_columns = PUBLISHED
+    (folder / "voice").mkdir()
+    (folder / "mfcc").mkdir()
+    write_text(folder, *FORMS["OpenFace"][:2])
+    write_text(folder, *FORMS["openSMILE"][:2], "voice/{}.csv")
+    for number, identity in enumerate(IDS):
+        np.savetxt(folder / "mfcc" / f"{identity}.txt", frames(number))
+    path = folder / "corpus.toml"
+    path.write_text(HEAD + SAMPLES + openface + opensmile + savetxt)
+    for number, sample in enumerate(samples_of(done(path).corpus)):
+        assert list(sample.features) == ["face", "voice", "mfcc"]
+        assert list(sample.times) == ["face", "voice"]
+        for values in sample.features.values():
+            np.testing.assert_allclose(values, frames(number))
+    (folder / "keypoint.csv").write_text("".join(f"{at % 2},{at}.5,{-at}\n" for at in range(4)))
+    path.write_text(f'{HEAD}[splits]\ntrain = "*"\n{mediapipe}')
+    assert [sample.features["hand"].tolist() for sample in samples_of(done(path).corpus)] == [[[at + 0.5, -at]] for at in range(4)]
+    rows = [f"v{at // 2},{at:04d},{at - 1.5},{'train' if at < 2 else 'test'},said" for at in range(4)]
+    (folder / "label.csv").write_text("video_id,clip_id,label,mode,text\n" + "\n".join(rows) + "\n")
+    for at in range(4):
+        (folder / "audio" / f"v{at // 2}").mkdir(parents=True, exist_ok=True)
+        np.save(folder / "audio" / f"v{at // 2}" / f"{at:04d}.npy", frames(at))
+    path.write_text(f'name = "sims"\n[task]\nkind = "regression"\n{two_columns}')
+    found = samples_of(done(path).corpus)
+    assert [(sample.id, sample.target, sample.group) for sample in found] == [
+        ("v0/0000", -1.5, "v0"), ("v0/0001", -0.5, "v0"), ("v1/0002", 0.5, "v1"), ("v1/0003", 1.5, "v1")
+    ]  # fmt: skip

@@ -16,12 +16,13 @@ from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
 from alignmamba.data.classes import Classes
 from alignmamba.data.readers.description import LARGEST_DESCRIPTION, Description, SamplesPart, described, filled, placeholders
-from alignmamba.data.readers.folds import SPLIT_NAMES, left_out, split_roles, unused
+from alignmamba.data.readers.folds import SPLIT_NAMES, UNDIVIDED, left_out, split_roles, unused
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions, refuse_shared_features
 from alignmamba.data.readers.layouts import Samples, Values, opened, table_path
 from alignmamba.data.readers.opening import Arrays
 from alignmamba.data.readers.plain import LazyRows, read_text
 from alignmamba.data.readers.tables import (
+    ROW_NUMBER,
     as_number,
     further_labels,
     is_absent,
@@ -76,6 +77,7 @@ def _named(path: Path, description: Description) -> set[Path]:
     """The files that a description names by themselves."""
     samples = description.samples
     named = [samples.table, samples.ids, samples.labels, samples.splits, samples.texts, samples.groups]
+    named = [name for name in named if name != ROW_NUMBER]
     named += [given for given in description.splits.values() if isinstance(given, str) and not samples.split and not samples.splits]
     for modality in description.modalities.values():
         named += [modality.values, modality.offsets, modality.lengths, modality.table, modality.times]
@@ -183,7 +185,7 @@ class _SampleList:
         label = wanted or given.label
         patterned = {name for pattern in _patterns(description) for name in placeholders(pattern)} - {"id"}
         columns = _columns(path, given, *given.id, label, given.split, given.text, given.group, *given.further, patterned=patterned)
-        ids = _ids(path, given, columns, arrays)
+        ids = _ids(path, description, columns, arrays)
 
         def known(column: str, array: str, what: str, kinds: str) -> Sequence[Any] | None:
             if column:
@@ -248,16 +250,34 @@ def _columns(path: Path, given: SamplesPart, *names: str, patterned: Collection[
     return read_columns(table, wanted, inside=path.parent, form=given.form)
 
 
-def _ids(path: Path, given: SamplesPart, columns: Mapping[str, list[Any]], arrays: Arrays) -> list[str]:
+def _ids(path: Path, description: Description, columns: Mapping[str, list[Any]], arrays: Arrays) -> list[str]:
     """Ids of all samples, in order."""
+    given = description.samples
     if given.table:
         rows = zip(*(columns[name] for name in given.id), strict=True)
         ids = [joined_identity(cells, f"{path.parent / given.table}: row {row}", given.id) for row, cells in enumerate(rows, start=1)]
+    elif given.ids == ROW_NUMBER:
+        ids = [str(row) for row in range(1, _count(path, description, arrays) + 1)]
     else:
         ids = [str(cell) for cell in arrays.listed(f"{path}: samples.ids", given.ids, kinds="USiu")]
     if not ids:
         raise DataError(f"{path}: samples: expected at least one, found none")
     return ids
+
+
+def _count(path: Path, description: Description, arrays: Arrays) -> int:
+    """How many samples there are, as the first array says that has one entry for each."""
+    given = description.samples
+    parts = description.modalities.values()
+    named = [given.labels, given.splits, given.texts, given.groups, *(part.lengths for part in parts)]
+    named += [part.values for part in parts if not part.offsets and not part.lengths]
+    name = next(filter(None, named), "")
+    if not name:
+        raise DataError(f"{path}: samples.ids: {ROW_NUMBER!r} needs an array with one entry for each sample, found none")
+    try:
+        return len(arrays.open(name))
+    except DataError as error:
+        raise DataError(f"{path}: samples.ids: {error}") from error
 
 
 def _texts(cells: Sequence[Any] | None) -> list[str | None] | None:
@@ -282,6 +302,8 @@ def _split_rows(path: Path, description: Description, samples: _SampleList) -> t
         others = [name for name in sorted(found - set(called)) if SPLIT_NAMES.get(name.strip().lower()) not in description.splits]
         called |= split_roles(others, f"{path}: splits")
         homes = [called.get(str(cell)) for cell in samples.splits]
+    elif not description.splits and samples.labels is None:
+        return {"test": [*range(len(samples.ids))]}, [UNDIVIDED]
     else:
         if not description.splits:
             raise DataError(

@@ -18,6 +18,7 @@ from alignmamba.data.inspection import place, target_problem
 from alignmamba.data.publishing import prepare_destination, temporary_directory
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.description import described
+from alignmamba.data.readers.drafting import refuse_undescribed
 from alignmamba.data.readers.foreign import SHARED_OPTIONS, Faults, Foreign, NeedsOptionError, Reader, ReadOptions
 from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.readers.unpickling import refused_global
@@ -194,6 +195,7 @@ def detect(sources: Sequence[Path]) -> str:
     for path in sources:
         if path.suffix.lower() == ".toml":
             described(path)  # raises what is wrong with it
+        refuse_undescribed(path)
     refused = next(filter(None, map(refused_global, sources)), "")
     why = f"it asks for {refused!a}, which is not read" if refused else "if it is one of them, give the format by name"
     raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}; {why}")

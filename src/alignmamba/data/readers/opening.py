@@ -19,6 +19,11 @@ Opened = np.ndarray | HDF5Array | Ragged
 """An array of numbers or text, one of which parts are read when they are asked for, or sequences of unequal length."""
 
 
+def is_hdf5(path: Path) -> bool:
+    """Whether the name is one of an HDF5 file of data sets."""
+    return path.suffix.lower() in _HDF5
+
+
 class Arrays:
     """Opens the arrays of one folder, which none may leave. A process reads HDF5; it is started when it is first needed.
 
@@ -37,7 +42,7 @@ class Arrays:
             DataError: If there is none of that name, or it holds anything else.
         """
         path, key = self._place(name)
-        if path.suffix.lower() in _HDF5:
+        if is_hdf5(path):
             found = self._hdf5(path).array(path, key)
             return np.array(found, dtype=str) if isinstance(found, list) else found
         try:
@@ -52,7 +57,7 @@ class Arrays:
             DataError: If it cannot be read.
         """
         path, _ = self._place(name)
-        return self._hdf5(path).names(path) if path.suffix.lower() in _HDF5 else list(npz_keys(path, inside=self.folder))
+        return self._hdf5(path).names(path) if is_hdf5(path) else list(npz_keys(path, inside=self.folder))
 
     def _place(self, name: str) -> tuple[Path, str]:
         file, _, key = name.partition("#")

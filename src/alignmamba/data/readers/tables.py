@@ -11,8 +11,10 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,30 @@ def column_names(path: Path, *, inside: Path | None = None, form: TableForm = _P
         return _Parquet(path, inside, form).columns
     regular_file(path, inside=inside)
     return _Head.of(path, form).names
+
+
+def first_rows(path: Path, count: int, *, form: TableForm = _PLAIN) -> dict[str, list[Any]]:
+    """The first rows of a table, by column.
+
+    Args:
+        path: The table.
+        count: How many rows there may be.
+        form: How it is laid out.
+
+    Raises:
+        DataError: If it is no table; a Parquet column of other things than numbers and text is left out.
+    """
+    if path.suffix.lower() != ".parquet":
+        rows = _csv_rows(path, None, form)
+        names = next(rows)
+        found = list(islice(rows, count))
+        return {name: [row[at].strip() or None for row in found] for at, name in enumerate(names)}
+    table = _Parquet(path, None, form)
+    columns: dict[str, list[Any]] = {}
+    for name in table.columns if table.groups else []:
+        with suppress(DataError):
+            columns[name] = _as_list(table.group(0, [name])[name])[:count]
+    return columns
 
 
 def read_columns(path: Path, names: Sequence[str], *, inside: Path | None = None, form: TableForm = _PLAIN) -> dict[str, list[Any]]:

@@ -21,6 +21,11 @@ from alignmamba.errors import ConfigError, DataError, ShapeError, explain
 Role = Literal["train", "valid", "test"]
 ROLES: tuple[Role, ...] = ("train", "valid", "test")
 
+MOST_IDS = 1 << 31
+"""A vocabulary, and so a feature vector, may be as large: token ids are stored in 32 bits."""
+MOST_CLASSES = 100_000
+"""A task may have as many."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="letters, digits, - and _, a letter first")]
 
 
@@ -77,7 +82,7 @@ class ModalitySpec(Config):
 
     name: Name
     """Name of the modality, for example ``text``."""
-    dim: Annotated[int, Field(ge=1)]
+    dim: Annotated[int, Field(ge=1, le=MOST_IDS)]
     """Width of one feature vector; for token ids, the size of the vocabulary."""
     kind: Literal["features", "tokens"] = "features"
     """``features``: float vectors; ``tokens``: integer ids in ``[0, dim)``."""
@@ -95,7 +100,7 @@ class Task(Config):
 
     kind: Literal["regression", "classification"]
     """``regression``: one real number; ``classification``: one of ``classes``."""
-    classes: tuple[str, ...] = ()
+    classes: Annotated[tuple[str, ...], Field(max_length=MOST_CLASSES)] = ()
     """Class names; a target is an index into them. Empty for regression."""
     label_range: tuple[float, float] | None = None
     """Smallest and largest admissible label of a regression task; ``None`` where any number is."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file, save_file
 
+from alignmamba.checksums import file_checksum
 from alignmamba.contracts import Corpus, Split, Task
 from alignmamba.data import archive, storage
 from alignmamba.data.archive import load_corpus, write_corpus
@@ -793,7 +794,7 @@ def _rewrite(path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> N
     tensors = load_file(shard)
     change(tensors)
     save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, shard)
-    entry = {"path": shard.name, "bytes": shard.stat().st_size, "sha256": storage.file_checksum(shard)}
+    entry = {"path": shard.name, "bytes": shard.stat().st_size, "sha256": file_checksum(shard)}
     _manifest(lambda content: content["splits"][0]["shards"][0].update(values=entry), seal=True)(path)
 
 
@@ -875,7 +876,7 @@ def test_wrong_strings_are_named(tmp_path: Path, case: str) -> None:
     lines, message = STRINGS[case]
     path = tmp_path / "corpus" / "train-00000.jsonl"
     path.write_text("\n".join(lines) + "\n")
-    entry = {"path": path.name, "bytes": path.stat().st_size, "sha256": storage.file_checksum(path)}
+    entry = {"path": path.name, "bytes": path.stat().st_size, "sha256": file_checksum(path)}
     _manifest(lambda content: content["splits"][0]["shards"][0].update(strings=entry), seal=True)(tmp_path / "corpus")
     with pytest.raises(DataError) as raised:
         load_corpus(tmp_path / "corpus")

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from alignmamba.data.inspection import Inspection, SplitSummary, Training
     from alignmamba.data.readers.describing import ForeignInspection
 
+_CLASSES_ACROSS = 12
+"""As many classes are the columns of a table; more are its rows."""
+_CLASSES_SHOWN = 40
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(ReadingVerb):
@@ -166,10 +170,16 @@ def _show_splits(screen: "Console", splits: Sequence["SplitSummary"], task: "Tas
     ]
     header = ("split (samples)", "modality", "kind, width", "tokens min / median / max", "missing", "times", "units")
     screen.print(rows_table("modalities", header, rows))
-    targets = [(split.role, *(f"{value:g}" for value in split.targets.values())) for split in splits if split.targets]
-    if targets:
-        names = next(tuple(split.targets) for split in splits if split.targets)
-        screen.print(rows_table("samples by class" if task.classes else "targets", ("split", *names), targets))
+    known = [split for split in splits if split.targets]
+    if known and len(task.classes) > _CLASSES_ACROSS:
+        shown = sorted(task.classes, key=lambda name: -sum(split.targets[name] for split in known))[:_CLASSES_SHOWN]
+        by_class = [(name, *(f"{split.targets[name]:g}" for split in known)) for name in shown]
+        screen.print(rows_table("samples by class", ("class", *(split.role for split in known)), by_class))
+        if len(shown) < len(task.classes):
+            screen.print(f"{len(task.classes) - len(shown)} further classes have as many samples or fewer; --json has all")
+    elif known:
+        targets = [(split.role, *(f"{value:g}" for value in split.targets.values())) for split in known]
+        screen.print(rows_table("samples by class" if task.classes else "targets", ("split", *known[0].targets), targets))
     unlabelled = [split.role for split in splits if not split.targets]
     if unlabelled:
         screen.print(f"unlabelled: {', '.join(unlabelled)}")

@@ -18,8 +18,10 @@ from alignmamba.data.inspection import (
     values_problem,
 )
 from alignmamba.data.validity import NotAnArrayError, by_position, is_null, plain_array, plain_scalar
-from alignmamba.errors import ConfigError, DataError, first_fault
+from alignmamba.errors import ConfigError, DataError, first_fault, shown
 
+LABEL_BITS = 256
+"""A whole number among the labels besides the target may have as many."""
 _INT32_MAX = np.iinfo(np.int32).max
 
 
@@ -298,9 +300,12 @@ def _stored_labels(where: str, given: Mapping[str, Any]) -> dict[str, float | in
     known: dict[str, float | int | str] = {}
     for name, wrapped in given.items():
         label = plain_scalar(wrapped)
+        _text(f"{where}: name of a label", name)
         if isinstance(label, str):
             known[name] = _text(f"{where}, label {name!r}", label)
         elif is_integer(label):
+            if int(label).bit_length() > LABEL_BITS:
+                raise DataError(f"{where}, label {name!r}: expected a number of at most {LABEL_BITS} bits, found {shown(int(label))}")
             known[name] = int(label)
         elif isinstance(label, float | np.floating) and not np.isinf(label):
             if not np.isnan(label):
@@ -312,7 +317,7 @@ def _stored_labels(where: str, given: Mapping[str, Any]) -> dict[str, float | in
 
 def _stored_target(where: str, wrapped: Any, task: Task, classes: Classes) -> float | int:
     given, value = plain_scalar(wrapped), 0.0
-    said = "a masked or null target" if given is None and wrapped is not None else f"target {given!r:.80}"
+    said = "a masked or null target" if given is None and wrapped is not None else f"target {shown(given)}"
     if task.kind == "classification":
         if isinstance(given, str):
             if (place_of := classes.place_of_name(given)) is None:

@@ -10,7 +10,7 @@ import numpy as np
 from alignmamba.checksums import file_checksum
 from alignmamba.contracts import Corpus, ModalitySpec, Role, Task
 from alignmamba.data.storage import MANIFEST, Manifest, Shard, read_manifest
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,17 +222,19 @@ def examine(
     for split in manifest.splits:
         opened: list[Shard] = []
         for entry in split.shards:
-            if verify:
-                for file in (entry.values, entry.strings):
-                    path = directory / file.path
-                    # A file that is missing or has another size is reported when it is opened.
-                    if path.is_file() and path.stat().st_size == file.bytes and file_checksum(path) != file.sha256:
-                        problems.append(f"{path}: SHA-256 differs from the one in {MANIFEST}; the file was damaged or changed")
             try:
-                opened.append(Shard(directory, entry, manifest))
+                shard = Shard(directory, entry, manifest)
             except DataError as error:
                 problems.append(str(error))
+                continue
+            # What cannot be opened is not read: it may be of any size.
+            for file in (entry.values, entry.strings) if verify else ():
+                if file_checksum(directory / file.path) != file.sha256:
+                    problems.append(f"{directory / file.path}: SHA-256 differs from the one in {MANIFEST}; the file was damaged or changed")
+            opened.append(shard)
         shards[split.role] = tuple(opened)
+    if not problems:
+        problems += _absent_modalities(directory, shards, manifest)
     problems += _repeated_ids(shards)
     for role, parts in shards.items():
         known = [shard.targets is not None for shard in parts]
@@ -241,6 +243,14 @@ def examine(
         for shard in parts:
             problems += _content_problems(role, shard, manifest, verify=verify, require_finite=require_finite)
     return shards, tuple(problems)
+
+
+def _absent_modalities(directory: Path, shards: Mapping[Role, Iterable[Shard]], manifest: Manifest) -> Iterator[str]:
+    """Modalities that no file has anything of, so that nothing bears out the width that is stated."""
+    present = {name for parts in shards.values() for shard in parts for name, offsets in shard.offsets.items() if offsets[-1] > 0}
+    for spec in manifest.modalities:
+        if spec.name not in present:
+            yield f"{directory / MANIFEST}: modality {spec.name!r}: no sample of any split has it"
 
 
 def _repeated_ids(shards: Mapping[Role, Iterable[Shard]]) -> Iterator[str]:
@@ -335,7 +345,7 @@ def target_problem(target: float, task: Task) -> str | None:
     """What is wrong with a target, if anything."""
     if task.kind == "classification":
         if not 0 <= target < len(task.classes):
-            return f"target {target}, expected a class index from 0 to {len(task.classes) - 1}"
+            return f"target {shown(target)}, expected a class index from 0 to {len(task.classes) - 1}"
     elif not np.isfinite(target):
         return f"target {target}, expected a finite number"
     elif task.label_range is not None and not task.label_range[0] <= target <= task.label_range[1]:
@@ -436,7 +446,8 @@ def summarise(
         )
     found: dict[str, float] = {}
     if targets is not None and task.kind == "classification":
-        found = {name: int(np.count_nonzero(targets == index)) for index, name in enumerate(task.classes)}
+        inside = targets[(targets >= 0) & (targets < len(task.classes))].astype(np.int64)
+        found = dict(zip(task.classes, np.bincount(inside, minlength=len(task.classes)).tolist(), strict=True))
     elif targets is not None:
         with np.errstate(invalid="ignore"):  # infinite targets are among the problems
             found = {

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,20 @@ from safetensors import SafetensorError, safe_open
 
 from alignmamba.contracts import Config, ModalitySpec, Role, Sample, Task
 from alignmamba.errors import DataError, first_fault
-from alignmamba.files import parse_json, read_json
+from alignmamba.files import JSON_BYTES, open_regular, parse_json, read_json
 
 MANIFEST = "corpus.json"
 FORMAT = "alignmamba-corpus"
 VERSION = 1
+
+MOST_MODALITIES = 1000
+"""A corpus may have as many."""
+MOST_ENTRIES = 200_000_000
+"""Samples times modalities of a corpus: each has a length in memory."""
+_HEADER_BYTES = 4 << 20
+"""The header of a shard of `MOST_MODALITIES` is far smaller."""
+_LINE_BYTES = 2
+"""Any line has a byte and an end."""
 
 # A scan of a shard holds this many bytes of it at a time, or one sample if that is larger.
 _BLOCK_BYTES = 64 << 20
@@ -89,7 +99,7 @@ class Manifest(Config):
     """On what terms it may be used."""
     task: Task
     """What is predicted."""
-    modalities: Annotated[tuple[ModalitySpec, ...], Field(min_length=1)]
+    modalities: Annotated[tuple[ModalitySpec, ...], Field(min_length=1, max_length=MOST_MODALITIES)]
     """What a sample holds, in order."""
     splits: Annotated[tuple[SplitEntry, ...], Field(min_length=1)]
     """The splits, in order."""
@@ -106,9 +116,29 @@ class Manifest(Config):
             "splits": [split.role for split in self.splits],
         }
         for field, names in named.items():
-            repeated = [name for name in names if names.count(name) > 1]
-            if repeated:
-                raise ValueError(f"{field}: {repeated[0]!r} appears {names.count(repeated[0])} times, expected once")
+            repeated, count = Counter(names).most_common(1)[0]
+            if count > 1:
+                raise ValueError(f"{field}: {repeated!r} appears {count} times, expected once")
+        return self
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        samples = sum(shard.samples for split in self.splits for shard in split.shards)
+        if samples * len(self.modalities) > MOST_ENTRIES:
+            raise ValueError(f"splits: {samples} samples of {len(self.modalities)} modalities, expected at most {MOST_ENTRIES} together")
+        return self
+
+    @model_validator(mode="after")
+    def _in_unicode(self) -> Self:
+        texts = {"name": self.name, "source": self.source, "licence": self.licence}
+        texts |= {f"units of {spec.name}": spec.units for spec in self.modalities}
+        texts |= {f"class {number}": name for number, name in enumerate(self.task.classes)}
+        texts |= {f"reference {number}": name for number, name in enumerate(self.references)}
+        for field, text in texts.items():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"{field}: expected text in Unicode, found {text[:80]!a}") from None
         return self
 
     def content_checksum(self) -> str:
@@ -190,6 +220,8 @@ class Shard:
             size = path.stat().st_size
             if size != file.bytes:
                 raise DataError(f"{path}: expected {file.bytes} bytes, found {size}; the file was cut off or replaced")
+        if entry.samples > entry.strings.bytes // _LINE_BYTES:
+            raise DataError(f"{self.strings}: expected {entry.samples} lines, found {entry.strings.bytes} bytes, which hold fewer")
         self.offsets: dict[str, np.ndarray] = {}
         self.timed: set[str] = set()
         self.targets: np.ndarray | None = None
@@ -206,11 +238,22 @@ class Shard:
         """The open file; each process has its own."""
         if self._file is None or self._process != os.getpid():
             try:
+                self._check_header()
                 self._file = safe_open(self.path, framework="np")
             except (SafetensorError, OSError) as error:
                 raise DataError(f"{self.path}: not a readable safetensors file: {error}") from error
             self._process = os.getpid()
         return self._file
+
+    def _check_header(self) -> None:
+        """Refuse a header that is large, or says one thing twice; the sizes that it declares are compared where it is opened."""
+        with open_regular(self.path) as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > _HEADER_BYTES:
+                raise DataError(f"{self.path}: not a readable safetensors file: a header of {size} bytes, expected at most {_HEADER_BYTES}")
+            header = file.read(size)
+        if not isinstance(parse_json(header, f"{self.path}: header"), dict):
+            raise DataError(f"{self.path}: not a readable safetensors file: expected a header of arrays by name")
 
     def _read_index(self, samples: int, manifest: Manifest) -> None:
         tensors = self._tensors()
@@ -233,7 +276,7 @@ class Shard:
 
         for spec in manifest.modalities:
             if not present & {f"{spec.name}.{kind}" for kind in ("values", "offsets", "times")}:
-                self.offsets[spec.name] = np.zeros(samples + 1, dtype=np.int64)
+                self.offsets[spec.name] = np.broadcast_to(np.int64(0), samples + 1)
                 continue
             total = expect(f"{spec.name}.values", "F32" if spec.kind == "features" else "I32", (None, spec.width))[0]
             expect(f"{spec.name}.offsets", "I64", (samples + 1,))
@@ -257,7 +300,9 @@ class Shard:
         lines = [0]
         self._annotated = False
         with self.strings.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(JSON_BYTES + 1), b""), start=1):
+                if len(line) > JSON_BYTES:
+                    raise DataError(f"{self.strings}, line {number}: expected at most {JSON_BYTES} bytes, found more")
                 record = self._record(line, number)
                 ids.append(record["id"])
                 groups.append(record.get("group"))

@@ -28,6 +28,7 @@ from alignmamba.data.readers.progress import samples_display
 from alignmamba.data.storage import MANIFEST
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
+from alignmamba.evaluation.efficiency import available_bytes
 from alignmamba.models import MODELS
 from alignmamba.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from alignmamba.recipes.configuration import SYNTHETIC, EngineConfig, RunConfig, model_config
@@ -126,8 +127,22 @@ def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> Non
 
 
 def untrained_model(config: RunConfig, corpus: Corpus) -> Any:
-    """The untrained model; a newcomer of another class stands in `MODELS` and behaves alike."""
-    return cast(Any, MODELS[config.model])(model_config(config, corpus))
+    """The untrained model; a newcomer of another class stands in `MODELS` and behaves alike.
+
+    Raises:
+        ConfigError: If its weights do not fit into memory: the size of a vocabulary is what a corpus says it is.
+    """
+    made, settings = cast(Any, MODELS[config.model]), model_config(config, corpus)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        weights = sum(parameter.numel() for parameter in made(settings).parameters())
+    needed, free = weights * torch.finfo(torch.float32).bits // 8, available_bytes()
+    if needed > free:
+        largest = max(corpus.modalities, key=lambda spec: spec.dim)
+        raise ConfigError(
+            f"model {config.model}: {weights:,} weights need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB of memory are free; the largest "
+            f"modality is {largest.name!r}, {'a vocabulary' if largest.kind == 'tokens' else 'features'} of {largest.dim}"
+        )
+    return made(settings)
 
 
 def trained_model(run: RunDirectory, config: RunConfig) -> Any:

@@ -29,6 +29,8 @@ ENVIRONMENT: Final = "environment.json"
 METRICS: Final = "metrics.json"
 MODEL: Final = "model"
 
+TABLE_BYTES: Final = 1 << 28
+"""A larger table of a run or an analysis is not read."""
 _ORPHANS_SECONDS: Final = 6.0
 """Workers of a killed process, which still hold its lock, notice after 5 seconds that it is gone."""
 

@@ -8,20 +8,54 @@ the same cell and none is lost to one that was killed.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal
 
-from alignmamba.errors import CheckpointError, ConfigError
-from alignmamba.files import replace_file
+from pydantic import Field, TypeAdapter, ValidationError
+
+from alignmamba.checksums import stamped, unstamped
+from alignmamba.contracts import Task
+from alignmamba.errors import CheckpointError, ConfigError, first_fault, shown
+from alignmamba.files import read_json, replace_file
 from alignmamba.recipes.configuration import check_config
-from alignmamba.recipes.directory import METRICS, to_json
+from alignmamba.recipes.directory import METRICS, plain, to_json
 from alignmamba.recipes.experiments.cells import Analysis, Cell, Job, jobs_of
 
 PLAN: Final = "experiment.json"
 JOBS: Final = "jobs"
 
 State = Literal["finished", "failed", "begun", "pending"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """What a plan says of a cell."""
+
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    row: str
+    column: str
+    seed: int
+    digest: str
+    predictions: Annotated[str, Field(pattern=r"^[^/.]+([./][^/.]+)*$")] = "predictions_test.csv"
+    analyses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What tables are made from; plans of single experiments hold more, and those of earlier versions less."""
+
+    experiment: str
+    corpus: dict[str, Any]
+    cells: tuple[_Entry, ...]
+    task: Task | None = None
+    metrics: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    missing: dict[str, Any] = field(default_factory=dict)
+    modalities: tuple[str, ...] = ()
+    test_samples: int = 0
+    rates_left_out: tuple[float, ...] = ()
 
 
 class BusyError(Exception):
@@ -54,8 +88,9 @@ class ExperimentDirectory:
                 # The settings of a key never change, and an analysis that somebody else has asked for is kept.
                 known = found.job(job.key).analyses if found._job_path(job.key).is_file() else ()
                 both = replace(job, analyses=tuple(dict.fromkeys((*known, *job.analyses))))
-                replace_file(found._job_path(job.key), to_json(both.values).encode())
-            replace_file(path / PLAN, to_json({**facts, "cells": [each.entry for each in cells]}).encode())
+                replace_file(found._job_path(job.key), to_json(stamped(plain(both.values))).encode())
+            plan = {**facts, "cells": [each.entry for each in cells]}
+            replace_file(path / PLAN, to_json(stamped(plain(plan))).encode())
         except OSError as error:
             raise CheckpointError(f"out {path}: cannot be written to: {error.strerror}") from error
         return found
@@ -80,10 +115,10 @@ class ExperimentDirectory:
         if not (self.path / PLAN).is_file():
             raise CheckpointError(f"out {self.path}: holds something that is not an experiment, choose another --out")
         plan = self.plan()
-        for field in ("experiment", "corpus"):
-            if plan.get(field) != facts[field]:
+        for name in ("experiment", "corpus"):
+            if plan.get(name) != facts[name]:
                 raise CheckpointError(
-                    f"out {self.path}: holds an experiment whose {field} is {_named(plan.get(field))}, found {_named(facts[field])};"
+                    f"out {self.path}: holds an experiment whose {name} is {_named(plan.get(name))}, found {_named(facts[name])};"
                     " choose another --out"
                 )
 
@@ -94,13 +129,15 @@ class ExperimentDirectory:
             CheckpointError: If it is damaged.
         """
         path = self.path / PLAN
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: expected JSON, found none that can be read ({error})") from error
+        found = read_json(path, error=CheckpointError)
         if not isinstance(found, dict) or not {"experiment", "corpus", "cells"} <= found.keys():
             raise CheckpointError(f"{path}: expected the plan of an experiment, found something else")
-        return cast(dict[str, Any], found)
+        plan = unstamped(found, str(path))
+        try:
+            TypeAdapter(_Plan).validate_python(plan)
+        except ValidationError as error:
+            raise CheckpointError(f"{path}: {first_fault(error)}") from error
+        return plan
 
     def job(self, key: str) -> Job:
         """What a cell is.
@@ -109,17 +146,22 @@ class ExperimentDirectory:
             CheckpointError: If there is no cell of that key, or its file was damaged.
         """
         path = self._job_path(key)
+        if not path.exists():
+            raise CheckpointError(f"experiment {self.path}: has no cell {key!r}")
+        values = read_json(path, error=CheckpointError)
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{path}: expected what a cell is, found {shown(values)}")
+        values = unstamped(values, str(path))
+        if not isinstance(values.get("config"), dict) or not isinstance(values.get("analyses"), list):
+            raise CheckpointError(f"{path}: expected what a cell is: a mapping 'config' and a list 'analyses'")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
             return Job(
                 key=key,
                 label=str(values["label"]),
                 config=check_config(values["config"]),
                 analyses=tuple(Analysis.model_validate_json(json.dumps(each), strict=True) for each in values["analyses"]),
             )
-        except FileNotFoundError as error:
-            raise CheckpointError(f"experiment {self.path}: has no cell {key!r}") from error
-        except (OSError, ConfigError, KeyError, TypeError, ValueError) as error:
+        except (ConfigError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: expected what a cell is, found none that can be read ({error})") from error
 
     def _job_path(self, key: str) -> Path:
@@ -149,11 +191,11 @@ class ExperimentDirectory:
     def failure(self, key: str) -> str:
         """Why a cell failed, in one line; empty if it did not."""
         path = self._failure_path(key)
-        try:
-            return str(json.loads(path.read_text(encoding="utf-8"))["error"])
-        except FileNotFoundError:
+        if not path.exists():
             return ""
-        except (OSError, ValueError, KeyError, TypeError):
+        try:
+            return str(read_json(path, error=CheckpointError)["error"])
+        except (CheckpointError, KeyError, TypeError):
             return f"{path} cannot be read"
 
     def set_failure(self, key: str, error: str) -> None:

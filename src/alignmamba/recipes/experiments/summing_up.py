@@ -1,7 +1,7 @@
 """From finished cells to tables: means over seeds with their intervals, the best marked by a paired test, what failed said below."""
 
 import csv
-import json
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from alignmamba.checksums import read_listed
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError, DataError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, RANGES, metric_names, sample_scores, score
@@ -31,7 +32,8 @@ from alignmamba.evaluation.statistics import (
 )
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.extras import require
-from alignmamba.recipes.directory import ENVIRONMENT, METRICS
+from alignmamba.files import parse_json
+from alignmamba.recipes.directory import ENVIRONMENT, METRICS, TABLE_BYTES
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
 
@@ -93,7 +95,9 @@ class Grid:
                 continue
             try:
                 run = directory.run_path(key)
-                read_json(run / METRICS)["num_parameters"]
+                for name, fact, kind in ((METRICS, "num_parameters", int), (ENVIRONMENT, "versions", dict)):
+                    if not isinstance(read_json(run / name)[fact], kind):
+                        raise CheckpointError(f"{run / name}: {fact}: expected another type of value")
                 said = read_predictions(run / entry["predictions"], task)
                 found.setdefault((entry["row"], entry["column"]), {})[entry["seed"]] = said
             except (CheckpointError, KeyError, TypeError) as error:
@@ -517,10 +521,7 @@ def read_json(path: Path) -> Any:
     Raises:
         CheckpointError: If it is missing or damaged.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: expected JSON, found none that can be read ({error})") from error
+    return parse_json(read_listed(path.parent, path.name, limit_bytes=TABLE_BYTES), str(path), error=CheckpointError)
 
 
 def read_predictions(path: Path, task: Task) -> Predictions:
@@ -529,9 +530,9 @@ def read_predictions(path: Path, task: Task) -> Predictions:
     Raises:
         CheckpointError: If it is missing or damaged.
     """
+    content = read_listed(path.parent, path.name, limit_bytes=TABLE_BYTES)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
         ids = tuple(row["id"] for row in rows)
         if task.kind == "regression":
             prediction = np.array([float(row["prediction"]) for row in rows])
@@ -539,6 +540,6 @@ def read_predictions(path: Path, task: Task) -> Predictions:
         else:
             prediction = np.array([[float(row[f"p({name})"]) for name in task.classes] for row in rows])
             targets = np.array([task.classes.index(row["target"]) for row in rows])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise CheckpointError(f"{path}: expected a table of predictions, found none that can be read ({error})") from error
     return Predictions(ids=ids, prediction=prediction, targets=targets)

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -18,8 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from alignmamba.checksums import write_list
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import AlignMambaError, printable
+from alignmamba.files import beside, refused_by_machine, settle_leftovers
 from alignmamba.recipes.directory import METRICS, to_json, write_table
 from alignmamba.recipes.experiments.alignment import write_distance, write_plans
 from alignmamba.recipes.experiments.cells import Analysis, Job
@@ -83,6 +84,9 @@ def _held(experiment: ExperimentDirectory, key: str) -> int:
         return USER_INPUT
     except Exception as error:
         traceback.print_exc()
+        if refused := refused_by_machine(error):
+            experiment.set_failure(key, refused)
+            return USER_INPUT
         experiment.set_failure(key, f"internal: {type(error).__name__}: {' '.join(str(error).split())}, see {experiment.log_path(key)}")
         return OUR_FAULT
     return DONE
@@ -103,14 +107,15 @@ def _work(experiment: ExperimentDirectory, job: Job) -> None:
 def _analyse(run: LoadedRun, analysis: Analysis, out: Path) -> None:
     """Write an analysis beside its place and move it there when it is whole."""
     out.parent.mkdir(exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        ANALYSES[analysis.kind](run, analysis, unfinished)
-        unfinished.chmod(0o755)
-        unfinished.rename(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    settle_leftovers(out, shutil.rmtree)
+    with beside(out, Path.mkdir) as unfinished:
+        try:
+            ANALYSES[analysis.kind](run, analysis, unfinished)
+            write_list(unfinished, [str(path.relative_to(unfinished)) for path in unfinished.rglob("*") if path.is_file()])
+            unfinished.rename(out)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
 
 def end_with_input(grace_seconds: float = GRACE_SECONDS) -> None:

@@ -11,11 +11,11 @@ from typing import Any, Final, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from alignmamba.checksums import read_listed
+from alignmamba.checksums import read_listed, unstamped
 from alignmamba.contracts import Task
 from alignmamba.errors import CheckpointError, first_fault
 from alignmamba.files import parse_json
-from alignmamba.recipes.directory import CONFIG, ENVIRONMENT, IDENTITY, METRICS, RunDirectory
+from alignmamba.recipes.directory import CONFIG, ENVIRONMENT, IDENTITY, METRICS, TABLE_BYTES, RunDirectory
 from alignmamba.training.logs import LOG
 
 EXPERIMENT: Final = "experiment.json"
@@ -30,8 +30,6 @@ Value = str | int | float | None
 
 MOST_PREDICTIONS: Final = 150_000
 """Predictions that a page holds; beyond, those of later columns are left out."""
-_MOST_BYTES: Final = 1 << 28
-"""A larger file is not read."""
 MOST_PLAN_TOKENS: Final = 60_000
 """Matched tokens of transport plans that a page holds; beyond, samples are left out."""
 
@@ -529,7 +527,8 @@ _Form = TypeVar("_Form")
 
 def _read_json(path: Path, form: type[_Form]) -> _Form:
     try:
-        return TypeAdapter(form).validate_python(parse_json(_read_bytes(path), str(path), error=CheckpointError))
+        found = parse_json(_read_bytes(path), str(path), error=CheckpointError)
+        return TypeAdapter(form).validate_python(unstamped(found, str(path)) if isinstance(found, dict) else found)
     except ValidationError as error:
         raise CheckpointError(f"{path}: {first_fault(error)}") from error
 
@@ -557,4 +556,4 @@ def _read_text(path: Path) -> str:
 
 
 def _read_bytes(path: Path) -> bytes:
-    return read_listed(path.parent, path.name, limit_bytes=_MOST_BYTES)
+    return read_listed(path.parent, path.name, limit_bytes=TABLE_BYTES)

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from test_main import raising
 
 from alignmamba.cli.doctor import Doctor
+from alignmamba.data.loader import lost_workers_told
 from alignmamba.files import held, refused_by_machine, replace_file
 from alignmamba.recipes.directory import METRICS, RunDirectory
 from small_run import SETTINGS
@@ -121,12 +123,18 @@ def test_training_on_a_full_disk_says_how_to_resume(cli: Cli, corpus: Path, tmp_
     assert not (tmp_path / "other").exists()
 
 
-def test_a_lost_loader_says_how_to_resume(cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lost = RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")
-    monkeypatch.setattr(RunDirectory, "finish", lambda *_: raising(lost)(None))
+@pytest.mark.parametrize("told", [False, True])
+def test_a_lost_loader_says_how_to_resume(cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, told: bool) -> None:
+    lost: Exception = RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")
+
+    def finish(*_: object) -> None:
+        with lost_workers_told() if told else nullcontext():
+            raise lost
+
+    monkeypatch.setattr(RunDirectory, "finish", finish)
     code, _, err = cli("train", "--data", corpus, "--out", tmp_path / "run", "--set", *SETTINGS, "fit.epochs=1")
     assert code == 2
-    assert "a process that loads batches ended: DataLoader worker" in err
+    assert ("a process that reads ahead has ended" if told else "a process that loads batches ended: DataLoader worker") in err
     assert f"resume with: alignmamba train --resume {tmp_path / 'run'}" in err
 
 

@@ -310,16 +310,17 @@ def _ending_well(run: RunDirectory, fabric: Fabric, *, resume: bool) -> Iterator
             raise RunInterrupted(run.path) from interrupt
         except Exception as error:
             ours = isinstance(error, AlignMambaError)
-            reason = "" if ours else refused_by_machine(error) or _lost_process(error, fabric.world_size)
-            if not ours and not reason:
+            cause = error.__cause__ if isinstance(error, TrainingError) and isinstance(error.__cause__, Exception) else error
+            outside = refused_by_machine(cause) or _lost_process(cause, fabric.world_size)
+            if not ours and not outside:
                 raise
             resumable = resume or (run.path / LAST).exists()
             if not resumable and fabric.is_global_zero:
                 shutil.rmtree(run.path)
-            if ours:
+            if not outside:
                 raise
             way = f"; resume with: alignmamba train --resume {run.path}" if resumable else ""
-            raise TrainingError(f"{reason}{way}") from error
+            raise TrainingError(f"{error if ours else outside}{way}") from error
 
 
 def _lost_process(error: Exception, processes: int) -> str:

@@ -21,7 +21,9 @@ PUBLIC = {
     "Corpus",
     "FitConfig",
     "FusionModel",
+    "ModalitySpec",
     "Output",
+    "Run",
     "RunConfig",
     "Sequences",
     "SplitArrays",
@@ -29,7 +31,10 @@ PUBLIC = {
     "__version__",
     "evaluate",
     "fit",
+    "from_pretrained",
     "load_corpus",
+    "models",
+    "open_run",
     "ops",
     "predict",
     "train",
@@ -59,7 +64,7 @@ def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(alignmamba.__file__).read_text(encoding="utf-8"))
     guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     seen = {
-        alias.name: "alignmamba.ops" if alias.name == "ops" else node.module
+        alias.name: f"alignmamba.{alias.name}" if alias.name in ("ops", "models") else node.module
         for block in guarded
         for node in block.body
         if isinstance(node, ast.ImportFrom)

@@ -7,13 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from alignmamba import models as models
     from alignmamba import ops as ops
-    from alignmamba.contracts import Batch, Corpus, FusionModel, Output, Sequences, Task
+    from alignmamba.contracts import Batch, Corpus, FusionModel, ModalitySpec, Output, Sequences, Task
     from alignmamba.data.archive import load_corpus, write_corpus
     from alignmamba.data.checking import SplitArrays
     from alignmamba.errors import AlignMambaError
+    from alignmamba.models import from_pretrained
     from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
-    from alignmamba.recipes import RunConfig, evaluate, predict, train
+    from alignmamba.recipes import Run, RunConfig, evaluate, open_run, predict, train
     from alignmamba.training.fitting import FitConfig, fit
 
 __version__ = "0.1.0"
@@ -26,7 +28,9 @@ __all__ = [
     "Corpus",
     "FitConfig",
     "FusionModel",
+    "ModalitySpec",
     "Output",
+    "Run",
     "RunConfig",
     "Sequences",
     "SplitArrays",
@@ -34,7 +38,10 @@ __all__ = [
     "__version__",
     "evaluate",
     "fit",
+    "from_pretrained",
     "load_corpus",
+    "models",
+    "open_run",
     "ops",
     "predict",
     "train",
@@ -50,14 +57,19 @@ _EXPORTS = {
     "Corpus": "alignmamba.contracts",
     "FitConfig": "alignmamba.training.fitting",
     "FusionModel": "alignmamba.contracts",
+    "ModalitySpec": "alignmamba.contracts",
     "Output": "alignmamba.contracts",
+    "Run": "alignmamba.recipes",
     "RunConfig": "alignmamba.recipes",
     "Sequences": "alignmamba.contracts",
     "SplitArrays": "alignmamba.data.checking",
     "Task": "alignmamba.contracts",
     "evaluate": "alignmamba.recipes",
     "fit": "alignmamba.training.fitting",
+    "from_pretrained": "alignmamba.models",
     "load_corpus": "alignmamba.data.archive",
+    "models": "alignmamba.models",
+    "open_run": "alignmamba.recipes",
     "ops": "alignmamba.ops",
     "predict": "alignmamba.recipes",
     "train": "alignmamba.recipes",

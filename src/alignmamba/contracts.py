@@ -633,6 +633,14 @@ class Corpus:
     """SHA-256 that identifies the content."""
     references: Mapping[str, float] = field(default_factory=dict)
     """Known scores to print beside a result, for example the best reachable accuracy of a synthetic corpus."""
+    location: str = field(default="", init=False, compare=False)
+    """Where it can be loaded from again: a directory, or ``synthetic``. Empty in memory, and of what was made of another corpus."""
+
+    def at(self, location: str) -> Self:
+        """The same corpus, which can be loaded again from there."""
+        copy = replace(self)
+        object.__setattr__(copy, "location", location)
+        return copy
 
     def __repr__(self) -> str:
         modalities = ", ".join(f"{spec.name} ({spec.dim})" for spec in self.modalities[:_SHOWN])

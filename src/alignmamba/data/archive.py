@@ -165,7 +165,7 @@ def load_corpus(
         splits=splits,
         checksum=manifest.checksum,
         references=manifest.references,
-    )
+    ).at(str(directory))
 
 
 def _channel_means(shards: Sequence[Shard], spec: ModalitySpec) -> np.ndarray:

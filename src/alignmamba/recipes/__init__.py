@@ -4,6 +4,7 @@ from alignmamba.data.missing import MissingConfig
 from alignmamba.recipes.assembly import environment
 from alignmamba.recipes.configuration import EngineConfig, RunConfig, check_config, check_missing, read_config
 from alignmamba.recipes.directory import RunDirectory
+from alignmamba.recipes.opened import Run, SamplePlan, open_run
 from alignmamba.recipes.running import Plan, RunInterrupted, RunResult, plan, train
 from alignmamba.recipes.using import LoadedRun, MissingScores, evaluate, load_run, predict, score_missing
 
@@ -13,15 +14,18 @@ __all__ = [
     "MissingConfig",
     "MissingScores",
     "Plan",
+    "Run",
     "RunConfig",
     "RunDirectory",
     "RunInterrupted",
     "RunResult",
+    "SamplePlan",
     "check_config",
     "check_missing",
     "environment",
     "evaluate",
     "load_run",
+    "open_run",
     "plan",
     "predict",
     "read_config",

@@ -73,20 +73,22 @@ def located(data: str, nonfinite: Nonfinite) -> str:
         raise DataError(f"{error}; here: `{command}`, and then CORPUS as the data") from error
 
 
-def corpus_at(data: str, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarray] | None = None) -> Corpus:
+def corpus_at(data: str | Path | Corpus, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarray] | None = None) -> Corpus:
     """The corpus in that directory or made from that file, or the synthetic one.
 
     Args:
-        data: As for `located`.
+        data: As for `located`; a corpus is taken as it is.
         nonfinite: What to do with features that are not finite.
         means: By modality, what stands in for them where that is their mean; by default the corpus's own train split gives the means.
 
     Raises:
         DataError: If there is none, or something is wrong with it.
     """
+    if isinstance(data, Corpus):
+        return data
     if data == SYNTHETIC:
         return synthetic_corpus()
-    return load_corpus(located(data, nonfinite), nonfinite=nonfinite, means=means)
+    return load_corpus(located(str(data), nonfinite), nonfinite=nonfinite, means=means)
 
 
 def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:

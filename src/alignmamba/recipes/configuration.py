@@ -4,11 +4,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from alignmamba.contracts import Config, Corpus, Name, dotted_keys
@@ -43,11 +43,21 @@ class EngineConfig(Config):
     """``ddp``: every process holds the whole model and a share of each batch; ``auto``: that, where there is more than one process."""
 
 
+def _place_of(data: Any) -> Any:
+    """Where a corpus or a path lies; anything else as it is."""
+    if isinstance(data, Corpus):
+        if not data.location:
+            raise ValueError(f"corpus {data.name!r:.80} lives in memory alone, expected one that write_corpus or load_corpus returned")
+        return data.location
+    return str(data) if isinstance(data, PurePath) else data
+
+
 class RunConfig(Config):
     """Everything that decides the outcome of a training run."""
 
-    data: str = SYNTHETIC
-    """Directory of a corpus, ``synthetic``, or a file or folder of a format that `alignmamba convert` reads."""
+    data: Annotated[str, BeforeValidator(_place_of)] = SYNTHETIC
+    """Directory of a corpus, ``synthetic``, or a file or folder of a format that `alignmamba convert` reads. In Python also a path, or
+    a corpus that was written or loaded: what counts is where it lies."""
     model: str = "alignmamba"
     """Name of the fusion model."""
     preset: str = "default"

@@ -81,10 +81,31 @@ class MissingScores:
         return sum(part.split.effective_rate for part in self.parts) / len(self.parts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OpenedRun:
+    """A finished run with its model, for any corpus."""
+
+    directory: RunDirectory
+    config: RunConfig
+    model: Any
+
+
+def opened(run: str | Path) -> OpenedRun:
+    """Read the configuration and the model of a finished run.
+
+    Raises:
+        CheckpointError: If there is no finished run, or a file of it is damaged.
+    """
+    found = RunDirectory.open(Path(run))
+    found.require_finished()
+    config = found.config()
+    return OpenedRun(directory=found, config=config, model=trained_model(found, config))
+
+
 def load_run(
-    run: str | Path,
+    run: str | Path | OpenedRun,
     *,
-    data: str | None = None,
+    data: str | Path | Corpus | None = None,
     nonfinite: Nonfinite | None = None,
     rename: Mapping[str, str] = {},
     ignore: Sequence[str] = (),
@@ -92,7 +113,7 @@ def load_run(
     """A finished run and the corpus to score it on.
 
     Args:
-        run: Directory of the run.
+        run: Directory of the run, or what `opened` gave.
         data: Another corpus, or where the run's own lies now; by default where it lay in training.
         nonfinite: What to do with features that are not finite; by default as in training.
         rename: Name of a modality in the corpus to the one that it had in training.
@@ -108,13 +129,16 @@ def load_run(
 
 
 def _loaded(
-    run: str | Path, *, data: str | None, nonfinite: Nonfinite | None, rename: Mapping[str, str], ignore: Sequence[str]
+    run: str | Path | OpenedRun,
+    *,
+    data: str | Path | Corpus | None,
+    nonfinite: Nonfinite | None,
+    rename: Mapping[str, str],
+    ignore: Sequence[str],
 ) -> LoadedRun:
     """As `load_run`, of a corpus that may have another task."""
-    found = RunDirectory.open(Path(run))
-    found.require_finished()
-    config = found.config()
-    model = trained_model(found, config)
+    ready = run if isinstance(run, OpenedRun) else opened(run)
+    found, config, model = ready.directory, ready.config, ready.model
     called = {new: old for old, new in rename.items()}
     means = {called.get(name, name): mean.numpy() for name, mean in model.training_means().items()}
     corpus = corpus_at(data or config.data, nonfinite or config.nonfinite, means=means)
@@ -165,9 +189,9 @@ def score_missing(run: LoadedRun, missing: MissingConfig, *, split: Role = "test
 
 
 def evaluate(
-    run: str | Path,
+    run: str | Path | OpenedRun,
     *,
-    data: str | None = None,
+    data: str | Path | Corpus | None = None,
     split: Role = "test",
     drop: Sequence[str] = (),
     missing: MissingConfig | None = None,
@@ -273,7 +297,7 @@ def _change(scores: Mapping[str, float], complete: Mapping[str, float]) -> dict[
 
 def predict(
     run: str | Path,
-    data: str,
+    data: str | Path | Corpus,
     out: str | Path,
     *,
     split: Role | None = None,
@@ -285,7 +309,7 @@ def predict(
 
     Args:
         run: Directory of the run.
-        data: Directory of the corpus, ``synthetic``, or a file of a format that `alignmamba convert` reads.
+        data: Directory of the corpus, ``synthetic``, a file of a format that `alignmamba convert` reads, or a corpus.
         out: File that ends in ``.csv`` or ``.parquet``; an existing one is replaced.
         split: Only that split; by default all.
         nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the mean of the
@@ -307,6 +331,28 @@ def predict(
     if split is not None:
         _check_role(split)
     loaded = _loaded(run, data=data, nonfinite=nonfinite, rename=rename, ignore=ignore)
+    table, splits = predicted(loaded, split)
+    write_table(path, table)
+    return {
+        "out": str(path),
+        "rows": len(table["id"]),
+        "splits": list(splits),
+        "corpus": corpus_identity(loaded.corpus),
+        "modalities": loaded.matched.facts(splits.values()),
+    }
+
+
+def predicted(loaded: LoadedRun, split: Role | None) -> tuple[Table, Mapping[Role, Split]]:
+    """Predict a split, or all of them one below another.
+
+    Returns:
+        The table, and the splits in it.
+
+    Raises:
+        AlignMambaError: If there is no such split, its labels are of another task, or a sample has nothing to be predicted from.
+    """
+    if split is not None:
+        _check_role(split)
     corpus = loaded.corpus
     splits = {role: corpus.splits[role] for role in ROLES if role in corpus.splits} if split is None else {split: corpus.split(split)}
     if any(is_labelled(rows) for rows in splits.values()):
@@ -314,15 +360,7 @@ def predict(
     for rows in splits.values():
         _check_nothing_is_empty(rows, loaded.modalities)
     task = _task(loaded.model)
-    table = joined([(role, prediction_table(loaded.predictions(rows), task)) for role, rows in splits.items()])
-    write_table(path, table)
-    return {
-        "out": str(path),
-        "rows": len(table["id"]),
-        "splits": list(splits),
-        "corpus": corpus_identity(corpus),
-        "modalities": loaded.matched.facts(splits.values()),
-    }
+    return joined([(role, prediction_table(loaded.predictions(rows), task)) for role, rows in splits.items()]), splits
 
 
 def distance_covered(scores: Mapping[str, float | None], references: Mapping[str, float]) -> dict[str, float]:

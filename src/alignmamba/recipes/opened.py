@@ -1,0 +1,317 @@
+"""A finished run in Python: its model, scores and epochs, predictions and embeddings of any data, and plans that can be plotted."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alignmamba.contracts import ROLES, Corpus, Role, Sample, Task
+from alignmamba.data.checking import CheckedSplits
+from alignmamba.data.loader import Loader
+from alignmamba.data.memory import MemorySplit
+from alignmamba.data.missing import MissingConfig
+from alignmamba.errors import CheckpointError, ConfigError, DataError
+from alignmamba.extras import require
+from alignmamba.models.fusion import Fusion
+from alignmamba.recipes.assembly import Nonfinite
+from alignmamba.recipes.configuration import RunConfig
+from alignmamba.recipes.plans import shown_plans
+from alignmamba.recipes.using import LoadedRun, OpenedRun, evaluate, load_run, opened, predicted
+from alignmamba.training.logs import LOG
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+Data = str | Path | Corpus | Mapping[str, Any]
+"""A directory or file, a corpus, or by modality a list with one array per sample."""
+
+_WORDS_SHOWN = 40
+
+
+def open_run(run: str | Path) -> "Run":
+    """Open a finished run.
+
+    Args:
+        run: Its directory.
+
+    Raises:
+        CheckpointError: If there is no finished run, or a file of it is damaged.
+    """
+    return Run(opened(run))
+
+
+class Run:
+    """A finished run. What it was trained on is loaded when it is first needed, and may be missing until then."""
+
+    def __init__(self, run: OpenedRun) -> None:
+        self._run = run
+
+    def __repr__(self) -> str:
+        return f"Run({self.config.model}, {self.directory})"
+
+    @property
+    def directory(self) -> Path:
+        """Where it lies."""
+        return self._run.directory.path
+
+    @property
+    def config(self) -> RunConfig:
+        """How it was trained."""
+        return self._run.config
+
+    @property
+    def model(self) -> Fusion[Any]:
+        """The trained model, in evaluation mode."""
+        model: Fusion[Any] = self._run.model
+        return model
+
+    @property
+    def metrics(self) -> Mapping[Role, Mapping[str, float | None]]:
+        """Scores of valid and test at the end of training; ``None`` where a metric is not defined."""
+        scores: Mapping[Role, Mapping[str, float | None]] = self._run.directory.metrics()["metrics"]
+        return scores
+
+    @property
+    def history(self) -> "pandas.DataFrame":
+        """One row per epoch: losses and scores, learning rate, seconds.
+
+        Raises:
+            ConfigError: If pandas is not installed.
+            CheckpointError: If the table cannot be read.
+        """
+        self._run.directory.check((LOG,))
+        try:
+            with (self.directory / LOG).open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            numbers = [{name: float(value) if value else float("nan") for name, value in row.items()} for row in rows]
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.directory / LOG}: not a table of epochs: {error}") from error
+        frame = _frame({name: [row[name] for row in numbers] for name in (rows[0] if rows else {})}, "history")
+        return frame.astype({name: int for name in ("epoch", "step") if name in frame})
+
+    def predict(
+        self,
+        data: Data | None = None,
+        *,
+        split: Role | None = None,
+        ids: Sequence[str] | None = None,
+        nonfinite: Nonfinite | None = None,
+        rename: Mapping[str, str] = {},
+        ignore: Sequence[str] = (),
+    ) -> "pandas.DataFrame":
+        """Predict every sample of some data, labelled or not.
+
+        Args:
+            data: Directory or file of a corpus, a corpus, or by modality a list with one array per sample, (time, width) or
+                (time,) token ids, ``None`` where it is missing. By default the corpus of the run.
+            split: Only that split; by default all.
+            ids: Identities of the samples, where arrays are given.
+            nonfinite: What to do with features that are not finite; by default as in training.
+            rename: Name of a modality in the data to the one that it had in training.
+            ignore: Modalities of the data to leave out. Any other that the run does not know is refused.
+
+        Returns:
+            One row per sample: id, split (not of arrays), target where known, prediction, and of a classification the probability
+            of each class.
+
+        Raises:
+            AlignMambaError: If the data cannot be used, or pandas is not installed.
+        """
+        require("predict", "notebook", "pandas")
+        loaded = self._loaded(data, ids=ids, nonfinite=nonfinite, rename=rename, ignore=ignore)
+        table, _ = predicted(loaded, split)
+        if isinstance(data, Mapping):
+            del table["split"]
+        return _frame(table, "predict")
+
+    def embed(
+        self,
+        data: Data | None = None,
+        *,
+        split: Role | None = None,
+        ids: Sequence[str] | None = None,
+        nonfinite: Nonfinite | None = None,
+        rename: Mapping[str, str] = {},
+        ignore: Sequence[str] = (),
+    ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+        """Compute what the model's head reads of every sample: its pooled representation.
+
+        Args:
+            data: As for `predict`, and so are the others.
+            split: Only that split; by default all, one after another.
+            ids: Identities of the samples, where arrays are given.
+            nonfinite: What to do with features that are not finite; by default as in training.
+            rename: Name of a modality in the data to the one that it had in training.
+            ignore: Modalities of the data to leave out.
+
+        Returns:
+            The ids, and (samples, channel) in their order.
+
+        Raises:
+            AlignMambaError: If the data cannot be used.
+        """
+        loaded = self._loaded(data, ids=ids, nonfinite=nonfinite, rename=rename, ignore=ignore)
+        model, fabric, task = loaded.model.to(loaded.fabric.device), loaded.fabric, loaded.model.config.task
+        roles = [role for role in ROLES if role in loaded.corpus.splits] if split is None else [split]
+        names: list[str] = []
+        parts = []
+        for role in roles:
+            source = Loader(
+                loaded.corpus.split(role),
+                loaded.modalities,
+                config=self.config.loader,
+                task=task,
+                shuffle=False,
+                seed=self.config.seed,
+            )
+            for batch in source:
+                with torch.no_grad(), fabric.autocast():
+                    parts.append(model(batch.to(fabric.device)).embedding.float().cpu().numpy())
+                names += batch.ids
+        return tuple(names), np.concatenate(parts)
+
+    def plan(self, sample: str, data: Data | None = None, *, ids: Sequence[str] | None = None) -> "SamplePlan":
+        """Find out which tokens of a sample the model matches.
+
+        Args:
+            sample: Its id.
+            data: Where it is found, as for `predict`; by default the corpus of the run.
+            ids: Identities of the samples, where arrays are given.
+
+        Raises:
+            ConfigError: If no sample has that id, or the model makes no plans.
+            AlignMambaError: If the data cannot be used.
+        """
+        loaded = self._loaded(data, ids=ids)
+        for split in loaded.corpus.splits.values():
+            if sample in split.ids:
+                model = loaded.model.to("cpu")
+                (found,) = shown_plans(self.config, loaded.corpus, model, split, [split.ids.index(sample)])
+                if not found["sources"]:
+                    raise ConfigError(
+                        f"sample {sample!r}: the model {self.config.model!r} matches nothing in it: it makes no plans with "
+                        "these settings, or the sample has one modality"
+                    )
+                return SamplePlan(**{name: found[name] for name in ("id", "target", "prediction", "anchor", "sources")})
+        raise ConfigError(f"sample {sample!r:.80}: corpus {loaded.corpus.name!r} has no such id")
+
+    def evaluate(
+        self,
+        data: str | Path | Corpus | None = None,
+        *,
+        split: Role = "test",
+        drop: Sequence[str] = (),
+        missing: MissingConfig | None = None,
+        nonfinite: Nonfinite | None = None,
+        rename: Mapping[str, str] = {},
+        ignore: Sequence[str] = (),
+        out: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Score the run on a split, as `alignmamba.evaluate` does, which describes what is given and returned."""
+        return evaluate(
+            self._run, data=data, split=split, drop=drop, missing=missing, nonfinite=nonfinite, rename=rename, ignore=ignore, out=out
+        )
+
+    def _loaded(self, data: Data | None, *, ids: Sequence[str] | None = None, **options: Any) -> LoadedRun:
+        if isinstance(data, Mapping):
+            data = _corpus_of(data, self.model, ids)
+        elif ids is not None:
+            raise ConfigError("ids: go with arrays; a corpus has its own")
+        return load_run(self._run, data=data, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplePlan:
+    """What a model matches in one sample."""
+
+    id: str
+    target: float | str | None
+    prediction: float | str
+    anchor: Mapping[str, Any]
+    """``modality``, ``length``, ``tokens`` and ``times`` of the modality that all others are aligned to."""
+    sources: Sequence[Mapping[str, Any]]
+    """The same of each other modality, and by token the ``index`` of what it is matched to, -1 for nothing, and the ``similarity``.
+    With ``marginal`` source these are tokens of the modality and positions in the anchor, with anchor the other way round."""
+
+    def __repr__(self) -> str:
+        return f"SamplePlan({self.id!r:.80}: {', '.join(each['modality'] for each in self.sources)} onto {self.anchor['modality']})"
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw every matched pair as a dot: its place in the anchor to the right, that in its own modality upwards.
+
+        Args:
+            ax: Where to draw; by default a new figure.
+
+        Returns:
+            The axes, in seconds where all times are known and in tokens elsewhere. Darker dots are more similar.
+
+        Raises:
+            ConfigError: If matplotlib is not installed.
+        """
+        require("plot", "notebook", "matplotlib")
+        from matplotlib import pyplot
+
+        if ax is None:
+            _, ax = pyplot.subplots()
+        timed = all(each["times"] is not None for each in (self.anchor, *self.sources))
+        for number, source in enumerate(self.sources):
+            places, matched = np.arange(len(source["index"])), np.asarray(source["index"])
+            similarity = np.clip(np.asarray(source["similarity"])[matched >= 0], 0, 1)
+            own, anchor = places[matched >= 0], matched[matched >= 0]
+            if source["marginal"] == "anchor":
+                own, anchor = anchor, own
+            across = np.asarray(self.anchor["times"])[anchor] if timed else anchor
+            upwards = np.asarray(source["times"])[own] if timed else own
+            colour = f"C{number}"
+            ax.scatter(across, upwards, s=14, color=colour, alpha=0.25 + 0.75 * similarity, label=source["modality"])
+        unit = "s" if timed else "tokens"
+        ax.set_xlabel(f"{self.anchor['modality']} ({unit})")
+        ax.set_ylabel(unit)
+        ax.set_title(self.id, parse_math=False)
+        ax.legend()
+        words = self.anchor["tokens"]
+        if words and len(words) <= _WORDS_SHOWN:
+            ax.set_xticks(self.anchor["times"] if timed else range(len(words)), words, rotation=90, parse_math=False)
+        return ax
+
+
+def _corpus_of(arrays: Mapping[str, Any], model: Fusion[Any], ids: Sequence[str] | None) -> Corpus:
+    """Unlabelled samples of arrays, checked as those of a corpus are."""
+    task: Task = model.config.task
+    kinds = {spec.name: spec for spec in model.config.modalities}
+    given = {name: values for name, values in arrays.items() if not _is_empty(values)}
+    if not given:
+        raise DataError("data: expected by modality a list with one array per sample, found nothing")
+    size = len(next(iter(given.values())))
+    named = [f"sample-{number:06d}" for number in range(1, size + 1)] if ids is None else list(ids)
+    sizes = {name: spec.dim for name, spec in kinds.items() if spec.kind == "tokens" and name in given}
+    checked = CheckedSplits({"test": {"features": given, "ids": named}}, task=task, vocabulary_sizes=sizes)
+    samples = [
+        Sample(id=each.id, features={name: values for name, values in each.values.items() if values is not None})
+        for each in checked.samples("test")
+    ]
+    specs = checked.specs({})
+    return Corpus(
+        name="arrays",
+        task=task,
+        modalities=specs,
+        splits={"test": MemorySplit(role="test", samples=samples, modalities=specs)},
+        checksum="",
+    )
+
+
+def _is_empty(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(each is None for each in values)
+
+
+def _frame(table: Mapping[str, Sequence[Any]], what: str) -> "pandas.DataFrame":
+    require(what, "notebook", "pandas")
+    import pandas
+
+    return pandas.DataFrame(dict(table))

@@ -87,9 +87,26 @@ def test_an_interrupted_run_goes_on_with_its_own_valid_split(drawn: tuple[Path, 
         train(resume=copy)
 
 
+def test_what_was_drawn_is_said(drawn: tuple[Path, Path], tmp_path: Path) -> None:
+    assert prepared(config(drawn[0], split_valid=0.25)).notes == (
+        "'valid' is 10 of the 40 samples of train, of every class its share, drawn from the seed",
+    )
+    features = {"sound": [np.ones((1, 1))] * 12}
+    arrays = {"features": features, "targets": [0, 1, 2, 0] * 3}
+    write_corpus(tmp_path / "data", {"train": {**arrays, "groups": [f"video {row // 4}" for row in range(12)]}, "test": arrays}, task=TASK)
+    assert prepared(config(tmp_path / "data", split_valid=0.4)).notes == (
+        "'valid' is 4 of the 12 samples of train, whole groups, drawn from the seed",
+    )
+    one = {"features": features, "targets": [0] * 10 + [1, 2]}
+    write_corpus(tmp_path / "rare", {"train": one, "test": one}, task=TASK)
+    assert prepared(config(tmp_path / "rare", split_valid=0.2)).notes[1] == (
+        "no sample of 'valid' is of class 'glad', 'sad'; a larger share may bring some"
+    )
+
+
 def test_without_a_valid_split_the_way_out_is_named(tmp_path: Path) -> None:
     write_small_corpus(tmp_path / "data", sizes={"train": 12, "test": 8})
-    with pytest.raises(DataError, match=r"corpus 'small' has no split 'valid', only 'test', 'train'; .* --split-valid 0.15"):
+    with pytest.raises(DataError, match=r"corpus 'small' has no split 'valid', only 'train', 'test'; .* --split-valid 0.15"):
         plan(config(tmp_path / "data"), out=tmp_path / "run")
     write_small_corpus(tmp_path / "whole", sizes={"train": 12, "valid": 8})
     with pytest.raises(ConfigError, match="split_valid: corpus 'small' has a split 'valid' already, of 8 samples; leave split_valid out"):

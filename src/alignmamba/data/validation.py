@@ -166,6 +166,19 @@ class ValidShare:
         return cls(corpus=replace(corpus, splits={**parts, **others}), by=by)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What was taken, and which classes it lacks, in sentences."""
+        train, valid = self.corpus.split("train"), self.corpus.split("valid")
+        how = {"group": ", whole groups", "class": ", of every class its share", "sample": ""}[self.by]
+        said = f"'valid' is {len(valid)} of the {len(train) + len(valid)} samples of train{how}, drawn from the seed"
+        if self.corpus.task.kind == "regression":
+            return (said,)
+        left, taken = ({sample.target for sample in split} for split in (train, valid))
+        lacking = [name for index, name in enumerate(self.corpus.task.classes) if index in left - taken]
+        shown = ", ".join(map(repr, lacking[:5])) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+        return (said, f"no sample of 'valid' is of class {shown}; a larger share may bring some") if lacking else (said,)
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         """Sizes and a checksum of the ids in valid, as a run records them."""
         valid = self.corpus.split("valid").ids

@@ -44,15 +44,16 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
     if config.split_valid is None:
         whole = corpus = corpus_at(config.data, config.nonfinite)
         if "valid" not in corpus.splits and "train" in corpus.splits:
+            there = ", ".join(repr(role) for role in ROLES if role in corpus.splits)
             raise DataError(
-                f"corpus {corpus.name!r} has no split 'valid', only {', '.join(map(repr, sorted(corpus.splits)))}; the best epoch is "
+                f"corpus {corpus.name!r} has no split 'valid', only {there}; the best epoch is "
                 "chosen on it: --split-valid 0.15 (split_valid=0.15) takes that share of train for it"
             )
-        identity: dict[str, Any] = {}
+        share, identity = None, dict[str, Any]()
     else:
         whole, share = _with_valid_share(config, config.data, seeds=seeds)
         corpus, identity = share.corpus, {SPLIT_VALID: share.facts}
-    notes = []
+    notes = [] if share is None else list(share.notes)
     absent = untrained_modalities(whole)
     asked = [name for name in absent if name in config.modalities]
     if asked:

@@ -11,12 +11,13 @@ import pytest
 from rich.console import Console
 from torch import nn
 
-from alignmamba.cli.experiment import GridLines, _duration
+from alignmamba.cli.experiment import GridLines
 from alignmamba.cli.tables import blocks, rows_table
 from alignmamba.evaluation.efficiency import Spread
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.bench.figures import Figures
 from alignmamba.recipes.bench.measuring import BenchConfig, Report, Row
+from alignmamba.recipes.display import duration
 from alignmamba.recipes.experiments.cells import Job
 from cli.conftest import Said
 from small_run import SETTINGS
@@ -258,4 +259,4 @@ def test_the_time_left_is_estimated() -> None:
     assert lines.estimate() == "about 2 min left"
     lines.finished(job, "finished", reason="", seconds=180)
     assert lines.estimate() == "about 4 min left"
-    assert [_duration(seconds) for seconds in (5, 89, 90, 7300)] == ["5 s", "89 s", "2 min", "2.0 h"]
+    assert [duration(seconds) for seconds in (5, 89, 90, 7300)] == ["5 s", "89 s", "2 min", "2.0 h"]

@@ -85,7 +85,7 @@ def test_auto_is_a_line_in_a_notebook(monkeypatch: pytest.MonkeyPatch, capsys: p
         play(told)
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.startswith("\repoch 1/2  batch 2/4  loss 0.1250\repoch 1/2  train loss 0.5000  valid mae 0.2500, corr 0.7500  2.0 s  best\n")
+    assert out.startswith("\repoch 1/2  batch 2/4  loss 0.1250  0 s left at most\repoch 1/2  train loss 0.5000  valid mae 0.2500")
     assert out.endswith("epoch 2/2  train loss 0.5000  valid mae 0.2500, corr 0.7500  2.0 s\n")
 
 
@@ -105,3 +105,29 @@ def test_several_listeners_hear_the_same() -> None:
     both: Any = together(Mine("a"), None, Mine("b"))
     play(both)
     assert heard == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+
+
+def test_the_time_left_is_that_of_the_whole_training_from_the_first_step_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """Resumed after 1 of 4 batches of the first of 2 epochs; a step of 93 s leaves 6 batches, 558 s."""
+    now = [1000.0]
+    display = EpochLines(clock=lambda: now[0])
+    display.started(epochs=2, batches=4, epoch=1, batch=1)
+    for batch in (2, 3):
+        now[0] += 93.0
+        display.stepped(epoch=1, batch=batch, step=1, loss=0.5, learning_rate=1e-3)
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["resuming in epoch 1 of 2 after 1 of 4 batches", "first step 93.0 s; 9 min left at most"]
+
+
+def test_the_bar_shows_the_time_left_of_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    now = [0.0]
+    display = EpochBar(clock=lambda: now[0])
+    display.started(epochs=30, batches=2, epoch=1, batch=0)
+    now[0] = 93.0
+    display.stepped(epoch=1, batch=1, step=1, loss=0.5, learning_rate=1e-3)
+    display.close()
+    assert "left at most: 91 min" in terminal.getvalue()

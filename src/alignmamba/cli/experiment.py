@@ -252,7 +252,9 @@ class GridLines:
     def estimate(self) -> str:
         """The time left, by the mean of the runs so far."""
         left = (self._total - self._done) * sum(self._seconds) / len(self._seconds) / self._workers
-        return f"about {_duration(left)} left" if self._total > self._done else "all done"
+        from alignmamba.recipes.display import duration
+
+        return f"about {duration(left)} left" if self._total > self._done else "all done"
 
     def close(self) -> None:
         """Nothing to put back."""
@@ -300,8 +302,3 @@ def _grid_progress(workers: int) -> Iterator[GridLines]:
 def _threads(plan: "ExperimentPlan") -> str:
     counts = " or ".join(map(str, plan.threads))
     return f"{counts} thread{'s' * (counts != '1')}"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

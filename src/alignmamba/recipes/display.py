@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -35,6 +35,10 @@ def shown_progress(progress: Shown) -> Iterator[Progress | None]:
         yield None
 
 
+LONG_SECONDS = 300.0
+"""A training that takes this long is told so after its first step, also where there is no bar."""
+
+
 @contextmanager
 def progress_display() -> Iterator["EpochLines"]:
     """Show progress on standard error, in a file too; the bar is gone afterwards."""
@@ -54,21 +58,31 @@ def _in_notebook() -> bool:
 class EpochLines:
     """Writes a line at the end of each epoch; meets `alignmamba.training.fitting.Progress`."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         from rich.console import Console
 
         width = None if sys.stderr.isatty() else 120  # words are not broken to fit a width that nobody sees
         self._console = Console(stderr=True, highlight=False, markup=False, width=width)
-        self._epochs = 0
+        self._epochs = self._batches = self._before = self._done = 0
+        self._clock = clock
+        self._began = 0.0
 
     def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
         """Say from where training starts, if not from the beginning."""
-        self._epochs = epochs
+        self._epochs, self._batches = epochs, batches
+        self._before = (epoch - 1) * batches + batch
+        self._began = self._clock()
         if (epoch, batch) != (1, 0):
             self._print(f"resuming in epoch {epoch} of {epochs} after {batch} of {batches} batches")
 
     def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
-        """Do nothing: a file has no use for every step."""
+        """Say how long it will take once the first step is done, if that is long; a file has no use for every step."""
+        del step, loss, learning_rate  # a line shows none of them
+        first = self._done == 0
+        self._account(epoch, batch)
+        left = self._seconds_left()
+        if first and left >= LONG_SECONDS:
+            self._print(f"first step {self._clock() - self._began:.1f} s; {duration(left)} left at most")
 
     def epoch_finished(self, record: Mapping[str, float], *, best: bool) -> None:
         """Write the line."""
@@ -78,6 +92,14 @@ class EpochLines:
 
     def close(self) -> None:
         """Put nothing back."""
+
+    def _account(self, epoch: int, batch: int) -> None:
+        self._done = (epoch - 1) * self._batches + batch - self._before
+
+    def _seconds_left(self) -> float:
+        """Of the whole training, if no epoch is spared, by the mean of what was done so far, validation included."""
+        to_come = self._epochs * self._batches - self._before - self._done
+        return (self._clock() - self._began) * to_come / max(1, self._done)
 
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
@@ -89,19 +111,17 @@ class NotebookLine(EpochLines):
     _SECONDS = 0.5
 
     def __init__(self) -> None:
-        self._epochs, self._batches, self._shown, self._width = 0, 0, 0.0, 0
-
-    def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
-        """Remember how much there is to do."""
-        super().started(epochs=epochs, batches=batches, epoch=epoch, batch=batch)
-        self._batches = batches
+        super().__init__()
+        self._shown, self._width = 0.0, 0
 
     def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
         """Overwrite the line of the step before."""
         del step, learning_rate  # the line shows neither
+        self._account(epoch, batch)
         if time.monotonic() - self._shown >= self._SECONDS:
             self._shown = time.monotonic()
-            line = f"epoch {epoch}/{self._epochs}  batch {batch}/{self._batches}  loss {loss:.4f}"
+            left = f"{duration(self._seconds_left())} left at most"
+            line = f"epoch {epoch}/{self._epochs}  batch {batch}/{self._batches}  loss {loss:.4f}  {left}"
             print(f"\r{line:<{self._width}}", end="", flush=True)
             self._width = len(line)
 
@@ -115,28 +135,25 @@ class NotebookLine(EpochLines):
 
 
 class EpochBar(EpochLines):
-    """A bar over the batches of the epoch under way, below the lines of those that are done."""
+    """A bar over the batches of the epoch under way, with the time left of the whole training, below the lines of those that are done."""
 
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        super().__init__()
+        super().__init__(clock)
         columns: tuple[Any, ...] = (
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("batches, loss {task.fields[loss]}, left for this epoch:"),
-            TimeRemainingColumn(),
+            TextColumn("batches, loss {task.fields[loss]}, left at most: {task.fields[left]}"),
         )
         self._bar = Progress(*columns, console=self._console, transient=True)
         self._task: Any = None
-        self._batches = 0
 
     def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
         """Show the bar."""
         super().started(epochs=epochs, batches=batches, epoch=epoch, batch=batch)
-        self._batches = batches
-        self._task = self._bar.add_task("", total=batches, completed=batch, epoch=f"{epoch}/{epochs}", loss="-")
+        self._task = self._bar.add_task("", total=batches, completed=batch, epoch=f"{epoch}/{epochs}", loss="-", left="-")
         self._bar.start()
 
     def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
@@ -144,11 +161,19 @@ class EpochBar(EpochLines):
         del step, learning_rate  # the bar shows neither
         if batch < self._bar.tasks[self._task].completed:
             self._bar.reset(self._task, total=self._batches)
-        self._bar.update(self._task, completed=batch, epoch=f"{epoch}/{self._epochs}", loss=f"{loss:.4f}")
+        self._account(epoch, batch)
+        left = duration(self._seconds_left())
+        self._bar.update(self._task, completed=batch, epoch=f"{epoch}/{self._epochs}", loss=f"{loss:.4f}", left=left)
 
     def close(self) -> None:
         """Take the bar away."""
         self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """A time for people: in seconds, minutes or hours."""
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _headline(record: Mapping[str, float]) -> list[str]:

@@ -15,11 +15,13 @@ from lightning_fabric import Fabric
 from alignmamba.contracts import Corpus, Role, Task
 from alignmamba.data.loader import Loader
 from alignmamba.data.missing import withheld
+from alignmamba.data.readers.progress import samples_display
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
 from alignmamba.files import refused_by_machine
 from alignmamba.models.pretrained import Provenance
+from alignmamba.recipes.advice import alignment_note
 from alignmamba.recipes.assembly import (
     environment,
     launched,
@@ -266,6 +268,9 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
     with _ending_well(run, fabric, resume=resume):
         if resume and run.finished:  # by the process that held it until now
             return _result(run, config, run.metrics(), first_process=fabric.is_global_zero)
+        if progress is not None and fabric.is_global_zero and (note := alignment_note(config, corpus)):
+            with samples_display("") as told:
+                told.say(note)
         seed_everything(config.seed)
         model = untrained_model(config, corpus)
         seed_everything(config.seed, rank=fabric.global_rank)

@@ -106,16 +106,43 @@ def shown_with_type(value: Any) -> str:
 
 
 def suggestion(key: str, keys: Sequence[str]) -> str:
-    """`, perhaps you meant ...`: a key whose last part is the same wherever it stands, else the most similar one."""
-    last = key.rpartition(".")[2]
-    same = [each for each in keys if each.rpartition(".")[2] == last]
-    if same:
-        return f", perhaps you meant {same[0]!r}"
-    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    """`, perhaps you meant ...`, where some key is like the one found."""
+    found = likely(key, keys)
+    return "" if found is None else f", perhaps you meant {found!r}"
+
+
+def likely(key: str, keys: Sequence[str]) -> str | None:
+    """The key that is most likely meant: of the same last part or with these initials, wherever it stands, else the most alike.
+
+    Args:
+        key: Dotted, such as ``fit.lr``, or the last part alone.
+        keys: Those that are known.
+
+    Returns:
+        One of `keys`, or None where none is like it.
+    """
+    section, _, last = key.rpartition(".")
+    within = [each for each in keys if each.startswith(f"{section}.")] if section else []
+    for place in (within, keys):
+        for named in (_last_part, _initials):
+            same = [each for each in place if named(each) == last]
+            if same:
+                return same[0]
+    close = difflib.get_close_matches(key, within or keys, n=1, cutoff=0.6)
     if close:
-        return f", perhaps you meant {close[0]!r}"
-    lasts = {each.rpartition(".")[2]: each for each in reversed(keys)}
-    return "".join(f", perhaps you meant {lasts[each]!r}" for each in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7))
+        return close[0]
+    lasts = {_last_part(each): each for each in reversed(keys)}
+    return next((lasts[each] for each in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7)), None)
+
+
+def _last_part(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _initials(key: str) -> str:
+    """`lr` of `fit.learning_rate`; a last part of one word has none."""
+    words = _last_part(key).split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else ""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

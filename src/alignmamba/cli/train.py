@@ -68,9 +68,14 @@ class Train(Verb):
     """Go on with an interrupted run by its own settings; with --data if its corpus was moved."""
     dry_run: bool = False
     """Print the complete settings, the size of the model and the batches per epoch; train nothing, write nothing."""
+    settings: bool = False
+    """Print every key that --set takes, with its default and its meaning; train nothing, write nothing."""
 
     def run(self) -> int:
         """Train."""
+        if self.settings:
+            self._show_settings()
+            return 0
         from alignmamba.recipes import plan, train
         from alignmamba.recipes.display import progress_display
 
@@ -112,6 +117,18 @@ class Train(Verb):
             "fit.precision": self.precision,
         }
         return {key: value for key, value in given.items() if value is not None}
+
+    def _show_settings(self) -> None:
+        from dataclasses import asdict
+
+        from alignmamba.recipes.configuration import settings_of
+
+        found = list(settings_of(self._configuration().model))
+        if self.json:
+            self.emit({"settings": [asdict(setting) for setting in found]})
+            return
+        for setting in found:
+            sys.stdout.write(f"{setting.key}={setting.default}\n    {setting.meaning}\n")
 
     def _refuse_settings_on_resume(self) -> None:
         from alignmamba.errors import ConfigError

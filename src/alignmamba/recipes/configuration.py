@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -14,7 +15,7 @@ from pydantic.fields import FieldInfo
 from alignmamba.contracts import Config, Corpus, Name, dotted_keys
 from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing import MissingConfig
-from alignmamba.errors import ConfigError, explain, nearest, shown_with_type, suggestion
+from alignmamba.errors import ConfigError, explain, likely, nearest, shown_with_type, suggestion
 from alignmamba.files import read_bounded
 from alignmamba.models import MODELS
 from alignmamba.models.fusion import merged
@@ -226,7 +227,10 @@ def _option_problems(config: RunConfig) -> Iterator[str]:
         if name in _FROM_CORPUS:
             yield f"options.{name}: comes from the corpus and cannot be set"
         elif name not in fields:
-            yield f"options.{name}: unknown key{suggestion(f'options.{name}', keys)}"
+            others = [model for model in MODELS if name in _options(model)]
+            unknown = f"unknown key{suggestion(f'options.{name}', keys)}"
+            elsewhere = f"model {config.model} has no such option, it is one of {', '.join(others)}"
+            yield f"options.{name}: {elsewhere if others else unknown}"
         else:
             info = fields[name]
             kind: TypeAdapter[Any] = TypeAdapter(Annotated[(info.annotation, *info.metadata, None)])  # type: ignore[arg-type]
@@ -240,6 +244,50 @@ def _known_keys(model: object) -> tuple[str, ...]:
     """Every dotted key of a run with that model."""
     name = model if isinstance(model, str) and model in MODELS else cast(str, RunConfig.model_fields["model"].default)
     return (*dotted_keys(RunConfig.model_fields), *dotted_keys(_options(name), "options."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One key of a run, for people."""
+
+    key: str
+    """Dotted, as ``--set`` takes it."""
+    default: str
+    """As YAML; empty where it comes from elsewhere."""
+    meaning: str
+
+
+def settings_of(model: str) -> Iterator[Setting]:
+    """Every single setting of a run with that model, in the order of its configuration.
+
+    Raises:
+        ConfigError: If there is no such model.
+    """
+    if model not in MODELS:
+        raise ConfigError(f"model: found {model!r}, expected one of {', '.join(MODELS)}{nearest(model, MODELS)}")
+    for key, info in (*_leaves(RunConfig.model_fields), *_leaves(_options(model), "options.")):
+        if key != "options":
+            yield Setting(key=key, default=_default(info), meaning=" ".join((info.description or "").split()))
+
+
+def _leaves(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, info in fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Config):
+            yield from _leaves(info.annotation.model_fields, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return ""
+    value = info.get_default(call_default_factory=True, validated_data={})
+    return json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else "null" if value is None else str(value)
+
+
+def suggested_key(name: str) -> str | None:
+    """The setting that a word alone most likely means, such as ``epochs`` or ``lr``, of the default model."""
+    return likely(name, _known_keys(None))
 
 
 # YAML

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,13 @@ def test_links_lead_somewhere() -> None:
     targets = [target for target in re.findall(r"\]\(([^)#]+)", README) if "://" not in target]
     assert targets
     assert not [target for target in targets if not (ROOT / target).exists()]
+
+
+def test_the_package_page_has_no_link_that_leads_nowhere() -> None:
+    """There, a path within the repository is nothing: the build leaves its text alone."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    page = README
+    for change in project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        page = re.sub(change["pattern"], change["replacement"], page)
+    assert re.findall(r"\]\((https?://[^)]+)", page)
+    assert not [target for target in re.findall(r"\]\(([^)]+)", page) if "://" not in target]

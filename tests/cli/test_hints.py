@@ -1,0 +1,49 @@
+"""A command line that cannot be meant is answered with the nearest one that can, in one line."""
+
+import pytest
+
+from alignmamba.cli.main import main
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["trian"], "trian: no such verb, perhaps you meant train; there are train, "),
+        (["help"], "help: no such verb"),
+        (["train", "--epochs", "3"], "--epochs: train has no such option, perhaps you meant --set fit.epochs=VALUE; "),
+        (["train", "--lr=0.1"], "--lr: train has no such option, perhaps you meant --set fit.learning_rate=VALUE; "),
+        (["train", "--batch-size", "8"], "perhaps you meant --set loader.batch_size=VALUE; "),
+        (["train", "--dta", "x"], "--dta: train has no such option, perhaps you meant --data; see alignmamba train --help"),
+        (["evaluate", "runs/x", "--drp", "audio"], "--drp: evaluate has no such option, perhaps you meant --drop; "),
+        (["train", "reviews"], "train takes no word by itself, found 'reviews'; perhaps you meant --data reviews"),
+        (["train", "--set", "fit.lr=1"], "fit.lr: unknown key, perhaps you meant 'fit.learning_rate'"),
+        (["train", "--set", "lr=1"], "lr: unknown key, perhaps you meant 'fit.learning_rate'"),
+        (["train", "--set", "fit.wd=1"], "fit.wd: unknown key, perhaps you meant 'fit.weight_decay'"),
+        (["train", "--set", "fit.batch_size=1"], "fit.batch_size: unknown key, perhaps you meant 'loader.batch_size'"),
+        (
+            ["train", "--model", "late-fusion", "--set", "options.local.window=5"],
+            "options.local: model late-fusion has no such option, it is one of alignmamba",
+        ),
+    ],
+)
+def test_the_nearest_is_named(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(given) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_underscores_and_values_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    """An option may be written with underscores, and a value may look like anything."""
+    assert main(["train", "--missing_rate", "2", "--set", "fit.epochs=1", "--dry-run"]) == 2
+    assert "no such option" not in capsys.readouterr().err
+
+
+def test_every_setting_is_listed_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--settings"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    keys = [line.partition("=")[0] for line in lines[::2]]
+    assert {"fit.learning_rate", "loader.batch_size", "options.local.window", "seed"} <= set(keys)
+    assert len(set(keys)) == len(keys)
+    assert all(meaning.startswith("    ") and meaning.strip() for meaning in lines[1::2])

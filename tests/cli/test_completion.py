@@ -15,7 +15,7 @@ from alignmamba.models import MODELS
 def test_a_script_completes_models_presets_and_settings(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--tyro-print-completion", shell])
-    assert ended.value.code == 0
+    assert not ended.value.code
     script, err = capsys.readouterr()
     assert err == ""
     for word in (*MODELS, "paper", "fit.learning_rate=", "options.local.window=", "comparison", "--split"):

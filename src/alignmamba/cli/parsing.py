@@ -1,16 +1,18 @@
 """What the command line consists of, and how its arguments become a verb."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Union
 
 import tyro
 
+from alignmamba.cli import completion
 from alignmamba.cli.bench import Bench
 from alignmamba.cli.convert import Convert
 from alignmamba.cli.doctor import Doctor
 from alignmamba.cli.evaluate import Evaluate
 from alignmamba.cli.experiment import Experiment
 from alignmamba.cli.export import Export
+from alignmamba.cli.hints import refuse_unknown
 from alignmamba.cli.init import Init
 from alignmamba.cli.inspect import Inspect
 from alignmamba.cli.predict import Predict
@@ -22,37 +24,52 @@ DESCRIPTION = """Fuse text, audio, video or any other token sequences into one p
 
 Start with `alignmamba train`; each verb explains itself with `alignmamba VERB --help`. `alignmamba --version` prints the version.
 
-Shell completion: `alignmamba --tyro-print-completion SHELL` prints a script for bash, zsh or tcsh.
+Shell completion: `alignmamba --tyro-print-completion SHELL` prints a script for bash, zsh or fish.
 
 Exit codes: 0 done, 1 a fault of alignmamba, 2 an input it cannot use, 130 interrupted.
 """
 
-AnyVerb = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Convert, tyro.conf.subcommand("convert")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Init, tyro.conf.subcommand("init")]
-    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
-    | Annotated[Experiment, tyro.conf.subcommand("experiment")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
+VERBS: dict[str, type[Verb]] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "convert": Convert,
+    "export": Export,
+    "init": Init,
+    "inspect": Inspect,
+    "experiment": Experiment,
+    "bench": Bench,
+    "report": Report,
+    "doctor": Doctor,
+}
 
 
 def parsed(arguments: Sequence[str]) -> Verb:
     """The verb that arguments ask for.
 
     Raises:
-        SystemExit: After printing help, or code 2 where the arguments cannot be parsed.
+        ConfigError: If there is no such verb or option, naming the nearest, or no completion for a shell.
+        SystemExit: After printing help or a script of completion, or code 2 where the arguments cannot be parsed.
     """
+    if completion.asked_for(arguments):
+        verbs = completion.with_values(VERBS)
+    else:
+        refuse_unknown(arguments, VERBS)
+        verbs = VERBS
+    # The list of all verbs has a line for each; what a verb does stands in its own help.
+    listing = not arguments or arguments[0] in ("-h", "--help")
+    named = tuple(
+        Annotated[verb, tyro.conf.subcommand(name, description=_first_line(verb) if listing else None)] for name, verb in verbs.items()
+    )
     verb: Verb = tyro.cli(
-        AnyVerb,
+        Union[named],  # noqa: UP007 # of as many as there are
         prog="alignmamba",
         description=DESCRIPTION,
         args=arguments,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     return verb
+
+
+def _first_line(verb: type[Verb]) -> str:
+    return (verb.__doc__ or "").partition("\n")[0]

@@ -128,7 +128,8 @@ class Train(Verb):
             self.emit({"settings": [asdict(setting) for setting in found]})
             return
         for setting in found:
-            sys.stdout.write(f"{setting.key}={setting.default}\n    {setting.meaning}\n")
+            write(f"{setting.key}={setting.default}")
+            write(f"    {setting.meaning}")
 
     def _refuse_settings_on_resume(self) -> None:
         from alignmamba.errors import ConfigError

@@ -42,9 +42,9 @@ def with_values(verbs: Mapping[str, type[Verb]]) -> dict[str, type[Verb]]:
     presets = tuple(dict.fromkeys(preset for model in MODELS.values() for preset in model.config_class.PRESETS))
     keys = tuple(dict.fromkeys(f"{setting.key}=" for model in models for setting in settings_of(model)))
     types: dict[str, Any] = {
-        "model": Literal[models],  # type: ignore[valid-type]
+        "model": Literal[models],
         "models": tuple[Literal[models], ...],  # type: ignore[valid-type]
-        "preset": Literal[presets],  # type: ignore[valid-type]
+        "preset": Literal[presets],
         "set": Annotated[tuple[tuple[Literal[keys], ...], ...], UseAppendAction],  # type: ignore[valid-type]
     }
     return {name: _retyped(verb, types) for name, verb in verbs.items()}
@@ -63,7 +63,7 @@ def _retyped(verb: type[Verb], types: Mapping[str, Any]) -> type[Verb]:
             bare = _literal(bare)
         if each.name in types:
             bare, extras = types[each.name], []
-        taken = Annotated[(bare, *extras, arg(help=meanings.get(each.name)))]
+        taken: Any = Annotated[(bare, *extras, arg(help=meanings.get(each.name)))]
         # An option that is not given has the value None, which nobody types.
         default = get_args(bare)[0] if each.default is None and get_origin(bare) is Literal else each.default
         own.append((each.name, taken) if default is MISSING else (each.name, taken, field(default=default)))

@@ -1,7 +1,7 @@
 """What the command line consists of, and how its arguments become a verb."""
 
 from collections.abc import Sequence
-from typing import Annotated, Union
+from typing import Annotated, Any, Union
 
 import tyro
 
@@ -61,8 +61,9 @@ def parsed(arguments: Sequence[str]) -> Verb:
     named = tuple(
         Annotated[verb, tyro.conf.subcommand(name, description=_first_line(verb) if listing else None)] for name, verb in verbs.items()
     )
+    any_verb: Any = Union[named]  # noqa: UP007 # of as many as there are
     verb: Verb = tyro.cli(
-        Union[named],  # noqa: UP007 # of as many as there are
+        any_verb,
         prog="alignmamba",
         description=DESCRIPTION,
         args=arguments,

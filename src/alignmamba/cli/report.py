@@ -1,4 +1,4 @@
-"""``alignmamba report``: one HTML page of an experiment or a run."""
+"""``alignmamba report``: one HTML page of an experiment, a run, or several runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +11,34 @@ from alignmamba.cli.verb import Verb
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Verb):
-    """Write one self-contained HTML page of an experiment, finished or not, or of a single run: tables, figures, plans, samples."""
+    """Write one self-contained HTML page of an experiment, finished or not, of a single run, or of several runs beside each other."""
 
-    directory: Annotated[Positional[Path], arg(metavar="DIR")]
-    """Directory of the experiment or the run."""
+    directories: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]")]
+    """Directory of the experiment or the run; several runs are compared."""
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: DIR/report.html)")] = None
-    """The page; a file that is there is replaced if its name ends in .html."""
+    """The page; a file that is there is replaced if its name ends in .html. Needed where runs are compared."""
+    data: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="(default: the corpus of the run)")] = None
+    """Where the corpus of a single run lies now. Transcripts, plans and the worth of each modality come from it."""
+    files_only: bool = False
+    """Make the page of a single run from its files alone, without loading corpus and model."""
 
     def run(self) -> int:
         """Write the page."""
+        from alignmamba.cli.verb import say
+        from alignmamba.errors import ConfigError
         from alignmamba.recipes.experiments import refresh_tables
         from alignmamba.recipes.report.rendering import write_page
 
-        refresh_tables(self.directory)
-        page = write_page(self.directory, self.out)
+        if not self.directories:
+            raise ConfigError("report: expected the directory of an experiment or a run, found none")
+        if len(self.directories) == 1:
+            refresh_tables(self.directories[0])
+        page = write_page(self.directories, self.out, data=self.data, files_only=self.files_only)
+        if page.note:
+            say(page.note)
         if self.json:
-            self.emit({"report": str(page.path), "bytes": page.size, "cells": page.cells})
+            note = {"note": page.note} if page.note else {}
+            self.emit({"report": str(page.path), "bytes": page.size, "cells": page.cells, **note})
             return 0
         from alignmamba.cli.verb import console
 

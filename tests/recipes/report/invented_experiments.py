@@ -3,10 +3,16 @@
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
+
+from alignmamba.contracts import Predictions
+from alignmamba.recipes.report.reading import Gathered, PlanSample, gather
+from alignmamba.recipes.report.studying import Study, Worth
 
 HOSTILE = "<script>alert(1)</script>"
 ENDS_SCRIPT = "</script><img src=x onerror=alert(2)>"
@@ -180,6 +186,7 @@ def plan_sample(identifier: str, source_length: int, anchor_length: int, *, rand
                 "marginal": "source",
                 "index": [place * anchor_length // source_length if place else -1 for place in range(source_length)],
                 "similarity": random.uniform(-0.2, 0.9, source_length).tolist(),
+                "content": {"index": [anchor_length - 1] * source_length, "similarity": [0.95] * source_length},
             },
             {
                 "modality": "video",
@@ -192,6 +199,35 @@ def plan_sample(identifier: str, source_length: int, anchor_length: int, *, rand
             },
         ],
     }
+
+
+def studied_run(path: Path, *, kind: str = "classification", samples: int = 12, plan_lengths: tuple[int, int] = (30, 9)) -> Gathered:
+    """A finished run whose every string is hostile, with what model and corpus would have said."""
+    write_experiment(path, kind=kind, rows=["alignmamba"], seeds=1, samples=samples, hostile=True)
+    run = path / "cells" / "0000000000000000"
+    classes = [f"{each} {number}" for number, each in enumerate(STRINGS[:4])]
+    task = {"kind": kind, "classes": classes} if kind == "classification" else {"kind": kind, "label_range": [-3, 3]}
+    write_json(run / "model" / "config.json", {"model_type": "AlignMamba", "task": task})
+    gathered = gather(run)
+    found = gathered.found[0].samples
+    assert found is not None
+    random = np.random.default_rng(1)
+    strings = tuple(f"{STRINGS[place % len(STRINGS)]} said {place}" for place in range(samples))
+    values = random.dirichlet([1.0] * 4, samples) if kind == "classification" else random.uniform(-3, 3, samples)
+    other = Predictions(ids=found.ids[1:], prediction=values[::-1][1:])
+    score = {"accuracy": 0.75} if kind == "classification" else {"mae": 0.5}
+    plans = [plan_sample(each, *plan_lengths, random=random, hostile=True) for each in found.ids[:3]]
+    made = TypeAdapter(tuple[PlanSample, ...]).validate_python(plans)
+    study = Study(
+        texts=strings,
+        groups=strings,
+        complete=Predictions(ids=found.ids, prediction=values),
+        without={HOSTILE: other},
+        worth=(Worth(modality=HOSTILE, samples=samples - 1, complete=score, without=dict.fromkeys(score, 0.25)),),
+        plans=made,
+        notes=STRINGS,
+    )
+    return replace(gathered, study=study, found=(replace(gathered.found[0], plans=made),))
 
 
 def _write_log(path: Path, metric: str, epochs: int, random: np.random.Generator) -> None:

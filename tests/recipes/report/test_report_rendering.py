@@ -3,17 +3,18 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from invented_experiments import HOSTILE, LONG, METHODS, QUOTES, STRINGS, write_experiment, write_json
+from invented_experiments import HOSTILE, LONG, METHODS, QUOTES, STRINGS, studied_run, write_experiment, write_json
 
 from alignmamba.errors import ConfigError
 from alignmamba.recipes.report.reading import gather
-from alignmamba.recipes.report.rendering import render, write_page
+from alignmamba.recipes.report.rendering import _decimals, render, write_page
 
 VOID = {"meta", "link", "input", "img", "br"}
 
@@ -119,6 +120,62 @@ def test_hostile_strings_are_shown_as_they_are(hostile: str) -> None:
     tokens = document.data["plans"][0]["samples"][0]["anchor"]["tokens"]
     assert tokens[:5] == list(STRINGS)
     assert document.data["samples"]["sets"][0]["ids"][1] == f"{STRINGS[1]}-1"
+
+
+def test_hostile_strings_of_a_corpus_are_shown_as_they_are(tmp_path: Path) -> None:
+    """Transcripts, groups, names of modalities and classes, and notes go through the same two doors."""
+    page = render(studied_run(tmp_path))
+    document = Document(page)
+    assert [attributes.get("type") for attributes in document.named("script")] == ["application/json", None]
+    assert not document.named("img")
+    assert HOSTILE not in page
+    assert f"without {HOSTILE}" in document.words
+    for string in STRINGS:
+        assert " ".join(string.split()) in document.words  # the notes
+    data = document.data["samples"]
+    assert data["study"]["texts"][1] == f"{STRINGS[1]} said 1"
+    assert data["study"]["groups"][4] == f"{STRINGS[4]} said 4"
+    assert data["study"]["effects"]["0"] == [data["study"]["effects"]["0"][0]]  # it has nothing but that modality
+    assert data["study"]["effects"]["1"][1][0] == f"without {HOSTILE}"
+    assert data["classes"] == [f"{each} {number}" for number, each in enumerate(STRINGS[:4])]
+    shares = data["cells"][0]["probabilities"][0]
+    assert sorted(shares[::2]) == [0, 1, 2, 3]
+    assert sum(shares[1::2]) == pytest.approx(1000, abs=2)
+    assert shares[1::2] == sorted(shares[1::2], reverse=True)
+
+
+def test_what_a_modality_is_worth(tmp_path: Path) -> None:
+    words = Document(render(studied_run(tmp_path, kind="regression"))).words
+    assert "all modalities 11 0.500" in words
+    assert f"without {HOSTILE} 11 0.250 −0.250" in words
+    assert "Predictions against truth" in words
+
+
+def test_numbers_are_rounded_by_their_spread(tmp_path: Path) -> None:
+    data = Document(render(studied_run(tmp_path, kind="regression"))).data["samples"]
+    assert data["decimals"] == 3
+    assert all(round(value, 3) == value for value in data["cells"][0]["prediction"])
+    samples = gather(write_experiment(tmp_path / "large", kind="regression", rows=["a"], seeds=1)).found[0].samples
+    assert samples is not None
+    large = replace(samples, targets=tuple(f"{200 + 60 * place}" for place in range(12)), predictions=("512.123456",) * 12)
+    assert _decimals([large]) == 1
+    assert _decimals([replace(large, targets=("1",) * 12, predictions=("1",) * 12)]) == 3
+
+
+def test_scores_of_each_class(tmp_path: Path) -> None:
+    gathered = studied_run(tmp_path)
+    counts = ((2, 1, 0, 0), (0, 3, 0, 0), (0, 2, 0, 0), (0, 0, 0, 0))
+    found = replace(gathered.found[0], confusion=counts, classes=("a", "b", "c", "d"))
+    words = Document(render(replace(gathered, found=(found,)))).words
+    assert "a 1.000 0.667 0.800 3 b 0.500 1.000 0.667 3 c – 0.000 0.000 2 d – – – 0" in words
+    assert "ECE = Σ |Bm| / n" in words
+
+
+def test_intervals_become_forests(tmp_path: Path) -> None:
+    document = Document(render(gather(write_experiment(tmp_path, epochs=0))))
+    drawn = [attributes["data-title"] for attributes in document.named("div") if attributes.get("class") == "forest"]
+    assert drawn == ["Accuracy, complete modalities: accuracy", "Accuracy, complete modalities: f1 macro"]
+    assert [attributes.get("id") for attributes in document.named("select")][:1] == ["forest-choice"]
 
 
 def test_words_about_what_is_done(hostile: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
-from alignmamba.recipes.report.reading import Found, Number, ResultTable
+from alignmamba.evaluation.calibration import Reliability
+from alignmamba.recipes.report.reading import Entry, Found, Number, ResultTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,8 @@ GLYPHS: Final = ("●", "■", "▲", "◆", "▼", "✚")
 """The marks as characters, for legends."""
 MOST_RUNS: Final = 10
 """Runs drawn into one figure of training."""
+MOST_POINTS: Final = 800
+"""Samples drawn into a scatter plot; of more, every second, third ... is."""
 MOST_EPOCHS: Final = 120
 """Epochs drawn of a run; of longer ones every second, third ... is."""
 
@@ -141,6 +144,104 @@ def metric_drawing(row: str, runs: Sequence[Found], metric: str, limits: tuple[f
 
     ends = ", ".join(f"seed {run.cell.seed} {line[1][-1]:.3g}" for run, line in lines)
     return Drawing(title=metric, text=f"Line chart: {metric} of {row} on valid per epoch. At the end: {ends}.", svg=_svg(draw, identifier))
+
+
+def reliability_drawing(found: Reliability, samples: int, identifier: str) -> Drawing:
+    """Accuracy over confidence: a dot per bin, larger where more samples are, beside the line on which both are equal."""
+
+    def draw(axes: "Axes") -> None:
+        axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1.2)
+        for each in found.bins:
+            axes.plot([each.confidence] * 2, [each.confidence, each.accuracy], color=_SERIES[1], linewidth=1.4)
+            size = 3 + 9 * math.sqrt(each.samples / samples)
+            axes.plot([each.confidence], [each.accuracy], "o", color=_SERIES[0], markersize=size, clip_on=False)
+        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+
+    told = "; ".join(f"{each.samples} samples at {each.confidence:.2f}: {each.accuracy:.2f}" for each in found.bins)
+    return Drawing(
+        title=f"Reliability, ECE {found.error:.3f}",
+        text=f"Accuracy over confidence in bins. {told}.",
+        svg=_svg(draw, identifier, size=(3.2, 3.0)),
+    )
+
+
+def scatter_drawing(targets: Sequence[float], predictions: Sequence[float], identifier: str) -> Drawing:
+    """Prediction over truth, beside the line on which both are equal; of very many samples, evenly spaced ones."""
+    step = math.ceil(len(targets) / MOST_POINTS) or 1
+    x, y = list(targets[::step]), list(predictions[::step])
+    low, high = min((*x, *y)), max((*x, *y))
+    margin = 0.04 * (high - low) or 0.5
+
+    def draw(axes: "Axes") -> None:
+        ends = (low - margin, high + margin)
+        axes.plot(ends, ends, color=_GRID, linewidth=1.2)
+        axes.plot(x, y, "o", color=_SERIES[0], markersize=3.2, markeredgewidth=0, alpha=0.55)
+        axes.set(xlabel="true", ylabel="predicted", xlim=ends, ylim=ends, aspect="equal")
+
+    shown = f"{len(x):,} of {len(targets):,} samples" if step > 1 else f"{len(x):,} samples"
+    return Drawing(
+        title=f"Predicted against true, {shown}",
+        text=f"Scatter plot of {shown}: truth from {min(x):.3g} to {max(x):.3g}, predictions from {min(y):.3g} to {max(y):.3g}.",
+        svg=_svg(draw, identifier, size=(3.2, 3.0)),
+    )
+
+
+def forest_drawing(table: ResultTable, column: int, identifier: str) -> Drawing | None:
+    """One column of a table: a dot per row, and its interval as a line; ``None`` where fewer than two rows have a number."""
+    points = [
+        (name, entry)
+        for name, row in zip(table.rows, table.entries, strict=True)
+        if (entry := row[column]) is not None and _known(entry.mean)
+    ]
+    if len(points) < 2:
+        return None
+
+    def draw(axes: "Axes") -> None:
+        for place, (_, entry) in enumerate(points):
+            colour = _SERIES[0] if entry.mark == "best" else _SERIES[2] if entry.mark == "level" else _SERIES[7]
+            if _known(entry.low) and _known(entry.high):
+                axes.plot([entry.low, entry.high], [place, place], color=colour, linewidth=2)
+            axes.plot([entry.mean or 0.0], [place], "D" if entry.mark == "best" else "o", color=colour, markeredgecolor=_PAPER)
+        axes.set_yticks(range(len(points)), [_cut(name) for name, _ in points])
+        axes.set_ylim(len(points) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set(xlabel=table.columns[column].replace("_", " "))
+
+    def words(entry: Entry) -> str:
+        known = _known(entry.low) and _known(entry.high)
+        reach = f" ({entry.low:.{table.digits}f} to {entry.high:.{table.digits}f})" if known else ""
+        return f"{entry.mean:.{table.digits}f}{reach}"
+
+    told = "; ".join(f"{name} {words(entry)}" for name, entry in points)
+    return Drawing(
+        title=f"{table.title}: {table.columns[column].replace('_', ' ')}",
+        text=f"Forest plot, {table.columns[column].replace('_', ' ')} with its interval. {told}.",
+        svg=_svg(draw, identifier, size=(4.6, 0.7 + 0.27 * len(points))),
+    )
+
+
+def _cut(name: str, most: int = 26) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def overlaid_drawing(runs: Sequence[Found], column: str, title: str, identifier: str) -> Drawing | None:
+    """A column of the log per epoch, each run in its own colour; ``None`` where no run has it."""
+    lines = [(number, run, line) for number, run in enumerate(runs) if (line := _line(run, column))]
+    if not lines:
+        return None
+
+    def draw(axes: "Axes") -> None:
+        for number, _, (epochs, values) in lines:
+            mark = MARKS[number % len(MARKS)]
+            axes.plot(epochs, values, color=_SERIES[number % NUM_COLOURS], marker=mark, markersize=3.6, markeredgewidth=0)
+        _over_epochs(axes)
+
+    ends = "; ".join(f"{run.cell.row} {line[1][-1]:.3g}" for _, run, line in lines)
+    return Drawing(
+        title=title,
+        text=f"Line chart: {title} per epoch, runs over each other. At the end: {ends}.",
+        svg=_svg(draw, identifier, size=(4.6, 2.8)),
+    )
 
 
 def metric_limits(runs: Sequence[Found], metric: str) -> tuple[float, float] | None:

@@ -5,22 +5,35 @@ import io
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from alignmamba.checksums import read_listed, unstamped
-from alignmamba.contracts import Task
+from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError, first_fault
+from alignmamba.evaluation.metrics import metric_names, row_metric
+from alignmamba.evaluation.statistics import bootstrap_interval
 from alignmamba.files import parse_json
-from alignmamba.recipes.directory import CONFIG, ENVIRONMENT, IDENTITY, METRICS, TABLE_BYTES, RunDirectory
+from alignmamba.models.pretrained import CONFIG_FILE
+from alignmamba.recipes.directory import CONFIG, ENVIRONMENT, IDENTITY, METRICS, MODEL, TABLE_BYTES, RunDirectory
 from alignmamba.training.logs import LOG
+
+if TYPE_CHECKING:
+    from alignmamba.recipes.report.studying import Study
 
 EXPERIMENT: Final = "experiment.json"
 RUN: Final = "run"
 """Name of the experiment that a single run is read as."""
+
+RUNS: Final = "runs"
+"""Name of the experiment that several runs are read as."""
+RESAMPLES: Final = 1000
+"""Of the samples of a split, for the intervals of single runs."""
 
 State = Literal["done", "failed", "unfinished", "pending"]
 Number = float | None
@@ -142,14 +155,30 @@ class Anchor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Matches:
+    """Which token went where."""
+
+    index: tuple[int, ...]
+    """The matched token on the other side, -1 where there is none."""
+    similarity: tuple[Number, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source(Anchor):
     """A modality that was aligned, and its matches."""
 
     marginal: Literal["source", "anchor"]
     """``source``: each of its tokens was sent to one of the anchor; ``anchor``: each token of the anchor took one of it."""
     index: tuple[int, ...]
-    """The matched token on the other side, -1 where there is none."""
+    """As in `Matches`."""
     similarity: tuple[Number, ...]
+    content: Matches | None = None
+    """The matches if time had no part in the cost; ``None`` where they are not known or the same."""
+
+    @property
+    def ways(self) -> tuple["Matches | Source", ...]:
+        """Every way of matching that is known."""
+        return (self,) if self.content is None else (self, self.content)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,16 +196,17 @@ class PlanSample:
     def __post_init__(self) -> None:
         for source in self.sources:
             size, other = (source.length, self.anchor.length) if source.marginal == "source" else (self.anchor.length, source.length)
-            for name, found in (("index", source.index), ("similarity", source.similarity)):
-                if len(found) != size:
-                    raise ValueError(f"{name} of {source.modality!r} in {self.id!r}: found {len(found)}, expected {size}")
-            if any(not -1 <= each < other for each in source.index):
-                raise ValueError(f"index of {source.modality!r} in {self.id!r}: expected numbers from -1 to {other - 1}")
+            for way in source.ways:
+                for name, found in (("index", way.index), ("similarity", way.similarity)):
+                    if len(found) != size:
+                        raise ValueError(f"{name} of {source.modality!r} in {self.id!r}: found {len(found)}, expected {size}")
+                if any(not -1 <= each < other for each in way.index):
+                    raise ValueError(f"index of {source.modality!r} in {self.id!r}: expected numbers from -1 to {other - 1}")
 
     @property
     def tokens_matched(self) -> int:
         """Entries of all plans."""
-        return sum(len(source.index) for source in self.sources)
+        return sum(len(way.index) for source in self.sources for way in source.ways)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +241,11 @@ class _Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Model:
+    task: Task
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Failure:
     error: str
 
@@ -231,6 +266,21 @@ class Samples:
     """Empty for a regression."""
     withheld: Mapping[str, tuple[bool, ...]]
     """Modality to whether each sample had to do without it; empty where nothing was withheld."""
+    probabilities: NDArray[np.float64] | None = None
+    """(samples, classes) of a classification, where they were asked for."""
+
+    def as_predictions(self, task: Task) -> Predictions:
+        """The same for `alignmamba.evaluation`; needs targets, and of a classification probabilities."""
+        if task.kind == "regression":
+            values = np.array([float(value) for value in self.predictions])
+            return Predictions(ids=self.ids, prediction=values, targets=np.array([float(value) for value in self.targets or ()]))
+        number = {name: place for place, name in enumerate(task.classes)}
+        assert self.probabilities is not None
+        return Predictions(
+            ids=self.ids,
+            prediction=self.probabilities,
+            targets=np.array([number[value] for value in self.targets or ()], dtype=np.int64),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +307,30 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SettingsTable:
+    """Settings in which runs differ."""
+
+    runs: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    """Name of a setting, and its value in each run; empty where the run has no such setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How two runs predict the same samples."""
+
+    first: str
+    second: str
+    samples: int
+    alike: float
+    """Share of samples that both predict alike; of a regression, the correlation of the predictions (NaN if one is constant)."""
+    apart: float | None
+    """Mean distance of two predictions of a regression."""
+    right: tuple[int, int, int, int] | None
+    """Samples that both predict right, only the first, only the second, neither; ``None`` for a regression or without targets."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figure:
     """A picture that the experiment drew."""
 
@@ -276,6 +350,14 @@ class Gathered:
     figures: tuple[Figure, ...]
     left_out: tuple[str, ...]
     """What would make the page too large, one sentence each."""
+    differing: SettingsTable | None = None
+    """Of several runs."""
+    agreement: tuple[Agreement, ...] = ()
+    """Of several runs that predicted the same samples."""
+    study: "Study | None" = None
+    """Of a single run whose corpus could be loaded."""
+    not_studied: str = ""
+    """Why there is none, in one sentence."""
 
 
 def gather(directory: Path) -> Gathered:
@@ -311,7 +393,7 @@ def gather(directory: Path) -> Gathered:
         samples = None
         if state == "done" and (cell.row, cell.column) not in told:
             told.add((cell.row, cell.column))
-            samples = _samples(path, cell.predictions)
+            samples = _samples(path, cell.predictions, probabilities=experiment.experiment == RUN)
             if samples is not None:
                 room["predictions"] -= len(samples.ids)
                 if room["predictions"] < 0 and len(told) > 1:
@@ -329,7 +411,7 @@ def gather(directory: Path) -> Gathered:
         directory=directory,
         experiment=experiment,
         found=tuple(found),
-        tables=_run_tables(directory) if experiment.experiment == RUN else _tables(directory),
+        tables=_run_tables(directory, experiment.task) if experiment.experiment == RUN else _tables(directory),
         figures=_figures(directory / "figures"),
         left_out=tuple(_left_out_words(what, count) for what, count in left_out.items() if count),
     )
@@ -384,11 +466,17 @@ def _run_as_experiment(directory: Path) -> Experiment:
         environment=_read_json(directory / ENVIRONMENT, dict[str, Any]),
         corpus=identity.corpus,
         data=config.data,
-        task=None,
+        task=_run_task(directory),
         metrics=(),
         seeds=(identity.seed,),
         cells=(Cell(key=identity.digest[:16], row=config.model, column="", seed=identity.seed, digest=identity.digest),),
     )
+
+
+def _run_task(directory: Path) -> Task | None:
+    """What its model predicts; ``None`` as long as there is no model."""
+    path = directory / MODEL / CONFIG_FILE
+    return _read_json(path, _Model).task if path.is_file() else None
 
 
 def _shown_command(arguments: tuple[str, ...]) -> tuple[str, ...]:
@@ -397,30 +485,62 @@ def _shown_command(arguments: tuple[str, ...]) -> tuple[str, ...]:
     return ("alignmamba", *arguments[1:]) if ours else arguments
 
 
-def _run_tables(directory: Path) -> tuple[ResultTable, ...]:
+def _run_tables(directory: Path, task: Task | None) -> tuple[ResultTable, ...]:
     """The scores of a finished run: one row per split."""
     path = directory / METRICS
     if not path.is_file():
         return ()
     summary = _read_json(path, _Summary)
     scores = summary.metrics
+    rows = tuple(sorted(scores))
     columns = tuple(dict.fromkeys(name for each in scores.values() for name in each))
+    entries = []
+    for role in rows:
+        predictions = scored(directory, role, task)
+        entries.append(tuple(_run_entry(scores[role], name, predictions, task) for name in columns))
     return (
         ResultTable(
             name="metrics",
             title="Scores",
             caption=f"Epoch {summary.best_epoch} of {summary.epochs} was kept; {summary.num_parameters:,} trained weights.",
             row_label="split",
-            rows=tuple(sorted(scores)),
+            rows=rows,
             columns=columns,
             digits=3,
-            entries=tuple(
-                tuple(Entry(values=(scores[split][name],), mean=scores[split][name]) if name in scores[split] else None for name in columns)
-                for split in sorted(scores)
+            entries=tuple(entries),
+            notes=(
+                *([OVER_SAMPLES] if any(entry and entry.low is not None for row in entries for entry in row) else []),
+                *(f"Known of the corpus: {name.replace('_', ' ')} {value:.3g}." for name, value in summary.references.items()),
             ),
-            notes=tuple(f"Known of the corpus: {name.replace('_', ' ')} {value:.3g}." for name, value in summary.references.items()),
         ),
     )
+
+
+OVER_SAMPLES: Final = (
+    f"Intervals are over the samples of the split (percentile bootstrap, {RESAMPLES:,} resamples): "
+    "they speak of this trained model, not of another seed."
+)
+
+
+def scored(directory: Path, role: str, task: Task | None) -> Predictions | None:
+    """The predictions of a split that can be scored."""
+    if task is None or not (directory / f"predictions_{role}.csv").is_file():
+        return None
+    samples = _samples_of(directory / f"predictions_{role}.csv", role, probabilities=True)
+    fits = samples.targets is not None and len(samples.ids) > 0 and samples.classes == task.classes
+    return samples.as_predictions(task) if fits else None
+
+
+def _run_entry(scores: Mapping[str, Number], name: str, predictions: Predictions | None, task: Task | None) -> Entry | None:
+    """A score with its interval over samples, which is left out where the metric is not defined."""
+    if name not in scores:
+        return None
+    value, low, high = scores[name], None, None
+    if predictions is not None and task is not None and value is not None and name in metric_names(task):
+        low, high = bootstrap_interval(
+            row_metric(task, predictions, name), len(predictions.ids), seed=0, resamples=RESAMPLES, method="percentile"
+        )
+    return Entry(values=(value,), mean=value, low=low, high=high)
 
 
 # Files
@@ -487,33 +607,43 @@ def _classes(table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(name[2:-1] for name in table if name.startswith("p(") and name.endswith(")"))
 
 
-def _samples(path: Path, predictions: str) -> Samples | None:
+def _samples(path: Path, predictions: str, *, probabilities: bool) -> Samples | None:
     """What a cell is scored by; without `predictions`, its own last split."""
     elsewhere = path / predictions
     at = (elsewhere, "test") if "/" in predictions and elsewhere.is_file() else _of_last_split(path, "predictions")
     if at is None:
         return None
-    table = _read_csv(at[0], "id", "prediction")
+    samples = _samples_of(*at, probabilities=probabilities)
     masks = elsewhere.parent / "missing.csv" if at[0] == elsewhere else path / f"missing_{at[1]}.csv"
-    withheld: dict[str, tuple[bool, ...]] = {}
-    if masks.is_file():
-        present = _read_csv(masks, "id")
-        if present.pop("id") != table["id"]:
-            raise CheckpointError(f"{masks}: expected the ids of {at[0].name} in its order, found others")
-        withheld = {name: tuple(value == "0" for value in values) for name, values in present.items()}
+    if not masks.is_file():
+        return samples
+    present = _read_csv(masks, "id")
+    if present.pop("id") != samples.ids:
+        raise CheckpointError(f"{masks}: expected the ids of {at[0].name} in its order, found others")
+    return replace(samples, withheld={name: tuple(value == "0" for value in values) for name, values in present.items()})
+
+
+def _samples_of(path: Path, split: str, *, probabilities: bool) -> Samples:
+    """A table of predictions."""
+    table = _read_csv(path, "id", "prediction")
     classes = _classes(table)
+    known = set(classes)
     for value in (*table["prediction"], *table.get("target", ())):
         if not classes:
-            _number(at[0], value)
-        elif value not in classes:
-            raise CheckpointError(f"{at[0]}: found {value[:60]!r}, expected one of the classes {', '.join(classes)[:200]}")
+            _number(path, value)
+        elif value not in known:
+            raise CheckpointError(f"{path}: found {value[:60]!r}, expected one of the classes {', '.join(classes)[:200]}")
+    shares = None
+    if probabilities and classes:
+        shares = np.array([[_number(path, value) for value in table[f"p({name})"]] for name in classes]).T
     return Samples(
-        split=at[1],
+        split=split,
         ids=table["id"],
         targets=table.get("target"),
         predictions=table["prediction"],
         classes=classes,
-        withheld=withheld,
+        withheld={},
+        probabilities=shares,
     )
 
 

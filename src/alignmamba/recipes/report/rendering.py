@@ -7,28 +7,38 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from alignmamba import __version__
-from alignmamba.contracts import Task
-from alignmamba.errors import ConfigError
+from alignmamba.contracts import Predictions, Task
+from alignmamba.errors import AlignMambaError, ConfigError
+from alignmamba.evaluation.calibration import class_scores, reliability
+from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
 from alignmamba.extras import require
 from alignmamba.files import replace_file
 from alignmamba.recipes.directory import plain
+from alignmamba.recipes.report.comparing import gather_runs
 from alignmamba.recipes.report.drawing import (
     GLYPHS,
     MOST_RUNS,
     NUM_COLOURS,
     Drawing,
+    forest_drawing,
     loss_drawing,
     metric_drawing,
     metric_limits,
     missing_rate_drawing,
+    overlaid_drawing,
+    reliability_drawing,
+    scatter_drawing,
 )
-from alignmamba.recipes.report.reading import RUN, Entry, Figure, Found, Gathered, ResultTable, Samples, gather
+from alignmamba.recipes.report.reading import RUN, RUNS, Entry, Figure, Found, Gathered, ResultTable, Samples, gather
+from alignmamba.recipes.report.studying import Study, study
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -41,9 +51,20 @@ TITLES: Final = {
     "plans": "Transport plans",
     "efficiency": "Efficiency",
     RUN: "Training run",
+    RUNS: "Runs compared",
 }
 """Name of an experiment to the page's title; an experiment of another name is titled by it."""
+_SCRIPTS = ("elements.js", "viewer.js", "samples.js")
+"""Parts of the page's script, in their order."""
+_MOST_PROBABILITIES = 12
+"""Classes whose probabilities a page holds for each sample; of more classes, the most probable ones."""
 _STATES = {"failed": "failed", "unfinished": "begun, not finished", "pending": "pending"}
+
+
+MOST_FORESTS: Final = 40
+"""Columns of tables that are drawn."""
+MOST_PAIRS: Final = 15
+"""Pairs of runs whose agreement is shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,26 +76,64 @@ class Page:
     """Bytes."""
     cells: Mapping[str, int]
     """State to the number of cells in it."""
+    note: str = ""
+    """Why model and corpus of a single run have no part in it."""
 
 
-def write_page(directory: Path, out: Path | None = None) -> Page:
-    """Write one HTML file about an experiment, finished or not, or about a single run.
+def write_page(
+    directory: Path | Sequence[Path],
+    out: Path | None = None,
+    *,
+    data: str | None = None,
+    files_only: bool = False,
+) -> Page:
+    """Write one HTML file about an experiment, finished or not, about a single run, or about several runs.
 
     Args:
-        directory: Of the experiment or the run.
+        directory: Of the experiment or the run; several runs are compared.
         out: The file, by default ``report.html`` in that directory. One that exists is replaced if its name ends in ``.html``.
+            For several runs it must be given.
+        data: Where the corpus of a single run lies now; by default where it lay in training.
+        files_only: Leave corpus and model alone, also of a single run.
 
     Raises:
         CheckpointError: If the directory is neither, or a file in it is damaged.
-        ConfigError: If the page cannot be written there, or jinja2 or matplotlib is not installed.
+        ConfigError: If the page cannot be written there, `data` is not the corpus of the run, or a package is not installed.
+        DataError: If `data` cannot be read.
     """
-    require("report", "experiments", "jinja2", "matplotlib")
-    gathered = gather(directory)
-    path = directory / "report.html" if out is None else out
+    require("report", "experiments", "jinja2", "matplotlib", "scipy")
+    directories = [directory] if isinstance(directory, Path) else list(directory)
+    if len(directories) > 1 and out is None:
+        raise ConfigError("out: several runs are compared, expected a file for the page, for example --out comparison.html")
+    path = directories[0] / "report.html" if out is None else out
+    gathered = gather(directories[0]) if len(directories) == 1 else gather_runs(directories)
     _check_place(path)
+    if data is not None and gathered.experiment.experiment != RUN:
+        raise ConfigError("data: goes with a single run, whose corpus it is")
+    if data is not None and files_only:
+        raise ConfigError("data: does not go with files alone; choose one of them")
+    if gathered.experiment.experiment == RUN and not files_only:
+        gathered = _studied(gathered, data)
     content = render(gathered).encode()
     replace_file(path, content)
-    return Page(path=path, size=len(content), cells=_states(gathered))
+    return Page(path=path, size=len(content), cells=_states(gathered), note=gathered.not_studied)
+
+
+def _studied(gathered: Gathered, data: str | None) -> Gathered:
+    """With what model and corpus add; a corpus that was asked for must be there, the run's own may be gone."""
+    found = gathered.found[0]
+    if found.state != "done" or found.samples is None:
+        if data is not None:
+            raise ConfigError(f"data: run {gathered.directory} is not finished, so its model cannot be asked")
+        return gathered
+    try:
+        known = study(gathered.directory, found.samples, data=data)
+    except AlignMambaError as error:
+        if data is not None:
+            raise
+        reason = str(error).rstrip(".")
+        return replace(gathered, not_studied=f"Made from the files of the run alone, its corpus could not be used: {reason}.")
+    return replace(gathered, study=known, found=(replace(found, plans=known.plans or found.plans),))
 
 
 def _check_place(path: Path) -> None:
@@ -109,10 +168,18 @@ def render(gathered: Gathered) -> str:
         gathered=gathered,
         experiment=experiment,
         style=Markup(package.joinpath("page.css").read_text(encoding="utf-8")),
-        script=Markup(package.joinpath("viewer.js").read_text(encoding="utf-8")),
+        script=Markup("".join(package.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)),
         summary=_summary(gathered),
         tables=[_shown_table(table, len(experiment.seeds)) for table in gathered.tables],
         missing=_missing_drawings(gathered, series),
+        forests=_forests(gathered),
+        overlaid=_overlaid(gathered),
+        differing=gathered.differing,
+        agreement=_agreement(gathered),
+        worth=_worth(gathered),
+        quality=_quality(gathered),
+        class_rows=_class_rows(gathered),
+        study_notes=(gathered.study.notes if gathered.study else ()),
         legend=[
             {"name": name, "glyph": GLYPHS[number % len(GLYPHS)], "colour": number % NUM_COLOURS} for number, name in enumerate(series)
         ],
@@ -123,7 +190,7 @@ def render(gathered: Gathered) -> str:
         samples=bool(samples),
         data=_script_json({"confusions": confusions, "plans": plans, "samples": samples}),
         undone=_undone(gathered),
-        versions=_versions(gathered),
+        versions=[*_facts_of_machine(gathered), *_versions(gathered)],
         facts=_facts(gathered),
         command=shlex.join(experiment.command),
         settings=_settings(gathered),
@@ -152,7 +219,8 @@ def _states(gathered: Gathered) -> dict[str, int]:
 
 
 def _summary(gathered: Gathered) -> str:
-    words = _run_words(gathered) if gathered.experiment.experiment == RUN else _experiment_words(gathered)
+    kinds = {RUN: _run_words, RUNS: _runs_words}
+    words = kinds.get(gathered.experiment.experiment, _experiment_words)(gathered)
     return " ".join([*words, *_best_words(gathered)])
 
 
@@ -163,6 +231,15 @@ def _run_words(gathered: Gathered) -> list[str]:
         f"{found.cell.row} on the corpus {gathered.experiment.corpus.name}, seed {found.cell.seed}.",
         "The run is finished." if found.state == "done" else f"The run is not finished: {epochs} so far.",
     ]
+
+
+def _runs_words(gathered: Gathered) -> list[str]:
+    experiment, states = gathered.experiment, _states(gathered)
+    words = [f"{_counted(len(gathered.found), 'run')} on {experiment.corpus.name}."]
+    if ", " in experiment.corpus.checksum:
+        words.append("They were trained on different corpora, so their scores need not mean the same.")
+    undone = len(gathered.found) - states["done"]
+    return [*words, f"{_counted(undone, 'run')} of them not finished."] if undone else words
 
 
 def _experiment_words(gathered: Gathered) -> list[str]:
@@ -252,6 +329,7 @@ def _shown_table(table: ResultTable, seeds: int) -> dict[str, Any]:
         few = over_seeds and len(entry.values) not in (0, seeds)
         return {
             "mean": _rounded(entry.mean, table.digits),
+            "full": "" if entry.mean is None else repr(entry.mean),
             "deviation": "" if entry.deviation is None else _rounded(entry.deviation, table.digits),
             "interval": interval,
             "mark": entry.mark,
@@ -264,13 +342,19 @@ def _shown_table(table: ResultTable, seeds: int) -> dict[str, Any]:
         sentence
         for sentence, told in (
             ("Mean ± standard deviation over seeds.", any(entry["deviation"] for entry in entries)),
-            ("Below it the 95 % interval of the mean.", any(entry["interval"] for entry in entries)),
-            ("Bold with ★: best mean of the column.", any(entry["mark"] == "best" for entry in entries)),
+            ("Below each number its 95 % interval.", any(entry["interval"] for entry in entries)),
+            ("Bold with ★: best of the column.", any(entry["mark"] == "best" for entry in entries)),
             ("≈: not significantly worse than the best.", any(entry["mark"] == "level" for entry in entries)),
         )
         if told
     ]
-    return {"table": table, "rows": list(zip(table.rows, rows, strict=True)), "legend": " ".join(legend)}
+    return {
+        "table": table,
+        "rows": list(zip(table.rows, rows, strict=True)),
+        "legend": " ".join(legend),
+        "many": len(table.columns) > 8,
+        "many_metrics": len(table.columns) > 4,
+    }
 
 
 def _missing_drawings(gathered: Gathered, series: Sequence[str]) -> list[Drawing]:
@@ -278,6 +362,116 @@ def _missing_drawings(gathered: Gathered, series: Sequence[str]) -> list[Drawing
         return []
     drawn = [missing_rate_drawing(table, series, f"missing-{number}") for number, table in enumerate(gathered.tables)]
     return [drawing for drawing in drawn if drawing is not None]
+
+
+def _forests(gathered: Gathered) -> list[Drawing]:
+    """A drawing per column of every table in which two rows or more have a number and one an interval."""
+    if gathered.experiment.experiment == RUN:
+        return []
+    drawn = [
+        forest_drawing(table, column, f"forest-{number}-{column}")
+        for number, table in enumerate(gathered.tables)
+        for column in range(len(table.columns))
+        if any(entry is not None and entry.low is not None for entry in (row[column] for row in table.entries))
+    ]
+    return [drawing for drawing in drawn if drawing is not None][:MOST_FORESTS]
+
+
+def _overlaid(gathered: Gathered) -> list[Drawing]:
+    """Learning curves of several runs over each other."""
+    if gathered.experiment.experiment != RUNS:
+        return []
+    runs = gathered.found[:MOST_RUNS]
+    metric = _watched_metric([found for found in runs if found.log])
+    columns = [("valid/loss/total", "loss on valid"), ("train/loss/total", "loss on train")]
+    columns += [(f"valid/{metric}", f"{metric.replace('_', ' ')} on valid")] if metric else []
+    drawn = [overlaid_drawing(runs, column, title, f"overlaid-{number}") for number, (column, title) in enumerate(columns)]
+    return [drawing for drawing in drawn if drawing is not None]
+
+
+def _agreement(gathered: Gathered) -> list[dict[str, Any]]:
+    """Pairs of runs, the first `MOST_PAIRS`."""
+    return [
+        {
+            "first": pair.first,
+            "second": pair.second,
+            "samples": f"{pair.samples:,}",
+            "alike": _rounded(pair.alike, 3),
+            "apart": None if pair.apart is None else f"{pair.apart:.3g}",
+            "right": None if pair.right is None else [f"{count:,}" for count in pair.right],
+        }
+        for pair in gathered.agreement[:MOST_PAIRS]
+    ]
+
+
+def _worth(gathered: Gathered) -> dict[str, Any] | None:
+    """Scores with each modality left out, and the change."""
+    if gathered.study is None or not gathered.study.worth:
+        return None
+    worth = gathered.study.worth
+    names = list(worth[0].complete)
+    first = max(worth, key=lambda each: each.samples)
+    rows = [
+        {
+            "name": "all modalities",
+            "samples": f"{first.samples:,}",
+            "scores": [(_rounded(first.complete[name], 3), "", "") for name in names],
+        }
+    ]
+    for each in worth:
+        scores = []
+        for name in names:
+            change = each.without[name] - each.complete[name]
+            worse = change < 0 if HIGHER_IS_BETTER[name] else change > 0
+            shown = "" if not math.isfinite(change) else f"{'+' if change > 0 else ''}{_rounded(change, 3)}"
+            scores.append((_rounded(each.without[name], 3), shown, "loss" if worse and abs(change) >= 0.0005 else ""))
+        rows.append({"name": f"without {each.modality}", "samples": f"{each.samples:,}", "scores": scores})
+    return {"columns": names, "rows": rows}
+
+
+def _quality(gathered: Gathered) -> list[Drawing]:
+    """Reliability of a classification, predicted against true of a regression, for each run that is shown by itself."""
+    drawn = []
+    for number, found in enumerate(gathered.found):
+        samples = found.samples
+        if gathered.experiment.experiment not in (RUN, RUNS) or samples is None or not samples.targets or number >= MOST_RUNS:
+            continue
+        name = f"{found.cell.row}: " if gathered.experiment.experiment == RUNS else ""
+        if samples.classes and samples.probabilities is not None:
+            confidence = samples.probabilities.max(axis=1)
+            if not (np.isfinite(confidence).all() and (confidence >= 0).all() and (confidence <= 1 + 1e-6).all()):
+                continue
+            right = [target == said for target, said in zip(samples.targets, samples.predictions, strict=True)]
+            made = reliability_drawing(reliability(confidence, right), len(right), f"quality-{number}")
+        elif not samples.classes:
+            made = scatter_drawing(
+                [float(value) for value in samples.targets], [float(value) for value in samples.predictions], f"quality-{number}"
+            )
+        else:
+            continue
+        drawn.append(replace(made, title=f"{name}{made.title}"))
+    return drawn
+
+
+def _class_rows(gathered: Gathered) -> list[dict[str, str]]:
+    """Precision, recall, F1 and support of each class of a single run."""
+    found = gathered.found[0]
+    if gathered.experiment.experiment != RUN or not found.confusion:
+        return []
+
+    def shown(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    return [
+        {
+            "name": name,
+            "precision": shown(each.precision),
+            "recall": shown(each.recall),
+            "f1": shown(each.f1),
+            "support": f"{each.support:,}",
+        }
+        for name, each in zip(found.classes, class_scores(np.array(found.confusion)), strict=True)
+    ]
 
 
 def _embedded(figure: Figure) -> dict[str, str]:
@@ -327,8 +521,8 @@ def _confusions(gathered: Gathered) -> list[dict[str, Any]]:
 
 
 def _plans(gathered: Gathered) -> list[dict[str, Any]]:
-    def short(values: Sequence[float | None] | None) -> list[float | None] | None:
-        return None if values is None else [None if value is None or not math.isfinite(value) else round(value, 3) for value in values]
+    def short(values: Sequence[float | None] | None, digits: int) -> list[float | None] | None:
+        return None if values is None else [None if value is None or not math.isfinite(value) else round(value, digits) for value in values]
 
     runs = []
     for found in gathered.found:
@@ -336,13 +530,22 @@ def _plans(gathered: Gathered) -> list[dict[str, Any]]:
         for sample in found.plans:
             values = asdict(sample)
             for side in (values["anchor"], *values["sources"]):
-                side["times"] = short(side["times"])
+                side["times"] = short(side["times"], 3)
             for source in values["sources"]:
-                source["similarity"] = short(source["similarity"])
+                for way in (source, source["content"]):
+                    if way is not None:
+                        way["similarity"] = short(way["similarity"], 2)
+            for name in ("target", "prediction"):
+                if isinstance(values[name], float):
+                    values[name] = float(f"{values[name]:.4g}")
             samples.append(values)
         if samples:
-            runs.append({"label": _label(found, gathered.experiment.experiment), "samples": samples})
+            runs.append({"key": _key(found), "label": _label(found, gathered.experiment.experiment), "samples": samples})
     return runs
+
+
+def _key(found: Found) -> str:
+    return f"{found.cell.key} {found.cell.row} {found.cell.column}"
 
 
 def _samples(gathered: Gathered) -> dict[str, Any] | None:
@@ -351,7 +554,9 @@ def _samples(gathered: Gathered) -> dict[str, Any] | None:
     if not told:
         return None
     classes = list(dict.fromkeys(name for _, samples in told for name in samples.classes))
-    number: Callable[[str], Any] = {name: place for place, name in enumerate(classes)}.__getitem__ if classes else _short
+    decimals = 0 if classes else _decimals([samples for _, samples in told])
+    places = {name: place for place, name in enumerate(classes)}
+    number: Callable[[str], Any] = places.__getitem__ if classes else lambda value: round(float(value), decimals)
     shared: list[tuple[Any, ...]] = []
     cells = []
     for found, samples in told:
@@ -360,18 +565,75 @@ def _samples(gathered: Gathered) -> dict[str, Any] | None:
             shared.append(common)
         cells.append(
             {
+                "key": _key(found),
                 "label": f"{_label(found, gathered.experiment.experiment)}, {samples.split}",
                 "set": shared.index(common),
                 "prediction": [number(value) for value in samples.predictions],
+                "probabilities": _probabilities(samples, places),
                 "withheld": _withheld(samples),
             }
         )
     sets = [{"ids": ids, "targets": targets and [number(value) for value in targets]} for ids, targets in shared]
-    return {"classes": classes, "sets": sets, "cells": cells}
+    task = gathered.experiment.task
+    study_values = None if gathered.study is None else _study_values(gathered.study, told[0][1], number, decimals)
+    return {
+        "classes": classes,
+        "decimals": decimals,
+        "sentiment": bool(task and task.is_sentiment),
+        "sets": sets,
+        "cells": cells,
+        "study": study_values,
+    }
 
 
-def _short(value: str) -> float:
-    return float(f"{float(value):.4g}")
+def _decimals(told: Sequence[Samples]) -> int:
+    """Digits after the point that show a thousandth of the spread of all targets and predictions."""
+    values = [float(value) for samples in told for value in (*samples.predictions, *(samples.targets or ()))]
+    finite = [value for value in values if math.isfinite(value)]
+    spread = max(finite, default=0.0) - min(finite, default=0.0)
+    return 3 if spread == 0 else min(12, max(0, 3 - math.floor(math.log10(spread))))
+
+
+def _probabilities(samples: Samples, places: Mapping[str, int]) -> list[list[int]] | None:
+    """For each sample, class and thousandths in turn, the most probable first."""
+    if samples.probabilities is None:
+        return None
+    order = np.argsort(-samples.probabilities, axis=1, kind="stable")[:, :_MOST_PROBABILITIES]
+    number = [places[name] for name in samples.classes]
+    made = []
+    for row, values in zip(order.tolist(), samples.probabilities, strict=True):
+        made.append([each for place in row for each in (number[place], _thousandths(values[place]))])
+    return made
+
+
+def _thousandths(share: float) -> int:
+    return round(1000 * float(share)) if math.isfinite(share) else 0
+
+
+def _study_values(known: Study, samples: Samples, number: Callable[[str], Any], decimals: int) -> dict[str, Any]:
+    """Transcripts and groups of all samples, and of those that were predicted again what each modality changes."""
+    place = {identity: row for row, identity in enumerate(samples.ids)}
+    effects: dict[int, list[Any]] = {}
+    kept = {identity: row for row, identity in enumerate(known.complete.ids)}
+
+    def said(predictions: Predictions, row: int, of: int) -> list[Any]:
+        values = predictions.prediction[row]
+        if not samples.classes:
+            return [round(float(values), decimals)]
+        return [number(samples.classes[int(values.argmax())]), _thousandths(values[of])]
+
+    for identity, row in kept.items():
+        of = int(known.complete.prediction[row].argmax()) if samples.classes else 0
+        effects[place[identity]] = [["all modalities", *said(known.complete, row, of)]]
+    for name, predictions in known.without.items():
+        for row, identity in enumerate(predictions.ids):
+            of = int(known.complete.prediction[kept[identity]].argmax()) if samples.classes else 0
+            effects[place[identity]].append([f"without {name}", *said(predictions, row, of)])
+    return {
+        "texts": known.texts if any(known.texts) else None,
+        "groups": known.groups if any(known.groups) else None,
+        "effects": effects,
+    }
 
 
 def _withheld(samples: Samples) -> dict[str, Any] | None:
@@ -422,7 +684,6 @@ def _versions(gathered: Gathered) -> list[tuple[str, str]]:
 
 def _facts(gathered: Gathered) -> list[tuple[str, str]]:
     experiment = gathered.experiment
-    machine = {name: value for name, value in experiment.environment.items() if name not in ("versions", "command")}
     return [
         ("corpus", experiment.corpus.name),
         ("checksum of the corpus", experiment.corpus.checksum),
@@ -430,10 +691,14 @@ def _facts(gathered: Gathered) -> list[tuple[str, str]]:
         *([("task", _task_words(experiment.task))] if experiment.task else []),
         *([("classes", ", ".join(experiment.task.classes))] if experiment.task and experiment.task.classes else []),
         ("seeds", ", ".join(map(str, experiment.seeds))),
-        *(
-            (name, ", ".join(map(str, value)) or "none" if isinstance(value, list) else "none" if value is None else str(value))
-            for name, value in machine.items()
-        ),
+    ]
+
+
+def _facts_of_machine(gathered: Gathered) -> list[tuple[str, str]]:
+    machine = {name: value for name, value in gathered.experiment.environment.items() if name not in ("versions", "command")}
+    return [
+        (name, ", ".join(map(str, value)) or "none" if isinstance(value, list) else "none" if value is None else str(value))
+        for name, value in machine.items()
     ]
 
 

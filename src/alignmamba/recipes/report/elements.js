@@ -1,0 +1,82 @@
+const data = JSON.parse(document.getElementById("data").textContent);
+const at = (id) => document.getElementById(id);
+
+// Text goes in as text only, never as markup.
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+function drawn(name, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+function offer(select, labels) {
+  select.replaceChildren(...labels.map((label, place) => element("option", { value: place }, label)));
+}
+function held(text) {
+  return element("span", { class: "held" }, text);
+}
+function titled(title, text = "") {
+  return element("caption", {}, element("span", { class: "told" }, element("strong", {}, title), text));
+}
+function clip(text, most) {
+  const characters = Array.from(text);
+  return characters.length > most ? `${characters.slice(0, most - 1).join("")}…` : text;
+}
+function reveal(id) {
+  at(id).querySelector(".interactive").hidden = false;
+}
+
+// Confusion matrices
+
+function confusion(rows) {
+  const row = at("confusion-row"), seed = at("confusion-seed"), table = at("confusion-table");
+
+  function sum(cells) {
+    return cells[0].counts.map((line, i) => line.map((_, j) => cells.reduce((total, cell) => total + cell.counts[i][j], 0)));
+  }
+  function show() {
+    const { label, cells } = rows[row.value];
+    const chosen = seed.value === "all" ? cells : [cells[seed.value]];
+    const { classes } = chosen[0];
+    const head = element("tr", {}, element("th", { scope: "col" }, held("true class")));
+    classes.forEach((name) => head.append(element("th", { scope: "col" }, held(`as ${name}`))));
+    head.append(element("th", { scope: "col" }, "samples"));
+    const body = element("tbody");
+    sum(chosen).forEach((line, i) => {
+      const total = line.reduce((a, b) => a + b, 0);
+      const shown = element("tr", {}, element("th", { scope: "row" }, held(classes[i])));
+      line.forEach((count, j) => {
+        const share = total ? count / total : 0;
+        const cell = element("td", i === j ? { class: "right" } : {}, String(count));
+        cell.append(element("span", { class: "below" }, `${Math.round(100 * share)} %`));
+        cell.style.setProperty("--share", share.toFixed(3));
+        shown.append(cell);
+      });
+      shown.append(element("td", { class: "sum" }, String(total)));
+      body.append(shown);
+    });
+    const which = chosen.length > 1 ? `${chosen.length} seeds together` : `seed ${chosen[0].seed}`;
+    const caption = titled(label, `, ${which}: samples by true and predicted class, and the share of the true class.`);
+    table.replaceChildren(caption, element("thead", {}, head), body);
+  }
+  function seeds() {
+    const { cells } = rows[row.value];
+    offer(seed, cells.map((cell) => String(cell.seed)));
+    // Matrices of different classes cannot be added.
+    const alike = cells.every((cell) => String(cell.classes) === String(cells[0].classes));
+    if (cells.length > 1 && alike) seed.prepend(element("option", { value: "all" }, "all together"));
+    seed.selectedIndex = 0;
+    show();
+  }
+  offer(row, rows.map((each) => each.label));
+  row.addEventListener("change", seeds);
+  seed.addEventListener("change", show);
+  reveal("confusion");
+  seeds();
+}
+

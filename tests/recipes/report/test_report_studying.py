@@ -102,6 +102,7 @@ def test_a_corpus_that_is_not_the_run_s(run: Path, tmp_path: Path) -> None:
 def test_without_its_corpus_a_run_is_shown_by_its_files(run: Path, corpus: Path, tmp_path: Path) -> None:
     copy, moved = tmp_path / "copy", tmp_path / "moved"
     shutil.copytree(run, copy)
+    (copy / "SHA256SUMS").unlink()
     config = (copy / "config.yaml").read_text()
     (copy / "config.yaml").write_text(config.replace(str(corpus), str(tmp_path / "gone")))
     page = write_page(copy)

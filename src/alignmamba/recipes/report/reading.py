@@ -15,9 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from alignmamba.checksums import read_listed, unstamped
 from alignmamba.contracts import Predictions, Task
-from alignmamba.errors import CheckpointError, first_fault
-from alignmamba.evaluation.metrics import metric_names, row_metric
-from alignmamba.evaluation.statistics import bootstrap_interval
+from alignmamba.errors import CheckpointError, DataError, first_fault
+from alignmamba.evaluation.metrics import RANGES, metric_names
+from alignmamba.evaluation.statistics import interval, scores_of
 from alignmamba.files import parse_json
 from alignmamba.models.pretrained import CONFIG_FILE
 from alignmamba.recipes.directory import CONFIG, ENVIRONMENT, IDENTITY, METRICS, MODEL, TABLE_BYTES, RunDirectory
@@ -517,7 +517,7 @@ def _run_tables(directory: Path, task: Task | None) -> tuple[ResultTable, ...]:
 
 
 OVER_SAMPLES: Final = (
-    f"Intervals are over the samples of the split (percentile bootstrap, {RESAMPLES:,} resamples): "
+    "Intervals are over the samples of the split and stay within the range of the metric: "
     "they speak of this trained model, not of another seed."
 )
 
@@ -537,9 +537,11 @@ def _run_entry(scores: Mapping[str, Number], name: str, predictions: Predictions
         return None
     value, low, high = scores[name], None, None
     if predictions is not None and task is not None and value is not None and name in metric_names(task):
-        low, high = bootstrap_interval(
-            row_metric(task, predictions, name), len(predictions.ids), seed=0, resamples=RESAMPLES, method="percentile"
-        )
+        try:
+            found = interval(scores_of(task, [predictions], name), bounds=RANGES[name], resamples=RESAMPLES)
+        except DataError:  # one sample, or not defined on the resamples
+            return Entry(values=(value,), mean=value)
+        low, high = found.low, found.high
     return Entry(values=(value,), mean=value, low=low, high=high)
 
 

@@ -180,7 +180,10 @@ WRONG = {
     "not TOML": ({"head": "name = \n"}, "not valid TOML"),
     "unknown key": ({"samples": layout.SAMPLES + "delimiter = 3\n"}, "samples.delimiter: Extra inputs are not permitted"),
     "two sources": ({"samples": '[samples]\ntable = "samples.csv"\nids = "all.npz#id"\n'}, "samples: expected one of table and ids"),
-    "no splits": ({"samples": '[samples]\ntable = "samples.csv"\n'}, "expected samples.split or samples.splits, or [splits]"),
+    "no splits": (
+        {"samples": '[samples]\ntable = "samples.csv"\nlabel = "label"\n'},
+        "expected samples.split or samples.splits, or [splits]",
+    ),
     "no column": ({"samples": layout.SAMPLES.replace('"split"', '"fold"')}, "expected a column 'fold', found ['id', 'label', 'split']"),
     "no table": ({"samples": layout.SAMPLES.replace("samples.csv", "absent.csv")}, "absent.csv: expected a file, found nothing"),
     "no such kind of table": (

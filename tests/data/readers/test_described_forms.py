@@ -467,3 +467,12 @@ def test_the_files_of_the_page(folder: Path) -> None:
     assert [(sample.id, sample.target, sample.group) for sample in found] == [
         ("v0/0000", -1.5, "v0"), ("v0/0001", -0.5, "v0"), ("v1/0002", 0.5, "v1"), ("v1/0003", 1.5, "v1")
     ]  # fmt: skip
+
+
+def test_samples_without_labels_and_splits_are_new_ones(folder: Path) -> None:
+    """As in a file that is to be predicted."""
+    (folder / "samples.csv").write_text("id\n" + "".join(f"{identity}\n" for identity in IDS))
+    np.save(folder / "a.npy", np.ones((4, 1)))
+    found = done(described(folder, 'values = "a.npy"', samples='[samples]\ntable = "samples.csv"\n'))
+    assert {role: len(split) for role, split in found.corpus.splits.items()} == {"test": 4}
+    assert found.notes == ("Nothing says which sample is in which split, and there are no labels: all are in test.",)

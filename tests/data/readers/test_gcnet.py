@@ -291,4 +291,19 @@ def test_an_utterance_in_two_splits_is_refused(folder: Path) -> None:
     """Its features are found by its id, so both splits would have the same."""
     with (folder / "label-3way.csv").open("a") as table:
         table.write("ses1_u0,calm,test,ses9\n")
-    assert "utterance 'ses1_u0' is in train (row 1) and in test (row 9), with the same features in both" in message(folder)
+    assert "id 'ses1_u0' stands in train and again in test, a leak: features are looked up by the id" in message(folder)
+
+
+def test_one_name_of_two_utterances_is_refused(folder: Path) -> None:
+    """Features are looked up by the utterance alone, whatever its conversation."""
+    retabled(folder, {"ses1_u1": "ses1_u0"})
+    assert "label-3way.csv: id 'ses1_u0' stands for several samples of train: features are looked up by the id" in message(folder)
+
+
+def test_features_of_no_utterance_are_counted(folder: Path) -> None:
+    audio = folder / "features" / "hubert-large-FRA"
+    np.save(audio / "zzz.npy", np.ones((2, 3)))
+    (folder / "features" / "manet-FRA" / "nobody").mkdir()
+    notes = converted(folder).notes
+    assert "1 entries of hubert-large-FRA (audio) are of no utterance and were left out, 'zzz.npy' first." in notes
+    assert "1 entries of manet-FRA (vision) are of no utterance and were left out, 'nobody' first." in notes

@@ -144,7 +144,8 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     roles, notes = _roles(table_path, utterances, options, labelled=targets is not None)
     if targets is None:
         notes.insert(0, f"unlabelled: {table_path.name} has nothing in a column {' or '.join(_LABEL)}; the option label names another")
-    _refuse_shared(table_path, utterances, roles)
+    homes = {role: [each.id for each, home in zip(utterances, roles, strict=True) if home == role] for role in ROLES}
+    refuse_shared_features(homes, str(table_path))
     for folder in folders.values():
         if not any(_place(folder, utterance.id) is not None for utterance in utterances):
             raise DataError(
@@ -164,8 +165,6 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
             )
     if not splits:
         raise DataError(f"{table_path}: no utterance is in a split")
-    homes = {role: [utterance.id for utterance, home in zip(utterances, roles, strict=True) if home == role] for role in splits}
-    refuse_shared_features(homes, str(table_path))
     for name, folder in folders.items():
         others = _others(folder, {utterance.id for utterance in utterances})
         if others:
@@ -431,20 +430,6 @@ def _roles(path: Path, utterances: Sequence[_Utterance], options: ReadOptions, *
     left = [utterance for utterance, role in zip(utterances, roles, strict=True) if role is None]
     names = [str(utterance.split) for utterance in left if options.folds is None and utterance.split is not None]
     return roles, [*left_out("utterances", len(left), left[0].name if left else "", roles, names), *notes]
-
-
-def _refuse_shared(path: Path, utterances: Sequence[_Utterance], roles: Sequence[Role | None]) -> None:
-    """Refuse an utterance that is in two splits: its features are found by its id, so both would have the same."""
-    home: dict[str, tuple[Role, int]] = {}
-    for row, (utterance, role) in enumerate(zip(utterances, roles, strict=True), start=1):
-        if role is None:
-            continue
-        first, at = home.setdefault(utterance.id, (role, row))
-        if first != role:
-            raise DataError(
-                f"{path}: utterance {utterance.id!r} is in {first} (row {at}) and in {role} (row {row}), with the same features in both, "
-                "expected splits that share none"
-            )
 
 
 def _by_conversation(utterances: Sequence[_Utterance]) -> list[int]:

@@ -247,7 +247,7 @@ def outcome(arguments: Sequence[str], *, seconds: int = SECONDS) -> tuple[object
     refused = [line for line in text.splitlines() if line.startswith("error: ")]
     parsed = "─" in text or "------" in text  # the parser explains in a box of its own
     fine = code == 0 or (code == 2 and (len(refused) == 1 or parsed))
-    wrong = not fine or "Traceback" in text or "internal:" in text or "\x1b[2J" in text + said.getvalue()
+    wrong = not fine or "Traceback" in text or "internal:" in text or ("\x1b[2J" in text + said.getvalue() and not parsed)
     return code, text[-2000:] if wrong else ""
 
 

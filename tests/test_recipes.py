@@ -599,3 +599,12 @@ def test_what_a_killed_run_left_beside_its_place_is_removed(place: Path, tmp_pat
         other.mkdir()
     train(small(place, fit={"epochs": 1}), out=tmp_path / "run")
     assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "run"])
+
+
+def test_an_identity_of_wrong_types_is_refused_by_its_field(thinned: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(thinned, tmp_path / "run")
+    (run / "SHA256SUMS").unlink()
+    (run / "run.json").write_text('{"corpus": 7, "digest": "", "seed": 0}')
+    for use in (evaluate, lambda run: predict(run, "synthetic", run.parent / "out.csv"), lambda run: train(resume=run)):
+        with pytest.raises(CheckpointError, match=r"run\.json: corpus: expected a mapping, found 7"):
+            use(run)

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from alignmamba.checksums import LIST, check_listed, checksum, read_listed, write_list
 from alignmamba.contracts import Corpus, Predictions, Role, Task
 from alignmamba.data.missing import WithheldSplit
-from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.errors import CheckpointError, ConfigError, shown
 from alignmamba.evaluation.metrics import confusion_matrix
 from alignmamba.extras import lacking
 from alignmamba.files import JSON_BYTES, beside, csv_text, held, parse_json, replace_file, settle_leftovers
@@ -139,7 +139,10 @@ class RunDirectory:
 
     def identity(self) -> dict[str, Any]:
         """Digest, corpus and seed."""
-        return self._read(IDENTITY)
+        found = self._read(IDENTITY)
+        if not isinstance(found.get("corpus", {}), dict):
+            raise CheckpointError(f"{self.path / IDENTITY}: corpus: expected a mapping, found {shown(found['corpus'])}")
+        return found
 
     def metrics(self) -> dict[str, Any]:
         """The results of a finished run."""

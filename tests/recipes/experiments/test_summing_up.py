@@ -161,7 +161,7 @@ def test_a_damaged_table_is_named(tmp_path: Path, text: str) -> None:
     if text:
         with pytest.raises(CheckpointError, match=r"predictions_test\.csv: expected a table of predictions"):
             read_predictions(path, CLASSES)
-    with pytest.raises(CheckpointError, match="expected a table of predictions"):
+    with pytest.raises(CheckpointError, match=r"none\.csv: expected a file, found nothing"):
         read_predictions(tmp_path / "none.csv", CLASSES)
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"metrics\.json: expected JSON"):

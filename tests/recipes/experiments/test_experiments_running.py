@@ -401,7 +401,7 @@ def test_a_damaged_plan_is_one_line(tmp_path: Path, corpus: Path) -> None:
     assert run_cell(directory.path, "nothing") == USER_INPUT
     assert "has no cell 'nothing'" in directory.failure("nothing")
     (directory.path / "experiment.json").write_text("{")
-    with pytest.raises(CheckpointError, match="expected JSON"):
+    with pytest.raises(CheckpointError, match="not valid JSON"):
         sum_up(directory.path)
     (directory.path / "experiment.json").write_text("[]")
     with pytest.raises(CheckpointError, match="expected the plan"):

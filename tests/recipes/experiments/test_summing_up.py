@@ -164,5 +164,5 @@ def test_a_damaged_table_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(CheckpointError, match=r"none\.csv: expected a file, found nothing"):
         read_predictions(tmp_path / "none.csv", CLASSES)
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"metrics\.json: expected JSON"):
+    with pytest.raises(CheckpointError, match=r"metrics\.json: not valid JSON"):
         read_json(tmp_path / "metrics.json")

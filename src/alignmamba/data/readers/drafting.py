@@ -41,7 +41,7 @@ def refuse_undescribed(path: Path) -> None:
     Raises:
         DataError: With the way to describe them.
     """
-    if may_be_drafted(path) and path.is_file():
+    if may_be_drafted(path) and path.suffix.lower() != ".txt" and path.is_file():  # most texts are no tables
         raise DataError(
             f"{path}: a table or arrays of your own are described by a TOML file (docs/arrays.md): `alignmamba init {path}` writes one"
         )

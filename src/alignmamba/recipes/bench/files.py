@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+OURS = ("alignmamba", "windowed")
+"""Peers that are drawn in front."""
+MARKERS = "osv^DXPph<>*d8HX"
+COLOURS = (
+    *("#1f5fbf", "#b5480b", "#0b7a5c", "#8a3fa0", "#856500", "#b3245f", "#1e7890", "#444444"),
+    *("#7db3ff", "#ff9d5c", "#4fd1a5", "#d29bea", "#e0bd4f", "#ff8db8", "#6fd0e6", "#a9b1bb"),
+)
+"""One per peer; the last is that of the others beside ours."""
+
 Files = dict[str, bytes]
 """Name to content."""
 
@@ -138,20 +147,42 @@ def _blank() -> "tuple[Figure, Axes]":
 
 
 def _curves(points: Mapping[str, list[tuple[int, float]]], unit: str) -> "Figure":
-    """One line per peer over the length, both axes logarithmic."""
+    """One line per peer over the length, both axes logarithmic; a bar per peer where there is one length only."""
+    if len({length for line in points.values() for length, _ in line}) == 1:
+        return _one_length(points, unit)
     figure, axes = _blank()
     for number, (peer, line) in enumerate(points.items()):
         lengths, values = zip(*line, strict=True)
-        ours = peer in ("alignmamba", "windowed")
-        axes.plot(lengths, values, marker="osv^Dx"[number % 6], linewidth=2.5 if ours else 1.2, label=peer)
+        ours = peer in OURS
+        mark, colour = MARKERS[number % len(MARKERS)], COLOURS[number % len(COLOURS)]
+        axes.plot(lengths, values, marker=mark, color=colour, linewidth=2.5 if ours else 1.2, label=peer)
     axes.set(xlabel="tokens", ylabel=unit)
     if points:
         axes.set(xscale="log", yscale="log")
         ticks = sorted({length for line in points.values() for length, _ in line})
         axes.set_xticks(ticks, [f"{length:,}" for length in ticks], rotation=30)
         axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-        axes.legend(fontsize="small")
+        figure.set_size_inches(9, 4.5)
+        figure.legend(fontsize="small", loc="outside right upper")
     axes.grid(visible=True, which="both", alpha=0.25)
+    return figure
+
+
+def _one_length(points: Mapping[str, list[tuple[int, float]]], unit: str) -> "Figure":
+    """A bar per peer with its number, the smallest on top; the axis is logarithmic."""
+    figure, axes = _blank()
+    values = sorted(((line[0][1], peer) for peer, line in points.items()), reverse=True)
+    figure.set_size_inches(7, 1.2 + 0.32 * len(values))
+    bars = axes.barh(
+        [peer for _, peer in values],
+        [value for value, _ in values],
+        color=[COLOURS[0] if peer in OURS else COLOURS[-1] for _, peer in values],
+    )
+    axes.bar_label(bars, [f"{value:.3g}" for value, _ in values], padding=3, fontsize="small")
+    least, most = values[-1][0], values[0][0]
+    axes.set(xscale="log", xlim=(least / 2, most * 2), xlabel=f"{unit}, at {next(iter(points.values()))[0][0]:,} tokens")
+    axes.grid(visible=True, axis="x", which="major", alpha=0.25)
+    axes.set_axisbelow(True)
     return figure
 
 

@@ -20,13 +20,14 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -ra
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types docs serve-docs format clean
+.PHONY: help demo test check lint types docs serve-docs screenshots format clean
 
 help:
 	@echo "make demo    train on the synthetic corpus into runs/demo"
 	@echo "make test    run the tests"
 	@echo "make check   linters, types, documentation (strict) and tests: what CI runs"
 	@echo "make docs    build the documentation into site/"
+	@echo "make screenshots  take the pictures of the README anew; needs Chromium"
 	@echo "make format  rewrite the sources as the linters want them"
 	@echo "make clean   remove what the above made, the environment included"
 
@@ -54,6 +55,10 @@ docs: $(VENV)/.installed-dev
 
 serve-docs: $(VENV)/.installed-dev
 	$(BIN)/mkdocs serve
+
+# Needs Chromium and chromedriver beside what pip installs.
+screenshots: $(VENV)/.installed-dev
+	$(BIN)/python docs/screenshots.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

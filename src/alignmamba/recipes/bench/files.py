@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 OURS = ("alignmamba", "windowed")
 """Peers that are drawn in front."""
-MARKERS = "osv^DXPph<>*d8HX"
+MARKERS = "osv^DXPp<>*dhH8x"
 COLOURS = (
     *("#1f5fbf", "#b5480b", "#0b7a5c", "#8a3fa0", "#856500", "#b3245f", "#1e7890", "#444444"),
     *("#7db3ff", "#ff9d5c", "#4fd1a5", "#d29bea", "#e0bd4f", "#ff8db8", "#6fd0e6", "#a9b1bb"),

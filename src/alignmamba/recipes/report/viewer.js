@@ -166,7 +166,7 @@ function planViewer(holder, title) {
           const marked = pair.marks[kind].has(place) ? " hit" : "";
           const token = drawn("g", { class: `token${marked}`, role: "option", tabindex: place === start[kind] ? 0 : -1, "aria-selected": "false", "aria-label": tokenName(side, place), "data-kind": kind, "data-place": place },
             drawn("rect", { x: (x - size / 2 + gap / 2).toFixed(1), y: tops[kind], width: Math.max(1, size - gap).toFixed(1), height: LANE, rx: Math.min(3, size / 3).toFixed(1) }));
-          if (side.tokens?.[place] && size >= 20) token.append(drawn("text", { x, y: tops[kind] + 17 }, clip(side.tokens[place], Math.max(2, Math.floor(size / 7)))));
+          if (side.tokens?.[place] && size >= 20) token.append(drawn("text", { x, y: tops[kind] + 17 }, clip(side.tokens[place], Math.max(2, Math.floor(size / 8.5)))));
           tokens[kind][place] = token;
           lane.append(token);
         }

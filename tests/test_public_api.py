@@ -91,3 +91,18 @@ def test_import_stays_light() -> None:
     code = f"import sys, alignmamba; dir(alignmamba); print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_name_of_the_api_page_is_where_the_page_says() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^::: (\S+)((?:\n    .*)*)", page, flags=re.MULTILINE)
+    names = {name.rpartition(".")[2] for name, _ in blocks}
+    assert names <= PUBLIC
+    assert {"open_run", "Batch", "ops", "models"} <= names
+    listed = re.findall(r"members: \[(.*)\]", page)
+    assert len(listed) == 2
+    for name, options in blocks:
+        for member in (each for group in re.findall(r"members: \[(.*)\]", options) for each in group.split(", ")):
+            assert hasattr(getattr(alignmamba, name.rpartition(".")[2]), member), member
+    for quoted in re.findall(r"`([A-Za-z_]+)`", page.partition("## Recipes")[0]):
+        assert quoted == "alignmamba" or quoted in PUBLIC, quoted

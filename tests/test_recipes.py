@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing.process
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 import yaml
 
 from alignmamba.contracts import Corpus, Task
-from alignmamba.data.archive import write_corpus
+from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing import MissingConfig, withheld
+from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.files import settle_leftovers
 from alignmamba.recipes import (
@@ -608,3 +610,16 @@ def test_an_identity_of_wrong_types_is_refused_by_its_field(thinned: Path, tmp_p
     for use in (evaluate, lambda run: predict(run, "synthetic", run.parent / "out.csv"), lambda run: train(resume=run)):
         with pytest.raises(CheckpointError, match=r"run\.json: corpus: expected a mapping, found 7"):
             use(run)
+
+
+def test_a_run_takes_a_path_or_a_corpus(place: Path, corpus: Corpus) -> None:
+    for data in (str(place), place, corpus, load_corpus(place)):
+        config = RunConfig(data=data)  # type: ignore[arg-type]
+        assert config.data == str(place)
+        assert config.digest(corpus) == RunConfig(data=str(place)).digest(corpus)
+    assert RunConfig(data=synthetic_corpus()).data == "synthetic"  # type: ignore[arg-type]
+    for strange in (synthetic_corpus(sizes={"train": 3}), replace(corpus, name="other")):
+        with pytest.raises(ConfigError, match=r"data: corpus '\w+' lives in memory alone, expected one that write_corpus or load_corpus"):
+            RunConfig(data=strange)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^data: found 3 \(int\), expected a valid string$"):
+        RunConfig(data=3)  # type: ignore[arg-type]

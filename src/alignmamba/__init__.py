@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from alignmamba.models import from_pretrained
     from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
     from alignmamba.recipes import Run, RunConfig, evaluate, open_run, predict, train
-    from alignmamba.training.fitting import FitConfig, fit
+    from alignmamba.recipes.feeding import fit
+    from alignmamba.training.fitting import FitConfig
 
 __version__ = "0.1.0"
 
@@ -65,7 +66,7 @@ _EXPORTS = {
     "SplitArrays": "alignmamba.data.checking",
     "Task": "alignmamba.contracts",
     "evaluate": "alignmamba.recipes",
-    "fit": "alignmamba.training.fitting",
+    "fit": "alignmamba.recipes.feeding",
     "from_pretrained": "alignmamba.models",
     "load_corpus": "alignmamba.data.archive",
     "models": "alignmamba.models",

@@ -209,8 +209,10 @@ MUTATIONS = (flip_bytes, cut, change_manifest, change_manifest, change_line, cha
 
 def seal(corpus: Path) -> None:
     """Make the sizes and sums of the manifest right, as far as it still has them; a sparse file gets its size alone."""
+    path = corpus / "corpus.json"
+    if not path.is_file():  # a pipe would be waited for
+        return
     with contextlib.suppress(Exception):
-        path = corpus / "corpus.json"
         manifest = json.loads(path.read_text())
         for split in manifest["splits"]:
             for shard in split["shards"]:

@@ -117,3 +117,11 @@ def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path)
     done = convert("mag-bert", [file], file.parent / "corpus")
     assert_holds(done.corpus, truths)
     assert done.notes[-1] == "left out: mean?, names, none"
+
+
+def test_words_of_a_file_without_train_are_said_to_be_numbered_anew(file: Path) -> None:
+    content, _ = layouts_pickled.mag_bert()
+    said = "words are numbered anew in each file"
+    assert not any(said in note for note in convert("auto", [write(file, content)], file.parent / "corpus").notes)
+    alone = convert("auto", [write(file, {"test": content["test"]})], file.parent / "corpus", overwrite=True)
+    assert any(said in note for note in alone.notes)

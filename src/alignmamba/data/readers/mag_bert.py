@@ -61,6 +61,11 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         *content.notes,
         f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any other; the words are kept",
     ]
+    if "train" not in parts:
+        notes.append(
+            "text: words are numbered anew in each file, so a run that was trained on another file takes these for other words; "
+            "put new clips into the test split of the file with its train split"
+        )
     if unlabelled := [role for role in parts if role not in scores]:
         notes.append(f"unlabelled: {', '.join(unlabelled)}")
     if content.others:

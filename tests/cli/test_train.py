@@ -15,6 +15,7 @@ import yaml
 from alignmamba.contracts import Role, Task
 from alignmamba.data.archive import write_corpus
 from alignmamba.models import MODELS
+from alignmamba.recipes import environment
 from alignmamba.recipes.display import EpochLines
 from small_run import SETTINGS, SIZES, write_small_corpus
 
@@ -309,6 +310,27 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
 
 
 WITHHELD = ("--missing-protocol", "gcnet", "--missing-rate", "0.2", "0.4")
+
+
+def test_a_run_resumed_under_another_environment_says_so(
+    cli: Cli, corpus: Path, tmp_path: Path, interrupt: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, here = tmp_path / "run", environment()
+    interrupt(8)
+    assert cli("train", "--data", corpus, "--out", out, "--set", *SETTINGS)[0] == 130
+    interrupt(10)
+    assert cli("train", "--resume", out)[0] == 130
+    assert not (out / "resumed.json").exists()  # nothing had changed
+    elsewhere = {**here, "threads": 64, "versions": {**here["versions"], "torch": "9.9"}, "command": ["other"]}
+    monkeypatch.setattr("alignmamba.recipes.running.environment", lambda: elsewhere)
+    interrupt(0)
+    code, _, err = cli("train", "--resume", out)
+    assert code == 0
+    note = f"resumed under threads 64 after {here['threads']}, torch '9.9' after {here['versions']['torch']!r}"
+    assert err.splitlines()[-1] == f"note: {note}"
+    assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["notes"] == [note]
+    assert json.loads((out / "resumed.json").read_text(encoding="utf-8")) == [elsewhere]
+    assert json.loads((out / "environment.json").read_text(encoding="utf-8"))["threads"] == here["threads"]
 
 
 def test_an_interrupted_run_draws_the_same_missing_modalities(

@@ -5,7 +5,9 @@ import json
 import pickle
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -311,3 +313,48 @@ def test_inspect_knows_the_corpus_that_is_built_in(cli: Cli, tmp_path: Path, mon
     assert (code, out, err) == (2, "", "error: --align: for files of other formats, but synthetic is made in memory\n")
     write_small_corpus(tmp_path / "synthetic")
     assert "features 4" in cli("inspect", "synthetic").out
+
+
+def write_with_a_giant(path: Path, role: str) -> None:
+    """The small corpus with one sample of that split so large, though finite, that no model has an answer to it."""
+    random = np.random.default_rng(0)
+    splits: dict[Any, Any] = {}
+    for each, size in SIZES.items():
+        features = {"text": [random.normal(size=(4, 4)) for _ in range(size)], "audio": [random.normal(size=(8, 2)) for _ in range(size)]}
+        if each == role:
+            features["text"][2] = 3.3e38 * np.array(list(product((-1, 1), repeat=4)))  # of all signs: some sum of them overflows
+        splits[each] = {"features": features, "targets": [CLASSES[row % 3] for row in range(size)]}
+    write_corpus(path, splits, task=Task(kind="classification", classes=CLASSES))
+
+
+def test_no_answer_is_no_class(cli: Cli, run: Path, tmp_path: Path) -> None:
+    write_with_a_giant(tmp_path / "corpus", "test")
+    table = tmp_path / "predictions.csv"
+    table.write_text("mine")
+    code, out, err = cli("predict", run, "--data", tmp_path / "corpus", "--out", table)
+    assert (code, out) == (2, "")
+    said = "split 'test': 1 of 14 predictions are not finite, the first is of sample 'test-000003'"
+    assert err == f"error: {said}; its features may be too large for the model\n"
+    assert table.read_text() == "mine"
+    assert cli("predict", run, "--data", tmp_path / "corpus", "--split", "valid", "--out", table)[0] == 0
+
+
+def test_a_test_split_without_answers_ends_no_run(cli: Cli, tmp_path: Path) -> None:
+    write_with_a_giant(tmp_path / "corpus", "test")
+    out = tmp_path / "run"
+    code, printed, err = cli("train", "--data", tmp_path / "corpus", "--out", out, "--set", *SETTINGS, "--json")
+    note = "split 'test' has no scores: 1 of 14 predictions are not finite, the first is of sample 'test-000003'"
+    assert code == 0
+    assert err.splitlines()[-1] == f"note: {note}"
+    written = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert list(written["metrics"]) == ["valid"]
+    assert written["notes"] == json.loads(printed)["notes"] == [note]
+    assert (out / "model" / "model.safetensors").is_file()
+    assert (out / "predictions_valid.csv").is_file()
+    assert not (out / "predictions_test.csv").exists()
+    assert cli("train", "--resume", out)[0] == 0
+    assert cli("report", out, "--out", tmp_path / "report.html")[0] == 0
+    assert cli("evaluate", out, "--split", "valid")[0] == 0
+    code, _, err = cli("evaluate", out)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "not finite" in err

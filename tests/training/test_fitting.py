@@ -434,8 +434,33 @@ def test_a_metric_that_the_scores_lack_is_refused() -> None:
 
 
 def test_a_loss_that_is_not_finite_names_step_and_sample() -> None:
-    with pytest.raises(TrainingError, match=r"^epoch 1, step \d+: loss 'task' is nan, samples train-11$"):
+    found = r"^epoch 1, step \d+: loss 'task' is nan: sample 'train-11', modality 'text': features are not finite; --nonfinite mean or zero"
+    with pytest.raises(TrainingError, match=found):
         run(train=ToySource("train", spoil="train-11"))
+
+
+class Bursting(ToyModel):
+    """Beyond all bounds once its weights have moved."""
+
+    def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
+        output = super().forward(batch, return_plans=return_plans)
+        beyond = self.head.weight.abs().max() > 50
+        return Output(prediction=output.prediction + (torch.inf if beyond and self.training else 0.0), embedding=output.embedding)
+
+
+def test_a_rate_that_is_too_high_is_blamed_and_no_sample() -> None:
+    blamed = "the learning rate is probably too high, found 100; set a smaller fit.learning_rate"
+    config = FitConfig(epochs=2, learning_rate=100.0, warmup_fraction=0.0)
+    with pytest.raises(TrainingError, match=f"^epoch 1, step 2: loss 'task' is inf, though all inputs are finite: {blamed}$"):
+        run(config, model=Bursting())
+
+    class Blind(ToyModel):
+        def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
+            output = super().forward(batch, return_plans=return_plans)
+            return output if self.training else Output(prediction=output.prediction * torch.nan, embedding=output.embedding)
+
+    with pytest.raises(TrainingError, match=f"^valid: no prediction is finite any more: {blamed}$"):
+        run(config, model=Blind())
 
 
 def test_a_gradient_that_is_not_finite_is_refused() -> None:

@@ -76,6 +76,7 @@ class Train(Verb):
         if self.settings:
             self._show_settings()
             return 0
+        from alignmamba.cli.verb import console
         from alignmamba.recipes import plan, train
         from alignmamba.recipes.display import progress_display
 
@@ -91,6 +92,8 @@ class Train(Verb):
             with progress_display() as progress:
                 result = train(config, out=self.out, overwrite=self.overwrite, progress=progress)
         if result.first_process:
+            for note in result.notes:
+                console(stderr=True).print(f"note: {note}", soft_wrap=True)
             self._show_result(result)
         return 0
 
@@ -183,6 +186,7 @@ class Train(Verb):
                     "optimiser_steps": result.optimiser_steps,
                     "stopped": result.stopped,
                     "seconds": result.seconds,
+                    **({"notes": list(result.notes)} if result.notes else {}),
                     **({} if result.missing is None else {"missing": dict(result.missing)}),
                 }
             )

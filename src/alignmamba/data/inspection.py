@@ -279,6 +279,7 @@ def _content_problems(role: Role, shard: Shard, manifest: Manifest, *, verify: b
             if require_finite or spec.kind == "tokens":
                 for row, part in _suspects(rows, values, offsets, sound=values_problem(values, spec) is None):
                     if problem := values_problem(part, spec):
+                        problem += "; train with --nonfinite mean or zero to repair them" * (spec.kind == "features")
                         yield f"{place(role, shard.ids[row], name)}: {problem}"
         if name in shard.timed:
             for rows, values in shard.blocks(f"{name}.times"):

@@ -76,6 +76,15 @@ def score(task: Task, predictions: Predictions) -> dict[str, float]:
     return {name: _metric(name, truth, predicted) for name in metric_names(task)}
 
 
+def nonfinite_problem(predictions: Predictions) -> str | None:
+    """How many samples have a prediction that is not finite, and the first of them; ``None`` if there is none."""
+    values = np.asarray(predictions.prediction, dtype=np.float64).reshape(len(predictions.ids), -1)
+    wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if not wrong.size:
+        return None
+    return f"{wrong.size} of {len(values)} predictions are not finite, the first is of sample {predictions.ids[int(wrong[0])]!r}"
+
+
 def sample_scores(task: Task, predictions: Predictions, metric: str) -> NDArray[np.float64] | None:
     """The score of each sample whose mean is the metric: 1 or 0 for an accuracy, the absolute error for ``mae``.
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -19,13 +20,14 @@ from alignmamba.data.missing import WithheldSplit
 from alignmamba.errors import CheckpointError, ConfigError, shown
 from alignmamba.evaluation.metrics import confusion_matrix
 from alignmamba.extras import lacking
-from alignmamba.files import JSON_BYTES, beside, csv_text, held, parse_json, replace_file, settle_leftovers
+from alignmamba.files import JSON_BYTES, beside, csv_text, held, parse_json, read_json, replace_file, settle_leftovers
 from alignmamba.recipes.configuration import RunConfig, read_config
 from alignmamba.training.checkpoints import LAST
 
 CONFIG: Final = "config.yaml"
 IDENTITY: Final = "run.json"
 ENVIRONMENT: Final = "environment.json"
+RESUMED: Final = "resumed.json"
 METRICS: Final = "metrics.json"
 MODEL: Final = "model"
 
@@ -37,7 +39,7 @@ _ORPHANS_SECONDS: Final = 6.0
 _REPLACED: Final = ".replaced"
 """How the name of a run ends that another one is about to replace."""
 _OWN: Final = re.compile(
-    r"(config\.yaml|run\.json|environment\.json|metrics\.json|SHA256SUMS|model|tensorboard|wandb|report\.html|log\.csv"
+    r"(config\.yaml|run\.json|environment\.json|resumed\.json|metrics\.json|SHA256SUMS|model|tensorboard|wandb|report\.html|log\.csv"
     r"|(last|best)\.ckpt|(predictions|confusion|missing)(_\w+)?\.csv|\..+)"
 )
 """Names of what a run, its evaluation and its report leave in its directory."""
@@ -53,7 +55,8 @@ class RunDirectory:
     ``config.yaml`` (complete), ``run.json`` (digest, corpus, seed) and ``environment.json`` are there from the start,
     ``metrics.json`` is written last: a directory that has it is finished, and is never written to again.
     ``SHA256SUMS`` lists the checksums of these and, once finished, of all files but the checkpoints, which carry their own.
-    A run from before there were checksums is read without.
+    A run from before there were checksums is read without. ``resumed.json`` lists the environments under which a run was resumed
+    that began under another.
     """
 
     path: Path
@@ -167,12 +170,50 @@ class RunDirectory:
         """Write or replace one text file."""
         replace_file(self.path / name, text.encode())
 
+    def record_resumption(self, environment: Mapping[str, Any]) -> None:
+        """Add the environment of a run that is resumed to ``resumed.json``, where it differs from the last one.
+
+        Raises:
+            CheckpointError: If a record cannot be read.
+        """
+        records = self._resumptions()
+        if _differences(records[-1] if records else self._read(ENVIRONMENT), environment):
+            self.write(RESUMED, to_json([*records, environment]))
+
+    def resumed_under(self) -> list[str]:
+        """What differed each time that the run was resumed under another environment, in one line each.
+
+        Raises:
+            CheckpointError: If a record cannot be read.
+        """
+        records = [self._read(ENVIRONMENT), *self._resumptions()]
+        return [f"resumed under {_differences(before, now)}" for before, now in pairwise(records)]
+
+    def _resumptions(self) -> list[dict[str, Any]]:
+        path = self.path / RESUMED
+        records = read_json(path, error=CheckpointError) if path.exists() else []
+        if not isinstance(records, list) or not all(isinstance(each, dict) for each in records):
+            raise CheckpointError(f"{path}: expected a JSON list of objects")
+        return records
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the checksums of all files, and then the results: they say that all the rest is there."""
         text = to_json(summary)
         names = [each.relative_to(self.path) for kept in ("*", f"{MODEL}/*") for each in self.path.glob(kept) if _is_listed(each)]
         write_list(self.path, map(str, names), ahead={METRICS: checksum(text.encode())})
         self.write(METRICS, text)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What of two environments differs that can change the last digits of a result; empty if nothing does."""
+
+    def decisive(environment: Mapping[str, Any]) -> dict[str, Any]:
+        versions = environment.get("versions")
+        facts = {name: environment[name] for name in ("platform", "processor", "threads", "gpus", "cuda") if name in environment}
+        return {**facts, **(versions if isinstance(versions, Mapping) else {})}
+
+    old, new = decisive(before), decisive(now)
+    return ", ".join(f"{name} {shown(new[name])} after {shown(old[name])}" for name in new if name in old and old[name] != new[name])
 
 
 def _is_listed(path: Path) -> bool:

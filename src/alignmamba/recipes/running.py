@@ -18,7 +18,7 @@ from alignmamba.data.missing import withheld
 from alignmamba.data.readers.progress import samples_display
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
+from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, nonfinite_problem, score
 from alignmamba.files import refused_by_machine
 from alignmamba.models.pretrained import Provenance
 from alignmamba.recipes.advice import alignment_note
@@ -100,6 +100,8 @@ class RunResult:
     stopped: Literal["epochs", "patience"]
     seconds: float
     """Time spent in training and validation."""
+    notes: tuple[str, ...] = ()
+    """What to know of the scores: why test has none, or that the run was resumed under other versions, threads or devices."""
     missing: Mapping[str, Any] | None = None
     """Where something is withheld, ``protocol``, ``rate`` and the ``effective_rate`` of valid and test."""
     first_process: bool = True
@@ -268,6 +270,8 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
     with _ending_well(run, fabric, resume=resume):
         if resume and run.finished:  # by the process that held it until now
             return _result(run, config, run.metrics(), first_process=fabric.is_global_zero)
+        if resume and fabric.is_global_zero:
+            run.record_resumption(environment())
         if progress is not None and fabric.is_global_zero and (note := alignment_note(config, corpus)):
             with samples_display("") as told:
                 told.say(note)
@@ -289,8 +293,11 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
             resume=resume,
             progress=progress,
         )
-        metrics, rates = _evaluate_best(model, config, corpus, run, fabric, valid)
+        metrics, rates, notes = _evaluate_best(model, config, corpus, run, fabric, valid)
         summary = _summary(model, corpus, metrics, result)
+        notes += run.resumed_under()
+        if notes:
+            summary["notes"] = notes
         if config.missing.protocol != "none":
             summary["missing"] = {**config.missing.model_dump(), "effective_rate": rates}
         summary = plain(summary)
@@ -346,9 +353,13 @@ def _provenance(config: RunConfig, corpus: Corpus, summary: Mapping[str, Any]) -
 
 def _evaluate_best(
     model: Any, config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric, valid: Loader
-) -> tuple[dict[Role, dict[str, float]], dict[Role, float]]:
-    """Scores of valid and test where they are labelled, and the shares withheld from them; tables go into the run directory."""
+) -> tuple[dict[Role, dict[str, float]], dict[Role, float], list[str]]:
+    """Scores of valid and test where they are labelled, the shares withheld from them, and why test has no scores if it has none.
+
+    Tables go into the run directory. A test split that the model has no answer to ends no run: it has no table and no scores.
+    """
     metrics: dict[Role, dict[str, float]] = {}
+    notes: list[str] = []
     rates: dict[Role, float] = {}
     tables: dict[str, Table] = {}
     names = [spec.name for spec in corpus.modalities]
@@ -358,8 +369,12 @@ def _evaluate_best(
         split = withheld(corpus.splits[role], config.missing, seed=config.seed, modalities=names)
         source = valid if role == "valid" else loader(config, corpus, role, fabric)
         predictions = predict(model, source, task=corpus.task, fabric=fabric, regression_loss=config.fit.regression_loss)
-        tables[f"predictions_{role}"] = prediction_table(predictions, corpus.task)
-        if predictions.targets is not None:
+        problem = nonfinite_problem(predictions) if role == "test" else None
+        if problem is not None:
+            notes.append(f"split {role!r} has no scores: {problem}")
+        else:
+            tables[f"predictions_{role}"] = prediction_table(predictions, corpus.task)
+        if problem is None and predictions.targets is not None:
             metrics[role] = score(corpus.task, predictions)
             if corpus.task.kind == "classification":
                 tables[f"confusion_{role}"] = confusion_table(predictions, corpus.task)
@@ -369,7 +384,7 @@ def _evaluate_best(
     if fabric.is_global_zero:
         for name, table in tables.items():
             run.write(f"{name}.csv", to_csv(table))
-    return metrics, rates
+    return metrics, rates, notes
 
 
 def _summary(model: Any, corpus: Corpus, metrics: Mapping[Role, Mapping[str, float]], result: FitResult) -> dict[str, Any]:
@@ -396,6 +411,7 @@ def _result(run: RunDirectory, config: RunConfig, summary: Mapping[str, Any], *,
             config=config,
             digest=identity["digest"],
             corpus=identity["corpus"]["name"],
+            notes=tuple(summary.get("notes", ())),
             missing=summary.get("missing"),
             first_process=first_process,
             **{name: summary[name] for name in fields},

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Predictions, Role, Split, Task
 from alignmamba.data.missing import MissingConfig, WithheldSplit, only, patterns, withheld
 from alignmamba.errors import ConfigError, DataError
-from alignmamba.evaluation.metrics import score
+from alignmamba.evaluation.metrics import nonfinite_problem, score
 from alignmamba.recipes.assembly import Nonfinite, alone, check_unchanged, corpus_at, predictions_of, trained_model
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import (
@@ -360,7 +360,14 @@ def predicted(loaded: LoadedRun, split: Role | None) -> tuple[Table, Mapping[Rol
     for rows in splits.values():
         _check_nothing_is_empty(rows, loaded.modalities)
     task = _task(loaded.model)
-    return joined([(role, prediction_table(loaded.predictions(rows), task)) for role, rows in splits.items()]), splits
+    tables = []
+    for role, rows in splits.items():
+        predictions = loaded.predictions(rows)
+        unanswered = nonfinite_problem(predictions)
+        if unanswered is not None:
+            raise DataError(f"split {role!r}: {unanswered}; its features may be too large for the model")
+        tables.append((role, prediction_table(predictions, task)))
+    return joined(tables), splits
 
 
 def distance_covered(scores: Mapping[str, float | None], references: Mapping[str, float]) -> dict[str, float]:

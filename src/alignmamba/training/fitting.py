@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Final, Literal, Protocol
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
@@ -443,7 +444,7 @@ def _step(run: _Run, state: _State, group: Sequence[Batch], samples: int) -> Non
     for parameters in run.optimizer.param_groups:
         parameters["lr"] = rate
     losses = [_backward(run, batch, samples, last=batch is group[-1]) for batch in group]
-    mean = _account(state, group, losses)
+    mean = _account(run, state, group, losses)
     taken = _update(run, state, group)
     state.step += 1
     state.optimiser_steps += int(taken)
@@ -463,7 +464,7 @@ def _backward(run: _Run, batch: Batch, samples: int, *, last: bool) -> dict[str,
     return {name: value.detach() for name, value in losses.items()}
 
 
-def _account(state: _State, group: Sequence[Batch], losses: Sequence[Mapping[str, Tensor]]) -> float:
+def _account(run: _Run, state: _State, group: Sequence[Batch], losses: Sequence[Mapping[str, Tensor]]) -> float:
     """Add the step's losses to the epoch's sums; returns their mean over this process's samples.
 
     It comes after the backward pass of the whole step: reading a value waits for the device, and a process that gave up
@@ -474,12 +475,42 @@ def _account(state: _State, group: Sequence[Batch], losses: Sequence[Mapping[str
         for name, value in zip(terms, torch.stack([term.sum() for term in terms.values()]).tolist(), strict=True):
             if not math.isfinite(value):
                 wrong = [identity for identity, finite in zip(batch.ids, terms[name].isfinite().tolist(), strict=True) if not finite]
-                where = f"epoch {state.epoch + 1}, step {state.step + 1}"
-                raise TrainingError(f"{where}: loss {name!r} is {value}, samples {', '.join((wrong or list(batch.ids))[:3])}")
+                raise _diverged(run, state, f"loss {name!r} is {value}", group, wrong or batch.ids)
             state.sums[name] = state.sums.get(name, 0.0) + value
             total += value
         state.samples += len(batch)
     return total / sum(len(batch) for batch in group)
+
+
+def _diverged(run: _Run, state: _State, found: str, group: Sequence[Batch], ids: Sequence[str]) -> TrainingError:
+    """What is not finite in a step, and what probably made it so: an input, the steps before, or the samples themselves."""
+    where = f"epoch {state.epoch + 1}, step {state.step + 1}: {found}"
+    spoilt = next((problem for batch in group if (problem := _nonfinite_input(batch)) is not None), None)
+    if spoilt is not None:
+        return TrainingError(f"{where}: {spoilt}")
+    if not state.optimiser_steps:
+        return TrainingError(f"{where}, samples {', '.join(ids[:3])}: their inputs are finite, but perhaps too large")
+    if len(ids) == len(group[-1]) or len(ids) > 3:  # not a sample of its own kind, but the weights
+        return TrainingError(f"{where}, though all inputs are finite: {_rate_to_blame(run)}")
+    return TrainingError(f"{where}, samples {', '.join(ids)}, though all inputs are finite: they are too large, or {_rate_to_blame(run)}")
+
+
+def _rate_to_blame(run: _Run) -> str:
+    return f"the learning rate is probably too high, found {run.config.learning_rate:g}; set a smaller fit.learning_rate"
+
+
+def _nonfinite_input(batch: Batch) -> str | None:
+    """The first sample that brings a feature or a target which is not finite, with the cure."""
+    for name, s in batch.modalities.items():
+        if s.features.is_floating_point():
+            wrong = (~s.features.isfinite() & s.mask.unsqueeze(-1)).flatten(1).any(1).nonzero()
+            if len(wrong):
+                where = f"sample {batch.ids[int(wrong[0])]!r}, modality {name!r}"
+                return f"{where}: features are not finite; --nonfinite mean or zero repairs those of a corpus"
+    if batch.targets is not None and batch.targets.is_floating_point() and not bool(batch.targets.isfinite().all()):
+        identity = batch.ids[int((~batch.targets.isfinite()).nonzero()[0])]
+        return f"sample {identity!r} has a target that is not finite"
+    return None
 
 
 def _update(run: _Run, state: _State, group: Sequence[Batch]) -> bool:
@@ -489,9 +520,7 @@ def _update(run: _Run, state: _State, group: Sequence[Batch]) -> bool:
     assert norm is not None
     finite = bool(norm.isfinite())
     if not finite and run.config.precision != "16-mixed":
-        raise TrainingError(
-            f"epoch {state.epoch + 1}, step {state.step + 1}: gradient norm is {norm.item()}, samples {', '.join(group[-1].ids[:3])}"
-        )
+        raise _diverged(run, state, f"gradient norm is {norm.item()}", group, group[-1].ids)
     run.optimizer.step()  # under 16-mixed the gradient scaler skips what is not finite and lowers its scale
     run.optimizer.zero_grad()
     return finite
@@ -536,6 +565,9 @@ def _validate(run: _Run) -> dict[str, float]:
         predictions = collect(run.module, run.valid, task=run.objective.task, device=run.fabric.device, fabric=run.fabric)
     if predictions.targets is None:
         raise DataError("valid: samples without targets, so no epoch can be chosen")
+    wrong = ~np.isfinite(predictions.prediction.reshape(len(predictions.ids), -1)).all(axis=1)
+    if wrong.all():  # of one sample, the scores will say which it is
+        raise TrainingError(f"valid: no prediction is finite any more: {_rate_to_blame(run)}")
     metrics = run.fabric.broadcast(dict(run.score(predictions)))
     _check_metric(run.metric, metrics)
     losses = {f"valid/loss/{name}": value for name, value in predictions.losses.items()}

@@ -20,14 +20,15 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -ra
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types docs serve-docs screenshots format clean
+.PHONY: help demo test check lint types docs serve-docs screenshots time-plot format clean
 
 help:
 	@echo "make demo    train on the synthetic corpus into runs/demo"
 	@echo "make test    run the tests"
 	@echo "make check   linters, types, documentation (strict) and tests: what CI runs"
 	@echo "make docs    build the documentation into site/"
-	@echo "make screenshots  take the pictures of the README anew; needs Chromium"
+	@echo "make screenshots  take the pictures of the report anew; needs Chromium"
+	@echo "make time-plot    measure the README's plot of time over length anew"
 	@echo "make format  rewrite the sources as the linters want them"
 	@echo "make clean   remove what the above made, the environment included"
 
@@ -60,12 +61,19 @@ serve-docs: $(VENV)/.installed-dev
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python docs/screenshots.py
 
+# Time over length, one thread; takes some minutes.
+time-plot: $(VENV)/.installed-dev
+	@rm -rf runs/time-plot
+	OMP_NUM_THREADS=1 $(BIN)/alignmamba bench model --lengths 200 400 800 1600 3200 --measure time --repeats 3 \
+		--against default transformer-fused mult-fused mambapy huggingface --out runs/time-plot
+	cp runs/time-plot/time.png docs/images/time.png
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs/demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs/demo runs/time-plot site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, grown in two steps: the demo needs less than the tests.

@@ -339,7 +339,7 @@ def test_a_corpus_without_test_split(tmp_path: Path) -> None:
     [
         ({"train": 16, "test": 8}, True, "no split 'valid'"),
         ({"valid": 16, "test": 8}, True, "no split 'train'"),
-        ({"train": 16, "valid": 8}, False, "without targets"),
+        ({"train": 16, "valid": 8}, False, "is unlabelled"),
     ],
 )
 def test_what_cannot_be_trained_on(tmp_path: Path, sizes: Any, labelled: bool, said: str) -> None:

@@ -135,8 +135,8 @@ def test_wrong_places(cli: Cli, corpus: Path, run: Path, tmp_path: Path) -> None
     damaged.write_bytes(b"\xff\xfe\x00")
     before = everything(run)
     cases = [
-        (["--config", tmp_path / "none.yaml"], f"config {tmp_path / 'none.yaml'}: No such file or directory"),
-        (["--config", tmp_path], f"config {tmp_path}: Is a directory"),
+        (["--config", tmp_path / "none.yaml"], f"{tmp_path / 'none.yaml'}: expected a file, found nothing"),
+        (["--config", tmp_path], f"{tmp_path}: expected a file, found a folder"),
         (["--config", damaged], f"config {damaged}: not a text file in UTF-8"),
         (["--data", tmp_path / "none"], "none: expected a corpus directory, found nothing"),
         (["--data", file], "file: expected a corpus directory, found a file"),
@@ -203,7 +203,7 @@ def test_a_run_directory_holds_everything(run: Path) -> None:
     assert {path.name for path in run.iterdir()} == {
         *("config.yaml", "run.json", "environment.json", "metrics.json", "log.csv"),
         *("predictions_valid.csv", "predictions_test.csv", "confusion_valid.csv", "confusion_test.csv"),
-        *("model", "best.ckpt", "last.ckpt"),
+        *("model", "best.ckpt", "last.ckpt", "SHA256SUMS"),
     }
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["optimiser_steps"] == 15
@@ -371,6 +371,10 @@ def test_a_changed_corpus_or_configuration_is_not_resumed(cli: Cli, tmp_path: Pa
 
     config = (out / "config.yaml").read_text(encoding="utf-8")
     (out / "config.yaml").write_text(config.replace("learning_rate: 0.003", "learning_rate: 0.01"), encoding="utf-8")
+    code, _, err = cli("train", "--resume", out, "--data", moved)
+    assert code == 2
+    assert "config.yaml: damaged, or changed since it was written" in err
+    (out / "SHA256SUMS").unlink()  # as in a run of an earlier version
     code, _, err = cli("train", "--resume", out, "--data", moved)
     assert code == 2
     assert "its configuration was changed since training began" in err

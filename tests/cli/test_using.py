@@ -120,7 +120,7 @@ def test_what_evaluation_refuses(cli: Cli, run: Path, corpus: Path, tmp_path: Pa
         ([run, "--drop", "text", "--drop", "audio"], "drop: leaves no modality; keep at least one of text, audio"),
         ([run, "--drop", "audio", "--missing-protocol", "fixed"], "drop: does not go with missing; choose one of them"),
         ([run, "--out", run / "metrics.json"], f"out {run / 'metrics.json'}: cannot be made: File exists"),
-        ([run, "--data", unlabelled], "targets: none known, so nothing can be scored"),
+        ([run, "--data", unlabelled], "split 'test' is unlabelled, expected a target for every sample"),
         ([run, "--data", regression], "task kind is 'regression', the run was trained for 'classification'"),
         ([run, "--data", wider], "modality 'text': found features of width 5, expected features of width 4 as in training"),
         ([run, "--data", wider, "--split", "valid"], "width"),
@@ -224,7 +224,7 @@ def test_what_prediction_refuses(cli: Cli, run: Path, corpus: Path, tmp_path: Pa
         (tmp_path / "p", "found the ending '', expected .csv or .parquet"),
         (tmp_path / "none" / "p.csv", f"there is no directory {tmp_path / 'none'}"),
         (tmp_path / "d.csv", "a directory is there"),
-        (tmp_path / "p.parquet", "Parquet needs pyarrow, try: pip install 'alignmamba[formats]'"),
+        (tmp_path / "p.parquet", "pyarrow is not installed, try: pip install 'alignmamba[formats]'; or choose a .csv file"),
     ]
     for out, said in cases:
         code, printed, err = cli("predict", run, "--data", corpus, "--out", out)

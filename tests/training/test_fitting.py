@@ -287,6 +287,7 @@ def test_a_checkpoint_without_a_scale_goes_on_in_units_of_the_label(tmp_path: Pa
         run(run_dir=tmp_path, progress=StopAfter(10))
     saved = torch.load(tmp_path / checkpoints.LAST, weights_only=True)
     del saved["target_scale"]
+    saved["format_version"] = 1  # which had no checksum either
     torch.save(saved, tmp_path / checkpoints.LAST)
     found, model = run(model=ToyModel(seed=99), seed=77, run_dir=tmp_path, resume=True, target_scale=TargetScale(mean=5.0, deviation=9.0))
     assert course(found) == course(expected)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from alignmamba.contracts import Config, Role, Task
-from alignmamba.errors import DataError, first_fault
+from alignmamba.errors import ConfigError, DataError, first_fault
 
 EXTRAS = "alignmamba"
 """The key beside the splits, which MMSA does not ask for."""
@@ -63,6 +63,8 @@ class MmsaExtras(Config):
                     raise DataError(f"{path}: {EXTRAS}.{name}: expected text in Unicode, found half a character (a lone surrogate)")
         except ValidationError as error:
             raise DataError(f"{path}: {first_fault(error, EXTRAS)}") from error
+        except ConfigError as error:
+            raise DataError(f"{path}: {EXTRAS}: {error}") from error
         return extras
 
     @property

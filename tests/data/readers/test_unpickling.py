@@ -318,10 +318,10 @@ def test_a_glimpse_shows_splits_and_fields(tmp_path: Path, protocol: int, monkey
         ({"config": 1, "dev": clips}, set(), True),
     ):
         path.write_bytes(pickle.dumps(content, protocol))
-        assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset(fields), lists=lists)
+        assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset(fields), lists=lists, whole=True)
         # Of a file that goes on, what was met until then.
         path.write_bytes(pickle.dumps({**content, "more": list(range(20_000))}, protocol))
-        assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset(fields), lists=lists)
+        assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset(fields), lists=lists, whole=False)
     for value in ([], {}, {"train": 1}, {1: {}}, "train", {"config": {"train": {}}}):
         path.write_bytes(pickle.dumps(value, protocol))
         assert glimpse(path, SPLIT_NAMES) is None
@@ -351,8 +351,8 @@ def test_a_glimpse_of_a_large_file_is_short(tmp_path: Path) -> None:
     path = tmp_path / "a.pkl"
     ids = [str(each) for each in range(200_000)]
     path.write_bytes(pickle.dumps({"train": {"raw_text": ids, "audio": 1}}))
-    assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset({"raw_text"}), lists=False)
+    assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset({"raw_text"}), lists=False, whole=False)
     path.write_bytes(pickle.dumps({"train": ids}))
-    assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset(), lists=True)
+    assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset(), lists=True, whole=False)
     path.write_bytes(pickle.dumps({"train": {"id": ids[:40_000], "labels": 1}}))
-    assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset({"id", "labels"}), lists=False)
+    assert glimpse(path, SPLIT_NAMES) == Glimpse(fields=frozenset({"id", "labels"}), lists=False, whole=True)

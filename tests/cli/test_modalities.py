@@ -3,15 +3,18 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from alignmamba.contracts import ModalitySpec
 from alignmamba.data.archive import load_corpus, write_corpus
-from alignmamba.errors import AlignMambaError
+from alignmamba.errors import AlignMambaError, DataError
 from alignmamba.recipes import evaluate, predict
+from alignmamba.recipes.modalities import matched
 from small_run import CLASSES
 
 Cli = Callable[..., Any]
@@ -156,3 +159,18 @@ def test_python_takes_the_same(run: Path, corpus: Path, tmp_path: Path) -> None:
         evaluate(run, data=other)
     assert evaluate(run, data=other, rename={"sound": "audio"})["metrics"] == evaluate(run)["metrics"]
     assert evaluate(run, data=other, ignore=["sound"])["modalities"]["not_in_corpus"] == ["audio"]
+
+
+def test_token_ids_of_another_numbering_are_refused(tmp_path: Path) -> None:
+    """The same number stands for another word there; without a stated numbering nothing can be compared."""
+    given: Any = {"test": {"features": {"text": [np.array([0, 3])]}, "targets": [0]}}
+    corpus = write_corpus(tmp_path / "corpus", given, task={"kind": "classification", "classes": CLASSES})
+
+    def beside(mine: str, trained: str) -> None:
+        offered, known = (ModalitySpec(name="text", kind="tokens", dim=4, units=units) for units in (mine, trained))
+        matched([known], replace(corpus, modalities=(offered,)), rename={}, ignore=(), trained_on=False)
+
+    for mine, trained in (("list a", "list a"), ("", "list a"), ("list a", "")):
+        beside(mine, trained)
+    with pytest.raises(DataError, match=r"found token ids of a vocabulary of 4 \(list b\), expected .* \(list a\) as in training"):
+        beside("list b", "list a")

@@ -114,11 +114,15 @@ def _names(specs: Iterable[ModalitySpec]) -> list[str]:
 
 
 def _fits(offered: ModalitySpec, known: ModalitySpec) -> bool:
-    """Answer to whether a modality of a corpus is of the kind and width that the model knows."""
+    """Answer to whether a modality of a corpus is of the kind and width that the model knows, and token ids of its numbering."""
     # Without being told, a corpus takes its largest token id for its vocabulary, so that may be smaller than in training.
     wide = offered.dim <= known.dim if known.kind == "tokens" else offered.dim == known.dim
-    return offered.kind == known.kind and wide
+    # One number stands for other words in another numbering; where either side states none, nothing can be compared.
+    alike = known.kind != "tokens" or not offered.units or not known.units or offered.units == known.units
+    return offered.kind == known.kind and wide and alike
 
 
 def _described(spec: ModalitySpec) -> str:
-    return f"token ids of a vocabulary of {spec.dim}" if spec.kind == "tokens" else f"features of width {spec.dim}"
+    if spec.kind == "features":
+        return f"features of width {spec.dim}"
+    return f"token ids of a vocabulary of {spec.dim}{f' ({spec.units})' if spec.units else ''}"

@@ -121,7 +121,20 @@ def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path)
 
 def test_words_of_a_file_without_train_are_said_to_be_numbered_anew(file: Path) -> None:
     content, _ = layouts_pickled.mag_bert()
-    said = "words are numbered anew in each file"
+    said = "words are numbered anew in each file, and a run that was trained on another file refuses them"
     assert not any(said in note for note in convert("auto", [write(file, content)], file.parent / "corpus").notes)
     alone = convert("auto", [write(file, {"test": content["test"]})], file.parent / "corpus", overwrite=True)
     assert any(said in note for note in alone.notes)
+
+
+def test_the_units_tell_one_list_of_words_from_another(tmp_path: Path) -> None:
+    content, _ = layouts_pickled.mag_bert()
+    write(tmp_path / "a.pkl", content, 4)
+    write(tmp_path / "same.pkl", {**content, "test": content["test"][:1]}, 4)
+    write(tmp_path / "other.pkl", {**content, "train": content["train"][::-1]}, 4)
+    units = {}
+    for name in ("a", "same", "other"):
+        corpus = convert("auto", [tmp_path / f"{name}.pkl"], tmp_path / name).corpus
+        units[name] = next(spec.units for spec in corpus.modalities if spec.name == "text")
+    assert units["a"].startswith("numbers of words, list ")
+    assert units["a"] == units["same"] != units["other"]

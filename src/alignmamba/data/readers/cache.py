@@ -23,7 +23,7 @@ from alignmamba.errors import DataError
 PLACE = "ALIGNMAMBA_CACHE"
 """Environment variable: directory for everything that can be made again; by default ``~/.cache/alignmamba``."""
 
-_GENERATION = 2
+_GENERATION = 3
 """Raised where a conversion by the same version of the package gives something else than before, so that files are converted anew."""
 
 

@@ -8,6 +8,8 @@ Source:
     Rahman et al., ACL 2020, https://github.com/WasifurRahman/BERT_multimodal_transformer
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     ]
     if "train" not in parts:
         notes.append(
-            "text: words are numbered anew in each file, so a run that was trained on another file takes these for other words; "
+            "text: words are numbered anew in each file, and a run that was trained on another file refuses them; "
             "put new clips into the test split of the file with its train split"
         )
     if unlabelled := [role for role in parts if role not in scores]:
@@ -75,7 +77,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         name=path.stem,
         task=score_task(list(scores.values())) if scores else Task(kind="regression"),
         splits={role: part.arrays(numbered, scores[role].tolist() if role in scores else None) for role, part in parts.items()},
-        units={},
+        units={"text": f"numbers of words, list {_fingerprint(numbered)}"},
         vocabulary_sizes={"text": len(numbered) + 1},
         source=f"MAG-BERT pickle {path.name}",
         faults=faults,
@@ -145,3 +147,8 @@ def _vocabulary(parts: Mapping[Role, _Part]) -> dict[str, int]:
     """Words of the first split, which is the train split where there is one, to their numbers from 1."""
     words = dict.fromkeys(word for clip in next(iter(parts.values())).words for word in clip)
     return {word: number for number, word in enumerate(words, start=1)}
+
+
+def _fingerprint(numbered: Mapping[str, int]) -> str:
+    """Sixteen digits of the SHA-256 of the words in their order: two files of one list number alike."""
+    return hashlib.sha256(json.dumps(list(numbered)).encode()).hexdigest()[:16]

@@ -353,7 +353,6 @@ def _shown_table(table: ResultTable, seeds: int) -> dict[str, Any]:
         "rows": list(zip(table.rows, rows, strict=True)),
         "legend": " ".join(legend),
         "many": len(table.columns) > 8,
-        "many_metrics": len(table.columns) > 4,
     }
 
 

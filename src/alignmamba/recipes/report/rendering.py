@@ -454,8 +454,10 @@ def _quality(gathered: Gathered) -> list[Drawing]:
 
 def _class_rows(gathered: Gathered) -> list[dict[str, str]]:
     """Precision, recall, F1 and support of each class of a single run."""
+    if gathered.experiment.experiment != RUN:  # an analysis may have no run at all
+        return []
     found = gathered.found[0]
-    if gathered.experiment.experiment != RUN or not found.confusion:
+    if not found.confusion:
         return []
 
     def shown(value: float | None) -> str:

@@ -356,18 +356,20 @@ import signal, sys, time
 from alignmamba.recipes.experiments.working import end_with_input
 if sys.argv[1] == "deaf":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-end_with_input(grace_seconds=0.5)
-print("ready", flush=True)
+end_with_input(grace_seconds=float(sys.argv[2]))
 try:
+    print("ready", flush=True)  # within: the interrupt may come before the next line
     time.sleep(600)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
 
 
-@pytest.mark.parametrize(("manner", "said", "code"), [("prompt", b"interrupted\n", 0), ("deaf", b"", -signal.SIGKILL)])
-def test_a_process_ends_when_its_input_closes(manner: str, said: bytes, code: int) -> None:
-    command = [sys.executable, "-c", WATCHED, manner]
+@pytest.mark.parametrize(
+    ("manner", "grace", "said", "code"), [("prompt", "60", b"interrupted\n", 0), ("deaf", "0.5", b"", -signal.SIGKILL)]
+)
+def test_a_process_ends_when_its_input_closes(manner: str, grace: str, said: bytes, code: int) -> None:
+    command = [sys.executable, "-c", WATCHED, manner, grace]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None

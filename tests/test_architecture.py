@@ -15,13 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "alignmamba"
 
 # Room -> the other rooms it may import. A room is a module or package directly under the package.
-_GROUND = frozenset({"errors", "contracts", "files", "extras", "checksums"})
+_GROUND = frozenset({"errors", "contracts", "files", "extras", "checksums", "capacity"})
 _MODELS = _GROUND | {"ops", "nn"}
 _PARTS = _MODELS | {"models", "data", "training", "evaluation"}
 FLOORS: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "files": frozenset({"errors"}),
     "extras": frozenset({"errors"}),
+    "capacity": frozenset({"errors"}),
     "checksums": frozenset({"errors", "files"}),
     "contracts": frozenset({"errors"}),
     "ops": _GROUND,

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from alignmamba import capacity
 from alignmamba.contracts import Corpus, Task
 from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.data.loader import LoaderConfig
@@ -36,7 +37,7 @@ from alignmamba.recipes import (
 )
 from alignmamba.recipes.assembly import seed_everything, trained_model, untrained_model
 from alignmamba.recipes.configuration import _parse_yaml, resolve
-from alignmamba.recipes.directory import RunDirectory, _settle, to_json
+from alignmamba.recipes.directory import RunDirectory, _settle, corpus_identity, to_json
 from alignmamba.recipes.report.reading import gather
 from alignmamba.recipes.using import distance_covered
 from alignmamba.training.fitting import FitConfig
@@ -175,6 +176,32 @@ def test_a_plan_reads_and_writes_nothing(place: Path, corpus: Corpus, tmp_path: 
     assert ready.batches_per_epoch == math.ceil(len(corpus.split("train")) / 8)
     assert ready.num_parameters == sum(p.numel() for p in untrained_model(small(place), corpus).parameters() if p.requires_grad)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_memory_does_not_hold_is_refused_before_it_begins(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: Corpus
+) -> None:
+    model = untrained_model(small(place), corpus)
+    weights = sum(each.numel() for each in [*model.parameters(), *model.buffers()])
+    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    monkeypatch.setattr(capacity, "available_bytes", lambda _: 4 * (weights + 3 * trained))
+    ready = plan(small(place), out=tmp_path / "run")
+    monkeypatch.setattr(capacity, "available_bytes", lambda _: 4 * (weights + 3 * trained) - 1)
+    said = r"^model alignmamba: training [\d,]+ weights in 32 bits \(weights, .*GB are available; lower options\.d_model \(16\) or options"
+    for begin in (plan, train):
+        with pytest.raises(ConfigError, match=said):
+            begin(small(place), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="by 2 processes .*buckets of DDP"):
+        plan(small(place, engine={"devices": 2}), out=tmp_path / "run")
+    run = RunDirectory.create(
+        tmp_path / "run",
+        config=ready.config,
+        identity={"digest": ready.digest, "corpus": corpus_identity(corpus), "seed": 0},
+        environment={},
+    )
+    with pytest.raises(ConfigError, match=said):
+        train(resume=run.path)
 
 
 def test_a_regression_run(tmp_path: Path) -> None:

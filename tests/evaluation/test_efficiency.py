@@ -14,7 +14,6 @@ from alignmamba.evaluation import efficiency
 from alignmamba.evaluation.efficiency import (
     ChildError,
     attention_flops,
-    available_bytes,
     counted_flops,
     in_fresh_process,
     log_slope,
@@ -113,10 +112,6 @@ def test_a_platform_without_a_way_to_measure(monkeypatch: pytest.MonkeyPatch) ->
     assert "Linux only" in memory_problem()
     with pytest.raises(ConfigError, match="Linux only"):
         peak_bytes(lambda: None)
-
-
-def test_some_memory_is_available() -> None:
-    assert 2**24 < available_bytes() < 2**50
 
 
 # Operations

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load, save
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from alignmamba import capacity
 from alignmamba.contracts import ModalitySpec, Task
 from alignmamba.errors import CheckpointError
 from alignmamba.models import MODELS, LateFusion, from_pretrained
@@ -152,6 +153,14 @@ def test_no_memory_is_taken_for_sizes_that_the_weights_do_not_have(folder: Path,
     with Allocations():
         assert "has shape" in refused(folder)
     assert max(tracked, default=0) < 1000
+
+
+def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (folder / WEIGHTS_FILE).stat().st_size
+    monkeypatch.setattr(capacity, "available_bytes", lambda _: 3 * size)
+    from_pretrained(folder)
+    monkeypatch.setattr(capacity, "available_bytes", lambda _: 3 * size - 1)
+    assert re.search(rf"model\.safetensors: opening {size:,} bytes of weights needs .* are available; lower its size", refused(folder))
 
 
 def test_modalities_without_weights_are_refused_before_they_are_made(folder: Path) -> None:

@@ -1,3 +1,4 @@
+import io
 import os
 import pickle
 import tempfile
@@ -113,6 +114,20 @@ def test_every_kind_of_flipped_bit_is_refused(fabric: Fabric, tmp_path: Path) ->
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=r"last\.ckpt: "):
             checkpoints.load(fabric, path, {"model": module})
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 7, 1000])
+def test_an_archive_is_sealed_in_pieces_of_any_size(tmp_path: Path, pieces: int) -> None:
+    whole = io.BytesIO()
+    torch.save({"weight": torch.arange(9.0)}, whole)
+    content = whole.getvalue()
+    with (tmp_path / "last.ckpt").open("wb") as file:
+        sealing = checkpoints._Sealing(file)
+        assert sum(sealing.write(content[at : at + pieces]) for at in range(0, len(content), pieces)) == len(content)
+        sealing.finish()
+    assert checkpoints._check_seal(tmp_path / "last.ckpt")
+    assert (tmp_path / "last.ckpt").read_bytes()[: len(content) - 2] == content[:-2]
+    assert torch.equal(torch.load(tmp_path / "last.ckpt", weights_only=True)["weight"], torch.arange(9.0))
 
 
 def test_a_checkpoint_without_a_seal_is_compared_with_the_sums_of_its_archive(fabric: Fabric, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 from toy import CLASSIFICATION, DIRECTIONS, REGRESSION, ScalingToyModel, ToyModel, ToySource, toy_score
 
+from alignmamba import capacity
 from alignmamba.contracts import Batch, Output, Predictions, TargetScale
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.training import checkpoints
@@ -74,6 +75,24 @@ class StopAfter:
 
     def epoch_finished(self, record: Mapping[str, float], *, best: bool) -> None:
         pass
+
+
+# --- memory ---
+
+
+def test_a_model_that_training_has_no_memory_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ToyModel()
+    trained = sum(weight.numel() for weight in model.parameters())
+    # The model is there: its gradient and two moments, and the best weights where no directory keeps them.
+    monkeypatch.setattr(capacity, "available_bytes", lambda _: 4 * 4 * trained - 1)
+    said = rf"^ToyModel: training {trained} weights in 32 bits \(gradient, AdamW's two moments, best weights\) needs .*run_dir"
+    with pytest.raises(ConfigError, match=said):
+        run(model=model)
+    assert all(weight.grad is None for weight in model.parameters())
+    run(model=model, run_dir=tmp_path)
+    monkeypatch.setattr(capacity, "available_bytes", lambda _: 3 * 8 * trained - 1)
+    with pytest.raises(ConfigError, match="in 64 bits"):
+        run(FitConfig(epochs=1, precision="64-true"), model=model, run_dir=tmp_path / "other")
 
 
 # --- learning ----------------------------------------------------------------------------------------------------------

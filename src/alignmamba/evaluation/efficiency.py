@@ -28,7 +28,7 @@ Call = Callable[[], object]
 SLOW_SECONDS = 10.0
 SLOW_REPEATS = 3
 
-_STATUS, _CLEAR, _MEMORY = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class ChildError(RuntimeError):
@@ -184,17 +184,6 @@ def in_fresh_process(function: str, argument: Mapping[str, Any]) -> Any:
         lines = done.stderr.strip().splitlines()
         raise ChildError(lines[-1] if lines else f"exit code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def available_bytes(device: str = "cpu") -> int:
-    """Memory that can be taken now without pushing anything else out: main memory, or that of the GPU."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    if _MEMORY.exists():
-        for line in _MEMORY.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable"):
-                return 1024 * int(line.split()[1])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def counted_flops(call: Call) -> int:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from alignmamba.capacity import refuse_beyond_memory
 from alignmamba.checksums import FIELD, checksum, stamped, unstamped
 from alignmamba.contracts import Config, ModalitySpec, Task
 from alignmamba.errors import CheckpointError, ConfigError, shown
@@ -28,6 +29,8 @@ CARD_FILE = "README.md"
 _WEIGHTS_SUM: Final = "weights_sha256"
 """Field of the configuration file: the checksum of the weights' file."""
 _HEADER_BYTES: Final = 16 << 20
+_COPIES: Final = 3
+"""Of the weights at a time while a model is opened: the file, its tensors, and the model."""
 _DTYPES: Final = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -133,7 +136,8 @@ class Pretrained(nn.Module, Generic[ConfigT]):
             local_files_only: Whether to look for a Hub repository in the local cache alone.
 
         Raises:
-            CheckpointError: If a file is missing or damaged, or was made by another model; the message names it.
+            CheckpointError: If a file is missing or damaged, was made by another model, or does not fit into memory; the message
+                names it.
         """
         folder = fetched(source, revision=revision, local_files_only=local_files_only)
         description = cls._description(folder / CONFIG_FILE)
@@ -141,6 +145,9 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         path = folder / WEIGHTS_FILE
         with open_regular(path, error=CheckpointError) as file:
             dtype = cls._check_fit(config, _declared(file, path), path)
+            size = os.fstat(file.fileno()).st_size
+            cure = f"lower its size (d_model {config.d_model}, depth {config.depth}) or take a machine with more memory"
+            refuse_beyond_memory(_COPIES * size, f"{path}: opening {size:,} bytes of weights", cure, error=CheckpointError)
             try:
                 content = file.read()
             except OSError as error:

@@ -15,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 
 from alignmamba import __version__
+from alignmamba.capacity import refuse_beyond_memory
 from alignmamba.contracts import Corpus, ModalitySpec, Predictions, Role, Split, Task
 from alignmamba.data.archive import load_corpus
 from alignmamba.data.loader import Loader, lost_workers_told
@@ -28,12 +29,12 @@ from alignmamba.data.readers.progress import samples_display
 from alignmamba.data.storage import MANIFEST
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
-from alignmamba.evaluation.efficiency import available_bytes
 from alignmamba.models import MODELS
 from alignmamba.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from alignmamba.recipes.configuration import SYNTHETIC, EngineConfig, RunConfig, model_config
 from alignmamba.recipes.directory import MODEL, RunDirectory
 from alignmamba.training import inference
+from alignmamba.training.footprint import refuse_untrainable
 
 Nonfinite = Literal["error", "zero", "mean"]
 
@@ -128,23 +129,32 @@ def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> Non
         raise CheckpointError(f"run {run.path}: its configuration was changed since training began, start a new run instead")
 
 
-def untrained_model(config: RunConfig, corpus: Corpus) -> Any:
-    """The untrained model; a newcomer of another class stands in `MODELS` and behaves alike.
+def counted_weights(config: RunConfig, corpus: Corpus) -> int:
+    """How many weights training changes, counted without making one.
 
     Raises:
-        ConfigError: If its weights do not fit into memory: the size of a vocabulary is what a corpus says it is.
+        ConfigError: If what training keeps of them does not fit into memory.
     """
-    made, settings = cast(Any, MODELS[config.model]), model_config(config, corpus)
+    made, settings = cast(Any, MODELS[config.model]), cast(Any, model_config(config, corpus))
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        weights = sum(parameter.numel() for parameter in made(settings).parameters())
-    needed, free = weights * torch.finfo(torch.float32).bits // 8, available_bytes()
-    if needed > free:
-        largest = max(corpus.modalities, key=lambda spec: spec.dim)
-        raise ConfigError(
-            f"model {config.model}: {weights:,} weights need {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB of memory are free; the largest "
-            f"modality is {largest.name!r}, {'a vocabulary' if largest.kind == 'tokens' else 'features'} of {largest.dim}"
-        )
-    return made(settings)
+        model = made(settings)
+    total = sum(weight.numel() for weight in model.parameters())
+    largest = max(corpus.modalities, key=lambda spec: spec.dim)
+    cure = f"lower options.d_model ({settings.d_model}) or options.depth ({settings.depth})"
+    if sum(weight.numel() for weight in model.encoders[largest.name].parameters()) > total / 2:
+        kind = "vocabulary" if largest.kind == "tokens" else "width"
+        cure = f"the largest part is modality {largest.name!r}, of {kind} {largest.dim}; drop it with modalities, or {cure}"
+    processes, name = config.engine.devices, f"model {config.model}"
+    if _accelerator(config.engine) == "cpu":
+        refuse_untrainable(model, name, cure, precision=config.fit.precision, device="cpu", processes=processes, keeps_best=False)
+    else:  # of the GPU's memory training itself asks, once it has been launched
+        refuse_beyond_memory(4 * total * processes, f"{name}: making {total:,} weights", cure, error=ConfigError)
+    return num_parameters_of(model)
+
+
+def untrained_model(config: RunConfig, corpus: Corpus) -> Any:
+    """The untrained model; a newcomer of another class stands in `MODELS` and behaves alike."""
+    return cast(Any, MODELS[config.model])(model_config(config, corpus))
 
 
 def trained_model(run: RunDirectory, config: RunConfig) -> Any:

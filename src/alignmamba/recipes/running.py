@@ -23,6 +23,7 @@ from alignmamba.files import refused_by_machine
 from alignmamba.models.pretrained import Provenance
 from alignmamba.recipes.advice import alignment_note
 from alignmamba.recipes.assembly import (
+    counted_weights,
     environment,
     launched,
     loader,
@@ -182,7 +183,7 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
         corpus=corpus,
         digest=digest,
         directory=directory,
-        num_parameters=num_parameters_of(untrained_model(complete, corpus)),
+        num_parameters=counted_weights(complete, corpus),
         batches_per_epoch=len(loader(complete, corpus, "train")),
         notes=made.notes,
         prepared=made.identity,
@@ -258,6 +259,7 @@ def train(
     if run.finished:
         return _result(run, complete, run.metrics())
     corpus = training_corpus(run, complete, data or complete.data)
+    counted_weights(complete, corpus)  # refuses more than this machine holds
     fabric = launched(complete.engine, complete.fit.precision)
     with shown_progress(progress) as shown:
         return _train(complete, corpus, run, fabric, resume=True, progress=together(shown, *callbacks))

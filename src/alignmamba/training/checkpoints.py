@@ -4,7 +4,7 @@ A checkpoint is the zip archive that torch writes. Its comment, which zip reader
 a directory of shards holds a list of checksums instead. A single wrong bit, anywhere, is refused.
 """
 
-import io
+import hashlib
 import os
 import shutil
 import struct
@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -21,7 +21,7 @@ from lightning_fabric.strategies.strategy import Strategy
 
 from alignmamba import checksums
 from alignmamba.errors import CheckpointError
-from alignmamba.files import replace_file
+from alignmamba.files import replacing
 
 LAST: Final = "last.ckpt"
 """Everything that training needs to resume."""
@@ -35,7 +35,8 @@ _UNSEALED: Final = 1
 _LABEL = b"sha256:"
 _COMMENT_BYTES = len(_LABEL) + 64
 _EMPTY = b"\0\0"
-"""Length of the comment as torch writes it, the last two bytes of the archive."""
+_LENGTH = struct.pack("<H", _COMMENT_BYTES)
+"""Length of the comment as torch writes it, the last two bytes of the archive, and as it is with the checksum there."""
 
 
 def save(fabric: Fabric, path: Path, state: Mapping[str, Any]) -> None:
@@ -124,9 +125,10 @@ class _Beside(TorchCheckpointIO):
     """Writes the sealed file beside its place; Lightning's own way leads through the temporary folder, which may be small."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002 # Lightning's signature
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        replace_file(Path(path), _sealed(content.getvalue()))
+        with replacing(Path(path)) as file:
+            sealing = _Sealing(file)
+            torch.save(checkpoint, cast(Any, sealing))  # as a file, it needs no more than to be written to
+            sealing.finish()
 
 
 def _by_torch(strategy: Strategy) -> bool:
@@ -181,10 +183,34 @@ def _sync(path: Path) -> None:
 # The seal
 
 
-def _sealed(archive: bytes) -> bytes:
-    """A zip archive without a comment, with its checksum as the comment."""
-    body = archive[: -len(_EMPTY)] + struct.pack("<H", _COMMENT_BYTES)
-    return body + _LABEL + checksums.checksum(body).encode()
+class _Sealing:
+    """Passes a zip archive without a comment to a file, in which its checksum becomes its comment; no copy is held."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest, self._last = file, hashlib.sha256(), b""
+
+    def write(self, piece: Any) -> int:
+        """Take the next bytes; the last ones, which say that there is no comment, are held back."""
+        view = memoryview(piece).cast("B")
+        if len(view) < len(_EMPTY):
+            view = memoryview(self._last + bytes(view))
+        else:
+            self._pass(self._last)
+        self._pass(view[: -len(_EMPTY)])
+        self._last = bytes(view[-len(_EMPTY) :])
+        return memoryview(piece).nbytes
+
+    def flush(self) -> None:
+        """Leave that to the file."""
+
+    def finish(self) -> None:
+        """Write the comment."""
+        self._pass(_LENGTH)
+        self._file.write(_LABEL + self._digest.hexdigest().encode())
+
+    def _pass(self, piece: bytes | memoryview) -> None:
+        self._digest.update(piece)
+        self._file.write(piece)
 
 
 def _seal(path: Path) -> None:
@@ -192,7 +218,11 @@ def _seal(path: Path) -> None:
     if path.is_dir():
         checksums.write_list(path, [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()])
     elif zipfile.is_zipfile(path):
-        path.write_bytes(_sealed(path.read_bytes()))
+        with path.open("r+b") as archive:
+            archive.seek(-len(_EMPTY), os.SEEK_END)
+            archive.write(_LENGTH)
+        with path.open("ab") as archive:
+            archive.write(_LABEL + checksums.file_checksum(path).encode())
 
 
 def _check_seal(path: Path) -> bool:

@@ -31,6 +31,7 @@ from alignmamba.contracts import Batch, Config, Predictions, Role, ScalesTargets
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.extras import require
 from alignmamba.training import checkpoints
+from alignmamba.training.footprint import refuse_untrainable
 from alignmamba.training.inference import BatchSource, collect, gather, known_scale
 from alignmamba.training.logs import LOG, LOGS, Log, Tracker, write_table
 from alignmamba.training.objective import Objective, Parcel, RegressionLoss
@@ -206,7 +207,8 @@ def fit(
 
     Raises:
         DataError: If a source has another role than its place here, is empty, or lacks targets.
-        ConfigError: If ``config.select`` is not a metric of this task, or ``config.precision`` is not the engine's.
+        ConfigError: If ``config.select`` is not a metric of this task, ``config.precision`` is not the engine's, or memory does
+            not hold what training keeps of every weight.
         CheckpointError: If `run_dir` holds another run, or `resume` finds a checkpoint that does not fit.
         TrainingError: If a loss or gradient is not finite, no optimiser step was taken, or no epoch could be scored.
         Interrupted: On Ctrl-C, SIGTERM or a hangup, after saving. A second one ends the process at once.
@@ -218,6 +220,14 @@ def fit(
     if fabric is None:
         fabric = Fabric(accelerator="auto", devices=1, precision=config.precision)
     _check_precision(fabric, config)
+    refuse_untrainable(
+        model,
+        type(model).__name__,
+        "make the model smaller" + ("" if run_dir else ", or give a run_dir, where the best weights are kept on disk"),
+        precision=config.precision,
+        device=fabric.device.type,
+        keeps_best=run_dir is None,
+    )
     with _compiled(model, config.compile):
         objective = Objective(model, task, regression_loss=config.regression_loss, label_smoothing=config.label_smoothing)
         run = _set_up(objective, train, valid, config, metric, score, higher_is_better, fabric, run_dir, progress)

@@ -8,12 +8,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from alignmamba.capacity import available_bytes
 from alignmamba.errors import ConfigError, nearest
 from alignmamba.evaluation.efficiency import (
     Call,
     ChildError,
     Spread,
-    available_bytes,
     counted_flops,
     in_fresh_process,
     log_slope,

@@ -192,7 +192,7 @@ def test_a_run_that_memory_does_not_hold_is_refused_before_it_begins(
         with pytest.raises(ConfigError, match=said):
             begin(small(place), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ConfigError, match="by 2 processes .*buckets of DDP"):
+    with pytest.raises(ConfigError, match=r"by 2 processes .*buckets of DDP"):
         plan(small(place, engine={"devices": 2}), out=tmp_path / "run")
     run = RunDirectory.create(
         tmp_path / "run",

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 Cli = Callable[..., Any]
 
@@ -45,3 +48,33 @@ def test_something_else(cli: Cli, tmp_path: Path) -> None:
     assert said.code == 2
     assert said.err.startswith(f"error: {tmp_path}: expected the directory of an experiment or a run")
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("lacking", "arguments", "message"),
+    [
+        ("jinja2", (), "report: jinja2 is not installed, try: pip install 'alignmamba[experiments]'"),
+        ("matplotlib", (), "report: matplotlib is not installed"),
+        ("", ("--out", "nowhere/page.html"), "out nowhere/page.html: there is no directory nowhere"),
+        ("", ("--out", "notes.txt"), "out notes.txt: is there already and does not end in .html"),
+        ("", ("--out", "grid"), "out grid: a directory is there, expected a file"),
+        ("", ("--data", "corpus"), "data: goes with a single run, whose corpus it is"),
+        ("", ("notes.txt",), "notes.txt: expected the directory of an experiment or a run, found a file"),
+        ("", ("gone",), "gone: no such directory"),
+    ],
+)
+def test_a_page_that_cannot_be_made_is_refused_before_tables_are_written(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid" / "jobs").mkdir(parents=True)
+    (tmp_path / "grid" / "experiment.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr("alignmamba.recipes.experiments.refresh_tables", lambda path: pytest.fail(f"tables of {path} were written"))
+    if lacking:
+        monkeypatch.setitem(sys.modules, lacking, None)
+    said = cli("report", "grid", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith(f"error: {message}")
+    assert said.err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["experiment.json", "grid", "jobs", "notes.txt"]

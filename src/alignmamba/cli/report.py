@@ -25,12 +25,10 @@ class Report(Verb):
     def run(self) -> int:
         """Write the page."""
         from alignmamba.cli.verb import say
-        from alignmamba.errors import ConfigError
         from alignmamba.recipes.experiments import refresh_tables
-        from alignmamba.recipes.report.rendering import write_page
+        from alignmamba.recipes.report.rendering import check_page, write_page
 
-        if not self.directories:
-            raise ConfigError("report: expected the directory of an experiment or a run, found none")
+        check_page(self.directories, self.out, data=self.data, files_only=self.files_only)
         if len(self.directories) == 1:
             refresh_tables(self.directories[0])
         page = write_page(self.directories, self.out, data=self.data, files_only=self.files_only)

@@ -16,7 +16,7 @@ import numpy as np
 
 from alignmamba import __version__
 from alignmamba.contracts import Predictions, Task
-from alignmamba.errors import AlignMambaError, ConfigError
+from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
 from alignmamba.evaluation.calibration import class_scores, reliability
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
 from alignmamba.extras import require
@@ -37,7 +37,7 @@ from alignmamba.recipes.report.drawing import (
     reliability_drawing,
     scatter_drawing,
 )
-from alignmamba.recipes.report.reading import RUN, RUNS, Entry, Figure, Found, Gathered, ResultTable, Samples, gather
+from alignmamba.recipes.report.reading import EXPERIMENT, RUN, RUNS, Entry, Figure, Found, Gathered, ResultTable, Samples, gather
 from alignmamba.recipes.report.studying import Study, study
 
 if TYPE_CHECKING:
@@ -101,22 +101,48 @@ def write_page(
         ConfigError: If the page cannot be written there, `data` is not the corpus of the run, or a package is not installed.
         DataError: If `data` cannot be read.
     """
-    require("report", "experiments", "jinja2", "matplotlib", "scipy")
     directories = [directory] if isinstance(directory, Path) else list(directory)
-    if len(directories) > 1 and out is None:
-        raise ConfigError("out: several runs are compared, expected a file for the page, for example --out comparison.html")
-    path = directories[0] / "report.html" if out is None else out
+    path = check_page(directories, out, data=data, files_only=files_only)
     gathered = gather(directories[0]) if len(directories) == 1 else gather_runs(directories)
-    _check_place(path)
-    if data is not None and gathered.experiment.experiment != RUN:
-        raise ConfigError("data: goes with a single run, whose corpus it is")
-    if data is not None and files_only:
-        raise ConfigError("data: does not go with files alone; choose one of them")
     if gathered.experiment.experiment == RUN and not files_only:
         gathered = _studied(gathered, data)
     content = render(gathered).encode()
     replace_file(path, content)
     return Page(path=path, size=len(content), cells=_states(gathered), note=gathered.not_studied)
+
+
+def check_page(directories: Sequence[Path], out: Path | None = None, *, data: str | None = None, files_only: bool = False) -> Path:
+    """Refuse a page that cannot be made, before anything is read or written.
+
+    Args:
+        directories: Of one experiment or run, or of several runs.
+        out: As for `write_page`.
+        data: As for `write_page`.
+        files_only: As for `write_page`.
+
+    Returns:
+        Where the page goes.
+
+    Raises:
+        CheckpointError: If a directory is not there.
+        ConfigError: If a package is not installed, the page cannot be written there, or the arguments do not fit each other.
+    """
+    require("report", "experiments", "jinja2", "matplotlib", "scipy")
+    if not directories:
+        raise ConfigError("report: expected the directory of an experiment or a run, found none")
+    for directory in directories:
+        if not directory.is_dir():
+            found = "expected the directory of an experiment or a run, found a file" if directory.exists() else "no such directory"
+            raise CheckpointError(f"{directory}: {found}")
+    if len(directories) > 1 and out is None:
+        raise ConfigError("out: several runs are compared, expected a file for the page, for example --out comparison.html")
+    if data is not None and (len(directories) > 1 or (directories[0] / EXPERIMENT).is_file()):
+        raise ConfigError("data: goes with a single run, whose corpus it is")
+    if data is not None and files_only:
+        raise ConfigError("data: does not go with files alone; choose one of them")
+    path = directories[0] / "report.html" if out is None else out
+    _check_place(path)
+    return path
 
 
 def _studied(gathered: Gathered, data: str | None) -> Gathered:

@@ -59,7 +59,7 @@ serve-docs: $(VENV)/.installed-dev
 
 # Needs Chromium and chromedriver beside what pip installs.
 screenshots: $(VENV)/.installed-dev
-	$(BIN)/python docs/screenshots.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/screenshots.py
 
 # Time over length, one thread; takes some minutes.
 time-plot: $(VENV)/.installed-dev

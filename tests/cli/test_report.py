@@ -1,6 +1,7 @@
 """``alignmamba report``."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -26,7 +27,9 @@ def test_a_run(cli: Cli, run: Path, tmp_path: Path) -> None:
     assert f"{metrics['metrics']['test']['accuracy']:.3f}" in page
     assert "The run is finished." in page
     assert f"Epoch {metrics['best_epoch']} of 3 was kept" in page
-    assert "Known of the corpus: best single modality accuracy 0.5." in page
+    assert page.count("Known of the corpus: best reachable accuracy 1.000, best single modality accuracy 0.500.") == 1
+    score = f"{metrics['metrics']['test']['accuracy']:.3f}"
+    assert re.search(rf"The run is finished\. On test, accuracy {score} \(95 % interval 0\.\d{{3}} to [01]\.\d{{3}}\)\.", page)
     assert all(f'<section id="{name}"' in page for name in ("results", "confusion", "training", "samples", "made"))
     assert not (run / "report.html").exists()
 

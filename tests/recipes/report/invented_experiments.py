@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from alignmamba.contracts import Predictions
 from alignmamba.recipes.report.reading import Gathered, PlanSample, gather
-from alignmamba.recipes.report.studying import Study, Worth
+from alignmamba.recipes.report.studying import Study, Tokens, Worth
 
 HOSTILE = "<script>alert(1)</script>"
 ENDS_SCRIPT = "</script><img src=x onerror=alert(2)>"
@@ -221,10 +221,17 @@ def studied_run(path: Path, *, kind: str = "classification", samples: int = 12, 
     study = Study(
         texts=strings,
         groups=strings,
+        tokens=tuple(
+            {HOSTILE: Tokens(length=len(STRINGS), seconds=(0.5, 2.25), words=STRINGS)}
+            | ({QUOTES: Tokens(length=1234, seconds=None, words=None)} if place % 2 else {})
+            for place in range(samples)
+        ),
+        modalities=(HOSTILE, QUOTES),
         complete=Predictions(ids=found.ids, prediction=values),
         without={HOSTILE: other},
         worth=(Worth(modality=HOSTILE, samples=samples - 1, complete=score, without=dict.fromkeys(score, 0.25)),),
         plans=made,
+        without_plan=f"Plans of 3 of {samples} samples are on this page, {UNICODE}.",
         notes=STRINGS,
     )
     return replace(gathered, study=study, found=(replace(gathered.found[0], plans=made),))

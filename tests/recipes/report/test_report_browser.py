@@ -303,7 +303,21 @@ def test_a_drawer_with_all_that_is_known_of_a_sample(browser: Any, pages: dict[s
         page.all("#sample-table tbody td")[0].click()
         page.one("#drawer-following").click()
         assert page.text("#drawer-title") == data["sets"][0]["ids"][10]
-        assert "no plan of this sample" in page.text("#drawer-body")
+        words = " ".join(" ".join(STRINGS).split())
+        assert page.texts("#drawer h3")[-1] == "Tokens"
+        assert page.texts("#drawer section:last-of-type tbody th") == [HOSTILE, QUOTES]
+        assert [" ".join(each.split()) for each in page.texts("#drawer section:last-of-type tbody td")] == [
+            str(len(STRINGS)),
+            "0.50 s to 2.25 s",
+            words,
+            "missing",
+            "",
+            "",
+        ]
+        assert page.texts("#drawer-body > .aside")[-1].endswith(f"This sample has {HOSTILE} alone, so nothing is aligned.")
+        page.one("#drawer-following").click()
+        assert page.texts("#drawer section:last-of-type tbody td")[3] == "1,234"
+        assert page.texts("#drawer-body > .aside")[-1].startswith("This sample has no plan here. Plans of 3 of 12 samples")
 
 
 def test_one_forest_at_a_time(browser: Any, pages: dict[str, Path]) -> None:

@@ -9,12 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from invented_experiments import HOSTILE, LONG, METHODS, QUOTES, STRINGS, studied_run, write_experiment, write_json
 
 from alignmamba.errors import ConfigError
 from alignmamba.recipes.report.reading import gather
-from alignmamba.recipes.report.rendering import _decimals, render, write_page
+from alignmamba.recipes.report.rendering import _decimals, _rounded, render, write_page
 
 VOID = {"meta", "link", "input", "img", "br"}
 
@@ -160,6 +161,67 @@ def test_numbers_are_rounded_by_their_spread(tmp_path: Path) -> None:
     large = replace(samples, targets=tuple(f"{200 + 60 * place}" for place in range(12)), predictions=("512.123456",) * 12)
     assert _decimals([large]) == 1
     assert _decimals([replace(large, targets=("1",) * 12, predictions=("1",) * 12)]) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [
+        (0.94, 3, "0.940"),
+        (0.0, 3, "0.000"),
+        (-0.5, 3, "−0.500"),
+        (0.0004321, 3, "0.00043"),
+        (-3.2e-14, 3, "−3.2e−14"),
+        (145.1234, 3, "145.123"),
+        (1234.5678, 3, "1,234.57"),
+        (123456789.25, 3, "123,456,789"),
+        (float("nan"), 3, "–"),
+        (None, 3, "–"),
+    ],
+)
+def test_numbers_have_as_many_digits_as_a_person_reads(value: float | None, digits: int, shown: str) -> None:
+    assert _rounded(value, digits) == shown
+
+
+def test_of_very_many_classes_the_most_confused_are_shown(tmp_path: Path) -> None:
+    classes = [f"class {number}" for number in range(300)]
+    write_experiment(tmp_path, rows=["a"], classes=classes, samples=700, epochs=0, seeds=2)
+    counts = np.diag(np.arange(300))
+    pairs = [(7 * each, 299 - 11 * each) for each in range(20)]
+    for place, pair in enumerate(pairs):
+        counts[pair] = 100 - place
+    counts[150, 151] = 1
+    whole = gather(tmp_path)
+    found = tuple(replace(each, confusion=tuple(map(tuple, counts.tolist()))) for each in whole.found)
+    page = render(replace(whole, found=found))
+    (row,) = Document(page).data["confusions"]
+    kept = sorted({place for pair in pairs[:10] for place in pair})
+    for cell in row["cells"]:
+        assert cell["classes"] == [*(classes[place] for place in kept), "280 other classes"]
+        assert (cell["others"], cell["wrong"]) == (280, sum(100 - place for place in range(20)) + 1)
+        shown = np.array(cell["counts"])
+        assert (shown[:-1, :-1] == counts[np.ix_(kept, kept)]).all()
+        assert shown.sum() == counts.sum()
+        assert shown[-1, :-1].tolist() == (counts[:, kept].sum(axis=0) - counts[np.ix_(kept, kept)].sum(axis=0)).tolist()
+        assert shown[:-1, -1].tolist() == (counts[kept].sum(axis=1) - counts[np.ix_(kept, kept)].sum(axis=1)).tolist()
+    assert "class 19 and 280 more" in Document(page).words
+    assert len(page) < 400_000
+
+
+def test_of_very_many_classes_the_worst_scores_are_shown(tmp_path: Path) -> None:
+    classes = [f"class {number}" for number in range(1000)]
+    write_experiment(tmp_path, rows=["alignmamba"], classes=classes, seeds=1, samples=40, epochs=0)
+    run = tmp_path / "cells" / "0000000000000000"
+    write_json(run / "model" / "config.json", {"model_type": "AlignMamba", "task": {"kind": "classification", "classes": classes}})
+    document = Document(render(gather(run)))
+    support = len({row for row, line in enumerate(gather(run).found[0].confusion) if sum(line)})
+    assert f"The 20 lowest F1 of {support} classes that have samples; 1,000 classes in all." in document.words
+    # Of the 1000 names only those that occur or are among the most probable of some sample are on the page.
+    data = document.data["samples"]
+    assert data["num_classes"] == 1000
+    cell = data["cells"][0]
+    places = {place for row in cell["probabilities"] for place in row[::2]} | set(cell["prediction"]) | set(data["sets"][0]["targets"])
+    assert places == set(range(len(data["classes"])))
+    assert len(data["classes"]) <= 40 * 14 < 1000
 
 
 def test_scores_of_each_class(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import score
 from alignmamba.recipes import evaluate, train
@@ -15,7 +16,7 @@ from alignmamba.recipes.report import comparing, reading, studying
 from alignmamba.recipes.report.comparing import gather_runs
 from alignmamba.recipes.report.reading import Samples, gather
 from alignmamba.recipes.report.rendering import write_page
-from alignmamba.recipes.report.studying import study
+from alignmamba.recipes.report.studying import Tokens, study
 from small_run import CONFIG, write_small_corpus
 
 
@@ -74,11 +75,37 @@ def test_plans_reach_from_the_best_to_the_worst(run: Path, monkeypatch: pytest.M
     everyone = study(run, samples_of(run)).plans
     assert len(everyone) == 11  # three have nothing to align
     monkeypatch.setattr(studying, "MOST_PLANS", (5, 2))
-    assert {each.why.split()[0] for each in study(run, samples_of(run)).plans} <= {"1st", "4th", "5th", "7th", "8th", "11th", "14th"}
+    told = [each.why.removesuffix(" predicted of 14") for each in study(run, samples_of(run)).plans]
+    expected = ["best", "4th best", "7th best", "11th best", "worst"]
+    assert told == [each for each in expected if each in told]
+    assert len(told) >= 3
     monkeypatch.setattr(studying, "MOST_PLAN_TOKENS", 1)
     none = study(run, samples_of(run))
     assert none.plans == ()
     assert any("more than 1 matched tokens" in note for note in none.notes)
+
+
+def test_tokens_are_told_with_and_without_plans(run: Path, rival: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path, reason in ((run, "Plans of 11 of 14 samples"), (rival, "There are no plans: late-fusion aligns no tokens.")):
+        known = study(path, samples_of(path))
+        assert known.without_plan.startswith(reason)
+        assert known.without_plan == known.notes[-1]
+        assert [set(each) for each in known.tokens] == [{"text"} if row % 5 == 0 else {"text", "audio"} for row in range(14)]
+        assert known.tokens[1]["audio"] == Tokens(length=8, seconds=None, words=None)
+    split = synthetic_corpus(sizes={"train": 9}).splits["train"]
+    names, counts = ["text", "video"], split.lengths["text"] + split.lengths["video"]
+    tokens, notes = studying._tokens(split, names, counts)
+    assert notes == []
+    for sample, found in zip(split, tokens, strict=True):
+        for name in names:
+            first, last = sample.times[name][[0, -1]]
+            expected = Tokens(length=len(sample.features[name]), seconds=(first, last), words=sample.tokens[name])
+            assert found[name] == expected
+    monkeypatch.setattr(studying, "MOST_WORDS", int(counts.sum()) // 3)
+    tokens, notes = studying._tokens(split, names, counts)
+    with_words = [row for row, each in enumerate(tokens) if each["text"].words]
+    assert 1 <= len(with_words) <= 3
+    assert notes == [f"Words of tokens are shown of {len(with_words)} of 9 samples to keep this page small."]
 
 
 def test_a_large_split_is_bounded_and_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

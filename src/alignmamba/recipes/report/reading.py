@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from alignmamba.checksums import read_listed, unstamped
-from alignmamba.contracts import Predictions, Task
+from alignmamba.contracts import Predictions, Role, Task
 from alignmamba.errors import CheckpointError, DataError, first_fault
 from alignmamba.evaluation.metrics import RANGES, metric_names
 from alignmamba.evaluation.statistics import interval, scores_of
@@ -232,7 +232,7 @@ class _Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class _Summary:
-    metrics: dict[str, dict[str, Number]]
+    metrics: dict[Role, dict[str, Number]]
     references: dict[str, float]
     selected_by: str
     best_epoch: int
@@ -510,10 +510,15 @@ def _run_tables(directory: Path, task: Task | None) -> tuple[ResultTable, ...]:
             entries=tuple(entries),
             notes=(
                 *([OVER_SAMPLES] if any(entry and entry.low is not None for row in entries for entry in row) else []),
-                *(f"Known of the corpus: {name.replace('_', ' ')} {value:.3g}." for name, value in summary.references.items()),
+                *([_known_words(summary.references)] if summary.references else []),
             ),
         ),
     )
+
+
+def _known_words(references: Mapping[str, float]) -> str:
+    known = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in references.items())
+    return f"Known of the corpus: {known}."
 
 
 OVER_SAMPLES: Final = (

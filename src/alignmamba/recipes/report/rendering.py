@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignmamba import __version__
 from alignmamba.contracts import Predictions, Task
@@ -38,7 +39,7 @@ from alignmamba.recipes.report.drawing import (
     scatter_drawing,
 )
 from alignmamba.recipes.report.reading import EXPERIMENT, RUN, RUNS, Entry, Figure, Found, Gathered, ResultTable, Samples, gather
-from alignmamba.recipes.report.studying import Study, study
+from alignmamba.recipes.report.studying import Study, Tokens, study
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -56,11 +57,15 @@ TITLES: Final = {
 """Name of an experiment to the page's title; an experiment of another name is titled by it."""
 _SCRIPTS = ("elements.js", "viewer.js", "samples.js")
 """Parts of the page's script, in their order."""
+_MOST_PLACES = 9
+"""Digits after the point, beyond which a number is written with a power of ten."""
 _MOST_PROBABILITIES = 12
 """Classes whose probabilities a page holds for each sample; of more classes, the most probable ones."""
 _STATES = {"failed": "failed", "unfinished": "begun, not finished", "pending": "pending"}
 
 
+MOST_CLASSES: Final = 20
+"""Classes of a confusion matrix that is shown whole; of more, those that are confused most. So many class scores are shown as well."""
 MOST_FORESTS: Final = 40
 """Columns of tables that are drawn."""
 MOST_PAIRS: Final = 15
@@ -256,7 +261,23 @@ def _run_words(gathered: Gathered) -> list[str]:
     return [
         f"{found.cell.row} on the corpus {gathered.experiment.corpus.name}, seed {found.cell.seed}.",
         "The run is finished." if found.state == "done" else f"The run is not finished: {epochs} so far.",
+        *_score_words(gathered),
     ]
+
+
+def _score_words(gathered: Gathered) -> list[str]:
+    """The score that a run was selected by, on test where it has one."""
+    for table in gathered.tables:
+        chosen = gathered.found[0].selected_by
+        column = table.columns.index(chosen) if chosen in table.columns else 0
+        for role in sorted(table.rows, key=("test", "valid", "train").index):
+            entry = table.entries[table.rows.index(role)][column] if table.columns else None
+            if entry is not None and entry.mean is not None:
+                places = _places(entry.mean, table.digits)
+                interval = _interval_words(entry, places)
+                reach = f" (95 % interval {interval})" if interval else ""
+                return [f"On {role}, {table.columns[column].replace('_', ' ')} {_fixed(entry.mean, places)}{reach}."]
+    return []
 
 
 def _runs_words(gathered: Gathered) -> list[str]:
@@ -317,13 +338,28 @@ def _best_row(gathered: Gathered) -> int | None:
 
 
 def _mean_words(entry: Entry, digits: int) -> str:
-    mean = _rounded(entry.mean, digits)
-    return mean if entry.deviation is None else f"{mean} ± {_rounded(entry.deviation, digits)}"
+    places = _places(entry.mean, digits)
+    mean = _fixed(entry.mean, places)
+    return mean if entry.deviation is None else f"{mean} ± {_fixed(entry.deviation, places)}"
 
 
 def _rounded(value: float | None, digits: int) -> str:
-    """A number with that many digits after the point; a dash where it is not defined."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
+    """A number with that many digits after the point, fewer of a large one and more of a tiny one; a dash where it is not defined."""
+    return "–" if value is None or not math.isfinite(value) else _fixed(value, _places(value, digits))
+
+
+def _fixed(value: float | None, places: int) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return (f"{value:,.{places}f}" if places <= _MOST_PLACES else f"{value:.1e}").replace("-", "−")
+
+
+def _places(value: float | None, digits: int) -> int:
+    """Digits after the point that show a number of that size: six digits of a large one, two of one that would be shown as zero."""
+    if value is None or not math.isfinite(value) or value == 0:
+        return digits
+    size = math.floor(math.log10(abs(value)))
+    return 1 - size if round(value, digits) == 0 else min(digits, max(0, 5 - size))
 
 
 def _label(found: Found, experiment: str) -> str:
@@ -347,17 +383,13 @@ def _shown_table(table: ResultTable, seeds: int) -> dict[str, Any]:
     def shown(entry: Entry | None) -> dict[str, Any] | None:
         if entry is None:
             return None
-        interval = (
-            ""
-            if entry.low is None or entry.high is None
-            else f"{_rounded(entry.low, table.digits)} to {_rounded(entry.high, table.digits)}"
-        )
+        places = _places(entry.mean, table.digits)
         few = over_seeds and len(entry.values) not in (0, seeds)
         return {
-            "mean": _rounded(entry.mean, table.digits),
+            "mean": _fixed(entry.mean, places),
             "full": "" if entry.mean is None else repr(entry.mean),
-            "deviation": "" if entry.deviation is None else _rounded(entry.deviation, table.digits),
-            "interval": interval,
+            "deviation": "" if entry.deviation is None else _fixed(entry.deviation, places),
+            "interval": _interval_words(entry, places),
             "mark": entry.mark,
             "few": f"{len(entry.values)} of {seeds} seeds" if few else "",
         }
@@ -380,6 +412,10 @@ def _shown_table(table: ResultTable, seeds: int) -> dict[str, Any]:
         "legend": " ".join(legend),
         "many": len(table.columns) > 8,
     }
+
+
+def _interval_words(entry: Entry, places: int) -> str:
+    return "" if entry.low is None or entry.high is None else f"{_fixed(entry.low, places)} to {_fixed(entry.high, places)}"
 
 
 def _missing_drawings(gathered: Gathered, series: Sequence[str]) -> list[Drawing]:
@@ -422,7 +458,7 @@ def _agreement(gathered: Gathered) -> list[dict[str, Any]]:
             "second": pair.second,
             "samples": f"{pair.samples:,}",
             "alike": _rounded(pair.alike, 3),
-            "apart": None if pair.apart is None else f"{pair.apart:.3g}",
+            "apart": None if pair.apart is None else _rounded(pair.apart, 3),
             "right": None if pair.right is None else [f"{count:,}" for count in pair.right],
         }
         for pair in gathered.agreement[:MOST_PAIRS]
@@ -448,8 +484,11 @@ def _worth(gathered: Gathered) -> dict[str, Any] | None:
         for name in names:
             change = each.without[name] - each.complete[name]
             worse = change < 0 if HIGHER_IS_BETTER[name] else change > 0
-            shown = "" if not math.isfinite(change) else f"{'+' if change > 0 else ''}{_rounded(change, 3)}"
-            scores.append((_rounded(each.without[name], 3), shown, "loss" if worse and abs(change) >= 0.0005 else ""))
+            places = _places(each.complete[name], 3)
+            told = _fixed(change, places)
+            seen = told.strip("−0.,") != ""
+            shown = "" if not math.isfinite(change) else f"+{told}" if change > 0 and seen else told if seen else "0"
+            scores.append((_fixed(each.without[name], places), shown, "loss" if worse and seen else ""))
         rows.append({"name": f"without {each.modality}", "samples": f"{each.samples:,}", "scores": scores})
     return {"columns": names, "rows": rows}
 
@@ -478,18 +517,24 @@ def _quality(gathered: Gathered) -> list[Drawing]:
     return drawn
 
 
-def _class_rows(gathered: Gathered) -> list[dict[str, str]]:
-    """Precision, recall, F1 and support of each class of a single run."""
+def _class_rows(gathered: Gathered) -> dict[str, Any] | None:
+    """Precision, recall, F1 and support of each class of a single run; of very many classes, of those with the lowest F1."""
     if gathered.experiment.experiment != RUN:  # an analysis may have no run at all
-        return []
+        return None
     found = gathered.found[0]
     if not found.confusion:
-        return []
+        return None
 
     def shown(value: float | None) -> str:
         return "–" if value is None else f"{value:.3f}"
 
-    return [
+    scored = list(zip(found.classes, class_scores(np.array(found.confusion)), strict=True))
+    note = ""
+    if len(scored) > MOST_CLASSES:
+        known = sorted((pair for pair in scored if pair[1].support), key=lambda pair: pair[1].f1 or 0.0)
+        note = f"The {min(MOST_CLASSES, len(known))} lowest F1 of {len(known):,} classes that have samples; {len(scored):,} classes in all."
+        scored = known[:MOST_CLASSES]
+    rows = [
         {
             "name": name,
             "precision": shown(each.precision),
@@ -497,8 +542,9 @@ def _class_rows(gathered: Gathered) -> list[dict[str, str]]:
             "f1": shown(each.f1),
             "support": f"{each.support:,}",
         }
-        for name, each in zip(found.classes, class_scores(np.array(found.confusion)), strict=True)
+        for name, each in scored
     ]
+    return {"rows": rows, "note": note}
 
 
 def _embedded(figure: Figure) -> dict[str, str]:
@@ -537,14 +583,57 @@ def _watched_metric(begun: Sequence[Found]) -> str:
 def _confusions(gathered: Gathered) -> list[dict[str, Any]]:
     """Matrices by row; the first row is the best of the first table."""
     experiment = gathered.experiment.experiment
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, list[Found]] = {}
     for found in gathered.found:
         if found.confusion:
-            row = rows.setdefault(_place(found, experiment), {"label": _place(found, experiment), "row": found.cell.row, "cells": []})
-            row["cells"].append({"seed": found.cell.seed, "classes": found.classes, "counts": found.confusion})
+            rows.setdefault(_place(found, experiment), []).append(found)
     best = _best_row(gathered)
     name = None if best is None else gathered.tables[0].rows[best]
-    return sorted(rows.values(), key=lambda row: row["row"] != name)
+    shown = []
+    for label, runs in sorted(rows.items(), key=lambda row: row[1][0].cell.row != name):
+        # Seeds of the same classes can be added up, so they show the same of them.
+        totals: dict[tuple[str, ...], NDArray[np.int64]] = {}
+        for run in runs:
+            totals[run.classes] = totals.get(run.classes, np.int64(0)) + np.array(run.confusion)
+        chosen = {classes: _most_confused(total) for classes, total in totals.items()}
+        cells = [{"seed": run.cell.seed, **_shown_confusion(run, chosen[run.classes])} for run in runs]
+        shown.append({"label": label, "row": runs[0].cell.row, "cells": cells})
+    return shown
+
+
+def _most_confused(counts: NDArray[np.int64]) -> list[int]:
+    """At most `MOST_CLASSES` classes in their order: all of them, or those of the largest numbers of samples taken for another class."""
+    size = len(counts)
+    if size <= MOST_CLASSES:
+        return list(range(size))
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    chosen: dict[int, None] = {}
+    for place in np.argsort(-wrong, axis=None, kind="stable").tolist():
+        pair = dict.fromkeys(divmod(place, size))
+        if len(chosen | pair) > MOST_CLASSES:
+            break
+        chosen |= pair
+    return sorted(chosen)
+
+
+def _shown_confusion(run: Found, chosen: Sequence[int]) -> dict[str, Any]:
+    """Counts of the chosen classes, and of all others as if they were one class that comes last."""
+    counts = np.array(run.confusion)
+    size = len(counts)
+    if len(chosen) == size:
+        return {"classes": run.classes, "counts": run.confusion, "others": 0}
+    group = np.full(size, len(chosen))
+    group[list(chosen)] = np.arange(len(chosen))
+    folded = np.zeros((len(chosen) + 1,) * 2, dtype=np.int64)
+    np.add.at(folded, (group[:, None], group[None, :]), counts)
+    others = size - len(chosen)
+    return {
+        "classes": [*(run.classes[place] for place in chosen), f"{others:,} other classes"],
+        "counts": folded.tolist(),
+        "others": others,
+        "wrong": int(counts.sum() - np.trace(counts)),
+    }
 
 
 def _plans(gathered: Gathered) -> list[dict[str, Any]]:
@@ -580,7 +669,9 @@ def _samples(gathered: Gathered) -> dict[str, Any] | None:
     told = [(found, found.samples) for found in gathered.found if found.samples is not None]
     if not told:
         return None
-    classes = list(dict.fromkeys(name for _, samples in told for name in samples.classes))
+    known = list(dict.fromkeys(name for _, samples in told for name in samples.classes))
+    used = _used_classes([samples for _, samples in told], gathered.study)
+    classes = [name for name in known if name in used]
     decimals = 0 if classes else _decimals([samples for _, samples in told])
     places = {name: place for place, name in enumerate(classes)}
     number: Callable[[str], Any] = places.__getitem__ if classes else lambda value: round(float(value), decimals)
@@ -605,12 +696,32 @@ def _samples(gathered: Gathered) -> dict[str, Any] | None:
     study_values = None if gathered.study is None else _study_values(gathered.study, told[0][1], number, decimals)
     return {
         "classes": classes,
+        "num_classes": len(known),
         "decimals": decimals,
         "sentiment": bool(task and task.is_sentiment),
         "sets": sets,
         "cells": cells,
         "study": study_values,
+        "lacking": _lacking(gathered),
     }
+
+
+def _used_classes(told: Sequence[Samples], known: Study | None) -> set[str]:
+    """Classes that a page about these samples names: of very many classes, few occur."""
+    used: set[str] = set()
+    for samples in told:
+        used.update(samples.predictions, samples.targets or ())
+        if samples.probabilities is not None:
+            used.update(samples.classes[place] for place in np.unique(_most_probable(samples.probabilities)).tolist())
+        if known is not None and samples.classes:
+            for predictions in (known.complete, *known.without.values()):
+                used.update(samples.classes[place] for place in np.unique(predictions.prediction.argmax(axis=1)).tolist())
+    return used
+
+
+def _most_probable(probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(samples, classes shown), the most probable class first."""
+    return np.argsort(-probabilities, axis=1, kind="stable")[:, :_MOST_PROBABILITIES]
 
 
 def _decimals(told: Sequence[Samples]) -> int:
@@ -625,11 +736,9 @@ def _probabilities(samples: Samples, places: Mapping[str, int]) -> list[list[int
     """For each sample, class and thousandths in turn, the most probable first."""
     if samples.probabilities is None:
         return None
-    order = np.argsort(-samples.probabilities, axis=1, kind="stable")[:, :_MOST_PROBABILITIES]
-    number = [places[name] for name in samples.classes]
     made = []
-    for row, values in zip(order.tolist(), samples.probabilities, strict=True):
-        made.append([each for place in row for each in (number[place], _thousandths(values[place]))])
+    for row, values in zip(_most_probable(samples.probabilities).tolist(), samples.probabilities, strict=True):
+        made.append([each for place in row for each in (places[samples.classes[place]], _thousandths(values[place]))])
     return made
 
 
@@ -638,7 +747,7 @@ def _thousandths(share: float) -> int:
 
 
 def _study_values(known: Study, samples: Samples, number: Callable[[str], Any], decimals: int) -> dict[str, Any]:
-    """Transcripts and groups of all samples, and of those that were predicted again what each modality changes."""
+    """Transcripts, groups and tokens of all samples, and of those that were predicted again what each modality changes."""
     place = {identity: row for row, identity in enumerate(samples.ids)}
     effects: dict[int, list[Any]] = {}
     kept = {identity: row for row, identity in enumerate(known.complete.ids)}
@@ -656,11 +765,36 @@ def _study_values(known: Study, samples: Samples, number: Callable[[str], Any], 
         for row, identity in enumerate(predictions.ids):
             of = int(known.complete.prediction[kept[identity]].argmax()) if samples.classes else 0
             effects[place[identity]].append([f"without {name}", *said(predictions, row, of)])
+    vocabulary: dict[str, int] = {}
+
+    def shown(tokens: Tokens | None) -> list[Any] | None:
+        if tokens is None:
+            return None
+        ends = None if tokens.seconds is None else [round(end, 2) for end in tokens.seconds]
+        words = None if tokens.words is None else [vocabulary.setdefault(word, len(vocabulary)) for word in tokens.words]
+        return [tokens.length, ends, words]
+
+    tokens = [[shown(each.get(name)) for name in known.modalities] for each in known.tokens]
     return {
         "texts": known.texts if any(known.texts) else None,
         "groups": known.groups if any(known.groups) else None,
         "effects": effects,
+        "modalities": known.modalities,
+        "tokens": tokens,
+        "words": list(vocabulary),
+        "without_plan": known.without_plan,
     }
+
+
+def _lacking(gathered: Gathered) -> str:
+    """Why the page has no transcripts, tokens and modalities left out, in one sentence; empty where it has them."""
+    if gathered.study is not None:
+        return ""
+    if gathered.not_studied:
+        return gathered.not_studied
+    if gathered.experiment.experiment != RUN:
+        return "Transcripts, tokens and what each modality changes are on the page of a single run: alignmamba report RUN."
+    return "Transcripts, tokens and what each modality changes need the corpus of the run, and this page was made from its files alone."
 
 
 def _withheld(samples: Samples) -> dict[str, Any] | None:
@@ -716,9 +850,14 @@ def _facts(gathered: Gathered) -> list[tuple[str, str]]:
         ("checksum of the corpus", experiment.corpus.checksum),
         ("data", experiment.data),
         *([("task", _task_words(experiment.task))] if experiment.task else []),
-        *([("classes", ", ".join(experiment.task.classes))] if experiment.task and experiment.task.classes else []),
+        *([("classes", _listed(experiment.task.classes))] if experiment.task and experiment.task.classes else []),
         ("seeds", ", ".join(map(str, experiment.seeds))),
     ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MOST_CLASSES])
+    return f"{shown} and {len(names) - MOST_CLASSES:,} more" if len(names) > MOST_CLASSES else shown
 
 
 def _facts_of_machine(gathered: Gathered) -> list[tuple[str, str]]:

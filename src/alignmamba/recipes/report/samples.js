@@ -2,7 +2,7 @@
 
 const PAGE = 100;
 
-function samples({ classes, sets, cells, sentiment, study, decimals }) {
+function samples({ classes, num_classes: numClasses, sets, cells, sentiment, study, decimals, lacking }) {
   const run = at("sample-run"), search = at("sample-search"), table = at("sample-table"), more = at("sample-more"), count = at("sample-count");
   const result = at("sample-result"), target = at("sample-target"), said = at("sample-said"), group = at("sample-group");
   const regression = !classes.length;
@@ -58,10 +58,11 @@ function samples({ classes, sets, cells, sentiment, study, decimals }) {
       select.value = pairs.some(([value]) => String(value) === before) ? before : "";
       select.parentElement.hidden = pairs.length < 2;
     };
-    const named = regression ? [] : classes.map((name, place) => [place, name]);
+    // Of very many classes those that occur.
+    const named = (values) => (regression || !values ? [] : [...new Set(values)].sort((a, b) => a - b).map((place) => [place, classes[place]]));
     refill(result, kinds);
-    refill(target, [["", "any"], ...(targets ? named : [])]);
-    refill(said, [["", "any"], ...named]);
+    refill(target, [["", "any"], ...named(targets)]);
+    refill(said, [["", "any"], ...named(rows.map((row) => row.values.prediction))]);
     const groups = study?.groups ? [...new Set(study.groups.filter((each) => each != null))] : [];
     groups.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
     refill(group, [["", "any"], ...groups.map((name) => [name, name])]);
@@ -142,6 +143,23 @@ function samples({ classes, sets, cells, sentiment, study, decimals }) {
       element("thead", {}, element("tr", {}, ...header.map((name) => element("th", { scope: "col" }, name)))),
       element("tbody", {}, ...entries.map(([name, ...values]) => element("tr", {}, element("th", { scope: "row" }, held(name)), ...values.map((value) => element("td", {}, value))))));
   }
+  // What the corpus has of a sample, for those whose plan is not here.
+  function tokens(place) {
+    const entries = study.modalities.map((name, number) => {
+      const found = study.tokens[place][number];
+      if (!found) return [name, "missing", "", ""];
+      const [length, seconds, words] = found;
+      const ends = seconds ? `${seconds[0].toFixed(2)} s to ${seconds[1].toFixed(2)} s`.replaceAll("-", "−") : "";
+      return [name, length.toLocaleString("en"), ends, words ? element("span", { class: "words-of" }, words.map((word) => study.words[word]).join(" ")) : ""];
+    });
+    const shown = [0, 1, 2, 3].filter((column) => column < 2 || entries.some((entry) => entry[column] !== ""));
+    const header = ["modality", "tokens", "time", "words"];
+    return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Tokens" }, lines(shown.map((column) => header[column]), entries.map((entry) => shown.map((column) => entry[column]))));
+  }
+  function lonely(place) {
+    const present = study.modalities.filter((_, number) => study.tokens[place][number]);
+    return present.length === 1 ? `This sample has ${present[0]} alone, so nothing is aligned.` : `This sample has no plan here. ${study.without_plan}`;
+  }
   function open(place) {
     opened = place;
     const row = visible[place], cell = cells[run.value];
@@ -156,7 +174,7 @@ function samples({ classes, sets, cells, sentiment, study, decimals }) {
     if (cell.probabilities) {
       const flat = cell.probabilities[row.place], pairs = [];
       for (let at = 0; at < flat.length; at += 2) pairs.push([classes[flat[at]], flat[at + 1], flat[at] === row.values.target ? "true class" : ""]);
-      parts.push(block("Probabilities", bars(pairs, row.target), pairs.length < classes.length ? element("p", { class: "aside" }, `The ${pairs.length} most probable of ${classes.length} classes.`) : ""));
+      parts.push(block("Probabilities", bars(pairs, row.target), pairs.length < numClasses ? element("p", { class: "aside" }, `The ${pairs.length} most probable of ${numClasses.toLocaleString("en")} classes.`) : ""));
     }
     const effects = study?.effects[row.place];
     if (effects && effects.length > 1) {
@@ -174,7 +192,9 @@ function samples({ classes, sets, cells, sentiment, study, decimals }) {
     const plan = data.plans.find((each) => each.key === cell.key)?.samples.find((each) => each.id === row.id);
     const holder = element("div", { role: "group" });
     if (plan) parts.push(block("Transport plan", element("p", { class: "aside" }, plan.why), holder));
-    else if (data.plans.some((each) => each.key === cell.key)) parts.push(element("p", { class: "aside" }, "The page holds no plan of this sample."));
+    else if (study) parts.push(block("Tokens", tokens(row.place)));
+    const missing = study ? !plan && lonely(row.place) : lacking;
+    if (missing) parts.push(element("p", { class: "aside" }, missing));
     body.replaceChildren(...parts);
     previous.disabled = place === 0;
     following.disabled = place === visible.length - 1;

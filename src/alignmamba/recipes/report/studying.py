@@ -1,6 +1,6 @@
 """What only the model and the corpus of a run know: transcripts, groups, plans, and what each modality is worth."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,8 @@ MOST_PLAN_TOKENS: Final = 60_000
 """Matched tokens of all plans of a page, each way of matching counted."""
 MOST_CHARACTERS: Final = 2_000_000
 """Characters of all transcripts of a page."""
+MOST_WORDS: Final = 300_000
+"""Words of tokens that a page shows besides plans; of a larger split, those of evenly spaced samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +41,25 @@ class Worth:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """What a sample has of one modality, as the corpus has it."""
+
+    length: int
+    seconds: tuple[float, float] | None
+    """Times of the first and of the last token, where they are known."""
+    words: tuple[str, ...] | None
+    """One per token, where the corpus has them and the page has room."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """What model and corpus add to the files of a run; everything is in the order of the samples."""
 
     texts: tuple[str | None, ...]
     groups: tuple[str | None, ...]
+    tokens: tuple[Mapping[str, Tokens], ...]
+    """Of each sample, by modality; those that it lacks are not in it."""
+    modalities: tuple[str, ...]
     complete: Predictions
     """Of the samples that were predicted again, with all of their modalities."""
     without: Mapping[str, Predictions]
@@ -51,6 +67,8 @@ class Study:
     worth: tuple[Worth, ...]
     """Empty where no target is known, or there is one modality only."""
     plans: tuple[PlanSample, ...]
+    without_plan: str
+    """Why a sample has none here, in a sentence."""
     notes: tuple[str, ...]
     """How the work was bounded, in sentences."""
 
@@ -107,15 +125,20 @@ def study(directory: Path, samples: Samples, *, data: str | None = None) -> Stud
     texts, groups, cut = _words(split)
     if cut:
         notes.append(f"Transcripts are cut to {cut:,} characters to keep this page small.")
-    plans, planned = _plans(run, split, rows, complete, tokens)
+    shown, told = _tokens(split, names, tokens)
+    notes += told
+    plans, without_plan = _plans(run, split, rows, complete, tokens)
     return Study(
         texts=texts,
         groups=groups,
+        tokens=shown,
+        modalities=tuple(names),
         complete=complete,
         without=without,
         worth=tuple(worth),
         plans=plans,
-        notes=(*notes, *planned),
+        without_plan=without_plan,
+        notes=(*notes, without_plan),
     )
 
 
@@ -160,15 +183,40 @@ def _words(split: Split) -> tuple[tuple[str | None, ...], tuple[str | None, ...]
     return tuple(text if text is None or len(text) <= most else f"{text[:most]}…" for text in texts), tuple(groups), most
 
 
+def _tokens(split: Split, names: Sequence[str], counts: NDArray[np.int64]) -> tuple[tuple[Mapping[str, Tokens], ...], list[str]]:
+    """Lengths, times and words of every sample, and the sentence about words for which there is no room."""
+    total = int(counts.sum())
+    room = len(counts) if total <= MOST_WORDS else max(1, int(len(counts) * MOST_WORDS / total))
+    roomy = set(_evenly(np.arange(len(counts)), room).tolist())
+    made = []
+    cut = 0
+    for row, sample in enumerate(split):
+        held = {}
+        for name in names:
+            length = int(split.lengths[name][row])
+            if not length:
+                continue
+            times, words = sample.times.get(name), sample.tokens.get(name)
+            finite = times is not None and len(times) > 0 and np.isfinite(times[[0, -1]]).all()
+            held[name] = Tokens(
+                length=length,
+                seconds=(float(times[0]), float(times[-1])) if times is not None and finite else None,
+                words=tuple(words) if words and row in roomy else None,
+            )
+            cut += bool(words) and row not in roomy
+        made.append(held)
+    return tuple(made), [f"Words of tokens are shown of {room:,} of {len(made):,} samples to keep this page small."] if cut else []
+
+
 def _plans(
     run: LoadedRun, split: Split, rows: NDArray[np.int64], complete: Predictions, tokens: NDArray[np.int64]
-) -> tuple[tuple[PlanSample, ...], list[str]]:
-    """Plans of samples evenly spaced from the best to the worst predicted, and the sentence that says so."""
+) -> tuple[tuple[PlanSample, ...], str]:
+    """Plans of samples evenly spaced from the best to the worst predicted, and the sentence that says which samples have none."""
     ranked = _errors(complete).argsort(kind="stable")
     order = rows[ranked]
     chosen = next((some for count in MOST_PLANS if 2 * tokens[some := _evenly(order, count)].sum() <= MOST_PLAN_TOKENS), None)
     if chosen is None:
-        return (), [f"Plans are left out: those of one sample would hold more than {MOST_PLAN_TOKENS:,} matched tokens."]
+        return (), f"Plans are left out: those of one sample would hold more than {MOST_PLAN_TOKENS:,} matched tokens."
     rank = {int(row): place + 1 for place, row in enumerate(order)}
     form = TypeAdapter(PlanSample)
     model = run.model.cpu()
@@ -176,10 +224,14 @@ def _plans(
     plans = []
     for row, plan in zip(chosen.tolist(), shown_plans(run.config, run.corpus, model, split, chosen.tolist()), strict=True):
         if plan["sources"]:
-            why = f"{_ordinal(rank[row])} best predicted of {len(order):,}" if known else "unlabelled"
+            why = _rank_words(rank[row], len(order)) if known else "unlabelled"
             plans.append(form.validate_python({**plan, "why": why}))
+    if not plans:
+        several = np.sum([np.asarray(split.lengths[spec.name])[chosen] > 0 for spec in run.modalities], axis=0).max() > 1
+        why = f"{run.config.model} aligns no tokens" if several else "no sample here has a second modality to align"
+        return (), f"There are no plans: {why}."
     how = "evenly spaced from the best to the worst predicted" if known else "evenly spaced"
-    return tuple(plans), [f"Plans of {len(plans):,} of {len(split):,} samples are on this page, {how}."] if plans else []
+    return tuple(plans), f"Plans of {len(plans):,} of {len(split):,} samples are on this page, {how}."
 
 
 def _errors(predictions: Predictions) -> NDArray[np.float64]:
@@ -193,6 +245,11 @@ def _errors(predictions: Predictions) -> NDArray[np.float64]:
     return 1 - np.take_along_axis(values, targets.astype(np.int64)[:, None], axis=1)[:, 0]
 
 
-def _ordinal(number: int) -> str:
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number:,}{ending}"
+def _rank_words(rank: int, of: int) -> str:
+    """Where a sample stands among all that were predicted, the best being the first."""
+    if rank == 1:
+        return f"best predicted of {of:,}"
+    if rank == of:
+        return f"worst predicted of {of:,}"
+    ending = "th" if rank % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(rank % 10, "th")
+    return f"{rank:,}{ending} best predicted of {of:,}"

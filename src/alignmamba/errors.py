@@ -112,7 +112,7 @@ def suggestion(key: str, keys: Sequence[str]) -> str:
 
 
 def likely(key: str, keys: Sequence[str]) -> str | None:
-    """The key that is most likely meant: of the same last part or with these initials, wherever it stands, else the most alike.
+    """The key that is most likely meant: of the same last part, with these initials or with this word, else the most alike.
 
     Args:
         key: Dotted, such as ``fit.lr``, or the last part alone.
@@ -124,12 +124,13 @@ def likely(key: str, keys: Sequence[str]) -> str | None:
     section, _, last = key.rpartition(".")
     within = [each for each in keys if each.startswith(f"{section}.")] if section else []
     for place in (within, keys):
-        for named in (_last_part, _initials):
-            same = [each for each in place if named(each) == last]
+        for fits in (_is_last_part, _has_initials, _has_word):
+            same = [each for each in place if fits(each, last)]
             if same:
                 return same[0]
     close = difflib.get_close_matches(key, within or keys, n=1, cutoff=0.6)
-    if close:
+    # A section that both share makes any two keys alike: their own parts decide.
+    if close and difflib.SequenceMatcher(None, _last_part(close[0]), last).ratio() >= 0.6:
         return close[0]
     lasts = {_last_part(each): each for each in reversed(keys)}
     return next((lasts[each] for each in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7)), None)
@@ -139,10 +140,19 @@ def _last_part(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def _initials(key: str) -> str:
-    """`lr` of `fit.learning_rate`; a last part of one word has none."""
+def _is_last_part(key: str, name: str) -> bool:
+    return _last_part(key) == name
+
+
+def _has_initials(key: str, name: str) -> bool:
+    """`lr` are those of `fit.learning_rate`; a last part of one word has none."""
     words = _last_part(key).split("_")
-    return "".join(word[:1] for word in words) if len(words) > 1 else ""
+    return len(words) > 1 and "".join(word[:1] for word in words) == name
+
+
+def _has_word(key: str, name: str) -> bool:
+    """`loss` is one of `fit.regression_loss`."""
+    return name in _last_part(key).split("_")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -9,15 +9,33 @@ from alignmamba.cli.main import main
     ("given", "said"),
     [
         (["trian"], "trian: no such verb, perhaps you meant train; there are train, "),
-        (["help"], "help: no such verb"),
+        (["help"], "help: no such verb, perhaps you meant alignmamba --help"),
+        ([], "expected a verb first; there are train, "),
+        (["--verion"], "expected a verb first, found '--verion'; there are train, "),
+        (["predict", "runs/x"], "predict: expected --data PATH|synthetic and --out FILE.csv|.parquet; see alignmamba predict --help"),
+        (["experiment", "--out", "x"], "experiment: expected NAME; "),
+        (["evaluate"], "evaluate: expected RUN; "),
+        (["evaluate", "runs/x", "corpus"], "evaluate takes no further word, found 'corpus'; perhaps you meant --data corpus; "),
+        (["doctor", "x"], "doctor takes no further word, found 'x'; see alignmamba doctor --help"),
+        (["train", "-q"], "-q: train has no such option; "),
+        (["train", "--dry-run=3"], "--dry-run: takes no value, found '3'; "),
+        (["train", "--seed", "x"], "--seed: found 'x', expected a whole number; see alignmamba train --help"),
+        (["train", "--split_valid=q"], "--split-valid: found 'q', expected a number; "),
+        (["train", "--missing-rate", "0.5", "abc"], "--missing-rate: found '0.5', 'abc', expected numbers; "),
+        (["evaluate", "runs/x", "--split"], "--split: expected a value, found none; "),
+        (
+            ["bench", "modl"],
+            "subject: found 'modl', expected one of scan, match, mmd, block, backbone, model, figures, perhaps you meant model; ",
+        ),
         (["train", "--epochs", "3"], "--epochs: train has no such option, perhaps you meant --set fit.epochs=VALUE; "),
         (["train", "--lr=0.1"], "--lr: train has no such option, perhaps you meant --set fit.learning_rate=VALUE; "),
         (["train", "--batch-size", "8"], "perhaps you meant --set loader.batch_size=VALUE; "),
         (["train", "--dta", "x"], "--dta: train has no such option, perhaps you meant --data; see alignmamba train --help"),
         (["evaluate", "runs/x", "--drp", "audio"], "--drp: evaluate has no such option, perhaps you meant --drop; "),
-        (["train", "reviews"], "train takes no word by itself, found 'reviews'; perhaps you meant --data reviews"),
+        (["train", "reviews"], "train takes no further word, found 'reviews'; perhaps you meant --data reviews; "),
         (["train", "--set", "fit.lr=1"], "fit.lr: unknown key, perhaps you meant 'fit.learning_rate'"),
         (["train", "--set", "lr=1"], "lr: unknown key, perhaps you meant 'fit.learning_rate'"),
+        (["train", "--set", "fit.loss=l1"], "fit.loss: unknown key, perhaps you meant 'fit.regression_loss'"),
         (["train", "--set", "fit.wd=1"], "fit.wd: unknown key, perhaps you meant 'fit.weight_decay'"),
         (["train", "--set", "fit.batch_size=1"], "fit.batch_size: unknown key, perhaps you meant 'loader.batch_size'"),
         (
@@ -47,3 +65,10 @@ def test_every_setting_is_listed_with_its_meaning(capsys: pytest.CaptureFixture[
     assert {"fit.learning_rate", "loader.batch_size", "options.local.window", "seed"} <= set(keys)
     assert len(set(keys)) == len(keys)
     assert all(meaning.startswith("    ") and meaning.strip() for meaning in lines[1::2])
+
+
+@pytest.mark.parametrize("key", ["fit.class_weights", "fit.optimizer", "fit.scheduler", "loader.shuffle"])
+def test_a_shared_section_makes_no_hint(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key that only shares its section with another is not answered with that."""
+    assert main(["train", "--set", f"{key}=1"]) == 2
+    assert capsys.readouterr().err == f"error: {key}: unknown key\n"

@@ -358,3 +358,26 @@ def test_a_test_split_without_answers_ends_no_run(cli: Cli, tmp_path: Path) -> N
     code, _, err = cli("evaluate", out)
     assert (code, err.count("\n")) == (2, 1)
     assert "not finite" in err
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "resume"])
+def test_a_corpus_that_was_moved_is_asked_for(cli: Cli, tmp_path: Path, verb: str) -> None:
+    """Where the run's own corpus is gone, the line names the option that says where it lies now."""
+    write_small_corpus(tmp_path / "here")
+    assert cli("train", "--data", tmp_path / "here", "--out", tmp_path / "run", "--set", *SETTINGS)[0] == 0
+    (tmp_path / "here").rename(tmp_path / "there")
+    if verb == "resume":
+        (tmp_path / "run" / "metrics.json").unlink()  # as of a run that is not finished
+    given = ("train", "--resume", tmp_path / "run") if verb == "resume" else ("evaluate", tmp_path / "run")
+    code, _, err = cli(*given)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{tmp_path / 'here'}: the run was trained on a corpus there, found nothing; --data" in err
+    assert cli(*given, "--data", tmp_path / "there")[0] == 0
+
+
+def test_a_recording_is_no_corpus(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"ftyp" * 9)
+    for given in (("train", "--data"), ("inspect",)):
+        code, _, err = cli(*given, tmp_path / "clip.mp4")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "sound and pictures are not read; make features of them first" in err

@@ -325,7 +325,10 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         _set("features", "sound", 0, np.array([["a"]], dtype=object)),
         "'train-a', modality 'sound': expected real numbers, found dtype object",
     ),
-    "strings": (_set("features", "words", 1, np.array(["a"])), "'train-b', modality 'words': expected real numbers, found dtype <U1"),
+    "strings": (
+        _set("features", "words", 1, np.array(["a"])),
+        "'train-b', modality 'words': expected real numbers, found text; words go into texts or tokens",
+    ),
     "ragged": (_set("features", "sound", 0, [[1.0], [1.0, 2.0]]), "expected an array of shape (time, width), found a ragged list"),
     "a tensor that requires grad": (
         _set("features", "sound", 0, torch.ones(2, 3, requires_grad=True)),

@@ -26,9 +26,9 @@ class Rows(Dataset[Any]):
         return self.rows[row]
 
 
-def model() -> AlignMamba:
+def model(classes: Any = CLASSES) -> AlignMamba:
     torch.manual_seed(0)
-    return AlignMamba.for_classification({"text": 4, "audio": 2}, classes=CLASSES, d_model=16, depth=1, d_state=4)
+    return AlignMamba.for_classification({"text": 4, "audio": 2}, classes=classes, d_model=16, depth=1, d_state=4)
 
 
 def test_whatever_holds_the_samples_the_scale_is_that_of_train(tmp_path: Path) -> None:
@@ -73,6 +73,7 @@ def test_what_cannot_be_fitted(tmp_path: Path) -> None:
             DataError,
             lambda: fit(model(), *[DataLoader(rows, batch_size=1, collate_fn=list)] * 2, config=CONFIG),
         ),
+        "make the model with classes=": (DataError, lambda: fit(model(("x", "y", "z")), corpus, config=CONFIG)),
         "resume: a DataLoader": (ConfigError, lambda: fit(model(), floats, floats, CONFIG, resume=True)),
     }
     for said, (kind, refused) in cases.items():

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
 
     Raises:
-        SystemExit: After printing help, or code 2 where the arguments cannot be parsed.
+        SystemExit: After printing help.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     ended: SystemExit | int

@@ -1,6 +1,9 @@
 """What the command line consists of, and how its arguments become a verb."""
 
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import Annotated, Any, Union
 
 import tyro
@@ -12,13 +15,14 @@ from alignmamba.cli.doctor import Doctor
 from alignmamba.cli.evaluate import Evaluate
 from alignmamba.cli.experiment import Experiment
 from alignmamba.cli.export import Export
-from alignmamba.cli.hints import refuse_unknown
+from alignmamba.cli.hints import in_one_line, refuse_unknown
 from alignmamba.cli.init import Init
 from alignmamba.cli.inspect import Inspect
 from alignmamba.cli.predict import Predict
 from alignmamba.cli.report import Report
 from alignmamba.cli.train import Train
 from alignmamba.cli.verb import Verb
+from alignmamba.errors import ConfigError
 
 DESCRIPTION = """Fuse text, audio, video or any other token sequences into one prediction with AlignMamba.
 
@@ -48,8 +52,8 @@ def parsed(arguments: Sequence[str]) -> Verb:
     """The verb that arguments ask for.
 
     Raises:
-        ConfigError: If there is no such verb or option, naming the nearest, or no completion for a shell.
-        SystemExit: After printing help or a script of completion, or code 2 where the arguments cannot be parsed.
+        ConfigError: If the arguments cannot be parsed, naming the nearest that can, or if a shell has no completion.
+        SystemExit: After printing help or a script of completion.
     """
     if completion.asked_for(arguments):
         verbs = completion.with_values(VERBS)
@@ -62,13 +66,20 @@ def parsed(arguments: Sequence[str]) -> Verb:
         Annotated[verb, tyro.conf.subcommand(name, description=_first_line(verb) if listing else None)] for name, verb in verbs.items()
     )
     any_verb: Any = Union[named]  # noqa: UP007 # of as many as there are
-    verb: Verb = tyro.cli(
-        any_verb,
-        prog="alignmamba",
-        description=DESCRIPTION,
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    said = StringIO()
+    try:
+        with redirect_stderr(said if verbs is VERBS else sys.stderr):
+            verb: Verb = tyro.cli(
+                any_verb,
+                prog="alignmamba",
+                description=DESCRIPTION,
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if stop.code and verbs is VERBS:
+            raise ConfigError(in_one_line(said.getvalue(), arguments, VERBS[arguments[0]])) from None
+        raise
     return verb
 
 

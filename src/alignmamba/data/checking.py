@@ -205,7 +205,10 @@ class _Modality:
                 f"{hidden.size} are), expected {'token ids' if array.ndim == 1 else 'finite numbers'}"
             )
         if array.dtype.kind not in "fiu":
-            raise DataError(f"{where}: expected real numbers, found dtype {array.dtype}")
+            found = (
+                "text; words go into texts or tokens, and numbers made of them here" if array.dtype.kind in "US" else f"dtype {array.dtype}"
+            )
+            raise DataError(f"{where}: expected real numbers, found {found}")
         if array.ndim > 0 and len(array) == 0:
             return None
         if array.ndim == 1 and array.dtype.kind == "f":

@@ -184,8 +184,10 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         wrong = sorted(name for name, tensor in declared.items() if name not in expected or tensor.shape != expected[name].shape)
         wrong = wrong or sorted(model.load_state_dict(declared, strict=False).missing_keys)
         if wrong:
-            shapes = [tuple(tensors[wrong[0]].shape) if wrong[0] in tensors else None for tensors in (declared, expected)]
-            raise CheckpointError(f"{path}: weight {wrong[0]!r} has shape {shapes[0]}, its configuration makes it {shapes[1]}")
+            has, needs = (f"shape {tuple(each[wrong[0]].shape)}" if wrong[0] in each else "" for each in (declared, expected))
+            wants = f"its configuration makes it {needs}" if needs else "its configuration has none"
+            told = f"has {has}, {wants}" if has else f"is missing, it needs {needs}"
+            raise CheckpointError(f"{path}: weight {wrong[0]!r} {told}")
         learnt = {name for name, _ in model.named_parameters()}
         dtypes = {declared[name].dtype: name for name in sorted(learnt & declared.keys(), reverse=True)}
         if len(dtypes) > 1:

@@ -92,6 +92,17 @@ def corpus_at(data: str | Path | Corpus, nonfinite: Nonfinite, *, means: Mapping
     return load_corpus(located(str(data), nonfinite), nonfinite=nonfinite, means=means)
 
 
+def own_data(config: RunConfig) -> str:
+    """Where the corpus that a run was trained on lies, if it still lies there.
+
+    Raises:
+        DataError: If nothing does, naming the option that says where it lies now.
+    """
+    if config.data != SYNTHETIC and not Path(config.data).exists():
+        raise DataError(f"{config.data}: the run was trained on a corpus there, found nothing; --data (data=) says where it lies now")
+    return config.data
+
+
 def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:
     """The corpus with these of its modalities alone, and without the samples that have none of them; all of it if none is named.
 

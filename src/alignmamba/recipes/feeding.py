@@ -127,7 +127,8 @@ def _source(given: Any, role: Role, task: Task, specs: tuple[ModalitySpec, ...] 
 
 def _same_task(found: Task, expected: Task) -> None:
     if (found.kind, found.classes) != (expected.kind, expected.classes):
-        raise DataError(f"task: the corpus has {found.kind} {found.classes!r:.80}, the model {expected.kind} {expected.classes!r:.80}")
+        way = f"; make the model with classes={found.classes!r:.80}" if found.kind == expected.kind else ""
+        raise DataError(f"task: the corpus has {found.kind} {found.classes!r:.80}, the model {expected.kind} {expected.classes!r:.80}{way}")
 
 
 def _split_of(dataset: Any, role: Role, task: Task, specs: tuple[ModalitySpec, ...] | None) -> MemorySplit:

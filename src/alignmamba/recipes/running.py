@@ -28,6 +28,7 @@ from alignmamba.recipes.assembly import (
     launched,
     loader,
     num_parameters_of,
+    own_data,
     seed_everything,
     untrained_model,
 )
@@ -258,7 +259,7 @@ def train(
     complete = run.config()
     if run.finished:
         return _result(run, complete, run.metrics())
-    corpus = training_corpus(run, complete, data or complete.data)
+    corpus = training_corpus(run, complete, data or own_data(complete))
     counted_weights(complete, corpus)  # refuses more than this machine holds
     fabric = launched(complete.engine, complete.fit.precision)
     with shown_progress(progress) as shown:

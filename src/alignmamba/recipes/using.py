@@ -12,7 +12,7 @@ from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Predictions, Role,
 from alignmamba.data.missing import MissingConfig, WithheldSplit, only, patterns, withheld
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import nonfinite_problem, score
-from alignmamba.recipes.assembly import Nonfinite, alone, check_unchanged, corpus_at, predictions_of, trained_model
+from alignmamba.recipes.assembly import Nonfinite, alone, check_unchanged, corpus_at, own_data, predictions_of, trained_model
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import (
     RunDirectory,
@@ -141,7 +141,7 @@ def _loaded(
     found, config, model = ready.directory, ready.config, ready.model
     called = {new: old for old, new in rename.items()}
     means = {called.get(name, name): mean.numpy() for name, mean in model.training_means().items()}
-    corpus = corpus_at(data or config.data, nonfinite or config.nonfinite, means=means)
+    corpus = corpus_at(data or own_data(config), nonfinite or config.nonfinite, means=means)
     if data is None:
         check_unchanged(found, corpus, config)
     trained_on = corpus.checksum == found.identity().get("corpus", {}).get("checksum")

@@ -27,6 +27,8 @@ _TEXTS = ("text", "texts", "transcript", "transcription", "sentence", "utterance
 _GROUPS = ("group", "groups", "speaker", "subject", "participant", "person", "video_id", "video", "dialogue_id", "dialogue", "conversation")
 _TIMES = ("time", "timestamp", "frametime", "seconds", "t")
 
+_MEDIA = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".wav", ".mp3", ".flac", ".ogg", ".m4a", ".jpg", ".jpeg", ".png", ".gif")
+"""Endings of names of recordings and pictures."""
 _SUFFIXES = (".npy", ".csv", ".tsv", ".parquet", ".npz", ".h5", ".hdf5")
 
 
@@ -36,15 +38,17 @@ def may_be_drafted(path: Path) -> bool:
 
 
 def refuse_undescribed(path: Path) -> None:
-    """Refuse a table or arrays that are given where a corpus is expected.
+    """Refuse a table, arrays or a recording that are given where a corpus is expected.
 
     Raises:
-        DataError: With the way to describe them.
+        DataError: With the way to a corpus.
     """
     if may_be_drafted(path) and path.suffix.lower() != ".txt" and path.is_file():  # most texts are no tables
         raise DataError(
             f"{path}: a table or arrays of your own are described by a TOML file (docs/arrays.md): `alignmamba init {path}` writes one"
         )
+    if path.suffix.lower() in _MEDIA and path.is_file():
+        raise DataError(f"{path}: sound and pictures are not read; make features of them first, and describe those (docs/arrays.md)")
 
 
 def write_draft(path: Path, out: Path | None = None) -> Path:

@@ -51,7 +51,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     numbers = write_experiment(
         root / "numbers", kind="regression", rows=METHODS[:1], columns=["0.1", "0.2"], seeds=1, samples=240, experiment="missing"
     )
-    made = {path.name: write_page(path).path for path in (hostile, numbers)}
+    classes = write_experiment(root / "classes", rows=METHODS[:1], samples=240, classes=[f"class {number}" for number in range(80)])
+    made = {path.name: write_page(path).path for path in (hostile, numbers, classes)}
     runs = {"studied": studied_run(root / "studied"), "long": studied_run(root / "long", kind="regression", plan_lengths=(3000, 400))}
     for name, gathered in runs.items():
         made[name] = root / f"{name}.html"
@@ -134,7 +135,7 @@ def test_the_viewer_of_plans(browser: Any, pages: dict[str, Path]) -> None:
         sample = plans[0]["samples"][1]
         audio, video = sample["sources"]
         assert sample["id"] in page.text("#plan-facts")
-        assert page.text("#plan-viewer .line") == "Choose a token."
+        assert page.text("#plan-viewer .line") == "Point at a token or tap it to see what it was matched to."
         lanes = page.all("#plan-viewer [role=listbox]")
         assert [lane.get_attribute("aria-label") for lane in lanes] == [
             "audio tokens, source",
@@ -163,6 +164,11 @@ def test_the_viewer_of_plans(browser: Any, pages: dict[str, Path]) -> None:
         assert len(page.all("#plan-viewer .link.on")) == len(page.all("#plan-viewer .token.match")) == len(taken) > 1
         page.press(keys.HOME)
         assert page.text("#plan-viewer .line").startswith("text token 0 ")
+        page.press(keys.TAB)  # a picture that scrolls nowhere is no stop of its own
+        assert page.browser.switch_to.active_element.get_attribute("class") == "overview"
+        while page.browser.switch_to.active_element.get_attribute("role") != "option":
+            page.press(keys.TAB)
+            assert page.browser.switch_to.active_element.tag_name != "svg"
 
         # By pointing and by tapping, in the other lanes.
         anchor = page.all("#plan-viewer .pair:nth-of-type(2) .token[data-kind=anchor]")[4]
@@ -225,7 +231,7 @@ def test_numbers_are_sorted_as_numbers(browser: Any, pages: dict[str, Path]) -> 
         pairs = zip(page.texts(f"{rows} td:nth-child(2)"), page.texts(f"{rows} td:nth-child(3)"), strict=True)
         assert all(number(target) * number(prediction) < 0 for target, prediction in pairs)
         page.choose("#sample-run", 1)
-        assert page.text("#sample-table caption") == "alignmamba, 20% missing, seed 0, test"
+        assert page.text("#sample-table caption") == "alignmamba, 20 % missing, seed 0, test"
         assert set(page.texts(f"{rows} td:last-child")) == {"", "audio"}
 
 
@@ -351,7 +357,27 @@ def test_confusion_of_each_seed_and_of_all(browser: Any, pages: dict[str, Path])
         assert page.text("#confusion-table caption").startswith(f"{HOSTILE}, seed 0")
 
 
-@pytest.mark.parametrize("name", ["hostile", "numbers", "studied", "long"])
+def test_a_confusion_of_very_many_classes_says_what_it_leaves_out(browser: Any, pages: dict[str, Path]) -> None:
+    with Shown(browser, pages["classes"], DESK) as page:
+        (first, *_) = json.loads(page.browser.execute_script("return document.getElementById('data').textContent"))["confusions"]
+        heads = page.texts("#confusion-table thead th")
+        assert len(heads) == 1 + 20 + 1 + 1
+        assert heads[-2:] == ["as 60 other classes", "samples"]
+        counts = [cell["counts"] for cell in first["cells"]]
+        seen = sum(line[j] for each in counts for i, line in enumerate(each[:20]) for j in range(20) if i != j)
+        wrong = sum(cell["wrong"] for cell in first["cells"])
+        assert page.text("#confusion-note").startswith(
+            f"Shown are 20 of 80 classes, those that are confused most: they hold {seen} of {wrong} wrong predictions. The 60 others"
+        )
+        assert len(page.all("#confusion-table td.right")) == 20
+        assert sum(map(int, page.texts("#confusion-table td.sum"))) == 2 * 240
+    with Shown(browser, pages["studied"], DESK) as page:
+        assert not page.one("#confusion-note").is_displayed()
+        assert not page.one("#confusion-row").is_displayed()  # one choice is none
+        assert not page.one("#confusion-seed").is_displayed()
+
+
+@pytest.mark.parametrize("name", ["hostile", "numbers", "studied", "long", "classes"])
 def test_a_phone_shows_it_whole(browser: Any, pages: dict[str, Path], name: str) -> None:
     with Shown(browser, pages[name], PHONE) as page:
         width, seen = page.browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")

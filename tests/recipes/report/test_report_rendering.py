@@ -274,6 +274,17 @@ def test_a_finished_comparison(tmp_path: Path) -> None:
     assert "alignmamba experiment comparison --data 'a corpus' --seeds 2" in words
 
 
+def test_what_tables_share_is_said_once_below_them(tmp_path: Path) -> None:
+    write_experiment(tmp_path, epochs=0)
+    table = json.loads((tmp_path / "tables" / "accuracy.json").read_text())
+    write_json(tmp_path / "tables" / "second.json", {**table, "title": "Once more"})
+    write_json(tmp_path / "tables" / "third.json", {**table, "title": "Otherwise", "notes": ["Another test."]})
+    words = Document(render(gather(tmp_path))).words
+    assert words.count("Level: paired test, Holm over the column.") == 1
+    assert words.index("Once more") < words.index("Level: paired test") < words.index("Otherwise") < words.index("Another test.")
+    assert words.count("Bold with ★: best of the column.") == 2
+
+
 def test_the_best_row_comes_first_in_the_confusion(tmp_path: Path) -> None:
     write_experiment(tmp_path, epochs=0)
     path = tmp_path / "tables" / "accuracy.json"
@@ -290,9 +301,9 @@ def test_missing_modalities(tmp_path: Path) -> None:
     page = render(gather(write_experiment(tmp_path, experiment="missing", kind="regression", columns=["0.1", "0.5"], seeds=1, epochs=0)))
     document = Document(page)
     assert "Missing rates" in document.words
-    assert "regression from -3 to 3" in document.words
+    assert "regression from −3 to 3" in document.words
     cells = document.data["samples"]["cells"]
-    assert cells[1]["label"] == "alignmamba, 50% missing, seed 0, test"
+    assert cells[1]["label"] == "alignmamba, 50 % missing, seed 0, test"
     assert cells[0]["withheld"]["modalities"] == ["text", "audio"]
     assert set(cells[0]["withheld"]["masks"]) == {0, 2}  # audio is the second
     assert document.data["confusions"] == []

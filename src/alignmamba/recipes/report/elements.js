@@ -59,7 +59,7 @@ function confusion(rows) {
       const shown = element("tr", {}, element("th", { scope: "row" }, held(classes[i])));
       line.forEach((count, j) => {
         const share = total ? count / total : 0;
-        const cell = element("td", i === j && i < known ? { class: "right" } : {}, String(count));
+        const cell = element("td", { class: [i === j && i < known ? "right" : "", count ? "" : "none"].join(" ").trim() }, String(count));
         if (count) cell.append(element("span", { class: "below" }, `${Math.round(100 * share)} %`));
         cell.style.setProperty("--share", share.toFixed(3));
         shown.append(cell);

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -201,7 +202,7 @@ def render(gathered: Gathered) -> str:
         style=Markup(package.joinpath("page.css").read_text(encoding="utf-8")),
         script=Markup("".join(package.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)),
         summary=_summary(gathered),
-        tables=[_shown_table(table, len(experiment.seeds)) for table in gathered.tables],
+        tables=_shown_tables(gathered),
         missing=_missing_drawings(gathered, series),
         forests=_forests(gathered),
         overlaid=_overlaid(gathered),
@@ -312,7 +313,7 @@ def _counted(number: int, noun: str) -> str:
 def _task_words(task: Task) -> str:
     if task.kind == "classification":
         return f"classification into {len(task.classes)} classes"
-    return "regression" if task.label_range is None else f"regression from {task.label_range[0]:g} to {task.label_range[1]:g}"
+    return "regression" if task.label_range is None else "regression from {:g} to {:g}".format(*task.label_range).replace("-", "−")
 
 
 def _best_words(gathered: Gathered) -> list[str]:
@@ -340,7 +341,7 @@ def _best_row(gathered: Gathered) -> int | None:
 def _mean_words(entry: Entry, digits: int) -> str:
     places = _places(entry.mean, digits)
     mean = _fixed(entry.mean, places)
-    return mean if entry.deviation is None else f"{mean} ± {_fixed(entry.deviation, places)}"
+    return mean if entry.deviation is None else f"{mean}\u00a0±\u00a0{_fixed(entry.deviation, places)}"
 
 
 def _rounded(value: float | None, digits: int) -> str:
@@ -370,11 +371,20 @@ def _label(found: Found, experiment: str) -> str:
 def _place(found: Found, experiment: str) -> str:
     column = found.cell.column
     if experiment == "missing" and column.replace(".", "", 1).isdecimal():
-        column = f"{float(column):.0%} missing"
+        column = f"{100 * float(column):.0f} % missing"
     return f"{found.cell.row}, {column}" if column else found.cell.row
 
 
 # Sections
+
+
+def _shown_tables(gathered: Gathered) -> list[dict[str, Any]]:
+    """Tables with what is said below them, which is said once below tables that follow each other and share it."""
+    shown = [_shown_table(table, len(gathered.experiment.seeds)) for table in gathered.tables]
+    for table, following in pairwise(shown):
+        if (table["legend"], table["notes"]) == (following["legend"], following["notes"]):
+            table["legend"], table["notes"] = "", ()
+    return shown
 
 
 def _shown_table(table: ResultTable, seeds: int) -> dict[str, Any]:
@@ -410,6 +420,7 @@ def _shown_table(table: ResultTable, seeds: int) -> dict[str, Any]:
         "table": table,
         "rows": list(zip(table.rows, rows, strict=True)),
         "legend": " ".join(legend),
+        "notes": table.notes,
         "many": len(table.columns) > 8,
     }
 
@@ -611,9 +622,10 @@ def _most_confused(counts: NDArray[np.int64]) -> list[int]:
     chosen: dict[int, None] = {}
     for place in np.argsort(-wrong, axis=None, kind="stable").tolist():
         pair = dict.fromkeys(divmod(place, size))
-        if len(chosen | pair) > MOST_CLASSES:
+        if len(chosen | pair) <= MOST_CLASSES:
+            chosen |= pair
+        if len(chosen) == MOST_CLASSES:
             break
-        chosen |= pair
     return sorted(chosen)
 
 

@@ -138,10 +138,12 @@ function samples({ classes, num_classes: numClasses, sets, cells, sentiment, stu
   function block(title, ...children) {
     return element("section", {}, element("h3", {}, title), ...children);
   }
+  // A column of numbers is set as one.
   function lines(header, entries) {
+    const figures = (place) => entries.every((entry) => /^([+−]?[\d.,]+( %| points)?|–|missing|)$/.test(entry[place + 1]));
     return element("table", {},
-      element("thead", {}, element("tr", {}, ...header.map((name) => element("th", { scope: "col" }, name)))),
-      element("tbody", {}, ...entries.map(([name, ...values]) => element("tr", {}, element("th", { scope: "row" }, held(name)), ...values.map((value) => element("td", {}, value))))));
+      element("thead", {}, element("tr", {}, ...header.map((name, place) => element("th", place && figures(place - 1) ? { scope: "col", class: "number" } : { scope: "col" }, name)))),
+      element("tbody", {}, ...entries.map(([name, ...values]) => element("tr", {}, element("th", { scope: "row" }, held(name)), ...values.map((value, place) => element("td", figures(place) ? { class: "number" } : {}, value))))));
   }
   // What the corpus has of a sample, for those whose plan is not here.
   function tokens(place) {
@@ -158,7 +160,7 @@ function samples({ classes, num_classes: numClasses, sets, cells, sentiment, stu
   }
   function lonely(place) {
     const present = study.modalities.filter((_, number) => study.tokens[place][number]);
-    return present.length === 1 ? `This sample has ${present[0]} alone, so nothing is aligned.` : `This sample has no plan here. ${study.without_plan}`;
+    return present.length === 1 ? `This sample has ${present[0]} alone, so nothing is aligned.` : data.plans.length ? `This sample has no plan here. ${study.without_plan}` : study.without_plan;
   }
   function open(place) {
     opened = place;

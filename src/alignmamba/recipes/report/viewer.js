@@ -53,7 +53,7 @@ function planViewer(holder, title) {
     const low = known.reduce((a, b) => Math.min(a, b), Infinity), high = known.reduce((a, b) => Math.max(a, b), -Infinity);
     const weight = (value) => (value == null || high === low ? 0.7 : 0.15 + 0.85 * (value - low) / (high - low));
     const sorted = [...known].sort((a, b) => a - b);
-    const told = `${links.length} matches` + (known.length ? `, median similarity ${similarity(sorted[sorted.length >> 1])}` : "");
+    const told = `${links.length.toLocaleString("en")} matches` + (known.length ? `, median similarity ${similarity(sorted[sorted.length >> 1])}` : "");
     const box = element("div", { class: "pair" }, element("h3", {}, `${source.modality} → ${anchor.modality}`, " ", element("span", { class: "aside" }, told)));
     lanes.append(box);
     const pair = { box, sides, marks: { source: new Set(), anchor: new Set() } };
@@ -222,7 +222,8 @@ function planViewer(holder, title) {
     svg.addEventListener("pointermove", onToken((kind, place) => {
       if (!tokens[kind][place]?.classList.contains("on")) pick(kind, place);
     }));
-    svg.addEventListener("focusin", onToken((kind, place) => {
+    // Not of the drawing itself: a browser then makes all of it a stop of the Tab key.
+    box.addEventListener("focusin", onToken((kind, place) => {
       if (!tokens[kind][place]?.classList.contains("on")) pick(kind, place);
     }));
     svg.addEventListener("click", onToken((kind, place) => go(kind, place)));
@@ -363,7 +364,7 @@ function planViewer(holder, title) {
     lanes.replaceChildren();
     width = Math.max(240, Math.floor(lanes.clientWidth));
     line.hidden = view.value === "groups";
-    line.textContent = "Choose a token.";
+    line.textContent = "Point at a token or tap it to see what it was matched to.";
     pairs = [];
     for (const source of sample.sources) pairs.push(lanePair(source, sample.anchor));
     if (!pairs.length) lanes.append(element("p", {}, `This sample has ${sample.anchor.modality} alone, so nothing is aligned.`));

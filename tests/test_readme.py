@@ -84,3 +84,11 @@ def test_the_package_page_has_no_link_that_leads_nowhere() -> None:
         page = re.sub(change["pattern"], change["replacement"], page)
     assert re.findall(r"\]\((https?://[^)]+)", page)
     assert not [target for target in re.findall(r"\]\(([^)]+)", page) if "://" not in target]
+
+
+def test_the_tests_that_the_findings_name_exist() -> None:
+    """The page of what was found in 0.1.0 names the test that holds each row."""
+    page = (ROOT / "docs" / "results" / "first-contact.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page)
+    assert len(named) > 60
+    assert [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")] == []

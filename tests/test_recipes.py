@@ -639,6 +639,13 @@ def test_an_identity_of_wrong_types_is_refused_by_its_field(thinned: Path, tmp_p
             use(run)
 
 
+@pytest.mark.parametrize("given", [{"data": "synthetic"}, "synthetic", 5])
+def test_what_is_no_configuration_is_refused(given: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"config: expected a RunConfig, found {type(given).__name__}"):
+        train(given, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_takes_a_path_or_a_corpus(place: Path, corpus: Corpus) -> None:
     for data in (str(place), place, corpus, load_corpus(place)):
         config = RunConfig(data=data)  # type: ignore[arg-type]

@@ -266,6 +266,7 @@ def test_inspect_lists_every_problem(cli: Cli, tmp_path: Path) -> None:
     problems = [line for line in out.splitlines() if line.startswith("problem: ")]
     assert len(problems) == 2
     assert "test-000001" in problems[0]
+    assert "train with --nonfinite mean or zero to repair them" in problems[0]
     assert "2 problems" in out
     code, out, _ = cli("inspect", tmp_path / "holes", "--json")
     assert code == 2

@@ -240,6 +240,8 @@ def train(
     if resume is None:
         if data is not None:
             raise ConfigError("data: goes with resume only; put it into the configuration")
+        if config is not None and not isinstance(config, RunConfig):
+            raise ConfigError(f"config: expected a RunConfig, found {type(config).__name__}")
         ready = plan(config or RunConfig(), out=out, overwrite=overwrite)
         fabric = launched(ready.config.engine, ready.config.fit.precision)
         with set_aside(ready.directory) if overwrite and fabric.is_global_zero else nullcontext():

@@ -1,14 +1,17 @@
 """Fuzz the command line and the directories it reads; print every end that is not one of the promised ones.
 
-``python benchmarks/fuzz_commands.py --commands 2000 --directories 2000`` runs random command lines (verbs, options, values,
-settings, paths that exist, are missing, pipes or devices) and puts mutated runs, experiments and model folders through
-``evaluate``, ``predict``, ``report`` and ``train --resume``. All happens in one process at a time with a time limit each.
-Wrong are a traceback, an "internal error", another exit code than 0 or 2, no line or several on an error, and a time-out.
-The same seed makes the same cases.
+    python benchmarks/fuzz_commands.py --count 2000
+
+`lines` are command lines: of every verb a sound one, in which words are misspelt, dropped, repeated, emptied or replaced, and to which
+options of any verb are added, with values and paths of any kind. `directories` are finished and unfinished runs, experiments and saved
+models in which a file or two are flipped, cut, emptied, swapped, gone, a pipe, a device, a folder, a link, huge, nonsense of any type,
+or hold another value at some place; each is put through a verb that reads it. A seed and a number make the same case again.
+
+What counts as a fault is in `fuzz_ends.py`. As root no file is unreadable; `setpriv --bounding-set=-dac_override,-dac_read_search
+--inh-caps=-dac_override,-dac_read_search python benchmarks/fuzz_commands.py ...` takes that right away.
 """
 
-import argparse
-import contextlib
+import csv
 import io
 import json
 import os
@@ -17,203 +20,403 @@ import shutil
 import signal
 import sys
 import tempfile
-import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from alignmamba.cli.main import main as command_line
-from alignmamba.contracts import Task
+from alignmamba.cli.main import main as alignmamba
+from alignmamba.cli.parsing import VERBS
 from alignmamba.data.archive import write_corpus
+from fuzz_ends import Case, fuzz, one_thread, options
 
 SETTINGS = ("fit.epochs=1", "options.d_model=8", "options.depth=1", "options.d_state=2", "loader.batch_size=8")
-VERBS = ("train", "evaluate", "predict", "convert", "export", "inspect", "report", "experiment", "doctor")
-SPLITS = ("train", "valid", "test", "tset", "")
 KEYS = (
-    "fit.epochs", "fit.lr", "fit.learning_rate", "fit.select", "fit.precision", "loader.batch_size", "loader.workers",
-    "options.d_model", "options.depth", "options.local.window", "options.encoder.dropout", "missing.rate", "model", "data",
-    "seed", "", "a.b.c", "fit", "__class__",
+    "fit.epochs", "fit.lr", "fit.learning_rate", "fit.select", "fit.precision", "fit.warmup_fraction", "loader.batch_size",
+    "loader.workers", "options.d_model", "options.depth", "options.local.window", "options.encoder.dropout", "options.alignment",
+    "missing.rate", "engine.accelerator", "engine.devices", "modalities", "model", "data", "seed", "", "a.b.c", "fit", "__class__",
 )  # fmt: skip
-VALUES = (
-    "0", "-1", "1", "1e400", "nan", "null", "true", "[]", "{}", "[1, 2]", "text", "''", "9" * 400, "é\u202e", "\x1b[2J",
-    "{a: {b: c}}", "!!python/object:os.system x", "*a", "&a [*a]", "1e-3", " ", "=",
+WORDS = (
+    "0", "-1", "1", "2", "0.5", "1e400", "-1e-400", "nan", "inf", "null", "true", "[]", "{}", "[1, 2]", "text", "''", "9" * 400, "1_0",
+    "99999999", "9223372036854775808", "é\u202e", "\x1b[2J", "\x9b31m", "\x07", "{a: {b: c}}", "!!python/object:os.system x", "*a",
+    "&a [*a]", "1e-3", " ", "=", "==", "a=b=c", "", "-", "--", "\udcff", "😀" * 50, "Ⅷ", "１２", "\ufeff1", "\n", "a\nb", "%s%n", "$(id)",
+    "test", "valid", "alignmamba", "mult-fused", "paper", "gcnet", "fixed", "zero", "cpu", "cuda", "float16", "audio=vision",
+    "audio=3", "i/n", "2/1", "1/0", "regression_labels_T", "small",
 )  # fmt: skip
-STRANGE = (None, True, -1, 0, 1e300, 2**70, "", "x", [], {}, [[]], {"a": None}, "\x1b[2J", "../..", [1, "a"], "DELETE")
-SECONDS = 60
+PATHS = (
+    "corpus", "corpus/corpus.json", "classes", "run", "run/", "run/config.yaml", "run/last.ckpt", "run/model", "unfinished",
+    "experiment", "small.pkl", "table.csv", "table.toml", "arrays.npz", "missing", "missing/deeper", "text.txt", "empty", "folder",
+    "pipe", "socket", "circle", "unreadable", "readonly", "readonly/x", "/dev/zero", "/dev/null", "/dev/full", "/dev/stdin", "/dev/tty",
+    "/proc/self/mem", "/proc/1/root/x", "/", "..", ".", "synthetic", "", "-", "a" * 300, "a/" * 3000, "x\0y", "~", "C:\\x", "file://x",
+    "out", "out.csv", "out.parquet", "out.html", "out.pkl", "out.toml", "missing/out.csv", "text.txt/x.csv", "/proc/out.csv",
+    "\x1b[2J", "\udcff", "é\u202e.csv",
+)  # fmt: skip
+STRANGE = (
+    None, True, False, -1, 0, 1, 2, 0.5, 1e300, 2**31, 2**63, 2**70, 10**90, "", "x", "\x1b[2J", "\u202e", "\ud800", "../..", "/dev/zero",
+    "a" * 70_000, [], {}, [[]], [None], [1, "a"], {"a": None}, {"": []}, "train", "text", float("nan"), float("inf"), "DELETE",
+)  # fmt: skip
+SPARSE_BYTES = 1 << 40
 
 
-def main() -> None:
-    """Run the cases asked for and print what ended wrongly."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--commands", type=int, default=2000, help="command lines")
-    parser.add_argument("--directories", type=int, default=2000, help="mutated directories")
-    parser.add_argument("--seed", type=int, default=0, help="of the cases")
+def main() -> int:
+    """Run the cases asked for; 1 if one ended wrongly."""
+    parser = options(__doc__)
+    parser.add_argument("--only", choices=["lines", "directories"], help="one of the two kinds")
+    parser.add_argument("--place", type=Path, help="folder for the sound runs and files, used again if it is there")
     given = parser.parse_args()
-    wrong = 0
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        os.chdir(folder)
-        place = Place(Path(folder))
-        for what, count, case in (("command lines", given.commands, fuzzed_command), ("directories", given.directories, mutated_directory)):
-            codes: Counter[object] = Counter()
-            for number in range(count):
-                draw = random.Random(f"{what} {given.seed} {number}")
-                arguments, note = case(place, draw)
-                code, problem = outcome(arguments)
-                codes[code] += 1
-                if problem:
-                    wrong += 1
-                    print(f"WRONG {what} {number}: {note} {arguments}\n{problem}", flush=True)
-            print(f"{count} {what}: exit codes {dict(codes)}", flush=True)
-    print(f"{wrong} wrong ends")
-    sys.exit(bool(wrong))
+    one_thread()
+    with tempfile.TemporaryDirectory(prefix="fuzz-place-") as folder:
+        place = Place(given.place or Path(folder) / "place")
+        kinds = {"lines": ("command lines", place.fuzzed_line), "directories": ("directories", place.mutated_directory)}
+        faults = sum(fuzz(what, make, given) for what, make in (kinds[kind] for kind in kinds if given.only in (None, kind)))
+    return 1 if faults else 0
 
 
 class Place:
-    """A corpus, a finished run, an unfinished one and an experiment to draw from."""
+    """A folder with two corpora, a finished run, an unfinished one, an experiment and files of others, to copy and to draw from."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        random_numbers = np.random.default_rng(0)
-        splits: Any = {
-            role: {
-                "features": {
-                    "text": [random_numbers.normal(size=(4, 3)) for _ in range(size)],
-                    "audio": [None if row % 5 == 0 else random_numbers.normal(size=(6, 2)) for row in range(size)],
-                },
-                "targets": [("low", "high")[row % 2] for row in range(size)],
-            }
-            for role, size in (("train", 16), ("valid", 6), ("test", 6))
-        }
-        write_corpus(root / "corpus", splits, task=Task(kind="classification", classes=("low", "high")), name="small")
+        self.root = root.absolute()
+        if not root.exists():
+            root.mkdir(parents=True)
+            os.chdir(root)
+            self._fill()
+        os.chdir(root)
+        self._done("train", "--resume", "warm")  # what a verb loads at its first call is loaded before children are forked
+        for directory in ("run", "experiment"):
+            self._done("report", directory, "--out", "warm/report.html")
+
+    def _fill(self) -> None:
+        _write_corpora()
         made, settings = ("--data", "corpus"), ("--set", *SETTINGS)
         self._done("train", *made, "--out", "run", *settings)
-        shutil.copytree("run", "unfinished")
-        Path("unfinished/metrics.json").unlink()
+        for copy in ("unfinished", "warm"):
+            shutil.copytree("run", copy)
+            for name in ("metrics.json", "SHA256SUMS"):
+                Path(copy, name).unlink()
+        self._done("evaluate", "run", "--drop", "audio", "--out", "evaluation")
         self._done("experiment", "comparison", "--models", "alignmamba", "--seeds", "1", *made, "--out", "experiment", *settings)
-        (root / "text.txt").write_text("no corpus\n")
-        (root / "empty").write_bytes(b"")
-        (root / "folder").mkdir()
-        os.mkfifo(root / "pipe")
+        self._done("export", "mmsa", "corpus", "small.pkl")
+        _write_table()
+        self._done("init", "table.csv", "--out", "table.toml")
+        np.savez("arrays.npz", audio=np.ones((4, 3, 2), np.float32), labels=np.arange(4.0))
+        Path("text.txt").write_text("no corpus\n")
+        Path("empty").touch()
 
-    def _done(self, *arguments: str) -> None:
-        code, problem = outcome(arguments, seconds=900)  # kernels may have to be compiled first
-        if code != 0:
-            raise SystemExit(f"cannot prepare {arguments}: {code} {problem}")
+    @staticmethod
+    def _done(*arguments: str) -> None:
+        sys.argv = ["alignmamba", *arguments]
+        if alignmamba(list(arguments)) != 0:
+            raise SystemExit(f"cannot prepare {arguments}")
 
-    def path(self, draw: random.Random) -> str:
-        """A path of any kind."""
-        return draw.choice(
-            ("corpus", "run", "unfinished", "experiment", "missing", "missing/deeper", "text.txt", "empty", "folder", "pipe",
-             "/dev/zero", "/dev/null", "/dev/full", "run/config.yaml", "run/last.ckpt", "corpus/corpus.json", "synthetic", "",
-             "-", "a" * 300, "x\0y", "/proc/self/mem")
-        )  # fmt: skip
+    def fuzzed_line(self, folder: Path, draw: random.Random) -> Case:
+        """A command line in a folder with everything that `PATHS` names."""
+        shutil.copytree(self.root, folder, dirs_exist_ok=True)
+        _add_special(folder)
+        words = list(draw.choice(SOUND[verb])) if (verb := draw.choice(sorted(SOUND))) else []
+        own = [f"--{field.name.replace('_', '-')}" for field in fields(VERBS[verb])]
+        for _ in range(draw.choice((0, 1, 1, 2, 2, 3, 4))):
+            words = draw.choice(CHANGES)(words, own, draw)
+        interrupt = (draw.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), draw.random()) if draw.random() < 0.03 else None
+        return Case(commands=[words], interrupt=interrupt)
 
-    def out(self, draw: random.Random) -> str:
-        """A path to write to; what exists of these is not needed by other cases."""
-        return draw.choice(
-            ("out", "out.csv", "out.parquet", "out.html", "out.pkl", "missing/out.csv", "folder", "pipe", "/dev/full",
-             "/proc/out.csv", "text.txt/x.csv", "")
-        )  # fmt: skip
-
-
-def fuzzed_command(place: Place, draw: random.Random) -> tuple[list[str], str]:
-    """A verb with options that may or may not be its own."""
-    for each in Path.cwd().glob("out*"):
-        shutil.rmtree(each) if each.is_dir() else each.unlink()
-    options: tuple[Callable[[], list[str]], ...] = (
-        lambda: [place.path(draw)],
-        lambda: ["--data", place.path(draw)],
-        lambda: ["--out", place.out(draw)],
-        lambda: ["--split", draw.choice(SPLITS)],
-        lambda: ["--set", f"{draw.choice(KEYS)}={draw.choice(VALUES)}"],
-        lambda: ["--config", place.path(draw)],
-        lambda: ["--seed", draw.choice(VALUES)],
-        lambda: ["--drop", draw.choice(("text", "audio", "vision", ""))],
-        lambda: ["--missing-protocol", draw.choice(("gcnet", "fixed", "tokens", "x"))],
-        lambda: ["--missing-rate", draw.choice(("0.3", "1", "-1", "nan"))],
-        lambda: ["--nonfinite", draw.choice(("zero", "mean", "error", "x"))],
-        lambda: ["--model", draw.choice(("alignmamba", "nonsense", ""))],
-        lambda: ["--json"],
-        lambda: ["--dry-run"],
-        lambda: [draw.choice(("--hlep", "--version", "-h", "--", "--set", "--tyro-print-completion", "\x1b[31m"))],
-    )
-    verb = draw.choice((*VERBS, draw.choice(("trian", "", "--json"))))
-    first = {
-        "evaluate": lambda: ["run"],
-        "predict": lambda: ["run", "--data", "corpus", "--out", "out.csv"],
-        "report": lambda: ["run", "--out", "out.html"],
-        "inspect": lambda: ["corpus"],
-        "experiment": lambda: [draw.choice(("comparison", "efficiency", "x")), "--dry-run"],
-        "train": lambda: ["--dry-run"] if draw.random() < 0.9 else ["--resume", place.path(draw)],
-    }.get(verb, list)
-    base = first() if draw.random() < 0.7 or verb in ("experiment", "train") else []
-    return [verb, *base, *(word for _ in range(draw.randrange(5)) for word in draw.choice(options)())], ""
+    def mutated_directory(self, folder: Path, draw: random.Random) -> Case:
+        """A directory of ours with a file or two changed, and a verb that reads it."""
+        shutil.copytree(self.root, folder, dirs_exist_ok=True)
+        name = draw.choice(("run", "run", "run", "unfinished", "experiment"))
+        target = folder / name
+        inner = [path for path in target.rglob("*") if path.is_dir()]
+        files = sorted(path for path in target.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
+        sealed = draw.random() < 0.2  # the checksums then refuse it, whatever it is
+        if not sealed:
+            for each in target.rglob("SHA256SUMS"):
+                each.unlink()
+        notes = []
+        for _ in range(draw.choice((1, 1, 1, 2))):
+            path = draw.choice(sorted(inner)) if inner and draw.random() < 0.05 else draw.choice(files)
+            if path.exists():
+                notes.append(f"{path.relative_to(folder)}: {_mutate(path, draw, files=files)}")
+        return Case(commands=[list(draw.choice(READING[name]))], note=f"{'sealed ' if sealed else ''}{'; '.join(notes)}")
 
 
-def mutated_directory(place: Place, draw: random.Random) -> tuple[list[str], str]:
-    """A run, an unfinished run or an experiment with one file changed, and a verb that reads it."""
-    source = draw.choice(("run", "run", "unfinished", "experiment"))
-    target = place.root / "mutated"
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)
-    unsealed = draw.random() < 0.8  # else the checksums refuse it, whatever it is
-    if unsealed:
-        for each in target.rglob("SHA256SUMS"):
-            each.unlink()
-    files = sorted(path for path in target.rglob("*") if path.is_file())
-    path = draw.choice(files)
-    note = f"{source}/{path.relative_to(target)}: {_mutate(path, draw, unsealed=unsealed)}"
-    read = {
-        "run": (["evaluate", "mutated"], ["predict", "mutated", "--data", "corpus", "--out", "out.csv"],
-                ["report", "mutated", "--out", "out.html"], ["train", "--resume", "mutated"]),
-        "unfinished": (["train", "--resume", "mutated"], ["report", "mutated", "--out", "out.html"]),
-        "experiment": (["report", "mutated", "--out", "out.html"],),
-    }  # fmt: skip
-    return draw.choice(read[source]), note
+def _write_corpora() -> None:
+    numbers = np.random.default_rng(0)
+
+    def split(size: int, kind: str) -> dict[str, Any]:
+        return {
+            "features": {
+                "text": [numbers.normal(size=(4, 3)) for _ in range(size)],
+                "audio": [None if row % 5 == 0 else numbers.normal(size=(6, 2)) for row in range(size)],
+                "vision": [numbers.normal(size=(5, 2)) for _ in range(size)],
+            },
+            "targets": [("low", "high")[row % 2] for row in range(size)]
+            if kind == "classification"
+            else numbers.uniform(-3, 3, size).tolist(),
+            "texts": ["words of it"] * size,
+        }
+
+    for name, task in (("corpus", {"kind": "regression"}), ("classes", {"kind": "classification", "classes": ["low", "high"]})):
+        splits = {"train": split(16, task["kind"]), "valid": split(6, task["kind"]), "test": split(6, task["kind"])}
+        write_corpus(Path(name), splits, task=task, name="small")
 
 
-def _mutate(path: Path, draw: random.Random, *, unsealed: bool) -> str:
-    """Change a file; returns how."""
+def _write_table() -> None:
+    rows = [("split", "label", "a", "b"), *(("train", row % 2, row / 7, -row) for row in range(8)), ("valid", 0, 1, 2), ("test", 1, 2, 3)]
+    with open("table.csv", "w", newline="", encoding="utf-8") as file:  # noqa: PTH123
+        csv.writer(file).writerows(rows)
+
+
+def _add_special(folder: Path) -> None:
+    """What cannot be copied."""
+    os.mkfifo(folder / "pipe")
+    (folder / "circle").symlink_to("circle")
+    (folder / "unreadable").write_text("secret")
+    (folder / "unreadable").chmod(0)
+    (folder / "folder").mkdir()
+    (folder / "readonly").mkdir(mode=0o555)
+
+
+# Command lines
+
+_TRAIN = ("train", "--data", "corpus", "--out", "out", "--set", *SETTINGS)
+_GRID = ("experiment", "comparison", "--data", "corpus", "--out", "experiment", "--models", "alignmamba", "--seeds", "1")
+SOUND: dict[str, tuple[tuple[str, ...], ...]] = {
+    "train": (_TRAIN, (*_TRAIN, "--dry-run"), (*_TRAIN, "--json"), ("train", "--resume", "unfinished"), ("train", "--settings")),
+    "evaluate": (("evaluate", "run"), ("evaluate", "run", "--drop", "audio", "--out", "out"), ("evaluate", "run", "--data", "corpus")),
+    "predict": (("predict", "run", "--data", "corpus", "--out", "out.csv"), ("predict", "run", "--data", "small.pkl", "--out", "out.csv")),
+    "convert": (
+        ("convert", "mmsa", "small.pkl", "out"),
+        ("convert", "auto", "table.toml", "out"),
+        ("convert", "arrays", "table.toml", "out"),
+    ),
+    "export": (("export", "mmsa", "corpus", "out.pkl"),),
+    "init": (("init", "table.csv", "--out", "out.toml"), ("init", "arrays.npz")),
+    "inspect": (("inspect", "corpus"), ("inspect", "small.pkl"), ("inspect", "table.toml"), ("inspect", "classes", "--json")),
+    "experiment": ((*_GRID, "--dry-run", "--set", *SETTINGS), (*_GRID, "--set", *SETTINGS)),
+    "bench": (("bench", "match", "--lengths", "8", "--repeats", "1", "--d-model", "8", "--against", "torch", "--measure", "flops"),),
+    "report": (("report", "run", "--out", "out.html"), ("report", "experiment"), ("report", "run", "run", "--out", "out.html")),
+    "doctor": (("doctor",), ("doctor", "--json")),
+}
+"""Verb to command lines that do what they say."""
+_EVERY_OPTION = tuple(sorted({f"--{field.name.replace('_', '-')}" for verb in VERBS.values() for field in fields(verb)}))
+_ODD_OPTIONS = ("--hlep", "--version", "-h", "--help", "--", "--set", "--tyro-print-completion", "\x1b[31m", "--\x1b[2J", "--=", "---")
+
+
+def _value(draw: random.Random) -> str:
+    return draw.choice((draw.choice(WORDS), draw.choice(PATHS), f"{draw.choice(KEYS)}={draw.choice(WORDS)}"))
+
+
+def _place(words: list[str], draw: random.Random) -> int:
+    """A word, mostly not the verb, which ends a command line early if it is unknown."""
+    return draw.randrange(len(words)) if len(words) < 2 or draw.random() < 0.1 else draw.randrange(1, len(words))
+
+
+def _add_option(words: list[str], own: list[str], draw: random.Random) -> list[str]:
+    name = draw.choice((draw.choice(own), draw.choice(own), draw.choice(_EVERY_OPTION), draw.choice(_ODD_OPTIONS)))
+    values = [_value(draw) for _ in range(draw.choice((0, 1, 1, 1, 2)))]
+    return [*words, f"{name}={values[0]}"] if values and draw.random() < 0.2 else [*words, name, *values]
+
+
+def _set_key(words: list[str], _: list[str], draw: random.Random) -> list[str]:
+    return [*words, "--set", f"{draw.choice(KEYS)}={draw.choice(WORDS)}"]
+
+
+def _replace(words: list[str], _: list[str], draw: random.Random) -> list[str]:
+    at = _place(words, draw)
+    return [*words[:at], _value(draw), *words[at + 1 :]] if words else words
+
+
+def _drop(words: list[str], _: list[str], draw: random.Random) -> list[str]:
+    at = _place(words, draw)
+    return [*words[:at], *words[at + 1 :]] if words else words
+
+
+def _repeat(words: list[str], _: list[str], draw: random.Random) -> list[str]:
+    at = _place(words, draw)
+    return [*words[:at], *words[at : at + 2] * draw.choice((2, 2, 3, 300)), *words[at + 2 :]]
+
+
+def _misspell(words: list[str], _: list[str], draw: random.Random) -> list[str]:
+    at = _place(words, draw)
+    letters = list(words[at])
+    if not letters:
+        return words
+    where = draw.randrange(len(letters))
+    letters[where : where + 1] = draw.choice(([], [letters[where]] * 2, ["x"], [letters[where].swapcase()], ["\u0301"], [" "]))
+    return [*words[:at], "".join(letters), *words[at + 1 :]]
+
+
+def _shuffle(words: list[str], _: list[str], draw: random.Random) -> list[str]:
+    return [*words[:1], *draw.sample(words[1:], len(words[1:]))]
+
+
+CHANGES: tuple[Callable[[list[str], list[str], random.Random], list[str]], ...] = (
+    *(_add_option, _add_option, _add_option, _set_key, _replace, _replace, _replace, _drop, _repeat, _misspell, _shuffle),
+)
+
+
+# Directories
+
+READING: dict[str, tuple[tuple[str, ...], ...]] = {
+    "run": (
+        ("evaluate", "run"),
+        ("evaluate", "run", "--data", "corpus", "--drop", "audio", "--out", "out"),
+        ("predict", "run", "--data", "corpus", "--out", "out.csv"),
+        ("report", "run", "--out", "out.html"),
+        ("report", "run", "--files-only", "--json"),
+        ("report", "run", "unfinished", "--out", "out.html"),
+        ("train", "--resume", "run"),
+        ("train", "--data", "corpus", "--out", "run", "--overwrite", "--set", *SETTINGS),
+        ("train", "--data", "corpus", "--config", "run/config.yaml", "--out", "out", "--dry-run"),
+        ("inspect", "run"),
+    ),
+    "unfinished": (
+        ("train", "--resume", "unfinished"),
+        ("train", "--resume", "unfinished", "--json"),
+        ("report", "unfinished", "--out", "out.html"),
+        ("evaluate", "unfinished"),
+    ),
+    "experiment": (
+        *(("report", "experiment", "--out", "out.html"),) * 6,
+        *((*_GRID, "--dry-run", "--set", *SETTINGS),) * 3,
+        (*_GRID, "--set", *SETTINGS),
+    ),
+}
+
+
+def _mutate(path: Path, draw: random.Random, *, files: list[Path]) -> str:
+    """Change a file or a folder; returns how."""
+    if path.is_dir():
+        return draw.choice((_gone, _as_file, _as_link, _with_strangers))(path)
     content = path.read_bytes()
-    kinds = ["flip", "cut", "empty", "noise", "pipe", "device", "sparse", "folder", "gone", "deep", "digits"]
-    kind = draw.choice([*kinds, *["values"] * 20] if path.suffix == ".json" else kinds)
-    if kind in ("pipe", "device", "folder", "gone"):
+    values = VALUES.get(path.suffix)
+    kinds: list[str] = ["flip", "flip", "cut", "cut", "longer", "empty", "noise", "pipe", "device", "input", "sparse", "folder", "gone"]
+    kinds += ["circle", "deep", "digits", "other", "zeros", "nonsense"]
+    kind = draw.choice([*kinds, *["values"] * 30] if values is not None else kinds)
+    if kind in ("pipe", "device", "input", "folder", "gone", "circle"):
         path.unlink()
     if kind == "flip" and content:
-        at = draw.randrange(len(content))
-        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1 :])
+        changed = bytearray(content)
+        for _ in range(draw.choice((1, 1, 1, 20))):
+            changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
     elif kind == "cut":
         path.write_bytes(content[: draw.randrange(len(content) + 1)])
+    elif kind == "longer":
+        path.write_bytes(content + draw.randbytes(draw.choice((1, 100))))
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "noise":
         path.write_bytes(draw.randbytes(300))
+    elif kind == "zeros":
+        path.write_bytes(bytes(len(content)))
     elif kind == "pipe":
         os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
+    elif kind in ("device", "input"):
+        path.symlink_to("/dev/zero" if kind == "device" else "/dev/stdin")
+    elif kind == "circle":
+        path.symlink_to(path.name)
     elif kind == "folder":
         path.mkdir()
     elif kind == "sparse":
-        os.truncate(path, 1 << 40)
+        os.truncate(path, SPARSE_BYTES)
     elif kind == "deep":
-        path.write_text("[" * 100_000)
+        path.write_text(draw.choice(("[", '{"a":', "{a: [")) * 100_000)
     elif kind == "digits":
         path.write_text('{"metrics": ' + "9" * 5000 + "}")
-    elif kind == "values":
-        values = json.loads(content)
-        if unsealed and isinstance(values, dict):
-            values.pop("sha256", None)
-        kind = f"values {_change(values, draw)}"
-        path.write_text(json.dumps(values))
+    elif kind == "nonsense":
+        strange = draw.choice([each for each in STRANGE if each != "DELETE"])
+        path.write_text(json.dumps(strange))
+        kind = f"nonsense {strange!a:.60}"
+    elif kind == "other":
+        other = draw.choice(files)
+        if other.is_file() and not other.is_symlink() and other.stat().st_size < SPARSE_BYTES:
+            path.write_bytes(other.read_bytes())
+        kind = f"other {other.name}"
+    elif kind == "values" and values is not None:
+        try:
+            changed_text, said = values(content.decode(), draw)
+        except (ValueError, yaml.YAMLError):
+            return "nothing, changed before"
+        path.write_text(changed_text, encoding="utf-8", errors="surrogatepass")
+        kind = f"values {said}"
     return kind
 
 
+def _gone(path: Path) -> str:
+    shutil.rmtree(path)
+    return "gone"
+
+
+def _as_file(path: Path) -> str:
+    shutil.rmtree(path)
+    path.write_text("a file")
+    return "a file"
+
+
+def _as_link(path: Path) -> str:
+    shutil.rmtree(path)
+    path.symlink_to("/dev")
+    return "a link to /dev"
+
+
+def _with_strangers(path: Path) -> str:
+    (path / "\x1b[2J").mkdir()
+    (path / "é\u202e.json").write_text("{}")
+    os.mkfifo(path / "extra.json")
+    (path / f".metrics.json.{'ab' * 6}.partial").write_text("left")
+    return "strangers in it"
+
+
+def _changed_json(text: str, draw: random.Random) -> tuple[str, str]:
+    values = json.loads(text)
+    if isinstance(values, dict) and draw.random() < 0.8:  # else the sum of its own refuses it
+        values.pop("sha256", None)
+    said = _change(values, draw)
+    return json.dumps(values), said
+
+
+def _changed_yaml(text: str, draw: random.Random) -> tuple[str, str]:
+    values = yaml.safe_load(text)
+    said = _change(values, draw)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True), said
+
+
+def _changed_csv(text: str, draw: random.Random) -> tuple[str, str]:
+    rows = list(csv.reader(io.StringIO(text)))
+    at = draw.randrange(len(rows))
+    column = draw.randrange(len(rows[at])) if rows[at] else 0
+    strange = draw.choice(("", "x", "nan", "inf", "-1", "1e999", "9" * 5000, "\x1b[2J", "\u202e", '"', "a" * 200_000, "\0", "low", "test"))
+    how = draw.choice(("cell", "cell", "cell", "drop", "repeat", "short", "long"))
+    if how == "cell":
+        rows[at][column : column + 1] = [strange]
+    elif how == "drop":
+        del rows[at]
+    elif how == "repeat":
+        rows.insert(at, rows[at])
+    elif how == "short":
+        rows[at] = rows[at][:column]
+    else:
+        rows[at] = [*rows[at], strange]
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue(), f"row {at} column {column} {how} {strange!a:.40}"
+
+
+VALUES: dict[str, Callable[..., tuple[str, str]]] = {
+    ".json": _changed_json,
+    ".yaml": _changed_yaml,
+    ".csv": _changed_csv,
+    ".jsonl": _changed_csv,
+}
+"""How a file that holds values gets others: text and draw to the new text and what is new."""
+
+
 def _change(values: Any, draw: random.Random) -> str:
-    """Put something else in the place of one value, at any depth; returns where and what."""
+    """Put something else in the place of one value, at any depth, or give it another key; returns where and what."""
     where = []
     while isinstance(values, dict | list) and values:
         key = draw.choice(sorted(values)) if isinstance(values, dict) else draw.randrange(len(values))
@@ -222,52 +425,14 @@ def _change(values: Any, draw: random.Random) -> str:
             strange: Any = draw.choice(STRANGE)
             if strange == "DELETE":
                 del values[key]
+            elif isinstance(values, dict) and draw.random() < 0.1:
+                values[str(strange)[:90]] = values.pop(key)
             else:
                 values[key] = strange
-            return f"{'.'.join(where)}={strange!r}"
+            return f"{'.'.join(where)}={strange!a:.60}"
         values = values[key]
     return "nothing"
 
 
-def outcome(arguments: Sequence[str], *, seconds: int = SECONDS) -> tuple[object, str]:
-    """Exit code of a command line, and what is wrong with how it ended."""
-    said, errors = io.StringIO(), io.StringIO()
-    code: object
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
-        try:
-            with _limited(seconds):
-                code = command_line(list(arguments))
-        except SystemExit as stop:
-            code = 0 if stop.code is None else stop.code
-        except _Late:
-            code = "time-out"
-        except BaseException:
-            code, _ = "traceback", errors.write(traceback.format_exc())
-    text = errors.getvalue()
-    refused = [line for line in text.splitlines() if line.startswith("error: ")]
-    parsed = "─" in text or "------" in text  # the parser explains in a box of its own
-    fine = code == 0 or (code == 2 and (len(refused) == 1 or parsed))
-    wrong = not fine or "Traceback" in text or "internal:" in text or ("\x1b[2J" in text + said.getvalue() and not parsed)
-    return code, text[-2000:] if wrong else ""
-
-
-class _Late(BaseException):
-    """The time is up; nothing but this file catches it."""
-
-
-@contextlib.contextmanager
-def _limited(seconds: int) -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise _Late
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 import alignmamba.cli
 from alignmamba.cli.main import main
+from alignmamba.cli.parsing import parsed
+from alignmamba.cli.train import Train
 from alignmamba.cli.verb import console
 from alignmamba.data.archive import write_corpus
 from alignmamba.errors import printable, safe_json
@@ -81,6 +84,23 @@ def test_an_error_about_a_file_is_shown_and_not_obeyed(corpus: Path, command: st
         said = capsys.readouterr()
         assert not OBEYED.search(said.err + said.out)
         assert "version" in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["evaluate", "run", "--split", "{}"], ["doctor", "{}"], ["doctor", "-{}"], ["{}"], ["-{}"], ["--{}"], ["train", "--seed", "{}"],
+     ["train", "--{}"], ["report", "--out", "x", "{}", "-{}"], ["bench", "scan", "--lengths", "1", "{}"]],
+)  # fmt: skip
+def test_what_is_typed_is_shown_and_not_obeyed(arguments: list[str], command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with suppress(SystemExit):
+        assert main([word.format(command) for word in arguments]) == 2
+    said = capsys.readouterr()
+    assert said.err
+    assert not OBEYED.search(said.err + said.out)
+
+
+def test_what_is_typed_arrives_as_it_is(command: str) -> None:
+    assert parsed(["train", "--data", command, "--set", command]) == Train(data=command, set=((command,),))
 
 
 def test_a_plan_shows_what_a_corpus_is_called(corpus: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,7 @@ STRANGE = (
     "a" * 70_000, [], {}, [[]], [None], [1, "a"], {"a": None}, {"": []}, "train", "text", float("nan"), float("inf"), "DELETE",
 )  # fmt: skip
 SPARSE_BYTES = 1 << 40
+STEPS = ("run", "unfinished", "experiment")
 
 
 def main() -> int:
@@ -121,7 +122,7 @@ class Place:
         for _ in range(draw.choice((0, 1, 1, 2, 2, 3, 4))):
             words = draw.choice(CHANGES)(words, own, draw)
         interrupt = (draw.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), draw.random()) if draw.random() < 0.03 else None
-        return Case(commands=[words], interrupt=interrupt)
+        return Case(commands=[words], interrupt=interrupt, steps=STEPS)
 
     def mutated_directory(self, folder: Path, draw: random.Random) -> Case:
         """A directory of ours with a file or two changed, and a verb that reads it."""
@@ -139,7 +140,7 @@ class Place:
             path = draw.choice(sorted(inner)) if inner and draw.random() < 0.05 else draw.choice(files)
             if path.exists():
                 notes.append(f"{path.relative_to(folder)}: {_mutate(path, draw, files=files)}")
-        return Case(commands=[list(draw.choice(READING[name]))], note=f"{'sealed ' if sealed else ''}{'; '.join(notes)}")
+        return Case(commands=[list(draw.choice(READING[name]))], note=f"{'sealed ' if sealed else ''}{'; '.join(notes)}", steps=STEPS)
 
 
 def _write_corpora() -> None:
@@ -389,7 +390,9 @@ def _changed_csv(text: str, draw: random.Random) -> tuple[str, str]:
     rows = list(csv.reader(io.StringIO(text)))
     at = draw.randrange(len(rows))
     column = draw.randrange(len(rows[at])) if rows[at] else 0
-    strange = draw.choice(("", "x", "nan", "inf", "-1", "1e999", "9" * 5000, "\x1b[2J", "\u202e", '"', "a" * 200_000, "\0", "low", "test"))
+    strange = draw.choice(
+        ("", "x", "nan", "inf", "-1", "1e999", "1e308", "9" * 5000, "\x1b[2J", "\u202e", '"', "a" * 200_000, "\0", "low", "test")
+    )
     how = draw.choice(("cell", "cell", "cell", "drop", "repeat", "short", "long"))
     if how == "cell":
         rows[at][column : column + 1] = [strange]

@@ -1,26 +1,20 @@
-"""Corpora of strangers, mutated: what `inspect`, `predict` and `train --dry-run` make of each.
+"""Fuzz corpora of strangers: what `inspect`, `predict`, `train`, `export` and `evaluate` make of each.
 
-    python benchmarks/fuzz_corpora.py --cases 2000
+    python benchmarks/fuzz_corpora.py --count 2000
 
 A small corpus is copied and one thing in it is changed: bytes, values of its JSON, of a line or of a header of safetensors, a file put
 in the place of another, a pipe, a device, a folder, a circle of links, an empty, a cut or a huge sparse file. For half of the cases the
-sums in `corpus.json` are made right again, so that the change is not found by them. Each command runs in this process, with a bound
-of time and of memory. Expected is exit code 0 or 2 and one line; whatever else comes is printed with the seed that makes it again.
+sums in `corpus.json` are made right again, so that the change is not found by them. `inspect` and another verb read it. A seed and a
+number make the same case again; what counts as a fault is in `fuzz_ends.py`.
 """
 
-import argparse
 import contextlib
-import io
 import json
 import os
 import random
-import resource
 import shutil
-import signal
 import sys
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,23 +25,14 @@ from alignmamba.checksums import file_checksum
 from alignmamba.cli.main import main as alignmamba
 from alignmamba.data.archive import write_corpus
 from alignmamba.data.storage import Manifest
+from fuzz_ends import Case, fuzz, one_thread, options
 
-MEMORY_BYTES = 16 << 30
-"""Address space of this process: an allocation beyond it fails."""
 SPARSE_BYTES = 1 << 40
 SETTINGS = ("fit.epochs=1", "options.d_model=8", "options.depth=1", "options.d_state=2")
 VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 1, 2, 1e308, 1e30, 2**31, 2**40, 2**62, 2**64, 10**90, 10**120, 0.5, "", "x", "\x1b[2J", "\u202e", "\ud800"),
     *([], {}, [1], {"a": 1}, [[]], "train", "valid", "features", "tokens", "audio", "a" * 70_000, "/etc/passwd", "../x", "\0"),
 )
-
-
-class TooLongError(BaseException):
-    """A command took longer than it may; no handler of errors catches this."""
-
-
-def _alarm(*_: object) -> None:
-    raise TooLongError
 
 
 def make(path: Path, *, kind: str) -> None:
@@ -226,72 +211,40 @@ def seal(corpus: Path) -> None:
         path.write_text(json.dumps(manifest))
 
 
-def said(command: list[str], seconds: float) -> tuple[str, str]:
-    """What became of a command, in a word, and what it wrote on standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = alignmamba(command)
-    except TooLongError:
-        return "took too long", err.getvalue()
-    except BaseException as error:
-        return f"raised {type(error).__name__}", f"{error} {err.getvalue()}"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    text = err.getvalue()
-    if "Traceback" in text or "internal:" in text or code not in (0, 2):
-        return f"exit {code}, a fault of ours", text
-    if any(character in text + out.getvalue() for character in "\x1b\x07\u202e"):
-        return "wrote what a terminal obeys", text
-    if code == 2 and "error:" in text and len(text.strip().splitlines()) > 1:
-        return "exit 2 in several lines", text
-    return f"exit {code}", text
+def mutated(place: Path, folder: Path, draw: random.Random) -> Case:
+    """A corpus with one thing changed, and what reads it."""
+    kind, corpus = draw.choice(("classification", "regression")), folder / "corpus"
+    shutil.copytree(place / kind, corpus)
+    shutil.copytree(place / f"run-{kind}", folder / "run")
+    mutation = draw.choice(MUTATIONS)
+    mutation(corpus, draw)
+    sealed = draw.randrange(2) == 1
+    if sealed:
+        seal(corpus)
+    return Case(commands=[["inspect", "corpus"], draw.choice(USES)], note=f"{mutation.__name__}{', sealed anew' if sealed else ''}")
+
+
+USES = (
+    *(["predict", "run", "--data", "corpus", "--out", "predictions.csv"],) * 3,
+    *(["train", "--data", "corpus", "--dry-run", "--set", *SETTINGS],) * 3,
+    ["train", "--data", "corpus", "--out", "other", "--set", *SETTINGS],
+    ["evaluate", "run", "--data", "corpus"],
+    ["export", "mmsa", "corpus", "corpus.pkl", "--vision", "audio"],
+)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0, help="of the first case")
-    parser.add_argument("--seconds", type=float, default=60, help="that a command may take")
-    given = parser.parse_args()
-    signal.signal(signal.SIGALRM, _alarm)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    counts: Counter[tuple[str, str, str]] = Counter()
-    faults = 0
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="fuzz-corpora-") as folder:
-        here = Path(folder)
+    """Run the cases asked for; 1 if one ended wrongly."""
+    given = options(__doc__).parse_args()
+    one_thread()
+    with tempfile.TemporaryDirectory(prefix="fuzz-place-") as folder:
+        place = Path(folder)
         for kind in ("classification", "regression"):
-            make(here / kind, kind=kind)
-            code, text = said(["train", "--data", str(here / kind), "--out", str(here / f"run-{kind}"), "--set", *SETTINGS], 600)
-            if code != "exit 0":
-                print(f"the unchanged corpus: {code}: {text}", file=sys.stderr)
-                return 1
-        for seed in range(given.seed, given.seed + given.cases):
-            draw = random.Random(seed)
-            kind, corpus = draw.choice(("classification", "regression")), here / "mutated"
-            shutil.copytree(here / kind, corpus)
-            mutation = draw.choice(MUTATIONS)
-            mutation(corpus, draw)
-            if draw.randrange(2):
-                seal(corpus)
-            uses = {
-                "predict": ["predict", str(here / f"run-{kind}"), "--data", str(corpus), "--out", str(here / "predictions.csv")],
-                "train --dry-run": ["train", "--data", str(corpus), "--dry-run", "--set", *SETTINGS],
-            }
-            chosen = draw.choice(sorted(uses))
-            for name, command in (("inspect", ["inspect", str(corpus)]), (chosen, uses[chosen])):
-                became, text = said(command, given.seconds)
-                counts[mutation.__name__, name, became] += 1
-                if became not in ("exit 0", "exit 2"):
-                    faults += 1
-                    print(f"seed {seed}, {mutation.__name__}, {name}: {became}: {text.strip()[:300]!a}", flush=True)
-            shutil.rmtree(corpus)
-    for (changed, name, became), count in sorted(counts.items()):
-        print(f"{changed:16} {name:16} {became:28} {count}")
-    print(f"{given.cases} corpora, {sum(counts.values())} commands, {time.perf_counter() - started:.0f} s, {faults} faults")
-    return 1 if faults else 0
+            make(place / kind, kind=kind)
+            arguments = ["train", "--data", str(place / kind), "--out", str(place / f"run-{kind}"), "--set", *SETTINGS]
+            if alignmamba(arguments) != 0:
+                raise SystemExit(f"cannot prepare {arguments}")
+        return 1 if fuzz("corpora", lambda case, draw: mutated(place, case, draw), given) else 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from typing import IO, NoReturn
 import torch
 
 from alignmamba.cli.main import main as alignmamba
+from alignmamba.cli.parsing import VERBS
 
 ADDRESS_BYTES = 12 << 30
 """Address space of a child: an allocation beyond it fails."""
@@ -67,8 +68,13 @@ class End:
     """Whether processes of its own outlived it."""
 
 
-def judge(end: End) -> list[str]:
-    """All that is wrong with an end, one line each; nothing if it is one of those that are promised."""
+def judge(end: End, *, steps: Sequence[str] = ()) -> list[str]:
+    """All that is wrong with an end, one line each; nothing if it is one of those that are promised.
+
+    Args:
+        end: How the command ended.
+        steps: Folders with which it goes on step by step, such as a run that it resumes: a later refusal leaves what was done.
+    """
     found = []
     said = end.out + end.err
     allowed = {0, 2, *(() if end.signalled is None else (128 + end.signalled, 130, -end.signalled))}
@@ -92,8 +98,9 @@ def judge(end: End) -> list[str]:
     unfinished = [path for path in end.changed if _UNFINISHED.search(path)]
     if unfinished and (end.code is None or end.code >= 0):  # what is killed cannot clean up: its next run does
         found.append(f"half-written: left {', '.join(unfinished[:3])}")
-    elif end.code == 2 and end.changed and "resume with" not in end.err:
-        found.append(f"half-written: refused, yet changed {', '.join(end.changed[:3])}")
+    changed = [path for path in dict.fromkeys(end.changed) if path.partition("/")[0] not in steps]
+    if end.code == 2 and changed and not unfinished and "resume with" not in end.err:
+        found.append(f"half-written: refused, yet changed {', '.join(changed[:3])}")
     if end.bytes > MOST_BYTES:
         found.append(f"memory: held {end.bytes / 1e9:.1f} GB")
     if end.stayed:
@@ -256,6 +263,8 @@ class Case:
     note: str = ""
     """What is odd about the folder."""
     interrupt: tuple[int, float] | None = None
+    steps: Sequence[str] = ()
+    """As `judge` has it, for the commands that resume or make again what such a folder holds."""
 
 
 WORKING = ("train", "bench", "experiment")
@@ -284,17 +293,21 @@ def fuzz(what: str, make: Callable[[Path, random.Random], Case], given: argparse
     """
     keep = given.keep if given.keep is not None else Path(tempfile.mkdtemp(prefix="fuzz-kept-"))
     ends: Counter[tuple[str, str]] = Counter()
+    seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     faults, started = 0, time.monotonic()
     for number in range(given.start, given.start + given.count):
         with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as folder:
             case = make(Path(folder), _draw(what, given, number))
             for arguments in case.commands:
-                verb = arguments[0] if arguments and arguments[0].isalpha() else "(none)"
+                verb = arguments[0] if arguments and arguments[0] in VERBS else "(none)"
                 works = verb in WORKING
                 end = run(arguments, Path(folder), seconds=given.seconds, interrupt=case.interrupt, works=works, command=command)
                 stopped = end.signalled is not None and case.interrupt is None
-                ends[verb, "still at work, interrupted" if stopped else "hang" if end.code is None else str(end.code)] += 1
-                problems = judge(end)
+                ended = verb, "still at work, interrupted" if stopped else "hang" if end.code is None else str(end.code)
+                ends[ended] += 1
+                seconds[ended] += end.seconds
+                resumes = "--resume" in arguments or verb in ("experiment", "report")
+                problems = judge(end, steps=case.steps if resumes else ())
                 if stopped:
                     print(f"{what} {number}: still at work after {given.seconds:.0f} s: {_line(arguments)}", flush=True)
                 if problems:
@@ -307,8 +320,8 @@ def fuzz(what: str, make: Callable[[Path, random.Random], Case], given: argparse
                     print(f"  {end.err.strip()[-300:]!a}", flush=True)
         if (number + 1 - given.start) % 100 == 0:
             print(f"{what}: {number + 1 - given.start} of {given.count}, {faults} faults, {time.monotonic() - started:.0f} s", flush=True)
-    for (verb, ended), count in sorted(ends.items()):
-        print(f"{verb:12} {ended:28} {count}")
+    for (verb, how), count in sorted(ends.items()):
+        print(f"{verb:12} {how:28} {count:6} {seconds[verb, how] / count:8.2f} s each")
     print(f"{given.count} {what}, {sum(ends.values())} commands, {time.monotonic() - started:.0f} s, {faults} faults", flush=True)
     if given.keep is None:
         with suppress(OSError):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -589,6 +590,13 @@ def _number(path: Path, text: str) -> float:
         raise CheckpointError(f"{path}: found {text[:60]!r}, expected a number") from error
 
 
+def _finite(path: Path, text: str) -> float:
+    found = _number(path, text)
+    if not math.isfinite(found):
+        raise CheckpointError(f"{path}: found {text[:60]!r}, expected a finite number")
+    return found
+
+
 def _confusion(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
     at = _of_last_split(path, "confusion")
     if at is None:
@@ -637,12 +645,12 @@ def _samples_of(path: Path, split: str, *, probabilities: bool) -> Samples:
     known = set(classes)
     for value in (*table["prediction"], *table.get("target", ())):
         if not classes:
-            _number(path, value)
+            _finite(path, value)
         elif value not in known:
             raise CheckpointError(f"{path}: found {value[:60]!r}, expected one of the classes {', '.join(classes)[:200]}")
     shares = None
     if probabilities and classes:
-        shares = np.array([[_number(path, value) for value in table[f"p({name})"]] for name in classes]).T
+        shares = np.array([[_finite(path, value) for value in table[f"p({name})"]] for name in classes]).T
     return Samples(
         split=split,
         ids=table["id"],

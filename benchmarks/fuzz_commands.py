@@ -263,29 +263,27 @@ CHANGES: tuple[Callable[[list[str], list[str], random.Random], list[str]], ...] 
 
 READING: dict[str, tuple[tuple[str, ...], ...]] = {
     "run": (
-        ("evaluate", "run"),
-        ("evaluate", "run", "--data", "corpus", "--drop", "audio", "--out", "out"),
-        ("predict", "run", "--data", "corpus", "--out", "out.csv"),
-        ("report", "run", "--out", "out.html"),
-        ("report", "run", "--files-only", "--json"),
-        ("report", "run", "unfinished", "--out", "out.html"),
-        ("train", "--resume", "run"),
+        *(("evaluate", "run"), ("evaluate", "run", "--data", "corpus", "--drop", "audio", "--out", "out")) * 2,
+        *(("predict", "run", "--data", "corpus", "--out", "out.csv"), ("train", "--resume", "run")) * 2,
         ("train", "--data", "corpus", "--out", "run", "--overwrite", "--set", *SETTINGS),
         ("train", "--data", "corpus", "--config", "run/config.yaml", "--out", "out", "--dry-run"),
         ("inspect", "run"),
+        ("report", "run", "--out", "out.html"),
+        ("report", "run", "--files-only", "--json"),
+        ("report", "run", "unfinished", "--out", "out.html"),
     ),
     "unfinished": (
-        ("train", "--resume", "unfinished"),
-        ("train", "--resume", "unfinished", "--json"),
+        *(("train", "--resume", "unfinished"), ("train", "--resume", "unfinished", "--json")) * 3,
         ("report", "unfinished", "--out", "out.html"),
         ("evaluate", "unfinished"),
     ),
     "experiment": (
-        *(("report", "experiment", "--out", "out.html"),) * 6,
+        *(("report", "experiment", "--out", "out.html"),) * 4,
         *((*_GRID, "--dry-run", "--set", *SETTINGS),) * 3,
         (*_GRID, "--set", *SETTINGS),
     ),
 }
+"""Directory to the command lines that read it."""
 
 
 def _mutate(path: Path, draw: random.Random, *, files: list[Path]) -> str:

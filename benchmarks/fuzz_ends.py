@@ -6,6 +6,7 @@ an end; `tests/cli/test_fuzz_ends.py` puts every kind of fault before it.
 """
 
 import argparse
+import gc
 import os
 import random
 import re
@@ -292,6 +293,7 @@ def fuzz(what: str, make: Callable[[Path, random.Random], Case], given: argparse
         command: As `run` has it.
     """
     keep = given.keep if given.keep is not None else Path(tempfile.mkdtemp(prefix="fuzz-kept-"))
+    gc.freeze()  # or collecting in each child copied all of its parent
     ends: Counter[tuple[str, str]] = Counter()
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     faults, started = 0, time.monotonic()

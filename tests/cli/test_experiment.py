@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from test_main import raising
 from torch import nn
 
 from alignmamba.cli.experiment import GridLines
@@ -72,9 +73,17 @@ def test_a_failed_run_is_told_by_line_and_exit_code(cli: Cli, corpus: Path, tmp_
     # Nothing is trained where every step is warm-up without an end: the learning rate is refused when training begins.
     settings = ["fit.learning_rate=1e30", "fit.gradient_clip=0", *SETTINGS]
     said = cli("experiment", "ablation", "--data", corpus, "--out", tmp_path / "grid", "--seeds", "1", "--set", *settings)
-    assert said.code == 1
+    assert said.code == 2
     assert "failed: full, seed 0: " in said.err
     assert cli("report", tmp_path / "grid").code == 0
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_fault_of_ours_in_a_run_has_the_exit_code_of_one(cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignmamba.recipes.experiments.working._work", lambda *_: raising(ZeroDivisionError("by zero"))(None))
+    said = cli("experiment", "ablation", "--data", corpus, "--out", tmp_path / "grid", "--seeds", "1", "--set", *SETTINGS)
+    assert said.code == 1
+    assert "failed: full, seed 0: internal: ZeroDivisionError: by zero, see " in said.err
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,9 @@ class Experiment(Verb):
         with _grid_progress(engine.jobs) as progress:
             result = run_experiment(plan, engine, command=["alignmamba", *sys.argv[1:]], progress=progress)
         self._show_result(plan, result)
-        return 0 if not result.failures else 1
+        if not result.failures:
+            return 0
+        return 1 if any(reason.startswith("internal: ") for reason in result.failures.values()) else 2
 
     def _refuse_unknown_metrics(self, plan: "ExperimentPlan") -> None:
         from alignmamba.errors import ConfigError

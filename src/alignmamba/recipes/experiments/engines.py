@@ -133,7 +133,7 @@ def _settle(experiment: ExperimentDirectory, ended: _Running, progress: GridProg
 
 def _manner(code: int) -> str:
     if code >= 0:
-        return f"its process ended with code {code}"
+        return f"internal: its process ended with code {code}"
     known = {each.value: f" ({each.name})" for each in signal.Signals}
     return f"its process was ended by signal {-code}{known.get(-code, '')}"
 

@@ -126,8 +126,9 @@ class Place:
 
     def mutated_directory(self, folder: Path, draw: random.Random) -> Case:
         """A directory of ours with a file or two changed, and a verb that reads it."""
-        shutil.copytree(self.root, folder, dirs_exist_ok=True)
         name = draw.choice(("run", "run", "run", "unfinished", "experiment"))
+        for each in {"corpus", "unfinished", name}:
+            shutil.copytree(self.root / each, folder / each)
         target = folder / name
         inner = [path for path in target.rglob("*") if path.is_dir()]
         files = sorted(path for path in target.rglob("*") if path.is_file() and path.name != "SHA256SUMS")

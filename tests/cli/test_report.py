@@ -81,3 +81,22 @@ def test_a_page_that_cannot_be_made_is_refused_before_tables_are_written(
     assert said.err.startswith(f"error: {message}")
     assert said.err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["experiment.json", "grid", "jobs", "notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value", "said"),
+    [
+        ("run.json", "digest", "/dev/zero", "digest: found '/dev/zero', expected hexadecimal digits"),
+    ],
+)
+def test_a_value_of_a_run_that_cannot_be_is_named(
+    cli: Cli, run: Path, tmp_path: Path, file: str, field: str, value: Any, said: str
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("SHA256SUMS"))
+    values = json.loads((copy / file).read_text())
+    values.pop("sha256", None)
+    (copy / file).write_text(json.dumps({**values, field: value}))
+    code, out, err = cli("report", copy)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {copy / file}: {said}")
+    assert err.count("\n") == 1

@@ -95,6 +95,8 @@ DAMAGES = [
     (f"{CELL}/predictions_test.csv", "id,target,prediction,p(calm)\na,calm,odd\n", "row 2: found 3 fields, expected 4"),
     (f"{CELL}/predictions_test.csv", "id,target,prediction,p(calm)\na,calm,odd,1\n", "found 'odd', expected one of the classes calm"),
     (f"{CELL}/predictions_test.csv", "id,target,prediction\na,1.0,odd\n", "found 'odd', expected a number"),
+    (f"{CELL}/predictions_test.csv", "id,target,prediction\na,1.0,1e999\n", "found '1e999', expected a finite number"),
+    (f"{CELL}/predictions_test.csv", "id,target,prediction\na,nan,1.0\n", "found 'nan', expected a finite number"),
     (f"{CELL}/confusion_test.csv", "true class,predicted a\na,1\nb,2\n", "found 1 columns and 2 rows"),
     (f"{CELL}/confusion_test.csv", "true class,predicted a\na,-1\n", "expected counts"),
     (f"{CELL}/missing_test.csv", "id,text\na,1\n", "expected the ids of predictions_test.csv"),

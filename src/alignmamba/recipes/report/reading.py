@@ -224,6 +224,10 @@ class _Identity:
     corpus: CorpusIdentity
     seed: int
 
+    def __post_init__(self) -> None:
+        if not re.match("[0-9a-f]{16}", self.digest):
+            raise ValueError(f"digest: found {self.digest[:60]!r}, expected hexadecimal digits")
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Environment:

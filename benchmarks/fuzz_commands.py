@@ -99,7 +99,7 @@ class Place:
             for name in ("metrics.json", "SHA256SUMS"):
                 Path(copy, name).unlink()
         self._done("evaluate", "run", "--drop", "audio", "--out", "evaluation")
-        self._done("experiment", "comparison", "--models", "alignmamba", "--seeds", "1", *made, "--out", "experiment", *settings)
+        self._done(*_GRID, *settings)
         self._done("export", "mmsa", "corpus", "small.pkl")
         _write_table()
         self._done("init", "table.csv", "--out", "table.toml")
@@ -120,7 +120,7 @@ class Place:
         words = list(draw.choice(SOUND[verb])) if (verb := draw.choice(sorted(SOUND))) else []
         own = [f"--{field.name.replace('_', '-')}" for field in fields(VERBS[verb])]
         for _ in range(draw.choice((0, 1, 1, 2, 2, 3, 4))):
-            words = draw.choice(CHANGES)(words, own, draw)
+            words = draw.choice(CHANGES)(words, own, draw) if words else words
         interrupt = (draw.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), draw.random()) if draw.random() < 0.03 else None
         return Case(commands=[words], interrupt=interrupt, steps=STEPS)
 
@@ -184,7 +184,7 @@ def _add_special(folder: Path) -> None:
 # Command lines
 
 _TRAIN = ("train", "--data", "corpus", "--out", "out", "--set", *SETTINGS)
-_GRID = ("experiment", "comparison", "--data", "corpus", "--out", "experiment", "--models", "alignmamba", "--seeds", "1")
+_GRID = ("experiment", "plans", "--data", "corpus", "--out", "experiment", "--seeds", "1")
 SOUND: dict[str, tuple[tuple[str, ...], ...]] = {
     "train": (_TRAIN, (*_TRAIN, "--dry-run"), (*_TRAIN, "--json"), ("train", "--resume", "unfinished"), ("train", "--settings")),
     "evaluate": (("evaluate", "run"), ("evaluate", "run", "--drop", "audio", "--out", "out"), ("evaluate", "run", "--data", "corpus")),
@@ -228,12 +228,12 @@ def _set_key(words: list[str], _: list[str], draw: random.Random) -> list[str]:
 
 def _replace(words: list[str], _: list[str], draw: random.Random) -> list[str]:
     at = _place(words, draw)
-    return [*words[:at], _value(draw), *words[at + 1 :]] if words else words
+    return [*words[:at], _value(draw), *words[at + 1 :]]
 
 
 def _drop(words: list[str], _: list[str], draw: random.Random) -> list[str]:
     at = _place(words, draw)
-    return [*words[:at], *words[at + 1 :]] if words else words
+    return [*words[:at], *words[at + 1 :]]
 
 
 def _repeat(words: list[str], _: list[str], draw: random.Random) -> list[str]:

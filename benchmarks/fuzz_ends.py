@@ -6,7 +6,6 @@ an end; `tests/cli/test_fuzz_ends.py` puts every kind of fault before it.
 """
 
 import argparse
-import gc
 import os
 import random
 import re
@@ -45,7 +44,8 @@ _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 """What a terminal obeys beside a line's end and a tab."""
 _NOT_TEXT = re.compile("[\udc80-\udcff]")
 _UNFINISHED = re.compile(r"(^|/)\.[^/]*\.[0-9a-f]{12}\.|\.partial(/|$)")
-_INTERNAL = re.compile(r"Traceback \(most recent|\binternal( error)?: |Exception ignored|please report")
+_TRACEBACK = "Traceback (most recent call last):"
+_INTERNAL = re.compile(rf"{re.escape(_TRACEBACK)}|\binternal( error)?: |Exception ignored|please report")
 
 Command = Callable[[list[str]], int]
 
@@ -65,16 +65,19 @@ class End:
     """The signal it was sent."""
     changed: tuple[str, ...] = ()
     """Paths of its folder that are new, gone or of other content."""
+    made: tuple[str, ...] = ()
+    """Those that are new."""
     stayed: bool = False
     """Whether processes of its own outlived it."""
 
 
-def judge(end: End, *, steps: Sequence[str] = ()) -> list[str]:
+def judge(end: End, *, steps: Sequence[str] = (), traced: bool = False) -> list[str]:
     """All that is wrong with an end, one line each; nothing if it is one of those that are promised.
 
     Args:
         end: How the command ended.
         steps: Folders with which it goes on step by step, such as a run that it resumes: a later refusal leaves what was done.
+        traced: Whether a traceback was asked for.
     """
     found = []
     said = end.out + end.err
@@ -83,7 +86,7 @@ def judge(end: End, *, steps: Sequence[str] = ()) -> list[str]:
         found.append(f"hang: killed after {end.seconds:.0f} s")
     elif end.code not in allowed:
         found.append(f"exit code {end.code}")
-    if match := _INTERNAL.search(said):
+    if match := _INTERNAL.search(said.replace(_TRACEBACK, "") if traced else said):
         found.append(f"internal: {match[0]!r} in what it wrote")
     if match := _OBEYED.search(said):
         found.append(f"raw character {match[0]!a} in what it wrote")
@@ -96,10 +99,10 @@ def judge(end: End, *, steps: Sequence[str] = ()) -> list[str]:
         found.append("an error in more than one line")
     if errors and end.code == 0:
         found.append("exit code 0 with an error")
-    unfinished = [path for path in end.changed if _UNFINISHED.search(path)]
+    unfinished = [path for path in end.made if _UNFINISHED.search(path)]
     if unfinished and (end.code is None or end.code >= 0):  # what is killed cannot clean up: its next run does
         found.append(f"half-written: left {', '.join(unfinished[:3])}")
-    changed = [path for path in dict.fromkeys(end.changed) if path.partition("/")[0] not in steps]
+    changed = [path for path in end.changed if path.partition("/")[0] not in steps]
     if end.code == 2 and changed and not unfinished and "resume with" not in end.err:
         found.append(f"half-written: refused, yet changed {', '.join(changed[:3])}")
     if end.bytes > MOST_BYTES:
@@ -151,6 +154,7 @@ def run(
         code, used, signalled = _waited(child, started, seconds=seconds, interrupt=interrupt, works=works)
         took = time.monotonic() - started
         stayed = _stayed(child)
+        after = _contents(folder)
         texts = [_text(file) for file in (out, err)]
     return End(
         code=code,
@@ -159,7 +163,8 @@ def run(
         seconds=took,
         bytes=used.ru_maxrss * 1024,
         signalled=signalled,
-        changed=tuple(sorted(path for path, _ in before ^ _contents(folder))),
+        changed=tuple(sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))),
+        made=tuple(sorted(after.keys() - before.keys())),
         stayed=stayed,
     )
 
@@ -240,16 +245,16 @@ def _text(file: IO[bytes]) -> str:
     return file.read(1 << 24).decode(errors="surrogateescape")
 
 
-def _contents(folder: Path) -> set[tuple[str, tuple[int, ...]]]:
+def _contents(folder: Path) -> dict[str, tuple[int, ...]]:
     """Every path below a folder with what would change if its content did; what lies in its home is not compared."""
-    found = set()
+    found = {}
     for path, folders, files in os.walk(folder):
         if Path(path) == folder:
             folders[:] = [name for name in folders if name != "home"]
         for name in (*folders, *files):
             at = os.lstat(os.path.join(path, name))  # noqa: PTH118 # thousands of them
             facts = (at.st_size, at.st_mtime_ns, at.st_ino) if stat.S_ISREG(at.st_mode) else ()
-            found.add((os.path.relpath(os.path.join(path, name), folder), (stat.S_IFMT(at.st_mode), *facts)))  # noqa: PTH118
+            found[os.path.relpath(os.path.join(path, name), folder)] = (stat.S_IFMT(at.st_mode), *facts)  # noqa: PTH118
     return found
 
 
@@ -293,7 +298,6 @@ def fuzz(what: str, make: Callable[[Path, random.Random], Case], given: argparse
         command: As `run` has it.
     """
     keep = given.keep if given.keep is not None else Path(tempfile.mkdtemp(prefix="fuzz-kept-"))
-    gc.freeze()  # or collecting in each child copied all of its parent
     ends: Counter[tuple[str, str]] = Counter()
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     faults, started = 0, time.monotonic()
@@ -309,7 +313,7 @@ def fuzz(what: str, make: Callable[[Path, random.Random], Case], given: argparse
                 ends[ended] += 1
                 seconds[ended] += end.seconds
                 resumes = "--resume" in arguments or verb in ("experiment", "report")
-                problems = judge(end, steps=case.steps if resumes else ())
+                problems = judge(end, steps=case.steps if resumes else (), traced="--traceback" in arguments)
                 if stopped:
                     print(f"{what} {number}: still at work after {given.seconds:.0f} s: {_line(arguments)}", flush=True)
                 if problems:

@@ -34,13 +34,21 @@ REFUSED = End(code=2, err="error: x: found y, expected z\n")
         End(code=2, out="1 problem\n"),
         End(code=130, err="interrupted\n", signalled=signal.SIGINT),
         End(code=143, signalled=signal.SIGTERM),
-        End(code=-signal.SIGHUP, signalled=signal.SIGHUP, changed=(".run.0123456789ab.partial",)),
-        End(code=0, changed=("out.csv",)),
+        End(code=-signal.SIGHUP, signalled=signal.SIGHUP, made=(".run.0123456789ab.partial",)),
+        End(code=0, changed=("out.csv",), made=("out.csv",)),
+        End(code=0, changed=(".run.0123456789ab.partial",)),
         End(code=2, err="error: full; resume with: alignmamba train --resume run\n", changed=("run/last.ckpt",)),
     ],
 )
 def test_promised_ends_are_none(end: End) -> None:
     assert judge(end) == []
+
+
+def test_what_was_asked_for_is_no_fault() -> None:
+    traced = replace(REFUSED, err="Traceback (most recent call last):\nDataError: x\nerror: x\n", changed=("run/log.csv", "out"))
+    assert len(judge(traced)) == 2
+    assert judge(traced, traced=True, steps=("run", "out")) == []
+    assert judge(replace(traced, err=f"{traced.err}error: internal: x\n"), traced=True, steps=("run", "out"))
 
 
 @pytest.mark.parametrize(
@@ -63,8 +71,8 @@ def test_promised_ends_are_none(end: End) -> None:
         (replace(REFUSED, err="error: one\nerror: two\n"), "more than one line"),
         (replace(REFUSED, err="error: one\nand more\n"), "more than one line"),
         (End(code=0, err="error: x\n"), "exit code 0 with an error"),
-        (End(code=0, changed=(".out.csv.0123456789ab.partial",)), "half-written"),
-        (replace(REFUSED, changed=("a/.run.0123456789ab.old/x",)), "half-written"),
+        (End(code=0, made=(".out.csv.0123456789ab.partial",)), "half-written"),
+        (replace(REFUSED, made=("a/.run.0123456789ab.old/x",)), "half-written"),
         (replace(REFUSED, changed=("out.csv",)), "half-written: refused, yet changed out.csv"),
         (End(code=0, bytes=MOST_BYTES + 1), "memory"),
         (End(code=0, stayed=True), "outlived"),

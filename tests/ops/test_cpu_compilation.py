@@ -1,6 +1,7 @@
 """Kernels where nothing can be kept on disk, and in the worker processes of a data loader."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -182,3 +183,14 @@ def test_forked_workers_compute_what_their_parent_computed_with_threads() -> Non
         assert torch.equal(one[0], other[0])
         assert torch.equal(one[1], other[1])
         torch.testing.assert_close(one[2], other[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("NUMBA_NUM_THREADS", "0", "Number of threads specified must be > 0"), ("NUMBA_OPT", "fast", "'NUMBA_OPT' .* 'fast' could not be")],
+)
+def test_settings_that_numba_cannot_use_are_one_line(name: str, value: str, said: str) -> None:
+    program = "from alignmamba.ops import causal_conv; import torch; causal_conv(torch.ones(1, 4, 3), torch.ones(4, 3), torch.ones(3))"
+    run = subprocess.run([sys.executable, "-c", program], env={**os.environ, name: value}, capture_output=True, text=True, check=False)
+    *_, last = run.stderr.splitlines()
+    assert re.fullmatch(rf"alignmamba\.errors\.BackendError: numba cannot start: .*{said}.*look at NUMBA_NUM_THREADS and .*", last)

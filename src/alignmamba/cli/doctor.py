@@ -75,7 +75,7 @@ def _operators() -> list[dict[str, str]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kernel = {"cpu": "numba", "cuda": "triton"}[device]
     if INSTALLED[kernel]:
-        import_module(kernel)  # or the first operator would be told its time
+        import_module({"numba": "alignmamba.ops.cpu", "triton": "triton"}[kernel])  # or the first operator would be told its time
     backends = ops.operator_backends(device)
     plain = {"backend": "torch", "first_call": "-", "why": "operations of PyTorch itself, on every device"}
     rows: list[dict[str, str]] = []

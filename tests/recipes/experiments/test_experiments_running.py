@@ -335,6 +335,8 @@ def test_threads_are_the_users_or_go_by_the_width_of_the_model(corpus: Path, tmp
     wide = plan_experiment(MISSING, base(corpus, options={"d_model": 256, "depth": 1}), out=tmp_path / "grid")
     assert (narrow.threads, wide.threads) == ((1,), (4,))
     assert thread_settings(4) == dict.fromkeys(THREAD_VARIABLES, "4")
+    monkeypatch.setenv("OMP_NUM_THREADS", "abc")
+    assert (narrow.threads, thread_settings(1)) == ((1,), dict.fromkeys(THREAD_VARIABLES, "1"))
     monkeypatch.setenv("OMP_NUM_THREADS", "3,1")
     monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
     assert (narrow.threads, wide.threads) == ((3,), (3,))

@@ -11,15 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import njit
+from numba.core.caching import FunctionCache
 from torch import Tensor
-
-from alignmamba.errors import BackendError
-
-try:
-    from numba import njit
-    from numba.core.caching import FunctionCache
-except ValueError as error:  # numba reads its settings from the environment, and says of none which one it is
-    raise BackendError(f"numba cannot start: {error} (look at NUMBA_NUM_THREADS and other variables of that name)") from error
 
 # A sum may be reordered and a product fused into it, so that loops vectorise. NaN and infinity keep their meaning.
 ANY_ORDER = frozenset({"contract", "nsz", "arcp", "reassoc"})

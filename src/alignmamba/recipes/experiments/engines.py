@@ -95,16 +95,22 @@ def threads_of(job: Job) -> int:
     How many cells are at work at once does not enter: the last bits of a result depend on the number of threads.
     `benchmarks/cell_threads.py` measures it.
     """
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if given.isdecimal() and int(given) > 0:
-        return int(given)
+    if (given := _threads_given()) is not None:
+        return given
     wide = int(job.config.options.get("d_model", 0)) >= WIDE
     return min(MOST_THREADS, torch.get_num_threads()) if wide else 1
 
 
+def _threads_given() -> int | None:
+    """The number in ``OMP_NUM_THREADS``; None where it is not set, or to what OpenMP would ignore."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(given) if given.isdecimal() and int(given) > 0 else None
+
+
 def thread_settings(threads: int) -> dict[str, str]:
-    """Environment of a process of that many threads; a variable that the user has set is left alone."""
-    return {name: os.environ.get(name) or str(threads) for name in THREAD_VARIABLES}
+    """Environment of a process of that many threads; a variable that the user has set to something that counts is left alone."""
+    settings = {name: os.environ.get(name) or str(threads) for name in THREAD_VARIABLES}
+    return settings if _threads_given() is not None else {**settings, "OMP_NUM_THREADS": str(threads)}
 
 
 def _process(experiment: ExperimentDirectory, job: Job, *, wait: bool) -> subprocess.Popen[bytes]:

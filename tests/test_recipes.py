@@ -39,6 +39,7 @@ from alignmamba.recipes.assembly import seed_everything, trained_model, untraine
 from alignmamba.recipes.configuration import _parse_yaml, resolve
 from alignmamba.recipes.directory import RunDirectory, _settle, corpus_identity, to_json
 from alignmamba.recipes.report.reading import gather
+from alignmamba.recipes.running import _lost_process
 from alignmamba.recipes.using import distance_covered
 from alignmamba.training.fitting import FitConfig
 from small_run import CONFIG, write_small_corpus
@@ -202,6 +203,13 @@ def test_a_run_that_memory_does_not_hold_is_refused_before_it_begins(
     )
     with pytest.raises(ConfigError, match=said):
         train(resume=run.path)
+
+
+def test_a_lost_process_is_named_without_places_in_foreign_source() -> None:
+    said = "[/pytorch/third_party/gloo/pair.cc:553] Connection closed by peer [127.0.0.1]:80. This is typically caused by a worker crash"
+    assert _lost_process(RuntimeError(said), 2) == "another of the 2 processes ended: Connection closed by peer [127.0.0.1]:80"
+    assert not _lost_process(RuntimeError(said), 1)
+    assert not _lost_process(ValueError("no socket"), 2)
 
 
 def test_a_regression_run(tmp_path: Path) -> None:

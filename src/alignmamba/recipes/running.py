@@ -346,7 +346,8 @@ def _lost_process(error: Exception, processes: int) -> str:
     if isinstance(error, RuntimeError) and "DataLoader worker" in said:
         return f"a process that loads batches ended: {said[:160]}"
     if processes > 1 and isinstance(error, RuntimeError | OSError) and _GONE.search(said):
-        return f"another of the {processes} processes ended: {said[:160]}"
+        heard = re.sub(r"^\[[^]]*\] *", "", said).split(". ")[0].rstrip(".")  # without the place in the source, and without guesses
+        return f"another of the {processes} processes ended: {heard[:160]}"
     return ""
 
 

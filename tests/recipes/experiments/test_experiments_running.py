@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alignmamba import capacity
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes import train
@@ -325,6 +326,12 @@ def test_shards_share_all_jobs(tmp_path: Path, corpus: Path) -> None:
 def test_a_wrong_shard_is_refused(text: str) -> None:
     with pytest.raises((ConfigError, ValueError), match="shard"):
         GridEngine(shard=shard_from(text))
+
+
+def test_a_grid_with_a_model_that_memory_does_not_hold_is_refused(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "available_bytes", lambda _: 1000)
+    with pytest.raises(ConfigError, match=r"^model \S+: training [\d,]+ weights in 32 bits .* lower options\.d_model"):
+        plan_experiment(MISSING, base(corpus), out=tmp_path / "grid")
 
 
 def test_threads_are_the_users_or_go_by_the_width_of_the_model(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import metric_names
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.extras import require
-from alignmamba.recipes.assembly import environment
+from alignmamba.recipes.assembly import counted_weights, environment, restricted
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import corpus_identity
 from alignmamba.recipes.experiments.catalogue import ExperimentConfig, cells_of, rates_of
@@ -94,7 +94,8 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
         out: Directory of the experiment.
 
     Raises:
-        ConfigError: If an option does not fit, or a package that the tables or a run need is not installed.
+        ConfigError: If an option does not fit, memory does not hold a model, or a package that the tables or a run need is not
+            installed.
         DataError: If the corpus is damaged, lacks a split, or its test split has no targets.
         CheckpointError: If something else lies at `out`.
     """
@@ -107,6 +108,8 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
     if unknown:
         raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
     cells = tuple(cells_of(experiment, base, corpus))
+    for sized in {(cell.config.model, repr(cell.config.options), cell.config.modalities): cell.config for cell in cells}.values():
+        counted_weights(sized, restricted(corpus, sized.modalities))  # refuses more than this machine holds
     return ExperimentPlan(
         experiment=experiment,
         base=base,

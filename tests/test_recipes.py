@@ -328,7 +328,7 @@ def test_nothing_but_a_run_is_replaced(place: Path, corpus: Corpus, tmp_path: Pa
     ):
         with pytest.raises(CheckpointError, match=said):
             train(small(place), out=out, overwrite=True)
-    with pytest.raises(ConfigError, match="resume: a run goes on by its own configuration"):
+    with pytest.raises(ConfigError, match="resume: takes the run's own configuration"):
         train(resume=run, overwrite=True)
     assert (run / "metrics.json").exists()
 
@@ -385,7 +385,7 @@ def test_what_cannot_be_trained_on(tmp_path: Path, sizes: Any, labelled: bool, s
 
 
 def test_what_does_not_go_together(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="goes on by its own configuration"):
+    with pytest.raises(ConfigError, match="takes the run's own configuration"):
         train(small(place), resume=tmp_path)
     with pytest.raises(ConfigError, match="goes with resume only"):
         train(small(place), data="synthetic")

@@ -43,7 +43,7 @@ class BackendError(AlignMambaError, RuntimeError):
 
 
 class TrainingError(AlignMambaError, RuntimeError):
-    """Training cannot go on: a loss or gradient is not finite, or no optimiser step was taken."""
+    """Training cannot continue: a loss or gradient is not finite, or no optimiser step was taken."""
 
 
 def first_fault(error: "ValidationError", prefix: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Optional packages: which extra brings which, and one refusal for all of them, given before any work begins."""
+"""Optional packages: which extra installs which, and one refusal for all of them, given before any work begins."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "experiments": ("scipy", "matplotlib", "jinja2", "submitit"),
     "gpu": ("triton",),
 }
-"""Extra to the modules that it brings, as ``pyproject.toml`` lists them."""
+"""Extra to the modules that it installs, as ``pyproject.toml`` lists them."""
 
 
 def lacking(extra: str, *modules: str) -> str:

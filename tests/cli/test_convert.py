@@ -147,7 +147,7 @@ def test_export_writes_what_convert_reads(cli: Cli, tmp_path: Path) -> None:
     assert "no modality 'text' to stand for 'text'" in refused.err
     said = cli("export", "mmsa", tmp_path / "corpus", out, "--text", "words")
     assert (said.code, said.err) == (0, "")
-    assert said.out.startswith(f"train 3 samples in {out}\nnote: modalities left out: touch\n")
+    assert said.out.startswith(f"train 3 samples in {out}\nnote: modalities dropped: touch\n")
     assert cli("export", "mmsa", tmp_path / "corpus", out, "--text", "words").code == 2
     said = cli("export", "mmsa", tmp_path / "corpus", out, "--text", "words", "--overwrite", "--json")
     assert json.loads(said.out)["samples"] == {"train": 3}

@@ -79,7 +79,7 @@ def test_a_renamed_corpus_scores_as_the_original(cli: Cli, run: Path, corpus: Pa
     assert err.splitlines() == [
         "note: text of corpus 'other' is taken for audio",
         "note: words of corpus 'other' is taken for text",
-        "note: left out of corpus 'other': depth",
+        "note: dropped from corpus 'other': depth",
     ]
     code, out, err = cli("predict", run, *options, "--out", tmp_path / "p.csv", "--json")
     assert (code, json.loads(out)["modalities"]) == (0, report["modalities"])

@@ -151,7 +151,7 @@ def test_wrong_places(cli: Cli, corpus: Path, run: Path, tmp_path: Path) -> None
         (["--resume", tmp_path / "none"], f"run {tmp_path / 'none'}: no such directory"),
         (["--resume", file], f"run {file}: found a file, expected the directory of a run"),
         (["--resume", foreign], f"run {foreign}: not the directory of a run"),
-        (["--resume", run, "--seed", 3, "--dry-run"], "--resume goes on by the run's own settings: leave out --seed, --dry-run"),
+        (["--resume", run, "--seed", 3, "--dry-run"], "--resume takes the run's own settings: drop --seed, --dry-run"),
     ]
     for arguments, said in cases:
         code, out, err = cli("train", *arguments)
@@ -284,7 +284,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     interrupt(8)
     code, printed, err = cli("train", "--data", corpus, "--out", out, "--set", *SETTINGS)
     assert (code, printed) == (130, "")
-    assert err.splitlines()[-1] == f"interrupted; go on with: alignmamba train --resume {out}"
+    assert err.splitlines()[-1] == f"interrupted; resume with: alignmamba train --resume {out}"
     assert not (out / "metrics.json").exists()
 
     code, _, err = cli("train", "--data", corpus, "--out", out)
@@ -293,7 +293,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     for verb in (["evaluate", out], ["predict", out, "--data", corpus, "--out", tmp_path / "p.csv"]):
         code, _, err = cli(*verb)
         assert code == 2
-        assert f"not finished, go on with: alignmamba train --resume {out}" in err
+        assert f"not finished; resume with: alignmamba train --resume {out}" in err
 
     code, printed, err = cli("train", "--resume", out, "--json")
     assert code == 0
@@ -353,7 +353,7 @@ def test_an_interrupted_run_draws_the_same_missing_modalities(
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
     code, _, err = cli("train", "--resume", cut, *WITHHELD)
     assert code == 2
-    assert err == "error: --resume goes on by the run's own settings: leave out --missing-protocol, --missing-rate\n"
+    assert err == "error: --resume takes the run's own settings: drop --missing-protocol, --missing-rate\n"
 
 
 def test_a_changed_corpus_or_configuration_is_not_resumed(cli: Cli, tmp_path: Path, interrupt: Callable[[int], None]) -> None:

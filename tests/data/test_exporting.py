@@ -82,7 +82,7 @@ def test_read_back_it_is_the_same(tmp_path: Path, kind: str) -> None:
     corpus = corpus_of(tmp_path / "corpus", kind=kind)
     done = export_mmsa(corpus, tmp_path / "folder" / "out.pkl")
     assert done.samples == {"train": 7, "valid": 3, "test": 4}
-    assert done.notes[0] == "modalities left out: other"
+    assert done.notes[0] == "modalities dropped: other"
     again = convert("auto", [tmp_path / "folder" / "out.pkl"], tmp_path / "again")
     assert_same(again.corpus, corpus, {"text": "text", "audio": "audio", "vision": "vision"})
     assert {kind for kind, *_ in again.faults} == {"zero length", "content shorter than declared"}
@@ -292,7 +292,7 @@ def test_what_has_no_place_is_said(tmp_path: Path) -> None:
     }
     done = export_mmsa(write_corpus(tmp_path / "corpus", {"train": arrays}, task=SCORE), tmp_path / "a.pkl")
     left_out = ["display tokens of audio", "groups other than the video of an id", "label regression_labels", "label valence", "times"]
-    assert list(done.notes[:-1]) == [f"{what} left out" for what in left_out]
+    assert list(done.notes[:-1]) == [f"{what} dropped" for what in left_out]
 
 
 def facts_of(path: Path, size: int, **facts: Any) -> Corpus:
@@ -323,7 +323,7 @@ def test_the_order_of_labels_and_the_absence_of_groups_survive(tmp_path: Path, g
     }
     corpus = facts_of(tmp_path / "corpus", 4, labels=labels, groups=groups)
     done = export_mmsa(corpus, tmp_path / "a.pkl")
-    assert not any("left out" in note for note in done.notes)
+    assert not any("dropped" in note for note in done.notes)
     again = convert("mmsa", [tmp_path / "a.pkl"], tmp_path / "again").corpus
     assert again.checksum == corpus.checksum
     assert [list(sample.labels) for sample in again.split("train")] == [
@@ -346,7 +346,7 @@ def test_empty_texts_and_groups_that_do_not_survive_are_told(tmp_path: Path) -> 
     facts = {"texts": ["", "a"], "labels": {"annotations": ["", "a"]}, "groups": ["v0", None]}
     done = export_mmsa(facts_of(tmp_path / "corpus", 2, **facts), tmp_path / "a.pkl")
     left_out = ["empty labels", "empty texts", "groups other than the video of an id"]
-    assert list(done.notes[:-1]) == [f"{what} left out" for what in left_out]
+    assert list(done.notes[:-1]) == [f"{what} dropped" for what in left_out]
 
 
 def test_one_class_of_several_is_enough_to_come_back(tmp_path: Path) -> None:

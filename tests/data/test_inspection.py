@@ -133,7 +133,7 @@ MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]
         },
         {},
         "",
-        ["no training sample has words: training leaves it out of the model", "no sample of valid has sight: valid says nothing of it"],
+        ["no training sample has words: training drops it from the model", "no sample of valid has sight: valid says nothing of it"],
     ),
     "one class": (
         {role: _arrays([1, 1, 1]) for role in ("train", "valid", "test")},

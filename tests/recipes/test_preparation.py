@@ -100,7 +100,7 @@ def test_what_was_drawn_is_said(drawn: tuple[Path, Path], tmp_path: Path) -> Non
     one = {"features": features, "targets": [0] * 10 + [1, 2]}
     write_corpus(tmp_path / "rare", {"train": one, "test": one}, task=TASK)
     assert prepared(config(tmp_path / "rare", split_valid=0.2)).notes[1] == (
-        "no sample of 'valid' is of class 'glad', 'sad'; a larger share may bring some"
+        "no sample of 'valid' is of class 'glad', 'sad'; a larger share may hold some"
     )
 
 
@@ -170,7 +170,7 @@ def test_a_modality_that_no_training_sample_has_is_dropped(tmp_path: Path, capsy
     write(tmp_path / "data", {"train": ["audio", "video"], "valid": ["text", "audio"], "test": ["text", "half audio"]})
     options = {**FAST["options"], "anchor_order": ["text", "audio"]}
     result = train(config(tmp_path / "data", options=options), out=tmp_path / "run")
-    note = "no training sample has text, so the model does without it; samples that have nothing else are left out: 6 of test"
+    note = "no training sample has text, so the model does without it; samples that have nothing else are dropped: 6 of test"
     unseen = [f"no sample of {role} has video, so {role} says nothing of it" for role in ("valid", "test")]
     assert capsys.readouterr().err.splitlines() == [f"note: {each}" for each in (note, *unseen)]
     assert result.config.modalities == ("audio", "video")

@@ -88,7 +88,7 @@ class Bench(Verb):
         same = BenchConfig.model_fields.keys() - {"subject"}
         config = BenchConfig.checked(subject=subject, **{name: getattr(self, name) for name in same})
         if self.subject == "figures" and (self.growth or set(self.measure) != {"time", "memory", "flops"}):
-            raise ConfigError("figures: measures what the paper shows: leave out --growth and --measure")
+            raise ConfigError("figures: measures what the paper shows: drop --growth and --measure")
         return growth(config) if self.growth else config
 
     def _report(self, config: "BenchConfig") -> None:

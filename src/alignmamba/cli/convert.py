@@ -17,7 +17,7 @@ class Convert(ReadingVerb):
     """Convert files of another format into a corpus, without running anything that is in them.
 
     What is wrong with a file and can be repaired is repaired, counted and listed; what cannot be repaired is refused, and then
-    nothing is written. `alignmamba inspect FILE` tells beforehand, with the same options.
+    nothing is written. `alignmamba inspect FILE` reports it beforehand, with the same options.
     """
 
     format: Annotated[Positional[str], arg(metavar="FORMAT")]

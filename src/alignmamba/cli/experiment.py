@@ -26,7 +26,7 @@ class Experiment(Verb):
     its parts. `distance`: how far apart aligned modalities are. `plans`: transport plans, and how close in true time matched tokens lie.
     `efficiency`: time, memory and operations, which needs no corpus.
 
-    Give the same command again to go on after an interruption: finished runs are kept, failed ones are tried anew.
+    Give the same command again to resume after an interruption: finished runs are kept, failed ones are tried anew.
     Then `alignmamba report DIR` makes a page of it.
     """
 
@@ -35,7 +35,7 @@ class Experiment(Verb):
     data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = None
     """Directory of a corpus; a file that `alignmamba convert` reads, converted once; or `synthetic`."""
     out: Annotated[Path, arg(metavar="DIR")]
-    """Directory of the experiment; made if need be, gone on with if it holds this experiment."""
+    """Directory of the experiment; made if need be, continued if it holds this experiment."""
     model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
     """Model that `ablation`, `distance` and `plans` look into."""
     models: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()

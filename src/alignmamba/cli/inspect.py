@@ -25,9 +25,9 @@ _CLASSES_SHOWN = 40
 class Inspect(ReadingVerb):
     """Summarise a corpus, `synthetic`, or a file that `alignmamba convert` reads.
 
-    Of a corpus every problem is listed. Of another file it is said what a conversion with these options would repair; of a published
-    one also what it is. Labels out of range are counted, for which `convert` refuses a file unless it is told --clip-labels.
-    Of both it is said what training would meet: a split or targets that are not there, modalities that no sample of a split has,
+    Of a corpus every problem is listed. Of another file, what a conversion with these options would repair is reported; of a published
+    one also what it is. Labels out of range are counted, for which `convert` refuses a file unless --clip-labels is given.
+    Of both, what training would meet is reported: a split or targets that are not there, modalities that no sample of a split has,
     classes without a sample, channels that never change.
     The exit code is 2 if a corpus has a problem, or a file would be refused for anything else. Lengths are counted in tokens.
     """

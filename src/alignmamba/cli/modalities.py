@@ -44,7 +44,7 @@ class ApplyingVerb(Verb):
         for old, new in modalities["renamed"].items():
             say(f"note: {old} of corpus {corpus!r} is taken for {new}")
         if modalities["ignored"]:
-            say(f"note: left out of corpus {corpus!r}: {', '.join(modalities['ignored'])}")
+            say(f"note: dropped from corpus {corpus!r}: {', '.join(modalities['ignored'])}")
 
 
 def heading(modalities: Mapping[str, Sequence[str]]) -> str:

@@ -20,7 +20,7 @@ class ReadingVerb(Verb):
     """Expected width of a modality, for example audio=5,vision=20; another one is refused."""
     nonfinite: Literal["zero", "mean", "error", "keep"] = "zero"
     """Features that are not finite, or too large for float32: put 0 or the channel's mean over the train split instead, refuse the file,
-    or keep them for training to be told."""
+    or keep them, and training needs --nonfinite."""
     text: Literal["features", "ids"] = "features"
     """MMSA: the text's features, or its token ids for an encoder."""
     label: Annotated[str, arg(metavar="NAME", help_behavior_hint="(default: the format's first)")] = ""

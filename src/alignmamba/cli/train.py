@@ -141,7 +141,7 @@ class Train(Verb):
         given = [field.name for field in fields(self) if field.name not in allowed and getattr(self, field.name) != field.default]
         if given:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise ConfigError(f"--resume goes on by the run's own settings: leave out {options}")
+            raise ConfigError(f"--resume takes the run's own settings: drop {options}")
 
     def _show_plan(self, ready: "Plan") -> None:
         for note in ready.notes:

@@ -60,7 +60,7 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 class _Unheeded:
-    """Standard error as a place for progress: work goes on where nobody can read it any more, as after a hangup."""
+    """Standard error as a place for progress: work continues where nobody can read it any more, as after a hangup."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream

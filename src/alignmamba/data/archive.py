@@ -74,7 +74,7 @@ def write_corpus(
         shard_bytes: A file is closed when its values reach this size, however few samples it has: it is held in memory until it is
             written, while the next ones are read; up to three are.
         references: Known scores to print beside a result.
-        nonfinite: ``"error"`` refuses NaN and infinity; ``"keep"`` stores them, and `load_corpus` must then be told how to repair them.
+        nonfinite: ``"error"`` refuses NaN and infinity; ``"keep"`` stores them, and `load_corpus` then needs the way to repair them.
         empty: What to do about a sample without any modality: refuse it, or leave it out.
         overwrite: Replace the corpus that is there, once the new one is complete.
 

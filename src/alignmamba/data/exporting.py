@@ -79,8 +79,8 @@ def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, st
     notes = []
     others = [spec.name for spec in corpus.modalities if spec not in chosen.values()]
     if others:
-        notes.append(f"modalities left out: {', '.join(others)}")
-    notes += [f"{what} left out" for what in sorted(set().union(*(part.left_out for part in parts.values())))]
+        notes.append(f"modalities dropped: {', '.join(others)}")
+    notes += [f"{what} dropped" for what in sorted(set().union(*(part.left_out for part in parts.values())))]
     if chosen["text"].kind == "features":
         notes.append("text_bert holds the attention mask alone, for models that read features (use_bert false)")
     if any(SCORES[0] not in part.columns for part in parts.values()):

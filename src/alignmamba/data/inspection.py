@@ -163,7 +163,7 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
         return Training(hindrance=hindrance, dropped=(), notes=())
     train = parts["train"]
     dropped = tuple(each.name for each in train.modalities if each.missing == 1)
-    notes = [f"no training sample has {name}: training leaves it out of the model" for name in dropped]
+    notes = [f"no training sample has {name}: training drops it from the model" for name in dropped]
     for role in ("valid", "test"):
         unseen = [each.name for each in parts[role].modalities if each.missing == 1] if role in parts else []
         notes += [f"no sample of {role} has {name}: {role} says nothing of it" for name in unseen if name not in dropped]

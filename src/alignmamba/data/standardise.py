@@ -21,7 +21,7 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec], task: 
 
     Args:
         train: The train split; any other is refused, so that nothing of valid or test leaks into a model.
-        modalities: Those to describe; token ids have no scale and are left out of the result.
+        modalities: Those to describe; token ids have no scale and are dropped from the result.
         task: What the targets are; class indices have no scale.
 
     Returns:

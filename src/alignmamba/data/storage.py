@@ -352,7 +352,7 @@ class Shard:
     def blocks(self, key: str) -> Iterator[tuple[range, np.ndarray]]:
         """All positions of an array in pieces of bounded size, each with the rows of the samples that own them.
 
-        Samples that own no position may be left out.
+        Samples that own no position may be dropped.
         """
         offsets = self.offsets[key.rpartition(".")[0]]
         if offsets[-1] == 0:

@@ -1,4 +1,4 @@
-"""A valid split where a corpus brings none: a share of train, drawn from the seed."""
+"""A valid split where a corpus has none: a share of train, drawn from the seed."""
 
 import hashlib
 from collections import Counter
@@ -176,7 +176,7 @@ class ValidShare:
         left, taken = ({sample.target for sample in split} for split in (train, valid))
         lacking = [name for index, name in enumerate(self.corpus.task.classes) if index in left - taken]
         shown = ", ".join(map(repr, lacking[:5])) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
-        return (said, f"no sample of 'valid' is of class {shown}; a larger share may bring some") if lacking else (said,)
+        return (said, f"no sample of 'valid' is of class {shown}; a larger share may hold some") if lacking else (said,)
 
     @property
     def facts(self) -> Mapping[str, Any]:

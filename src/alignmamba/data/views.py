@@ -76,14 +76,14 @@ class SplitPart:
 
 
 def named(corpus: Corpus, *, rename: Mapping[str, str] = {}, ignore: Sequence[str] = ()) -> Corpus:
-    """The corpus with some of its modalities under other names and some left out.
+    """The corpus with some of its modalities under other names and some dropped.
 
     All names change at once, so that two modalities can change places.
 
     Args:
         corpus: The corpus.
         rename: Name of a modality to the one that it gets.
-        ignore: Modalities to leave out. Samples that have nothing else stay, without any.
+        ignore: Modalities to drop. Samples that have nothing else stay, without any.
 
     Raises:
         DataError: If the corpus lacks one of these modalities, one is named twice, or two would have the same name.

@@ -490,7 +490,7 @@ def _measure(name: str, scores: Scores, *, seed: int, resamples: int) -> _Runs:
     if values.ndim != 2 or values.shape[0] == 0 or values.shape[1] == 1:
         raise DataError(f"{name}: expected (seeds, samples) with two samples or more, found shape {values.shape}")
     if not np.isfinite(values).all():
-        raise DataError(f"{name}: expected finite numbers; leave out samples that do not count")
+        raise DataError(f"{name}: expected finite numbers; drop samples that do not count")
     seeds, samples = values.shape
     if samples == 0:
         return _Runs(np.full(seeds, np.nan), values, 1.0, samples, None)

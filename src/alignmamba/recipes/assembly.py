@@ -40,7 +40,7 @@ Nonfinite = Literal["error", "zero", "mean"]
 
 
 def located(data: str, nonfinite: Nonfinite) -> str:
-    """The same data where a corpus of it lies: a file of a foreign format is converted once, into a cache, and the user is told.
+    """The same data where a corpus of it lies: a file of a foreign format is converted once, into a cache, and the user is informed.
 
     Of the values that are not finite, the common fault of such files, 0 takes the place unless something else is asked for.
 

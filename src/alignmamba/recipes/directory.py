@@ -114,7 +114,7 @@ class RunDirectory:
             CheckpointError: If the run is not finished.
         """
         if not self.finished:
-            raise CheckpointError(f"run {self.path}: not finished, go on with: alignmamba train --resume {self.path}")
+            raise CheckpointError(f"run {self.path}: not finished; resume with: alignmamba train --resume {self.path}")
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -56,7 +56,7 @@ def fit(
         score: Metrics of a set of predictions by name; by default those of the task.
         higher_is_better: Of each metric whether more is better; goes with `score`.
         loader: How samples are put into batches, where they are not in batches yet.
-        standardise: Give a model of ours the scale of the train features and targets; switch off to go on from trained weights.
+        standardise: Give a model of ours the scale of the train features and targets; switch off to continue from trained weights.
         seed: Of the order of samples.
         fabric: Engine, already launched; by default one process on the best device of this machine.
         run_dir: Existing directory for checkpoints and logs.

@@ -22,7 +22,7 @@ class Matched:
     renamed: Mapping[str, str]
     """Name in the corpus to the model's."""
     ignored: tuple[str, ...]
-    """Modalities of the corpus that were left out on request."""
+    """Modalities of the corpus that were dropped on request."""
 
     def facts(self, splits: Iterable[Split]) -> dict[str, Any]:
         """What these splits are predicted from, for a report.
@@ -50,8 +50,8 @@ def matched(
         known: Those of the model.
         corpus: What it is to be applied to.
         rename: Name in the corpus to the model's.
-        ignore: Modalities of the corpus to leave out.
-        trained_on: The run was trained on this corpus: what was left out then is left out again, unasked.
+        ignore: Modalities of the corpus to drop.
+        trained_on: The run was trained on this corpus: what was dropped then is dropped again, unasked.
 
     Raises:
         ConfigError: If `rename` or `ignore` name something that is not there, or two modalities would have one name.

@@ -114,7 +114,7 @@ class Run:
             ids: Identities of the samples, where arrays are given.
             nonfinite: What to do with features that are not finite; by default as in training.
             rename: Name of a modality in the data to the one that it had in training.
-            ignore: Modalities of the data to leave out. Any other that the run does not know is refused.
+            ignore: Modalities of the data to drop. Any other that the run does not know is refused.
 
         Returns:
             One row per sample: id, split (not of arrays), target where known, prediction, and of a classification the probability
@@ -148,7 +148,7 @@ class Run:
             ids: Identities of the samples, where arrays are given.
             nonfinite: What to do with features that are not finite; by default as in training.
             rename: Name of a modality in the data to the one that it had in training.
-            ignore: Modalities of the data to leave out.
+            ignore: Modalities of the data to drop.
 
         Returns:
             The ids, and (samples, channel) in their order.

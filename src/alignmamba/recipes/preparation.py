@@ -89,7 +89,7 @@ def as_trained(run: RunDirectory, config: RunConfig, corpus: Corpus) -> Corpus:
 
 
 def training_corpus(run: RunDirectory, config: RunConfig, data: str) -> Corpus:
-    """The corpus that an unfinished run goes on with, from where it lies now.
+    """The corpus that an unfinished run is resumed on, from where it lies now.
 
     Raises:
         CheckpointError: If it is another than the run was trained on, or another valid split comes of it.
@@ -111,7 +111,7 @@ def untrained_modalities(corpus: Corpus) -> tuple[str, ...]:
 
 
 def of_modalities(config: RunConfig, names: tuple[str, ...]) -> RunConfig:
-    """The same run with these modalities alone; what its options say about others is left out."""
+    """The same run with these modalities alone; what its options say about others is dropped."""
     options = dict(config.options)
     if "encoders" in options:
         options["encoders"] = {name: value for name, value in options["encoders"].items() if name in names}
@@ -160,5 +160,5 @@ def _left_out(absent: Collection[str], whole: Corpus, left: Corpus) -> str:
     names = " and ".join(absent)
     counts = {role: len(whole.splits[role]) - len(left.splits[role]) for role in ROLES if role in whole.splits}
     lost = " and ".join(f"{count} of {role}" for role, count in counts.items() if count)
-    samples = f"; samples that have nothing else are left out: {lost}" if lost else ""
+    samples = f"; samples that have nothing else are dropped: {lost}" if lost else ""
     return f"no training sample has {names}, so the model does without {'it' if len(absent) == 1 else 'them'}{samples}"

@@ -137,14 +137,14 @@ def _rounded(value: float | None) -> str:
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """Training was stopped from outside and can go on.
+    """Training was stopped from outside and can be resumed.
 
     Attributes:
         directory: The run to resume.
     """
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(f"interrupted; go on with: alignmamba train --resume {directory}")
+        super().__init__(f"interrupted; resume with: alignmamba train --resume {directory}")
         self.directory = directory
 
 
@@ -222,7 +222,7 @@ def train(
         config: What to train on what; by default the default model on the synthetic corpus.
         out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``, with a number added where a finished run
             has that name.
-        resume: Directory of an interrupted run to go on with, by its own configuration; of a finished run the result is returned.
+        resume: Directory of an interrupted run to resume, by its own configuration; of a finished run the result is returned.
         data: With `resume`, where the corpus lies now, if it was moved.
         overwrite: Replace the run that lies there. It is gone only once everything was checked and the new one was begun; it comes
             back if that one is refused before its first checkpoint. Anything but a run is refused.
@@ -256,7 +256,7 @@ def train(
                 return _train(ready.config, ready.corpus, RunDirectory(ready.directory), fabric, resume=False, progress=told)
 
     if config is not None or out is not None or overwrite:
-        raise ConfigError("resume: a run goes on by its own configuration and in its own directory, give no other")
+        raise ConfigError("resume: takes the run's own configuration and directory, give no other")
     run = RunDirectory.open(Path(resume))
     complete = run.config()
     if run.finished:

@@ -117,7 +117,7 @@ def load_run(
         data: Another corpus, or where the run's own lies now; by default where it lay in training.
         nonfinite: What to do with features that are not finite; by default as in training.
         rename: Name of a modality in the corpus to the one that it had in training.
-        ignore: Modalities of the corpus to leave out. Any other that the run does not know is refused.
+        ignore: Modalities of the corpus to drop. Any other that the run does not know is refused.
 
     Raises:
         AlignMambaError: If the run or the corpus cannot be used as asked.
@@ -211,7 +211,7 @@ def evaluate(
         nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the mean of the
             run's train split.
         rename: Name of a modality in the corpus to the one that it had in training, for example ``{"vision": "video"}``.
-        ignore: Modalities of the corpus to leave out. Any other that the run does not know is refused.
+        ignore: Modalities of the corpus to drop. Any other that the run does not know is refused.
         out: Directory for ``predictions.csv``, and with `missing` for ``predictions_missing.csv`` and ``missing.csv``, what each
             sample kept; files of those names are replaced.
 
@@ -315,7 +315,7 @@ def predict(
         nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the mean of the
             run's train split.
         rename: Name of a modality in the corpus to the one that it had in training, for example ``{"vision": "video"}``.
-        ignore: Modalities of the corpus to leave out. Any other that the run does not know is refused.
+        ignore: Modalities of the corpus to drop. Any other that the run does not know is refused.
 
     Returns:
         ``out``, ``rows``, the ``splits`` in it, the ``corpus``, and ``modalities`` as of `evaluate`.

@@ -113,7 +113,7 @@ def test_classes_by_name_and_by_number(written: Path) -> None:
     (written.parent / "samples.csv").write_text("\ufeffid,label,split\n" + "\n".join(rows) + "\n")
     done = convert("arrays", [layout.describe(written.parent, head=head)], written.parent / "out")
     assert [sample.target for split in done.corpus.splits.values() for sample in split] == [0, 1, 1, 0, 1, 0]
-    assert done.faults == (("not a number label", "train", "clip left out", 1),)
+    assert done.faults == (("not a number label", "train", "clip dropped", 1),)
 
 
 def test_what_a_split_is_called(written: Path) -> None:
@@ -122,7 +122,7 @@ def test_what_a_split_is_called(written: Path) -> None:
     samples = layout.SAMPLES + '[splits]\ntrain = ["one", "uno"]\nvalid = "two"\n'
     done = convert("arrays", [layout.describe(written.parent, samples=samples)], written.parent / "out")
     assert {role: len(split) for role, split in done.corpus.splits.items()} == {"train": 4, "valid": 2}
-    assert done.notes == ("1 samples of the split 'three' are in no split and were left out, 's6' first. There is no test split left.",)
+    assert done.notes == ("1 samples of the split 'three' are in no split and were dropped, 's6' first. There is no test split left.",)
 
 
 def test_another_column_is_the_label(written: Path) -> None:
@@ -440,7 +440,7 @@ def test_a_word_for_nothing_is_no_empty_label_of_classes(written: Path) -> None:
     )
     done = convert("arrays", [layout.describe(written.parent, head=head)], written.parent / "out")
     assert [int(sample.target or 0) for split in done.corpus.splits.values() for sample in split] == [0, 1, 0, 1, 1]
-    assert ("not a number label", "train", "clip left out", 2) in done.faults
+    assert ("not a number label", "train", "clip dropped", 2) in done.faults
     table.write_text(table.read_text().replace("none", "null"))
     with pytest.raises(DataError, match=r"sample 's1': expected one of \['joy', 'none'\] or its number, found 'null'"):
         convert("arrays", [written], written.parent / "again")

@@ -125,7 +125,7 @@ def test_a_length_of_zero_is_a_missing_modality_and_nothing_at_all_is_no_sample(
     assert [sample.target for sample in split] == train["targets"][:5]
     assert done.faults == (
         ("zero length", "audio", "taken as missing", 2),
-        ("sample without anything", "train", "left out", 1),
+        ("sample without anything", "train", "dropped", 1),
     )
 
 
@@ -140,7 +140,7 @@ def test_a_modality_that_no_sample_has_is_left_out_and_told(tmp_path: Path, cont
     done = convert("stub", [path], tmp_path / "corpus", options)
     assert_holds(done.corpus, content)
     assert [spec.name for spec in done.corpus.modalities] == ["audio", "text"]
-    told = tuple(f"No sample of any split has {name}, so the modality was left out." for name in ("smell", "touch"))
+    told = tuple(f"No sample of any split has {name}, so the modality was dropped." for name in ("smell", "touch"))
     assert (done.notes, done.faults) == (("All of it was kept.", *told), ())
     seen = inspect_foreign(path, options, format="stub")
     assert (seen.notes, seen.faults) == (done.notes, ())
@@ -198,7 +198,7 @@ def test_samples_without_a_label_are_left_out_and_a_split_without_any_is_kept(tm
     assert [sample.tokens["text"] for sample in split] == [tuple(train["tokens"]["text"][row]) for row in kept]
     assert [sample.target for sample in done.corpus.split("test")] == [None] * 6
     assert done.faults == (
-        ("not a number label", "train", "clip left out", 3),
+        ("not a number label", "train", "clip dropped", 3),
         ("not a number label", "test", "split kept without labels", 6),
     )
 

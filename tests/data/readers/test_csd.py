@@ -138,7 +138,7 @@ def test_alignment_leaves_out_what_is_not_finite(tmp_path: Path, written: list[P
     layout.write_csd(tmp_path / "COVAREP.csd", "COVAREP", entries)
     done = converted(written, align=True)
     np.testing.assert_allclose(samples(done)["alpha[0]"].features["audio"][0, 2], audio[[10, 12, 13, 14], 2].mean(), rtol=1e-6)
-    assert done.faults == (("not finite", "audio", "left out of the mean over a word", 1),)
+    assert done.faults == (("not finite", "audio", "dropped from the mean over a word", 1),)
     with pytest.raises(DataError, match="found -inf at position 0, channel 2"):
         convert("csd", written, tmp_path / "other", ReadOptions(align=True, nonfinite="error"))
 
@@ -244,7 +244,7 @@ def test_a_segment_with_nothing_in_it_is_left_out_and_counted(written: list[Path
     layout.write_csd(written[-1], LABELS, entries)
     done = converted(written)
     assert "alpha[1]" not in done.corpus.split("train").ids
-    assert ("sample without anything", "train", "left out", 1) in done.faults
+    assert ("sample without anything", "train", "dropped", 1) in done.faults
     assert ("zero length", "audio", "taken as missing", 1) in done.faults
 
 
@@ -253,7 +253,7 @@ def test_intervals_that_are_not_finite_lose_their_frame(tmp_path: Path, written:
     entries["alpha"][1][12, 1] = np.nan
     layout.write_csd(tmp_path / "COVAREP.csd", "COVAREP", entries)
     done = converted(written)
-    assert done.faults == (("not finite", "intervals of audio", "frame left out", 1),)
+    assert done.faults == (("not finite", "intervals of audio", "frame dropped", 1),)
     kept = np.r_[10:12, 13:30]
     np.testing.assert_array_equal(samples(done)["alpha[0]"].features["audio"], entries["alpha"][0][kept])
 
@@ -265,7 +265,7 @@ def test_splits_of_the_folds(tmp_path: Path, written: list[Path]) -> None:
     folds.write_text('train = ["alpha[2]", "beta"]\nvalid = ["gamma", "omega"]\n')
     done = converted(written, folds=folds)
     assert done.corpus.split("train").ids == ("alpha[2]", "beta[0]", "beta[1]", "beta[2]")
-    assert "5 segments of 2 videos are in no split and were left out, 'alpha' first. There is no test split left." in done.notes
+    assert "5 segments of 2 videos are in no split and were dropped, 'alpha' first. There is no test split left." in done.notes
     assert any("1 ids of" in note and "'omega' first" in note for note in done.notes)
     folds.write_text('train = ["alpha[0]", "alpha[1]", "alpha[2]", "beta"]\nvalid = ["alpha"]\n')
     assert not any("'alpha' first" in note for note in converted(written, folds=folds).notes), "it is in the files"

@@ -188,7 +188,7 @@ def test_an_id_of_two_columns_in_a_table_of_features(folder: Path) -> None:
     found = done(described(folder, 'table = "long.csv"\n[modalities.also]\nfiles = "face/{id}.npy"', samples=samples))
     for number, sample in enumerate(samples_of(found.corpus)[:3]):
         np.testing.assert_array_equal(sample.features["face"], frames(number))
-    assert found.notes == ("1 ids of long.csv (1 rows) are of no sample and were left out, 'v9/0001' first.",)
+    assert found.notes == ("1 ids of long.csv (1 rows) are of no sample and were dropped, 'v9/0001' first.",)
 
 
 @pytest.mark.parametrize(("cell", "leads"), [("../../secret", True), ("/etc/passwd", False), ("..", True), (".", False)])
@@ -266,9 +266,9 @@ def test_what_belongs_to_no_sample_is_counted(folder: Path) -> None:
     np.savez(folder / "all.npz", **{identity: frames(0) for identity in (*IDS, "yyy", "zzz")})
     (folder / "long.csv").write_text("id,x\n" + "".join(f"{identity},1\n" for identity in (*IDS, "zzz", "zzz")))
     for modality, note in {
-        'files = "face/{id}.npy"': "1 files face/{id}.npy are of no sample and were left out, 'face/zzz.npy' first.",
-        'files = "all.npz#{id}"': "2 arrays of all.npz are of no sample and were left out, 'yyy' first.",
-        'table = "long.csv"': "1 ids of long.csv (2 rows) are of no sample and were left out, 'zzz' first.",
+        'files = "face/{id}.npy"': "1 files face/{id}.npy are of no sample and were dropped, 'face/zzz.npy' first.",
+        'files = "all.npz#{id}"': "2 arrays of all.npz are of no sample and were dropped, 'yyy' first.",
+        'table = "long.csv"': "1 ids of long.csv (2 rows) are of no sample and were dropped, 'zzz' first.",
     }.items():
         assert done(described(folder, modality)).notes == (note,)
     (folder / "clip9.csv").write_text("x\n1\n")

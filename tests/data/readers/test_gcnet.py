@@ -111,7 +111,7 @@ def test_splits_from_a_file_of_conversations_or_utterances(folder: Path) -> None
     (folder / "folds.toml").write_text('train = ["ses1", "ses2_u0"]\ntest = ["ses3"]\n')
     done = converted(folder)
     assert {role: len(split) for role, split in done.corpus.splits.items()} == {"train": 4, "test": 3}
-    assert "1 utterances are in no split and were left out, 'ses2/ses2_u1' first." in done.notes
+    assert "1 utterances are in no split and were dropped, 'ses2/ses2_u1' first." in done.notes
     assert not any("name nothing" in note for note in done.notes)
     (folder / "folds.toml").write_text('train = ["ses1", "ses2_u0"]\ntest = ["ses3", "nobody", "ses9"]\n')
     assert f"2 ids of {folder / 'folds.toml'} name nothing that is in the files, 'nobody' first." in converted(folder).notes
@@ -269,7 +269,7 @@ def test_common_names_of_splits(folder: Path) -> None:
     assert [len(done.corpus.split(role)) for role in ("train", "valid", "test")] == [3, 2, 3]
     done = converted(retabled(folder, {",testing,": ",test1,"}))
     assert (
-        "3 utterances of the split 'test1' are in no split and were left out, 'ses3/ses3_u0' first. There is no test split left."
+        "3 utterances of the split 'test1' are in no split and were dropped, 'ses3/ses3_u0' first. There is no test split left."
         in done.notes
     )
     assert "'training' and 'train' both name the train split" in message(retabled(folder, {"ses1_u1,": "ses1_u1,", ",test1,": ",train,"}))
@@ -305,5 +305,5 @@ def test_features_of_no_utterance_are_counted(folder: Path) -> None:
     np.save(audio / "zzz.npy", np.ones((2, 3)))
     (folder / "features" / "manet-FRA" / "nobody").mkdir()
     notes = converted(folder).notes
-    assert "1 entries of hubert-large-FRA (audio) are of no utterance and were left out, 'zzz.npy' first." in notes
-    assert "1 entries of manet-FRA (vision) are of no utterance and were left out, 'nobody' first." in notes
+    assert "1 entries of hubert-large-FRA (audio) are of no utterance and were dropped, 'zzz.npy' first." in notes
+    assert "1 entries of manet-FRA (vision) are of no utterance and were dropped, 'nobody' first." in notes

@@ -57,7 +57,7 @@ def test_a_split_without_clips_is_left_out(file: Path) -> None:
     del truths["valid"]
     done = convert("auto", [write(file, content)], file.parent / "corpus")
     assert_holds(done.corpus, truths)
-    assert done.notes[0] == "split 'dev' has no clips: left out"
+    assert done.notes[0] == "split 'dev' has no clips: dropped"
 
 
 def test_another_layout_is_named(file: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path)
     write(file, {**content, "mean\ud800": facts, "names": ["a", "b"], "none": []})
     done = convert("mag-bert", [file], file.parent / "corpus")
     assert_holds(done.corpus, truths)
-    assert done.notes[-1] == "left out: mean?, names, none"
+    assert done.notes[-1] == "dropped: mean?, names, none"
 
 
 def test_words_of_a_file_without_train_are_said_to_be_numbered_anew(file: Path) -> None:

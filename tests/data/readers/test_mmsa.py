@@ -49,7 +49,7 @@ def test_every_value(file: Path, protocol: int, aligned: bool, dtype: Any) -> No
         "aligned: all modalities of a clip have the positions of its attention mask"
         if aligned
         else "content: text by the attention mask; audio, vision by declared lengths, padded at the back",
-        "text_bert: its attention mask was used, its ids are left out",
+        "text_bert: its attention mask was used, its ids are dropped",
         "raw_text: kept, and as display tokens where the words are as many as the positions of the text",
         "labels kept besides: annotations, classification_labels",
     )
@@ -134,7 +134,7 @@ def test_aligned_content_past_the_text_is_counted(file: Path) -> None:
     content["train"]["audio"][row, 5] = 1.0
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert done.faults == (("content outside the attention mask", "audio", "left out", 1),)
+    assert done.faults == (("content outside the attention mask", "audio", "dropped", 1),)
 
 
 def _as_ids(content: Any, truths: Truths) -> None:
@@ -278,7 +278,7 @@ def test_labels_of_a_modality_and_classes(file: Path) -> None:
     assert done.corpus.task.label_range == (-1.0, 1.0)
     assert done.corpus.task.is_sentiment  # as in SIMS
     assert done.notes[0] == "label: regression_labels_T"
-    assert done.notes[-1] == "left out: config"
+    assert done.notes[-1] == "dropped: config"
     done = converted(file, content, label="annotations")
     assert done.corpus.task.classes == ("Negative", "Neutral", "Positive")
     names = ["Negative", "Neutral", "Positive"]
@@ -313,7 +313,7 @@ def test_labels_of_which_a_clip_has_several(file: Path, form: str) -> None:
     done = converted(file, content)
     assert_holds(done.corpus, truths)
     found = "an array of shape (5, 3)" if form == "array" else "3 per clip"
-    assert done.notes[-1] == f"classification_labels: left out, expected one label per clip, found {found}"
+    assert done.notes[-1] == f"classification_labels: dropped, expected one label per clip, found {found}"
     with pytest.raises(DataError, match="split 'train': classification_labels: expected one label per clip, found") as caught:
         converted(file, content, label="classification_labels")
     assert found in str(caught.value)
@@ -390,9 +390,9 @@ def test_declared_lengths_that_do_not_fit(file: Path) -> None:
     assert sorted(done.faults) == [
         (*SILENCE[:3], SILENCE[3] - 2),
         ("declared length too long", "audio", "set to the length of the array", 1),
-        ("declared length too short", "audio", "positions past it left out", 1),
+        ("declared length too short", "audio", "positions past it dropped", 1),
         ("declared length too short", "vision", "padding at the front, content taken from the end", 1),
-        ("declared length too short", "vision", "positions past it left out", 1),
+        ("declared length too short", "vision", "positions past it dropped", 1),
         ("zero length", "vision", "taken as missing", 1),
     ]
 
@@ -435,7 +435,7 @@ def test_declared_lengths_that_do_not_fit_a_file_that_is_padded_at_the_front(fil
     assert sorted(done.faults) == [
         SILENCE,
         ("declared length too short", "audio", "padding at the back, content taken from the beginning", 1),
-        ("declared length too short", "audio", "positions before it left out", 1),
+        ("declared length too short", "audio", "positions before it dropped", 1),
     ]
 
 
@@ -527,7 +527,7 @@ def test_fields_whose_names_are_near_those_of_the_format(file: Path) -> None:
     content["text"] = "what it is"
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert done.notes[-1] == "left out: annotation, classification_labels_T, ids, text"
+    assert done.notes[-1] == "dropped: annotation, classification_labels_T, ids, text"
 
 
 @pytest.mark.parametrize("empty", [{}, {"id": [], "audio": np.zeros((0, 9, 3)), "regression_labels": np.zeros(0)}])
@@ -538,7 +538,7 @@ def test_a_split_without_clips_is_left_out(file: Path, empty: Any) -> None:
     assert detect([write(file, content)]) == "mmsa"
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert done.notes[0] == "split 'valid' has no clips: left out"
+    assert done.notes[0] == "split 'valid' has no clips: dropped"
 
 
 @pytest.mark.parametrize("name", ["dev", "validation"])
@@ -577,7 +577,7 @@ def test_a_mask_of_other_positions_than_the_text_is_not_used(file: Path) -> None
     done = converted(file, content)
     assert_holds(done.corpus, truths)
     assert "content: audio, vision by declared lengths, padded at the back; text by zeros at the back" in done.notes
-    assert done.notes[-1] == "left out: text_bert"
+    assert done.notes[-1] == "dropped: text_bert"
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
@@ -627,7 +627,7 @@ def test_half_characters_in_names_of_fields_and_in_long_texts(file: Path, protoc
     truths["train"][0].text = done.corpus.split("train")[0].text
     assert_holds(done.corpus, truths)
     assert str(truths["train"][0].text).replace("\ufffd", "?").lstrip("?") == 5000 * "a"
-    assert done.notes[-1] == "left out: zz?q"
+    assert done.notes[-1] == "dropped: zz?q"
 
 
 def _without(name: str) -> Any:
@@ -737,4 +737,4 @@ def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path)
     write(file, {**content, "mean\ud800": facts, "names": ["a", "b"], "none": [], "train_mix": content["train"]})
     done = convert("mmsa", [file], file.parent / "corpus")
     assert_holds(done.corpus, truths)
-    assert done.notes[-1] == "left out: mean?, names, none, train_mix"
+    assert done.notes[-1] == "dropped: mean?, names, none, train_mix"

@@ -70,7 +70,7 @@ def test_other_names_of_the_valid_split(file: Path, name: str) -> None:
     assert detect([write(file, content)]) == "mult"
     done = convert("auto", [file], file.parent / "corpus")
     assert_holds(done.corpus, truths)
-    assert done.notes[-1] == "left out: config"
+    assert done.notes[-1] == "dropped: config"
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2])
@@ -132,4 +132,4 @@ def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path)
     write(file, {**content, "mean\ud800": facts, "names": ["a", "b"], "none": []})
     done = convert("mult", [file], file.parent / "corpus")
     assert_holds(done.corpus, truths)
-    assert done.notes[-1] == "left out: mean?, names, none"
+    assert done.notes[-1] == "dropped: mean?, names, none"

@@ -1,4 +1,4 @@
-"""A tiny grid from plan to tables: killed and gone on with, its cells never done twice, a failed cell sinks nothing."""
+"""A tiny grid from plan to tables: killed and resumed, its cells never done twice, a failed cell sinks nothing."""
 
 import json
 import os

@@ -51,7 +51,7 @@ class Conversion:
     faults: tuple[FaultRow, ...]
     """What was wrong with the files, and what was done about it."""
     notes: tuple[str, ...]
-    """What was kept and what was left out, in sentences."""
+    """What was kept and what was dropped, in sentences."""
     seconds: float
 
 
@@ -214,8 +214,8 @@ def open_foreign(
 
     - Features become float32. What is not finite, or too large for it, becomes 0, or is kept, or refused.
     - An array of length 0 is a missing modality.
-    - A modality that no sample has is left out, as `without_absent` finds.
-    - A sample without a label, in a split where others have one, is left out; a split without any is kept without labels.
+    - A modality that no sample has is dropped, as `without_absent` finds.
+    - A sample without a label, in a split where others have one, is dropped; a split without any is kept without labels.
     - A label outside the task's range is refused, or moved to its nearer end.
     - An id that was there before gets ``#2`` behind it; of one that was in another split, a note says that it may be a leak.
 
@@ -227,7 +227,7 @@ def open_foreign(
         options: How to read them.
         progress: Told after every sample.
         any_label: Whether a label outside the task's range is counted and left as it is, where it would be refused.
-        absent: Modalities that no sample has, which are left out with a note.
+        absent: Modalities that no sample has, which are dropped with a note.
 
     Raises:
         DataError: If the format is unknown, does not read an option that is given, or a file is not of it.
@@ -323,7 +323,7 @@ def _leaving_out(foreign: Foreign, absent: Collection[str]) -> Foreign:
         },
         units=kept(foreign.units),
         vocabulary_sizes=kept(foreign.vocabulary_sizes),
-        notes=(*foreign.notes, *(f"No sample of any split has {name}, so the modality was left out." for name in absent)),
+        notes=(*foreign.notes, *(f"No sample of any split has {name}, so the modality was dropped." for name in absent)),
     )
 
 
@@ -366,7 +366,7 @@ def _repaired(
         except OSError as error:  # here, or else the archive takes it for a failure to write
             raise _unreadable(error, place(role, ids[row])) from error
         if all(values is None for values in found.values()):
-            foreign.faults.add("sample without anything", where=role, done="left out")
+            foreign.faults.add("sample without anything", where=role, done="dropped")
         if progress is not None:
             progress(role, at + 1, len(rows))
         return found
@@ -435,7 +435,7 @@ def _labelled(
     if not rows:
         foreign.faults.add("not a number label", where=role, done="split kept without labels", count=len(labels))
         return range(len(ids)), None
-    foreign.faults.add("not a number label", where=role, done="clip left out", count=len(labels) - len(rows))
+    foreign.faults.add("not a number label", where=role, done="clip dropped", count=len(labels) - len(rows))
     limits = foreign.task.label_range
     if limits is not None:
         for row in rows:

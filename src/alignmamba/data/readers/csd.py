@@ -315,9 +315,9 @@ def _labelled(process: HDF5Process, labels: _Sequence, wanted: str, faults: Faul
             start, end = intervals[row].tolist()
             value = float(values[row, column])
             if not (math.isfinite(start) and math.isfinite(end)):
-                faults.add("not finite", where="intervals of the labels", done="segment left out")
+                faults.add("not finite", where="intervals of the labels", done="segment dropped")
             elif end - start <= SHORTEST_SECONDS:
-                faults.add("zero length", where="intervals of the labels", done="segment left out")
+                faults.add("zero length", where="intervals of the labels", done="segment dropped")
             else:
                 segment = _Segment(
                     id=identity,
@@ -374,7 +374,7 @@ def _by_fold(segments: Sequence[_Segment], folds: Mapping[str, Role], path: Path
     notes = []
     if without:
         notes.append(
-            f"{sum(without.values())} segments of {len(without)} videos are in no split and were left out, {next(iter(without))!r} first."
+            f"{sum(without.values())} segments of {len(without)} videos are in no split and were dropped, {next(iter(without))!r} first."
             + ("" if result["test"] else NO_TEST)
         )
     return result, [*notes, *unused(folds, {name for segment in segments for name in (segment.id, segment.video)}, str(path))]
@@ -520,12 +520,12 @@ class _Clips:
         return _Clip(features=features, times=words.times)
 
     def _mean(self, name: str, frames: np.ndarray) -> np.ndarray:
-        """Mean over frames. Where what is not finite is to be repaired, it is left out of the mean, or the whole word would be lost."""
+        """Mean over frames. Where what is not finite is to be repaired, it is dropped from the mean, or the whole word would be lost."""
         with np.errstate(invalid="ignore", over="ignore"):
             finite = np.isfinite(frames)
             if finite.all() or self.options.nonfinite in ("error", "keep"):
                 return np.asarray(frames.mean(axis=0, dtype=np.float64))
-            self.faults.add("not finite", where=name, done="left out of the mean over a word", count=int(np.count_nonzero(~finite)))
+            self.faults.add("not finite", where=name, done="dropped from the mean over a word", count=int(np.count_nonzero(~finite)))
             total = np.where(finite, frames, 0).sum(axis=0, dtype=np.float64)
             return np.asarray(total / np.maximum(np.count_nonzero(finite, axis=0), 1))
 
@@ -593,7 +593,7 @@ class _Clips:
             return
         self._examined.add((sequence.name, entry))
         sound = np.isfinite(intervals).all(axis=1)
-        self.faults.add("not finite", where=f"intervals of {sequence.name}", done="frame left out", count=int(np.count_nonzero(~sound)))
+        self.faults.add("not finite", where=f"intervals of {sequence.name}", done="frame dropped", count=int(np.count_nonzero(~sound)))
 
     def _values(self, sequence: _Sequence, timeline: _Timeline, index: np.ndarray) -> np.ndarray:
         """Frames of a timeline, (len(index), width); of each entry the rows between the first and the last are read."""

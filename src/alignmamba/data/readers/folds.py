@@ -23,7 +23,7 @@ SPLIT_NAMES: Mapping[str, Role] = {
 """What splits are called by others, in lower case."""
 
 NO_TEST = " There is no test split left."
-"""What is said beside samples that were left out, where it is so."""
+"""What is said beside samples that were dropped, where it is so."""
 
 _LARGEST = 64 << 20
 _LARGEST_TOML = 4 << 20
@@ -63,7 +63,7 @@ def left_out(samples: str, count: int, first: str, roles: Iterable[Role | None],
     called = sorted({name[:40] for name in names})
     own = f" of the split{'s' if len(called) > 1 else ''} {', '.join(map(repr, called[:8]))}" if called else ""
     none = "" if "test" in set(roles) else NO_TEST
-    return [f"{count} {samples}{own} are in no split and were left out, {first!r} first.{none}"]
+    return [f"{count} {samples}{own} are in no split and were dropped, {first!r} first.{none}"]
 
 
 def unused(names: Iterable[str], known: Container[str], where: str) -> list[str]:

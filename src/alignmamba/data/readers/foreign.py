@@ -81,7 +81,7 @@ class Foreign:
     faults: Faults
     """Filled while samples are read."""
     notes: tuple[str, ...] = ()
-    """Plain sentences: what was kept, what was left out."""
+    """Plain sentences: what was kept, what was dropped."""
 
 
 class ReadOptions(Config):

@@ -168,7 +168,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     for name, folder in folders.items():
         others = _others(folder, {utterance.id for utterance in utterances})
         if others:
-            notes.append(f"{len(others)} entries of {folder.name} ({name}) are of no utterance and were left out, {others[0]!r} first.")
+            notes.append(f"{len(others)} entries of {folder.name} ({name}) are of no utterance and were dropped, {others[0]!r} first.")
     if any(utterance.conversation for utterance in utterances):
         count = len({utterance.conversation for utterance in utterances})
         notes.append(f"{count} conversations: an id is conversation/utterance, and the utterances of a conversation follow each other.")

@@ -186,7 +186,7 @@ def _others(folder: Path, pattern: str, named: Sequence[str], known: frozenset[P
 
 def _of_no_sample(count: int, what: str, first: str, *, rows: int = 0) -> tuple[str, ...]:
     counted = f" ({rows} rows)" if rows else ""
-    return (f"{count} {what}{counted} are of no sample and were left out, {first!r} first.",) if count else ()
+    return (f"{count} {what}{counted} are of no sample and were dropped, {first!r} first.",) if count else ()
 
 
 def _exists(path: Path) -> bool:

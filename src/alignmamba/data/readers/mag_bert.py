@@ -71,7 +71,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     if unlabelled := [role for role in parts if role not in scores]:
         notes.append(f"unlabelled: {', '.join(unlabelled)}")
     if content.others:
-        notes.append(f"left out: {', '.join(content.others)}")
+        notes.append(f"dropped: {', '.join(content.others)}")
     return Foreign(
         format=FORMAT,
         name=path.stem,

@@ -90,14 +90,14 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         notes.append("text: ids of text_bert, without padding")
     elif layout.masked:
         kept.add("text_bert")
-        notes.append("text_bert: its attention mask was used, its ids are left out")
+        notes.append("text_bert: its attention mask was used, its ids are dropped")
     if "raw_text" in shared and "text" in fields:
         notes.append("raw_text: kept, and as display tokens where the words are as many as the positions of the text")
     if others := dict.fromkeys(name for split in splits.values() for name in split.labels):
         notes.append(f"labels kept besides: {', '.join(others)}")
-    notes += [f"{name}: left out, expected one label per clip, found {found}" for name, found in unfit.items()]
+    notes += [f"{name}: dropped, expected one label per clip, found {found}" for name, found in unfit.items()]
     if left_out := [*sorted(shared - kept), *content.others]:
-        notes.append(f"left out: {', '.join(left_out)}")
+        notes.append(f"dropped: {', '.join(left_out)}")
     return Foreign(
         format=FORMAT,
         name=path.stem,

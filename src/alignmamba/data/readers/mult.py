@@ -71,7 +71,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     unlabelled = unlabelled_notes(path, parts, label, asked=bool(options.label))
     notes = [*content.notes, *unlabelled, padding_note(side, aligned=aligned)]
     if left_out := [*sorted(shared - set(_FIELDS)), *content.others]:
-        notes.append(f"left out: {', '.join(left_out)}")
+        notes.append(f"dropped: {', '.join(left_out)}")
     return Foreign(
         format=FORMAT,
         name=path.stem,

@@ -164,7 +164,7 @@ def masked_content(name: str, clips: Clips, window: np.ndarray, row: int, faults
     values = clips.whole(row)
     with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
         if values[:start].any() or values[stop:].any():
-            faults.add("content outside the attention mask", where=name, done="left out")
+            faults.add("content outside the attention mask", where=name, done="dropped")
     return values[start:stop]
 
 
@@ -297,8 +297,8 @@ def _looks(rows: np.ndarray, scale: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 _DECLARED = {
-    "front": ("kept, zero rows at its beginning", "padding at the back, content taken from the beginning", "positions before it left out"),
-    "back": ("kept, zero rows at its end", "padding at the front, content taken from the end", "positions past it left out"),
+    "front": ("kept, zero rows at its beginning", "padding at the back, content taken from the beginning", "positions before it dropped"),
+    "back": ("kept, zero rows at its end", "padding at the front, content taken from the end", "positions past it dropped"),
 }
 """What is done by the side of the padding: with a clip shorter than declared, one that is padded on the other side, a longer one."""
 
@@ -322,7 +322,7 @@ def declared_content(name: str, clips: Clips, declared: int, row: int, padding: 
         return values
     content, outside = (values[spare:], values[:spare]) if side == "front" else (values[:declared], values[declared:])
     if not padding.zeros:
-        faults.add("padding that is not zero", where=name, done="left out", count=int(filled(outside).any()))
+        faults.add("padding that is not zero", where=name, done="dropped", count=int(filled(outside).any()))
         return content
     shorter, opposite, longer = _DECLARED[side]
     with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals

@@ -38,7 +38,7 @@ class Content:
     tables: Mapping[Role, Any]
     """What is in each split that has clips, in the order of `ROLES`."""
     notes: tuple[str, ...]
-    """Which splits are left out because they have none."""
+    """Which splits are dropped because they have none."""
     others: Sequence[str]
     """The other keys."""
 
@@ -81,7 +81,7 @@ def split_tables(path: Path, content: Any, *, is_split: Callable[[Any], bool], o
         raise DataError(f"{path}: no split has any clips, only empty ones: {', '.join(names[role] for role in empty)}")
     return Content(
         tables={role: content[names[role]] for role in ROLES if role in names and role not in empty},
-        notes=tuple(f"split {names[role]!r} has no clips: left out" for role in empty),
+        notes=tuple(f"split {names[role]!r} has no clips: dropped" for role in empty),
         others=strangers,
     )
 
@@ -102,7 +102,7 @@ def _is_empty(table: Any) -> bool:
 
 
 def _refuse_near_names(where: str, names: Sequence[str], absent: Sequence[str]) -> None:
-    """Refuse a name that is nearly an absent one: left out as a stranger, it would take the absent one with it without a word."""
+    """Refuse a name that is nearly an absent one: dropped as a stranger, it would take the absent one with it without a word."""
     for name in names:
         if near := _nearest(name[:40], absent):
             raise DataError(f"{where}: no such field as {name[:40]!r}; is it {near!r}, mistyped or damaged?")

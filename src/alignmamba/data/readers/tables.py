@@ -95,7 +95,7 @@ def first_rows(path: Path, count: int, *, form: TableForm = _PLAIN) -> dict[str,
         form: How it is laid out.
 
     Raises:
-        DataError: If it is no table; a Parquet column of other things than numbers and text is left out.
+        DataError: If it is no table; a Parquet column of other things than numbers and text is dropped.
     """
     if path.suffix.lower() != ".parquet":
         rows = _csv_rows(path, None, form)
@@ -207,7 +207,7 @@ def _refuse_swallowed(path: Path, first: int, lines: Sequence[str], width: int, 
     if width > 1 and (any(row_alone[1:-1]) or (row_alone[0] and row_alone[-1])):
         other = first + next(at for at in range(1, len(lines)) if row_alone[at])
         raise DataError(
-            f"{path}, line {first}: a quote that is not closed? Its cell goes on to line {first + len(lines) - 1}, but line {other} has "
+            f"{path}, line {first}: a quote that is not closed? Its cell runs to line {first + len(lines) - 1}, but line {other} has "
             f"{width} cells as a row has; close it, or write the line breaks of the cell as spaces"
         )
 

@@ -44,7 +44,7 @@ def write_distance(run: LoadedRun, out: Path) -> None:
     """
     config, corpus, model = run.config, run.corpus, run.model
     if not hasattr(model, "aligned_streams"):
-        raise ConfigError(f"run {run.directory.path}: model {config.model!r} has no aligned streams whose distance could be told")
+        raise ConfigError(f"run {run.directory.path}: model {config.model!r} has no aligned streams whose distance could be measured")
     means: dict[str, list[NDArray[np.float64]]] = {}
     present: dict[str, list[NDArray[np.bool_]]] = {}
     with torch.no_grad():

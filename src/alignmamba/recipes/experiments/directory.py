@@ -70,7 +70,7 @@ class ExperimentDirectory:
 
     @classmethod
     def create(cls, path: Path, *, facts: Mapping[str, Any], cells: Sequence[Cell]) -> "ExperimentDirectory":
-        """Make the directory, or go on with the one that is there; cells that are done already are kept.
+        """Make the directory, or take the one that is there; cells that are done already are kept.
 
         Raises:
             CheckpointError: If something else lies there, or another experiment or one on another corpus.
@@ -107,7 +107,7 @@ class ExperimentDirectory:
         return cls(path)
 
     def refuse_other(self, facts: Mapping[str, Any]) -> None:
-        """Refuse to go on with what is no experiment, or another one than `facts` tells.
+        """Refuse to continue what is no experiment, or another one than `facts` tells.
 
         Raises:
             CheckpointError: Naming what is there and what was expected.

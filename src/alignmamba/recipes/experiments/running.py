@@ -124,7 +124,7 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
 def run_experiment(plan: ExperimentPlan, engine: GridEngine, *, command: Sequence[str], progress: GridProgress) -> ExperimentResult:
     """Do what is not done yet, and write the tables of what is there.
 
-    A finished cell is never run again, an unfinished one goes on where it was, one that failed is tried anew.
+    A finished cell is never run again, an unfinished one is resumed, one that failed is tried anew.
 
     Args:
         plan: What `plan_experiment` made.
@@ -153,7 +153,7 @@ def run_experiment(plan: ExperimentPlan, engine: GridEngine, *, command: Sequenc
 
 
 def sum_up(path: str | Path) -> ExperimentResult:
-    """Write the tables of an experiment, finished or not, and tell how far it is.
+    """Write the tables of an experiment, finished or not, and report how far it is.
 
     Raises:
         CheckpointError: If there is no experiment, or its plan is damaged.

@@ -5,12 +5,34 @@ Triton's interpreter, which must be chosen before triton is imported.
 """
 
 import os
+from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import settings
+
+from small_run import CONFIG, write_small_corpus
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40, database=None)
 settings.load_profile("fixed")
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small corpus, which no test changes."""
+    path = tmp_path_factory.mktemp("data") / "small"
+    write_small_corpus(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """A finished run on it, trained once for all tests; a test that changes a run takes a copy."""
+    from alignmamba.recipes import check_config, train
+
+    path = tmp_path_factory.mktemp("runs") / "finished"
+    train(check_config({**CONFIG, "data": str(corpus)}), out=path, progress=None)
+    return path

@@ -1,13 +1,11 @@
-"""A small corpus, a finished run on it, and a way to call the command line."""
+"""A way to call the command line."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from alignmamba.cli.main import main
-from small_run import SETTINGS, write_small_corpus
 
 
 class Said(NamedTuple):
@@ -16,20 +14,6 @@ class Said(NamedTuple):
     code: int
     out: str
     err: str
-
-
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "small"
-    write_small_corpus(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "finished"
-    assert main(["train", "--data", str(corpus), "--out", str(path), "--set", *SETTINGS]) == 0
-    return path
 
 
 @pytest.fixture

@@ -11,27 +11,25 @@ from matplotlib import use
 from alignmamba import AlignMamba, AlignMambaError, load_corpus, open_run
 from alignmamba.contracts import Corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
-from alignmamba.recipes import Run, check_config, evaluate, predict, train
-from small_run import CLASSES, CONFIG, write_small_corpus
+from alignmamba.recipes import Run, evaluate, predict
+from small_run import CLASSES
 
 use("Agg")
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return write_small_corpus(tmp_path_factory.mktemp("data") / "small")
+def loaded(corpus: Path) -> Corpus:
+    return load_corpus(corpus)
 
 
 @pytest.fixture(scope="module")
-def place(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.getbasetemp() / "data0" / "small"
-    assert load_corpus(folder).checksum == corpus.checksum
-    return folder
+def run(run: Path) -> Run:
+    return open_run(run)
 
 
 @pytest.fixture(scope="module")
-def run(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return open_run(train(check_config({"data": str(place), **CONFIG}), out=tmp_path_factory.mktemp("runs") / "x").directory)
+def place(corpus: Path) -> Path:
+    return corpus
 
 
 def test_a_run_says_what_it_is(run: Run, place: Path) -> None:
@@ -43,19 +41,19 @@ def test_a_run_says_what_it_is(run: Run, place: Path) -> None:
     assert run.history["valid/accuracy"].max() == run.metrics["valid"]["accuracy"]
 
 
-def test_predictions_are_those_of_the_file(run: Run, place: Path, corpus: Corpus, tmp_path: Path) -> None:
+def test_predictions_are_those_of_the_file(run: Run, place: Path, loaded: Corpus, tmp_path: Path) -> None:
     predict(run.directory, place, tmp_path / "p.csv")
     written = [line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()]
-    for data in (None, place, str(place), corpus):
+    for data in (None, place, str(place), loaded):
         frame = run.predict(data)
         assert list(frame) == written[0]
         assert frame["id"].tolist() == [row[0] for row in written[1:]]
         assert frame["prediction"].tolist() == [row[3] for row in written[1:]]
-    assert run.predict(split="test")["id"].tolist() == list(corpus.split("test").ids)
+    assert run.predict(split="test")["id"].tolist() == list(loaded.split("test").ids)
 
 
-def test_arrays_are_predicted_as_the_samples_that_they_are(run: Run, corpus: Corpus) -> None:
-    test = corpus.split("test")
+def test_arrays_are_predicted_as_the_samples_that_they_are(run: Run, loaded: Corpus) -> None:
+    test = loaded.split("test")
     arrays = {name: [sample.features.get(name) for sample in test] for name in ("audio", "text")}
     frame = run.predict(arrays, ids=test.ids)
     expected = run.predict(split="test")
@@ -66,9 +64,9 @@ def test_arrays_are_predicted_as_the_samples_that_they_are(run: Run, corpus: Cor
     assert len(run.predict({"text": np.zeros((2, 3, 4))})) == 2
 
 
-def test_embeddings_lead_to_the_predictions(run: Run, corpus: Corpus) -> None:
+def test_embeddings_lead_to_the_predictions(run: Run, loaded: Corpus) -> None:
     ids, vectors = run.embed(split="test")
-    assert ids == corpus.split("test").ids
+    assert ids == loaded.split("test").ids
     assert vectors.shape == (14, 16)
     head: Any = run.model.head
     scores = vectors @ head.weight.detach().numpy().T + head.bias.detach().numpy()
@@ -76,7 +74,7 @@ def test_embeddings_lead_to_the_predictions(run: Run, corpus: Corpus) -> None:
     assert len(run.embed()[0]) == 36 + 12 + 14
 
 
-def test_a_plan_can_be_seen(run: Run, corpus: Corpus) -> None:
+def test_a_plan_can_be_seen(run: Run, loaded: Corpus) -> None:
     plan = run.plan("test-000002")
     assert repr(plan) == "SamplePlan('test-000002': audio onto text)"
     axes = plan.plot()
@@ -90,13 +88,13 @@ def test_a_plan_can_be_seen(run: Run, corpus: Corpus) -> None:
         pairs = [[place, match] for match, place in pairs]
     assert sorted(map(tuple, np.asarray(dots.get_offsets()).tolist())) == sorted(tuple(map(float, pair)) for pair in pairs)
     assert plan.plot(axes) is axes
-    arrays = {name: [corpus.split("test")[1].features[name]] for name in ("text", "audio")}
+    arrays = {name: [loaded.split("test")[1].features[name]] for name in ("text", "audio")}
     assert run.plan("mine", arrays, ids=["mine"]).sources[0]["index"] == index
 
 
-def test_a_run_is_scored_as_by_the_recipe(run: Run, corpus: Corpus) -> None:
+def test_a_run_is_scored_as_by_the_recipe(run: Run, loaded: Corpus) -> None:
     assert run.evaluate(drop=["audio"]) == evaluate(run.directory, drop=["audio"])
-    assert run.evaluate(corpus)["metrics"] == run.evaluate()["metrics"]
+    assert run.evaluate(loaded)["metrics"] == run.evaluate()["metrics"]
 
 
 def test_what_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

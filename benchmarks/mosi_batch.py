@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, ModalitySpec, Sequences, Task
 from alignmamba.evaluation.efficiency import time_in_turn
-from alignmamba.models import MODELS
+from alignmamba.methods import FAMILIES
 
 SAMPLES = 16
 SHAPES = {"text": (50, 768), "audio": (375, 5), "video": (500, 20)}
@@ -61,7 +61,7 @@ def mmsa_mult() -> tuple[nn.Module, Any]:
 def our_model(name: str) -> nn.Module:
     """A model of the library with its default preset."""
     modalities = tuple(ModalitySpec(name=each, dim=width) for each, (_, width) in SHAPES.items())
-    made = MODELS[name]
+    made = FAMILIES[name].network
     config = made.config_class.preset("default", modalities=modalities, task=Task(kind="regression", label_range=(-3, 3)))
     return made(config)
 
@@ -102,7 +102,7 @@ def calls(batch: Batch) -> tuple[dict[str, Callable[[], object]], dict[str, Call
         lambda: nn.utils.clip_grad_value_(list(theirs.parameters()), settings.grad_clip),
     )
     passes[THEIRS] = inference(theirs, lambda: theirs(text, audio, video))
-    for name in MODELS:
+    for name in FAMILIES:
         model = our_model(name)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from alignmamba import FitConfig, RunConfig, Task, train, write_corpus
-from alignmamba.models import MODELS
+from alignmamba.methods import FAMILIES
 
 # Lowest label, highest label, samples to train on.
 LABELS = ((-1, 1, 200), (200, 800, 200), (1000, 3000, 200), (1e9 - 1, 1e9 + 1, 200), (-1, 1, 50), (0, 63, 50), (18, 80, 100))
@@ -48,7 +48,7 @@ def measure(folder: Path, model: str, low: float, high: float, samples: int) -> 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Regression labels of any zero and unit.")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     given = parser.parse_args()
     print(f"{'model':26}{'labels':>26}{'train':>7}{'MAE':>10}{'MAE of the mean':>17}{'corr':>7}")
     for name in given.models:

@@ -252,3 +252,13 @@ def test_the_scale_of_targets(targets: list[float], mean: float, deviation: floa
 def test_targets_without_a_scale_are_refused(targets: list[float]) -> None:
     with pytest.raises(DataError, match="targets: expected finite numbers of one scale, found"):
         TargetScale.of(targets)
+
+
+def test_masks_are_checked_where_a_batch_is_made_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("alignmamba.contracts._check_padding", lambda mask: seen.append(len(mask)))
+    batch = Batch.of({"audio": [torch.randn(3, 4), torch.randn(2, 4)], "video": torch.randn(2, 5, 3)}, targets=[1.0, 2.0])
+    made = len(seen)
+    assert made == 2
+    batch.to("cpu").in_precision(torch.float64).without("video").select([1]).complete()
+    assert len(seen) == made

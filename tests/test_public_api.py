@@ -14,13 +14,17 @@ import alignmamba
 from alignmamba import contracts
 
 PUBLIC = {
+    "Method",
+    "Minimise",
+    "Network",
+    "Objective",
+    "Stage",
     "AlignMamba",
     "AlignMambaConfig",
     "AlignMambaError",
     "Batch",
     "Corpus",
     "FitConfig",
-    "FusionModel",
     "ModalitySpec",
     "Output",
     "Run",

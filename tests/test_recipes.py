@@ -35,7 +35,7 @@ from alignmamba.recipes import (
     score_missing,
     train,
 )
-from alignmamba.recipes.assembly import seed_everything, trained_model, untrained_model
+from alignmamba.recipes.assembly import seed_everything, trained_model, untrained_network
 from alignmamba.recipes.configuration import _parse_yaml, resolve
 from alignmamba.recipes.directory import RunDirectory, _settle, corpus_identity, to_json
 from alignmamba.recipes.report.reading import gather
@@ -161,7 +161,7 @@ def test_the_digest_knows_what_matters(place: Path, corpus: Corpus, tmp_path: Pa
 def test_the_seed_decides_the_weights(place: Path, corpus: Corpus) -> None:
     def weights(seed: int, rank: int = 0) -> torch.Tensor:
         seed_everything(seed, rank=rank)
-        model = untrained_model(small(place), corpus)
+        model = untrained_network(small(place), corpus)
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
     assert torch.equal(weights(1), weights(1))
@@ -175,14 +175,14 @@ def test_the_seed_decides_the_weights(place: Path, corpus: Corpus) -> None:
 def test_a_plan_reads_and_writes_nothing(place: Path, corpus: Corpus, tmp_path: Path) -> None:
     ready = plan(small(place), out=tmp_path / "run")
     assert ready.batches_per_epoch == math.ceil(len(corpus.split("train")) / 8)
-    assert ready.num_parameters == sum(p.numel() for p in untrained_model(small(place), corpus).parameters() if p.requires_grad)
+    assert ready.num_parameters == sum(p.numel() for p in untrained_network(small(place), corpus).parameters() if p.requires_grad)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_memory_does_not_hold_is_refused_before_it_begins(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: Corpus
 ) -> None:
-    model = untrained_model(small(place), corpus)
+    model = untrained_network(small(place), corpus)
     weights = sum(each.numel() for each in [*model.parameters(), *model.buffers()])
     trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
     monkeypatch.setattr(capacity, "available_bytes", lambda _: 4 * (weights + 3 * trained))
@@ -423,6 +423,7 @@ def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(place: 
     for key in ("seed", "data", "engine", "missing", "modalities", "split_valid"):
         del settings[key]
     del settings["fit"]["loggers"]
+    del settings["loader"]["keep_groups"]
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     assert config.digest(corpus) == hashlib.sha256(text.encode()).hexdigest()
     run = train(small(place, fit={"epochs": 1}), out=tmp_path / "run").directory

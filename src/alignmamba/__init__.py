@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from alignmamba import models as models
     from alignmamba import ops as ops
-    from alignmamba.contracts import Batch, Corpus, FusionModel, ModalitySpec, Output, Sequences, Task
+    from alignmamba.contracts import Batch, Corpus, ModalitySpec, Output, Sequences, Task
     from alignmamba.data.archive import load_corpus, write_corpus
     from alignmamba.data.checking import SplitArrays
     from alignmamba.errors import AlignMambaError
-    from alignmamba.models import from_pretrained
+    from alignmamba.methods import from_pretrained
+    from alignmamba.methods.method import Method
     from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
+    from alignmamba.models.network import Network
     from alignmamba.recipes import Run, RunConfig, evaluate, open_run, predict, train
     from alignmamba.recipes.feeding import fit
     from alignmamba.training.fitting import FitConfig
+    from alignmamba.training.objective import Minimise, Objective, Stage
 
 __version__ = "0.1.0"
 
@@ -28,13 +31,17 @@ __all__ = [
     "Batch",
     "Corpus",
     "FitConfig",
-    "FusionModel",
+    "Method",
+    "Minimise",
     "ModalitySpec",
+    "Network",
+    "Objective",
     "Output",
     "Run",
     "RunConfig",
     "Sequences",
     "SplitArrays",
+    "Stage",
     "Task",
     "__version__",
     "evaluate",
@@ -57,17 +64,21 @@ _EXPORTS = {
     "Batch": "alignmamba.contracts",
     "Corpus": "alignmamba.contracts",
     "FitConfig": "alignmamba.training.fitting",
-    "FusionModel": "alignmamba.contracts",
+    "Method": "alignmamba.methods.method",
+    "Minimise": "alignmamba.training.objective",
     "ModalitySpec": "alignmamba.contracts",
+    "Network": "alignmamba.models.network",
+    "Objective": "alignmamba.training.objective",
     "Output": "alignmamba.contracts",
     "Run": "alignmamba.recipes",
     "RunConfig": "alignmamba.recipes",
     "Sequences": "alignmamba.contracts",
     "SplitArrays": "alignmamba.data.checking",
+    "Stage": "alignmamba.training.objective",
     "Task": "alignmamba.contracts",
     "evaluate": "alignmamba.recipes",
     "fit": "alignmamba.recipes.feeding",
-    "from_pretrained": "alignmamba.models",
+    "from_pretrained": "alignmamba.methods",
     "load_corpus": "alignmamba.data.archive",
     "models": "alignmamba.models",
     "open_run": "alignmamba.recipes",

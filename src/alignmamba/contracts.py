@@ -1,7 +1,7 @@
 """What the parts of AlignMamba agree on: one batch, one output, one task, sealed splits.
 
 Everything above this floor speaks in these types. A model sees a `Batch` and returns an `Output`; training and
-evaluation know models only through `FusionModel`; data hands out `Split` objects whose role cannot be changed.
+evaluation know models only by that; data hands out `Split` objects whose role cannot be changed.
 """
 
 import math
@@ -48,7 +48,7 @@ class _OneLine(ModelMetaclass):
                 first = next(iter(cls.model_fields))
                 raise ConfigError(f"{cls.__name__}: takes its fields by name, for example {cls.__name__}({first}=...)")
             try:
-                return super().__call__(**values)
+                return super().__call__(**cls.completed(values))
             except ValidationError as error:
                 raise ConfigError(explain(error, keys=cls.known_keys(values))) from None
 
@@ -61,6 +61,11 @@ class Config(BaseModel, metaclass=_OneLine):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a constructor is given, with what follows from it; nothing here."""
+        return values
 
     @classmethod
     def known_keys(cls, values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -166,9 +171,8 @@ class Sequences:
             raise ShapeError(
                 f"mask: expected bool of shape {tuple(self.features.shape[:2])}, found {self.mask.dtype} of shape {tuple(self.mask.shape)}"
             )
-        if not torch.compiler.is_compiling() and bool((self.mask[:, 1:] & ~self.mask[:, :-1]).any()):
-            row = int((self.mask[:, 1:] & ~self.mask[:, :-1]).any(1).nonzero()[0])
-            raise ShapeError(f"mask: expected valid tokens first (right padding), found a valid token after an invalid one in sample {row}")
+        if not torch.compiler.is_compiling():
+            _check_padding(self.mask)
         if self.times is not None and self.times.shape != self.mask.shape:
             raise ShapeError(f"times: expected shape {tuple(self.mask.shape)}, found {tuple(self.times.shape)}")
 
@@ -176,6 +180,30 @@ class Sequences:
     def lengths(self) -> Tensor:
         """(batch,) int64, number of valid tokens of each sample."""
         return self.mask.sum(dim=1)
+
+    def with_tensors(self, **changes: Any) -> Self:
+        """A copy with some fields replaced, whose mask is taken to be as sound as this one: looking at it would wait for a GPU."""
+        copy = object.__new__(type(self))
+        for name in self.__slots__:
+            object.__setattr__(copy, name, changes.get(name, getattr(self, name)))
+        return copy
+
+    def padded(self, length: int) -> Self:
+        """The same sequences with invalid positions behind them, `length` in all; no shorter than before."""
+
+        def pad(tensor: Tensor) -> Tensor:
+            padding = tensor.new_zeros(tensor.shape[0], max(0, length - tensor.shape[1]), *tensor.shape[2:])
+            return torch.cat([tensor, padding], dim=1)
+
+        times = None if self.times is None else pad(self.times)
+        return self.with_tensors(features=pad(self.features), mask=pad(self.mask), times=times)
+
+
+def _check_padding(mask: Tensor) -> None:
+    wrong = mask[:, 1:] & ~mask[:, :-1]
+    if wrong.shape[1] and bool(wrong.any()):
+        row = int(wrong.any(1).nonzero()[0])
+        raise ShapeError(f"mask: expected valid tokens first (right padding), found a valid token after an invalid one in sample {row}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,21 +216,28 @@ class Batch:
     """Identity of each sample, unique within a corpus."""
     targets: Tensor | None = None
     """(batch,) float for regression, float64 as a loader makes them; int64 class indices for classification; ``None`` where unknown."""
+    groups: tuple[str, ...] | None = None
+    """What each sample belongs to, such as a conversation, whose samples stand in order; ``None`` where that is unknown."""
+    withheld: Mapping[str, Sequences] = field(default_factory=dict)
+    """In training alone, by modality, what was withheld from the samples of this batch: a target to learn from, never an input. Valid
+    positions are those of the samples that the modality was withheld from; see `complete`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.modalities, Mapping):
             raise ShapeError(f"modalities: expected a mapping of names to Sequences, found {type(self.modalities).__name__}; {_BATCH_OF}")
-        for name, sequences in self.modalities.items():
+        for name, sequences in (*self.modalities.items(), *self.withheld.items()):
             if not isinstance(sequences, Sequences):
                 raise ShapeError(f"modality {name!r}: expected Sequences, found {type(sequences).__name__}; {_BATCH_OF}")
         if self.targets is not None and not isinstance(self.targets, Tensor):
             raise ShapeError(f"targets: expected a tensor, found {type(self.targets).__name__}; {_BATCH_OF}")
-        sizes = {name: sequences.features.shape[0] for name, sequences in self.modalities.items()}
+        sizes = {name: sequences.features.shape[0] for name, sequences in (*self.modalities.items(), *self.withheld.items())}
         wrong = {name: size for name, size in sizes.items() if size != len(self.ids)}
         if wrong:
             raise ShapeError(f"batch has {len(self.ids)} ids, but these modalities hold another number of samples: {wrong}")
         if self.targets is not None and self.targets.shape != (len(self.ids),):
             raise ShapeError(f"targets: expected shape ({len(self.ids)},), found {tuple(self.targets.shape)}")
+        if self.groups is not None and len(self.groups) != len(self.ids):
+            raise ShapeError(f"groups: expected one for each of {len(self.ids)} samples, found {len(self.groups)}")
 
     @classmethod
     def of(
@@ -278,17 +313,18 @@ class Batch:
         shapes = ", ".join(f"{name} {tuple(s.features.shape)}" for name, s in self.modalities.items())
         return f"Batch({len(self)} samples: {shapes or 'no modality'}; {'no targets' if self.targets is None else 'with targets'})"
 
-    def _map(self, apply: Callable[[Tensor], Tensor], *, ids: tuple[str, ...] | None = None) -> Self:
-        """The same batch with `apply` over every tensor, and other ids where they are given."""
-        modalities = {
-            name: replace(s, features=apply(s.features), mask=apply(s.mask), times=None if s.times is None else apply(s.times))
-            for name, s in self.modalities.items()
-        }
+    def _map(self, apply: Callable[[Tensor], Tensor]) -> Self:
+        """The same batch with `apply`, which keeps the order of the positions, over every tensor."""
+
+        def mapped(s: Sequences) -> Sequences:
+            times = None if s.times is None else apply(s.times)
+            return s.with_tensors(features=apply(s.features), mask=apply(s.mask), times=times)
+
         return replace(
             self,
-            modalities=modalities,
+            modalities={name: mapped(s) for name, s in self.modalities.items()},
             targets=None if self.targets is None else apply(self.targets),
-            ids=self.ids if ids is None else ids,
+            withheld={name: mapped(s) for name, s in self.withheld.items()},
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
@@ -299,15 +335,35 @@ class Batch:
         """The batch in page-locked memory, for fast transfer to a GPU."""
         return self._map(lambda tensor: tensor.pin_memory())
 
+    def in_precision(self, dtype: torch.dtype) -> Self:
+        """The batch with features of that floating type; token ids stay integers, and times and targets keep theirs."""
+
+        def cast(s: Sequences) -> Sequences:
+            return s.with_tensors(features=s.features.to(dtype)) if s.features.is_floating_point() else s
+
+        modalities = {name: cast(s) for name, s in self.modalities.items()}
+        return replace(self, modalities=modalities, withheld={name: cast(s) for name, s in self.withheld.items()})
+
     def select(self, rows: Sequence[int]) -> Self:
         """The samples at `rows`, in that order."""
         index = torch.as_tensor(rows, dtype=torch.int64)
-        picked = self._map(lambda tensor: tensor[index.to(tensor.device)], ids=tuple(self.ids[row] for row in rows))
-        modalities = {
-            name: s if s.tokens is None else replace(s, tokens=tuple(s.tokens[row] for row in rows))
-            for name, s in picked.modalities.items()
-        }
-        return replace(picked, modalities=modalities)
+
+        def picked(tensor: Tensor) -> Tensor:
+            return tensor[index.to(tensor.device)]
+
+        def rows_of(s: Sequences) -> Sequences:
+            times = None if s.times is None else picked(s.times)
+            tokens = None if s.tokens is None else tuple(s.tokens[row] for row in rows)
+            return s.with_tensors(features=picked(s.features), mask=picked(s.mask), times=times, tokens=tokens)
+
+        return replace(
+            self,
+            modalities={name: rows_of(s) for name, s in self.modalities.items()},
+            ids=tuple(self.ids[row] for row in rows),
+            targets=None if self.targets is None else picked(self.targets),
+            groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
+            withheld={name: rows_of(s) for name, s in self.withheld.items()},
+        )
 
     def split(self, size: int) -> list[Self]:
         """Consecutive batches of at most `size` samples."""
@@ -322,8 +378,13 @@ class Batch:
         unknown = [name for name in names if name not in self.modalities]
         if unknown:
             raise DataError(f"modality {unknown[0]!r} is not in this batch, which has {sorted(self.modalities)}")
-        modalities = {name: replace(s, mask=torch.zeros_like(s.mask)) if name in names else s for name, s in self.modalities.items()}
-        return replace(self, modalities=modalities)
+        hidden = {name: self.modalities[name].with_tensors(mask=torch.zeros_like(self.modalities[name].mask)) for name in names}
+        return replace(self, modalities={**self.modalities, **hidden})
+
+    def complete(self) -> Self:
+        """The batch as it was before anything was withheld from it."""
+        merged = {name: _either(s, self.withheld[name]) if name in self.withheld else s for name, s in self.modalities.items()}
+        return replace(self, modalities=merged, withheld={})
 
     @classmethod
     def concatenate(cls, batches: Sequence["Batch"]) -> "Batch":
@@ -336,10 +397,15 @@ class Batch:
         targets = [batch.targets for batch in batches if batch.targets is not None]
         if targets and len(targets) != len(batches):
             raise ShapeError("cannot concatenate batches of which only some have targets")
+        groups = [batch.groups for batch in batches if batch.groups is not None]
+        names = [name for name in names if any(name in batch.withheld for batch in batches)]
+        withheld = {name: _concatenate([_withheld_of(batch, name) for batch in batches]) for name in names}
         return cls(
             modalities=modalities,
             ids=tuple(identity for batch in batches for identity in batch.ids),
             targets=torch.cat(targets) if targets else None,
+            groups=tuple(group for part in groups for group in part) if len(groups) == len(batches) else None,
+            withheld=withheld,
         )
 
 
@@ -475,20 +541,38 @@ def _targets(given: Any) -> Tensor:
     return targets if targets.is_floating_point() else targets.long()
 
 
+def _withheld_of(batch: Batch, name: str) -> Sequences:
+    """What was withheld of a modality; nothing, where the batch has none of it."""
+    if name in batch.withheld:
+        return batch.withheld[name]
+    there = batch.modalities[name]
+    return there.with_tensors(mask=torch.zeros_like(there.mask))
+
+
+def _either(shown: Sequences, withheld: Sequences) -> Sequences:
+    """Of each sample the sequence that has valid positions."""
+    longest = max(shown.mask.shape[1], withheld.mask.shape[1])
+    there, behind = shown.padded(longest), withheld.padded(longest)
+    hidden = withheld.mask.any(1)[:, None]
+    times = None if there.times is None or behind.times is None else torch.where(hidden, behind.times, there.times)
+    return there.with_tensors(
+        features=torch.where(hidden[..., None], behind.features, there.features),
+        mask=torch.where(hidden, behind.mask, there.mask),
+        times=times,
+        tokens=None,
+    )
+
+
 def _concatenate(parts: Sequence[Sequences]) -> Sequences:
     longest = max(part.mask.shape[1] for part in parts)
-
-    def pad(tensor: Tensor) -> Tensor:
-        padding = tensor.new_zeros(tensor.shape[0], longest - tensor.shape[1], *tensor.shape[2:])
-        return torch.cat([tensor, padding], dim=1)
-
+    parts = [part.padded(longest) for part in parts]
     unknown = [part.mask.new_full(part.mask.shape, torch.nan, dtype=torch.float64) for part in parts]
     times = [nans if part.times is None else part.times for part, nans in zip(parts, unknown, strict=True)]
     tokens = [part.tokens for part in parts if part.tokens is not None]
     return Sequences(
-        features=torch.cat([pad(part.features) for part in parts]),
-        mask=torch.cat([pad(part.mask) for part in parts]),
-        times=torch.cat([pad(part) for part in times]) if any(part.times is not None for part in parts) else None,
+        features=torch.cat([part.features for part in parts]),
+        mask=torch.cat([part.mask for part in parts]),
+        times=torch.cat(times) if any(part.times is not None for part in parts) else None,
         tokens=tuple(row for part in tokens for row in part) if len(tokens) == len(parts) else None,
     )
 
@@ -518,13 +602,8 @@ class Output:
     """(batch, channel) pooled representation."""
     plans: Mapping[str, Plan] | None = None
     """Source modality to its matching onto the anchor, where asked for."""
-
-
-@runtime_checkable
-class FusionModel(Protocol):
-    """The one face of a model that training and evaluation know."""
-
-    def __call__(self, batch: Batch, *, return_plans: bool = False) -> Output: ...
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the objective of this network reads beside the prediction, by name: unimodal predictions, shared and private parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

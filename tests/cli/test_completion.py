@@ -8,7 +8,7 @@ import pytest
 
 from alignmamba.cli.completion import SHELLS
 from alignmamba.cli.main import main
-from alignmamba.models import MODELS
+from alignmamba.methods import METHODS
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -18,7 +18,7 @@ def test_a_script_completes_models_presets_and_settings(shell: str, capsys: pyte
     assert not ended.value.code
     script, err = capsys.readouterr()
     assert err == ""
-    for word in (*MODELS, "paper", "fit.learning_rate=", "options.local.window=", "comparison", "--split"):
+    for word in (*METHODS, "paper", "fit.learning_rate=", "options.local.window=", "comparison", "--split"):
         assert word in script, word
     assert "'None'" not in script
 

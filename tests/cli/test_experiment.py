@@ -42,7 +42,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("in_process")
 def test_an_experiment_from_plan_to_tables(cli: Cli, corpus: Path, tmp_path: Path) -> None:
-    arguments = ["experiment", "missing", "--data", corpus, "--out", tmp_path / "grid", "--models", "alignmamba", "mult"]
+    arguments = ["experiment", "missing", "--data", corpus, "--out", tmp_path / "grid", "--models", "alignmamba", "crossmodal-transformer"]
     arguments += ["--rates", "0.1", "0.4", "--mixed", "--seeds", "1", "--set", *SETTINGS]
     dry = cli(*arguments, "--dry-run")
     assert dry.code == 0
@@ -89,7 +89,7 @@ def test_a_fault_of_ours_in_a_run_has_the_exit_code_of_one(cli: Cli, corpus: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["comparison", "--models", "mutl"], "models: found 'mutl', expected some of"),
+        (["comparison", "--models", "late-fusoin"], "models: found 'late-fusoin', expected some of"),
         (["comparison", "--seeds", "0"], "seeds: "),
         (["comparison", "--jobs", "0"], "jobs: "),
         (["comparison", "--shard", "5/3"], "shard: found 5/3, expected i/n with i from 1 to n"),
@@ -239,7 +239,7 @@ WIDE = ResultTable(
     name="comparison",
     title="Comparison",
     row_label="method",
-    rows=("single-stream-transformer", "mult"),
+    rows=("single-stream-transformer", "crossmodal-transformer"),
     columns=("mae", "corr", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7"),
     entries=((Entry(values=(0.5, 0.6, 0.7), mean=0.6, deviation=0.1, low=0.41, high=0.77, mark="level"),) * 8,) * 2,
 )
@@ -257,7 +257,7 @@ def test_cells_of_a_wide_table_are_not_broken() -> None:
         assert sum(line.count("0.600 ± 0.100 ≈") for line in written.getvalue().splitlines()) == 2 * (len(header) - 1)
     narrow = blocks(WIDE.of_columns(["acc7", "mae"]).shown(), 120)
     assert [header for header, _ in narrow] == [("method", "mae", "95 % interval", "acc7", "95 % interval")]
-    assert narrow[0][1][1] == ("mult", "0.600 ± 0.100 ≈", "[0.410, 0.770]", "0.600 ± 0.100 ≈", "[0.410, 0.770]")
+    assert narrow[0][1][1] == ("crossmodal-transformer", "0.600 ± 0.100 ≈", "[0.410, 0.770]", "0.600 ± 0.100 ≈", "[0.410, 0.770]")
 
 
 def test_the_time_left_is_estimated() -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from alignmamba.contracts import Role, Task
 from alignmamba.data.archive import write_corpus
-from alignmamba.models import MODELS
+from alignmamba.methods import FAMILIES, METHODS
 from alignmamba.recipes import environment
 from alignmamba.recipes.display import EpochLines
 from small_run import SETTINGS, SIZES, write_small_corpus
@@ -47,7 +47,7 @@ def everything(directory: Path) -> dict[str, bytes]:
         (["options.task=3"], "options.task: comes from the corpus and cannot be set"),
         (["options.anchor_order=[smell]"], "options.anchor_order: no modality is called 'smell'"),
         (["preset=papr"], "preset: expected one of ['default', 'paper'], found 'papr'"),
-        (["model=alignmambo"], f"model: found 'alignmambo', expected one of {', '.join(MODELS)}, perhaps you meant 'alignmamba'"),
+        (["model=alignmambo"], f"model: found 'alignmambo', expected one of {', '.join(METHODS)}, perhaps you meant 'alignmamba'"),
         (["seed.x=1"], "seed: found {'x': 1} (dict), expected a valid integer"),
         (["fit=3"], "fit: found 3 (int), expected an object"),
         (["fit.epochs"], "--set 'fit.epochs': expected KEY=VALUE"),
@@ -228,7 +228,7 @@ def test_training_prints_the_scores_and_the_references(cli: Cli, corpus: Path, t
     assert [line.split("  ")[0] for line in err.splitlines()] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "alignmamba"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "alignmamba"])
 def test_every_other_model_trains_and_predicts(cli: Cli, corpus: Path, tmp_path: Path, name: str) -> None:
     settings = [setting for setting in SETTINGS if "d_state" not in setting or "mamba" in name]
     code, printed, _ = cli("train", "--data", corpus, "--model", name, "--out", tmp_path / "run", "--json", "--set", *settings)
@@ -236,7 +236,7 @@ def test_every_other_model_trains_and_predicts(cli: Cli, corpus: Path, tmp_path:
     said = json.loads(printed)
     code, printed, _ = cli("evaluate", tmp_path / "run", "--json")
     assert (code, json.loads(printed)["metrics"]) == (0, said["metrics"]["test"])
-    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["model_type"] == MODELS[name].__name__
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["model_type"] == FAMILIES[name].network.__name__
     code, _, err = cli("train", "--data", corpus, "--model", name, "--preset", "paper")
     assert (code, err) == (2, "error: preset: expected one of ['default'], found 'paper'\n")
 
@@ -246,8 +246,8 @@ def test_a_model_of_several_modalities_says_so(cli: Cli, tmp_path: Path) -> None
         role: {"features": {"text": [np.ones((2, 3))] * 4}, "targets": ["a", "b"] * 2} for role in ("train", "valid")
     }
     write_corpus(tmp_path / "one", splits, task=Task(kind="classification", classes=("a", "b")))
-    code, _, err = cli("train", "--data", tmp_path / "one", "--model", "mult", "--out", tmp_path / "run")
-    assert (code, err) == (2, "error: modalities: mult needs at least 2 that attend to each other, found ['text']\n")
+    code, _, err = cli("train", "--data", tmp_path / "one", "--model", "crossmodal-transformer", "--out", tmp_path / "run")
+    assert (code, err) == (2, "error: modalities: crossmodal-transformer needs at least 2 that attend to each other, found ['text']\n")
     assert not (tmp_path / "run").exists()
 
 

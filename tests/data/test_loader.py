@@ -359,3 +359,64 @@ def test_a_sample_keeps_its_times_beside_one_that_has_none() -> None:
     assert times[0, :3].tolist() == seconds.tolist()
     assert bool(times[1].isnan().all())
     assert collate([unknown], [spec], Task(kind="regression")).modalities["sound"].times is None
+
+
+def grouped(sizes: list[int]) -> MemorySplit:
+    """Samples of groups of these sizes, taken in turn so that no group lies together."""
+    count = sum(sizes)
+    left = {f"g{number}": size for number, size in enumerate(sizes)}
+    names: list[str] = []
+    while len(names) < count:
+        names += [name for name in left if left[name]]
+        left = {name: max(0, size - 1) for name, size in left.items()}
+    plain = memory_split([(3, 2)] * count)
+    return MemorySplit(
+        role="train",
+        samples=tuple(replace(sample, group=name) for sample, name in zip(plain, names, strict=True)),
+        modalities=(SOUND, WORDS),
+    )
+
+
+@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=12), batch_size=st.integers(1, 9), shuffle=st.booleans())
+def test_a_group_stays_together_and_in_order(sizes: list[int], batch_size: int, shuffle: bool) -> None:
+    split = grouped(sizes)
+    batches = list(loader(split, shuffle=shuffle, batch_size=batch_size, keep_groups=True))
+    order = {identity: row for row, identity in enumerate(split.ids)}
+    assert sorted(identity for batch in batches for identity in batch.ids) == sorted(split.ids)
+    for batch in batches:
+        assert batch.groups is not None
+        for name in set(batch.groups):
+            rows = [order[identity] for identity, group in zip(batch.ids, batch.groups, strict=True) if group == name]
+            assert rows == sorted(rows)
+            assert len(rows) == sizes[int(name[1:])]
+
+
+def test_processes_share_a_batch_by_groups() -> None:
+    split = grouped([3, 2, 4, 1, 2, 2])
+    whole = [set(batch.ids) for batch in loader(split, batch_size=4, keep_groups=True)]
+    shares = [list(loader(split, batch_size=4, keep_groups=True, rank=rank, world_size=2)) for rank in range(2)]
+    assert [set(first.ids) | set(second.ids) for first, second in zip(*shares, strict=True)] == whole
+    for first, second in zip(*shares, strict=True):
+        assert not set(first.groups or ()) & set(second.groups or ())
+    with pytest.raises(ConfigError, match="keep_groups: a batch of split 'train' has 1 groups, too few for 2 processes"):
+        loader(grouped([5]), batch_size=4, keep_groups=True, world_size=2)
+
+
+def test_what_is_withheld_is_kept_for_training_alone() -> None:
+    split = many(24)
+    given_: dict[str, Any] = {"config": LoaderConfig(batch_size=8), "task": CLASSES, "seed": 0}
+    source = Loader(split, BOTH, shuffle=True, missing=MissingConfig(protocol="gcnet", rate=0.4), keep_withheld=True, **given_)
+    whole = dict(zip(split.ids, split, strict=True))
+    hidden = 0
+    for batch in source:
+        complete = batch.complete()
+        for row, identity in enumerate(batch.ids):
+            for name, array in whole[identity].features.items():
+                s = complete.modalities[name]
+                assert np.array_equal(s.features[row, s.mask[row]].numpy(), array)
+                hidden += bool(batch.withheld[name].mask[row].any())
+                assert bool(batch.withheld[name].mask[row].any()) != bool(batch.modalities[name].mask[row].any())
+    assert hidden
+    assert not next(iter(Loader(split, BOTH, shuffle=True, missing=MissingConfig(protocol="gcnet", rate=0.4), **given_))).withheld
+    with pytest.raises(ConfigError, match="keep_withheld: what is withheld is for training alone, found split 'test'"):
+        Loader(memory_split([(2, 2)] * 4, role="test"), BOTH, shuffle=False, keep_withheld=True, **given_)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from alignmamba.contracts import Batch, ModalitySpec, Sequences, Task
-from alignmamba.models import MODELS
-from alignmamba.models.fusion import Fusion
+from alignmamba.methods import FAMILIES
+from alignmamba.models.encoded import Fusion
 
 MODALITIES = (
     ModalitySpec(name="audio", dim=4),
@@ -24,7 +24,7 @@ ALL_PRESENT = {"text": [5, 2, 3], "audio": [9, 12, 4], "video": [4, 6, 5], "touc
 
 def model(name: str, *, modalities: tuple[ModalitySpec, ...] = THREE, task: Task = TASK, **options: Any) -> Fusion[Any]:
     torch.manual_seed(0)
-    built: Any = MODELS[name]
+    built: Any = FAMILIES[name].network
     fused: Fusion[Any] = built(built.config_class.preset("default", modalities=modalities, task=task, **{"d_model": 16, **options})).eval()
     with torch.no_grad():
         for token in fused.absent_tokens.values():

@@ -8,10 +8,11 @@ import small_models
 import torch
 from torch import Tensor
 
-from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Sequences, Standardisation, TargetScale, Task
+from alignmamba.contracts import Batch, ModalitySpec, Output, Sequences, Standardisation, TargetScale, Task
 from alignmamba.errors import ConfigError, DataError, ShapeError
-from alignmamba.models import MODELS
+from alignmamba.methods import FAMILIES
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
+from alignmamba.models.network import Network
 from alignmamba.ops import interleave
 from tolerances import MODEL
 
@@ -279,7 +280,7 @@ def test_without_local_alignment_the_streams_keep_their_lengths() -> None:
 @pytest.mark.parametrize("row", AlignMamba.ablations)
 def test_every_ablation_is_another_model_that_can_be_made(row: str) -> None:
     changes = dict(AlignMamba.ablations[row])
-    config_class = MODELS[changes.pop("model", "alignmamba")].config_class
+    config_class = FAMILIES[changes.pop("model", "alignmamba")].network.config_class
     config = config_class.preset("default", modalities=MODALITIES, task=TASK, **changes.pop("options", {}))
     assert changes == {}
     assert config != AlignMambaConfig.preset("default", modalities=MODALITIES, task=TASK)
@@ -318,8 +319,8 @@ def test_regression_gives_one_number() -> None:
 
 
 def test_it_meets_the_protocol_under_its_name() -> None:
-    assert isinstance(model(), FusionModel)
-    assert MODELS["alignmamba"] is AlignMamba
+    assert isinstance(model(), Network)
+    assert FAMILIES["alignmamba"].network is AlignMamba
 
 
 def test_the_paper_preset_is_the_paper() -> None:

@@ -10,29 +10,30 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import ALL_PRESENT, LENGTHS, MODALITIES, TASK, THREE, batch, model, rows_that_differ
 
-from alignmamba.contracts import Batch, FusionModel, ModalitySpec, Output, Sequences, Standardisation, TargetScale, Task
+from alignmamba.contracts import Batch, ModalitySpec, Output, Sequences, Standardisation, TargetScale, Task
 from alignmamba.errors import CheckpointError, ConfigError, DataError, ShapeError
-from alignmamba.models import MODELS
+from alignmamba.methods import FAMILIES
 from alignmamba.models.alignmamba import AlignMamba
 from alignmamba.models.exporting import TensorsIn
+from alignmamba.models.network import Network
 from alignmamba.models.pretrained import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from tolerances import MODEL
 
 STILL: dict[str, Any] = {"dropout": 0.0, "encoder": {"dropout": 0.0}}
 # Model and options that change what it does.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in MODELS},
+    **{name: (name, {}) for name in FAMILIES},
     "single-stream-mamba, both ways, mean": ("single-stream-mamba", {"bidirectional": True, "pooling": "mean"}),
     "multi-stream-mamba, both ways, strides": (
         "multi-stream-mamba",
         {"bidirectional": True, "encoder": {"stride": 2}, "encoders": {"audio": {"kind": "mamba", "stride": 3}}},
     ),
     "single-stream-transformer, materialised": ("single-stream-transformer", {"attention": "materialised", "pooling": "mean"}),
-    "mult, zeros, last": ("mult", {"absent": "zeros", "pooling": "last"}),
+    "crossmodal-transformer, zeros, last": ("crossmodal-transformer", {"absent": "zeros", "pooling": "last"}),
     "late-fusion, video first, last": ("late-fusion", {"anchor_order": ("video",), "pooling": "last"}),
 }
 in_cases = pytest.mark.parametrize(("name", "options"), CASES.values(), ids=CASES)
-in_models = pytest.mark.parametrize("name", MODELS)
+in_models = pytest.mark.parametrize("name", FAMILIES)
 
 
 def dirty(given: Batch) -> Batch:
@@ -144,8 +145,10 @@ def test_what_stands_for_a_modality_is_read_where_it_is_missing_and_there_alone(
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_any_number_of_modalities(name: str, count: int) -> None:
     modalities = MODALITIES[:count] if count > 1 else MODALITIES[1:2]
-    if (name, count) == ("mult", 1):
-        with pytest.raises(ConfigError, match=r"^modalities: mult needs at least 2 that attend to each other, found \['text'\]$"):
+    if (name, count) == ("crossmodal-transformer", 1):
+        with pytest.raises(
+            ConfigError, match=r"^modalities: crossmodal-transformer needs at least 2 that attend to each other, found \['text'\]$"
+        ):
             model(name, modalities=modalities)
         return
     built = model(name, modalities=modalities).train()
@@ -190,7 +193,7 @@ def test_modality_dropout_keeps_at_least_one_and_rests_in_evaluation(name: str) 
 
 
 def test_under_one_seed_all_models_start_from_the_same_encoders() -> None:
-    first, *others = (dict(model(name).encoders.named_parameters()) for name in MODELS)
+    first, *others = (dict(model(name).encoders.named_parameters()) for name in FAMILIES)
     for other in others:
         assert other.keys() == first.keys()
         assert all(torch.equal(weight, first[name]) for name, weight in other.items())
@@ -199,7 +202,7 @@ def test_under_one_seed_all_models_start_from_the_same_encoders() -> None:
 @in_models
 def test_it_meets_the_protocol(name: str) -> None:
     built = model(name)
-    assert isinstance(built, FusionModel)
+    assert isinstance(built, Network)
     assert built(batch()).plans is None
     assert built(batch(), return_plans=True).plans is not None
 
@@ -234,16 +237,16 @@ class TestRefusals:
             model(name)(replace(whole, modalities={**whole.modalities, "smell": whole.modalities["audio"]}))
 
     def test_a_preset_that_is_not_there(self, name: str) -> None:
-        config_class = MODELS[name].config_class
+        config_class = FAMILIES[name].network.config_class
         known = ["default", "paper"] if name == "alignmamba" else ["default"]
         assert sorted(config_class.PRESETS) == known
         with pytest.raises(ConfigError, match=r"^preset: expected one of .*, found 'magic'$"):
             config_class.preset("magic", modalities=THREE, task=TASK)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_is_made_from_widths(name: str) -> None:
-    family = MODELS[name]
+    family = FAMILIES[name].network
     text = ModalitySpec(name="text", dim=50, kind="tokens")
     model = family.for_classification({"audio": 4, "text": text}, classes=3, d_model=16, depth=1).eval()
     assert type(model) is family

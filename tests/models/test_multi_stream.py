@@ -21,7 +21,7 @@ def with_other(given: Batch, modality: str) -> Batch:
     return replace(given, modalities={**given.modalities, modality: replace(s, features=features)})
 
 
-@pytest.mark.parametrize(("name", "width"), [("multi-stream-mamba", 16), ("mult", 32), ("late-fusion", 16)])
+@pytest.mark.parametrize(("name", "width"), [("multi-stream-mamba", 16), ("crossmodal-transformer", 32), ("late-fusion", 16)])
 def test_what_a_stream_knows_of_another(name: str, width: int) -> None:
     built, whole = model(name), batch().select([0, 1, 2])  # the last one has no audio
     before, after = (dict(zip(ORDER, built(each).embedding.split(width, 1), strict=True)) for each in (whole, with_other(whole, "audio")))
@@ -98,6 +98,6 @@ def test_late_fusion_is_the_mean_of_its_modalities_alone(task: Task) -> None:
 
 
 def test_mult_has_a_transformer_for_every_ordered_pair() -> None:
-    built = model("mult")
+    built = model("crossmodal-transformer")
     assert built.backbone.pairs == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
     assert built(batch()).embedding.shape == (7, 3 * 2 * 16)

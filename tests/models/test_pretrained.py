@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from alignmamba import capacity
 from alignmamba.contracts import ModalitySpec, Task
 from alignmamba.errors import CheckpointError
-from alignmamba.models import MODELS, LateFusion, from_pretrained
+from alignmamba.methods import FAMILIES, from_pretrained
+from alignmamba.models import LateFusion
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
 from alignmamba.models.pretrained import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, Provenance, quoted
 
@@ -160,7 +161,7 @@ def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(fold
     monkeypatch.setattr(capacity, "available_bytes", lambda _: 3 * size)
     from_pretrained(folder)
     monkeypatch.setattr(capacity, "available_bytes", lambda _: 3 * size - 1)
-    assert re.search(rf"model\.safetensors: opening {size:,} bytes of weights needs .* are available; lower its size", refused(folder))
+    assert re.search(rf"model\.safetensors: opening {size:,} bytes of weights needs .* are available; make it smaller", refused(folder))
 
 
 def test_modalities_without_weights_are_refused_before_they_are_made(folder: Path) -> None:
@@ -298,12 +299,12 @@ def test_a_damaged_provenance_is_named(folder: Path) -> None:
 # Whatever family it is, and the Hub
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_family_is_found(name: str, tmp_path: Path) -> None:
-    made = MODELS[name].for_regression({"audio": 2, "video": 3}, d_model=16, depth=1)
+    made = FAMILIES[name].network.for_regression({"audio": 2, "video": 3}, d_model=16, depth=1)
     made.save_pretrained(tmp_path / "run" / "model")
     for place in (tmp_path / "run" / "model", str(tmp_path / "run")):
-        assert type(from_pretrained(place)) is MODELS[name]
+        assert type(from_pretrained(place)) is FAMILIES[name].network
 
 
 def test_a_family_that_is_not_here_is_named(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from alignmamba.errors import ConfigError
 from alignmamba.recipes.display import EpochBar, EpochLines, NotebookLine, progress_display, shown_progress
-from alignmamba.training.fitting import Progress, together
+from alignmamba.training.progress import Progress, together
 
 RECORD = {"epoch": 1.0, "train/loss/total": 0.5, "valid/loss/total": 0.7, "valid/mae": 0.25, "valid/corr": 0.75, "seconds": 2.0}
 

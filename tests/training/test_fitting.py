@@ -21,7 +21,8 @@ from alignmamba import capacity
 from alignmamba.contracts import Batch, Output, Predictions, TargetScale
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.training import checkpoints
-from alignmamba.training.fitting import FitConfig, FitResult, Interrupted, _Interrupts, fit, learning_rate_at
+from alignmamba.training.fitting import FitConfig, FitResult, fit, learning_rate_at
+from alignmamba.training.interrupts import Interrupted, Interrupts
 from alignmamba.training.logs import LOG
 
 QUICK = FitConfig(epochs=3, learning_rate=0.02, warmup_fraction=0.2)
@@ -598,7 +599,7 @@ def test_a_second_interrupt_ends_at_once() -> None:
 def test_a_worker_leaves_the_interrupt_to_the_training_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A forked loader worker has the handler too: Ctrl-C must not end it, but its loader may, with SIGTERM."""
     ended: list[int] = []
-    with _Interrupts() as interrupts, monkeypatch.context() as patch:
+    with Interrupts() as interrupts, monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: -1)
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -635,7 +636,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learning_rate": 0.5}, "learning_rate=0.02, it cannot go on with 0.5"),
+        ({"learning_rate": 0.5}, "learning_rate=0.02, it cannot resume with 0.5"),
         ({"epochs": 9}, "epochs=3"),
         ({"accumulate": 2}, "accumulate=1"),
     ],
@@ -648,7 +649,7 @@ def test_another_course_is_refused(tmp_path: Path, change: dict[str, Any], messa
 
 def test_another_train_split_is_refused(tmp_path: Path) -> None:
     run(run_dir=tmp_path)
-    with pytest.raises(CheckpointError, match="batches per epoch=7, it cannot go on with 10"):
+    with pytest.raises(CheckpointError, match="batches per epoch=7, it cannot resume with 10"):
         run(train=ToySource("train", samples=40), run_dir=tmp_path, resume=True)
 
 
@@ -716,7 +717,8 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from test_fitting import StopAfter, run, course, QUICK
 from toy import ToyModel, ToySource
-from alignmamba.training.fitting import FitConfig, Interrupted
+from alignmamba.training.fitting import FitConfig
+from alignmamba.training.interrupts import Interrupted
 
 def main(fabric, directory):
     torch.set_num_threads(1)

@@ -35,11 +35,11 @@ def asked_for(given: Sequence[str]) -> bool:
 
 def with_values(verbs: Mapping[str, type[Verb]]) -> dict[str, type[Verb]]:
     """The verbs with the values of their options listed where these are names of the library's own."""
-    from alignmamba.models import MODELS
+    from alignmamba.methods import METHODS
     from alignmamba.recipes.configuration import settings_of
 
-    models = tuple(MODELS)
-    presets = tuple(dict.fromkeys(preset for model in MODELS.values() for preset in model.config_class.PRESETS))
+    models = tuple(METHODS)
+    presets = tuple(dict.fromkeys(preset for model in METHODS.values() for preset in model.network.config_class.PRESETS))
     keys = tuple(dict.fromkeys(f"{setting.key}=" for model in models for setting in settings_of(model)))
     types: dict[str, Any] = {
         "model": Literal[models],

@@ -38,8 +38,8 @@ class Experiment(Verb):
     """Directory of the experiment; made if need be, continued if it holds this experiment."""
     model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
     """Model that `ablation`, `distance` and `plans` look into."""
-    models: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
-    """Models that `comparison` and `missing` compare."""
+    models: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: families)")] = ()
+    """Methods that `comparison` and `missing` compare; `families`, `table1`, `table2` and `all` stand for several."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
     """Options of the model to start from."""
     config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
@@ -72,6 +72,8 @@ class Experiment(Verb):
     """Metrics that the tables on the terminal show, for example accuracy; the files and --json have all of them."""
     lengths: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the paper's)")] = ()
     """Tokens per modality that `efficiency` measures at."""
+    own_settings: bool = False
+    """Train each method with the settings it was published with, in place of those that all share."""
     jobs: Annotated[int, arg(metavar="J")] = 1
     """Runs at work at once. Each computes on one thread, or up to four from 256 channels on; OMP_NUM_THREADS sets another number."""
     engine: Literal["local", "slurm"] = "local"
@@ -121,7 +123,7 @@ class Experiment(Verb):
         from alignmamba.models.pretrained import validated
         from alignmamba.recipes.experiments import ExperimentConfig
 
-        given = ("name", "models", "seeds", "protocol", "rates", "mixed", "samples")
+        given = ("name", "models", "own_settings", "seeds", "protocol", "rates", "mixed", "samples")
         return validated(ExperimentConfig, {name: getattr(self, name) for name in given})
 
     def _base(self) -> "RunConfig":

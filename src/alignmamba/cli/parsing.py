@@ -18,6 +18,7 @@ from alignmamba.cli.export import Export
 from alignmamba.cli.hints import in_one_line, refuse_unknown
 from alignmamba.cli.init import Init
 from alignmamba.cli.inspect import Inspect
+from alignmamba.cli.methods import Methods
 from alignmamba.cli.predict import Predict
 from alignmamba.cli.report import Report
 from alignmamba.cli.train import Train
@@ -41,6 +42,7 @@ VERBS: dict[str, type[Verb]] = {
     "export": Export,
     "init": Init,
     "inspect": Inspect,
+    "methods": Methods,
     "experiment": Experiment,
     "bench": Bench,
     "report": Report,

@@ -25,7 +25,7 @@ class Train(Verb):
     data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = None
     """Directory of a corpus; a file that `alignmamba convert` reads, converted once; or `synthetic`: built in, with a known best score."""
     model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
-    """Fusion model."""
+    """Method; `alignmamba methods` lists them all."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
     """Options of the model to start from: `default`, chosen by measurement, or `paper`, the published equations to the letter."""
     config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alignmamba.contracts import Batch, Config, ModalitySpec, Role, Sample, Sequences, Split, Task
-from alignmamba.data.missing import MissingConfig, withheld
+from alignmamba.data.missing import MissingConfig, WithheldSplit, withheld
 from alignmamba.data.randomness import generator
 from alignmamba.errors import AlignMambaError, ConfigError, DataError, TrainingError
 
@@ -28,6 +28,8 @@ class LoaderConfig(Config):
     """Samples per batch at most, over all processes together; the samples of an epoch are spread evenly over its batches."""
     bucket_by_length: bool = True
     """Put samples of similar total length into one batch when shuffling, which saves padding; the order stays random."""
+    keep_groups: bool = False
+    """Put all samples of a group, such as a conversation, into one batch and in their order; a batch then has about `batch_size`."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read ahead, started once for each split; 0 reads in the training process."""
 
@@ -50,6 +52,7 @@ class Loader:
         rank: Which process this is.
         world_size: How many processes share each global batch.
         missing: What is withheld of the samples: with shuffling drawn anew each epoch, without always the same.
+        keep_withheld: Give what is withheld as `Batch.withheld`, to learn from; of a train split alone.
 
     Raises:
         DataError: If the split is empty, lacks a modality, or is too small for what is to be withheld.
@@ -68,13 +71,16 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         missing: MissingConfig = MissingConfig(),  # noqa: B008 # immutable
+        keep_withheld: bool = False,
     ) -> None:
+        if keep_withheld and split.role != "train":
+            raise ConfigError(f"keep_withheld: what is withheld is for training alone, found split {split.role!r}")
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank: expected 0 to {world_size - 1}, found {rank}")
         if len(split) == 0:
             raise DataError(f"split {split.role!r} has no samples")
         batches = math.ceil(len(split) / config.batch_size)
-        if len(split) // batches < world_size:
+        if len(split) // batches < world_size and not config.keep_groups:
             raise ConfigError(
                 f"batch_size: {config.batch_size} spreads the {len(split)} samples of split {split.role!r} over {batches} batches, "
                 f"of which the smallest has {len(split) // batches}, too few for {world_size} processes"
@@ -91,8 +97,11 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
         self.missing = missing
-        self._reading = _Reading(split, self.modalities, task=task, missing=missing, seed=seed, by_epoch=shuffle)
+        self._reading = _Reading(
+            split, self.modalities, task=task, missing=missing, seed=seed, by_epoch=shuffle, keep_withheld=keep_withheld
+        )
         self._order = _Order()
+        self._groups = _group_numbers(split) if config.keep_groups else np.arange(len(split))
         self._workers: DataLoader[Batch | AlignMambaError] | None = None
         self._turn = 0
         self.set_epoch(0)
@@ -135,7 +144,7 @@ class Loader:
         """
         if not 0 <= batch_index <= len(self):
             raise DataError(f"batch_index: expected 0 to {len(self)}, found {batch_index}")
-        keys = [_Key(self.epoch, tuple(batch[self.rank :: self.world_size].tolist())) for batch in self._batches[batch_index:]]
+        keys = [_Key(self.epoch, tuple(self._share(batch).tolist())) for batch in self._batches[batch_index:]]
         if not self.config.num_workers:
             return map(_sound, map(self._reading.__getitem__, keys))
         self._order.keys = keys
@@ -163,9 +172,44 @@ class Loader:
                 return
             yield _sound(found)
 
+    def of_rank(self, rank: int) -> Self:
+        """This loader from now on with the share of that process, before its first pass.
+
+        Raises:
+            ConfigError: If there is no such process.
+        """
+        if not 0 <= rank < self.world_size:
+            raise ConfigError(f"rank: expected 0 to {self.world_size - 1}, found {rank}")
+        self.rank = rank
+        return self
+
+    def _share(self, batch: np.ndarray) -> np.ndarray:
+        """The rows of a global batch that this process takes: of one group all or none."""
+        numbers = np.unique(self._groups[batch], return_inverse=True)[1] if self.config.keep_groups else np.arange(len(batch))
+        mine: np.ndarray = batch[numbers % self.world_size == self.rank]
+        return mine
+
+    def _batches_of_groups(self, random: np.random.Generator) -> list[np.ndarray]:
+        """The rows of each global batch, groups whole and in order; a batch is closed by the group that fills it."""
+        members = np.split(np.argsort(self._groups, kind="stable"), np.cumsum(np.bincount(self._groups))[:-1])
+        order = random.permutation(len(members)) if self.shuffle else np.arange(len(members))
+        batches: list[list[np.ndarray]] = [[]]
+        for number in order:
+            if sum(map(len, batches[-1])) >= self.config.batch_size:
+                batches.append([])
+            batches[-1].append(members[number])
+        if len(batches) > 1 and len(batches[-1]) < self.world_size:
+            batches[-2] += batches.pop()
+        fewest = min(map(len, batches))
+        if fewest < self.world_size:
+            raise ConfigError(f"keep_groups: a batch of split {self.role!r} has {fewest} groups, too few for {self.world_size} processes")
+        return [np.concatenate(batch) for batch in batches]
+
     def _global_batches(self) -> list[np.ndarray]:
         """The rows of each global batch of this epoch."""
         random = generator(self.seed, "batches", self.epoch)
+        if self.config.keep_groups:
+            return self._batches_of_groups(random)
         order = np.arange(len(self.split))
         if self.shuffle:
             random.shuffle(order)
@@ -180,6 +224,13 @@ class Loader:
             rows = rows[np.argsort(total_lengths[rows], kind="stable")]
             sorted_batches += np.split(rows, np.cumsum([len(batch) for batch in window])[:-1])
         return [sorted_batches[at] for at in random.permutation(len(sorted_batches))]
+
+
+def _group_numbers(split: Split) -> np.ndarray:
+    """(samples,) number of each sample's group, in the order in which groups appear; a sample without one is a group of its own."""
+    known: dict[tuple[str, str], int] = {}
+    names = [("sample", sample.id) if sample.group is None else ("group", sample.group) for sample in split]
+    return np.array([known.setdefault(name, len(known)) for name in names])
 
 
 class _Key(NamedTuple):
@@ -206,7 +257,15 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
     """Batches of a split as the model sees it in an epoch; a copy of it is in each process that reads ahead."""
 
     def __init__(
-        self, split: Split, modalities: tuple[ModalitySpec, ...], *, task: Task, missing: MissingConfig, seed: int, by_epoch: bool
+        self,
+        split: Split,
+        modalities: tuple[ModalitySpec, ...],
+        *,
+        task: Task,
+        missing: MissingConfig,
+        seed: int,
+        by_epoch: bool,
+        keep_withheld: bool,
     ) -> None:
         self._split = split
         self._modalities = modalities
@@ -214,6 +273,7 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
         self._missing = missing
         self._seed = seed
         self._by_epoch = by_epoch
+        self._keep_withheld = keep_withheld and missing.protocol != "none"
         self._shown: tuple[int | None, Split] | None = None
 
     def shown(self, epoch: int) -> Split:
@@ -230,9 +290,22 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
         """The batch, or what is wrong with its samples: raised in a worker, a message would come back with a traceback around it."""
         try:
             split = self.shown(key.epoch)
-            return collate([split[row] for row in key.rows], self._modalities, self._task)
+            samples = [split[row] for row in key.rows]
+            batch = collate(samples, self._modalities, self._task)
+            if self._keep_withheld and isinstance(split, WithheldSplit):
+                return self._with_withheld(batch, samples, split.rows[list(key.rows)])
+            return batch
         except AlignMambaError as error:
             return error
+
+    def _with_withheld(self, batch: Batch, shown: Sequence[Sample], rows: np.ndarray) -> Batch:
+        """The batch with the modalities of the whole samples of which nothing is shown."""
+        whole = [self._split[row] for row in rows.tolist()]
+        hidden = [
+            replace(sample, features={name: array for name, array in sample.features.items() if not len(part.features.get(name, ()))})
+            for sample, part in zip(whole, shown, strict=True)
+        ]
+        return replace(batch, withheld={spec.name: _pad(hidden, spec) for spec in self._modalities})
 
 
 def _sound(found: Batch | AlignMambaError) -> Batch:
@@ -282,7 +355,15 @@ def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task:
         modalities={spec.name: _pad(samples, spec) for spec in modalities},
         ids=tuple(sample.id for sample in samples),
         targets=targets,
+        groups=_groups(samples),
     )
+
+
+def _groups(samples: Sequence[Sample]) -> tuple[str, ...] | None:
+    """What the samples belong to; one that belongs to nothing stands for itself, and ``None`` where none belongs to anything."""
+    if all(sample.group is None for sample in samples):
+        return None
+    return tuple(f"sample {sample.id}" if sample.group is None else sample.group for sample in samples)
 
 
 def _pad(samples: Sequence[Sample], spec: ModalitySpec) -> Sequences:

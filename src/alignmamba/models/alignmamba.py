@@ -10,7 +10,8 @@ from torch import Tensor
 
 from alignmamba.contracts import Batch, Output, Plan
 from alignmamba.errors import ShapeError
-from alignmamba.models.fusion import Fusion, FusionConfig, Head
+from alignmamba.models.encoded import Fusion, FusionConfig
+from alignmamba.models.network import Head
 from alignmamba.nn.alignment import GlobalAlignmentConfig, LocalAlignmentConfig, Tokens, align, discrepancies, merge_by_time
 from alignmamba.nn.mamba import BlockState, MambaConfig, MambaStack
 from alignmamba.nn.pooling import POOLINGS, PooledState, pool_step

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Sequences
 from alignmamba.errors import ShapeError
-from alignmamba.models.fusion import Fusion
+from alignmamba.models.network import Network
 
 
 class TensorsIn(nn.Module):
@@ -19,7 +19,7 @@ class TensorsIn(nn.Module):
     there. The model that is given is put into evaluation mode.
     """
 
-    def __init__(self, model: Fusion[Any]) -> None:
+    def __init__(self, model: Network[Any]) -> None:
         super().__init__()
         self.model = model
         self.names = tuple(modality.name for modality in model.config.modalities)

@@ -9,7 +9,8 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output
-from alignmamba.models.fusion import Fusion, FusionConfig, Head
+from alignmamba.models.encoded import Fusion, FusionConfig
+from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
 from alignmamba.nn.mamba import MambaConfig, MambaStack
@@ -100,17 +101,18 @@ class Exchange(nn.Module):
         return exchanged
 
 
-class MulTConfig(FusionConfig, AttentionConfig):
+class CrossmodalTransformerConfig(FusionConfig, AttentionConfig):
     """Everything that defines a MulT; the fields of the backbone stand at the top level."""
 
     @model_validator(mode="after")
     def _several(self) -> Self:
         if len(self.modalities) < 2:
-            raise ValueError(f"modalities: mult needs at least 2 that attend to each other, found {[m.name for m in self.modalities]}")
+            found = [modality.name for modality in self.modalities]
+            raise ValueError(f"modalities: crossmodal-transformer needs at least 2 that attend to each other, found {found}")
         return self
 
 
-class MulT(Fusion[MulTConfig]):
+class CrossmodalTransformer(Fusion[CrossmodalTransformerConfig]):
     """Every modality attends to every other one, and then to itself, by crossmodal Transformers.
 
     Kept from the source: one crossmodal Transformer for each ordered pair of modalities, self-attention over what a modality
@@ -124,12 +126,12 @@ class MulT(Fusion[MulTConfig]):
         Tsai et al., arXiv:1906.00295.
     """
 
-    config_class: ClassVar[type[MulTConfig]] = MulTConfig
+    config_class: ClassVar[type[CrossmodalTransformerConfig]] = CrossmodalTransformerConfig
     least_modalities: ClassVar[int] = 2
-    summary: ClassVar[str] = "Crossmodal Transformers between all modalities (MulT)"
+    summary: ClassVar[str] = "Crossmodal Transformers between all modalities (MulT, simplified)"
     tags: ClassVar[tuple[str, ...]] = ("transformer",)
 
-    def __init__(self, config: MulTConfig) -> None:
+    def __init__(self, config: CrossmodalTransformerConfig) -> None:
         super().__init__(config, config.d_model)
         count = len(config.anchors)
         self.backbone = CrossModalStack(config, count)

@@ -146,7 +146,7 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         with open_regular(path, error=CheckpointError) as file:
             dtype = cls._check_fit(config, _declared(file, path), path)
             size = os.fstat(file.fileno()).st_size
-            cure = f"lower its size (d_model {config.d_model}, depth {config.depth}) or take a machine with more memory"
+            cure = "make it smaller or take a machine with more memory"
             refuse_beyond_memory(_COPIES * size, f"{path}: opening {size:,} bytes of weights", cure, error=CheckpointError)
             try:
                 content = file.read()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output
-from alignmamba.models.fusion import ConfigT, Fusion, FusionConfig, Head
+from alignmamba.models.encoded import ConfigT, Fusion, FusionConfig
+from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens, concatenate
 from alignmamba.nn.attention import AttentionConfig, TransformerStack
 from alignmamba.nn.mamba import MambaConfig, MambaStack

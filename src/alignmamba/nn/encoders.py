@@ -15,9 +15,9 @@ from alignmamba.nn.mamba import MambaConfig, MambaStack
 class EncoderConfig(Config):
     """How one modality is encoded."""
 
-    kind: Literal["auto", "linear", "conv", "mamba", "embedding"] = "auto"
+    kind: Literal["auto", "linear", "conv", "mamba", "embedding", "none"] = "auto"
     """``linear``: per token; ``conv``: residual convolutions over time; ``mamba``: a Mamba stack; ``embedding``: a table for
-    token ids; ``auto``: ``embedding`` for token ids, ``conv`` for features."""
+    token ids; ``none``: features as they are, at their own width; ``auto``: ``embedding`` for token ids, ``conv`` for features."""
     depth: Annotated[int, Field(ge=1, le=64)] = 2
     """Convolutions of ``conv``, blocks of ``mamba``; unused otherwise."""
     kernel_size: Annotated[int, Field(ge=1, le=255)] = 5
@@ -33,7 +33,12 @@ class EncoderConfig(Config):
 
 
 class Encoder(nn.Module):
-    """One modality's features (batch, time, channel) to tokens (batch, time / stride, d_model)."""
+    """One modality's features (batch, time, channel) to tokens (batch, time / stride, width).
+
+    Attributes:
+        width: Of a token: ``d_model``, or with kind ``none`` the width of the features.
+        stride: Tokens of the modality that become one.
+    """
 
     def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
         super().__init__()
@@ -44,15 +49,20 @@ class Encoder(nn.Module):
             raise ConfigError(f"encoders.{modality.name}.kind: {kind!r} does not fit a modality of kind {modality.kind!r}")
         if kind == "conv" and config.kernel_size % 2 == 0:
             raise ConfigError(f"encoders.{modality.name}.kernel_size: expected an odd number, found {config.kernel_size}")
+        self.width = modality.dim if kind == "none" else d_model
         self.stride = config.stride
         self.noise, self.gain = (0.0, 0.0) if kind == "embedding" else (config.noise, config.gain)
         self.token_dropout = config.dropout if kind == "embedding" else 0.0
-        self.project: nn.Module = nn.Embedding(modality.dim, d_model) if kind == "embedding" else nn.Linear(modality.dim, d_model)
+        self.project: nn.Module
+        if kind == "embedding":
+            self.project = nn.Embedding(modality.dim, d_model)
+        else:
+            self.project = nn.Identity() if kind == "none" else nn.Linear(modality.dim, d_model)
         self.convolutions = nn.ModuleList(
             MaskedConvolution(d_model, config.kernel_size, config.dropout) for _ in range(config.depth if kind == "conv" else 0)
         )
         self.mamba = MambaStack(MambaConfig(d_model=d_model, depth=config.depth, dropout=config.dropout)) if kind == "mamba" else None
-        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.norm = nn.Identity() if kind == "none" else nn.RMSNorm(d_model, eps=1e-5)
         self.dropout = nn.Dropout(0.0 if kind == "embedding" else config.dropout)
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +73,7 @@ class Encoder(nn.Module):
             mask: (batch, time) bool, valid tokens first.
 
         Returns:
-            Tokens (batch, ceil(time / stride), d_model), zero where not valid, and their mask.
+            Tokens (batch, ceil(time / stride), width), zero where not valid, and their mask.
         """
         if self.training:
             features = self._disturbed(features)

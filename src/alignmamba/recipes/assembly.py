@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,9 +29,10 @@ from alignmamba.data.readers.progress import samples_display
 from alignmamba.data.storage import MANIFEST
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
-from alignmamba.models import MODELS
+from alignmamba.methods import METHODS
+from alignmamba.models.network import Network
 from alignmamba.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
-from alignmamba.recipes.configuration import SYNTHETIC, EngineConfig, RunConfig, model_config
+from alignmamba.recipes.configuration import SYNTHETIC, EngineConfig, RunConfig, model_config, resolve
 from alignmamba.recipes.directory import MODEL, RunDirectory
 from alignmamba.training import inference
 from alignmamba.training.footprint import refuse_untrainable
@@ -146,32 +147,43 @@ def counted_weights(config: RunConfig, corpus: Corpus) -> int:
     Raises:
         ConfigError: If what training keeps of them does not fit into memory.
     """
-    made, settings = cast(Any, MODELS[config.model]), cast(Any, model_config(config, corpus))
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        model = made(settings)
-    total = sum(weight.numel() for weight in model.parameters())
+    outline = _outline(config, corpus)
+    sizes = {name: weight.numel() for name, weight in outline.named_parameters()}
+    total = sum(sizes.values())
     largest = max(corpus.modalities, key=lambda spec: spec.dim)
-    cure = f"lower options.d_model ({settings.d_model}) or options.depth ({settings.depth})"
-    if sum(weight.numel() for weight in model.encoders[largest.name].parameters()) > total / 2:
+    settings = resolve(config, corpus).options
+    named = [f"options.{name} ({settings[name]})" for name in ("d_model", "depth") if name in settings]
+    cure = f"lower {' or '.join(named) or 'its options'}"
+    if sum(size for name, size in sizes.items() if name.startswith(f"encoders.{largest.name}.")) > total / 2:
         kind = "vocabulary" if largest.kind == "tokens" else "width"
         cure = f"the largest part is modality {largest.name!r}, of {kind} {largest.dim}; drop it with modalities, or {cure}"
     processes, name = config.engine.devices, f"model {config.model}"
     if _accelerator(config.engine) == "cpu":
-        refuse_untrainable(model, name, cure, precision=config.fit.precision, device="cpu", processes=processes, keeps_best=False)
+        refuse_untrainable(outline, name, cure, precision=config.fit.precision, device="cpu", processes=processes, keeps_best=False)
     else:  # of the GPU's memory training itself asks, once it has been launched
         refuse_beyond_memory(4 * total * processes, f"{name}: making {total:,} weights", cure, error=ConfigError)
-    return num_parameters_of(model)
+    return num_parameters_of(outline)
 
 
-def untrained_model(config: RunConfig, corpus: Corpus) -> Any:
-    """The untrained model; a newcomer of another class stands in `MODELS` and behaves alike."""
-    return cast(Any, MODELS[config.model])(model_config(config, corpus))
+def untrained_network(config: RunConfig, corpus: Corpus) -> Network[Any]:
+    """The untrained network of the method."""
+    made: Any = METHODS[config.model].network  # a network's own constructor takes the configuration alone
+    network: Network[Any] = made(model_config(config, corpus))
+    return network
 
 
-def trained_model(run: RunDirectory, config: RunConfig) -> Any:
-    """The model of a finished run, with the weights of its best epoch."""
+def _outline(config: RunConfig, corpus: Corpus) -> torch.nn.Module:
+    """The network with the shapes of its weights and no content."""
+    made: Any = METHODS[config.model].network
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        outline: torch.nn.Module = made(model_config(config, corpus))
+    return outline
+
+
+def trained_model(run: RunDirectory, config: RunConfig) -> Network[Any]:
+    """The network of a finished run, with the weights of its best epoch."""
     run.check((f"{MODEL}/{CONFIG_FILE}", f"{MODEL}/{WEIGHTS_FILE}"))
-    return MODELS[config.model].from_pretrained(run.path / MODEL, local_files_only=True)
+    return METHODS[config.model].network.from_pretrained(run.path / MODEL, local_files_only=True)
 
 
 def num_parameters_of(model: torch.nn.Module) -> int:
@@ -190,8 +202,18 @@ def seed_everything(seed: int, *, rank: int = 0) -> None:
         torch.manual_seed((seed + 0x9E3779B97F4A7C15 * rank) % 2**63)
 
 
-def loader(config: RunConfig, corpus: Corpus, role: Role, fabric: Fabric | None = None) -> Loader:
-    """Batches of a split as the run withholds from it, shuffled for training; the share of one process where `fabric` is given."""
+def loaders(config: RunConfig, corpus: Corpus) -> dict[Role, Loader]:
+    """Batches of each split as the run withholds from it, shuffled for training: the share of the first process.
+
+    Raises:
+        ConfigError: If a batch has fewer samples than there are processes.
+        DataError: If a split is too small for what is to be withheld.
+    """
+    roles: tuple[Role, ...] = ("valid", "test", "train")  # small ones first: what cannot be withheld is most often refused of them
+    return {role: _loader(config, corpus, role) for role in roles if role in corpus.splits}
+
+
+def _loader(config: RunConfig, corpus: Corpus, role: Role) -> Loader:
     return Loader(
         corpus.split(role),
         corpus.modalities,
@@ -199,14 +221,14 @@ def loader(config: RunConfig, corpus: Corpus, role: Role, fabric: Fabric | None 
         task=corpus.task,
         shuffle=role == "train",
         seed=config.seed,
-        rank=0 if fabric is None else fabric.global_rank,
-        world_size=config.engine.devices * config.engine.num_nodes if fabric is None else fabric.world_size,
+        world_size=config.engine.devices * config.engine.num_nodes,
         missing=config.missing,
+        keep_withheld=role == "train" and METHODS[config.model].keeps_withheld,
     )
 
 
 def predictions_of(
-    model: Any, split: Split, modalities: Sequence[ModalitySpec], task: Task, config: RunConfig, fabric: Fabric
+    model: Network[Any], split: Split, modalities: Sequence[ModalitySpec], task: Task, config: RunConfig, fabric: Fabric
 ) -> Predictions:
     """Predict a split from these of its modalities; the others are missing from every sample."""
     source = Loader(

@@ -17,8 +17,8 @@ from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError, explain, likely, nearest, shown_with_type, suggestion
 from alignmamba.files import read_bounded
-from alignmamba.models import MODELS
-from alignmamba.models.fusion import merged
+from alignmamba.methods import METHODS, RENAMED
+from alignmamba.models.network import merged
 from alignmamba.training.fitting import FitConfig
 
 _MOST_BYTES = 1 << 20
@@ -83,10 +83,22 @@ class RunConfig(Config):
     nonfinite: Literal["error", "zero", "mean"] = "error"
     """What to do with features that are not finite: refuse the corpus, or read zero or the channel's training mean instead."""
 
+    @classmethod
+    def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The settings that the method was published with, and over them what is given."""
+        model = values.get("model")
+        method = METHODS.get(model) if isinstance(model, str) else None
+        if method is None or not (method.settings or method.required):
+            return values
+        given = {name: value.model_dump(exclude_unset=True) if isinstance(value, Config) else value for name, value in values.items()}
+        return merged(merged(method.settings, method.required), given)
+
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        if self.model not in MODELS:
-            raise ValueError(f"model: found {self.model!r}, expected one of {', '.join(MODELS)}{nearest(self.model, MODELS)}")
+        if self.model in RENAMED:
+            raise ValueError(f"model: found {self.model!r}, which is called {RENAMED[self.model]!r} in this version")
+        if self.model not in METHODS:
+            raise ValueError(f"model: found {self.model!r}, expected one of {', '.join(METHODS)}{nearest(self.model, METHODS)}")
         problems = list(_option_problems(self))
         if problems:
             raise ValueError("; ".join(problems))
@@ -106,6 +118,8 @@ class RunConfig(Config):
         """
         settings = {**self.model_dump(mode="json", exclude={"seed", "data", "engine"}), "corpus": corpus.checksum}
         del settings["fit"]["loggers"]  # where epochs are logged decides nothing
+        if not self.loader.keep_groups:
+            del settings["loader"]["keep_groups"]
         if not self.modalities:
             del settings["modalities"]
         if self.missing.protocol == "none":
@@ -125,9 +139,9 @@ def model_config(config: RunConfig, corpus: Corpus) -> Config:
     Raises:
         ConfigError: If an option does not go with the others or with the corpus.
     """
-    model = MODELS[config.model]
+    made = METHODS[config.model].network.config_class
     try:
-        return cast(Config, model.config_class.preset(config.preset, modalities=corpus.modalities, task=corpus.task, **config.options))
+        return cast(Config, made.preset(config.preset, modalities=corpus.modalities, task=corpus.task, **config.options))
     except ConfigError as error:
         text = str(error)
         is_option = re.split(r"[.:]", text)[0] in _options(config.model)
@@ -145,7 +159,8 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
 
 
 def read_config(file: Path | None = None, *, assignments: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> RunConfig:
-    """Merge the layers of a configuration, later over earlier: defaults, file, assignments, overrides.
+    """Merge the layers of a configuration, later over earlier: defaults, those that the method was published
+    with, file, assignments, overrides.
 
     Args:
         file: A YAML file with the fields of `RunConfig`.
@@ -193,7 +208,7 @@ def check_config(values: Mapping[str, Any]) -> RunConfig:
         raise ConfigError("; ".join([*lost, "model is a name, what it is set to stands under options"]))
     try:
         # JSON is the strict mode in which a list may stand for a tuple, but "3" not for 3.
-        return RunConfig.model_validate_json(json.dumps(values, default=str), strict=True)
+        return RunConfig.model_validate_json(json.dumps(RunConfig.completed(values), default=str), strict=True)
     except ValidationError as error:
         raise ConfigError(explain(error, keys=RunConfig.known_keys(values))) from error
 
@@ -215,7 +230,7 @@ def check_missing(protocol: str | None, rates: Sequence[float] = ()) -> MissingC
 
 
 def _options(model: str) -> dict[str, FieldInfo]:
-    fields = cast(Mapping[str, FieldInfo], MODELS[model].config_class.model_fields)
+    fields = cast(Mapping[str, FieldInfo], METHODS[model].network.config_class.model_fields)
     return {name: info for name, info in fields.items() if name not in _FROM_CORPUS}
 
 
@@ -227,7 +242,7 @@ def _option_problems(config: RunConfig) -> Iterator[str]:
         if name in _FROM_CORPUS:
             yield f"options.{name}: comes from the corpus and cannot be set"
         elif name not in fields:
-            others = [model for model in MODELS if name in _options(model)]
+            others = [model for model in METHODS if name in _options(model)]
             unknown = f"unknown key{suggestion(f'options.{name}', keys)}"
             elsewhere = f"model {config.model} has no such option, it is one of {', '.join(others)}"
             yield f"options.{name}: {elsewhere if others else unknown}"
@@ -242,7 +257,7 @@ def _option_problems(config: RunConfig) -> Iterator[str]:
 
 def _known_keys(model: object) -> tuple[str, ...]:
     """Every dotted key of a run with that model."""
-    name = model if isinstance(model, str) and model in MODELS else cast(str, RunConfig.model_fields["model"].default)
+    name = model if isinstance(model, str) and model in METHODS else cast(str, RunConfig.model_fields["model"].default)
     return (*dotted_keys(RunConfig.model_fields), *dotted_keys(_options(name), "options."))
 
 
@@ -263,8 +278,8 @@ def settings_of(model: str) -> Iterator[Setting]:
     Raises:
         ConfigError: If there is no such model.
     """
-    if model not in MODELS:
-        raise ConfigError(f"model: found {model!r}, expected one of {', '.join(MODELS)}{nearest(model, MODELS)}")
+    if model not in METHODS:
+        raise ConfigError(f"model: found {model!r}, expected one of {', '.join(METHODS)}{nearest(model, METHODS)}")
     for key, info in (*_leaves(RunConfig.model_fields), *_leaves(_options(model), "options.")):
         if key != "options":
             yield Setting(key=key, default=_default(info), meaning=" ".join((info.description or "").split()))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from alignmamba.errors import ConfigError
-from alignmamba.training.fitting import Progress
+from alignmamba.training.progress import Progress
 
 Shown = Progress | Literal["auto"] | None
 """What may be asked for: ``auto`` shows a bar on a terminal, a line in a notebook, and nothing elsewhere; None shows nothing."""

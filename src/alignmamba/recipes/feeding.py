@@ -19,11 +19,12 @@ from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names
 from alignmamba.evaluation.metrics import score as score_of
-from alignmamba.models.fusion import Fusion
+from alignmamba.models.network import Network
 from alignmamba.recipes.display import Shown, shown_progress
 from alignmamba.training import fitting
-from alignmamba.training.fitting import FitConfig, FitResult, Progress, Score, together
-from alignmamba.training.inference import BatchSource
+from alignmamba.training.batches import BatchSource
+from alignmamba.training.fitting import FitConfig, FitResult, Score
+from alignmamba.training.progress import Progress, together
 
 
 def fit(
@@ -47,7 +48,7 @@ def fit(
     """Fit a model; afterwards it holds the weights of the epoch that scored best on the valid samples.
 
     Args:
-        model: A model of ours, or any module that meets `FusionModel`; trained in place.
+        model: A model of ours, or any module that takes a `Batch` and returns an `Output`; trained in place.
         train: A corpus; a torch ``Dataset`` of (features by modality, target), read once into memory; a ``DataLoader`` of `Batch`, for
             example with ``collate_fn=Batch.collate``; or batches as `alignmamba.data.loader.Loader` gives them.
         valid: The same of other samples, on which the best epoch is chosen; of a corpus its own split by default.
@@ -69,7 +70,7 @@ def fit(
         DataError: If samples are not as expected.
         TrainingError: If a loss is not finite.
     """
-    ours = model if isinstance(model, Fusion) else None
+    ours = model if isinstance(model, Network) else None
     task = task or (ours.config.task if ours is not None else None)
     if task is None:
         raise ConfigError("task: this model does not say what it predicts, give a Task")

@@ -17,7 +17,7 @@ from alignmamba.data.memory import MemorySplit
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.extras import require
-from alignmamba.models.fusion import Fusion
+from alignmamba.models.network import Network
 from alignmamba.recipes.assembly import Nonfinite
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.plans import shown_plans
@@ -66,9 +66,9 @@ class Run:
         return self._run.config
 
     @property
-    def model(self) -> Fusion[Any]:
+    def model(self) -> Network[Any]:
         """The trained model, in evaluation mode."""
-        model: Fusion[Any] = self._run.model
+        model: Network[Any] = self._run.model
         return model
 
     @property
@@ -281,7 +281,7 @@ class SamplePlan:
         return ax
 
 
-def _corpus_of(arrays: Mapping[str, Any], model: Fusion[Any], ids: Sequence[str] | None) -> Corpus:
+def _corpus_of(arrays: Mapping[str, Any], model: Network[Any], ids: Sequence[str] | None) -> Corpus:
     """Unlabelled samples of arrays, checked as those of a corpus are."""
     task: Task = model.config.task
     kinds = {spec.name: spec for spec in model.config.modalities}

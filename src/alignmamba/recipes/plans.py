@@ -8,7 +8,8 @@ from torch import Tensor
 
 from alignmamba.contracts import Batch, Corpus, Output, Plan, Sequences, Split
 from alignmamba.data.loader import collate
-from alignmamba.models import MODELS
+from alignmamba.methods import METHODS
+from alignmamba.models.network import Network
 from alignmamba.nn.encoders import group_mean
 from alignmamba.recipes.configuration import RunConfig
 
@@ -17,7 +18,7 @@ CONTENT_ALONE: Final = "content alone"
 _BATCH_SIZE: Final = 16
 
 
-def shown_plans(config: RunConfig, corpus: Corpus, model: Any, split: Split, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
+def shown_plans(config: RunConfig, corpus: Corpus, model: Network[Any], split: Split, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Describe the plans of some samples, one dictionary per row, in the order of the rows.
 
     Args:
@@ -47,9 +48,9 @@ def shown_plans(config: RunConfig, corpus: Corpus, model: Any, split: Split, row
             }
 
 
-def on_content_alone(config: RunConfig, model: Any) -> Any:
+def on_content_alone(config: RunConfig, model: Network[Any]) -> Network[Any] | None:
     """Copy a model with the paper's cost, the weights being the same; None where there is no such variant, or it is that already."""
-    ablation = MODELS[config.model].ablations.get(CONTENT_ALONE)
+    ablation = METHODS[config.model].network.ablations.get(CONTENT_ALONE)
     if ablation is None:
         return None
     values = model.config.model_dump(mode="json")
@@ -63,27 +64,27 @@ def on_content_alone(config: RunConfig, model: Any) -> Any:
     return twin.eval()
 
 
-def token_count(model: Any, batch: Batch, name: str, row: int) -> int:
+def token_count(model: Network[Any], batch: Batch, name: str, row: int) -> int:
     """Tokens of a sample's modality after its encoder's stride."""
     return -(-int(batch.modalities[name].mask[row].sum()) // _stride(model, name))
 
 
-def token_times(model: Any, sequences: Sequences, name: str) -> Tensor | None:
+def token_times(model: Network[Any], sequences: Sequences, name: str) -> Tensor | None:
     """(batch, tokens) seconds of a modality's tokens after its encoder's stride, or None where no sample brings times."""
     if sequences.times is None:
         return None
     return group_mean(sequences.times.double(), sequences.mask, _stride(model, name))[0]
 
 
-def token_words(model: Any, sequences: Sequences, name: str, row: int) -> list[str] | None:
+def token_words(model: Network[Any], sequences: Sequences, name: str, row: int) -> list[str] | None:
     """Words shown of each token: the one in the middle of each group that the encoder's stride makes one."""
     words = () if sequences.tokens is None else sequences.tokens[row]
     stride = _stride(model, name)
     return [words[min(start + stride // 2, len(words) - 1)] for start in range(0, len(words), stride)] if words else None
 
 
-def _stride(model: Any, name: str) -> int:
-    return int(model.encoders[name].stride)
+def _stride(model: Network[Any], name: str) -> int:
+    return model.strides[name]
 
 
 def _target(corpus: Corpus, batch: Batch, row: int) -> float | str | None:
@@ -96,7 +97,7 @@ def _prediction(corpus: Corpus, prediction: Tensor) -> float | str:
     return float(prediction) if corpus.task.kind == "regression" else corpus.task.classes[int(prediction.argmax())]
 
 
-def _shown_plan(model: Any, batch: Batch, plans: Mapping[str, Plan], content: Mapping[str, Plan], row: int) -> dict[str, Any]:
+def _shown_plan(model: Network[Any], batch: Batch, plans: Mapping[str, Plan], content: Mapping[str, Plan], row: int) -> dict[str, Any]:
     """One sample's anchor and sources with what matches what."""
     present = [name for name in model.config.anchors if name in batch.modalities and bool(batch.modalities[name].mask[row].any())]
     anchor = present[0]
@@ -123,7 +124,7 @@ def _matches(plan: Plan, row: int, length: int) -> dict[str, Any]:
     }
 
 
-def _shown_tokens(model: Any, batch: Batch, name: str, row: int) -> dict[str, Any]:
+def _shown_tokens(model: Network[Any], batch: Batch, name: str, row: int) -> dict[str, Any]:
     sequences = batch.modalities[name]
     length = token_count(model, batch, name, row)
     times = token_times(model, sequences, name)

@@ -20,17 +20,19 @@ from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, nonfinite_problem, score
 from alignmamba.files import refused_by_machine
+from alignmamba.methods import METHODS
+from alignmamba.models.network import Network
 from alignmamba.models.pretrained import Provenance
 from alignmamba.recipes.advice import alignment_note
 from alignmamba.recipes.assembly import (
     counted_weights,
     environment,
     launched,
-    loader,
+    loaders,
     num_parameters_of,
     own_data,
     seed_everything,
-    untrained_model,
+    untrained_network,
 )
 from alignmamba.recipes.configuration import RunConfig, resolve
 from alignmamba.recipes.directory import (
@@ -52,8 +54,10 @@ from alignmamba.recipes.display import Shown, shown_progress
 from alignmamba.recipes.preparation import prepared, training_corpus
 from alignmamba.recipes.using import distance_covered, refuse_unlabelled
 from alignmamba.training.checkpoints import LAST
-from alignmamba.training.fitting import VALIDATION_LOSS, FitResult, Progress, fit, require_loggers, together
+from alignmamba.training.fitting import FitResult, fit, require_loggers
 from alignmamba.training.inference import predict
+from alignmamba.training.progress import Progress, together
+from alignmamba.training.selection import VALIDATION_LOSS
 
 _GONE = re.compile("[Cc]onnection|[Bb]roken pipe|gloo|NCCL|[Ss]ocket|[Tt]imed out")
 """What distributed operations say when a process that takes part is gone."""
@@ -73,11 +77,17 @@ class Plan:
     directory: Path
     num_parameters: int
     """Weights that training changes."""
-    batches_per_epoch: int
+    loaders: Mapping[Role, Loader] = field(repr=False)
+    """Batches of each split."""
     notes: tuple[str, ...] = ()
     """What training does otherwise than one may think, in sentences."""
     prepared: Mapping[str, Any] = field(default_factory=dict)
     """What ``run.json`` records of the corpus's preparation."""
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Of the train split, over all processes together."""
+        return len(self.loaders["train"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +185,6 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
         directory = directory if overwrite else numbered(directory)
     refuse_existing(directory, overwrite=overwrite)
     refuse_unlabelled(corpus, ("train", "valid"))  # now, not after the first epoch
-    for role in ("valid", "test"):
-        if role in corpus.splits:
-            loader(complete, corpus, role)
     _check_select(complete.fit.select, corpus.task)
     return Plan(
         config=complete,
@@ -185,7 +192,7 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
         digest=digest,
         directory=directory,
         num_parameters=counted_weights(complete, corpus),
-        batches_per_epoch=len(loader(complete, corpus, "train")),
+        loaders=loaders(complete, corpus),
         notes=made.notes,
         prepared=made.identity,
     )
@@ -253,7 +260,8 @@ def train(
             fabric.barrier()
             with shown_progress(progress) as shown:
                 told = together(shown, *callbacks)
-                return _train(ready.config, ready.corpus, RunDirectory(ready.directory), fabric, resume=False, progress=told)
+                run = RunDirectory(ready.directory)
+                return _train(ready.config, ready.corpus, ready.loaders, run, fabric, resume=False, progress=told)
 
     if config is not None or out is not None or overwrite:
         raise ConfigError("resume: takes the run's own configuration and directory, give no other")
@@ -265,13 +273,23 @@ def train(
     counted_weights(complete, corpus)  # refuses more than this machine holds
     fabric = launched(complete.engine, complete.fit.precision)
     with shown_progress(progress) as shown:
-        return _train(complete, corpus, run, fabric, resume=True, progress=together(shown, *callbacks))
+        told = together(shown, *callbacks)
+        return _train(complete, corpus, loaders(complete, corpus), run, fabric, resume=True, progress=told)
 
 
 # The steps of a run
 
 
-def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric, *, resume: bool, progress: Progress | None) -> RunResult:
+def _train(
+    config: RunConfig,
+    corpus: Corpus,
+    loaders: Mapping[Role, Loader],
+    run: RunDirectory,
+    fabric: Fabric,
+    *,
+    resume: bool,
+    progress: Progress | None,
+) -> RunResult:
     with _ending_well(run, fabric, resume=resume):
         if resume and run.finished:  # by the process that held it until now
             return _result(run, config, run.metrics(), first_process=fabric.is_global_zero)
@@ -281,14 +299,15 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
             with samples_display("") as told:
                 told.say(note)
         seed_everything(config.seed)
-        model = untrained_model(config, corpus)
+        model = untrained_network(config, corpus)
+        objective = METHODS[config.model].objective(model, corpus.task)
         seed_everything(config.seed, rank=fabric.global_rank)
         model.standardise(fit_standardisation(corpus.split("train"), corpus.modalities, corpus.task))
-        valid = loader(config, corpus, "valid", fabric)
+        sources = {role: each.of_rank(fabric.global_rank) for role, each in loaders.items()}
         result = fit(
-            model,
-            loader(config, corpus, "train", fabric),
-            valid,
+            objective,
+            sources["train"],
+            sources["valid"],
             config.fit,
             task=corpus.task,
             score=lambda predictions: score(corpus.task, predictions),
@@ -298,7 +317,7 @@ def _train(config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric,
             resume=resume,
             progress=progress,
         )
-        metrics, rates, notes = _evaluate_best(model, config, corpus, run, fabric, valid)
+        metrics, rates, notes = _evaluate_best(model, config, corpus, run, fabric, sources)
         summary = _summary(model, corpus, metrics, result)
         notes += run.resumed_under()
         if notes:
@@ -358,7 +377,7 @@ def _provenance(config: RunConfig, corpus: Corpus, summary: Mapping[str, Any]) -
 
 
 def _evaluate_best(
-    model: Any, config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric, valid: Loader
+    model: Network[Any], config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric, sources: Mapping[Role, Loader]
 ) -> tuple[dict[Role, dict[str, float]], dict[Role, float], list[str]]:
     """Scores of valid and test where they are labelled, the shares withheld from them, and why test has no scores if it has none.
 
@@ -373,8 +392,7 @@ def _evaluate_best(
         if role not in corpus.splits:
             continue
         split = withheld(corpus.splits[role], config.missing, seed=config.seed, modalities=names)
-        source = valid if role == "valid" else loader(config, corpus, role, fabric)
-        predictions = predict(model, source, task=corpus.task, fabric=fabric, regression_loss=config.fit.regression_loss)
+        predictions = predict(model, sources[role], task=corpus.task, fabric=fabric, regression_loss=config.fit.regression_loss)
         problem = nonfinite_problem(predictions) if role == "test" else None
         if problem is not None:
             notes.append(f"split {role!r} has no scores: {problem}")
@@ -393,7 +411,7 @@ def _evaluate_best(
     return metrics, rates, notes
 
 
-def _summary(model: Any, corpus: Corpus, metrics: Mapping[Role, Mapping[str, float]], result: FitResult) -> dict[str, Any]:
+def _summary(model: Network[Any], corpus: Corpus, metrics: Mapping[Role, Mapping[str, float]], result: FitResult) -> dict[str, Any]:
     return {
         "metrics": metrics,
         "references": dict(corpus.references),

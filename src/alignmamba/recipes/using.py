@@ -12,6 +12,7 @@ from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Predictions, Role,
 from alignmamba.data.missing import MissingConfig, WithheldSplit, only, patterns, withheld
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import nonfinite_problem, score
+from alignmamba.models.network import Network
 from alignmamba.recipes.assembly import Nonfinite, alone, check_unchanged, corpus_at, own_data, predictions_of, trained_model
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import (
@@ -35,7 +36,7 @@ class LoadedRun:
 
     directory: RunDirectory
     config: RunConfig
-    model: Any
+    model: Network[Any]
     corpus: Corpus
     modalities: tuple[ModalitySpec, ...]
     """Those of the corpus that the model knows."""
@@ -87,7 +88,7 @@ class OpenedRun:
 
     directory: RunDirectory
     config: RunConfig
-    model: Any
+    model: Network[Any]
 
 
 def opened(run: str | Path) -> OpenedRun:
@@ -419,11 +420,11 @@ def refuse_unlabelled(corpus: Corpus, roles: Sequence[Role]) -> None:
             )
 
 
-def _task(model: Any) -> Task:
+def _task(model: Network[Any]) -> Task:
     return cast(Task, model.config.task)
 
 
-def _check_task(model: Any, corpus: Corpus) -> None:
+def _check_task(model: Network[Any], corpus: Corpus) -> None:
     expected = _task(model)
     for field in ("kind", "classes"):
         have, want = getattr(corpus.task, field), getattr(expected, field)

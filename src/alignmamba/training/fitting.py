@@ -1,23 +1,19 @@
 """Fitting a fusion model on the train split, choosing by the valid split, surviving interruption.
 
-Small named steps around one plain record of where training stands (`_State`); everything in that record, with the weights,
-the optimiser and the random generators of every process, is a checkpoint. A run that goes on from one takes bit for bit
-the course that it would have taken without the interruption.
+One loop for every method: what it minimises, with which optimisers and in which stages, its `Objective` says. Small named steps
+around one plain record of where training stands (`_State`); everything in that record, with the weights, the optimisers and the
+random generators of every process, is a checkpoint. A run that resumes from one takes bit for bit the course that it would have
+taken without the interruption.
 """
 
 import math
-import os
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, cast
 
 import numpy as np
 import torch
@@ -25,19 +21,21 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from pydantic import Field
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from alignmamba.contracts import Batch, Config, Predictions, Role, ScalesTargets, TargetScale, Task
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.extras import require
 from alignmamba.training import checkpoints
+from alignmamba.training.batches import BatchSource, gather, targets_by_id
 from alignmamba.training.footprint import refuse_untrainable
-from alignmamba.training.inference import BatchSource, collect, gather, known_scale
+from alignmamba.training.inference import collect, known_scale
+from alignmamba.training.interrupts import Interrupted, Interrupts
 from alignmamba.training.logs import LOG, LOGS, Log, Tracker, write_table
-from alignmamba.training.objective import Objective, Parcel, RegressionLoss
-
-VALIDATION_LOSS: Final = "loss"
-"""Name by which `FitConfig.select` asks for the total loss on the valid split; lower is better."""
+from alignmamba.training.objective import Objective, Parcel, RegressionLoss, Stage, Supervised
+from alignmamba.training.progress import Progress
+from alignmamba.training.selection import check_metric, column, improves, selection
+from alignmamba.training.stages import Turn, check_stages, in_turn, optimiser
 
 
 class FitConfig(Config):
@@ -101,59 +99,6 @@ class FitResult:
     """Why training ended."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM or a hangup ended training in good order.
-
-    Attributes:
-        checkpoint: Where to go on from; ``None`` if training ran without a run directory.
-        epoch: Epoch under way, from 1.
-        signal_number: What arrived.
-    """
-
-    def __init__(self, checkpoint: Path | None, *, epoch: int, signal_number: int) -> None:
-        where = "nothing was saved, training had no run directory" if checkpoint is None else f"saved {checkpoint}"
-        super().__init__(f"interrupted in epoch {epoch}: {where}")
-        self.checkpoint = checkpoint
-        self.epoch = epoch
-        self.signal_number = signal_number
-
-
-class Progress(Protocol):
-    """Told how training goes, in the process of rank 0 only. A class that derives from it need only say what it listens to."""
-
-    def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
-        """Training begins, or goes on after `batch` batches of `epoch` (from 1); each epoch has `batches`."""
-
-    def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
-        """An optimiser step was done, the `batch`-th batch of the epoch being its last."""
-
-    def epoch_finished(self, record: Mapping[str, float], *, best: bool) -> None:
-        """An epoch was validated; `best` if none before it scored as well."""
-
-
-def together(*listeners: Progress | None) -> Progress | None:
-    """One that tells several, in their order; None where there is none."""
-    there = [listener for listener in listeners if listener is not None]
-    return _Together(there) if len(there) > 1 else next(iter(there), None)
-
-
-class _Together:
-    def __init__(self, listeners: Sequence[Progress]) -> None:
-        self._listeners = listeners
-
-    def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
-        for listener in self._listeners:
-            listener.started(epochs=epochs, batches=batches, epoch=epoch, batch=batch)
-
-    def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
-        for listener in self._listeners:
-            listener.stepped(epoch=epoch, batch=batch, step=step, loss=loss, learning_rate=learning_rate)
-
-    def epoch_finished(self, record: Mapping[str, float], *, best: bool) -> None:
-        for listener in self._listeners:
-            listener.epoch_finished(record, best=best)
-
-
 def require_loggers(config: FitConfig) -> None:
     """Refuse to begin without the package of a logger that is asked for.
 
@@ -190,7 +135,8 @@ def fit(
     """Train a model; afterwards it holds the weights of the epoch that scored best on the valid split.
 
     Args:
-        model: Meets `FusionModel`; trained in place and moved to the engine's device.
+        model: Takes a `Batch`, returns an `Output`, and learns by the loss of the task; or an `Objective`, which holds a network and
+            says how that learns. Trained in place and moved to the engine's device.
         train: Batches of a train split, with targets.
         valid: Batches of a valid split, with targets.
         config: How to train.
@@ -207,8 +153,8 @@ def fit(
 
     Raises:
         DataError: If a source has another role than its place here, is empty, or lacks targets.
-        ConfigError: If ``config.select`` is not a metric of this task, ``config.precision`` is not the engine's, or memory does
-            not hold what training keeps of every weight.
+        ConfigError: If ``config.select`` is not a metric of this task, ``config.precision`` is not the engine's, the stages of the
+            objective do not say of every weight who changes it, or memory does not hold what training keeps of every weight.
         CheckpointError: If `run_dir` holds another run, or `resume` finds a checkpoint that does not fit.
         TrainingError: If a loss or gradient is not finite, no optimiser step was taken, or no epoch could be scored.
         Interrupted: On Ctrl-C, SIGTERM or a hangup, after saving. A second one ends the process at once.
@@ -216,24 +162,32 @@ def fit(
     _check_source(train, "train")
     _check_source(valid, "valid")
     require_loggers(config)
-    metric = _selection(config.select, task, higher_is_better)
+    objective = model if isinstance(model, Objective) else Supervised(model, task)
+    objective.regression_loss, objective.label_smoothing = config.regression_loss, config.label_smoothing
+    for stage in check_stages(objective):
+        selection(stage.select or config.select, task, higher_is_better)  # a mistake is reported now, not stages later
     if fabric is None:
         fabric = Fabric(accelerator="auto", devices=1, precision=config.precision)
     _check_precision(fabric, config)
     refuse_untrainable(
-        model,
-        type(model).__name__,
+        objective,
+        type(objective.model).__name__,
         "make the model smaller" + ("" if run_dir else ", or give a run_dir, where the best weights are kept on disk"),
         precision=config.precision,
         device=fabric.device.type,
         keeps_best=run_dir is None,
     )
-    with _compiled(model, config.compile):
-        objective = Objective(model, task, regression_loss=config.regression_loss, label_smoothing=config.label_smoothing)
-        run = _set_up(objective, train, valid, config, metric, score, higher_is_better, fabric, run_dir, progress)
-        state = _resume(run, target_scale) if resume else _begin(run, target_scale)
-        with _Interrupts() as interrupts:
+    with _compiled(objective.model, config.compile):
+        run = _set_up(objective, train, valid, config, score, higher_is_better, fabric, run_dir, progress)
+        run, state = _resume(run, target_scale) if resume else _begin(run, target_scale)
+        if run.progress is not None and not (state.stopped and state.stage == run.last_stage):
+            epochs = len(state.history) - state.epoch + run.epochs_from(state.stage)
+            run.progress.started(epochs=epochs, batches=len(run.train), epoch=len(state.history) + 1, batch=state.batch)
+        with Interrupts() as interrupts:
             _train(run, state, interrupts)
+            while state.stage < run.last_stage:
+                run = _next_stage(run, state)
+                _train(run, state, interrupts)
         return _finish(run, state)
 
 
@@ -250,37 +204,58 @@ def learning_rate_at(step: int, total_steps: int, config: FitConfig) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """The parts that stay the same throughout."""
+    """The parts that stay the same throughout a stage."""
 
     module: nn.Module  # the objective as the engine wraps it
     objective: Objective
-    optimizer: AdamW
     train: BatchSource
     valid: BatchSource
     config: FitConfig
-    metric: str
     score: Score
     higher_is_better: Mapping[str, bool]
     fabric: Fabric
     run_dir: Path | None
     progress: Progress | None
+    stage: Stage = Stage()  # noqa: RUF009 # immutable
+    optimizers: tuple[Optimizer, ...] = ()  # those of the stage, in its order
+    metric: str = ""  # chooses the best epoch of the stage
     best_weights: dict[str, Tensor] = field(default_factory=dict)  # used where there is no run directory
 
     @property
-    def total_steps(self) -> int:
-        return self.config.epochs * math.ceil(len(self.train) / self.config.accumulate)
+    def epochs(self) -> int:
+        """Of the stage."""
+        return self.stage.epochs or self.config.epochs
+
+    def epochs_from(self, stage: int) -> int:
+        """Of this stage, from 0, and those after it."""
+        return sum(each.epochs or self.config.epochs for each in self.objective.stages[stage:])
+
+    @property
+    def last_stage(self) -> int:
+        return len(self.objective.stages) - 1
+
+    def turns(self, epoch: int) -> list[Turn]:
+        """The optimisers that step in an epoch of the stage."""
+        steps = math.ceil(len(self.train) / self.config.accumulate)
+        return in_turn(self.stage, self.optimizers, epoch=epoch, epochs=self.epochs, steps=steps)
+
+    def named_optimizers(self) -> dict[str, Optimizer]:
+        """By the names under which a checkpoint holds them."""
+        return {f"optimizer-{number}" if number else "optimizer": each for number, each in enumerate(self.optimizers)}
 
 
 @dataclass(kw_only=True)
 class _State:
     """Where training stands. Plain values only: they go into the checkpoint as they are."""
 
-    epoch: int = 0  # under way, from 0
+    stage: int = 0  # under way, from 0
+    epoch: int = 0  # of the stage, under way, from 0
     batch: int = 0  # batches of it that are done
-    step: int = 0  # optimiser steps tried
+    step: int = 0  # optimiser steps tried, over all stages
     optimiser_steps: int = 0  # those that were not skipped by the gradient scaler
+    learning_rate: float = 0.0  # of the last step
     seconds: float = 0.0  # spent on this epoch so far
-    best_epoch: int = 0  # from 1; 0 while there is none
+    best_epoch: int = 0  # of the stage, from 1; 0 while there is none
     best_score: float = math.nan
     stopped: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
@@ -301,23 +276,6 @@ def _check_source(source: BatchSource, role: Role) -> None:
             if role == "train"
             else f"fit: the {role} split is empty"
         )
-
-
-def _selection(select: str, task: Task, higher_is_better: Mapping[str, bool]) -> str:
-    """Name of the metric that chooses the best epoch."""
-    name = select
-    if select == "auto":
-        name = "accuracy" if task.kind == "classification" else "mae"
-    _check_metric(name, higher_is_better)
-    return name
-
-
-def _check_metric(name: str, known: Mapping[str, Any]) -> None:
-    choices = [*known, VALIDATION_LOSS]
-    if name not in choices:
-        close = get_close_matches(name, choices, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"select: no metric {name!r} for this task, only {', '.join(choices)}{hint}")
 
 
 def _check_precision(fabric: Fabric, config: FitConfig) -> None:
@@ -346,7 +304,6 @@ def _set_up(
     train: BatchSource,
     valid: BatchSource,
     config: FitConfig,
-    metric: str,
     score: Score,
     higher_is_better: Mapping[str, bool],
     fabric: Fabric,
@@ -356,16 +313,14 @@ def _set_up(
     if isinstance(fabric.strategy, DDPStrategy):
         # A modality may be absent from all samples that one process sees; its encoder then gets no gradient there.
         fabric.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
-    optimizer = AdamW(_parameter_groups(objective, config.weight_decay), lr=config.learning_rate)
-    module, wrapped = fabric.setup(objective, optimizer)
+    with torch.random.fork_rng(devices=[]):
+        objective.prepare(train)
     return _Run(
-        module=module,
+        module=fabric.setup_module(objective),
         objective=objective,
-        optimizer=wrapped,
         train=train,
         valid=valid,
         config=config,
-        metric=metric,
         score=score,
         higher_is_better=higher_is_better,
         fabric=fabric,
@@ -374,28 +329,33 @@ def _set_up(
     )
 
 
-def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices decay; vectors (biases, norms) and parameters that say ``_no_weight_decay`` do not."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not trainable:
-        raise TrainingError("the model has no trainable parameter")
+def _staged(run: _Run, number: int) -> _Run:
+    """The run in a stage, with new optimisers."""
+    stage = run.objective.stages[number]
+    rates = {"learning_rate": run.config.learning_rate, "weight_decay": run.config.weight_decay}
+    wrapped = run.fabric.setup_optimizers(*(optimiser(run.objective, each, **rates) for each in stage.optimisers))
+    optimizers = cast(tuple[Optimizer, ...], wrapped if isinstance(wrapped, tuple) else (wrapped,))
+    metric = selection(stage.select or run.config.select, run.objective.task, run.higher_is_better)
+    return replace(run, stage=stage, optimizers=optimizers, metric=metric, best_weights={})
 
-    def spared(parameter: nn.Parameter) -> bool:
-        return parameter.ndim <= 1 or bool(getattr(parameter, "_no_weight_decay", False))
 
-    groups = [
-        {"params": [p for p in trainable if not spared(p)], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if spared(p)], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+def _next_stage(run: _Run, state: _State) -> _Run:
+    """Begin the next stage from the best epoch of this one.
+
+    It is saved at once: the next best epoch takes the place of this one's weights.
+    """
+    _restore_best(run, state)
+    run = _staged(run, state.stage + 1)
+    kept = {name: getattr(state, name) for name in ("step", "optimiser_steps", "history")}
+    vars(state).update(vars(_State(stage=state.stage + 1, **kept)))
+    _save(run, state)
+    return run
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------------
 
 
-def _train(run: _Run, state: _State, interrupts: "_Interrupts") -> None:
-    if run.progress is not None and not state.stopped:
-        run.progress.started(epochs=run.config.epochs, batches=len(run.train), epoch=state.epoch + 1, batch=state.batch)
+def _train(run: _Run, state: _State, interrupts: Interrupts) -> None:
     logs = _logs(run, state)
     try:
         while not state.stopped:
@@ -411,9 +371,10 @@ def _train(run: _Run, state: _State, interrupts: "_Interrupts") -> None:
             log.close()
 
 
-def _train_epoch(run: _Run, state: _State, interrupts: "_Interrupts") -> None:
+def _train_epoch(run: _Run, state: _State, interrupts: Interrupts) -> None:
     """Train on the batches of the epoch that are still to come."""
-    run.train.set_epoch(state.epoch)
+    run.objective.begin_epoch(run.stage, state.epoch)
+    run.train.set_epoch(len(state.history))
     run.module.train()
     batches = run.train.iter_from(state.batch)
     started, before = time.perf_counter(), state.seconds
@@ -435,7 +396,8 @@ def _next_batches(batches: Iterator[Batch], count: int, state: _State) -> list[B
     with torch.random.fork_rng(devices=[]):
         group = [batch for _, batch in zip(range(count), batches, strict=False)]
     if len(group) < count:
-        raise DataError(f"train: epoch {state.epoch + 1} ended after {state.batch + len(group)} batches, the source had promised more")
+        epoch = len(state.history) + 1
+        raise DataError(f"train: epoch {epoch} ended after {state.batch + len(group)} batches, the source had promised more")
     return group
 
 
@@ -449,29 +411,40 @@ def _agree(fabric: Fabric, samples: int, stop: bool) -> tuple[int, bool]:
 
 
 def _step(run: _Run, state: _State, group: Sequence[Batch], samples: int) -> None:
-    """One optimiser step on the mean loss over `samples` samples, which all micro batches of all processes hold together."""
-    rate = learning_rate_at(state.step, run.total_steps, run.config)
-    for parameters in run.optimizer.param_groups:
-        parameters["lr"] = rate
-    losses = [_backward(run, batch, samples, last=batch is group[-1]) for batch in group]
-    mean = _account(run, state, group, losses)
-    taken = _update(run, state, group)
+    """One step of each optimiser whose turn it is, on the mean loss over the `samples` samples of all micro batches and processes."""
+    mean, taken = 0.0, False
+    for turn in run.turns(state.epoch):
+        rate = learning_rate_at(turn.before + state.batch // run.config.accumulate, turn.total, run.config)
+        for parameters in turn.optimiser.param_groups:
+            parameters["lr"] = rate * parameters.get("factor", 1.0)  # version 0.2 saved none
+        losses = [_backward(run, batch, samples, turn.minimise.terms, last=batch is group[-1]) for batch in group]
+        mean += _account(run, state, group, losses)
+        taken = _update(run, state, group, turn.optimiser) or taken
+        state.learning_rate = rate
+    state.samples += sum(len(batch) for batch in group)
+    with torch.no_grad():
+        run.objective.after_step()
     state.step += 1
     state.optimiser_steps += int(taken)
     if run.progress is not None:
-        run.progress.stepped(epoch=state.epoch + 1, batch=state.batch + len(group), step=state.step, loss=mean, learning_rate=rate)
+        done = {"epoch": len(state.history) + 1, "batch": state.batch + len(group), "step": state.step}
+        run.progress.stepped(**done, loss=mean, learning_rate=state.learning_rate)
 
 
-def _backward(run: _Run, batch: Batch, samples: int, *, last: bool) -> dict[str, Tensor]:
-    """Add a micro batch's share of the gradient; returns the loss terms per sample."""
+def _backward(run: _Run, batch: Batch, samples: int, terms: Sequence[str], *, last: bool) -> dict[str, Tensor]:
+    """Add a micro batch's share of the gradient of these terms, of all where none is named; returns them per sample."""
     if batch.targets is None:
         raise DataError(f"train: samples without targets, for example {batch.ids[0]!r}")
     with run.fabric.no_backward_sync(run.module, enabled=not last):  # type: ignore[arg-type]
         _, losses = run.module(Parcel(batch.to(run.fabric.device, non_blocking=True)))
+        unknown = [name for name in terms if name not in losses]
+        if unknown:
+            raise ConfigError(f"stage {run.stage.name!r}: no loss term {unknown[0]!r}, only {', '.join(losses)}")
+        wanted = {name: losses[name] for name in terms or losses}
         # The engine averages gradients over processes, whose batches may differ in size: scale back to a sum first.
         share = run.fabric.world_size / samples
-        run.fabric.backward(torch.stack([value.sum() for value in losses.values()]).sum() * share)
-    return {name: value.detach() for name, value in losses.items()}
+        run.fabric.backward(torch.stack([value.sum() for value in wanted.values()]).sum() * share)
+    return {name: value.detach() for name, value in wanted.items()}
 
 
 def _account(run: _Run, state: _State, group: Sequence[Batch], losses: Sequence[Mapping[str, Tensor]]) -> float:
@@ -488,13 +461,12 @@ def _account(run: _Run, state: _State, group: Sequence[Batch], losses: Sequence[
                 raise _diverged(run, state, f"loss {name!r} is {value}", group, wrong or batch.ids)
             state.sums[name] = state.sums.get(name, 0.0) + value
             total += value
-        state.samples += len(batch)
     return total / sum(len(batch) for batch in group)
 
 
 def _diverged(run: _Run, state: _State, found: str, group: Sequence[Batch], ids: Sequence[str]) -> TrainingError:
     """What is not finite in a step, and what probably made it so: an input, the steps before, or the samples themselves."""
-    where = f"epoch {state.epoch + 1}, step {state.step + 1}: {found}"
+    where = f"epoch {len(state.history) + 1}, step {state.step + 1}: {found}"
     spoilt = next((problem for batch in group if (problem := _nonfinite_input(batch)) is not None), None)
     if spoilt is not None:
         return TrainingError(f"{where}: {spoilt}")
@@ -523,44 +495,46 @@ def _nonfinite_input(batch: Batch) -> str | None:
     return None
 
 
-def _update(run: _Run, state: _State, group: Sequence[Batch]) -> bool:
-    """Clip the gradient and change the weights; returns whether the step was taken."""
+def _update(run: _Run, state: _State, group: Sequence[Batch], optimizer: Optimizer) -> bool:
+    """Clip the gradient and change the weights of one optimiser; returns whether the step was taken."""
     limit = run.config.gradient_clip or math.inf
-    norm = run.fabric.clip_gradients(run.module, run.optimizer, max_norm=limit, error_if_nonfinite=False)
+    norm = run.fabric.clip_gradients(run.module, optimizer, max_norm=limit, error_if_nonfinite=False)
     assert norm is not None
     finite = bool(norm.isfinite())
     if not finite and run.config.precision != "16-mixed":
         raise _diverged(run, state, f"gradient norm is {norm.item()}", group, group[-1].ids)
-    run.optimizer.step()  # under 16-mixed the gradient scaler skips what is not finite and lowers its scale
-    run.optimizer.zero_grad()
+    optimizer.step()  # under 16-mixed the gradient scaler skips what is not finite and lowers its scale
+    run.objective.zero_grad()
     return finite
 
 
 def _end_epoch(run: _Run, state: _State) -> None:
     """Validate, record, keep what is best, decide whether to stop, save."""
     started = time.perf_counter()
-    record = {"epoch": state.epoch + 1, "step": state.step, **_train_losses(run, state), **_validate(run)}
-    record["learning_rate"] = run.optimizer.param_groups[0]["lr"]
+    record = {"epoch": len(state.history) + 1, "step": state.step, **_train_losses(state), **_validate(run)}
+    if run.last_stage:
+        record["stage"] = state.stage + 1
+    record["learning_rate"] = state.learning_rate
     record["seconds"] = state.seconds + time.perf_counter() - started
     state.history.append(record)
-    value = record[_column(run.metric)]
-    best = _improves(run, value, state.best_score)
+    value = record[column(run.metric)]
+    best = improves(value, state.best_score, higher_is_better=run.higher_is_better.get(run.metric, False))
     if best:
         state.best_epoch, state.best_score = state.epoch + 1, value
         _keep_best(run, state)
     state.epoch, state.batch, state.seconds, state.samples, state.sums = state.epoch + 1, 0, 0.0, 0, {}
     if 0 < run.config.patience <= state.epoch - state.best_epoch:
         state.stopped = "patience"
-    elif state.epoch >= run.config.epochs:
+    elif state.epoch >= run.epochs:
         state.stopped = "epochs"
     _save(run, state)
     if run.progress is not None:
         run.progress.epoch_finished(record, best=best)
 
 
-def _train_losses(run: _Run, state: _State) -> dict[str, float]:
+def _train_losses(state: _State) -> dict[str, float]:
     """Mean loss terms of the epoch over the samples of all processes."""
-    shares = gather(run.fabric, (state.samples, state.sums))
+    shares = gather((state.samples, state.sums))
     samples = sum(count for count, _ in shares)
     names = list(dict.fromkeys(name for _, sums in shares for name in sums))
     means = {name: sum(sums.get(name, 0.0) for _, sums in shares) / samples for name in names}
@@ -572,27 +546,28 @@ def _validate(run: _Run) -> dict[str, float]:
     run.module.eval()
     devices = [run.fabric.device] if run.fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        predictions = collect(run.module, run.valid, task=run.objective.task, device=run.fabric.device, fabric=run.fabric)
+        predictions = collect(run.module, run.valid, task=run.objective.task, device=run.fabric.device)
     if predictions.targets is None:
         raise DataError("valid: samples without targets, so no epoch can be chosen")
     wrong = ~np.isfinite(predictions.prediction.reshape(len(predictions.ids), -1)).all(axis=1)
     if wrong.all():  # of one sample, the scores will say which it is
         raise TrainingError(f"valid: no prediction is finite any more: {_rate_to_blame(run)}")
     metrics = run.fabric.broadcast(dict(run.score(predictions)))
-    _check_metric(run.metric, metrics)
+    check_metric(run.metric, metrics)
     losses = {f"valid/loss/{name}": value for name, value in predictions.losses.items()}
     return {**losses, **{f"valid/{name}": value for name, value in metrics.items()}}
 
 
-def _column(metric: str) -> str:
-    return "valid/loss/total" if metric == VALIDATION_LOSS else f"valid/{metric}"
-
-
-def _improves(run: _Run, value: float, best: float) -> bool:
-    """Whether a score beats the best so far; NaN beats nothing and everything beats NaN."""
-    if math.isnan(value) or math.isnan(best):
-        return not math.isnan(value)
-    return value > best if run.higher_is_better.get(run.metric, False) else value < best
+def _restore_best(run: _Run, state: _State) -> None:
+    """Put the weights of the stage's best epoch into the objective."""
+    if state.best_epoch == 0:
+        where = f"{run.metric} on the valid split" + (f", stage {run.stage.name!r}," if run.last_stage else "")
+        raise TrainingError(f"{where} was not a number in any of {state.epoch} epochs, so none is best; select another metric")
+    if run.run_dir is None:
+        run.objective.load_state_dict(run.best_weights)
+    else:
+        checkpoints.load(run.fabric, run.run_dir / checkpoints.BEST, {"model": run.module})
+    run.objective.zero_grad()
 
 
 def _finish(run: _Run, state: _State) -> FitResult:
@@ -601,19 +576,11 @@ def _finish(run: _Run, state: _State) -> FitResult:
         raise TrainingError(
             f"none of {state.step} optimiser steps was taken: every gradient overflowed under precision {run.config.precision}"
         )
-    if state.best_epoch == 0:
-        raise TrainingError(
-            f"{run.metric} on the valid split was not a number in any of {state.epoch} epochs, so none is best; select another metric"
-        )
-    if run.run_dir is None:
-        run.objective.load_state_dict(run.best_weights)
-    else:
-        checkpoints.load(run.fabric, run.run_dir / checkpoints.BEST, {"model": run.module})
-    run.optimizer.zero_grad()
+    _restore_best(run, state)
     return FitResult(
         history=tuple(state.history),
         metric=run.metric,
-        best_epoch=state.best_epoch,
+        best_epoch=len(state.history) - state.epoch + state.best_epoch,
         best_score=state.best_score,
         optimiser_steps=state.optimiser_steps,
         stopped="patience" if state.stopped == "patience" else "epochs",
@@ -623,13 +590,13 @@ def _finish(run: _Run, state: _State) -> FitResult:
 # --- checkpoints -------------------------------------------------------------------------------------------------------
 
 
-def _begin(run: _Run, target_scale: TargetScale | None) -> _State:
+def _begin(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
     if run.run_dir is not None and (run.run_dir / checkpoints.LAST).exists():
         raise CheckpointError(f"{run.run_dir}: already holds a run; resume it or choose another directory")
-    return _first_state(run, target_scale)
+    return _start(run, target_scale)
 
 
-def _first_state(run: _Run, target_scale: TargetScale | None) -> _State:
+def _start(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
     """Where a run starts; the model and the loss get the scale of the targets, measured where nobody has given one."""
     model = run.objective.model
     if run.objective.task.kind == "regression":
@@ -643,50 +610,55 @@ def _first_state(run: _Run, target_scale: TargetScale | None) -> _State:
                 f"deviation of {scale.deviation:.4g}: it may learn slowly; a model that inherits from ScalesTargets is given both",
                 stacklevel=4,
             )
-    return _State()
+    return _staged(run, 0), _State()
 
 
 def _measured_scale(run: _Run) -> TargetScale:
     """The scale of all targets of the train split, whichever process holds them."""
-    found: dict[str, float] = {}
-    run.train.set_epoch(0)
-    with torch.random.fork_rng(devices=[]):
-        for batch in run.train:
-            if batch.targets is None:
-                raise DataError(f"train: samples without targets, for example {batch.ids[0]!r}")
-            found.update(zip(batch.ids, batch.targets.tolist(), strict=True))
-    merged = {identity: target for share in gather(run.fabric, found) for identity, target in share.items()}
-    wrong = [identity for identity, target in merged.items() if not math.isfinite(target)]
+    targets = targets_by_id(run.train)
+    wrong = [identity for identity, target in targets.items() if not math.isfinite(target)]
     if wrong:
-        raise DataError(f"train: sample {wrong[0]!r} has target {merged[wrong[0]]}, expected a finite number")
-    return TargetScale.of([merged[identity] for identity in run.train.ids if identity in merged])
+        raise DataError(f"train: sample {wrong[0]!r} has target {targets[wrong[0]]}, expected a finite number")
+    return TargetScale.of(list(targets.values()))
 
 
-def _resume(run: _Run, target_scale: TargetScale | None) -> _State:
-    """Where the last checkpoint left off, with weights, optimiser and random generators put back."""
+def _resume(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
+    """Where the last checkpoint left off, with weights, optimisers and random generators put back."""
     if run.run_dir is None:
-        raise CheckpointError("resume: needs the directory of the run to go on with")
+        raise CheckpointError("resume: needs the directory of the run to resume")
     path = run.run_dir / checkpoints.LAST
     if not path.exists():
-        return _first_state(run, target_scale)
-    found = checkpoints.load(run.fabric, path, {"model": run.module, "optimizer": run.optimizer})
+        return _start(run, target_scale)
+    run = _staged(run, _stage_of(run, path))
+    found = checkpoints.load(run.fabric, path, {"model": run.module, **run.named_optimizers()})
     try:
         state, processes, identity = _State(**found["state"]), found["processes"], found["identity"]
         scaler = found["precision"]
-        # Version 0.1 did not scale targets: what it began goes on in units of the label.
+        # Version 0.1 did not scale targets: what it began continues in units of the label.
         run.objective.target_scale = TargetScale(**found.get("target_scale", {}))
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of a run") from error
     for name, value in _identity(run).items():
         if identity.get(name) != value:
-            raise CheckpointError(f"{path}: the run had {name}={identity.get(name)!r}, it cannot go on with {value!r}")
+            raise CheckpointError(f"{path}: the run had {name}={identity.get(name)!r}, it cannot resume with {value!r}")
     own = processes[run.fabric.global_rank]
     state.samples, state.sums = own["samples"], own["sums"]
     run.fabric.strategy.precision.load_state_dict(scaler)
     checkpoints.restore_random_state(own["random"], run.fabric.device)
     if run.fabric.is_global_zero:
-        write_table(run.run_dir / LOG, state.history)
-    return state
+        write_table(path.parent / LOG, state.history)
+    return run, state
+
+
+def _stage_of(run: _Run, path: Path) -> int:
+    """The stage that a checkpoint was saved in, from 0: its optimisers must be made before they can be filled."""
+    if run.last_stage == 0:
+        return 0
+    state = checkpoints.load(run.fabric, path, {"model": run.module}).get("state")
+    number = state.get("stage") if isinstance(state, dict) else None
+    if not isinstance(number, int) or not 0 <= number <= run.last_stage:
+        raise CheckpointError(f"{path}: not a checkpoint of a run in {run.last_stage + 1} stages")
+    return number
 
 
 def _identity(run: _Run) -> dict[str, Any]:
@@ -702,9 +674,9 @@ def _save(run: _Run, state: _State) -> None:
     own = {"samples": state.samples, "sums": state.sums, "random": checkpoints.random_state(run.fabric.device)}
     contents = {
         "model": run.module,
-        "optimizer": run.optimizer,
+        **run.named_optimizers(),
         "state": {name: value for name, value in asdict(state).items() if name not in _PER_PROCESS},
-        "processes": gather(run.fabric, own),
+        "processes": gather(own),
         "precision": run.fabric.strategy.precision.state_dict(),
         "identity": _identity(run),
         "target_scale": asdict(run.objective.target_scale),
@@ -718,7 +690,7 @@ def _keep_best(run: _Run, state: _State) -> None:
     if run.run_dir is None:
         run.best_weights.update({name: value.detach().clone() for name, value in run.objective.state_dict().items()})
     else:
-        contents = {"model": run.module, "epoch": state.best_epoch, "metric": run.metric, "score": state.best_score}
+        contents = {"model": run.module, "epoch": len(state.history), "metric": run.metric, "score": state.best_score}
         checkpoints.save(run.fabric, run.run_dir / checkpoints.BEST, contents)
 
 
@@ -729,48 +701,9 @@ def _logs(run: _Run, state: _State) -> list[Log]:
     return [LOGS[name](run.run_dir, settings, first_epoch=state.epoch + 1) for name in _loggers(run.config)]
 
 
-_ENDING: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal))  # Windows has no hangup
-
-
-class _Interrupts:
-    """Turns the first Ctrl-C, SIGTERM or hangup into a request that the loop answers between two steps; the second one ends the process.
-
-    A signal that the process was started to ignore, as under nohup, stays ignored.
-    """
-
-    def __init__(self) -> None:
-        self.signal_number = 0
-        self._process = os.getpid()
-        self._previous: dict[int, Any] = {}
-
-    @property
-    def requested(self) -> bool:
-        return self.signal_number != 0
-
-    def __enter__(self) -> "_Interrupts":
-        if threading.current_thread() is threading.main_thread():  # Python delivers signals nowhere else
-            for number in _ENDING:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a loader's worker, forked with this handler in place
-            if number != signal.SIGINT:
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
-            return  # Ctrl-C reaches the workers too; the training process ends them when it has saved
-        if self.requested:
-            raise KeyboardInterrupt
-        self.signal_number = number
-
-
-def _stop(run: _Run, state: _State, interrupts: _Interrupts) -> None:
+def _stop(run: _Run, state: _State, interrupts: Interrupts) -> None:
     """Save and leave."""
     _save(run, state)
     checkpoint = None if run.run_dir is None else run.run_dir / checkpoints.LAST
-    raise Interrupted(checkpoint, epoch=min(state.epoch + 1, run.config.epochs), signal_number=interrupts.signal_number)
+    under_way = len(state.history) - state.epoch + min(state.epoch + 1, run.epochs)
+    raise Interrupted(checkpoint, epoch=under_way, signal_number=interrupts.signal_number)

@@ -1,7 +1,6 @@
 """Running a model over a split: one pass, one result in the order of the split."""
 
-from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -9,46 +8,10 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alignmamba.contracts import Batch, Predictions, Role, ScalesTargets, TargetScale, Task
+from alignmamba.contracts import Batch, Predictions, ScalesTargets, TargetScale, Task
 from alignmamba.errors import DataError
-from alignmamba.training.objective import Objective, Parcel, Predicted, RegressionLoss
-
-Value = TypeVar("Value")
-
-
-class BatchSource(Protocol):
-    """Hands out one split in batches; `alignmamba.data.loader.Loader` is one.
-
-    The global batches are a function of the epoch alone. With several processes each source yields its share of every
-    global batch, the same number of batches everywhere and at least one sample in each.
-    """
-
-    @property
-    def role(self) -> Role:
-        """Role of the split."""
-        ...
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Ids of the whole split, in its order, whatever the share of this process."""
-        ...
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the samples; epochs count from 0."""
-        ...
-
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        ...
-
-    def __iter__(self) -> Iterator[Batch]:
-        """The epoch's batches."""
-        ...
-
-    def iter_from(self, batch_index: int) -> Iterator[Batch]:
-        """The epoch's batches without the first `batch_index`."""
-        ...
-
+from alignmamba.training.batches import BatchSource, gather
+from alignmamba.training.objective import Parcel, Predicted, RegressionLoss, Supervised
 
 Forward = Callable[[Parcel], tuple[Predicted, dict[str, Tensor]]]
 
@@ -62,19 +25,21 @@ def predict(
     device: torch.device | str | None = None,
     regression_loss: RegressionLoss = "l1",
     target_scale: TargetScale | None = None,
+    seed: int = 0,
 ) -> Predictions:
     """Predict a split.
 
     The model is moved to the device, runs in evaluation mode without gradients, and is left in the mode it had.
 
     Args:
-        model: Meets `FusionModel`.
+        model: Takes a `Batch`, returns an `Output`.
         source: Batches of the split, with targets or without.
         task: What the model predicts.
         fabric: Gives device and precision; with several processes, each predicts its share and all receive the whole.
         device: Where to run without `fabric`; by default where the model's first parameter is.
         regression_loss: What ``losses["task"]`` means for a regression task.
         target_scale: In which units it is; by default in those that the model was trained in, see `known_scale`.
+        seed: Of torch's global generator meanwhile, for a model that draws at random; the generator is put back afterwards.
 
     Returns:
         One row per id of the split, in its order: values, or probabilities of the classes.
@@ -83,7 +48,7 @@ def predict(
         DataError: If the source leaves out a sample of its split, yields one that is not of it, or is empty.
     """
     scale = target_scale or known_scale(model) or TargetScale()
-    objective = Objective(model, task, regression_loss=regression_loss, target_scale=scale)
+    objective = Supervised(model, task, regression_loss=regression_loss, target_scale=scale)
     if fabric is not None:
         place = fabric.device
     elif device is not None:
@@ -101,7 +66,9 @@ def predict(
     was_training = model.training
     model.eval()
     try:
-        return collect(forward, source, task=task, device=place, fabric=fabric)
+        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+            torch.manual_seed(seed)
+            return collect(forward, source, task=task, device=place)
     finally:
         model.train(was_training)
 
@@ -111,7 +78,7 @@ def known_scale(model: nn.Module) -> TargetScale | None:
     return model.target_scale if isinstance(model, ScalesTargets) else None
 
 
-def collect(forward: Forward, source: BatchSource, *, task: Task, device: torch.device, fabric: Fabric | None) -> Predictions:
+def collect(forward: Forward, source: BatchSource, *, task: Task, device: torch.device) -> Predictions:
     """Run `forward` over the whole source and put the results of all processes into the split's order."""
     rows: dict[str, _Row] = {}
     with torch.no_grad():
@@ -119,19 +86,10 @@ def collect(forward: Forward, source: BatchSource, *, task: Task, device: torch.
             prediction, losses = forward(Parcel(batch.to(device, non_blocking=True)))
             rows.update(_rows(batch, prediction.values, losses, task))
     merged: dict[str, _Row] = {}
-    for share in gather(fabric, rows):
+    for share in gather(rows):
         for identity, row in share.items():
             merged.setdefault(identity, row)  # samples repeated to fill the last batch are dropped here
     return _in_order(merged, source.ids)
-
-
-def gather(fabric: Fabric | None, value: Value) -> list[Value]:
-    """`value` of every process, in the order of their ranks."""
-    if fabric is None or fabric.world_size == 1:
-        return [value]
-    values: list[Value | None] = [None] * fabric.world_size
-    torch.distributed.all_gather_object(values, value)
-    return [each for each in values if each is not None]
 
 
 # Prediction, target or None, loss terms of one sample.

@@ -1,20 +1,61 @@
-"""The objective: a model's prediction and every loss term of a batch, per sample.
+"""How a network learns: its loss terms, which optimisers minimise which of them, and in what stages.
+
+Optimisers and stages are data. Accumulation, mixed precision, several processes, exact resumption and interruption belong to the
+one loop in `training.fitting`, and hold for every objective without a line of its own.
 
 Losses stay per sample up to here, so that the mean over a global batch is the same however the batch was divided over
 micro batches and processes.
 """
 
-from dataclasses import replace
-from typing import Literal, cast
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alignmamba.contracts import Batch, FusionModel, Sequences, TargetScale, Task
+from alignmamba.contracts import Batch, Output, TargetScale, Task
 from alignmamba.errors import ConfigError, ShapeError
+from alignmamba.training.batches import BatchSource
 
 RegressionLoss = Literal["l1", "mse", "huber"]
+
+TASK = "task"
+"""Loss term that compares prediction and target."""
+TOTAL = "total"
+"""Sum of all loss terms; no term may take this name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Minimise:
+    """One optimiser: the loss terms it minimises, and how fast it changes which weights."""
+
+    terms: tuple[str, ...] = ()
+    """Names of loss terms; empty means all."""
+    rates: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
+    """Prefix of parameter names of the objective to a factor on the learning rate. The longest prefix that fits decides; 0 leaves a
+    weight as it is. The network's own names begin with ``model.``."""
+
+    def rate(self, name: str) -> float | None:
+        """Factor on the learning rate of a parameter; ``None`` where no prefix fits."""
+        fitting = [prefix for prefix in self.rates if name.startswith(prefix)]
+        return self.rates[max(fitting, key=len)] if fitting else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One run of the training loop. Its optimisers start afresh; the next stage starts from its best epoch."""
+
+    name: str = "fit"
+    optimisers: tuple[Minimise, ...] = (Minimise(),)
+    alternate: Literal["batch", "epoch"] = "batch"
+    """Several optimisers all step on every batch, or take whole epochs in turn."""
+    epochs: int | None = None
+    """Passes over the train split at most; ``None``: `FitConfig.epochs`."""
+    select: str | None = None
+    """Metric on the valid split that picks the best epoch; ``None``: `FitConfig.select`."""
 
 
 class Parcel:
@@ -39,13 +80,16 @@ class Predicted:
         self.values = values
 
 
-class Objective(nn.Module):
-    """A fusion model together with the loss of its task.
+class Objective(nn.Module, ABC):
+    """A network and how it learns. A method that learns in its own way derives from this class and states what differs.
+
+    Modules and buffers that an objective keeps for training alone (a teacher, refined labels, unimodal heads) are in every checkpoint
+    and never in the saved model.
 
     Args:
-        model: Meets `FusionModel`.
-        task: What the model predicts.
-        regression_loss: Loss of a regression task.
+        model: The network: takes a `Batch`, returns an `Output`. Its parameters are named ``model.*`` here.
+        task: What it predicts.
+        regression_loss: Task loss of a regression.
         target_scale: Its deviation is the unit in which a regression loss measures errors, so that the weights of other terms,
             the clipping of gradients and the learning rate mean the same whatever the labels are.
         label_smoothing: Share of the target taken from the true class and spread over all, in training mode only.
@@ -63,53 +107,94 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.task = task
-        self.regression_loss = regression_loss
+        self.regression_loss: RegressionLoss = regression_loss
         self.label_smoothing = label_smoothing
         self.target_scale = target_scale
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """What is trained, in order."""
+        return (Stage(),)
+
+    @abstractmethod
+    def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        """Loss terms by name, already weighted.
+
+        Args:
+            batch: With targets, on the network's device.
+            output: Of the network for it.
+
+        Returns:
+            Per term (batch,), one value per sample; or (), one value of a term of the whole batch, which counts once per sample.
+        """
+
+    def prepare(self, train: BatchSource) -> None:
+        """Look at the train split once before training begins or resumes: ids, targets, means.
+
+        Whatever is kept of it must be a function of the split alone, whatever process looks. Draws of torch's global generator
+        have no effect on training.
+        """
+        del train
+
+    def begin_epoch(self, stage: Stage, epoch: int) -> None:
+        """Hear of each epoch of training before it begins or resumes; `epoch` counts from 0 in each stage."""
+        del stage, epoch
+
+    def after_step(self) -> None:
+        """Follow the weights after each step of training: a momentum teacher, refined labels."""
 
     def forward(self, parcel: Parcel) -> tuple[Predicted, dict[str, Tensor]]:
         """Predict a batch.
 
         Args:
-            parcel: Holds a batch on the model's device.
+            parcel: Holds a batch on the network's device.
 
         Returns:
-            The prediction, (batch,) or (batch, classes), and the loss terms by name, each (batch,): the model's own, and
-            ``task`` where the batch has targets.
+            The prediction, (batch,) or (batch, classes), and the loss terms by name, each (batch,); none where targets are unknown.
 
         Raises:
-            ShapeError: If the model returns a tensor of another shape.
-            ConfigError: If the model names a loss of its own ``task`` or ``total``.
+            ShapeError: If the network returns no `Output`, or a prediction or term of another shape.
+            ConfigError: If a term is called ``total``.
         """
         dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
-        batch = _cast(parcel.batch, dtype)
-        output = cast(FusionModel, self.model)(batch)
+        batch = parcel.batch.in_precision(dtype)
+        output = self.model(batch)
+        if not isinstance(output, Output):
+            raise ShapeError(f"{self._name}: expected an Output, found {type(output).__name__}")
         expected = (len(batch),) if self.task.kind == "regression" else (len(batch), self.task.num_outputs)
         if tuple(output.prediction.shape) != expected:
             raise ShapeError(f"{self._name}: prediction has shape {tuple(output.prediction.shape)}, expected {expected}")
+        if batch.targets is None:
+            return Predicted(output.prediction), {}
         losses: dict[str, Tensor] = {}
-        if batch.targets is not None:
-            losses["task"] = self._task_loss(output.prediction, batch.targets, torch.promote_types(dtype, torch.float32))
-        for name, value in output.losses.items():
-            if name in ("task", "total"):
+        for name, value in self.losses(batch, output).items():
+            if name == TOTAL:
                 raise ConfigError(f"{self._name}: losses[{name!r}] is a name that training keeps for itself")
+            if value.ndim == 0:
+                value = value.expand(len(batch))
             if tuple(value.shape) != (len(batch),):
                 raise ShapeError(
-                    f"{self._name}: losses[{name!r}] has shape {tuple(value.shape)}, expected one value per sample {(len(batch),)}"
+                    f"{self._name}: losses[{name!r}] has shape {tuple(value.shape)}, expected one value per sample {(len(batch),)} "
+                    "or () for one of the whole batch"
                 )
             losses[name] = _at_least_float32(value)
         return Predicted(output.prediction), losses
 
-    @property
-    def _name(self) -> str:
-        return type(self.model).__name__
+    def task_loss(self, prediction: Tensor, targets: Tensor) -> Tensor:
+        """Loss of the task, the one that all methods share.
 
-    def _task_loss(self, prediction: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
-        """(batch,) loss of the task, in float32 at least whatever the model computed in."""
+        Args:
+            prediction: (batch,) in units of the label, or (batch, classes) logits.
+            targets: (batch,) values, or class indices.
+
+        Returns:
+            (batch,), in float32 at least whatever the network computed in; errors of a regression are in deviations of the targets.
+        """
         if self.task.kind == "classification":
             smoothing = self.label_smoothing if self.training else 0.0
             return functional.cross_entropy(_at_least_float32(prediction), targets, reduction="none", label_smoothing=smoothing)
         # The difference is taken where it is exact: of labels around 1e9, single precision keeps nothing but the 1e9.
+        dtype = next((torch.promote_types(p.dtype, torch.float32) for p in self.model.parameters()), torch.float32)
         error = ((prediction.double() - targets.double()) / self.target_scale.deviation).to(dtype)
         if self.regression_loss == "mse":
             return error.square()
@@ -117,15 +202,28 @@ class Objective(nn.Module):
             return functional.huber_loss(error, torch.zeros_like(error), reduction="none")
         return error.abs()
 
+    def supervised(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+        """The loss of the task under ``task``, and beside it the terms that the network itself brings.
+
+        Raises:
+            ConfigError: If the network calls a term of its own ``task``.
+        """
+        assert batch.targets is not None
+        if TASK in output.losses:
+            raise ConfigError(f"{self._name}: losses[{TASK!r}] is a name that training keeps for itself")
+        return {TASK: self.task_loss(output.prediction, batch.targets), **output.losses}
+
+    @property
+    def _name(self) -> str:
+        return type(self.model).__name__
+
+
+class Supervised(Objective):
+    """The loss of the task and the network's own terms, one optimiser, one stage: how a network learns that says nothing else."""
+
+    def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        return self.supervised(batch, output)
+
 
 def _at_least_float32(value: Tensor) -> Tensor:
     return value if value.dtype == torch.float64 else value.float()
-
-
-def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
-    """The batch with features in the model's own precision; token ids stay integers, and times and targets keep theirs."""
-
-    def sequences(s: Sequences) -> Sequences:
-        return replace(s, features=s.features.to(dtype)) if s.features.is_floating_point() else s
-
-    return replace(batch, modalities={name: sequences(s) for name, s in batch.modalities.items()})

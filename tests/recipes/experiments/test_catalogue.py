@@ -6,7 +6,7 @@ import pytest
 
 from alignmamba.contracts import Corpus
 from alignmamba.errors import ConfigError
-from alignmamba.models import MODELS
+from alignmamba.methods import FAMILIES
 from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.experiments import ExperimentConfig
@@ -26,8 +26,8 @@ def cells(corpus: Corpus, base: RunConfig | None = None, **experiment: Any) -> l
 
 def test_comparison_takes_every_model_and_every_modality_alone(corpus: Corpus) -> None:
     found = cells(corpus, name="comparison")
-    assert [each.row for each in found] == [*MODELS, "text alone", "audio alone"]
-    assert [each.config.model for each in found] == [*MODELS, "alignmamba", "alignmamba"]
+    assert [each.row for each in found] == [*FAMILIES, "text alone", "audio alone"]
+    assert [each.config.model for each in found] == [*FAMILIES, "alignmamba", "alignmamba"]
     assert [each.config.modalities for each in found[-2:]] == [("text",), ("audio",)]
     assert {each.config.options["d_model"] for each in found} == {16}
     assert {each.config.options["depth"] for each in found} == {1}
@@ -40,37 +40,43 @@ def test_options_that_a_model_does_not_have_are_left_out(corpus: Corpus) -> None
     )
     found = {each.row: each.config.options for each in cells(corpus, base, name="comparison")}
     assert found["alignmamba"]["local"]["window"] == 3
-    assert "local" not in found["mult"]
-    assert "d_state" not in found["mult"]
+    assert "local" not in found["crossmodal-transformer"]
+    assert "d_state" not in found["crossmodal-transformer"]
     assert found["single-stream-mamba"]["d_state"] == 4
-    assert found["mult"]["encoders"]["audio"]["stride"] == 2
+    assert found["crossmodal-transformer"]["encoders"]["audio"]["stride"] == 2
     # What is said of a modality goes with the modality.
     assert found["text alone"]["encoders"] == {}
     assert found["audio alone"]["encoders"]["audio"]["stride"] == 2
-    assert of_model(base, "mult").preset == "default"
+    assert of_model(base, "crossmodal-transformer").preset == "default"
 
 
 def test_a_preset_holds_for_all_as_far_as_they_know_it(corpus: Corpus) -> None:
     found = {each.row: each.config for each in cells(corpus, check_config({"preset": "paper"}), name="comparison")}
     assert found["alignmamba"].options["local"]["time_weight"] == 0.0
-    assert found["mult"].preset == "default"
+    assert found["crossmodal-transformer"].preset == "default"
     assert {each.options["pooling"] for each in found.values()} == {"mean"}
     assert {each.options["absent"] for each in found.values()} == {"zeros"}
 
 
 def test_a_corpus_of_one_modality_is_compared_by_those_that_take_it(corpus: Corpus) -> None:
     alone = restricted(corpus, ["text"])
-    assert [each.row for each in cells(alone, name="comparison")] == [name for name in MODELS if name != "mult"]
+    assert [each.row for each in cells(alone, name="comparison")] == [name for name in FAMILIES if name != "crossmodal-transformer"]
     assert [each.row for each in cells(alone, name="ablation")][-1] == "multi-stream"
-    with pytest.raises(ConfigError, match="mult: modalities: mult needs at least 2"):
-        cells(alone, name="comparison", models=("mult",))
+    with pytest.raises(ConfigError, match="crossmodal-transformer: modalities: crossmodal-transformer needs at least 2"):
+        cells(alone, name="comparison", models=("crossmodal-transformer",))
 
 
 def test_rates_that_withhold_no_more_are_left_out(corpus: Corpus) -> None:
     # Two modalities: from 50 % on exactly one is kept.
-    assert [each.column for each in cells(corpus, name="missing", models=("mult",))] == ["10 %", "20 %", "30 %", "40 %", "50 %"]
-    assert [each.column for each in cells(corpus, name="missing", models=("mult",), rates=(0.6, 0.7))] == ["60 %"]
-    assert len(cells(corpus, name="missing", models=("mult",), protocol="tokens")) == 7
+    assert [each.column for each in cells(corpus, name="missing", models=("crossmodal-transformer",))] == [
+        "10 %",
+        "20 %",
+        "30 %",
+        "40 %",
+        "50 %",
+    ]
+    assert [each.column for each in cells(corpus, name="missing", models=("crossmodal-transformer",), rates=(0.6, 0.7))] == ["60 %"]
+    assert len(cells(corpus, name="missing", models=("crossmodal-transformer",), protocol="tokens")) == 7
 
 
 def test_a_modality_alone_has_the_samples_that_have_it(corpus: Corpus) -> None:
@@ -86,7 +92,7 @@ def test_a_modality_alone_has_the_samples_that_have_it(corpus: Corpus) -> None:
 def test_ablation_takes_the_models_own_variants(corpus: Corpus) -> None:
     base = check_config({"options": {"local": {"window": 3}}})
     found = {each.row: each.config for each in cells(corpus, base, name="ablation")}
-    assert list(found) == ["full", *MODELS["alignmamba"].ablations, "w/o text", "w/o audio"]
+    assert list(found) == ["full", *FAMILIES["alignmamba"].network.ablations, "w/o text", "w/o audio"]
     assert found["w/o global alignment"].options["alignment"]["weight"] == 0.0
     assert found["w/o local alignment"].options["local"] == {**found["full"].options["local"], "method": "proportional"}
     assert found["single-stream"].model == "single-stream-mamba"
@@ -102,13 +108,13 @@ def test_distance_takes_the_variants_that_align(corpus: Corpus) -> None:
 
 
 def test_missing_trains_at_each_rate_or_once(corpus: Corpus) -> None:
-    models = ("alignmamba", "mult")
+    models = ("alignmamba", "crossmodal-transformer")
     each = cells(corpus, name="missing", models=models, rates=(0.1, 0.5), seeds=2)
     assert [(cell.row, cell.column, cell.config.seed) for cell in each[:4]] == [
         ("alignmamba", "10 %", 0),
         ("alignmamba", "50 %", 0),
-        ("mult", "10 %", 0),
-        ("mult", "50 %", 0),
+        ("crossmodal-transformer", "10 %", 0),
+        ("crossmodal-transformer", "50 %", 0),
     ]
     assert [cell.config.missing.rate for cell in each[:2]] == [0.1, 0.5]
     assert len(jobs_of(each)) == 8
@@ -132,7 +138,7 @@ def test_the_key_is_the_settings_and_the_seed_alone(corpus: Corpus) -> None:
 @pytest.mark.parametrize(
     ("experiment", "said"),
     [
-        ({"name": "comparison", "models": ("mutl",)}, "perhaps you meant 'mult'"),
+        ({"name": "comparison", "models": ("late-fusoin",)}, "perhaps you meant 'late-fusion'"),
         ({"name": "missing", "rates": ()}, "at least 1"),
         ({"name": "missing", "protocol": "imder-sample", "rates": (0.15,)}, "expected 0, 0.1"),
     ],

@@ -203,7 +203,9 @@ def test_a_damaged_cell_is_left_out_and_named(tmp_path: Path, uninterrupted: Pat
 def test_two_grids_in_one_place_do_not_disturb_each_other(tmp_path: Path, corpus: Path) -> None:
     first = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
     directory = make(first)
-    second = plan_experiment(MISSING.model_copy(update={"models": ("mult",), "seeds": 1}), base(corpus), out=tmp_path / "grid")
+    second = plan_experiment(
+        MISSING.model_copy(update={"models": ("crossmodal-transformer",), "seeds": 1}), base(corpus), out=tmp_path / "grid"
+    )
     make(second)
     assert run_cell(directory.path, first.jobs[0].key) == DONE
     with pytest.MonkeyPatch.context() as patch:

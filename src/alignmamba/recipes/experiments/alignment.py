@@ -1,6 +1,6 @@
 """What a trained model's alignment does, beyond the score: how far apart aligned modalities are, and which tokens it matches.
 
-Both look at the test split of a finished run. A model takes part if it has `aligned_streams`, or returns plans.
+Both look at the test split of a finished run. A network takes part if it aligns streams, or returns plans.
 """
 
 import json
@@ -20,9 +20,10 @@ from alignmamba.data.loader import collate
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.distance import proxy_a_distance
-from alignmamba.models import MODELS
+from alignmamba.methods import METHODS
+from alignmamba.models.network import Network
 from alignmamba.ops import masked_mean
-from alignmamba.recipes.assembly import seed_everything, untrained_model
+from alignmamba.recipes.assembly import seed_everything, untrained_network
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import to_json
 from alignmamba.recipes.plans import CONTENT_ALONE, on_content_alone, shown_plans, token_count, token_times, token_words
@@ -43,13 +44,14 @@ def write_distance(run: LoadedRun, out: Path) -> None:
         ConfigError: If the model does not align.
     """
     config, corpus, model = run.config, run.corpus, run.model
-    if not hasattr(model, "aligned_streams"):
-        raise ConfigError(f"run {run.directory.path}: model {config.model!r} has no aligned streams whose distance could be measured")
     means: dict[str, list[NDArray[np.float64]]] = {}
     present: dict[str, list[NDArray[np.bool_]]] = {}
     with torch.no_grad():
         for batch in _batches(corpus):
-            for name, tokens in model.aligned_streams(batch).items():
+            aligned = model.aligned_streams(batch)
+            if aligned is None:
+                raise ConfigError(f"run {run.directory.path}: model {config.model!r} aligns no streams whose distance could be measured")
+            for name, tokens in aligned.items():
                 means.setdefault(name, []).append(masked_mean(tokens.x, tokens.mask).double().numpy())
                 present.setdefault(name, []).append(tokens.mask.any(1).numpy())
     vectors = {name: np.concatenate(parts) for name, parts in means.items()}
@@ -123,7 +125,7 @@ def _telling(ids: Sequence[str], errors: NDArray[np.float64]) -> dict[str, str]:
 # --- how close matched pairs lie ---------------------------------------------------------------------------------------
 
 
-def _closeness(config: RunConfig, corpus: Corpus, model: Any, batches: Sequence[Batch]) -> dict[str, dict[str, dict[str, float]]]:
+def _closeness(config: RunConfig, corpus: Corpus, model: Network[Any], batches: Sequence[Batch]) -> dict[str, dict[str, dict[str, float]]]:
     """Pair of modalities to way of matching to measure to share of matched pairs; empty where no pair knows its true times.
 
     Ways: the model's own cost and, where it has such a variant, content alone, each trained and untrained; tokens at proportional
@@ -132,7 +134,7 @@ def _closeness(config: RunConfig, corpus: Corpus, model: Any, batches: Sequence[
     """
     fresh = _untrained(config, corpus)
     ways = {"own cost, trained": model, "own cost, untrained": fresh}
-    if CONTENT_ALONE in MODELS[config.model].ablations:
+    if CONTENT_ALONE in METHODS[config.model].network.ablations:
         alone = {"content alone, trained": on_content_alone(config, model), "content alone, untrained": on_content_alone(config, fresh)}
         ways |= {way: model if twin is None else twin for (way, twin), model in zip(alone.items(), (model, fresh), strict=True)}
     pairs: dict[str, dict[str, dict[str, float]]] = {}
@@ -172,7 +174,7 @@ class _Side:
         self.words = None if words is None else np.array(words)
 
     @classmethod
-    def of(cls, model: Any, batch: Batch, name: str, row: int) -> "_Side":
+    def of(cls, model: Network[Any], batch: Batch, name: str, row: int) -> "_Side":
         sequences = batch.modalities[name]
         times = token_times(model, sequences, name)
         assert times is not None
@@ -216,9 +218,9 @@ def _rows_with_times(batch: Batch, first: str, second: str) -> list[int]:
     return [int(row) for row in known.nonzero().flatten()]
 
 
-def _untrained(config: RunConfig, corpus: Corpus) -> Any:
+def _untrained(config: RunConfig, corpus: Corpus) -> Network[Any]:
     """The same model with its first weights; what the data alone decides, the standardisation, is kept."""
     seed_everything(config.seed)
-    fresh = untrained_model(config, corpus)
+    fresh = untrained_network(config, corpus)
     fresh.standardise(fit_standardisation(corpus.split("train"), corpus.modalities, corpus.task))
     return fresh.eval()

@@ -8,8 +8,8 @@ from pydantic import Field
 from alignmamba.contracts import Config, Corpus
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError, nearest
-from alignmamba.models import MODELS
-from alignmamba.models.fusion import merged
+from alignmamba.methods import FAMILIES, METHODS, SETS
+from alignmamba.models.network import merged
 from alignmamba.models.pretrained import validated
 from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig
@@ -25,7 +25,9 @@ class ExperimentConfig(Config):
     name: ExperimentName
     """Which experiment."""
     models: tuple[str, ...] = ()
-    """Fusion models that ``comparison`` and ``missing`` compare; empty means all."""
+    """Methods that ``comparison`` and ``missing`` compare, sets of them among these (`methods.SETS`); empty means the families."""
+    own_settings: bool = False
+    """Train each method with the settings it was published with, in place of the ones that all share."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 5
     """Runs of each cell, with the seeds 0, 1, and so on."""
     protocol: Literal["gcnet", "imder-sample", "imder-batch", "tokens"] = "gcnet"
@@ -54,8 +56,9 @@ def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> l
     if experiment.name == "missing" and base.missing.protocol != "none":
         raise ConfigError("missing: the grid gives every run its own; take --protocol and --rates")
     for name in experiment.models:
-        if name not in MODELS:
-            raise ConfigError(f"models: found {name!r}, expected some of {', '.join(MODELS)}{nearest(name, MODELS)}")
+        if name not in METHODS and name not in SETS:
+            known = (*METHODS, *SETS)
+            raise ConfigError(f"models: found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
     lay_out = GRIDS[experiment.name]
     return [each for seed in range(experiment.seeds) for each in lay_out(experiment, base.model_copy(update={"seed": seed}), corpus)]
 
@@ -63,7 +66,7 @@ def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> l
 def _comparison(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
     """Table 2: every model with all modalities, then each modality alone."""
     for name in _models(experiment, corpus):
-        yield cell(name, of_model(base, name), corpus)
+        yield cell(name, of_model(base, name, own_settings=experiment.own_settings), corpus)
     if len(corpus.modalities) > 1:
         for modality in corpus.modalities:
             yield from _with_modalities(f"{modality.name} alone", base, corpus, (modality.name,))
@@ -78,7 +81,7 @@ def _missing(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> I
             if experiment.mixed:
                 trained = _withheld(experiment, rates_of(experiment, corpus))
                 analysis = Analysis(kind="missing", missing=missing)
-                config = of_model(base, name).model_copy(update={"missing": trained})
+                config = of_model(base, name, own_settings=experiment.own_settings).model_copy(update={"missing": trained})
                 yield cell(
                     name,
                     config,
@@ -88,13 +91,20 @@ def _missing(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> I
                     predictions=f"analysis/{analysis.name}/predictions_missing.csv",
                 )
             else:
-                yield cell(name, of_model(base, name).model_copy(update={"missing": missing}), corpus, column=column)
+                yield cell(
+                    name,
+                    of_model(base, name, own_settings=experiment.own_settings).model_copy(update={"missing": missing}),
+                    corpus,
+                    column=column,
+                )
 
 
 def _models(experiment: ExperimentConfig, corpus: Corpus) -> tuple[str, ...]:
     """The models that were asked for, else all that take that many modalities."""
+    if experiment.models:
+        return tuple(dict.fromkeys(name for given in experiment.models for name in SETS.get(given, (given,))))
     several = len(corpus.modalities) > 1
-    return experiment.models or tuple(name for name in MODELS if several or MODELS[name].least_modalities == 1)
+    return tuple(name for name, method in FAMILIES.items() if several or method.network.least_modalities == 1)
 
 
 def rates_of(experiment: ExperimentConfig, corpus: Corpus) -> tuple[float, ...]:
@@ -114,7 +124,7 @@ def _ablation(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> 
     """Table 3: the model, its own ablations, and the model without each modality; the anchor falls back by itself."""
     del experiment
     yield cell("full", base, corpus)
-    for row, changes in MODELS[base.model].ablations.items():
+    for row, changes in METHODS[base.model].network.ablations.items():
         yield cell(row, _changed(base, changes), corpus)
     names = [modality.name for modality in corpus.modalities]
     if len(names) > 1:
@@ -127,7 +137,7 @@ def _distance(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> 
     del experiment
     analyses = [Analysis(kind="distance")]
     yield cell("full", base, corpus, analyses=analyses)
-    for row, changes in MODELS[base.model].ablations.items():
+    for row, changes in METHODS[base.model].network.ablations.items():
         if "model" not in changes:
             yield cell(row, _changed(base, changes), corpus, analyses=analyses)
 
@@ -147,12 +157,23 @@ GRIDS: Final[Mapping[str, Callable[[ExperimentConfig, RunConfig, Corpus], Iterat
 """Experiment to its cells for one seed, which the configuration holds; ``efficiency`` has no runs and is measured by `recipes.bench`."""
 
 
-def of_model(base: RunConfig, name: str) -> RunConfig:
-    """The same run with another model; of the options, the preset's among them, it has those that it knows."""
-    if name == base.model:
-        return base
-    known = MODELS[name].config_class.model_fields
-    given = merged(MODELS[base.model].config_class.PRESETS[base.preset], base.options)
+def of_model(base: RunConfig, name: str, *, own_settings: bool = False) -> RunConfig:
+    """The same run with another model; of the options, the preset's among them, it has those that it knows.
+
+    Args:
+        base: The run.
+        name: Of the model.
+        own_settings: Take the settings that it was published with where they differ.
+    """
+    method = METHODS[name]
+    run = base if name == base.model else _other(base, name)
+    laid = merged(method.settings if own_settings else {}, method.required)
+    return RunConfig(**merged(run.model_dump(), laid)) if laid else run
+
+
+def _other(base: RunConfig, name: str) -> RunConfig:
+    known = METHODS[name].network.config_class.model_fields
+    given = merged(METHODS[base.model].network.config_class.PRESETS[base.preset], base.options)
     options = {key: value for key, value in given.items() if key in known}
     return base.model_copy(update={"model": name, "preset": "default", "options": options})
 

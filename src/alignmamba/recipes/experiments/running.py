@@ -185,7 +185,7 @@ def _summed_up(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> Exper
 def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
     return {
         "experiment": plan.experiment.name,
-        "settings": plan.experiment.model_dump(mode="json"),
+        "settings": plan.experiment.model_dump(mode="json", exclude=set() if plan.experiment.own_settings else {"own_settings"}),
         "command": list(command),
         "environment": environment(),
         "threads": plan.threads,

@@ -33,6 +33,7 @@ from alignmamba.evaluation.statistics import (
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.extras import require
 from alignmamba.files import parse_json
+from alignmamba.methods import METHODS
 from alignmamba.recipes.directory import ENVIRONMENT, METRICS, TABLE_BYTES
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
@@ -368,7 +369,7 @@ def _methods(grid: Grid) -> Iterator[ResultTable]:
         f"{grid.experiment.capitalize()} of {title} on {grid.corpus}, test",
         columns,
         row_label="method" if grid.experiment == "comparison" else "variant",
-        notes=[*_noise(grid, columns[_headline(grid.task)], _headline(grid.task)), *_weights(grid, "")],
+        notes=[*_noise(grid, columns[_headline(grid.task)], _headline(grid.task)), *_whose_settings(grid), *_weights(grid, "")],
     )
 
 
@@ -426,8 +427,16 @@ def _missing(grid: Grid) -> Iterator[ResultTable]:
             columns,
             row_label="method",
             caption=f"Columns are nominal missing rates; drop is what is lost from {first} to {list(rates)[-1]}.",
-            notes=[*_noise(grid, rates[first], metric, first), *_effective(grid), *_weights(grid, first)],
+            notes=[*_noise(grid, rates[first], metric, first), *_effective(grid), *_whose_settings(grid), *_weights(grid, first)],
         )
+
+
+def _whose_settings(grid: Grid) -> list[str]:
+    """One sentence, where methods were published with settings of their own: whether they ran with these."""
+    if not any(row in METHODS and METHODS[row].settings for row in grid.rows):
+        return []
+    own = grid.plan["settings"].get("own_settings", False)
+    return [f"Each method ran with {'the settings it was published with' if own else 'the settings that all share'}."]
 
 
 def _weights(grid: Grid, column: str) -> list[str]:

@@ -1,10 +1,9 @@
-"""What every fusion model shares: its modalities, their encoders, what stands for a missing one, and the head."""
+"""The contract of a network: what the rest of the house may ask of any of them, whoever wrote it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -17,54 +16,41 @@ from alignmamba.contracts import (
     Name,
     Output,
     ScalesTargets,
-    Sequences,
     Standardisation,
     TargetScale,
     Task,
 )
-from alignmamba.errors import ConfigError, DataError, ShapeError
+from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.models.pretrained import Pretrained, validated
-from alignmamba.nn.alignment import Tokens, since_first
-from alignmamba.nn.encoders import Encoder, EncoderConfig, Standardise, group_mean
-from alignmamba.nn.pooling import Pooling
+from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.encoders import Standardise
 
 # The order of the paper's modalities as anchors: text where it is present, then audio, then video.
 _CONVENTIONAL_ORDER = ("text", "audio", "video")
 
 
-class FusionConfig(Config):
-    """What every fusion model is defined by, beside the fields of its backbone."""
+class NetworkConfig(Config):
+    """What every network is defined by, beside fields of its own."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     """Names that `preset` knows, and the fields that each sets."""
 
     modalities: Annotated[tuple[ModalitySpec, ...], Field(min_length=1)]
-    """The modalities the model takes, in the order that breaks ties."""
+    """The modalities the network takes, in the order that breaks ties."""
     task: Task
     """What is predicted."""
     anchor_order: tuple[Name, ...] = ()
     """Modalities in the order of preference as anchor: a sample is aligned to the first one it has. Those not named follow;
     empty means text, audio, video, then the order of `modalities`. In one sequence streams stand in the reverse order."""
-    encoder: EncoderConfig = EncoderConfig()
-    """How a modality is encoded where `encoders` does not say."""
-    encoders: Mapping[Name, EncoderConfig] = Field(default_factory=dict)
-    """How each named modality is encoded."""
-    absent: Literal["learned", "zeros"] = "learned"
-    """What stands in the stream of a missing modality: one learned token per modality, or zeros."""
-    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Chance that a present modality of a sample is hidden in a training step; at least one is kept."""
-    pooling: Pooling = "max"
-    """How a sequence becomes one vector: the mean, maximum or last of its valid tokens."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _known_names(self) -> Self:
         names = [modality.name for modality in self.modalities]
         if len(set(names)) != len(names):
             raise ValueError(f"modalities: names must be distinct, found {names}")
-        for field, given in (("anchor_order", self.anchor_order), ("encoders", tuple(self.encoders))):
-            unknown = [name for name in given if name not in names]
-            if unknown:
-                raise ValueError(f"{field}: no modality is called {unknown[0]!r}; there are {names}")
+        unknown = [name for name in self.anchor_order if name not in names]
+        if unknown:
+            raise ValueError(f"anchor_order: no modality is called {unknown[0]!r}; there are {names}")
         if len(set(self.anchor_order)) != len(self.anchor_order):
             raise ValueError(f"anchor_order: names must be distinct, found {list(self.anchor_order)}")
         return self
@@ -156,30 +142,28 @@ class TargetScaling(nn.Module):
         self.known = True
 
 
-ConfigT = TypeVar("ConfigT", bound=FusionConfig)
+ConfigT = TypeVar("ConfigT", bound=NetworkConfig)
 
 
-class Fusion(Pretrained[ConfigT], ScalesTargets, ABC):
-    """A fusion model: standardised features, one encoder per modality, then whatever the model makes of the tokens.
+class Network(Pretrained[ConfigT], ScalesTargets, ABC):
+    """Predicts one target per sample from the raw features of any of its modalities.
 
-    A model states its `config_class`, makes its backbone after this constructor and its `Head` last, and says how it reads the
-    encoded tokens. Weights drawn here come first, so that under one seed all models of one width start from the same encoders.
+    A network states `config_class`, whose instance its constructor takes alone, `summary` and `tags`, and says in `_predict` how it
+    predicts. Everything else here holds for all of them: raw features in, scales stored with the weights, predictions in units of the
+    label, saving and loading. Nothing asks a network for more than stands in this class.
     """
 
+    config_class: ClassVar[Any]  # a subclass of NetworkConfig; `Any` lets each state its own
     least_modalities: ClassVar[int] = 1
-    """With how few modalities the model can be made."""
+    """With how few modalities the network can be made."""
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Variants that tell what a part of the model is worth: the name of a table row to the fields of a run that differ, ``model``
-    and ``options``. Read by the protocol that trains them; the model itself makes no use of it."""
+    """Variants that tell what a part of the network is worth: the name of a table row to the fields of a run that differ, ``model``
+    and ``options``. Read by the protocol that trains them; the network itself makes no use of it."""
 
-    def __init__(self, config: ConfigT, d_model: int) -> None:
+    def __init__(self, config: ConfigT) -> None:
         super().__init__()
         self.config = config
         self.standardisers = nn.ModuleDict({m.name: Standardise(m.dim) for m in config.modalities if m.kind == "features"})
-        self.encoders = nn.ModuleDict({m.name: Encoder(m, config.encoders.get(m.name, config.encoder), d_model) for m in config.modalities})
-        self.absent_tokens = nn.ParameterDict(
-            {m.name: nn.Parameter(torch.zeros(d_model), requires_grad=config.absent == "learned") for m in config.modalities}
-        )
         self.target_scaling = TargetScaling() if config.task.kind == "regression" else None
 
     @classmethod
@@ -245,7 +229,7 @@ class Fusion(Pretrained[ConfigT], ScalesTargets, ABC):
 
         Args:
             batch: Modalities by name; one that is configured and not in the batch counts as missing.
-            return_plans: Whether the matchings onto the anchor are returned as well, none by a model that makes none.
+            return_plans: Return the matchings onto the anchor as well, none by a network that makes none.
 
         Raises:
             DataError: If a modality is unknown, a sample has none at all, or a token id is not of the vocabulary.
@@ -255,15 +239,22 @@ class Fusion(Pretrained[ConfigT], ScalesTargets, ABC):
             found = f"{type(batch).__module__}.{type(batch).__name__}".removeprefix("builtins.")
             example = ", ".join(f"{name!r}: ..." for name in self.config.anchors[:2])
             raise ShapeError(f"batch: expected a Batch, found {found}; make one with Batch.of({{{example}}})")
-        out = self._in_label_units(self._read(self._encoded(batch)))
+        out = self._in_label_units(self._predict(batch))
         return replace(out, plans=(out.plans or {}) if return_plans else None)
 
     @abstractmethod
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        """The output for each modality's tokens, in anchor order; none is valid in the samples that lack the modality.
+    def _predict(self, batch: Batch) -> Output:
+        """The output for a batch; a regression in deviations from the mean of the targets, as a `Head` gives it."""
 
-        A regression is predicted in deviations from the mean of the targets, as a `Head` gives it.
-        """
+    @property
+    def strides(self) -> Mapping[str, int]:
+        """By modality, how many tokens of the batch become one of the tokens that `aligned_streams` and plans speak of."""
+        return {modality.name: 1 for modality in self.config.modalities}
+
+    def aligned_streams(self, batch: Batch) -> Mapping[str, Tokens] | None:
+        """Every modality's tokens after they were aligned; ``None`` from a network that aligns none."""
+        del batch
+        return None
 
     def _in_label_units(self, output: Output) -> Output:
         """The output with a number as people know it in place of what the head says."""
@@ -312,94 +303,3 @@ class Fusion(Pretrained[ConfigT], ScalesTargets, ABC):
     def training_means(self) -> dict[str, Tensor]:
         """The means that `standardise` stored, (channel) each, by modality of features."""
         return {name: module.get_buffer("mean").detach().cpu() for name, module in self.standardisers.items()}
-
-    def _encoded(self, batch: Batch) -> dict[str, Tokens]:
-        """Every configured modality's tokens, in anchor order; none valid in the samples that lack it."""
-        unknown = sorted(set(batch.modalities) - {modality.name for modality in self.config.modalities})
-        if unknown:
-            raise DataError(f"modality {unknown[0]!r} is unknown to this model, which takes {list(self.config.anchors)}")
-        if len(batch) == 0:
-            raise ShapeError("batch: expected at least one sample, found none")
-        sequences = {m.name: self._checked(m, batch) for m in self.config.modalities}
-        present = torch.stack([sequences[name].mask.any(1) for name in self.config.anchors], 1)
-        if not torch.compiler.is_compiling() and not bool(present.any(1).all()):
-            empty = [batch.ids[row] for row in (~present.any(1)).nonzero().flatten().tolist()]
-            raise DataError(f"sample {empty[0]!r} has no modality at all ({len(empty)} such in this batch); expected at least one")
-        kept = self._kept(present)
-        times = _clocked(sequences)
-        encoded = {}
-        for number, name in enumerate(self.config.anchors):
-            s = sequences[name]
-            mask = s.mask & kept[:, number, None]
-            features = s.features.masked_fill(~mask.unsqueeze(-1), 0)
-            if name in self.standardisers:
-                features = self.standardisers[name](features.to(self._weight.dtype), mask)
-            x, short_mask = self.encoders[name](features, mask)
-            encoded[name] = Tokens(x, short_mask, group_mean(times[name], s.mask, self._stride(name))[0])
-        # Autocast leaves embedded ids in single precision and lowers features.
-        dtype = reduce(torch.promote_types, (tokens.x.dtype for tokens in encoded.values()))
-        return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}
-
-    def _with_absent(self, encoded: Mapping[str, Tokens]) -> dict[str, Tokens]:
-        """The streams with one token, the absent one, in the samples that lack the modality: no stream is empty."""
-        streams = {}
-        for name, tokens in encoded.items():
-            if tokens.mask.shape[1] == 0:
-                tokens = tokens.fitted(1)
-            first = torch.arange(tokens.mask.shape[1], device=tokens.mask.device) == 0
-            missing = ~tokens.mask.any(1, keepdim=True) & first
-            x = torch.where(missing.unsqueeze(-1), self.absent_tokens[name].to(tokens.x.dtype), tokens.x)
-            streams[name] = Tokens(x, tokens.mask | missing, tokens.times)
-        return streams
-
-    @property
-    def _weight(self) -> Tensor:
-        """A weight, for the type and the device of the model."""
-        token: Tensor = self.absent_tokens[self.config.modalities[0].name]
-        return token
-
-    def _stride(self, name: str) -> int:
-        encoder = self.encoders[name]
-        assert isinstance(encoder, Encoder)
-        return encoder.stride
-
-    def _checked(self, modality: ModalitySpec, batch: Batch) -> Sequences:
-        """The batch's sequences of one modality, empty where it has none."""
-        floating = modality.kind == "features"
-        if modality.name not in batch.modalities:
-            dtype = self._weight.dtype if floating else torch.int64
-            features = torch.zeros(len(batch), 0, modality.width, dtype=dtype, device=self._weight.device)
-            return Sequences(features=features, mask=features.new_zeros(len(batch), 0, dtype=torch.bool))
-        sequences = batch.modalities[modality.name]
-        features = sequences.features
-        if features.shape[2] != modality.width or features.is_floating_point() != floating:
-            wanted = f"{modality.width} floating channels" if floating else "one channel of int64 token ids"
-            raise ShapeError(f"modality {modality.name!r}: expected {wanted}, found {features.dtype} of shape {tuple(features.shape)}")
-        if not floating and not torch.compiler.is_compiling():
-            outside = sequences.mask & ((features[..., 0] < 0) | (features[..., 0] >= modality.dim))
-            if bool(outside.any()):
-                row, position = outside.nonzero()[0].tolist()
-                raise DataError(
-                    f"sample {batch.ids[row]!r}, modality {modality.name!r}: token id {int(features[row, position, 0])} at position "
-                    f"{position}, expected 0 to {modality.dim - 1}"
-                )
-        return sequences
-
-    def _kept(self, present: Tensor) -> Tensor:
-        """(batch, modality) bool: what modality dropout leaves of what is present, at least one each."""
-        if not self.training or not self.config.modality_dropout:
-            return present
-        chance = torch.rand(present.shape, device=present.device)
-        drawn = present & (chance >= self.config.modality_dropout)
-        survivor = chance.masked_fill(~present, -1).argmax(1, keepdim=True)
-        return drawn.scatter(1, survivor, True)
-
-
-def _clocked(sequences: Mapping[str, Sequences]) -> dict[str, Tensor]:
-    """Each modality's times from the first token of the sample on, (batch, time) float64; NaN where a modality brings none."""
-    times = {name: s.mask.new_full(s.mask.shape, torch.nan, dtype=torch.float64) for name, s in sequences.items()}
-    timed = [name for name, s in sequences.items() if s.times is not None]
-    if not timed:
-        return times
-    given = [s.times for s in sequences.values() if s.times is not None]
-    return times | dict(zip(timed, since_first(given, [sequences[name].mask for name in timed]), strict=True))

@@ -1,0 +1,59 @@
+"""Fusion methods by name. A new one is a file with a `Method`, and a line here."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from alignmamba.errors import CheckpointError, shown
+from alignmamba.files import read_json
+from alignmamba.methods.method import Method
+from alignmamba.models.alignmamba import AlignMamba
+from alignmamba.models.multi_stream import CrossmodalTransformer, LateFusion, MultiStreamMamba
+from alignmamba.models.network import Network
+from alignmamba.models.pretrained import CONFIG_FILE, fetched
+from alignmamba.models.single_stream import SingleStreamMamba, SingleStreamTransformer
+
+FAMILIES: Final[dict[str, Method]] = {
+    "alignmamba": Method(network=AlignMamba, source="Li et al., CVPR 2025, arXiv 2412.00833"),
+    "single-stream-mamba": Method(network=SingleStreamMamba),
+    "multi-stream-mamba": Method(network=MultiStreamMamba),
+    "single-stream-transformer": Method(network=SingleStreamTransformer),
+    "crossmodal-transformer": Method(network=CrossmodalTransformer),
+    "late-fusion": Method(network=LateFusion),
+}
+"""AlignMamba and the families of the paper's comparison, each reduced to its idea, on one kind of encoder."""
+
+METHODS: Final[dict[str, Method]] = {**FAMILIES}
+"""Every method by the name that people type."""
+
+SETS: Final[dict[str, tuple[str, ...]]] = {
+    "families": tuple(FAMILIES),
+    "table1": (),
+    "table2": (),
+    "all": tuple(METHODS),
+}
+"""Names that stand for several methods where an experiment is given models: the paper's tables among them."""
+
+RENAMED: Final[dict[str, str]] = {"mult": "crossmodal-transformer"}
+"""Names of earlier versions, with the name that the same network has now."""
+
+
+def from_pretrained(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Network[Any]:
+    """Load a saved network of whatever method it is, in evaluation mode.
+
+    Args:
+        source: A folder that ``save_pretrained`` wrote, the directory of a run, or the name of a repository on the Hugging Face Hub.
+        revision: Branch, tag or commit of a Hub repository.
+        local_files_only: Whether to look for a Hub repository in the local cache alone.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, or the network is of no method here; the message names it.
+    """
+    folder = fetched(source, revision=revision, local_files_only=local_files_only)
+    if not (folder / CONFIG_FILE).exists() and (folder / "model" / CONFIG_FILE).exists():
+        folder = folder / "model"  # of a run
+    description = read_json(folder / CONFIG_FILE, error=CheckpointError)
+    found = description.get("model_type") if isinstance(description, dict) else None
+    networks = {method.network.__name__: method.network for method in METHODS.values()}
+    if not isinstance(found, str) or found not in networks:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: model_type: found {shown(found)}, expected one of {', '.join(networks)}")
+    return networks[found].from_pretrained(folder)

@@ -1,0 +1,171 @@
+"""Networks on our encoders: one encoder per modality, what stands for a missing one, then whatever the network makes of the tokens."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import reduce
+from typing import Annotated, Literal, Self, TypeVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from alignmamba.contracts import Batch, ModalitySpec, Name, Output, Sequences
+from alignmamba.errors import DataError, ShapeError
+from alignmamba.models.network import Network, NetworkConfig
+from alignmamba.nn.alignment import Tokens, since_first
+from alignmamba.nn.encoders import Encoder, EncoderConfig, group_mean
+from alignmamba.nn.pooling import Pooling
+
+
+class FusionConfig(NetworkConfig):
+    """What every network on our encoders is defined by, beside the fields of its backbone."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    """How a modality is encoded where `encoders` does not say."""
+    encoders: Mapping[Name, EncoderConfig] = Field(default_factory=dict)
+    """How each named modality is encoded."""
+    absent: Literal["learned", "zeros"] = "learned"
+    """What stands in the stream of a missing modality: one learned token per modality, or zeros."""
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Chance that a present modality of a sample is hidden in a training step; at least one is kept."""
+    pooling: Pooling = "max"
+    """How a sequence becomes one vector: the mean, maximum or last of its valid tokens."""
+
+    @model_validator(mode="after")
+    def _known_encoders(self) -> Self:
+        names = [modality.name for modality in self.modalities]
+        unknown = [name for name in self.encoders if name not in names]
+        if unknown:
+            raise ValueError(f"encoders: no modality is called {unknown[0]!r}; there are {names}")
+        return self
+
+
+ConfigT = TypeVar("ConfigT", bound=FusionConfig)
+
+
+class Fusion(Network[ConfigT], ABC):
+    """A fusion model: standardised features, one encoder per modality, then whatever the model makes of the tokens.
+
+    A model states its `config_class`, makes its backbone after this constructor and its `Head` last, and says how it reads the
+    encoded tokens. Weights drawn here come first, so that under one seed all models of one width start from the same encoders.
+    """
+
+    def __init__(self, config: ConfigT, d_model: int) -> None:
+        super().__init__(config)
+        self.encoders = nn.ModuleDict({m.name: Encoder(m, config.encoders.get(m.name, config.encoder), d_model) for m in config.modalities})
+        self.absent_tokens = nn.ParameterDict(
+            {
+                m.name: nn.Parameter(torch.zeros(self._encoder(m.name).width), requires_grad=config.absent == "learned")
+                for m in config.modalities
+            }
+        )
+
+    def _predict(self, batch: Batch) -> Output:
+        return self._read(self._encoded(batch))
+
+    @abstractmethod
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        """The output for each modality's tokens, in anchor order; none is valid in the samples that lack the modality.
+
+        A regression is predicted in deviations from the mean of the targets, as a `Head` gives it.
+        """
+
+    def _encoded(self, batch: Batch) -> dict[str, Tokens]:
+        """Every configured modality's tokens, in anchor order; none valid in the samples that lack it."""
+        unknown = sorted(set(batch.modalities) - {modality.name for modality in self.config.modalities})
+        if unknown:
+            raise DataError(f"modality {unknown[0]!r} is unknown to this model, which takes {list(self.config.anchors)}")
+        if len(batch) == 0:
+            raise ShapeError("batch: expected at least one sample, found none")
+        sequences = {m.name: self._checked(m, batch) for m in self.config.modalities}
+        present = torch.stack([sequences[name].mask.any(1) for name in self.config.anchors], 1)
+        if self._looks_at(present) and not bool(present.any(1).all()):
+            empty = [batch.ids[row] for row in (~present.any(1)).nonzero().flatten().tolist()]
+            raise DataError(f"sample {empty[0]!r} has no modality at all ({len(empty)} such in this batch); expected at least one")
+        kept = self._kept(present)
+        times = _clocked(sequences)
+        encoded = {}
+        for number, name in enumerate(self.config.anchors):
+            s = sequences[name]
+            mask = s.mask & kept[:, number, None]
+            features = s.features.masked_fill(~mask.unsqueeze(-1), 0)
+            if name in self.standardisers:
+                features = self.standardisers[name](features.to(self._weight.dtype), mask)
+            x, short_mask = self.encoders[name](features, mask)
+            encoded[name] = Tokens(x, short_mask, group_mean(times[name], s.mask, self._encoder(name).stride)[0])
+        # Autocast leaves embedded ids in single precision and lowers features.
+        dtype = reduce(torch.promote_types, (tokens.x.dtype for tokens in encoded.values()))
+        return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}
+
+    def _with_absent(self, encoded: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        """The streams with one token, the absent one, in the samples that lack the modality: no stream is empty."""
+        streams = {}
+        for name, tokens in encoded.items():
+            if tokens.mask.shape[1] == 0:
+                tokens = tokens.fitted(1)
+            first = torch.arange(tokens.mask.shape[1], device=tokens.mask.device) == 0
+            missing = ~tokens.mask.any(1, keepdim=True) & first
+            x = torch.where(missing.unsqueeze(-1), self.absent_tokens[name].to(tokens.x.dtype), tokens.x)
+            streams[name] = Tokens(x, tokens.mask | missing, tokens.times)
+        return streams
+
+    def _looks_at(self, values: Tensor) -> bool:
+        """Answer to whether values are checked: a loader has checked those of a training step, where looking would wait for a GPU."""
+        return not torch.compiler.is_compiling() and (values.device.type == "cpu" or not self.training)
+
+    @property
+    def _weight(self) -> Tensor:
+        """A weight, for the type and the device of the model."""
+        token: Tensor = self.absent_tokens[self.config.modalities[0].name]
+        return token
+
+    def _encoder(self, name: str) -> Encoder:
+        encoder = self.encoders[name]
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    @property
+    def strides(self) -> Mapping[str, int]:
+        return {modality.name: self._encoder(modality.name).stride for modality in self.config.modalities}
+
+    def _checked(self, modality: ModalitySpec, batch: Batch) -> Sequences:
+        """The batch's sequences of one modality, empty where it has none."""
+        floating = modality.kind == "features"
+        if modality.name not in batch.modalities:
+            dtype = self._weight.dtype if floating else torch.int64
+            features = torch.zeros(len(batch), 0, modality.width, dtype=dtype, device=self._weight.device)
+            return Sequences(features=features, mask=features.new_zeros(len(batch), 0, dtype=torch.bool))
+        sequences = batch.modalities[modality.name]
+        features = sequences.features
+        if features.shape[2] != modality.width or features.is_floating_point() != floating:
+            wanted = f"{modality.width} floating channels" if floating else "one channel of int64 token ids"
+            raise ShapeError(f"modality {modality.name!r}: expected {wanted}, found {features.dtype} of shape {tuple(features.shape)}")
+        if not floating and self._looks_at(features):
+            outside = sequences.mask & ((features[..., 0] < 0) | (features[..., 0] >= modality.dim))
+            if bool(outside.any()):
+                row, position = outside.nonzero()[0].tolist()
+                raise DataError(
+                    f"sample {batch.ids[row]!r}, modality {modality.name!r}: token id {int(features[row, position, 0])} at position "
+                    f"{position}, expected 0 to {modality.dim - 1}"
+                )
+        return sequences
+
+    def _kept(self, present: Tensor) -> Tensor:
+        """(batch, modality) bool: what modality dropout leaves of what is present, at least one each."""
+        if not self.training or not self.config.modality_dropout:
+            return present
+        chance = torch.rand(present.shape, device=present.device)
+        drawn = present & (chance >= self.config.modality_dropout)
+        survivor = chance.masked_fill(~present, -1).argmax(1, keepdim=True)
+        return drawn.scatter(1, survivor, True)
+
+
+def _clocked(sequences: Mapping[str, Sequences]) -> dict[str, Tensor]:
+    """Each modality's times from the first token of the sample on, (batch, time) float64; NaN where a modality brings none."""
+    times = {name: s.mask.new_full(s.mask.shape, torch.nan, dtype=torch.float64) for name, s in sequences.items()}
+    timed = [name for name, s in sequences.items() if s.times is not None]
+    if not timed:
+        return times
+    given = [s.times for s in sequences.values() if s.times is not None]
+    return times | dict(zip(timed, since_first(given, [sequences[name].mask for name in timed]), strict=True))

@@ -1,0 +1,72 @@
+"""What training asks of whatever hands out samples, and what several processes tell one another of theirs."""
+
+from collections.abc import Iterator
+from typing import Protocol, TypeVar
+
+import torch
+from torch import distributed
+
+from alignmamba.contracts import Batch, Role
+from alignmamba.errors import DataError
+
+Value = TypeVar("Value")
+
+
+class BatchSource(Protocol):
+    """Hands out one split in batches; `alignmamba.data.loader.Loader` is one.
+
+    The global batches are a function of the epoch alone. With several processes each source yields its share of every
+    global batch, the same number of batches everywhere and at least one sample in each.
+    """
+
+    @property
+    def role(self) -> Role:
+        """Role of the split."""
+        ...
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the whole split, in its order, whatever the share of this process."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the samples; epochs count from 0."""
+        ...
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        ...
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The epoch's batches."""
+        ...
+
+    def iter_from(self, batch_index: int) -> Iterator[Batch]:
+        """The epoch's batches without the first `batch_index`."""
+        ...
+
+
+def gather(value: Value) -> list[Value]:
+    """`value` of every process that trains together, in the order of their ranks."""
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return [value]
+    values: list[Value | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return [each for each in values if each is not None]
+
+
+def targets_by_id(train: BatchSource) -> dict[str, float]:
+    """Target of every train sample, whichever process holds it, in the order of the split; one pass over the batches.
+
+    Raises:
+        DataError: If a sample has none.
+    """
+    found: dict[str, float] = {}
+    train.set_epoch(0)
+    with torch.random.fork_rng(devices=[]):
+        for batch in train:
+            if batch.targets is None:
+                raise DataError(f"train: samples without targets, for example {batch.ids[0]!r}")
+            found.update(zip(batch.ids, batch.targets.tolist(), strict=True))
+    merged = {identity: target for share in gather(found) for identity, target in share.items()}
+    return {identity: merged[identity] for identity in train.ids if identity in merged}

@@ -1,0 +1,88 @@
+"""The optimisers of a stage: which weights each changes, how fast, and in which steps."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from alignmamba.errors import ConfigError, TrainingError
+from alignmamba.training.objective import Minimise, Objective, Stage
+
+
+def check_stages(objective: Objective) -> Sequence[Stage]:
+    """The stages of an objective, of which each must say once of every trainable weight who changes it.
+
+    Raises:
+        ConfigError: If a stage forgets a weight, gives it to two optimisers, or names a prefix that no weight has.
+        TrainingError: If an optimiser has nothing to train.
+    """
+    names = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
+    if not names:
+        raise TrainingError("the model has no trainable parameter")
+    stages = tuple(objective.stages)
+    whose = type(objective).__name__
+    if not stages:
+        raise ConfigError(f"{whose}: stages: expected at least one, found none")
+    for stage in stages:
+        where = f"{whose}: stage {stage.name!r}"
+        if not stage.optimisers:
+            raise ConfigError(f"{where}: expected at least one optimiser, found none")
+        for prefix in (prefix for each in stage.optimisers for prefix in each.rates):
+            if not any(name.startswith(prefix) for name, _ in objective.named_parameters()):
+                raise ConfigError(f"{where}: no weight has a name that begins with {prefix!r}")
+        for name in names:
+            rates = [rate for each in stage.optimisers if (rate := each.rate(name)) is not None]
+            if not rates:
+                raise ConfigError(f"{where}: no optimiser says what becomes of weight {name!r}; a rate of 0 leaves it as it is")
+            if sum(rate > 0 for rate in rates) > 1:
+                raise ConfigError(f"{where}: weight {name!r} belongs to {sum(rate > 0 for rate in rates)} optimisers, expected one")
+        for each in stage.optimisers:
+            if not any(each.rate(name) for name in names):
+                raise TrainingError(f"{where}: an optimiser of {', '.join(each.terms) or 'all terms'} has no weight to train")
+    return stages
+
+
+def optimiser(module: nn.Module, minimise: Minimise, *, learning_rate: float, weight_decay: float) -> AdamW:
+    """AdamW over the weights of one optimiser, in groups by the factor on the learning rate.
+
+    Matrices decay; vectors (biases, norms) and parameters that say ``_no_weight_decay`` do not.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        factor = minimise.rate(name)
+        if factor and parameter.requires_grad:
+            spared = parameter.ndim <= 1 or bool(getattr(parameter, "_no_weight_decay", False))
+            groups.setdefault((factor, spared), []).append(parameter)
+    described: list[dict[str, Any]] = [
+        {"params": parameters, "weight_decay": 0.0 if spared else weight_decay, "factor": factor}
+        for (factor, spared), parameters in sorted(groups.items(), key=lambda item: (-item[0][0], item[0][1]))
+    ]
+    return AdamW(described, lr=learning_rate)
+
+
+def in_turn(stage: Stage, optimisers: Sequence[Optimizer], *, epoch: int, epochs: int, steps: int) -> list["Turn"]:
+    """Which optimisers step in an epoch.
+
+    Args:
+        stage: Theirs.
+        optimisers: In its order.
+        epoch: Of the stage, from 0.
+        epochs: Of the stage.
+        steps: Of an epoch.
+    """
+    every = list(zip(stage.optimisers, optimisers, strict=True))
+    if stage.alternate == "batch":
+        return [Turn(*each, before=epoch * steps, total=epochs * steps) for each in every]
+    place = epoch % len(every)
+    return [Turn(*every[place], before=epoch // len(every) * steps, total=math.ceil((epochs - place) / len(every)) * steps)]
+
+
+class Turn:
+    """One optimiser in an epoch: what it minimises, the steps it did before the epoch, and those it does in all."""
+
+    __slots__ = ("before", "minimise", "optimiser", "total")
+
+    def __init__(self, minimise: Minimise, optimiser: Optimizer, *, before: int, total: int) -> None:
+        self.minimise, self.optimiser, self.before, self.total = minimise, optimiser, before, total

@@ -1,0 +1,78 @@
+"""Write the table of docs/methods.md from what the methods say of themselves, and count their weights.
+
+Usage: python benchmarks/methods_page.py [--check]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from alignmamba.contracts import ModalitySpec, Task
+from alignmamba.errors import ConfigError
+from alignmamba.methods import METHODS, SETS
+from alignmamba.methods.method import Method
+
+PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "methods.md"
+BEGIN: Final = "<!-- the table is written by benchmarks/methods_page.py -->"
+END: Final = "<!-- end of the table -->"
+WIDTHS: Final = {"text": 300, "audio": 74, "video": 35}
+"""Widths of CMU-MOSI's and MOSEI's features in MulT's files, at which weights are counted."""
+
+
+def weights(method: Method) -> int:
+    """Trained weights of the network at its default width, on three modalities."""
+    modalities = tuple(ModalitySpec(name=name, dim=dim) for name, dim in WIDTHS.items())
+    made: Any = method.network
+    for task in (Task(kind="regression", label_range=(-3.0, 3.0)), Task(kind="classification", classes=("no", "yes"))):
+        for names in (modalities, modalities[:2]):
+            try:
+                with torch.device("meta"):
+                    network = made(method.network.config_class.preset("default", modalities=names, task=task))
+            except ConfigError:
+                continue
+            return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    raise SystemExit(f"{method.network.__name__} takes neither task")
+
+
+def table() -> str:
+    """All methods, in Markdown."""
+    lines = ["| name | what it is | source | weights | needs | differs from its source |", "|---|---|---|---|---|---|"]
+    for name, method in METHODS.items():
+        reconstructed = f"*Reconstructed:* {method.reconstructed}" if method.reconstructed else ""
+        differs = " ".join(part for part in (method.differs, reconstructed) if part) or "-"
+        cells = (
+            f"`{name}`",
+            method.network.summary,
+            method.source or "several",
+            f"{weights(method):,}",
+            method.needs or "any corpus",
+            differs,
+        )
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    sets = [f"- `--models {name}`: {', '.join(f'`{each}`' for each in names)}." for name, names in SETS.items() if name != "all" and names]
+    return "\n".join([*lines, "", *sets])
+
+
+def main() -> int:
+    """Write the page, or say that it is out of date."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where the page is out of date")
+    given = parser.parse_args()
+    page = PAGE.read_text(encoding="utf-8")
+    if given.check:
+        return int(page != renewed(page))
+    PAGE.write_text(renewed(page), encoding="utf-8")
+    return 0
+
+
+def renewed(page: str) -> str:
+    """The page with the table as it is now."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

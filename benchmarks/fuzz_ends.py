@@ -289,7 +289,7 @@ def options(description: str | None, *, count: int = 2000) -> argparse.ArgumentP
 
 
 def fuzz(what: str, make: Callable[[Path, random.Random], Case], given: argparse.Namespace, *, command: Command = alignmamba) -> int:
-    """Make cases, run their commands, print every fault, keep the folder of each case that has one; returns how many faults there were.
+    """Make cases, run their commands, print every fault, keep the folder of each case that has one; returns how many commands had one.
 
     Args:
         what: Name of the cases; part of what their draws depend on.
@@ -317,7 +317,7 @@ def fuzz(what: str, make: Callable[[Path, random.Random], Case], given: argparse
                 if stopped:
                     print(f"{what} {number}: still at work after {given.seconds:.0f} s: {_line(arguments)}", flush=True)
                 if problems:
-                    faults += len(problems)
+                    faults += 1
                     kept = keep / f"{what.replace(' ', '-')}-{given.seed}-{number}"
                     _kept(kept, make, _draw(what, given, number), arguments, end, problems)
                     print(

@@ -140,6 +140,8 @@ def test_the_key_is_the_settings_and_the_seed_alone(corpus: Corpus) -> None:
     [
         ({"name": "comparison", "models": ("late-fusoin",)}, "perhaps you meant 'late-fusion'"),
         ({"name": "missing", "rates": ()}, "at least 1"),
+        ({"name": "missing", "rates": (0.1, float("nan"))}, r"rates\.1\n.*less than 1"),
+        ({"name": "missing", "rates": (1.0,)}, "less than 1"),
         ({"name": "missing", "protocol": "imder-sample", "rates": (0.15,)}, "expected 0, 0.1"),
     ],
 )

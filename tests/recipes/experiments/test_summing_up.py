@@ -11,7 +11,18 @@ from alignmamba.errors import CheckpointError
 from alignmamba.evaluation.metrics import score
 from alignmamba.evaluation.statistics import scores_of
 from alignmamba.recipes.directory import prediction_table, to_csv
-from alignmamba.recipes.experiments.summing_up import Column, _agreeing, combined, read_json, read_predictions
+from alignmamba.recipes.experiments.summing_up import (
+    Column,
+    _agreeing,
+    _Distances,
+    _Made,
+    _Plans,
+    _Scored,
+    _Trained,
+    combined,
+    read_facts,
+    read_predictions,
+)
 
 CLASSES = Task(kind="classification", classes=("a", "b", "c"))
 SENTIMENT = Task(kind="regression", label_range=(-3, 3))
@@ -163,6 +174,25 @@ def test_a_damaged_table_is_named(tmp_path: Path, text: str) -> None:
             read_predictions(path, CLASSES)
     with pytest.raises(CheckpointError, match=r"none\.csv: expected a file, found nothing"):
         read_predictions(tmp_path / "none.csv", CLASSES)
-    (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"metrics\.json: not valid JSON"):
-        read_json(tmp_path / "metrics.json")
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "said"),
+    [
+        (_Trained, "{", "not valid JSON"),
+        (_Trained, "[]", "found a list"),
+        (_Trained, '{"num_parameters": "x"}', "num_parameters: Input should be a valid integer"),
+        (_Made, '{"versions": null}', "versions: Input should be a valid dictionary, found None"),
+        (_Scored, '{"missing": {"effective_rate": {"valid": 0.1}}}', "missing.effective_rate"),
+        (_Distances, '{"pairs": {"a-b": {"distance": null}}}', "pairs.a-b.distance: "),
+        (_Plans, '{"samples": []}', "close: expected, found nothing"),
+        (_Plans, '{"close": null}', "close: "),
+        (_Plans, '{"close": {"a-b": {"own": [1.0]}}}', "close.a-b.own: "),
+    ],
+)
+def test_a_value_that_no_table_can_hold_is_named(tmp_path: Path, form: type[object], text: str, said: str) -> None:
+    (tmp_path / "facts.json").write_text(text)
+    with pytest.raises(CheckpointError) as caught:
+        read_facts(tmp_path / "facts.json", form)
+    assert str(caught.value).startswith(str(tmp_path / "facts.json"))
+    assert said in str(caught.value)

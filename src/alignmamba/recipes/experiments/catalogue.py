@@ -32,7 +32,7 @@ class ExperimentConfig(Config):
     """Runs of each cell, with the seeds 0, 1, and so on."""
     protocol: Literal["gcnet", "imder-sample", "imder-batch", "tokens"] = "gcnet"
     """How ``missing`` withholds modalities."""
-    rates: Annotated[tuple[float, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    rates: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
     """Missing rates of ``missing``."""
     mixed: bool = False
     """In ``missing``, train once on all rates mixed and score at each, instead of training at each."""

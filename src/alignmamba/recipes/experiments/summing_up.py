@@ -7,15 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from alignmamba.checksums import read_listed
 from alignmamba.contracts import Predictions, Task
-from alignmamba.errors import CheckpointError, DataError
+from alignmamba.errors import CheckpointError, DataError, first_fault
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, RANGES, metric_names, sample_scores, score
 from alignmamba.evaluation.statistics import (
     RowMetric,
@@ -96,9 +96,8 @@ class Grid:
                 continue
             try:
                 run = directory.run_path(key)
-                for name, fact, kind in ((METRICS, "num_parameters", int), (ENVIRONMENT, "versions", dict)):
-                    if not isinstance(read_json(run / name)[fact], kind):
-                        raise CheckpointError(f"{run / name}: {fact}: expected another type of value")
+                for name, form in ((METRICS, _Trained), (ENVIRONMENT, _Made)):
+                    read_facts(run / name, form)
                 said = read_predictions(run / entry["predictions"], task)
                 found.setdefault((entry["row"], entry["column"]), {})[entry["seed"]] = said
             except (CheckpointError, KeyError, TypeError) as error:
@@ -177,7 +176,7 @@ class Grid:
             f"{row} is scored on {count} of {len(self.ids)} samples, those that have anything of it, and is not compared."
             for row, count in fewer.items()
         ]
-        versions = {read_json(self.directory.run_path(key) / ENVIRONMENT)["versions"].get("alignmamba") for key in self.finished}
+        versions = {read_facts(self.directory.run_path(key) / ENVIRONMENT, _Made).versions.get("alignmamba") for key in self.finished}
         if len(versions) > 1:
             said.append(f"Runs were made by different versions of alignmamba: {', '.join(sorted(map(str, versions)))}.")
         return tuple(" ".join(each.split()) for each in said)
@@ -442,7 +441,8 @@ def _whose_settings(grid: Grid) -> list[str]:
 def _weights(grid: Grid, column: str) -> list[str]:
     """One sentence: how many trained weights each row has."""
     keys = {row: next(iter(grid.keys(row, column).values()), None) for row in grid.rows}
-    counts = {row: read_json(grid.directory.run_path(key) / METRICS)["num_parameters"] for row, key in keys.items() if key is not None}
+    runs = {row: grid.directory.run_path(key) for row, key in keys.items() if key is not None}
+    counts = {row: read_facts(run / METRICS, _Trained).num_parameters for row, run in runs.items()}
     return [f"Trained weights: {', '.join(f'{row} {count:,}' for row, count in counts.items())}."] if counts else []
 
 
@@ -454,9 +454,8 @@ def _effective(grid: Grid) -> list[str]:
             continue
         run = grid.directory.run_path(entry["key"])
         place = (run / entry["predictions"]).parent
-        facts = read_json(place / METRICS)["missing"]
-        rate = facts["effective_rate"]
-        found.setdefault(entry["column"], []).append(float(rate["test"] if isinstance(rate, dict) else rate))
+        rate = read_facts(place / METRICS, _Scored).missing.effective_rate
+        found.setdefault(entry["column"], []).append(rate if isinstance(rate, float) else rate.test)
     told = ", ".join(f"{100 * float(np.mean(rates)):.1f} % at {name}" for name, rates in found.items())
     left_out = [f"{100 * rate:g} %" for rate in grid.plan.get("rates_left_out", ())]
     trained = "trained once on all rates mixed" if grid.plan["settings"]["mixed"] else "trained and selected at each rate"
@@ -471,8 +470,9 @@ def _distance(grid: Grid) -> Iterator[ResultTable]:
     found: dict[str, dict[str, list[float]]] = {}
     for row in grid.rows:
         for _, key in sorted(grid.keys(row, "").items()):
-            for pair, told in read_json(grid.directory.run_path(key) / "analysis" / "distance" / "distance.json")["pairs"].items():
-                found.setdefault(pair, {}).setdefault(row, []).append(float(told["distance"]))
+            told = read_facts(grid.directory.run_path(key) / "analysis" / "distance" / "distance.json", _Distances)
+            for pair, each in told.pairs.items():
+                found.setdefault(pair, {}).setdefault(row, []).append(each.distance)
     yield ResultTable(
         name="distance",
         title=f"Proxy A-distance between aligned modalities on {grid.corpus}, test",
@@ -492,10 +492,11 @@ def _plans(grid: Grid) -> Iterator[ResultTable]:
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for row in grid.rows:
         for _, key in sorted(grid.keys(row, "").items()):
-            for pair, ways in read_json(grid.directory.run_path(key) / "analysis" / grid.analysis("plans") / "plans.json")["close"].items():
-                for way, shares in ways.items():
+            told = read_facts(grid.directory.run_path(key) / "analysis" / grid.analysis("plans") / "plans.json", _Plans)
+            for pair, by_way in told.close.items():
+                for way, shares in by_way.items():
                     for measure, share in shares.items():
-                        found.setdefault(pair, {}).setdefault(way, {}).setdefault(measure, []).append(float(share))
+                        found.setdefault(pair, {}).setdefault(way, {}).setdefault(measure, []).append(share)
     for pair, ways in found.items():
         measures = tuple(dict.fromkeys(measure for shares in ways.values() for measure in shares))
         yield ResultTable(
@@ -524,13 +525,74 @@ TABLES: Final[Mapping[str, Callable[[Grid], Iterator[ResultTable]]]] = {
 # --- files of a cell ---------------------------------------------------------------------------------------------------
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file of a finished cell.
+@dataclass(frozen=True, kw_only=True)
+class _Trained:
+    """Of a cell's ``metrics.json``."""
+
+    num_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """Of its ``environment.json``."""
+
+    versions: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfTest:
+    test: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Withheld:
+    effective_rate: float | _OfTest
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """Of the ``metrics.json`` beside scores with modalities withheld."""
+
+    missing: _Withheld
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Apart:
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Distances:
+    """Of ``distance.json``."""
+
+    pairs: dict[str, _Apart]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plans:
+    """Of ``plans.json``: pair, way of matching and measure to a share."""
+
+    close: dict[str, dict[str, dict[str, float]]]
+
+
+_Form = TypeVar("_Form")
+
+
+def read_facts(path: Path, form: type[_Form]) -> _Form:
+    """What tables need of a JSON file of a finished cell.
+
+    Args:
+        path: The file.
+        form: A dataclass with the fields that are needed; others may be there.
 
     Raises:
-        CheckpointError: If it is missing or damaged.
+        CheckpointError: If the file is missing or damaged, or a field is missing or of another type; the message names it.
     """
-    return parse_json(read_listed(path.parent, path.name, limit_bytes=TABLE_BYTES), str(path), error=CheckpointError)
+    found = parse_json(read_listed(path.parent, path.name, limit_bytes=TABLE_BYTES), str(path), error=CheckpointError)
+    try:
+        return TypeAdapter(form).validate_python(found)
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {first_fault(error)}") from error
 
 
 def read_predictions(path: Path, task: Task) -> Predictions:

@@ -3,6 +3,7 @@
 Needs Chromium, chromedriver and Selenium: ``make screenshots``.
 """
 
+import base64
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from alignmamba.recipes.report.rendering import write_page
 
 SIZES: Final[Mapping[Role, int]] = {"train": 800, "valid": 100, "test": 200}
 CONFIG: Final = {"fit": {"epochs": 6}, "options": {"d_model": 32, "depth": 1}, "loader": {"batch_size": 16}}
-SCREEN: Final = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+SCREEN: Final = {"width": 960, "height": 720, "deviceScaleFactor": 1, "mobile": False}
 MOST_BYTES: Final = 300_000
 
 CLASSES: Final = ("praise", "irony", "teasing", "complaint")
@@ -117,15 +118,32 @@ def _pictures(page: Path, binary: str, driver: str) -> dict[str, bytes]:
     try:
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", SCREEN)
         browser.get(page.as_uri())
-        made = {"report.png": browser.get_screenshot_as_png()}
-        # One token of the first source is chosen, so that its match stands out.
-        browser.execute_script("document.querySelectorAll('#plan-viewer .token')[12].dispatchEvent(new Event('click', {bubbles: true}))")
-        browser.execute_script("document.querySelector('#plan-viewer').scrollIntoView()")
-        made["plan-viewer.png"] = browser.get_screenshot_as_png()
+        made = {"report.png": _part(browser, "header", "#worth")}
+        browser.execute_script(_CHOOSE_A_JUDGEMENT, [word for words in JUDGEMENTS for word in words])
+        made["plan-viewer.png"] = _part(browser, "#plan-viewer", "#plan-viewer .pair")
         browser.execute_script("document.querySelector('#sample-table button.open').click()")
         return {**made, "sample.png": browser.get_screenshot_as_png()}
     finally:
         browser.quit()
+
+
+_CHOOSE_A_JUDGEMENT: Final = """
+const tokens = [...document.querySelectorAll("#plan-viewer .pair .token[data-kind=anchor]")];
+tokens.find((each) => arguments[0].includes(each.textContent)).dispatchEvent(new Event("click", {bubbles: true}));
+"""
+"""So that its matches stand out."""
+_PART: Final = """
+const [first, last] = arguments[0].map((each) => document.querySelector(each).getBoundingClientRect());
+return [first.top + window.scrollY, last.bottom + window.scrollY];
+"""
+
+
+def _part(browser: Any, first: str, last: str) -> bytes:
+    """The page from one element to another."""
+    top, bottom = browser.execute_script(_PART, [first, last])
+    clip = {"x": 0, "y": max(0, top - 16), "width": SCREEN["width"], "height": bottom - max(0, top - 16), "scale": 1}
+    asked = {"format": "png", "captureBeyondViewport": True, "clip": clip}
+    return base64.b64decode(browser.execute_cdp_cmd("Page.captureScreenshot", asked)["data"])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,91 @@
+"""Recurrent networks over masked sequences: what stands behind the last valid token is never read."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from alignmamba.ops.sequence import check_mask
+
+Cell = Literal["lstm", "gru"]
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What a recurrent network says of a batch of sequences."""
+
+    tokens: Tensor
+    """(batch, time, directions * hidden): states of the last layer; zero where not valid."""
+    final: Tensor
+    """(batch, directions * hidden): its states after the last valid token and, if bidirectional, after the first; zero for a sample
+    without a valid token."""
+
+
+class Recurrent(nn.Module):
+    """An LSTM or GRU over the valid tokens of each sample.
+
+    Args:
+        width: Channels of a token.
+        hidden: Width of the state of one direction.
+        depth: Layers.
+        dropout: Between layers.
+        bidirectional: Read from both ends.
+        cell: Kind of recurrence.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, *, depth: int = 1, dropout: float = 0.0, bidirectional: bool = False, cell: Cell = "lstm"
+    ) -> None:
+        super().__init__()
+        make = nn.LSTM if cell == "lstm" else nn.GRU
+        between = dropout if depth > 1 else 0.0
+        self.cells = make(width, hidden, depth, batch_first=True, dropout=between, bidirectional=bidirectional)
+        self.width = hidden * (2 if bidirectional else 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> States:
+        """Read the valid tokens.
+
+        Args:
+            x: (batch, time, width).
+            mask: (batch, time) bool, valid tokens first.
+
+        Raises:
+            ShapeError: If `mask` does not fit `x`.
+        """
+        check_mask("mask", mask, x)
+        if x.shape[1] == 0:
+            return States(x.new_zeros(len(x), 0, self.width), x.new_zeros(len(x), self.width))
+        valid = mask.unsqueeze(-1)
+        lengths = mask.sum(1).clamp(min=1).cpu()  # a packed sequence holds no empty sample, and wants lengths on the CPU
+        packed = pack_padded_sequence(x.masked_fill(~valid, 0), lengths, batch_first=True, enforce_sorted=False)
+        states, last = self.cells(packed)
+        tokens, _ = pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])
+        hidden = last[0] if isinstance(last, tuple) else last  # of an LSTM, with the contents of its cells
+        final = torch.cat(list(hidden[-2 if self.cells.bidirectional else -1 :]), 1)
+        return States(tokens.masked_fill(~valid, 0), final.masked_fill(~mask.any(1, keepdim=True), 0))
+
+
+class LastState(nn.Module):
+    """A sequence as one vector: a linear map of the last state of an LSTM, as in TFN, Self-MM and MMIM.
+
+    Args:
+        width: Channels of a token.
+        hidden: Width of the state of one direction.
+        out: Width of the vector.
+        depth: Layers.
+        dropout: Of the last state, and between layers.
+        bidirectional: Read from both ends.
+    """
+
+    def __init__(self, width: int, hidden: int, out: int, *, depth: int = 1, dropout: float = 0.0, bidirectional: bool = False) -> None:
+        super().__init__()
+        self.recurrent = Recurrent(width, hidden, depth=depth, dropout=dropout, bidirectional=bidirectional)
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(self.recurrent.width, out)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, width) with a mask to (batch, out)."""
+        vector: Tensor = self.project(self.dropout(self.recurrent(x, mask).final))
+        return vector

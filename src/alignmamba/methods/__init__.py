@@ -6,6 +6,7 @@ from typing import Any, Final
 from alignmamba.errors import CheckpointError, shown
 from alignmamba.files import read_json
 from alignmamba.methods.method import Method
+from alignmamba.methods.self_mm import SELF_MM
 from alignmamba.models.alignmamba import AlignMamba
 from alignmamba.models.multi_stream import CrossmodalTransformer, LateFusion, MultiStreamMamba
 from alignmamba.models.network import Network
@@ -22,13 +23,16 @@ FAMILIES: Final[dict[str, Method]] = {
 }
 """AlignMamba and the families of the paper's comparison, each reduced to its idea, on one kind of encoder."""
 
-METHODS: Final[dict[str, Method]] = {**FAMILIES}
+METHODS: Final[dict[str, Method]] = {
+    **FAMILIES,
+    "self-mm": SELF_MM,
+}
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": (),
-    "table2": (),
+    "table2": ("self-mm",),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""

@@ -1,0 +1,147 @@
+"""Self-MM: each modality learns a label of its own, made from how its features lie among those of other samples."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from alignmamba.contracts import Output, Task
+from alignmamba.methods.method import Method
+from alignmamba.models.encoded import Fusion, FusionConfig
+from alignmamba.models.network import Head
+from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.nn.recurrent import LastState
+from alignmamba.training.objective import Minimise, Stage
+from alignmamba.training.refinement import FUSED, RefinedLabels, check_signed, of
+
+
+class SelfMMConfig(FusionConfig):
+    """Everything that defines Self-MM."""
+
+    encoder: EncoderConfig = EncoderConfig(kind="none")
+    d_model: Annotated[int, Field(ge=1)] = 32
+    """Width of the vector that a modality becomes."""
+    hidden: Annotated[int, Field(ge=1)] = 32
+    """Width of the LSTM that reads a modality, and of its head."""
+    fused: Annotated[int, Field(ge=1)] = 128
+    """Width of the layers on the modalities together."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Before each head, and behind each LSTM."""
+    anchor: Literal["lstm", "pool"] = "lstm"
+    """How the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are already those of a language model."""
+    pooling: Pooling = "mean"
+    stream_rate: Annotated[float, Field(gt=0)] = 5.0
+    """Factor on the learning rate of what reads the modalities."""
+    neutral: float = 0.0
+    """Label that is neither positive nor negative."""
+
+    @model_validator(mode="after")
+    def _signed(self) -> Self:
+        check_signed(self.task, self.neutral, "Self-MM")
+        return self
+
+
+class Tower(nn.Module):
+    """Dropout and two layers, the first of which gives the feature that is compared with others, then a head."""
+
+    def __init__(self, width: int, hidden: int, task: Task, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.first = nn.Linear(width, hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.head = Head(hidden, task, dropout=0.0)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, width) to the feature (batch, hidden) and the standardised label (batch,)."""
+        feature = self.first(self.dropout(x)).relu()
+        return feature, self.head(self.second(feature).relu())
+
+
+class SelfMM(Fusion[SelfMMConfig]):
+    """Last states of an LSTM per modality, concatenated, and two layers.
+
+    Yu, Xu, Yuan and Wu, "Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning", AAAI 2021,
+    arXiv 2102.04830, and the code that its authors and MMSA publish. Kept: network, label rule, weights, rates per part. The text
+    encoder is whatever `encoders` says, in place of a fine-tuned BERT. Centres are as in the code, without the paper's division by the
+    root of the width, which cancels. A missing modality is read as its learned token; its head and its label then rest.
+    """
+
+    config_class: ClassVar[type[SelfMMConfig]] = SelfMMConfig
+    summary: ClassVar[str] = "LSTM per modality, whose own labels are made from distances to class centres"
+    tags: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: SelfMMConfig) -> None:
+        super().__init__(config, config.d_model)
+        widths = {name: self._encoder(name).width for name in config.anchors}
+        read = config.anchors if config.anchor == "lstm" else config.anchors[1:]
+        self.streams = nn.ModuleDict(
+            {name: LastState(widths[name], config.hidden, config.d_model, dropout=config.dropout) for name in read}
+        )
+        self.vector_widths = {name: config.d_model if name in read else widths[name] for name in config.anchors}
+        self.fusion = Tower(sum(self.vector_widths.values()), config.fused, config.task, config.dropout)
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        vectors = {}
+        for name, tokens in self._with_absent(encoded).items():
+            if name in self.streams:
+                vectors[name] = self.streams[name](tokens.x, tokens.mask)
+            else:
+                vectors[name] = POOLINGS[self.config.pooling](tokens.x, tokens.mask)
+        joined = torch.cat(list(vectors.values()), 1)
+        feature, prediction = self.fusion(joined)
+        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        extras = {FUSED: feature, "present": present, **{of(name): vector for name, vector in vectors.items()}}
+        return Output(prediction=prediction, embedding=joined, extras=extras)
+
+
+class SelfMMLabels(RefinedLabels):
+    """New labels from how much nearer a feature is to the centre of its sign than the fused feature is to its own."""
+
+    def __init__(self, model: SelfMM, task: Task) -> None:
+        config = model.config
+        heads = {name: Tower(width, config.hidden, task, config.dropout) for name, width in model.vector_widths.items()}
+        remembered = {FUSED: config.fused, **{of(name): config.hidden for name in heads}}
+        super().__init__(model, task, heads=heads, remembered=remembered, neutral=config.neutral)
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        assert isinstance(self.model, SelfMM)
+        rates = {"": 1.0, "model.streams.": self.model.config.stream_rate} if len(self.model.streams) else {"": 1.0}
+        return (Stage(optimisers=(Minimise(rates=rates),)),)
+
+    def _new_labels(self, name: str, fused: Tensor, own: Tensor, truth: Tensor, labels: Tensor) -> Tensor | None:
+        of_fused, of_own = self.centres(FUSED, self.truth), self.centres(of(name), labels)
+        if of_fused is None or of_own is None:
+            return None
+        whole, part = _leaning(fused, *of_fused), _leaning(own, *of_own)
+        return 0.5 * truth * part / (whole + _LEAST) + 0.5 * (truth + part - whole)
+
+
+_LEAST = 1e-8
+
+
+def _leaning(features: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """(batch,): by how much nearer features lie to the positive centre, in distances to it."""
+    near: Tensor = (features - positive).norm(dim=1)
+    far: Tensor = (features - negative).norm(dim=1)
+    return (far - near) / (near + _LEAST)
+
+
+SELF_MM = Method(
+    network=SelfMM,
+    objective=SelfMMLabels,
+    settings={
+        "loader": {"batch_size": 16},
+        "fit": {"learning_rate": 1e-3, "weight_decay": 1e-3, "accumulate": 4, "warmup_fraction": 0.0, "gradient_clip": 0.0, "patience": 8},
+    },
+    source="Yu et al., AAAI 2021, arXiv 2102.04830",
+    needs="a number with a neutral value, such as a sentiment",
+    differs=(
+        "Feature mode: text features in place of a fine-tuned BERT. One size of LSTM and one rate for all modalities; labels are refined "
+        "after each step, not after each of its micro batches."
+    ),
+)

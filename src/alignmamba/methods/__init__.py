@@ -6,6 +6,7 @@ from typing import Any, Final
 from alignmamba.errors import CheckpointError, shown
 from alignmamba.files import read_json
 from alignmamba.methods.method import Method
+from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
 from alignmamba.methods.self_mm import SELF_MM
 from alignmamba.models.alignmamba import AlignMamba
 from alignmamba.models.multi_stream import CrossmodalTransformer, LateFusion, MultiStreamMamba
@@ -26,13 +27,14 @@ FAMILIES: Final[dict[str, Method]] = {
 METHODS: Final[dict[str, Method]] = {
     **FAMILIES,
     "self-mm": SELF_MM,
+    "mmim": MULTIMODAL_INFOMAX,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": (),
-    "table2": ("self-mm",),
+    "table2": ("self-mm", "mmim"),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""

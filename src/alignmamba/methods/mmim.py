@@ -1,0 +1,271 @@
+"""MMIM: lower bounds of mutual information are raised, between the anchor and each modality, and between each modality and the fusion."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Annotated, ClassVar, Final, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alignmamba.contracts import Batch, Output, Task
+from alignmamba.methods.method import Method
+from alignmamba.models.encoded import Fusion, FusionConfig
+from alignmamba.models.network import Head
+from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.nn.recurrent import LastState
+from alignmamba.training.batches import BatchSource, targets_by_id
+from alignmamba.training.memory import SampleMemory
+from alignmamba.training.objective import Minimise, Objective, Stage
+from alignmamba.training.refinement import check_signed
+
+
+class MMIMConfig(FusionConfig):
+    """Everything that defines MMIM."""
+
+    encoder: EncoderConfig = EncoderConfig(kind="none")
+    d_model: Annotated[int, Field(ge=1)] = 16
+    """Width of the vector that a modality becomes."""
+    hidden: Annotated[int, Field(ge=1)] = 16
+    """Width of each direction of the LSTM that reads a modality."""
+    fused: Annotated[int, Field(ge=1)] = 128
+    """Width of the layers on the modalities together."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Before these layers."""
+    anchor: Literal["lstm", "pool"] = "lstm"
+    """How the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are already those of a language model."""
+    pooling: Pooling = "mean"
+    contrast: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the bound between fusion and modalities, alpha of the paper."""
+    bound: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the bound between modalities, beta of the paper."""
+    other_pairs: bool = False
+    """Bound the information between modalities other than the anchor as well."""
+    likelihood: Literal["gaussian", "released"] = "gaussian"
+    """Of one modality given another: that of a normal distribution whose log-variance stays within -1 and 1, or the released code's, which
+    lacks the term that keeps the variance from growing without end."""
+    ridge: Annotated[float, Field(ge=0)] = 1e-4
+    """Added to the diagonal of covariances."""
+    neutral: float = 0.0
+    """Label of a regression that is neither positive nor negative."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if len(self.modalities) < 2:
+            raise ValueError("modalities: MMIM bounds the information between two or more, found 1")
+        if self.task.kind == "regression":
+            check_signed(self.task, self.neutral, "MMIM")
+        return self
+
+
+class MMIM(Fusion[MMIMConfig]):
+    """Last states of a bidirectional LSTM per modality, concatenated, and two layers.
+
+    Han, Chen and Poria, "Improving Multimodal Fusion with Hierarchical Mutual Information Maximization for Multimodal Sentiment
+    Analysis", EMNLP 2021, arXiv 2109.00412, and the authors' code. Kept: network, both bounds, entropy with the step before as history,
+    two optimisers. The released likelihood omits the log-variance, and the entropy of a step without samples of both signs is not a
+    number there; neither is repeated. As in the code, the projection of the entropy is random and fixed. The text encoder is whatever
+    `encoders` says, in place of a fine-tuned BERT. A missing modality is read as its learned token, and no bound holds for it.
+    """
+
+    config_class: ClassVar[type[MMIMConfig]] = MMIMConfig
+    summary: ClassVar[str] = "LSTM per modality; lower bounds of mutual information among them and with the fusion"
+    tags: ClassVar[tuple[str, ...]] = ()
+    least_modalities: ClassVar[int] = 2
+
+    def __init__(self, config: MMIMConfig) -> None:
+        super().__init__(config, config.d_model)
+        widths = {name: self._encoder(name).width for name in config.anchors}
+        read = config.anchors if config.anchor == "lstm" else config.anchors[1:]
+        self.streams = nn.ModuleDict({name: LastState(widths[name], config.hidden, config.d_model, bidirectional=True) for name in read})
+        self.vector_widths = {name: config.d_model if name in read else widths[name] for name in config.anchors}
+        self.dropout = nn.Dropout(config.dropout)
+        self.first = nn.Linear(sum(self.vector_widths.values()), config.fused)
+        self.second = nn.Linear(config.fused, config.fused)
+        self.head = Head(config.fused, config.task, dropout=0.0)
+        for part in (self.streams, self.first, self.second, self.head):
+            _drawn_afresh(part)
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        vectors = {}
+        for name, tokens in self._with_absent(encoded).items():
+            if name in self.streams:
+                vectors[name] = self.streams[name](tokens.x, tokens.mask)
+            else:
+                vectors[name] = POOLINGS[self.config.pooling](tokens.x, tokens.mask)
+        joined = self.dropout(torch.cat(list(vectors.values()), 1))
+        fused = self.second(self.first(joined).tanh()).tanh()
+        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        extras = {"present": present, **{f"of_{name}": vector for name, vector in vectors.items()}}
+        return Output(prediction=self.head(fused), embedding=fused, extras=extras)
+
+
+class Likelihood(nn.Module):
+    """The Barber-Agakov bound: how well one vector is predicted from another, with a mean and a log-variance per channel."""
+
+    def __init__(self, given: int, width: int, kind: Literal["gaussian", "released"]) -> None:
+        super().__init__()
+        self.mean = nn.Sequential(nn.Linear(given, width), nn.ReLU(), nn.Linear(width, width))
+        self.log_variance = nn.Sequential(nn.Linear(given, width), nn.ReLU(), nn.Linear(width, width))
+        self.project = nn.Linear(width, max(1, width // 4)).requires_grad_(False)
+        self.kind = kind
+
+    def forward(self, given: Tensor, x: Tensor) -> Tensor:
+        """(batch, given) and (batch, width) to log-likelihoods (batch,), but for a constant."""
+        log_variance = self.log_variance(given)
+        if self.kind == "gaussian":
+            log_variance = log_variance.tanh()
+        error = (x - self.mean(given)).square() * torch.exp(-log_variance)
+        terms: Tensor = error + log_variance if self.kind == "gaussian" else error
+        return -0.5 * terms.sum(1)
+
+    def squashed(self, x: Tensor) -> Tensor:
+        """(batch, width) to the few numbers whose entropy is taken, (batch, width / 4)."""
+        small: Tensor = self.project(x).tanh()
+        return small
+
+
+class InformationBounds(Objective):
+    """Estimators of the likelihood and everything else take epochs in turn, each with an optimiser of its own."""
+
+    codes: Tensor
+    """(samples,): class of each train sample, or 1 and 0 for the signs of a number, -1 for a neutral one."""
+    at_epoch: Tensor
+
+    def __init__(self, model: MMIM, task: Task) -> None:
+        super().__init__(model, task)
+        widths, names = model.vector_widths, model.config.anchors
+        pairs = [pair for pair in combinations(range(len(names)), 2) if pair[0] == 0 or model.config.other_pairs]
+        self.pairs: Final = pairs  # a modality, and another that is predicted from it, by their places
+        self.bounds = nn.ModuleList(Likelihood(widths[names[i]], widths[names[j]], model.config.likelihood) for i, j in pairs)
+        self.predictors = nn.ModuleDict({name: nn.Linear(model.config.fused, widths[name]) for name in names})
+        _drawn_afresh(self.bounds)
+        _drawn_afresh(self.predictors)
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        estimators = Minimise(terms=("likelihood",), rates={"": 0.0, "bounds.": 1.0})
+        rest = Minimise(terms=("task", "contrast", "bound"), rates={"": 1.0, "bounds.": 0.0})
+        return (Stage(optimisers=(estimators, rest), alternate="epoch"),)
+
+    def prepare(self, train: BatchSource) -> None:
+        targets = targets_by_id(train)
+        self.register_buffer("codes", self._codes(torch.tensor(list(targets.values()))))
+        self.register_buffer("at_epoch", torch.tensor(-1))
+        self.memory = SampleMemory(tuple(targets), {f"pair_{number}": bound.project.out_features for number, bound in self._bounds()})
+
+    def begin_epoch(self, stage: Stage, epoch: int) -> None:
+        del stage
+        if int(self.at_epoch) != epoch:  # begun, not resumed
+            self.memory.forget()
+            self.at_epoch.fill_(epoch)
+
+    def after_step(self) -> None:
+        seen = self.memory.take()
+        self.memory.forget()
+        self.memory.write(seen)
+
+    def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        terms = self.supervised(batch, output)
+        if not self.training:
+            return terms
+        config, names = self.network.config, self.network.config.anchors
+        present, vectors = output.extras["present"], [output.extras[f"of_{name}"] for name in names]
+        contrast = [
+            contrast_of(vector, self.predictors[name](output.embedding), present[:, number])
+            for number, (name, vector) in enumerate(zip(names, vectors, strict=True))
+        ]
+        rows = self.memory.rows(batch.ids, self.codes.device)
+        likelihood, entropy = torch.zeros_like(terms["task"]), torch.zeros_like(terms["task"][0])
+        squashed, both = {}, {}
+        for (number, bound), (i, j) in zip(self._bounds(), self.pairs, strict=True):
+            key = f"pair_{number}"
+            both[key] = present[:, i] & present[:, j]
+            likelihood = likelihood + bound(vectors[i], vectors[j]) * both[key]
+            squashed[key] = bound.squashed(vectors[j])
+            known = self.memory.known(key)
+            values = torch.cat([squashed[key], self.memory.vectors(key).to(squashed[key].dtype)])
+            codes = torch.cat([self.codes[rows].masked_fill(~both[key], -1), self.codes.masked_fill(~known, -1)])
+            entropy = entropy + entropy_of(values, codes, classes=self._classes, ridge=config.ridge) * known.any()
+        self.memory.note(rows, squashed, both)
+        bounds = -config.bound * (likelihood + entropy)
+        return {**terms, "contrast": config.contrast * torch.stack(contrast).sum(), "bound": bounds, "likelihood": -likelihood}
+
+    @property
+    def network(self) -> MMIM:
+        """The network, by its own type."""
+        assert isinstance(self.model, MMIM)
+        return self.model
+
+    @property
+    def _classes(self) -> int:
+        return 2 if self.task.kind == "regression" else self.task.num_outputs
+
+    def _codes(self, targets: Tensor) -> Tensor:
+        if self.task.kind == "classification":
+            return targets.long()
+        return torch.where(targets == self.network.config.neutral, -1, (targets > self.network.config.neutral).long())
+
+    def _bounds(self) -> list[tuple[int, Likelihood]]:
+        return [(number, bound) for number, bound in enumerate(self.bounds) if isinstance(bound, Likelihood)]
+
+
+def contrast_of(x: Tensor, predicted: Tensor, present: Tensor) -> Tensor:
+    """InfoNCE of vectors and what is predicted of them, by cosine: () over the samples that are present, 0 for fewer than two.
+
+    Args:
+        x: (batch, width).
+        predicted: (batch, width).
+        present: (batch,) bool.
+    """
+    scores = (functional.normalize(x, dim=1) @ functional.normalize(predicted, dim=1).T).float()
+    among = scores.masked_fill(~present, -1e9).logsumexp(1)  # far below any cosine, and without gradient
+    count = present.sum()
+    return ((among - scores.diagonal()) * present).sum() / count.clamp(min=1) * (count > 1)
+
+
+def entropy_of(values: Tensor, codes: Tensor, *, classes: int, ridge: float) -> Tensor:
+    """Entropy of normal distributions, one per class: (), half the mean log-determinant over classes with more samples than channels.
+
+    Args:
+        values: (samples, width).
+        codes: (samples,), class of each; -1 for samples that do not count.
+        classes: How many there are.
+        ridge: Added to the diagonal of covariances.
+    """
+    values = values.float()
+    weight = (codes == torch.arange(classes, device=codes.device)[:, None]).to(values.dtype)
+    count = weight.sum(1)
+    share = weight / count.clamp(min=1)[:, None]
+    centred = values - (share @ values)[:, None]
+    covariance = torch.einsum("cn,cnk,cnl->ckl", share, centred, centred)
+    identity = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
+    enough = count > values.shape[1]
+    determinants = torch.logdet(torch.where(enough[:, None, None], covariance + ridge * identity, identity))
+    return 0.5 * determinants.sum() / enough.sum().clamp(min=1)
+
+
+def _drawn_afresh(module: nn.Module) -> None:
+    """Matrices as the published code draws them."""
+    for parameter in module.parameters():
+        if parameter.ndim >= 2:
+            nn.init.xavier_normal_(parameter)
+
+
+MULTIMODAL_INFOMAX = Method(
+    network=MMIM,
+    objective=InformationBounds,
+    settings={
+        "loader": {"batch_size": 32},
+        "fit": {"learning_rate": 1e-3, "weight_decay": 1e-4, "warmup_fraction": 0.0, "gradient_clip": 1.0, "epochs": 80, "patience": 20},
+    },
+    source="Han et al., EMNLP 2021, arXiv 2109.00412",
+    needs="two modalities or more",
+    differs=(
+        "Feature mode: text features in place of a fine-tuned BERT. An epoch there, a pass for the estimators and one for the rest, is "
+        "two here. The likelihood is that of a normal distribution; `likelihood: released` is the form of the code."
+    ),
+)

@@ -139,7 +139,7 @@ class Place:
         notes = []
         for _ in range(draw.choice((1, 1, 1, 2))):
             path = draw.choice(sorted(inner)) if inner and draw.random() < 0.05 else draw.choice(files)
-            if path.exists():
+            if not path.is_symlink() and (path.is_dir() or (path.is_file() and path.stat().st_size < SPARSE_BYTES)):  # not changed yet
                 notes.append(f"{path.relative_to(folder)}: {_mutate(path, draw, files=files)}")
         return Case(commands=[list(draw.choice(READING[name]))], note=f"{'sealed ' if sealed else ''}{'; '.join(notes)}", steps=STEPS)
 

@@ -51,7 +51,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, SIGTERM or a hangup ended training in good order.
 
     Attributes:
-        checkpoint: Where to go on from; ``None`` if training ran without a run directory.
+        checkpoint: Where to resume; ``None`` if training ran without a run directory.
         epoch: Epoch under way, from 1.
         signal_number: What arrived.
     """

@@ -125,7 +125,7 @@ class MlflowLog:
         _remember(run_dir, "mlflow", run.info.run_id)
 
     def write(self, record: Record) -> None:
-        """Add one epoch; a value that is not finite is left out."""
+        """Add one epoch; a value that is not finite is dropped."""
         values = {name: value for name, value in _measured(record).items() if math.isfinite(value)}
         self._mlflow.log_metrics(values, step=int(record["epoch"]))
 

@@ -8,7 +8,7 @@ class Progress(Protocol):
     """Told how training goes, in the process of rank 0 only. A class that derives from it need only say what it listens to."""
 
     def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
-        """Training begins, or goes on after `batch` batches of `epoch` (from 1); each epoch has `batches`."""
+        """Training begins, or resumes after `batch` batches of `epoch` (from 1); each epoch has `batches`."""
 
     def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
         """An optimiser step was done, the `batch`-th batch of the epoch being its last."""

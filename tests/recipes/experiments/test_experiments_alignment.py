@@ -151,7 +151,7 @@ def test_distance_of_aligned_modalities(run: Path, tmp_path: Path) -> None:
 
 def test_a_model_without_alignment_is_refused(timed: Path, tmp_path: Path) -> None:
     run = trained(timed, tmp_path / "run", model="single-stream-mamba")
-    with pytest.raises(ConfigError, match="no aligned streams"):
+    with pytest.raises(ConfigError, match="aligns no streams"):
         write_distance(load_run(run), tmp_path)
     with pytest.raises(ConfigError, match="makes no plans"):
         write_plans(load_run(run), tmp_path)

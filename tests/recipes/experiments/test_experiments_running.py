@@ -435,7 +435,7 @@ def test_a_user_mistake_in_a_cell_is_recorded(tmp_path: Path, corpus: Path) -> N
     )
     directory = make(plan)
     assert run_cell(directory.path, plan.jobs[0].key) == USER_INPUT
-    assert "has no aligned streams" in directory.failure(plan.jobs[0].key)
+    assert "aligns no streams" in directory.failure(plan.jobs[0].key)
     assert directory.state(plan.jobs[0]) == "failed"
 
 

@@ -116,3 +116,9 @@ def test_a_long_training_is_thinned_and_keeps_its_end() -> None:
     path = next(path for path in re.findall(r"<path [^>]*>", drawing.svg) if "fill: none; stroke: var(--series-0)" in path)
     assert path.count("L") <= MOST_EPOCHS
     assert "seed 0 valid 0.0002" in drawing.text
+
+
+def test_a_value_that_no_axis_holds_is_not_drawn() -> None:
+    cell = Cell(key="0" * 16, row="a", column="", seed=0, digest="")
+    log = {"epoch": (1.0, 2.0, 3.0), "valid/loss/total": (0.5, 1e308, -1e308)}
+    assert "valid 0.5" in _drawn(loss_drawing("a", [Found(cell=cell, state="unfinished", log=log)], "a")).text

@@ -24,6 +24,8 @@ MOST_POINTS: Final = 800
 """Samples drawn into a scatter plot; of more, every second, third ... is."""
 MOST_EPOCHS: Final = 120
 """Epochs drawn of a run; of longer ones every second, third ... is."""
+_LARGEST: Final = 1e30
+"""Values beyond are not drawn: an axis cannot divide what lies between them."""
 
 # What matplotlib is told to draw with, and the style sheet's name for it.
 _INK, _GRID, _PAPER = "#010203", "#010204", "#010205"
@@ -279,7 +281,8 @@ def _line(run: Found, column: str) -> tuple[list[float], list[float]] | None:
 
 
 def _known(value: Number) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
+    """Answer to whether an axis can hold a value."""
+    return value is not None and abs(value) <= _LARGEST  # NaN is not
 
 
 def _svg(draw: Callable[["Axes"], None], identifier: str, *, size: tuple[float, float] = (3.5, 2.2)) -> str:

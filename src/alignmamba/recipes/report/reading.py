@@ -427,7 +427,7 @@ def _left_out_words(what: str, count: int) -> str:
         "predictions": ("The predictions of {} more cell{}", "cells/*/predictions_*.csv"),
         "plans": ("The transport plans of {} more sample{}", "cells/*/analysis/plans/plans.json"),
     }[what]
-    return f"{named.format(count, '' if count == 1 else 's')} are left out to keep this page small; they lie in {files}."
+    return f"{named.format(count, '' if count == 1 else 's')} are dropped to keep this page small; they lie in {files}."
 
 
 def _state(failure: Path, path: Path, analyses: tuple[str, ...]) -> tuple[State, str]:

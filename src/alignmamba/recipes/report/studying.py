@@ -216,7 +216,7 @@ def _plans(
     order = rows[ranked]
     chosen = next((some for count in MOST_PLANS if 2 * tokens[some := _evenly(order, count)].sum() <= MOST_PLAN_TOKENS), None)
     if chosen is None:
-        return (), f"Plans are left out: those of one sample would hold more than {MOST_PLAN_TOKENS:,} matched tokens."
+        return (), f"Plans are not shown: those of one sample would hold more than {MOST_PLAN_TOKENS:,} matched tokens."
     rank = {int(row): place + 1 for place, row in enumerate(order)}
     form = TypeAdapter(PlanSample)
     model = run.model.cpu()

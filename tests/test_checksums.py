@@ -30,6 +30,13 @@ def test_what_is_listed_is_read(folder: Path) -> None:
     assert list(read_list(folder)) == ["a.txt", "inner/b.txt", "later.txt"]
 
 
+def test_a_file_of_holes_is_damaged_without_being_read(folder: Path) -> None:
+    with (folder / "a.txt").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CheckpointError, match=r"a\.txt: damaged"):
+        check_listed(folder, ["a.txt"])
+
+
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
 def test_the_list_is_one_that_others_check(folder: Path) -> None:
     write_list(folder, ["a.txt", "inner/b.txt"])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,13 @@ def test_everything_is_measured_in_turn() -> None:
 
 
 def test_what_is_slow_is_measured_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficiency, "SLOW_SECONDS", 0.005)
-    found = time_in_turn({"slow": lambda: time.sleep(0.01), "quick": lambda: None}, repeats=6, warm_ups=0)
+    now = [0.0]
+    monkeypatch.setattr(efficiency, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=time.process_time))
+
+    def slow() -> None:
+        now[0] += efficiency.SLOW_SECONDS + 1
+
+    found = time_in_turn({"slow": slow, "quick": lambda: None}, repeats=6, warm_ups=0)
     assert (found["slow"].wall.count, found["quick"].wall.count) == (efficiency.SLOW_REPEATS, 6)
 
 

@@ -193,7 +193,6 @@ def written_in(page: str, section: str) -> list[str]:
 @pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:# The axis name:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:onnx.*")
-@pytest.mark.timeout(200)
 def test_what_the_documentation_exports_gives_what_the_model_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The two snippets of the documentation as they stand there, run at other lengths and without a modality."""
     pytest.importorskip("onnxscript", reason="the exporter to ONNX needs onnxscript: pip install 'alignmamba[onnx]'")
@@ -268,7 +267,6 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the two processes are forked, which spares two imports, on Linux alone")
-@pytest.mark.timeout(150)
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
     """Replicated (DDP) and sharded (FSDP2), over gloo; the second process never sees any video."""
     script = tmp_path / "two_processes.py"
@@ -276,7 +274,7 @@ def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
     tests = Path(__file__).parents[1]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, str(script), str(tmp_path), str(tests), str(tests / "models")]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=140)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-3000:]
     built = model().train()
     expected = gradients(built, loss_of(built, batch()))

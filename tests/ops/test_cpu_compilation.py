@@ -167,7 +167,6 @@ class Aligned(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.timeout(120)
 def test_forked_workers_compute_what_their_parent_computed_with_threads() -> None:
     """Threads of the parent that the workers would wait for in vain end with each call of a kernel."""
     before = torch.get_num_threads()

@@ -694,12 +694,11 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(("fetched", "every", "batch"), [(13, 2, 5), (17, 0, 0)])
 def test_a_killed_run_goes_on(tmp_path: Path, fetched: int, every: int, batch: int) -> None:
     """SIGKILL in the middle of an epoch: it goes on from the step checkpoint, or without those from the end of the epoch before."""
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(fetched), str(every)]
-    process = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=50)
+    process = subprocess.run(command, env=_environment(), capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     saved = torch.load(tmp_path / checkpoints.LAST, weights_only=True)["state"]
     assert saved["batch"] == batch
@@ -750,12 +749,11 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.timeout(120)
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Rank 0 never sees audio, so its audio encoder is unused there. The engine's own launcher starts the processes, over gloo."""
     script = tmp_path / "two_processes.py"
     script.write_text(TWO_PROCESSES)
-    process = subprocess.run([sys.executable, str(script), str(tmp_path)], env=_environment(), capture_output=True, text=True, timeout=110)
+    process = subprocess.run([sys.executable, str(script), str(tmp_path)], env=_environment(), capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-3000:]
     results = json.loads((tmp_path / "results.json").read_text())
     for accumulate in (1, 3):

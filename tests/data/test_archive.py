@@ -908,3 +908,12 @@ def test_the_memory_order_of_the_arrays_does_not_matter(tmp_path: Path, order: L
     for sample, expected, seconds in zip(written, features, times, strict=True):
         np.testing.assert_array_equal(sample.features["audio"], expected)
         np.testing.assert_array_equal(sample.times["audio"], seconds)
+
+
+@pytest.mark.parametrize("path", [3, None, ["corpus"]])
+def test_a_place_that_is_no_path_is_refused(path: Any) -> None:
+    said = rf"^path: expected the place of a corpus directory, found {type(path).__name__}$"
+    with pytest.raises(DataError, match=said):
+        load_corpus(path)
+    with pytest.raises(DataError, match=said):
+        write_corpus(path, {}, task=Task(kind="regression"))

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,7 +85,7 @@ def write_corpus(
     Raises:
         DataError: If anything is malformed or inconsistent; the message names split, sample, modality and position.
     """
-    target = Path(path)
+    target = _place(path)
     prepare_destination(target, overwrite=overwrite)
     for field_name, size in (("samples_per_shard", samples_per_shard), ("shard_bytes", shard_bytes)):
         if not is_integer(size) or size < 1:
@@ -117,6 +118,12 @@ def write_corpus(
     return load_corpus(target, verify=False)
 
 
+def _place(path: object) -> Path:
+    if not isinstance(path, str | PathLike):
+        raise DataError(f"path: expected the place of a corpus directory, found {type(path).__name__}")
+    return Path(path)
+
+
 def load_corpus(
     path: str | Path,
     *,
@@ -140,7 +147,7 @@ def load_corpus(
     """
     if nonfinite not in ("error", "zero", "mean"):
         raise DataError(f"nonfinite: expected 'error', 'zero' or 'mean', found {nonfinite!r}")
-    directory = Path(path)
+    directory = _place(path)
     manifest = read_manifest(directory)
     shards, problems = examine(directory, manifest, verify=verify, require_finite=nonfinite == "error")
     if problems:

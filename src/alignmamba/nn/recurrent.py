@@ -89,3 +89,26 @@ class LastState(nn.Module):
         """(batch, time, width) with a mask to (batch, out)."""
         vector: Tensor = self.project(self.dropout(self.recurrent(x, mask).final))
         return vector
+
+
+class ReadTwice(nn.Module):
+    """Two bidirectional layers with a norm between them, and the final states of both as one vector; as in MISA.
+
+    Args:
+        width: Channels of a token.
+        hidden: Width of the state of one direction.
+        cell: Kind of recurrence.
+    """
+
+    def __init__(self, width: int, hidden: int, *, cell: Cell = "lstm") -> None:
+        super().__init__()
+        self.first = Recurrent(width, hidden, bidirectional=True, cell=cell)
+        self.norm = nn.LayerNorm(2 * hidden)
+        self.second = Recurrent(2 * hidden, hidden, bidirectional=True, cell=cell)
+        self.width = 4 * hidden
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, width) with a mask to (batch, 4 * hidden): both layers forward, then both backward."""
+        first = self.first(x, mask)
+        second = self.second(self.norm(first.tokens), mask)
+        return torch.cat([states.final.unflatten(1, (2, -1)) for states in (first, second)], 2).flatten(1)

@@ -2,13 +2,14 @@
 
 from alignmamba.ops.backends import operator_backends
 from alignmamba.ops.convolution import causal_conv
-from alignmamba.ops.discrepancy import mmd
+from alignmamba.ops.discrepancy import central_moment_discrepancy, mmd, subspace_overlap
 from alignmamba.ops.scan import selective_scan, selective_scan_step
 from alignmamba.ops.sequence import deinterleave, interleave, last_valid, masked_max, masked_mean, relative_time, reverse_valid
 from alignmamba.ops.transport import match_tokens, resample, transport, transport_plan
 
 __all__ = [
     "causal_conv",
+    "central_moment_discrepancy",
     "deinterleave",
     "interleave",
     "last_valid",
@@ -22,6 +23,7 @@ __all__ = [
     "reverse_valid",
     "selective_scan",
     "selective_scan_step",
+    "subspace_overlap",
     "transport",
     "transport_plan",
 ]

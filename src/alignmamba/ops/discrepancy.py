@@ -1,4 +1,4 @@
-"""Global alignment: maximum mean discrepancy between the tokens of two sequences (Li et al., arXiv 2412.00833, section 3.3)."""
+"""How two sequences differ (maximum mean discrepancy, Li et al., arXiv 2412.00833, section 3.3), and how two batches of vectors do."""
 
 from typing import Any, Literal
 
@@ -106,6 +106,70 @@ def mmd(
         need_gradient = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
         value: Tensor = _fused(x, y, x_mask, y_mask, fixed, unbiased, need_gradient)[0]
         return value
+
+
+def central_moment_discrepancy(x: Tensor, y: Tensor, *, moments: int = 5) -> Tensor:
+    r"""Distance of two batches of vectors: between their means, and between their central moments, channel by channel.
+
+    ``CMD = |mean(x) - mean(y)| + sum over k from 2 to moments of |c_k(x) - c_k(y)|``, for values in an interval of length 1. The
+    gradient of a distance of zero is zero.
+
+    Args:
+        x: (samples, channel).
+        y: (other samples, channel).
+        moments: Highest moment compared.
+
+    Returns:
+        (), at least float32; zero where the batches hold the same rows in any order.
+
+    Raises:
+        ShapeError: If the widths differ, or a batch is empty.
+
+    Source:
+        Zellinger et al., ICLR 2017, arXiv:1702.08811, eq. 2.
+    """
+    x, y = _two_batches(x, y)
+    means = x.mean(0), y.mean(0)
+    total: Tensor = torch.linalg.vector_norm(means[0] - means[1])
+    for power in range(2, moments + 1):
+        one, other = ((side - mean).pow(power).mean(0) for side, mean in zip((x, y), means, strict=True))
+        total = total + torch.linalg.vector_norm(one - other)
+    return total
+
+
+def subspace_overlap(x: Tensor, y: Tensor) -> Tensor:
+    r"""Mean square of ``x^T y`` of two batches of vectors about their means, each row at length 1: zero where no channels correlate.
+
+    The lengths of rows are constants to the gradient.
+
+    Args:
+        x: (samples, channel) of some samples.
+        y: (samples, other channel) of the same ones.
+
+    Returns:
+        (), at least float32.
+
+    Raises:
+        ShapeError: If the numbers of samples differ, or there are none.
+
+    Source:
+        Bousmalis et al., NIPS 2016, arXiv:1608.06019, eq. 5, with the norms and the mean of the code of Hazarika et al., arXiv:2005.03545.
+    """
+    if x.ndim == y.ndim == 2 and len(x) != len(y):
+        raise ShapeError(f"x and y: expected as many samples, found {len(x)} and {len(y)}")
+    x, y = _two_batches(x, y, of_width=False)
+    centred = (side - side.mean(0) for side in (x, y))
+    one, other = (side / (torch.linalg.vector_norm(side.detach(), dim=1, keepdim=True) + 1e-6) for side in centred)
+    overlap: Tensor = (one.T @ other).square().mean()
+    return overlap
+
+
+def _two_batches(x: Tensor, y: Tensor, *, of_width: bool = True) -> tuple[Tensor, Tensor]:
+    """Both in single precision at least, after a look at their shapes."""
+    if x.ndim != 2 or y.ndim != 2 or not len(x) or not len(y) or (of_width and x.shape[1] != y.shape[1]):
+        raise ShapeError(f"x and y: expected (samples, channel) of one width, found {tuple(x.shape)} and {tuple(y.shape)}")
+    one, other = (side if side.dtype == torch.float64 else side.float() for side in (x, y))
+    return one, other
 
 
 def _reference(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: float | None, *, unbiased: bool) -> Tensor:

@@ -1,0 +1,163 @@
+"""MISA: each modality is split into a part that all share and one of its own, kept apart and whole by losses."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alignmamba.contracts import Batch, Output, Task
+from alignmamba.methods.method import Method
+from alignmamba.models.encoded import Fusion, FusionConfig
+from alignmamba.models.network import Head
+from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.factors import Factors
+from alignmamba.nn.gradients import reversed_gradient
+from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.nn.recurrent import Cell, ReadTwice
+from alignmamba.ops import central_moment_discrepancy, subspace_overlap
+from alignmamba.training.objective import Objective
+from alignmamba.training.pairs import mean_present, over_pairs, total, within
+
+
+class MISAConfig(FusionConfig):
+    """Everything that defines MISA."""
+
+    encoder: EncoderConfig = EncoderConfig(kind="none")
+    d_model: Annotated[int, Field(ge=1)] = 128
+    """Width of a part; a multiple of `heads`."""
+    hidden: Annotated[int, Field(ge=1)] | None = None
+    """Width of the recurrent layers; none: that of the features, as published."""
+    cell: Cell = "lstm"
+    """Kind of recurrence."""
+    anchor: Literal["recurrent", "pool"] = "recurrent"
+    """How the anchor becomes a vector: as the others, or pooled, where its features are already those of a language model."""
+    pooling: Pooling = "mean"
+    heads: Annotated[int, Field(ge=1)] = 2
+    """Heads of the Transformer layer over the parts."""
+    feedforward: Annotated[int, Field(ge=1)] = 2048
+    """Inner width of that layer."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Before the head, and in the discriminator."""
+    difference: Annotated[float, Field(ge=0)] = 0.3
+    """Weight of what parts overlap."""
+    similarity: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of what tells the shared parts of two modalities apart."""
+    reconstruction: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of what the two parts of a modality fail to say of it."""
+    alike: Literal["moments", "adversary"] = "moments"
+    """What makes shared parts alike: central moments, or a discriminator whose gradient is reversed."""
+    reversal: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the discriminator's gradient."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model: expected a multiple of heads ({self.heads}), found {self.d_model}")
+        return self
+
+
+class MISA(Fusion[MISAConfig]):
+    """Own and shared part of every modality, read by one Transformer layer, concatenated, and two layers.
+
+    Hazarika, Zimmermann and Poria, "MISA: Modality-Invariant and -Specific Representations for Multimodal Sentiment Analysis",
+    ACM MM 2020, arXiv 2005.03545, and the code of its authors and of MMSA. Kept: network, losses and weights. The text encoder is
+    whatever `encoders` says, in place of a fine-tuned BERT. Each modality is read at its own length; MMSA reads audio and video at the
+    text's. The discriminator of parts that is in no loss is not made. Parts of a missing modality are hidden from the others.
+    """
+
+    config_class: ClassVar[type[MISAConfig]] = MISAConfig
+    summary: ClassVar[str] = "Shared and own part of each modality, kept apart by losses, read by one Transformer layer"
+    tags: ClassVar[tuple[str, ...]] = ("disentanglement",)
+
+    def __init__(self, config: MISAConfig) -> None:
+        super().__init__(config, config.d_model)
+        widths = {name: self._encoder(name).width for name in config.anchors}
+        read = config.anchors if config.anchor == "recurrent" else config.anchors[1:]
+        self.streams = nn.ModuleDict({name: ReadTwice(widths[name], config.hidden or widths[name], cell=config.cell) for name in read})
+        widths |= {name: 4 * (config.hidden or widths[name]) for name in read}
+        self.factors = Factors(widths, config.d_model)
+        self.rebuild = nn.ModuleDict({name: nn.Linear(config.d_model, config.d_model) for name in config.anchors})
+        self.fusion = nn.TransformerEncoderLayer(config.d_model, config.heads, config.feedforward, batch_first=True)
+        count = len(config.anchors)
+        self.joined = nn.Linear(2 * count * config.d_model, count * config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = Head(count * config.d_model, config.task, dropout=0.0)
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        vectors = {}
+        for name, tokens in self._with_absent(encoded).items():
+            if name in self.streams:
+                vectors[name] = self.streams[name](tokens.x, tokens.mask)
+            else:
+                vectors[name] = POOLINGS[self.config.pooling](tokens.x, tokens.mask)
+        parts = self.factors(vectors)
+        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        both = parts.own + parts.shared
+        rebuilt = torch.stack([rebuild(both[:, number]) for number, rebuild in enumerate(self.rebuild.values())], 1)
+        fused = self.fusion(torch.cat([parts.own, parts.shared], 1), src_key_padding_mask=~present.repeat(1, 2)).flatten(1)
+        embedding = self.dropout(self.joined(fused)).relu()
+        extras = {"own": parts.own, "shared": parts.shared, "projected": parts.projected, "rebuilt": rebuilt, "present": present}
+        return Output(prediction=self.head(embedding), embedding=fused, extras=extras)
+
+
+class Disentangled(Objective):
+    """The task; parts that differ, shared parts that are alike, and a modality that its parts rebuild."""
+
+    def __init__(self, model: MISA, task: Task) -> None:
+        super().__init__(model, task)
+        config = model.config
+        self.discriminator = None
+        if config.alike == "adversary":
+            width = config.d_model
+            self.discriminator = nn.Sequential(
+                nn.Linear(width, width), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(width, len(config.anchors))
+            )
+
+    def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        assert isinstance(self.model, MISA)
+        config = self.model.config
+        own, shared, present = (output.extras[name] for name in ("own", "shared", "present"))
+        apart = total(within(subspace_overlap, own, shared, present) + over_pairs(subspace_overlap, own, present), own)
+        error = (output.extras["rebuilt"] - output.extras["projected"]).square().mean(2)
+        return {
+            **self.supervised(batch, output),
+            "difference": config.difference * apart,
+            "similarity": config.similarity * self._unlike(shared, present),
+            "reconstruction": config.reconstruction * mean_present(error, present),
+        }
+
+    def _unlike(self, shared: Tensor, present: Tensor) -> Tensor:
+        """How far shared parts differ: () by moments, (batch,) by how well the discriminator names their modality."""
+        if self.discriminator is None:
+            return total(over_pairs(central_moment_discrepancy, shared, present), shared, mean=True)
+        assert isinstance(self.model, MISA)
+        said = self.discriminator(reversed_gradient(shared, self.model.config.reversal)).transpose(1, 2)
+        truth = torch.arange(shared.shape[1], device=shared.device).expand(len(shared), -1)
+        return mean_present(functional.cross_entropy(said, truth, reduction="none"), present)
+
+
+INVARIANT_AND_SPECIFIC = Method(
+    network=MISA,
+    objective=Disentangled,
+    settings={
+        "loader": {"batch_size": 16},
+        "fit": {
+            "learning_rate": 1e-4,
+            "weight_decay": 0.0,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 1.0,
+            "epochs": 500,
+            "patience": 6,
+            "regression_loss": "mse",
+        },
+    },
+    source="Hazarika et al., ACM MM 2020, arXiv 2005.03545",
+    differs=(
+        "Feature mode: text features in place of a fine-tuned BERT. Gradients are clipped by their norm, not by value. "
+        "Each modality is read at its own length."
+    ),
+)

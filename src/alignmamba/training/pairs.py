@@ -1,0 +1,58 @@
+"""Terms of a whole batch that compare two modalities: over the samples that have both."""
+
+from collections.abc import Callable, Iterable
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+
+
+def between(measure: Measure, x: Tensor, y: Tensor, both: Tensor) -> Tensor | None:
+    """A measure of two batches of vectors over some of their rows; ``None`` where these are fewer than two.
+
+    Args:
+        measure: Of two tensors (samples, channel); returns ().
+        x: (batch, channel).
+        y: (batch, channel).
+        both: (batch,) bool, the rows to compare.
+    """
+    rows = both.nonzero().flatten()
+    return measure(x[rows], y[rows]) if len(rows) >= 2 else None
+
+
+def over_pairs(measure: Measure, vectors: Tensor, present: Tensor) -> list[Tensor]:
+    """A measure of every two modalities, over the samples that have both; pairs with fewer than two such samples are left out.
+
+    Args:
+        measure: Of two tensors (samples, channel); returns ().
+        vectors: (batch, modality, channel).
+        present: (batch, modality) bool.
+    """
+    pairs = combinations(range(vectors.shape[1]), 2)
+    return kept(between(measure, vectors[:, m], vectors[:, n], present[:, m] & present[:, n]) for m, n in pairs)
+
+
+def within(measure: Measure, one: Tensor, other: Tensor, present: Tensor) -> list[Tensor]:
+    """A measure of two parts of each modality, (batch, modality, channel) both, over the samples that have it."""
+    modalities = range(one.shape[1])
+    return kept(between(measure, one[:, m], other[:, m], present[:, m]) for m in modalities)
+
+
+def kept(terms: Iterable[Tensor | None]) -> list[Tensor]:
+    """Those that there are."""
+    return [term for term in terms if term is not None]
+
+
+def total(terms: list[Tensor], like: Tensor, *, mean: bool = False) -> Tensor:
+    """Sum or mean of terms, (); zero where there is none."""
+    if not terms:
+        return like.new_zeros(())
+    stacked = torch.stack(terms)
+    return stacked.mean() if mean else stacked.sum()
+
+
+def mean_present(values: Tensor, present: Tensor) -> Tensor:
+    """(batch, modality) to its mean over the modalities of each sample, (batch,)."""
+    return (values * present).sum(1) / present.sum(1).clamp(min=1)

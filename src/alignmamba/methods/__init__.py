@@ -9,6 +9,7 @@ from alignmamba.methods.method import Method
 from alignmamba.methods.misa import INVARIANT_AND_SPECIFIC
 from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
 from alignmamba.methods.self_mm import SELF_MM
+from alignmamba.methods.tfn import TENSOR_FUSION
 from alignmamba.methods.ulgm import UNIMODAL_LABELS
 from alignmamba.models.alignmamba import AlignMamba
 from alignmamba.models.multi_stream import CrossmodalTransformer, LateFusion, MultiStreamMamba
@@ -29,6 +30,7 @@ FAMILIES: Final[dict[str, Method]] = {
 METHODS: Final[dict[str, Method]] = {
     **FAMILIES,
     "misa": INVARIANT_AND_SPECIFIC,
+    "tfn": TENSOR_FUSION,
     "self-mm": SELF_MM,
     "mmim": MULTIMODAL_INFOMAX,
     "ulgm": UNIMODAL_LABELS,

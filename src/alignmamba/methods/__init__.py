@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from alignmamba.errors import CheckpointError, shown
 from alignmamba.files import read_json
+from alignmamba.methods.hycon import HYBRID_CONTRAST
 from alignmamba.methods.method import Method
 from alignmamba.methods.misa import INVARIANT_AND_SPECIFIC
 from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
@@ -29,6 +30,7 @@ FAMILIES: Final[dict[str, Method]] = {
 
 METHODS: Final[dict[str, Method]] = {
     **FAMILIES,
+    "hycon": HYBRID_CONTRAST,
     "misa": INVARIANT_AND_SPECIFIC,
     "tfn": TENSOR_FUSION,
     "self-mm": SELF_MM,
@@ -40,7 +42,7 @@ METHODS: Final[dict[str, Method]] = {
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": (),
-    "table2": ("misa", "self-mm", "mmim", "ulgm"),
+    "table2": ("hycon", "misa", "self-mm", "mmim", "ulgm"),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""

@@ -1,0 +1,149 @@
+"""HyCon: contrasts between samples in a modality, between samples across modalities, and within a sample."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alignmamba.contracts import Batch, Output
+from alignmamba.methods.method import Method
+from alignmamba.models.encoded import Fusion, FusionConfig
+from alignmamba.models.network import Head
+from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.nn.recurrent import LastState
+from alignmamba.training.objective import Objective
+
+
+class HyConConfig(FusionConfig):
+    """Everything that defines HyCon."""
+
+    encoder: EncoderConfig = EncoderConfig(kind="none")
+    d_model: Annotated[int, Field(ge=1)] = 64
+    """Width of the vector that a modality becomes."""
+    hidden: Annotated[int, Field(ge=1)] = 64
+    """Width of the LSTM that reads a modality, and of the layer before the head."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Behind each LSTM, and before the head."""
+    anchor: Literal["lstm", "pool"] = "lstm"
+    """How the anchor becomes a vector: as the others, or pooled and mapped, where its features are already those of a language model."""
+    pooling: Pooling = "mean"
+    within: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the contrast between samples in one modality."""
+    across: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the contrast between samples in two modalities."""
+    same: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the distance between the modalities of one sample."""
+    margin: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Similarity to which positives of two modalities are drawn; those of one modality are drawn to 1."""
+    neutral: float = 0.0
+    """Labels from here on are positive, those below negative; not used with classes."""
+
+    @model_validator(mode="after")
+    def _two_signs(self) -> Self:
+        bounds = self.task.label_range
+        if self.task.kind == "regression" and bounds is not None and not bounds[0] < self.neutral <= bounds[1]:
+            raise ValueError(
+                f"neutral: HyCon contrasts labels below it with labels from it on, expected one within {bounds}, found {self.neutral}"
+            )
+        return self
+
+
+class HyCon(Fusion[HyConConfig]):
+    """Unit vectors of the modalities, drawn together by class while training; their sum, and two layers.
+
+    Mai, Zeng, Zheng and Hu, "Hybrid Contrastive Learning of Tri-Modal Representation for Multimodal Sentiment Analysis", TAFFC 2022,
+    arXiv 2109.01797; no code was released. *Reconstructed*: the losses follow a third party's transcript of the preprint's equations,
+    a ratio of sums without logarithm or temperature and a distance to a margin. Chosen here: (1 + cos) / 2 as similarity, LSTMs, sizes,
+    weights of one. The choice of pairs in the journal's version could not be read and is not made. A missing modality adds nothing.
+    """
+
+    config_class: ClassVar[type[HyConConfig]] = HyConConfig
+    summary: ClassVar[str] = "Sum of unit vectors per modality, contrasted by class within and across modalities"
+    tags: ClassVar[tuple[str, ...]] = ("contrastive",)
+
+    def __init__(self, config: HyConConfig) -> None:
+        super().__init__(config, config.d_model)
+        widths = {name: self._encoder(name).width for name in config.anchors}
+        read = config.anchors if config.anchor == "lstm" else config.anchors[1:]
+        self.streams = nn.ModuleDict(
+            {name: LastState(widths[name], config.hidden, config.d_model, dropout=config.dropout) for name in read}
+        )
+        self.project = nn.ModuleDict({name: nn.Linear(widths[name], config.d_model) for name in widths if name not in read})
+        self.mix = nn.Linear(config.d_model, config.hidden)
+        self.head = Head(config.hidden, config.task, config.dropout)
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        vectors = []
+        for name, tokens in self._with_absent(encoded).items():
+            if name in self.streams:
+                vectors.append(self.streams[name](tokens.x, tokens.mask))
+            else:
+                vectors.append(self.project[name](POOLINGS[self.config.pooling](tokens.x, tokens.mask)))
+        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        unit = functional.normalize(torch.stack(vectors, 1), dim=2)
+        embedding = unit.masked_fill(~present.unsqueeze(2), 0).sum(1)
+        prediction = self.head(self.mix(embedding).relu())
+        return Output(prediction=prediction, embedding=embedding, extras={"unit": unit, "present": present})
+
+
+class HybridContrast(Objective):
+    """The task, and three contrasts of unit vectors: two over the batch, one in each sample."""
+
+    def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        assert isinstance(self.model, HyCon)
+        assert batch.targets is not None
+        config = self.model.config
+        kinds = batch.targets >= config.neutral if self.task.kind == "regression" else batch.targets
+        unit, present = output.extras["unit"], output.extras["present"]
+        likeness = _likeness(unit)
+        samples, modalities = present.shape
+        # (anchor sample, anchor modality, other sample, other modality)
+        there = present[:, :, None, None] & present[None, None]
+        others = ~torch.eye(samples, dtype=torch.bool, device=unit.device)[:, None, :, None] & there
+        alone = torch.eye(modalities, dtype=torch.bool, device=unit.device)[None, :, None, :]
+        positive = (kinds[:, None] == kinds[None])[:, None, :, None]
+        pairs = there & ~others & ~alone
+        apart = ((likeness - config.margin).square() * pairs).sum((1, 2, 3)) / pairs.sum((1, 2, 3)).clamp(min=1)
+        return {
+            **self.supervised(batch, output),
+            "within": config.within * _contrast(likeness, positive, others & alone, 1.0),
+            "across": config.across * _contrast(likeness, positive, others & ~alone, config.margin),
+            "same": config.same * apart,
+        }
+
+
+def _likeness(unit: Tensor) -> Tensor:
+    """(batch, modality, width) to the similarity, 0 to 1, of every two vectors, (batch, modality, batch, modality)."""
+    flat = unit.flatten(0, 1)
+    shape = unit.shape[:2]
+    return ((1 + flat @ flat.T) / 2).clamp(min=0).view(*shape, *shape)
+
+
+def _contrast(likeness: Tensor, positive: Tensor, compared: Tensor, margin: float) -> Tensor:
+    """Mean over anchors that have a positive of -sum over positives / sum over all + mean over positives of (s - margin)^2, ()."""
+    positive = positive & compared
+    count = positive.sum((2, 3))
+    among = (likeness * compared).sum((2, 3))
+    share = (likeness * positive).sum((2, 3)) / among.clamp(min=torch.finfo(among.dtype).tiny)
+    refinement = ((likeness - margin).square() * positive).sum((2, 3)) / count.clamp(min=1)
+    anchors = count > 0
+    return ((refinement - share) * anchors).sum() / anchors.sum().clamp(min=1)
+
+
+HYBRID_CONTRAST = Method(
+    network=HyCon,
+    objective=HybridContrast,
+    settings={"loader": {"batch_size": 32}, "fit": {"learning_rate": 1e-3}},
+    source="Mai et al., IEEE TAFFC 2022, arXiv 2109.01797",
+    needs="classes, or a number with a neutral value",
+    differs="Feature mode: text features in place of a fine-tuned BERT. All pairs count alike; the journal's choice of pairs is not made.",
+    reconstructed=(
+        "No code was released; the losses follow a transcript of the preprint. Similarity, encoders, sizes and weights of the terms are "
+        "chosen here."
+    ),
+)

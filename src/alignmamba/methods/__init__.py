@@ -9,6 +9,7 @@ from alignmamba.methods.hycon import HYBRID_CONTRAST
 from alignmamba.methods.method import Method
 from alignmamba.methods.misa import INVARIANT_AND_SPECIFIC
 from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
+from alignmamba.methods.mtmd import MOMENTUM_DISTILLATION
 from alignmamba.methods.self_mm import SELF_MM
 from alignmamba.methods.tfn import TENSOR_FUSION
 from alignmamba.methods.ulgm import UNIMODAL_LABELS
@@ -36,13 +37,14 @@ METHODS: Final[dict[str, Method]] = {
     "self-mm": SELF_MM,
     "mmim": MULTIMODAL_INFOMAX,
     "ulgm": UNIMODAL_LABELS,
+    "mtmd": MOMENTUM_DISTILLATION,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": (),
-    "table2": ("hycon", "misa", "self-mm", "mmim", "ulgm"),
+    "table2": ("hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd"),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""

@@ -1,0 +1,198 @@
+"""MTMD: modalities are subtasks, of which the anchor and the fusion teach the others; slow copies of encoders join the fusion."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alignmamba.contracts import Batch, Output, Task
+from alignmamba.methods.method import Method
+from alignmamba.models.encoded import Fusion, FusionConfig
+from alignmamba.models.network import Head
+from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.recurrent import LastState
+from alignmamba.training.objective import Objective
+
+
+class MTMDConfig(FusionConfig):
+    """Everything that defines MTMD as it is reconstructed here."""
+
+    encoder: EncoderConfig = EncoderConfig(kind="none")
+    d_model: Annotated[int, Field(ge=1)] = 32
+    """Width of the vector that a modality becomes."""
+    hidden: Annotated[int, Field(ge=1)] = 32
+    """Width of the LSTM that reads a modality, and of its subtask."""
+    fused: Annotated[int, Field(ge=1)] = 128
+    """Width of the layers on the modalities together."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Before each subtask, and behind each LSTM."""
+    momentum: Annotated[float, Field(ge=0, le=1)] = 0.995
+    """Share of a slow copy that stays in a step: 1 keeps it as it is, 0 makes it follow at once."""
+    bins: Annotated[int, Field(ge=2)] = 7
+    """Classes into which a number is put for the classification beside the regression, evenly over the range of labels."""
+    classification: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of that classification."""
+    distillation: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of what teachers ask of students."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """By which class scores are divided before students are compared with teachers."""
+
+
+class Subtask(nn.Module):
+    """Dropout and two layers."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.first = nn.Linear(width, hidden)
+        self.second = nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, width) to (batch, hidden)."""
+        feature: Tensor = self.second(self.first(self.dropout(x)).relu()).relu()
+        return feature
+
+
+class MTMD(Fusion[MTMDConfig]):
+    """An LSTM per modality and its slow copy, whose share in the fusion is learned per modality.
+
+    Lin and Hu, "Multi-task momentum distillation for multimodal sentiment analysis", IEEE Transactions on Affective Computing 15(2),
+    2024. Reconstructed from its abstract, without the full text or any code: that modalities are subtasks, that text and fusion teach
+    the others in a regression and a classification, momentum models of single modalities, and learned momentum factors are the
+    paper's; sizes, where momentum features enter, losses and their weights are chosen here, with Self-MM's network as the start.
+    The first modality of `anchors` stands for text. A missing modality is read as its learned token, teaches nothing and learns nothing.
+    """
+
+    config_class: ClassVar[type[MTMDConfig]] = MTMDConfig
+    summary: ClassVar[str] = "LSTM per modality with slow copies; anchor and fusion teach the other modalities"
+    tags: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: MTMDConfig) -> None:
+        super().__init__(config, config.d_model)
+
+        def streams(dropout: float) -> nn.ModuleDict:
+            sizes = {name: self._encoder(name).width for name in config.anchors}
+            return nn.ModuleDict({name: LastState(sizes[name], config.hidden, config.d_model, dropout=dropout) for name in config.anchors})
+
+        self.streams = streams(config.dropout)
+        self.slow = streams(0.0).requires_grad_(False)
+        self.slow.load_state_dict(self.streams.state_dict())
+        self.shares = nn.Parameter(torch.zeros(len(config.anchors)))
+        self.fusion = Subtask(len(config.anchors) * config.d_model, config.fused, config.dropout)
+        self.head = Head(config.fused, config.task, dropout=0.0)
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        streams = self._with_absent(encoded)
+        vectors = {name: self.streams[name](tokens.x, tokens.mask) for name, tokens in streams.items()}
+        with torch.no_grad():
+            slow = torch.stack([self.slow[name](tokens.x, tokens.mask) for name, tokens in streams.items()], 1)
+        joined = torch.stack(list(vectors.values()), 1) + self.shares.sigmoid().unsqueeze(1) * slow
+        fused = self.fusion(joined.flatten(1))
+        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        extras = {"present": present, **{f"of_{name}": vector for name, vector in vectors.items()}}
+        return Output(prediction=self.head(fused), embedding=fused, extras=extras)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the slow copies towards the encoders."""
+        for slow, fast in zip(self.slow.parameters(), self.streams.parameters(), strict=True):
+            slow.lerp_(fast, 1 - self.config.momentum)
+
+
+class MomentumDistillation(Objective):
+    """The task and a classification, of the fusion and of each modality; anchor and fusion teach both to the other modalities."""
+
+    def __init__(self, model: MTMD, task: Task) -> None:
+        super().__init__(model, task)
+        config, regression = model.config, task.kind == "regression"
+        classes = config.bins if regression else task.num_outputs
+        self.subtasks = nn.ModuleDict({name: Subtask(config.d_model, config.hidden, config.dropout) for name in config.anchors})
+        self.classes = nn.ModuleDict({name: nn.Linear(config.hidden, classes) for name in config.anchors})
+        self.numbers = nn.ModuleDict({name: Head(config.hidden, task, dropout=0.0) for name in config.anchors if regression})
+        self.fused_classes = nn.Linear(config.fused, classes) if regression else None
+
+    @property
+    def network(self) -> MTMD:
+        """The network, by its own type."""
+        assert isinstance(self.model, MTMD)
+        return self.model
+
+    def after_step(self) -> None:
+        self.network.follow()
+
+    def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        terms = self.supervised(batch, output)
+        if not self.training:
+            return terms
+        assert batch.targets is not None
+        config, scale = self.network.config, self.target_scale
+        regression = self.fused_classes is not None
+        target = self.binned(batch.targets) if regression else batch.targets
+        zero = torch.zeros_like(terms["task"])
+        unimodal, classified, distilled = zero, zero, zero
+        said: Tensor | None = None
+        if self.fused_classes is not None:
+            scores = self.fused_classes(output.embedding)
+            classified = functional.cross_entropy(scores.float(), target, reduction="none")
+            said = ((output.prediction - scale.mean) / scale.deviation).to(scores.dtype)
+        else:
+            scores = output.prediction
+        teachers = [(torch.ones_like(target, dtype=torch.bool), scores, said)]
+        for column, name in enumerate(config.anchors):
+            here = output.extras["present"][:, column]
+            feature = self.subtasks[name](output.extras[f"of_{name}"])
+            scores, said = self.classes[name](feature), None
+            classified = classified + functional.cross_entropy(scores.float(), target, reduction="none") * here
+            if regression:
+                said = self.numbers[name](feature)
+                unimodal = unimodal + self.task_loss(scale.mean + scale.deviation * said.double(), batch.targets) * here
+            if column == 0:
+                teachers.append((here, scores, said))
+                continue
+            for known, taught, number in teachers:
+                asked = divergence(scores, taught, config.temperature)
+                if said is not None and number is not None:
+                    asked = asked + (said - number.detach()).abs()
+                distilled = distilled + asked * (here & known)
+        weighted = {"classes": config.classification * classified, "distilled": config.distillation * distilled}
+        return {**terms, **({"unimodal": unimodal} if regression else {}), **weighted}
+
+    def binned(self, targets: Tensor) -> Tensor:
+        """(batch,) numbers to (batch,) classes, evenly over the range of labels, or over three deviations around their mean."""
+        scale, ends = self.target_scale, self.task.label_range
+        low, high = ends or (scale.mean - 3 * scale.deviation, scale.mean + 3 * scale.deviation)
+        last = self.network.config.bins - 1
+        return ((targets.double() - low) / (high - low) * last).round().clamp(0, last).long()
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of a student's classes from a teacher's, (batch,), in units that no temperature changes.
+
+    Args:
+        student: (batch, classes) scores.
+        teacher: (batch, classes) scores, which get no gradient.
+        temperature: By which both are divided.
+    """
+    asked = (teacher.detach().float() / temperature).log_softmax(1)
+    said = (student.float() / temperature).log_softmax(1)
+    return temperature**2 * functional.kl_div(said, asked, reduction="none", log_target=True).sum(1)
+
+
+MOMENTUM_DISTILLATION = Method(
+    network=MTMD,
+    objective=MomentumDistillation,
+    settings={
+        "loader": {"batch_size": 32},
+        "fit": {"learning_rate": 1e-3, "weight_decay": 1e-3, "warmup_fraction": 0.0, "patience": 8},
+    },
+    source="Lin and Hu, IEEE Transactions on Affective Computing 15(2), 2024, doi 10.1109/TAFFC.2023.3282410",
+    differs="Feature mode: text features in place of a fine-tuned language model. Classes of a number are seven, even over its range.",
+    reconstructed=(
+        "The full text was not read and there is no code: network, momentum coefficient, where slow features enter, losses, weights and "
+        "settings are chosen here."
+    ),
+)

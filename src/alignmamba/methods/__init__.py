@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from alignmamba.errors import CheckpointError, shown
 from alignmamba.files import read_json
+from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
 from alignmamba.methods.hycon import HYBRID_CONTRAST
 from alignmamba.methods.method import Method
 from alignmamba.methods.misa import INVARIANT_AND_SPECIFIC
@@ -38,12 +39,14 @@ METHODS: Final[dict[str, Method]] = {
     "mmim": MULTIMODAL_INFOMAX,
     "ulgm": UNIMODAL_LABELS,
     "mtmd": MOMENTUM_DISTILLATION,
+    "dcca": CORRELATED_VIEWS,
+    "dccae": CORRELATED_AUTOENCODERS,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
-    "table1": (),
+    "table1": ("dcca", "dccae"),
     "table2": ("hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd"),
     "all": tuple(METHODS),
 }

@@ -1,6 +1,6 @@
 """What training asks of whatever hands out samples, and what several processes tell one another of theirs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -70,3 +70,14 @@ def targets_by_id(train: BatchSource) -> dict[str, float]:
             found.update(zip(batch.ids, batch.targets.tolist(), strict=True))
     merged = {identity: target for share in gather(found) for identity, target in share.items()}
     return {identity: merged[identity] for identity in train.ids if identity in merged}
+
+
+def most_together(train: BatchSource, pairs: Sequence[tuple[str, str]]) -> int:
+    """Most samples in a batch of one process that have both modalities of one of the pairs; one pass over the batches."""
+    most = 0
+    train.set_epoch(0)
+    with torch.random.fork_rng(devices=[]):
+        for batch in train:
+            present = {name: s.mask.any(1) for name, s in batch.modalities.items()}
+            most = max(most, *(int((present[a] & present[b]).sum()) for a, b in pairs if a in present and b in present), 0)
+    return max(gather(most))

@@ -407,18 +407,22 @@ def test_a_process_ends_when_its_input_closes(manner: str, grace: str, said: byt
 
 
 def test_another_experiment_is_refused(uninterrupted: Path, corpus: Path, tmp_path: Path) -> None:
-    other = plan_experiment(ExperimentConfig(name="ablation"), base(corpus), out=uninterrupted)
     with pytest.raises(CheckpointError, match=r"experiment is 'missing', found 'ablation'"):
-        run_experiment(other, GridEngine(), command=[], progress=Recorder())
+        plan_experiment(ExperimentConfig(name="ablation"), base(corpus), out=uninterrupted)
     write_small_corpus(tmp_path / "other", seed=9)
-    moved = plan_experiment(MISSING, base(tmp_path / "other"), out=uninterrupted)
     with pytest.raises(CheckpointError, match="whose corpus is"):
-        run_experiment(moved, GridEngine(), command=[], progress=Recorder())
+        plan_experiment(MISSING, base(tmp_path / "other"), out=uninterrupted)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
     with pytest.raises(CheckpointError, match="not an experiment"):
-        run_experiment(plan_experiment(MISSING, base(corpus), out=tmp_path / "full"), GridEngine(), command=[], progress=Recorder())
+        plan_experiment(MISSING, base(corpus), out=tmp_path / "full")
+    with pytest.raises(CheckpointError, match="a file is there"):
+        plan_experiment(MISSING, base(corpus), out=tmp_path / "full" / "letter.txt")
     assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
+    planned = plan_experiment(MISSING, base(corpus), out=tmp_path / "late")
+    (tmp_path / "late").write_text("mine")  # after the plan was made
+    with pytest.raises(CheckpointError, match="a file is there"):
+        run_experiment(planned, GridEngine(), command=[], progress=Recorder())
 
 
 def test_a_damaged_plan_is_one_line(tmp_path: Path, corpus: Path) -> None:

@@ -76,11 +76,7 @@ class ExperimentDirectory:
             CheckpointError: If something else lies there, or another experiment or one on another corpus.
         """
         found = cls(path)
-        if path.exists():
-            if not path.is_dir():
-                raise CheckpointError(f"out {path}: a file is there, choose another --out")
-            if any(path.iterdir()):
-                found.refuse_other(facts)
+        found.refuse_other(facts)
         try:
             for folder in ("cells", "failed", JOBS, "logs"):
                 (path / folder).mkdir(parents=True, exist_ok=True)
@@ -107,11 +103,15 @@ class ExperimentDirectory:
         return cls(path)
 
     def refuse_other(self, facts: Mapping[str, Any]) -> None:
-        """Refuse to continue what is no experiment, or another one than `facts` tells.
+        """Refuse a place that holds something, unless it is the experiment that `facts` describes.
 
         Raises:
             CheckpointError: Naming what is there and what was expected.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise CheckpointError(f"out {self.path}: a file is there, choose another --out")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
         if not (self.path / PLAN).is_file():
             raise CheckpointError(f"out {self.path}: holds something that is not an experiment, choose another --out")
         plan = self.plan()

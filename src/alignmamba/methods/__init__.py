@@ -6,6 +6,7 @@ from typing import Any, Final
 from alignmamba.errors import CheckpointError, shown
 from alignmamba.files import read_json
 from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
+from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
 from alignmamba.methods.hycon import HYBRID_CONTRAST
 from alignmamba.methods.method import Method
 from alignmamba.methods.misa import INVARIANT_AND_SPECIFIC
@@ -32,6 +33,7 @@ FAMILIES: Final[dict[str, Method]] = {
 
 METHODS: Final[dict[str, Method]] = {
     **FAMILIES,
+    "fdmer": ADVERSARIAL_PARTS,
     "hycon": HYBRID_CONTRAST,
     "misa": INVARIANT_AND_SPECIFIC,
     "tfn": TENSOR_FUSION,
@@ -47,7 +49,7 @@ METHODS: Final[dict[str, Method]] = {
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": ("dcca", "dccae"),
-    "table2": ("hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd"),
+    "table2": ("fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd"),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""

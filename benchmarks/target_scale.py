@@ -1,6 +1,6 @@
 """Regression labels of any zero and unit: the same easy data with labels moved and scaled, a small model of each kind.
 
-Usage: ``python benchmarks/target_scale.py [--models alignmamba mult ...]``
+Usage: ``python benchmarks/target_scale.py [--models alignmamba late-fusion ...]``
 
 The label is a linear function of both modalities. Printed: the error on test, and that of the mean of the train labels.
 """

@@ -8,6 +8,7 @@ from alignmamba.files import read_json
 from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
 from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
 from alignmamba.methods.hycon import HYBRID_CONTRAST
+from alignmamba.methods.iccn import INTERACTIONS
 from alignmamba.methods.method import Method
 from alignmamba.methods.misa import INVARIANT_AND_SPECIFIC
 from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
@@ -43,13 +44,14 @@ METHODS: Final[dict[str, Method]] = {
     "mtmd": MOMENTUM_DISTILLATION,
     "dcca": CORRELATED_VIEWS,
     "dccae": CORRELATED_AUTOENCODERS,
+    "iccn": INTERACTIONS,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": ("dcca", "dccae"),
-    "table2": ("fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd"),
+    "table2": ("fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn"),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""

@@ -1,0 +1,178 @@
+"""ICCN: what each other modality makes of the anchor's vector, in outer products that are drawn to correlate."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from alignmamba.contracts import Batch, Output, Task
+from alignmamba.errors import DataError
+from alignmamba.methods.method import Method
+from alignmamba.models.encoded import Fusion, FusionConfig
+from alignmamba.models.network import Head
+from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.nn.recurrent import LastState
+from alignmamba.ops.correlation import paired_correlation
+from alignmamba.training.batches import BatchSource, most_together
+from alignmamba.training.objective import TASK, Minimise, Objective, Stage
+
+CORRELATION = "correlation"
+
+
+class ICCNConfig(FusionConfig):
+    """Everything that defines ICCN."""
+
+    encoder: EncoderConfig = EncoderConfig(kind="none")
+    pooling: Pooling = "mean"
+    d_model: Annotated[int, Field(ge=1)] = 32
+    """Width of the vector of a modality that is not the anchor, and of the LSTM that makes it."""
+    channels: Annotated[int, Field(ge=1)] = 8
+    """Channels of the first convolution over an outer product; the second has twice as many."""
+    components: Annotated[int, Field(ge=1, le=512)] = 10
+    """Numbers that an outer product becomes, which correlate with those of the others; a batch must hold more samples."""
+    hidden: Annotated[int, Field(ge=1)] = 64
+    """Width of the layer before the head."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Before the head."""
+    ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    """Added to the variances of what an outer product becomes."""
+    joint: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Weight of the correlation in one stage together with the task; 0: a stage of its own, then a head on frozen features."""
+    correlation_epochs: Annotated[int, Field(ge=1)] | None = None
+    """Passes of the first of two stages at most; empty: as many as `fit.epochs`."""
+
+    @model_validator(mode="after")
+    def _interactions(self) -> Self:
+        if len(self.modalities) < 3:
+            raise ValueError(
+                f"modalities: ICCN correlates what two others make of the anchor, so it needs at least 3, found {len(self.modalities)}"
+            )
+        return self
+
+
+class Interaction(nn.Module):
+    """The outer product of two vectors, read by two convolutions of stride 2 and a linear map."""
+
+    def __init__(self, rows: int, columns: int, channels: int, out: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(1, channels, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
+            nn.ReLU(),
+        )
+        self.project = nn.Linear(2 * channels * -(-rows // 4) * -(-columns // 4), out)
+
+    def forward(self, anchor: Tensor, other: Tensor) -> Tensor:
+        """(batch, rows) and (batch, columns) to (batch, out)."""
+        product = anchor.unsqueeze(2) * other.unsqueeze(1)
+        read: Tensor = self.project(self.convolutions(product.unsqueeze(1)).flatten(1))
+        return read
+
+
+class ICCN(Fusion[ICCNConfig]):
+    """The anchor's mean token as it is, and one interaction with it for every other modality.
+
+    Sun, Sarma, Sethares and Liang, "Learning Relationships between Text, Audio, and Video via Deep Canonical Correlation for Multimodal
+    Language Analysis", AAAI 2020, arXiv 1911.05544. Reconstructed from the abstract: outer products with the text, a small
+    convolutional network on each, a canonical correlation between the results, and the text kept beside them. Chosen here: an LSTM per
+    modality, sizes, two stages in place of whatever schedule was used, one hidden layer before the head. A missing modality is read as
+    its learned token; correlations count the samples that have the anchor and both others.
+    """
+
+    config_class: ClassVar[type[ICCNConfig]] = ICCNConfig
+    summary: ClassVar[str] = "Outer products of the anchor with each other modality, drawn to correlate"
+    tags: ClassVar[tuple[str, ...]] = ()
+    least_modalities: ClassVar[int] = 3
+
+    def __init__(self, config: ICCNConfig) -> None:
+        super().__init__(config, config.d_model)
+        anchor, *others = config.anchors
+        width = self._encoder(anchor).width
+        self.streams = nn.ModuleDict({name: LastState(self._encoder(name).width, config.d_model, config.d_model) for name in others})
+        self.interactions = nn.ModuleDict({name: Interaction(width, config.d_model, config.channels, config.components) for name in others})
+        self.read_out = nn.Linear(width + len(others) * config.components, config.hidden)
+        self.head = Head(config.hidden, config.task, config.dropout)
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        streams = self._with_absent(encoded)
+        anchor, *others = self.config.anchors
+        vector = POOLINGS[self.config.pooling](streams[anchor].x, streams[anchor].mask)
+        found = {name: self.interactions[name](vector, self.streams[name](streams[name].x, streams[name].mask)) for name in others}
+        embedding = torch.cat([vector, *found.values()], 1)
+        has = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
+        extras = {f"interaction.{name}": each for name, each in found.items()}
+        extras["present"] = torch.stack([has[anchor] & has[name] for name in others], 1)
+        return Output(prediction=self.head(self.read_out(embedding).relu()), embedding=embedding, extras=extras)
+
+
+class Interactions(Objective):
+    """Stage ``correlation`` without labels, then ``head`` on frozen features; or both at once with a weight."""
+
+    def __init__(self, model: ICCN, task: Task) -> None:
+        super().__init__(model, task)
+        self.stage = self.stages[0].name
+
+    @property
+    def network(self) -> ICCN:
+        """The network, by its own type."""
+        assert isinstance(self.model, ICCN)
+        return self.model
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        config = self.network.config
+        if config.joint:
+            return (Stage(),)
+        head = ("model.read_out.", "model.head.")
+        first = Minimise(rates={"": 1.0, **dict.fromkeys(head, 0.0)})
+        second = Minimise(rates={"": 0.0, **dict.fromkeys(head, 1.0)})
+        return (
+            Stage(name=CORRELATION, optimisers=(first,), epochs=config.correlation_epochs, select="loss"),
+            Stage(name="head", optimisers=(second,)),
+        )
+
+    def prepare(self, train: BatchSource) -> None:
+        config = self.network.config
+        anchor, *others = config.anchors
+        most = most_together(train, [(anchor, name) for name in others])
+        if most <= config.components:
+            raise DataError(
+                f"loader.batch_size: a correlation of options.components={config.components} numbers needs more samples of a batch that "
+                f"have {anchor} and another modality, found at most {most}"
+            )
+
+    def begin_epoch(self, stage: Stage, epoch: int) -> None:
+        del epoch
+        self.stage = stage.name
+
+    def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        config = self.network.config
+        found: dict[str, Tensor] = {}
+        if self.stage != CORRELATION:
+            assert batch.targets is not None
+            found[TASK] = self.task_loss(output.prediction, batch.targets)
+        if self.stage == CORRELATION or config.joint:
+            views = [output.extras[f"interaction.{name}"] for name in config.anchors[1:]]
+            least = config.components + 1 if self.training else 2
+            total = paired_correlation(views, output.extras["present"], ridge=config.ridge, least=least)
+            found[CORRELATION] = -(config.joint or 1.0) * total
+        return found
+
+
+INTERACTIONS = Method(
+    network=ICCN,
+    objective=Interactions,
+    settings={"loader": {"batch_size": 256}},
+    source="Sun et al., AAAI 2020, arXiv 1911.05544",
+    needs="three or more modalities, and batches with more samples than components",
+    differs="Feature mode: the mean of text features in place of a sentence vector of BERT.",
+    reconstructed=(
+        "The full text could not be read and no code was found: networks, sizes, rates and the two stages are chosen here; "
+        "`joint` trains both at once."
+    ),
+)

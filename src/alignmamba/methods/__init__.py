@@ -9,10 +9,12 @@ from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
 from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
 from alignmamba.methods.hycon import HYBRID_CONTRAST
 from alignmamba.methods.iccn import INTERACTIONS
+from alignmamba.methods.lmf import LOW_RANK_FUSION
 from alignmamba.methods.method import Method
 from alignmamba.methods.misa import INVARIANT_AND_SPECIFIC
 from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
 from alignmamba.methods.mtmd import MOMENTUM_DISTILLATION
+from alignmamba.methods.mult import MULTIMODAL_TRANSFORMER
 from alignmamba.methods.self_mm import SELF_MM
 from alignmamba.methods.tfn import TENSOR_FUSION
 from alignmamba.methods.ulgm import UNIMODAL_LABELS
@@ -38,6 +40,8 @@ METHODS: Final[dict[str, Method]] = {
     "hycon": HYBRID_CONTRAST,
     "misa": INVARIANT_AND_SPECIFIC,
     "tfn": TENSOR_FUSION,
+    "mult": MULTIMODAL_TRANSFORMER,
+    "lmf": LOW_RANK_FUSION,
     "self-mm": SELF_MM,
     "mmim": MULTIMODAL_INFOMAX,
     "ulgm": UNIMODAL_LABELS,
@@ -51,13 +55,15 @@ METHODS: Final[dict[str, Method]] = {
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": ("dcca", "dccae"),
-    "table2": ("fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn"),
+    "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn"),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""
 
-RENAMED: Final[dict[str, str]] = {"mult": "crossmodal-transformer"}
-"""Names of earlier versions, with the name that the same network has now."""
+FORMER: Final[dict[str, tuple[frozenset[str], str]]] = {
+    "mult": (frozenset({"expand", "attention"}), "this was the simplified MulT, now called crossmodal-transformer"),
+}
+"""Names that meant another network in an earlier version: options by which its runs are known, and what to say of them."""
 
 
 def from_pretrained(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Network[Any]:

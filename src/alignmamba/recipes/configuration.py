@@ -17,7 +17,7 @@ from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError, explain, likely, nearest, shown_with_type, suggestion
 from alignmamba.files import read_bounded
-from alignmamba.methods import METHODS, RENAMED
+from alignmamba.methods import FORMER, METHODS
 from alignmamba.models.network import merged
 from alignmamba.training.fitting import FitConfig
 
@@ -95,8 +95,9 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        if self.model in RENAMED:
-            raise ValueError(f"model: found {self.model!r}, which is called {RENAMED[self.model]!r} in this version")
+        signs, reason = FORMER.get(self.model, (frozenset(), ""))
+        if signs & set(self.options):
+            raise ValueError(f"model: found {self.model!r} with options of an earlier version: {reason}")
         if self.model not in METHODS:
             raise ValueError(f"model: found {self.model!r}, expected one of {', '.join(METHODS)}{nearest(self.model, METHODS)}")
         problems = list(_option_problems(self))

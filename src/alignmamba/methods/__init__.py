@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from alignmamba.errors import CheckpointError, shown
 from alignmamba.files import read_json
+from alignmamba.methods.alignmamba_2 import ALIGNED_IN_TRAINING
 from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
 from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
 from alignmamba.methods.hycon import HYBRID_CONTRAST
@@ -36,6 +37,7 @@ FAMILIES: Final[dict[str, Method]] = {
 
 METHODS: Final[dict[str, Method]] = {
     **FAMILIES,
+    "alignmamba-2": ALIGNED_IN_TRAINING,
     "fdmer": ADVERSARIAL_PARTS,
     "hycon": HYBRID_CONTRAST,
     "misa": INVARIANT_AND_SPECIFIC,

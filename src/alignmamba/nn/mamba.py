@@ -97,9 +97,14 @@ class MambaBlock(nn.Module):
         )
 
     def _scanned(self, drive: Tensor, gate: Tensor, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Scan, gate and out-projection, with step size and maps that depend on each token; and the state after the last."""
+        """Scan, gate and out-projection; and the state after the last token."""
+        y, state = self._scan(drive, gate, initial_state)
+        return self.out_projection(y), state
+
+    def _scan(self, drive: Tensor, gate: Tensor, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scan and gate, with step size and maps that depend on each token, (batch, time, inner); and the state after the last."""
         low_rank, B, C = self.x_projection(drive).split([self.rank, self.d_state, self.d_state], dim=-1)
-        y, state = selective_scan(
+        return selective_scan(
             drive,
             self.delta_projection(low_rank),
             -self.log_decay.float().exp(),
@@ -111,7 +116,6 @@ class MambaBlock(nn.Module):
             initial_state=initial_state,
             return_final_state=True,
         )
-        return self.out_projection(y), state
 
 
 class MambaLayer(nn.Module):

@@ -5,7 +5,7 @@ from alignmamba.ops.convolution import causal_conv
 from alignmamba.ops.discrepancy import central_moment_discrepancy, mmd, subspace_overlap
 from alignmamba.ops.scan import selective_scan, selective_scan_step
 from alignmamba.ops.sequence import deinterleave, interleave, last_valid, masked_max, masked_mean, relative_time, reverse_valid
-from alignmamba.ops.transport import match_tokens, resample, transport, transport_plan
+from alignmamba.ops.transport import match_tokens, resample, transport, transport_distance, transport_plan
 
 __all__ = [
     "causal_conv",
@@ -25,5 +25,6 @@ __all__ = [
     "selective_scan_step",
     "subspace_overlap",
     "transport",
+    "transport_distance",
     "transport_plan",
 ]

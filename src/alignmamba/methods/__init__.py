@@ -11,6 +11,7 @@ from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
 from alignmamba.methods.hycon import HYBRID_CONTRAST
 from alignmamba.methods.iccn import INTERACTIONS
 from alignmamba.methods.lmf import LOW_RANK_FUSION
+from alignmamba.methods.mag_bert import ADAPTATION_GATE
 from alignmamba.methods.method import Method
 from alignmamba.methods.misa import INVARIANT_AND_SPECIFIC
 from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
@@ -51,13 +52,14 @@ METHODS: Final[dict[str, Method]] = {
     "dcca": CORRELATED_VIEWS,
     "dccae": CORRELATED_AUTOENCODERS,
     "iccn": INTERACTIONS,
+    "mag-bert": ADAPTATION_GATE,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": ("dcca", "dccae"),
-    "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn"),
+    "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert"),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""

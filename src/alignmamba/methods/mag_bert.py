@@ -1,0 +1,131 @@
+"""MAG-BERT: other modalities shift each token of the anchor by a bounded step, before the first layer of its encoder."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from alignmamba.contracts import Output
+from alignmamba.methods.method import Method
+from alignmamba.models.encoded import Fusion, FusionConfig
+from alignmamba.models.network import Head
+from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.attention import AttentionConfig
+from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.sentence import SentenceEncoder, beside
+
+_LEAST = 1e-6
+
+
+class MAGBERTConfig(FusionConfig, AttentionConfig):
+    """Everything that defines MAG-BERT; the fields of the anchor's Transformer stand at the top level."""
+
+    encoder: EncoderConfig = EncoderConfig(kind="none")
+    shift: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Longest step of a token, in lengths of that token (beta)."""
+    gate_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """On shifted tokens."""
+    head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Before the head."""
+
+    @model_validator(mode="after")
+    def _sides(self) -> Self:
+        if len(self.modalities) < 2:
+            raise ValueError(f"modalities: MAG-BERT needs a modality that shifts the tokens of another, found {len(self.modalities)}")
+        return self
+
+
+class AdaptationGate(nn.Module):
+    """Each token plus a gated sum of what stands beside it, no longer than `shift` times the token, then a norm.
+
+    Args:
+        width: Channels of a token.
+        sides: Channels of each stream beside it.
+        shift: Longest step, in lengths of the token.
+        dropout: On the result.
+    """
+
+    def __init__(self, width: int, sides: Mapping[str, int], *, shift: float, dropout: float) -> None:
+        super().__init__()
+        self.shift = shift
+        self.gates = nn.ModuleDict({name: nn.Linear(side + width, width) for name, side in sides.items()})
+        self.steps = nn.ModuleDict({name: nn.Linear(side, width) for name, side in sides.items()})
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, sides: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+        """Shift tokens.
+
+        Args:
+            tokens: (batch, time, width).
+            sides: By name, (batch, time, its channels), the same tokens' time.
+            present: By name, (batch, time) bool; elsewhere a stream shifts nothing, its biases included.
+        """
+        shifted: Tensor = self.dropout(self.norm(tokens + self.step(tokens, sides, present)))
+        return shifted
+
+    def step(self, tokens: Tensor, sides: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+        """(batch, time, width): by what tokens are shifted."""
+        whole = torch.zeros_like(tokens)
+        for name, side in sides.items():
+            gated = self.gates[name](torch.cat([side, tokens], 2)).relu() * self.steps[name](side)
+            whole = whole + gated.masked_fill(~present[name].unsqueeze(2), 0)
+        length = whole.norm(dim=2, keepdim=True)
+        longest = self.shift * tokens.norm(dim=2, keepdim=True)
+        factor = longest / (torch.where(length == 0, 1, length) + _LEAST)
+        step: Tensor = factor.clamp(max=1) * whole
+        return step
+
+
+class MAGBERT(Fusion[MAGBERTConfig]):
+    """The anchor's tokens, shifted by the others, read by a Transformer whose first token predicts.
+
+    Rahman et al., "Integrating Multimodal Information in Large Pretrained Transformers", ACL 2020, arXiv 1908.05787, and the code that
+    the authors and MMSA publish. Kept: the gate, its place between embedding and first layer, its bound, the tanh of the first token
+    before the head. Feature mode: a small Transformer over the anchor's features in place of a fine-tuned BERT; any encoder of kind
+    other than ``none`` stands below it. Others are brought to the anchor's tokens by relative time in place of an alignment of words.
+    The authors' script reports its best test accuracy over epochs; here the valid split chooses.
+    """
+
+    config_class: ClassVar[type[MAGBERTConfig]] = MAGBERTConfig
+    summary: ClassVar[str] = "Gate that shifts each token of the anchor by what the others say, inside its Transformer"
+    tags: ClassVar[tuple[str, ...]] = ("transformer",)
+    least_modalities: ClassVar[int] = 2
+
+    def __init__(self, config: MAGBERTConfig) -> None:
+        super().__init__(config, config.d_model)
+        anchor, *others = config.anchors
+        self.reader = SentenceEncoder(self._encoder(anchor).width, config)
+        sides = {name: self._encoder(name).width for name in others}
+        self.gate = AdaptationGate(config.d_model, sides, shift=config.shift, dropout=config.gate_dropout)
+        self.pooler = nn.Linear(config.d_model, config.d_model)
+        self.head = Head(config.d_model, config.task, config.head_dropout)
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        anchor, *others = self.config.anchors
+        first = self._with_absent({anchor: encoded[anchor]})[anchor]
+        embedding, mask = self.reader.embedded(first.x, first.mask)
+        inside = mask.clone()
+        inside[:, 0] = False
+        sides = {name: beside(encoded[name].x, encoded[name].mask, mask) for name in others}
+        present = {name: inside & encoded[name].mask.any(1, keepdim=True) for name in others}
+        said = self.reader.hidden_states(self.gate(embedding, sides, present), mask)
+        pooled = self.pooler(said[:, 0]).tanh()
+        return Output(prediction=self.head(pooled), embedding=pooled)
+
+
+ADAPTATION_GATE = Method(
+    network=MAGBERT,
+    settings={
+        "loader": {"batch_size": 48},
+        "fit": {"epochs": 40, "weight_decay": 0.01, "warmup_fraction": 0.1, "regression_loss": "mse"},
+    },
+    source="Rahman et al., ACL 2020, arXiv 1908.05787",
+    needs="two or more modalities, the first of which is read as text",
+    differs=(
+        "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its learning rate does not apply. Others "
+        "are brought to the tokens of text by relative time; a modality that a sample lacks shifts nothing."
+    ),
+)

@@ -32,6 +32,14 @@ def test_padding_does_not_change_valid_tokens(kind: str, stride: int) -> None:
     assert not tokens[~short].any()
 
 
+def test_none_leaves_features_as_they_are_in_training_too() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(ModalitySpec(name="audio", dim=3), EncoderConfig(kind="none", dropout=0.5), 8).train()
+    mask = masked([4, 2], 4)
+    features = torch.randn(2, 4, 3).masked_fill(~mask.unsqueeze(-1), 0)
+    assert torch.equal(encoder(features, mask)[0], features)
+
+
 def test_embedding_looks_ids_up() -> None:
     torch.manual_seed(0)
     encoder = Encoder(TEXT, EncoderConfig(), 8).eval()

@@ -113,7 +113,9 @@ class ULGMLabels(RefinedLabels):
     @property
     def stages(self) -> Sequence[Stage]:
         assert isinstance(self.model, ULGM)
-        return (Stage(optimisers=(Minimise(rates={"": 1.0, "model.encoders.": self.model.config.encoder_rate}),)),)
+        learned = any(True for _ in self.model.encoders.parameters())  # those of kind none have no weight
+        rates = {"": 1.0, **({"model.encoders.": self.model.config.encoder_rate} if learned else {})}
+        return (Stage(optimisers=(Minimise(rates=rates),)),)
 
     def _new_labels(self, name: str, fused: Tensor, own: Tensor, truth: Tensor, labels: Tensor) -> Tensor | None:
         del name, labels  # all modalities are compared with the centres of the fusion

@@ -29,7 +29,7 @@ class EncoderConfig(Config):
     gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """In training, each channel of a sample is scaled by a factor drawn evenly from 1 - gain to 1 + gain; unused for token ids."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Dropout inside the encoder and on its tokens; for ``embedding``, on whole tokens."""
+    """Dropout inside the encoder and on its tokens; for ``embedding``, on whole tokens; unused by ``none``."""
 
 
 class Encoder(nn.Module):
@@ -63,7 +63,7 @@ class Encoder(nn.Module):
         )
         self.mamba = MambaStack(MambaConfig(d_model=d_model, depth=config.depth, dropout=config.dropout)) if kind == "mamba" else None
         self.norm = nn.Identity() if kind == "none" else nn.RMSNorm(d_model, eps=1e-5)
-        self.dropout = nn.Dropout(0.0 if kind == "embedding" else config.dropout)
+        self.dropout = nn.Dropout(0.0 if kind in ("embedding", "none") else config.dropout)
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode valid tokens; content of the others is not read.

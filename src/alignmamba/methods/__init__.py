@@ -15,6 +15,7 @@ from alignmamba.methods.mag_bert import ADAPTATION_GATE
 from alignmamba.methods.method import Method
 from alignmamba.methods.misa import INVARIANT_AND_SPECIFIC
 from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
+from alignmamba.methods.mmin import IMAGINATION_NETWORK
 from alignmamba.methods.mtmd import MOMENTUM_DISTILLATION
 from alignmamba.methods.mult import MULTIMODAL_TRANSFORMER
 from alignmamba.methods.self_mm import SELF_MM
@@ -53,12 +54,13 @@ METHODS: Final[dict[str, Method]] = {
     "dccae": CORRELATED_AUTOENCODERS,
     "iccn": INTERACTIONS,
     "mag-bert": ADAPTATION_GATE,
+    "mmin": IMAGINATION_NETWORK,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
-    "table1": ("dcca", "dccae"),
+    "table1": ("dcca", "dccae", "mmin"),
     "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert"),
     "all": tuple(METHODS),
 }

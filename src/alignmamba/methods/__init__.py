@@ -6,6 +6,7 @@ from typing import Any, Final
 from alignmamba.errors import CheckpointError, shown
 from alignmamba.files import read_json
 from alignmamba.methods.alignmamba_2 import ALIGNED_IN_TRAINING
+from alignmamba.methods.cm_bert import MASKED_ATTENTION
 from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
 from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
 from alignmamba.methods.hycon import HYBRID_CONTRAST
@@ -55,13 +56,14 @@ METHODS: Final[dict[str, Method]] = {
     "iccn": INTERACTIONS,
     "mag-bert": ADAPTATION_GATE,
     "mmin": IMAGINATION_NETWORK,
+    "cm-bert": MASKED_ATTENTION,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": ("dcca", "dccae", "mmin"),
-    "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert"),
+    "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert", "cm-bert"),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""

@@ -9,6 +9,7 @@ from alignmamba.methods.alignmamba_2 import ALIGNED_IN_TRAINING
 from alignmamba.methods.cm_bert import MASKED_ATTENTION
 from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
 from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
+from alignmamba.methods.gcnet import GRAPH_COMPLETION
 from alignmamba.methods.hycon import HYBRID_CONTRAST
 from alignmamba.methods.iccn import INTERACTIONS
 from alignmamba.methods.lmf import LOW_RANK_FUSION
@@ -57,12 +58,13 @@ METHODS: Final[dict[str, Method]] = {
     "mag-bert": ADAPTATION_GATE,
     "mmin": IMAGINATION_NETWORK,
     "cm-bert": MASKED_ATTENTION,
+    "gcnet": GRAPH_COMPLETION,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
-    "table1": ("dcca", "dccae", "mmin"),
+    "table1": ("dcca", "dccae", "mmin", "gcnet"),
     "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert", "cm-bert"),
     "all": tuple(METHODS),
 }

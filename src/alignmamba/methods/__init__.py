@@ -12,6 +12,7 @@ from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
 from alignmamba.methods.gcnet import GRAPH_COMPLETION
 from alignmamba.methods.hycon import HYBRID_CONTRAST
 from alignmamba.methods.iccn import INTERACTIONS
+from alignmamba.methods.imder import SCORE_RECOVERY
 from alignmamba.methods.lmf import LOW_RANK_FUSION
 from alignmamba.methods.mag_bert import ADAPTATION_GATE
 from alignmamba.methods.method import Method
@@ -59,12 +60,13 @@ METHODS: Final[dict[str, Method]] = {
     "mmin": IMAGINATION_NETWORK,
     "cm-bert": MASKED_ATTENTION,
     "gcnet": GRAPH_COMPLETION,
+    "imder": SCORE_RECOVERY,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
-    "table1": ("dcca", "dccae", "mmin", "gcnet"),
+    "table1": ("dcca", "dccae", "mmin", "gcnet", "imder"),
     "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert", "cm-bert"),
     "all": tuple(METHODS),
 }

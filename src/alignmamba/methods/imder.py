@@ -1,0 +1,269 @@
+"""IMDer: missing modalities are recovered by diffusion, guided by those that are there."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from alignmamba.contracts import Batch, Output
+from alignmamba.methods.method import Method
+from alignmamba.models.encoded import Fusion, FusionConfig
+from alignmamba.models.network import Head
+from alignmamba.nn.alignment import Tokens
+from alignmamba.nn.attention import AttentionConfig, CrossModalStack
+from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.training.objective import Minimise, Objective, Parcel, Predicted, Stage
+from alignmamba.training.withholding import withhold
+
+_EARLIEST = 1e-3
+"""Time at which diffusion ends: at 0 there is no noise to divide by."""
+
+
+class IMDerConfig(FusionConfig, AttentionConfig):
+    """Everything that defines IMDer; the fields of its crossmodal Transformer stand at the top level."""
+
+    encoder: EncoderConfig = EncoderConfig(kind="none", dropout=0.0)
+    absent: Literal["zeros"] = "zeros"
+    d_model: Annotated[int, Field(ge=1, le=8192)] = 32
+    """Width of a token."""
+    depth: Annotated[int, Field(ge=1, le=256)] = 4
+    """Layers of each crossmodal Transformer."""
+    pooling: Pooling = "last"
+    hidden: Annotated[int, Field(ge=2)] = 256
+    """Width of the networks of the scores."""
+    sigma: Annotated[float, Field(gt=1)] = 25.0
+    """How much noise the diffusion adds in the end."""
+    steps: Annotated[int, Field(ge=1)] = 100
+    """Steps in which a vector is recovered from noise."""
+    seed: int = 0
+    """Seed of the noise at inference, which also depends on the id of the sample and the name of the modality."""
+    withhold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """In training on a run that withholds nothing, the chance that a modality of a sample is withheld."""
+    score: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the error of the scores."""
+    refinement: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the error of what is recovered and refined."""
+
+    @model_validator(mode="after")
+    def _several(self) -> Self:
+        if len(self.modalities) < 2:
+            raise ValueError(f"modalities: IMDer recovers one from others and needs at least 2, found {len(self.modalities)}")
+        return self
+
+
+class Score(nn.Module):
+    """The gradient of the log density of noisy vectors of one modality, given a vector of the others.
+
+    Args:
+        width: Of a vector.
+        hidden: Width of its layers.
+        sigma: Of the diffusion, dx = sigma^t dw.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, hidden: int, sigma: float) -> None:
+        super().__init__()
+        self.sigma = sigma
+        self.register_buffer("frequencies", 30 * torch.randn(hidden // 2))
+        self.of_time = nn.Linear(2 * (hidden // 2), hidden)
+        self.first = nn.Linear(2 * width, hidden)
+        self.layers = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, width))
+
+    def deviation(self, time: Tensor) -> Tensor:
+        """Standard deviation of the noise that was added up to a time from 0 to 1."""
+        return (torch.expm1(2 * math.log(self.sigma) * time) / (2 * math.log(self.sigma))).sqrt()
+
+    def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        """(batch, width) at times (batch,), given (batch, width), to scores (batch, width)."""
+        angle = 2 * math.pi * time.unsqueeze(1) * self.frequencies
+        embedded = self.of_time(torch.cat([angle.sin(), angle.cos()], 1))
+        said: Tensor = self.layers(self.first(torch.cat([x, condition], 1)) + embedded)
+        return said / self.deviation(time).unsqueeze(1)
+
+    @torch.no_grad()
+    def recover(self, condition: Tensor, noise: Tensor) -> Tensor:
+        """Vectors by Euler-Maruyama steps back from noise.
+
+        Args:
+            condition: (batch, width).
+            noise: (batch, steps + 1, width) standard normal: the start, then what each step adds.
+
+        Returns:
+            (batch, width): the mean of the last step, without its noise.
+        """
+        steps = noise.shape[1] - 1
+        times = torch.linspace(1, _EARLIEST, steps + 1, device=noise.device, dtype=noise.dtype)
+        x = mean = noise[:, 0] * self.deviation(times[0])
+        for number in range(steps):
+            rate, length = self.sigma ** times[number], times[number] - times[number + 1]
+            mean = x + rate.square() * length * self(x, times[number].expand(len(x)), condition)
+            x = mean + rate * length.sqrt() * noise[:, number + 1]
+        return mean
+
+
+class IMDer(Fusion[IMDerConfig]):
+    """A vector for each missing modality, recovered from noise under guidance of the others, then MulT over all streams.
+
+    Wang, Li and Cui, "Incomplete Multimodality-Diffused Emotion Recognition", NeurIPS 2023, and the code that its authors publish.
+    Kept: diffusion, times, steps, weights, two stages of which the first is of complete samples, crossmodal Transformers. Simplified:
+    one vector stands for a missing modality, so that the score is a network of layers and not a U-Net over time; refinement is one
+    residual part. Not repeated: a condition with the noise of its target, patterns drawn at inference. Noise there depends on the
+    seed and the sample alone. Where nothing is missing, nothing is drawn.
+    """
+
+    config_class: ClassVar[type[IMDerConfig]] = IMDerConfig
+    summary: ClassVar[str] = "Diffusion recovers missing modalities under guidance of the others"
+    tags: ClassVar[tuple[str, ...]] = ()
+    least_modalities: ClassVar[int] = 2
+
+    def __init__(self, config: IMDerConfig) -> None:
+        super().__init__(config, config.d_model)
+        width = config.d_model
+        self.project = nn.ModuleDict({name: nn.Linear(self._encoder(name).width, width) for name in config.anchors})
+        self.scores = nn.ModuleDict({name: Score(width, config.hidden, config.sigma) for name in config.anchors})
+        self.refine = nn.ModuleDict(
+            {name: nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)) for name in config.anchors}
+        )
+        self.stack = CrossModalStack(config, len(config.anchors))
+        self.head = Head(len(config.anchors) * (len(config.anchors) - 1) * width, config.task, config.dropout)
+        self.recovers = True
+        """False while the rest is learned from complete samples: what is missing is then left out."""
+
+    def _predict(self, batch: Batch) -> Output:
+        return self._fuse(self._encoded(batch), batch.ids)
+
+    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+        """As `_predict`, where the ids of samples are not known."""
+        return self._fuse(encoded, [str(row) for row in range(len(next(iter(encoded.values())).mask))])
+
+    def _fuse(self, encoded: Mapping[str, Tokens], ids: Sequence[str]) -> Output:
+        streams = self._projected(encoded)
+        vectors, present = _vectors(streams)
+        condition = _condition(vectors, present)
+        recovered = torch.zeros_like(vectors)
+        if self.recovers:
+            for number, (name, tokens) in enumerate(streams.items()):
+                rows = (~present[:, number]).nonzero().flatten()
+                if not len(rows):
+                    continue
+                noise = self._noise(name, [ids[row] for row in rows.tolist()]).to(vectors)
+                drawn = self.scores[name].recover(condition[rows], noise)  # type: ignore[operator] # a method of `Score`
+                refined = drawn + self.refine[name](drawn)
+                recovered[:, number] = recovered[:, number].index_copy(0, rows, refined.to(vectors.dtype))
+                first = torch.arange(tokens.mask.shape[1], device=rows.device) == 0
+                there = ~present[:, number, None] & first
+                x = torch.where(there.unsqueeze(-1), recovered[:, number, None], tokens.x)
+                streams[name] = Tokens(x, tokens.mask | there, tokens.times)
+        masks = [tokens.mask for tokens in streams.values()]
+        read = self.stack([tokens.x for tokens in streams.values()], masks)
+        pooled = torch.cat([POOLINGS[self.config.pooling](x, mask) for x, mask in zip(read, masks, strict=True)], 1)
+        return Output(prediction=self.head(pooled), embedding=pooled, extras={"recovered": recovered, "condition": condition})
+
+    def _projected(self, encoded: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        streams = {}
+        for name, tokens in encoded.items():
+            tokens = tokens.fitted(1) if tokens.mask.shape[1] == 0 else tokens
+            streams[name] = Tokens(self.project[name](tokens.x).masked_fill(~tokens.mask.unsqueeze(-1), 0), tokens.mask, tokens.times)
+        return streams
+
+    def _noise(self, name: str, ids: Sequence[str]) -> Tensor:
+        """(batch, steps + 1, width): in training of torch's global generator, else the same for a sample whatever stands beside it."""
+        shape = (self.config.steps + 1, self.config.d_model)
+        if self.training:
+            return torch.randn(len(ids), *shape)
+        return torch.stack([torch.randn(shape, generator=_generator(self.config.seed, name, identity)) for identity in ids])
+
+    @torch.no_grad()
+    def withheld_vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Vectors of the complete batch, (batch, modality, width), and which were withheld, (batch, modality) bool."""
+        vectors, present = _vectors(self._projected(self._encoded(batch.complete())))
+        there = torch.zeros_like(present)
+        for number, name in enumerate(self.config.anchors):
+            if name in batch.withheld:
+                there[:, number] = batch.withheld[name].mask.any(1) & present[:, number]
+        return vectors, there
+
+
+def _generator(seed: int, name: str, identity: str) -> torch.Generator:
+    """A generator that depends on these alone."""
+    key = hashlib.sha256(f"{seed}/{name}/{identity}".encode()).digest()[:8]
+    return torch.Generator().manual_seed(int.from_bytes(key, "little", signed=True))
+
+
+def _vectors(streams: Mapping[str, Tokens]) -> tuple[Tensor, Tensor]:
+    """The mean token of each modality, (batch, modality, width), zero where missing; and which are there, (batch, modality) bool."""
+    means = torch.stack([POOLINGS["mean"](tokens.x, tokens.mask) for tokens in streams.values()], 1)
+    return means, torch.stack([tokens.mask.any(1) for tokens in streams.values()], 1)
+
+
+def _condition(vectors: Tensor, present: Tensor) -> Tensor:
+    """(batch, width): mean over the modalities that a sample has."""
+    return vectors.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
+
+
+class Diffusion(Objective):
+    """First the fusion of complete samples, then the scores and the fusion of what they recover, with projections as they are."""
+
+    @property
+    def network(self) -> IMDer:
+        """The network, by its class."""
+        assert isinstance(self.model, IMDer)
+        return self.model
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        unused, kept = {"model.scores.": 0.0, "model.refine.": 0.0}, {"model.project.": 0.0, "model.encoders.": 0.0}
+        if not any(True for _ in self.network.encoders.parameters()):
+            del kept["model.encoders."]
+        return (
+            Stage(name="complete", optimisers=(Minimise(rates={"": 1.0, **unused}),)),
+            Stage(name="recover", optimisers=(Minimise(rates={"": 1.0, **kept}),)),
+        )
+
+    def begin_epoch(self, stage: Stage, epoch: int) -> None:
+        del epoch
+        self.network.recovers = stage.name == "recover"
+
+    def forward(self, parcel: Parcel) -> tuple[Predicted, dict[str, Tensor]]:
+        """Predict a batch: in training complete in the first stage, with something withheld in the second."""
+        if self.training:
+            batch = parcel.batch
+            parcel = Parcel(withhold(batch, self.network.config.withhold) if self.network.recovers else batch.complete())
+        return super().forward(parcel)
+
+    def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        terms = self.supervised(batch, output)
+        if not (self.training and self.network.recovers):
+            return terms
+        targets, withheld = self.network.withheld_vectors(batch)
+        errors = []
+        for number, score in enumerate(self.network.scores.values()):
+            assert isinstance(score, Score)
+            time = torch.rand(len(batch), device=targets.device, dtype=targets.dtype) * (1 - _EARLIEST) + _EARLIEST
+            noise, deviation = torch.randn_like(targets[:, number]), score.deviation(time).unsqueeze(1)
+            said = score(targets[:, number] + deviation * noise, time, output.extras["condition"].detach())
+            errors.append((said * deviation + noise).square().sum(1))
+        terms["score"] = self.network.config.score * (torch.stack(errors, 1) * withheld).sum(1)
+        apart = (output.extras["recovered"] - targets).square().mean(2)
+        terms["refinement"] = self.network.config.refinement * (apart * withheld).sum(1)
+        return terms
+
+
+SCORE_RECOVERY = Method(
+    network=IMDer,
+    objective=Diffusion,
+    settings={"fit": {"learning_rate": 2e-3, "weight_decay": 0.0, "warmup_fraction": 0.0, "gradient_clip": 1.0, "patience": 20}},
+    source="Wang, Li and Cui, NeurIPS 2023",
+    needs="at least two modalities, of which some are missing or withheld",
+    differs=(
+        "Feature mode. Diffusion recovers one vector for a missing modality, not a sequence; a score is a network of layers, not a "
+        "U-Net. Patterns of missing modalities are drawn per sample."
+    ),
+    keeps_withheld=True,
+)

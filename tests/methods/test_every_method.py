@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from every_method import TASKS, accepts, check_learning, check_predicting, check_saving
+from every_method import SPECS, TASKS, accepts, check_learning, check_predicting, check_saving
 
 from alignmamba.methods import FAMILIES, METHODS, SETS
 from alignmamba.methods.method import Method
@@ -79,3 +79,14 @@ def test_the_example_of_the_page_is_a_method(tmp_path: Path, monkeypatch: pytest
     trained = check_learning(method, TASKS["regression"], tmp_path / "run", missing=False)
     check_predicting(trained, TASKS["regression"], by_groups=False)
     check_saving(trained, TASKS["regression"], tmp_path / "saved")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_nested_option_leaves_its_neighbours_as_the_method_has_them(name: str) -> None:
+    config_class = METHODS[name].network.config_class
+    task = next(task for task in TASKS.values() if accepts(METHODS[name], task))
+    if "encoder" not in config_class.model_fields:
+        pytest.skip(f"{name} has no encoder")
+    default = config_class.preset("default", modalities=SPECS, task=task).encoder
+    changed = config_class.preset("default", modalities=SPECS, task=task, encoder={"noise": 0.25}).encoder
+    assert changed == default.model_copy(update={"noise": 0.25})

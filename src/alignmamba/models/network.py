@@ -78,7 +78,11 @@ class NetworkConfig(Config):
         """
         if name not in cls.PRESETS:
             raise ConfigError(f"preset: expected one of {sorted(cls.PRESETS)}, found {name!r}")
-        return validated(cls, merged(cls.PRESETS[name], overrides) | {"modalities": modalities, "task": task})
+        given = merged(cls.PRESETS[name], overrides)
+        # Fields of a nested configuration that nobody sets keep the defaults that this class gives them, not those of the nested one.
+        nested = {field: info.default.model_dump() for field, info in cls.model_fields.items() if isinstance(info.default, Config)}
+        kept = {field: values for field, values in nested.items() if field in given}
+        return validated(cls, merged(kept, given) | {"modalities": modalities, "task": task})
 
 
 def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:

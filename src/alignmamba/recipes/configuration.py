@@ -281,9 +281,19 @@ def settings_of(model: str) -> Iterator[Setting]:
     """
     if model not in METHODS:
         raise ConfigError(f"model: found {model!r}, expected one of {', '.join(METHODS)}{nearest(model, METHODS)}")
+    published = dict(_dotted(merged(METHODS[model].settings, METHODS[model].required) | {"model": model}))
     for key, info in (*_leaves(RunConfig.model_fields), *_leaves(_options(model), "options.")):
         if key != "options":
-            yield Setting(key=key, default=_default(info), meaning=" ".join((info.description or "").split()))
+            default = _shown_default(published[key]) if key in published else _default(info)
+            yield Setting(key=key, default=default, meaning=" ".join((info.description or "").split()))
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _leaves(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -297,7 +307,10 @@ def _leaves(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[tuple
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return ""
-    value = info.get_default(call_default_factory=True, validated_data={})
+    return _shown_default(info.get_default(call_default_factory=True, validated_data={}))
+
+
+def _shown_default(value: Any) -> str:
     return json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else "null" if value is None else str(value)
 
 

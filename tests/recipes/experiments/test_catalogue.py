@@ -1,17 +1,19 @@
 """Which runs each experiment is made of."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from alignmamba.contracts import Corpus
+from alignmamba.contracts import Corpus, Task
 from alignmamba.errors import ConfigError
-from alignmamba.methods import FAMILIES
+from alignmamba.methods import FAMILIES, METHODS, SETS
 from alignmamba.recipes.assembly import restricted
-from alignmamba.recipes.configuration import RunConfig, check_config
+from alignmamba.recipes.configuration import RunConfig, check_config, settings_of
 from alignmamba.recipes.experiments import ExperimentConfig
-from alignmamba.recipes.experiments.catalogue import cells_of, of_model
+from alignmamba.recipes.experiments.catalogue import cells_of, not_compared, of_model
 from alignmamba.recipes.experiments.cells import Cell, jobs_of
+from alignmamba.training.fitting import FitConfig
 from small_run import CONFIG, write_small_corpus
 
 
@@ -32,6 +34,38 @@ def test_comparison_takes_every_model_and_every_modality_alone(corpus: Corpus) -
     assert {each.config.options["d_model"] for each in found} == {16}
     assert {each.config.options["depth"] for each in found} == {1}
     assert len({each.key for each in found}) == len(found)
+
+
+def test_a_method_of_a_set_that_the_corpus_does_not_suit_is_named_with_the_reason(corpus: Corpus) -> None:
+    signed = {"self-mm", "ulgm"}
+    asked = ExperimentConfig(name="comparison", models=("table2", "late-fusion"), seeds=1)
+    classes = replace(corpus, task=Task(kind="classification", classes=("no", "yes")))
+    reasons = not_compared(asked, classes)
+    assert signed <= reasons.keys()
+    assert all("Self-MM" in reasons[name] for name in ("self-mm",))
+    rows = [each.row for each in cells_of(asked, check_config(CONFIG), classes)]
+    assert set(rows) >= {"late-fusion", *SETS["table2"]} - reasons.keys()
+    assert not set(rows) & reasons.keys()
+    with pytest.raises(ConfigError, match=r"^self-mm: task: Self-MM needs numbers"):
+        cells(classes, name="comparison", models=("table2", "self-mm"))
+
+
+def test_settings_are_shared_unless_each_method_is_to_have_its_own(corpus: Corpus) -> None:
+    base, corpus = check_config(CONFIG), replace(corpus, task=Task(kind="regression", label_range=(-3.0, 3.0)))
+    published = METHODS["self-mm"].settings
+    shared, own = (
+        {each.row: each.config for each in cells(corpus, base, name="comparison", models=("self-mm", "late-fusion"), own_settings=mine)}
+        for mine in (False, True)
+    )
+    assert shared["self-mm"].fit == base.fit == own["late-fusion"].fit
+    assert own["self-mm"].fit.accumulate == published["fit"]["accumulate"] != base.fit.accumulate
+    assert own["self-mm"].fit.epochs == base.fit.epochs
+    # By itself it begins with what it was published with; a file and the command line come after.
+    assert check_config({"model": "self-mm"}).fit.accumulate == published["fit"]["accumulate"]
+    assert check_config({"model": "self-mm", "fit": {"accumulate": 2}}).fit.accumulate == 2
+    assert RunConfig(model="self-mm", fit=FitConfig(epochs=3)).fit.accumulate == published["fit"]["accumulate"]
+    told = {setting.key: setting.default for setting in settings_of("self-mm")}
+    assert (told["model"], told["fit.accumulate"]) == ("self-mm", str(published["fit"]["accumulate"]))
 
 
 def test_options_that_a_model_does_not_have_are_left_out(corpus: Corpus) -> None:

@@ -8,11 +8,11 @@ from pydantic import Field
 from alignmamba.contracts import Config, Corpus
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError, nearest
-from alignmamba.methods import FAMILIES, METHODS, SETS
+from alignmamba.methods import METHODS, SETS
 from alignmamba.models.network import merged
 from alignmamba.models.pretrained import validated
 from alignmamba.recipes.assembly import restricted
-from alignmamba.recipes.configuration import RunConfig
+from alignmamba.recipes.configuration import RunConfig, model_config
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 from alignmamba.recipes.preparation import of_modalities
 
@@ -100,11 +100,30 @@ def _missing(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> I
 
 
 def _models(experiment: ExperimentConfig, corpus: Corpus) -> tuple[str, ...]:
-    """The models that were asked for, else all that take that many modalities."""
-    if experiment.models:
-        return tuple(dict.fromkeys(name for given in experiment.models for name in SETS.get(given, (given,))))
-    several = len(corpus.modalities) > 1
-    return tuple(name for name, method in FAMILIES.items() if several or method.network.least_modalities == 1)
+    """The methods that were asked for, without those of a set that have no answer to the corpus."""
+    asked = dict.fromkeys(name for given in experiment.models or ("families",) for name in SETS.get(given, (given,)))
+    without = not_compared(experiment, corpus)
+    return tuple(name for name in asked if name not in without)
+
+
+def not_compared(experiment: ExperimentConfig, corpus: Corpus) -> dict[str, str]:
+    """Methods of the sets that were asked for which cannot be trained on the corpus, each with the reason.
+
+    One that was asked for by its name is not among them: its refusal is the user's answer.
+    """
+    if experiment.name not in ("comparison", "missing"):
+        return {}
+    named = {name for name in experiment.models if name in METHODS}
+    reasons: dict[str, str] = {}
+    for given in experiment.models or ("families",):
+        for name in SETS.get(given, ()):
+            if name in named:
+                continue
+            try:
+                model_config(RunConfig(model=name), corpus)  # what the user has set is refused later, by the name of its row
+            except ConfigError as error:
+                reasons[name] = str(error)
+    return reasons
 
 
 def rates_of(experiment: ExperimentConfig, corpus: Corpus) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, Self
@@ -20,7 +20,7 @@ from alignmamba.extras import require
 from alignmamba.recipes.assembly import counted_weights, environment, restricted
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import corpus_identity
-from alignmamba.recipes.experiments.catalogue import ExperimentConfig, cells_of, rates_of
+from alignmamba.recipes.experiments.catalogue import ExperimentConfig, cells_of, not_compared, rates_of
 from alignmamba.recipes.experiments.cells import Cell, Job, jobs_of
 from alignmamba.recipes.experiments.directory import JOBS, PLAN, ExperimentDirectory, State
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
@@ -59,6 +59,8 @@ class ExperimentPlan:
     cells: tuple[Cell, ...]
     jobs: tuple[Job, ...]
     directory: Path
+    not_compared: Mapping[str, str] = field(default_factory=dict)
+    """Methods of a set that was asked for which the corpus does not suit, each with the reason."""
     notes: tuple[str, ...] = ()
     """What training does otherwise than one may think, in sentences."""
 
@@ -109,6 +111,7 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
         raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
     ExperimentDirectory(Path(out)).refuse_other({"experiment": experiment.name, "corpus": corpus_identity(corpus)})
     cells = tuple(cells_of(experiment, base, corpus))
+    left_out = not_compared(experiment, corpus)
     for sized in {(cell.config.model, repr(cell.config.options), cell.config.modalities): cell.config for cell in cells}.values():
         counted_weights(sized, restricted(corpus, sized.modalities))  # refuses more than this machine holds
     return ExperimentPlan(
@@ -118,7 +121,8 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
         cells=cells,
         jobs=tuple(jobs_of(cells)),
         directory=Path(out),
-        notes=made.notes,
+        not_compared=left_out,
+        notes=(*made.notes, *(f"{name} is not compared: {why}" for name, why in left_out.items())),
     )
 
 
@@ -199,6 +203,7 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         "seeds": list(range(plan.experiment.seeds)),
         "missing": plan.base.missing.model_dump(mode="json"),
         **({} if plan.base.split_valid is None else {"split_valid": plan.base.split_valid}),
+        **({"not_compared": dict(plan.not_compared)} if plan.not_compared else {}),
         "rates_left_out": sorted(set(plan.experiment.rates) - set(rates_of(plan.experiment, plan.corpus))),
     }
 

@@ -163,6 +163,7 @@ class Grid:
         failed = {key: job for key, job in self.jobs.items() if self.states[key] == "failed"}
         said += [f"Failed: {job.label}: {self.directory.failure(key)}" for key, job in failed.items()]
         said += [f"Damaged: {self.jobs[key].label}: {why}" for key, why in self.damaged.items()]
+        said += [f"Not compared: {name}: {why}." for name, why in self.plan.get("not_compared", {}).items()]
         left = len(self.jobs) - len(self.finished) - len(failed) - len(self.damaged)
         if left:
             said.append(f"{left} of {len(self.jobs)} runs are not finished.")

@@ -7,6 +7,7 @@ from alignmamba.errors import CheckpointError, shown
 from alignmamba.files import read_json
 from alignmamba.methods.alignmamba_2 import ALIGNED_IN_TRAINING
 from alignmamba.methods.cm_bert import MASKED_ATTENTION
+from alignmamba.methods.confede import CONTRASTED_PARTS
 from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
 from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
 from alignmamba.methods.gcnet import GRAPH_COMPLETION
@@ -61,13 +62,14 @@ METHODS: Final[dict[str, Method]] = {
     "cm-bert": MASKED_ATTENTION,
     "gcnet": GRAPH_COMPLETION,
     "imder": SCORE_RECOVERY,
+    "confede": CONTRASTED_PARTS,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": ("dcca", "dccae", "mmin", "gcnet", "imder"),
-    "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert", "cm-bert"),
+    "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert", "cm-bert", "confede"),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""

@@ -37,6 +37,25 @@ def check_signed(task: Task, neutral: float, method: str) -> None:
         raise ValueError(f"neutral: {method} needs labels on both sides of it, found {neutral:g} in a range from {low:g} to {high:g}")
 
 
+def signed_labels(train: BatchSource, task: Task, neutral: float) -> tuple[tuple[str, ...], Tensor, float]:
+    """Labels of the train split as distances from the neutral one.
+
+    Returns:
+        Ids; distances (samples,) float64, in units in which the end of the scale is 3 away; and that unit.
+
+    Raises:
+        DataError: If no label is positive or none is negative.
+    """
+    targets = targets_by_id(train)
+    distances = torch.tensor(list(targets.values()), dtype=torch.float64) - neutral
+    if not (bool((distances > 0).any()) and bool((distances < 0).any())):
+        raise DataError(f"train: expected labels on both sides of options.neutral ({neutral:g}), found them on one")
+    ends = task.label_range
+    largest = max(abs(end - neutral) for end in ends) if ends else float(distances.abs().max())
+    unit = largest / LARGEST
+    return tuple(targets), distances / unit, unit
+
+
 class RefinedLabels(Objective):
     """A head per modality learns a label of its own, which starts as that of the sample and moves to where the features lie.
 
@@ -70,16 +89,10 @@ class RefinedLabels(Objective):
         self.epoch = 1
 
     def prepare(self, train: BatchSource) -> None:
-        targets = targets_by_id(train)
-        distances = torch.tensor(list(targets.values()), dtype=torch.float64) - self.neutral
-        if not (bool((distances > 0).any()) and bool((distances < 0).any())):
-            raise DataError(f"train: expected labels on both sides of options.neutral ({self.neutral:g}), found them on one")
-        ends = self.task.label_range
-        largest = max(abs(end - self.neutral) for end in ends) if ends else float(distances.abs().max())
-        self.unit = largest / LARGEST
-        self.register_buffer("truth", (distances / self.unit).float())
+        ids, distances, self.unit = signed_labels(train, self.task, self.neutral)
+        self.register_buffer("truth", distances.float())
         self.register_buffer("labels", self.truth.unsqueeze(1).repeat(1, len(self.heads)))
-        self.memory = SampleMemory(tuple(targets), self.remembered)
+        self.memory = SampleMemory(ids, self.remembered)
 
     def begin_epoch(self, stage: Stage, epoch: int) -> None:
         del stage

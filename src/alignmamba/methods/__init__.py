@@ -6,6 +6,7 @@ from typing import Any, Final
 from alignmamba.errors import CheckpointError, shown
 from alignmamba.files import read_json
 from alignmamba.methods.alignmamba_2 import ALIGNED_IN_TRAINING
+from alignmamba.methods.aobert import ALL_IN_ONE
 from alignmamba.methods.cm_bert import MASKED_ATTENTION
 from alignmamba.methods.confede import CONTRASTED_PARTS
 from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
@@ -63,13 +64,14 @@ METHODS: Final[dict[str, Method]] = {
     "gcnet": GRAPH_COMPLETION,
     "imder": SCORE_RECOVERY,
     "confede": CONTRASTED_PARTS,
+    "aobert": ALL_IN_ONE,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": ("dcca", "dccae", "mmin", "gcnet", "imder"),
-    "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert", "cm-bert", "confede"),
+    "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert", "cm-bert", "confede", "aobert"),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""

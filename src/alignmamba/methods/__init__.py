@@ -17,6 +17,7 @@ from alignmamba.methods.iccn import INTERACTIONS
 from alignmamba.methods.imder import SCORE_RECOVERY
 from alignmamba.methods.lmf import LOW_RANK_FUSION
 from alignmamba.methods.mag_bert import ADAPTATION_GATE
+from alignmamba.methods.mctn import CYCLIC_TRANSLATION
 from alignmamba.methods.method import Method
 from alignmamba.methods.misa import INVARIANT_AND_SPECIFIC
 from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
@@ -59,6 +60,7 @@ METHODS: Final[dict[str, Method]] = {
     "dccae": CORRELATED_AUTOENCODERS,
     "iccn": INTERACTIONS,
     "mag-bert": ADAPTATION_GATE,
+    "mctn": CYCLIC_TRANSLATION,
     "mmin": IMAGINATION_NETWORK,
     "cm-bert": MASKED_ATTENTION,
     "gcnet": GRAPH_COMPLETION,
@@ -70,7 +72,7 @@ METHODS: Final[dict[str, Method]] = {
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
-    "table1": ("dcca", "dccae", "mmin", "gcnet", "imder"),
+    "table1": ("dcca", "dccae", "mctn", "mmin", "gcnet", "imder"),
     "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert", "cm-bert", "confede", "aobert"),
     "all": tuple(METHODS),
 }

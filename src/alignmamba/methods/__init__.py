@@ -8,6 +8,7 @@ from alignmamba.files import read_json
 from alignmamba.methods.alignmamba_2 import ALIGNED_IN_TRAINING
 from alignmamba.methods.aobert import ALL_IN_ONE
 from alignmamba.methods.cm_bert import MASKED_ATTENTION
+from alignmamba.methods.co_attention import CO_ATTENTION
 from alignmamba.methods.confede import CONTRASTED_PARTS
 from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
 from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
@@ -50,6 +51,7 @@ METHODS: Final[dict[str, Method]] = {
     "hycon": HYBRID_CONTRAST,
     "misa": INVARIANT_AND_SPECIFIC,
     "tfn": TENSOR_FUSION,
+    "co-attention": CO_ATTENTION,
     "mult": MULTIMODAL_TRANSFORMER,
     "lmf": LOW_RANK_FUSION,
     "self-mm": SELF_MM,

@@ -93,9 +93,9 @@ SWALLOWING = {
         quoted((5, "said", '"said'), (8, "7\n", '7"\n'), (8, "said 7", 'said 7"')),
         r"line 6: a quote .* line 9, but line 7 has 4",
     ),
-    "to the next": (quoted((5, "said", '"said'), (6, "said 5", 'said 5"')), r"line 6: a quote .* goes on to line 7, but line 7 has 4"),
-    "empty": (quoted((5, "said 4", '"'), (6, "said 5", '"')), r"line 6: a quote .* goes on to line 7, but line 7 has 4"),
-    "in the middle": ('id,t,label\na,"one,0\nb,two",1\nc,three,1\n', r"line 2: a quote .* goes on to line 3, but line 3 has 3"),
+    "to the next": (quoted((5, "said", '"said'), (6, "said 5", 'said 5"')), r"line 6: a quote .* runs to line 7, but line 7 has 4"),
+    "empty": (quoted((5, "said 4", '"'), (6, "said 5", '"')), r"line 6: a quote .* runs to line 7, but line 7 has 4"),
+    "in the middle": ('id,t,label\na,"one,0\nb,two",1\nc,three,1\n', r"line 2: a quote .* runs to line 3, but line 3 has 3"),
     "too long": ("id,t\na," + "x" * 140_000 + "\n", r"line 2: a cell of more than 131072 characters, which no column"),
 }
 

@@ -41,7 +41,7 @@ BUSY_SHARE = 0.2
 """A command at work takes at least this share of the time of a processor; one that waits for nothing takes none."""
 
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What a terminal obeys beside a line's end and a tab."""
+"""Characters that a terminal obeys beside a line's end and a tab."""
 _NOT_TEXT = re.compile("[\udc80-\udcff]")
 _UNFINISHED = re.compile(r"(^|/)\.[^/]*\.[0-9a-f]{12}\.|\.partial(/|$)")
 _TRACEBACK = "Traceback (most recent call last):"
@@ -68,7 +68,7 @@ class End:
     made: tuple[str, ...] = ()
     """Those that are new."""
     stayed: bool = False
-    """Whether processes of its own outlived it."""
+    """Mark of a command whose own processes outlived it."""
 
 
 def judge(end: End, *, steps: Sequence[str] = (), traced: bool = False) -> list[str]:
@@ -228,7 +228,7 @@ def _processor_seconds(process: int) -> float:
 
 
 def _stayed(group: int) -> bool:
-    """Whether processes of a group outlive their leader; they are then killed."""
+    """Answer to whether processes of a group outlive their leader; they are then killed."""
     until = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < until:
         try:
@@ -267,7 +267,7 @@ class Case:
 
     commands: Sequence[Sequence[str]]
     note: str = ""
-    """What is odd about the folder."""
+    """Oddities of the folder."""
     interrupt: tuple[int, float] | None = None
     steps: Sequence[str] = ()
     """As `judge` has it, for the commands that resume or make again what such a folder holds."""
@@ -278,7 +278,7 @@ WORKING = ("train", "bench", "experiment")
 
 
 def options(description: str | None, *, count: int = 2000) -> argparse.ArgumentParser:
-    """What every fuzzer is told."""
+    """Options of every fuzzer."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=count, help="cases of each kind")
     parser.add_argument("--start", type=int, default=0, help="number of the first one; a seed and a number make the same case again")

@@ -59,7 +59,7 @@ def _free_bytes() -> int:
 
 
 def _left_by_groups() -> Iterator[int]:
-    """What each control group of this process, and each one around it, may still take."""
+    """Bytes that each control group of this process, and each one around it, may still take."""
     path = _PROC / "self" / "cgroup"
     if not path.exists():
         return
@@ -86,7 +86,7 @@ def _left_by_groups() -> Iterator[int]:
 
 
 def _left_of_addresses() -> int:
-    """What ``ulimit -v`` leaves."""
+    """Bytes that ``ulimit -v`` leaves."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     sizes = _PROC / "self" / "statm"
     if limit == resource.RLIM_INFINITY or not sizes.exists():

@@ -64,7 +64,7 @@ class Config(BaseModel, metaclass=_OneLine):
 
     @classmethod
     def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What a constructor is given, with what follows from it; nothing here."""
+        """Arguments of a constructor, with what follows from them; nothing here."""
         return values
 
     @classmethod
@@ -217,7 +217,7 @@ class Batch:
     targets: Tensor | None = None
     """(batch,) float for regression, float64 as a loader makes them; int64 class indices for classification; ``None`` where unknown."""
     groups: tuple[str, ...] | None = None
-    """What each sample belongs to, such as a conversation, whose samples stand in order; ``None`` where that is unknown."""
+    """Group of each sample, such as a conversation, whose samples stand in order; ``None`` where that is unknown."""
     withheld: Mapping[str, Sequences] = field(default_factory=dict)
     """In training alone, by modality, what was withheld from the samples of this batch: a target to learn from, never an input. Valid
     positions are those of the samples that the modality was withheld from; see `complete`."""
@@ -542,7 +542,7 @@ def _targets(given: Any) -> Tensor:
 
 
 def _withheld_of(batch: Batch, name: str) -> Sequences:
-    """What was withheld of a modality; nothing, where the batch has none of it."""
+    """Sequences withheld of a modality; none, where the batch has none of it."""
     if name in batch.withheld:
         return batch.withheld[name]
     there = batch.modalities[name]
@@ -603,7 +603,7 @@ class Output:
     plans: Mapping[str, Plan] | None = None
     """Source modality to its matching onto the anchor, where asked for."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the objective of this network reads beside the prediction, by name: unimodal predictions, shared and private parts."""
+    """Tensors that the objective of this network reads beside the prediction, by name: unimodal predictions, shared and private parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What holds for every method: it learns, resumes exactly, saves, loads, predicts, and bears whatever a corpus brings."""
+"""Checks that hold for every method: it learns, resumes exactly, saves, loads, predicts, and bears whatever a corpus brings."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -180,7 +180,7 @@ def check_predicting(trained: Network[Any], task: Task, *, by_groups: bool) -> N
 
 @torch.no_grad()
 def check_saving(trained: Network[Any], task: Task, place: Path) -> None:
-    """What is saved and loaded predicts the same."""
+    """Save and load; the prediction stays the same."""
     trained.save_pretrained(place)
     loaded = type(trained).from_pretrained(place)
     assert torch.equal(loaded(batch_of(task)).prediction, trained(batch_of(task)).prediction)

@@ -68,7 +68,7 @@ def tiny_bert(folder: Path, *, hidden: int = 768, vocabulary: int = 100) -> str:
 
 
 def bert_text(count: int, length: int, *, vocabulary: int = 100, lengths: list[int] | None = None) -> Tensor:
-    """What MMSA's classes take as text, (count, 3, length) floating: token ids, mask, segments; each text as long as `lengths` says.
+    """Text as MMSA's classes take it, (count, 3, length) floating: token ids, mask, segments; each text as long as `lengths` says.
 
     What BERT makes of it, ``theirs.text_model(text)`` or the attribute of that name, is the text that ours takes as features.
     """

@@ -360,7 +360,7 @@ def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task:
 
 
 def _groups(samples: Sequence[Sample]) -> tuple[str, ...] | None:
-    """What the samples belong to; one that belongs to nothing stands for itself, and ``None`` where none belongs to anything."""
+    """Groups of the samples; one that belongs to nothing stands for itself, and ``None`` where none belongs to anything."""
     if all(sample.group is None for sample in samples):
         return None
     return tuple(f"sample {sample.id}" if sample.group is None else sample.group for sample in samples)

@@ -1,6 +1,7 @@
 """DCCA and DCCAE: a network per modality whose outputs correlate as much as they can, then a linear head on what it learned."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -202,11 +203,8 @@ CORRELATED_VIEWS = Method(
     needs="two or more modalities, and batches with more samples than components",
     differs=_DIFFERS,
 )
-CORRELATED_AUTOENCODERS = Method(
+CORRELATED_AUTOENCODERS = replace(
+    CORRELATED_VIEWS,
     network=DCCAE,
-    objective=Correlated,
-    settings=_SETTINGS,
     source="Wang et al., ICML 2015, arXiv 1602.01024, as trained by Lian et al., TPAMI 2023, arXiv 2203.02177",
-    needs="two or more modalities, and batches with more samples than components",
-    differs=_DIFFERS,
 )

@@ -17,7 +17,7 @@ from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.factors import Factors
 from alignmamba.nn.gradients import reversed_gradient
-from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import ReadTwice
 from alignmamba.ops import subspace_overlap
 from alignmamba.training.objective import Objective
@@ -80,12 +80,7 @@ class FDMER(Fusion[FDMERConfig]):
         self.head = Head(config.d_model, config.task, config.dropout)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        vectors = {}
-        for name, tokens in self._with_absent(encoded).items():
-            if name in self.streams:
-                vectors[name] = self.streams[name](tokens.x, tokens.mask)
-            else:
-                vectors[name] = POOLINGS[self.config.pooling](tokens.x, tokens.mask)
+        vectors = self._read_or_pooled(encoded, self.streams)
         parts = self.factors(vectors)
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
         joined, missing = torch.cat([parts.shared, parts.own], 1), ~present.repeat(1, 2)

@@ -1,4 +1,4 @@
-"""What a method is: a network, how it learns, and the settings it was published with."""
+"""A method: a network, how it learns, and the settings it was published with."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,16 +28,16 @@ class Method:
     source: str = ""
     """Authors, venue, and where to read it; empty for a plain family that has many sources."""
     needs: str = ""
-    """What a corpus must bring, for people, for example ``text and one other modality``; empty where any will do."""
+    """Demands on a corpus, for people, for example ``text and one other modality``; empty where any will do."""
     differs: str = ""
     """How it differs from its source, in a sentence or two for a table; empty where it does not."""
     reconstructed: str = ""
-    """What could not be read and was chosen here; empty where the paper and its code were read."""
+    """Parts that could not be read and were chosen here; empty where the paper and its code were read."""
 
     keeps_withheld: bool = False
     """Mark of an objective that learns from what is withheld of the train samples, `Batch.withheld`."""
 
     @property
     def summary(self) -> str:
-        """What it is, in half a sentence; says so where it is reconstructed."""
+        """The method in half a sentence; says so where it is reconstructed."""
         return f"{self.network.summary}{' (reconstructed)' if self.reconstructed else ''}"

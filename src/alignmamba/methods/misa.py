@@ -16,7 +16,7 @@ from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.factors import Factors
 from alignmamba.nn.gradients import reversed_gradient
-from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import Cell, ReadTwice
 from alignmamba.ops import central_moment_discrepancy, subspace_overlap
 from alignmamba.training.objective import Objective
@@ -49,7 +49,7 @@ class MISAConfig(FusionConfig):
     reconstruction: Annotated[float, Field(ge=0)] = 1.0
     """Weight of what the two parts of a modality fail to say of it."""
     alike: Literal["moments", "adversary"] = "moments"
-    """What makes shared parts alike: central moments, or a discriminator whose gradient is reversed."""
+    """Means to make shared parts alike: central moments, or a discriminator whose gradient is reversed."""
     reversal: Annotated[float, Field(ge=0)] = 1.0
     """Factor on the discriminator's gradient."""
 
@@ -88,12 +88,7 @@ class MISA(Fusion[MISAConfig]):
         self.head = Head(count * config.d_model, config.task, dropout=0.0)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        vectors = {}
-        for name, tokens in self._with_absent(encoded).items():
-            if name in self.streams:
-                vectors[name] = self.streams[name](tokens.x, tokens.mask)
-            else:
-                vectors[name] = POOLINGS[self.config.pooling](tokens.x, tokens.mask)
+        vectors = self._read_or_pooled(encoded, self.streams)
         parts = self.factors(vectors)
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
         both = parts.own + parts.shared

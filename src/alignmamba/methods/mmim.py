@@ -15,7 +15,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.batches import BatchSource, targets_by_id
 from alignmamba.training.memory import SampleMemory
@@ -90,12 +90,7 @@ class MMIM(Fusion[MMIMConfig]):
             _drawn_afresh(part)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        vectors = {}
-        for name, tokens in self._with_absent(encoded).items():
-            if name in self.streams:
-                vectors[name] = self.streams[name](tokens.x, tokens.mask)
-            else:
-                vectors[name] = POOLINGS[self.config.pooling](tokens.x, tokens.mask)
+        vectors = self._read_or_pooled(encoded, self.streams)
         joined = self.dropout(torch.cat(list(vectors.values()), 1))
         fused = self.second(self.first(joined).tanh()).tanh()
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)

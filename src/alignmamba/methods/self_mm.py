@@ -13,7 +13,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Minimise, Stage
 from alignmamba.training.refinement import FUSED, RefinedLabels, check_signed, of
@@ -85,12 +85,7 @@ class SelfMM(Fusion[SelfMMConfig]):
         self.fusion = Tower(sum(self.vector_widths.values()), config.fused, config.task, config.dropout)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        vectors = {}
-        for name, tokens in self._with_absent(encoded).items():
-            if name in self.streams:
-                vectors[name] = self.streams[name](tokens.x, tokens.mask)
-            else:
-                vectors[name] = POOLINGS[self.config.pooling](tokens.x, tokens.mask)
+        vectors = self._read_or_pooled(encoded, self.streams)
         joined = torch.cat(list(vectors.values()), 1)
         feature, prediction = self.fusion(joined)
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)

@@ -1,7 +1,7 @@
 """Networks on our encoders: one encoder per modality, what stands for a missing one, then whatever the network makes of the tokens."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import Annotated, Literal, Self, TypeVar
@@ -15,11 +15,11 @@ from alignmamba.errors import DataError, ShapeError
 from alignmamba.models.network import Network, NetworkConfig
 from alignmamba.nn.alignment import Tokens, since_first
 from alignmamba.nn.encoders import Encoder, EncoderConfig, group_mean
-from alignmamba.nn.pooling import Pooling
+from alignmamba.nn.pooling import POOLINGS, Pooling
 
 
 class FusionConfig(NetworkConfig):
-    """What every network on our encoders is defined by, beside the fields of its backbone."""
+    """Fields that define every network on our encoders, beside those of its backbone."""
 
     encoder: EncoderConfig = EncoderConfig()
     """How a modality is encoded where `encoders` does not say."""
@@ -124,6 +124,12 @@ class Fusion(Network[ConfigT], ABC):
         encoder = self.encoders[name]
         assert isinstance(encoder, Encoder)
         return encoder
+
+    def _read_or_pooled(self, encoded: Mapping[str, Tokens], readers: nn.ModuleDict) -> dict[str, Tensor]:
+        """One vector per modality, (batch, width): as its reader makes it of tokens and mask, or pooled where it has none."""
+        ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = dict(readers.items())
+        pool = POOLINGS[self.config.pooling]
+        return {name: ways.get(name, pool)(tokens.x, tokens.mask) for name, tokens in self._with_absent(encoded).items()}
 
     @property
     def strides(self) -> Mapping[str, int]:

@@ -30,7 +30,7 @@ _CONVENTIONAL_ORDER = ("text", "audio", "video")
 
 
 class NetworkConfig(Config):
-    """What every network is defined by, beside fields of its own."""
+    """Fields that define every network, beside its own."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     """Names that `preset` knows, and the fields that each sets."""

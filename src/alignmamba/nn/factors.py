@@ -14,9 +14,9 @@ class Parts:
     projected: Tensor
     """The modalities' vectors at one width."""
     own: Tensor
-    """What a modality alone says."""
+    """Part that a modality alone has."""
     shared: Tensor
-    """What it has in common with the others, by one map for all."""
+    """Part in common with the others, by one map for all."""
 
 
 class Factors(nn.Module):

@@ -14,7 +14,7 @@ Cell = Literal["lstm", "gru"]
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What a recurrent network says of a batch of sequences."""
+    """Output of a recurrent network for a batch of sequences."""
 
     tokens: Tensor
     """(batch, time, directions * hidden): states of the last layer; zero where not valid."""

@@ -1,4 +1,4 @@
-"""What training asks of whatever hands out samples, and what several processes tell one another of theirs."""
+"""The face of whatever hands out samples to training, and how several processes put theirs together."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar

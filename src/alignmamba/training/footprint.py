@@ -1,4 +1,4 @@
-"""What training keeps in memory for every weight."""
+"""Memory that training keeps for every weight."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""What an objective remembers of every train sample from one step to the next."""
+"""Memory of an objective: vectors of every train sample, from one step to the next."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from alignmamba.training.batches import gather
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the samples of a step brought."""
+    """Vectors that the samples of a step brought."""
 
     rows: Tensor
     """(samples,), places of the samples in the memory."""
@@ -58,7 +58,7 @@ class SampleMemory(nn.Module):
         self._noted.append(Seen(rows, {name: value.detach() for name, value in vectors.items()}, dict(present)))
 
     def take(self) -> Seen:
-        """What was noted since the last call, of all processes in the order of their ranks."""
+        """Notes since the last call, of all processes in the order of their ranks."""
         noted = [each for share in gather(self._noted) for each in share]
         self._noted = []
         device = noted[0].rows.device if len(noted) == 1 else self.known(self._names[0]).device

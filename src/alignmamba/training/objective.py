@@ -113,7 +113,7 @@ class Objective(nn.Module, ABC):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """What is trained, in order."""
+        """The stages of training, in order."""
         return (Stage(),)
 
     @abstractmethod

@@ -60,12 +60,13 @@ def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> l
             known = (*METHODS, *SETS)
             raise ConfigError(f"models: found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
     lay_out = GRIDS[experiment.name]
+    experiment = experiment.model_copy(update={"models": _models(experiment, corpus)})
     return [each for seed in range(experiment.seeds) for each in lay_out(experiment, base.model_copy(update={"seed": seed}), corpus)]
 
 
 def _comparison(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
     """Table 2: every model with all modalities, then each modality alone."""
-    for name in _models(experiment, corpus):
+    for name in experiment.models:
         yield cell(name, of_model(base, name, own_settings=experiment.own_settings), corpus)
     if len(corpus.modalities) > 1:
         for modality in corpus.modalities:
@@ -74,7 +75,7 @@ def _comparison(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -
 
 def _missing(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
     """Table 1: every model at every missing rate, trained at that rate or once on all of them."""
-    for name in _models(experiment, corpus):
+    for name in experiment.models:
         for rate in rates_of(experiment, corpus):
             column = f"{100 * rate:g} %"
             missing = _withheld(experiment, rate)

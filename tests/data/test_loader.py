@@ -298,16 +298,39 @@ def test_what_is_wrong_with_a_sample_is_told_by_a_worker_as_without() -> None:
     assert "Traceback" not in said.pop()
 
 
-def test_a_worker_that_was_killed_is_one_line(started: list[int]) -> None:
-    source = loader(many(400), batch_size=1, num_workers=1)
+@pytest.mark.parametrize("killed_at", [0, 1, 5])
+def test_a_worker_that_was_killed_is_one_line(killed_at: int) -> None:
+    """Killed at a place of its own: one that is killed anywhere may hold a lock for which PyTorch then waits for ever."""
+    held = many(12)
 
-    def read() -> None:
-        with lost_workers_told():
-            for _ in source:
-                os.kill(started[0], signal.SIGKILL)
+    class Deadly(MemorySplit):
+        def __getitem__(self, index: int) -> Sample:
+            if index == killed_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return held[index]
 
-    with pytest.raises(TrainingError, match=r"^a process that reads ahead has ended, .*smaller loader\.num_workers needs less$"):
-        read()
+    source = loader(Deadly(role="train", samples=tuple(held), modalities=BOTH), shuffle=False, batch_size=1, num_workers=1)
+    with (
+        pytest.raises(TrainingError, match=r"^a process that reads ahead has ended, .*smaller loader\.num_workers needs less$"),
+        lost_workers_told(),
+    ):
+        list(source)
+
+
+def test_a_connection_that_was_lost_is_a_worker_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = loader(many(12), batch_size=1, num_workers=1)
+    batches = iter(source)
+    next(batches)
+
+    def lost(_: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter.__next__", lost)
+    with pytest.raises(TrainingError, match=r"^a process that reads ahead has ended, and its connection with it: "):
+        next(batches)
+
+
+def test_another_error_is_not_taken_for_a_lost_worker() -> None:
     with pytest.raises(RuntimeError, match=r"^something else$"), lost_workers_told():
         raise RuntimeError("something else")
 

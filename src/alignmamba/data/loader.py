@@ -1,9 +1,11 @@
 """From a split to batches: bucketed by length, the same for every number of processes, resumable at any batch."""
 
 import math
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from typing import Annotated, NamedTuple, Self
 
 import numpy as np
@@ -170,6 +172,12 @@ class Loader:
                 found = next(source)
             except StopIteration:
                 return
+            except (ConnectionError, EOFError) as error:
+                # A worker's connection is lost a moment before its end is seen: what PyTorch says of that is awaited here.
+                workers = {worker.sentinel: worker for worker in multiprocessing.active_children()}
+                for sentinel in wait(list(workers), timeout=2):
+                    workers[sentinel].join()  # type: ignore[index]
+                raise _lost_worker("and its connection with it") from error
             yield _sound(found)
 
     def of_rank(self, rank: int) -> Self:
@@ -330,9 +338,12 @@ def lost_workers_told() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, AlignMambaError) or not str(error).startswith("DataLoader worker"):
             raise
-        said = str(error).split(". ")[0].rstrip(".").removeprefix("DataLoader worker ")
-        advice = "often memory runs out, and a smaller loader.num_workers needs less"
-        raise TrainingError(f"a process that reads ahead has ended, {said}: {advice}") from error
+        raise _lost_worker(str(error).split(". ")[0].rstrip(".").removeprefix("DataLoader worker ")) from error
+
+
+def _lost_worker(said: str) -> TrainingError:
+    advice = "often memory runs out, and a smaller loader.num_workers needs less"
+    return TrainingError(f"a process that reads ahead has ended, {said}: {advice}")
 
 
 def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task: Task) -> Batch:

@@ -25,6 +25,7 @@ from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
 from alignmamba.methods.mmin import IMAGINATION_NETWORK
 from alignmamba.methods.mtmd import MOMENTUM_DISTILLATION
 from alignmamba.methods.mult import MULTIMODAL_TRANSFORMER
+from alignmamba.methods.q_former import QUERYING_TRANSFORMER
 from alignmamba.methods.self_mm import SELF_MM
 from alignmamba.methods.tfn import TENSOR_FUSION
 from alignmamba.methods.ulgm import UNIMODAL_LABELS
@@ -52,6 +53,7 @@ METHODS: Final[dict[str, Method]] = {
     "misa": INVARIANT_AND_SPECIFIC,
     "tfn": TENSOR_FUSION,
     "co-attention": CO_ATTENTION,
+    "q-former": QUERYING_TRANSFORMER,
     "mult": MULTIMODAL_TRANSFORMER,
     "lmf": LOW_RANK_FUSION,
     "self-mm": SELF_MM,

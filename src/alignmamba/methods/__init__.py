@@ -11,6 +11,7 @@ from alignmamba.methods.cm_bert import MASKED_ATTENTION
 from alignmamba.methods.co_attention import CO_ATTENTION
 from alignmamba.methods.confede import CONTRASTED_PARTS
 from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
+from alignmamba.methods.dmd import DECOUPLED_DISTILLATION
 from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
 from alignmamba.methods.gcnet import GRAPH_COMPLETION
 from alignmamba.methods.hycon import HYBRID_CONTRAST
@@ -71,13 +72,29 @@ METHODS: Final[dict[str, Method]] = {
     "imder": SCORE_RECOVERY,
     "confede": CONTRASTED_PARTS,
     "aobert": ALL_IN_ONE,
+    "dmd": DECOUPLED_DISTILLATION,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
     "table1": ("dcca", "dccae", "mctn", "mmin", "gcnet", "imder"),
-    "table2": ("mult", "fdmer", "hycon", "misa", "self-mm", "mmim", "ulgm", "mtmd", "iccn", "mag-bert", "cm-bert", "confede", "aobert"),
+    "table2": (
+        "mult",
+        "fdmer",
+        "hycon",
+        "misa",
+        "self-mm",
+        "mmim",
+        "ulgm",
+        "mtmd",
+        "iccn",
+        "mag-bert",
+        "cm-bert",
+        "confede",
+        "aobert",
+        "dmd",
+    ),
     "all": tuple(METHODS),
 }
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""

@@ -56,3 +56,26 @@ def total(terms: list[Tensor], like: Tensor, *, mean: bool = False) -> Tensor:
 def mean_present(values: Tensor, present: Tensor) -> Tensor:
     """(batch, modality) to its mean over the modalities of each sample, (batch,)."""
     return (values * present).sum(1) / present.sum(1).clamp(min=1)
+
+
+def margin_triplets(likeness: Tensor, margin: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """How far negatives come nearer to an anchor than its positives less a margin, ().
+
+    The mean over the anchors that have both, and for each over all pairs of a positive p and a negative n, of max(0, margin of n - likeness
+    of p + likeness of n). Memory is that of one matrix: a pair counts where it costs something, and sorting counts all pairs at once.
+
+    Args:
+        likeness: (anchor, other).
+        margin: The same shape.
+        positive: The same shape, bool.
+        negative: The same shape, bool.
+    """
+    bound = margin + likeness
+    with torch.no_grad():
+        near = likeness.masked_fill(~positive, torch.inf).contiguous()
+        far = bound.masked_fill(~negative, -torch.inf).contiguous()
+        beaten = torch.searchsorted(near.sort(1).values, far)  # positives that a negative beats
+        beating = far.shape[1] - torch.searchsorted(far.sort(1).values, near, right=True)  # negatives that beat a positive
+        pairs = positive.sum(1) * negative.sum(1)
+    cost = (beaten * bound * negative).sum(1) - (beating * likeness * positive).sum(1)
+    return (cost / pairs.clamp(min=1)).sum() / (pairs > 0).sum().clamp(min=1)

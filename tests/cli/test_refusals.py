@@ -150,7 +150,14 @@ def test_a_run_that_is_in_use_is_refused(cli: Cli, run: Path, tmp_path: Path, mo
 def test_a_hangup_saves_and_says_how_to_resume(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [*COMMAND, "train", "--data", str(corpus), "--out", str(run), "--set", *SETTINGS, "fit.epochs=100000", "fit.patience=0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # As from a terminal: tests that run under nohup would hand on that a hangup is ignored.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
     until = time.monotonic() + 120
     while not (run / "log.csv").exists() and time.monotonic() < until and process.poll() is None:
         time.sleep(0.05)

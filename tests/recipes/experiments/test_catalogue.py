@@ -40,7 +40,7 @@ def test_a_method_of_a_set_that_the_corpus_does_not_suit_is_named_with_the_reaso
     signed = {"self-mm", "ulgm"}
     asked = ExperimentConfig(name="comparison", models=("table2", "late-fusion"), seeds=1)
     classes = replace(corpus, task=Task(kind="classification", classes=("no", "yes")))
-    reasons = not_compared(asked, classes)
+    reasons = not_compared(asked, check_config(CONFIG), classes)
     assert signed <= reasons.keys()
     assert all("Self-MM" in reasons[name] for name in ("self-mm",))
     rows = [each.row for each in cells_of(asked, check_config(CONFIG), classes)]
@@ -48,6 +48,25 @@ def test_a_method_of_a_set_that_the_corpus_does_not_suit_is_named_with_the_reaso
     assert not set(rows) & reasons.keys()
     with pytest.raises(ConfigError, match=r"^self-mm: task: Self-MM needs numbers"):
         cells(classes, name="comparison", models=("table2", "self-mm"))
+
+
+def test_a_method_of_a_set_that_the_settings_do_not_suit_is_named_with_the_reason(corpus: Corpus) -> None:
+    base = check_config({"options": {"encoder": {"kind": "conv"}}})
+    asked = ExperimentConfig(name="comparison", models=("table2", "families"), seeds=1)
+    reasons = not_compared(asked, base, corpus)
+    assert "AOBERT hides tokens that were encoded one by one" in reasons["aobert"]
+    rows = {each.row for each in cells_of(asked, base, corpus)}
+    assert {*FAMILIES, "misa"} <= rows
+    assert "aobert" not in rows
+    with pytest.raises(ConfigError, match=r"^aobert: options\.encoder"):
+        cells(corpus, base, name="comparison", models=("table2", "aobert"))
+
+
+def test_a_set_of_which_nothing_can_be_trained_is_refused(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SETS, "pairs", ("dcca", "mctn"))
+    alone = restricted(corpus, ["audio"])
+    with pytest.raises(ConfigError, match=r"^models: none of pairs can be trained here; dcca: "):
+        cells(alone, name="comparison", models=("pairs",))
 
 
 def test_settings_are_shared_unless_each_method_is_to_have_its_own(corpus: Corpus) -> None:

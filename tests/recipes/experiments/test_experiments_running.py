@@ -1,5 +1,6 @@
 """A tiny grid from plan to tables: killed and resumed, its cells never done twice, a failed cell sinks nothing."""
 
+import csv
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from alignmamba import capacity
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes import train
+from alignmamba.recipes.assembly import counted_weights
 from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.directory import METRICS
 from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, GridEngine, plan_experiment, run_experiment, shard_from, sum_up
@@ -27,6 +29,7 @@ from alignmamba.recipes.experiments.directory import BusyError, ExperimentDirect
 from alignmamba.recipes.experiments.engines import THREAD_VARIABLES, run_on_slurm, shard_of, thread_settings
 from alignmamba.recipes.experiments.working import BUSY, DONE, USER_INPUT, run_cell
 from alignmamba.recipes.report.reading import gather
+from alignmamba.training.logs import LOG
 from small_run import CONFIG, write_small_corpus
 
 MISSING = ExperimentConfig(name="missing", models=("alignmamba", "late-fusion"), seeds=2, rates=(0.2, 0.4), mixed=True)
@@ -181,8 +184,12 @@ def test_a_modality_that_some_samples_lack(tmp_path: Path, corpus: Path) -> None
     plan = plan_experiment(ExperimentConfig(name="comparison", models=("late-fusion",), seeds=1), base(corpus), out=tmp_path / "grid")
     directory = make(plan)
     assert [run_cell(directory.path, job.key) for job in plan.jobs] == [DONE] * 3
-    (table,) = sum_up(directory.path).tables
-    assert table.rows == ("late-fusion", "text alone", "audio alone")
+    table, cost = sum_up(directory.path).tables
+    assert table.rows == cost.rows == ("late-fusion", "text alone", "audio alone")
+    with (directory.run_path(plan.jobs[0].key) / LOG).open(newline="") as log:
+        seconds = sum(float(epoch["seconds"]) for epoch in csv.DictReader(log))
+    assert cost.columns == ("trained weights", "training seconds")
+    assert [entry and entry.mean for entry in cost.entries[0]] == [counted_weights(plan.cells[0].config, plan.corpus), seconds]
     assert table.entries[2][0] is not None
     assert table.entries[2][0].mark == ""
     assert any(note.startswith("audio alone is scored on 11 of 14 samples") for note in table.notes)

@@ -8,7 +8,7 @@ from pydantic import Field
 from alignmamba.contracts import Config, Corpus
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError, nearest
-from alignmamba.methods import METHODS, SETS
+from alignmamba.methods import FAMILIES, METHODS, SETS
 from alignmamba.models.network import merged
 from alignmamba.models.pretrained import validated
 from alignmamba.recipes.assembly import restricted
@@ -60,7 +60,7 @@ def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> l
             known = (*METHODS, *SETS)
             raise ConfigError(f"models: found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
     lay_out = GRIDS[experiment.name]
-    experiment = experiment.model_copy(update={"models": _models(experiment, corpus)})
+    experiment = experiment.model_copy(update={"models": _models(experiment, base, corpus)})
     return [each for seed in range(experiment.seeds) for each in lay_out(experiment, base.model_copy(update={"seed": seed}), corpus)]
 
 
@@ -100,16 +100,20 @@ def _missing(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> I
                 )
 
 
-def _models(experiment: ExperimentConfig, corpus: Corpus) -> tuple[str, ...]:
+def _models(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> tuple[str, ...]:
     """The methods that were asked for, without those of a set that have no answer to the corpus."""
     asked = dict.fromkeys(name for given in experiment.models or ("families",) for name in SETS.get(given, (given,)))
-    without = not_compared(experiment, corpus)
+    without = not_compared(experiment, base, corpus)
+    if experiment.name in ("comparison", "missing") and without and asked.keys() <= without.keys():
+        name, why = next(iter(without.items()))
+        raise ConfigError(f"models: none of {', '.join(experiment.models)} can be trained here; {name}: {why}")
     return tuple(name for name in asked if name not in without)
 
 
-def not_compared(experiment: ExperimentConfig, corpus: Corpus) -> dict[str, str]:
-    """Methods of the sets that were asked for which cannot be trained on the corpus, each with the reason.
+def not_compared(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> dict[str, str]:
+    """Methods of the sets that were asked for which cannot be trained, each with the reason.
 
+    The corpus may not suit them, and outside the families the settings that all share may not.
     One that was asked for by its name is not among them: its refusal is the user's answer.
     """
     if experiment.name not in ("comparison", "missing"):
@@ -121,7 +125,9 @@ def not_compared(experiment: ExperimentConfig, corpus: Corpus) -> dict[str, str]
             if name in named:
                 continue
             try:
-                model_config(RunConfig(model=name), corpus)  # what the user has set is refused later, by the name of its row
+                model_config(RunConfig(model=name), corpus)
+                if name not in FAMILIES:  # of a family, what the user has set is refused by the name of its row
+                    model_config(of_model(base, name, own_settings=experiment.own_settings), corpus)
             except ConfigError as error:
                 reasons[name] = str(error)
     return reasons

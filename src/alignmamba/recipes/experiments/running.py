@@ -111,7 +111,7 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
         raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
     ExperimentDirectory(Path(out)).refuse_other({"experiment": experiment.name, "corpus": corpus_identity(corpus)})
     cells = tuple(cells_of(experiment, base, corpus))
-    left_out = not_compared(experiment, corpus)
+    left_out = not_compared(experiment, base, corpus)
     for sized in {(cell.config.model, repr(cell.config.options), cell.config.modalities): cell.config for cell in cells}.values():
         counted_weights(sized, restricted(corpus, sized.modalities))  # refuses more than this machine holds
     return ExperimentPlan(

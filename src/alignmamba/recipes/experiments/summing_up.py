@@ -37,6 +37,7 @@ from alignmamba.methods import METHODS
 from alignmamba.recipes.directory import ENVIRONMENT, METRICS, TABLE_BYTES
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
+from alignmamba.training.logs import LOG
 
 # What a table of missing rates is made of, one table each; the first that a task has is also what its ablations are told by.
 _TOLD: Final = ("accuracy", "f1_weighted", "acc2_non0", "f1_non0", "mae")
@@ -77,6 +78,8 @@ class Grid:
     """Row and column to seed to predictions."""
     damaged: Mapping[str, str]
     """Key to what is wrong with a cell that is finished."""
+    seconds: Mapping[str, float]
+    """Key to what the epochs of a finished run took."""
 
     @classmethod
     def read(cls, directory: ExperimentDirectory, plan: Mapping[str, Any]) -> "Grid":
@@ -90,6 +93,7 @@ class Grid:
         done = {key for key, state in states.items() if state == "finished"}
         found: dict[tuple[str, str], dict[int, Predictions]] = {}
         damaged: dict[str, str] = {}
+        seconds: dict[str, float] = {}
         for entry in plan["cells"]:
             key = entry["key"]
             if key not in done:
@@ -98,13 +102,21 @@ class Grid:
                 run = directory.run_path(key)
                 for name, form in ((METRICS, _Trained), (ENVIRONMENT, _Made)):
                     read_facts(run / name, form)
+                seconds[key] = _training_seconds(run)
                 said = read_predictions(run / entry["predictions"], task)
                 found.setdefault((entry["row"], entry["column"]), {})[entry["seed"]] = said
             except (CheckpointError, KeyError, TypeError) as error:
                 damaged[key] = f"{error}; to run it again, remove {directory.run_path(key)}"
         done -= damaged.keys()
         return cls(
-            directory=directory, plan=plan, jobs=jobs, states=states, finished=frozenset(done), predictions_of=found, damaged=damaged
+            directory=directory,
+            plan=plan,
+            jobs=jobs,
+            states=states,
+            finished=frozenset(done),
+            predictions_of=found,
+            damaged=damaged,
+            seconds=seconds,
         )
 
     @property
@@ -373,6 +385,30 @@ def _methods(grid: Grid) -> Iterator[ResultTable]:
     )
 
 
+def _comparison(grid: Grid) -> Iterator[ResultTable]:
+    """Methods by metrics, then what each of them costs."""
+    yield from _methods(grid)
+    rows: list[tuple[Entry | None, ...]] = []
+    for row in grid.rows:
+        keys = dict(sorted(grid.keys(row, "").items()))
+        if not keys:
+            rows.append((None, None))
+            continue
+        weights = read_facts(grid.directory.run_path(next(iter(keys.values()))) / METRICS, _Trained).num_parameters
+        spent = Entry.of_seeds([grid.seconds[key] for key in keys.values()]).model_copy(update={"seeds": tuple(keys)})
+        rows.append((Entry(values=(), mean=weights), spent))
+    yield ResultTable(
+        name="comparison-cost",
+        title=f"What methods cost on {grid.corpus}",
+        row_label="method",
+        rows=grid.rows,
+        columns=("trained weights", "training seconds"),
+        entries=tuple(rows),
+        digits=0,
+        notes=("Seconds are those of the epochs with their validation; what else ran on the machine meanwhile is in them.",),
+    )
+
+
 def _ablation(grid: Grid) -> Iterator[ResultTable]:
     """Variants by metrics, then what each part is worth: the variant minus the full model."""
     yield from _methods(grid)
@@ -514,7 +550,7 @@ def _plans(grid: Grid) -> Iterator[ResultTable]:
 
 
 TABLES: Final[Mapping[str, Callable[[Grid], Iterator[ResultTable]]]] = {
-    "comparison": _methods,
+    "comparison": _comparison,
     "ablation": _ablation,
     "missing": _missing,
     "distance": _distance,
@@ -577,6 +613,19 @@ class _Plans:
 
 
 _Form = TypeVar("_Form")
+
+
+def _training_seconds(run: Path) -> float:
+    """Sum over the epochs of a finished run, in seconds.
+
+    Raises:
+        CheckpointError: If the table of epochs is missing or damaged.
+    """
+    text = read_listed(run, LOG, limit_bytes=TABLE_BYTES)
+    try:
+        return sum(float(epoch["seconds"]) for epoch in csv.DictReader(io.StringIO(text.decode("utf-8"))))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{run / LOG}: not a table of epochs: {error}") from error
 
 
 def read_facts(path: Path, form: type[_Form]) -> _Form:

@@ -57,9 +57,12 @@ def test_embedding_drops_whole_tokens_in_training() -> None:
     assert torch.equal((tokens == 0).any(-1), dropped)
 
 
-@pytest.mark.parametrize(("kind", "modality"), [("embedding", AUDIO), ("conv", TEXT), ("linear", TEXT), ("mamba", TEXT)])
-def test_kinds_that_do_not_fit_are_refused(kind: str, modality: ModalitySpec) -> None:
-    with pytest.raises(ConfigError, match=rf"encoders\.{modality.name}\.kind: '{kind}'"):
+@pytest.mark.parametrize(("kind", "modality"), [("embedding", AUDIO), ("conv", TEXT), ("linear", TEXT), ("mamba", TEXT), ("none", TEXT)])
+def test_kinds_that_do_not_fit_are_refused_with_the_cure(kind: str, modality: ModalitySpec) -> None:
+    where, cure = rf"encoders\.{modality.name}\.kind", "embedding" if modality is TEXT else "auto"
+    with pytest.raises(
+        ConfigError, match=rf"^{where}: '{kind}' does not fit a modality of kind '{modality.kind}'; set options\.{where}={cure}$"
+    ):
         Encoder(modality, EncoderConfig.model_validate({"kind": kind}), 8)
 
 

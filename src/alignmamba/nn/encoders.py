@@ -46,7 +46,8 @@ class Encoder(nn.Module):
         if kind == "auto":
             kind = "embedding" if modality.kind == "tokens" else "conv"
         if (kind == "embedding") != (modality.kind == "tokens"):
-            raise ConfigError(f"encoders.{modality.name}.kind: {kind!r} does not fit a modality of kind {modality.kind!r}")
+            where, fitting = f"encoders.{modality.name}.kind", "embedding" if modality.kind == "tokens" else "auto"
+            raise ConfigError(f"{where}: {kind!r} does not fit a modality of kind {modality.kind!r}; set options.{where}={fitting}")
         if kind == "conv" and config.kernel_size % 2 == 0:
             raise ConfigError(f"encoders.{modality.name}.kernel_size: expected an odd number, found {config.kernel_size}")
         self.width = modality.dim if kind == "none" else d_model

@@ -25,7 +25,7 @@ from alignmamba.methods.misa import INVARIANT_AND_SPECIFIC
 from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
 from alignmamba.methods.mmin import IMAGINATION_NETWORK
 from alignmamba.methods.mtmd import MOMENTUM_DISTILLATION
-from alignmamba.methods.mult import MULTIMODAL_TRANSFORMER
+from alignmamba.methods.mult import MULTIMODAL_TRANSFORMER, MulTConfig
 from alignmamba.methods.q_former import QUERYING_TRANSFORMER
 from alignmamba.methods.self_mm import SELF_MM
 from alignmamba.methods.tfn import TENSOR_FUSION
@@ -100,7 +100,7 @@ SETS: Final[dict[str, tuple[str, ...]]] = {
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""
 
 FORMER: Final[dict[str, tuple[frozenset[str], str]]] = {
-    "mult": (frozenset({"expand", "attention"}), "this was the simplified MulT, now called crossmodal-transformer"),
+    "mult": (MulTConfig.FORMER_OPTIONS, MulTConfig.FORMER_NAME),
 }
 """Names that meant another network in an earlier version: options by which its runs are known, and what to say of them."""
 

@@ -19,12 +19,16 @@ class MulTConfig(CrossmodalFusionConfig):
     """Everything that defines a MulT."""
 
     method: ClassVar[str] = "mult"
+    FORMER_OPTIONS: ClassVar[frozenset[str]] = frozenset({"expand", "attention"})
+    """Options by which runs of an earlier version are known, in which the name meant another network."""
+    FORMER_NAME: ClassVar[str] = "this was the simplified MulT, now called crossmodal-transformer"
+    """Answer to such runs."""
 
     @model_validator(mode="before")
     @classmethod
     def _of_this_version(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and {"expand", "attention"} & set(values):
-            raise ValueError("this was the simplified MulT, now called crossmodal-transformer")
+        if isinstance(values, Mapping) and cls.FORMER_OPTIONS & set(values):
+            raise ValueError(cls.FORMER_NAME)
         return values
 
 

@@ -7,7 +7,8 @@ import torch
 from every_method import SPECS, TASKS, batch_of, network, prepared, sources
 
 from alignmamba.errors import ConfigError
-from alignmamba.methods.imder import SCORE_RECOVERY, Score
+from alignmamba.methods.imder import SCORE_RECOVERY
+from alignmamba.nn.diffusion import Score
 from alignmamba.training.objective import Parcel
 from tolerances import FLOAT32
 

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from alignmamba.contracts import Batch, ModalitySpec
 from alignmamba.errors import ConfigError
-from alignmamba.methods.mmim import MMIM, MULTIMODAL_INFOMAX, InformationBounds, Likelihood, MMIMConfig, contrast_of, entropy_of
+from alignmamba.methods.mmim import MMIM, MULTIMODAL_INFOMAX, InformationBounds, MMIMConfig, entropy_of
+from alignmamba.nn.likelihood import Likelihood
 from alignmamba.training.objective import Parcel, Stage
+from alignmamba.training.pairs import contrast_of
 from alignmamba.training.progress import Progress
 from tolerances import FLOAT32
 

@@ -1,7 +1,6 @@
 """IMDer: missing modalities are recovered by diffusion, guided by those that are there."""
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -15,13 +14,11 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
+from alignmamba.nn.diffusion import EARLIEST, Score
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.pooling import POOLINGS, Pooling
 from alignmamba.training.objective import Minimise, Objective, Parcel, Predicted, Stage
 from alignmamba.training.withholding import withhold
-
-_EARLIEST = 1e-3
-"""Time at which diffusion ends: at 0 there is no noise to divide by."""
 
 
 class IMDerConfig(FusionConfig, AttentionConfig):
@@ -54,57 +51,6 @@ class IMDerConfig(FusionConfig, AttentionConfig):
         if len(self.modalities) < 2:
             raise ValueError(f"modalities: IMDer recovers one from others and needs at least 2, found {len(self.modalities)}")
         return self
-
-
-class Score(nn.Module):
-    """The gradient of the log density of noisy vectors of one modality, given a vector of the others.
-
-    Args:
-        width: Of a vector.
-        hidden: Width of its layers.
-        sigma: Of the diffusion, dx = sigma^t dw.
-    """
-
-    frequencies: Tensor
-
-    def __init__(self, width: int, hidden: int, sigma: float) -> None:
-        super().__init__()
-        self.sigma = sigma
-        self.register_buffer("frequencies", 30 * torch.randn(hidden // 2))
-        self.of_time = nn.Linear(2 * (hidden // 2), hidden)
-        self.first = nn.Linear(2 * width, hidden)
-        self.layers = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, width))
-
-    def deviation(self, time: Tensor) -> Tensor:
-        """Standard deviation of the noise that was added up to a time from 0 to 1."""
-        return (torch.expm1(2 * math.log(self.sigma) * time) / (2 * math.log(self.sigma))).sqrt()
-
-    def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        """(batch, width) at times (batch,), given (batch, width), to scores (batch, width)."""
-        angle = 2 * math.pi * time.unsqueeze(1) * self.frequencies
-        embedded = self.of_time(torch.cat([angle.sin(), angle.cos()], 1))
-        said: Tensor = self.layers(self.first(torch.cat([x, condition], 1)) + embedded)
-        return said / self.deviation(time).unsqueeze(1)
-
-    @torch.no_grad()
-    def recover(self, condition: Tensor, noise: Tensor) -> Tensor:
-        """Vectors by Euler-Maruyama steps back from noise.
-
-        Args:
-            condition: (batch, width).
-            noise: (batch, steps + 1, width) standard normal: the start, then what each step adds.
-
-        Returns:
-            (batch, width): the mean of the last step, without its noise.
-        """
-        steps = noise.shape[1] - 1
-        times = torch.linspace(1, _EARLIEST, steps + 1, device=noise.device, dtype=noise.dtype)
-        x = mean = noise[:, 0] * self.deviation(times[0])
-        for number in range(steps):
-            rate, length = self.sigma ** times[number], times[number] - times[number + 1]
-            mean = x + rate.square() * length * self(x, times[number].expand(len(x)), condition)
-            x = mean + rate * length.sqrt() * noise[:, number + 1]
-        return mean
 
 
 class IMDer(Fusion[IMDerConfig]):
@@ -245,7 +191,7 @@ class Diffusion(Objective):
         errors = []
         for number, score in enumerate(self.network.scores.values()):
             assert isinstance(score, Score)
-            time = torch.rand(len(batch), device=targets.device, dtype=targets.dtype) * (1 - _EARLIEST) + _EARLIEST
+            time = torch.rand(len(batch), device=targets.device, dtype=targets.dtype) * (1 - EARLIEST) + EARLIEST
             noise, deviation = torch.randn_like(targets[:, number]), score.deviation(time).unsqueeze(1)
             said = score(targets[:, number] + deviation * noise, time, output.extras["condition"].detach())
             errors.append((said * deviation + noise).square().sum(1))

@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
@@ -15,11 +14,13 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.likelihood import Likelihood, LikelihoodKind
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.batches import BatchSource, targets_by_id
 from alignmamba.training.memory import SampleMemory
 from alignmamba.training.objective import Minimise, Objective, Stage
+from alignmamba.training.pairs import contrast_of
 from alignmamba.training.refinement import check_signed
 
 
@@ -44,7 +45,7 @@ class MMIMConfig(FusionConfig):
     """Weight of the bound between modalities, beta of the paper."""
     other_pairs: bool = False
     """Bound the information between modalities other than the anchor as well."""
-    likelihood: Literal["gaussian", "released"] = "gaussian"
+    likelihood: LikelihoodKind = "gaussian"
     """Of one modality given another: that of a normal distribution whose log-variance stays within -1 and 1, or the released code's, which
     lacks the term that keeps the variance from growing without end."""
     ridge: Annotated[float, Field(ge=0)] = 1e-4
@@ -96,31 +97,6 @@ class MMIM(Fusion[MMIMConfig]):
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
         extras = {"present": present, **{f"of_{name}": vector for name, vector in vectors.items()}}
         return Output(prediction=self.head(fused), embedding=fused, extras=extras)
-
-
-class Likelihood(nn.Module):
-    """The Barber-Agakov bound: how well one vector is predicted from another, with a mean and a log-variance per channel."""
-
-    def __init__(self, given: int, width: int, kind: Literal["gaussian", "released"]) -> None:
-        super().__init__()
-        self.mean = nn.Sequential(nn.Linear(given, width), nn.ReLU(), nn.Linear(width, width))
-        self.log_variance = nn.Sequential(nn.Linear(given, width), nn.ReLU(), nn.Linear(width, width))
-        self.project = nn.Linear(width, max(1, width // 4)).requires_grad_(False)
-        self.kind = kind
-
-    def forward(self, given: Tensor, x: Tensor) -> Tensor:
-        """(batch, given) and (batch, width) to log-likelihoods (batch,), but for a constant."""
-        log_variance = self.log_variance(given)
-        if self.kind == "gaussian":
-            log_variance = log_variance.tanh()
-        error = (x - self.mean(given)).square() * torch.exp(-log_variance)
-        terms: Tensor = error + log_variance if self.kind == "gaussian" else error
-        return -0.5 * terms.sum(1)
-
-    def squashed(self, x: Tensor) -> Tensor:
-        """(batch, width) to the few numbers whose entropy is taken, (batch, width / 4)."""
-        small: Tensor = self.project(x).tanh()
-        return small
 
 
 class InformationBounds(Objective):
@@ -206,20 +182,6 @@ class InformationBounds(Objective):
 
     def _bounds(self) -> list[tuple[int, Likelihood]]:
         return [(number, bound) for number, bound in enumerate(self.bounds) if isinstance(bound, Likelihood)]
-
-
-def contrast_of(x: Tensor, predicted: Tensor, present: Tensor) -> Tensor:
-    """InfoNCE of vectors and what is predicted of them, by cosine: () over the samples that are present, 0 for fewer than two.
-
-    Args:
-        x: (batch, width).
-        predicted: (batch, width).
-        present: (batch,) bool.
-    """
-    scores = (functional.normalize(x, dim=1) @ functional.normalize(predicted, dim=1).T).float()
-    among = scores.masked_fill(~present, -1e9).logsumexp(1)  # far below any cosine, and without gradient
-    count = present.sum()
-    return ((among - scores.diagonal()) * present).sum() / count.clamp(min=1) * (count > 1)
 
 
 def entropy_of(values: Tensor, codes: Tensor, *, classes: int, ridge: float) -> Tensor:

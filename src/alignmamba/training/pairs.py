@@ -5,6 +5,7 @@ from itertools import combinations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 
@@ -79,3 +80,17 @@ def margin_triplets(likeness: Tensor, margin: Tensor, positive: Tensor, negative
         pairs = positive.sum(1) * negative.sum(1)
     cost = (beaten * bound * negative).sum(1) - (beating * likeness * positive).sum(1)
     return (cost / pairs.clamp(min=1)).sum() / (pairs > 0).sum().clamp(min=1)
+
+
+def contrast_of(x: Tensor, predicted: Tensor, present: Tensor) -> Tensor:
+    """InfoNCE of vectors and what is predicted of them, by cosine: () over the samples that are present, 0 for fewer than two.
+
+    Args:
+        x: (batch, width).
+        predicted: (batch, width).
+        present: (batch,) bool.
+    """
+    scores = (functional.normalize(x, dim=1) @ functional.normalize(predicted, dim=1).T).float()
+    among = scores.masked_fill(~present, -1e9).logsumexp(1)  # far below any cosine, and without gradient
+    count = present.sum()
+    return ((among - scores.diagonal()) * present).sum() / count.clamp(min=1) * (count > 1)

@@ -20,11 +20,12 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -ra
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types docs serve-docs screenshots time-plot format clean
+.PHONY: help demo test test-slow check lint types docs serve-docs screenshots time-plot format clean
 
 help:
 	@echo "make demo    train on the synthetic corpus into runs/demo"
 	@echo "make test    run the tests"
+	@echo "make test-slow   run the tests that take minutes: every method at its default sizes"
 	@echo "make check   linters, types, documentation (strict) and tests: what CI runs"
 	@echo "make docs    build the documentation into site/"
 	@echo "make screenshots  take the pictures of the report anew; needs Chromium"
@@ -39,6 +40,9 @@ demo: $(VENV)/.installed-run
 
 test: $(VENV)/.installed-dev
 	$(TEST)
+
+test-slow: $(VENV)/.installed-dev
+	$(TEST) -m slow --durations=0 --durations-min=10
 
 # Tests last, so that their closing line is the last thing said.
 check: lint types docs

@@ -52,11 +52,18 @@ def split(role: Any, count: int, task: Task, *, modalities: Sequence[ModalitySpe
     return MemorySplit(role=role, samples=tuple(samples), modalities=tuple(modalities))
 
 
-def network(method: Method, task: Task, *, modalities: Sequence[ModalitySpec] = SPECS, **options: Any) -> Network[Any]:
-    """A small network of the method; the same weights each time."""
+def network(
+    method: Method,
+    task: Task,
+    *,
+    modalities: Sequence[ModalitySpec] = SPECS,
+    sizes: Mapping[str, int] = SMALL,
+    **options: Any,
+) -> Network[Any]:
+    """A network of the method, small unless told otherwise; the same weights each time."""
     torch.manual_seed(3)
     known = method.network.config_class.model_fields
-    small = {name: value for name, value in SMALL.items() if name in known}
+    small = {name: value for name, value in sizes.items() if name in known}
     made: Any = method.network
     built: Network[Any] = made(
         method.network.config_class.preset("default", modalities=tuple(modalities), task=task, **merged(small, options))
@@ -99,9 +106,9 @@ def learn(objective: Objective, train: Loader, valid: Loader, **more: Any) -> Fi
     )
 
 
-def prepared(method: Method, task: Task) -> Objective:
+def prepared(method: Method, task: Task, *, sizes: Mapping[str, int] = SMALL) -> Objective:
     """An objective of a network with standardised inputs and targets."""
-    built = network(method, task)
+    built = network(method, task, sizes=sizes)
     built.standardise(fit_standardisation(split("train", 24, task), SPECS, task))
     return method.objective(built, task)
 
@@ -118,9 +125,9 @@ class StopAfter(Progress):
             signal.raise_signal(signal.SIGINT)
 
 
-def check_learning(method: Method, task: Task, place: Path, *, missing: bool) -> Network[Any]:
+def check_learning(method: Method, task: Task, place: Path, *, missing: bool, sizes: Mapping[str, int] = SMALL) -> Network[Any]:
     """Train; train anew with an interruption in every stage; compare everything that training leaves behind."""
-    whole = prepared(method, task)
+    whole = prepared(method, task, sizes=sizes)
     before = {name: value.clone() for name, value in whole.model.named_parameters()}
     expected = learn(whole, *sources(method, task, missing=missing))
     assert any(not torch.equal(value, before[name]) for name, value in whole.model.named_parameters()), "nothing was learned"
@@ -129,12 +136,12 @@ def check_learning(method: Method, task: Task, place: Path, *, missing: bool) ->
         folder = place / f"stop-{stop}"
         folder.mkdir(parents=True)
         try:
-            learn(prepared(method, task), *sources(method, task, missing=missing), run_dir=folder, progress=StopAfter(stop))
+            learn(prepared(method, task, sizes=sizes), *sources(method, task, missing=missing), run_dir=folder, progress=StopAfter(stop))
         except Interrupted:
             pass
         else:
             raise AssertionError("training was not interrupted")
-        again = prepared(method, task)
+        again = prepared(method, task, sizes=sizes)
         resumed = learn(again, *sources(method, task, missing=missing), run_dir=folder, resume=True)
         assert _course(resumed) == _course(expected)
         for name, value in whole.state_dict().items():

@@ -1,29 +1,29 @@
 """Every method of `METHODS`, and the example of the page that says how to add one."""
 
-import ast
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from every_method import SPECS, TASKS, accepts, check_learning, check_predicting, check_saving
+from every_method import SMALL, SPECS, TASKS, accepts, check_learning, check_predicting, check_saving
 
 from alignmamba.methods import FAMILIES, METHODS, SETS
 from alignmamba.methods.method import Method
 from alignmamba.models.network import Network
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS_DIRECTORY = ROOT / "src" / "alignmamba" / "methods"
 
 
+@pytest.mark.parametrize("sizes", [SMALL, pytest.param({}, marks=pytest.mark.slow)], ids=["small", "default sizes"])
 @pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("name", METHODS)
-def test_it_learns_resumes_saves_loads_and_predicts(name: str, kind: str, tmp_path: Path) -> None:
+def test_it_learns_resumes_saves_loads_and_predicts(name: str, kind: str, sizes: Mapping[str, int], tmp_path: Path) -> None:
     method, task = METHODS[name], TASKS[kind]
     if not accepts(method, task):
         pytest.skip(f"{name} refuses a {kind}, with the reason")
     by_groups = bool(method.required.get("loader", {}).get("keep_groups"))
-    trained = check_learning(method, task, tmp_path, missing=method.keeps_withheld)
+    trained = check_learning(method, task, tmp_path, missing=method.keeps_withheld, sizes=sizes)
     check_predicting(trained, task, by_groups=by_groups)
     check_saving(trained, task, tmp_path / "saved")
 
@@ -41,27 +41,6 @@ def test_sets_name_methods() -> None:
     assert {name for names in SETS.values() for name in names} == set(METHODS)
     assert SETS["families"] == tuple(FAMILIES)
     assert not set(SETS) & set(METHODS)
-
-
-def test_no_method_imports_another_and_nobody_else_names_one() -> None:
-    names = {path.stem for path in METHODS_DIRECTORY.glob("*.py")} - {"__init__", "method"}
-    for path in (ROOT / "src").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            imported = node.module if isinstance(node, ast.ImportFrom) else None
-            found = re.fullmatch(r"alignmamba\.methods\.(\w+)", imported or "")
-            if found and found[1] in names:
-                assert path == METHODS_DIRECTORY / "__init__.py", f"{path.name} imports method {found[1]}"
-
-
-def test_files_of_methods_are_short() -> None:
-    lengths = sorted(
-        len(path.read_text(encoding="utf-8").splitlines())
-        for path in METHODS_DIRECTORY.glob("*.py")
-        if path.stem not in ("__init__", "method")
-    )
-    if not lengths:
-        pytest.skip("only the families so far")
-    assert lengths[len(lengths) // 2] < 250
 
 
 def test_the_example_of_the_page_is_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from alignmamba.methods.mmim import MULTIMODAL_INFOMAX
 from alignmamba.methods.mmin import IMAGINATION_NETWORK
 from alignmamba.methods.mtmd import MOMENTUM_DISTILLATION
 from alignmamba.methods.mult import MULTIMODAL_TRANSFORMER, MulTConfig
+from alignmamba.methods.pan_mamba import CHANNEL_SWAPPING
 from alignmamba.methods.q_former import QUERYING_TRANSFORMER
 from alignmamba.methods.self_mm import SELF_MM
 from alignmamba.methods.tfn import TENSOR_FUSION
@@ -55,6 +56,7 @@ METHODS: Final[dict[str, Method]] = {
     "tfn": TENSOR_FUSION,
     "co-attention": CO_ATTENTION,
     "q-former": QUERYING_TRANSFORMER,
+    "pan-mamba": CHANNEL_SWAPPING,
     "mult": MULTIMODAL_TRANSFORMER,
     "lmf": LOW_RANK_FUSION,
     "self-mm": SELF_MM,

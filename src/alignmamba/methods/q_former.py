@@ -36,15 +36,15 @@ class QFormerConfig(FusionConfig, AttentionConfig):
 class QFormer(Fusion[QFormerConfig]):
     """Learned queries draw a fixed number of vectors out of any length, and meet the anchor's tokens.
 
-    Kept from the source: queries and text pass one self-attention; queries alone cross-attend, in the first of
-    every two blocks; queries and text have feed-forward parts of their own; norms stand after each residual sum;
-    queries start near zero. The mean of the last queries is read out, as in image-text matching, where the
-    logits of queries are averaged.
+    Kept from the source: queries and text pass one self-attention; queries alone cross-attend, in the
+    first of every two blocks; queries and text have feed-forward parts of their own; norms stand after
+    each residual sum; queries start near zero. The mean of the last queries is read out, as in image-text
+    matching, where the logits of queries are averaged.
 
-    Chosen here: the anchor, the first of `anchors`, takes the place of text. Every other modality has queries
-    and cross-attention of its own; all queries share one self-attention. The pooled anchor stands beside the
-    mean query. A missing modality's queries are masked; only in samples with nothing beside the anchor do they
-    read the absent tokens. A missing anchor is one absent token, which no query sees.
+    Chosen here: the anchor, the first of `anchors`, takes the place of text. Every other modality has
+    queries and cross-attention of its own; all queries share one self-attention. The pooled anchor stands
+    beside the mean query. A missing modality's queries are masked; only in samples with nothing beside
+    the anchor do they read the absent tokens. A missing anchor is one absent token, which no query sees.
 
     Left out: the losses of pre-training (contrast, matching, captions) and the language model behind. The
     embedding is (batch, 2 * d_model).

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +11,15 @@ from alignmamba.contracts import Batch, Output, Plan
 from alignmamba.errors import ShapeError
 from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
-from alignmamba.nn.alignment import GlobalAlignmentConfig, LocalAlignmentConfig, Tokens, align, discrepancies, merge_by_time
+from alignmamba.nn.alignment import (
+    GlobalAlignmentConfig,
+    LocalAlignmentConfig,
+    Tokens,
+    align,
+    discrepancies,
+    first_present,
+    merge_by_time,
+)
 from alignmamba.nn.mamba import BlockState, MambaConfig, MambaStack
 from alignmamba.nn.pooling import POOLINGS, PooledState, pool_step
 from alignmamba.ops import interleave
@@ -107,7 +114,7 @@ class AlignMamba(Fusion[AlignMambaConfig]):
             lack the modality. With local method ``none``, each modality's encoded tokens at its own length.
         """
         encoded = self._encoded(batch)
-        streams, _ = self._aligned(encoded, *self._anchor(encoded))
+        streams, _ = self._aligned(encoded, *first_present(encoded))
         return {name: streams[name] for name in reversed(self.config.anchors)}
 
     def step(self, token: Tensor, state: StreamState | None = None, *, valid: Tensor | None = None) -> tuple[Output, StreamState]:
@@ -140,7 +147,7 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         return self._in_label_units(output), after
 
     def _fused(self, encoded: Mapping[str, Tokens]) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Plan]]:
-        anchor, is_anchor = self._anchor(encoded)
+        anchor, is_anchor = first_present(encoded)
         order = list(reversed(self.config.anchors))
         streams, plans = self._aligned(encoded, anchor, is_anchor)
         if self.config.local.method == "none":
@@ -153,21 +160,6 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         if self.config.alignment.weight and len(streams) > 1 and not exporting():
             losses["mmd"] = self.config.alignment.weight * discrepancies(streams, anchor, is_anchor, self.config.alignment)
         return tokens, mask, losses, plans
-
-    def _anchor(self, encoded: Mapping[str, Tokens]) -> tuple[Tokens, dict[str, Tensor]]:
-        """Each sample's anchor tokens in one tensor, and for each modality the samples whose anchor it is, (batch,) bool."""
-        names = list(encoded)
-        present = torch.stack([encoded[name].mask.any(1) for name in names], 1)
-        first = present.to(torch.int8).argmax(1)
-        is_anchor = {name: (first == number) & present[:, number] for number, name in enumerate(names)}
-        if torch.compiler.is_compiling():  # no shape may depend on which modalities are there
-            length = reduce(torch.sym_max, (encoded[name].mask.shape[1] for name in names))
-        else:
-            length = max(int((encoded[name].mask & is_anchor[name].unsqueeze(1)).sum(1).max()) for name in names)
-        anchor = encoded[names[0]].fitted(length)
-        for name in names[1:]:
-            anchor = encoded[name].fitted(length).where(is_anchor[name], anchor)
-        return anchor, is_anchor
 
     def _aligned(
         self, encoded: Mapping[str, Tokens], anchor: Tokens, is_anchor: Mapping[str, Tensor]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
 from typing import Annotated, Literal
 
@@ -101,6 +102,29 @@ def since_first(times: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor
     digits = (2 * step).log10().neg().floor().clamp(0, len(_POWERS) - 1).long()
     power = torch.tensor(_POWERS, dtype=torch.float64, device=every.device)[digits]
     return [((each.double() - first) * power).round() / power for each in times]
+
+
+def first_present(streams: Mapping[str, Tokens]) -> tuple[Tokens, dict[str, Tensor]]:
+    """Each sample's anchor, the tokens of the first modality that it has, in one tensor.
+
+    Args:
+        streams: Modalities in the order of preference; none is valid in the samples that lack the modality.
+
+    Returns:
+        The anchors' tokens, and for each modality the samples whose anchor it is, (batch,) bool.
+    """
+    names = list(streams)
+    present = torch.stack([streams[name].mask.any(1) for name in names], 1)
+    first = present.to(torch.int8).argmax(1)
+    is_anchor = {name: (first == number) & present[:, number] for number, name in enumerate(names)}
+    if torch.compiler.is_compiling():  # no shape may depend on which modalities are there
+        length = reduce(torch.sym_max, (streams[name].mask.shape[1] for name in names))
+    else:
+        length = max(int((streams[name].mask & is_anchor[name].unsqueeze(1)).sum(1).max()) for name in names)
+    anchor = streams[names[0]].fitted(length)
+    for name in names[1:]:
+        anchor = streams[name].fitted(length).where(is_anchor[name], anchor)
+    return anchor, is_anchor
 
 
 def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple[Tensor, Plan | None]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Config, ModalitySpec
 from alignmamba.errors import ConfigError
+from alignmamba.nn.convolution import TimeConvolution
 from alignmamba.nn.mamba import MambaConfig, MambaStack
 
 
@@ -104,7 +105,7 @@ class MaskedConvolution(nn.Module):
     def __init__(self, d_model: int, kernel_size: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(d_model, eps=1e-5)
-        self.convolution = nn.Conv1d(d_model, d_model, kernel_size, padding=kernel_size // 2)
+        self.convolution = TimeConvolution(d_model, d_model, kernel_size)
         self.mix = nn.Linear(d_model, d_model)
         self.dropout = nn.Dropout(dropout)
 
@@ -112,9 +113,7 @@ class MaskedConvolution(nn.Module):
         """(batch, time, d_model) to the same."""
         if x.shape[1] == 0:
             return x
-        normed = self.norm(x).masked_fill(~mask.unsqueeze(-1), 0)
-        convolved = self.convolution(normed.transpose(1, 2)).transpose(1, 2)
-        out: Tensor = x + self.dropout(self.mix(F.gelu(convolved)))
+        out: Tensor = x + self.dropout(self.mix(F.gelu(self.convolution(self.norm(x), mask))))
         return out
 
 

@@ -46,28 +46,27 @@ class BlockState:
     """(batch, inner channel, d_state)."""
 
 
-class MambaBlock(nn.Module):
-    """In-projection to drive and gate, causal depthwise convolution, selective scan, gate, out-projection."""
+class SelectiveScan(nn.Module):
+    """The scan of a block alone: step size and maps depend on each token; no gate, no projection."""
 
     def __init__(self, config: MambaConfig) -> None:
         super().__init__()
-        inner = config.expand * config.d_model
+        self.inner = config.expand * config.d_model
         self.rank = math.ceil(config.d_model / 16)
         self.d_state = config.d_state
-        self.in_projection = nn.Linear(config.d_model, 2 * inner, bias=False)
-        self.conv_weight = nn.Parameter(torch.empty(config.d_conv, inner))
-        self.conv_bias = nn.Parameter(torch.zeros(inner))
-        self.x_projection = nn.Linear(inner, self.rank + 2 * config.d_state, bias=False)
-        self.delta_projection = nn.Linear(self.rank, inner, bias=False)
-        self.delta_bias = nn.Parameter(torch.empty(inner))
-        self.log_decay = nn.Parameter(torch.arange(1.0, config.d_state + 1).log().repeat(inner, 1))
-        self.skip = nn.Parameter(torch.ones(inner))
-        self.out_projection = nn.Linear(inner, config.d_model, bias=False)
+        self._make(config)
         self._initialise()
+
+    def _make(self, config: MambaConfig) -> None:
+        """Make the weights, in an order that no seed may notice a change of."""
+        self.x_projection = nn.Linear(self.inner, self.rank + 2 * config.d_state, bias=False)
+        self.delta_projection = nn.Linear(self.rank, self.inner, bias=False)
+        self.delta_bias = nn.Parameter(torch.empty(self.inner))
+        self.log_decay = nn.Parameter(torch.arange(1.0, config.d_state + 1).log().repeat(self.inner, 1))
+        self.skip = nn.Parameter(torch.ones(self.inner))
 
     def _initialise(self) -> None:
         """Step sizes start log-uniform in [1e-3, 1e-1], as in the Mamba paper, appendix E.5 and section 3.6."""
-        nn.init.uniform_(self.conv_weight, -(len(self.conv_weight) ** -0.5), len(self.conv_weight) ** -0.5)
         nn.init.uniform_(self.delta_projection.weight, -(self.rank**-0.5), self.rank**-0.5)
         with torch.no_grad():
             step = torch.exp(torch.empty_like(self.delta_bias).uniform_(math.log(1e-3), math.log(1e-1)))
@@ -76,33 +75,11 @@ class MambaBlock(nn.Module):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, time, d_model) to the same; causal."""
-        drive, gate = self.in_projection(x).chunk(2, dim=-1)
-        return self._scanned(causal_conv(drive, self.conv_weight, self.conv_bias), gate)[0]
+        """(batch, time, inner channel) to the same; causal."""
+        return self._scan(x)[0]
 
-    def extend(self, x: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
-        """Further tokens, (batch, time, d_model), after those that `state` remembers."""
-        drive, gate = self.in_projection(x).chunk(2, dim=-1)
-        inputs = torch.cat([state.inputs.to(drive.dtype), drive], dim=1)
-        before = state.inputs.shape[1]
-        drive = causal_conv(inputs, self.conv_weight, self.conv_bias)[:, before:]
-        out, scanned = self._scanned(drive, gate, state.state)
-        return out, BlockState(inputs[:, inputs.shape[1] - before :].clone(), scanned)
-
-    def initial_state(self, batch_size: int) -> BlockState:
-        """State before the first token."""
-        width, inner = self.conv_weight.shape
-        return BlockState(
-            self.conv_weight.new_zeros(batch_size, width - 1, inner), self.conv_weight.new_zeros(batch_size, inner, self.d_state)
-        )
-
-    def _scanned(self, drive: Tensor, gate: Tensor, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Scan, gate and out-projection; and the state after the last token."""
-        y, state = self._scan(drive, gate, initial_state)
-        return self.out_projection(y), state
-
-    def _scan(self, drive: Tensor, gate: Tensor, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Scan and gate, with step size and maps that depend on each token, (batch, time, inner); and the state after the last."""
+    def _scan(self, drive: Tensor, gate: Tensor | None = None, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scan and gate, (batch, time, inner); and the state after the last token."""
         low_rank, B, C = self.x_projection(drive).split([self.rank, self.d_state, self.d_state], dim=-1)
         return selective_scan(
             drive,
@@ -115,6 +92,54 @@ class MambaBlock(nn.Module):
             self.delta_bias,
             initial_state=initial_state,
             return_final_state=True,
+        )
+
+
+class MambaBranch(SelectiveScan):
+    """A block up to its out-projection, which a sum of branches shares."""
+
+    def _make(self, config: MambaConfig) -> None:
+        self.in_projection = nn.Linear(config.d_model, 2 * self.inner, bias=False)
+        self.conv_weight = nn.Parameter(torch.empty(config.d_conv, self.inner))
+        self.conv_bias = nn.Parameter(torch.zeros(self.inner))
+        super()._make(config)
+
+    def _initialise(self) -> None:
+        nn.init.uniform_(self.conv_weight, -(len(self.conv_weight) ** -0.5), len(self.conv_weight) ** -0.5)
+        super()._initialise()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, d_model) to (batch, time, inner channel); causal."""
+        drive, gate = self.in_projection(x).chunk(2, dim=-1)
+        return self._scan(causal_conv(drive, self.conv_weight, self.conv_bias), gate)[0]
+
+
+class MambaBlock(MambaBranch):
+    """In-projection to drive and gate, causal depthwise convolution, selective scan, gate, out-projection."""
+
+    def _make(self, config: MambaConfig) -> None:
+        super()._make(config)
+        self.out_projection = nn.Linear(self.inner, config.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, d_model) to the same; causal."""
+        out: Tensor = self.out_projection(super().forward(x))
+        return out
+
+    def extend(self, x: Tensor, state: BlockState) -> tuple[Tensor, BlockState]:
+        """Further tokens, (batch, time, d_model), after those that `state` remembers."""
+        drive, gate = self.in_projection(x).chunk(2, dim=-1)
+        inputs = torch.cat([state.inputs.to(drive.dtype), drive], dim=1)
+        before = state.inputs.shape[1]
+        drive = causal_conv(inputs, self.conv_weight, self.conv_bias)[:, before:]
+        y, scanned = self._scan(drive, gate, state.state)
+        return self.out_projection(y), BlockState(inputs[:, inputs.shape[1] - before :].clone(), scanned)
+
+    def initial_state(self, batch_size: int) -> BlockState:
+        """State before the first token."""
+        width, inner = self.conv_weight.shape
+        return BlockState(
+            self.conv_weight.new_zeros(batch_size, width - 1, inner), self.conv_weight.new_zeros(batch_size, inner, self.d_state)
         )
 
 

@@ -13,6 +13,7 @@ from alignmamba.methods.confede import CONTRASTED_PARTS
 from alignmamba.methods.dcca import CORRELATED_AUTOENCODERS, CORRELATED_VIEWS
 from alignmamba.methods.dmd import DECOUPLED_DISTILLATION
 from alignmamba.methods.fdmer import ADVERSARIAL_PARTS
+from alignmamba.methods.fusion_mamba import DUAL_STATE_SPACE
 from alignmamba.methods.gcnet import GRAPH_COMPLETION
 from alignmamba.methods.hycon import HYBRID_CONTRAST
 from alignmamba.methods.iccn import INTERACTIONS
@@ -57,6 +58,7 @@ METHODS: Final[dict[str, Method]] = {
     "co-attention": CO_ATTENTION,
     "q-former": QUERYING_TRANSFORMER,
     "pan-mamba": CHANNEL_SWAPPING,
+    "fusion-mamba": DUAL_STATE_SPACE,
     "mult": MULTIMODAL_TRANSFORMER,
     "lmf": LOW_RANK_FUSION,
     "self-mm": SELF_MM,

@@ -29,7 +29,7 @@ Cli = Callable[..., Said]
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells are done in this process, which spares the start of another."""
-    from alignmamba.recipes.experiments.working import run_cell
+    from alignmamba.recipes.experiments.cell_process import run_cell
 
     def here(experiment: Any, jobs: Any, *, workers: int, progress: Any) -> None:
         del workers
@@ -80,7 +80,7 @@ def test_a_failed_run_is_told_by_line_and_exit_code(cli: Cli, corpus: Path, tmp_
 
 @pytest.mark.usefixtures("in_process")
 def test_a_fault_of_ours_in_a_run_has_the_exit_code_of_one(cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignmamba.recipes.experiments.working._work", lambda *_: raising(ZeroDivisionError("by zero"))(None))
+    monkeypatch.setattr("alignmamba.recipes.experiments.cell_process._work", lambda *_: raising(ZeroDivisionError("by zero"))(None))
     said = cli("experiment", "ablation", "--data", corpus, "--out", tmp_path / "grid", "--seeds", "1", "--set", *SETTINGS)
     assert said.code == 1
     assert "failed: full, seed 0: internal: ZeroDivisionError: by zero, see " in said.err

@@ -11,8 +11,9 @@ from alignmamba.methods import FAMILIES, METHODS, SETS
 from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig, check_config, settings_of
 from alignmamba.recipes.experiments import ExperimentConfig
-from alignmamba.recipes.experiments.catalogue import cells_of, not_compared, of_model
+from alignmamba.recipes.experiments.catalogue import cells_of, not_compared
 from alignmamba.recipes.experiments.cells import Cell, jobs_of
+from alignmamba.recipes.experiments.experiment import of_model
 from alignmamba.training.fitting import FitConfig
 from small_run import CONFIG, write_small_corpus
 

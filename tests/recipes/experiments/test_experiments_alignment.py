@@ -12,7 +12,8 @@ from alignmamba.data.archive import write_corpus
 from alignmamba.errors import ConfigError
 from alignmamba.recipes import train
 from alignmamba.recipes.configuration import check_config
-from alignmamba.recipes.experiments.alignment import _Shares, _Side, write_distance, write_plans
+from alignmamba.recipes.experiments.distance import write_distance
+from alignmamba.recipes.experiments.plans import _Shares, _Side, write_plans
 from alignmamba.recipes.plans import on_content_alone
 from alignmamba.recipes.using import load_run
 from small_run import CONFIG

@@ -24,10 +24,10 @@ from alignmamba.recipes.assembly import counted_weights
 from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.directory import METRICS
 from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, GridEngine, plan_experiment, run_experiment, shard_from, sum_up
+from alignmamba.recipes.experiments.cell_process import BUSY, DONE, USER_INPUT, run_cell
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.directory import BusyError, ExperimentDirectory
 from alignmamba.recipes.experiments.engines import THREAD_VARIABLES, run_on_slurm, shard_of, thread_settings
-from alignmamba.recipes.experiments.working import BUSY, DONE, USER_INPUT, run_cell
 from alignmamba.recipes.report.reading import gather
 from alignmamba.training.logs import LOG
 from small_run import CONFIG, write_small_corpus
@@ -286,7 +286,7 @@ def test_two_workers_never_write_the_same_cell(tmp_path: Path, corpus: Path) -> 
     key = plan.jobs[0].key
     with directory.locked(key, wait=False):
         # A lock of this process does not hold against itself, so that another one has to try.
-        program = [sys.executable, "-m", "alignmamba.recipes.experiments.working", str(directory.path), key]
+        program = [sys.executable, "-m", "alignmamba.recipes.experiments.cell_process", str(directory.path), key]
         assert subprocess.run(program, capture_output=True, timeout=120).returncode == BUSY
         assert directory.state(plan.jobs[0]) == "pending"
     assert run_cell(directory.path, key, wait=False) == DONE
@@ -384,7 +384,7 @@ def test_a_cells_threads_do_not_depend_on_how_many_are_at_work(tmp_path: Path, c
 
 WATCHED = """
 import signal, sys, time
-from alignmamba.recipes.experiments.working import end_with_input
+from alignmamba.recipes.experiments.cell_process import end_with_input
 if sys.argv[1] == "deaf":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 end_with_input(grace_seconds=float(sys.argv[2]))

@@ -1,6 +1,6 @@
 """Grids of runs: the paper's tables and figures on any corpus, interrupted at will, with honest uncertainty."""
 
-from alignmamba.recipes.experiments.catalogue import ExperimentConfig
+from alignmamba.recipes.experiments.experiment import ExperimentConfig
 from alignmamba.recipes.experiments.running import (
     ExperimentPlan,
     ExperimentResult,

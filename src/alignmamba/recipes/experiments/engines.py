@@ -15,11 +15,10 @@ import torch
 
 from alignmamba.errors import ConfigError
 from alignmamba.extras import require
+from alignmamba.recipes.experiments.cell_process import BUSY, run_cell
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
 
-BUSY: Final = 75
-"""Exit code of a cell that another process holds."""
 POLL_SECONDS: Final = 0.1
 SLURM_POLL_SECONDS: Final = 5.0
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -114,7 +113,7 @@ def thread_settings(threads: int) -> dict[str, str]:
 
 
 def _process(experiment: ExperimentDirectory, job: Job, *, wait: bool) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "alignmamba.recipes.experiments.working", str(experiment.path), job.key, "--watch"]
+    command = [sys.executable, "-m", "alignmamba.recipes.experiments.cell_process", str(experiment.path), job.key, "--watch"]
     environment = {**os.environ, **thread_settings(threads_of(job))}
     with experiment.log_path(job.key).open("ab") as log:
         # A session of its own: Ctrl-C reaches it through this process alone, once. The pipe to its input closes when this process ends.
@@ -168,8 +167,6 @@ def run_on_slurm(
     """
     require("engine slurm", "experiments", "submitit")
     import submitit
-
-    from alignmamba.recipes.experiments.working import run_cell
 
     try:
         executor = submitit.AutoExecutor(folder=experiment.path / "logs" / "slurm", cluster=cluster)

@@ -20,11 +20,13 @@ from alignmamba.extras import require
 from alignmamba.recipes.assembly import counted_weights, environment, restricted
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.directory import corpus_identity
-from alignmamba.recipes.experiments.catalogue import ExperimentConfig, cells_of, not_compared, rates_of
+from alignmamba.recipes.experiments.catalogue import EXPERIMENTS, cells_of, not_compared
 from alignmamba.recipes.experiments.cells import Cell, Job, jobs_of
 from alignmamba.recipes.experiments.directory import JOBS, PLAN, ExperimentDirectory, State
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
-from alignmamba.recipes.experiments.summing_up import result_tables
+from alignmamba.recipes.experiments.experiment import ExperimentConfig
+from alignmamba.recipes.experiments.grid import Grid
+from alignmamba.recipes.experiments.missing import rates_of
 from alignmamba.recipes.preparation import prepared
 from alignmamba.recipes.running import refuse_missing_extras
 from alignmamba.recipes.using import refuse_unlabelled
@@ -178,13 +180,32 @@ def refresh_tables(path: Path) -> None:
 
 
 def _summed_up(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> ExperimentResult:
-    tables = tuple(result_tables(directory, plan))
+    tables = tuple(_result_tables(directory, plan))
     for table in tables:
         table.write(directory.path / "tables")
     jobs = [directory.job(key) for key in dict.fromkeys(entry["key"] for entry in plan["cells"])]
     states = {job.key: directory.state(job) for job in jobs}
     failures = {job.label: directory.failure(job.key) for job in jobs if states[job.key] == "failed"}
     return ExperimentResult(directory=directory.path, tables=tables, states=dict(Counter(states.values())), failures=failures)
+
+
+def _result_tables(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> Iterator[ResultTable]:
+    """The tables of an experiment from the cells that are finished; one with a damaged file is left out and named in the notes.
+
+    Args:
+        directory: Where the cells lie.
+        plan: What was asked for, as ``experiment.json`` tells it.
+
+    Raises:
+        ConfigError: If scipy is not installed.
+        CheckpointError: If the plan does not tell its task or its settings.
+    """
+    require("tables", "experiments", "scipy")
+    grid = Grid.read(directory, plan)
+    if grid.experiment not in EXPERIMENTS:
+        return
+    for table in EXPERIMENTS[grid.experiment].tables(grid):
+        yield table.model_copy(update={"notes": (*table.notes, *grid.notes)})
 
 
 def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:

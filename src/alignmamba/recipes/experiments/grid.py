@@ -1,9 +1,8 @@
-"""From finished cells to tables: means over seeds with their intervals, the best marked by a paired test, what failed said below."""
+"""From finished cells to columns of a table: means over seeds with intervals, the best marked by a paired test, what failed said below."""
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,6 @@ from alignmamba.evaluation.statistics import (
     RowMetric,
     Scores,
     Standing,
-    compare_to,
     compare_to_best,
     interval,
     interval_note,
@@ -31,7 +29,6 @@ from alignmamba.evaluation.statistics import (
     scores_of,
 )
 from alignmamba.evaluation.tables import Entry, ResultTable
-from alignmamba.extras import require
 from alignmamba.files import parse_json
 from alignmamba.methods import METHODS
 from alignmamba.recipes.directory import ENVIRONMENT, METRICS, TABLE_BYTES
@@ -40,27 +37,8 @@ from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
 from alignmamba.training.logs import LOG
 
 # What a table of missing rates is made of, one table each; the first that a task has is also what its ablations are told by.
-_TOLD: Final = ("accuracy", "f1_weighted", "acc2_non0", "f1_non0", "mae")
-_RESAMPLES: Final = 500
-
-
-def result_tables(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> Iterator[ResultTable]:
-    """The tables of an experiment from the cells that are finished; one with a damaged file is left out and named in the notes.
-
-    Args:
-        directory: Where the cells lie.
-        plan: What was asked for, as ``experiment.json`` tells it.
-
-    Raises:
-        ConfigError: If scipy is not installed.
-        CheckpointError: If the plan does not tell its task or its settings.
-    """
-    require("tables", "experiments", "scipy")
-    grid = Grid.read(directory, plan)
-    if grid.experiment not in TABLES:
-        return
-    for table in TABLES[grid.experiment](grid):
-        yield table.model_copy(update={"notes": (*table.notes, *grid.notes)})
+TOLD: Final = ("accuracy", "f1_weighted", "acc2_non0", "f1_non0", "mae")
+RESAMPLES: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +210,7 @@ class Column:
             return {}
         try:
             scores = {name: self.scores(name, self.seeds) for name in self.methods}
-            return compare_to_best(scores, higher_is_better=self.higher_is_better, resamples=_RESAMPLES)
+            return compare_to_best(scores, higher_is_better=self.higher_is_better, resamples=RESAMPLES)
         except DataError:  # a test split on which the metric can be told, but not how it varies: of one sample, for example
             return {}
 
@@ -245,7 +223,7 @@ class Column:
         mark = self.standings[name].mark if name in self.standings else ""
         values = [self.values[name][seed] for seed in seeds]
         try:
-            estimate = interval(self.scores(name, seeds), bounds=self.bounds, resamples=_RESAMPLES)
+            estimate = interval(self.scores(name, seeds), bounds=self.bounds, resamples=RESAMPLES)
         except DataError:  # as for the standings
             estimate = None
         entry = Entry.of_seeds(values, mark=mark, bounds=self.bounds, estimate=estimate)
@@ -305,7 +283,7 @@ def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
     return total_scores
 
 
-def _table(grid: Grid, name: str, title: str, columns: Mapping[str, Column], *, row_label: str, **more: Any) -> ResultTable:
+def table_of(grid: Grid, name: str, title: str, columns: Mapping[str, Column], *, row_label: str, **more: Any) -> ResultTable:
     rows = grid.rows
     columns = _agreeing(columns)
     by_column = [column.entries(rows) for column in columns.values()]
@@ -349,7 +327,7 @@ def _how_marked(columns: Mapping[str, Column]) -> list[str]:
     return [*notes, interval_note(fewest=fewest)] if fewest else notes
 
 
-def _noise(grid: Grid, column: Column, metric: str, at: str = "") -> list[str]:
+def noise(grid: Grid, column: Column, metric: str, at: str = "") -> list[str]:
     """How much of a difference is noise here."""
     notes: list[str] = []
     best = max((float(np.mean(list(values.values()))) for values in column.values.values() if values), default=0.0)
@@ -364,110 +342,20 @@ def _noise(grid: Grid, column: Column, metric: str, at: str = "") -> list[str]:
     return [*notes, told] if told else notes
 
 
-# --- the experiments ---------------------------------------------------------------------------------------------------
+def headline(task: Task) -> str:
+    """The metric by which methods are told apart first."""
+    return next((metric for metric in TOLD if metric in metric_names(task)), metric_names(task)[0])
 
 
-def _headline(task: Task) -> str:
-    return next((metric for metric in _TOLD if metric in metric_names(task)), metric_names(task)[0])
-
-
-def _methods(grid: Grid) -> Iterator[ResultTable]:
-    """Methods by metrics, all at once."""
+def metrics_table(grid: Grid, title: str, *, row_label: str) -> ResultTable:
+    """Rows by metrics, all at once; named like the experiment."""
     columns = {metric: metric_column(grid, metric) for metric in metric_names(grid.task)}
-    title = "methods" if grid.experiment == "comparison" else "variants"
-    yield _table(
-        grid,
-        grid.experiment,
-        f"{grid.experiment.capitalize()} of {title} on {grid.corpus}, test",
-        columns,
-        row_label="method" if grid.experiment == "comparison" else "variant",
-        notes=[*_noise(grid, columns[_headline(grid.task)], _headline(grid.task)), *_whose_settings(grid), *_weights(grid, "")],
-    )
+    first = headline(grid.task)
+    notes = [*noise(grid, columns[first], first), *whose_settings(grid), *weights_note(grid, "")]
+    return table_of(grid, grid.experiment, title, columns, row_label=row_label, notes=notes)
 
 
-def _comparison(grid: Grid) -> Iterator[ResultTable]:
-    """Methods by metrics, then what each of them costs."""
-    yield from _methods(grid)
-    rows: list[tuple[Entry | None, ...]] = []
-    for row in grid.rows:
-        keys = dict(sorted(grid.keys(row, "").items()))
-        if not keys:
-            rows.append((None, None))
-            continue
-        weights = read_facts(grid.directory.run_path(next(iter(keys.values()))) / METRICS, _Trained).num_parameters
-        spent = Entry.of_seeds([grid.seconds[key] for key in keys.values()]).model_copy(update={"seeds": tuple(keys)})
-        rows.append((Entry(values=(), mean=weights), spent))
-    yield ResultTable(
-        name="comparison-cost",
-        title=f"What methods cost on {grid.corpus}",
-        row_label="method",
-        rows=grid.rows,
-        columns=("trained weights", "training seconds"),
-        entries=tuple(rows),
-        digits=0,
-        notes=("Seconds are those of the epochs with their validation; what else ran on the machine meanwhile is in them.",),
-    )
-
-
-def _ablation(grid: Grid) -> Iterator[ResultTable]:
-    """Variants by metrics, then what each part is worth: the variant minus the full model."""
-    yield from _methods(grid)
-    metric = _headline(grid.task)
-    column = metric_column(grid, metric)
-    full, *variants = grid.rows
-    standings: Mapping[str, Standing] = {}
-    if full in column.methods and column.seeds:
-        with suppress(DataError):  # as for the marks of a column
-            standings = compare_to(full, {row: column.scores(row, column.seeds) for row in column.methods}, resamples=_RESAMPLES)
-    least, most = combined([column, column], [1.0, -1.0], higher_is_better=True).bounds
-    entries: list[tuple[Entry | None, ...]] = []
-    for row in variants:
-        told = standings[row].to_best if row in standings else None
-        if told is None:
-            entries.append((None, None))
-            continue
-        values = [column.values[row][seed] - column.values[full][seed] for seed in column.seeds]
-        ends = {"low": max(told.low, least), "high": min(told.high, most), "seeds": tuple(column.seeds)}
-        p_value = Entry(values=(), mean=standings[row].adjusted_p_value)
-        entries.append((Entry.of_seeds(values).model_copy(update=ends), p_value))
-    yield ResultTable(
-        name="ablation-difference",
-        title=f"What each part is worth on {grid.corpus}: {metric} of the variant minus that of the full model, test",
-        row_label="variant",
-        rows=tuple(variants),
-        columns=(f"{metric}, difference", "p value (Holm)"),
-        entries=tuple(entries),
-        notes=(
-            "Intervals and p values are those of a paired test over seeds and samples; what differences vary by over seeds is pooled over"
-            " all variants.",
-        ),
-    )
-
-
-def _missing(grid: Grid) -> Iterator[ResultTable]:
-    """Methods by missing rates, the mean over the rates, and what is lost from the first to the last."""
-    for metric in (each for each in _TOLD if each in metric_names(grid.task)):
-        better = HIGHER_IS_BETTER[metric]
-        rates = {name: metric_column(grid, metric, name) for name in grid.columns}
-        columns = dict(rates)
-        if len(rates) > 1:
-            every = list(rates.values())
-            columns["average"] = combined(every, [1 / len(every)] * len(every), higher_is_better=better)
-            # A method that is poor throughout loses little, so that the smallest drop is no merit by itself.
-            columns["drop"] = combined([every[0], every[-1]], [1, -1] if better else [-1, 1], higher_is_better=False, marked=False)
-        first = next(iter(rates))
-        yield _table(
-            grid,
-            f"missing-{metric}",
-            f"{metric} on {grid.corpus} with modalities missing, test, protocol {grid.plan['settings']['protocol']}",
-            columns,
-            row_label="method",
-            caption=f"Columns are nominal missing rates; drop is what is lost from {first} to {list(rates)[-1]}.",
-            notes=[*_noise(grid, rates[first], metric, first), *_effective(grid), *_whose_settings(grid), *_weights(grid, first)],
-        )
-
-
-def _whose_settings(grid: Grid) -> list[str]:
+def whose_settings(grid: Grid) -> list[str]:
     """One sentence, where methods were published with settings of their own: whether they ran with these."""
     if not any(row in METHODS and METHODS[row].settings for row in grid.rows):
         return []
@@ -475,88 +363,12 @@ def _whose_settings(grid: Grid) -> list[str]:
     return [f"Each method ran with {'the settings it was published with' if own else 'the settings that all share'}."]
 
 
-def _weights(grid: Grid, column: str) -> list[str]:
+def weights_note(grid: Grid, column: str) -> list[str]:
     """One sentence: how many trained weights each row has."""
     keys = {row: next(iter(grid.keys(row, column).values()), None) for row in grid.rows}
     runs = {row: grid.directory.run_path(key) for row, key in keys.items() if key is not None}
-    counts = {row: read_facts(run / METRICS, _Trained).num_parameters for row, run in runs.items()}
+    counts = {row: trained_weights(run) for row, run in runs.items()}
     return [f"Trained weights: {', '.join(f'{row} {count:,}' for row, count in counts.items())}."] if counts else []
-
-
-def _effective(grid: Grid) -> list[str]:
-    """One sentence: the share that was really withheld on test at each nominal rate, mean over what is finished."""
-    found: dict[str, list[float]] = {}
-    for entry in grid.plan["cells"]:
-        if entry["key"] not in grid.finished:
-            continue
-        run = grid.directory.run_path(entry["key"])
-        place = (run / entry["predictions"]).parent
-        rate = read_facts(place / METRICS, _Scored).missing.effective_rate
-        found.setdefault(entry["column"], []).append(rate if isinstance(rate, float) else rate.test)
-    told = ", ".join(f"{100 * float(np.mean(rates)):.1f} % at {name}" for name, rates in found.items())
-    left_out = [f"{100 * rate:g} %" for rate in grid.plan.get("rates_left_out", ())]
-    trained = "trained once on all rates mixed" if grid.plan["settings"]["mixed"] else "trained and selected at each rate"
-    notes = [f"Really withheld on test: {told}. Models are {trained}."] if told else []
-    if left_out:
-        notes.append(f"{', '.join(left_out)} would withhold no more: one modality of each sample is kept.")
-    return notes
-
-
-def _distance(grid: Grid) -> Iterator[ResultTable]:
-    """Variants by pairs of modalities."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for row in grid.rows:
-        for _, key in sorted(grid.keys(row, "").items()):
-            told = read_facts(grid.directory.run_path(key) / "analysis" / "distance" / "distance.json", _Distances)
-            for pair, each in told.pairs.items():
-                found.setdefault(pair, {}).setdefault(row, []).append(each.distance)
-    yield ResultTable(
-        name="distance",
-        title=f"Proxy A-distance between aligned modalities on {grid.corpus}, test",
-        caption="2 (1 - 2 e), e the held-out error of a linear classifier that tells the modalities apart: 2 if it always can, 0 if not.",
-        row_label="variant",
-        rows=grid.rows,
-        columns=tuple(found),
-        entries=tuple(
-            tuple(Entry.of_seeds(by_row[row], bounds=(-2.0, 2.0)) if by_row.get(row) else None for by_row in found.values())
-            for row in grid.rows
-        ),
-    )
-
-
-def _plans(grid: Grid) -> Iterator[ResultTable]:
-    """Ways of matching by closeness in true time, one table per pair of modalities that know it."""
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for row in grid.rows:
-        for _, key in sorted(grid.keys(row, "").items()):
-            told = read_facts(grid.directory.run_path(key) / "analysis" / grid.analysis("plans") / "plans.json", _Plans)
-            for pair, by_way in told.close.items():
-                for way, shares in by_way.items():
-                    for measure, share in shares.items():
-                        found.setdefault(pair, {}).setdefault(way, {}).setdefault(measure, []).append(share)
-    for pair, ways in found.items():
-        measures = tuple(dict.fromkeys(measure for shares in ways.values() for measure in shares))
-        yield ResultTable(
-            name=f"plans-{pair}",
-            title=f"Share of matched {pair} pairs that belong together in true time on {grid.corpus}, test",
-            row_label="matching",
-            rows=tuple(ways),
-            columns=measures,
-            entries=tuple(
-                tuple(Entry.of_seeds(shares[measure], bounds=(0.0, 1.0)) if measure in shares else None for measure in measures)
-                for shares in ways.values()
-            ),
-        )
-
-
-TABLES: Final[Mapping[str, Callable[[Grid], Iterator[ResultTable]]]] = {
-    "comparison": _comparison,
-    "ablation": _ablation,
-    "missing": _missing,
-    "distance": _distance,
-    "plans": _plans,
-}
-"""Experiment to its tables."""
 
 
 # --- files of a cell ---------------------------------------------------------------------------------------------------
@@ -576,43 +388,12 @@ class _Made:
     versions: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _OfTest:
-    test: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Withheld:
-    effective_rate: float | _OfTest
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scored:
-    """Of the ``metrics.json`` beside scores with modalities withheld."""
-
-    missing: _Withheld
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Apart:
-    distance: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Distances:
-    """Of ``distance.json``."""
-
-    pairs: dict[str, _Apart]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plans:
-    """Of ``plans.json``: pair, way of matching and measure to a share."""
-
-    close: dict[str, dict[str, dict[str, float]]]
-
-
 _Form = TypeVar("_Form")
+
+
+def trained_weights(run: Path) -> int:
+    """How many weights of a finished run training has changed."""
+    return read_facts(run / METRICS, _Trained).num_parameters
 
 
 def _training_seconds(run: Path) -> float:

@@ -11,18 +11,18 @@ from alignmamba.errors import CheckpointError
 from alignmamba.evaluation.metrics import score
 from alignmamba.evaluation.statistics import scores_of
 from alignmamba.recipes.directory import prediction_table, to_csv
-from alignmamba.recipes.experiments.summing_up import (
+from alignmamba.recipes.experiments.distance import _Distances
+from alignmamba.recipes.experiments.grid import (
     Column,
     _agreeing,
-    _Distances,
     _Made,
-    _Plans,
-    _Scored,
     _Trained,
     combined,
     read_facts,
     read_predictions,
 )
+from alignmamba.recipes.experiments.missing import _Scored
+from alignmamba.recipes.experiments.plans import _Plans
 
 CLASSES = Task(kind="classification", classes=("a", "b", "c"))
 SENTIMENT = Task(kind="regression", label_range=(-3, 3))

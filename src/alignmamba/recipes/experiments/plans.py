@@ -1,14 +1,10 @@
-"""What a trained model's alignment does, beyond the score: how far apart aligned modalities are, and which tokens it matches.
-
-Both look at the test split of a finished run. A network takes part if it aligns streams, or returns plans.
-"""
+"""Figure 5: transport plans, and how close in true time matched tokens lie."""
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from itertools import combinations
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -16,51 +12,60 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignmamba.contracts import Batch, Corpus
-from alignmamba.data.loader import collate
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import ConfigError
-from alignmamba.evaluation.distance import proxy_a_distance
+from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
-from alignmamba.ops import masked_mean
 from alignmamba.recipes.assembly import seed_everything, untrained_network
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.directory import to_json
+from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
+from alignmamba.recipes.experiments.experiment import Experiment, ExperimentConfig, test_batches
+from alignmamba.recipes.experiments.grid import Grid, read_facts
 from alignmamba.recipes.plans import CONTENT_ALONE, on_content_alone, shown_plans, token_count, token_times, token_words
 from alignmamba.recipes.using import LoadedRun
 
 CLOSE_SECONDS: Final = (0.1, 0.2, 0.5)
 """A matched pair counts as close where the true times of its tokens differ by no more."""
 SAMPLES_SHOWN: Final = 6
-BATCH_SIZE: Final = 64
 
 
-def write_distance(run: LoadedRun, out: Path) -> None:
-    """Proxy A-distance between every pair of aligned modalities on the test split, as ``distance.json``.
+class Plans(Experiment):
+    """Ways of matching by closeness in true time, one table per pair of modalities that know it."""
 
-    A sample's tokens of a modality count by their mean; samples that lack either modality of a pair are left out.
+    name: ClassVar[str] = "plans"
 
-    Raises:
-        ConfigError: If the model does not align.
-    """
-    config, corpus, model = run.config, run.corpus, run.model
-    means: dict[str, list[NDArray[np.float64]]] = {}
-    present: dict[str, list[NDArray[np.bool_]]] = {}
-    with torch.no_grad():
-        for batch in _batches(corpus):
-            aligned = model.aligned_streams(batch)
-            if aligned is None:
-                raise ConfigError(f"run {run.directory.path}: model {config.model!r} aligns no streams whose distance could be measured")
-            for name, tokens in aligned.items():
-                means.setdefault(name, []).append(masked_mean(tokens.x, tokens.mask).double().numpy())
-                present.setdefault(name, []).append(tokens.mask.any(1).numpy())
-    vectors = {name: np.concatenate(parts) for name, parts in means.items()}
-    there = {name: np.concatenate(parts) for name, parts in present.items()}
-    pairs = {}
-    for first, second in combinations(vectors, 2):
-        both = there[first] & there[second]
-        pairs[f"{first}-{second}"] = asdict(proxy_a_distance(vectors[first][both], vectors[second][both], seed=config.seed))
-    (out / "distance.json").write_text(to_json({"split": "test", "pairs": pairs}), encoding="utf-8")
+    def cells(self, asked: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+        """Figure 5: the model's transport plans."""
+        yield cell("full", base, corpus, analyses=[Analysis(kind="plans", samples=asked.samples)])
+
+    def analyse(self, run: LoadedRun, analysis: Analysis, out: Path) -> None:
+        """Write the plans of telling samples, or of those that were asked for."""
+        write_plans(run, out, samples=analysis.samples)
+
+    def tables(self, grid: Grid) -> Iterator[ResultTable]:
+        """Ways of matching by closeness in true time, one table per pair of modalities that know it."""
+        found: dict[str, dict[str, dict[str, list[float]]]] = {}
+        for row in grid.rows:
+            for _, key in sorted(grid.keys(row, "").items()):
+                told = read_facts(grid.directory.run_path(key) / "analysis" / grid.analysis("plans") / "plans.json", _Plans)
+                for pair, by_way in told.close.items():
+                    for way, shares in by_way.items():
+                        for measure, share in shares.items():
+                            found.setdefault(pair, {}).setdefault(way, {}).setdefault(measure, []).append(share)
+        for pair, ways in found.items():
+            measures = tuple(dict.fromkeys(measure for shares in ways.values() for measure in shares))
+            yield ResultTable(
+                name=f"plans-{pair}",
+                title=f"Share of matched {pair} pairs that belong together in true time on {grid.corpus}, test",
+                row_label="matching",
+                rows=tuple(ways),
+                columns=measures,
+                entries=tuple(
+                    tuple(Entry.of_seeds(shares[measure], bounds=(0.0, 1.0)) if measure in shares else None for measure in measures)
+                    for shares in ways.values()
+                ),
+            )
 
 
 def write_plans(run: LoadedRun, out: Path, *, samples: Sequence[str] = ()) -> None:
@@ -79,7 +84,7 @@ def write_plans(run: LoadedRun, out: Path, *, samples: Sequence[str] = ()) -> No
     unknown = [identity for identity in samples if identity not in test.ids]
     if unknown:
         raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
-    batches = list(_batches(corpus))
+    batches = list(test_batches(corpus))
     errors, plans = [], False
     with torch.no_grad():
         for batch in batches:
@@ -98,12 +103,6 @@ def write_plans(run: LoadedRun, out: Path, *, samples: Sequence[str] = ()) -> No
 
 
 # --- samples -------------------------------------------------------------------------------------------------------------
-
-
-def _batches(corpus: Corpus) -> Iterator[Batch]:
-    test = corpus.split("test")
-    for start in range(0, len(test), BATCH_SIZE):
-        yield collate([test[row] for row in range(start, min(start + BATCH_SIZE, len(test)))], corpus.modalities, corpus.task)
 
 
 def _errors(corpus: Corpus, batch: Batch, prediction: Tensor) -> NDArray[np.float64]:
@@ -224,3 +223,10 @@ def _untrained(config: RunConfig, corpus: Corpus) -> Network[Any]:
     fresh = untrained_network(config, corpus)
     fresh.standardise(fit_standardisation(corpus.split("train"), corpus.modalities, corpus.task))
     return fresh.eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plans:
+    """Of ``plans.json``: pair, way of matching and measure to a share."""
+
+    close: dict[str, dict[str, dict[str, float]]]

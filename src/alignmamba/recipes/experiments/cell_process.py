@@ -1,4 +1,4 @@
-"""One cell of a grid in a process of its own: ``python -m alignmamba.recipes.experiments.working DIR KEY``.
+"""One cell of a grid in a process of its own: ``python -m alignmamba.recipes.experiments.cell_process DIR KEY``.
 
 A process that is killed takes no other cell with it, and its lock goes with it. With ``--watch`` it ends when its input does: whoever
 started it is gone. Exit codes: 0 done, 1 our fault, 2 the user's input,
@@ -13,42 +13,22 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from alignmamba.checksums import write_list
-from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import AlignMambaError, printable
 from alignmamba.files import beside, refused_by_machine, settle_leftovers
-from alignmamba.recipes.directory import METRICS, to_json, write_table
-from alignmamba.recipes.experiments.alignment import write_distance, write_plans
+from alignmamba.recipes.experiments.catalogue import EXPERIMENTS
 from alignmamba.recipes.experiments.cells import Analysis, Job
 from alignmamba.recipes.experiments.directory import BusyError, ExperimentDirectory
-from alignmamba.recipes.experiments.engines import BUSY
 from alignmamba.recipes.running import train
-from alignmamba.recipes.using import LoadedRun, load_run, missing_tables, score_missing
+from alignmamba.recipes.using import LoadedRun, load_run
 
-DONE, OUR_FAULT, USER_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, OUR_FAULT, USER_INPUT, BUSY, INTERRUPTED = 0, 1, 2, 75, 130
 GRACE_SECONDS: Final = 20.0
 """Time in which a cell whose grid is gone may save what it has."""
-
-
-def write_missing(run: LoadedRun, out: Path, *, missing: MissingConfig) -> None:
-    """Scores of a finished run on test with modalities withheld, as ``metrics.json``, with the predictions and what was withheld."""
-    scores = score_missing(run, missing)
-    for name, table in missing_tables(scores, run.corpus.task).items():
-        write_table(out / f"{name}.csv", table)
-    facts = {**missing.model_dump(mode="json"), "effective_rate": scores.effective_rate, "seed": scores.seed}
-    (out / METRICS).write_text(to_json({"metrics": scores.metrics, "missing": facts}), encoding="utf-8")
-
-
-ANALYSES: dict[str, Callable[[LoadedRun, Analysis, Path], None]] = {
-    "missing": lambda run, analysis, out: write_missing(run, out, missing=analysis.missing),
-    "distance": lambda run, _, out: write_distance(run, out),
-    "plans": lambda run, analysis, out: write_plans(run, out, samples=analysis.samples),
-}
-"""Kind of analysis to what writes it: (finished run, what is asked for, existing empty folder)."""
 
 
 def run_cell(directory: str | Path, key: str, *, wait: bool = True) -> int:
@@ -110,7 +90,7 @@ def _analyse(run: LoadedRun, analysis: Analysis, out: Path) -> None:
     settle_leftovers(out, shutil.rmtree)
     with beside(out, Path.mkdir) as unfinished:
         try:
-            ANALYSES[analysis.kind](run, analysis, unfinished)
+            EXPERIMENTS[analysis.kind].analyse(run, analysis, unfinished)
             write_list(unfinished, [str(path.relative_to(unfinished)) for path in unfinished.rglob("*") if path.is_file()])
             unfinished.rename(out)
         except BaseException:

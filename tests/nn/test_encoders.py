@@ -1,11 +1,13 @@
 """Encoders, grouping and standardisation."""
 
+import json
+
 import pytest
 import torch
 
 from alignmamba.contracts import ModalitySpec
 from alignmamba.errors import ConfigError
-from alignmamba.nn.encoders import Encoder, EncoderConfig, Standardise, group_mean
+from alignmamba.nn.encoders import EncoderConfig, Standardise, encoder_of, group_mean
 from tolerances import MODEL
 
 AUDIO = ModalitySpec(name="audio", dim=5)
@@ -20,7 +22,7 @@ def masked(lengths: list[int], time: int) -> torch.Tensor:
 @pytest.mark.parametrize("stride", [1, 3])
 def test_padding_does_not_change_valid_tokens(kind: str, stride: int) -> None:
     torch.manual_seed(0)
-    encoder = Encoder(AUDIO, EncoderConfig.model_validate({"kind": kind, "stride": stride, "kernel_size": 3}), 8).eval()
+    encoder = encoder_of(AUDIO, EncoderConfig.model_validate({"kind": kind, "stride": stride, "kernel_size": 3}), 8).eval()
     x = torch.randn(3, 7, 5)
     mask = masked([7, 4, 0], 7)
     x = x.masked_fill(~mask.unsqueeze(-1), 0)
@@ -34,7 +36,7 @@ def test_padding_does_not_change_valid_tokens(kind: str, stride: int) -> None:
 
 def test_none_leaves_features_as_they_are_in_training_too() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(ModalitySpec(name="audio", dim=3), EncoderConfig(kind="none", dropout=0.5), 8).train()
+    encoder = encoder_of(ModalitySpec(name="audio", dim=3), EncoderConfig(kind="none", dropout=0.5), 8).train()
     mask = masked([4, 2], 4)
     features = torch.randn(2, 4, 3).masked_fill(~mask.unsqueeze(-1), 0)
     assert torch.equal(encoder(features, mask)[0], features)
@@ -42,7 +44,7 @@ def test_none_leaves_features_as_they_are_in_training_too() -> None:
 
 def test_embedding_looks_ids_up() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(TEXT, EncoderConfig(), 8).eval()
+    encoder = encoder_of(TEXT, EncoderConfig(), 8).eval()
     tokens, _ = encoder(torch.tensor([[[3], [3], [0]]]), masked([3], 3))
     torch.testing.assert_close(tokens[0, 0], tokens[0, 1])
     assert not torch.allclose(tokens[0, 0], tokens[0, 2])
@@ -50,7 +52,7 @@ def test_embedding_looks_ids_up() -> None:
 
 def test_embedding_drops_whole_tokens_in_training() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(TEXT, EncoderConfig(dropout=0.5), 8).train()
+    encoder = encoder_of(TEXT, EncoderConfig(dropout=0.5), 8).train()
     tokens, _ = encoder(torch.full((1, 400, 1), 3), masked([400], 400))
     dropped = (tokens == 0).all(-1)
     assert 0.4 < dropped.float().mean() < 0.6
@@ -63,12 +65,12 @@ def test_kinds_that_do_not_fit_are_refused_with_the_cure(kind: str, modality: Mo
     with pytest.raises(
         ConfigError, match=rf"^{where}: '{kind}' does not fit a modality of kind '{modality.kind}'; set options\.{where}={cure}$"
     ):
-        Encoder(modality, EncoderConfig.model_validate({"kind": kind}), 8)
+        encoder_of(modality, EncoderConfig.model_validate({"kind": kind}), 8)
 
 
 def test_an_even_kernel_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"encoders\.audio\.kernel_size: expected an odd number, found 4"):
-        Encoder(AUDIO, EncoderConfig(kernel_size=4), 8)
+        encoder_of(AUDIO, EncoderConfig(kernel_size=4), 8)
 
 
 def test_group_mean_counts_valid_tokens_only() -> None:
@@ -90,3 +92,30 @@ def test_standardise_subtracts_and_divides_where_valid() -> None:
     module.deviation.copy_(torch.tensor([2.0, 4.0]))
     out = module(torch.tensor([[[3.0, 3.0], [0.0, 0.0]]]), masked([1], 2))
     assert out.tolist() == [[[1.0, 1.0], [0.0, 0.0]]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("linear", ["project.weight", "project.bias", "norm.weight"]),
+        ("embedding", ["project.weight", "norm.weight"]),
+        ("none", []),
+        (
+            "conv",
+            ["project.weight", "project.bias", "norm.weight"]
+            + [f"convolutions.0.{each}" for each in ("norm.weight", "convolution.weight", "convolution.bias", "mix.weight", "mix.bias")],
+        ),
+    ],
+)
+def test_weights_keep_their_names(kind: str, names: list[str]) -> None:
+    """Saved models hold them under these."""
+    made = encoder_of(TEXT if kind == "embedding" else AUDIO, EncoderConfig.model_validate({"kind": kind, "depth": 1}), 8)
+    assert sorted(made.state_dict()) == sorted(names)
+
+
+@pytest.mark.parametrize("kind", ["auto", "linear", "conv", "mamba", "embedding", "none"])
+def test_dumps_stay_as_they_were(kind: str) -> None:
+    """They are part of the digest of a run."""
+    rest = {"depth": 2, "kernel_size": 5, "stride": 1, "noise": 0.0, "gain": 0.0, "dropout": 0.1}
+    dumped = EncoderConfig.model_validate({"kind": kind}).model_dump(mode="json")
+    assert json.dumps(dumped) == json.dumps({"kind": kind, **rest})

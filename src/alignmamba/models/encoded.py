@@ -14,7 +14,7 @@ from alignmamba.contracts import Batch, ModalitySpec, Name, Output, Sequences
 from alignmamba.errors import DataError, ShapeError
 from alignmamba.models.network import Network, NetworkConfig
 from alignmamba.nn.alignment import Tokens, since_first
-from alignmamba.nn.encoders import Encoder, EncoderConfig, group_mean
+from alignmamba.nn.encoders import Encoder, EncoderConfig, encoder_of, group_mean
 from alignmamba.nn.pooling import POOLINGS, Pooling
 
 
@@ -53,7 +53,9 @@ class Fusion(Network[ConfigT], ABC):
 
     def __init__(self, config: ConfigT, d_model: int) -> None:
         super().__init__(config)
-        self.encoders = nn.ModuleDict({m.name: Encoder(m, config.encoders.get(m.name, config.encoder), d_model) for m in config.modalities})
+        self.encoders = nn.ModuleDict(
+            {m.name: encoder_of(m, config.encoders.get(m.name, config.encoder), d_model) for m in config.modalities}
+        )
         self.absent_tokens = nn.ParameterDict(
             {
                 m.name: nn.Parameter(torch.zeros(self._encoder(m.name).width), requires_grad=config.absent == "learned")

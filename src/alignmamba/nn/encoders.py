@@ -1,6 +1,7 @@
-"""Encoders: one modality's raw tokens to tokens of the model's width."""
+"""Encoders: one modality's raw tokens to tokens of the model's width, one class for each kind."""
 
-from typing import Annotated, Literal
+from abc import ABC, abstractmethod
+from typing import Annotated, Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,10 @@ from alignmamba.nn.mamba import MambaConfig, MambaStack
 
 
 class EncoderConfig(Config):
-    """How one modality is encoded."""
+    """How one modality is encoded by weights of our own.
+
+    All these kinds share their fields, so that a setting keeps its value, and a run its digest, whichever of them reads it.
+    """
 
     kind: Literal["auto", "linear", "conv", "mamba", "embedding", "none"] = "auto"
     """``linear``: per token; ``conv``: residual convolutions over time; ``mamba``: a Mamba stack; ``embedding``: a table for
@@ -33,40 +37,20 @@ class EncoderConfig(Config):
     """Dropout inside the encoder and on its tokens; for ``embedding``, on whole tokens; unused by ``none``."""
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """One modality's features (batch, time, channel) to tokens (batch, time / stride, width).
 
-    Attributes:
+    Args:
         width: Of a token: ``d_model``, or with kind ``none`` the width of the features.
         stride: Tokens of the modality that become one.
     """
 
-    def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
+    def __init__(self, width: int, stride: int) -> None:
         super().__init__()
-        kind = config.kind
-        if kind == "auto":
-            kind = "embedding" if modality.kind == "tokens" else "conv"
-        if (kind == "embedding") != (modality.kind == "tokens"):
-            where, fitting = f"encoders.{modality.name}.kind", "embedding" if modality.kind == "tokens" else "auto"
-            raise ConfigError(f"{where}: {kind!r} does not fit a modality of kind {modality.kind!r}; set options.{where}={fitting}")
-        if kind == "conv" and config.kernel_size % 2 == 0:
-            raise ConfigError(f"encoders.{modality.name}.kernel_size: expected an odd number, found {config.kernel_size}")
-        self.width = modality.dim if kind == "none" else d_model
-        self.stride = config.stride
-        self.noise, self.gain = (0.0, 0.0) if kind == "embedding" else (config.noise, config.gain)
-        self.token_dropout = config.dropout if kind == "embedding" else 0.0
-        self.project: nn.Module
-        if kind == "embedding":
-            self.project = nn.Embedding(modality.dim, d_model)
-        else:
-            self.project = nn.Identity() if kind == "none" else nn.Linear(modality.dim, d_model)
-        self.convolutions = nn.ModuleList(
-            MaskedConvolution(d_model, config.kernel_size, config.dropout) for _ in range(config.depth if kind == "conv" else 0)
-        )
-        self.mamba = MambaStack(MambaConfig(d_model=d_model, depth=config.depth, dropout=config.dropout)) if kind == "mamba" else None
-        self.norm = nn.Identity() if kind == "none" else nn.RMSNorm(d_model, eps=1e-5)
-        self.dropout = nn.Dropout(0.0 if kind in ("embedding", "none") else config.dropout)
+        self.width = width
+        self.stride = stride
 
+    @abstractmethod
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode valid tokens; content of the others is not read.
 
@@ -77,26 +61,117 @@ class Encoder(nn.Module):
         Returns:
             Tokens (batch, ceil(time / stride), width), zero where not valid, and their mask.
         """
-        if self.training:
-            features = self._disturbed(features)
-        x = self.project(features.squeeze(-1) if isinstance(self.project, nn.Embedding) else features)
+
+
+class EmbeddingEncoder(Encoder):
+    """A table for token ids; in training whole tokens are dropped."""
+
+    def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
+        super().__init__(d_model, config.stride)
+        self.token_dropout = config.dropout
+        self.project = nn.Embedding(modality.dim, d_model)
+        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.project(features.squeeze(-1))
         if self.training and self.token_dropout:
             x = x * (torch.rand(x.shape[:2], device=x.device) >= self.token_dropout).unsqueeze(-1)
         x, mask = group_mean(x, mask, self.stride)
-        for convolution in self.convolutions:
-            x = convolution(x, mask)
-        if self.mamba is not None:
-            x = self.mamba(x, mask)
-        encoded: Tensor = self.dropout(self.norm(x))
+        encoded: Tensor = self.norm(x)
         return encoded.masked_fill(~mask.unsqueeze(-1), 0), mask
 
+
+class FeatureEncoder(Encoder):
+    """Features as they are, at their own width, disturbed in training where that is asked for."""
+
+    def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
+        del d_model
+        super().__init__(modality.dim, config.stride)
+        self.noise, self.gain = config.noise, config.gain
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        x, mask = group_mean(self._disturbed(features), mask, self.stride)
+        return x.masked_fill(~mask.unsqueeze(-1), 0), mask
+
     def _disturbed(self, features: Tensor) -> Tensor:
-        """Standardised features as another take of the same sample might have them."""
-        if self.gain:
+        """Standardised features, in training as another take of the same sample might have them."""
+        if self.training and self.gain:
             features = features * (1 + self.gain * (2 * torch.rand_like(features[:, :1]) - 1))
-        if self.noise:
+        if self.training and self.noise:
             features = features + self.noise * torch.randn_like(features)
         return features
+
+
+class LinearEncoder(FeatureEncoder):
+    """Features by one linear map per token."""
+
+    def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
+        super().__init__(modality, config, d_model)
+        self.width = d_model
+        self.project = nn.Linear(modality.dim, d_model)
+        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        x, mask = group_mean(self.project(self._disturbed(features)), mask, self.stride)
+        encoded: Tensor = self.dropout(self.norm(self._mixed(x, mask)))
+        return encoded.masked_fill(~mask.unsqueeze(-1), 0), mask
+
+    def _mixed(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, width): what tokens say to one another; nothing here."""
+        del mask
+        return x
+
+
+class ConvEncoder(LinearEncoder):
+    """Features by residual convolutions over time, behind a linear map."""
+
+    def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
+        if config.kernel_size % 2 == 0:
+            raise ConfigError(f"encoders.{modality.name}.kernel_size: expected an odd number, found {config.kernel_size}")
+        super().__init__(modality, config, d_model)
+        self.convolutions = nn.ModuleList(MaskedConvolution(d_model, config.kernel_size, config.dropout) for _ in range(config.depth))
+
+    def _mixed(self, x: Tensor, mask: Tensor) -> Tensor:
+        for convolution in self.convolutions:
+            x = convolution(x, mask)
+        return x
+
+
+class MambaEncoder(LinearEncoder):
+    """Features by a Mamba stack, behind a linear map."""
+
+    def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
+        super().__init__(modality, config, d_model)
+        self.mamba = MambaStack(MambaConfig(d_model=d_model, depth=config.depth, dropout=config.dropout))
+
+    def _mixed(self, x: Tensor, mask: Tensor) -> Tensor:
+        mixed: Tensor = self.mamba(x, mask)
+        return mixed
+
+
+_FEATURE_ENCODERS: Final = {"linear": LinearEncoder, "conv": ConvEncoder, "mamba": MambaEncoder, "none": FeatureEncoder}
+
+
+def encoder_of(modality: ModalitySpec, config: EncoderConfig, d_model: int) -> Encoder:
+    """The encoder of that kind, untrained.
+
+    Args:
+        modality: What it reads.
+        config: Its kind and settings.
+        d_model: Width of its tokens; with kind ``none`` they keep their own.
+
+    Raises:
+        ConfigError: If the kind does not read such a modality, or a setting does not go with the kind.
+    """
+    kind = config.kind
+    if kind == "auto":
+        kind = "embedding" if modality.kind == "tokens" else "conv"
+    if (kind == "embedding") != (modality.kind == "tokens"):
+        where, fitting = f"encoders.{modality.name}.kind", "embedding" if modality.kind == "tokens" else "auto"
+        raise ConfigError(f"{where}: {kind!r} does not fit a modality of kind {modality.kind!r}; set options.{where}={fitting}")
+    made = EmbeddingEncoder if kind == "embedding" else _FEATURE_ENCODERS[kind]
+    return made(modality, config, d_model)
 
 
 class MaskedConvolution(nn.Module):

@@ -30,7 +30,7 @@ TASKS = {
     "regression": Task(kind="regression", label_range=(-3.0, 3.0)),
     "classification": Task(kind="classification", classes=("low", "middle", "high")),
 }
-SMALL = {"d_model": 8, "depth": 1, "hidden": 8, "components": 2, "steps": 4, "swaps": 1, "crossings": 1}
+SMALL = {"d_model": 8, "depth": 1, "own_depth": 1, "hidden": 8, "components": 2, "steps": 4, "swaps": 1, "crossings": 1}
 """Options that keep a network small, where it has them."""
 
 

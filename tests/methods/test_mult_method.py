@@ -48,6 +48,14 @@ def test_a_causal_target_reads_as_far_ahead_as_the_lengths_differ() -> None:
     assert bool((before[:, 2:] - after[:, 2:]).abs().amax((0, 2)).gt(1e-4).all())
 
 
+@pytest.mark.parametrize(("depth", "asked", "expected"), [(1, None, 3), (4, None, 4), (4, 1, 1)])
+def test_own_layers_are_three_at_least_unless_asked_for(depth: int, asked: int | None, expected: int) -> None:
+    model = network(METHOD, REGRESSION, depth=depth, own_depth=asked)
+    assert isinstance(model, MulT)
+    assert {len(each.layers) for each in model.own.values()} == {expected}  # type: ignore[arg-type]
+    assert len(model.crossed["text"]["audio"].layers) == depth  # type: ignore[index]
+
+
 def test_sequences_shorter_than_a_kernel_are_one_token() -> None:
     model = network(METHOD, REGRESSION, kernel_size=7).eval()
     assert model(batch_of(REGRESSION)).prediction.isfinite().all()

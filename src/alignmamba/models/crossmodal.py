@@ -14,7 +14,7 @@ from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.ops import last_valid
 
 _LEAST_OWN: Final = 3
-"""Layers of self-attention at least."""
+"""Layers of self-attention at least, where nobody says how many."""
 
 Stream = tuple[Tensor, Tensor]
 """Tokens (batch, time, d_model) and their mask (batch, time) bool."""
@@ -63,7 +63,8 @@ class CrossmodalFusion(Fusion[ConfigT]):
             }
         )
         self.read_width = (len(names) - 1) * width
-        self.own = nn.ModuleDict({name: Reader(config, self.read_width, max(config.depth, _LEAST_OWN)) for name in names})
+        own_depth = config.own_depth or max(config.depth, _LEAST_OWN)
+        self.own = nn.ModuleDict({name: Reader(config, self.read_width, own_depth) for name in names})
 
     def _streams(self, encoded: Mapping[str, Tokens]) -> dict[str, Stream]:
         """Every modality after its convolution, in anchor order."""

@@ -20,7 +20,9 @@ class CrossmodalConfig(Config):
     d_model: Annotated[int, Field(ge=1, le=8192)] = 40
     """Width of a token after the convolutions."""
     depth: Annotated[int, Field(ge=1, le=256)] = 4
-    """Layers of each crossmodal Transformer, and of self-attention where that is more than 3."""
+    """Layers of each crossmodal Transformer."""
+    own_depth: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Layers of self-attention over what a target received; none: ``depth``, and 3 at least, as published."""
     heads: Annotated[int, Field(ge=1, le=256)] = 8
     """Attention heads; they share the channels evenly."""
     kernel_size: Annotated[int, Field(ge=1, le=255)] = 3

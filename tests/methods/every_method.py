@@ -32,6 +32,8 @@ TASKS = {
 }
 SMALL = {"d_model": 8, "depth": 1, "own_depth": 1, "hidden": 8, "components": 2, "steps": 4, "swaps": 1, "crossings": 1}
 """Options that keep a network small, where it has them."""
+DEFAULT = {"components": 2}
+"""Default sizes, but for what must be fewer than the samples of a batch here."""
 
 
 def split(role: Any, count: int, task: Task, *, modalities: Sequence[ModalitySpec] = SPECS, seed: int = 0) -> MemorySplit:

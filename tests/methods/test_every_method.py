@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from every_method import SMALL, SPECS, TASKS, accepts, check_learning, check_predicting, check_saving
+from every_method import DEFAULT, SMALL, SPECS, TASKS, accepts, check_learning, check_predicting, check_saving
 
 from alignmamba.methods import FAMILIES, METHODS, SETS
 from alignmamba.methods.method import Method
@@ -15,7 +15,7 @@ from alignmamba.models.network import Network
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("sizes", [SMALL, pytest.param({}, marks=pytest.mark.slow)], ids=["small", "default sizes"])
+@pytest.mark.parametrize("sizes", [SMALL, pytest.param(DEFAULT, marks=pytest.mark.slow)], ids=["small", "default sizes"])
 @pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("name", METHODS)
 def test_it_learns_resumes_saves_loads_and_predicts(name: str, kind: str, sizes: Mapping[str, int], tmp_path: Path) -> None:

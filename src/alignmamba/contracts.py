@@ -8,7 +8,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, runtime_checkable
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, Union, get_args, get_origin, runtime_checkable
 
 import numpy as np
 import torch
@@ -78,8 +79,17 @@ def dotted_keys(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[s
     """Every key of these fields and, after a dot, of the configurations among them."""
     for name, info in fields.items():
         yield f"{prefix}{name}"
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from dotted_keys(info.annotation.model_fields, f"{prefix}{name}.")
+        inner = [key for each in configurations(info) for key in dotted_keys(each.model_fields, f"{prefix}{name}.")]
+        yield from dict.fromkeys(inner)
+
+
+def configurations(info: FieldInfo) -> tuple[type[BaseModel], ...]:
+    """The configurations that a field may hold, one for each kind; none where it holds a plain value."""
+    kind = info.annotation
+    either = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    found = [get_args(each)[0] if get_origin(each) is Annotated else each for each in either]
+    configs = tuple(each for each in found if isinstance(each, type) and issubclass(each, BaseModel))
+    return configs if len(configs) == len(found) else ()
 
 
 class ModalitySpec(Config):

@@ -16,6 +16,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "bench": ("matplotlib",),
     "experiments": ("scipy", "matplotlib", "jinja2", "submitit"),
     "gpu": ("triton",),
+    "text": ("transformers",),
 }
 """Extra to the modules that it installs, as ``pyproject.toml`` lists them."""
 

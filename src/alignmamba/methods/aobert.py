@@ -16,13 +16,14 @@ from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, AttentionLayer, sinusoidal_positions
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.training.objective import Objective
 
 
 class AOBERTConfig(FusionConfig, AttentionConfig):
     """Everything that defines AOBERT as it is reconstructed here; the fields of the Transformer stand at the top level."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     hidden_share: Annotated[float, Field(ge=0, le=1)] = 0.15
     """Chance that a token is hidden in training."""
     replaced_share: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -36,7 +37,7 @@ class AOBERTConfig(FusionConfig, AttentionConfig):
     def _token_by_token(self) -> Self:
         for modality in self.modalities:
             kind = self.encoders.get(modality.name, self.encoder).kind
-            if kind in ("conv", "mamba") or (kind == "auto" and modality.kind == "features"):
+            if kind in ("conv", "mamba", "pretrained") or (kind == "auto" and modality.kind == "features"):
                 raise ValueError(
                     f"encoders: AOBERT hides tokens that were encoded one by one, expected none, linear or embedding for "
                     f"{modality.name}, found {kind}"

@@ -14,6 +14,7 @@ from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.sentence import SentenceEncoder, beside
 from alignmamba.ops import masked_mean
 
@@ -21,7 +22,7 @@ from alignmamba.ops import masked_mean
 class CMBERTConfig(FusionConfig, AttentionConfig):
     """Everything that defines CM-BERT; the fields of the anchor's Transformer stand at the top level."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     hidden: Annotated[int, Field(ge=1)] = 30
     """Width in which tokens are compared."""
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3

@@ -16,6 +16,7 @@ from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, TransformerStack
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.ops import masked_mean
 from alignmamba.training.batches import BatchSource
 from alignmamba.training.memory import SampleMemory
@@ -31,7 +32,7 @@ _NEVER: Final = -1e4
 class ConFEDEConfig(FusionConfig, AttentionConfig):
     """Everything that defines ConFEDE; the fields of the Transformer of each modality stand at the top level."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1, le=8192)] = 768
     """Width of a token, and of the vector that a modality becomes."""
     expand: Annotated[int, Field(ge=1, le=16)] = 1

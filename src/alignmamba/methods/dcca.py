@@ -17,6 +17,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS, Pooling
 from alignmamba.ops.correlation import paired_correlation
 from alignmamba.training.batches import BatchSource, most_together
@@ -29,7 +30,7 @@ RECONSTRUCTION = "reconstruction"
 class DCCAConfig(FusionConfig):
     """Everything that defines DCCA."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     absent: Literal["learned", "zeros"] = "zeros"
     pooling: Pooling = "mean"
     hidden: Annotated[int, Field(ge=1)] = 256

@@ -17,6 +17,7 @@ from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.factors import Factors
 from alignmamba.nn.gradients import reversed_gradient
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import ReadTwice
 from alignmamba.ops import subspace_overlap
@@ -27,7 +28,7 @@ from alignmamba.training.pairs import mean_present, over_pairs, total, within
 class FDMERConfig(FusionConfig):
     """Everything that defines FDMER."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1)] = 128
     """Width of a part; a multiple of `heads`."""
     hidden: Annotated[int, Field(ge=1)] = 64

@@ -13,6 +13,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS, Pooling
 from alignmamba.nn.recurrent import Recurrent
 from alignmamba.training.objective import Objective, Parcel, Predicted
@@ -22,7 +23,7 @@ from alignmamba.training.withholding import withhold
 class GCNetConfig(FusionConfig):
     """Everything that defines GCNet."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none", dropout=0.0)
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     absent: Literal["zeros"] = "zeros"
     pooling: Pooling = "mean"
     hidden: Annotated[int, Field(ge=2)] = 100

@@ -14,6 +14,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS, Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Objective
@@ -22,7 +23,7 @@ from alignmamba.training.objective import Objective
 class HyConConfig(FusionConfig):
     """Everything that defines HyCon."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1)] = 64
     """Width of the vector that a modality becomes."""
     hidden: Annotated[int, Field(ge=1)] = 64

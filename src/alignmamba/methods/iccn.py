@@ -14,6 +14,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS, Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.ops.correlation import paired_correlation
@@ -26,7 +27,7 @@ CORRELATION = "correlation"
 class ICCNConfig(FusionConfig):
     """Everything that defines ICCN."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     pooling: Pooling = "mean"
     d_model: Annotated[int, Field(ge=1)] = 32
     """Width of the vector of a modality that is not the anchor, and of the LSTM that makes it."""

@@ -16,6 +16,7 @@ from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
 from alignmamba.nn.diffusion import EARLIEST, Score
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS, Pooling
 from alignmamba.training.objective import Minimise, Objective, Parcel, Predicted, Stage
 from alignmamba.training.withholding import withhold
@@ -24,7 +25,7 @@ from alignmamba.training.withholding import withhold
 class IMDerConfig(FusionConfig, AttentionConfig):
     """Everything that defines IMDer; the fields of its crossmodal Transformer stand at the top level."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none", dropout=0.0)
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     absent: Literal["zeros"] = "zeros"
     d_model: Annotated[int, Field(ge=1, le=8192)] = 32
     """Width of a token."""

@@ -12,6 +12,7 @@ from alignmamba.methods.method import Method
 from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.recurrent import LastState
 from alignmamba.nn.unimodal import PooledPerceptron
 
@@ -19,7 +20,7 @@ from alignmamba.nn.unimodal import PooledPerceptron
 class LMFConfig(FusionConfig):
     """Everything that defines an LMF. A missing modality is a vector of zeros beside its one, so `absent` decides nothing here."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none", dropout=0.0)
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     d_model: Annotated[int, Field(ge=1, le=8192)] = 64
     """Width of an encoded token where a modality has an encoder; unused with kind ``none``."""
     rank: Annotated[int, Field(ge=1, le=1024)] = 3

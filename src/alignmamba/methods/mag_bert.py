@@ -14,6 +14,7 @@ from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.sentence import SentenceEncoder, beside
 
 _LEAST = 1e-6
@@ -22,7 +23,7 @@ _LEAST = 1e-6
 class MAGBERTConfig(FusionConfig, AttentionConfig):
     """Everything that defines MAG-BERT; the fields of the anchor's Transformer stand at the top level."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     shift: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Longest step of a token, in lengths of that token (beta)."""
     gate_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5

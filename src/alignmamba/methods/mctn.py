@@ -13,6 +13,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.recurrent import Recurrent
 from alignmamba.ops import resample
 
@@ -20,7 +21,7 @@ from alignmamba.ops import resample
 class MCTNConfig(FusionConfig):
     """Everything that defines MCTN."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     targets: tuple[Name, ...] = ()
     """Modalities into which the anchor is translated, in that order, the first one back again; empty: all others, the last one first."""
     d_model: Annotated[int, Field(ge=1)] = 32

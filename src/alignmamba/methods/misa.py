@@ -16,6 +16,7 @@ from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.factors import Factors
 from alignmamba.nn.gradients import reversed_gradient
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import Cell, ReadTwice
 from alignmamba.ops import central_moment_discrepancy, subspace_overlap
@@ -26,7 +27,7 @@ from alignmamba.training.pairs import mean_present, over_pairs, total, within
 class MISAConfig(FusionConfig):
     """Everything that defines MISA."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1)] = 128
     """Width of a part; a multiple of `heads`."""
     hidden: Annotated[int, Field(ge=1)] | None = None

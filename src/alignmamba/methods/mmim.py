@@ -14,6 +14,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.likelihood import Likelihood, LikelihoodKind
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
@@ -27,7 +28,7 @@ from alignmamba.training.refinement import check_signed
 class MMIMConfig(FusionConfig):
     """Everything that defines MMIM."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1)] = 16
     """Width of the vector that a modality becomes."""
     hidden: Annotated[int, Field(ge=1)] = 16

@@ -15,6 +15,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS
 from alignmamba.nn.recurrent import Recurrent
 from alignmamba.training.objective import Minimise, Objective, Parcel, Predicted, Stage
@@ -24,7 +25,7 @@ from alignmamba.training.withholding import withhold
 class MMINConfig(FusionConfig):
     """Everything that defines MMIN."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none", dropout=0.0)
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     absent: Literal["zeros"] = "zeros"
     d_model: Annotated[int, Field(ge=1)] = 128
     """Width of the vector that a modality becomes."""

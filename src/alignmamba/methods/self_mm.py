@@ -13,6 +13,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Minimise, Stage
@@ -22,7 +23,7 @@ from alignmamba.training.refinement import FUSED, RefinedLabels, check_signed, o
 class SelfMMConfig(FusionConfig):
     """Everything that defines Self-MM."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none")
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1)] = 32
     """Width of the vector that a modality becomes."""
     hidden: Annotated[int, Field(ge=1)] = 32

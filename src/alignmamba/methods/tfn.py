@@ -14,6 +14,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.recurrent import LastState
 from alignmamba.nn.unimodal import PooledPerceptron
 
@@ -21,7 +22,7 @@ from alignmamba.nn.unimodal import PooledPerceptron
 class TFNConfig(FusionConfig):
     """Everything that defines a TFN. A missing modality is a vector of zeros beside its one, so `absent` decides nothing here."""
 
-    encoder: EncoderConfig = EncoderConfig(kind="none", dropout=0.0)
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     d_model: Annotated[int, Field(ge=1, le=8192)] = 64
     """Width of an encoded token where a modality has an encoder; unused with kind ``none``."""
     hidden: Annotated[int, Field(ge=1, le=1024)] = 32

@@ -11,6 +11,7 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.crossmodal import CrossmodalConfig, Narrowing, Reader
 from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.ops import last_valid
 
 _LEAST_OWN: Final = 3
@@ -25,7 +26,7 @@ class CrossmodalFusionConfig(FusionConfig, CrossmodalConfig):
 
     method: ClassVar[str]
     """Name that people know it by."""
-    encoder: EncoderConfig = EncoderConfig(kind="none", dropout=0.0)
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
 
     @model_validator(mode="after")
     def _for_its_modalities(self) -> Self:

@@ -15,15 +15,16 @@ from alignmamba.errors import DataError, ShapeError
 from alignmamba.models.network import Network, NetworkConfig
 from alignmamba.nn.alignment import Tokens, since_first
 from alignmamba.nn.encoders import Encoder, EncoderConfig, encoder_of, group_mean
+from alignmamba.nn.language import AnyEncoderConfig, LanguageConfig, LanguageEncoder
 from alignmamba.nn.pooling import POOLINGS, Pooling
 
 
 class FusionConfig(NetworkConfig):
     """Fields that define every network on our encoders, beside those of its backbone."""
 
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: AnyEncoderConfig = EncoderConfig()
     """How a modality is encoded where `encoders` does not say."""
-    encoders: Mapping[Name, EncoderConfig] = Field(default_factory=dict)
+    encoders: Mapping[Name, AnyEncoderConfig] = Field(default_factory=dict)
     """How each named modality is encoded."""
     absent: Literal["learned", "zeros"] = "learned"
     """What stands in the stream of a missing modality: one learned token per modality, or zeros."""
@@ -40,8 +41,21 @@ class FusionConfig(NetworkConfig):
             raise ValueError(f"encoders: no modality is called {unknown[0]!r}; there are {names}")
         return self
 
+    def pinned(self) -> Self:
+        made = {name: each.pinned(f"encoders.{name}") for name, each in self.encoders.items() if isinstance(each, LanguageConfig)}
+        if isinstance(self.encoder, LanguageConfig):
+            shared = self.encoder.pinned("encoder")
+            return self.model_copy(update={"encoder": shared, "encoders": {**self.encoders, **made}})
+        return self.model_copy(update={"encoders": {**self.encoders, **made}}) if made else self
+
 
 ConfigT = TypeVar("ConfigT", bound=FusionConfig)
+
+
+def _made(modality: ModalitySpec, config: AnyEncoderConfig, d_model: int) -> Encoder:
+    if isinstance(config, LanguageConfig):
+        return LanguageEncoder(modality, config, d_model)
+    return encoder_of(modality, config, d_model)
 
 
 class Fusion(Network[ConfigT], ABC):
@@ -52,10 +66,9 @@ class Fusion(Network[ConfigT], ABC):
     """
 
     def __init__(self, config: ConfigT, d_model: int) -> None:
-        super().__init__(config)
-        self.encoders = nn.ModuleDict(
-            {m.name: encoder_of(m, config.encoders.get(m.name, config.encoder), d_model) for m in config.modalities}
-        )
+        super().__init__(config.pinned())
+        config = self.config
+        self.encoders = nn.ModuleDict({m.name: _made(m, config.encoders.get(m.name, config.encoder), d_model) for m in config.modalities})
         self.absent_tokens = nn.ParameterDict(
             {
                 m.name: nn.Parameter(torch.zeros(self._encoder(m.name).width), requires_grad=config.absent == "learned")
@@ -136,6 +149,10 @@ class Fusion(Network[ConfigT], ABC):
     @property
     def strides(self) -> Mapping[str, int]:
         return {modality.name: self._encoder(modality.name).stride for modality in self.config.modalities}
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        return {name: each.longest for name, each in self.encoders.items() if isinstance(each, LanguageEncoder)}
 
     def _checked(self, modality: ModalitySpec, batch: Batch) -> Sequences:
         """The batch's sequences of one modality, empty where it has none."""

@@ -62,6 +62,14 @@ class NetworkConfig(Config):
         preferred = self.anchor_order or [name for name in _CONVENTIONAL_ORDER if name in names]
         return (*preferred, *(name for name in names if name not in preferred))
 
+    def pinned(self) -> Self:
+        """The same with what files outside a corpus say of themselves, as their checksums; nothing here.
+
+        Raises:
+            ConfigError: If such a file is missing or is not as expected.
+        """
+        return self
+
     @classmethod
     def preset(cls, name: str, *, modalities: tuple[ModalitySpec, ...], task: Task, **overrides: Any) -> Self:
         """A named configuration for these modalities and this task.
@@ -81,7 +89,7 @@ class NetworkConfig(Config):
         given = merged(cls.PRESETS[name], overrides)
         # Fields of a nested configuration that nobody sets keep the defaults that this class gives them, not those of the nested one.
         nested = {field: info.default.model_dump() for field, info in cls.model_fields.items() if isinstance(info.default, Config)}
-        kept = {field: values for field, values in nested.items() if field in given}
+        kept = {field: values for field, values in nested.items() if field in given and not _pretrained(given[field])}
         return validated(cls, merged(kept, given) | {"modalities": modalities, "task": task})
 
 
@@ -92,6 +100,11 @@ def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any
         nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = merged(result[key], value) if nested else value
     return result
+
+
+def _pretrained(given: Any) -> bool:
+    """Mark of an encoder whose fields are its own, so that defaults of another kind are not laid under them."""
+    return isinstance(given, Mapping) and given.get("kind") == "pretrained"
 
 
 class Head(nn.Linear):
@@ -254,6 +267,11 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
     def strides(self) -> Mapping[str, int]:
         """By modality, how many tokens of the batch become one of the tokens that `aligned_streams` and plans speak of."""
         return {modality.name: 1 for modality in self.config.modalities}
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        """Of modalities whose sequences may not be of any length, the most tokens of one; nothing here."""
+        return {}
 
     def aligned_streams(self, batch: Batch) -> Mapping[str, Tokens] | None:
         """Every modality's tokens after they were aligned; ``None`` from a network that aligns none."""

@@ -38,6 +38,7 @@ _DTYPES: Final = {
     "BF16": torch.bfloat16,
     "I64": torch.int64,
     "I32": torch.int32,
+    "U8": torch.uint8,
     "BOOL": torch.bool,
 }
 """Types of weights by safetensors' names for them; a file that holds others is not one of ours."""

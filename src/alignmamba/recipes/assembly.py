@@ -32,6 +32,7 @@ from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
 from alignmamba.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
+from alignmamba.nn.language import refuse_longer
 from alignmamba.recipes.configuration import SYNTHETIC, EngineConfig, RunConfig, model_config, resolve
 from alignmamba.recipes.directory import MODEL, RunDirectory
 from alignmamba.training import inference
@@ -146,8 +147,12 @@ def counted_weights(config: RunConfig, corpus: Corpus) -> int:
 
     Raises:
         ConfigError: If what training keeps of them does not fit into memory.
+        DataError: If a sequence of the corpus is longer than its encoder reads.
     """
     outline = _outline(config, corpus)
+    for name, longest in outline.longest.items():
+        for split in corpus.splits.values():
+            refuse_longer(name, int(split.lengths[name].max(initial=0)), longest)
     sizes = {name: weight.numel() for name, weight in outline.named_parameters()}
     total = sum(sizes.values())
     largest = max(corpus.modalities, key=lambda spec: spec.dim)
@@ -172,11 +177,11 @@ def untrained_network(config: RunConfig, corpus: Corpus) -> Network[Any]:
     return network
 
 
-def _outline(config: RunConfig, corpus: Corpus) -> torch.nn.Module:
+def _outline(config: RunConfig, corpus: Corpus) -> Network[Any]:
     """The network with the shapes of its weights and no content."""
     made: Any = METHODS[config.model].network
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        outline: torch.nn.Module = made(model_config(config, corpus))
+        outline: Network[Any] = made(model_config(config, corpus))
     return outline
 
 

@@ -12,13 +12,13 @@ import yaml
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from alignmamba.contracts import Config, Corpus, Name, dotted_keys
+from alignmamba.contracts import Config, Corpus, Name, configurations, dotted_keys
 from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing import MissingConfig
 from alignmamba.errors import ConfigError, explain, likely, nearest, shown_with_type, suggestion
 from alignmamba.files import read_bounded
 from alignmamba.methods import FORMER, METHODS
-from alignmamba.models.network import merged
+from alignmamba.models.network import NetworkConfig, merged
 from alignmamba.training.fitting import FitConfig
 
 _MOST_BYTES = 1 << 20
@@ -127,6 +127,9 @@ class RunConfig(Config):
             del settings["missing"]
         if self.split_valid is None:
             del settings["split_valid"]
+        for encoder in (settings["options"].get("encoder"), *(settings["options"].get("encoders") or {}).values()):
+            if isinstance(encoder, dict) and encoder.get("sha256"):
+                del encoder["path"]  # the checksum says what lay there
         return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def to_yaml(self) -> str:
@@ -134,7 +137,7 @@ class RunConfig(Config):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def model_config(config: RunConfig, corpus: Corpus) -> Config:
+def model_config(config: RunConfig, corpus: Corpus) -> NetworkConfig:
     """The model's own configuration: preset, then options, for the corpus's modalities and task.
 
     Raises:
@@ -142,7 +145,7 @@ def model_config(config: RunConfig, corpus: Corpus) -> Config:
     """
     made = METHODS[config.model].network.config_class
     try:
-        return cast(Config, made.preset(config.preset, modalities=corpus.modalities, task=corpus.task, **config.options))
+        return cast(NetworkConfig, made.preset(config.preset, modalities=corpus.modalities, task=corpus.task, **config.options))
     except ConfigError as error:
         text = str(error)
         is_option = re.split(r"[.:]", text)[0] in _options(config.model)
@@ -154,7 +157,11 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
 
     A later version may change a preset; a resolved configuration keeps its meaning.
     """
-    options = model_config(config, corpus).model_dump(mode="json", exclude=set(_FROM_CORPUS))
+    try:
+        pinned = model_config(config, corpus).pinned()
+    except ConfigError as error:
+        raise ConfigError(f"options.{error}") from error
+    options = pinned.model_dump(mode="json", exclude=set(_FROM_CORPUS))
     data = config.data if config.data == SYNTHETIC else str(Path(config.data).resolve())
     return config.model_copy(update={"options": options, "data": data})
 
@@ -249,7 +256,7 @@ def _option_problems(config: RunConfig) -> Iterator[str]:
             yield f"options.{name}: {elsewhere if others else unknown}"
         else:
             info = fields[name]
-            kind: TypeAdapter[Any] = TypeAdapter(Annotated[(info.annotation, *info.metadata, None)])  # type: ignore[arg-type]
+            kind: TypeAdapter[Any] = TypeAdapter(Annotated[(info.annotation, *info.metadata, info.discriminator)])  # type: ignore[arg-type]
             try:
                 kind.validate_json(json.dumps(value, default=str), strict=True)
             except ValidationError as error:
@@ -298,10 +305,8 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _leaves(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, info in fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Config):
-            yield from _leaves(info.annotation.model_fields, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", info
+        inner = [leaf for each in reversed(configurations(info)) for leaf in _leaves(each.model_fields, f"{prefix}{name}.")]
+        yield from dict(inner).items() if inner else [(f"{prefix}{name}", info)]
 
 
 def _default(info: FieldInfo) -> str:

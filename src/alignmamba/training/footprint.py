@@ -32,7 +32,7 @@ def refuse_untrainable(
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     weights = [*model.parameters(), *model.buffers()]
     absent = sum(weight.numel() for weight in weights if weight.device.type != device)
-    copies = sum(weight.numel() for weight in weights) if keeps_best else 0
+    copies = sum(weight.numel() for weight in model.state_dict().values()) if keeps_best else 0
     several = processes > 1
     # DDP gathers gradients in buckets of its own.
     numbers = absent + trained * (_GRADIENT + _MOMENTS + several) + copies

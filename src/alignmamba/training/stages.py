@@ -47,11 +47,14 @@ def check_stages(objective: Objective) -> Sequence[Stage]:
 def optimiser(module: nn.Module, minimise: Minimise, *, learning_rate: float, weight_decay: float) -> AdamW:
     """AdamW over the weights of one optimiser, in groups by the factor on the learning rate.
 
+    A parameter that has a ``_learning_rate`` takes it as its peak.
     Matrices decay; vectors (biases, norms) and parameters that say ``_no_weight_decay`` do not.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         factor = minimise.rate(name)
+        own = getattr(parameter, "_learning_rate", None)
+        factor = factor * own / learning_rate if factor and own else factor
         if factor and parameter.requires_grad:
             spared = parameter.ndim <= 1 or bool(getattr(parameter, "_no_weight_decay", False))
             groups.setdefault((factor, spared), []).append(parameter)

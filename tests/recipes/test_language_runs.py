@@ -1,0 +1,102 @@
+"""Runs whose text is read by a language model from a folder."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from alignmamba.contracts import Corpus, Task, configurations
+from alignmamba.data.archive import write_corpus
+from alignmamba.errors import AlignMambaError, ConfigError
+from alignmamba.methods import METHODS
+from alignmamba.models.encoded import Fusion
+from alignmamba.recipes.configuration import RunConfig, check_config, read_config, resolve
+from alignmamba.recipes.running import plan, train
+from alignmamba.training import checkpoints
+
+pytest.importorskip("transformers")
+
+
+def corpus(path: Path, length: int = 6) -> Corpus:
+    random = np.random.default_rng(0)
+
+    def split(size: int) -> dict[str, Any]:
+        return {
+            "features": {
+                "text": [random.integers(1, 50, length) for _ in range(size)],
+                "audio": [random.normal(size=(4, 3)).astype(np.float32) for _ in range(size)],
+            },
+            "targets": random.normal(size=size).tolist(),
+        }
+
+    splits: Any = {"train": split(16), "valid": split(6), "test": split(6)}
+    return write_corpus(path, splits, task=Task(kind="regression"), vocabulary_sizes={"text": 60})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(3)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64}
+    BertModel(BertConfig(**shape, max_position_embeddings=12)).save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def settings(tmp_path: Path, folder: Path, **encoder: Any) -> RunConfig:
+    if not (tmp_path / "data").exists():
+        corpus(tmp_path / "data")
+    text = {"kind": "pretrained", "path": str(folder), **encoder}
+    options = {"d_model": 16, "depth": 1, "encoders": {"text": text}}
+    return check_config({"data": str(tmp_path / "data"), "options": options, "fit": {"epochs": 2}, "loader": {"batch_size": 8}})
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_run_trains_resumes_and_opens(tmp_path: Path, folder: Path, frozen: bool) -> None:
+    config = settings(tmp_path, folder, frozen=frozen)
+    whole = train(config, out=tmp_path / "whole", progress=None)
+    stored = torch.load(tmp_path / "whole" / checkpoints.LAST, weights_only=True)["model"]
+    assert sum("language.model" in name for name in stored) == (0 if frozen else 37)
+    assert ("model.encoders.text.language.weights_sha256" in stored) == frozen
+    again = train(resume=whole.directory, progress=None)
+    assert again.metrics == whole.metrics
+
+
+def test_settings_are_checked_in_words(tmp_path: Path, folder: Path) -> None:
+    made = read_config(assignments=["options.encoder.kind=pretrained", f"options.encoder.path={folder}", "model=misa"])
+    assert made.options["encoder"] == {"kind": "pretrained", "path": str(folder)}
+    for given, message in (
+        ({"path": 3}, "options.encoders.text.path: found 3 "),
+        ({"frozn": True}, "options.encoders.text.frozn: unknown key"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            settings(tmp_path, folder, **given)
+    with pytest.raises(ConfigError, match=r"options\.encoder\.kind: found 'bert'"):
+        read_config(assignments=["options.encoder.kind=bert"])
+
+
+@pytest.mark.parametrize("model", [name for name, method in METHODS.items() if issubclass(method.network, Fusion)])
+def test_every_method_takes_it(folder: Path, model: str) -> None:
+    encoders = {"text": {"kind": "pretrained", "path": str(folder)}}
+    assert check_config({"model": model, "options": {"encoders": encoders}}).options["encoders"] == encoders
+    field = METHODS[model].network.config_class.model_fields["encoder"]
+    assert {each.__name__ for each in configurations(field)} == {"EncoderConfig", "LanguageConfig"}
+
+
+def test_the_digest_is_of_the_weights_not_of_their_place(tmp_path: Path, folder: Path) -> None:
+    there, here = (settings(tmp_path, place) for place in (folder, Path(shutil.copytree(folder, tmp_path / "copy"))))
+    data = corpus(tmp_path / "same")
+    assert resolve(there, data).digest(data) == resolve(here, data).digest(data)
+    (tmp_path / "copy/model.safetensors").write_bytes((tmp_path / "copy/model.safetensors").read_bytes() + b"\0")
+    assert resolve(there, data).digest(data) != resolve(here, data).digest(data)
+
+
+def test_what_does_not_fit_is_refused_before_training(tmp_path: Path, folder: Path) -> None:
+    corpus(tmp_path / "data", length=13)
+    with pytest.raises(AlignMambaError, match="found a sequence of 13 tokens, its encoder reads at most 12"):
+        plan(settings(tmp_path, folder), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"options\.encoders\.text\.path: .*: found no such folder"):
+        plan(settings(tmp_path, folder / "no"), out=tmp_path / "run")

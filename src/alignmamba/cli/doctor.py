@@ -17,6 +17,7 @@ PURPOSES = {
     "bench": "plots of alignmamba bench",
     "experiments": "statistics, tables and reports of alignmamba experiment; SLURM",
     "onnx": "export to ONNX",
+    "text": "language models as encoders of token ids",
 }
 
 

@@ -157,8 +157,9 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
 
     A later version may change a preset; a resolved configuration keeps its meaning.
     """
+    made = model_config(config, corpus)
     try:
-        pinned = model_config(config, corpus).pinned()
+        pinned = made.pinned()
     except ConfigError as error:
         raise ConfigError(f"options.{error}") from error
     options = pinned.model_dump(mode="json", exclude=set(_FROM_CORPUS))

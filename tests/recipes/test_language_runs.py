@@ -1,6 +1,8 @@
 """Runs whose text is read by a language model from a folder."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from alignmamba.errors import AlignMambaError, ConfigError
 from alignmamba.methods import METHODS
 from alignmamba.models.encoded import Fusion
 from alignmamba.recipes.configuration import RunConfig, check_config, read_config, resolve
-from alignmamba.recipes.running import plan, train
+from alignmamba.recipes.running import RunInterrupted, plan, train
 from alignmamba.training import checkpoints
 
 pytest.importorskip("transformers")
@@ -54,6 +56,16 @@ def settings(tmp_path: Path, folder: Path, **encoder: Any) -> RunConfig:
     return check_config({"data": str(tmp_path / "data"), "options": options, "fit": {"epochs": 2}, "loader": {"batch_size": 8}})
 
 
+class Stop:
+    """Ctrl-C within the second epoch."""
+
+    def started(self, **_: Any) -> None: ...
+    def epoch_finished(self, *_: Any, **__: Any) -> None: ...
+    def stepped(self, *, step: int, **_: Any) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_run_trains_resumes_and_opens(tmp_path: Path, folder: Path, frozen: bool) -> None:
     config = settings(tmp_path, folder, frozen=frozen)
@@ -61,8 +73,11 @@ def test_a_run_trains_resumes_and_opens(tmp_path: Path, folder: Path, frozen: bo
     stored = torch.load(tmp_path / "whole" / checkpoints.LAST, weights_only=True)["model"]
     assert sum("language.model" in name for name in stored) == (0 if frozen else 37)
     assert ("model.encoders.text.language.weights_sha256" in stored) == frozen
-    again = train(resume=whole.directory, progress=None)
-    assert again.metrics == whole.metrics
+    with pytest.raises(RunInterrupted):
+        train(config, out=tmp_path / "cut", progress=None, callbacks=[Stop()])
+    again = train(resume=tmp_path / "cut", progress=None)
+    for role in ("valid", "test"):
+        assert again.metrics[role] == whole.metrics[role]
 
 
 def test_settings_are_checked_in_words(tmp_path: Path, folder: Path) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from alignmamba.files import replace_file
+from alignmamba.recipes.bench.bench_tables import markdown, notes
 from alignmamba.recipes.bench.measuring import BenchConfig, Report, Row, measure
-from alignmamba.recipes.bench.tables import markdown, notes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,10 +37,10 @@ from alignmamba.recipes import (
 )
 from alignmamba.recipes.assembly import seed_everything, trained_model, untrained_network
 from alignmamba.recipes.configuration import _parse_yaml, resolve
-from alignmamba.recipes.directory import RunDirectory, _settle, corpus_identity, to_json
-from alignmamba.recipes.report.reading import gather
-from alignmamba.recipes.running import _lost_process
-from alignmamba.recipes.using import distance_covered
+from alignmamba.recipes.finished_run import distance_covered
+from alignmamba.recipes.report.gathering import gather
+from alignmamba.recipes.run_directory import RunDirectory, _settle, corpus_identity, to_json
+from alignmamba.recipes.training_run import _lost_process
 from alignmamba.training.fitting import FitConfig
 from small_run import CONFIG, write_small_corpus
 

@@ -20,7 +20,7 @@ from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.data.readers.known import KNOWN, KnownFile
 from alignmamba.data.readers.progress import SampleLines
 from alignmamba.data.storage import MANIFEST
-from alignmamba.recipes.directory import RunDirectory
+from alignmamba.recipes.run_directory import RunDirectory
 from conftest import Said
 from small_run import SETTINGS
 

@@ -13,7 +13,7 @@ from test_main import raising
 from torch import nn
 
 from alignmamba.cli.experiment import GridLines
-from alignmamba.cli.tables import blocks, rows_table
+from alignmamba.cli.terminal_tables import blocks, rows_table
 from alignmamba.evaluation.efficiency import Spread
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.bench.figures import Figures
@@ -37,7 +37,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
             run_cell(experiment.path, job.key)
             progress.finished(job, experiment.state(job), reason=experiment.failure(job.key), seconds=2.0)
 
-    monkeypatch.setattr("alignmamba.recipes.experiments.running.run_here", here)
+    monkeypatch.setattr("alignmamba.recipes.experiments.grid_run.run_here", here)
 
 
 @pytest.mark.usefixtures("in_process")

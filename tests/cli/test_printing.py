@@ -111,7 +111,7 @@ def test_a_plan_shows_what_a_corpus_is_called(corpus: Path, command: str, capsys
 
 
 def test_whatever_a_screen_prints_is_printable(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from alignmamba.cli.tables import facts_table, metrics_table, rows_table
+    from alignmamba.cli.terminal_tables import facts_table, metrics_table, rows_table
 
     screen = console()
     screen.print(command, soft_wrap=True)

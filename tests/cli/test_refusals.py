@@ -18,7 +18,7 @@ from test_main import raising
 from alignmamba.cli.doctor import Doctor
 from alignmamba.data.loader import lost_workers_told
 from alignmamba.files import held, refused_by_machine, replace_file
-from alignmamba.recipes.directory import METRICS, RunDirectory
+from alignmamba.recipes.run_directory import METRICS, RunDirectory
 from small_run import SETTINGS
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -115,7 +115,7 @@ def test_training_on_a_full_disk_says_how_to_resume(cli: Cli, corpus: Path, tmp_
     assert (code, err.splitlines()[-1]) == (2, f"error: {full.filename}: No space left on device; {resume}")
     monkeypatch.undo()
     assert cli("train", "--resume", tmp_path / "run")[0] == 0
-    monkeypatch.setattr("alignmamba.recipes.running.fit", lambda *_, **__: raising(MemoryError())(None))
+    monkeypatch.setattr("alignmamba.recipes.training_run.fit", lambda *_, **__: raising(MemoryError())(None))
     code, _, err = cli(*arguments[:3], "--out", tmp_path / "other", *arguments[5:])
     assert code == 2
     assert err.startswith("error: out of memory; ")
@@ -141,7 +141,7 @@ def test_a_lost_loader_says_how_to_resume(cli: Cli, corpus: Path, tmp_path: Path
 def test_a_run_that_is_in_use_is_refused(cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     busy = shutil.copytree(run, tmp_path / "busy")
     (busy / METRICS).unlink()
-    monkeypatch.setattr("alignmamba.recipes.directory._ORPHANS_SECONDS", 0.0)
+    monkeypatch.setattr("alignmamba.recipes.run_directory._ORPHANS_SECONDS", 0.0)
     with held(busy):
         assert cli("train", "--resume", busy) == (2, "", f"error: run {busy}: in use by another process\n")
     assert cli("train", "--resume", busy)[0] == 0

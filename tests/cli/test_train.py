@@ -322,7 +322,7 @@ def test_a_run_resumed_under_another_environment_says_so(
     assert cli("train", "--resume", out)[0] == 130
     assert not (out / "resumed.json").exists()  # nothing had changed
     elsewhere = {**here, "threads": 64, "versions": {**here["versions"], "torch": "9.9"}, "command": ["other"]}
-    monkeypatch.setattr("alignmamba.recipes.running.environment", lambda: elsewhere)
+    monkeypatch.setattr("alignmamba.recipes.training_run.environment", lambda: elsewhere)
     interrupt(0)
     code, _, err = cli("train", "--resume", out)
     assert code == 0

@@ -67,7 +67,7 @@ class Bench(Verb):
 
     def run(self) -> int:
         """Measure."""
-        from alignmamba.recipes.bench.files import check_directory, why_no_plots
+        from alignmamba.recipes.bench.bench_files import check_directory, why_no_plots
 
         config = self._configuration()
         if self.out is not None:
@@ -92,9 +92,9 @@ class Bench(Verb):
         return growth(config) if self.growth else config
 
     def _report(self, config: "BenchConfig") -> None:
-        from alignmamba.recipes.bench.files import write_report
+        from alignmamba.recipes.bench.bench_files import write_report
+        from alignmamba.recipes.bench.bench_tables import report_values
         from alignmamba.recipes.bench.measuring import measure
-        from alignmamba.recipes.bench.tables import report_values
 
         report = measure(config, say=say)
         files = write_report(report, self.out) if self.out is not None else []
@@ -105,9 +105,9 @@ class Bench(Verb):
         self._tell_files(files)
 
     def _figures(self, config: "BenchConfig") -> None:
+        from alignmamba.recipes.bench.bench_files import write_figures
+        from alignmamba.recipes.bench.bench_tables import figures_values
         from alignmamba.recipes.bench.figures import paper_figures
-        from alignmamba.recipes.bench.files import write_figures
-        from alignmamba.recipes.bench.tables import figures_values
 
         figures = paper_figures(config, say=say)
         files = write_figures(figures, self.out) if self.out is not None else []
@@ -118,7 +118,7 @@ class Bench(Verb):
         self._tell_files(files)
 
     def _show_report(self, report: "Report") -> None:
-        from alignmamba.recipes.bench.tables import clock, notes, shown_table, slopes_table
+        from alignmamba.recipes.bench.bench_tables import clock, notes, shown_table, slopes_table
 
         unit = "tokens per modality" if self.subject == "model" else "tokens"
         for length in dict.fromkeys(row.length for row in report.rows):
@@ -131,7 +131,7 @@ class Bench(Verb):
         self._show_lines([*lines, *notes(report)])
 
     def _show_figures(self, figures: "Figures") -> None:
-        from alignmamba.recipes.bench.tables import figure_tables, notes
+        from alignmamba.recipes.bench.bench_tables import figure_tables, notes
 
         for title, table in figure_tables(figures).items():
             self._show_table(title, table)
@@ -140,7 +140,7 @@ class Bench(Verb):
 
     @staticmethod
     def _show_table(title: str, table: dict[str, list[Any]]) -> None:
-        from alignmamba.cli.tables import rows_table
+        from alignmamba.cli.terminal_tables import rows_table
 
         console().print(rows_table(title, tuple(table), list(zip(*table.values(), strict=True))))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.reading import ReadingVerb
+from alignmamba.cli.reader_options import ReadingVerb
 
 if TYPE_CHECKING:
     from alignmamba.data.readers.converting import Conversion
@@ -73,7 +73,7 @@ def _facts(done: "Conversion", destination: Path) -> dict[str, Any]:
 
 
 def _show(done: "Conversion", destination: Path) -> None:
-    from alignmamba.cli.tables import faults_table, rows_table
+    from alignmamba.cli.terminal_tables import faults_table, rows_table
     from alignmamba.cli.verb import console
 
     screen, corpus = console(), done.corpus

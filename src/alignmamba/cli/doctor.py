@@ -31,7 +31,7 @@ class Doctor(Verb):
         if self.json:
             self.emit(report)
             return 0
-        from alignmamba.cli.tables import facts_table, rows_table
+        from alignmamba.cli.terminal_tables import facts_table, rows_table
         from alignmamba.cli.verb import console
 
         screen = console()

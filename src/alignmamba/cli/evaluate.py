@@ -58,7 +58,7 @@ class Evaluate(ApplyingVerb):
         if self.json:
             self.emit(report)
             return 0
-        from alignmamba.cli.tables import metrics_table, missing_line, patterns_table, reference_table
+        from alignmamba.cli.terminal_tables import metrics_table, missing_line, patterns_table, reference_table
         from alignmamba.cli.verb import console
 
         title = f"{report['run']} on {report['split']} of {report['corpus']['name']}, {report['samples']} samples"

@@ -169,7 +169,7 @@ class Experiment(Verb):
             laid_out = {part: {"measure": each.measure, "lengths": each.lengths, "peers": each.against} for part, each in parts.items()}
             self.emit({"experiment": "efficiency", "out": str(self.out), "parts": laid_out})
             return
-        from alignmamba.cli.tables import rows_table
+        from alignmamba.cli.terminal_tables import rows_table
 
         rows = [(part, ", ".join(each.measure), ", ".join(map(str, each.lengths)), ", ".join(each.against)) for part, each in parts.items()]
         console().print(rows_table("efficiency: what is measured", ("part", "measure", "tokens per modality", "models"), rows))
@@ -190,7 +190,7 @@ class Experiment(Verb):
             runs = [{"key": job.key, "run": job.label, "state": states[job.key]} for job in plan.jobs]
             self.emit({**facts, "out": str(self.out), "cells": runs})
             return
-        from alignmamba.cli.tables import rows_table
+        from alignmamba.cli.terminal_tables import rows_table
 
         rows = [(job.key, job.label, states[job.key]) for job in plan.jobs]
         title = f"{plan.experiment.name} on {plan.corpus.name}: {len(plan.jobs)} runs, {_threads(plan)} each"
@@ -216,7 +216,7 @@ class Experiment(Verb):
         say(f"{said}; tables in {result.directory / 'tables'}; a page of it: alignmamba report {result.directory}")
 
     def _show_tables(self, tables: Any) -> None:
-        from alignmamba.cli.tables import blocks, rows_table
+        from alignmamba.cli.terminal_tables import blocks, rows_table
 
         screen = console()
         for table in tables:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.reading import ReadingVerb
+from alignmamba.cli.reader_options import ReadingVerb
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,7 +97,7 @@ class Inspect(ReadingVerb):
 
 
 def _show_corpus(found: "Inspection") -> None:
-    from alignmamba.cli.tables import facts_table
+    from alignmamba.cli.terminal_tables import facts_table
     from alignmamba.cli.verb import console
 
     screen = console()
@@ -119,7 +119,7 @@ def _show_corpus(found: "Inspection") -> None:
 
 
 def _show_foreign(found: "ForeignInspection") -> None:
-    from alignmamba.cli.tables import facts_table, faults_table
+    from alignmamba.cli.terminal_tables import facts_table, faults_table
     from alignmamba.cli.verb import console
 
     screen = console()
@@ -153,7 +153,7 @@ def _task(task: "Task") -> str:
 
 
 def _show_splits(screen: "Console", splits: Sequence["SplitSummary"], task: "Task") -> None:
-    from alignmamba.cli.tables import rows_table
+    from alignmamba.cli.terminal_tables import rows_table
 
     rows = [
         (

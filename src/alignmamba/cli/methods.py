@@ -27,7 +27,7 @@ class Methods(Verb):
         if self.json:
             self.emit({"methods": rows})
             return 0
-        from alignmamba.cli.tables import rows_table
+        from alignmamba.cli.terminal_tables import rows_table
         from alignmamba.cli.verb import console
 
         lines = [(name, row["summary"], row["source"] or "several", row["needs"] or "any corpus") for name, row in rows.items()]

@@ -191,7 +191,7 @@ class Train(Verb):
                 }
             )
             return
-        from alignmamba.cli.tables import metrics_table, missing_line, reference_table
+        from alignmamba.cli.terminal_tables import metrics_table, missing_line, reference_table
         from alignmamba.cli.verb import console
 
         screen = console()

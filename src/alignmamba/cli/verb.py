@@ -33,7 +33,7 @@ class Verb(ABC):
 
     def emit(self, result: Mapping[str, Any]) -> None:
         """Print the machine-readable result; a number that is not finite becomes null."""
-        from alignmamba.recipes.directory import plain
+        from alignmamba.recipes.run_directory import plain
 
         sys.stdout.write(safe_json(json.dumps(plain(result), ensure_ascii=False, allow_nan=False)) + "\n")
         sys.stdout.flush()

@@ -34,7 +34,7 @@ from alignmamba.models.network import Network
 from alignmamba.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from alignmamba.nn.language import refuse_longer
 from alignmamba.recipes.configuration import SYNTHETIC, EngineConfig, RunConfig, model_config, resolve
-from alignmamba.recipes.directory import MODEL, RunDirectory
+from alignmamba.recipes.run_directory import MODEL, RunDirectory
 from alignmamba.training import inference
 from alignmamba.training.footprint import refuse_untrainable
 

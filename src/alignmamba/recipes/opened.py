@@ -20,8 +20,8 @@ from alignmamba.extras import require
 from alignmamba.models.network import Network
 from alignmamba.recipes.assembly import Nonfinite
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.plans import shown_plans
-from alignmamba.recipes.using import LoadedRun, OpenedRun, evaluate, load_run, opened, predicted
+from alignmamba.recipes.finished_run import LoadedRun, OpenedRun, evaluate, load_run, opened, predicted
+from alignmamba.recipes.transport_plans import shown_plans
 from alignmamba.training.logs import LOG
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from alignmamba.data.validation import TrainSamples, ValidShare
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.recipes.assembly import check_unchanged, corpus_at, located, restricted
 from alignmamba.recipes.configuration import SYNTHETIC, RunConfig
-from alignmamba.recipes.directory import RunDirectory
+from alignmamba.recipes.run_directory import RunDirectory
 
 SPLIT_VALID = "split_valid"
 """Of ``run.json``: what is known of a valid split that was drawn."""

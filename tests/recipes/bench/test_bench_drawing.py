@@ -1,6 +1,6 @@
 """Plots of a benchmark can be read: one mark per peer."""
 
-from alignmamba.recipes.bench.files import _curves
+from alignmamba.recipes.bench.bench_files import _curves
 
 PEERS = [f"peer {number}" for number in range(15)]
 

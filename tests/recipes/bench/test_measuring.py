@@ -9,11 +9,11 @@ import torch
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.efficiency import Timing, spread
 from alignmamba.recipes.bench import measuring
+from alignmamba.recipes.bench.bench_tables import figure_tables, measured_table, notes, report_values, shown_table
 from alignmamba.recipes.bench.case import Built, Case, Peer
 from alignmamba.recipes.bench.figures import FIGURE_PEERS, PAPER, paper_figures, paper_ratio
 from alignmamba.recipes.bench.measuring import BenchConfig, Row, growth, measure
 from alignmamba.recipes.bench.subjects import SUBJECTS
-from alignmamba.recipes.bench.tables import figure_tables, measured_table, notes, report_values, shown_table
 
 
 def config(**options: Any) -> BenchConfig:

@@ -14,8 +14,8 @@ from alignmamba.recipes import train
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.distance import write_distance
 from alignmamba.recipes.experiments.plans import _Shares, _Side, write_plans
-from alignmamba.recipes.plans import on_content_alone
-from alignmamba.recipes.using import load_run
+from alignmamba.recipes.finished_run import load_run
+from alignmamba.recipes.transport_plans import on_content_alone
 from small_run import CONFIG
 
 WORDS = ("", "one", "one", "two", "two", "two", "", "")

@@ -8,8 +8,8 @@ import pytest
 from alignmamba.errors import CheckpointError
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.cells import Cell
-from alignmamba.recipes.experiments.directory import ExperimentDirectory
-from alignmamba.recipes.report.reading import gather
+from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory
+from alignmamba.recipes.report.gathering import gather
 from small_run import CONFIG
 
 FACTS = {

@@ -22,13 +22,13 @@ from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes import train
 from alignmamba.recipes.assembly import counted_weights
 from alignmamba.recipes.configuration import RunConfig, check_config
-from alignmamba.recipes.directory import METRICS
 from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, GridEngine, plan_experiment, run_experiment, shard_from, sum_up
 from alignmamba.recipes.experiments.cell_process import BUSY, DONE, USER_INPUT, run_cell
 from alignmamba.recipes.experiments.cells import Job
-from alignmamba.recipes.experiments.directory import BusyError, ExperimentDirectory
 from alignmamba.recipes.experiments.engines import THREAD_VARIABLES, run_on_slurm, shard_of, thread_settings
-from alignmamba.recipes.report.reading import gather
+from alignmamba.recipes.experiments.grid_directory import BusyError, ExperimentDirectory
+from alignmamba.recipes.report.gathering import gather
+from alignmamba.recipes.run_directory import METRICS
 from alignmamba.training.logs import LOG
 from small_run import CONFIG, write_small_corpus
 
@@ -64,7 +64,7 @@ def base(corpus: Path, **changes: Any) -> RunConfig:
 def make(plan: ExperimentPlan) -> ExperimentDirectory:
     """The directory of a plan of which nothing has been done."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alignmamba.recipes.experiments.running.run_here", lambda *_, **__: None)
+        patch.setattr("alignmamba.recipes.experiments.grid_run.run_here", lambda *_, **__: None)
         run_experiment(plan, GridEngine(), command=["made", "here"], progress=Recorder())
     return ExperimentDirectory.open(plan.directory)
 
@@ -215,7 +215,7 @@ def test_two_grids_in_one_place_do_not_disturb_each_other(tmp_path: Path, corpus
     make(second)
     assert run_cell(directory.path, first.jobs[0].key) == DONE
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alignmamba.recipes.experiments.running.run_here", lambda *_, **__: make(second))
+        patch.setattr("alignmamba.recipes.experiments.grid_run.run_here", lambda *_, **__: make(second))
         result = run_experiment(first, GridEngine(), command=[], progress=Recorder())
     assert result.tables[0].rows == MISSING.models
     assert result.states == {"finished": 1, "pending": 1}

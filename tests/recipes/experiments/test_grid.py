@@ -10,7 +10,6 @@ from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError
 from alignmamba.evaluation.metrics import score
 from alignmamba.evaluation.statistics import scores_of
-from alignmamba.recipes.directory import prediction_table, to_csv
 from alignmamba.recipes.experiments.distance import _Distances
 from alignmamba.recipes.experiments.grid import (
     Column,
@@ -23,6 +22,7 @@ from alignmamba.recipes.experiments.grid import (
 )
 from alignmamba.recipes.experiments.missing import _Scored
 from alignmamba.recipes.experiments.plans import _Plans
+from alignmamba.recipes.run_directory import prediction_table, to_csv
 
 CLASSES = Task(kind="classification", classes=("a", "b", "c"))
 SENTIMENT = Task(kind="regression", label_range=(-3, 3))

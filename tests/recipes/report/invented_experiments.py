@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from alignmamba.contracts import Predictions
-from alignmamba.recipes.report.reading import Gathered, PlanSample, gather
+from alignmamba.recipes.report.gathering import Gathered, PlanSample, gather
 from alignmamba.recipes.report.studying import Study, Tokens, Worth
 
 HOSTILE = "<script>alert(1)</script>"

@@ -18,7 +18,7 @@ from alignmamba.recipes.report.drawing import (
     missing_rate_drawing,
     rate,
 )
-from alignmamba.recipes.report.reading import Cell, Entry, Found, ResultTable, gather
+from alignmamba.recipes.report.gathering import Cell, Entry, Found, ResultTable, gather
 
 
 @pytest.mark.parametrize(("column", "expected"), [("10 %", 0.1), ("0 %", 0.0), ("12.5%", 0.125), ("average", None), ("f1", None)])

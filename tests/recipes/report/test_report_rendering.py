@@ -14,7 +14,7 @@ import pytest
 from invented_experiments import HOSTILE, LONG, METHODS, QUOTES, STRINGS, studied_run, write_experiment, write_json
 
 from alignmamba.errors import ConfigError
-from alignmamba.recipes.report.reading import gather
+from alignmamba.recipes.report.gathering import gather
 from alignmamba.recipes.report.rendering import _decimals, _rounded, render, write_page
 
 VOID = {"meta", "link", "input", "img", "br"}

@@ -12,9 +12,9 @@ from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import score
 from alignmamba.recipes import evaluate, train
 from alignmamba.recipes.configuration import check_config
-from alignmamba.recipes.report import comparing, reading, studying
+from alignmamba.recipes.report import comparing, gathering, studying
 from alignmamba.recipes.report.comparing import gather_runs
-from alignmamba.recipes.report.reading import Samples, gather
+from alignmamba.recipes.report.gathering import Samples, gather
 from alignmamba.recipes.report.rendering import write_page
 from alignmamba.recipes.report.studying import Tokens, study
 from small_run import CONFIG, write_small_corpus
@@ -30,7 +30,7 @@ def rival(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (reading, comparing):
+    for module in (gathering, comparing):
         monkeypatch.setattr(module, "RESAMPLES", 60)
 
 

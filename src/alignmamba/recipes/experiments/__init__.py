@@ -1,7 +1,7 @@
 """Grids of runs: the paper's tables and figures on any corpus, interrupted at will, with honest uncertainty."""
 
 from alignmamba.recipes.experiments.experiment import ExperimentConfig
-from alignmamba.recipes.experiments.running import (
+from alignmamba.recipes.experiments.grid_run import (
     ExperimentPlan,
     ExperimentResult,
     GridEngine,

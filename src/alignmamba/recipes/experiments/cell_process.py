@@ -22,9 +22,9 @@ from alignmamba.errors import AlignMambaError, printable
 from alignmamba.files import beside, refused_by_machine, settle_leftovers
 from alignmamba.recipes.experiments.catalogue import EXPERIMENTS
 from alignmamba.recipes.experiments.cells import Analysis, Job
-from alignmamba.recipes.experiments.directory import BusyError, ExperimentDirectory
-from alignmamba.recipes.running import train
-from alignmamba.recipes.using import LoadedRun, load_run
+from alignmamba.recipes.experiments.grid_directory import BusyError, ExperimentDirectory
+from alignmamba.recipes.finished_run import LoadedRun, load_run
+from alignmamba.recipes.training_run import train
 
 DONE, OUR_FAULT, USER_INPUT, BUSY, INTERRUPTED = 0, 1, 2, 75, 130
 GRACE_SECONDS: Final = 20.0

@@ -17,11 +17,11 @@ from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import METHODS
 from alignmamba.ops import masked_mean
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.directory import to_json
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 from alignmamba.recipes.experiments.experiment import Experiment, ExperimentConfig, changed, test_batches
 from alignmamba.recipes.experiments.grid import Grid, read_facts
-from alignmamba.recipes.using import LoadedRun
+from alignmamba.recipes.finished_run import LoadedRun
+from alignmamba.recipes.run_directory import to_json
 
 
 class Distance(Experiment):

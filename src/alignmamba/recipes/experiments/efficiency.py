@@ -7,12 +7,12 @@ from typing import Any
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.files import replace_file
 from alignmamba.recipes.assembly import environment
+from alignmamba.recipes.bench.bench_files import check_directory, why_no_plots, write_figures
+from alignmamba.recipes.bench.bench_tables import notes
 from alignmamba.recipes.bench.figures import FLOPS_LENGTH, Figures, figure_parts, paper_figures, paper_ratio
-from alignmamba.recipes.bench.files import check_directory, why_no_plots, write_figures
 from alignmamba.recipes.bench.measuring import BenchConfig, Row, Say
-from alignmamba.recipes.bench.tables import notes
-from alignmamba.recipes.directory import to_json
-from alignmamba.recipes.experiments.directory import PLAN, ExperimentDirectory
+from alignmamba.recipes.experiments.grid_directory import PLAN, ExperimentDirectory
+from alignmamba.recipes.run_directory import to_json
 
 
 def plan_efficiency(out: Path, *, lengths: Sequence[int]) -> dict[str, BenchConfig]:

@@ -17,7 +17,7 @@ from alignmamba.errors import ConfigError
 from alignmamba.extras import require
 from alignmamba.recipes.experiments.cell_process import BUSY, run_cell
 from alignmamba.recipes.experiments.cells import Job
-from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
+from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory, State
 
 POLL_SECONDS: Final = 0.1
 SLURM_POLL_SECONDS: Final = 5.0

@@ -16,8 +16,8 @@ from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 from alignmamba.recipes.experiments.grid import Grid
+from alignmamba.recipes.finished_run import LoadedRun
 from alignmamba.recipes.preparation import of_modalities
-from alignmamba.recipes.using import LoadedRun
 
 BATCH_SIZE = 64
 

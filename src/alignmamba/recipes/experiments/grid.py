@@ -31,9 +31,9 @@ from alignmamba.evaluation.statistics import (
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.files import parse_json
 from alignmamba.methods import METHODS
-from alignmamba.recipes.directory import ENVIRONMENT, METRICS, TABLE_BYTES
 from alignmamba.recipes.experiments.cells import Job
-from alignmamba.recipes.experiments.directory import ExperimentDirectory, State
+from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory, State
+from alignmamba.recipes.run_directory import ENVIRONMENT, METRICS, TABLE_BYTES
 from alignmamba.training.logs import LOG
 
 # What a table of missing rates is made of, one table each; the first that a task has is also what its ablations are told by.
@@ -427,7 +427,7 @@ def read_facts(path: Path, form: type[_Form]) -> _Form:
 
 
 def read_predictions(path: Path, task: Task) -> Predictions:
-    """A table of predictions with targets, as `recipes.directory.prediction_table` writes it.
+    """A table of predictions with targets, as `recipes.run_directory.prediction_table` writes it.
 
     Raises:
         CheckpointError: If it is missing or damaged.

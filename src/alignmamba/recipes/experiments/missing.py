@@ -13,7 +13,6 @@ from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.models.pretrained import validated
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.directory import METRICS, to_json, write_table
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 from alignmamba.recipes.experiments.experiment import Experiment, ExperimentConfig, of_model
 from alignmamba.recipes.experiments.grid import (
@@ -27,7 +26,8 @@ from alignmamba.recipes.experiments.grid import (
     weights_note,
     whose_settings,
 )
-from alignmamba.recipes.using import LoadedRun, missing_tables, score_missing
+from alignmamba.recipes.finished_run import LoadedRun, missing_tables, score_missing
+from alignmamba.recipes.run_directory import METRICS, to_json, write_table
 
 
 class Missing(Experiment):

@@ -22,8 +22,8 @@ from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 from alignmamba.recipes.experiments.experiment import Experiment, ExperimentConfig, test_batches
 from alignmamba.recipes.experiments.grid import Grid, read_facts
-from alignmamba.recipes.plans import CONTENT_ALONE, on_content_alone, shown_plans, token_count, token_times, token_words
-from alignmamba.recipes.using import LoadedRun
+from alignmamba.recipes.finished_run import LoadedRun
+from alignmamba.recipes.transport_plans import CONTENT_ALONE, on_content_alone, shown_plans, token_count, token_times, token_words
 
 CLOSE_SECONDS: Final = (0.1, 0.2, 0.5)
 """A matched pair counts as close where the true times of its tokens differ by no more."""

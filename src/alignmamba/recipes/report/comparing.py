@@ -15,8 +15,7 @@ from alignmamba.contracts import Task
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
 from alignmamba.evaluation.statistics import Mark, compare_to_best, scores_of
-from alignmamba.recipes.directory import RunDirectory
-from alignmamba.recipes.report.reading import (
+from alignmamba.recipes.report.gathering import (
     EXPERIMENT,
     OVER_SAMPLES,
     RESAMPLES,
@@ -31,6 +30,7 @@ from alignmamba.recipes.report.reading import (
     gather,
     scored,
 )
+from alignmamba.recipes.run_directory import RunDirectory
 
 
 def gather_runs(directories: Sequence[Path]) -> Gathered:

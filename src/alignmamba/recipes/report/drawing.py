@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from alignmamba.evaluation.calibration import Reliability
-from alignmamba.recipes.report.reading import Entry, Found, Number, ResultTable
+from alignmamba.recipes.report.gathering import Entry, Found, Number, ResultTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

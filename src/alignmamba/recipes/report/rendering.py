@@ -23,7 +23,6 @@ from alignmamba.evaluation.calibration import class_scores, reliability
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
 from alignmamba.extras import require
 from alignmamba.files import replace_file
-from alignmamba.recipes.directory import plain
 from alignmamba.recipes.report.comparing import gather_runs
 from alignmamba.recipes.report.drawing import (
     GLYPHS,
@@ -39,8 +38,9 @@ from alignmamba.recipes.report.drawing import (
     reliability_drawing,
     scatter_drawing,
 )
-from alignmamba.recipes.report.reading import EXPERIMENT, RUN, RUNS, Entry, Figure, Found, Gathered, ResultTable, Samples, gather
+from alignmamba.recipes.report.gathering import EXPERIMENT, RUN, RUNS, Entry, Figure, Found, Gathered, ResultTable, Samples, gather
 from alignmamba.recipes.report.studying import Study, Tokens, study
+from alignmamba.recipes.run_directory import plain
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -13,9 +13,9 @@ from alignmamba.contracts import Predictions, Split
 from alignmamba.data.missing import WithheldSplit
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import score
-from alignmamba.recipes.plans import shown_plans
-from alignmamba.recipes.report.reading import PlanSample, Samples
-from alignmamba.recipes.using import LoadedRun, load_run
+from alignmamba.recipes.finished_run import LoadedRun, load_run
+from alignmamba.recipes.report.gathering import PlanSample, Samples
+from alignmamba.recipes.transport_plans import shown_plans
 
 MOST_TOKENS: Final = 1_000_000
 """Tokens of the samples that are predicted again for a page; of a larger split, evenly spaced samples are."""

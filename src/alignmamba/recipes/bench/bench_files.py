@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from alignmamba.errors import ConfigError
 from alignmamba.extras import lacking
 from alignmamba.files import replace_file
-from alignmamba.recipes.bench.figures import Figures, paper_ratio
-from alignmamba.recipes.bench.measuring import Report
-from alignmamba.recipes.bench.tables import (
+from alignmamba.recipes.bench.bench_tables import (
     clock,
     figure_tables,
     figures_values,
@@ -22,7 +20,9 @@ from alignmamba.recipes.bench.tables import (
     shown_table,
     slopes_table,
 )
-from alignmamba.recipes.directory import to_csv, to_json
+from alignmamba.recipes.bench.figures import Figures, paper_ratio
+from alignmamba.recipes.bench.measuring import Report
+from alignmamba.recipes.run_directory import to_csv, to_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

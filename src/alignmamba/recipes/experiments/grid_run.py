@@ -19,17 +19,17 @@ from alignmamba.evaluation.tables import ResultTable
 from alignmamba.extras import require
 from alignmamba.recipes.assembly import counted_weights, environment, restricted
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.directory import corpus_identity
 from alignmamba.recipes.experiments.catalogue import EXPERIMENTS, cells_of, not_compared
 from alignmamba.recipes.experiments.cells import Cell, Job, jobs_of
-from alignmamba.recipes.experiments.directory import JOBS, PLAN, ExperimentDirectory, State
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
 from alignmamba.recipes.experiments.experiment import ExperimentConfig
 from alignmamba.recipes.experiments.grid import Grid
+from alignmamba.recipes.experiments.grid_directory import JOBS, PLAN, ExperimentDirectory, State
 from alignmamba.recipes.experiments.missing import rates_of
+from alignmamba.recipes.finished_run import refuse_unlabelled
 from alignmamba.recipes.preparation import prepared
-from alignmamba.recipes.running import refuse_missing_extras
-from alignmamba.recipes.using import refuse_unlabelled
+from alignmamba.recipes.run_directory import corpus_identity
+from alignmamba.recipes.training_run import refuse_missing_extras
 
 
 class GridEngine(Config):

@@ -35,7 +35,10 @@ from alignmamba.recipes.assembly import (
     untrained_network,
 )
 from alignmamba.recipes.configuration import RunConfig, resolve
-from alignmamba.recipes.directory import (
+from alignmamba.recipes.display import Shown, shown_progress
+from alignmamba.recipes.finished_run import distance_covered, refuse_unlabelled
+from alignmamba.recipes.preparation import prepared, training_corpus
+from alignmamba.recipes.run_directory import (
     METRICS,
     MODEL,
     RunDirectory,
@@ -50,9 +53,6 @@ from alignmamba.recipes.directory import (
     set_aside,
     to_csv,
 )
-from alignmamba.recipes.display import Shown, shown_progress
-from alignmamba.recipes.preparation import prepared, training_corpus
-from alignmamba.recipes.using import distance_covered, refuse_unlabelled
 from alignmamba.training.checkpoints import LAST
 from alignmamba.training.fitting import FitResult, fit, require_loggers
 from alignmamba.training.inference import predict

@@ -7,8 +7,8 @@ import pytest
 from invented_experiments import CLASSES, write_experiment, write_json
 
 from alignmamba.errors import CheckpointError
-from alignmamba.recipes.report import reading
-from alignmamba.recipes.report.reading import gather
+from alignmamba.recipes.report import gathering
+from alignmamba.recipes.report.gathering import gather
 
 CELL = "cells/0000000000000000"
 
@@ -64,8 +64,8 @@ def test_valid_where_test_is_not_there(tmp_path: Path) -> None:
 
 def test_what_would_make_a_page_too_large_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_experiment(tmp_path, samples=10, plan_lengths=(20, 5))  # 45 matches a sample, 3 samples, 2 runs
-    monkeypatch.setattr(reading, "MOST_PREDICTIONS", 20)
-    monkeypatch.setattr(reading, "MOST_PLAN_TOKENS", 180)
+    monkeypatch.setattr(gathering, "MOST_PREDICTIONS", 20)
+    monkeypatch.setattr(gathering, "MOST_PLAN_TOKENS", 180)
     gathered = gather(tmp_path)
     assert [each.samples is not None for each in gathered.found] == [True, False, True, False, False, False]
     assert [len(each.plans) for each in gathered.found] == [3, 1, 0, 0, 0, 0]

@@ -19,8 +19,8 @@ from alignmamba.contracts import Task
 from alignmamba.errors import CheckpointError, ConfigError, first_fault, shown
 from alignmamba.files import read_json, replace_file
 from alignmamba.recipes.configuration import check_config
-from alignmamba.recipes.directory import METRICS, plain, to_json
 from alignmamba.recipes.experiments.cells import Analysis, Cell, Job, jobs_of
+from alignmamba.recipes.run_directory import METRICS, plain, to_json
 
 PLAN: Final = "experiment.json"
 JOBS: Final = "jobs"

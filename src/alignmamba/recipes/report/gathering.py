@@ -21,7 +21,7 @@ from alignmamba.evaluation.metrics import RANGES, metric_names
 from alignmamba.evaluation.statistics import interval, scores_of
 from alignmamba.files import parse_json
 from alignmamba.models.pretrained import CONFIG_FILE
-from alignmamba.recipes.directory import CONFIG, ENVIRONMENT, IDENTITY, METRICS, MODEL, TABLE_BYTES, RunDirectory
+from alignmamba.recipes.run_directory import CONFIG, ENVIRONMENT, IDENTITY, METRICS, MODEL, TABLE_BYTES, RunDirectory
 from alignmamba.training.logs import LOG
 
 if TYPE_CHECKING:

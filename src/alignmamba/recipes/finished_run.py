@@ -15,7 +15,9 @@ from alignmamba.evaluation.metrics import nonfinite_problem, score
 from alignmamba.models.network import Network
 from alignmamba.recipes.assembly import Nonfinite, alone, check_unchanged, corpus_at, own_data, predictions_of, trained_model
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.directory import (
+from alignmamba.recipes.modalities import Matched, matched
+from alignmamba.recipes.preparation import as_trained
+from alignmamba.recipes.run_directory import (
     RunDirectory,
     Table,
     corpus_identity,
@@ -26,8 +28,6 @@ from alignmamba.recipes.directory import (
     table_writer_problem,
     write_table,
 )
-from alignmamba.recipes.modalities import Matched, matched
-from alignmamba.recipes.preparation import as_trained
 
 
 @dataclass(frozen=True, kw_only=True)

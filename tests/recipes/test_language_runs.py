@@ -16,11 +16,7 @@ from alignmamba.errors import AlignMambaError, ConfigError
 from alignmamba.methods import METHODS
 from alignmamba.models.encoded import Fusion
 from alignmamba.recipes.configuration import RunConfig, check_config, read_config, resolve
-<<<<<<< HEAD
-from alignmamba.recipes.running import RunInterrupted, plan, train
-=======
-from alignmamba.recipes.training_run import plan, train
->>>>>>> 75e8abb (Give modules names that say what they hold, none of them twice in a wing)
+from alignmamba.recipes.training_run import RunInterrupted, plan, train
 from alignmamba.training import checkpoints
 
 pytest.importorskip("transformers")

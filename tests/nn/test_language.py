@@ -12,6 +12,7 @@ import torch
 from alignmamba import Batch
 from alignmamba.contracts import ModalitySpec
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError
+from alignmamba.methods import METHODS
 from alignmamba.models.alignmamba import AlignMamba
 from alignmamba.training.objective import Supervised
 from alignmamba.training.stages import optimiser
@@ -156,6 +157,19 @@ def test_what_does_not_fit_the_model_is_refused(folder: Path) -> None:
         AlignMamba.for_regression({"text": TEXT.model_copy(update={"dim": 70})}, encoder={"kind": "pretrained", "path": str(folder)})
     with pytest.raises(ConfigError, match="'pretrained' reads token ids, found a modality of kind 'features'"):
         AlignMamba.for_regression({"text": 4}, encoder={"kind": "pretrained", "path": str(folder)})
+
+
+def test_a_machine_without_the_package_is_told_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignmamba.extras.find_spec", lambda _: None)
+    needed = r"encoders\.text\.kind: pretrained: transformers is not installed, try: pip install 'alignmamba\[text\]'$"
+    with pytest.raises(ConfigError, match=needed):
+        network(folder)
+
+
+def test_a_method_that_hides_tokens_before_they_are_read_refuses_it(folder: Path) -> None:
+    aobert = METHODS["aobert"].network
+    with pytest.raises(ConfigError, match=r"AOBERT hides tokens that were encoded one by one, .*found pretrained"):
+        aobert.for_regression({"text": TEXT, "audio": 3}, encoders={"text": {"kind": "pretrained", "path": str(folder)}})
 
 
 def test_other_frozen_weights_than_at_training_are_refused(folder: Path, tmp_path: Path) -> None:

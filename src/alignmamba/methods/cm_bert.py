@@ -136,6 +136,7 @@ MASKED_ATTENTION = Method(
     needs="two or more modalities, the first of which is read as text; published for text and audio",
     differs=(
         "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its rates and three epochs do not apply. "
+        "With a language model from a folder, it stands above that model's last states. "
         "Any number of streams, brought to the tokens of text by relative time. The token that predicts holds their means: beside the "
         "published zeros no stream reaches it. Likeness is scaled by its width, not by a norm over the batch."
     ),

@@ -126,7 +126,8 @@ ADAPTATION_GATE = Method(
     source="Rahman et al., ACL 2020, arXiv 1908.05787",
     needs="two or more modalities, the first of which is read as text",
     differs=(
-        "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its learning rate does not apply. Others "
+        "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its learning rate does not apply. "
+        "With a language model from a folder, it stands above that model's last states. Others "
         "are brought to the tokens of text by relative time; a modality that a sample lacks shifts nothing."
     ),
 )

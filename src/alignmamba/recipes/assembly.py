@@ -286,7 +286,7 @@ def _accelerator(engine: EngineConfig) -> str:
 def environment() -> dict[str, Any]:
     """What a run depends on besides its configuration: versions, platform, threads, devices."""
     versions = {"alignmamba": __version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "numba", "triton", "lightning-fabric", "safetensors", "pydantic"):
+    for package in ("torch", "numpy", "numba", "triton", "lightning-fabric", "safetensors", "pydantic", "transformers"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -9,17 +9,16 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
+from alignmamba.models.sentence import SentenceConfig, SentenceFusion
 from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.attention import AttentionConfig
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
-from alignmamba.nn.sentence import SentenceEncoder, beside
+from alignmamba.nn.sentence import beside
 from alignmamba.ops import masked_mean
 
 
-class CMBERTConfig(FusionConfig, AttentionConfig):
+class CMBERTConfig(SentenceConfig):
     """Everything that defines CM-BERT; the fields of the anchor's Transformer stand at the top level."""
 
     encoder: AnyEncoderConfig = EncoderConfig(kind="none")
@@ -85,7 +84,7 @@ def _likeness(tokens: Tensor) -> Tensor:
     return products.relu()
 
 
-class CMBERT(Fusion[CMBERTConfig]):
+class CMBERT(SentenceFusion[CMBERTConfig]):
     """A Transformer over the anchor's tokens, whose last states attend to one another as all modalities say.
 
     Yang, Xu and Gao, "CM-BERT: Cross-Modal BERT for Text-Audio Sentiment Analysis", ACM MM 2020, doi 10.1145/3394171.3413690, and its
@@ -96,8 +95,8 @@ class CMBERT(Fusion[CMBERTConfig]):
     stream: beside the published zeros its likeness to every token is zero, and no stream would reach the head. Others are brought to
     the anchor's tokens by relative time in place of an alignment of words. Not repeated: a head that the public optimiser forgets.
 
-    Feature mode: a small Transformer over the anchor's features in place of a fine-tuned BERT; any encoder of kind other than ``none``
-    stands below it.
+    Where a language model from a folder encodes the anchor, its last hidden states are mixed. Feature mode else: a small Transformer
+    over the anchor's features, above any encoder of kind other than ``none``.
     """
 
     config_class: ClassVar[type[CMBERTConfig]] = CMBERTConfig
@@ -106,25 +105,24 @@ class CMBERT(Fusion[CMBERTConfig]):
     least_modalities: ClassVar[int] = 2
 
     def __init__(self, config: CMBERTConfig) -> None:
-        super().__init__(config, config.d_model)
-        anchor, *others = config.anchors
-        self.reader = SentenceEncoder(self._encoder(anchor).width, config)
+        super().__init__(config)
+        others, width = self.config.anchors[1:], self._sentence_width
         sides = {name: self._encoder(name).width for name in others}
-        self.multimodal = MaskedMultimodalAttention(config.d_model, sides, config.hidden, config.attention_dropout)
-        self.dense = nn.Linear(config.d_model, config.d_model)
+        self.multimodal = MaskedMultimodalAttention(width, sides, config.hidden, config.attention_dropout)
+        self.dense = nn.Linear(width, width)
         self.dropout = nn.Dropout(config.head_dropout)
-        self.norm = nn.LayerNorm(config.d_model)
-        self.head = Head(config.d_model, config.task, config.head_dropout)
+        self.norm = nn.LayerNorm(width)
+        self.head = Head(width, config.task, config.head_dropout)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
         anchor, *others = self.config.anchors
         first = self._with_absent({anchor: encoded[anchor]})[anchor]
-        embedding, mask = self.reader.embedded(first.x, first.mask)
+        embedding, mask = self._sentence.embedded(first.x, first.mask)
         sides = {}
         for name in others:
             x, valid = encoded[name].x, encoded[name].mask
             sides[name] = torch.cat([masked_mean(x, valid).unsqueeze(1), beside(x, valid, mask)[:, 1:]], 1)
-        mixed = self.multimodal(self.reader.hidden_states(embedding, mask), mask, sides)
+        mixed = self.multimodal(self._sentence.hidden_states(embedding, mask), mask, sides)
         said = self.norm(self.dropout(self.dense(mixed)) + mixed)[:, 0]
         return Output(prediction=self.head(said), embedding=said)
 
@@ -136,7 +134,7 @@ MASKED_ATTENTION = Method(
     needs="two or more modalities, the first of which is read as text; published for text and audio",
     differs=(
         "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its rates and three epochs do not apply. "
-        "With a language model from a folder, it stands above that model's last states. "
+        "With a language model from a folder, the form is the published one. "
         "Any number of streams, brought to the tokens of text by relative time. The token that predicts holds their means: beside the "
         "published zeros no stream reaches it. Likeness is scaled by its width, not by a norm over the batch."
     ),

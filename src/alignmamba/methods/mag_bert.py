@@ -9,18 +9,17 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
+from alignmamba.models.sentence import SentenceConfig, SentenceFusion
 from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.attention import AttentionConfig
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
-from alignmamba.nn.sentence import SentenceEncoder, beside
+from alignmamba.nn.sentence import beside
 
 _LEAST = 1e-6
 
 
-class MAGBERTConfig(FusionConfig, AttentionConfig):
+class MAGBERTConfig(SentenceConfig):
     """Everything that defines MAG-BERT; the fields of the anchor's Transformer stand at the top level."""
 
     encoder: AnyEncoderConfig = EncoderConfig(kind="none")
@@ -80,14 +79,15 @@ class AdaptationGate(nn.Module):
         return step
 
 
-class MAGBERT(Fusion[MAGBERTConfig]):
+class MAGBERT(SentenceFusion[MAGBERTConfig]):
     """The anchor's tokens, shifted by the others, read by a Transformer whose first token predicts.
 
     Rahman et al., "Integrating Multimodal Information in Large Pretrained Transformers", ACL 2020, arXiv 1908.05787, and the code that
     the authors and MMSA publish. Kept: the gate, its place between embedding and first layer, its bound, the tanh of the first token
-    before the head. Feature mode: a small Transformer over the anchor's features in place of a fine-tuned BERT; any encoder of kind
-    other than ``none`` stands below it. Others are brought to the anchor's tokens by relative time in place of an alignment of words.
-    The authors' script reports its best test accuracy over epochs; here the valid split chooses.
+    before the head. Where a language model from a folder encodes the anchor, the gate stands inside it. Feature mode else: a small
+    Transformer over the anchor's features, above any encoder of kind other than ``none``. Others are brought to the anchor's tokens by
+    relative time in place of an alignment of words. The authors' script reports its best test accuracy over epochs; here the valid
+    split chooses.
     """
 
     config_class: ClassVar[type[MAGBERTConfig]] = MAGBERTConfig
@@ -96,23 +96,22 @@ class MAGBERT(Fusion[MAGBERTConfig]):
     least_modalities: ClassVar[int] = 2
 
     def __init__(self, config: MAGBERTConfig) -> None:
-        super().__init__(config, config.d_model)
-        anchor, *others = config.anchors
-        self.reader = SentenceEncoder(self._encoder(anchor).width, config)
+        super().__init__(config)
+        others, width = self.config.anchors[1:], self._sentence_width
         sides = {name: self._encoder(name).width for name in others}
-        self.gate = AdaptationGate(config.d_model, sides, shift=config.shift, dropout=config.gate_dropout)
-        self.pooler = nn.Linear(config.d_model, config.d_model)
-        self.head = Head(config.d_model, config.task, config.head_dropout)
+        self.gate = AdaptationGate(width, sides, shift=config.shift, dropout=config.gate_dropout)
+        self.pooler = nn.Linear(width, width)
+        self.head = Head(width, config.task, config.head_dropout)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
         anchor, *others = self.config.anchors
         first = self._with_absent({anchor: encoded[anchor]})[anchor]
-        embedding, mask = self.reader.embedded(first.x, first.mask)
+        embedding, mask = self._sentence.embedded(first.x, first.mask)
         inside = mask.clone()
         inside[:, 0] = False
         sides = {name: beside(encoded[name].x, encoded[name].mask, mask) for name in others}
         present = {name: inside & encoded[name].mask.any(1, keepdim=True) for name in others}
-        said = self.reader.hidden_states(self.gate(embedding, sides, present), mask)
+        said = self._sentence.hidden_states(self.gate(embedding, sides, present), mask)
         pooled = self.pooler(said[:, 0]).tanh()
         return Output(prediction=self.head(pooled), embedding=pooled)
 
@@ -127,7 +126,7 @@ ADAPTATION_GATE = Method(
     needs="two or more modalities, the first of which is read as text",
     differs=(
         "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its learning rate does not apply. "
-        "With a language model from a folder, it stands above that model's last states. Others "
+        "With a language model from a folder, the form is the published one. Others "
         "are brought to the tokens of text by relative time; a modality that a sample lacks shifts nothing."
     ),
 )

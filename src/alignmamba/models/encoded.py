@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -15,7 +15,7 @@ from alignmamba.errors import DataError, ShapeError
 from alignmamba.models.network import Network, NetworkConfig
 from alignmamba.nn.alignment import Tokens, since_first
 from alignmamba.nn.encoders import Encoder, EncoderConfig, encoder_of, group_mean
-from alignmamba.nn.language import AnyEncoderConfig, LanguageConfig, LanguageEncoder
+from alignmamba.nn.language import AnyEncoderConfig, LanguageConfig, LanguageEncoder, LanguageSteps
 from alignmamba.nn.pooling import POOLINGS, Pooling
 
 
@@ -52,9 +52,9 @@ class FusionConfig(NetworkConfig):
 ConfigT = TypeVar("ConfigT", bound=FusionConfig)
 
 
-def _made(modality: ModalitySpec, config: AnyEncoderConfig, d_model: int) -> Encoder:
+def _made(modality: ModalitySpec, config: AnyEncoderConfig, d_model: int, *, in_steps: bool) -> Encoder:
     if isinstance(config, LanguageConfig):
-        return LanguageEncoder(modality, config, d_model)
+        return LanguageSteps(modality, config) if in_steps else LanguageEncoder(modality, config, d_model)
     return encoder_of(modality, config, d_model)
 
 
@@ -65,10 +65,16 @@ class Fusion(Network[ConfigT], ABC):
     encoded tokens. Weights drawn here come first, so that under one seed all models of one width start from the same encoders.
     """
 
+    anchor_in_steps: ClassVar[bool] = False
+    """A language model that encodes the first anchor stops at its embeddings, and the network asks it for what follows."""
+
     def __init__(self, config: ConfigT, d_model: int) -> None:
         super().__init__(config.pinned())
         config = self.config
-        self.encoders = nn.ModuleDict({m.name: _made(m, config.encoders.get(m.name, config.encoder), d_model) for m in config.modalities})
+        stepwise = config.anchors[0] if self.anchor_in_steps else None
+        self.encoders = nn.ModuleDict(
+            {m.name: _made(m, config.encoders.get(m.name, config.encoder), d_model, in_steps=m.name == stepwise) for m in config.modalities}
+        )
         self.absent_tokens = nn.ParameterDict(
             {
                 m.name: nn.Parameter(torch.zeros(self._encoder(m.name).width), requires_grad=config.absent == "learned")

@@ -94,17 +94,28 @@ class LanguageEncoder(Encoder):
 
     def __init__(self, modality: ModalitySpec, config: LanguageConfig, d_model: int) -> None:
         super().__init__(d_model, stride=1)
+        self.language = self.read(modality, config)
+        self.name = modality.name
+        self.project = nn.Linear(self.language.width, d_model)
+        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+
+    @staticmethod
+    def read(modality: ModalitySpec, config: LanguageConfig) -> "Language":
+        """The language model of a modality.
+
+        Raises:
+            ConfigError: If it cannot be opened, or does not fit the modality.
+        """
         field = f"encoders.{modality.name}"
         if modality.kind != "tokens":
             raise ConfigError(f"{field}.kind: 'pretrained' reads token ids, found a modality of kind {modality.kind!r}")
         config = config.pinned(field)
-        self.language = Language(config, field)
-        known = self.language.vocabulary
-        if modality.dim > known:
-            raise ConfigError(f"{field}.path: {config.path}: found a vocabulary of {known}, expected {modality.dim} as the corpus has")
-        self.name = modality.name
-        self.project = nn.Linear(self.language.width, d_model)
-        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        language = Language(config, field)
+        if modality.dim > language.vocabulary:
+            raise ConfigError(
+                f"{field}.path: {config.path}: found a vocabulary of {language.vocabulary}, expected {modality.dim} as the corpus has"
+            )
+        return language
 
     @property
     def longest(self) -> int:
@@ -115,6 +126,36 @@ class LanguageEncoder(Encoder):
         refuse_longer(self.name, mask.shape[1], self.longest)
         encoded: Tensor = self.norm(self.project(self.language(features.squeeze(-1), mask)))
         return encoded.masked_fill(~mask.unsqueeze(-1), 0), mask
+
+
+class LanguageSteps(Encoder):
+    """Embeddings of a language model, at its own width; a network changes them, then asks for the `hidden_states` that follow.
+
+    The corpus holds what the model's tokenizer makes: its first token gathers the sentence.
+    """
+
+    def __init__(self, modality: ModalitySpec, config: LanguageConfig) -> None:
+        language = LanguageEncoder.read(modality, config)
+        super().__init__(language.width, stride=1)
+        self.language = language
+        self.name = modality.name
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that can be read."""
+        return self.language.longest
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        refuse_longer(self.name, mask.shape[1], self.longest)
+        return self.language.embedded(features.squeeze(-1), mask).masked_fill(~mask.unsqueeze(-1), 0), mask
+
+    def embedded(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings and their mask as they are: the token that gathers the sentence is the first of them."""
+        return x, mask
+
+    def hidden_states(self, embedding: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, width) and its mask to (batch, time, width)."""
+        return self.language.hidden_states(embedding, mask)
 
 
 def refuse_longer(name: str, found: int, longest: int) -> None:
@@ -169,16 +210,36 @@ class Language(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(batch, time) int64 and bool to (batch, time, width); what padding holds is not defined."""
+        embedding = self.embedded(ids, mask)
+        return self.hidden_states(embedding, mask)
+
+    def embedded(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time) int64 and bool to (batch, time, width): tokens with their places, before the first layer."""
         if self.missing:
             raise CheckpointError(self.missing)
         if ids.shape[1] == 0:
             empty: Tensor = self.model.embeddings.word_embeddings.weight.new_zeros(*ids.shape, self.width)
             return empty
         padding = self.model.config.pad_token_id or 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            embedding: Tensor = self.model.embeddings(input_ids=ids.masked_fill(~mask, padding))
+        return embedding
+
+    def hidden_states(self, embedding: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, width) and bool to (batch, time, width): what the layers make of embeddings.
+
+        Frozen layers let gradients through.
+        """
+        if embedding.shape[1] == 0:
+            return embedding
         read = mask.clone()
         read[:, 0] = True  # attention to nothing is no number; what comes of it is masked by whoever asks
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            states: Tensor = self.model(input_ids=ids.masked_fill(~mask, padding), attention_mask=read.long()).last_hidden_state
+        in_place = self.model.embeddings.register_forward_hook(lambda *_: embedding)
+        try:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and (not self.frozen or embedding.requires_grad)):
+                states: Tensor = self.model(inputs_embeds=torch.zeros_like(embedding), attention_mask=read.long()).last_hidden_state
+        finally:
+            in_place.remove()
         return states
 
     def train(self, mode: bool = True) -> Self:

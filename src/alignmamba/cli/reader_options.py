@@ -23,6 +23,8 @@ class ReadingVerb(Verb):
     or keep them, and training needs --nonfinite."""
     text: Literal["features", "ids"] = "features"
     """MMSA: the text's features, or its token ids for an encoder."""
+    tokenizer: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    """Make token ids of what was said in each sample, by the tokenizer of a language model in a folder."""
     label: Annotated[str, arg(metavar="NAME", help_behavior_hint="(default: the format's first)")] = ""
     """Label to take where there are several, for example regression_labels_T, or a column of a table."""
     folds: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
@@ -50,6 +52,7 @@ class ReadingVerb(Verb):
             dims=dims,
             nonfinite=self.nonfinite,
             text=self.text,
+            tokenizer=self.tokenizer,
             label=self.label,
             folds=self.folds,
             align=self.align,

@@ -21,6 +21,7 @@ from alignmamba.data.readers.description import described
 from alignmamba.data.readers.drafting import refuse_undescribed
 from alignmamba.data.readers.foreign import SHARED_OPTIONS, Faults, Foreign, NeedsOptionError, Reader, ReadOptions
 from alignmamba.data.readers.plain import LazyRows
+from alignmamba.data.readers.tokenising import tokenised
 from alignmamba.data.readers.unpickling import refused_global
 from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.errors import DataError
@@ -242,6 +243,8 @@ def open_foreign(
         check_source(path)
     with naming(sources):
         foreign = _told_in_unicode(reader.read(sources, options))
+        if options.tokenizer is not None:
+            foreign = tokenised(foreign, options.tokenizer)
         if options.nonfinite == "mean" and "train" not in foreign.splits:
             raise DataError(f"nonfinite mean needs a train split to take the means from, found {list(foreign.splits)}")
         names = list(next(iter(foreign.splits.values())).features) if foreign.splits else []
@@ -286,6 +289,8 @@ def _reader(format: str) -> Reader:
 
 def _check_options(format: str, reader: Reader, options: ReadOptions) -> None:
     """Refuse an option that would change nothing."""
+    if options.tokenizer is not None and options.text == "ids":
+        raise DataError("tokenizer (--tokenizer): found beside text ids (--text ids), expected one source of token ids")
     for name in ReadOptions.model_fields:
         if name in SHARED_OPTIONS | reader.OPTIONS or getattr(options, name) == ReadOptions.model_fields[name].default:
             continue

@@ -94,6 +94,8 @@ class ReadOptions(Config):
     the train split. ``error`` refuses the file; ``keep`` leaves them as they are, for `load_corpus` to be told what to do."""
     text: Literal["features", "ids"] = "features"
     """MMSA: text features, or the ids of ``text_bert``, which are kept as tokens for an encoder."""
+    tokenizer: Path | None = None
+    """Folder of a tokenizer, which makes token ids of what was said in each sample; they replace features of the text."""
     label: str = ""
     """Which label to take where a format has several: MMSA ``regression_labels_T`` and such, a column of a table; empty for the
     format's first."""
@@ -107,7 +109,7 @@ class ReadOptions(Config):
     """Whether a label outside the task's range is moved to its nearer end; otherwise the file is refused, naming the first."""
 
 
-SHARED_OPTIONS = frozenset({"dims", "nonfinite", "clip_labels"})
+SHARED_OPTIONS = frozenset({"dims", "nonfinite", "clip_labels", "tokenizer"})
 """Those that are followed whatever the format."""
 
 

@@ -150,6 +150,37 @@ def test_a_folder_that_is_no_model_is_refused(folder: Path, spoil: Any, message:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_saved_model_keeps_its_shape_whatever_the_folder_says_by_now(folder: Path, tmp_path: Path, *, frozen: bool) -> None:
+    model = network(folder, frozen=frozen)
+    model.save_pretrained(tmp_path / "saved")
+    shape = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**shape, "num_attention_heads": 4, "hidden_act": "relu"}))
+    assert same(model, AlignMamba.from_pretrained(tmp_path / "saved"))
+
+
+def test_a_layer_that_the_shape_lacks_is_not_dropped(folder: Path) -> None:
+    shape = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**shape, "num_hidden_layers": 1}))
+    with pytest.raises(ConfigError, match=r"expected the layers of its config\.json alone, found 'encoder\.layer\.1"):
+        network(folder)
+
+
+def test_settings_that_the_folder_fills_in_are_checked(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="sha256"):
+        network(folder, sha256="abc")
+    shape = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**shape, "model_type": "roberta", "pad_token_id": None}))
+    with pytest.raises(ConfigError, match="pad_token_id: found None, expected a number"):
+        network(folder)
+
+
+@pytest.mark.parametrize("name", ["mag-bert", "misa"])
+def test_the_longest_sequence_is_known_before_training(folder: Path, name: str) -> None:
+    encoders = {"text": {"kind": "pretrained", "path": str(folder)}}
+    assert METHODS[name].network.for_regression({"text": TEXT, "audio": 3}, encoders=encoders).longest == {"text": 12}
+
+
 def test_what_does_not_fit_the_model_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="modality 'text': found a sequence of 13 tokens, its encoder reads at most 12"):
         network(folder)(batch(13))

@@ -158,7 +158,7 @@ class Fusion(Network[ConfigT], ABC):
 
     @property
     def longest(self) -> Mapping[str, int]:
-        return {name: each.longest for name, each in self.encoders.items() if isinstance(each, LanguageEncoder)}
+        return {name: each.longest for name, each in self.encoders.items() if isinstance(each, LanguageEncoder | LanguageSteps)}
 
     def _checked(self, modality: ModalitySpec, batch: Batch) -> Sequences:
         """The batch's sequences of one modality, empty where it has none."""

@@ -36,7 +36,7 @@ class LanguageConfig(Config):
     """Leave its weights as they are, without dropout; they stay in the folder, and a saved model names their checksum."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-5
     """Peak rate of its weights where they are fine-tuned; it rises and falls as ``fit.learning_rate`` does."""
-    sha256: str = ""
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """Checksum of the weights' file; empty until the folder was read."""
     architecture: dict[str, Any] = Field(default_factory=dict)
     """Content of the folder's ``config.json``; empty until the folder was read."""
@@ -63,6 +63,10 @@ class LanguageConfig(Config):
         if not isinstance(shape, dict) or kind not in _FAMILY:
             raise ConfigError(
                 f"{field}.path: {folder / _SHAPE_FILE}: model_type: found {shown(kind)}, expected one of {', '.join(_FAMILY)}"
+            )
+        if kind in _AFTER_PADDING and not isinstance(shape.get("pad_token_id", 1), int):
+            raise ConfigError(
+                f"{field}.path: {folder / _SHAPE_FILE}: pad_token_id: found {shown(shape['pad_token_id'])}, expected a number"
             )
         return self.model_copy(
             update={
@@ -282,15 +286,19 @@ class Language(nn.Module):
             raise ConfigError(f"{field}.architecture.model_type: found {shown(kind)}, expected one of {', '.join(_FAMILY)}")
         options = {"add_pooling_layer": False} if _FAMILY[kind] else {}
         with torch.random.fork_rng(devices=[]), _quiet():
+            try:
+                wanted = AutoConfig.for_model(kind, **shape)
+            except Exception as error:  # of its many checks, which share no narrower root
+                raise ConfigError(f"{field}.path: {config.path}: expected a model of type {kind}, found {_first_line(error)}") from None
             if torch.empty(0).device.type != "meta":
                 self.missing = _differs(config, field)
                 if self.missing and config.frozen:
                     raise ConfigError(self.missing)
                 if not self.missing:
-                    return _opened(config.path, field, options)
+                    return _opened(config.path, field, wanted, options)
             try:
-                return AutoModel.from_config(AutoConfig.for_model(kind, **shape), **options)
-            except Exception as error:  # of its many checks, which share no narrower root
+                return AutoModel.from_config(wanted, **options)
+            except Exception as error:  # as above
                 raise ConfigError(f"{field}.path: {config.path}: expected a model of type {kind}, found {_first_line(error)}") from None
 
 
@@ -305,18 +313,22 @@ def _differs(config: LanguageConfig, field: str) -> str:
     return f"{field}.path: {path}: found weights with the checksum {found[:12]}, expected {config.sha256[:12]}"
 
 
-def _opened(path: str, field: str, options: Mapping[str, Any]) -> Any:
+def _opened(path: str, field: str, shape: Any, options: Mapping[str, Any]) -> Any:
+    """The folder's weights in the recorded shape, whatever the folder says of its own by now."""
     from transformers import AutoModel
 
     where = f"{field}.path: {path}"
     fixed: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
     try:
-        model, said = AutoModel.from_pretrained(path, output_loading_info=True, **fixed, **options)
+        model, said = AutoModel.from_pretrained(path, config=shape, output_loading_info=True, **fixed, **options)
     except Exception as error:  # of files, shapes and versions, which share no narrower root
         raise ConfigError(f"{where}: expected a model that transformers opens, found {_first_line(error)}") from None
     lacking = sorted([*said["missing_keys"], *map(str, said["mismatched_keys"])])
     if lacking:
         raise ConfigError(f"{where}: expected all weights of its {_SHAPE_FILE}, found no fitting {lacking[0]!r}")
+    surplus = sorted(key for key in map(str, said["unexpected_keys"]) if ".layer." in key)
+    if surplus:
+        raise ConfigError(f"{where}: expected the layers of its {_SHAPE_FILE} alone, found {surplus[0]!r} too")
     return model
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-_BRANCHES = ("str", "list[str]", "[key]", "[ours]", "[pretrained]")
+_KINDS = ("[ours]", "[pretrained]")
+"""Tags by which pydantic tells apart the configurations that one field may hold."""
+_BRANCHES = ("str", "list[str]", "[key]", *_KINDS)
 """What pydantic puts into the place of a mistake beside the names of fields."""
 
 _UNSEEN = re.compile(
@@ -81,7 +83,7 @@ def explain(error: "ValidationError", *, prefix: str = "", keys: Sequence[str] =
     """
     lines = []
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in (*([prefix] if prefix else []), *problem["loc"]) if part not in _BRANCHES[3:])
+        key = ".".join(str(part) for part in (*([prefix] if prefix else []), *problem["loc"]) if part not in _KINDS)
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key{suggestion(key, keys)}")
         elif problem["type"] == "value_error":

@@ -33,7 +33,7 @@ def said(tree: ast.AST) -> Iterator[str]:
 
 
 def own_names() -> set[str]:
-    """What the methods but for the families are called: by users, and as classes."""
+    """Names of the methods but for the families: by users, and as classes."""
     own = [name for name in METHODS if name not in FAMILIES]
     return {*own, *(METHODS[name].network.__name__ for name in own)} - BORROWED
 

@@ -220,7 +220,7 @@ class Distillation(Objective):
 
 
 def _each(students: nn.ModuleDict, x: Tensor) -> tuple[Tensor, ...]:
-    """What each student makes of its modality of (batch, modality, width), stacked along the modalities."""
+    """Vectors that each student makes of its modality of (batch, modality, width), stacked along the modalities."""
     made = [student(x[:, number]) for number, student in enumerate(students.values())]
     return tuple(torch.stack(part, 1) for part in zip(*made, strict=True))
 

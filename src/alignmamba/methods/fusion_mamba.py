@@ -32,7 +32,7 @@ class FusionMambaConfig(FusionConfig, MambaConfig):
     d_conv: Annotated[int, Field(ge=1, le=15)] = 3
     """Width of the centred depthwise convolution, in tokens; odd."""
     bidirectional: bool = True
-    """Whether each block has a second scan, from the last token to the first; an image has four."""
+    """A second scan in each block, from the last token to the first; an image has four."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -15,7 +15,7 @@ from alignmamba.errors import DataError, ShapeError
 from alignmamba.models.network import Network, NetworkConfig
 from alignmamba.nn.alignment import Tokens, since_first
 from alignmamba.nn.encoders import Encoder, EncoderConfig, encoder_of, group_mean
-from alignmamba.nn.language import AnyEncoderConfig, LanguageConfig, LanguageEncoder, LanguageSteps
+from alignmamba.nn.language import AnyEncoderConfig, LanguageConfig, LanguageEncoder, LanguageReader, LanguageSteps
 from alignmamba.nn.pooling import POOLINGS, Pooling
 
 
@@ -158,7 +158,7 @@ class Fusion(Network[ConfigT], ABC):
 
     @property
     def longest(self) -> Mapping[str, int]:
-        return {name: each.longest for name, each in self.encoders.items() if isinstance(each, LanguageEncoder | LanguageSteps)}
+        return {name: each.longest for name, each in self.encoders.items() if isinstance(each, LanguageReader)}
 
     def _checked(self, modality: ModalitySpec, batch: Batch) -> Sequences:
         """The batch's sequences of one modality, empty where it has none."""

@@ -32,7 +32,7 @@ class SentenceFusion(Fusion[ConfigT], ABC):
 
     @property
     def _sentence(self) -> SentenceEncoder | LanguageSteps:
-        """What reads the anchor: `embedded`, then `hidden_states`."""
+        """The reader of the anchor: `embedded`, then `hidden_states`."""
         encoder = self._encoder(self.config.anchors[0])
         return encoder if isinstance(encoder, LanguageSteps) else self.reader
 

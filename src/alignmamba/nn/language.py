@@ -89,27 +89,14 @@ AnyEncoderConfig = Annotated[
 """How one modality is encoded, told apart by ``kind``."""
 
 
-class LanguageEncoder(Encoder):
-    """Last hidden states of a language model, one for each token id, mapped to the model's width.
+class LanguageReader(Encoder):
+    """A modality of token ids and its language model; at the model's own width unless another is given.
 
-    Devlin et al., "BERT", arXiv 1810.04805, by way of `transformers`. The mask of the modality is the attention mask. Dropout inside is
-    that of the folder's ``config.json``; a frozen model has none.
+    Raises:
+        ConfigError: If the language model cannot be opened, or does not fit the modality.
     """
 
-    def __init__(self, modality: ModalitySpec, config: LanguageConfig, d_model: int) -> None:
-        super().__init__(d_model, stride=1)
-        self.language = self.read(modality, config)
-        self.name = modality.name
-        self.project = nn.Linear(self.language.width, d_model)
-        self.norm = nn.RMSNorm(d_model, eps=1e-5)
-
-    @staticmethod
-    def read(modality: ModalitySpec, config: LanguageConfig) -> "Language":
-        """The language model of a modality.
-
-        Raises:
-            ConfigError: If it cannot be opened, or does not fit the modality.
-        """
+    def __init__(self, modality: ModalitySpec, config: LanguageConfig, width: int | None = None) -> None:
         field = f"encoders.{modality.name}"
         if modality.kind != "tokens":
             raise ConfigError(f"{field}.kind: 'pretrained' reads token ids, found a modality of kind {modality.kind!r}")
@@ -119,28 +106,7 @@ class LanguageEncoder(Encoder):
             raise ConfigError(
                 f"{field}.path: {config.path}: found a vocabulary of {language.vocabulary}, expected {modality.dim} as the corpus has"
             )
-        return language
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest sequence that can be read."""
-        return self.language.longest
-
-    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        refuse_longer(self.name, mask.shape[1], self.longest)
-        encoded: Tensor = self.norm(self.project(self.language(features.squeeze(-1), mask)))
-        return encoded.masked_fill(~mask.unsqueeze(-1), 0), mask
-
-
-class LanguageSteps(Encoder):
-    """Embeddings of a language model, at its own width; a network changes them, then asks for the `hidden_states` that follow.
-
-    The corpus holds what the model's tokenizer makes: its first token gathers the sentence.
-    """
-
-    def __init__(self, modality: ModalitySpec, config: LanguageConfig) -> None:
-        language = LanguageEncoder.read(modality, config)
-        super().__init__(language.width, stride=1)
+        super().__init__(language.width if width is None else width, stride=1)
         self.language = language
         self.name = modality.name
 
@@ -148,6 +114,31 @@ class LanguageSteps(Encoder):
     def longest(self) -> int:
         """Tokens of the longest sequence that can be read."""
         return self.language.longest
+
+
+class LanguageEncoder(LanguageReader):
+    """Last hidden states of a language model, one for each token id, mapped to the model's width.
+
+    Devlin et al., "BERT", arXiv 1810.04805, by way of `transformers`. The mask of the modality is the attention mask. Dropout inside is
+    that of the folder's ``config.json``; a frozen model has none.
+    """
+
+    def __init__(self, modality: ModalitySpec, config: LanguageConfig, d_model: int) -> None:
+        super().__init__(modality, config, d_model)
+        self.project = nn.Linear(self.language.width, d_model)
+        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        refuse_longer(self.name, mask.shape[1], self.longest)
+        encoded: Tensor = self.norm(self.project(self.language(features.squeeze(-1), mask)))
+        return encoded.masked_fill(~mask.unsqueeze(-1), 0), mask
+
+
+class LanguageSteps(LanguageReader):
+    """Embeddings of a language model, at its own width; a network changes them, then asks for the `hidden_states` that follow.
+
+    The corpus holds what the model's tokenizer makes: its first token gathers the sentence.
+    """
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         refuse_longer(self.name, mask.shape[1], self.longest)
@@ -303,7 +294,7 @@ class Language(nn.Module):
 
 
 def _differs(config: LanguageConfig, field: str) -> str:
-    """What is wrong with the folder's weights; empty where they are those of the configuration."""
+    """The fault of the folder's weights; empty where they are those of the configuration."""
     path = Path(config.path) / _WEIGHTS_FILE
     if not path.is_file():
         return f"{field}.path: {path}: found nothing, expected weights with the checksum {config.sha256[:12]}"

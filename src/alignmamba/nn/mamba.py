@@ -31,7 +31,7 @@ class MambaConfig(Config):
     d_conv: Annotated[int, Field(ge=1, le=16)] = 4
     """Width of the causal depthwise convolution, in tokens."""
     bidirectional: bool = False
-    """Whether each block has a second scan, from the last token to the first."""
+    """A second scan in each block, from the last token to the first."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout on the output of each block."""
 

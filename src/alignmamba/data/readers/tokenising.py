@@ -1,4 +1,4 @@
-"""What was said in each sample as token ids, by a tokenizer from a local folder."""
+"""Texts of samples as token ids, by a tokenizer from a local folder."""
 
 from dataclasses import replace
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""What an experiment is: a grid of runs, what is computed of each, and the tables that sum them up."""
+"""An experiment: a grid of runs, what is computed of each, and the tables that sum them up."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ BATCH_SIZE = 64
 
 
 class ExperimentConfig(Config):
-    """What an experiment varies; everything else comes from the settings of a run."""
+    """Settings that an experiment varies; everything else comes from the settings of a run."""
 
     name: str
     """Which experiment."""

@@ -39,16 +39,16 @@ class Missing(Experiment):
     def cells(self, asked: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Table 1: every model at every missing rate, trained at that rate or once on all of them."""
         for name in asked.models:
+            config = of_model(base, name, own_settings=asked.own_settings)
             for rate in rates_of(asked, corpus):
                 column = f"{100 * rate:g} %"
                 missing = _withheld(asked, rate)
                 if asked.mixed:
                     trained = _withheld(asked, rates_of(asked, corpus))
                     analysis = Analysis(kind="missing", missing=missing)
-                    config = of_model(base, name, own_settings=asked.own_settings).model_copy(update={"missing": trained})
                     yield cell(
                         name,
-                        config,
+                        config.model_copy(update={"missing": trained}),
                         corpus,
                         column=column,
                         analyses=[analysis],
@@ -57,7 +57,7 @@ class Missing(Experiment):
                 else:
                     yield cell(
                         name,
-                        of_model(base, name, own_settings=asked.own_settings).model_copy(update={"missing": missing}),
+                        config.model_copy(update={"missing": missing}),
                         corpus,
                         column=column,
                     )

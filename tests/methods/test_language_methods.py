@@ -13,6 +13,7 @@ from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
 from alignmamba.models.sentence import SentenceFusion
 from alignmamba.nn.language import Language, LanguageConfig
+from tiny_bert import save_tiny_bert
 
 pytest.importorskip("transformers")
 
@@ -21,13 +22,7 @@ IDS = ModalitySpec(name="text", dim=50, kind="tokens")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import BertConfig, BertModel
-
-    place = tmp_path_factory.mktemp("bert")
-    torch.manual_seed(3)
-    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64}
-    BertModel(BertConfig(**shape, max_position_embeddings=12)).save_pretrained(place)
-    return place
+    return save_tiny_bert(tmp_path_factory.mktemp("bert"))
 
 
 def made(name: str, folder: Path, **settings: Any) -> Network[Any]:

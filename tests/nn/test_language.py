@@ -16,6 +16,7 @@ from alignmamba.methods import METHODS
 from alignmamba.models.alignmamba import AlignMamba
 from alignmamba.training.objective import Supervised
 from alignmamba.training.stages import optimiser
+from tiny_bert import save_tiny_bert
 
 pytest.importorskip("transformers")
 TEXT = ModalitySpec(name="text", dim=50, kind="tokens")
@@ -24,13 +25,7 @@ TEXT = ModalitySpec(name="text", dim=50, kind="tokens")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 2 layers; its dropout is high, so that it is seen where it acts."""
-    from transformers import BertConfig, BertModel
-
-    folder = tmp_path_factory.mktemp("bert")
-    torch.manual_seed(3)
-    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64}
-    BertModel(BertConfig(**shape, max_position_embeddings=12, hidden_dropout_prob=0.5)).save_pretrained(folder)
-    return folder
+    return save_tiny_bert(tmp_path_factory.mktemp("bert"), hidden_dropout_prob=0.5)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from alignmamba.models.encoded import Fusion
 from alignmamba.recipes.configuration import RunConfig, check_config, read_config, resolve
 from alignmamba.recipes.training_run import RunInterrupted, plan, train
 from alignmamba.training import checkpoints
+from tiny_bert import save_tiny_bert
 
 pytest.importorskip("transformers")
 
@@ -40,12 +41,7 @@ def corpus(path: Path, length: int = 6) -> Corpus:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(3)
-    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64}
-    BertModel(BertConfig(**shape, max_position_embeddings=12)).save_pretrained(tmp_path / "bert")
-    return tmp_path / "bert"
+    return save_tiny_bert(tmp_path / "bert")
 
 
 def settings(tmp_path: Path, folder: Path, **encoder: Any) -> RunConfig:

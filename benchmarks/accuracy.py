@@ -1,6 +1,8 @@
-"""Accuracy on a real corpus: convert, train one run per seed, score test once per run, with each modality withheld as well.
+"""Accuracy on a real corpus: convert, train one run per seed, score test once per run, with each modality
+withheld as well.
 
-Usage: ``python benchmarks/accuracy.py utd-mhad|mosi|grid-colour|grid-digit --source FOLDER_OF_ARCHIVES --out FOLDER [--seeds 0 1 2]``
+Usage: ``python benchmarks/accuracy.py utd-mhad|mosi|grid-colour|grid-digit --source FOLDER_OF_ARCHIVES --out
+FOLDER [--seeds 0 1 2]``
 
 Settings are those of ``examples/NAME.yaml``. Finished runs are not trained again, interrupted ones go on.
 The table goes to the screen and, with every seed's value, to ``FOLDER/NAME.json``.
@@ -60,10 +62,19 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
     metrics = list(found["nothing"])
     rows = [["withheld", *metrics]]
     for withheld, scores in found.items():
-        spread = {metric: statistics.stdev(values) if len(values) > 1 else 0.0 for metric, values in scores.items()}
-        rows.append([withheld, *(f"{statistics.mean(scores[metric]):.3f} ± {spread[metric]:.3f}" for metric in metrics)])
+        spread = {
+            metric: statistics.stdev(values) if len(values) > 1 else 0.0 for metric, values in scores.items()
+        }
+        rows.append(
+            [
+                withheld,
+                *(f"{statistics.mean(scores[metric]):.3f} ± {spread[metric]:.3f}" for metric in metrics),
+            ]
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(metrics) + 1)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+    )
 
 
 if __name__ == "__main__":
@@ -74,6 +85,8 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
     results = measure(given.name, given.source, given.out, given.seeds)
-    (given.out / f"{given.name}.json").write_text(json.dumps({"seeds": given.seeds, "test": results}, indent=1) + "\n")
+    (given.out / f"{given.name}.json").write_text(
+        json.dumps({"seeds": given.seeds, "test": results}, indent=1) + "\n"
+    )
     print(f"{given.name}, test, mean ± standard deviation over seeds {given.seeds}")
     print(table(results))

@@ -1,11 +1,12 @@
 """What each choice of the default preset is worth on UTD-MHAD, measured on validation subjects alone.
 
-Usage: ``python benchmarks/choices.py --source FOLDER_OF_ARCHIVES --out FOLDER [--subjects 5 7] [--only NAME ...] [--shard 1/2]``
+Usage: ``python benchmarks/choices.py --source FOLDER_OF_ARCHIVES --out FOLDER [--subjects 5 7] [--only NAME
+...] [--shard 1/2]``
 
-Each variant differs from the default preset in the options shown. It is trained once per validation subject, on the other odd
-subjects; its figure is the accuracy over all validation samples together (108 a subject: at .90 with two subjects, one standard
-error is 2 points). Training takes half the epochs of those settings. The test split is not looked at. Finished runs are not
-trained again; shards share a folder.
+Each variant differs from the default preset in the options shown. It is trained once per validation subject,
+on the other odd subjects; its figure is the accuracy over all validation samples together (108 a subject: at
+.90 with two subjects, one standard error is 2 points). Training takes half the epochs of those settings. The
+test split is not looked at. Finished runs are not trained again; shards share a folder.
 """
 
 import argparse
@@ -45,7 +46,10 @@ def configuration(name: str, data: Path) -> RunConfig:
     """Settings of one variant on one corpus."""
     preset, options = VARIANTS[name]
     changed = {f"options.{key}": value for key, value in options.items()}
-    return read_config(EXAMPLES / "utd_mhad.yaml", overrides={"data": str(data), "preset": preset, "fit.epochs": EPOCHS, **changed})
+    return read_config(
+        EXAMPLES / "utd_mhad.yaml",
+        overrides={"data": str(data), "preset": preset, "fit.epochs": EPOCHS, **changed},
+    )
 
 
 def accuracy(run: Path) -> float:
@@ -54,11 +58,22 @@ def accuracy(run: Path) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="What each choice of the default preset is worth on validation.")
+    parser = argparse.ArgumentParser(
+        description="What each choice of the default preset is worth on validation."
+    )
     parser.add_argument("--source", type=Path, required=True, help="folder that holds utd_mhad.npz")
     parser.add_argument("--out", type=Path, required=True, help="folder for corpora, runs and choices.json")
-    parser.add_argument("--subjects", type=int, nargs="+", default=[5, 7], help="odd subjects to validate on, one run each")
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help="variants to train")
+    parser.add_argument(
+        "--subjects", type=int, nargs="+", default=[5, 7], help="odd subjects to validate on, one run each"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=VARIANTS,
+        default=list(VARIANTS),
+        metavar="NAME",
+        help="variants to train",
+    )
     parser.add_argument("--shard", default="1/1", help="part i of n of the runs, as i/n")
     given = parser.parse_args()
     part, parts = (int(number) for number in given.shard.split("/"))
@@ -73,10 +88,15 @@ if __name__ == "__main__":
         else:
             train(configuration(name, place), out=run)
     found: dict[str, float] = {}
-    sizes = {subject: len(load_corpus(given.out / f"utd-valid{subject}").split("valid")) for subject in given.subjects}
+    sizes = {
+        subject: len(load_corpus(given.out / f"utd-valid{subject}").split("valid"))
+        for subject in given.subjects
+    }
     for name in VARIANTS:
         runs = {subject: place_of(given.out, name, subject) for subject in given.subjects}
         if all((run / "metrics.json").exists() for run in runs.values()):
-            found[name] = sum(accuracy(runs[subject]) * sizes[subject] for subject in runs) / sum(sizes.values())
+            found[name] = sum(accuracy(runs[subject]) * sizes[subject] for subject in runs) / sum(
+                sizes.values()
+            )
             print(f"{name:36s} {found[name]:.3f}")
     (given.out / "choices.json").write_text(json.dumps(found, indent=1) + "\n")

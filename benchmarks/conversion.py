@@ -1,8 +1,9 @@
 """Time and memory of converting a file of MOSI-unaligned size, against `pickle.load` of the same file.
 
-The file is laid out as MMSA's: 2199 clips (1284 / 229 / 686), audio 375 x 5, vision 500 x 20, text 50 x 768, float32, zeros behind the
-end of each clip. Each is done in a fresh process, in turn; the file is in the page cache for both. Memory is what the process grows by at
-its peak, after its imports. Medians. Processor seconds tell what would remain on a machine that does nothing else.
+The file is laid out as MMSA's: 2199 clips (1284 / 229 / 686), audio 375 x 5, vision 500 x 20, text 50 x 768,
+float32, zeros behind the end of each clip. Each is done in a fresh process, in turn; the file is in the page
+cache for both. Memory is what the process grows by at its peak, after its imports. Medians. Processor seconds
+tell what would remain on a machine that does nothing else.
 
 Usage: ``python benchmarks/conversion.py [--rounds 5] [--clips 2199] [--folder DIR]``
 """
@@ -67,7 +68,8 @@ def resident(field: str) -> int:
 
 def measure(what: str, path: Path, destination: Path) -> dict[str, float]:
     """Seconds and bytes of one way, in this process."""
-    from alignmamba.data.readers.converting import convert  # before the clock starts, and in both, so that both start from the same size
+    # before the clock starts, and in both, so that both start from the same size
+    from alignmamba.data.readers.converting import convert
 
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, started, busy = resident("VmRSS"), time.perf_counter(), time.process_time()
@@ -89,7 +91,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Converting against pickle.load.")
     parser.add_argument("--rounds", type=int, default=5, help="processes of each kind; the median counts")
     parser.add_argument("--clips", type=int, default=sum(SHARES.values()), help="clips in the file")
-    parser.add_argument("--folder", type=Path, default=None, help="where the file and the corpus go for the time being")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="where the file and the corpus go for the time being"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
         path, destination = Path(temporary) / "unaligned.pkl", Path(temporary) / "corpus"
@@ -101,14 +105,23 @@ if __name__ == "__main__":
                 command = [sys.executable, __file__, "--child", what, str(path), str(destination)]
                 output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 results.append(json.loads(output))
-                corpus_bytes = sum(each.stat().st_size for each in destination.iterdir()) if destination.exists() else 0
+                corpus_bytes = (
+                    sum(each.stat().st_size for each in destination.iterdir()) if destination.exists() else 0
+                )
                 shutil.rmtree(destination, ignore_errors=True)
-        print(f"file {path.stat().st_size / 1e6:.0f} MB, corpus {corpus_bytes / 1e6:.0f} MB, {given.rounds} rounds")
-    medians = {what: {key: statistics.median(each[key] for each in results) for key in results[0]} for what, results in found.items()}
+        print(
+            f"file {path.stat().st_size / 1e6:.0f} MB, corpus {corpus_bytes / 1e6:.0f} MB, {given.rounds}"
+            " rounds"
+        )
+    medians = {
+        what: {key: statistics.median(each[key] for each in results) for key in results[0]}
+        for what, results in found.items()
+    }
     for what, median in medians.items():
         ratios = {key: median[key] / medians["pickle.load"][key] for key in median}
         print(
-            f"{what:12s} {median['seconds']:6.2f} s ({ratios['seconds']:.2f}x), {median['processor_seconds']:.2f} s of the processor "
-            f"({ratios['processor_seconds']:.2f}x), {median['bytes'] / 1e6:.0f} MB at its peak ({ratios['bytes']:.2f}x), "
-            f"{given.clips / median['seconds']:.0f} clips a second"
+            f"{what:12s} {median['seconds']:6.2f} s ({ratios['seconds']:.2f}x),"
+            f" {median['processor_seconds']:.2f} s of the processor ({ratios['processor_seconds']:.2f}x),"
+            f" {median['bytes'] / 1e6:.0f} MB at its peak ({ratios['bytes']:.2f}x),"
+            f" {given.clips / median['seconds']:.0f} clips a second"
         )

@@ -1,10 +1,12 @@
-"""What becomes of damaged files: every format's sound file cut off at every tenth, and with single bits turned over at random.
+"""What becomes of damaged files: every format's sound file cut off at every tenth, and with single bits
+turned over at random.
 
-Each damaged file is converted. It is *refused* (in one line, nothing left behind), *repaired* (accepted with faults counted that the sound
-file does not have), *unchanged* (accepted, and the corpus is the same to the bit), *one value* (accepted with a single other number or
-text: a format without checksums cannot tell a flipped bit of a number from a number), or *changed* (accepted with more than that
-changed and nothing counted). Whatever else happens is a *crash*.
-The native archive stands beside as `archive`: what is damaged is its own directory, what is done is loading it.
+Each damaged file is converted. It is *refused* (in one line, nothing left behind), *repaired* (accepted with
+faults counted that the sound file does not have), *unchanged* (accepted, and the corpus is the same to the
+bit), *one value* (accepted with a single other number or text: a format without checksums cannot tell a
+flipped bit of a number from a number), or *changed* (accepted with more than that changed and nothing
+counted). Whatever else happens is a *crash*. The native archive stands beside as `archive`: what is damaged
+is its own directory, what is done is loading it.
 
 Usage: ``python benchmarks/corruption.py [--flips 1000] [--format mmsa ...] [--out crashes]``
 """
@@ -40,8 +42,13 @@ def damaged(seed: damaging.Seed, flips: int) -> list[tuple[str, Path, bytes]]:
     contents = {path: path.read_bytes() for path in seed.files}
     cut = [("cut", path, part) for path, content in contents.items() for part in damaging.truncated(content)]
     generator = random.Random(0)
-    chosen = generator.choices(list(contents), weights=[len(content) for content in contents.values()], k=flips)
-    return cut + [("flip", path, damaging.flipped(contents[path], generator.randrange(8 * len(contents[path])))) for path in chosen]
+    chosen = generator.choices(
+        list(contents), weights=[len(content) for content in contents.values()], k=flips
+    )
+    return cut + [
+        ("flip", path, damaging.flipped(contents[path], generator.randrange(8 * len(contents[path]))))
+        for path in chosen
+    ]
 
 
 def trial(format: str, seed: damaging.Seed, folder: Path) -> Callable[[], str]:
@@ -95,7 +102,10 @@ def tried(format: str, flips: int, out: Path) -> dict[str, object]:
         "format": format,
         "inputs": sum(counts.values()),
         **{
-            how: {outcome: counts[f"{how} {outcome}"] for outcome in ("refused", "repaired", "unchanged", "one value", "changed", "crash")}
+            how: {
+                outcome: counts[f"{how} {outcome}"]
+                for outcome in ("refused", "repaired", "unchanged", "one value", "changed", "crash")
+            }
             for how in ("cut", "flip")
         },
         "partial_outputs": partial,
@@ -109,7 +119,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Conversions of damaged files.")
     parser.add_argument("--flips", type=int, default=1000, help="single bits to turn over, per format")
     parser.add_argument("--format", nargs="+", default=[*sorted(damaging.SEEDS), ARCHIVE], help="formats")
-    parser.add_argument("--out", type=Path, default=Path("crashes"), help="folder for inputs that break a reader, one below it per format")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("crashes"),
+        help="folder for inputs that break a reader, one below it per format",
+    )
     given = parser.parse_args()
     for format in given.format:
         print(json.dumps(tried(format, given.flips, given.out / format)), flush=True)

@@ -2,13 +2,15 @@
 
     python benchmarks/fuzz_commands.py --count 2000
 
-`lines` are command lines: of every verb a sound one, in which words are misspelt, dropped, repeated, emptied or replaced, and to which
-options of any verb are added, with values and paths of any kind. `directories` are finished and unfinished runs, experiments and saved
-models in which a file or two are flipped, cut, emptied, swapped, gone, a pipe, a device, a folder, a link, huge, nonsense of any type,
-or hold another value at some place; each is put through a verb that reads it. A seed and a number make the same case again.
+`lines` are command lines: of every verb a sound one, in which words are misspelt, dropped, repeated, emptied
+or replaced, and to which options of any verb are added, with values and paths of any kind. `directories` are
+finished and unfinished runs, experiments and saved models in which a file or two are flipped, cut, emptied,
+swapped, gone, a pipe, a device, a folder, a link, huge, nonsense of any type, or hold another value at some
+place; each is put through a verb that reads it. A seed and a number make the same case again.
 
-What counts as a fault is in `fuzz_ends.py`. As root no file is unreadable; `setpriv --bounding-set=-dac_override,-dac_read_search
---inh-caps=-dac_override,-dac_read_search python benchmarks/fuzz_commands.py ...` takes that right away.
+What counts as a fault is in `fuzz_ends.py`. As root no file is unreadable; `setpriv
+--bounding-set=-dac_override,-dac_read_search --inh-caps=-dac_override,-dac_read_search python
+benchmarks/fuzz_commands.py ...` takes that right away.
 """
 
 import csv
@@ -33,30 +35,40 @@ from alignmamba.cli.parsing import VERBS
 from alignmamba.data.archive import write_corpus
 from fuzz_ends import Case, fuzz, one_thread, options
 
-SETTINGS = ("fit.epochs=1", "options.d_model=8", "options.depth=1", "options.d_state=2", "loader.batch_size=8")
+SETTINGS = (
+    "fit.epochs=1",
+    "options.d_model=8",
+    "options.depth=1",
+    "options.d_state=2",
+    "loader.batch_size=8",
+)
 KEYS = (
-    "fit.epochs", "fit.lr", "fit.learning_rate", "fit.select", "fit.precision", "fit.warmup_fraction", "loader.batch_size",
-    "loader.workers", "options.d_model", "options.depth", "options.local.window", "options.encoder.dropout", "options.alignment",
-    "missing.rate", "engine.accelerator", "engine.devices", "modalities", "model", "data", "seed", "", "a.b.c", "fit", "__class__",
+    "fit.epochs", "fit.lr", "fit.learning_rate", "fit.select", "fit.precision", "fit.warmup_fraction",
+    "loader.batch_size", "loader.workers", "options.d_model", "options.depth", "options.local.window",
+    "options.encoder.dropout", "options.alignment", "missing.rate", "engine.accelerator", "engine.devices",
+    "modalities", "model", "data", "seed", "", "a.b.c", "fit", "__class__",
 )  # fmt: skip
 WORDS = (
-    "0", "-1", "1", "2", "0.5", "1e400", "-1e-400", "nan", "inf", "null", "true", "[]", "{}", "[1, 2]", "text", "''", "9" * 400, "1_0",
-    "99999999", "9223372036854775808", "é\u202e", "\x1b[2J", "\x9b31m", "\x07", "{a: {b: c}}", "!!python/object:os.system x", "*a",
-    "&a [*a]", "1e-3", " ", "=", "==", "a=b=c", "", "-", "--", "\udcff", "😀" * 50, "Ⅷ", "１２", "\ufeff1", "\n", "a\nb", "%s%n", "$(id)",
-    "test", "valid", "alignmamba", "mult-fused", "paper", "gcnet", "fixed", "zero", "cpu", "cuda", "float16", "audio=vision",
-    "audio=3", "i/n", "2/1", "1/0", "regression_labels_T", "small",
+    "0", "-1", "1", "2", "0.5", "1e400", "-1e-400", "nan", "inf", "null", "true", "[]", "{}", "[1, 2]",
+    "text", "''", "9" * 400, "1_0", "99999999", "9223372036854775808", "é\u202e", "\x1b[2J", "\x9b31m",
+    "\x07", "{a: {b: c}}", "!!python/object:os.system x", "*a", "&a [*a]", "1e-3", " ", "=", "==", "a=b=c",
+    "", "-", "--", "\udcff", "😀" * 50, "Ⅷ", "１２", "\ufeff1", "\n", "a\nb", "%s%n", "$(id)", "test",
+    "valid", "alignmamba", "mult-fused", "paper", "gcnet", "fixed", "zero", "cpu", "cuda", "float16",
+    "audio=vision", "audio=3", "i/n", "2/1", "1/0", "regression_labels_T", "small",
 )  # fmt: skip
 PATHS = (
-    "corpus", "corpus/corpus.json", "classes", "run", "run/", "run/config.yaml", "run/last.ckpt", "run/model", "unfinished",
-    "experiment", "small.pkl", "table.csv", "table.toml", "arrays.npz", "missing", "missing/deeper", "text.txt", "empty", "folder",
-    "pipe", "socket", "circle", "unreadable", "readonly", "readonly/x", "/dev/zero", "/dev/null", "/dev/full", "/dev/stdin", "/dev/tty",
-    "/proc/self/mem", "/proc/1/root/x", "/", "..", ".", "synthetic", "", "-", "a" * 300, "a/" * 3000, "x\0y", "~", "C:\\x", "file://x",
-    "out", "out.csv", "out.parquet", "out.html", "out.pkl", "out.toml", "missing/out.csv", "text.txt/x.csv", "/proc/out.csv",
-    "\x1b[2J", "\udcff", "é\u202e.csv",
+    "corpus", "corpus/corpus.json", "classes", "run", "run/", "run/config.yaml", "run/last.ckpt", "run/model",
+    "unfinished", "experiment", "small.pkl", "table.csv", "table.toml", "arrays.npz", "missing",
+    "missing/deeper", "text.txt", "empty", "folder", "pipe", "socket", "circle", "unreadable", "readonly",
+    "readonly/x", "/dev/zero", "/dev/null", "/dev/full", "/dev/stdin", "/dev/tty", "/proc/self/mem",
+    "/proc/1/root/x", "/", "..", ".", "synthetic", "", "-", "a" * 300, "a/" * 3000, "x\0y", "~", "C:\\x",
+    "file://x", "out", "out.csv", "out.parquet", "out.html", "out.pkl", "out.toml", "missing/out.csv",
+    "text.txt/x.csv", "/proc/out.csv", "\x1b[2J", "\udcff", "é\u202e.csv",
 )  # fmt: skip
 STRANGE = (
-    None, True, False, -1, 0, 1, 2, 0.5, 1e300, 2**31, 2**63, 2**70, 10**90, "", "x", "\x1b[2J", "\u202e", "\ud800", "../..", "/dev/zero",
-    "a" * 70_000, [], {}, [[]], [None], [1, "a"], {"a": None}, {"": []}, "train", "text", float("nan"), float("inf"), "DELETE",
+    None, True, False, -1, 0, 1, 2, 0.5, 1e300, 2**31, 2**63, 2**70, 10**90, "", "x", "\x1b[2J", "\u202e",
+    "\ud800", "../..", "/dev/zero", "a" * 70_000, [], {}, [[]], [None], [1, "a"], {"a": None}, {"": []},
+    "train", "text", float("nan"), float("inf"), "DELETE",
 )  # fmt: skip
 SPARSE_BYTES = 1 << 40
 STEPS = ("run", "unfinished", "experiment")
@@ -66,18 +78,28 @@ def main() -> int:
     """Run the cases asked for; 1 if one ended wrongly."""
     parser = options(__doc__)
     parser.add_argument("--only", choices=["lines", "directories"], help="one of the two kinds")
-    parser.add_argument("--place", type=Path, help="folder for the sound runs and files, used again if it is there")
+    parser.add_argument(
+        "--place", type=Path, help="folder for the sound runs and files, used again if it is there"
+    )
     given = parser.parse_args()
     one_thread()
     with tempfile.TemporaryDirectory(prefix="fuzz-place-") as folder:
         place = Place(given.place or Path(folder) / "place")
-        kinds = {"lines": ("command lines", place.fuzzed_line), "directories": ("directories", place.mutated_directory)}
-        faults = sum(fuzz(what, make, given) for what, make in (kinds[kind] for kind in kinds if given.only in (None, kind)))
+        kinds = {
+            "lines": ("command lines", place.fuzzed_line),
+            "directories": ("directories", place.mutated_directory),
+        }
+        faults = sum(
+            fuzz(what, make, given)
+            for what, make in (kinds[kind] for kind in kinds if given.only in (None, kind))
+        )
     return 1 if faults else 0
 
 
 class Place:
-    """A folder with two corpora, a finished run, an unfinished one, an experiment and files of others, to copy and to draw from."""
+    """A folder with two corpora, a finished run, an unfinished one, an experiment and files of others, to
+    copy and to draw from.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -86,7 +108,8 @@ class Place:
             os.chdir(root)
             self._fill()
         os.chdir(root)
-        self._done("train", "--resume", "warm")  # what a verb loads at its first call is loaded before children are forked
+        # what a verb loads at its first call is loaded before children are forked
+        self._done("train", "--resume", "warm")
         for directory in ("run", "experiment"):
             self._done("report", directory, "--out", "warm/report.html")
 
@@ -121,7 +144,11 @@ class Place:
         own = [f"--{field.name.replace('_', '-')}" for field in fields(VERBS[verb])]
         for _ in range(draw.choice((0, 1, 1, 2, 2, 3, 4))):
             words = draw.choice(CHANGES)(words, own, draw) if words else words
-        interrupt = (draw.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), draw.random()) if draw.random() < 0.03 else None
+        interrupt = (
+            (draw.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), draw.random())
+            if draw.random() < 0.03
+            else None
+        )
         return Case(commands=[words], interrupt=interrupt, steps=STEPS)
 
     def mutated_directory(self, folder: Path, draw: random.Random) -> Case:
@@ -139,9 +166,16 @@ class Place:
         notes = []
         for _ in range(draw.choice((1, 1, 1, 2))):
             path = draw.choice(sorted(inner)) if inner and draw.random() < 0.05 else draw.choice(files)
-            if not path.is_symlink() and (path.is_dir() or (path.is_file() and path.stat().st_size < SPARSE_BYTES)):  # not changed yet
+            # not changed yet
+            if not path.is_symlink() and (
+                path.is_dir() or (path.is_file() and path.stat().st_size < SPARSE_BYTES)
+            ):
                 notes.append(f"{path.relative_to(folder)}: {_mutate(path, draw, files=files)}")
-        return Case(commands=[list(draw.choice(READING[name]))], note=f"{'sealed ' if sealed else ''}{'; '.join(notes)}", steps=STEPS)
+        return Case(
+            commands=[list(draw.choice(READING[name]))],
+            note=f"{'sealed ' if sealed else ''}{'; '.join(notes)}",
+            steps=STEPS,
+        )
 
 
 def _write_corpora() -> None:
@@ -160,13 +194,25 @@ def _write_corpora() -> None:
             "texts": ["words of it"] * size,
         }
 
-    for name, task in (("corpus", {"kind": "regression"}), ("classes", {"kind": "classification", "classes": ["low", "high"]})):
-        splits = {"train": split(16, task["kind"]), "valid": split(6, task["kind"]), "test": split(6, task["kind"])}
+    for name, task in (
+        ("corpus", {"kind": "regression"}),
+        ("classes", {"kind": "classification", "classes": ["low", "high"]}),
+    ):
+        splits = {
+            "train": split(16, task["kind"]),
+            "valid": split(6, task["kind"]),
+            "test": split(6, task["kind"]),
+        }
         write_corpus(Path(name), splits, task=task, name="small")
 
 
 def _write_table() -> None:
-    rows = [("split", "label", "a", "b"), *(("train", row % 2, row / 7, -row) for row in range(8)), ("valid", 0, 1, 2), ("test", 1, 2, 3)]
+    rows = [
+        ("split", "label", "a", "b"),
+        *(("train", row % 2, row / 7, -row) for row in range(8)),
+        ("valid", 0, 1, 2),
+        ("test", 1, 2, 3),
+    ]
     with open("table.csv", "w", newline="", encoding="utf-8") as file:  # noqa: PTH123
         csv.writer(file).writerows(rows)
 
@@ -186,9 +232,22 @@ def _add_special(folder: Path) -> None:
 _TRAIN = ("train", "--data", "corpus", "--out", "out", "--set", *SETTINGS)
 _GRID = ("experiment", "plans", "--data", "corpus", "--out", "experiment", "--seeds", "1")
 SOUND: dict[str, tuple[tuple[str, ...], ...]] = {
-    "train": (_TRAIN, (*_TRAIN, "--dry-run"), (*_TRAIN, "--json"), ("train", "--resume", "unfinished"), ("train", "--settings")),
-    "evaluate": (("evaluate", "run"), ("evaluate", "run", "--drop", "audio", "--out", "out"), ("evaluate", "run", "--data", "corpus")),
-    "predict": (("predict", "run", "--data", "corpus", "--out", "out.csv"), ("predict", "run", "--data", "small.pkl", "--out", "out.csv")),
+    "train": (
+        _TRAIN,
+        (*_TRAIN, "--dry-run"),
+        (*_TRAIN, "--json"),
+        ("train", "--resume", "unfinished"),
+        ("train", "--settings"),
+    ),
+    "evaluate": (
+        ("evaluate", "run"),
+        ("evaluate", "run", "--drop", "audio", "--out", "out"),
+        ("evaluate", "run", "--data", "corpus"),
+    ),
+    "predict": (
+        ("predict", "run", "--data", "corpus", "--out", "out.csv"),
+        ("predict", "run", "--data", "small.pkl", "--out", "out.csv"),
+    ),
     "convert": (
         ("convert", "mmsa", "small.pkl", "out"),
         ("convert", "auto", "table.toml", "out"),
@@ -196,15 +255,53 @@ SOUND: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "export": (("export", "mmsa", "corpus", "out.pkl"),),
     "init": (("init", "table.csv", "--out", "out.toml"), ("init", "arrays.npz")),
-    "inspect": (("inspect", "corpus"), ("inspect", "small.pkl"), ("inspect", "table.toml"), ("inspect", "classes", "--json")),
+    "inspect": (
+        ("inspect", "corpus"),
+        ("inspect", "small.pkl"),
+        ("inspect", "table.toml"),
+        ("inspect", "classes", "--json"),
+    ),
     "experiment": ((*_GRID, "--dry-run", "--set", *SETTINGS), (*_GRID, "--set", *SETTINGS)),
-    "bench": (("bench", "match", "--lengths", "8", "--repeats", "1", "--d-model", "8", "--against", "torch", "--measure", "flops"),),
-    "report": (("report", "run", "--out", "out.html"), ("report", "experiment"), ("report", "run", "run", "--out", "out.html")),
+    "bench": (
+        (
+            "bench",
+            "match",
+            "--lengths",
+            "8",
+            "--repeats",
+            "1",
+            "--d-model",
+            "8",
+            "--against",
+            "torch",
+            "--measure",
+            "flops",
+        ),
+    ),
+    "report": (
+        ("report", "run", "--out", "out.html"),
+        ("report", "experiment"),
+        ("report", "run", "run", "--out", "out.html"),
+    ),
     "doctor": (("doctor",), ("doctor", "--json")),
 }
 """Verb to command lines that do what they say."""
-_EVERY_OPTION = tuple(sorted({f"--{field.name.replace('_', '-')}" for verb in VERBS.values() for field in fields(verb)}))
-_ODD_OPTIONS = ("--hlep", "--version", "-h", "--help", "--", "--set", "--tyro-print-completion", "\x1b[31m", "--\x1b[2J", "--=", "---")
+_EVERY_OPTION = tuple(
+    sorted({f"--{field.name.replace('_', '-')}" for verb in VERBS.values() for field in fields(verb)})
+)
+_ODD_OPTIONS = (
+    "--hlep",
+    "--version",
+    "-h",
+    "--help",
+    "--",
+    "--set",
+    "--tyro-print-completion",
+    "\x1b[31m",
+    "--\x1b[2J",
+    "--=",
+    "---",
+)
 
 
 def _value(draw: random.Random) -> str:
@@ -213,11 +310,15 @@ def _value(draw: random.Random) -> str:
 
 def _place(words: list[str], draw: random.Random) -> int:
     """A word, mostly not the verb, which ends a command line early if it is unknown."""
-    return draw.randrange(len(words)) if len(words) < 2 or draw.random() < 0.1 else draw.randrange(1, len(words))
+    return (
+        draw.randrange(len(words)) if len(words) < 2 or draw.random() < 0.1 else draw.randrange(1, len(words))
+    )
 
 
 def _add_option(words: list[str], own: list[str], draw: random.Random) -> list[str]:
-    name = draw.choice((draw.choice(own), draw.choice(own), draw.choice(_EVERY_OPTION), draw.choice(_ODD_OPTIONS)))
+    name = draw.choice(
+        (draw.choice(own), draw.choice(own), draw.choice(_EVERY_OPTION), draw.choice(_ODD_OPTIONS))
+    )
     values = [_value(draw) for _ in range(draw.choice((0, 1, 1, 1, 2)))]
     return [*words, f"{name}={values[0]}"] if values and draw.random() < 0.2 else [*words, name, *values]
 
@@ -247,7 +348,9 @@ def _misspell(words: list[str], _: list[str], draw: random.Random) -> list[str]:
     if not letters:
         return words
     where = draw.randrange(len(letters))
-    letters[where : where + 1] = draw.choice(([], [letters[where]] * 2, ["x"], [letters[where].swapcase()], ["\u0301"], [" "]))
+    letters[where : where + 1] = draw.choice(
+        ([], [letters[where]] * 2, ["x"], [letters[where].swapcase()], ["\u0301"], [" "])
+    )
     return [*words[:at], "".join(letters), *words[at + 1 :]]
 
 
@@ -256,7 +359,19 @@ def _shuffle(words: list[str], _: list[str], draw: random.Random) -> list[str]:
 
 
 CHANGES: tuple[Callable[[list[str], list[str], random.Random], list[str]], ...] = (
-    *(_add_option, _add_option, _add_option, _set_key, _replace, _replace, _replace, _drop, _repeat, _misspell, _shuffle),
+    *(
+        _add_option,
+        _add_option,
+        _add_option,
+        _set_key,
+        _replace,
+        _replace,
+        _replace,
+        _drop,
+        _repeat,
+        _misspell,
+        _shuffle,
+    ),
 )
 
 
@@ -264,7 +379,8 @@ CHANGES: tuple[Callable[[list[str], list[str], random.Random], list[str]], ...] 
 
 READING: dict[str, tuple[tuple[str, ...], ...]] = {
     "run": (
-        *(("evaluate", "run"), ("evaluate", "run", "--data", "corpus", "--drop", "audio", "--out", "out")) * 2,
+        *(("evaluate", "run"), ("evaluate", "run", "--data", "corpus", "--drop", "audio", "--out", "out"))
+        * 2,
         *(("predict", "run", "--data", "corpus", "--out", "out.csv"), ("train", "--resume", "run")) * 2,
         ("train", "--data", "corpus", "--out", "run", "--overwrite", "--set", *SETTINGS),
         ("train", "--data", "corpus", "--config", "run/config.yaml", "--out", "out", "--dry-run"),
@@ -293,7 +409,21 @@ def _mutate(path: Path, draw: random.Random, *, files: list[Path]) -> str:
         return draw.choice((_gone, _as_file, _as_link, _with_strangers))(path)
     content = path.read_bytes()
     values = VALUES.get(path.suffix)
-    kinds: list[str] = ["flip", "flip", "cut", "cut", "longer", "empty", "noise", "pipe", "device", "input", "sparse", "folder", "gone"]
+    kinds: list[str] = [
+        "flip",
+        "flip",
+        "cut",
+        "cut",
+        "longer",
+        "empty",
+        "noise",
+        "pipe",
+        "device",
+        "input",
+        "sparse",
+        "folder",
+        "gone",
+    ]
     kinds += ["circle", "deep", "digits", "other", "zeros", "nonsense"]
     kind = draw.choice([*kinds, *["values"] * 30] if values is not None else kinds)
     if kind in ("pipe", "device", "input", "folder", "gone", "circle"):
@@ -390,7 +520,23 @@ def _changed_csv(text: str, draw: random.Random) -> tuple[str, str]:
     at = draw.randrange(len(rows))
     column = draw.randrange(len(rows[at])) if rows[at] else 0
     strange = draw.choice(
-        ("", "x", "nan", "inf", "-1", "1e999", "1e308", "9" * 5000, "\x1b[2J", "\u202e", '"', "a" * 200_000, "\0", "low", "test")
+        (
+            "",
+            "x",
+            "nan",
+            "inf",
+            "-1",
+            "1e999",
+            "1e308",
+            "9" * 5000,
+            "\x1b[2J",
+            "\u202e",
+            '"',
+            "a" * 200_000,
+            "\0",
+            "low",
+            "test",
+        )
     )
     how = draw.choice(("cell", "cell", "cell", "drop", "repeat", "short", "long"))
     if how == "cell":
@@ -418,7 +564,9 @@ VALUES: dict[str, Callable[..., tuple[str, str]]] = {
 
 
 def _change(values: Any, draw: random.Random) -> str:
-    """Put something else in the place of one value, at any depth, or give it another key; returns where and what."""
+    """Put something else in the place of one value, at any depth, or give it another key; returns where and
+    what.
+    """
     where = []
     while isinstance(values, dict | list) and values:
         key = draw.choice(sorted(values)) if isinstance(values, dict) else draw.randrange(len(values))

@@ -2,10 +2,11 @@
 
     python benchmarks/fuzz_corpora.py --count 2000
 
-A small corpus is copied and one thing in it is changed: bytes, values of its JSON, of a line or of a header of safetensors, a file put
-in the place of another, a pipe, a device, a folder, a circle of links, an empty, a cut or a huge sparse file. For half of the cases the
-sums in `corpus.json` are made right again, so that the change is not found by them. A verb reads it. A seed and a number make the same
-case again; what counts as a fault is in `fuzz_ends.py`.
+A small corpus is copied and one thing in it is changed: bytes, values of its JSON, of a line or of a header
+of safetensors, a file put in the place of another, a pipe, a device, a folder, a circle of links, an empty, a
+cut or a huge sparse file. For half of the cases the sums in `corpus.json` are made right again, so that the
+change is not found by them. A verb reads it. A seed and a number make the same case again; what counts as a
+fault is in `fuzz_ends.py`.
 """
 
 import contextlib
@@ -30,13 +31,51 @@ from fuzz_ends import Case, fuzz, one_thread, options
 SPARSE_BYTES = 1 << 40
 SETTINGS = ("fit.epochs=1", "options.d_model=8", "options.depth=1", "options.d_state=2")
 VALUES: tuple[Any, ...] = (
-    *(None, True, 0, -1, 1, 2, 1e308, 1e30, 2**31, 2**40, 2**62, 2**64, 10**90, 10**120, 0.5, "", "x", "\x1b[2J", "\u202e", "\ud800"),
-    *([], {}, [1], {"a": 1}, [[]], "train", "valid", "features", "tokens", "audio", "a" * 70_000, "/etc/passwd", "../x", "\0"),
+    *(
+        None,
+        True,
+        0,
+        -1,
+        1,
+        2,
+        1e308,
+        1e30,
+        2**31,
+        2**40,
+        2**62,
+        2**64,
+        10**90,
+        10**120,
+        0.5,
+        "",
+        "x",
+        "\x1b[2J",
+        "\u202e",
+        "\ud800",
+    ),
+    *(
+        [],
+        {},
+        [1],
+        {"a": 1},
+        [[]],
+        "train",
+        "valid",
+        "features",
+        "tokens",
+        "audio",
+        "a" * 70_000,
+        "/etc/passwd",
+        "../x",
+        "\0",
+    ),
 )
 
 
 def make(path: Path, *, kind: str) -> None:
-    """A corpus of every kind of content: features, token ids, times, words, groups, labels, a missing modality."""
+    """A corpus of every kind of content: features, token ids, times, words, groups, labels, a missing
+    modality.
+    """
     rng = np.random.default_rng(0)
 
     def split(first: int, size: int) -> dict[str, Any]:
@@ -45,7 +84,9 @@ def make(path: Path, *, kind: str) -> None:
                 "audio": [None if row == 2 else rng.normal(size=(4 + row % 3, 3)) for row in range(size)],
                 "text": [rng.integers(0, 9, 3 + row % 2) for row in range(size)],
             },
-            "targets": [row % 3 for row in range(size)] if kind == "classification" else rng.uniform(-3, 3, size).tolist(),
+            "targets": [row % 3 for row in range(size)]
+            if kind == "classification"
+            else rng.uniform(-3, 3, size).tolist(),
             "ids": [f"v{first + row}" for row in range(size)],
             "groups": [f"g{(first + row) // 2}" for row in range(size)],
             "times": {"audio": [None if row == 2 else np.arange(4.0 + row % 3) for row in range(size)]},
@@ -121,7 +162,11 @@ def cut(corpus: Path, draw: random.Random) -> None:
     """The end of a file, or an end to it that was not there."""
     path = _any_file(corpus, draw)
     content = path.read_bytes()
-    path.write_bytes(content[: draw.randrange(len(content))] if draw.randrange(3) else content + draw.randbytes(draw.randrange(1, 99)))
+    path.write_bytes(
+        content[: draw.randrange(len(content))]
+        if draw.randrange(3)
+        else content + draw.randbytes(draw.randrange(1, 99))
+    )
 
 
 def change_manifest(corpus: Path, draw: random.Random) -> None:
@@ -158,7 +203,9 @@ def change_values(corpus: Path, draw: random.Random) -> None:
     start = 8 + int.from_bytes(content[:8], "little")
     for _ in range(draw.choice((1, 4))):
         at = start + 4 * draw.randrange((len(content) - start) // 4)
-        content[at : at + 4] = draw.choice((b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\xff" * 4, b"\x00" * 4, draw.randbytes(4)))
+        content[at : at + 4] = draw.choice(
+            (b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\xff" * 4, b"\x00" * 4, draw.randbytes(4))
+        )
     path.write_bytes(content)
 
 
@@ -189,11 +236,23 @@ def _sparse(path: Path) -> None:
         file.truncate(SPARSE_BYTES)
 
 
-MUTATIONS = (flip_bytes, cut, change_manifest, change_manifest, change_line, change_header, change_header, change_values, put_in_place)
+MUTATIONS = (
+    flip_bytes,
+    cut,
+    change_manifest,
+    change_manifest,
+    change_line,
+    change_header,
+    change_header,
+    change_values,
+    put_in_place,
+)
 
 
 def seal(corpus: Path) -> None:
-    """Make the sizes and sums of the manifest right, as far as it still has them; a sparse file gets its size alone."""
+    """Make the sizes and sums of the manifest right, as far as it still has them; a sparse file gets its size
+    alone.
+    """
     path = corpus / "corpus.json"
     if not path.is_file():  # a pipe would be waited for
         return
@@ -242,7 +301,15 @@ def main() -> int:
         place = Path(folder)
         for kind in ("classification", "regression"):
             make(place / kind, kind=kind)
-            arguments = ["train", "--data", str(place / kind), "--out", str(place / f"run-{kind}"), "--set", *SETTINGS]
+            arguments = [
+                "train",
+                "--data",
+                str(place / kind),
+                "--out",
+                str(place / f"run-{kind}"),
+                "--set",
+                *SETTINGS,
+            ]
             if alignmamba(arguments) != 0:
                 raise SystemExit(f"cannot prepare {arguments}")
         return 1 if fuzz("corpora", lambda case, draw: mutated(place, case, draw), given) else 0

@@ -1,8 +1,10 @@
-"""Run command lines in children of a warm process and judge how each ended: what `fuzz_commands.py` and `fuzz_corpora.py` share.
+"""Run command lines in children of a warm process and judge how each ended: what `fuzz_commands.py` and
+`fuzz_corpora.py` share.
 
-A child is forked with PyTorch and the kernels loaded, so a command costs its own work and not three seconds of imports. It has a folder
-of its own, files for its output, a limit of memory, and a parent that ends it when it takes too long. `judge` finds what is wrong with
-an end; `tests/cli/test_fuzz_ends.py` puts every kind of fault before it.
+A child is forked with PyTorch and the kernels loaded, so a command costs its own work and not three seconds
+of imports. It has a folder of its own, files for its output, a limit of memory, and a parent that ends it
+when it takes too long. `judge` finds what is wrong with an end; `tests/cli/test_fuzz_ends.py` puts every kind
+of fault before it.
 """
 
 import argparse
@@ -38,7 +40,8 @@ GRACE_SECONDS = 20.0
 """Time in which an interrupted command, or what it leaves behind, has to end."""
 POLL_SECONDS = 0.002
 BUSY_SHARE = 0.2
-"""A command at work takes at least this share of the time of a processor; one that waits for nothing takes none."""
+"""A command at work takes at least this share of the time of a processor; one that waits for nothing takes
+none."""
 
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that a terminal obeys beside a line's end and a tab."""
@@ -76,7 +79,8 @@ def judge(end: End, *, steps: Sequence[str] = (), traced: bool = False) -> list[
 
     Args:
         end: How the command ended.
-        steps: Folders with which it goes on step by step, such as a run that it resumes: a later refusal leaves what was done.
+        steps: Folders with which it goes on step by step, such as a run that it resumes: a later refusal
+            leaves what was done.
         traced: Whether a traceback was asked for.
     """
     found = []
@@ -93,14 +97,16 @@ def judge(end: End, *, steps: Sequence[str] = (), traced: bool = False) -> list[
     if match := _NOT_TEXT.search(said):
         found.append(f"byte {match[0]!a} that is no text in what it wrote")
     errors = [line for line in end.err.splitlines() if line.startswith("error: ")]
-    if end.code == 2 and not end.err.strip() and "problem" not in end.out:  # `inspect` answers with the problems it was asked for
+    # `inspect` answers with the problems it was asked for
+    if end.code == 2 and not end.err.strip() and "problem" not in end.out:
         found.append("empty refusal: exit code 2 and not a word")
     if len(errors) > 1 or (errors and not end.err.rstrip("\n").endswith(errors[0])):
         found.append("an error in more than one line")
     if errors and end.code == 0:
         found.append("exit code 0 with an error")
     unfinished = [path for path in end.made if _UNFINISHED.search(path)]
-    if unfinished and (end.code is None or end.code >= 0):  # what is killed cannot clean up: its next run does
+    # what is killed cannot clean up: its next run does
+    if unfinished and (end.code is None or end.code >= 0):
         found.append(f"half-written: left {', '.join(unfinished[:3])}")
     changed = [path for path in end.changed if path.partition("/")[0] not in steps]
     if end.code == 2 and changed and not unfinished and "resume with" not in end.err:
@@ -116,7 +122,9 @@ def judge(end: End, *, steps: Sequence[str] = (), traced: bool = False) -> list[
 
 
 def one_thread() -> None:
-    """Compute on one thread from here on: a child that is forked has none of its parent's, and would wait for them."""
+    """Compute on one thread from here on: a child that is forked has none of its parent's, and would wait for
+    them.
+    """
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
@@ -137,8 +145,8 @@ def run(
         folder: Where it runs.
         seconds: After which it is killed.
         interrupt: A signal to send it, and after how many seconds.
-        works: Whether the command may be at work for as long as it likes. Then one that keeps a processor busy when the time is up is
-            interrupted as by Ctrl-C, and killed only if it does not end at that.
+        works: Whether the command may be at work for as long as it likes. Then one that keeps a processor
+            busy when the time is up is interrupted as by Ctrl-C, and killed only if it does not end at that.
         command: What is run.
     """
     for name in ("home", "tmp"):
@@ -163,13 +171,17 @@ def run(
         seconds=took,
         bytes=used.ru_maxrss * 1024,
         signalled=signalled,
-        changed=tuple(sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))),
+        changed=tuple(
+            sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+        ),
         made=tuple(sorted(after.keys() - before.keys())),
         stayed=stayed,
     )
 
 
-def _be_child(arguments: Sequence[str], folder: Path, out: IO[bytes], err: IO[bytes], command: Command) -> NoReturn:
+def _be_child(
+    arguments: Sequence[str], folder: Path, out: IO[bytes], err: IO[bytes], command: Command
+) -> NoReturn:
     code = 1
     try:
         os.setsid()
@@ -178,7 +190,9 @@ def _be_child(arguments: Sequence[str], folder: Path, out: IO[bytes], err: IO[by
             os.dup2(stream.fileno(), place)
         sys.stdout, sys.stderr = (open(place, "w", encoding="utf-8", closefd=False) for place in (1, 2))  # noqa: SIM115
         sys.argv = ["alignmamba", *arguments]
-        os.environ.update(HOME=str(folder / "home"), XDG_CACHE_HOME=str(folder / "home"), TMPDIR=str(folder / "tmp"))
+        os.environ.update(
+            HOME=str(folder / "home"), XDG_CACHE_HOME=str(folder / "home"), TMPDIR=str(folder / "tmp")
+        )
         os.environ.pop("ALIGNMAMBA_CACHE", None)
         tempfile.tempdir = None
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_BYTES, ADDRESS_BYTES))
@@ -246,7 +260,9 @@ def _text(file: IO[bytes]) -> str:
 
 
 def _contents(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Every path below a folder with what would change if its content did; what lies in its home is not compared."""
+    """Every path below a folder with what would change if its content did; what lies in its home is not
+    compared.
+    """
     found = {}
     for path, folders, files in os.walk(folder):
         if Path(path) == folder:
@@ -254,7 +270,8 @@ def _contents(folder: Path) -> dict[str, tuple[int, ...]]:
         for name in (*folders, *files):
             at = os.lstat(os.path.join(path, name))  # noqa: PTH118 # thousands of them
             facts = (at.st_size, at.st_mtime_ns, at.st_ino) if stat.S_ISREG(at.st_mode) else ()
-            found[os.path.relpath(os.path.join(path, name), folder)] = (stat.S_IFMT(at.st_mode), *facts)  # noqa: PTH118
+            within = os.path.relpath(os.path.join(path, name), folder)  # noqa: PTH118
+            found[within] = (stat.S_IFMT(at.st_mode), *facts)
     return found
 
 
@@ -279,17 +296,33 @@ WORKING = ("train", "bench", "experiment")
 
 def options(description: str | None, *, count: int = 2000) -> argparse.ArgumentParser:
     """Options of every fuzzer."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=count, help="cases of each kind")
-    parser.add_argument("--start", type=int, default=0, help="number of the first one; a seed and a number make the same case again")
+    parser.add_argument(
+        "--start",
+        type=int,
+        default=0,
+        help="number of the first one; a seed and a number make the same case again",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the cases")
     parser.add_argument("--seconds", type=float, default=30.0, help="that a command may take")
-    parser.add_argument("--keep", type=Path, help="new folder for the cases with faults (default: a temporary one)")
+    parser.add_argument(
+        "--keep", type=Path, help="new folder for the cases with faults (default: a temporary one)"
+    )
     return parser
 
 
-def fuzz(what: str, make: Callable[[Path, random.Random], Case], given: argparse.Namespace, *, command: Command = alignmamba) -> int:
-    """Make cases, run their commands, print every fault, keep the folder of each case that has one; returns how many commands had one.
+def fuzz(
+    what: str,
+    make: Callable[[Path, random.Random], Case],
+    given: argparse.Namespace,
+    *,
+    command: Command = alignmamba,
+) -> int:
+    """Make cases, run their commands, print every fault, keep the folder of each case that has one; returns
+    how many commands had one.
 
     Args:
         what: Name of the cases; part of what their draws depend on.
@@ -307,28 +340,55 @@ def fuzz(what: str, make: Callable[[Path, random.Random], Case], given: argparse
             for arguments in case.commands:
                 verb = arguments[0] if arguments and arguments[0] in VERBS else "(none)"
                 works = verb in WORKING
-                end = run(arguments, Path(folder), seconds=given.seconds, interrupt=case.interrupt, works=works, command=command)
+                end = run(
+                    arguments,
+                    Path(folder),
+                    seconds=given.seconds,
+                    interrupt=case.interrupt,
+                    works=works,
+                    command=command,
+                )
                 stopped = end.signalled is not None and case.interrupt is None
-                ended = verb, "still at work, interrupted" if stopped else "hang" if end.code is None else str(end.code)
+                ended = (
+                    verb,
+                    "still at work, interrupted"
+                    if stopped
+                    else "hang"
+                    if end.code is None
+                    else str(end.code),
+                )
                 ends[ended] += 1
                 seconds[ended] += end.seconds
                 resumes = "--resume" in arguments or verb in ("experiment", "report")
                 problems = judge(end, steps=case.steps if resumes else (), traced="--traceback" in arguments)
                 if stopped:
-                    print(f"{what} {number}: still at work after {given.seconds:.0f} s: {_line(arguments)}", flush=True)
+                    print(
+                        f"{what} {number}: still at work after {given.seconds:.0f} s: {_line(arguments)}",
+                        flush=True,
+                    )
                 if problems:
                     faults += 1
                     kept = keep / f"{what.replace(' ', '-')}-{given.seed}-{number}"
                     _kept(kept, make, _draw(what, given, number), arguments, end, problems)
                     print(
-                        f"FAULT {what} {number}: {'; '.join(problems)}\n  {case.note}\n  {_line(arguments)}\n  kept in {kept}", flush=True
+                        f"FAULT {what} {number}: {'; '.join(problems)}\n  {case.note}\n  {_line(arguments)}\n"
+                        f"  kept in {kept}",
+                        flush=True,
                     )
                     print(f"  {end.err.strip()[-300:]!a}", flush=True)
         if (number + 1 - given.start) % 100 == 0:
-            print(f"{what}: {number + 1 - given.start} of {given.count}, {faults} faults, {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"{what}: {number + 1 - given.start} of {given.count}, {faults} faults,"
+                f" {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
     for (verb, how), count in sorted(ends.items()):
         print(f"{verb:12} {how:28} {count:6} {seconds[verb, how] / count:8.2f} s each")
-    print(f"{given.count} {what}, {sum(ends.values())} commands, {time.monotonic() - started:.0f} s, {faults} faults", flush=True)
+    print(
+        f"{given.count} {what}, {sum(ends.values())} commands, {time.monotonic() - started:.0f} s, {faults}"
+        " faults",
+        flush=True,
+    )
     if given.keep is None:
         with suppress(OSError):
             keep.rmdir()
@@ -344,9 +404,16 @@ def _line(arguments: Sequence[str]) -> str:
 
 
 def _kept(
-    folder: Path, make: Callable[[Path, random.Random], Case], draw: random.Random, arguments: Sequence[str], end: End, problems: list[str]
+    folder: Path,
+    make: Callable[[Path, random.Random], Case],
+    draw: random.Random,
+    arguments: Sequence[str],
+    end: End,
+    problems: list[str],
 ) -> None:
-    """Make the folder of a case anew, as it was before its commands, with a file that says which one ended how."""
+    """Make the folder of a case anew, as it was before its commands, with a file that says which one ended
+    how.
+    """
     if not folder.exists():
         folder.mkdir(parents=True)
         make(folder, draw)

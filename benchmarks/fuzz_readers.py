@@ -1,11 +1,14 @@
-"""Coverage-guided fuzzing of the readers of foreign files, from valid seeds (needs atheris: ``pip install atheris``).
+"""Coverage-guided fuzzing of the readers of foreign files, from valid seeds (needs atheris: ``pip install
+atheris``).
 
-A reader may refuse an input in one line or read it. Anything else is a crash: another exception, a hang of more than 30 s, more than
-2 GiB of memory, the end of the process. Each is written into the folder once per place in the code; the run goes on until the time is
-up. Put what was found into ``tests/data/readers/crashes/FORMAT``, where the tests keep it.
+A reader may refuse an input in one line or read it. Anything else is a crash: another exception, a hang of
+more than 30 s, more than 2 GiB of memory, the end of the process. Each is written into the folder once per
+place in the code; the run goes on until the time is up. Put what was found into
+``tests/data/readers/crashes/FORMAT``, where the tests keep it.
 
-``csd`` starts a process for every input, as the product does, so it is slow and its coverage is that of this side alone.
-``csd-in-process`` calls the HDF5 library here; what ends it would in the product end that process, and be refused in one line.
+``csd`` starts a process for every input, as the product does, so it is slow and its coverage is that of this
+side alone. ``csd-in-process`` calls the HDF5 library here; what ends it would in the product end that
+process, and be refused in one line.
 
 Usage: ``python benchmarks/fuzz_readers.py --minutes 10 [--reader mmsa ...] [--out crashes]``
 """
@@ -44,7 +47,9 @@ def call_hdf5_here() -> None:
             self._plain: dict[str, hdf5_child.DataSets] = {}
 
         def _ask(self, path: Path, request: dict[str, object], **_: object) -> bytes:
-            head, content = hdf5_child.answer(json.dumps({**request, "path": str(path)}).encode(), self._opened, self._plain)
+            head, content = hdf5_child.answer(
+                json.dumps({**request, "path": str(path)}).encode(), self._opened, self._plain
+            )
             if "error" in head:
                 raise DataError(f"{path}: {head['error']}")
             return content
@@ -111,16 +116,33 @@ def run(format: str, minutes: float, out: Path) -> dict[str, object]:
     inputs, ends, coverage = 0, 0, 0
     with tempfile.TemporaryDirectory() as folder:
         while (left := 60 * minutes - (time.monotonic() - started)) >= 1:
-            command = [sys.executable, __file__, "--child", format, folder, str(max(1, round(left))), str(out)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
+            command = [
+                sys.executable,
+                __file__,
+                "--child",
+                format,
+                folder,
+                str(max(1, round(left))),
+                str(out),
+            ]
+            done = subprocess.run(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                check=False,
+            )
             counted = (
-                re.findall(r"number_of_executed_units:\s*(\d+)", done.stdout) or re.findall(r"^#(\d+)", done.stdout, re.MULTILINE)[-1:]
+                re.findall(r"number_of_executed_units:\s*(\d+)", done.stdout)
+                or re.findall(r"^#(\d+)", done.stdout, re.MULTILINE)[-1:]
             )
             if not counted:
                 raise SystemExit(f"{format}: the fuzzer did not start:\n{done.stdout[-3000:]}")
             inputs += int(counted[-1])
             coverage = max([coverage, *map(int, re.findall(r"cov: (\d+)", done.stdout))])
-            if done.returncode != 0:  # a hang, too much memory, or the end of the process: libFuzzer has written the input
+            # a hang, too much memory, or the end of the process: libFuzzer has written the input
+            if done.returncode != 0:
                 ends += 1
                 digest = hashlib.sha256(done.stdout.encode()).hexdigest()[:8]
                 (out / f"ended-{digest}.txt").write_text(done.stdout[-5000:])
@@ -146,9 +168,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Fuzz the readers of foreign files.")
     parser.add_argument("--minutes", type=float, default=10, help="time for each reader")
     parser.add_argument(
-        "--reader", nargs="+", choices=[*sorted(damaging.SEEDS), IN_PROCESS], default=sorted(damaging.SEEDS), help="formats"
+        "--reader",
+        nargs="+",
+        choices=[*sorted(damaging.SEEDS), IN_PROCESS],
+        default=sorted(damaging.SEEDS),
+        help="formats",
     )
-    parser.add_argument("--out", type=Path, default=Path("crashes"), help="folder for what is found, one below it per format")
+    parser.add_argument(
+        "--out", type=Path, default=Path("crashes"), help="folder for what is found, one below it per format"
+    )
     given = parser.parse_args()
     for reader in given.reader:
         print(json.dumps(run(reader, given.minutes, given.out.absolute() / reader)), flush=True)

@@ -1,9 +1,11 @@
-"""The Triton kernels on a GPU: parity first, then speed beside the hardware's floor and beside the usual rivals.
+"""The Triton kernels on a GPU: parity first, then speed beside the hardware's floor and beside the usual
+rivals.
 
-Every kernel is first compared with a float64 reference on fresh random inputs, with NaN in all memory it is to write. Over a red
-parity no speed is printed, and the exit code is 1. Without a GPU it is 2.
+Every kernel is first compared with a float64 reference on fresh random inputs, with NaN in all memory it is
+to write. Over a red parity no speed is printed, and the exit code is 1. Without a GPU it is 2.
 
-Usage: ``python benchmarks/gpu.py [--json FILE]``, or ``--interpret`` for parity alone, on the CPU, on small shapes
+Usage: ``python benchmarks/gpu.py [--json FILE]``, or ``--interpret`` for parity alone, on the CPU, on small
+shapes
 """
 
 import argparse
@@ -29,7 +31,8 @@ if find_spec("alignmamba") is None:  # a bare checkout on a machine that has PyT
 # batch, time, channels; the state is 16.
 SCANS = [(1, 6400, 512), (1, 12800, 512), (32, 150, 256), (8, 1024, 512)]
 STATES = 16
-# Tokens per modality and channels of matching and MMD, and the fused model: depth and heads as in the paper's backbones.
+# Tokens per modality and channels of matching and MMD, and the fused model: depth and heads as in the paper's
+# backbones.
 TOKENS, WIDTH, DEPTH, HEADS, MODALITIES = [6400, 12800], 256, 4, 8, 3
 TARGETS = {"scan": 1.0, "fusion at 6400": 2.0, "fusion at 12800": 4.0}
 """How many times as fast as the rival it is to be."""
@@ -63,7 +66,9 @@ class Parity:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured time; milliseconds, None where there is nothing to say. `launched` counts Python's share too."""
+    """One measured time; milliseconds, None where there is nothing to say. `launched` counts Python's share
+    too.
+    """
 
     name: str
     shape: str
@@ -84,8 +89,12 @@ class Ceilings:
     bfloat16_rate: float | None
     tf32_rate: float | None
 
-    def floor(self, size: float, exponentials: float = 0.0, operations: float = 0.0, *, single: bool = False) -> float | None:
-        """Milliseconds that bytes, exponentials or operations of the matrix units take at least; float32 products are three of TF32."""
+    def floor(
+        self, size: float, exponentials: float = 0.0, operations: float = 0.0, *, single: bool = False
+    ) -> float | None:
+        """Milliseconds that bytes, exponentials or operations of the matrix units take at least; float32
+        products are three of TF32.
+        """
         rate = self.tf32_rate if single else self.bfloat16_rate
         if operations and rate is None:
             return None
@@ -113,7 +122,9 @@ def unwritten_is_nan() -> Iterator[None]:
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:
-    """Euclidean norm of the difference over that of the exact value; infinite where anything is not finite."""
+    """Euclidean norm of the difference over that of the exact value; infinite where anything is not
+    finite.
+    """
     if not found.isfinite().all():
         return float("inf")
     return float((found.double() - exact).norm() / exact.norm().clamp(min=1e-30))
@@ -122,8 +133,12 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
 # Inputs
 
 
-def scan_inputs(batch: int, time: int, channels: int, states: int, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
-    """What a Mamba block gives its scan: slices of wider tensors, steps of 1e-3 to 1e-1, decays of 1 to the number of states."""
+def scan_inputs(
+    batch: int, time: int, channels: int, states: int, dtype: torch.dtype, device: str
+) -> dict[str, Tensor]:
+    """What a Mamba block gives its scan: slices of wider tensors, steps of 1e-3 to 1e-1, decays of 1 to the
+    number of states.
+    """
     wide = torch.randn(batch, time, 2 * channels, device=device).to(dtype)
     maps = torch.randn(batch, time, 2 * states, device=device).to(dtype)
     return {
@@ -141,7 +156,9 @@ def scan_inputs(batch: int, time: int, channels: int, states: int, dtype: torch.
 # Parity
 
 
-def scan_parity(shape: tuple[int, int, int, int], dtype: torch.dtype, algorithm: Any, device: str) -> Iterator[Parity]:
+def scan_parity(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, algorithm: Any, device: str
+) -> Iterator[Parity]:
     """Value and every gradient of the scan."""
     from alignmamba.ops import selective_scan
     from alignmamba.ops.gpu.scan import scan_backward, scan_forward
@@ -149,18 +166,31 @@ def scan_parity(shape: tuple[int, int, int, int], dtype: torch.dtype, algorithm:
     given = scan_inputs(*shape, dtype, device)
     batch, time, channels, states = shape
     initial = torch.randn(batch, channels, states, device=device)
-    weight, state_weight = torch.randn(batch, time, channels, device=device).to(dtype), torch.randn_like(initial)
+    weight, state_weight = (
+        torch.randn(batch, time, channels, device=device).to(dtype),
+        torch.randn_like(initial),
+    )
     leaves = [tensor.detach().double().requires_grad_() for tensor in (*given.values(), initial)]
-    y, final = selective_scan(*leaves[:-1], initial_state=leaves[-1], return_final_state=True, backend="torch")
+    y, final = selective_scan(
+        *leaves[:-1], initial_state=leaves[-1], return_final_state=True, backend="torch"
+    )
     exact = [y, final, *torch.autograd.grad((y * weight).sum() + (final * state_weight).sum(), leaves)]
     with unwritten_is_nan():
-        value, state, kept = scan_forward(*given.values(), initial, softplus=True, checkpoint=True, algorithm=algorithm)
+        value, state, kept = scan_forward(
+            *given.values(), initial, softplus=True, checkpoint=True, algorithm=algorithm
+        )
         assert kept is not None
-        gradients = scan_backward(*given.values(), kept, weight, state_weight, softplus=True, algorithm=algorithm)
+        gradients = scan_backward(
+            *given.values(), kept, weight, state_weight, softplus=True, algorithm=algorithm
+        )
     names = ["y", "state", *(f"gradient of {name}" for name in (*given, "initial_state"))]
     for name, found, expected in zip(names, (value, state, *gradients), exact, strict=True):
         assert found is not None
-        yield Parity(f"scan {algorithm} {shape} {dtype}: {name}", relative_error(found, expected.detach()), LIMITS[found.dtype])
+        yield Parity(
+            f"scan {algorithm} {shape} {dtype}: {name}",
+            relative_error(found, expected.detach()),
+            LIMITS[found.dtype],
+        )
 
 
 def convolution_parity(shape: tuple[int, int, int], dtype: torch.dtype, device: str) -> Iterator[Parity]:
@@ -177,8 +207,14 @@ def convolution_parity(shape: tuple[int, int, int], dtype: torch.dtype, device: 
     exact = [y, *torch.autograd.grad(y, leaves, grad_y.double())]
     with unwritten_is_nan():
         found = [conv_forward(x, weight, bias), *conv_backward(x, weight, bias, grad_y)]
-    for name, tensor, expected in zip(("y", "gradient of x", "gradient of weight", "gradient of bias"), found, exact, strict=True):
-        yield Parity(f"convolution {shape} {dtype}: {name}", relative_error(tensor, expected.detach()), LIMITS[tensor.dtype])
+    for name, tensor, expected in zip(
+        ("y", "gradient of x", "gradient of weight", "gradient of bias"), found, exact, strict=True
+    ):
+        yield Parity(
+            f"convolution {shape} {dtype}: {name}",
+            relative_error(tensor, expected.detach()),
+            LIMITS[tensor.dtype],
+        )
 
 
 def transport_parity(n: int, m: int, channels: int, dtype: torch.dtype, device: str) -> Iterator[Parity]:
@@ -197,11 +233,19 @@ def transport_parity(n: int, m: int, channels: int, dtype: torch.dtype, device: 
         index = match(source, anchor, first, last, *times, 2.0)
         total = segment_sum(source, index, m)
     inside = bool(((index >= 0) & (index < m)).all())
-    lost = float((score.amax(2) - score.gather(2, index.clamp(0, m - 1).unsqueeze(2)).squeeze(2)).max()) if inside else float("inf")
+    lost = (
+        float((score.amax(2) - score.gather(2, index.clamp(0, m - 1).unsqueeze(2)).squeeze(2)).max())
+        if inside
+        else float("inf")
+    )
     yield Parity(f"match ({n}, {m}, {channels}) {dtype}: score lost", lost, MATCH_GAP)
     slot = index.clamp(0, m - 1).unsqueeze(-1).expand(source.shape)
-    exact = torch.zeros(2, m, channels, dtype=torch.float64, device=device).scatter_add(1, slot, source.double())
-    yield Parity(f"segment sum ({n}, {m}, {channels}) {dtype}", relative_error(total, exact), LIMITS[torch.float32])
+    exact = torch.zeros(2, m, channels, dtype=torch.float64, device=device).scatter_add(
+        1, slot, source.double()
+    )
+    yield Parity(
+        f"segment sum ({n}, {m}, {channels}) {dtype}", relative_error(total, exact), LIMITS[torch.float32]
+    )
 
 
 def discrepancy_parity(n: int, m: int, channels: int, device: str) -> Iterator[Parity]:
@@ -210,7 +254,10 @@ def discrepancy_parity(n: int, m: int, channels: int, device: str) -> Iterator[P
 
     x, y = (torch.randn(2, length, channels, device=device) / channels**0.5 for length in (n, m))
     masks = tuple(torch.rand(2, length, device=device) < 0.8 for length in (n, m))
-    scale, weights = torch.rand(2, device=device) + 0.5, torch.tensor([[1.0], [0.7], [-1.5]], device=device).expand(3, 2) / n
+    scale, weights = (
+        torch.rand(2, device=device) + 0.5,
+        torch.tensor([[1.0], [0.7], [-1.5]], device=device).expand(3, 2) / n,
+    )
     leaves = [side.double().requires_grad_() for side in (x, y)]
     value = torch.zeros(2, dtype=torch.float64, device=device)
     for weight, (a, b) in zip(weights, ((0, 0), (1, 1), (0, 1)), strict=True):
@@ -222,7 +269,11 @@ def discrepancy_parity(n: int, m: int, channels: int, device: str) -> Iterator[P
         found = weighted_kernel_sum(x, y, *masks, scale, weights, need_gradient=True)
     for name, tensor, expected in zip(("value", "gradient of x", "gradient of y"), found, exact, strict=True):
         assert tensor is not None
-        yield Parity(f"kernel sum ({n}, {m}, {channels}): {name}", relative_error(tensor, expected.detach()), LIMITS[torch.float32])
+        yield Parity(
+            f"kernel sum ({n}, {m}, {channels}): {name}",
+            relative_error(tensor, expected.detach()),
+            LIMITS[torch.float32],
+        )
 
 
 def parities(device: str) -> Iterator[Parity]:
@@ -230,7 +281,11 @@ def parities(device: str) -> Iterator[Parity]:
     small = device == "cpu"
     for dtype in (torch.float32, torch.bfloat16):
         for algorithm in ("sequential", "chunked"):
-            for shape in [(1, 40, 5, 3)] if small else [(2, 1, 17, 3), (3, 63, 96, 16), (1, 1025, 512, 16), (2, 130, 40, 64)]:
+            for shape in (
+                [(1, 40, 5, 3)]
+                if small
+                else [(2, 1, 17, 3), (3, 63, 96, 16), (1, 1025, 512, 16), (2, 130, 40, 64)]
+            ):
                 yield from scan_parity(shape, dtype, algorithm, device)
         for conv_shape in [(1, 20, 5)] if small else [(2, 1, 17), (3, 1025, 512)]:
             yield from convolution_parity(conv_shape, dtype, device)
@@ -243,10 +298,14 @@ def parities(device: str) -> Iterator[Parity]:
 # Speed
 
 
-def milliseconds(calls: list[Callable[[], object]], repeats: int = 50, *, with_launches: bool = False) -> float:
-    """Median time of a call between two events, the calls taken in turn so that their inputs do not stay in the cache.
+def milliseconds(
+    calls: list[Callable[[], object]], repeats: int = 50, *, with_launches: bool = False
+) -> float:
+    """Median time of a call between two events, the calls taken in turn so that their inputs do not stay in
+    the cache.
 
-    Without `with_launches` the device first waits while the call's kernels are queued, so that Python's share does not count.
+    Without `with_launches` the device first waits while the call's kernels are queued, so that Python's share
+    does not count.
     """
     for call in calls * 2:
         call()
@@ -269,13 +328,20 @@ def ceilings() -> Ceilings:
     target = torch.empty_like(source)
     span = milliseconds([lambda: target.copy_(source)], 20)
     properties = torch.cuda.get_device_properties(0)
-    clock = 1e3 * getattr(properties, "clock_rate", 1_980_000)  # kHz where PyTorch tells, else the boost clock of an H100
+    # kHz where PyTorch tells, else the boost clock of an H100
+    clock = 1e3 * getattr(properties, "clock_rate", 1_980_000)
     rates = next((rate for name, rate in MATRIX_RATES.items() if name in properties.name), (None, None))
-    return Ceilings(2 * source.nbytes / span * 1e3, properties.multi_processor_count * EXPONENTIALS_PER_CLOCK * clock, *rates)
+    return Ceilings(
+        2 * source.nbytes / span * 1e3,
+        properties.multi_processor_count * EXPONENTIALS_PER_CLOCK * clock,
+        *rates,
+    )
 
 
 def rival_scan(given: list[dict[str, Tensor]], *, backward: bool) -> float | None:
-    """Time of mamba-ssm's scan in its own layout, (batch, channel, time) without gaps; None if it is not installed."""
+    """Time of mamba-ssm's scan in its own layout, (batch, channel, time) without gaps; None if it is not
+    installed.
+    """
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except ImportError:
@@ -283,7 +349,9 @@ def rival_scan(given: list[dict[str, Tensor]], *, backward: bool) -> float | Non
     calls = []
     for tensors in given:
         inner = {
-            name: (tensor.transpose(1, 2) if tensor.ndim == 3 else tensor).contiguous().requires_grad_(backward)
+            name: (tensor.transpose(1, 2) if tensor.ndim == 3 else tensor)
+            .contiguous()
+            .requires_grad_(backward)
             for name, tensor in tensors.items()
         }
         if not backward:
@@ -308,15 +376,24 @@ def scan_rows(top: Ceilings) -> Iterator[Row]:
             sets = [scan_inputs(batch, time, channels, STATES, dtype, "cuda") for _ in range(4)]
             weights = [torch.randn(batch, time, channels, device="cuda").to(dtype) for _ in sets]
             tokens, maps = batch * time * channels, 2 * batch * time * STATES
-            exponentials = tokens * (STATES + 2 + 2)  # of softplus and of the gate: one exponential and one reciprocal each
+            # of softplus and of the gate: one exponential and one reciprocal each
+            exponentials = tokens * (STATES + 2 + 2)
             rivals = {backward: rival_scan(sets, backward=backward) for backward in (False, True)}
             for algorithm in ("sequential", "chunked", "auto"):
-                kept = [scan_forward(*s.values(), None, softplus=True, checkpoint=True, algorithm=algorithm)[2] for s in sets]  # type: ignore[arg-type]
+                kept = [
+                    scan_forward(*s.values(), None, softplus=True, checkpoint=True, algorithm=algorithm)[2]
+                    for s in sets
+                ]  # type: ignore[arg-type]
                 forward: list[Callable[[], object]] = [
-                    lambda s=s, a=algorithm: scan_forward(*s.values(), None, softplus=True, checkpoint=False, algorithm=a) for s in sets
+                    lambda s=s, a=algorithm: scan_forward(
+                        *s.values(), None, softplus=True, checkpoint=False, algorithm=a
+                    )
+                    for s in sets
                 ]
                 backward: list[Callable[[], object]] = [
-                    lambda s=s, k=k, w=w, a=algorithm: scan_backward(*s.values(), k, w, None, softplus=True, algorithm=a)
+                    lambda s=s, k=k, w=w, a=algorithm: scan_backward(
+                        *s.values(), k, w, None, softplus=True, algorithm=a
+                    )
                     for s, k, w in zip(sets, kept, weights, strict=True)
                 ]
                 for name, calls, tensors in (("forward", forward, 4), ("backward", backward, 7)):
@@ -349,17 +426,29 @@ def convolution_rows(top: Ceilings) -> Iterator[Row]:
                 ).transpose(1, 2)
                 for x in xs
             ]
-            fused: list[Callable[[], object]] = [lambda x=x, weight=weight, bias=bias: conv_forward(x, weight, bias) for x in xs]
-            back: list[Callable[[], object]] = [lambda x=x, weight=weight, bias=bias: conv_backward(x, weight, bias, x) for x in xs]
+            fused: list[Callable[[], object]] = [
+                lambda x=x, weight=weight, bias=bias: conv_forward(x, weight, bias) for x in xs
+            ]
+            back: list[Callable[[], object]] = [
+                lambda x=x, weight=weight, bias=bias: conv_backward(x, weight, bias, x) for x in xs
+            ]
             shape = f"({batch}, {time}, {channels}) {str(dtype)[6:]}"
             yield Row(
-                "convolution forward", shape, milliseconds(fused), None, top.floor(2 * xs[0].nbytes), "conv1d + silu", milliseconds(plain)
+                "convolution forward",
+                shape,
+                milliseconds(fused),
+                None,
+                top.floor(2 * xs[0].nbytes),
+                "conv1d + silu",
+                milliseconds(plain),
             )
             yield Row("convolution backward", shape, milliseconds(back), None, top.floor(3 * xs[0].nbytes))
 
 
 def alignment_rows(top: Ceilings) -> Iterator[Row]:
-    """Matching against a materialised product, and the discrepancy against materialised kernels, one sample."""
+    """Matching against a materialised product, and the discrepancy against materialised kernels, one
+    sample.
+    """
     from alignmamba.ops.gpu.discrepancy import weighted_kernel_sum
     from alignmamba.ops.gpu.transport import match
 
@@ -367,28 +456,46 @@ def alignment_rows(top: Ceilings) -> Iterator[Row]:
         nothing = torch.zeros(1, 0, device="cuda")
         first = torch.zeros(1, tokens, dtype=torch.int32, device="cuda")
         for dtype in (torch.float32, torch.bfloat16):
-            sets = [[torch.randn(1, tokens, WIDTH, device="cuda").to(dtype) for _ in range(2)] for _ in range(3)]
+            sets = [
+                [torch.randn(1, tokens, WIDTH, device="cuda").to(dtype) for _ in range(2)] for _ in range(3)
+            ]
             fused: list[Callable[[], object]] = [
-                lambda s=s, first=first, tokens=tokens, nothing=nothing: match(*s, first, first + tokens, nothing, nothing, 0.0)
+                lambda s=s, first=first, tokens=tokens, nothing=nothing: match(
+                    *s, first, first + tokens, nothing, nothing, 0.0
+                )
                 for s in sets
             ]
             plain: list[Callable[[], object]] = [
-                lambda s=s: (F.normalize(s[0], dim=-1) @ F.normalize(s[1], dim=-1).transpose(1, 2)).argmax(2) for s in sets
+                lambda s=s: (F.normalize(s[0], dim=-1) @ F.normalize(s[1], dim=-1).transpose(1, 2)).argmax(2)
+                for s in sets
             ]
-            floor = top.floor(2 * sets[0][0].nbytes, operations=2.0 * tokens**2 * WIDTH, single=dtype == torch.float32)
+            floor = top.floor(
+                2 * sets[0][0].nbytes, operations=2.0 * tokens**2 * WIDTH, single=dtype == torch.float32
+            )
             shape = f"({tokens}, {tokens}, {WIDTH}) {str(dtype)[6:]}"
-            yield Row("match", shape, milliseconds(fused, 20), None, floor, "materialised", milliseconds(plain, 20))
+            yield Row(
+                "match", shape, milliseconds(fused, 20), None, floor, "materialised", milliseconds(plain, 20)
+            )
 
-        sides = [[torch.randn(1, tokens, WIDTH, device="cuda") / WIDTH**0.5 for _ in range(2)] for _ in range(2)]
+        sides = [
+            [torch.randn(1, tokens, WIDTH, device="cuda") / WIDTH**0.5 for _ in range(2)] for _ in range(2)
+        ]
         mask = torch.ones(1, tokens, dtype=torch.bool, device="cuda")
-        scale, weights = torch.ones(1, device="cuda"), torch.tensor([[1.0], [1.0], [-2.0]], device="cuda") / tokens**2
+        scale, weights = (
+            torch.ones(1, device="cuda"),
+            torch.tensor([[1.0], [1.0], [-2.0]], device="cuda") / tokens**2,
+        )
         summed: list[Callable[[], object]] = [
-            lambda s=s, mask=mask, scale=scale, weights=weights: weighted_kernel_sum(*s, mask, mask, scale, weights, need_gradient=True)
+            lambda s=s, mask=mask, scale=scale, weights=weights: weighted_kernel_sum(
+                *s, mask, mask, scale, weights, need_gradient=True
+            )
             for s in sides
         ]
         dense: list[Callable[[], object]] = [lambda s=s: materialised_discrepancy(*s) for s in sides]
         # Each of (2 tokens)^2 ordered pairs takes one product for the distance and one for the gradient.
-        floor = top.floor(4 * sides[0][0].nbytes, 4.0 * tokens**2, 2 * 2.0 * (2 * tokens) ** 2 * WIDTH, single=True)
+        floor = top.floor(
+            4 * sides[0][0].nbytes, 4.0 * tokens**2, 2 * 2.0 * (2 * tokens) ** 2 * WIDTH, single=True
+        )
         yield Row(
             "MMD and gradient",
             f"({tokens}, {tokens}, {WIDTH}) float32",
@@ -408,7 +515,9 @@ def materialised_discrepancy(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
 
 
 def fusion_rows() -> Iterator[Row]:
-    """Matching, transport, interleaving and a Mamba stack against fused attention over all tokens, in bfloat16; one sample."""
+    """Matching, transport, interleaving and a Mamba stack against fused attention over all tokens, in
+    bfloat16; one sample.
+    """
     from alignmamba.nn.mamba import MambaConfig, MambaStack
     from alignmamba.ops import interleave, match_tokens, transport
 
@@ -418,7 +527,9 @@ def fusion_rows() -> Iterator[Row]:
         print(f"fusion is not compared: {error}")
         return
     mamba = MambaStack(MambaConfig(d_model=WIDTH, depth=DEPTH, dropout=0.0)).cuda()
-    attention = TransformerStack(AttentionConfig(d_model=WIDTH, depth=DEPTH, heads=HEADS, attention="fused", dropout=0.0)).cuda()
+    attention = TransformerStack(
+        AttentionConfig(d_model=WIDTH, depth=DEPTH, heads=HEADS, attention="fused", dropout=0.0)
+    ).cuda()
     for tokens in TOKENS:
         streams = [torch.randn(1, tokens, WIDTH, device="cuda") for _ in range(MODALITIES)]
         mask = torch.ones(1, tokens, dtype=torch.bool, device="cuda")
@@ -426,7 +537,10 @@ def fusion_rows() -> Iterator[Row]:
 
         def by_mamba(streams: list[Tensor] = streams, mask: Tensor = mask, whole: Tensor = whole) -> Tensor:
             with torch.autocast("cuda", torch.bfloat16):
-                moved = [transport(x, match_tokens(x, streams[0], mask, mask)[0], mask, x.shape[1], mass="mean") for x in streams[1:]]
+                moved = [
+                    transport(x, match_tokens(x, streams[0], mask, mask)[0], mask, x.shape[1], mass="mean")
+                    for x in streams[1:]
+                ]
                 out: Tensor = mamba(interleave([*moved, streams[0]]), whole)
             return out
 
@@ -437,9 +551,16 @@ def fusion_rows() -> Iterator[Row]:
 
         for name, training in (("inference", False), ("training step", True)):
             times = []
-            for model, parameters in ((by_mamba, list(mamba.parameters())), (by_attention, list(attention.parameters()))):
+            for model, parameters in (
+                (by_mamba, list(mamba.parameters())),
+                (by_attention, list(attention.parameters())),
+            ):
 
-                def step(model: Callable[[], Tensor] = model, parameters: list[Tensor] = parameters, training: bool = training) -> None:
+                def step(
+                    model: Callable[[], Tensor] = model,
+                    parameters: list[Tensor] = parameters,
+                    training: bool = training,
+                ) -> None:
                     with torch.set_grad_enabled(training):
                         y = model()
                     if training:
@@ -461,7 +582,11 @@ def fusion_rows() -> Iterator[Row]:
 def line(row: Row) -> str:
     """One row of the table as text."""
     floor = f"{row.floor:9.4f} {100 * row.floor / row.time:5.0f} %" if row.floor else f"{'':17s}"
-    rival = f"{row.rival_time / row.time:6.2f} x {row.rival} ({row.rival_time:.4f} ms)" if row.rival_time else row.rival
+    rival = (
+        f"{row.rival_time / row.time:6.2f} x {row.rival} ({row.rival_time:.4f} ms)"
+        if row.rival_time
+        else row.rival
+    )
     target = f", target {row.target:g} x" if row.target and row.rival_time else ""
     launched = f"{row.launched:9.4f}" if row.launched else f"{'':9s}"
     return f"{row.name:28s} {row.shape:48s} {row.time:9.4f} {launched} {floor}  {rival}{target}"
@@ -472,7 +597,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Parity and speed of the Triton kernels.")
     parser.add_argument("--json", type=Path, help="also write everything into this file")
     parser.add_argument(
-        "--interpret", action="store_true", help="parity alone, under Triton's interpreter on the CPU; no speed is measured"
+        "--interpret",
+        action="store_true",
+        help="parity alone, under Triton's interpreter on the CPU; no speed is measured",
     )
     given = parser.parse_args()
     if given.interpret:
@@ -488,13 +615,19 @@ def main() -> int:
     checked = list(parities(device))
     red = [parity for parity in checked if not parity.green]
     worst = max(checked, key=lambda parity: parity.error / parity.limit)
-    print(f"parity, seed {seed}: {len(checked) - len(red)} of {len(checked)} green; nearest its limit: {worst.name}, {worst.error:.1e}")
+    print(
+        f"parity, seed {seed}: {len(checked) - len(red)} of {len(checked)} green; nearest its limit:"
+        f" {worst.name}, {worst.error:.1e}"
+    )
     for parity in red:
         print(f"RED {parity.name}: error {parity.error:.1e}, limit {parity.limit:.0e}")
     rows: list[Row] = []
     if not red and device == "cuda":
         top = ceilings()
-        reached = f"{top.bytes_per_second / 1e12:.2f} TB/s copied, {top.exponentials_per_second / 1e12:.2f} T exponentials/s"
+        reached = (
+            f"{top.bytes_per_second / 1e12:.2f} TB/s copied, {top.exponentials_per_second / 1e12:.2f} T"
+            " exponentials/s"
+        )
         print(f"{torch.cuda.get_device_name()}: {reached}")
         print(f"{'':28s} {'':48s} {'ms':>9s} {'launched':>9s} {'floor':>9s}")
         for part in (scan_rows(top), convolution_rows(top), alignment_rows(top), fusion_rows()):
@@ -502,7 +635,11 @@ def main() -> int:
                 rows.append(row)
                 print(line(row), flush=True)
     if given.json:
-        report = {"seed": seed, "torch": torch.__version__, "device": torch.cuda.get_device_name() if device == "cuda" else "interpreter"}
+        report = {
+            "seed": seed,
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name() if device == "cuda" else "interpreter",
+        }
         report |= {"parity": [asdict(parity) for parity in checked], "rows": [asdict(row) for row in rows]}
         given.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
     return 1 if red else 0

@@ -1,10 +1,12 @@
-"""How many audio-video pairs that matching makes on GRID lie close in true time, by trained and by untrained encoders.
+"""How many audio-video pairs that matching makes on GRID lie close in true time, by trained and by untrained
+encoders.
 
-Usage: ``python benchmarks/grid_matches.py RUN [RUN ...]`` with runs that ``benchmarks/accuracy.py grid-...`` made
+Usage: ``python benchmarks/grid_matches.py RUN [RUN ...]`` with runs that ``benchmarks/accuracy.py grid-...``
+made
 
-A matched pair counts as close where the two tokens' times, in seconds, differ by at most 0.2. For each run the trained model is
-compared with the same model before training, once with the run's own cost and once on content alone (no time in the cost, as in
-the paper), and with pairs drawn evenly.
+A matched pair counts as close where the two tokens' times, in seconds, differ by at most 0.2. For each run
+the trained model is compared with the same model before training, once with the run's own cost and once on
+content alone (no time in the cost, as in the paper), and with pairs drawn evenly.
 """
 
 import argparse
@@ -34,7 +36,9 @@ def untrained(trained: AlignMamba, seed: int) -> AlignMamba:
 
 def on_content_alone(model: AlignMamba) -> AlignMamba:
     """The same weights, with the paper's cost and marginal."""
-    local = model.config.local.model_copy(update={"method": "match", "time_weight": 0.0, "marginal": "source", "window": None})
+    local = model.config.local.model_copy(
+        update={"method": "match", "time_weight": 0.0, "marginal": "source", "window": None}
+    )
     twin = AlignMamba(model.config.model_copy(update={"local": local}))
     twin.load_state_dict(model.state_dict())
     return twin.eval()
@@ -45,7 +49,12 @@ def share_close(model: AlignMamba, batch: Batch) -> float:
     """Share of matched pairs that lie close in time."""
     plans = model(batch, return_plans=True).plans
     (name,) = (name for name in plans if name != model.config.anchors[0])
-    return float(_close(plans[name], *(token_times(model, batch, modality) for modality in (name, model.config.anchors[0]))))
+    return float(
+        _close(
+            plans[name],
+            *(token_times(model, batch, modality) for modality in (name, model.config.anchors[0])),
+        )
+    )
 
 
 def _close(plan: Plan, source: Tensor, anchor: Tensor) -> Tensor:
@@ -85,13 +94,17 @@ def measure(run: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Share of matched audio-video pairs whose true times lie within 0.2 s.")
+    parser = argparse.ArgumentParser(
+        description="Share of matched audio-video pairs whose true times lie within 0.2 s."
+    )
     parser.add_argument("runs", type=Path, nargs="+", help="run directories")
     parser.add_argument("--json", type=Path, help="file for the figures")
     given = parser.parse_args()
     shares = {str(run): measure(run) for run in given.runs}
     for what in next(iter(shares.values())):
         values = [found[what] for found in shares.values()]
-        print(f"{what:26s} {sum(values) / len(values):.3f}   ({', '.join(f'{value:.3f}' for value in values)})")
+        print(
+            f"{what:26s} {sum(values) / len(values):.3f}   ({', '.join(f'{value:.3f}' for value in values)})"
+        )
     if given.json:
         given.json.write_text(json.dumps(shares, indent=1) + "\n")

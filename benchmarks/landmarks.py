@@ -1,4 +1,5 @@
-"""How far the MMD with landmarks lies from the exact one: relative error of the value and of the gradient, and time against exact.
+"""How far the MMD with landmarks lies from the exact one: relative error of the value and of the gradient,
+and time against exact.
 
 Usage: ``python benchmarks/landmarks.py [--tokens 1500] [--repeats 3]``
 """
@@ -33,7 +34,9 @@ def smooth(tokens: int, channels: int) -> tuple[Tensor, Tensor]:
     """Two slow walks in eight dimensions under noise, as encoded signals are."""
 
     def walk() -> Tensor:
-        return (torch.randn(tokens, 8).cumsum(0) / 30).tanh() @ torch.randn(8, channels) + 0.3 * torch.randn(tokens, channels)
+        return (torch.randn(tokens, 8).cumsum(0) / 30).tanh() @ torch.randn(8, channels) + 0.3 * torch.randn(
+            tokens, channels
+        )
 
     return walk()[None], walk()[None]
 
@@ -77,4 +80,7 @@ if __name__ == "__main__":
                 ratio = statistics.median(seconds[landmarks]) / statistics.median(seconds[None])
                 off = float((gradient - exact_gradient).norm() / exact_gradient.norm())
                 error = abs(value / exact - 1)
-                print(f"{name:8s}  {channels:8d}  {landmarks:9d}   {exact:11.2e}   {error:11.1%}   {off:8.1%}   {ratio:10.2f}")
+                print(
+                    f"{name:8s}  {channels:8d}  {landmarks:9d}   {exact:11.2e}   {error:11.1%}   {off:8.1%}  "
+                    f" {ratio:10.2f}"
+                )

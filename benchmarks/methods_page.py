@@ -26,7 +26,10 @@ def weights(method: Method) -> int:
     """Trained weights of the network at its default width, on three modalities."""
     modalities = tuple(ModalitySpec(name=name, dim=dim) for name, dim in WIDTHS.items())
     made: Any = method.network
-    for task in (Task(kind="regression", label_range=(-3.0, 3.0)), Task(kind="classification", classes=("no", "yes"))):
+    for task in (
+        Task(kind="regression", label_range=(-3.0, 3.0)),
+        Task(kind="classification", classes=("no", "yes")),
+    ):
         for names in (modalities, modalities[:2]):
             try:
                 with torch.device("meta"):
@@ -39,7 +42,10 @@ def weights(method: Method) -> int:
 
 def table() -> str:
     """All methods, in Markdown."""
-    lines = ["| name | what it is | source | weights | needs | differs from its source |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| name | what it is | source | weights | needs | differs from its source |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, method in METHODS.items():
         reconstructed = f"*Reconstructed:* {method.reconstructed}" if method.reconstructed else ""
         differs = " ".join(part for part in (method.differs, reconstructed) if part) or "-"
@@ -52,14 +58,22 @@ def table() -> str:
             differs,
         )
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    sets = [f"- `--models {name}`: {', '.join(f'`{each}`' for each in names)}." for name, names in SETS.items() if name != "all" and names]
+    sets = [
+        f"- `--models {name}`: {', '.join(f'`{each}`' for each in names)}."
+        for name, names in SETS.items()
+        if name != "all" and names
+    ]
     return "\n".join([*lines, "", *sets])
 
 
 def main() -> int:
     """Write the page, or say that it is out of date."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where the page is out of date")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit code 1 where the page is out of date"
+    )
     given = parser.parse_args()
     page = PAGE.read_text(encoding="utf-8")
     if given.check:

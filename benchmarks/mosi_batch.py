@@ -1,13 +1,16 @@
-"""One training step and one inference pass on a batch of MOSI's unaligned size: our models beside MMSA 2.2.1's own MulT.
+"""One training step and one inference pass on a batch of MOSI's unaligned size: our models beside MMSA
+2.2.1's own MulT.
 
 Usage: ``python benchmarks/mosi_batch.py [--repeats 9] [--json FILE]``
 
-The batch is drawn, not read: 16 samples, text of 50 x 768, audio of 375 x 5, video of 500 x 20, of which each sample has a share;
-both sides get the same tensors. One thread, processor time, in turn in one process, medians. MMSA's MulT has the settings that
-MMSA ships for MOSI as tuned; ours are what ``train`` takes unless told otherwise.
+The batch is drawn, not read: 16 samples, text of 50 x 768, audio of 375 x 5, video of 500 x 20, of which each
+sample has a share; both sides get the same tensors. One thread, processor time, in turn in one process,
+medians. MMSA's MulT has the settings that MMSA ships for MOSI as tuned; ours are what ``train`` takes unless
+told otherwise.
 
-A training step is forward, loss, backward, clipping and the optimiser that each library takes (Adam; AdamW). MulT attends within
-and between sequences of full length, padding included; ours meet at the text's 50 tokens. Widths and weights stand in the table.
+A training step is forward, loss, backward, clipping and the optimiser that each library takes (Adam; AdamW).
+MulT attends within and between sequences of full length, padding included; ours meet at the text's 50 tokens.
+Widths and weights stand in the table.
 """
 
 import argparse
@@ -41,7 +44,9 @@ def drawn_batch() -> Batch:
         lengths = (length * (SHORTEST + (1 - SHORTEST) * torch.rand(SAMPLES, generator=generator))).long()
         lengths[0] = length
         mask = torch.arange(length) < lengths.unsqueeze(1)
-        features = torch.randn(SAMPLES, length, width, generator=generator).masked_fill(~mask.unsqueeze(-1), 0)
+        features = torch.randn(SAMPLES, length, width, generator=generator).masked_fill(
+            ~mask.unsqueeze(-1), 0
+        )
         modalities[name] = Sequences(features=features, mask=mask)
     targets = torch.rand(SAMPLES, generator=generator) * 6 - 3
     return Batch(modalities=modalities, ids=tuple(str(n) for n in range(SAMPLES)), targets=targets)
@@ -62,11 +67,15 @@ def our_model(name: str) -> nn.Module:
     """A model of the library with its default preset."""
     modalities = tuple(ModalitySpec(name=each, dim=width) for each, (_, width) in SHAPES.items())
     made = FAMILIES[name].network
-    config = made.config_class.preset("default", modalities=modalities, task=Task(kind="regression", label_range=(-3, 3)))
+    config = made.config_class.preset(
+        "default", modalities=modalities, task=Task(kind="regression", label_range=(-3, 3))
+    )
     return made(config)
 
 
-def training_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor], clip: Callable[[], object]) -> None:
+def training_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor], clip: Callable[[], object]
+) -> None:
     """Forward, backward, clip, step."""
     model.train()
     optimizer.zero_grad()
@@ -75,7 +84,9 @@ def training_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Call
     optimizer.step()
 
 
-def calls(batch: Batch) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]], dict[str, nn.Module]]:
+def calls(
+    batch: Batch,
+) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]], dict[str, nn.Module]]:
     """Training steps and inference passes by model, and the models."""
     assert batch.targets is not None
     steps: dict[str, Callable[[], object]] = {}
@@ -111,7 +122,11 @@ def calls(batch: Batch) -> tuple[dict[str, Callable[[], object]], dict[str, Call
             own = [term.mean() for term in out.losses.values()]
             return torch.stack([nn.functional.l1_loss(out.prediction, batch.targets), *own]).sum()
 
-        def step(model: nn.Module = model, optimizer: torch.optim.Optimizer = optimizer, loss: Callable[[], Tensor] = loss) -> None:
+        def step(
+            model: nn.Module = model,
+            optimizer: torch.optim.Optimizer = optimizer,
+            loss: Callable[[], Tensor] = loss,
+        ) -> None:
             training_step(model, optimizer, loss, lambda: nn.utils.clip_grad_norm_(model.parameters(), 1.0))
 
         models[name] = model
@@ -122,7 +137,9 @@ def calls(batch: Batch) -> tuple[dict[str, Callable[[], object]], dict[str, Call
 
 def main() -> int:
     """Measure, print a table, and write it where asked."""
-    parser = argparse.ArgumentParser(description="A batch of MOSI's unaligned size: our models beside MMSA's MulT.")
+    parser = argparse.ArgumentParser(
+        description="A batch of MOSI's unaligned size: our models beside MMSA's MulT."
+    )
     parser.add_argument("--repeats", type=int, default=9, help="rounds; the median counts")
     parser.add_argument("--json", type=Path, help="where the figures go")
     given = parser.parse_args()
@@ -131,7 +148,10 @@ def main() -> int:
     try:
         steps, passes, models = calls(drawn_batch())
     except ImportError as error:
-        print(f"MMSA cannot be imported ({error}); install it with: pip install 'alignmamba[mmsa]'", file=sys.stderr)
+        print(
+            f"MMSA cannot be imported ({error}); install it with: pip install 'alignmamba[mmsa]'",
+            file=sys.stderr,
+        )
         return 2
     timings = [time_in_turn(each, repeats=given.repeats) for each in (steps, passes)]
     ours = [timing[OURS].busy.median for timing in timings]
@@ -148,10 +168,16 @@ def main() -> int:
     print("| model | weights | training step | over AlignMamba | inference | over AlignMamba |")
     print("|---|---|---|---|---|---|")
     for name, row in sorted(rows.items(), key=lambda item: -item[1]["step_ratio"]):
-        cells = f"{row['step_ms']:.0f} ms | {row['step_ratio']:.1f}x | {row['pass_ms']:.0f} ms | {row['pass_ratio']:.1f}x"
+        cells = (
+            f"{row['step_ms']:.0f} ms | {row['step_ratio']:.1f}x | {row['pass_ms']:.0f} ms |"
+            f" {row['pass_ratio']:.1f}x"
+        )
         print(f"| {name} | {row['weights']:,} | {cells} |")
     if given.json is not None:
-        given.json.write_text(json.dumps({"repeats": given.repeats, "torch": torch.__version__, "models": rows}, indent=2) + "\n")
+        given.json.write_text(
+            json.dumps({"repeats": given.repeats, "torch": torch.__version__, "models": rows}, indent=2)
+            + "\n"
+        )
     return 0
 
 

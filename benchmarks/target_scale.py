@@ -1,8 +1,10 @@
-"""Regression labels of any zero and unit: the same easy data with labels moved and scaled, a small model of each kind.
+"""Regression labels of any zero and unit: the same easy data with labels moved and scaled, a small model of
+each kind.
 
 Usage: ``python benchmarks/target_scale.py [--models alignmamba late-fusion ...]``
 
-The label is a linear function of both modalities. Printed: the error on test, and that of the mean of the train labels.
+The label is a linear function of both modalities. Printed: the error on test, and that of the mean of the
+train labels.
 """
 
 import argparse
@@ -16,7 +18,15 @@ from alignmamba import FitConfig, RunConfig, Task, train, write_corpus
 from alignmamba.methods import FAMILIES
 
 # Lowest label, highest label, samples to train on.
-LABELS = ((-1, 1, 200), (200, 800, 200), (1000, 3000, 200), (1e9 - 1, 1e9 + 1, 200), (-1, 1, 50), (0, 63, 50), (18, 80, 100))
+LABELS = (
+    (-1, 1, 200),
+    (200, 800, 200),
+    (1000, 3000, 200),
+    (1e9 - 1, 1e9 + 1, 200),
+    (-1, 1, 50),
+    (0, 63, 50),
+    (18, 80, 100),
+)
 FIT = FitConfig(epochs=12)
 OPTIONS: dict[str, Any] = {"d_model": 16, "depth": 1}
 
@@ -27,7 +37,10 @@ def split(samples: int, seed: int, low: float, high: float) -> dict[str, Any]:
     place = random.uniform(-1, 1, samples)
 
     def shown(least: int, most: int, width: int) -> list[np.ndarray]:
-        return [np.full((int(random.integers(least, most)), width), value) + 0.3 * random.normal(size=(1, width)) for value in place]
+        return [
+            np.full((int(random.integers(least, most)), width), value) + 0.3 * random.normal(size=(1, width))
+            for value in place
+        ]
 
     return {
         "features": {"audio": shown(8, 16, 4), "video": shown(4, 8, 3)},
@@ -37,7 +50,11 @@ def split(samples: int, seed: int, low: float, high: float) -> dict[str, Any]:
 
 def measure(folder: Path, model: str, low: float, high: float, samples: int) -> tuple[float, float, float]:
     """Mean absolute error on test, that of the mean of the train labels, and the correlation."""
-    data = {"train": split(samples, 1, low, high), "valid": split(50, 2, low, high), "test": split(50, 3, low, high)}
+    data = {
+        "train": split(samples, 1, low, high),
+        "valid": split(50, 2, low, high),
+        "test": split(50, 3, low, high),
+    }
     write_corpus(folder / "corpus", data, task=Task(kind="regression"))  # type: ignore[arg-type]
     config = RunConfig(data=str(folder / "corpus"), model=model, fit=FIT, options=OPTIONS)  # type: ignore[arg-type]
     scores = train(config, out=folder / "run").metrics["test"]
@@ -55,4 +72,5 @@ if __name__ == "__main__":
         for low, high, samples in LABELS:
             with tempfile.TemporaryDirectory() as folder:
                 mae, constant, corr = measure(Path(folder), name, low, high, samples)
-            print(f"{name:26}{f'{low:.10g} to {high:.10g}':>26}{samples:>7}{mae:>10.4g}{constant:>17.4g}{corr:>7.2f}", flush=True)
+            labels = f"{low:.10g} to {high:.10g}"
+            print(f"{name:26}{labels:>26}{samples:>7}{mae:>10.4g}{constant:>17.4g}{corr:>7.2f}", flush=True)

@@ -2,9 +2,10 @@
 
 Usage: ``python benchmarks/targets.py [--only NAME ...] [--repeats 5] [--threads 1 2] [--json FILE]``
 
-The verdict is on one thread, process CPU time, float32, batch 1, width 256 and depth 4 where not said otherwise; ratios are of medians
-in one run. With more threads, ratios of time on the clock stand beside. Lines may be run one by one into the same file, which
-keeps those measured before; the table shows all of them.
+The verdict is on one thread, process CPU time, float32, batch 1, width 256 and depth 4 where not said
+otherwise; ratios are of medians in one run. With more threads, ratios of time on the clock stand beside.
+Lines may be run one by one into the same file, which keeps those measured before; the table shows all of
+them.
 """
 
 import argparse
@@ -16,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# As the command line does, before PyTorch is imported: threads that spin for long would take the cores from the kernels' own.
+# As the command line does, before PyTorch is imported: threads that spin for long would take the cores from
+# the kernels' own.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from alignmamba.files import replace_file
@@ -38,7 +40,9 @@ class Check:
     @property
     def held(self) -> bool:
         """Whether it is what it must be."""
-        return self.found is not None and (self.found >= self.limit if self.at_least else self.found <= self.limit)
+        return self.found is not None and (
+            self.found >= self.limit if self.at_least else self.found <= self.limit
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +62,15 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def report_of(threads: int, repeats: int, *, subject: str, against: Sequence[str], lengths: Sequence[int], **options: Any) -> Report:
+def report_of(
+    threads: int,
+    repeats: int,
+    *,
+    subject: str,
+    against: Sequence[str],
+    lengths: Sequence[int],
+    **options: Any,
+) -> Report:
     """Measure; memory on one thread only, where it does not hang on the threads anyway."""
     wanted = options.pop("measure", ("time", "memory") if threads == 1 else ("time",))
     common = {"subject": subject, "against": tuple(against), "lengths": tuple(lengths), "measure": wanted}
@@ -76,7 +88,13 @@ def over(numerator: float | None, denominator: float | None) -> float | None:
     return None if numerator is None or not denominator else numerator / denominator
 
 
-def rivals(least: Mapping[str, float], *, memory: float | None = None, shapes: Sequence[Mapping[str, Any]], **options: Any) -> Line:
+def rivals(
+    least: Mapping[str, float],
+    *,
+    memory: float | None = None,
+    shapes: Sequence[Mapping[str, Any]],
+    **options: Any,
+) -> Line:
     """How many times longer each rival takes than this library, and how many times more memory."""
 
     def line(threads: int, repeats: int) -> Found:
@@ -85,7 +103,9 @@ def rivals(least: Mapping[str, float], *, memory: float | None = None, shapes: S
             wanted = {} if memory is not None else {"measure": ("time",)}
             report = report_of(threads, repeats, against=tuple(least), **wanted, **options, **shape)
             (length,) = report.config.lengths
-            where = f" ({report.config.batch}, {length}, {2 * report.config.d_model})" if len(shapes) > 1 else ""
+            where = (
+                f" ({report.config.batch}, {length}, {2 * report.config.d_model})" if len(shapes) > 1 else ""
+            )
             mine = report.row("alignmamba", length)
             for peer, limit in least.items():
                 rival = report.row(peer, length)
@@ -93,7 +113,9 @@ def rivals(least: Mapping[str, float], *, memory: float | None = None, shapes: S
                 checks.append(Check(what=f"{peer}{where}", found=ratio, limit=limit, at_least=True))
                 if memory is not None and threads == 1:
                     held = over(rival.peak_bytes, mine.peak_bytes)
-                    checks.append(Check(what=f"{peer}{where}, memory", found=held, limit=memory, at_least=True))
+                    checks.append(
+                        Check(what=f"{peer}{where}, memory", found=held, limit=memory, at_least=True)
+                    )
             remarks += notes(report)
         return Found(checks=checks, remarks=remarks)
 
@@ -103,30 +125,55 @@ def rivals(least: Mapping[str, float], *, memory: float | None = None, shapes: S
 def fusion(threads: int, repeats: int) -> Found:
     """The single-stream Transformer over the whole fusion, exact and windowed, in one run."""
     report = report_of(
-        threads, repeats, subject="model", against=("default", "windowed", "transformer-fused"), lengths=(6400,), measure=("time",)
+        threads,
+        repeats,
+        subject="model",
+        against=("default", "windowed", "transformer-fused"),
+        lengths=(6400,),
+        measure=("time",),
     )
     rival = seconds(report.row("transformer-fused", 6400), threads)
     checks = [
-        Check(what=what, found=over(rival, seconds(report.row(peer, 6400), threads)), limit=limit, at_least=True)
-        for what, peer, limit in (("exact", "alignmamba", 10.0), ("exact, time prior", "default", 10.0), ("windowed", "windowed", 14.0))
+        Check(
+            what=what, found=over(rival, seconds(report.row(peer, 6400), threads)), limit=limit, at_least=True
+        )
+        for what, peer, limit in (
+            ("exact", "alignmamba", 10.0),
+            ("exact, time prior", "default", 10.0),
+            ("windowed", "windowed", 14.0),
+        )
     ]
     return Found(checks=checks, remarks=notes(report))
 
 
 def products(threads: int, repeats: int) -> Found:
     """The backbone's time over that of its own matrix products."""
-    report = report_of(threads, repeats, subject="backbone", against=("products",), lengths=(6400,), measure=("time",))
+    report = report_of(
+        threads, repeats, subject="backbone", against=("products",), lengths=(6400,), measure=("time",)
+    )
     mine, bare = (seconds(report.row(peer, 6400), threads) for peer in ("alignmamba", "products"))
-    return Found(checks=[Check(what="backbone / products", found=over(mine, bare), limit=1.8, at_least=False)], remarks=notes(report))
+    return Found(
+        checks=[Check(what="backbone / products", found=over(mine, bare), limit=1.8, at_least=False)],
+        remarks=notes(report),
+    )
 
 
 def matching(threads: int, repeats: int) -> Found:
     """Exact matching over one matrix product of that shape into memory that is there already."""
     report = report_of(threads, repeats, subject="match", against=("product",), lengths=(12_800,))
     mine, bare = report.row("alignmamba", 12_800), report.row("product", 12_800)
-    checks = [Check(what="time / product", found=over(seconds(mine, threads), seconds(bare, threads)), limit=1.3, at_least=False)]
+    checks = [
+        Check(
+            what="time / product",
+            found=over(seconds(mine, threads), seconds(bare, threads)),
+            limit=1.3,
+            at_least=False,
+        )
+    ]
     if threads == 1:
-        checks.append(Check(what="peak", found=over(mine.peak_bytes, 1e6), limit=150, at_least=False, unit=" MB"))
+        checks.append(
+            Check(what="peak", found=over(mine.peak_bytes, 1e6), limit=150, at_least=False, unit=" MB")
+        )
     return Found(checks=checks, remarks=notes(report))
 
 
@@ -134,17 +181,36 @@ def growth(threads: int, repeats: int) -> Found:
     """Exponent of time of the windowed whole model."""
     # The limit leaves out the exact matching beyond 10k tokens, which is not asked for here.
     lengths = (3000, 10_000, 30_000, 100_000)
-    report = report_of(threads, repeats, subject="model", against=("windowed",), lengths=lengths, measure=("time",), tflop_limit=1.2)
+    report = report_of(
+        threads,
+        repeats,
+        subject="model",
+        against=("windowed",),
+        lengths=lengths,
+        measure=("time",),
+        tflop_limit=1.2,
+    )
     points = [(row.length, seconds(row, threads)) for row in report.rows if row.peer == "windowed"]
     slope = next((each.time for each in report.slopes if each.peer == "windowed"), None)
     complete = slope is not None and all(value is not None for _, value in points)
     said = ", ".join(f"{length}: {'-' if value is None else f'{value:.2f} s'}" for length, value in points)
-    return Found(checks=[Check(what="slope", found=slope if complete else None, limit=1.05, at_least=False, unit="")], remarks=[said])
+    return Found(
+        checks=[Check(what="slope", found=slope if complete else None, limit=1.05, at_least=False, unit="")],
+        remarks=[said],
+    )
 
 
 def mmd_memory(threads: int, repeats: int) -> Found:
     """Peak memory of an exact MMD, forward and backward."""
-    report = report_of(threads, repeats, subject="mmd", against=("alignmamba",), lengths=(6400,), training=True, measure=("memory",))
+    report = report_of(
+        threads,
+        repeats,
+        subject="mmd",
+        against=("alignmamba",),
+        lengths=(6400,),
+        training=True,
+        measure=("memory",),
+    )
     found = over(report.row("alignmamba", 6400).peak_bytes, 1e6)
     return Found(checks=[Check(what="peak", found=found, limit=100, at_least=False, unit=" MB")], remarks=[])
 
@@ -157,21 +223,36 @@ LONG: Sequence[Mapping[str, Any]] = ({"lengths": (6400,)},)
 
 # Name -> what is measured, and how.
 LINES: dict[str, tuple[str, Line]] = {
-    "scan-forward": ("scan forward against mambapy", rivals({"mambapy": 25.0}, memory=10.0, shapes=SCANS, subject="scan")),
+    "scan-forward": (
+        "scan forward against mambapy",
+        rivals({"mambapy": 25.0}, memory=10.0, shapes=SCANS, subject="scan"),
+    ),
     "scan-training": (
         "scan forward and backward against mambapy",
         rivals({"mambapy": 18.0}, memory=10.0, shapes=SCANS, subject="scan", training=True),
     ),
-    "scan-reference": ("scan forward against the reference", rivals({"torch": 8.0}, shapes=SCANS, subject="scan")),
+    "scan-reference": (
+        "scan forward against the reference",
+        rivals({"torch": 8.0}, shapes=SCANS, subject="scan"),
+    ),
     "backbone-inference": (
         "Mamba backbone, 6400 tokens, inference",
-        rivals({"transformer-fused": 6.0, "mult-fused": 12.0, "transformer-materialised": 18.0}, shapes=LONG, subject="backbone"),
+        rivals(
+            {"transformer-fused": 6.0, "mult-fused": 12.0, "transformer-materialised": 18.0},
+            shapes=LONG,
+            subject="backbone",
+        ),
     ),
     "backbone-training": (
         "Mamba backbone, 6400 tokens, forward and backward",
-        rivals({"transformer-fused": 7.0, "mult-fused": 12.0}, shapes=LONG, subject="backbone", training=True),
+        rivals(
+            {"transformer-fused": 7.0, "mult-fused": 12.0}, shapes=LONG, subject="backbone", training=True
+        ),
     ),
-    "fusion": ("whole fusion, 3 x 6400 tokens, against the single-stream Transformer, fused attention", fusion),
+    "fusion": (
+        "whole fusion, 3 x 6400 tokens, against the single-stream Transformer, fused attention",
+        fusion,
+    ),
     "products": ("Mamba backbone over its own matrix products, 6400 tokens", products),
     "matching": ("exact matching, 12800 x 12800", matching),
     "growth": ("time of the windowed whole model, 3k to 100k tokens per modality", growth),
@@ -194,7 +275,14 @@ def text(found: Found | None, *, limits: bool = False) -> str:
 
 def table(lines: Mapping[str, Mapping[str, Found]]) -> str:
     """Every line measured so far."""
-    columns: dict[str, list[str]] = {"line": [], "measure": [], "required": [], "found, 1 thread": [], "2 threads, wall": [], "verdict": []}
+    columns: dict[str, list[str]] = {
+        "line": [],
+        "measure": [],
+        "required": [],
+        "found, 1 thread": [],
+        "2 threads, wall": [],
+        "verdict": [],
+    }
     for name, (what, _) in LINES.items():
         if name not in lines:
             continue
@@ -215,7 +303,9 @@ def table(lines: Mapping[str, Mapping[str, Found]]) -> str:
 def read(path: Path) -> dict[str, dict[str, Found]]:
     """What a file holds of earlier lines."""
     stored = json.loads(path.read_text(encoding="utf-8"))["lines"]
-    return {name: {threads: restored(found) for threads, found in each.items()} for name, each in stored.items()}
+    return {
+        name: {threads: restored(found) for threads, found in each.items()} for name, each in stored.items()
+    }
 
 
 def restored(found: Mapping[str, Any]) -> Found:
@@ -225,17 +315,31 @@ def restored(found: Mapping[str, Any]) -> Found:
 
 def write(path: Path, lines: Mapping[str, Mapping[str, Found]]) -> None:
     """Everything as JSON."""
-    values = {"lines": {name: {threads: asdict(found) for threads, found in each.items()} for name, each in lines.items()}}
+    values = {
+        "lines": {
+            name: {threads: asdict(found) for threads, found in each.items()} for name, each in lines.items()
+        }
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="What the kernels must reach on a CPU, found beside required.")
-    parser.add_argument("--only", nargs="+", choices=list(LINES), default=list(LINES), metavar="NAME", help=", ".join(LINES))
-    parser.add_argument("--repeats", type=int, default=5, help="timed rounds; three of what takes more than 10 s")
-    parser.add_argument("--threads", type=int, nargs="+", choices=[1, 2], default=[1, 2], help="threads to measure on")
-    parser.add_argument("--json", type=Path, help="file for all numbers; lines that it holds already are kept")
+    parser = argparse.ArgumentParser(
+        description="What the kernels must reach on a CPU, found beside required."
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=list(LINES), default=list(LINES), metavar="NAME", help=", ".join(LINES)
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed rounds; three of what takes more than 10 s"
+    )
+    parser.add_argument(
+        "--threads", type=int, nargs="+", choices=[1, 2], default=[1, 2], help="threads to measure on"
+    )
+    parser.add_argument(
+        "--json", type=Path, help="file for all numbers; lines that it holds already are kept"
+    )
     given = parser.parse_args()
     lines = read(given.json) if given.json and given.json.exists() else {}
     for name in given.only:

@@ -1,7 +1,9 @@
-"""How long OpenMP's threads may spin before they sleep, and what that does to kernels that use threads of their own.
+"""How long OpenMP's threads may spin before they sleep, and what that does to kernels that use threads of
+their own.
 
-PyTorch's OpenMP threads spin after each of its operations, waiting for the next. A kernel that comes in between shares the cores with
-them. Each setting is tried in fresh processes, in turn; time on the clock, medians.
+PyTorch's OpenMP threads spin after each of its operations, waiting for the next. A kernel that comes in
+between shares the cores with them. Each setting is tried in fresh processes, in turn; time on the clock,
+medians.
 
 Usage: ``python benchmarks/threads.py [--threads 2] [--rounds 3]``
 """
@@ -30,7 +32,10 @@ def measure(threads: int) -> dict[str, float]:
     from alignmamba.nn.mamba import MambaConfig, MambaStack
 
     torch.set_num_threads(threads)
-    wide, narrow = (MambaStack(MambaConfig(d_model=d_model, depth=depth, dropout=0.0)) for d_model, depth in ((256, 4), (64, 2)))
+    wide, narrow = (
+        MambaStack(MambaConfig(d_model=d_model, depth=depth, dropout=0.0))
+        for d_model, depth in ((256, 4), (64, 2))
+    )
     long, batch = torch.randn(1, 6400, 256), torch.randn(32, 75, 64)
 
     def infer() -> None:
@@ -41,7 +46,10 @@ def measure(threads: int) -> dict[str, float]:
         narrow.zero_grad()
         narrow(batch, torch.ones(32, 75, dtype=torch.bool)).square().mean().backward()
 
-    return {"inference, 6400 tokens, width 256": milliseconds(infer, 5), "training step, 32 x 75 tokens, width 64": milliseconds(train, 30)}
+    return {
+        "inference, 6400 tokens, width 256": milliseconds(infer, 5),
+        "training step, 32 x 75 tokens, width 64": milliseconds(train, 30),
+    }
 
 
 def milliseconds(call: Callable[[], None], repeats: int) -> float:
@@ -57,7 +65,11 @@ def milliseconds(call: Callable[[], None], repeats: int) -> float:
 
 def in_child(threads: int, setting: dict[str, str]) -> dict[str, float]:
     """`measure` in a fresh process, which reads the setting when OpenMP starts."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+    }
     command = [sys.executable, __file__, "--threads", str(threads), "--measure"]
     output = subprocess.run(command, env=clean | setting, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(output)
@@ -73,7 +85,10 @@ if __name__ == "__main__":
     if given.measure:
         print(json.dumps(measure(given.threads)))
         raise SystemExit
-    rounds = [{name: in_child(given.threads, setting) for name, setting in SETTINGS.items()} for _ in range(given.rounds)]
+    rounds = [
+        {name: in_child(given.threads, setting) for name, setting in SETTINGS.items()}
+        for _ in range(given.rounds)
+    ]
     first = next(iter(SETTINGS))
     for what in rounds[0][first]:
         print(f"{what} (ratio to the first)")

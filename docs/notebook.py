@@ -1,4 +1,6 @@
-"""MkDocs hook: the tutorial notebook becomes a page of the site, its cells in their order, beside the notebook itself."""
+"""MkDocs hook: the tutorial notebook becomes a page of the site, its cells in their order, beside the
+notebook itself.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Pictures of the report: a run on invented sentences that only words and voice together explain, and what a browser shows of it.
+"""Pictures of the report: a run on invented sentences that only words and voice together explain, and what a
+browser shows of it.
 
 Needs Chromium, chromedriver and Selenium: ``make screenshots``.
 """
@@ -24,8 +25,16 @@ SCREEN: Final = {"width": 960, "height": 720, "deviceScaleFactor": 1, "mobile": 
 MOST_BYTES: Final = 300_000
 
 CLASSES: Final = ("praise", "irony", "teasing", "complaint")
-"""Kind words in a pleased voice, kind words in an annoyed one, harsh words in a pleased voice, harsh words in an annoyed one."""
-OPENINGS: Final = ("I saw it with my sister and", "as for the new one", "well", "we talked about it and", "to be honest", "last night")
+"""Kind words in a pleased voice, kind words in an annoyed one, harsh words in a pleased voice, harsh words in
+an annoyed one."""
+OPENINGS: Final = (
+    "I saw it with my sister and",
+    "as for the new one",
+    "well",
+    "we talked about it and",
+    "to be honest",
+    "last night",
+)
 SUBJECTS: Final = ("the ending", "the film", "the music", "that actor", "the plot", "the second half")
 STRENGTHS: Final = ("was", "was really", "was so very", "seemed quite")
 JUDGEMENTS: Final = (("great", "lovely", "brilliant", "superb"), ("awful", "boring", "dreadful", "dull"))
@@ -74,18 +83,26 @@ def train_on_sentences(place: Path) -> Path:
 
 
 def _sentences(size: int, random: np.random.Generator) -> dict[str, Any]:
-    """One split. The judgement says kind or harsh; the voice upon it, and less clearly the face, pleased or annoyed."""
+    """One split. The judgement says kind or harsh; the voice upon it, and less clearly the face, pleased or
+    annoyed.
+    """
     texts, targets = [], []
     features: dict[str, list[Any]] = {name: [] for name in WIDTHS}
     times: dict[str, list[Any]] = {name: [] for name in WIDTHS}
     for _ in range(size):
         harsh, annoyed = random.integers(0, 2, 2)
-        parts = [str(random.choice(words)) for words in (OPENINGS, SUBJECTS, STRENGTHS, JUDGEMENTS[harsh], CLOSINGS)]
+        parts = [
+            str(random.choice(words))
+            for words in (OPENINGS, SUBJECTS, STRENGTHS, JUDGEMENTS[harsh], CLOSINGS)
+        ]
         words = " ".join(parts).split()
         ends = np.cumsum(random.uniform(*WORD_SECONDS, len(words)))
         starts = np.concatenate([[0.0], ends[:-1]])
         judged = words.index(parts[3])
-        features["text"].append(np.stack([_word_vector(word) for word in words]) + random.normal(0, 0.1, (len(words), WIDTHS["text"])))
+        features["text"].append(
+            np.stack([_word_vector(word) for word in words])
+            + random.normal(0, 0.1, (len(words), WIDTHS["text"]))
+        )
         times["text"].append((starts + ends) / 2)
         pleased = -1.0 if annoyed else 1.0
         for name in FRAMES:
@@ -112,7 +129,13 @@ def _pictures(page: Path, binary: str, driver: str) -> dict[str, bytes]:
 
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1"):
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--force-device-scale-factor=1",
+    ):
         options.add_argument(flag)
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     try:
@@ -129,7 +152,8 @@ def _pictures(page: Path, binary: str, driver: str) -> dict[str, bytes]:
 
 _CHOOSE_A_JUDGEMENT: Final = """
 const tokens = [...document.querySelectorAll("#plan-viewer .pair .token[data-kind=anchor]")];
-tokens.find((each) => arguments[0].includes(each.textContent)).dispatchEvent(new Event("click", {bubbles: true}));
+const judgement = tokens.find((each) => arguments[0].includes(each.textContent));
+judgement.dispatchEvent(new Event("click", {bubbles: true}));
 """
 """So that its matches stand out."""
 _PART: Final = """
@@ -141,7 +165,13 @@ return [first.top + window.scrollY, last.bottom + window.scrollY];
 def _part(browser: Any, first: str, last: str) -> bytes:
     """The page from one element to another."""
     top, bottom = browser.execute_script(_PART, [first, last])
-    clip = {"x": 0, "y": max(0, top - 16), "width": SCREEN["width"], "height": bottom - max(0, top - 16), "scale": 1}
+    clip = {
+        "x": 0,
+        "y": max(0, top - 16),
+        "width": SCREEN["width"],
+        "height": bottom - max(0, top - 16),
+        "scale": 1,
+    }
     asked = {"format": "png", "captureBeyondViewport": True, "clip": clip}
     return base64.b64decode(browser.execute_cdp_cmd("Page.captureScreenshot", asked)["data"])
 

@@ -1,13 +1,16 @@
-"""Turn ``grid_s1.npz`` (GRID: speaker s1 says 1000 sentences of six words) into a corpus that asks for one of the words.
+"""Turn ``grid_s1.npz`` (GRID: speaker s1 says 1000 sentences of six words) into a corpus that asks for one of
+the words.
 
 Usage: ``python examples/grid.py grid_s1.npz DESTINATION --target colour|digit``
 
-Two modalities on one clock, with true times in seconds and, for display and for judging alignment alone, the word spoken at each:
+Two modalities on one clock, with true times in seconds and, for display and for judging alignment alone, the
+word spoken at each:
 
 - ``audio`` (100 Hz, 40): log-mel energies,
 - ``video`` (25 Hz, 360): the lip region at half resolution, brightness and its change.
 
-The speaker is one and there is no official split: the sentences are shuffled with seed 0 into 700, 100 and 200.
+The speaker is one and there is no official split: the sentences are shuffled with seed 0 into 700, 100 and
+200.
 
 Source of the data: Cooke, Barker, Cunningham, Shao, JASA 2006.
 """
@@ -42,7 +45,9 @@ WORDS = {
 }
 
 
-def convert(source: Path, destination: Path, *, target: Literal["colour", "digit"], overwrite: bool = False) -> Corpus:
+def convert(
+    source: Path, destination: Path, *, target: Literal["colour", "digit"], overwrite: bool = False
+) -> Corpus:
     """Read the archive and write the corpus."""
     with np.load(source, allow_pickle=False) as archive:
         ids, audio, video = archive["id"], archive["audio_logmel"], archive["video"]
@@ -55,17 +60,26 @@ def convert(source: Path, destination: Path, *, target: Literal["colour", "digit
         destination,
         {
             role: SplitArrays(
-                features={"audio": [audio[row].astype(np.float32) for row in rows], "video": [lips(video[row]) for row in rows]},
+                features={
+                    "audio": [audio[row].astype(np.float32) for row in rows],
+                    "video": [lips(video[row]) for row in rows],
+                },
                 targets=[words[ids[row][PLACE[target]]] for row in rows],
                 ids=[str(ids[row]) for row in rows],
                 times={name: [seconds for _ in rows] for name, seconds in times.items()},
-                tokens={name: [words_at(seconds, spoken[row], spans[row]) for row in rows] for name, seconds in times.items()},
+                tokens={
+                    name: [words_at(seconds, spoken[row], spans[row]) for row in rows]
+                    for name, seconds in times.items()
+                },
             )
             for role, rows in zip(SIZES, parts, strict=True)
         },
         task=Task(kind="classification", classes=tuple(words.values())),
         name=f"grid-s1-{target}",
-        units={"audio": "log-mel energy at 100 Hz", "video": "lip region 10 x 18, brightness and its change a frame, at 25 Hz"},
+        units={
+            "audio": "log-mel energy at 100 Hz",
+            "video": "lip region 10 x 18, brightness and its change a frame, at 25 Hz",
+        },
         source="GRID (Cooke, Barker, Cunningham, Shao, JASA 2006), speaker s1",
         overwrite=overwrite,
     )
@@ -96,4 +110,7 @@ if __name__ == "__main__":
     parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
     given = parser.parse_args()
     corpus = convert(given.source, given.destination, target=given.target, overwrite=given.overwrite)
-    print(f"wrote {given.destination}: {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}")
+    print(
+        f"wrote {given.destination}:"
+        f" {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}"
+    )

@@ -4,7 +4,8 @@ Usage: ``python examples/mosi.py mosi_text_audio.npz DESTINATION``
 
 The standard split and the label, sentiment from -3 to 3, are the archive's. Two modalities:
 
-- ``text``: the words of the transcript as ids; 0 stands for every word that the train split has less than twice,
+- ``text``: the words of the transcript as ids; 0 stands for every word that the train split has less than
+  twice,
 - ``audio`` (one vector a segment, 73): means of COVAREP features.
 
 Source of the data: Zadeh et al. 2016; research use.
@@ -25,9 +26,13 @@ LEAST_COUNT = 2
 def convert(source: Path, destination: Path, *, overwrite: bool = False) -> Corpus:
     """Read the archive and write the corpus."""
     with np.load(source, allow_pickle=False) as archive:
-        text, audio, label, ids, role_of = (archive[name] for name in ("text", "audio", "label", "id", "split"))
+        text, audio, label, ids, role_of = (
+            archive[name] for name in ("text", "audio", "label", "id", "split")
+        )
     words = [re.findall(r"[a-z0-9']+", transcript.lower()) for transcript in text]
-    count = Counter(word for said, role in zip(words, role_of, strict=True) if role == "train" for word in said)
+    count = Counter(
+        word for said, role in zip(words, role_of, strict=True) if role == "train" for word in said
+    )
     known = sorted(word for word, times in count.items() if times >= LEAST_COUNT)
     number = {word: place for place, word in enumerate(known, start=1)}
     token_ids = [np.array([number.get(word, 0) for word in said], dtype=np.int64) for said in words]
@@ -35,7 +40,10 @@ def convert(source: Path, destination: Path, *, overwrite: bool = False) -> Corp
         destination,
         {
             role: SplitArrays(
-                features={"text": [token_ids[row] for row in rows], "audio": [audio[row, None] for row in rows]},
+                features={
+                    "text": [token_ids[row] for row in rows],
+                    "audio": [audio[row, None] for row in rows],
+                },
                 targets=[float(label[row]) for row in rows],
                 ids=[str(ids[row]) for row in rows],
                 tokens={"text": [words[row] for row in rows]},
@@ -60,4 +68,7 @@ if __name__ == "__main__":
     parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
     given = parser.parse_args()
     corpus = convert(given.source, given.destination, overwrite=given.overwrite)
-    print(f"wrote {given.destination}: {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}")
+    print(
+        f"wrote {given.destination}:"
+        f" {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}"
+    )

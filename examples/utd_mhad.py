@@ -2,13 +2,16 @@
 
 Usage: ``python examples/utd_mhad.py utd_mhad.npz DESTINATION``
 
-Odd subjects train, subject 7 of them is held out for validation, even subjects test. Three modalities of unequal length and rate:
+Odd subjects train, subject 7 of them is held out for validation, even subjects test. Three modalities of
+unequal length and rate:
 
-- ``skeleton`` (30 Hz, 120): 20 joints relative to the hip and their velocities, in units of the person's torso length,
+- ``skeleton`` (30 Hz, 120): 20 joints relative to the hip and their velocities, in units of the person's
+  torso length,
 - ``inertial`` (50 Hz, 6): acceleration and rotation as measured,
 - ``depth`` (30 Hz, 192): change of the share of occupied pixels in each cell of a 12 x 16 grid.
 
-Positions are relative to the body and depth shows change alone, so that neither tells who moves or where they stand.
+Positions are relative to the body and depth shows change alone, so that neither tells who moves or where they
+stand.
 
 Source of the data: Chen, Jafari, Kehtarnavaz, ICIP 2015; free for research.
 """
@@ -24,9 +27,10 @@ SHOULDER_CENTRE, HIP_CENTRE = 1, 3
 FRAMES_PER_SECOND = {"skeleton": 30.0, "inertial": 50.0, "depth": 30.0}
 # fmt: off
 ACTIONS = (
-    "swipe left", "swipe right", "wave", "clap", "throw", "arms cross", "basketball shoot", "draw x", "draw circle clockwise",
-    "draw circle counter-clockwise", "draw triangle", "bowling", "boxing", "baseball swing", "tennis swing", "arm curl", "tennis serve",
-    "push", "knock", "catch", "pick up and throw", "jog", "walk", "sit to stand", "stand to sit", "lunge", "squat",
+    "swipe left", "swipe right", "wave", "clap", "throw", "arms cross", "basketball shoot", "draw x",
+    "draw circle clockwise", "draw circle counter-clockwise", "draw triangle", "bowling", "boxing",
+    "baseball swing", "tennis swing", "arm curl", "tennis serve", "push", "knock", "catch",
+    "pick up and throw", "jog", "walk", "sit to stand", "stand to sit", "lunge", "squat",
 )
 # fmt: on
 
@@ -35,20 +39,31 @@ def convert(source: Path, destination: Path, *, valid_subject: int = 7, overwrit
     """Read the archive and write the corpus, with the samples of one odd subject for validation."""
     with np.load(source, allow_pickle=False) as archive:
         features = {
-            "skeleton": [body_motion(joints) for joints in ragged(archive["skeleton"], archive["skeleton_len"])],
+            "skeleton": [
+                body_motion(joints) for joints in ragged(archive["skeleton"], archive["skeleton_len"])
+            ],
             "inertial": ragged(archive["inertial"], archive["inertial_len"]),
-            "depth": [occupancy_change(grid) for grid in ragged(archive["depth_occupancy12x16"], archive["depth_len"])],
+            "depth": [
+                occupancy_change(grid)
+                for grid in ragged(archive["depth_occupancy12x16"], archive["depth_len"])
+            ],
         }
         subject, action, trial = archive["subject"], archive["action"], archive["trial"]
     rows = {"train": subject % 2 == 1, "valid": subject == valid_subject, "test": subject % 2 == 0}
     rows["train"] &= subject != valid_subject
     return write_corpus(
         destination,
-        {role: split(np.flatnonzero(chosen), features, subject, action, trial) for role, chosen in rows.items()},
+        {
+            role: split(np.flatnonzero(chosen), features, subject, action, trial)
+            for role, chosen in rows.items()
+        },
         task=Task(kind="classification", classes=ACTIONS),
         name="utd-mhad",
         units={
-            "skeleton": "20 joints x 3 from the hip in torso lengths, then their change in torso lengths a second, at 30 Hz",
+            "skeleton": (
+                "20 joints x 3 from the hip in torso lengths, then their change in torso lengths a second, at"
+                " 30 Hz"
+            ),
             "inertial": "acceleration in g (3), rotation in degrees a second (3), at 50 Hz",
             "depth": "change of occupied share a second in each of 12 x 16 cells, at 30 Hz",
         },
@@ -59,14 +74,21 @@ def convert(source: Path, destination: Path, *, valid_subject: int = 7, overwrit
 
 
 def split(
-    rows: np.ndarray, features: dict[str, list[np.ndarray]], subject: np.ndarray, action: np.ndarray, trial: np.ndarray
+    rows: np.ndarray,
+    features: dict[str, list[np.ndarray]],
+    subject: np.ndarray,
+    action: np.ndarray,
+    trial: np.ndarray,
 ) -> SplitArrays:
     """The samples of one split."""
     return SplitArrays(
         features={name: [arrays[row] for row in rows] for name, arrays in features.items()},
         targets=[int(action[row]) - 1 for row in rows],
         ids=[f"a{action[row]}_s{subject[row]}_t{trial[row]}" for row in rows],
-        times={name: [np.arange(len(arrays[row])) / FRAMES_PER_SECOND[name] for row in rows] for name, arrays in features.items()},
+        times={
+            name: [np.arange(len(arrays[row])) / FRAMES_PER_SECOND[name] for row in rows]
+            for name, arrays in features.items()
+        },
     )
 
 
@@ -95,4 +117,7 @@ if __name__ == "__main__":
     parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
     given = parser.parse_args()
     corpus = convert(given.source, given.destination, overwrite=given.overwrite)
-    print(f"wrote {given.destination}: {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}")
+    print(
+        f"wrote {given.destination}:"
+        f" {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}"
+    )

@@ -1,7 +1,7 @@
 """What holds for every test.
 
-Property tests draw the same examples each time, with no deadline on a shared machine. Without a GPU, Triton kernels run under
-Triton's interpreter, which must be chosen before triton is imported.
+Property tests draw the same examples each time, with no deadline on a shared machine. Without a GPU, Triton
+kernels run under Triton's interpreter, which must be chosen before triton is imported.
 """
 
 import os

@@ -45,7 +45,9 @@ class KeptBytes:
 
 @contextmanager
 def unwritten_is_nan() -> Iterator[None]:
-    """Fill with NaN what is allocated without a value, so that an element that nobody writes shows; -7 where there is no NaN."""
+    """Fill with NaN what is allocated without a value, so that an element that nobody writes shows; -7 where
+    there is no NaN.
+    """
     empty, empty_like, new_empty = torch.empty, torch.empty_like, Tensor.new_empty
 
     def poisoned(allocate: Any) -> Any:
@@ -55,7 +57,11 @@ def unwritten_is_nan() -> Iterator[None]:
 
         return allocated
 
-    torch.empty, torch.empty_like, Tensor.new_empty = poisoned(empty), poisoned(empty_like), poisoned(new_empty)  # type: ignore[method-assign]
+    torch.empty, torch.empty_like, Tensor.new_empty = (
+        poisoned(empty),
+        poisoned(empty_like),
+        poisoned(new_empty),
+    )  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -30,20 +30,38 @@ REFERENCES = {"best_reachable_accuracy": 1.0, "best_single_modality_accuracy": 0
 
 
 def write_small_corpus(
-    path: Path, *, labelled: bool = True, sizes: Mapping[Role, int] = SIZES, seed: int = 0, kind: str = "classification"
+    path: Path,
+    *,
+    labelled: bool = True,
+    sizes: Mapping[Role, int] = SIZES,
+    seed: int = 0,
+    kind: str = "classification",
 ) -> Corpus:
     """Text and audio that both shift with the label; audio is missing from every fifth sample."""
     random = np.random.default_rng(seed)
     splits: dict[Role, dict[str, Any]] = {}
     for role, size in sizes.items():
         labels = random.integers(0, len(CLASSES), size)
-        targets = [CLASSES[label] for label in labels] if kind == "classification" else [float(label) - 1 for label in labels]
+        targets = (
+            [CLASSES[label] for label in labels]
+            if kind == "classification"
+            else [float(label) - 1 for label in labels]
+        )
         splits[role] = {
             "features": {
                 "text": [random.normal(label, 1, (int(random.integers(3, 7)), 4)) for label in labels],
-                "audio": [None if row % 5 == 0 else random.normal(-label, 1, (8, 2)) for row, label in enumerate(labels)],
+                "audio": [
+                    None if row % 5 == 0 else random.normal(-label, 1, (8, 2))
+                    for row, label in enumerate(labels)
+                ],
             },
             "targets": targets if labelled else None,
         }
-    task = Task(kind="classification", classes=CLASSES) if kind == "classification" else Task(kind="regression", label_range=(-3, 3))
-    return write_corpus(path, splits, task=task, name="small", references=REFERENCES if kind == "classification" else {})
+    task = (
+        Task(kind="classification", classes=CLASSES)
+        if kind == "classification"
+        else Task(kind="regression", label_range=(-3, 3))
+    )
+    return write_corpus(
+        path, splits, task=task, name="small", references=REFERENCES if kind == "classification" else {}
+    )

@@ -1,4 +1,6 @@
-"""A reader of a made-up format, JSON, for tests of what all formats share; it notes which samples it was asked for."""
+"""A reader of a made-up format, JSON, for tests of what all formats share; it notes which samples it was
+asked for.
+"""
 
 import json
 from collections.abc import Sequence
@@ -38,7 +40,9 @@ class Rows(Sequence[Any]):
             integers = all(isinstance(value, int) for value in given)
             return np.array(given, dtype=np.int64 if integers else np.float64)
         except (ValueError, TypeError, OverflowError) as error:
-            raise DataError(f"{self.path}: split {self.role!r}, modality {self.name!r}, row {row}: expected numbers") from error
+            raise DataError(
+                f"{self.path}: split {self.role!r}, modality {self.name!r}, row {row}: expected numbers"
+            ) from error
 
 
 def recognises(path: Path) -> bool:
@@ -64,7 +68,11 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     for role, split in content["splits"].items():
         if not isinstance(split, dict) or not isinstance(split.get("features"), dict):
             raise DataError(f"{path}: split {role!r}: features: expected a mapping")
-        for name, rows in {**split["features"], "targets": split.get("targets", []), "ids": split.get("ids", [])}.items():
+        for name, rows in {
+            **split["features"],
+            "targets": split.get("targets", []),
+            "ids": split.get("ids", []),
+        }.items():
             if not isinstance(rows, list):
                 raise DataError(f"{path}: split {role!r}: {name}: expected a list")
         if not all(isinstance(identity, str) for identity in split.get("ids", [])):
@@ -73,7 +81,10 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
             features={name: Rows(path, role, name, rows) for name, rows in split["features"].items()},
             targets=split.get("targets"),
             ids=split.get("ids"),
-            times={name: [None if each is None else np.array(each) for each in rows] for name, rows in split.get("times", {}).items()},
+            times={
+                name: [None if each is None else np.array(each) for each in rows]
+                for name, rows in split.get("times", {}).items()
+            },
             tokens=split.get("tokens", {}),
         )
     return Foreign(
@@ -90,7 +101,9 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
 
 
 def content(*, size: int = 6, seed: int = 0) -> dict[str, Any]:
-    """What a file holds: train, valid and test with `audio` of width 3 and the token ids `text`, nothing wrong with it."""
+    """What a file holds: train, valid and test with `audio` of width 3 and the token ids `text`, nothing
+    wrong with it.
+    """
     random = np.random.default_rng(seed)
 
     def split(role: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The house rules of DESIGN section 4, read off the source text: floors, forbidden edges, names, no pickle.
 
-`violations` is the checker. It is run on the real tree, and on small wrong trees that show that it catches each kind.
+`violations` is the checker. It is run on the real tree, and on small wrong trees that show that it catches
+each kind.
 """
 
 import ast
@@ -38,7 +39,9 @@ FLOORS: dict[str, frozenset[str]] = {
 }
 KERNELS = ("alignmamba.ops.cpu", "alignmamba.ops.gpu")
 REFUSED_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "core", "base", "misc"})
-UNSAFE_MODULES = frozenset({"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"})
+UNSAFE_MODULES = frozenset(
+    {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ def _call_name(node: ast.expr) -> str:
 class _Imports(ast.NodeVisitor):
     """Collects every import of a module, those inside functions and under `if TYPE_CHECKING` included."""
 
-    def __init__(self, module: str, *, is_package: bool, exports: dict[str, str], modules: frozenset[str]) -> None:
+    def __init__(
+        self, module: str, *, is_package: bool, exports: dict[str, str], modules: frozenset[str]
+    ) -> None:
         self.found: list[Import] = []
         self._package = module if is_package else module.rpartition(".")[0]
         self._exports = exports
@@ -82,7 +87,9 @@ class _Imports(ast.NodeVisitor):
         self._type_checking = 0
 
     def _add(self, module: str, line: int) -> None:
-        self.found.append(Import(module, line, inside_function=self._functions > 0, for_types_only=self._type_checking > 0))
+        self.found.append(
+            Import(module, line, inside_function=self._functions > 0, for_types_only=self._type_checking > 0)
+        )
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -94,7 +101,8 @@ class _Imports(ast.NodeVisitor):
             above = self._package.split(".")[: len(self._package.split(".")) - node.level + 1]
             origin = ".".join([*above, origin] if origin else above)
         for alias in node.names:
-            # `from alignmamba import train` is an edge to where `train` lives; `from alignmamba.ops import cpu` one to the submodule.
+            # `from alignmamba import train` is an edge to where `train` lives; `from alignmamba.ops import
+            # cpu` one to the submodule.
             full = f"{origin}.{alias.name}"
             if origin == PACKAGE and alias.name in self._exports:
                 self._add(self._exports[alias.name], node.lineno)
@@ -106,7 +114,10 @@ class _Imports(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         if _call_name(node.func).rpartition(".")[2] in {"import_module", "__import__"} and node.args:
             target = node.args[0]
-            self._add(target.value if isinstance(target, ast.Constant) and isinstance(target.value, str) else "?", node.lineno)
+            self._add(
+                target.value if isinstance(target, ast.Constant) and isinstance(target.value, str) else "?",
+                node.lineno,
+            )
         self.generic_visit(node)
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> None:
@@ -151,7 +162,10 @@ def _edge_violations(module: str, room: str, imported: Import) -> Iterator[str]:
         yield "pickle"
     if target == "?" and room not in {"", "cli"}:
         yield "computed import"
-    if room == "ops" and (target == "torch.nn" or (target.startswith("torch.nn.") and not _within(target, "torch.nn.functional"))):
+    if room == "ops" and (
+        target == "torch.nn"
+        or (target.startswith("torch.nn.") and not _within(target, "torch.nn.functional"))
+    ):
         yield "module in ops"
     if not _within(target, PACKAGE):
         return
@@ -170,7 +184,9 @@ def _edge_violations(module: str, room: str, imported: Import) -> Iterator[str]:
         yield "upward import"
 
 
-def _file_violations(path: Path, package: Path, exports: dict[str, str], modules: frozenset[str]) -> Iterator[tuple[str, int, str]]:
+def _file_violations(
+    path: Path, package: Path, exports: dict[str, str], modules: frozenset[str]
+) -> Iterator[tuple[str, int, str]]:
     parts = path.relative_to(package).with_suffix("").parts
     is_package = parts[-1] == "__init__"
     dotted = ".".join((PACKAGE, *(parts[:-1] if is_package else parts)))
@@ -210,7 +226,9 @@ def violations(package: Path) -> list[Violation]:
     """Every house rule that a file of the package at `package` breaks, in the order of files and lines."""
     files = sorted(package.rglob("*.py"))
     names = {path: path.relative_to(package).with_suffix("").parts for path in files}
-    modules = frozenset(".".join((PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts))) for parts in names.values())
+    modules = frozenset(
+        ".".join((PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts))) for parts in names.values()
+    )
     exports = _exports(package)
     found = [
         Violation(kind, str(path.relative_to(package)), line, what)
@@ -242,7 +260,9 @@ def test_the_house_stands() -> None:
 def test_the_checker_reads_the_real_edges() -> None:
     """Were nothing read, nothing would be found wrong."""
     path = ROOT / "src" / PACKAGE / "contracts.py"
-    imports = _Imports("alignmamba.contracts", is_package=False, exports={}, modules=frozenset({"alignmamba.errors"}))
+    imports = _Imports(
+        "alignmamba.contracts", is_package=False, exports={}, modules=frozenset({"alignmamba.errors"})
+    )
     imports.visit(ast.parse(path.read_text(encoding="utf-8")))
     assert {"alignmamba.errors", "torch.Tensor"} <= {imported.module for imported in imports.found}
     assert {"AlignMamba", "train"} <= _exports(ROOT / "src" / PACKAGE).keys()
@@ -267,7 +287,11 @@ def test_no_unfinished_business() -> None:
         for path in (ROOT / folder).rglob("*")
         if path.suffix in {"", ".py", ".md", ".yml", ".yaml", ".toml", ".sh"} and path.is_file()
     ]
-    written += [path for path in ROOT.iterdir() if path.is_file() and path.suffix in {"", ".md", ".toml", ".yml", ".yaml"}]
+    written += [
+        path
+        for path in ROOT.iterdir()
+        if path.is_file() and path.suffix in {"", ".md", ".toml", ".yml", ".yaml"}
+    ]
     assert len(written) > 10
     left = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
@@ -295,22 +319,42 @@ BAD = [
     ("errors.py", "from alignmamba.contracts import Batch", "upward import"),
     ("ops/scan.py", "import alignmamba.nn.mamba", "upward import"),
     ("ops/scan.py", "def f():\n    from alignmamba.nn import mamba", "upward import"),
-    ("ops/scan.py", "class A:\n    async def f(self):\n        from alignmamba.nn import mamba", "upward import"),
+    (
+        "ops/scan.py",
+        "class A:\n    async def f(self):\n        from alignmamba.nn import mamba",
+        "upward import",
+    ),
     ("ops/scan.py", "from ..nn import mamba", "upward import"),
     ("ops/scan.py", "from .. import nn", "upward import"),
-    ("nn/mamba.py", "try:\n    from alignmamba.models import alignmamba\nexcept ImportError:\n    pass", "upward import"),
+    (
+        "nn/mamba.py",
+        "try:\n    from alignmamba.models import alignmamba\nexcept ImportError:\n    pass",
+        "upward import",
+    ),
     ("models/alignmamba.py", "from alignmamba.data.archive import load_corpus", "upward import"),
     ("models/alignmamba.py", "from alignmamba import train", "upward import"),
     ("models/alignmamba.py", "from alignmamba.training.fitting import fit", "upward import"),
     ("training/fitting.py", "from alignmamba.models.alignmamba import AlignMamba", "upward import"),
     ("training/fitting.py", "from alignmamba.data.loader import Loader", "upward import"),
     ("training/fitting.py", "from alignmamba.evaluation import metrics", "upward import"),
-    ("training/fitting.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from alignmamba.data import loader", "upward import"),
+    (
+        "training/fitting.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from alignmamba.data import loader",
+        "upward import",
+    ),
     ("evaluation/metrics.py", "from alignmamba import AlignMamba", "upward import"),
-    ("evaluation/metrics.py", "import importlib\nM = importlib.import_module('alignmamba.models')", "upward import"),
+    (
+        "evaluation/metrics.py",
+        "import importlib\nM = importlib.import_module('alignmamba.models')",
+        "upward import",
+    ),
     ("data/archive.py", "from alignmamba.recipes import train", "upward import"),
     ("recipes.py", "from alignmamba.cli import main", "upward import"),
-    ("data/archive.py", "import importlib\ndef f(x):\n    return importlib.import_module(x)", "computed import"),
+    (
+        "data/archive.py",
+        "import importlib\ndef f(x):\n    return importlib.import_module(x)",
+        "computed import",
+    ),
     ("ops/scan.py", "from alignmamba.ops.cpu import scan", "eager kernel"),
     ("ops/scan.py", "from alignmamba.ops import gpu", "eager kernel"),
     ("ops/scan.py", "from . import cpu", "eager kernel"),
@@ -338,9 +382,18 @@ BAD = [
 GOOD = [
     ("errors.py", "import re"),
     ("contracts.py", "import torch\nfrom alignmamba.errors import DataError"),
-    ("ops/scan.py", "from torch.nn import functional as F\nimport torch.nn.functional\nfrom alignmamba.errors import ShapeError"),
+    (
+        "ops/scan.py",
+        (
+            "from torch.nn import functional as F\nimport torch.nn.functional\nfrom alignmamba.errors import"
+            " ShapeError"
+        ),
+    ),
     ("ops/scan.py", "def f():\n    from alignmamba.ops.cpu import scan\n    return scan"),
-    ("ops/cpu/scan.py", "from alignmamba.ops.cpu import arena\nfrom alignmamba.ops.scan import selective_scan"),
+    (
+        "ops/cpu/scan.py",
+        "from alignmamba.ops.cpu import arena\nfrom alignmamba.ops.scan import selective_scan",
+    ),
     ("nn/mamba.py", "from torch import nn\nfrom alignmamba.ops import scan\nfrom . import pooling"),
     ("models/alignmamba.py", "from alignmamba import Batch, __version__"),
     ("training/checkpoints.py", "import torch\nA = torch.load('x', weights_only=True)"),
@@ -348,19 +401,38 @@ GOOD = [
     ("data/archive.py", "import numpy as np\nA = np.load('x', allow_pickle=False)"),
     (
         "recipes.py",
-        "from alignmamba.models import alignmamba\nfrom alignmamba.data import archive\nfrom alignmamba.training import fitting",
+        (
+            "from alignmamba.models import alignmamba\nfrom alignmamba.data import archive\nfrom"
+            " alignmamba.training import fitting"
+        ),
     ),
     ("cli/main.py", "def f():\n    from alignmamba.recipes import train"),
     ("__main__.py", "from alignmamba.cli.main import main"),
-    ("ops/scan.py", "import torch\n@torch.library.custom_op('a::b', mutates_args=())\ndef f(): ...\n@f.register_fake\ndef g(): ..."),
+    (
+        "ops/scan.py",
+        (
+            "import torch\n@torch.library.custom_op('a::b', mutates_args=())\ndef f():"
+            " ...\n@f.register_fake\ndef g(): ..."
+        ),
+    ),
 ]
 _TREE = [
     "__init__.py",
     "errors.py",
     "contracts.py",
     "recipes.py",
-    *(f"{room}/__init__.py" for room in ("ops", "ops/cpu", "ops/gpu", "nn", "models", "data", "training", "evaluation", "cli")),
-    *("ops/scan.py", "ops/cpu/scan.py", "ops/gpu/scan.py", "nn/mamba.py", "nn/pooling.py", "models/alignmamba.py"),
+    *(
+        f"{room}/__init__.py"
+        for room in ("ops", "ops/cpu", "ops/gpu", "nn", "models", "data", "training", "evaluation", "cli")
+    ),
+    *(
+        "ops/scan.py",
+        "ops/cpu/scan.py",
+        "ops/gpu/scan.py",
+        "nn/mamba.py",
+        "nn/pooling.py",
+        "models/alignmamba.py",
+    ),
     *("data/archive.py", "data/loader.py", "training/fitting.py", "evaluation/metrics.py", "cli/main.py"),
 ]
 
@@ -371,7 +443,10 @@ def _write_tree(root: Path, path: str, source: str) -> Path:
         file = package / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text('"""A module."""\n', encoding="utf-8")
-    exports = '_EXPORTS = {"AlignMamba": "alignmamba.models.alignmamba", "Batch": "alignmamba.contracts", "train": "alignmamba.recipes"}\n'
+    exports = (
+        '_EXPORTS = {"AlignMamba": "alignmamba.models.alignmamba", "Batch": "alignmamba.contracts", "train":'
+        ' "alignmamba.recipes"}\n'
+    )
     (package / "__init__.py").write_text(f'"""The package."""\n{exports}', encoding="utf-8")
     file = package / path
     file.write_text(f"{file.read_text(encoding='utf-8')}{source}\n", encoding="utf-8")

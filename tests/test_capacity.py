@@ -27,7 +27,11 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def group(machine: Path, own: str, *, limit: str, used: int, files: int = 0, version: int = 2) -> None:
-    limit_file, use_file = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    limit_file, use_file = (
+        ("memory.max", "memory.current")
+        if version == 2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    )
     place = machine / "cgroup" / ("" if version == 2 else "memory") / own
     place.mkdir(parents=True, exist_ok=True)
     (place / limit_file).write_text(f"{limit}\n")

@@ -1,4 +1,6 @@
-"""Checksums beside files and within JSON: any single wrong bit is found, in the content and in the checksum itself."""
+"""Checksums beside files and within JSON: any single wrong bit is found, in the content and in the checksum
+itself.
+"""
 
 import json
 import shutil
@@ -7,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from alignmamba.checksums import LIST, check_listed, file_checksum, read_list, read_listed, stamped, unstamped, write_list
+from alignmamba.checksums import (
+    LIST,
+    check_listed,
+    file_checksum,
+    read_list,
+    read_listed,
+    stamped,
+    unstamped,
+    write_list,
+)
 from alignmamba.errors import CheckpointError
 
 
@@ -40,7 +51,9 @@ def test_a_file_of_holes_is_damaged_without_being_read(folder: Path) -> None:
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
 def test_the_list_is_one_that_others_check(folder: Path) -> None:
     write_list(folder, ["a.txt", "inner/b.txt"])
-    done = subprocess.run(["sha256sum", "--check", "--strict", LIST], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", LIST], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "a.txt: OK\ninner/b.txt: OK\n")
 
 

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from alignmamba.contracts import Batch, Corpus, ModalitySpec, Predictions, Sample, Sequences, TargetScale, Task
+from alignmamba.contracts import (
+    Batch,
+    Corpus,
+    ModalitySpec,
+    Predictions,
+    Sample,
+    Sequences,
+    TargetScale,
+    Task,
+)
 from alignmamba.data.memory import MemorySplit
 from alignmamba.errors import AlignMambaError, DataError, ShapeError
 
@@ -20,7 +29,9 @@ def sequences(*lengths: int, time: int | None = None) -> Sequences:
 
 def batch(*lengths: int) -> Batch:
     ids = tuple(f"s{row}" for row in range(len(lengths)))
-    return Batch(modalities={"audio": sequences(*lengths)}, ids=ids, targets=torch.arange(float(len(lengths))))
+    return Batch(
+        modalities={"audio": sequences(*lengths)}, ids=ids, targets=torch.arange(float(len(lengths)))
+    )
 
 
 @pytest.mark.parametrize("row", [[False, True, True], [True, False, True]])
@@ -71,7 +82,9 @@ def test_concatenate_pads_to_the_longest() -> None:
 
 def test_concatenate_keeps_the_times_that_are_known() -> None:
     timed = batch(2)
-    known = replace(timed, modalities={"audio": replace(timed.modalities["audio"], times=torch.tensor([[0.0, 0.5]]))})
+    known = replace(
+        timed, modalities={"audio": replace(timed.modalities["audio"], times=torch.tensor([[0.0, 0.5]]))}
+    )
     times = Batch.concatenate([known, batch(2)]).modalities["audio"].times
     assert times is not None
     assert times[0].tolist() == [0.0, 0.5]
@@ -121,7 +134,12 @@ def test_a_batch_of_lists_is_padded_on_the_right() -> None:
 
 def test_a_batch_of_padded_arrays_takes_lengths() -> None:
     padded = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
-    made = Batch.of({"audio": padded, "text": np.ones((2, 5), dtype=np.int32)}, lengths={"audio": [4, 1]}, ids=["a", "b"], targets=[0.5, 1])
+    made = Batch.of(
+        {"audio": padded, "text": np.ones((2, 5), dtype=np.int32)},
+        lengths={"audio": [4, 1]},
+        ids=["a", "b"],
+        targets=[0.5, 1],
+    )
     assert made.modalities["audio"].lengths.tolist() == [4, 1]
     assert made.modalities["audio"].features is padded
     assert made.modalities["text"].lengths.tolist() == [5, 5]
@@ -137,11 +155,19 @@ def test_what_padding_holds_is_of_no_account() -> None:
 
 
 def test_times_are_given_as_the_modality_is() -> None:
-    listed = Batch.of({"audio": SOUND}, times={"audio": [[0, 1, 2], None, None, np.array([0.5, 1.5])]}).modalities["audio"].times
+    listed = (
+        Batch.of({"audio": SOUND}, times={"audio": [[0, 1, 2], None, None, np.array([0.5, 1.5])]})
+        .modalities["audio"]
+        .times
+    )
     assert listed is not None
     assert listed[3, :2].tolist() == [0.5, 1.5]
     assert bool(listed[1:3].isnan().all())
-    padded = Batch.of({"audio": torch.ones(1, 2, 1)}, times={"audio": torch.tensor([[0.0, 2.0]])}).modalities["audio"].times
+    padded = (
+        Batch.of({"audio": torch.ones(1, 2, 1)}, times={"audio": torch.tensor([[0.0, 2.0]])})
+        .modalities["audio"]
+        .times
+    )
     assert padded is not None
     assert padded.tolist() == [[0.0, 2.0]]
 
@@ -154,33 +180,48 @@ def test_times_are_given_as_the_modality_is() -> None:
         ({"a": torch.ones(2, 3)}, {}, r"modality 'a': expected \(batch, time, width\), .* found \(2, 3\)"),
         ({"a": 3}, {}, "modality 'a': expected a list of arrays or one padded array, found int"),
         ({"a": "abc"}, {}, "modality 'a': expected a list of arrays or one padded array, found str"),
-        ({"a": [[0.5, 1.5]]}, {}, r"modality 'a', sample 0: expected \(time, width\), found \(2,\); width 1 is \(2, 1\)"),
-        ({"a": [np.ones((2, 2)), np.ones((2, 3))]}, {}, r"modality 'a', sample 1: expected \(time, 2\) as in sample 0, found \(2, 3\)"),
-        ({"a": [[1, 2], np.ones((2, 3))]}, {}, r"modality 'a', sample 1: expected \(time,\) integers as in sample 0"),
+        ({"a": [[0.5, 1.5]]}, {},
+         r"modality 'a', sample 0: expected \(time, width\), found \(2,\); width 1 is \(2, 1\)"),
+        ({"a": [np.ones((2, 2)), np.ones((2, 3))]}, {},
+         r"modality 'a', sample 1: expected \(time, 2\) as in sample 0, found \(2, 3\)"),
+        ({"a": [[1, 2], np.ones((2, 3))]}, {},
+         r"modality 'a', sample 1: expected \(time,\) integers as in sample 0"),
         ({"a": [None, None]}, {}, "modality 'a': no sample has it; leave it out"),
         ({"a": [["x", "y"]]}, {}, "modality 'a', sample 0: expected real numbers, found text"),
-        ({"a": [np.array([[None, 1]])]}, {}, "modality 'a', sample 0: expected real numbers, found dtype object"),
+        ({"a": [np.array([[None, 1]])]}, {},
+         "modality 'a', sample 0: expected real numbers, found dtype object"),
         ({"a": [np.ma.array([[1.0]], mask=[[True]])]}, {}, "modality 'a', sample 0: found masked values"),
         ({"a": [[[1.0], [2.0, 3.0]]]}, {}, "modality 'a', sample 0: expected an array, found list"),
-        ({"a": torch.ones(1, 2, 1, dtype=torch.bool)}, {}, "modality 'a': expected real numbers, found dtype torch.bool"),
-        ({"a": [np.ones((2, 1)), np.array([[1.0], [np.nan]])]}, {}, "modality 'a': found nan in sample 1, position 1, channel 0"),
-        ({"a": torch.ones(2, 3, 4)}, {"lengths": {"a": [4, 1]}}, "lengths: modality 'a': found 4 for sample 0, expected 0 to 3"),
+        ({"a": torch.ones(1, 2, 1, dtype=torch.bool)}, {},
+         "modality 'a': expected real numbers, found dtype torch.bool"),
+        ({"a": [np.ones((2, 1)), np.array([[1.0], [np.nan]])]}, {},
+         "modality 'a': found nan in sample 1, position 1, channel 0"),
+        ({"a": torch.ones(2, 3, 4)}, {"lengths": {"a": [4, 1]}},
+         "lengths: modality 'a': found 4 for sample 0, expected 0 to 3"),
         ({"a": torch.ones(2, 3, 4)}, {"lengths": {"a": [1]}}, "lengths: modality 'a': expected 2 integers"),
-        ({"a": torch.ones(2, 3, 4)}, {"lengths": {"a": [1.5, 2]}}, "lengths: modality 'a': expected 2 integers"),
-        ({"a": torch.ones(2, 3, 4)}, {"lengths": [1, 2]}, "lengths: expected a mapping by modality, found list"),
+        ({"a": torch.ones(2, 3, 4)}, {"lengths": {"a": [1.5, 2]}},
+         "lengths: modality 'a': expected 2 integers"),
+        ({"a": torch.ones(2, 3, 4)}, {"lengths": [1, 2]},
+         "lengths: expected a mapping by modality, found list"),
         ({"a": torch.ones(2, 3, 4)}, {"lengths": {"b": [1, 2]}}, r"lengths: no modality 'b', only \['a'\]"),
-        ({"a": SOUND}, {"lengths": {"a": [1, 1, 1, 1]}}, "lengths: modality 'a' is a list of arrays, each of its own length"),
-        ({"a": SOUND}, {"times": {"a": [[1], None, None, None]}}, r"times: modality 'a', sample 0: expected shape \(3,\), found \(1,\)"),
-        ({"a": SOUND}, {"times": {"a": [None]}}, "times: modality 'a': expected a list with one entry for each of 4 samples"),
+        ({"a": SOUND}, {"lengths": {"a": [1, 1, 1, 1]}},
+         "lengths: modality 'a' is a list of arrays, each of its own length"),
+        ({"a": SOUND}, {"times": {"a": [[1], None, None, None]}},
+         r"times: modality 'a', sample 0: expected shape \(3,\), found \(1,\)"),
+        ({"a": SOUND}, {"times": {"a": [None]}},
+         "times: modality 'a': expected a list with one entry for each of 4 samples"),
         ({"a": torch.ones(2, 3, 4)}, {"ids": ["x", "x"]}, "ids: 'x' appears twice"),
         ({"a": torch.ones(2, 3, 4)}, {"ids": [1, 2]}, "ids: expected text, found 1"),
         ({"a": torch.ones(2, 3, 4)}, {"ids": ["x"]}, "batch has 1 ids"),
         ({"a": torch.ones(2, 3, 4)}, {"targets": ["x", "y"]}, "targets: found text, expected numbers"),
-        ({"a": torch.ones(2, 3, 4)}, {"targets": [1.0, None]}, "targets: expected real numbers, found dtype object"),
-        ({"a": torch.ones(2, 3, 4)}, {"targets": [1.0, float("nan")]}, "targets: found nan, expected finite numbers"),
+        ({"a": torch.ones(2, 3, 4)}, {"targets": [1.0, None]},
+         "targets: expected real numbers, found dtype object"),
+        ({"a": torch.ones(2, 3, 4)}, {"targets": [1.0, float("nan")]},
+         "targets: found nan, expected finite numbers"),
         ({"a": torch.ones(2, 3, 4)}, {"targets": 1.0}, "targets: expected a list of numbers, found float"),
         ({"a": torch.ones(2, 3, 4)}, {"targets": [1.0]}, r"targets: expected shape \(2,\), found \(1,\)"),
-        ({"a": torch.ones(2, 3, 4), "b": torch.ones(3, 3, 4)}, {}, "batch has 2 ids, but these modalities hold another number"),
+        ({"a": torch.ones(2, 3, 4), "b": torch.ones(3, 3, 4)}, {},
+         "batch has 2 ids, but these modalities hold another number"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_batch(given: Any, options: dict[str, Any], said: str) -> None:
@@ -219,7 +260,9 @@ def test_rows_of_a_dataset_are_collated() -> None:
 def test_whatever_is_printed_is_short() -> None:
     names = tuple(ModalitySpec(name=f"m{number}", dim=3) for number in range(500))
     split = MemorySplit(
-        role="train", modalities=names[:1], samples=[Sample(id=f"a{n}", features={"m0": np.ones((1, 3))}) for n in range(999)]
+        role="train",
+        modalities=names[:1],
+        samples=[Sample(id=f"a{n}", features={"m0": np.ones((1, 3))}) for n in range(999)],
     )
     task = Task(kind="classification", classes=tuple(map(str, range(1000))))
     corpus = Corpus(name="reviews", task=task, modalities=names, splits={"train": split}, checksum="0" * 64)
@@ -257,7 +300,9 @@ def test_targets_without_a_scale_are_refused(targets: list[float]) -> None:
 def test_masks_are_checked_where_a_batch_is_made_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr("alignmamba.contracts._check_padding", lambda mask: seen.append(len(mask)))
-    batch = Batch.of({"audio": [torch.randn(3, 4), torch.randn(2, 4)], "video": torch.randn(2, 5, 3)}, targets=[1.0, 2.0])
+    batch = Batch.of(
+        {"audio": [torch.randn(3, 4), torch.randn(2, 4)], "video": torch.randn(2, 5, 3)}, targets=[1.0, 2.0]
+    )
     made = len(seen)
     assert made == 2
     batch.to("cpu").in_precision(torch.float64).without("video").select([1]).complete()

@@ -38,8 +38,14 @@ class Outer(Config):
         ({"inner": {"size": 0}}, "all.inner.size: Input should be greater than or equal to 1, found 0"),
         ({}, "all.inner: expected, found nothing"),
         ({"inner": {}, "word": "no"}, "all.word: word: expected another"),
-        ({"inner": {"size": [1]}, "w" * 100: 1}, "all.inner.size: Input should be a valid integer, found a list (and 1 more)"),
-        ({"inner": {}, "w" * 100: "v" * 100}, f"all.{'w' * 40}: Extra inputs are not permitted, found '{'v' * 79}"),
+        (
+            {"inner": {"size": [1]}, "w" * 100: 1},
+            "all.inner.size: Input should be a valid integer, found a list (and 1 more)",
+        ),
+        (
+            {"inner": {}, "w" * 100: "v" * 100},
+            f"all.{'w' * 40}: Extra inputs are not permitted, found '{'v' * 79}",
+        ),
     ],
 )
 def test_the_first_mistake_in_one_line(given: dict[str, object], said: str) -> None:
@@ -66,8 +72,9 @@ def test_values_are_shown_short() -> None:
         (lambda: Outer(inner=Inner(), size=2), "size: unknown key, perhaps you meant 'inner.size'"),
         (lambda: Outer(), "inner: missing"),
         (lambda: Outer(inner=Inner(), word="no"), "word: word: expected another"),
-        (lambda: Outer(inner={"size": "x"}, word=3), "inner.size: found 'x' (str), expected a valid integer, unable to parse "
-         "string as an integer; word: found 3 (int), expected a valid string"),
+        (lambda: Outer(inner={"size": "x"}, word=3),
+         "inner.size: found 'x' (str), expected a valid integer, unable to parse string as an integer; "
+         "word: found 3 (int), expected a valid string"),
         (lambda: Outer(Inner()), "Outer: takes its fields by name, for example Outer(inner=...)"),
     ],
 )  # fmt: skip
@@ -80,7 +87,9 @@ def test_a_constructor_names_every_mistake_in_one_line(make: Callable[[], object
 
 
 def test_only_the_constructor_speaks_for_itself() -> None:
-    """Inside another model, from JSON and from a pickle the fields are checked and placed as pydantic does it."""
+    """Inside another model, from JSON and from a pickle the fields are checked and placed as pydantic does
+    it.
+    """
     whole = Outer(inner=Inner(size=3, names=("a",)))
     assert Outer.model_validate_json(whole.model_dump_json(), strict=True) == whole
     assert pickle.loads(pickle.dumps(whole)) == whole

@@ -37,9 +37,24 @@ def archive(name: str) -> Path:
 
 
 CONVERTERS: dict[str, tuple[str, str, Callable[..., Corpus], dict[str, int]]] = {
-    "utd-mhad": ("utd_mhad", "utd_mhad.npz", example("utd_mhad").convert, {"train": 323, "valid": 108, "test": 430}),
-    "mosi": ("mosi", "mosi_text_audio.npz", example("mosi").convert, {"train": 1284, "valid": 229, "test": 686}),
-    "grid": ("grid", "grid_s1.npz", partial(example("grid").convert, target="digit"), {"train": 700, "valid": 100, "test": 200}),
+    "utd-mhad": (
+        "utd_mhad",
+        "utd_mhad.npz",
+        example("utd_mhad").convert,
+        {"train": 323, "valid": 108, "test": 430},
+    ),
+    "mosi": (
+        "mosi",
+        "mosi_text_audio.npz",
+        example("mosi").convert,
+        {"train": 1284, "valid": 229, "test": 686},
+    ),
+    "grid": (
+        "grid",
+        "grid_s1.npz",
+        partial(example("grid").convert, target="digit"),
+        {"train": 700, "valid": 100, "test": 200},
+    ),
 }
 
 
@@ -55,7 +70,9 @@ def test_the_corpus_is_whole_and_its_settings_fit(name: str, tmp_path: Path) -> 
 
 def test_utd_subjects_do_not_cross_splits(tmp_path: Path) -> None:
     corpus = example("utd_mhad").convert(archive("utd_mhad.npz"), tmp_path / "corpus", valid_subject=3)
-    subjects = {role: {identity.split("_")[1] for identity in split.ids} for role, split in corpus.splits.items()}
+    subjects = {
+        role: {identity.split("_")[1] for identity in split.ids} for role, split in corpus.splits.items()
+    }
     assert subjects == {"train": {"s1", "s5", "s7"}, "valid": {"s3"}, "test": {"s2", "s4", "s6", "s8"}}
 
 
@@ -67,7 +84,10 @@ def test_utd_skeletons_forget_place_and_size() -> None:
 
 def test_mosi_words_come_from_train_alone(tmp_path: Path) -> None:
     corpus = example("mosi").convert(archive("mosi_text_audio.npz"), tmp_path / "corpus")
-    said = {role: {word for sample in split for word in sample.tokens["text"]} for role, split in corpus.splits.items()}
+    said = {
+        role: {word for sample in split for word in sample.tokens["text"]}
+        for role, split in corpus.splits.items()
+    }
     known = {
         word
         for split in corpus.splits.values()

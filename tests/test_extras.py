@@ -23,5 +23,7 @@ def test_a_missing_module_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "h5py", None)  # type: ignore[arg-type] # how Python marks a module as absent
     assert lacking("formats", "pyarrow") == ""
     assert lacking("formats") == "h5py is not installed, try: pip install 'alignmamba[formats]'"
-    with pytest.raises(ConfigError, match=r"^a\.csd: h5py is not installed, try: pip install 'alignmamba\[formats\]'$"):
+    with pytest.raises(
+        ConfigError, match=r"^a\.csd: h5py is not installed, try: pip install 'alignmamba\[formats\]'$"
+    ):
         require("a.csd", "formats", "h5py")

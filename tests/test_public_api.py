@@ -45,7 +45,16 @@ PUBLIC = {
     "write_corpus",
 }
 # Anything that would make `alignmamba --help` slow or drag in the tensor library.
-HEAVY = ("torch", "numpy", "pydantic", "lightning", "lightning_fabric", "huggingface_hub", "safetensors", "yaml")
+HEAVY = (
+    "torch",
+    "numpy",
+    "pydantic",
+    "lightning",
+    "lightning_fabric",
+    "huggingface_hub",
+    "safetensors",
+    "yaml",
+)
 
 
 def test_public_names_are_exactly_these() -> None:
@@ -66,7 +75,9 @@ def test_public_name_resolves_and_says_what_it_is(name: str) -> None:
 
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(alignmamba.__file__).read_text(encoding="utf-8"))
-    guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    guarded = [
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
     seen = {
         alias.name: f"alignmamba.{alias.name}" if alias.name in ("ops", "models") else node.module
         for block in guarded
@@ -93,7 +104,9 @@ def test_version_is_a_release_number() -> None:
 
 def test_import_stays_light() -> None:
     code = f"import sys, alignmamba; dir(alignmamba); print([m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -106,7 +119,9 @@ def test_every_name_of_the_api_page_is_where_the_page_says() -> None:
     listed = re.findall(r"members: \[(.*)\]", page)
     assert len(listed) == 2
     for name, options in blocks:
-        for member in (each for group in re.findall(r"members: \[(.*)\]", options) for each in group.split(", ")):
+        for member in (
+            each for group in re.findall(r"members: \[(.*)\]", options) for each in group.split(", ")
+        ):
             assert hasattr(getattr(alignmamba, name.rpartition(".")[2]), member), member
     for quoted in re.findall(r"`([A-Za-z_]+)`", page.partition("## Recipes")[0]):
         assert quoted == "alignmamba" or quoted in PUBLIC, quoted

@@ -24,17 +24,23 @@ def _command_lines() -> list[str]:
     """Every `alignmamba ...` line of the README and the quick start, in blocks and between backticks."""
     blocks = [line for text in (README, INDEX) for block in _blocks(text, "") for line in block.splitlines()]
     quoted = [line for text in (README, INDEX) for line in re.findall(r"`(alignmamba [^`]+)`", text)]
-    return sorted({line.partition("#")[0].strip() for line in [*blocks, *quoted] if line.startswith("alignmamba ")})
+    return sorted(
+        {line.partition("#")[0].strip() for line in [*blocks, *quoted] if line.startswith("alignmamba ")}
+    )
 
 
 def _help(verb: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "alignmamba", verb, "--help"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "alignmamba", verb, "--help"], capture_output=True, text=True, timeout=120
+    )
     return done.stdout if done.returncode == 0 else done.stderr
 
 
 def test_python_example(tmp_path: Path) -> None:
     (example,) = _blocks(README, "python")
-    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, cwd=tmp_path, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", example], capture_output=True, text=True, cwd=tmp_path, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     assert 0.8 < float(done.stdout.splitlines()[-1]) <= 1  # one modality alone is at chance, .5
     predictions = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
@@ -54,7 +60,9 @@ def test_command_lines_use_options_that_exist(verb: str) -> None:
     for line in _command_lines():
         words = shlex.split(line)
         if words[1] == verb:
-            unknown = {word.partition("=")[0] for word in words[2:] if word.startswith("--")} - known - {"--help"}
+            unknown = (
+                {word.partition("=")[0] for word in words[2:] if word.startswith("--")} - known - {"--help"}
+            )
             assert not unknown, f"{line}: no option {sorted(unknown)}"
 
 
@@ -91,4 +99,8 @@ def test_the_tests_that_the_findings_name_exist() -> None:
     page = (ROOT / "docs" / "results" / "first-contact.md").read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page)
     assert len(named) > 60
-    assert [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")] == []
+    assert [
+        f"{path}::{name}"
+        for path, name in named
+        if f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")
+    ] == []

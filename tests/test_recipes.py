@@ -105,7 +105,9 @@ def test_values_are_yaml_of_today(text: str, value: object) -> None:
 def test_layers_are_merged_key_by_key(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("options: {encoder: {kind: linear, depth: 3}}\nfit: {epochs: 5}\n", encoding="utf-8")
-    config = read_config(file, assignments=["options.encoder.depth=4", "fit={patience: 2}"], overrides={"fit.patience": 1})
+    config = read_config(
+        file, assignments=["options.encoder.depth=4", "fit={patience: 2}"], overrides={"fit.patience": 1}
+    )
     assert config.options == {"encoder": {"kind": "linear", "depth": 4}}
     assert (config.fit.epochs, config.fit.patience) == (5, 1)
 
@@ -122,7 +124,9 @@ def test_all_mistakes_are_named_at_once() -> None:
 
 
 def test_a_wrong_configuration_in_python_is_refused_too() -> None:
-    with pytest.raises(ConfigError, match=r"options\.d_modle: unknown key, perhaps you meant 'options\.d_model'"):
+    with pytest.raises(
+        ConfigError, match=r"options\.d_modle: unknown key, perhaps you meant 'options\.d_model'"
+    ):
         RunConfig(options={"d_modle": 3})
 
 
@@ -142,7 +146,12 @@ def test_the_digest_knows_what_matters(place: Path, corpus: Corpus, tmp_path: Pa
     def digest(of: Corpus = corpus, **changes: Any) -> str:
         return resolve(small(place, **changes), of).digest(of)
 
-    assert digest() == digest(seed=5) == digest(engine={"devices": 2}) == digest(options={**CONFIG["options"], "d_conv": 4})
+    assert (
+        digest()
+        == digest(seed=5)
+        == digest(engine={"devices": 2})
+        == digest(options={**CONFIG["options"], "d_conv": 4})
+    )
     moved = write_small_corpus(tmp_path / "elsewhere")
     assert digest() == digest(moved, data=str(tmp_path / "elsewhere"))
     other = write_small_corpus(tmp_path / "other", seed=1)
@@ -175,7 +184,9 @@ def test_the_seed_decides_the_weights(place: Path, corpus: Corpus) -> None:
 def test_a_plan_reads_and_writes_nothing(place: Path, corpus: Corpus, tmp_path: Path) -> None:
     ready = plan(small(place), out=tmp_path / "run")
     assert ready.batches_per_epoch == math.ceil(len(corpus.split("train")) / 8)
-    assert ready.num_parameters == sum(p.numel() for p in untrained_network(small(place), corpus).parameters() if p.requires_grad)
+    assert ready.num_parameters == sum(
+        p.numel() for p in untrained_network(small(place), corpus).parameters() if p.requires_grad
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -188,7 +199,10 @@ def test_a_run_that_memory_does_not_hold_is_refused_before_it_begins(
     monkeypatch.setattr(capacity, "available_bytes", lambda _: 4 * (weights + 3 * trained))
     ready = plan(small(place), out=tmp_path / "run")
     monkeypatch.setattr(capacity, "available_bytes", lambda _: 4 * (weights + 3 * trained) - 1)
-    said = r"^model alignmamba: training [\d,]+ weights in 32 bits \(weights, .*GB are available; lower options\.d_model \(16\) or options"
+    said = (
+        r"^model alignmamba: training [\d,]+ weights in 32 bits \(weights, .*GB are available; lower"
+        r" options\.d_model \(16\) or options"
+    )
     for begin in (plan, train):
         with pytest.raises(ConfigError, match=said):
             begin(small(place), out=tmp_path / "run")
@@ -206,8 +220,14 @@ def test_a_run_that_memory_does_not_hold_is_refused_before_it_begins(
 
 
 def test_a_lost_process_is_named_without_places_in_foreign_source() -> None:
-    said = "[/pytorch/third_party/gloo/pair.cc:553] Connection closed by peer [127.0.0.1]:80. This is typically caused by a worker crash"
-    assert _lost_process(RuntimeError(said), 2) == "another of the 2 processes ended: Connection closed by peer [127.0.0.1]:80"
+    said = (
+        "[/pytorch/third_party/gloo/pair.cc:553] Connection closed by peer [127.0.0.1]:80. This is typically"
+        " caused by a worker crash"
+    )
+    assert (
+        _lost_process(RuntimeError(said), 2)
+        == "another of the 2 processes ended: Connection closed by peer [127.0.0.1]:80"
+    )
     assert not _lost_process(RuntimeError(said), 1)
     assert not _lost_process(ValueError("no socket"), 2)
 
@@ -224,8 +244,12 @@ def test_a_regression_run(tmp_path: Path) -> None:
     assert float(first.split(",")[1]) in (-1, 0, 1)
 
 
-def test_what_is_not_finite_is_repaired_with_the_means_of_training(place: Path, corpus: Corpus, tmp_path: Path) -> None:
-    run = train(small(place, nonfinite="mean", fit={"epochs": 1, "warmup_fraction": 0.0}), out=tmp_path / "run").directory
+def test_what_is_not_finite_is_repaired_with_the_means_of_training(
+    place: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    run = train(
+        small(place, nonfinite="mean", fit={"epochs": 1, "warmup_fraction": 0.0}), out=tmp_path / "run"
+    ).directory
     tokens = np.concatenate([sample.features["text"] for sample in corpus.split("train")])
     means = tokens.mean(axis=0, dtype=np.float64).astype(np.float32)
     whole = np.array([[1, 2, 3, 4], means], dtype=np.float32)
@@ -246,13 +270,17 @@ def test_what_is_not_finite_is_repaired_with_the_means_of_training(place: Path, 
     assert expected.sum() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(probabilities("alone", holed, False), expected, atol=1e-5)
     np.testing.assert_allclose(probabilities("with-train", holed, True), expected, atol=1e-5)
-    scores = [evaluate(run, data=str(tmp_path / name))["metrics"] for name in ("whole", "alone", "with-train")]
+    scores = [
+        evaluate(run, data=str(tmp_path / name))["metrics"] for name in ("whole", "alone", "with-train")
+    ]
     assert scores[0] == scores[1] == scores[2]
 
 
 def test_the_same_run_from_python_and_with_another_seed(place: Path, corpus: Corpus, tmp_path: Path) -> None:
     del corpus
-    results = [train(small(place, seed=seed), out=tmp_path / name) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    results = [
+        train(small(place, seed=seed), out=tmp_path / name) for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
     models = [(result.directory / "model" / "model.safetensors").read_bytes() for result in results]
     assert models[0] == models[1] != models[2]
     assert results[0].metrics == results[1].metrics
@@ -260,7 +288,9 @@ def test_the_same_run_from_python_and_with_another_seed(place: Path, corpus: Cor
     assert results[0].optimiser_steps == 3 * 5
 
 
-def test_a_run_starts_its_workers_once_for_each_split(place: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_starts_its_workers_once_for_each_split(
+    place: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun = []
     start = multiprocessing.process.BaseProcess.start
 
@@ -271,14 +301,18 @@ def test_a_run_starts_its_workers_once_for_each_split(place: Path, corpus: Corpu
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", counting)
     results = []
     for workers in (0, 1):
-        results.append(train(small(place, loader={"batch_size": 8, "num_workers": workers}), out=tmp_path / str(workers)))
+        results.append(
+            train(small(place, loader={"batch_size": 8, "num_workers": workers}), out=tmp_path / str(workers))
+        )
         assert len(begun) == len(corpus.splits) * workers
     assert results[0].metrics == results[1].metrics
     tables = [(tmp_path / str(workers) / "predictions_test.csv").read_bytes() for workers in (0, 1)]
     assert tables[0] == tables[1]
 
 
-def test_the_default_directory_tells_runs_apart(place: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_directory_tells_runs_apart(
+    place: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     del corpus
     monkeypatch.chdir(tmp_path)
     first = train(small(place, fit={"epochs": 1}))
@@ -290,7 +324,9 @@ def test_the_default_directory_tells_runs_apart(place: Path, corpus: Corpus, tmp
     assert plan(small(place, fit={"epochs": 1})).directory == Path(f"{first.directory}-3")
     assert plan(small(place, fit={"epochs": 1}), overwrite=True).directory == first.directory
     (first.directory / "metrics.json").unlink()
-    with pytest.raises(CheckpointError, match=rf"holds an unfinished run; resume it with train\(resume='{first.directory}'\)"):
+    with pytest.raises(
+        CheckpointError, match=rf"holds an unfinished run; resume it with train\(resume='{first.directory}'\)"
+    ):
         plan(small(place, fit={"epochs": 1}))
 
 
@@ -299,14 +335,20 @@ def test_a_run_is_replaced_when_it_is_asked_for(place: Path, corpus: Corpus, tmp
     out = tmp_path / "run"
     config = small(place, fit={"epochs": 1})
     first = train(config, out=out, overwrite=True)  # nothing is there yet
-    with pytest.raises(CheckpointError, match=r"holds a finished run; choose another directory, or replace it with overwrite=True"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"holds a finished run; choose another directory, or replace it with overwrite=True",
+    ):
         train(config, out=out)
     (out / "report.html").touch()
     assert train(small(place, fit={"epochs": 1}, seed=1), out=out, overwrite=True).config.seed == 1
     assert not (out / "report.html").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     # A run that fails before its first checkpoint leaves the old one in place.
-    for wrong, error in ((small(place, fit={"learning_rate": 1e30}), TrainingError), (small(place, fit={"select": "mae"}), ConfigError)):
+    for wrong, error in (
+        (small(place, fit={"learning_rate": 1e30}), TrainingError),
+        (small(place, fit={"select": "mae"}), ConfigError),
+    ):
         with pytest.raises(error):
             train(wrong, out=out, overwrite=True)
         assert load_run(out).config.seed == 1
@@ -355,11 +397,16 @@ def test_a_result_is_printed_short(place: Path, corpus: Corpus, tmp_path: Path) 
     card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
     assert "Trained on `small`." in card
     assert str(place) not in card
-    assert f"| `accuracy` | {result.metrics['valid']['accuracy']:.4f} | {result.metrics['test']['accuracy']:.4f} |" in card
+    assert (
+        f"| `accuracy` | {result.metrics['valid']['accuracy']:.4f} |"
+        f" {result.metrics['test']['accuracy']:.4f} |" in card
+    )
 
 
 def test_loggers_do_not_change_the_digest(place: Path, corpus: Corpus) -> None:
-    assert small(place).digest(corpus) == small(place, fit={**CONFIG["fit"], "loggers": ["tensorboard"]}).digest(corpus)
+    assert small(place).digest(corpus) == small(
+        place, fit={**CONFIG["fit"], "loggers": ["tensorboard"]}
+    ).digest(corpus)
 
 
 def test_a_corpus_without_test_split(tmp_path: Path) -> None:
@@ -417,7 +464,9 @@ def thinned(place: Path, corpus: Corpus, tmp_path_factory: pytest.TempPathFactor
     return train(small(place, missing=GCNET, seed=2), out=tmp_path_factory.mktemp("runs") / "gcnet").directory
 
 
-def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(place: Path, corpus: Corpus, tmp_path: Path) -> None:
+def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(
+    place: Path, corpus: Corpus, tmp_path: Path
+) -> None:
     config = resolve(small(place), corpus)
     settings = {**config.model_dump(mode="json"), "corpus": corpus.checksum}
     for key in ("seed", "data", "engine", "missing", "modalities", "split_valid"):
@@ -431,7 +480,10 @@ def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(place: 
     assert written.pop("missing") == {"protocol": "none", "rate": 0.0}
     (run / "config.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
     (run / "SHA256SUMS").unlink()  # earlier versions wrote none
-    assert evaluate(run)["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
+    assert (
+        evaluate(run)["metrics"]
+        == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
+    )
     assert not list(run.glob("missing_*"))
 
 
@@ -443,16 +495,26 @@ def test_a_run_says_what_it_withheld(corpus: Corpus, thinned: Path) -> None:
         rows = table(thinned / f"missing_{role}.csv")
         assert list(rows[0]) == ["id", *(spec.name for spec in corpus.modalities)]
         assert [row.pop("id") for row in rows] == list(view.ids)
-        assert rows == [{name: str(int(view.kept[name][row])) for name in view.kept} for row in range(len(view))]
+        assert rows == [
+            {name: str(int(view.kept[name][row])) for name in view.kept} for row in range(len(view))
+        ]
         assert written["missing"]["effective_rate"][role] == view.effective_rate > 0
-        naturally = [row["audio"] for row, length in zip(rows, corpus.split(role).lengths["audio"], strict=True) if length == 0]
+        naturally = [
+            row["audio"]
+            for row, length in zip(rows, corpus.split(role).lengths["audio"], strict=True)
+            if length == 0
+        ]
         assert set(naturally) == {"0"}
 
 
-def test_training_sees_what_is_left_and_the_scale_of_all(place: Path, corpus: Corpus, thinned: Path, tmp_path: Path) -> None:
+def test_training_sees_what_is_left_and_the_scale_of_all(
+    place: Path, corpus: Corpus, thinned: Path, tmp_path: Path
+) -> None:
     del corpus
     whole = train(small(place, seed=2), out=tmp_path / "whole").directory
-    models = [trained_model(run, run.config()) for run in (RunDirectory.open(whole), RunDirectory.open(thinned))]
+    models = [
+        trained_model(run, run.config()) for run in (RunDirectory.open(whole), RunDirectory.open(thinned))
+    ]
     for name, mean in models[0].training_means().items():
         assert torch.equal(mean, models[1].training_means()[name])
     first, second = (torch.cat([parameter.flatten() for parameter in model.parameters()]) for model in models)
@@ -469,13 +531,19 @@ def test_evaluation_repeats_the_protocol_of_training(thinned: Path, tmp_path: Pa
     assert report["metrics"] == evaluate(thinned)["metrics"] != report["metrics_missing"]
     for name, value in report["metrics"].items():
         assert report["change"][name] == pytest.approx(report["metrics_missing"][name] - value)
-    assert report["missing"] == {**GCNET, "effective_rate": trained["missing"]["effective_rate"]["test"], "seed": 2}
+    assert report["missing"] == {
+        **GCNET,
+        "effective_rate": trained["missing"]["effective_rate"]["test"],
+        "seed": 2,
+    }
     for ours, theirs in (("predictions_missing", "predictions_test"), ("missing", "missing_test")):
         assert (tmp_path / "tables" / f"{ours}.csv").read_bytes() == (thinned / f"{theirs}.csv").read_bytes()
     assert [row["id"] for row in table(tmp_path / "tables" / "predictions.csv")] == [
         row["id"] for row in table(thinned / "predictions_test.csv")
     ]
-    assert (tmp_path / "tables" / "predictions.csv").read_bytes() != (thinned / "predictions_test.csv").read_bytes()
+    assert (tmp_path / "tables" / "predictions.csv").read_bytes() != (
+        thinned / "predictions_test.csv"
+    ).read_bytes()
 
 
 def test_many_protocols_are_scored_on_one_loaded_run(corpus: Corpus, thinned: Path) -> None:
@@ -497,7 +565,10 @@ def test_fixed_scores_every_pattern(corpus: Corpus, thinned: Path, tmp_path: Pat
     report = evaluate(thinned, missing=MissingConfig(protocol="fixed"), out=tmp_path)
     assert report["missing"]["rate"] == 0.0
     rows = {row["kept"][0]: row for row in report["missing"]["patterns"]}
-    assert {name: row["samples"] for name, row in rows.items()} == {"text": len(audible), "audio": audible.sum()}
+    assert {name: row["samples"] for name, row in rows.items()} == {
+        "text": len(audible),
+        "audio": audible.sum(),
+    }
     assert rows["audio"]["effective_rate"] == 0.5
     assert rows["text"]["effective_rate"] == pytest.approx(audible.sum() / (len(audible) + audible.sum()))
     assert rows["text"]["metrics"] == evaluate(thinned, drop=["audio"])["metrics_dropped"]
@@ -507,11 +578,16 @@ def test_fixed_scores_every_pattern(corpus: Corpus, thinned: Path, tmp_path: Pat
     assert [(row["pattern"], row["id"]) for row in masks] == [
         (row["pattern"], row["id"]) for row in table(tmp_path / "predictions_missing.csv")
     ]
-    assert all((row["text"], row["audio"]) == (("1", "0") if row["pattern"] == "text" else ("0", "1")) for row in masks)
+    assert all(
+        (row["text"], row["audio"]) == (("1", "0") if row["pattern"] == "text" else ("0", "1"))
+        for row in masks
+    )
 
 
 def test_lost_tokens_are_written_down(place: Path, corpus: Corpus, tmp_path: Path) -> None:
-    run = train(small(place, missing={"protocol": "tokens", "rate": 0.5}, fit={"epochs": 1}), out=tmp_path / "run")
+    run = train(
+        small(place, missing={"protocol": "tokens", "rate": 0.5}, fit={"epochs": 1}), out=tmp_path / "run"
+    )
     rows = table(tmp_path / "run" / "missing_test.csv")
     for name, lengths in corpus.split("test").lengths.items():
         assert [len(row[name]) for row in rows] == lengths.tolist()
@@ -521,11 +597,15 @@ def test_lost_tokens_are_written_down(place: Path, corpus: Corpus, tmp_path: Pat
     assert run.missing["effective_rate"]["test"] == pytest.approx(digits.count("0") / len(digits))
 
 
-def test_what_cannot_be_withheld_is_refused_before_training(place: Path, thinned: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_withheld_is_refused_before_training(
+    place: Path, thinned: Path, tmp_path: Path
+) -> None:
     missing = {"protocol": "imder-batch", "rate": 0.5}
     write_small_corpus(tmp_path / "uneven", sizes={"train": 170, "valid": 170, "test": 5})
     for data, role in ((place, "valid"), (tmp_path / "uneven", "test")):
-        with pytest.raises(DataError, match=f"split '{role}': protocol 'imder-batch' rounds the number of groups"):
+        with pytest.raises(
+            DataError, match=f"split '{role}': protocol 'imder-batch' rounds the number of groups"
+        ):
             train(small(data, missing=missing), out=tmp_path / "run")
         assert not (tmp_path / "run").exists()
     with pytest.raises(DataError, match="split 'test': protocol 'imder-batch'"):
@@ -550,12 +630,17 @@ def test_what_cannot_be_withheld_is_refused_before_training(place: Path, thinned
         (None, {"best_single_modality_accuracy": 0.5, "best_reachable_accuracy": 1.0}, {}),
     ],
 )
-def test_distance_covered(score: float | None, references: dict[str, float], covered: dict[str, float]) -> None:
+def test_distance_covered(
+    score: float | None, references: dict[str, float], covered: dict[str, float]
+) -> None:
     assert distance_covered({"accuracy": score, "f1_macro": 0.3}, references) == pytest.approx(covered)
 
 
 def test_json_has_no_numbers_that_json_does_not_have() -> None:
-    assert json.loads(to_json({"corr": math.nan, "all": [math.inf, 1.5, (2,)]})) == {"corr": None, "all": [None, 1.5, [2]]}
+    assert json.loads(to_json({"corr": math.nan, "all": [math.inf, 1.5, (2,)]})) == {
+        "corr": None,
+        "all": [None, 1.5, [2]],
+    }
 
 
 def test_a_split_without_targets_is_refused_before_training(tmp_path: Path) -> None:
@@ -568,14 +653,20 @@ def test_a_smaller_vocabulary_can_be_predicted_and_a_larger_one_cannot(tmp_path:
     def corpus(name: str, largest: int) -> str:
         ids = [np.array([1, largest, row % 3]) for row in range(9)]
         splits: dict[Any, Any] = {
-            role: {"features": {"text": ids}, "targets": [row % 2 for row in range(9)]} for role in ("train", "valid")
+            role: {"features": {"text": ids}, "targets": [row % 2 for row in range(9)]}
+            for role in ("train", "valid")
         }
         write_corpus(tmp_path / name, splits, task=Task(kind="classification", classes=("a", "b")))
         return str(tmp_path / name)
 
     train(check_config({**CONFIG, "data": corpus("known", 20)}), out=tmp_path / "run")
     assert predict(tmp_path / "run", corpus("smaller", 9), tmp_path / "out.csv")["rows"] == 18
-    with pytest.raises(DataError, match="found token ids of a vocabulary of 22, expected token ids of a vocabulary of 21 as in training"):
+    with pytest.raises(
+        DataError,
+        match=(
+            "found token ids of a vocabulary of 22, expected token ids of a vocabulary of 21 as in training"
+        ),
+    ):
         predict(tmp_path / "run", corpus("larger", 21), tmp_path / "out.csv")
 
 
@@ -643,7 +734,11 @@ def test_an_identity_of_wrong_types_is_refused_by_its_field(thinned: Path, tmp_p
     run = shutil.copytree(thinned, tmp_path / "run")
     (run / "SHA256SUMS").unlink()
     (run / "run.json").write_text('{"corpus": 7, "digest": "", "seed": 0}')
-    for use in (evaluate, lambda run: predict(run, "synthetic", run.parent / "out.csv"), lambda run: train(resume=run)):
+    for use in (
+        evaluate,
+        lambda run: predict(run, "synthetic", run.parent / "out.csv"),
+        lambda run: train(resume=run),
+    ):
         with pytest.raises(CheckpointError, match=r"run\.json: corpus: expected a mapping, found 7"):
             use(run)
 
@@ -662,7 +757,10 @@ def test_a_run_takes_a_path_or_a_corpus(place: Path, corpus: Corpus) -> None:
         assert config.digest(corpus) == RunConfig(data=str(place)).digest(corpus)
     assert RunConfig(data=synthetic_corpus()).data == "synthetic"  # type: ignore[arg-type]
     for strange in (synthetic_corpus(sizes={"train": 3}), replace(corpus, name="other")):
-        with pytest.raises(ConfigError, match=r"data: corpus '\w+' lives in memory alone, expected one that write_corpus or load_corpus"):
+        with pytest.raises(
+            ConfigError,
+            match=r"data: corpus '\w+' lives in memory alone, expected one that write_corpus or load_corpus",
+        ):
             RunConfig(data=strange)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"^data: found 3 \(int\), expected a valid string$"):
         RunConfig(data=3)  # type: ignore[arg-type]

@@ -16,7 +16,11 @@ def test_every_cell_runs_and_fusion_is_needed(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     pyplot.switch_backend("Agg")
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells if cell["cell_type"] == "code")
+    assert all(
+        not cell["outputs"] and cell["execution_count"] is None
+        for cell in cells
+        if cell["cell_type"] == "code"
+    )
     names: dict[str, Any] = {}
     for cell in cells:
         if cell["cell_type"] == "code":
@@ -31,7 +35,9 @@ def test_the_site_shows_every_cell_in_order() -> None:
     text = NOTEBOOK.read_text(encoding="utf-8")
     shown = runpy.run_path(str(NOTEBOOK.with_name("notebook.py")))["page"](text)
     cells = [("".join(cell["source"]).strip(), cell["cell_type"]) for cell in json.loads(text)["cells"]]
-    assert re.findall(r"^```python\n(.*?)\n```$", shown, re.DOTALL | re.MULTILINE) == [each for each, kind in cells if kind == "code"]
+    assert re.findall(r"^```python\n(.*?)\n```$", shown, re.DOTALL | re.MULTILINE) == [
+        each for each, kind in cells if kind == "code"
+    ]
     assert shown.startswith("# A first model of two modalities\n\n")
     assert shown.count("(tutorial.ipynb)") == 1
     places = [shown.index(line) for each, _ in cells for line in each.splitlines()[:1]]

@@ -10,6 +10,12 @@ def save_tiny_bert(folder: Path, **shape: Any) -> Path:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(3)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 64,
+    }
     BertModel(BertConfig(**sizes, max_position_embeddings=12, **shape)).save_pretrained(folder)
     return folder

@@ -92,7 +92,9 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and so refuses 
 
     def __getattr__(name: str) -> object:
         if name not in _EXPORTS:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}"
+            )
         module = import_module(_EXPORTS[name])
         value = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
         globals()[name] = value  # the next use does not come back here

@@ -15,13 +15,15 @@ _GROUP_FILES: Final = (
     (_GROUPS, "memory.max", "memory.current", ""),
     (_GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
-"""Of control groups of version 2 and 1: where they lie, their limit, their use, and what the names of their sums begin with."""
+"""Of control groups of version 2 and 1: where they lie, their limit, their use, and what the names of their
+sums begin with."""
 
 
 def available_bytes(device: str = "cpu") -> int:
     """Memory that can be taken now without pushing anything else out: main memory, or that of the GPU.
 
-    Of main memory, a control group (a container, a job of a cluster) and ``ulimit -v`` may leave a process less than there is.
+    Of main memory, a control group (a container, a job of a cluster) and ``ulimit -v`` may leave a process
+    less than there is.
     """
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
@@ -29,9 +31,15 @@ def available_bytes(device: str = "cpu") -> int:
 
 
 def refuse_beyond_memory(
-    needed_bytes: int, what: str, cure: str, *, device: str = "cpu", error: type[AlignMambaError] = AlignMambaError
+    needed_bytes: int,
+    what: str,
+    cure: str,
+    *,
+    device: str = "cpu",
+    error: type[AlignMambaError] = AlignMambaError,
 ) -> None:
-    """Refuse what does not fit, before it is begun: a process that takes more than there is may be killed without a word.
+    """Refuse what does not fit, before it is begun: a process that takes more than there is may be killed
+    without a word.
 
     Args:
         needed_bytes: What has to fit at the same time.
@@ -46,7 +54,10 @@ def refuse_beyond_memory(
     available = available_bytes(device)
     if needed_bytes > available:
         where = "of GPU memory" if device == "cuda" else "of memory"
-        raise error(f"{what} needs {needed_bytes / 1e9:,.2f} GB {where}, {available / 1e9:,.2f} GB are available; {cure}")
+        raise error(
+            f"{what} needs {needed_bytes / 1e9:,.2f} GB {where}, {available / 1e9:,.2f} GB are available;"
+            f" {cure}"
+        )
 
 
 def _free_bytes() -> int:
@@ -76,7 +87,9 @@ def _left_by_groups() -> Iterator[int]:
             try:
                 limit = (group / limit_file).read_text(encoding="ascii").strip()
                 used = int((group / use_file).read_text(encoding="ascii"))
-                sums = dict(each.split() for each in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+                sums = dict(
+                    each.split() for each in (group / "memory.stat").read_text(encoding="ascii").splitlines()
+                )
                 # Pages of files count as used and are given up when they are needed.
                 files = sum(int(sums.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
                 if limit != "max":

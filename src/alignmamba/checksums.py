@@ -1,4 +1,5 @@
-"""Checksums that lie with what they vouch for: in a list beside the files of a folder, or within a JSON object.
+"""Checksums that lie with what they vouch for: in a list beside the files of a folder, or within a JSON
+object.
 
 Both vouch for themselves too, so that no single damaged bit passes, wherever it is.
 """
@@ -23,7 +24,8 @@ _LIST_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 20
 _WEIGHTS = (".ckpt", ".safetensors")
 _MOST_BYTES, _MOST_TEXT_BYTES = 1 << 38, 1 << 30
-"""No file of weights, and no other file, that is listed was ever larger: reading one, perhaps of holes alone, might take days."""
+"""No file of weights, and no other file, that is listed was ever larger: reading one, perhaps of holes alone,
+might take days."""
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _OWN = re.compile(r"# sha256 of the lines above: ([0-9a-f]{64})")
 
@@ -80,7 +82,9 @@ def read_list(folder: Path) -> dict[str, str]:
     path = folder / LIST
     if not path.exists():
         return {}
-    text = read_bounded(path, limit_bytes=_LIST_BYTES, error=CheckpointError).decode("utf-8", errors="replace")
+    text = read_bounded(path, limit_bytes=_LIST_BYTES, error=CheckpointError).decode(
+        "utf-8", errors="replace"
+    )
     *lines, last = text.splitlines(keepends=True) or [""]
     own, rows = _OWN.fullmatch(last.rstrip("\n")), [_LINE.fullmatch(line.rstrip("\n")) for line in lines]
     if own is None or own[1] != checksum("".join(lines).encode()) or not all(rows):
@@ -126,7 +130,8 @@ def check_listed(folder: Path, names: Iterable[str]) -> None:
 
 def _damaged(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path}: damaged, or changed since it was written: its checksum is not the one in {LIST}; if you changed it, delete that list"
+        f"{path}: damaged, or changed since it was written: its checksum is not the one in {LIST}; if you"
+        " changed it, delete that list"
     )
 
 
@@ -151,8 +156,8 @@ def unstamped(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     rest = {name: value for name, value in values.items() if name != FIELD}
     if FIELD in values and values[FIELD] != checksum(_canonical(rest)):
         raise CheckpointError(
-            f"{where}: damaged, or edited since it was written: its content does not have the checksum in {FIELD!r};"
-            " if you edited it, remove that field"
+            f"{where}: damaged, or edited since it was written: its content does not have the checksum in"
+            f" {FIELD!r}; if you edited it, remove that field"
         )
     return rest
 

@@ -1,7 +1,7 @@
 """What the parts of AlignMamba agree on: one batch, one output, one task, sealed splits.
 
-Everything above this floor speaks in these types. A model sees a `Batch` and returns an `Output`; training and
-evaluation know models only by that; data hands out `Split` objects whose role cannot be changed.
+Everything above this floor speaks in these types. A model sees a `Batch` and returns an `Output`; training
+and evaluation know models only by that; data hands out `Split` objects whose role cannot be changed.
 """
 
 import math
@@ -9,7 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, Union, get_args, get_origin, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+    runtime_checkable,
+)
 
 import numpy as np
 import torch
@@ -27,7 +38,10 @@ MOST_IDS = 1 << 31
 MOST_CLASSES = 100_000
 """A task may have as many."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="letters, digits, - and _, a letter first")]
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="letters, digits, - and _, a letter first"),
+]
 
 
 if TYPE_CHECKING:
@@ -39,7 +53,8 @@ else:
 class _OneLine(ModelMetaclass):
     """Turns what pydantic says of a constructor's arguments into a `ConfigError`.
 
-    It stands around the call of the class alone: validation inside another model, of JSON and of pickles is pydantic's own.
+    It stands around the call of the class alone: validation inside another model, of JSON and of pickles is
+    pydantic's own.
     """
 
     if not TYPE_CHECKING:  # a type checker reads the fields
@@ -47,7 +62,9 @@ class _OneLine(ModelMetaclass):
         def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805 # of a metaclass
             if args:
                 first = next(iter(cls.model_fields))
-                raise ConfigError(f"{cls.__name__}: takes its fields by name, for example {cls.__name__}({first}=...)")
+                raise ConfigError(
+                    f"{cls.__name__}: takes its fields by name, for example {cls.__name__}({first}=...)"
+                )
             try:
                 return super().__call__(**cls.completed(values))
             except ValidationError as error:
@@ -79,7 +96,9 @@ def dotted_keys(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[s
     """Every key of these fields and, after a dot, of the configurations among them."""
     for name, info in fields.items():
         yield f"{prefix}{name}"
-        inner = [key for each in configurations(info) for key in dotted_keys(each.model_fields, f"{prefix}{name}.")]
+        inner = [
+            key for each in configurations(info) for key in dotted_keys(each.model_fields, f"{prefix}{name}.")
+        ]
         yield from dict.fromkeys(inner)
 
 
@@ -120,8 +139,8 @@ class Task(Config):
     label_range: tuple[float, float] | None = None
     """Smallest and largest admissible label of a regression task; ``None`` where any number is."""
     sentiment: bool | None = None
-    """Mark of a regression whose label is a sentiment: 0 is neutral, and sign and nearest integer are scored as well.
-    ``None``: it is one where the range is exactly [-3, 3]."""
+    """Mark of a regression whose label is a sentiment: 0 is neutral, and sign and nearest integer are scored
+    as well. ``None``: it is one where the range is exactly [-3, 3]."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -132,16 +151,29 @@ class Task(Config):
         if self.kind == "regression" and self.classes:
             raise ValueError("classes: a regression task has none")
         if self.label_range is not None and not all(map(math.isfinite, self.label_range)):
-            raise ValueError(f"label_range: expected finite ends, found {self.label_range}; without a range any number is a label")
+            raise ValueError(
+                f"label_range: expected finite ends, found {self.label_range}; without a range any number is"
+                " a label"
+            )
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
-            raise ValueError(f"label_range: lower end {self.label_range[0]} is not below upper end {self.label_range[1]}")
-        if self.sentiment and (self.kind != "regression" or self.label_range is None or not self.label_range[0] < 0 < self.label_range[1]):
-            raise ValueError("sentiment: needs a regression whose label_range has both signs, for example [-3, 3]")
+            raise ValueError(
+                f"label_range: lower end {self.label_range[0]} is not below upper end {self.label_range[1]}"
+            )
+        if self.sentiment and (
+            self.kind != "regression"
+            or self.label_range is None
+            or not self.label_range[0] < 0 < self.label_range[1]
+        ):
+            raise ValueError(
+                "sentiment: needs a regression whose label_range has both signs, for example [-3, 3]"
+            )
         return self
 
     @property
     def is_sentiment(self) -> bool:
-        """Answer to whether signs and sentiment classes are scored and named; only then is there a "wrong sign" or an ``acc2``."""
+        """Answer to whether signs and sentiment classes are scored and named; only then is there a "wrong
+        sign" or an ``acc2``.
+        """
         return self.label_range == (-3.0, 3.0) if self.sentiment is None else self.sentiment
 
     @property
@@ -165,8 +197,8 @@ class Sequences:
     mask: Tensor
     """(batch, time) bool, true at valid tokens; valid tokens come first."""
     times: Tensor | None = None
-    """(batch, time) float, float64 as a loader makes them: seconds on any clock, one for all modalities of a sample, so that its
-    zero is of no account; NaN throughout a sample whose times are unknown."""
+    """(batch, time) float, float64 as a loader makes them: seconds on any clock, one for all modalities of a
+    sample, so that its zero is of no account; NaN throughout a sample whose times are unknown."""
     tokens: tuple[tuple[str, ...], ...] | None = None
     """Display strings, one tuple per sample, for reports."""
 
@@ -174,17 +206,24 @@ class Sequences:
         for field_name in ("features", "mask"):
             given = getattr(self, field_name)
             if not isinstance(given, Tensor):
-                raise ShapeError(f"{field_name}: expected a tensor, found {type(given).__name__}; {_BATCH_OF}")
+                raise ShapeError(
+                    f"{field_name}: expected a tensor, found {type(given).__name__}; {_BATCH_OF}"
+                )
         if self.features.ndim != 3:
-            raise ShapeError(f"features: expected (batch, time, channel), found shape {tuple(self.features.shape)}")
+            raise ShapeError(
+                f"features: expected (batch, time, channel), found shape {tuple(self.features.shape)}"
+            )
         if self.mask.shape != self.features.shape[:2] or self.mask.dtype != torch.bool:
             raise ShapeError(
-                f"mask: expected bool of shape {tuple(self.features.shape[:2])}, found {self.mask.dtype} of shape {tuple(self.mask.shape)}"
+                f"mask: expected bool of shape {tuple(self.features.shape[:2])}, found {self.mask.dtype} of"
+                f" shape {tuple(self.mask.shape)}"
             )
         if not torch.compiler.is_compiling():
             _check_padding(self.mask)
         if self.times is not None and self.times.shape != self.mask.shape:
-            raise ShapeError(f"times: expected shape {tuple(self.mask.shape)}, found {tuple(self.times.shape)}")
+            raise ShapeError(
+                f"times: expected shape {tuple(self.mask.shape)}, found {tuple(self.times.shape)}"
+            )
 
     @property
     def lengths(self) -> Tensor:
@@ -192,7 +231,9 @@ class Sequences:
         return self.mask.sum(dim=1)
 
     def with_tensors(self, **changes: Any) -> Self:
-        """A copy with some fields replaced, whose mask is taken to be as sound as this one: looking at it would wait for a GPU."""
+        """A copy with some fields replaced, whose mask is taken to be as sound as this one: looking at it
+        would wait for a GPU.
+        """
         copy = object.__new__(type(self))
         for name in self.__slots__:
             object.__setattr__(copy, name, changes.get(name, getattr(self, name)))
@@ -213,7 +254,10 @@ def _check_padding(mask: Tensor) -> None:
     wrong = mask[:, 1:] & ~mask[:, :-1]
     if wrong.shape[1] and bool(wrong.any()):
         row = int(wrong.any(1).nonzero()[0])
-        raise ShapeError(f"mask: expected valid tokens first (right padding), found a valid token after an invalid one in sample {row}")
+        raise ShapeError(
+            "mask: expected valid tokens first (right padding), found a valid token after an invalid one in"
+            f" sample {row}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,29 +269,44 @@ class Batch:
     ids: tuple[str, ...]
     """Identity of each sample, unique within a corpus."""
     targets: Tensor | None = None
-    """(batch,) float for regression, float64 as a loader makes them; int64 class indices for classification; ``None`` where unknown."""
+    """(batch,) float for regression, float64 as a loader makes them; int64 class indices for classification;
+    ``None`` where unknown."""
     groups: tuple[str, ...] | None = None
-    """Group of each sample, such as a conversation, whose samples stand in order; ``None`` where that is unknown."""
+    """Group of each sample, such as a conversation, whose samples stand in order; ``None`` where that is
+    unknown."""
     withheld: Mapping[str, Sequences] = field(default_factory=dict)
-    """In training alone, by modality, what was withheld from the samples of this batch: a target to learn from, never an input. Valid
-    positions are those of the samples that the modality was withheld from; see `complete`."""
+    """In training alone, by modality, what was withheld from the samples of this batch: a target to learn
+    from, never an input. Valid positions are those of the samples that the modality was withheld from; see
+    `complete`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.modalities, Mapping):
-            raise ShapeError(f"modalities: expected a mapping of names to Sequences, found {type(self.modalities).__name__}; {_BATCH_OF}")
+            raise ShapeError(
+                "modalities: expected a mapping of names to Sequences, found"
+                f" {type(self.modalities).__name__}; {_BATCH_OF}"
+            )
         for name, sequences in (*self.modalities.items(), *self.withheld.items()):
             if not isinstance(sequences, Sequences):
-                raise ShapeError(f"modality {name!r}: expected Sequences, found {type(sequences).__name__}; {_BATCH_OF}")
+                raise ShapeError(
+                    f"modality {name!r}: expected Sequences, found {type(sequences).__name__}; {_BATCH_OF}"
+                )
         if self.targets is not None and not isinstance(self.targets, Tensor):
             raise ShapeError(f"targets: expected a tensor, found {type(self.targets).__name__}; {_BATCH_OF}")
-        sizes = {name: sequences.features.shape[0] for name, sequences in (*self.modalities.items(), *self.withheld.items())}
+        sizes = {
+            name: sequences.features.shape[0]
+            for name, sequences in (*self.modalities.items(), *self.withheld.items())
+        }
         wrong = {name: size for name, size in sizes.items() if size != len(self.ids)}
         if wrong:
-            raise ShapeError(f"batch has {len(self.ids)} ids, but these modalities hold another number of samples: {wrong}")
+            raise ShapeError(
+                f"batch has {len(self.ids)} ids, but these modalities hold another number of samples: {wrong}"
+            )
         if self.targets is not None and self.targets.shape != (len(self.ids),):
             raise ShapeError(f"targets: expected shape ({len(self.ids)},), found {tuple(self.targets.shape)}")
         if self.groups is not None and len(self.groups) != len(self.ids):
-            raise ShapeError(f"groups: expected one for each of {len(self.ids)} samples, found {len(self.groups)}")
+            raise ShapeError(
+                f"groups: expected one for each of {len(self.ids)} samples, found {len(self.groups)}"
+            )
 
     @classmethod
     def of(
@@ -262,14 +321,16 @@ class Batch:
         """A batch of plain arrays or tensors.
 
         Args:
-            modalities: Name to a list with one array per sample, (time, width), or (time,) integers for token ids; ``None`` or length
-                0 where the sample lacks the modality. Or to one padded array of all samples, (batch, time, width), or (batch, time)
-                integers for token ids. Tensors keep their device, their precision and their gradients; other numbers become float32, and
-                float64 in targets and times.
+            modalities: Name to a list with one array per sample, (time, width), or (time,) integers for token
+                ids; ``None`` or length 0 where the sample lacks the modality. Or to one padded array of all
+                samples, (batch, time, width), or (batch, time) integers for token ids. Tensors keep their
+                device, their precision and their gradients; other numbers become float32, and float64 in
+                targets and times.
             targets: (batch,) numbers for regression, class indices for classification.
-            lengths: For padded arrays, name to the number of valid tokens of each sample, which come first. An array without lengths
-                counts as valid throughout.
-            times: Name to seconds on a clock of all modalities, given as the modality is: a list of (time,), or (batch, time).
+            lengths: For padded arrays, name to the number of valid tokens of each sample, which come first.
+                An array without lengths counts as valid throughout.
+            times: Name to seconds on a clock of all modalities, given as the modality is: a list of (time,),
+                or (batch, time).
             ids: Identity of each sample; by default ``sample-000001`` and so on.
 
         Raises:
@@ -285,23 +346,30 @@ class Batch:
             unknown = [name for name in given or {} if name not in modalities]
             if unknown:
                 raise DataError(f"{what}: no modality {unknown[0]!r}, only {list(modalities)}")
-        made = {name: _sequences(name, given, (lengths or {}).get(name), (times or {}).get(name)) for name, given in modalities.items()}
+        made = {
+            name: _sequences(name, given, (lengths or {}).get(name), (times or {}).get(name))
+            for name, given in modalities.items()
+        }
         size = next(iter(made.values())).mask.shape[0]
         named = tuple(f"sample-{number:06d}" for number in range(1, size + 1)) if ids is None else tuple(ids)
         wrong = [identity for identity in named if not isinstance(identity, str)]
         if wrong:
             raise DataError(f"ids: expected text, found {wrong[0]!r}")
         if len(set(named)) != len(named):
-            raise DataError(f"ids: {next(each for each in named if named.count(each) > 1)!r} appears twice, expected distinct ones")
+            raise DataError(
+                f"ids: {next(each for each in named if named.count(each) > 1)!r} appears twice, expected"
+                " distinct ones"
+            )
         return cls(modalities=made, ids=named, targets=None if targets is None else _targets(targets))
 
     @classmethod
     def collate(cls, rows: Sequence[tuple[Mapping[str, Any], Any] | Mapping[str, Any]]) -> Self:
-        """A batch of samples as a torch ``Dataset`` gives them, for ``DataLoader(dataset, collate_fn=Batch.collate)``.
+        """A batch of samples as a torch ``Dataset`` gives them, for ``DataLoader(dataset,
+        collate_fn=Batch.collate)``.
 
         Args:
-            rows: Per sample ``(features, target)``, or the features alone: a mapping of names to arrays as `of` takes them. A modality
-                that is ``None`` or not in the mapping is missing from the sample.
+            rows: Per sample ``(features, target)``, or the features alone: a mapping of names to arrays as
+                `of` takes them. A modality that is ``None`` or not in the mapping is missing from the sample.
 
         Raises:
             DataError: If a row is of another form, or no row has a modality.
@@ -313,7 +381,11 @@ class Batch:
         if any(known) and not all(known):
             raise DataError(f"row {known.index(False)}: has no target, but others of its batch have")
         present = {name: [features.get(name) for features, _ in pairs] for name in names}
-        filled = {name: arrays for name, arrays in present.items() if any(array is not None and len(array) for array in arrays)}
+        filled = {
+            name: arrays
+            for name, arrays in present.items()
+            if any(array is not None and len(array) for array in arrays)
+        }
         return cls.of(filled, targets=[target for _, target in pairs] if any(known) else None)
 
     def __len__(self) -> int:
@@ -321,7 +393,10 @@ class Batch:
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {tuple(s.features.shape)}" for name, s in self.modalities.items())
-        return f"Batch({len(self)} samples: {shapes or 'no modality'}; {'no targets' if self.targets is None else 'with targets'})"
+        return (
+            f"Batch({len(self)} samples: {shapes or 'no modality'};"
+            f" {'no targets' if self.targets is None else 'with targets'})"
+        )
 
     def _map(self, apply: Callable[[Tensor], Tensor]) -> Self:
         """The same batch with `apply`, which keeps the order of the positions, over every tensor."""
@@ -346,13 +421,17 @@ class Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def in_precision(self, dtype: torch.dtype) -> Self:
-        """The batch with features of that floating type; token ids stay integers, and times and targets keep theirs."""
+        """The batch with features of that floating type; token ids stay integers, and times and targets keep
+        theirs.
+        """
 
         def cast(s: Sequences) -> Sequences:
             return s.with_tensors(features=s.features.to(dtype)) if s.features.is_floating_point() else s
 
         modalities = {name: cast(s) for name, s in self.modalities.items()}
-        return replace(self, modalities=modalities, withheld={name: cast(s) for name, s in self.withheld.items()})
+        return replace(
+            self, modalities=modalities, withheld={name: cast(s) for name, s in self.withheld.items()}
+        )
 
     def select(self, rows: Sequence[int]) -> Self:
         """The samples at `rows`, in that order."""
@@ -364,7 +443,9 @@ class Batch:
         def rows_of(s: Sequences) -> Sequences:
             times = None if s.times is None else picked(s.times)
             tokens = None if s.tokens is None else tuple(s.tokens[row] for row in rows)
-            return s.with_tensors(features=picked(s.features), mask=picked(s.mask), times=times, tokens=tokens)
+            return s.with_tensors(
+                features=picked(s.features), mask=picked(s.mask), times=times, tokens=tokens
+            )
 
         return replace(
             self,
@@ -377,7 +458,9 @@ class Batch:
 
     def split(self, size: int) -> list[Self]:
         """Consecutive batches of at most `size` samples."""
-        return [self.select(range(start, min(start + size, len(self)))) for start in range(0, len(self), size)]
+        return [
+            self.select(range(start, min(start + size, len(self)))) for start in range(0, len(self), size)
+        ]
 
     def without(self, *names: str) -> Self:
         """The batch with the named modalities missing from every sample.
@@ -387,13 +470,21 @@ class Batch:
         """
         unknown = [name for name in names if name not in self.modalities]
         if unknown:
-            raise DataError(f"modality {unknown[0]!r} is not in this batch, which has {sorted(self.modalities)}")
-        hidden = {name: self.modalities[name].with_tensors(mask=torch.zeros_like(self.modalities[name].mask)) for name in names}
+            raise DataError(
+                f"modality {unknown[0]!r} is not in this batch, which has {sorted(self.modalities)}"
+            )
+        hidden = {
+            name: self.modalities[name].with_tensors(mask=torch.zeros_like(self.modalities[name].mask))
+            for name in names
+        }
         return replace(self, modalities={**self.modalities, **hidden})
 
     def complete(self) -> Self:
         """The batch as it was before anything was withheld from it."""
-        merged = {name: _either(s, self.withheld[name]) if name in self.withheld else s for name, s in self.modalities.items()}
+        merged = {
+            name: _either(s, self.withheld[name]) if name in self.withheld else s
+            for name, s in self.modalities.items()
+        }
         return replace(self, modalities=merged, withheld={})
 
     @classmethod
@@ -402,7 +493,10 @@ class Batch:
         names = list(batches[0].modalities)
         for batch in batches[1:]:
             if set(batch.modalities) != set(names):
-                raise ShapeError(f"cannot concatenate batches with modalities {sorted(names)} and {sorted(batch.modalities)}")
+                raise ShapeError(
+                    f"cannot concatenate batches with modalities {sorted(names)} and"
+                    f" {sorted(batch.modalities)}"
+                )
         modalities = {name: _concatenate([batch.modalities[name] for batch in batches]) for name in names}
         targets = [batch.targets for batch in batches if batch.targets is not None]
         if targets and len(targets) != len(batches):
@@ -420,14 +514,18 @@ class Batch:
 
 
 def labelled(row: Any) -> tuple[Mapping[str, Any], Any]:
-    """Features and target of a sample as a torch ``Dataset`` gives it: ``(features, target)``, or the features alone.
+    """Features and target of a sample as a torch ``Dataset`` gives it: ``(features, target)``, or the
+    features alone.
 
     Raises:
         DataError: If it is of another form.
     """
     features, target = row if isinstance(row, tuple | list) and len(row) == 2 else (row, None)
     if not isinstance(features, Mapping):
-        raise DataError(f"sample: expected (features, target) with a mapping of modality names to arrays, found {type(features).__name__}")
+        raise DataError(
+            "sample: expected (features, target) with a mapping of modality names to arrays, found"
+            f" {type(features).__name__}"
+        )
     return features, target
 
 
@@ -438,7 +536,8 @@ def _sequences(name: str, given: Any, lengths: Any, times: Any) -> Sequences:
         tokens = padded.ndim == 2 and not padded.is_floating_point()
         if padded.ndim != 3 and not tokens:
             raise ShapeError(
-                f"modality {name!r}: expected (batch, time, width), or (batch, time) integers for token ids, found {tuple(padded.shape)}"
+                f"modality {name!r}: expected (batch, time, width), or (batch, time) integers for token ids,"
+                f" found {tuple(padded.shape)}"
             )
         if tokens:
             padded = padded.unsqueeze(-1)
@@ -446,9 +545,15 @@ def _sequences(name: str, given: Any, lengths: Any, times: Any) -> Sequences:
         seconds = None if times is None else _tensor(times, f"times of {name!r}").to(padded.device)
     else:
         if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
-            raise DataError(f"modality {name!r}: expected a list of arrays or one padded array, found {type(given).__name__}")
+            raise DataError(
+                f"modality {name!r}: expected a list of arrays or one padded array, found"
+                f" {type(given).__name__}"
+            )
         if lengths is not None:
-            raise ShapeError(f"lengths: modality {name!r} is a list of arrays, each of its own length; they go with a padded array")
+            raise ShapeError(
+                f"lengths: modality {name!r} is a list of arrays, each of its own length; they go with a"
+                " padded array"
+            )
         padded, mask, tokens = _padded(name, given)
         seconds = None if times is None else _padded_times(name, times, mask)
     if not tokens:
@@ -457,7 +562,10 @@ def _sequences(name: str, given: Any, lengths: Any, times: Any) -> Sequences:
         if len(wrong):
             row, position, channel = wrong[0].tolist()
             found = padded[row, position, channel].item()
-            raise DataError(f"modality {name!r}: found {found} in sample {row}, position {position}, channel {channel}, expected numbers")
+            raise DataError(
+                f"modality {name!r}: found {found} in sample {row}, position {position}, channel {channel},"
+                " expected numbers"
+            )
     return Sequences(features=padded.long() if tokens else padded, mask=mask, times=seconds)
 
 
@@ -471,10 +579,15 @@ def _tensor(given: Any, what: str, *, floating: Any = np.float64) -> Tensor:
         try:
             array = np.asarray(given)
         except (ValueError, TypeError, RuntimeError) as error:
-            raise DataError(f"{what}: expected an array, found {type(given).__name__} that cannot become one") from error
+            raise DataError(
+                f"{what}: expected an array, found {type(given).__name__} that cannot become one"
+            ) from error
         allowed = array.dtype.kind in "fiu"
         if not allowed:
-            raise DataError(f"{what}: expected real numbers, found {'text' if array.dtype.kind in 'US' else f'dtype {array.dtype}'}")
+            raise DataError(
+                f"{what}: expected real numbers, found"
+                f" {'text' if array.dtype.kind in 'US' else f'dtype {array.dtype}'}"
+            )
         found = torch.from_numpy(np.array(array, dtype=floating if array.dtype.kind == "f" else np.int64))
     if not allowed:
         raise DataError(f"{what}: expected real numbers, found dtype {found.dtype}")
@@ -488,11 +601,16 @@ def _mask(name: str, padded: Tensor, lengths: Any) -> Tensor:
         return torch.ones(size, time, dtype=torch.bool, device=padded.device)
     counts = _tensor(lengths, f"lengths of {name!r}")
     if counts.shape != (size,) or counts.is_floating_point():
-        raise ShapeError(f"lengths: modality {name!r}: expected {size} integers, found {counts.dtype} of shape {tuple(counts.shape)}")
+        raise ShapeError(
+            f"lengths: modality {name!r}: expected {size} integers, found {counts.dtype} of shape"
+            f" {tuple(counts.shape)}"
+        )
     outside = ((counts < 0) | (counts > time)).nonzero()
     if len(outside):
         row = int(outside[0])
-        raise ShapeError(f"lengths: modality {name!r}: found {int(counts[row])} for sample {row}, expected 0 to {time}")
+        raise ShapeError(
+            f"lengths: modality {name!r}: found {int(counts[row])} for sample {row}, expected 0 to {time}"
+        )
     return torch.arange(time, device=padded.device) < counts.to(padded.device)[:, None]
 
 
@@ -510,15 +628,29 @@ def _padded(name: str, arrays: Sequence[Any] | np.ndarray) -> tuple[Tensor, Tens
     for row, array in rows.items():
         if array.ndim == 1 and array.is_floating_point():
             raise ShapeError(
-                f"modality {name!r}, sample {row}: expected (time, width), found {tuple(array.shape)}; width 1 is ({len(array)}, 1)"
+                f"modality {name!r}, sample {row}: expected (time, width), found {tuple(array.shape)}; width"
+                f" 1 is ({len(array)}, 1)"
             )
-        if array.ndim not in (1, 2) or (array.ndim == 1) != tokens or (not tokens and array.shape[1] != first.shape[1]):
-            wanted = "(time,) integers" if tokens else f"(time, {first.shape[1] if first.ndim == 2 else 'width'})"
-            raise ShapeError(f"modality {name!r}, sample {row}: expected {wanted} as in sample {first_row}, found {tuple(array.shape)}")
-    lengths = torch.tensor([len(rows[row]) if row in rows else 0 for row in range(len(arrays))], device=first.device)
+        if (
+            array.ndim not in (1, 2)
+            or (array.ndim == 1) != tokens
+            or (not tokens and array.shape[1] != first.shape[1])
+        ):
+            wanted = (
+                "(time,) integers" if tokens else f"(time, {first.shape[1] if first.ndim == 2 else 'width'})"
+            )
+            raise ShapeError(
+                f"modality {name!r}, sample {row}: expected {wanted} as in sample {first_row}, found"
+                f" {tuple(array.shape)}"
+            )
+    lengths = torch.tensor(
+        [len(rows[row]) if row in rows else 0 for row in range(len(arrays))], device=first.device
+    )
     mask = torch.arange(int(lengths.max()), device=first.device) < lengths[:, None]
     filled = [rows[row] if row in rows else first[:0] for row in range(len(arrays))]
-    padded = torch.nn.utils.rnn.pad_sequence([each.unsqueeze(-1) if tokens else each for each in filled], batch_first=True)
+    padded = torch.nn.utils.rnn.pad_sequence(
+        [each.unsqueeze(-1) if tokens else each for each in filled], batch_first=True
+    )
     return padded, mask, tokens
 
 
@@ -526,14 +658,19 @@ def _padded_times(name: str, times: Any, mask: Tensor) -> Tensor:
     """(batch, time) seconds from one list per sample, NaN where a sample has none."""
     seconds = torch.full(mask.shape, torch.nan, dtype=torch.float64, device=mask.device)
     if isinstance(times, str) or not isinstance(times, Sequence) or len(times) != len(mask):
-        raise ShapeError(f"times: modality {name!r}: expected a list with one entry for each of {len(mask)} samples")
+        raise ShapeError(
+            f"times: modality {name!r}: expected a list with one entry for each of {len(mask)} samples"
+        )
     for row, given in enumerate(times):
         length = int(mask[row].sum())
         if given is None:
             continue
         found = _tensor(given, f"times of {name!r}, sample {row}")
         if found.shape != (length,):
-            raise ShapeError(f"times: modality {name!r}, sample {row}: expected shape ({length},), found {tuple(found.shape)}")
+            raise ShapeError(
+                f"times: modality {name!r}, sample {row}: expected shape ({length},), found"
+                f" {tuple(found.shape)}"
+            )
         seconds[row, :length] = found
     return seconds
 
@@ -542,7 +679,11 @@ def _targets(given: Any) -> Tensor:
     """(batch,) int64 of integers, float64 of other numbers."""
     if isinstance(given, Sequence) and any(isinstance(each, str) for each in given):
         raise DataError("targets: found text, expected numbers; of a classification give class indices")
-    plain = [each.item() if isinstance(each, Tensor) and each.ndim == 0 else each for each in given] if isinstance(given, list) else given
+    plain = (
+        [each.item() if isinstance(each, Tensor) and each.ndim == 0 else each for each in given]
+        if isinstance(given, list)
+        else given
+    )
     targets = _tensor(plain, "targets")
     if targets.ndim == 0:
         raise DataError(f"targets: expected a list of numbers, found {type(given).__name__}")
@@ -564,7 +705,11 @@ def _either(shown: Sequences, withheld: Sequences) -> Sequences:
     longest = max(shown.mask.shape[1], withheld.mask.shape[1])
     there, behind = shown.padded(longest), withheld.padded(longest)
     hidden = withheld.mask.any(1)[:, None]
-    times = None if there.times is None or behind.times is None else torch.where(hidden, behind.times, there.times)
+    times = (
+        None
+        if there.times is None or behind.times is None
+        else torch.where(hidden, behind.times, there.times)
+    )
     return there.with_tensors(
         features=torch.where(hidden[..., None], behind.features, there.features),
         mask=torch.where(hidden, behind.mask, there.mask),
@@ -589,11 +734,13 @@ def _concatenate(parts: Sequence[Sequences]) -> Sequences:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A matching between a modality and the anchor, for display and study (Li et al., arXiv 2412.00833, eq. 5)."""
+    """A matching between a modality and the anchor, for display and study (Li et al., arXiv 2412.00833, eq.
+    5).
+    """
 
     index: Tensor
-    """(batch, time) int64; -1 where nothing was matched. With marginal ``source``, the anchor token of each source token;
-    with marginal ``anchor``, the source token of each anchor token."""
+    """(batch, time) int64; -1 where nothing was matched. With marginal ``source``, the anchor token of each
+    source token; with marginal ``anchor``, the source token of each anchor token."""
     similarity: Tensor
     """(batch, time) cosine similarity of the matched pair, 0 where nothing was matched."""
     marginal: Literal["source", "anchor"] = "source"
@@ -607,13 +754,15 @@ class Output:
     prediction: Tensor
     """(batch,) value in units of the label for regression, (batch, classes) logits for classification."""
     losses: Mapping[str, Tensor] = field(default_factory=dict)
-    """The model's own loss terms by name, each (batch,), already weighted; the trainer adds ``task`` and averages over samples."""
+    """The model's own loss terms by name, each (batch,), already weighted; the trainer adds ``task`` and
+    averages over samples."""
     embedding: Tensor
     """(batch, channel) pooled representation."""
     plans: Mapping[str, Plan] | None = None
     """Source modality to its matching onto the anchor, where asked for."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    """Tensors that the objective of this network reads beside the prediction, by name: unimodal predictions, shared and private parts."""
+    """Tensors that the objective of this network reads beside the prediction, by name: unimodal predictions,
+    shared and private parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -626,7 +775,8 @@ class TargetScale:
 
     @classmethod
     def of(cls, targets: Sequence[float]) -> Self:
-        """The scale of these targets, computed in float64 from differences to the first; 0 and 1 where there is none.
+        """The scale of these targets, computed in float64 from differences to the first; 0 and 1 where there
+        is none.
 
         Raises:
             DataError: If a target is not finite, or they spread further than float64 can hold.
@@ -638,7 +788,9 @@ class TargetScale:
             shifted = values - values[0]
         widest = float(np.abs(shifted).max())
         if not math.isfinite(widest):
-            raise DataError(f"targets: expected finite numbers of one scale, found {values.min()} to {values.max()}")
+            raise DataError(
+                f"targets: expected finite numbers of one scale, found {values.min()} to {values.max()}"
+            )
         # Squares of what was divided by the widest difference neither overflow nor vanish.
         deviation = widest * float((shifted / widest).std()) if widest else 0.0
         return cls(mean=float(values[0] + shifted.mean()), deviation=deviation or 1.0)
@@ -646,7 +798,9 @@ class TargetScale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standardisation:
-    """What a model subtracts from its inputs and targets, and divides them by: learnt from the train split alone."""
+    """What a model subtracts from its inputs and targets, and divides them by: learnt from the train split
+    alone.
+    """
 
     features: Mapping[str, tuple[Tensor, Tensor]]
     """Modality of features to mean and standard deviation of each channel, float32 of shape (width,)."""
@@ -655,9 +809,11 @@ class Standardisation:
 
 
 class ScalesTargets(ABC):
-    """A model whose regression head gives deviations from the mean of the targets; its `Output` is in units of the label.
+    """A model whose regression head gives deviations from the mean of the targets; its `Output` is in units
+    of the label.
 
-    A model of your own says so by inheriting from this class: fitting then gives it the scale of the train targets.
+    A model of your own says so by inheriting from this class: fitting then gives it the scale of the train
+    targets.
     """
 
     @property
@@ -690,7 +846,9 @@ class Sample:
 
 @runtime_checkable
 class Split(Protocol):
-    """One part of a corpus. Its role is fixed where it is made: `fit` takes ``train`` and ``valid``, never ``test``."""
+    """One part of a corpus. Its role is fixed where it is made: `fit` takes ``train`` and ``valid``, never
+    ``test``.
+    """
 
     @property
     def role(self) -> Role: ...
@@ -721,9 +879,11 @@ class Corpus:
     checksum: str
     """SHA-256 that identifies the content."""
     references: Mapping[str, float] = field(default_factory=dict)
-    """Known scores to print beside a result, for example the best reachable accuracy of a synthetic corpus."""
+    """Known scores to print beside a result, for example the best reachable accuracy of a synthetic
+    corpus."""
     location: str = field(default="", init=False, compare=False)
-    """Where it can be loaded from again: a directory, or ``synthetic``. Empty in memory, and of what was made of another corpus."""
+    """Where it can be loaded from again: a directory, or ``synthetic``. Empty in memory, and of what was made
+    of another corpus."""
 
     def at(self, location: str) -> Self:
         """The same corpus, which can be loaded again from there."""

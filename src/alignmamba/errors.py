@@ -17,7 +17,8 @@ _BRANCHES = ("str", "list[str]", "[key]", *_KINDS)
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""What a terminal obeys and does not show: control characters, line ends, changes of direction; and lone surrogates."""
+"""What a terminal obeys and does not show: control characters, line ends, changes of direction; and lone
+surrogates."""
 
 
 class AlignMambaError(Exception):
@@ -49,16 +50,27 @@ class TrainingError(AlignMambaError, RuntimeError):
 
 
 def first_fault(error: "ValidationError", prefix: str = "") -> str:
-    """The first of the mistakes in a model's input, in one line: the dotted field, what was expected and what was found.
+    """The first of the mistakes in a model's input, in one line: the dotted field, what was expected and what
+    was found.
 
     Args:
         error: What pydantic raised.
         prefix: What the fields belong to.
     """
     first = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join([*([prefix] if prefix else []), *(str(part)[:40] for part in first["loc"] if part not in _BRANCHES)])
-    said = "expected, found nothing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
-    found = "" if first["type"] in ("missing", "value_error", "json_invalid") else f", found {shown(first['input'])}"
+    where = ".".join(
+        [*([prefix] if prefix else []), *(str(part)[:40] for part in first["loc"] if part not in _BRANCHES)]
+    )
+    said = (
+        "expected, found nothing"
+        if first["type"] == "missing"
+        else first["msg"].removeprefix("Value error, ")
+    )
+    found = (
+        ""
+        if first["type"] in ("missing", "value_error", "json_invalid")
+        else f", found {shown(first['input'])}"
+    )
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     message = f"{said}{found}{more}"
     return " ".join((f"{where}: {message}" if where else message).split())
@@ -83,7 +95,9 @@ def explain(error: "ValidationError", *, prefix: str = "", keys: Sequence[str] =
     """
     lines = []
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in (*([prefix] if prefix else []), *problem["loc"]) if part not in _KINDS)
+        key = ".".join(
+            str(part) for part in (*([prefix] if prefix else []), *problem["loc"]) if part not in _KINDS
+        )
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key{suggestion(key, keys)}")
         elif problem["type"] == "value_error":
@@ -98,7 +112,10 @@ def explain(error: "ValidationError", *, prefix: str = "", keys: Sequence[str] =
 
 def _mismatch(key: str, found: Any, message: str) -> str:
     expected = re.sub(r"^\w+ should (be |have )?", "", message)
-    return f"{f'{key}: ' if key else ''}found {shown_with_type(found)}, expected {expected[0].lower()}{expected[1:]}"
+    return (
+        f"{f'{key}: ' if key else ''}found {shown_with_type(found)}, expected"
+        f" {expected[0].lower()}{expected[1:]}"
+    )
 
 
 def shown_with_type(value: Any) -> str:
@@ -114,7 +131,8 @@ def suggestion(key: str, keys: Sequence[str]) -> str:
 
 
 def likely(key: str, keys: Sequence[str]) -> str | None:
-    """The key that is most likely meant: of the same last part, with these initials or with this word, else the most alike.
+    """The key that is most likely meant: of the same last part, with these initials or with this word, else
+    the most alike.
 
     Args:
         key: Dotted, such as ``fit.lr``, or the last part alone.
@@ -159,11 +177,14 @@ def _has_word(key: str, name: str) -> bool:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The end of a message: the known name that is most like the one found, if any is."""
-    return "".join(f", perhaps you meant {each!r}" for each in difflib.get_close_matches(name, list(names), n=1))
+    return "".join(
+        f", perhaps you meant {each!r}" for each in difflib.get_close_matches(name, list(names), n=1)
+    )
 
 
 def printable(text: str) -> str:
-    r"""A text from a file as it may be printed: what a terminal would obey is shown as its escape, as in ``\x1b``.
+    r"""A text from a file as it may be printed: what a terminal would obey is shown as its escape, as in
+    ``\x1b``.
 
     Args:
         text: One line; a line end is escaped as well.

@@ -1,4 +1,6 @@
-"""Optional packages: which extra installs which, and one refusal for all of them, given before any work begins."""
+"""Optional packages: which extra installs which, and one refusal for all of them, given before any work
+begins.
+"""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -22,7 +24,8 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def lacking(extra: str, *modules: str) -> str:
-    """Name the first module of an extra that is not installed, and the command that installs it; empty if all are there.
+    """Name the first module of an extra that is not installed, and the command that installs it; empty if all
+    are there.
 
     Args:
         extra: A key of `EXTRAS`.

@@ -1,4 +1,6 @@
-"""Files that are written whole or not at all, what killed processes left of theirs, and files of strangers, read within bounds."""
+"""Files that are written whole or not at all, what killed processes left of theirs, and files of strangers,
+read within bounds.
+"""
 
 import csv
 import errno
@@ -38,9 +40,11 @@ _NAME_BYTES = 6
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Rows as CSV whose lines end in LF, with line breaks of any kind in quotes, so that every reader finds the rows again.
+    """Rows as CSV whose lines end in LF, with line breaks of any kind in quotes, so that every reader finds
+    the rows again.
 
-    Cells are written as they are, those that a spreadsheet would take for a formula among them: an id must come back as it was.
+    Cells are written as they are, those that a spreadsheet would take for a formula among them: an id must
+    come back as it was.
 
     Args:
         rows: The rows, their cells as `csv.writer` takes them.
@@ -58,7 +62,8 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that is put in place at once: whoever looks, at any moment, finds the old content or the new one.
+    """Write a file that is put in place at once: whoever looks, at any moment, finds the old content or the
+    new one.
 
     What a killed process left of an earlier attempt is removed.
 
@@ -103,7 +108,9 @@ def replace_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def beside(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
-    """A new file or directory under a temporary name beside `path`, locked so that other processes know it is in use."""
+    """A new file or directory under a temporary name beside `path`, locked so that other processes know it is
+    in use.
+    """
     with ExitStack() as stack:
         while True:
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(_NAME_BYTES)}{PARTIAL}")
@@ -125,7 +132,8 @@ def _renamed(error: OSError, path: Path) -> OSError:
 
 
 def settle_leftovers(path: Path, settle: Callable[[Path], object]) -> None:
-    """Deal with what killed processes left beside `path` under temporary names; what a living process holds is left alone.
+    """Deal with what killed processes left beside `path` under temporary names; what a living process holds
+    is left alone.
 
     Args:
         path: What they were writing.
@@ -179,17 +187,20 @@ def _locked(descriptor: int) -> bool | None:
 
 
 def open_regular(path: Path, *, error: type[AlignMambaError] = DataError) -> BinaryIO:
-    """Open a file of a stranger for reading, without ever waiting for it: a pipe or a device has no end that could be reached.
+    """Open a file of a stranger for reading, without ever waiting for it: a pipe or a device has no end that
+    could be reached.
 
     Args:
         path: The file; links are followed.
         error: What is raised.
 
     Raises:
-        AlignMambaError: Of the kind given, if it is not a regular file that can be opened; the message names it.
+        AlignMambaError: Of the kind given, if it is not a regular file that can be opened; the message names
+            it.
     """
     try:
-        # Looked at before it is opened, for opening a device may do something; and after, for it may be another one by then.
+        # Looked at before it is opened, for opening a device may do something; and after, for it may be
+        # another one by then.
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
             file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  that of a Path takes no opener
@@ -201,7 +212,10 @@ def open_regular(path: Path, *, error: type[AlignMambaError] = DataError) -> Bin
         raise error(f"{path}: expected a file, found nothing") from None
     except (OSError, ValueError) as fault:
         raise error(f"{str(path)!r}: cannot be read: {getattr(fault, 'strerror', None) or fault}") from fault
-    raise error(f"{path}: expected a file, found {'a folder' if stat.S_ISDIR(mode) else 'a pipe, a socket or a device'}")
+    raise error(
+        f"{path}: expected a file, found"
+        f" {'a folder' if stat.S_ISDIR(mode) else 'a pipe, a socket or a device'}"
+    )
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -239,7 +253,8 @@ def read_json(path: Path, *, limit_bytes: int = JSON_BYTES, error: type[AlignMam
         error: What is raised.
 
     Raises:
-        AlignMambaError: Of the kind given, naming the file, if it is no regular file, or too large, or refused by `parse_json`.
+        AlignMambaError: Of the kind given, naming the file, if it is no regular file, or too large, or
+            refused by `parse_json`.
     """
     return parse_json(read_bounded(path, limit_bytes=limit_bytes, error=error), str(path), error=error)
 
@@ -247,8 +262,8 @@ def read_json(path: Path, *, limit_bytes: int = JSON_BYTES, error: type[AlignMam
 def parse_json(content: bytes, where: str, *, error: type[AlignMambaError] = DataError) -> Any:
     """What a JSON text of a stranger says.
 
-    Refused are, beside what is no JSON: text that is not UTF-8, also by its escapes (lone surrogates), a key that an object
-    has twice, and lists, objects or integers beyond what any file of ours has.
+    Refused are, beside what is no JSON: text that is not UTF-8, also by its escapes (lone surrogates), a key
+    that an object has twice, and lists, objects or integers beyond what any file of ours has.
 
     Args:
         content: The text.
@@ -325,23 +340,32 @@ _REFUSALS = {
 }
 """No room, no right, a broken disk, too many files or processes."""
 
-_OUT_OF_MEMORY = re.compile("DefaultCPUAllocator|not enough memory|out of memory|Cannot allocate memory|[Uu]nable to allocate")
+_OUT_OF_MEMORY = re.compile(
+    "DefaultCPUAllocator|not enough memory|out of memory|Cannot allocate memory|[Uu]nable to allocate"
+)
 
 
 def refused_by_machine(error: BaseException) -> str:
-    """One line on what the machine refuses: room on a disk, a right, memory, a thread; empty if the error has another cause.
+    """One line on what the machine refuses: room on a disk, a right, memory, a thread; empty if the error has
+    another cause.
 
     Args:
         error: What was caught.
     """
     said = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | OSError) and _OUT_OF_MEMORY.search(said)):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | OSError) and _OUT_OF_MEMORY.search(said)
+    ):
         detail = f" ({said[:160]})" if said else ""
         return f"out of memory{detail}; lower loader.batch_size or options.d_model, or shorten the sequences"
     if isinstance(error, RuntimeError) and "can't start new thread" in said:
-        return "the system refuses another thread; lower the number of workers or raise the limit of processes"
+        return (
+            "the system refuses another thread; lower the number of workers or raise the limit of processes"
+        )
     if isinstance(error, OSError) and "No usable temporary directory" in said:
-        return "no temporary folder can be written to (full, read-only, or over a limit); TMPDIR names another"
+        return (
+            "no temporary folder can be written to (full, read-only, or over a limit); TMPDIR names another"
+        )
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         reason = error.strerror or os.strerror(error.errno)
         return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"

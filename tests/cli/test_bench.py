@@ -32,7 +32,9 @@ RIVALS = {
 @pytest.mark.parametrize("subject", list(SUBJECTS))
 def test_every_subject_as_json(cli: Cli, subject: str, training: bool) -> None:
     options = ["--training"] if training else []
-    code, out, err = cli("bench", subject, "--lengths", 9, "--against", RIVALS[subject], *SMALL, *QUICK, *options, "--json")
+    code, out, err = cli(
+        "bench", subject, "--lengths", 9, "--against", RIVALS[subject], *SMALL, *QUICK, *options, "--json"
+    )
     assert code == 0, err
     (line,) = out.splitlines()
     report = json.loads(line)
@@ -52,9 +54,16 @@ def test_every_subject_as_json(cli: Cli, subject: str, training: bool) -> None:
 
 
 def test_tables_on_the_terminal(cli: Cli) -> None:
-    code, out, err = cli("bench", "model", "--lengths", 5, 9, "--against", "transformer-fused", "match", *SMALL, *QUICK)
+    code, out, err = cli(
+        "bench", "model", "--lengths", 5, 9, "--against", "transformer-fused", "match", *SMALL, *QUICK
+    )
     assert code == 0, err
-    for said in ("model, 5 tokens per modality", "model, 9 tokens per modality", "growth: exponent of the length", "least–most"):
+    for said in (
+        "model, 5 tokens per modality",
+        "model, 9 tokens per modality",
+        "growth: exponent of the length",
+        "least–most",
+    ):
         assert said in out
     assert "transformer-fused: single-stream Transformer over the tokens of all three modalities" in out
     assert "match: stage: exact matching" in out
@@ -74,7 +83,19 @@ def test_what_is_not_installed_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatc
 
 def test_what_is_too_large_is_skipped_and_named(cli: Cli) -> None:
     limits = ("--memory-limit-gb", 0.001, "--tflop-limit", 0.001)
-    code, out, _ = cli("bench", "match", "--lengths", 400, "--against", "dense", "product", "windowed", *SMALL, *QUICK, *limits)
+    code, out, _ = cli(
+        "bench",
+        "match",
+        "--lengths",
+        400,
+        "--against",
+        "dense",
+        "product",
+        "windowed",
+        *SMALL,
+        *QUICK,
+        *limits,
+    )
     assert code == 0
     assert "dense at 400 tokens: skipped: would need 0.00128 GB, the limit is 0.001 GB" in out
 
@@ -91,12 +112,25 @@ def test_growth(cli: Cli) -> None:
 def test_files(cli: Cli, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "new" / "bench"
-    code, printed, err = cli("bench", "match", "--lengths", 8, 16, "--against", "dense", *SMALL, *QUICK, "--out", out, "--json")
+    code, printed, err = cli(
+        "bench", "match", "--lengths", 8, 16, "--against", "dense", *SMALL, *QUICK, "--out", out, "--json"
+    )
     assert code == 0
-    assert {path.name for path in out.iterdir()} == {"results.json", "table.md", "table.csv", "time.svg", "time.png"}
+    assert {path.name for path in out.iterdir()} == {
+        "results.json",
+        "table.md",
+        "table.csv",
+        "time.svg",
+        "time.png",
+    }
     assert json.loads((out / "results.json").read_text(encoding="utf-8")) == json.loads(printed)
     rows = list(csv.DictReader(io.StringIO((out / "table.csv").read_text(encoding="utf-8"))))
-    assert [(row["length"], row["peer"]) for row in rows] == [("8", "alignmamba"), ("8", "dense"), ("16", "alignmamba"), ("16", "dense")]
+    assert [(row["length"], row["peer"]) for row in rows] == [
+        ("8", "alignmamba"),
+        ("8", "dense"),
+        ("16", "alignmamba"),
+        ("16", "dense"),
+    ]
     assert (out / "time.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert (out / "time.png").read_bytes().startswith(b"\x89PNG")
     table = (out / "table.md").read_text(encoding="utf-8")
@@ -105,20 +139,43 @@ def test_files(cli: Cli, tmp_path: Path) -> None:
     assert f"wrote results.json, table.md, table.csv, time.svg, time.png in {out}" in err
 
 
-def test_without_matplotlib_there_are_tables_and_a_reason(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_there_are_tables_and_a_reason(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    code, _, err = cli("bench", "match", "--lengths", 8, "--against", "dense", *SMALL, *QUICK, "--out", tmp_path)
+    code, _, err = cli(
+        "bench", "match", "--lengths", 8, "--against", "dense", *SMALL, *QUICK, "--out", tmp_path
+    )
     assert code == 0
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "table.md", "table.csv"}
     first, *_ = err.splitlines()
-    assert first == "no plots will be drawn: matplotlib is not installed, try: pip install 'alignmamba[bench]'"
+    assert (
+        first == "no plots will be drawn: matplotlib is not installed, try: pip install 'alignmamba[bench]'"
+    )
 
 
 def test_the_papers_figures(cli: Cli, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    code, out, err = cli("bench", "figures", "--lengths", 12, "--against", "transformer-materialised", *SMALL, "--out", tmp_path)
+    code, out, err = cli(
+        "bench",
+        "figures",
+        "--lengths",
+        12,
+        "--against",
+        "transformer-materialised",
+        *SMALL,
+        "--out",
+        tmp_path,
+    )
     assert code == 0, err
-    for said in ("Figure 3: peak memory", "Figure 4: time of inference", "Section 4.3.3: operations", "8.53", "36.1", "102"):
+    for said in (
+        "Figure 3: peak memory",
+        "Figure 4: time of inference",
+        "Section 4.3.3: operations",
+        "8.53",
+        "36.1",
+        "102",
+    ):
         assert said in out, said
     plots = {f"{name}.{kind}" for name in ("figure3", "figure4", "flops") for kind in ("svg", "png")}
     tables = {"results.json", "table.md", "memory.csv", "passes.csv", "flops.csv"}
@@ -139,7 +196,10 @@ def test_the_papers_figures(cli: Cli, tmp_path: Path) -> None:
         (["block", "--heads", 7], "error: heads: found 7, expected a divisor of d_model, which is 256"),
         (["model", "--memory-limit-gb", -1], "error: memory_limit_gb: found -1.0"),
         (["figures", "--training"], "error: figures: they show whole models in inference"),
-        (["figures", "--growth"], "error: figures: measures what the paper shows: drop --growth and --measure"),
+        (
+            ["figures", "--growth"],
+            "error: figures: measures what the paper shows: drop --growth and --measure",
+        ),
         (["figures", "--against", "mambapy"], "error: against: 'mambapy' is not in the paper's figures"),
         (["match", "--lengths", 1000, "--against", "earth-mover"], "measured up to 512 tokens"),
     ],
@@ -159,7 +219,14 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_measuring(cli: Cli,
 
 
 @pytest.mark.parametrize(
-    "arguments", [["scam"], ["scan", "--measure", "speed"], ["scan", "--device", "tpu"], ["scan", "--lengths", "long"], []]
+    "arguments",
+    [
+        ["scam"],
+        ["scan", "--measure", "speed"],
+        ["scan", "--device", "tpu"],
+        ["scan", "--lengths", "long"],
+        [],
+    ],
 )
 def test_arguments_that_cannot_be_parsed(cli: Cli, arguments: list[str]) -> None:
     code, out, err = cli("bench", *arguments)

@@ -12,7 +12,9 @@ from alignmamba.methods import METHODS
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_script_completes_models_presets_and_settings(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_script_completes_models_presets_and_settings(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--tyro-print-completion", shell])
     assert not ended.value.code
@@ -24,7 +26,11 @@ def test_a_script_completes_models_presets_and_settings(shell: str, capsys: pyte
 
 
 def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for given in (["--tyro-print-completion", "tcsh"], ["--tyro-print-completion=x"], ["--tyro-print-completion"]):
+    for given in (
+        ["--tyro-print-completion", "tcsh"],
+        ["--tyro-print-completion=x"],
+        ["--tyro-print-completion"],
+    ):
         assert main(given) == 2
         err = capsys.readouterr().err
         assert "--tyro-print-completion: expected a shell, one of bash, zsh, fish, found " in err
@@ -44,4 +50,7 @@ def test_bash_completes_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[st
     function=$(complete -p alignmamba | sed 's/.*-F \\([^ ]*\\).*/\\1/'); $function alignmamba single --model
     printf '%s\\n' "${{COMPREPLY[@]}}\""""
     done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, timeout=60)
-    assert {line.split()[0] for line in done.stdout.splitlines() if line.strip()} == {"single-stream-mamba", "single-stream-transformer"}
+    assert {line.split()[0] for line in done.stdout.splitlines() if line.strip()} == {
+        "single-stream-mamba",
+        "single-stream-transformer",
+    }

@@ -63,7 +63,9 @@ def converted(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("format", ["stub", "auto"])
-def test_convert_says_what_was_kept_and_what_was_wrong(cli: Cli, file: Path, tmp_path: Path, format: str) -> None:
+def test_convert_says_what_was_kept_and_what_was_wrong(
+    cli: Cli, file: Path, tmp_path: Path, format: str
+) -> None:
     said = cli("convert", format, file, tmp_path / "corpus", "--name", "mine", "--dims", "audio=3")
     assert said.code == 0
     lines = [" ".join(line.split()) for line in said.out.splitlines()]
@@ -107,16 +109,28 @@ def test_convert_as_json(cli: Cli, file: Path, tmp_path: Path) -> None:
         (["stub", "text.txt", "corpus"], "text.txt: not valid JSON"),
         (
             ["stub", "given.json", "corpus", "--dims", "audio=x"],
-            "--dims: expected MODALITY=N with a width from 1, several with commas between them, found 'audio=x'",
+            (
+                "--dims: expected MODALITY=N with a width from 1, several with commas between them, found"
+                " 'audio=x'"
+            ),
         ),
         (
             ["stub", "given.json", "corpus", "--dims", "audio=0"],
-            "--dims: expected MODALITY=N with a width from 1, several with commas between them, found 'audio=0'",
+            (
+                "--dims: expected MODALITY=N with a width from 1, several with commas between them, found"
+                " 'audio=0'"
+            ),
         ),
-        (["stub", "given.json", "corpus", "--dims", "audio=4,text=2"], "modality 'audio': expected width 4 by dims, found width 3"),
+        (
+            ["stub", "given.json", "corpus", "--dims", "audio=4,text=2"],
+            "modality 'audio': expected width 4 by dims, found width 3",
+        ),
         (["stub", "given.json", "corpus", "--nonfinite", "error"], "found nan at position 0, channel 1"),
         (["stub", "given.json", "text.txt"], "text.txt: exists already"),
-        (["stub", "given.json", "text.txt", "--overwrite"], "text.txt: is not a corpus directory, so it is not replaced"),
+        (
+            ["stub", "given.json", "text.txt", "--overwrite"],
+            "text.txt: is not a corpus directory, so it is not replaced",
+        ),
         (["stub", "given.json", "text.txt/corpus"], "cannot be"),
     ],
 )
@@ -140,7 +154,9 @@ def test_what_convert_refuses_is_one_line_and_leaves_nothing(
 def test_export_writes_what_convert_reads(cli: Cli, tmp_path: Path) -> None:
     given = [np.arange(each + 2.0)[:, None] for each in range(3)]
     features = {"words": given, "audio": given, "vision": given, "touch": given}
-    corpus = write_corpus(tmp_path / "corpus", {"train": {"features": features, "targets": [0.5, -3.0, 2.0]}}, task=SCORE)
+    corpus = write_corpus(
+        tmp_path / "corpus", {"train": {"features": features, "targets": [0.5, -3.0, 2.0]}}, task=SCORE
+    )
     out = tmp_path / "out.pkl"
     refused = cli("export", "mmsa", tmp_path / "corpus", out)
     assert (refused.code, refused.out) == (2, "")
@@ -180,7 +196,9 @@ def test_inspect_reads_a_foreign_file(cli: Cli, file: Path, monkeypatch: pytest.
     ):
         assert words in text
     assert list(file.parent.iterdir()) == before
-    monkeypatch.setitem(KNOWN, sha256, KnownFile(dataset="Small", version="made up", faults=("one NaN", "an empty clip")))
+    monkeypatch.setitem(
+        KNOWN, sha256, KnownFile(dataset="Small", version="made up", faults=("one NaN", "an empty clip"))
+    )
     text = " ".join(cli("inspect", file).out.split())
     assert "data set Small version made up known faults one NaN; an empty clip task" in text
 
@@ -227,7 +245,10 @@ def test_training_converts_once_and_says_so(cli: Cli, file: Path, tmp_path: Path
     assert said[0] == f"{file}: looks like stub, converting it once into {kept}"
     assert said[1:4] == [f"{role}: 12 samples converted" for role in ("train", "valid", "test")]
     assert said[4].startswith(f"{file}: converted in ")
-    assert "samples: train 12, valid 12, test 12; repaired: not finite in audio, set to 0: 1; zero length in text" in said[4]
+    assert (
+        "samples: train 12, valid 12, test 12; repaired: not finite in audio, set to 0: 1; zero length in"
+        " text" in said[4]
+    )
     assert said[5] == f"{file}: All of it was kept."
     copy = file.rename(tmp_path / "elsewhere.json")
     second = cli("train", "--data", copy, "--out", tmp_path / "b", "--set", *SETTINGS)
@@ -250,7 +271,10 @@ def test_a_file_serves_a_finished_run(cli: Cli, file: Path, tmp_path: Path) -> N
     said = cli("predict", tmp_path / "run", "--data", file, "--out", tmp_path / "table.csv")
     assert (said.code, said.out.split()[0]) == (0, "36")
     changed = stub_reader.write(tmp_path / "changed.json", stub_reader.content(size=5, seed=1))
-    assert "converting it once" in cli("predict", tmp_path / "run", "--data", changed, "--out", tmp_path / "table.csv").err
+    assert (
+        "converting it once"
+        in cli("predict", tmp_path / "run", "--data", changed, "--out", tmp_path / "table.csv").err
+    )
     assert len(converted(tmp_path)) == 2
 
 
@@ -263,12 +287,16 @@ def test_an_experiment_takes_a_file(cli: Cli, file: Path, tmp_path: Path) -> Non
 
 
 def test_the_means_of_the_run_repair_a_file(cli: Cli, file: Path, tmp_path: Path) -> None:
-    """With --nonfinite the values that are not finite reach the corpus of the cache, and are repaired as of any corpus."""
+    """With --nonfinite the values that are not finite reach the corpus of the cache, and are repaired as of
+    any corpus.
+    """
     said = cli("train", "--data", file, "--nonfinite", "mean", "--out", tmp_path / "run", "--set", *SETTINGS)
     assert said.code == 0
     (kept,) = converted(tmp_path)
     assert "not finite in audio, kept as it is: 1" in said.err
-    assert np.isnan(load_corpus(kept, nonfinite="zero", verify=False).split("train").shards[0].slice("audio.values", 0, 9)).any()  # type: ignore[attr-defined]
+    assert np.isnan(
+        load_corpus(kept, nonfinite="zero", verify=False).split("train").shards[0].slice("audio.values", 0, 9)
+    ).any()  # type: ignore[attr-defined]
     assert cli("evaluate", tmp_path / "run").code == 0
 
 
@@ -308,7 +336,9 @@ def _ask(file: str, results: Any) -> None:
     results.put((str(path), told.said, stub_reader.asked[:1]))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs fork, or the made-up format is not known in the other process")
+@pytest.mark.skipif(
+    os.name == "nt", reason="needs fork, or the made-up format is not known in the other process"
+)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_of_several_processes_one_converts(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stub_reader, "asked", [])
@@ -338,7 +368,12 @@ def test_inspect_counts_labels_out_of_range(cli: Cli, tmp_path: Path) -> None:
     file = out_of_range(tmp_path / "given.json")
     found = json.loads(cli("inspect", file, "--json").out)
     assert found["faults"] == [
-        {"kind": "label out of range", "where": "test", "done": "refused by convert, unless with --clip-labels", "count": 1}
+        {
+            "kind": "label out of range",
+            "where": "test",
+            "done": "refused by convert, unless with --clip-labels",
+            "count": 1,
+        }
     ]
     assert found["splits"][2]["targets"]["maximum"] == 7.5
     said = cli("convert", "stub", file, tmp_path / "corpus")
@@ -355,7 +390,10 @@ def test_training_tells_the_command_that_helps(cli: Cli, tmp_path: Path) -> None
     file = out_of_range(tmp_path / "given.json")
     said = cli("train", "--data", file)
     assert said.code == 2
-    assert f"`alignmamba convert auto {file} CORPUS --clip-labels`, and then CORPUS as the data" in said.err.splitlines()[-1]
+    assert (
+        f"`alignmamba convert auto {file} CORPUS --clip-labels`, and then CORPUS as the data"
+        in said.err.splitlines()[-1]
+    )
 
 
 def test_inspect_reads_as_convert_does(cli: Cli, file: Path, tmp_path: Path) -> None:
@@ -373,11 +411,22 @@ def test_inspect_reads_as_convert_does(cli: Cli, file: Path, tmp_path: Path) -> 
 
 
 def test_widths_before_the_paths(cli: Cli, file: Path, tmp_path: Path) -> None:
-    assert "expected width 4 by dims, found width 3" in cli("convert", "stub", "--dims", "audio=4", file, tmp_path / "corpus").err
-    assert "dims: no modality 'touch'" in cli("convert", "stub", "--dims", "audio=3,touch=1", file, tmp_path / "corpus").err
+    assert (
+        "expected width 4 by dims, found width 3"
+        in cli("convert", "stub", "--dims", "audio=4", file, tmp_path / "corpus").err
+    )
+    assert (
+        "dims: no modality 'touch'"
+        in cli("convert", "stub", "--dims", "audio=3,touch=1", file, tmp_path / "corpus").err
+    )
     for twice in (["--dims", "audio=4", "--dims", "audio=3"], ["--dims", "audio=4,audio=3"]):
-        assert "--dims: audio has the widths 4 and 3, expected one" in cli("convert", "stub", *twice, file, tmp_path / "corpus").err
-    assert cli("convert", "stub", "--dims", "audio=3", "--dims", "audio=3", file, tmp_path / "corpus").code == 0
+        assert (
+            "--dims: audio has the widths 4 and 3, expected one"
+            in cli("convert", "stub", *twice, file, tmp_path / "corpus").err
+        )
+    assert (
+        cli("convert", "stub", "--dims", "audio=3", "--dims", "audio=3", file, tmp_path / "corpus").code == 0
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")

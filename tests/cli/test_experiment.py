@@ -42,7 +42,17 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("in_process")
 def test_an_experiment_from_plan_to_tables(cli: Cli, corpus: Path, tmp_path: Path) -> None:
-    arguments = ["experiment", "missing", "--data", corpus, "--out", tmp_path / "grid", "--models", "alignmamba", "crossmodal-transformer"]
+    arguments = [
+        "experiment",
+        "missing",
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "grid",
+        "--models",
+        "alignmamba",
+        "crossmodal-transformer",
+    ]
     arguments += ["--rates", "0.1", "0.4", "--mixed", "--seeds", "1", "--set", *SETTINGS]
     dry = cli(*arguments, "--dry-run")
     assert dry.code == 0
@@ -70,18 +80,46 @@ def test_an_experiment_from_plan_to_tables(cli: Cli, corpus: Path, tmp_path: Pat
 
 @pytest.mark.usefixtures("in_process")
 def test_a_failed_run_is_told_by_line_and_exit_code(cli: Cli, corpus: Path, tmp_path: Path) -> None:
-    # Nothing is trained where every step is warm-up without an end: the learning rate is refused when training begins.
+    # Nothing is trained where every step is warm-up without an end: the learning rate is refused when
+    # training begins.
     settings = ["fit.learning_rate=1e30", "fit.gradient_clip=0", *SETTINGS]
-    said = cli("experiment", "ablation", "--data", corpus, "--out", tmp_path / "grid", "--seeds", "1", "--set", *settings)
+    said = cli(
+        "experiment",
+        "ablation",
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "grid",
+        "--seeds",
+        "1",
+        "--set",
+        *settings,
+    )
     assert said.code == 2
     assert "failed: full, seed 0: " in said.err
     assert cli("report", tmp_path / "grid").code == 0
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_fault_of_ours_in_a_run_has_the_exit_code_of_one(cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignmamba.recipes.experiments.cell_process._work", lambda *_: raising(ZeroDivisionError("by zero"))(None))
-    said = cli("experiment", "ablation", "--data", corpus, "--out", tmp_path / "grid", "--seeds", "1", "--set", *SETTINGS)
+def test_a_fault_of_ours_in_a_run_has_the_exit_code_of_one(
+    cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "alignmamba.recipes.experiments.cell_process._work",
+        lambda *_: raising(ZeroDivisionError("by zero"))(None),
+    )
+    said = cli(
+        "experiment",
+        "ablation",
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "grid",
+        "--seeds",
+        "1",
+        "--set",
+        *SETTINGS,
+    )
     assert said.code == 1
     assert "failed: full, seed 0: internal: ZeroDivisionError: by zero, see " in said.err
 
@@ -100,10 +138,15 @@ def test_a_fault_of_ours_in_a_run_has_the_exit_code_of_one(cli: Cli, corpus: Pat
         (["missing", "--rates", "1.5"], "rate"),
         (["missing", "--rates", "0.15", "--protocol", "imder-sample"], "0.15"),
         (["missing", "--protocol", "none"], "none"),
-        (["comparison", "--metrics", "acc2_non0"], "metrics: found 'acc2_non0', expected some of accuracy, f1_macro"),
+        (
+            ["comparison", "--metrics", "acc2_non0"],
+            "metrics: found 'acc2_non0', expected some of accuracy, f1_macro",
+        ),
     ],
 )
-def test_mistakes_are_one_line(cli: Cli, corpus: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_mistakes_are_one_line(
+    cli: Cli, corpus: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
     ended = cli("experiment", *arguments, "--data", corpus, "--out", tmp_path / "grid")
     assert ended.code == 2
     assert said in ended.err
@@ -121,15 +164,24 @@ def test_a_directory_that_is_something_else_is_left_alone(cli: Cli, corpus: Path
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
-def test_efficiency_lays_down_what_was_measured(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignmamba.recipes.experiments.efficiency.paper_figures", lambda _, say: (say("measured"), FIGURES)[1])
+def test_efficiency_lays_down_what_was_measured(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "alignmamba.recipes.experiments.efficiency.paper_figures",
+        lambda _, say: (say("measured"), FIGURES)[1],
+    )
     ended = cli("experiment", "efficiency", "--out", tmp_path / "grid", "--json")
     assert ended.code == 0, ended.err
     tables = {table["name"]: table for table in json.loads(ended.out)["tables"]}
     assert set(tables) == {"efficiency-memory", "efficiency-passes", "efficiency-flops"}
     memory = tables["efficiency-memory"]
     assert memory["columns"] == ["MB at 800", "× AlignMamba at 800", "paper: × AlignMamba"]
-    assert [entry and entry["mean"] for entry in memory["entries"][1]] == [30.0, 3.0, pytest.approx(10.7 / 8.53)]
+    assert [entry and entry["mean"] for entry in memory["entries"][1]] == [
+        30.0,
+        3.0,
+        pytest.approx(10.7 / 8.53),
+    ]
     assert [entry and entry["mean"] for entry in tables["efficiency-passes"]["entries"][1]][:2] == [4.0, 2.0]
     assert [entry and entry["mean"] for entry in tables["efficiency-flops"]["entries"][1]][:2] == [5.0, 5.0]
     assert list((tmp_path / "grid" / "figures").glob("figure3.*"))
@@ -137,7 +189,9 @@ def test_efficiency_lays_down_what_was_measured(cli: Cli, tmp_path: Path, monkey
     assert cli("report", tmp_path / "grid").code == 0
 
 
-def test_a_dry_run_of_efficiency_measures_and_writes_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_of_efficiency_measures_and_writes_nothing(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def measured(*_: object, **__: object) -> None:
         raise AssertionError("something was measured")
 
@@ -147,7 +201,9 @@ def test_a_dry_run_of_efficiency_measures_and_writes_nothing(cli: Cli, tmp_path:
     assert dry.code == 0, dry.err
     assert "100, 5000" in dry.out
     assert dry.out.endswith("dry run: nothing was measured or written\n")
-    told = json.loads(cli("experiment", "efficiency", "--out", out, "--lengths", 100, 5000, "--dry-run", "--json").out)
+    told = json.loads(
+        cli("experiment", "efficiency", "--out", out, "--lengths", 100, 5000, "--dry-run", "--json").out
+    )
     assert {part: each["lengths"] for part, each in told["parts"].items()} == {
         "flops": [1024],
         "passes": [5000],
@@ -167,7 +223,19 @@ def test_a_dry_run_of_a_grid_runs_no_model_and_writes_nothing(
 
     monkeypatch.setattr(nn.Module, "__call__", called)
     monkeypatch.chdir(tmp_path)
-    dry = cli("experiment", name, "--data", corpus, "--out", tmp_path / "grid", "--seeds", 1, "--set", *SETTINGS, "--dry-run")
+    dry = cli(
+        "experiment",
+        name,
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "grid",
+        "--seeds",
+        1,
+        "--set",
+        *SETTINGS,
+        "--dry-run",
+    )
     assert dry.code == 0, dry.err
     assert dry.out.endswith("dry run: nothing was trained or written\n")
     dry = cli("train", "--data", corpus, "--set", *SETTINGS, "--dry-run")
@@ -202,13 +270,28 @@ def test_a_missing_package_is_told_before_any_work(
 
 
 @pytest.mark.usefixtures("in_process")
-def test_what_a_page_lacks_is_told_before_any_work(cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_page_lacks_is_told_before_any_work(
+    cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     settings = ["fit.learning_rate=1e30", "fit.gradient_clip=0", *SETTINGS]
-    said = cli("experiment", "plans", "--data", corpus, "--out", tmp_path / "grid", "--seeds", "1", "--set", *settings)
+    said = cli(
+        "experiment",
+        "plans",
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "grid",
+        "--seeds",
+        "1",
+        "--set",
+        *settings,
+    )
     first, *_ = said.err.splitlines()
-    assert first == (
-        "`alignmamba report` cannot make a page of it here: jinja2 is not installed, try: pip install 'alignmamba[experiments]'"
+    assert (
+        first
+        == "`alignmamba report` cannot make a page of it here: jinja2 is not installed, try: pip install"
+        " 'alignmamba[experiments]'"
     )
 
 
@@ -232,7 +315,11 @@ def row(peer: str, times: int, length: int = 800) -> Row:
 
 
 BOTH = report(row("alignmamba", 1), row("transformer-materialised", 2))
-FIGURES = Figures(memory=BOTH, passes=BOTH, flops=report(row("alignmamba", 1, 1024), row("transformer-materialised", 2, 1024)))
+FIGURES = Figures(
+    memory=BOTH,
+    passes=BOTH,
+    flops=report(row("alignmamba", 1, 1024), row("transformer-materialised", 2, 1024)),
+)
 
 
 WIDE = ResultTable(
@@ -241,7 +328,10 @@ WIDE = ResultTable(
     row_label="method",
     rows=("single-stream-transformer", "crossmodal-transformer"),
     columns=("mae", "corr", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7"),
-    entries=((Entry(values=(0.5, 0.6, 0.7), mean=0.6, deviation=0.1, low=0.41, high=0.77, mark="level"),) * 8,) * 2,
+    entries=(
+        (Entry(values=(0.5, 0.6, 0.7), mean=0.6, deviation=0.1, low=0.41, high=0.77, mark="level"),) * 8,
+    )
+    * 2,
 )
 
 
@@ -254,10 +344,18 @@ def test_cells_of_a_wide_table_are_not_broken() -> None:
     for header, rows in parts:
         written = io.StringIO()
         Console(width=120, file=written).print(rows_table("part", header, rows))
-        assert sum(line.count("0.600 ± 0.100 ≈") for line in written.getvalue().splitlines()) == 2 * (len(header) - 1)
+        assert sum(line.count("0.600 ± 0.100 ≈") for line in written.getvalue().splitlines()) == 2 * (
+            len(header) - 1
+        )
     narrow = blocks(WIDE.of_columns(["acc7", "mae"]).shown(), 120)
     assert [header for header, _ in narrow] == [("method", "mae", "95 % interval", "acc7", "95 % interval")]
-    assert narrow[0][1][1] == ("crossmodal-transformer", "0.600 ± 0.100 ≈", "[0.410, 0.770]", "0.600 ± 0.100 ≈", "[0.410, 0.770]")
+    assert narrow[0][1][1] == (
+        "crossmodal-transformer",
+        "0.600 ± 0.100 ≈",
+        "[0.410, 0.770]",
+        "0.600 ± 0.100 ≈",
+        "[0.410, 0.770]",
+    )
 
 
 def test_the_time_left_is_estimated() -> None:

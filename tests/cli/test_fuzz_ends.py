@@ -1,4 +1,6 @@
-"""The fuzzers' judge: every kind of fault, put before it on purpose, is reported, and the promised ends are not."""
+"""The fuzzers' judge: every kind of fault, put before it on purpose, is reported, and the promised ends are
+not.
+"""
 
 import argparse
 import os
@@ -37,7 +39,11 @@ REFUSED = End(code=2, err="error: x: found y, expected z\n")
         End(code=-signal.SIGHUP, signalled=signal.SIGHUP, made=(".run.0123456789ab.partial",)),
         End(code=0, changed=("out.csv",), made=("out.csv",)),
         End(code=0, changed=(".run.0123456789ab.partial",)),
-        End(code=2, err="error: full; resume with: alignmamba train --resume run\n", changed=("run/last.ckpt",)),
+        End(
+            code=2,
+            err="error: full; resume with: alignmamba train --resume run\n",
+            changed=("run/last.ckpt",),
+        ),
     ],
 )
 def test_promised_ends_are_none(end: End) -> None:
@@ -45,7 +51,11 @@ def test_promised_ends_are_none(end: End) -> None:
 
 
 def test_what_was_asked_for_is_no_fault() -> None:
-    traced = replace(REFUSED, err="Traceback (most recent call last):\nDataError: x\nerror: x\n", changed=("run/log.csv", "out"))
+    traced = replace(
+        REFUSED,
+        err="Traceback (most recent call last):\nDataError: x\nerror: x\n",
+        changed=("run/log.csv", "out"),
+    )
     assert len(judge(traced)) == 2
     assert judge(traced, traced=True, steps=("run", "out")) == []
     assert judge(replace(traced, err=f"{traced.err}error: internal: x\n"), traced=True, steps=("run", "out"))
@@ -63,7 +73,10 @@ def test_what_was_asked_for_is_no_fault() -> None:
         (End(code=0, err="Traceback (most recent call last):\n"), "internal"),
         (End(code=0, out="Traceback (most recent call last):\n"), "internal"),
         (End(code=2, err="error: internal: KeyError: 'x' (please report it)\n"), "internal"),
-        *((End(code=0, out=f"a{character}b\n"), "raw character") for character in "\x1b\x07\r\x00\x7f\x9b\u202e\u2066"),
+        *(
+            (End(code=0, out=f"a{character}b\n"), "raw character")
+            for character in "\x1b\x07\r\x00\x7f\x9b\u202e\u2066"
+        ),
         (replace(REFUSED, err="error: \x1b[2J\n"), "raw character"),
         (End(code=0, out="\udcff"), "no text"),
         (End(code=2), "empty refusal"),

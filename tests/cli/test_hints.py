@@ -12,10 +12,19 @@ from alignmamba.cli.main import main
         (["help"], "help: no such verb, perhaps you meant alignmamba --help"),
         ([], "expected a verb first; there are train, "),
         (["--verion"], "expected a verb first, found '--verion'; there are train, "),
-        (["predict", "runs/x"], "predict: expected --data PATH|synthetic and --out FILE.csv|.parquet; see alignmamba predict --help"),
+        (
+            ["predict", "runs/x"],
+            (
+                "predict: expected --data PATH|synthetic and --out FILE.csv|.parquet; see alignmamba predict"
+                " --help"
+            ),
+        ),
         (["experiment", "--out", "x"], "experiment: expected NAME; "),
         (["evaluate"], "evaluate: expected RUN; "),
-        (["evaluate", "runs/x", "corpus"], "evaluate takes no further word, found 'corpus'; perhaps you meant --data corpus; "),
+        (
+            ["evaluate", "runs/x", "corpus"],
+            "evaluate takes no further word, found 'corpus'; perhaps you meant --data corpus; ",
+        ),
         (["doctor", "x"], "doctor takes no further word, found 'x'; see alignmamba doctor --help"),
         (["train", "-q"], "-q: train has no such option; "),
         (["train", "--dry-run=3"], "--dry-run: takes no value, found '3'; "),
@@ -25,19 +34,40 @@ from alignmamba.cli.main import main
         (["evaluate", "runs/x", "--split"], "--split: expected a value, found none; "),
         (
             ["bench", "modl"],
-            "subject: found 'modl', expected one of scan, match, mmd, block, backbone, model, figures, perhaps you meant model; ",
+            (
+                "subject: found 'modl', expected one of scan, match, mmd, block, backbone, model, figures,"
+                " perhaps you meant model; "
+            ),
         ),
-        (["train", "--epochs", "3"], "--epochs: train has no such option, perhaps you meant --set fit.epochs=VALUE; "),
-        (["train", "--lr=0.1"], "--lr: train has no such option, perhaps you meant --set fit.learning_rate=VALUE; "),
+        (
+            ["train", "--epochs", "3"],
+            "--epochs: train has no such option, perhaps you meant --set fit.epochs=VALUE; ",
+        ),
+        (
+            ["train", "--lr=0.1"],
+            "--lr: train has no such option, perhaps you meant --set fit.learning_rate=VALUE; ",
+        ),
         (["train", "--batch-size", "8"], "perhaps you meant --set loader.batch_size=VALUE; "),
-        (["train", "--dta", "x"], "--dta: train has no such option, perhaps you meant --data; see alignmamba train --help"),
-        (["evaluate", "runs/x", "--drp", "audio"], "--drp: evaluate has no such option, perhaps you meant --drop; "),
-        (["train", "reviews"], "train takes no further word, found 'reviews'; perhaps you meant --data reviews; "),
+        (
+            ["train", "--dta", "x"],
+            "--dta: train has no such option, perhaps you meant --data; see alignmamba train --help",
+        ),
+        (
+            ["evaluate", "runs/x", "--drp", "audio"],
+            "--drp: evaluate has no such option, perhaps you meant --drop; ",
+        ),
+        (
+            ["train", "reviews"],
+            "train takes no further word, found 'reviews'; perhaps you meant --data reviews; ",
+        ),
         (["train", "--set", "fit.lr=1"], "fit.lr: unknown key, perhaps you meant 'fit.learning_rate'"),
         (["train", "--set", "lr=1"], "lr: unknown key, perhaps you meant 'fit.learning_rate'"),
         (["train", "--set", "fit.loss=l1"], "fit.loss: unknown key, perhaps you meant 'fit.regression_loss'"),
         (["train", "--set", "fit.wd=1"], "fit.wd: unknown key, perhaps you meant 'fit.weight_decay'"),
-        (["train", "--set", "fit.batch_size=1"], "fit.batch_size: unknown key, perhaps you meant 'loader.batch_size'"),
+        (
+            ["train", "--set", "fit.batch_size=1"],
+            "fit.batch_size: unknown key, perhaps you meant 'loader.batch_size'",
+        ),
         (
             ["train", "--model", "late-fusion", "--set", "options.local.window=5"],
             "options.local: model late-fusion has no such option, it is one of alignmamba",

@@ -37,7 +37,13 @@ def clips(folder: Path, suffix: str) -> None:
 
 
 def table(folder: Path, kind: str) -> Path:
-    columns: dict[str, list[Any]] = {"id": IDS, "split": SPLITS, "label": ["no", "yes"] * 3, "f1": [0.5] * 6, "f2": [*range(6)]}
+    columns: dict[str, list[Any]] = {
+        "id": IDS,
+        "split": SPLITS,
+        "label": ["no", "yes"] * 3,
+        "f1": [0.5] * 6,
+        "f2": [*range(6)],
+    }
     if kind == "parquet":
         parquet.write_table(pa.table(columns), folder / "clips.parquet")
         return folder / "clips.parquet"
@@ -49,11 +55,22 @@ def table(folder: Path, kind: str) -> Path:
         (folder / "audio" / "v").mkdir(parents=True)
         for identity in IDS:
             np.save(folder / "audio" / "v" / f"{identity}.npy", np.ones((2, 3)))
-        columns = {"video_id": ["v"] * 6, "clip_id": IDS, "mode": SPLITS, "label": [-0.5, 0.5, 1, 2, 0.25, 3], "text": ["well said"] * 6}
+        columns = {
+            "video_id": ["v"] * 6,
+            "clip_id": IDS,
+            "mode": SPLITS,
+            "label": [-0.5, 0.5, 1, 2, 0.25, 3],
+            "text": ["well said"] * 6,
+        }
     if kind == "no names":
         return csv(folder / "points.csv", {"a": [0, 1, 2] * 2, "x": [0.5] * 6, "y": [1.5] * 6}, header=False)
     if kind == "white space":
-        return csv(folder / "points.txt", {"a": [0, 1, 2] * 2, "x": [0.5] * 6, "y": [1.5] * 6}, header=False, separator="  ")
+        return csv(
+            folder / "points.txt",
+            {"a": [0, 1, 2] * 2, "x": [0.5] * 6, "y": [1.5] * 6},
+            header=False,
+            separator="  ",
+        )
     if kind == "names and white space":
         return csv(folder / "points.txt", {"label": [1, 2, 3] * 2, "x": [0.5] * 6}, separator=" ")
     if kind == "no split":
@@ -68,8 +85,18 @@ def table(folder: Path, kind: str) -> Path:
 def arrays(folder: Path, kind: str) -> Path:
     ragged = np.empty(6, dtype=object)
     ragged[:] = [np.ones((2 + number, 4)) for number in range(6)]
-    content: dict[str, Any] = {"id": np.array(IDS), "y": np.arange(6) % 2, "split": np.array(SPLITS), "audio": np.ones((6, 5, 3))}
-    content |= {"text": np.array(["said"] * 6), "speaker": np.arange(6), "video": np.ones((21, 2)), "video_lengths": np.arange(1, 7)}
+    content: dict[str, Any] = {
+        "id": np.array(IDS),
+        "y": np.arange(6) % 2,
+        "split": np.array(SPLITS),
+        "audio": np.ones((6, 5, 3)),
+    }
+    content |= {
+        "text": np.array(["said"] * 6),
+        "speaker": np.arange(6),
+        "video": np.ones((21, 2)),
+        "video_lengths": np.arange(1, 7),
+    }
     if kind == "objects":
         content |= {"audio": ragged}
     if kind == "no ids":
@@ -87,8 +114,8 @@ def arrays(folder: Path, kind: str) -> Path:
 
 
 TABLES = (
-    "plain", "parquet", "npy per clip", "csv per clip", "two columns", "no names", "white space", "names and white space", "no split",
-    "other splits", "no label",
+    "plain", "parquet", "npy per clip", "csv per clip", "two columns", "no names", "white space",
+    "names and white space", "no split", "other splits", "no label",
 )  # fmt: skip
 ARRAYS = ("npz", "objects", "no ids", "npy", "h5")
 
@@ -146,7 +173,9 @@ def test_where_init_may_write(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", [("inspect",), ("train", "--out", "run", "--data")])
-def test_a_plain_table_leads_to_init(cli: Cli, tmp_path: Path, verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_table_leads_to_init(
+    cli: Cli, tmp_path: Path, verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = table(tmp_path, "plain")
     refused = cli(*verb, path)

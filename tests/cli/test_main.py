@@ -38,7 +38,9 @@ for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["benc
         assert stop.code in (0, None), stop.code
     print(arguments, [name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.splitlines()) == 5
     assert all(line.endswith(" []") for line in done.stderr.splitlines()), done.stderr
@@ -47,7 +49,17 @@ for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["benc
 def test_help_names_every_verb_and_the_exit_codes(cli: Cli) -> None:
     code, out, _ = cli("--help")
     assert code == 0
-    for word in ("train", "evaluate", "predict", "inspect", "bench", "doctor", "--version", "130", "completion"):
+    for word in (
+        "train",
+        "evaluate",
+        "predict",
+        "inspect",
+        "bench",
+        "doctor",
+        "--version",
+        "130",
+        "completion",
+    ):
         assert word in out
 
 
@@ -66,7 +78,13 @@ def test_version(cli: Cli) -> None:
 
 
 def test_python_m_is_the_same_program() -> None:
-    done = subprocess.run([sys.executable, "-m", "alignmamba", "--version"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "alignmamba", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, f"alignmamba {alignmamba.__version__}\n")
 
 
@@ -154,9 +172,13 @@ def test_interruption_has_its_own_code(cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert cli("doctor") == (130, "", "interrupted\n")
 
 
-def test_a_failing_path_of_the_user_is_the_users(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failing_path_of_the_user_is_the_users(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     below = tmp_path / "corpus" / "shard"
-    monkeypatch.setattr(Inspect, "run", raising(FileNotFoundError(2, "No such file or directory", str(below))))
+    monkeypatch.setattr(
+        Inspect, "run", raising(FileNotFoundError(2, "No such file or directory", str(below)))
+    )
     assert cli("inspect", tmp_path / "corpus") == (2, "", f"error: {below}: No such file or directory\n")
     code, _, err = cli("inspect", tmp_path / "other")
     assert code == 1
@@ -167,7 +189,9 @@ def test_a_failing_path_of_the_user_is_the_users(cli: Cli, monkeypatch: pytest.M
 @pytest.mark.parametrize("arguments", [["doctor", "--json"], ["train", "--help"]])
 def test_a_reader_that_goes_away_is_no_fault(arguments: list[str]) -> None:
     code = f"import sys; from alignmamba.cli.main import main; sys.exit(main({arguments}))"
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert child.stdout is not None
     assert child.stderr is not None
     child.stdout.close()
@@ -185,7 +209,10 @@ def test_doctor_says_what_serves_each_operator(cli: Cli) -> None:
     operators = {row["operator"]: row for row in report["operators"]}
     assert {"selective_scan", "match_tokens", "transport", "mmd", "interleave"} <= operators.keys()
     assert all(row["backend"] and row["why"] for row in operators.values())
-    assert {name for name, row in operators.items() if row["backend"] == "numba"} == {*KERNELS, "selective_scan_step"}
+    assert {name for name, row in operators.items() if row["backend"] == "numba"} == {
+        *KERNELS,
+        "selective_scan_step",
+    }
     assert all(row["first_call"].endswith(" s") for name, row in operators.items() if name in KERNELS)
     assert {row["extra"] for row in report["extras"]} == set(EXTRAS)
     code, out, _ = cli("doctor")
@@ -198,7 +225,9 @@ def test_doctor_says_what_serves_each_operator(cli: Cli) -> None:
     [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
     ids=["unset", "set by the user", "another policy"],
 )
-def test_openmp_may_not_spin_for_long(cli: Cli, before: dict[str, str], after: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openmp_may_not_spin_for_long(
+    cli: Cli, before: dict[str, str], after: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     for name, value in before.items():

@@ -20,13 +20,23 @@ from small_run import CLASSES
 Cli = Callable[..., Any]
 
 
-def renamed_copy(corpus: Path, path: Path, names: dict[str, str], *, more: dict[str, int] | None = None) -> Path:
-    """The test split with its modalities under other names (those of `names` alone), and further ones of the given widths."""
+def renamed_copy(
+    corpus: Path, path: Path, names: dict[str, str], *, more: dict[str, int] | None = None
+) -> Path:
+    """The test split with its modalities under other names (those of `names` alone), and further ones of the
+    given widths.
+    """
     samples = list(load_corpus(corpus).split("test"))
-    features: dict[str, list[Any]] = {new: [sample.features.get(old) for sample in samples] for old, new in names.items()}
+    features: dict[str, list[Any]] = {
+        new: [sample.features.get(old) for sample in samples] for old, new in names.items()
+    }
     for name, width in (more or {}).items():
         features[name] = [np.ones((2, width)) for _ in samples]
-    arrays = {"features": features, "ids": [sample.id for sample in samples], "targets": [sample.target for sample in samples]}
+    arrays = {
+        "features": features,
+        "ids": [sample.id for sample in samples],
+        "targets": [sample.target for sample in samples],
+    }
     write_corpus(path, {"test": arrays}, task={"kind": "classification", "classes": CLASSES})
     return path
 
@@ -37,23 +47,40 @@ UNKNOWN: dict[str, tuple[dict[str, str], dict[str, int], str]] = {
         {},
         "has modalities text, sound, the run knows text, audio: take --rename sound=audio or --ignore sound",
     ),
-    "all renamed": ({"text": "words", "audio": "sound"}, {}, "take --rename words=text, and --rename sound=audio"),
+    "all renamed": (
+        {"text": "words", "audio": "sound"},
+        {},
+        "take --rename words=text, and --rename sound=audio",
+    ),
     "one more": (
         {"text": "text", "audio": "audio"},
         {"depth": 2},
         "has modalities text, audio, depth, the run knows text, audio: take --ignore depth",
     ),
     "another width": ({"text": "text"}, {"sound": 3}, "take --ignore sound"),
-    "two of a width": ({"text": "text", "audio": "sound"}, {"depth": 2}, "take --rename sound=audio or --ignore sound, and --ignore depth"),
-    "nothing that goes": ({}, {"smell": 3}, "found modalities smell, expected some of text, audio, which the run was trained on"),
+    "two of a width": (
+        {"text": "text", "audio": "sound"},
+        {"depth": 2},
+        "take --rename sound=audio or --ignore sound, and --ignore depth",
+    ),
+    "nothing that goes": (
+        {},
+        {"smell": 3},
+        "found modalities smell, expected some of text, audio, which the run was trained on",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", UNKNOWN)
-def test_unknown_modalities_are_refused_with_the_ways_out(cli: Cli, run: Path, corpus: Path, tmp_path: Path, case: str) -> None:
+def test_unknown_modalities_are_refused_with_the_ways_out(
+    cli: Cli, run: Path, corpus: Path, tmp_path: Path, case: str
+) -> None:
     names, more, said = UNKNOWN[case]
     other = renamed_copy(corpus, tmp_path / "other", names, more=more)
-    for arguments in (("evaluate", run, "--data", other), ("predict", run, "--data", other, "--out", tmp_path / "p.csv")):
+    for arguments in (
+        ("evaluate", run, "--data", other),
+        ("predict", run, "--data", other, "--out", tmp_path / "p.csv"),
+    ):
         code, out, err = cli(*arguments)
         assert (code, out) == (2, "")
         assert said in err, err
@@ -84,14 +111,18 @@ def test_a_renamed_corpus_scores_as_the_original(cli: Cli, run: Path, corpus: Pa
     code, out, err = cli("predict", run, *options, "--out", tmp_path / "p.csv", "--json")
     assert (code, json.loads(out)["modalities"]) == (0, report["modalities"])
     with (tmp_path / "p.csv").open() as ours, (run / "predictions_test.csv").open() as known:
-        assert [row["p(sad)"] for row in csv.DictReader(ours)] == [row["p(sad)"] for row in csv.DictReader(known)]
+        assert [row["p(sad)"] for row in csv.DictReader(ours)] == [
+            row["p(sad)"] for row in csv.DictReader(known)
+        ]
 
 
 def test_repairs_follow_the_new_name(run: Path, tmp_path: Path) -> None:
     """The training mean of audio stands in for a hole in what the corpus calls sound."""
     task = {"kind": "classification", "classes": CLASSES}
     features = {"text": [np.ones((2, 4))], "sound": [np.full((1, 2), np.nan)], "audio": [np.ones((1, 5))]}
-    write_corpus(tmp_path / "holes", {"test": {"features": features, "targets": [0]}}, task=task, nonfinite="keep")
+    write_corpus(
+        tmp_path / "holes", {"test": {"features": features, "targets": [0]}}, task=task, nonfinite="keep"
+    )
     options = {"data": str(tmp_path / "holes"), "rename": {"sound": "audio"}, "ignore": ["audio"]}
     out = tmp_path / "p.csv"
     predict(run, out=out, nonfinite="mean", **options)  # type: ignore[arg-type]
@@ -116,25 +147,44 @@ def test_absent_modalities_are_named(cli: Cli, run: Path, corpus: Path, tmp_path
 def test_a_modality_that_no_sample_has_is_named_as_well(cli: Cli, run: Path, tmp_path: Path) -> None:
     task = {"kind": "classification", "classes": CLASSES}
     both = {"features": {"text": [np.ones((2, 4))], "audio": [np.ones((2, 2))]}, "targets": [0]}
-    write_corpus(tmp_path / "other", {"train": both, "test": {**both, "features": {**both["features"], "audio": [None]}}}, task=task)
+    write_corpus(
+        tmp_path / "other",
+        {"train": both, "test": {**both, "features": {**both["features"], "audio": [None]}}},
+        task=task,
+    )
     code, out, err = cli("evaluate", run, "--data", tmp_path / "other")
     assert code == 0
     assert "text (no sample has audio)" in out
-    assert err == "note: no sample of corpus 'other' that is predicted has audio, predictions are made without it\n"
+    assert (
+        err
+        == "note: no sample of corpus 'other' that is predicted has audio, predictions are made without it\n"
+    )
     assert cli("evaluate", run, "--data", tmp_path / "other", "--split", "train").err == ""
 
 
 WRONG = [
     (["--rename", "sight=audio"], "rename: corpus 'other' has no modality 'sight', only text, sound"),
     (["--rename", "sound=video"], "rename sound=video: the run knows no such modality, only text, audio"),
-    (["--rename", "sound=text"], "rename sound=text: 'text' is in the corpus already, corpus 'other' has text, sound"),
+    (
+        ["--rename", "sound=text"],
+        "rename sound=text: 'text' is in the corpus already, corpus 'other' has text, sound",
+    ),
     (["--rename", "sound=audio", "--rename", "text=audio"], "'audio' is the new name of 'text' as well"),
-    (["--rename", "sound=audio", "sound=text"], "--rename: 'sound' is to be both 'audio' and 'text', expected one"),
+    (
+        ["--rename", "sound=audio", "sound=text"],
+        "--rename: 'sound' is to be both 'audio' and 'text', expected one",
+    ),
     (["--rename", "sound"], "--rename 'sound': expected NAME=KNOWN, for example vision=video"),
     (["--rename", "=audio"], "--rename '=audio': expected NAME=KNOWN"),
     (["--ignore", "sight"], "ignore: corpus 'other' has no modality 'sight', only text, sound"),
-    (["--ignore", "sound", "--rename", "sound=audio"], "rename: modality 'sound' is to be ignored as well; choose one of them"),
-    (["--ignore", "sound", "text"], "corpus 'other': nothing is left of text, sound, the run knows text, audio"),
+    (
+        ["--ignore", "sound", "--rename", "sound=audio"],
+        "rename: modality 'sound' is to be ignored as well; choose one of them",
+    ),
+    (
+        ["--ignore", "sound", "text"],
+        "corpus 'other': nothing is left of text, sound, the run knows text, audio",
+    ),
     (
         ["--rename", "text=audio", "--ignore", "sound"],
         "modality 'audio': found features of width 4, expected features of width 2",
@@ -144,9 +194,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("options", "said"), WRONG)
-def test_wrong_names_are_refused(cli: Cli, run: Path, corpus: Path, tmp_path: Path, options: list[str], said: str) -> None:
+def test_wrong_names_are_refused(
+    cli: Cli, run: Path, corpus: Path, tmp_path: Path, options: list[str], said: str
+) -> None:
     other = renamed_copy(corpus, tmp_path / "other", {"text": "text", "audio": "sound"})
-    for arguments in (("evaluate", run, "--data", other), ("predict", run, "--data", other, "--out", tmp_path / "p.csv")):
+    for arguments in (
+        ("evaluate", run, "--data", other),
+        ("predict", run, "--data", other, "--out", tmp_path / "p.csv"),
+    ):
         code, out, err = cli(*arguments, *options)
         assert (code, out) == (2, "")
         assert said in err, err
@@ -167,10 +222,15 @@ def test_token_ids_of_another_numbering_are_refused(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", given, task={"kind": "classification", "classes": CLASSES})
 
     def beside(mine: str, trained: str) -> None:
-        offered, known = (ModalitySpec(name="text", kind="tokens", dim=4, units=units) for units in (mine, trained))
+        offered, known = (
+            ModalitySpec(name="text", kind="tokens", dim=4, units=units) for units in (mine, trained)
+        )
         matched([known], replace(corpus, modalities=(offered,)), rename={}, ignore=(), trained_on=False)
 
     for mine, trained in (("list a", "list a"), ("", "list a"), ("list a", "")):
         beside(mine, trained)
-    with pytest.raises(DataError, match=r"found token ids of a vocabulary of 4 \(list b\), expected .* \(list a\) as in training"):
+    with pytest.raises(
+        DataError,
+        match=r"found token ids of a vocabulary of 4 \(list b\), expected .* \(list a\) as in training",
+    ):
         beside("list b", "list a")

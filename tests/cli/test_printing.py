@@ -56,7 +56,9 @@ def corpus(tmp_path: Path, command: str) -> Path:
     return tmp_path / "corpus"
 
 
-def test_a_corpus_cannot_take_over_a_terminal(corpus: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corpus_cannot_take_over_a_terminal(
+    corpus: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", str(corpus)]) == 0
     out = capsys.readouterr().out
     assert not OBEYED.search(out)
@@ -66,7 +68,9 @@ def test_a_corpus_cannot_take_over_a_terminal(corpus: Path, command: str, capsys
     assert len(out.splitlines()) == len(out.split("\n")) - 1
 
 
-def test_json_has_the_names_and_nothing_that_a_terminal_obeys(corpus: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_names_and_nothing_that_a_terminal_obeys(
+    corpus: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", str(corpus), "--json"]) == 0
     out = capsys.readouterr().out
     assert not OBEYED.search(out)
@@ -75,7 +79,9 @@ def test_json_has_the_names_and_nothing_that_a_terminal_obeys(corpus: Path, comm
     assert (found["name"], found["licence"]) == (f"name{command}", f"licence{command}")
 
 
-def test_an_error_about_a_file_is_shown_and_not_obeyed(corpus: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_about_a_file_is_shown_and_not_obeyed(
+    corpus: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     manifest = json.loads((corpus / "corpus.json").read_text())
     manifest["version"] = command
     (corpus / "corpus.json").write_text(json.dumps(manifest))
@@ -88,10 +94,13 @@ def test_an_error_about_a_file_is_shown_and_not_obeyed(corpus: Path, command: st
 
 @pytest.mark.parametrize(
     "arguments",
-    [["evaluate", "run", "--split", "{}"], ["doctor", "{}"], ["doctor", "-{}"], ["{}"], ["-{}"], ["--{}"], ["train", "--seed", "{}"],
-     ["train", "--{}"], ["report", "--out", "x", "{}", "-{}"], ["bench", "scan", "--lengths", "1", "{}"]],
+    [["evaluate", "run", "--split", "{}"], ["doctor", "{}"], ["doctor", "-{}"], ["{}"], ["-{}"], ["--{}"],
+     ["train", "--seed", "{}"], ["train", "--{}"], ["report", "--out", "x", "{}", "-{}"],
+     ["bench", "scan", "--lengths", "1", "{}"]],
 )  # fmt: skip
-def test_what_is_typed_is_shown_and_not_obeyed(arguments: list[str], command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_typed_is_shown_and_not_obeyed(
+    arguments: list[str], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with suppress(SystemExit):
         assert main([word.format(command) for word in arguments]) == 2
     said = capsys.readouterr()
@@ -103,8 +112,13 @@ def test_what_is_typed_arrives_as_it_is(command: str) -> None:
     assert parsed(["train", "--data", command, "--set", command]) == Train(data=command, set=((command,),))
 
 
-def test_a_plan_shows_what_a_corpus_is_called(corpus: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--data", str(corpus), "--dry-run", "--set", "options.d_model=16", "options.depth=1"]) == 0
+def test_a_plan_shows_what_a_corpus_is_called(
+    corpus: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["train", "--data", str(corpus), "--dry-run", "--set", "options.d_model=16", "options.depth=1"])
+        == 0
+    )
     out = capsys.readouterr().out
     assert not OBEYED.search(out)
     assert f"# corpus: name{printable(command)}\n" in out
@@ -125,7 +139,10 @@ def test_what_people_write_is_left_alone() -> None:
     text = "Grüße, 你好, नमस्ते, می\u200cخواهم, 👩\u200d👩\u200d👧 \\x1b ~"
     assert printable(text) == text
     assert printable("\x1b\n\u202e") == "\\x1b\\n\\u202e"
-    assert json.loads(safe_json(json.dumps([text, "\x9b\U000e0041"], ensure_ascii=False))) == [text, "\x9b\U000e0041"]
+    assert json.loads(safe_json(json.dumps([text, "\x9b\U000e0041"], ensure_ascii=False))) == [
+        text,
+        "\x9b\U000e0041",
+    ]
 
 
 def test_one_module_prints() -> None:

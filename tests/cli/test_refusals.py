@@ -1,4 +1,6 @@
-"""What the machine refuses, and ends that nobody asked for: one line, the right exit code, nothing half-written, a way to resume."""
+"""What the machine refuses, and ends that nobody asked for: one line, the right exit code, nothing
+half-written, a way to resume.
+"""
 
 import errno
 import os
@@ -30,16 +32,24 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits of P
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "/x/best.ckpt"), "/x/best.ckpt: No space left on device"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x/best.ckpt"),
+            "/x/best.ckpt: No space left on device",
+        ),
         (OSError(errno.EFBIG, "File too large", "/x/p.csv"), "/x/p.csv: File too large"),
         (PermissionError(errno.EACCES, "Permission denied", b"/x"), "/x: Permission denied"),
         (MemoryError(), "out of memory; lower loader.batch_size"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out of memory ("),
         (RuntimeError("can't start new thread"), "refuses another thread"),
-        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "TMPDIR names another"),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "TMPDIR names another",
+        ),
     ],
 )
-def test_what_the_machine_refuses_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
+def test_what_the_machine_refuses_is_one_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
     monkeypatch.setattr(Doctor, "run", raising(error))
     code, out, err = cli("doctor")
     assert (code, out.strip()) == (2, "")
@@ -48,16 +58,25 @@ def test_what_the_machine_refuses_is_one_line(cli: Cli, monkeypatch: pytest.Monk
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("a bug"), ValueError("out of memory"), FileNotFoundError(2, "x", "/y")])
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), RuntimeError("a bug"), ValueError("out of memory"), FileNotFoundError(2, "x", "/y")],
+)
 def test_other_errors_stay_ours(error: Exception) -> None:
     assert refused_by_machine(error) == ""
 
 
 def test_our_fault_is_told_without_a_temporary_folder(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Doctor, "run", raising(ZeroDivisionError("by zero")))
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda *_, **__: raising(OSError(errno.ENOSPC, "full"))(None))
+    monkeypatch.setattr(
+        "tempfile.NamedTemporaryFile", lambda *_, **__: raising(OSError(errno.ENOSPC, "full"))(None)
+    )
     monkeypatch.delenv("ALIGNMAMBA_TRACEBACK", raising=False)
-    assert cli("doctor") == (1, "", "error: internal: ZeroDivisionError: by zero (please report it with what --traceback shows)\n")
+    assert cli("doctor") == (
+        1,
+        "",
+        "error: internal: ZeroDivisionError: by zero (please report it with what --traceback shows)\n",
+    )
 
 
 def test_a_file_that_cannot_be_written_is_named_and_the_old_one_survives(tmp_path: Path) -> None:
@@ -81,7 +100,13 @@ def test_a_full_standard_output_is_named(arguments: list[str], unbuffered: str) 
     with open("/dev/full", "w") as full:  # noqa: PTH123
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
         done = subprocess.run(
-            [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False, env=environment
+            [*COMMAND, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+            env=environment,
         )
     assert (done.returncode, done.stderr) == (2, "error: standard output: No space left on device\n")
 
@@ -102,11 +127,15 @@ sys.meta_path.insert(0, Interrupting())
 from alignmamba.cli.main import main
 sys.exit(main(["--help"]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
-def test_training_on_a_full_disk_says_how_to_resume(cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_on_a_full_disk_says_how_to_resume(
+    cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "run" / METRICS))
     monkeypatch.setattr(RunDirectory, "finish", lambda *_: raising(full)(None))
     arguments = ["train", "--data", corpus, "--out", tmp_path / "run", "--set", *SETTINGS, "fit.epochs=1"]
@@ -124,7 +153,9 @@ def test_training_on_a_full_disk_says_how_to_resume(cli: Cli, corpus: Path, tmp_
 
 
 @pytest.mark.parametrize("told", [False, True])
-def test_a_lost_loader_says_how_to_resume(cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, told: bool) -> None:
+def test_a_lost_loader_says_how_to_resume(
+    cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, told: bool
+) -> None:
     lost: Exception = RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")
 
     def finish(*_: object) -> None:
@@ -132,13 +163,21 @@ def test_a_lost_loader_says_how_to_resume(cli: Cli, corpus: Path, tmp_path: Path
             raise lost
 
     monkeypatch.setattr(RunDirectory, "finish", finish)
-    code, _, err = cli("train", "--data", corpus, "--out", tmp_path / "run", "--set", *SETTINGS, "fit.epochs=1")
+    code, _, err = cli(
+        "train", "--data", corpus, "--out", tmp_path / "run", "--set", *SETTINGS, "fit.epochs=1"
+    )
     assert code == 2
-    assert ("a process that reads ahead has ended" if told else "a process that loads batches ended: DataLoader worker") in err
+    assert (
+        "a process that reads ahead has ended"
+        if told
+        else "a process that loads batches ended: DataLoader worker"
+    ) in err
     assert f"resume with: alignmamba train --resume {tmp_path / 'run'}" in err
 
 
-def test_a_run_that_is_in_use_is_refused(cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_in_use_is_refused(
+    cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     busy = shutil.copytree(run, tmp_path / "busy")
     (busy / METRICS).unlink()
     monkeypatch.setattr("alignmamba.recipes.run_directory._ORPHANS_SECONDS", 0.0)
@@ -149,7 +188,18 @@ def test_a_run_that_is_in_use_is_refused(cli: Cli, run: Path, tmp_path: Path, mo
 
 def test_a_hangup_saves_and_says_how_to_resume(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [*COMMAND, "train", "--data", str(corpus), "--out", str(run), "--set", *SETTINGS, "fit.epochs=100000", "fit.patience=0"]
+    command = [
+        *COMMAND,
+        "train",
+        "--data",
+        str(corpus),
+        "--out",
+        str(run),
+        "--set",
+        *SETTINGS,
+        "fit.epochs=100000",
+        "fit.patience=0",
+    ]
     # As from a terminal: tests that run under nohup would hand on that a hangup is ignored.
     process = subprocess.Popen(
         command,

@@ -27,10 +27,18 @@ def test_a_run(cli: Cli, run: Path, tmp_path: Path) -> None:
     assert f"{metrics['metrics']['test']['accuracy']:.3f}" in page
     assert "The run is finished." in page
     assert f"Epoch {metrics['best_epoch']} of 3 was kept" in page
-    assert page.count("Known of the corpus: best reachable accuracy 1.000, best single modality accuracy 0.500.") == 1
+    assert (
+        page.count("Known of the corpus: best reachable accuracy 1.000, best single modality accuracy 0.500.")
+        == 1
+    )
     score = f"{metrics['metrics']['test']['accuracy']:.3f}"
-    assert re.search(rf"The run is finished\. On test, accuracy {score} \(95 % interval 0\.\d{{3}} to [01]\.\d{{3}}\)\.", page)
-    assert all(f'<section id="{name}"' in page for name in ("results", "confusion", "training", "samples", "made"))
+    assert re.search(
+        rf"The run is finished\. On test, accuracy {score} \(95 % interval 0\.\d{{3}} to [01]\.\d{{3}}\)\.",
+        page,
+    )
+    assert all(
+        f'<section id="{name}"' in page for name in ("results", "confusion", "training", "samples", "made")
+    )
     assert not (run / "report.html").exists()
 
 
@@ -67,20 +75,33 @@ def test_something_else(cli: Cli, tmp_path: Path) -> None:
     ],
 )
 def test_a_page_that_cannot_be_made_is_refused_before_tables_are_written(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str, arguments: tuple[str, ...], message: str
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lacking: str,
+    arguments: tuple[str, ...],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grid" / "jobs").mkdir(parents=True)
     (tmp_path / "grid" / "experiment.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
-    monkeypatch.setattr("alignmamba.recipes.experiments.refresh_tables", lambda path: pytest.fail(f"tables of {path} were written"))
+    monkeypatch.setattr(
+        "alignmamba.recipes.experiments.refresh_tables",
+        lambda path: pytest.fail(f"tables of {path} were written"),
+    )
     if lacking:
         monkeypatch.setitem(sys.modules, lacking, None)
     said = cli("report", "grid", *arguments)
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith(f"error: {message}")
     assert said.err.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["experiment.json", "grid", "jobs", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "experiment.json",
+        "grid",
+        "jobs",
+        "notes.txt",
+    ]
 
 
 @pytest.mark.parametrize(

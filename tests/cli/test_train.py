@@ -23,7 +23,11 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 def everything(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize(
@@ -32,7 +36,10 @@ def everything(directory: Path) -> dict[str, bytes]:
         (["fit.epoch=3"], "fit.epoch: unknown key, perhaps you meant 'fit.epochs'"),
         (["epochs=3"], "epochs: unknown key, perhaps you meant 'fit.epochs'"),
         (["options.d_modle=3"], "options.d_modle: unknown key, perhaps you meant 'options.d_model'"),
-        (["options.encoder.knd=conv"], "options.encoder.knd: unknown key, perhaps you meant 'options.encoder.kind'"),
+        (
+            ["options.encoder.knd=conv"],
+            "options.encoder.knd: unknown key, perhaps you meant 'options.encoder.kind'",
+        ),
         (["d_model=3"], "d_model: unknown key, perhaps you meant 'options.d_model'"),
         (["model.d_model=3"], "model.d_model: unknown key, perhaps you meant 'options.d_model'"),
         (["zzz=3"], "zzz: unknown key"),
@@ -47,21 +54,42 @@ def everything(directory: Path) -> dict[str, bytes]:
         (["options.task=3"], "options.task: comes from the corpus and cannot be set"),
         (["options.anchor_order=[smell]"], "options.anchor_order: no modality is called 'smell'"),
         (["preset=papr"], "preset: expected one of ['default', 'paper'], found 'papr'"),
-        (["model=alignmambo"], f"model: found 'alignmambo', expected one of {', '.join(METHODS)}, perhaps you meant 'alignmamba'"),
+        (
+            ["model=alignmambo"],
+            (
+                f"model: found 'alignmambo', expected one of {', '.join(METHODS)}, perhaps you meant"
+                " 'alignmamba'"
+            ),
+        ),
         (["seed.x=1"], "seed: found {'x': 1} (dict), expected a valid integer"),
         (["fit=3"], "fit: found 3 (int), expected an object"),
         (["fit.epochs"], "--set 'fit.epochs': expected KEY=VALUE"),
         (["=3"], "--set '=3': expected KEY=VALUE"),
         (["fit..epochs=3"], "--set 'fit..epochs=3': expected KEY=VALUE"),
         (["fit.epochs=[3"], "--set fit.epochs: not YAML"),
-        (["engine.devices=0", "seed=-1"], "engine.devices: found 0 (int), expected greater than or equal to 1; seed: found -1 (int)"),
+        (
+            ["engine.devices=0", "seed=-1"],
+            "engine.devices: found 0 (int), expected greater than or equal to 1; seed: found -1 (int)",
+        ),
         (["missing.protocl=gcnet"], "missing.protocl: unknown key, perhaps you meant 'missing.protocol'"),
         (["missing.protocol=gcnt"], "missing.protocol: found 'gcnt' (str), expected 'none', 'gcnet', "),
         (["missing.protocol=gcnet"], "missing: protocol 'gcnet' needs a rate"),
-        (["missing.rate=0.3"], "missing.rate: found 0.3, but protocol 'none' has no rate, expected 0 or nothing"),
-        (["missing={protocol: gcnet, rate: some}"], "missing.rate: found 'some', expected a number from 0 to less than 1"),
-        (["missing={protocol: gcnet, rate: [0.1, 1]}"], "missing.rate: found [0.1, 1], expected a number from 0 to less than 1"),
-        (["fit.select=accuracies"], "fit.select: found 'accuracies', expected one of auto, loss, accuracy, f1_macro"),
+        (
+            ["missing.rate=0.3"],
+            "missing.rate: found 0.3, but protocol 'none' has no rate, expected 0 or nothing",
+        ),
+        (
+            ["missing={protocol: gcnet, rate: some}"],
+            "missing.rate: found 'some', expected a number from 0 to less than 1",
+        ),
+        (
+            ["missing={protocol: gcnet, rate: [0.1, 1]}"],
+            "missing.rate: found [0.1, 1], expected a number from 0 to less than 1",
+        ),
+        (
+            ["fit.select=accuracies"],
+            "fit.select: found 'accuracies', expected one of auto, loss, accuracy, f1_macro",
+        ),
     ],
 )
 def test_wrong_settings(cli: Cli, corpus: Path, tmp_path: Path, settings: list[str], said: str) -> None:
@@ -88,14 +116,31 @@ def test_wrong_options(cli: Cli, corpus: Path) -> None:
         (["--missing-protocol", "gcnt"], "missing.protocol: found 'gcnt' (str), expected 'none'"),
         (["--missing-protocol", "gcnet"], "missing: protocol 'gcnet' needs a rate"),
         (["--missing-rate", "0.3"], "missing.rate: found 0.3, but protocol 'none' has no rate"),
-        (["--missing-protocol", "fixed", "--missing-rate", "0.3"], "missing.rate: found 0.3, but protocol 'fixed' has no rate"),
-        (["--missing-protocol", "gcnet", "--missing-rate", "1"], "missing.rate: found 1.0, expected a number from 0 to less than 1"),
-        (["--missing-protocol", "gcnet", "--missing-rate", "-0.1"], "missing.rate: found -0.1, expected a number"),
-        (["--missing-protocol", "imder-sample", "--missing-rate", "0.25"], "missing.rate: found 0.25, expected 0, 0.1, 0.2 .. 0.7"),
-        (["--missing-protocol", "imder-batch", "--missing-rate", "0.2"], "split 'valid': protocol 'imder-batch' rounds"),
+        (
+            ["--missing-protocol", "fixed", "--missing-rate", "0.3"],
+            "missing.rate: found 0.3, but protocol 'fixed' has no rate",
+        ),
+        (
+            ["--missing-protocol", "gcnet", "--missing-rate", "1"],
+            "missing.rate: found 1.0, expected a number from 0 to less than 1",
+        ),
+        (
+            ["--missing-protocol", "gcnet", "--missing-rate", "-0.1"],
+            "missing.rate: found -0.1, expected a number",
+        ),
+        (
+            ["--missing-protocol", "imder-sample", "--missing-rate", "0.25"],
+            "missing.rate: found 0.25, expected 0, 0.1, 0.2 .. 0.7",
+        ),
+        (
+            ["--missing-protocol", "imder-batch", "--missing-rate", "0.2"],
+            "split 'valid': protocol 'imder-batch' rounds",
+        ),
     ],
 )
-def test_wrong_protocols(cli: Cli, corpus: Path, run: Path, tmp_path: Path, options: list[str], said: str) -> None:
+def test_wrong_protocols(
+    cli: Cli, corpus: Path, run: Path, tmp_path: Path, options: list[str], said: str
+) -> None:
     code, printed, err = cli("train", "--data", corpus, "--out", tmp_path / "run", *options)
     assert (code, printed) == (2, "")
     assert err.startswith(f"error: {said}"), err
@@ -112,7 +157,10 @@ def test_wrong_protocols(cli: Cli, corpus: Path, run: Path, tmp_path: Path, opti
     [
         ("fit: {epochs: 3", "not YAML: "),
         ("fit:\n  epochs: 3\n  epochs: 4\n", "not YAML: key 'epochs' appears twice in line 2"),
-        ("fit: &fit\n  again: *fit\n", "not YAML: alias *fit, write out what it stands for in line 2, column 10"),
+        (
+            "fit: &fit\n  again: *fit\n",
+            "not YAML: alias *fit, write out what it stands for in line 2, column 10",
+        ),
         ("- fit\n", "found ['fit'] (list), expected a mapping of keys to values"),
         ("!!python/object/apply:os.system [ls]\n", "not YAML: could not determine a constructor"),
     ],
@@ -143,7 +191,10 @@ def test_wrong_places(cli: Cli, corpus: Path, run: Path, tmp_path: Path) -> None
         (["--data", foreign], "foreign: not a corpus"),
         (["--data", corpus, "--out", file], f"out {file}: a file is there; choose another directory"),
         (["--data", corpus, "--out", file / "run"], f"out {file / 'run'}: cannot be made: "),
-        (["--data", corpus, "--out", foreign], f"out {foreign}: holds something that is not a run; choose another directory"),
+        (
+            ["--data", corpus, "--out", foreign],
+            f"out {foreign}: holds something that is not a run; choose another directory",
+        ),
         (
             ["--data", corpus, "--out", run],
             f"out {run}: holds a finished run; choose another directory, or ",
@@ -151,7 +202,10 @@ def test_wrong_places(cli: Cli, corpus: Path, run: Path, tmp_path: Path) -> None
         (["--resume", tmp_path / "none"], f"run {tmp_path / 'none'}: no such directory"),
         (["--resume", file], f"run {file}: found a file, expected the directory of a run"),
         (["--resume", foreign], f"run {foreign}: not the directory of a run"),
-        (["--resume", run, "--seed", 3, "--dry-run"], "--resume takes the run's own settings: drop --seed, --dry-run"),
+        (
+            ["--resume", run, "--seed", 3, "--dry-run"],
+            "--resume takes the run's own settings: drop --seed, --dry-run",
+        ),
     ]
     for arguments, said in cases:
         code, out, err = cli("train", *arguments)
@@ -164,7 +218,9 @@ def test_wrong_places(cli: Cli, corpus: Path, run: Path, tmp_path: Path) -> None
 
 def test_flags_win_over_settings_and_those_over_the_file(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("seed: 1\nfit: {epochs: 7, learning_rate: 1e-4, patience: 3}\nnonfinite: zero\n", encoding="utf-8")
+    file.write_text(
+        "seed: 1\nfit: {epochs: 7, learning_rate: 1e-4, patience: 3}\nnonfinite: zero\n", encoding="utf-8"
+    )
     arguments = ["--set", "seed=2", "fit.epochs=8", "--seed", "3", "--set", "fit.patience=4"]
     code, out, _ = cli("train", "--data", corpus, "--config", file, *arguments, "--dry-run", "--json")
     assert code == 0
@@ -174,7 +230,9 @@ def test_flags_win_over_settings_and_those_over_the_file(cli: Cli, corpus: Path,
     assert config["fit"]["weight_decay"] == 0.01
 
 
-def test_a_dry_run_writes_nothing(cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_writes_nothing(
+    cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = cli("train", "--data", corpus, "--set", *SETTINGS, "--dry-run")
     assert (code, err) == (0, "")
@@ -193,7 +251,17 @@ def test_a_dry_run_writes_nothing(cli: Cli, corpus: Path, tmp_path: Path, monkey
 
 def test_training_that_fails_at_once_leaves_nothing(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    code, _, err = cli("train", "--data", corpus, "--out", out, "--set", *SETTINGS, "fit.learning_rate=1e30", "fit.gradient_clip=0")
+    code, _, err = cli(
+        "train",
+        "--data",
+        corpus,
+        "--out",
+        out,
+        "--set",
+        *SETTINGS,
+        "fit.learning_rate=1e30",
+        "fit.gradient_clip=0",
+    )
     assert code == 2
     assert err.startswith("error: epoch 1, step "), err
     assert list(tmp_path.iterdir()) == []
@@ -231,23 +299,37 @@ def test_training_prints_the_scores_and_the_references(cli: Cli, corpus: Path, t
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "alignmamba"])
 def test_every_other_model_trains_and_predicts(cli: Cli, corpus: Path, tmp_path: Path, name: str) -> None:
     settings = [setting for setting in SETTINGS if "d_state" not in setting or "mamba" in name]
-    code, printed, _ = cli("train", "--data", corpus, "--model", name, "--out", tmp_path / "run", "--json", "--set", *settings)
+    code, printed, _ = cli(
+        "train", "--data", corpus, "--model", name, "--out", tmp_path / "run", "--json", "--set", *settings
+    )
     assert code == 0
     said = json.loads(printed)
     code, printed, _ = cli("evaluate", tmp_path / "run", "--json")
     assert (code, json.loads(printed)["metrics"]) == (0, said["metrics"]["test"])
-    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["model_type"] == FAMILIES[name].network.__name__
+    assert (
+        json.loads((tmp_path / "run" / "model" / "config.json").read_text())["model_type"]
+        == FAMILIES[name].network.__name__
+    )
     code, _, err = cli("train", "--data", corpus, "--model", name, "--preset", "paper")
     assert (code, err) == (2, "error: preset: expected one of ['default'], found 'paper'\n")
 
 
 def test_a_model_of_several_modalities_says_so(cli: Cli, tmp_path: Path) -> None:
     splits: dict[Role, dict[str, Any]] = {
-        role: {"features": {"text": [np.ones((2, 3))] * 4}, "targets": ["a", "b"] * 2} for role in ("train", "valid")
+        role: {"features": {"text": [np.ones((2, 3))] * 4}, "targets": ["a", "b"] * 2}
+        for role in ("train", "valid")
     }
     write_corpus(tmp_path / "one", splits, task=Task(kind="classification", classes=("a", "b")))
-    code, _, err = cli("train", "--data", tmp_path / "one", "--model", "crossmodal-transformer", "--out", tmp_path / "run")
-    assert (code, err) == (2, "error: modalities: crossmodal-transformer needs at least 2 that attend to each other, found ['text']\n")
+    code, _, err = cli(
+        "train", "--data", tmp_path / "one", "--model", "crossmodal-transformer", "--out", tmp_path / "run"
+    )
+    assert (code, err) == (
+        2,
+        (
+            "error: modalities: crossmodal-transformer needs at least 2 that attend to each other, found"
+            " ['text']\n"
+        ),
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -258,7 +340,9 @@ def test_the_same_command_gives_the_same_run(cli: Cli, corpus: Path, run: Path, 
     (line,) = printed.splitlines()
     said, first = json.loads(line), json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert said["metrics"] == first["metrics"]
-    assert said["distance_covered"] == {"accuracy": pytest.approx((said["metrics"]["test"]["accuracy"] - 0.5) / 0.5)}
+    assert said["distance_covered"] == {
+        "accuracy": pytest.approx((said["metrics"]["test"]["accuracy"] - 0.5) / 0.5)
+    }
     for name in ("predictions_test.csv", "config.yaml", "model/model.safetensors", "run.json"):
         assert (out / name).read_bytes() == (run / name).read_bytes()
 
@@ -289,7 +373,10 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
 
     code, _, err = cli("train", "--data", corpus, "--out", out)
     assert code == 2
-    assert f"holds an unfinished run; resume it with train(resume={str(out)!r}) (alignmamba train --resume {out})" in err
+    assert (
+        f"holds an unfinished run; resume it with train(resume={str(out)!r}) (alignmamba train --resume"
+        f" {out})" in err
+    )
     for verb in (["evaluate", out], ["predict", out, "--data", corpus, "--out", tmp_path / "p.csv"]):
         code, _, err = cli(*verb)
         assert code == 2
@@ -321,12 +408,19 @@ def test_a_run_resumed_under_another_environment_says_so(
     interrupt(10)
     assert cli("train", "--resume", out)[0] == 130
     assert not (out / "resumed.json").exists()  # nothing had changed
-    elsewhere = {**here, "threads": 64, "versions": {**here["versions"], "torch": "9.9"}, "command": ["other"]}
+    elsewhere = {
+        **here,
+        "threads": 64,
+        "versions": {**here["versions"], "torch": "9.9"},
+        "command": ["other"],
+    }
     monkeypatch.setattr("alignmamba.recipes.training_run.environment", lambda: elsewhere)
     interrupt(0)
     code, _, err = cli("train", "--resume", out)
     assert code == 0
-    note = f"resumed under threads 64 after {here['threads']}, torch '9.9' after {here['versions']['torch']!r}"
+    note = (
+        f"resumed under threads 64 after {here['threads']}, torch '9.9' after {here['versions']['torch']!r}"
+    )
     assert err.splitlines()[-1] == f"note: {note}"
     assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["notes"] == [note]
     assert json.loads((out / "resumed.json").read_text(encoding="utf-8")) == [elsewhere]
@@ -347,8 +441,14 @@ def test_an_interrupted_run_draws_the_same_missing_modalities(
     code, printed, err = cli("train", "--resume", cut)
     assert code == 0
     assert "resuming in epoch 2 of 3 after 3 of 5 batches" in err
-    assert f"withheld by gcnet: nominal rates 0.2, 0.4, effective rate {said['effective_rate']['valid']:.4f} on valid" in printed
-    names = ["model/model.safetensors", *(f"{kind}_{split}.csv" for kind in ("predictions", "missing") for split in ("valid", "test"))]
+    assert (
+        f"withheld by gcnet: nominal rates 0.2, 0.4, effective rate {said['effective_rate']['valid']:.4f} on"
+        " valid" in printed
+    )
+    names = [
+        "model/model.safetensors",
+        *(f"{kind}_{split}.csv" for kind in ("predictions", "missing") for split in ("valid", "test")),
+    ]
     for name in names:
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
     code, _, err = cli("train", "--resume", cut, *WITHHELD)
@@ -356,7 +456,9 @@ def test_an_interrupted_run_draws_the_same_missing_modalities(
     assert err == "error: --resume takes the run's own settings: drop --missing-protocol, --missing-rate\n"
 
 
-def test_a_changed_corpus_or_configuration_is_not_resumed(cli: Cli, tmp_path: Path, interrupt: Callable[[int], None]) -> None:
+def test_a_changed_corpus_or_configuration_is_not_resumed(
+    cli: Cli, tmp_path: Path, interrupt: Callable[[int], None]
+) -> None:
     corpus, out = tmp_path / "corpus", tmp_path / "run"
     write_small_corpus(corpus)
     interrupt(2)
@@ -370,7 +472,9 @@ def test_a_changed_corpus_or_configuration_is_not_resumed(cli: Cli, tmp_path: Pa
     assert "the corpus has changed since training" in err
 
     config = (out / "config.yaml").read_text(encoding="utf-8")
-    (out / "config.yaml").write_text(config.replace("learning_rate: 0.003", "learning_rate: 0.01"), encoding="utf-8")
+    (out / "config.yaml").write_text(
+        config.replace("learning_rate: 0.003", "learning_rate: 0.01"), encoding="utf-8"
+    )
     code, _, err = cli("train", "--resume", out, "--data", moved)
     assert code == 2
     assert "config.yaml: damaged, or changed since it was written" in err
@@ -383,7 +487,18 @@ def test_a_changed_corpus_or_configuration_is_not_resumed(cli: Cli, tmp_path: Pa
 
 
 def test_two_processes_speak_once(corpus: Path, tmp_path: Path) -> None:
-    arguments = ["train", "--data", corpus, "--out", tmp_path / "run", "--set", *SETTINGS, "fit.epochs=1", "--accelerator", "cpu"]
+    arguments = [
+        "train",
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "run",
+        "--set",
+        *SETTINGS,
+        "fit.epochs=1",
+        "--accelerator",
+        "cpu",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "alignmamba", *map(str, arguments), "--devices", "2", "--json"],
         capture_output=True,
@@ -395,4 +510,7 @@ def test_two_processes_speak_once(corpus: Path, tmp_path: Path) -> None:
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["optimiser_steps"] == 5
     assert done.stderr.count("epoch 1/1") == 1
-    assert len((tmp_path / "run" / "predictions_test.csv").read_text(encoding="utf-8").splitlines()) == 1 + SIZES["test"]
+    assert (
+        len((tmp_path / "run" / "predictions_test.csv").read_text(encoding="utf-8").splitlines())
+        == 1 + SIZES["test"]
+    )

@@ -30,7 +30,9 @@ def test_evaluation_repeats_what_training_said(cli: Cli, run: Path, split: str) 
     code, out, err = cli("evaluate", run, "--split", split, "--json")
     assert (code, err) == (0, "")
     report = json.loads(out)
-    assert report["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"][split]
+    assert (
+        report["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"][split]
+    )
     assert report["samples"] == SIZES[split]
     assert report["references"]["best_reachable_accuracy"] == 1.0
     assert "dropped" not in report
@@ -44,7 +46,9 @@ def test_dropping_reports_the_drop(cli: Cli, run: Path) -> None:
     assert code == 0
     report = json.loads(out)
     assert report["dropped"] == ["audio"]
-    assert report["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
+    assert (
+        report["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
+    )
     assert report["metrics_dropped"] != report["metrics"]
     for name, value in report["metrics"].items():
         assert report["change"][name] == pytest.approx(report["metrics_dropped"][name] - value)
@@ -59,18 +63,34 @@ def test_a_protocol_reports_rates_and_the_change(cli: Cli, run: Path, tmp_path: 
     code, out, err = cli(*arguments, "--json", "--out", tmp_path / "tables")
     assert (code, err) == (0, "")
     report = json.loads(out)
-    assert report["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
+    assert (
+        report["metrics"] == json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]
+    )
     masks = rows(tmp_path / "tables" / "missing.csv")
     kept = sum(int(row["text"]) + int(row["audio"]) for row in masks)
-    assert report["missing"] == {"protocol": "gcnet", "rate": 0.5, "effective_rate": pytest.approx(1 - kept / (2 * 14 - 3)), "seed": 0}
-    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"predictions.csv", "predictions_missing.csv", "missing.csv"}
+    assert report["missing"] == {
+        "protocol": "gcnet",
+        "rate": 0.5,
+        "effective_rate": pytest.approx(1 - kept / (2 * 14 - 3)),
+        "seed": 0,
+    }
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {
+        "predictions.csv",
+        "predictions_missing.csv",
+        "missing.csv",
+    }
     assert rows(tmp_path / "tables" / "predictions.csv") == rows(run / "predictions_test.csv")
     code, out, _ = cli(*arguments)
     assert code == 0
-    assert f"withheld by gcnet: nominal rate 0.5, effective rate {report['missing']['effective_rate']:.4f} on test" in out
+    assert (
+        f"withheld by gcnet: nominal rate 0.5, effective rate {report['missing']['effective_rate']:.4f} on"
+        " test" in out
+    )
     for name, value in report["change"].items():
         line = next(line for line in out.splitlines() if line.split()[:1] == [name])
-        assert line.split()[1:] == [f"{report[column][name]:.4f}" for column in ("metrics", "metrics_missing")] + [f"{value:.4f}"]
+        assert line.split()[1:] == [
+            f"{report[column][name]:.4f}" for column in ("metrics", "metrics_missing")
+        ] + [f"{value:.4f}"]
 
 
 def test_fixed_patterns_are_listed(cli: Cli, run: Path) -> None:
@@ -117,12 +137,21 @@ def test_what_evaluation_refuses(cli: Cli, run: Path, corpus: Path, tmp_path: Pa
         ([corpus], f"run {corpus}: not the directory of a run"),
         ([run / "metrics.json"], "found a file, expected the directory of a run"),
         ([run, "--drop", "smell"], "drop: no modality 'smell', expected some of text, audio"),
-        ([run, "--drop", "text", "--drop", "audio"], "drop: leaves no modality; keep at least one of text, audio"),
-        ([run, "--drop", "audio", "--missing-protocol", "fixed"], "drop: does not go with missing; choose one of them"),
+        (
+            [run, "--drop", "text", "--drop", "audio"],
+            "drop: leaves no modality; keep at least one of text, audio",
+        ),
+        (
+            [run, "--drop", "audio", "--missing-protocol", "fixed"],
+            "drop: does not go with missing; choose one of them",
+        ),
         ([run, "--out", run / "metrics.json"], f"out {run / 'metrics.json'}: cannot be made: File exists"),
         ([run, "--data", unlabelled], "split 'test' is unlabelled, expected a target for every sample"),
         ([run, "--data", regression], "task kind is 'regression', the run was trained for 'classification'"),
-        ([run, "--data", wider], "modality 'text': found features of width 5, expected features of width 4 as in training"),
+        (
+            [run, "--data", wider],
+            "modality 'text': found features of width 5, expected features of width 4 as in training",
+        ),
         ([run, "--data", wider, "--split", "valid"], "width"),
         ([run, "--data", other], "corpus 'other': found modalities smell, expected some of text, audio"),
         ([run, "--data", tmp_path / "none"], "expected a corpus directory, found nothing"),
@@ -158,7 +187,12 @@ def test_a_corpus_that_changed_must_be_named(cli: Cli, run: Path, corpus: Path, 
 def test_a_damaged_run_is_named(cli: Cli, run: Path, tmp_path: Path) -> None:
     import shutil
 
-    for name, content in (("model/model.safetensors", "x"), ("metrics.json", "["), ("run.json", "3"), ("config.yaml", "fit: 3")):
+    for name, content in (
+        ("model/model.safetensors", "x"),
+        ("metrics.json", "["),
+        ("run.json", "3"),
+        ("config.yaml", "fit: 3"),
+    ):
         copy = tmp_path / name.replace("/", "-")
         shutil.copytree(run, copy)
         (copy / name).write_text(content, encoding="utf-8")
@@ -176,30 +210,43 @@ def test_predictions_are_those_of_training(cli: Cli, run: Path, corpus: Path, tm
     table = rows(out)
     assert list(table[0]) == ["id", "split", "target", "prediction", "p(calm)", "p(glad)", "p(sad)"]
     for split in ("valid", "test"):
-        part = [{name: value for name, value in row.items() if name != "split"} for row in table if row["split"] == split]
+        part = [
+            {name: value for name, value in row.items() if name != "split"}
+            for row in table
+            if row["split"] == split
+        ]
         assert part == rows(run / f"predictions_{split}.csv")
     for row in table:
         chances = {name: float(row[f"p({name})"]) for name in CLASSES}
         assert sum(chances.values()) == pytest.approx(1, abs=1e-6)
         assert row["prediction"] == max(chances, key=lambda name: chances[name])
     accuracy = np.mean([row["target"] == row["prediction"] for row in table if row["split"] == "test"])
-    assert accuracy == pytest.approx(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]["accuracy"])
+    assert accuracy == pytest.approx(
+        json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]["test"]["accuracy"]
+    )
 
 
 def test_an_unlabelled_corpus_gets_the_same_predictions(cli: Cli, run: Path, tmp_path: Path) -> None:
     write_small_corpus(tmp_path / "unlabelled", labelled=False)
     out = tmp_path / "p.csv"
-    code, printed, _ = cli("predict", run, "--data", tmp_path / "unlabelled", "--out", out, "--split", "test", "--json")
+    code, printed, _ = cli(
+        "predict", run, "--data", tmp_path / "unlabelled", "--out", out, "--split", "test", "--json"
+    )
     assert code == 0
     report = json.loads(printed)
     assert (report["out"], report["rows"], report["splits"]) == (str(out), SIZES["test"], ["test"])
-    known = [{name: value for name, value in row.items() if name != "target"} for row in rows(run / "predictions_test.csv")]
+    known = [
+        {name: value for name, value in row.items() if name != "target"}
+        for row in rows(run / "predictions_test.csv")
+    ]
     assert [{name: value for name, value in row.items() if name != "split"} for row in rows(out)] == known
 
 
 def test_a_corpus_without_one_of_the_modalities(cli: Cli, run: Path, tmp_path: Path) -> None:
     task = Task(kind="classification", classes=CLASSES)
-    write_corpus(tmp_path / "text", {"test": {"features": {"text": [np.zeros((3, 4)), np.ones((2, 4))]}}}, task=task)
+    write_corpus(
+        tmp_path / "text", {"test": {"features": {"text": [np.zeros((3, 4)), np.ones((2, 4))]}}}, task=task
+    )
     assert cli("predict", run, "--data", tmp_path / "text", "--out", tmp_path / "p.csv")[0] == 0
     assert len(rows(tmp_path / "p.csv")) == 2
 
@@ -215,7 +262,9 @@ def test_parquet(cli: Cli, run: Path, corpus: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
 
 
-def test_what_prediction_refuses(cli: Cli, run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_prediction_refuses(
+    cli: Cli, run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "d.csv").mkdir()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
@@ -224,7 +273,10 @@ def test_what_prediction_refuses(cli: Cli, run: Path, corpus: Path, tmp_path: Pa
         (tmp_path / "p", "found the ending '', expected .csv or .parquet"),
         (tmp_path / "none" / "p.csv", f"there is no directory {tmp_path / 'none'}"),
         (tmp_path / "d.csv", "a directory is there"),
-        (tmp_path / "p.parquet", "pyarrow is not installed, try: pip install 'alignmamba[formats]'; or choose a .csv file"),
+        (
+            tmp_path / "p.parquet",
+            "pyarrow is not installed, try: pip install 'alignmamba[formats]'; or choose a .csv file",
+        ),
     ]
     for out, said in cases:
         code, printed, err = cli("predict", run, "--data", corpus, "--out", out)
@@ -260,7 +312,12 @@ def test_inspect_shows_a_sound_corpus(cli: Cli, corpus: Path) -> None:
 def test_inspect_lists_every_problem(cli: Cli, tmp_path: Path) -> None:
     task = Task(kind="regression", label_range=(-1, 1))
     text = [np.array([[np.nan]]), np.array([[np.inf]]), np.zeros((2, 1))]
-    write_corpus(tmp_path / "holes", {"test": {"features": {"text": text}, "targets": [0, 0, 0]}}, task=task, nonfinite="keep")
+    write_corpus(
+        tmp_path / "holes",
+        {"test": {"features": {"text": text}, "targets": [0, 0, 0]}},
+        task=task,
+        nonfinite="keep",
+    )
     code, out, _ = cli("inspect", tmp_path / "holes")
     assert code == 2
     problems = [line for line in out.splitlines() if line.startswith("problem: ")]
@@ -285,45 +342,74 @@ def test_inspect_says_what_training_would_meet(cli: Cli, corpus: Path, tmp_path:
     write_small_corpus(tmp_path / "part", sizes={"train": 12, "test": 5})
     code, out, err = cli("inspect", tmp_path / "part")
     assert (code, err) == (0, "")
-    said = "there is no split 'valid', only 'train', 'test'; `train --split-valid 0.15` takes that share of train for it"
+    said = (
+        "there is no split 'valid', only 'train', 'test'; `train --split-valid 0.15` takes that share of"
+        " train for it"
+    )
     assert out.splitlines()[-2:] == ["no problems", f"it cannot be trained on as it is: {said}"]
     assert json.loads(cli("inspect", tmp_path / "part", "--json").out)["training"]["hindrance"] == said
     assert "it cannot be trained on" not in cli("inspect", corpus).out
     # The same of a file of another format.
     audio = {role: [np.ones((2, 2)), np.zeros((1, 2)), np.eye(2)] for role in ("train", "test")}
-    split = {role: {"text": np.ones((3, 2, 2)), "audio": np.stack([np.eye(2)] * 3), "vision": np.ones((3, 2, 1))} for role in audio}
+    split = {
+        role: {"text": np.ones((3, 2, 2)), "audio": np.stack([np.eye(2)] * 3), "vision": np.ones((3, 2, 1))}
+        for role in audio
+    }
     for part in split.values():
-        part |= {"regression_labels": np.array([0.5, 1.0, -2.0]), "id": [f"{id(part)}$_${row}" for row in range(3)]}  # type: ignore[dict-item]
+        part |= {
+            "regression_labels": np.array([0.5, 1.0, -2.0]),
+            "id": [f"{id(part)}$_${row}" for row in range(3)],
+        }  # type: ignore[dict-item]
     (tmp_path / "file.pkl").write_bytes(pickle.dumps(split))
     code, out, _ = cli("inspect", tmp_path / "file.pkl")
     assert code == 0
-    assert out.splitlines()[-1].startswith("it cannot be trained on as it is: there is no split 'valid', only 'train', 'test'; ")
+    assert out.splitlines()[-1].startswith(
+        "it cannot be trained on as it is: there is no split 'valid', only 'train', 'test'; "
+    )
     assert "note: vision: its channel has one value in all of train, of which nothing can be learned" in out
 
 
-def test_inspect_knows_the_corpus_that_is_built_in(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inspect_knows_the_corpus_that_is_built_in(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     small = synthetic.synthetic_corpus(sizes={"train": 20, "valid": 4, "test": 4})
     monkeypatch.setattr(synthetic, "synthetic_corpus", lambda: small)
     code, out, err = cli("inspect", "synthetic")
     assert (code, err) == (0, "")
-    for word in ("synthetic", "made in memory from a seed", "train (", "presence of each symbol", "no problems"):
+    for word in (
+        "synthetic",
+        "made in memory from a seed",
+        "train (",
+        "presence of each symbol",
+        "no problems",
+    ):
         assert word in out, word
     assert json.loads(cli("inspect", "synthetic", "--json").out)["checksum"] == small.checksum
     code, out, err = cli("inspect", "synthetic", "--align")
-    assert (code, out, err) == (2, "", "error: --align: for files of other formats, but synthetic is made in memory\n")
+    assert (code, out, err) == (
+        2,
+        "",
+        "error: --align: for files of other formats, but synthetic is made in memory\n",
+    )
     write_small_corpus(tmp_path / "synthetic")
     assert "features 4" in cli("inspect", "synthetic").out
 
 
 def write_with_a_giant(path: Path, role: str) -> None:
-    """The small corpus with one sample of that split so large, though finite, that no model has an answer to it."""
+    """The small corpus with one sample of that split so large, though finite, that no model has an answer to
+    it.
+    """
     random = np.random.default_rng(0)
     splits: dict[Any, Any] = {}
     for each, size in SIZES.items():
-        features = {"text": [random.normal(size=(4, 4)) for _ in range(size)], "audio": [random.normal(size=(8, 2)) for _ in range(size)]}
+        features = {
+            "text": [random.normal(size=(4, 4)) for _ in range(size)],
+            "audio": [random.normal(size=(8, 2)) for _ in range(size)],
+        }
         if each == role:
-            features["text"][2] = 3.3e38 * np.array(list(product((-1, 1), repeat=4)))  # of all signs: some sum of them overflows
+            # of all signs: some sum of them overflows
+            features["text"][2] = 3.3e38 * np.array(list(product((-1, 1), repeat=4)))
         splits[each] = {"features": features, "targets": [CLASSES[row % 3] for row in range(size)]}
     write_corpus(path, splits, task=Task(kind="classification", classes=CLASSES))
 
@@ -343,8 +429,12 @@ def test_no_answer_is_no_class(cli: Cli, run: Path, tmp_path: Path) -> None:
 def test_a_test_split_without_answers_ends_no_run(cli: Cli, tmp_path: Path) -> None:
     write_with_a_giant(tmp_path / "corpus", "test")
     out = tmp_path / "run"
-    code, printed, err = cli("train", "--data", tmp_path / "corpus", "--out", out, "--set", *SETTINGS, "--json")
-    note = "split 'test' has no scores: 1 of 14 predictions are not finite, the first is of sample 'test-000003'"
+    code, printed, err = cli(
+        "train", "--data", tmp_path / "corpus", "--out", out, "--set", *SETTINGS, "--json"
+    )
+    note = (
+        "split 'test' has no scores: 1 of 14 predictions are not finite, the first is of sample 'test-000003'"
+    )
     assert code == 0
     assert err.splitlines()[-1] == f"note: {note}"
     written = json.loads((out / "metrics.json").read_text(encoding="utf-8"))

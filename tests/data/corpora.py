@@ -21,7 +21,12 @@ def arrays(role: str = "train") -> dict[str, Any]:
         "ids": [f"{role}-{letter}" for letter in "abcd"],
         "targets": ["sad", 1, "glad", np.int64(0)],
         "features": {
-            "sound": [random.normal(size=(5, 3)), None, random.normal(size=(2, 3)), random.normal(size=(4, 3))],
+            "sound": [
+                random.normal(size=(5, 3)),
+                None,
+                random.normal(size=(2, 3)),
+                random.normal(size=(4, 3)),
+            ],
             "words": [np.array([1, 2]), np.array([9]), np.zeros(0, dtype=int), np.array([3, 3, 3])],
         },
         "times": {"sound": [np.linspace(0, 1, 5), None, None, np.array([0.0, 0.1, 0.1, 7.25])]},
@@ -30,7 +35,12 @@ def arrays(role: str = "train") -> dict[str, Any]:
 
 
 def memory_split(
-    lengths: list[tuple[int, int]], *, role: Role = "train", targets: bool = True, seed: int = 0, timed: bool = False
+    lengths: list[tuple[int, int]],
+    *,
+    role: Role = "train",
+    targets: bool = True,
+    seed: int = 0,
+    timed: bool = False,
 ) -> MemorySplit:
     """A split in memory with the given numbers of `sound` and `words` positions, 0 where missing."""
     random = np.random.default_rng(seed)
@@ -46,7 +56,9 @@ def memory_split(
                 id=f"{role}-{row}",
                 features=features,
                 target=row % 2 if targets else None,
-                times={name: np.arange(len(values), dtype=np.float64) for name, values in features.items()} if timed else {},
+                times={name: np.arange(len(values), dtype=np.float64) for name, values in features.items()}
+                if timed
+                else {},
                 tokens={"words": tuple(map(str, range(words)))} if timed and words else {},
             )
         )

@@ -54,7 +54,9 @@ def assert_holds(split: Split, given: dict[str, Any], task: Task) -> None:
         for kind, noted in (("texts", sample.text), ("groups", sample.group)):
             assert noted == (given[kind][row] if given.get(kind) else None)
         labels = {name: listed[row] for name, listed in given.get("labels", {}).items()}
-        assert dict(sample.labels) == {name: label for name, label in labels.items() if label is not None and label == label}
+        assert dict(sample.labels) == {
+            name: label for name, label in labels.items() if label is not None and label == label
+        }
         if given.get("targets") is None:
             assert sample.target is None
         elif task.kind == "classification":
@@ -85,14 +87,25 @@ def split_arrays(draw: st.DrawFn, role: str, task: Task) -> dict[str, Any]:
         features["words"].append(draw(hnp.arrays(np.int64, (words,), elements=st.integers(0, 8))))
         features["sight"].append(draw(hnp.arrays(np.float64, (sight, 1), elements=floats)))
         timed = draw(st.booleans()) and sound
-        times.append(np.sort(draw(hnp.arrays(np.float64, (sound,), elements=st.floats(0, 1e6)))) if timed else None)
+        times.append(
+            np.sort(draw(hnp.arrays(np.float64, (sound,), elements=st.floats(0, 1e6)))) if timed else None
+        )
         text = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-        tokens.append(draw(st.lists(text, min_size=words, max_size=words)) if draw(st.booleans()) and words else None)
+        tokens.append(
+            draw(st.lists(text, min_size=words, max_size=words)) if draw(st.booleans()) and words else None
+        )
     # Every split needs to know each modality's width: the last sample has them all.
-    features["sound"][-1], features["sight"][-1], times[-1] = np.ones((1, 2), dtype=np.float32), np.ones((2, 1)), None
+    features["sound"][-1], features["sight"][-1], times[-1] = (
+        np.ones((1, 2), dtype=np.float32),
+        np.ones((2, 1)),
+        None,
+    )
     features["words"][-1], tokens[-1] = np.array([8]), None
     unique = st.lists(
-        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6), min_size=count, max_size=count, unique=True
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6),
+        min_size=count,
+        max_size=count,
+        unique=True,
     )
     classification = st.integers(0, 1) | st.sampled_from(["sad", "glad"])
     target = classification if task.kind == "classification" else st.floats(-3, 3)
@@ -132,7 +145,9 @@ def test_what_is_loaded_is_what_was_written(
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
-    return write_corpus(tmp_path / "corpus", {"train": arrays(), "test": arrays("test")}, task=CLASSES, samples_per_shard=3)
+    return write_corpus(
+        tmp_path / "corpus", {"train": arrays(), "test": arrays("test")}, task=CLASSES, samples_per_shard=3
+    )
 
 
 def test_a_corpus_of_strings_times_and_gaps_comes_back(corpus: Corpus) -> None:
@@ -176,8 +191,12 @@ def test_default_ids_count_from_one(tmp_path: Path) -> None:
 
 
 def test_a_modality_that_the_first_shards_lack_is_kept(tmp_path: Path) -> None:
-    given = {"features": {"a": [np.ones((2, 2)), np.ones((1, 2)), None], "b": [None, None, np.full((3, 4), 7.0)]}}
-    split = write_corpus(tmp_path / "corpus", {"train": given}, task=SCORE, samples_per_shard=1).split("train")
+    given = {
+        "features": {"a": [np.ones((2, 2)), np.ones((1, 2)), None], "b": [None, None, np.full((3, 4), 7.0)]}
+    }
+    split = write_corpus(tmp_path / "corpus", {"train": given}, task=SCORE, samples_per_shard=1).split(
+        "train"
+    )
     assert split.lengths["b"].tolist() == [0, 0, 3]
     assert split[2].features["b"].tolist() == np.full((3, 4), 7.0).tolist()
     assert "b" not in split[0].features
@@ -195,7 +214,9 @@ def test_padded_arrays_and_lazy_sequences_are_sequences(tmp_path: Path) -> None:
             return np.full((1, 2), row)
 
     padded = np.arange(24.0).reshape(3, 4, 2)
-    split = write_corpus(tmp_path / "corpus", {"train": {"features": {"a": padded, "b": Lazy()}}}, task=SCORE).split("train")
+    split = write_corpus(
+        tmp_path / "corpus", {"train": {"features": {"a": padded, "b": Lazy()}}}, task=SCORE
+    ).split("train")
     assert asked == [0, 1, 2]
     assert np.array_equal(split[1].features["a"], padded[1])
     assert split[2].features["b"].tolist() == [[2.0, 2.0]]
@@ -294,8 +315,10 @@ def _wide(given: dict[str, Any]) -> None:
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "nan": (
         _nan,
-        "split 'train', sample 'train-d', modality 'sound': found nan at position 2, channel 1 (1 of 12 values are not finite), "
-        "expected finite numbers",
+        (
+            "split 'train', sample 'train-d', modality 'sound': found nan at position 2, channel 1 (1 of 12"
+            " values are not finite), expected finite numbers"
+        ),
     ),
     "infinity": (
         _set("features", "sound", 0, np.full((1, 3), -np.inf)),
@@ -307,7 +330,10 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "another width": (
         _wide,
-        "sample 'train-d', modality 'sound': expected width 3 as in split 'train', sample 'train-a', modality 'sound', found 5",
+        (
+            "sample 'train-d', modality 'sound': expected width 3 as in split 'train', sample 'train-a',"
+            " modality 'sound', found 5"
+        ),
     ),
     "ids among features": (
         _set("features", "sound", 2, np.array([1, 2])),
@@ -318,8 +344,14 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "'train-d', modality 'words': expected token ids of shape (time,) as in",
     ),
     "flat floats": (_set("features", "sound", 0, np.zeros(4)), "a modality of width 1 has shape (4, 1)"),
-    "three axes": (_set("features", "sound", 0, np.zeros((4, 2, 3))), "'train-a', modality 'sound': expected shape (time, width)"),
-    "width zero": (_set("features", "sound", 0, np.zeros((4, 0))), "expected shape (time, width), or (time,) for token ids, found (4, 0)"),
+    "three axes": (
+        _set("features", "sound", 0, np.zeros((4, 2, 3))),
+        "'train-a', modality 'sound': expected shape (time, width)",
+    ),
+    "width zero": (
+        _set("features", "sound", 0, np.zeros((4, 0))),
+        "expected shape (time, width), or (time,) for token ids, found (4, 0)",
+    ),
     "a scalar": (_set("features", "sound", 0, 3.0), "found ()"),
     "objects": (
         _set("features", "sound", 0, np.array([["a"]], dtype=object)),
@@ -329,24 +361,44 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         _set("features", "words", 1, np.array(["a"])),
         "'train-b', modality 'words': expected real numbers, found text; words go into texts or tokens",
     ),
-    "ragged": (_set("features", "sound", 0, [[1.0], [1.0, 2.0]]), "expected an array of shape (time, width), found a ragged list"),
+    "ragged": (
+        _set("features", "sound", 0, [[1.0], [1.0, 2.0]]),
+        "expected an array of shape (time, width), found a ragged list",
+    ),
     "a tensor that requires grad": (
         _set("features", "sound", 0, torch.ones(2, 3, requires_grad=True)),
-        "'train-a', modality 'sound': expected an array of shape (time, width), "
-        "found Tensor that cannot become one; give tensor.detach().float().cpu().numpy()",
+        (
+            "'train-a', modality 'sound': expected an array of shape (time, width), "
+            "found Tensor that cannot become one; give tensor.detach().float().cpu().numpy()"
+        ),
     ),
     "a tensor of bfloat16": (
         _set("features", "sound", 0, torch.ones(2, 3, dtype=torch.bfloat16)),
-        "'train-a', modality 'sound': expected an array of shape (time, width), found Tensor that cannot become one",
+        (
+            "'train-a', modality 'sound': expected an array of shape (time, width), found Tensor that cannot"
+            " become one"
+        ),
     ),
     "times that require grad": (
         _set("times", "sound", 0, torch.zeros(5, requires_grad=True)),
         "'train-a', modality 'sound': times: expected 5 numbers, found Tensor",
     ),
-    "tokens one number": (_set("tokens", "words", 0, 5), "'train-a', modality 'words': tokens: expected a list of 2 words, found 5"),
-    "list of features": (lambda given: given.update(features=[1]), "split 'train': features: expected a mapping, found list"),
-    "times none": (lambda given: given.update(times=None), "split 'train': times: expected a mapping, found NoneType"),
-    "tokens none": (lambda given: given.update(tokens=None), "split 'train': tokens: expected a mapping, found NoneType"),
+    "tokens one number": (
+        _set("tokens", "words", 0, 5),
+        "'train-a', modality 'words': tokens: expected a list of 2 words, found 5",
+    ),
+    "list of features": (
+        lambda given: given.update(features=[1]),
+        "split 'train': features: expected a mapping, found list",
+    ),
+    "times none": (
+        lambda given: given.update(times=None),
+        "split 'train': times: expected a mapping, found NoneType",
+    ),
+    "tokens none": (
+        lambda given: given.update(tokens=None),
+        "split 'train': tokens: expected a mapping, found NoneType",
+    ),
     "negative token": (
         _set("features", "words", 0, np.array([4, -1])),
         "'train-a', modality 'words': token id -1 at position 1, expected 0 to",
@@ -360,7 +412,10 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda given: given["features"]["words"].pop(),
         "split 'train': features['sound'] has 4 entries, but features['words'] has 3",
     ),
-    "short targets": (lambda given: given["targets"].pop(), "split 'train': features['sound'] has 4 entries, but targets has 3"),
+    "short targets": (
+        lambda given: given["targets"].pop(),
+        "split 'train': features['sound'] has 4 entries, but targets has 3",
+    ),
     "short ids": (lambda given: given["ids"].pop(), "but ids has 3"),
     "short times": (lambda given: given["times"]["sound"].pop(), "but times['sound'] has 3"),
     "no list": (
@@ -371,12 +426,27 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda given: given["targets"].__setitem__(2, "angry"),
         "sample 'train-c': target 'angry', expected one of ['sad', 'glad']",
     ),
-    "class index": (lambda given: given["targets"].__setitem__(1, 2), "sample 'train-b': target 2, expected a class index from 0 to 1"),
-    "class number": (lambda given: given["targets"].__setitem__(1, 1.0), "sample 'train-b': target 1.0, expected a class index"),
+    "class index": (
+        lambda given: given["targets"].__setitem__(1, 2),
+        "sample 'train-b': target 2, expected a class index from 0 to 1",
+    ),
+    "class number": (
+        lambda given: given["targets"].__setitem__(1, 1.0),
+        "sample 'train-b': target 1.0, expected a class index",
+    ),
     "no target": (lambda given: given["targets"].__setitem__(1, None), "sample 'train-b': target None"),
-    "duplicate id": (lambda given: given["ids"].__setitem__(3, "train-a"), "split 'train': id 'train-a' appears more than once"),
-    "shared id": (lambda given: given["ids"].__setitem__(1, "test-b"), "id 'test-b' is in split 'train' and in split 'test'"),
-    "empty id": (lambda given: given["ids"].__setitem__(1, ""), "ids: expected text that is not empty, found '' in row 1"),
+    "duplicate id": (
+        lambda given: given["ids"].__setitem__(3, "train-a"),
+        "split 'train': id 'train-a' appears more than once",
+    ),
+    "shared id": (
+        lambda given: given["ids"].__setitem__(1, "test-b"),
+        "id 'test-b' is in split 'train' and in split 'test'",
+    ),
+    "empty id": (
+        lambda given: given["ids"].__setitem__(1, ""),
+        "ids: expected text that is not empty, found '' in row 1",
+    ),
     "number for an id": (lambda given: given["ids"].__setitem__(1, 7), "found 7 in row 1"),
     "half a character": (lambda given: given["ids"].__setitem__(1, "\ud800"), "in row 1"),
     "times too short": (
@@ -384,16 +454,28 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "'train-a', modality 'sound': times: expected shape (5,), one per position, found (4,)",
     ),
     "times fall": (_set("times", "sound", 0, [0, 1, 2, 1.5, 3]), "times: fall from 2.0 to 1.5 at position 3"),
-    "times nan": (_set("times", "sound", 0, [0, 1, np.nan, 2, 3]), "times: found nan at position 2, expected finite seconds"),
+    "times nan": (
+        _set("times", "sound", 0, [0, 1, np.nan, 2, 3]),
+        "times: found nan at position 2, expected finite seconds",
+    ),
     "times words": (_set("times", "sound", 0, ["x"] * 5), "times: expected 5 numbers"),
-    "times of nothing": (_set("times", "sound", 1, np.zeros(2)), "'train-b', modality 'sound': times: expected shape (0,)"),
+    "times of nothing": (
+        _set("times", "sound", 1, np.zeros(2)),
+        "'train-b', modality 'sound': times: expected shape (0,)",
+    ),
     "tokens too many": (
         _set("tokens", "words", 0, ["a", "b", "c"]),
         "'train-a', modality 'words': tokens: expected 2, one per position, found 3",
     ),
-    "tokens one string": (_set("tokens", "words", 0, "ab"), "tokens: expected a list of 2 words, found one string"),
+    "tokens one string": (
+        _set("tokens", "words", 0, "ab"),
+        "tokens: expected a list of 2 words, found one string",
+    ),
     "tokens numbers": (_set("tokens", "words", 0, ["a", 2]), "tokens: expected text, found 2 at position 1"),
-    "times of a stranger": (lambda given: given["times"].update(smell=[None] * 4), "times: no modality 'smell', only ['sound', 'words']"),
+    "times of a stranger": (
+        lambda given: given["times"].update(smell=[None] * 4),
+        "times: no modality 'smell', only ['sound', 'words']",
+    ),
     "other modalities": (
         lambda given: given["features"].pop("words") and given["tokens"].clear(),
         "features: expected the modalities ['sound'] of split 'train', found ['sound', 'words']",
@@ -401,22 +483,49 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "bad name": (lambda given: given["features"].update({"a b": [None] * 4}), "features: "),
     "unknown key": (
         lambda given: given.update(label=[]),
-        "expected 'features' and perhaps others of ['features', 'targets', 'ids', 'times', 'tokens', 'texts', 'groups', 'labels']",
+        (
+            "expected 'features' and perhaps others of ['features', 'targets', 'ids', 'times', 'tokens',"
+            " 'texts', 'groups', 'labels']"
+        ),
     ),
     "no features": (lambda given: given.pop("features"), "split 'train': expected 'features'"),
-    "text no text": (lambda given: given.update(texts=["a", 1, None, None]), "sample 'train-b': text: expected text, found 1"),
-    "groups too few": (lambda given: given.update(groups=["a"]), "split 'train': features['sound'] has 4 entries, but groups has 1"),
-    "group no text": (lambda given: given.update(groups=[("x",)] * 4), "sample 'train-a': group: expected text, found ('x',)"),
-    "labels one list": (lambda given: given.update(labels=[1]), "split 'train': labels: expected a mapping, found list"),
+    "text no text": (
+        lambda given: given.update(texts=["a", 1, None, None]),
+        "sample 'train-b': text: expected text, found 1",
+    ),
+    "groups too few": (
+        lambda given: given.update(groups=["a"]),
+        "split 'train': features['sound'] has 4 entries, but groups has 1",
+    ),
+    "group no text": (
+        lambda given: given.update(groups=[("x",)] * 4),
+        "sample 'train-a': group: expected text, found ('x',)",
+    ),
+    "labels one list": (
+        lambda given: given.update(labels=[1]),
+        "split 'train': labels: expected a mapping, found list",
+    ),
     "labels too many": (lambda given: given.update(labels={"a": [1] * 5}), "but labels['a'] has 5"),
     "label infinite": (
         lambda given: given.update(labels={"a": [1.0, np.inf, 1, 1]}),
         "sample 'train-b', label 'a': expected a finite number or text, found inf",
     ),
-    "label a truth": (lambda given: given.update(labels={"a": [True] * 4}), "label 'a': expected a finite number or text, found True"),
-    "label not Unicode": (lambda given: given.update(labels={"a": ["\ud800"] * 4}), "label 'a': expected text, found"),
-    "no modality": (lambda given: given.update(features={}, times={}, tokens={}), "features: expected at least one modality"),
-    "no samples": (lambda given: given.update(features={"sound": []}, targets=None, ids=None, times={}, tokens={}), "has no samples"),
+    "label a truth": (
+        lambda given: given.update(labels={"a": [True] * 4}),
+        "label 'a': expected a finite number or text, found True",
+    ),
+    "label not Unicode": (
+        lambda given: given.update(labels={"a": ["\ud800"] * 4}),
+        "label 'a': expected text, found",
+    ),
+    "no modality": (
+        lambda given: given.update(features={}, times={}, tokens={}),
+        "features: expected at least one modality",
+    ),
+    "no samples": (
+        lambda given: given.update(features={"sound": []}, targets=None, ids=None, times={}, tokens={}),
+        "has no samples",
+    ),
 }
 
 
@@ -436,11 +545,26 @@ def test_malformed_arrays_are_refused_by_name_and_leave_nothing_behind(tmp_path:
     ("options", "message"),
     [
         ({"units": {"smell": "ppm"}}, "units: no modality 'smell', only ['sound', 'words']"),
-        ({"vocabulary_sizes": {"words": 9}}, "sample 'train-b', modality 'words': token id 9 at position 0, expected 0 to 8"),
-        ({"vocabulary_sizes": {"words": 0}}, "vocabulary_sizes: modality 'words': expected 1 to 2147483647, found 0"),
-        ({"vocabulary_sizes": {"sound": 9}}, "sample 'train-a', modality 'sound': vocabulary_sizes says token ids"),
-        ({"vocabulary_sizes": {"words": "x"}}, "vocabulary_sizes: modality 'words': expected 1 to 2147483647, found 'x'"),
-        ({"vocabulary_sizes": {"words": 9.5}}, "vocabulary_sizes: modality 'words': expected 1 to 2147483647, found 9.5"),
+        (
+            {"vocabulary_sizes": {"words": 9}},
+            "sample 'train-b', modality 'words': token id 9 at position 0, expected 0 to 8",
+        ),
+        (
+            {"vocabulary_sizes": {"words": 0}},
+            "vocabulary_sizes: modality 'words': expected 1 to 2147483647, found 0",
+        ),
+        (
+            {"vocabulary_sizes": {"sound": 9}},
+            "sample 'train-a', modality 'sound': vocabulary_sizes says token ids",
+        ),
+        (
+            {"vocabulary_sizes": {"words": "x"}},
+            "vocabulary_sizes: modality 'words': expected 1 to 2147483647, found 'x'",
+        ),
+        (
+            {"vocabulary_sizes": {"words": 9.5}},
+            "vocabulary_sizes: modality 'words': expected 1 to 2147483647, found 9.5",
+        ),
         ({"vocabulary_sizes": ["words"]}, "vocabulary_sizes: expected a mapping, found list"),
         ({"units": None}, "units: expected a mapping, found NoneType"),
         ({"references": [1]}, "references: expected a mapping, found list"),
@@ -488,7 +612,9 @@ def test_an_unknown_split_and_no_split_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_task_may_be_a_mapping(tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "corpus", {"train": arrays()}, task={"kind": "classification", "classes": ["sad", "glad"]})
+    corpus = write_corpus(
+        tmp_path / "corpus", {"train": arrays()}, task={"kind": "classification", "classes": ["sad", "glad"]}
+    )
     assert corpus.task == CLASSES
 
 
@@ -516,7 +642,10 @@ def test_a_directory_that_is_no_corpus_is_never_replaced(tmp_path: Path) -> None
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("all of it")
     (tmp_path / "file").write_text("x")
-    for name, said in (("thesis", "holds 'chapter', which is no file of a corpus"), ("file", "is not a corpus directory")):
+    for name, said in (
+        ("thesis", "holds 'chapter', which is no file of a corpus"),
+        ("file", "is not a corpus directory"),
+    ):
         with pytest.raises(DataError, match=f"{said}, so it is not replaced"):
             write_corpus(tmp_path / name, {"train": arrays()}, task=CLASSES, overwrite=True)
     assert (tmp_path / "thesis" / "chapter").read_text() == "all of it"
@@ -526,7 +655,9 @@ def test_a_directory_that_is_no_corpus_is_never_replaced(tmp_path: Path) -> None
 def test_what_lies_in_a_corpus_beside_it_is_not_lost(tmp_path: Path) -> None:
     path = tmp_path / "corpus"
     (path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"holds 'notes\.txt', which is no file of a corpus, so it is not replaced"):
+    with pytest.raises(
+        DataError, match=r"holds 'notes\.txt', which is no file of a corpus, so it is not replaced"
+    ):
         write_corpus(path, {"train": arrays()}, task=CLASSES, overwrite=True)
     (path / "notes.txt").unlink()
     (path / "train-00000.safetensors").write_bytes(b"damaged")
@@ -552,7 +683,9 @@ def test_a_manifest_that_is_no_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError("disk full")])
 @pytest.mark.parametrize("existing", [True, False])
-def test_a_write_that_breaks_off_leaves_no_half_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any, existing: bool) -> None:
+def test_a_write_that_breaks_off_leaves_no_half_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any, existing: bool
+) -> None:
     path = tmp_path / "corpus"
     before = write_corpus(path, {"train": arrays()}, task=CLASSES).checksum if existing else None
     broken: list[str] = []
@@ -576,7 +709,9 @@ def test_a_write_that_breaks_off_leaves_no_half_corpus(tmp_path: Path, monkeypat
         assert load_corpus(path).checksum == before
 
 
-def test_a_replacement_that_fails_is_undone(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replacement_that_fails_is_undone(
+    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "corpus"
     rename = Path.rename
 
@@ -595,7 +730,9 @@ def test_a_replacement_that_fails_is_undone(tmp_path: Path, corpus: Corpus, monk
 @pytest.mark.usefixtures("corpus")
 def test_a_corpus_has_the_permissions_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
-    assert stat.S_IMODE((tmp_path / "corpus").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "corpus").stat().st_mode) == stat.S_IMODE(
+        (tmp_path / "plain").stat().st_mode
+    )
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind the administrator")
@@ -617,7 +754,12 @@ def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def holes(tmp_path: Path) -> Path:
-    train = {"features": {"sound": [np.array([[1, np.nan], [3, np.nan]]), np.array([[8, -np.inf]])], "words": [np.array([1])] * 2}}
+    train = {
+        "features": {
+            "sound": [np.array([[1, np.nan], [3, np.nan]]), np.array([[8, -np.inf]])],
+            "words": [np.array([1])] * 2,
+        }
+    }
     test = {"features": {"sound": [np.array([[np.nan, 5]])], "words": [np.array([0])]}}
     path = tmp_path / "holes"
     write_corpus(path, {"train": train, "test": test}, task=SCORE, nonfinite="keep")
@@ -628,7 +770,10 @@ def test_values_that_are_not_finite_are_refused_unless_told_how_to_repair_them(h
     with pytest.raises(DataError) as raised:
         load_corpus(holes)
     message = str(raised.value)
-    assert "split 'train', sample 'train-000001', modality 'sound': found nan at position 0, channel 1 (2 of 4 values" in message
+    assert (
+        "split 'train', sample 'train-000001', modality 'sound': found nan at position 0, channel 1 (2 of 4"
+        " values" in message
+    )
     assert "and 2 more problems" in message
 
 
@@ -659,8 +804,15 @@ def test_means_from_elsewhere_replace_those_of_the_corpus(holes: Path, tmp_path:
     corpus = load_corpus(holes, nonfinite="mean", means=means)
     assert corpus.split("test")[0].features["sound"].tolist() == [[20, 5]]
     assert corpus.split("train")[0].features["sound"].tolist() == [[1, 30], [3, 30]]
-    write_corpus(tmp_path / "test", {"test": {"features": {"sound": [np.array([[np.nan, 5]])]}}}, task=SCORE, nonfinite="keep")
-    assert load_corpus(tmp_path / "test", nonfinite="mean", means=means).split("test")[0].features["sound"].tolist() == [[20, 5]]
+    write_corpus(
+        tmp_path / "test",
+        {"test": {"features": {"sound": [np.array([[np.nan, 5]])]}}},
+        task=SCORE,
+        nonfinite="keep",
+    )
+    assert load_corpus(tmp_path / "test", nonfinite="mean", means=means).split("test")[0].features[
+        "sound"
+    ].tolist() == [[20, 5]]
     unnamed = load_corpus(tmp_path / "test", nonfinite="mean", means={}).split("test")[0]
     assert np.isnan(unnamed.features["sound"][0, 0])
 
@@ -714,24 +866,48 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped string": (_flip("test-00001.jsonl", 3), "test-00001.jsonl"),
     "cut shard": (_cut("train-00001.safetensors"), "train-00001.safetensors: expected"),
     "cut strings": (_cut("train-00000.jsonl"), "train-00000.jsonl: expected"),
-    "missing shard": (lambda path: (path / "test-00000.safetensors").unlink(), "test-00000.safetensors: missing"),
+    "missing shard": (
+        lambda path: (path / "test-00000.safetensors").unlink(),
+        "test-00000.safetensors: missing",
+    ),
     "missing strings": (lambda path: (path / "test-00000.jsonl").unlink(), "test-00000.jsonl: missing"),
     "no manifest": (lambda path: (path / "corpus.json").unlink(), "not a corpus, it has no corpus.json"),
     "cut manifest": (_cut("corpus.json"), ""),
     "empty manifest": (lambda path: (path / "corpus.json").write_text(""), "corpus.json: not valid JSON"),
-    "binary manifest": (lambda path: (path / "corpus.json").write_bytes(b"\xff\x00"), "corpus.json: not valid JSON"),
-    "nested manifest": (lambda path: (path / "corpus.json").write_text("[" * 100_000), "corpus.json: not valid JSON"),
-    "other JSON": (lambda path: (path / "corpus.json").write_text("[]"), "corpus.json: format: expected 'alignmamba-corpus', found 'list'"),
-    "other format": (_manifest(lambda content: content.update(format="zip")), "format: expected 'alignmamba-corpus', found 'zip'"),
-    "newer version": (_manifest(lambda content: content.update(version=2)), "version: this release reads version 1, found 2"),
+    "binary manifest": (
+        lambda path: (path / "corpus.json").write_bytes(b"\xff\x00"),
+        "corpus.json: not valid JSON",
+    ),
+    "nested manifest": (
+        lambda path: (path / "corpus.json").write_text("[" * 100_000),
+        "corpus.json: not valid JSON",
+    ),
+    "other JSON": (
+        lambda path: (path / "corpus.json").write_text("[]"),
+        "corpus.json: format: expected 'alignmamba-corpus', found 'list'",
+    ),
+    "other format": (
+        _manifest(lambda content: content.update(format="zip")),
+        "format: expected 'alignmamba-corpus', found 'zip'",
+    ),
+    "newer version": (
+        _manifest(lambda content: content.update(version=2)),
+        "version: this release reads version 1, found 2",
+    ),
     "unknown key": (_manifest(lambda content: content.update(colour=1)), "corpus.json: colour: "),
     "no task": (_manifest(lambda content: content.pop("task")), "corpus.json: task: expected, found nothing"),
-    "edited classes": (_manifest(lambda content: content["task"]["classes"].reverse()), "corpus.json: checksum: "),
+    "edited classes": (
+        _manifest(lambda content: content["task"]["classes"].reverse()),
+        "corpus.json: checksum: ",
+    ),
     "twice a modality": (
         _manifest(lambda content: content["modalities"].append(content["modalities"][0])),
         "modalities: 'sound' appears 2 times",
     ),
-    "twice a split": (_manifest(lambda content: content["splits"].append(content["splits"][0])), "splits: 'train' appears 2 times"),
+    "twice a split": (
+        _manifest(lambda content: content["splits"].append(content["splits"][0])),
+        "splits: 'train' appears 2 times",
+    ),
     "path upwards": (_escape("../train-00000.safetensors"), "corpus.json: splits.0.shards.0.values.path: "),
     "absolute path": (_escape("/etc/passwd"), "found '/etc/passwd'"),
     "path with a new line": (_escape("train-00000.safetensors\n"), "splits.0.shards.0.values.path"),
@@ -806,8 +982,14 @@ FOREIGN: dict[str, tuple[Callable[[dict[str, np.ndarray]], object], str]] = {
         lambda tensors: tensors.update({"sound.offsets": np.array([0, 6, 5, 7])}),
         "array 'sound.offsets': expected numbers that never decrease, from 0 to 7",
     ),
-    "offsets beyond": (lambda tensors: tensors.update({"sound.offsets": np.array([0, 5, 5, 8])}), "from 0 to 7"),
-    "offsets from one": (lambda tensors: tensors.update({"sound.offsets": np.array([1, 5, 5, 7])}), "from 0 to 7"),
+    "offsets beyond": (
+        lambda tensors: tensors.update({"sound.offsets": np.array([0, 5, 5, 8])}),
+        "from 0 to 7",
+    ),
+    "offsets from one": (
+        lambda tensors: tensors.update({"sound.offsets": np.array([1, 5, 5, 7])}),
+        "from 0 to 7",
+    ),
     "too few offsets": (
         lambda tensors: tensors.update({"sound.offsets": np.array([0, 7])}),
         "expected I64 of shape [4], found I64 of shape [2]",
@@ -816,7 +998,10 @@ FOREIGN: dict[str, tuple[Callable[[dict[str, np.ndarray]], object], str]] = {
         lambda tensors: tensors.update({"sound.values": tensors["sound.values"].astype(np.float64)}),
         "array 'sound.values': expected F32 of shape ['any', 3], found F64 of shape [7, 3]",
     ),
-    "wrong width": (lambda tensors: tensors.update({"sound.values": tensors["sound.values"][:, :2]}), "found F32 of shape [7, 2]"),
+    "wrong width": (
+        lambda tensors: tensors.update({"sound.values": tensors["sound.values"][:, :2]}),
+        "found F32 of shape [7, 2]",
+    ),
     "no values": (lambda tensors: tensors.pop("sound.values"), "expected an array 'sound.values'"),
     "extra array": (lambda tensors: tensors.update(extra=np.zeros(1)), "unexpected array 'extra'"),
     "a class too many": (
@@ -855,21 +1040,45 @@ def test_wrong_content_is_named(tmp_path: Path, case: str) -> None:
 
 
 STRINGS: dict[str, tuple[list[str], str]] = {
-    "shared id": (['{"id": "test-b"}', '{"id": "b"}', '{"id": "c"}'], "id 'test-b' is in split 'train' and in split 'test'"),
-    "duplicate id": (['{"id": "a"}', '{"id": "b"}', '{"id": "a"}'], "split 'train': id 'a' appears more than once"),
+    "shared id": (
+        ['{"id": "test-b"}', '{"id": "b"}', '{"id": "c"}'],
+        "id 'test-b' is in split 'train' and in split 'test'",
+    ),
+    "duplicate id": (
+        ['{"id": "a"}', '{"id": "b"}', '{"id": "a"}'],
+        "split 'train': id 'a' appears more than once",
+    ),
     "too few": (['{"id": "a"}', '{"id": "b"}'], "expected 3 lines, found 2"),
     "too many": ([f'{{"id": "{letter}"}}' for letter in "wxyz"], "expected 3 lines, found 4"),
     "no JSON": (['{"id": "a"}', "{", '{"id": "c"}'], "train-00000.jsonl, line 2: not valid JSON"),
-    "no id": (['{"id": "a"}', "{}", '{"id": "c"}'], "train-00000.jsonl, line 2: expected an object with a string 'id'"),
-    "tokens of a stranger": (['{"id": "a", "tokens": {"smell": []}}', '{"id": "b"}', '{"id": "c"}'], "line 1: tokens: "),
-    "a group that is a number": (['{"id": "a", "group": 1}', '{"id": "b"}', '{"id": "c"}'], "line 1: group: expected str, found int"),
-    "a text that is a list": (['{"id": "a"}', '{"id": "b", "text": []}', '{"id": "c"}'], "line 2: text: expected str, found list"),
-    "labels that are a list": (['{"id": "a", "labels": []}', '{"id": "b"}', '{"id": "c"}'], "line 1: labels: expected dict, found list"),
+    "no id": (
+        ['{"id": "a"}', "{}", '{"id": "c"}'],
+        "train-00000.jsonl, line 2: expected an object with a string 'id'",
+    ),
+    "tokens of a stranger": (
+        ['{"id": "a", "tokens": {"smell": []}}', '{"id": "b"}', '{"id": "c"}'],
+        "line 1: tokens: ",
+    ),
+    "a group that is a number": (
+        ['{"id": "a", "group": 1}', '{"id": "b"}', '{"id": "c"}'],
+        "line 1: group: expected str, found int",
+    ),
+    "a text that is a list": (
+        ['{"id": "a"}', '{"id": "b", "text": []}', '{"id": "c"}'],
+        "line 2: text: expected str, found list",
+    ),
+    "labels that are a list": (
+        ['{"id": "a", "labels": []}', '{"id": "b"}', '{"id": "c"}'],
+        "line 1: labels: expected dict, found list",
+    ),
     "a label that is a list": (
         ['{"id": "a", "labels": {"x": []}}', '{"id": "b"}', '{"id": "c"}'],
         "line 1: label 'x': expected a number or text, found list",
     ),
-    "too many tokens": (['{"id": "a", "tokens": {"words": ["x"]}}', '{"id": "b"}', '{"id": "c"}'], "line 1: tokens of 'words': 1 of them"),
+    "too many tokens": (
+        ['{"id": "a", "tokens": {"words": ["x"]}}', '{"id": "b"}', '{"id": "c"}'],
+        "line 1: tokens of 'words': 1 of them",
+    ),
 }
 
 
@@ -880,7 +1089,9 @@ def test_wrong_strings_are_named(tmp_path: Path, case: str) -> None:
     path = tmp_path / "corpus" / "train-00000.jsonl"
     path.write_text("\n".join(lines) + "\n")
     entry = {"path": path.name, "bytes": path.stat().st_size, "sha256": file_checksum(path)}
-    _manifest(lambda content: content["splits"][0]["shards"][0].update(strings=entry), seal=True)(tmp_path / "corpus")
+    _manifest(lambda content: content["splits"][0]["shards"][0].update(strings=entry), seal=True)(
+        tmp_path / "corpus"
+    )
     with pytest.raises(DataError) as raised:
         load_corpus(tmp_path / "corpus")
     assert message in str(raised.value)
@@ -890,7 +1101,9 @@ def test_wrong_strings_are_named(tmp_path: Path, case: str) -> None:
 def test_nothing_on_disk_is_pickled(tmp_path: Path) -> None:
     assert {path.suffix for path in (tmp_path / "corpus").iterdir()} == {".json", ".jsonl", ".safetensors"}
     with pytest.raises(DataError, match="found dtype object"):
-        write_corpus(tmp_path / "other", {"train": {"features": {"a": [np.array([[{}]], dtype=object)]}}}, task=SCORE)
+        write_corpus(
+            tmp_path / "other", {"train": {"features": {"a": [np.array([[{}]], dtype=object)]}}}, task=SCORE
+        )
 
 
 def test_whoever_may_read_one_file_of_a_corpus_may_read_all(tmp_path: Path) -> None:
@@ -903,7 +1116,9 @@ def test_whoever_may_read_one_file_of_a_corpus_may_read_all(tmp_path: Path) -> N
 def test_the_memory_order_of_the_arrays_does_not_matter(tmp_path: Path, order: Literal["C", "F"]) -> None:
     features = [np.asarray(np.arange(12.0).reshape(4, 3) + 100 * sample, order=order) for sample in range(3)]
     times = [np.arange(8.0).reshape(4, 2, order=order)[:, 0] for _ in range(3)]
-    splits = {"train": {"features": {"audio": features}, "targets": [0.0, 1.0, 2.0], "times": {"audio": times}}}
+    splits = {
+        "train": {"features": {"audio": features}, "targets": [0.0, 1.0, 2.0], "times": {"audio": times}}
+    }
     written = write_corpus(tmp_path / "corpus", splits, task=Task(kind="regression")).split("train")
     for sample, expected, seconds in zip(written, features, times, strict=True):
         np.testing.assert_array_equal(sample.features["audio"], expected)

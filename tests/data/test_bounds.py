@@ -22,7 +22,9 @@ def corpus(tmp_path: Path) -> Path:
         "features": {"audio": [np.ones((2, 3), np.float32)] * 4, "text": [np.array([1, 2])] * 4},
         "targets": [0.0, 1.0, 2.0, 3.0],
     }
-    write_corpus(tmp_path / "corpus", {"train": split, "valid": split, "test": split}, task={"kind": "regression"})
+    write_corpus(
+        tmp_path / "corpus", {"train": split, "valid": split, "test": split}, task={"kind": "regression"}
+    )
     return tmp_path / "corpus"
 
 
@@ -76,12 +78,30 @@ def _with_absent(manifest: dict[str, Any], **spec: Any) -> None:
 
 
 DECLARED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "a vocabulary beyond 32 bits": (lambda manifest: manifest["modalities"][1].update(dim=2**40), "modalities.1.dim: "),
-    "a vocabulary of 1e30": (lambda manifest: manifest["modalities"][1].update(dim=1e30), "modalities.1.dim: "),
-    "a modality of any width": (lambda manifest: _with_absent(manifest, dim=2**31), "'absent': no sample of any split has it"),
-    "billions of samples": (lambda manifest: _first(manifest).update(samples=2 * 10**9), "expected at most 200000000 together"),
-    "samples beyond 64 bits": (lambda manifest: _first(manifest).update(samples=2**62), "expected at most 200000000 together"),
-    "more samples than bytes": (lambda manifest: _first(manifest).update(samples=10**7), "expected 10000000 lines, found"),
+    "a vocabulary beyond 32 bits": (
+        lambda manifest: manifest["modalities"][1].update(dim=2**40),
+        "modalities.1.dim: ",
+    ),
+    "a vocabulary of 1e30": (
+        lambda manifest: manifest["modalities"][1].update(dim=1e30),
+        "modalities.1.dim: ",
+    ),
+    "a modality of any width": (
+        lambda manifest: _with_absent(manifest, dim=2**31),
+        "'absent': no sample of any split has it",
+    ),
+    "billions of samples": (
+        lambda manifest: _first(manifest).update(samples=2 * 10**9),
+        "expected at most 200000000 together",
+    ),
+    "samples beyond 64 bits": (
+        lambda manifest: _first(manifest).update(samples=2**62),
+        "expected at most 200000000 together",
+    ),
+    "more samples than bytes": (
+        lambda manifest: _first(manifest).update(samples=10**7),
+        "expected 10000000 lines, found",
+    ),
     "more, and a modality that is nowhere": (
         lambda manifest: (_with_absent(manifest), _first(manifest).update(samples=10**7)),
         "expected 10000000 lines, found",
@@ -91,29 +111,41 @@ DECLARED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         f"modalities: Tuple should have at most {MOST_MODALITIES} items",
     ),
     "hundreds of thousands of classes": (
-        lambda manifest: manifest.update(task={"kind": "classification", "classes": [str(number) for number in range(300_000)]}),
+        lambda manifest: manifest.update(
+            task={"kind": "classification", "classes": [str(number) for number in range(300_000)]}
+        ),
         "task.classes: Tuple should have at most 100000 items",
     ),
-    "a digit too many": (lambda manifest: manifest["references"].update(best=int("9" * 3000)), "an integer of 3000 digits"),
+    "a digit too many": (
+        lambda manifest: manifest["references"].update(best=int("9" * 3000)),
+        "an integer of 3000 digits",
+    ),
     "half a character": (lambda manifest: manifest.update(licence="\ud800"), "a lone surrogate"),
 }
 
 
 @pytest.mark.parametrize("case", DECLARED)
-def test_what_is_declared_is_compared_with_the_files(corpus: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_declared_is_compared_with_the_files(
+    corpus: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     change, expected = DECLARED[case]
     sealed(corpus, change)
     assert expected in refusal(corpus, capsys)
 
 
-def test_a_vocabulary_that_memory_does_not_hold_is_refused(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_vocabulary_that_memory_does_not_hold_is_refused(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sealed(corpus, lambda manifest: manifest["modalities"][1].update(dim=2**31))
     assert main(["inspect", str(corpus)]) == 0
     capsys.readouterr()
     assert main(["train", "--data", str(corpus), "--dry-run", "--set", "options.d_model=4096"]) == 2
     said = capsys.readouterr().err
     assert "model alignmamba: training 8,796,505,038,849 weights" in said
-    assert "GB are available; the largest part is modality 'text', of vocabulary 2147483648; drop it with modalities, or lower" in said
+    assert (
+        "GB are available; the largest part is modality 'text', of vocabulary 2147483648; drop it with"
+        " modalities, or lower" in said
+    )
 
 
 def _header(corpus: Path, change: Callable[[str], str]) -> None:
@@ -126,19 +158,30 @@ def _header(corpus: Path, change: Callable[[str], str]) -> None:
 
 
 HEADERS: dict[str, tuple[Callable[[str], str], str]] = {
-    "a key twice": (lambda text: text.replace('{"', '{"targets":{"dtype":"F64","shape":[4],"data_offsets":[0,32]},"', 1), "appears twice"),
+    "a key twice": (
+        lambda text: text.replace('{"', '{"targets":{"dtype":"F64","shape":[4],"data_offsets":[0,32]},"', 1),
+        "appears twice",
+    ),
     "many names": (
         lambda text: text.rstrip()[:-1] + "".join(f',"{number:060}":{{}}' for number in range(80_000)) + "}",
         "expected at most 4194304",
     ),
-    "deep": (lambda text: text.rstrip()[:-1] + ',"x":' + "[" * 9000 + "]" * 9000 + "}", "in one another than 64"),
-    "a huge shape": (lambda text: text.replace("[8,3]", "[8000000000000,3]"), "not a readable safetensors file"),
+    "deep": (
+        lambda text: text.rstrip()[:-1] + ',"x":' + "[" * 9000 + "]" * 9000 + "}",
+        "in one another than 64",
+    ),
+    "a huge shape": (
+        lambda text: text.replace("[8,3]", "[8000000000000,3]"),
+        "not a readable safetensors file",
+    ),
     "no object": (lambda _: "[1]", "expected a header of arrays by name"),
 }
 
 
 @pytest.mark.parametrize("case", HEADERS)
-def test_the_header_of_a_shard_is_bounded(corpus: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_header_of_a_shard_is_bounded(
+    corpus: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     change, expected = HEADERS[case]
     _header(corpus, change)
     said = refusal(corpus, capsys)
@@ -149,7 +192,9 @@ def test_the_header_of_a_shard_is_bounded(corpus: Path, case: str, capsys: pytes
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
 @pytest.mark.parametrize("name", ["corpus.json", "train-00000.safetensors", "train-00000.jsonl"])
 @pytest.mark.parametrize("thing", ["pipe", "device", "folder", "circle", "sparse"])
-def test_something_else_in_the_place_of_a_file(corpus: Path, name: str, thing: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_something_else_in_the_place_of_a_file(
+    corpus: Path, name: str, thing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = corpus / name
     path.unlink()
     if thing == "sparse":
@@ -158,7 +203,11 @@ def test_something_else_in_the_place_of_a_file(corpus: Path, name: str, thing: s
         if name != "corpus.json":
             sealed(
                 corpus,
-                lambda manifest: [entry.update(bytes=1 << 40) for entry in _first(manifest).values() if isinstance(entry, dict)],
+                lambda manifest: [
+                    entry.update(bytes=1 << 40)
+                    for entry in _first(manifest).values()
+                    if isinstance(entry, dict)
+                ],
             )
     else:
         make: dict[str, Callable[[], object]] = {
@@ -201,7 +250,10 @@ SAMPLES: dict[str, tuple[dict[str, Any], str]] = {
     "id": ({"ids": ["a", "b\ud800"]}, "ids: expected text"),
     "name of a label": ({"labels": {"a\ud800": [1, 2]}}, "name of a label: expected text"),
     "label": ({"labels": {"a": ["x", "\ud800"]}}, "label 'a': expected text"),
-    "digits of a label": ({"labels": {"a": [1, 10**5000]}}, "expected a number of at most 256 bits, found a number of more than 256 bits"),
+    "digits of a label": (
+        {"labels": {"a": [1, 10**5000]}},
+        "expected a number of at most 256 bits, found a number of more than 256 bits",
+    ),
     "digits of a target": ({"targets": [0.0, 10**5000]}, "expected a number that float64 holds"),
 }
 
@@ -218,10 +270,14 @@ def test_what_a_file_could_not_hold_is_not_written(tmp_path: Path, case: str) ->
 def test_a_class_that_is_a_huge_number_is_named(tmp_path: Path) -> None:
     split = {"features": {"audio": [np.ones((2, 3), np.float32)] * 2}, "targets": [0, 10**5000]}
     with pytest.raises(DataError, match="target a number of more than 256 bits, expected a class index"):
-        write_corpus(tmp_path / "corpus", {"train": split}, task={"kind": "classification", "classes": ["a", "b"]})
+        write_corpus(
+            tmp_path / "corpus", {"train": split}, task={"kind": "classification", "classes": ["a", "b"]}
+        )
 
 
-def test_a_corpus_of_as_many_classes_as_may_be_is_inspected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corpus_of_as_many_classes_as_may_be_is_inspected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     classes = [f"c{number}" for number in range(100_000)]
     split = {"features": {"audio": [np.ones((2, 3), np.float32)] * 3}, "targets": [7, 7, 99_999]}
     write_corpus(tmp_path / "corpus", {"train": split}, task={"kind": "classification", "classes": classes})

@@ -33,17 +33,25 @@ def test_a_number_of_a_file_means_one_class(names: tuple[str, ...], places: dict
     assert {number: Classes(names).place_of_number(number) for number in places} == places
 
 
-@pytest.mark.parametrize("names", [("0", "2", "1"), ("1", "2", "3"), ("-1", "0", "1"), ("a", "0"), ("01", "02")])
+@pytest.mark.parametrize(
+    "names", [("0", "2", "1"), ("1", "2", "3"), ("-1", "0", "1"), ("a", "0"), ("01", "02")]
+)
 def test_an_index_of_classes_that_are_numbers_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
     features = {"m": [np.ones((1, 1))] * 2}
     task = Task(kind="classification", classes=names)
-    with pytest.raises(DataError, match=rf"target 1 may be a class index or the name .* for example '{names[0]}'"):
+    with pytest.raises(
+        DataError, match=rf"target 1 may be a class index or the name .* for example '{names[0]}'"
+    ):
         write_corpus(tmp_path / "corpus", {"train": {"features": features, "targets": [1, 0]}}, task=task)
-    corpus = write_corpus(tmp_path / "corpus", {"train": {"features": features, "targets": names[:2]}}, task=task)
+    corpus = write_corpus(
+        tmp_path / "corpus", {"train": {"features": features, "targets": names[:2]}}, task=task
+    )
     assert [sample.target for sample in corpus.split("train")] == [0, 1]
 
 
-@pytest.mark.parametrize("wrap", [np.int8, np.array, torch.tensor, lambda value: torch.tensor([[value]]), int])
+@pytest.mark.parametrize(
+    "wrap", [np.int8, np.array, torch.tensor, lambda value: torch.tensor([[value]]), int]
+)
 def test_a_target_may_be_wrapped(tmp_path: Path, wrap: type) -> None:
     features = {"m": [np.ones((1, 1))] * 2}
     for task in (Task(kind="classification", classes=("no", "yes")), Task(kind="regression")):

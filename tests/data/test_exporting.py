@@ -28,7 +28,9 @@ MMSA_PYTHON = "ALIGNMAMBA_MMSA_PYTHON"
 FRAMED = {"text": ("[CLS]", "oh", "nö", "[SEP]")}
 
 
-def corpus_of(path: Path, *, kind: str = "features", missing: bool = True, sizes: dict[str, int] | None = None) -> Corpus:
+def corpus_of(
+    path: Path, *, kind: str = "features", missing: bool = True, sizes: dict[str, int] | None = None
+) -> Corpus:
     """Clips of all lengths; some end in silence, and in some a modality is missing."""
     random = np.random.default_rng(0)
     splits: dict[str, Any] = {}
@@ -47,13 +49,20 @@ def corpus_of(path: Path, *, kind: str = "features", missing: bool = True, sizes
                 vision = None  # type: ignore[assignment]
             if missing and row == 2:
                 text = None
-            for name, values in (("vision", vision), ("text", text), ("audio", audio), ("other", np.ones((1, 1)))):
+            for name, values in (
+                ("vision", vision),
+                ("text", text),
+                ("audio", audio),
+                ("other", np.ones((1, 1))),
+            ):
                 features[name].append(values)
         splits[role] = {
             "features": features,
             "ids": [f"{role}ü$_${row}" for row in range(size)],
             "targets": np.linspace(-3, 3, size).tolist(),
-            "tokens": {"text": [None if features["text"][row] is None else tokens[row] for row in range(size)]},
+            "tokens": {
+                "text": [None if features["text"][row] is None else tokens[row] for row in range(size)]
+            },
         }
     return write_corpus(path, splits, task=SCORE)
 
@@ -107,7 +116,9 @@ def test_convert_export_convert_gives_the_same_archive(tmp_path: Path, text: Any
 
 def test_python_reads_what_the_layout_says(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "corpus")
-    export_mmsa(corpus, tmp_path / "out.pkl", modalities={"text": "text", "audio": "vision", "vision": "audio"})
+    export_mmsa(
+        corpus, tmp_path / "out.pkl", modalities={"text": "text", "audio": "vision", "vision": "audio"}
+    )
     content = pickle.loads((tmp_path / "out.pkl").read_bytes())
     assert list(content) == ["train", "valid", "test", "alignmamba"]
     assert content["alignmamba"] == {
@@ -123,16 +134,32 @@ def test_python_reads_what_the_layout_says(tmp_path: Path) -> None:
     }
     train = content["train"]
     split = corpus.split("train")
-    assert {name: (value.dtype.str, value.shape) for name, value in train.items() if isinstance(value, np.ndarray)} == {
+    assert {
+        name: (value.dtype.str, value.shape) for name, value in train.items() if isinstance(value, np.ndarray)
+    } == {
         "text": ("<f4", (7, 4, 5)),
         "text_bert": ("<i8", (7, 3, 4)),
         "audio": (
             "<f4",
-            (7, max(split.lengths["vision"].max(), *(corpus.split(role).lengths["vision"].max() for role in ("valid", "test"))), 2),
+            (
+                7,
+                max(
+                    split.lengths["vision"].max(),
+                    *(corpus.split(role).lengths["vision"].max() for role in ("valid", "test")),
+                ),
+                2,
+            ),
         ),
         "vision": (
             "<f4",
-            (7, max(split.lengths["audio"].max(), *(corpus.split(role).lengths["audio"].max() for role in ("valid", "test"))), 3),
+            (
+                7,
+                max(
+                    split.lengths["audio"].max(),
+                    *(corpus.split(role).lengths["audio"].max() for role in ("valid", "test")),
+                ),
+                3,
+            ),
         ),
         "audio_lengths": ("<i8", (7,)),
         "vision_lengths": ("<i8", (7,)),
@@ -147,7 +174,9 @@ def test_python_reads_what_the_layout_says(tmp_path: Path) -> None:
     for row, sample in enumerate(split):
         length = train["audio_lengths"][row]
         assert length == split.lengths["vision"][row]
-        np.testing.assert_array_equal(train["audio"][row, :length], sample.features.get("vision", np.zeros((0, 2))))
+        np.testing.assert_array_equal(
+            train["audio"][row, :length], sample.features.get("vision", np.zeros((0, 2)))
+        )
         assert not train["audio"][row, length:].any()
 
 
@@ -155,7 +184,13 @@ def test_what_is_refused(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "corpus")
     out = tmp_path / "out.pkl"
     for modalities, said in (
-        ({"text": "words"}, "no modality 'words' to stand for 'text'; say which of \\['vision', 'text', 'audio', 'other'\\] does"),
+        (
+            {"text": "words"},
+            (
+                "no modality 'words' to stand for 'text'; say which of \\['vision', 'text', 'audio',"
+                " 'other'\\] does"
+            ),
+        ),
         ({"video": "vision"}, "expected text, audio, vision, found 'video'"),
     ):
         with pytest.raises(DataError, match=said):
@@ -164,12 +199,16 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="modality 'text': audio has to be features"):
         export_mmsa(tokens, out, modalities={"audio": "text"})
     features = {name: [np.ones((1, 1))] for name in ("text", "audio", "vision")}
-    unlabelled = write_corpus(tmp_path / "unlabelled", {"train": {"features": features}}, task=Task(kind="regression"))
+    unlabelled = write_corpus(
+        tmp_path / "unlabelled", {"train": {"features": features}}, task=Task(kind="regression")
+    )
     with pytest.raises(DataError, match="'train-000001': has no target"):
         export_mmsa(unlabelled, out)
     assert not out.exists(), "nothing half-written"
     out.write_bytes(b"all of it")
-    with pytest.raises(DataError, match=r"out\.pkl: exists already; overwrite=True \(--overwrite\) replaces a file"):
+    with pytest.raises(
+        DataError, match=r"out\.pkl: exists already; overwrite=True \(--overwrite\) replaces a file"
+    ):
         export_mmsa(corpus, out)
     with pytest.raises(DataError, match="has no target"):
         export_mmsa(unlabelled, out, overwrite=True)
@@ -187,7 +226,11 @@ def labelled_mmsa(path: Path, targets: Sequence[float], **fields: Sequence[Any])
     random = np.random.default_rng(1)
     size = len(targets)
     split: dict[str, Any] = {name: random.normal(size=(size, 4, 3)) for name in ("text", "audio", "vision")}
-    split |= {"id": [f"v{row // 2}$_${row}" for row in range(size)], "regression_labels": list(targets), **fields}
+    split |= {
+        "id": [f"v{row // 2}$_${row}" for row in range(size)],
+        "regression_labels": list(targets),
+        **fields,
+    }
     path.write_bytes(pickle.dumps({"train": split, "test": split}))
     return path
 
@@ -217,15 +260,25 @@ def test_the_task_survives(tmp_path: Path, name: str, text: str) -> None:
     random = np.random.default_rng(0)
     words: Any = [random.normal(size=(3, 2)) if text == "features" else np.array([1, 2, 3]) for _ in range(6)]
     arrays = {
-        "features": {"text": words, **{name: [random.normal(size=(2, 3))] * 6 for name in ("audio", "vision")}},
+        "features": {
+            "text": words,
+            **{name: [random.normal(size=(2, 3))] * 6 for name in ("audio", "vision")},
+        },
         "targets": [0, 1, 2, 0, 1, 2] if task.classes else [0.0, 0.25, 0.5, 1.0, 0.75, 0.125],
-        "tokens": {"text": [("a b", "", "c"), ("x", "y", "z"), None, ("[CLS]", "oh", "[SEP]"), None, ("x", "y", "w")]},
+        "tokens": {
+            "text": [("a b", "", "c"), ("x", "y", "z"), None, ("[CLS]", "oh", "[SEP]"), None, ("x", "y", "w")]
+        },
         "texts": ["a b c", None, "one two three", "Oh!", None, "x y w"],
-        "labels": {"regression_labels_T": [0.5, None, 1.0, 2.0, 3.0, -1.0], "classification_labels": [1, 2, None, 0, 0, 1]},
+        "labels": {
+            "regression_labels_T": [0.5, None, 1.0, 2.0, 3.0, -1.0],
+            "classification_labels": [1, 2, None, 0, 0, 1],
+        },
     }
     sizes = {"text": 30} if text == "tokens" else {}
     units = {"audio": "mel", "text": "GloVe"}
-    corpus = write_corpus(tmp_path / "corpus", {"train": arrays}, task=task, units=units, vocabulary_sizes=sizes)
+    corpus = write_corpus(
+        tmp_path / "corpus", {"train": arrays}, task=task, units=units, vocabulary_sizes=sizes
+    )
     done = export_mmsa(corpus, tmp_path / "a.pkl")
     assert ("there are no regression_labels, which MMSA needs to train" in done.notes) == bool(task.classes)
     again = convert("auto", [tmp_path / "a.pkl"], tmp_path / "again").corpus
@@ -246,7 +299,9 @@ def test_a_file_of_mmsa_survives(tmp_path: Path, targets: list[float], label: st
     export_mmsa(once, tmp_path / "b.pkl")
     content = pickle.loads((tmp_path / "b.pkl").read_bytes())["train"]
     kept = len(content["raw_text"])
-    assert content["raw_text"] == [text for row, text in enumerate(FACTS["raw_text"]) if kept == 4 or row != 2]
+    assert content["raw_text"] == [
+        text for row, text in enumerate(FACTS["raw_text"]) if kept == 4 or row != 2
+    ]
     if label == "regression_labels":
         assert content["annotations"] == FACTS["annotations"]
         assert content["classification_labels"].tolist() == FACTS["classification_labels"]
@@ -264,12 +319,21 @@ def test_what_lies_beside_the_splits_is_checked(tmp_path: Path) -> None:
     for change, said in (
         ({"label_range": [3.0, -3.0]}, "alignmamba: label_range: lower end 3.0 is not below upper end -3.0"),
         ({"classes": ["a"]}, "alignmamba: classes: a classification task needs at least 2"),
-        ({"label_range": ["a", 1.0]}, r"alignmamba.label_range.0: Input should be a valid number, .*, found 'a'"),
+        (
+            {"label_range": ["a", 1.0]},
+            r"alignmamba.label_range.0: Input should be a valid number, .*, found 'a'",
+        ),
         ({"surprise": 1}, "alignmamba.surprise: Extra inputs are not permitted, found 1"),
-        ({"label_range": [-math.inf, math.inf]}, r"alignmamba: label_range: expected finite ends, found \(-inf, inf\)"),
+        (
+            {"label_range": [-math.inf, math.inf]},
+            r"alignmamba: label_range: expected finite ends, found \(-inf, inf\)",
+        ),
         ({"units": {"audio": "\ud800"}}, "alignmamba.units: "),
         ({"classes": ["a", "\ud800"], "label_range": None}, "alignmamba.classes: "),
-        ({"units": {"smell": "a"}}, r"alignmamba.units.smell: Input should be 'text', 'audio' or 'vision', found 'smell'"),
+        (
+            {"units": {"smell": "a"}},
+            r"alignmamba.units.smell: Input should be 'text', 'audio' or 'vision', found 'smell'",
+        ),
         ({"tokens": {"train": {"trainü$_$0": ["a"]}}}, "tokens: expected 4, one per position, found 1"),
         (None, "alignmamba: Input should be a valid dictionary or instance of MmsaExtras, found 1"),
     ):
@@ -291,7 +355,13 @@ def test_what_has_no_place_is_said(tmp_path: Path) -> None:
         "labels": {"valence": [1.0], "regression_labels": [1.0]},
     }
     done = export_mmsa(write_corpus(tmp_path / "corpus", {"train": arrays}, task=SCORE), tmp_path / "a.pkl")
-    left_out = ["display tokens of audio", "groups other than the video of an id", "label regression_labels", "label valence", "times"]
+    left_out = [
+        "display tokens of audio",
+        "groups other than the video of an id",
+        "label regression_labels",
+        "label valence",
+        "times",
+    ]
     assert list(done.notes[:-1]) == [f"{what} dropped" for what in left_out]
 
 
@@ -299,13 +369,18 @@ def facts_of(path: Path, size: int, **facts: Any) -> Corpus:
     """A corpus of clips of one position, with these facts about them."""
     features = {name: [np.ones((1, 1))] * size for name in ("text", "audio", "vision")}
     ids = {"ids": [f"v{row // 2}$_${row}" for row in range(size)]}
-    return write_corpus(path, {"train": {"features": features, "targets": [0.5] * size, **ids, **facts}}, task=SCORE)
+    return write_corpus(
+        path, {"train": {"features": features, "targets": [0.5] * size, **ids, **facts}}, task=SCORE
+    )
 
 
 @pytest.mark.parametrize("label", [2**63, 1 << 70, -(2**63) - 1])
 def test_whole_numbers_that_64_bits_do_not_hold_are_refused(tmp_path: Path, label: int) -> None:
     corpus = facts_of(tmp_path / "corpus", 2, labels={"classification_labels": [1, label]})
-    said = r"split 'train', sample 'v0\$_\$1': label 'classification_labels': expected a whole number that 64 bits hold"
+    said = (
+        r"split 'train', sample 'v0\$_\$1': label 'classification_labels': expected a whole number that 64"
+        r" bits hold"
+    )
     with pytest.raises(DataError, match=said):
         export_mmsa(corpus, tmp_path / "a.pkl")
     corpus = facts_of(tmp_path / "fits", 2, labels={"classification_labels": [2**63 - 1, -(2**63)]})
@@ -336,7 +411,10 @@ def test_the_order_of_labels_and_the_absence_of_groups_survive(tmp_path: Path, g
 
 def test_labels_of_one_split_alone_come_back(tmp_path: Path) -> None:
     arrays = {"features": {name: [np.ones((1, 1))] for name in ("text", "audio", "vision")}, "targets": [0.5]}
-    splits = {"train": {**arrays, "labels": {"regression_labels_A": [1.5]}, "ids": ["a"]}, "test": {**arrays, "ids": ["b"]}}
+    splits = {
+        "train": {**arrays, "labels": {"regression_labels_A": [1.5]}, "ids": ["a"]},
+        "test": {**arrays, "ids": ["b"]},
+    }
     corpus = write_corpus(tmp_path / "corpus", splits, task=SCORE)
     export_mmsa(corpus, tmp_path / "a.pkl")
     assert convert("auto", [tmp_path / "a.pkl"], tmp_path / "again").corpus.checksum == corpus.checksum
@@ -350,7 +428,10 @@ def test_empty_texts_and_groups_that_do_not_survive_are_told(tmp_path: Path) -> 
 
 
 def test_one_class_of_several_is_enough_to_come_back(tmp_path: Path) -> None:
-    arrays = {"features": {name: [np.ones((1, 1))] * 2 for name in ("text", "audio", "vision")}, "targets": [1, 1]}
+    arrays = {
+        "features": {name: [np.ones((1, 1))] * 2 for name in ("text", "audio", "vision")},
+        "targets": [1, 1],
+    }
     task = Task(kind="classification", classes=("sad", "glad"))
     corpus = write_corpus(tmp_path / "corpus", {"train": arrays}, task=task)
     export_mmsa(corpus, tmp_path / "a.pkl")
@@ -372,9 +453,11 @@ folder = Path(sys.argv[2])
 config = MMSA.get_config_regression("lf_dnn", "mosi")
 config.featurePath = sys.argv[1]
 config.early_stop = 0  # ends after the first epoch
-loaded = MMDataset({**config, "custom_feature": None, "feature_T": "", "feature_A": "", "feature_V": "", "need_normalized": False})
+own = {"custom_feature": None, "feature_T": "", "feature_A": "", "feature_V": ""}
+loaded = MMDataset({**config, **own, "need_normalized": False})
 names = ("text", "audio", "vision")
-np.savez(folder / "loaded.npz", labels=loaded.labels["M"], ids=loaded.ids, **{name: getattr(loaded, name) for name in names})
+arrays = {name: getattr(loaded, name) for name in names}
+np.savez(folder / "loaded.npz", labels=loaded.labels["M"], ids=loaded.ids, **arrays)
 MMSA.MMSA_run(
     "lf_dnn", "mosi", config=config, seeds=[1], gpu_ids=[], num_workers=0,
     model_save_dir=folder / "models", res_save_dir=folder / "results", log_dir=folder / "logs",
@@ -390,7 +473,8 @@ def _python_with_mmsa() -> str | None:
 
 
 @pytest.mark.skipif(
-    _python_with_mmsa() is None, reason=f"MMSA is not installed; {MMSA_PYTHON} may name a Python that has it (pip install MMSA==2.2.1)"
+    _python_with_mmsa() is None,
+    reason=f"MMSA is not installed; {MMSA_PYTHON} may name a Python that has it (pip install MMSA==2.2.1)",
 )
 def test_mmsa_itself_loads_it_and_trains_an_epoch(tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "corpus", missing=False, sizes={"train": 24, "valid": 8, "test": 8})

@@ -22,14 +22,27 @@ def test_a_sound_corpus_is_described(tmp_path: Path) -> None:
     )
     found = inspect_corpus(tmp_path / "corpus")
     assert found.problems == ()
-    assert (found.name, found.source, found.licence, found.checksum) == ("corpus", "ours", "CC0-1.0", corpus.checksum)
-    assert found.bytes == sum(path.stat().st_size for path in (tmp_path / "corpus").iterdir() if path.name != "corpus.json")
+    assert (found.name, found.source, found.licence, found.checksum) == (
+        "corpus",
+        "ours",
+        "CC0-1.0",
+        corpus.checksum,
+    )
+    assert found.bytes == sum(
+        path.stat().st_size for path in (tmp_path / "corpus").iterdir() if path.name != "corpus.json"
+    )
     train, test = found.splits
     assert (train.role, train.samples, test.role, test.samples) == ("train", 4, "test", 4)
     assert train.targets == {"sad": 2, "glad": 2}
     assert test.targets == {}
     sound, words = train.modalities
-    assert (sound.name, sound.kind, sound.dim, sound.units, sound.timed) == ("sound", "features", 3, "dB", True)
+    assert (sound.name, sound.kind, sound.dim, sound.units, sound.timed) == (
+        "sound",
+        "features",
+        3,
+        "dB",
+        True,
+    )
     assert (sound.shortest, sound.median, sound.longest, sound.missing) == (2, 4.0, 5, 0.25)
     assert (words.kind, words.dim, words.shortest, words.median, words.longest) == ("tokens", 10, 1, 2.0, 3)
     assert (words.missing, words.timed) == (0.25, False)
@@ -51,7 +64,12 @@ def test_regression_targets_are_summarised(tmp_path: Path) -> None:
     given = {"features": {"a": [np.ones((1, 1))] * 4}, "targets": [-3.0, 1.0, 1.0, 3.0]}
     write_corpus(tmp_path / "corpus", {"train": given}, task=SCORE)
     (split,) = inspect_corpus(tmp_path / "corpus").splits
-    assert split.targets == {"minimum": -3.0, "mean": 0.5, "maximum": 3.0, "standard deviation": pytest.approx(np.sqrt(4.75))}
+    assert split.targets == {
+        "minimum": -3.0,
+        "mean": 0.5,
+        "maximum": 3.0,
+        "standard deviation": pytest.approx(np.sqrt(4.75)),
+    }
 
 
 def test_every_problem_is_listed_and_load_names_the_first(tmp_path: Path) -> None:
@@ -59,7 +77,12 @@ def test_every_problem_is_listed_and_load_names_the_first(tmp_path: Path) -> Non
     given = arrays()
     given["features"]["sound"][0][1, 2] = np.inf
     given["features"]["sound"][3][0, 0] = np.nan
-    write_corpus(path, {"train": given, "valid": arrays("valid"), "test": arrays("test")}, task=CLASSES, nonfinite="keep")
+    write_corpus(
+        path,
+        {"train": given, "valid": arrays("valid"), "test": arrays("test")},
+        task=CLASSES,
+        nonfinite="keep",
+    )
     (path / "valid-00000.jsonl").unlink()
     content = bytearray((path / "test-00000.safetensors").read_bytes())
     content[-1] ^= 1
@@ -94,7 +117,10 @@ def _written(path: Path, splits: dict[str, dict[str, Any]], **task: Any) -> Path
 
 
 def _arrays(targets: Any, **features: Any) -> dict[str, Any]:
-    return {"features": features or {"sound": [np.full((2, 2), row) for row in range(len(targets))]}, "targets": targets}
+    return {
+        "features": features or {"sound": [np.full((2, 2), row) for row in range(len(targets))]},
+        "targets": targets,
+    }
 
 
 ROWS = [np.eye(2), np.ones((1, 2))]
@@ -103,12 +129,19 @@ MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]
     "no valid": (
         {role: _arrays([0, 1, 2]) for role in ("train", "test")},
         {},
-        "there is no split 'valid', only 'train', 'test'; `train --split-valid 0.15` takes that share of train for it",
+        (
+            "there is no split 'valid', only 'train', 'test'; `train --split-valid 0.15` takes that share of"
+            " train for it"
+        ),
         [],
     ),
     "no train": ({"test": _arrays([0, 1])}, {}, "there is no split 'train', only 'test'", []),
     "no targets": (
-        {"train": {"features": {"sound": ROWS}}, "valid": _arrays([0, 1, 2]), "test": {"features": {"sound": ROWS}}},
+        {
+            "train": {"features": {"sound": ROWS}},
+            "valid": _arrays([0, 1, 2]),
+            "test": {"features": {"sound": ROWS}},
+        },
         {},
         "split 'train' has no targets",
         ["split 'test' has no targets: it is predicted, and not scored"],
@@ -123,7 +156,10 @@ MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]
         {role: _arrays([0, 1, 2]) for role in ("train", "valid")},
         {},
         "",
-        ["there is no split 'test': scores are of 'valid', on which the best epoch is chosen; an experiment needs one"],
+        [
+            "there is no split 'test': scores are of 'valid', on which the best epoch is chosen; an"
+            " experiment needs one"
+        ],
     ),
     "modalities": (
         {
@@ -133,7 +169,10 @@ MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]
         },
         {},
         "",
-        ["no training sample has words: training drops it from the model", "no sample of valid has sight: valid says nothing of it"],
+        [
+            "no training sample has words: training drops it from the model",
+            "no sample of valid has sight: valid says nothing of it",
+        ],
     ),
     "one class": (
         {role: _arrays([1, 1, 1]) for role in ("train", "valid", "test")},
@@ -155,8 +194,15 @@ MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]
     ),
     "constant channels": (
         {
-            "train": _arrays([0, 1, 2], sound=[np.array([[row, 7.0, 0.0]]) for row in range(3)], still=[np.ones((2, 1))] * 3),
-            **{role: _arrays([0, 1, 2], sound=[np.zeros((1, 3))] * 3, still=[np.ones((2, 1))] * 3) for role in ("valid", "test")},
+            "train": _arrays(
+                [0, 1, 2],
+                sound=[np.array([[row, 7.0, 0.0]]) for row in range(3)],
+                still=[np.ones((2, 1))] * 3,
+            ),
+            **{
+                role: _arrays([0, 1, 2], sound=[np.zeros((1, 3))] * 3, still=[np.ones((2, 1))] * 3)
+                for role in ("valid", "test")
+            },
         },
         {},
         "",

@@ -33,7 +33,15 @@ def _few_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def loader(split: MemorySplit, *, shuffle: bool = True, seed: int = 0, rank: int = 0, world_size: int = 1, **options: Any) -> Loader:
+def loader(
+    split: MemorySplit,
+    *,
+    shuffle: bool = True,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    **options: Any,
+) -> Loader:
     return Loader(
         split,
         BOTH,
@@ -52,7 +60,9 @@ def ids(batches: Any) -> list[tuple[str, ...]]:
 
 def many(count: int = 100) -> MemorySplit:
     random = np.random.default_rng(5)
-    return memory_split([(int(sound), int(words)) for sound, words in random.integers(1, 40, size=(count, 2))])
+    return memory_split(
+        [(int(sound), int(words)) for sound, words in random.integers(1, 40, size=(count, 2))]
+    )
 
 
 @given(
@@ -77,11 +87,20 @@ def test_every_sample_comes_exactly_once_an_epoch(
     assert max(sizes) - min(sizes) <= 1
 
 
-@given(lengths=st.lists(sample_lengths, min_size=8, max_size=40), world_size=st.integers(1, 4), batch_size=st.integers(8, 16))
-def test_the_shares_of_all_processes_make_up_the_global_batch(lengths: list[tuple[int, int]], world_size: int, batch_size: int) -> None:
+@given(
+    lengths=st.lists(sample_lengths, min_size=8, max_size=40),
+    world_size=st.integers(1, 4),
+    batch_size=st.integers(8, 16),
+)
+def test_the_shares_of_all_processes_make_up_the_global_batch(
+    lengths: list[tuple[int, int]], world_size: int, batch_size: int
+) -> None:
     split = memory_split(lengths)
     whole = ids(loader(split, batch_size=batch_size))
-    shares = [ids(loader(split, batch_size=batch_size, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    shares = [
+        ids(loader(split, batch_size=batch_size, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
     assert {len(share) for share in shares} == {len(whole)}
     for at, batch in enumerate(whole):
         for rank, share in enumerate(shares):
@@ -149,9 +168,12 @@ def test_bucketing_saves_padding_and_mixes_long_and_short_batches() -> None:
         masks = [sequences.mask for batch in source for sequences in batch.modalities.values()]
         return float(sum((~mask).sum() for mask in masks) / sum(mask.numel() for mask in masks))
 
-    assert padding(loader(split, batch_size=8)) < 0.3 * padding(loader(split, batch_size=8, bucket_by_length=False))
+    assert padding(loader(split, batch_size=8)) < 0.3 * padding(
+        loader(split, batch_size=8, bucket_by_length=False)
+    )
     longest = [
-        int(batch.modalities["sound"].lengths.sum() + batch.modalities["words"].lengths.sum()) for batch in loader(split, batch_size=8)
+        int(batch.modalities["sound"].lengths.sum() + batch.modalities["words"].lengths.sum())
+        for batch in loader(split, batch_size=8)
     ]
     assert abs(np.corrcoef(np.arange(len(longest)), longest)[0, 1]) < 0.3
 
@@ -212,7 +234,9 @@ def test_a_batch_with_some_targets_is_refused() -> None:
 
 def test_a_sample_of_another_width_is_named() -> None:
     sample = Sample(id="odd", features={"sound": np.zeros((2, 4), dtype=np.float32)})
-    with pytest.raises(DataError, match=r"'odd', modality 'sound': expected shape \(time, 3\), found \(2, 4\)"):
+    with pytest.raises(
+        DataError, match=r"'odd', modality 'sound': expected shape \(time, 3\), found \(2, 4\)"
+    ):
         collate([sample], BOTH, CLASSES)
 
 
@@ -300,7 +324,9 @@ def test_what_is_wrong_with_a_sample_is_told_by_a_worker_as_without() -> None:
 
 @pytest.mark.parametrize("killed_at", [0, 1, 5])
 def test_a_worker_that_was_killed_is_one_line(killed_at: int) -> None:
-    """Killed at a place of its own: one that is killed anywhere may hold a lock for which PyTorch then waits for ever."""
+    """Killed at a place of its own: one that is killed anywhere may hold a lock for which PyTorch then waits
+    for ever.
+    """
     held = many(12)
 
     class Deadly(MemorySplit):
@@ -309,9 +335,14 @@ def test_a_worker_that_was_killed_is_one_line(killed_at: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             return held[index]
 
-    source = loader(Deadly(role="train", samples=tuple(held), modalities=BOTH), shuffle=False, batch_size=1, num_workers=1)
+    source = loader(
+        Deadly(role="train", samples=tuple(held), modalities=BOTH), shuffle=False, batch_size=1, num_workers=1
+    )
     with (
-        pytest.raises(TrainingError, match=r"^a process that reads ahead has ended, .*smaller loader\.num_workers needs less$"),
+        pytest.raises(
+            TrainingError,
+            match=r"^a process that reads ahead has ended, .*smaller loader\.num_workers needs less$",
+        ),
         lost_workers_told(),
     ):
         list(source)
@@ -326,7 +357,9 @@ def test_a_connection_that_was_lost_is_a_worker_that_has_ended(monkeypatch: pyte
         raise ConnectionResetError(104, "Connection reset by peer")
 
     monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter.__next__", lost)
-    with pytest.raises(TrainingError, match=r"^a process that reads ahead has ended, and its connection with it: "):
+    with pytest.raises(
+        TrainingError, match=r"^a process that reads ahead has ended, and its connection with it: "
+    ):
         next(batches)
 
 
@@ -351,12 +384,21 @@ def test_workers_that_are_spawned(started: list[int]) -> None:
 def test_a_loader_that_cannot_serve_is_refused() -> None:
     with pytest.raises(ConfigError, match="rank: expected 0 to 1, found 2"):
         loader(many(), rank=2, world_size=2)
-    with pytest.raises(ConfigError, match="over 25 batches, of which the smallest has 4, too few for 5 processes"):
+    with pytest.raises(
+        ConfigError, match="over 25 batches, of which the smallest has 4, too few for 5 processes"
+    ):
         loader(many(), batch_size=4, world_size=5)
     with pytest.raises(DataError, match="split 'train' has no samples"):
         loader(memory_split([]))
     with pytest.raises(DataError, match="no modality 'smell'"):
-        Loader(many(), [SOUND.model_copy(update={"name": "smell"})], config=LoaderConfig(), task=CLASSES, shuffle=True, seed=0)
+        Loader(
+            many(),
+            [SOUND.model_copy(update={"name": "smell"})],
+            config=LoaderConfig(),
+            task=CLASSES,
+            shuffle=True,
+            seed=0,
+        )
 
 
 def test_a_loader_shows_its_split() -> None:
@@ -374,7 +416,9 @@ def test_a_split_in_memory_refuses_a_repeated_id() -> None:
 
 def test_a_sample_keeps_its_times_beside_one_that_has_none() -> None:
     seconds = 1.7e9 + np.array([0.0, 0.02, 1.0])  # more digits than single precision has
-    known = Sample(id="known", features={"sound": np.ones((3, 2), dtype=np.float32)}, times={"sound": seconds})
+    known = Sample(
+        id="known", features={"sound": np.ones((3, 2), dtype=np.float32)}, times={"sound": seconds}
+    )
     unknown = Sample(id="unknown", features={"sound": np.ones((4, 2), dtype=np.float32)})
     spec = ModalitySpec(name="sound", dim=2)
     times = collate([known, unknown], [spec], Task(kind="regression")).modalities["sound"].times
@@ -400,7 +444,11 @@ def grouped(sizes: list[int]) -> MemorySplit:
     )
 
 
-@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=12), batch_size=st.integers(1, 9), shuffle=st.booleans())
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=12),
+    batch_size=st.integers(1, 9),
+    shuffle=st.booleans(),
+)
 def test_a_group_stays_together_and_in_order(sizes: list[int], batch_size: int, shuffle: bool) -> None:
     split = grouped(sizes)
     batches = list(loader(split, shuffle=shuffle, batch_size=batch_size, keep_groups=True))
@@ -409,7 +457,11 @@ def test_a_group_stays_together_and_in_order(sizes: list[int], batch_size: int, 
     for batch in batches:
         assert batch.groups is not None
         for name in set(batch.groups):
-            rows = [order[identity] for identity, group in zip(batch.ids, batch.groups, strict=True) if group == name]
+            rows = [
+                order[identity]
+                for identity, group in zip(batch.ids, batch.groups, strict=True)
+                if group == name
+            ]
             assert rows == sorted(rows)
             assert len(rows) == sizes[int(name[1:])]
 
@@ -417,18 +469,29 @@ def test_a_group_stays_together_and_in_order(sizes: list[int], batch_size: int, 
 def test_processes_share_a_batch_by_groups() -> None:
     split = grouped([2, 1, 2, 1, 2, 2, 1])
     whole = [set(batch.ids) for batch in loader(split, batch_size=4, keep_groups=True)]
-    shares = [list(loader(split, batch_size=4, keep_groups=True, rank=rank, world_size=2)) for rank in range(2)]
+    shares = [
+        list(loader(split, batch_size=4, keep_groups=True, rank=rank, world_size=2)) for rank in range(2)
+    ]
     assert [set(first.ids) | set(second.ids) for first, second in zip(*shares, strict=True)] == whole
     for first, second in zip(*shares, strict=True):
         assert not set(first.groups or ()) & set(second.groups or ())
-    with pytest.raises(ConfigError, match="keep_groups: a batch of split 'train' has 1 groups, too few for 2 processes"):
+    with pytest.raises(
+        ConfigError, match="keep_groups: a batch of split 'train' has 1 groups, too few for 2 processes"
+    ):
         loader(grouped([5]), batch_size=4, keep_groups=True, world_size=2)
 
 
 def test_what_is_withheld_is_kept_for_training_alone() -> None:
     split = many(24)
     given_: dict[str, Any] = {"config": LoaderConfig(batch_size=8), "task": CLASSES, "seed": 0}
-    source = Loader(split, BOTH, shuffle=True, missing=MissingConfig(protocol="gcnet", rate=0.4), keep_withheld=True, **given_)
+    source = Loader(
+        split,
+        BOTH,
+        shuffle=True,
+        missing=MissingConfig(protocol="gcnet", rate=0.4),
+        keep_withheld=True,
+        **given_,
+    )
     whole = dict(zip(split.ids, split, strict=True))
     hidden = 0
     for batch in source:
@@ -438,8 +501,14 @@ def test_what_is_withheld_is_kept_for_training_alone() -> None:
                 s = complete.modalities[name]
                 assert np.array_equal(s.features[row, s.mask[row]].numpy(), array)
                 hidden += bool(batch.withheld[name].mask[row].any())
-                assert bool(batch.withheld[name].mask[row].any()) != bool(batch.modalities[name].mask[row].any())
+                assert bool(batch.withheld[name].mask[row].any()) != bool(
+                    batch.modalities[name].mask[row].any()
+                )
     assert hidden
-    assert not next(iter(Loader(split, BOTH, shuffle=True, missing=MissingConfig(protocol="gcnet", rate=0.4), **given_))).withheld
-    with pytest.raises(ConfigError, match="keep_withheld: what is withheld is for training alone, found split 'test'"):
+    assert not next(
+        iter(Loader(split, BOTH, shuffle=True, missing=MissingConfig(protocol="gcnet", rate=0.4), **given_))
+    ).withheld
+    with pytest.raises(
+        ConfigError, match="keep_withheld: what is withheld is for training alone, found split 'test'"
+    ):
         Loader(memory_split([(2, 2)] * 4, role="test"), BOTH, shuffle=False, keep_withheld=True, **given_)

@@ -31,15 +31,24 @@ GCNET = {
 }
 
 
-def split(count: int, modalities: int = 3, *, time: int = 1, absent: float = 0.0, role: Role = "test") -> MemorySplit:
+def split(
+    count: int, modalities: int = 3, *, time: int = 1, absent: float = 0.0, role: Role = "test"
+) -> MemorySplit:
     """Samples of the first so many modalities; each lacks all but a random one with the given chance."""
     random = np.random.default_rng(count)
     names = NAMES[:modalities]
     samples = []
     for row in range(count):
         there = (random.random(modalities) >= absent) | (np.arange(modalities) == random.integers(modalities))
-        features = {name: np.full((time, 1), row, dtype=np.float32) for name, has in zip(names, there, strict=True) if has}
-        features = {name: values + np.arange(time, dtype=np.float32)[:, None] / 64 for name, values in features.items()}
+        features = {
+            name: np.full((time, 1), row, dtype=np.float32)
+            for name, has in zip(names, there, strict=True)
+            if has
+        }
+        features = {
+            name: values + np.arange(time, dtype=np.float32)[:, None] / 64
+            for name, values in features.items()
+        }
         samples.append(
             Sample(
                 id=f"{role}-{row}",
@@ -49,7 +58,9 @@ def split(count: int, modalities: int = 3, *, time: int = 1, absent: float = 0.0
                 tokens={name: tuple(map(str, range(time))) for name in features},
             )
         )
-    return MemorySplit(role=role, samples=samples, modalities=tuple(ModalitySpec(name=name, dim=1) for name in names))
+    return MemorySplit(
+        role=role, samples=samples, modalities=tuple(ModalitySpec(name=name, dim=1) for name in names)
+    )
 
 
 def config(protocol: str, *rates: float) -> MissingConfig:
@@ -102,9 +113,16 @@ def test_gcnet_withholds_the_rate_from_any_number_of_modalities(modalities: int,
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
 @pytest.mark.parametrize("modalities", [1, 2, 3, 4])
 def test_imder_per_sample_has_its_chances(rate: float, modalities: int) -> None:
-    two, one = {0: (0, 0), 1: (0.1, 0.1), 2: (0.2, 0.2), 3: (0.3, 0.3), 4: (0.5, 0.2), 5: (0.7, 0.1), 6: (0.9, 0), 7: (1, 0)}[
-        round(10 * rate)
-    ]
+    two, one = {
+        0: (0, 0),
+        1: (0.1, 0.1),
+        2: (0.2, 0.2),
+        3: (0.3, 0.3),
+        4: (0.5, 0.2),
+        5: (0.7, 0.1),
+        6: (0.9, 0),
+        7: (1, 0),
+    }[round(10 * rate)]
     left = kept(withheld(split(2000, modalities), config("imder-sample", rate), seed=0))
     lost = modalities - left.sum(axis=1)
     expected: dict[int, float] = {}
@@ -123,10 +141,14 @@ def test_imder_per_sample_has_its_chances(rate: float, modalities: int) -> None:
         (686, "test", (0.093, 0.187, 0.280, 0.373, 0.466, 0.560, 0.622)),
     ],
 )
-def test_imder_in_groups_has_the_published_effective_rates(samples: int, role: Role, effective: tuple[float, ...]) -> None:
+def test_imder_in_groups_has_the_published_effective_rates(
+    samples: int, role: Role, effective: tuple[float, ...]
+) -> None:
     whole = split(samples, role=role)
     for level, rate in enumerate(effective, 1):
-        assert withheld(whole, config("imder-batch", level / 10), seed=0).effective_rate == pytest.approx(rate, abs=5.1e-4)
+        assert withheld(whole, config("imder-batch", level / 10), seed=0).effective_rate == pytest.approx(
+            rate, abs=5.1e-4
+        )
     assert withheld(whole, config("imder-batch", 0.0), seed=0).effective_rate == 0
 
 
@@ -137,16 +159,25 @@ def test_imder_in_groups_withholds_the_same_from_a_group() -> None:
     assert all((group == group[0]).all() for group in groups)
     assert len({tuple(group[0]) for group in groups[:12]}) >= 4
     # In training the groups are cut from another order every epoch.
-    training = [kept(withheld(split(686, role="train"), config("imder-batch", 0.3), seed=0, epoch=epoch)) for epoch in (0, 1)]
+    training = [
+        kept(withheld(split(686, role="train"), config("imder-batch", 0.3), seed=0, epoch=epoch))
+        for epoch in (0, 1)
+    ]
     for epoch in training:
         counts = epoch.sum(axis=1)
-        assert [int((counts == number).sum()) for number in (1, 2, 3)] in ([192, 192, 302], [174, 192, 320], [192, 174, 320])
+        assert [int((counts == number).sum()) for number in (1, 2, 3)] in (
+            [192, 192, 302],
+            [174, 192, 320],
+            [192, 174, 320],
+        )
         assert len(set(counts[:64].tolist())) > 1
     assert (training[0] != training[1]).any()
 
 
 def test_imder_in_groups_refuses_a_split_that_it_would_leave_whole() -> None:
-    with pytest.raises(DataError, match=r"split 'test': protocol 'imder-batch' .* found 5 groups, expected at least 6"):
+    with pytest.raises(
+        DataError, match=r"split 'test': protocol 'imder-batch' .* found 5 groups, expected at least 6"
+    ):
         withheld(split(160), config("imder-batch", 0.5), seed=0)
     withheld(split(161), config("imder-batch", 0.5), seed=0)
     withheld(split(1), config("imder-batch", 0.0), seed=0)
@@ -159,12 +190,16 @@ def test_fixed_takes_every_proper_subset_evenly(modalities: int) -> None:
     seen, counts = np.unique(left, axis=0, return_counts=True)
     every = patterns(names)
     assert len(every) == len(set(every)) == 2**modalities - 2
-    assert sorted(tuple(name for name, keep in zip(names, row, strict=True) if keep) for row in seen) == sorted(every)
+    assert sorted(
+        tuple(name for name, keep in zip(names, row, strict=True) if keep) for row in seen
+    ) == sorted(every)
     assert all(close(count / 3000, 1 / len(every), 3000) for count in counts)
 
 
 def test_fixed_needs_something_to_choose_from() -> None:
-    with pytest.raises(DataError, match="split 'test': protocol 'fixed' needs at least 2 modalities, found 1"):
+    with pytest.raises(
+        DataError, match="split 'test': protocol 'fixed' needs at least 2 modalities, found 1"
+    ):
         withheld(split(4, 1), config("fixed"), seed=0)
 
 
@@ -177,7 +212,8 @@ def test_tokens_are_lost_one_by_one_and_one_is_left() -> None:
     assert view.kept_tokens is not None
     both = [row for row in range(400) if present(whole)[row].all()]
     first, second = (np.stack([view.kept_tokens[name][row] for row in both]) for name in ("text", "audio"))
-    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 4 / np.sqrt(first.size)  # modalities are drawn independently
+    # modalities are drawn independently
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 4 / np.sqrt(first.size)
     for row, sample in enumerate(view):
         for name, values in sample.features.items():
             places = np.flatnonzero(view.kept_tokens[name][row])
@@ -211,10 +247,19 @@ def test_of_several_rates_each_sample_takes_one_evenly(protocol: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", [config("gcnet", 0.6), config("imder-sample", 0.6), config("imder-batch", 0.5), config("fixed"), config("tokens", 0.9)]
+    "missing",
+    [
+        config("gcnet", 0.6),
+        config("imder-sample", 0.6),
+        config("imder-batch", 0.5),
+        config("fixed"),
+        config("tokens", 0.9),
+    ],
 )
 @pytest.mark.parametrize("epoch", [None, 2])
-def test_nothing_is_given_back_and_nobody_is_left_with_nothing(missing: MissingConfig, epoch: int | None) -> None:
+def test_nothing_is_given_back_and_nobody_is_left_with_nothing(
+    missing: MissingConfig, epoch: int | None
+) -> None:
     whole = split(600, 4, absent=0.6)
     view = withheld(whole, missing, seed=3, epoch=epoch)
     left, there = kept(view), present(whole)
@@ -266,14 +311,26 @@ def test_only_leaves_out_whom_it_would_leave_with_nothing() -> None:
 # What masks depend on
 
 
-PROTOCOLS = [config("gcnet", 0.5), config("imder-sample", 0.5), config("imder-batch", 0.5), config("fixed"), config("tokens", 0.5)]
+PROTOCOLS = [
+    config("gcnet", 0.5),
+    config("imder-sample", 0.5),
+    config("imder-batch", 0.5),
+    config("fixed"),
+    config("tokens", 0.5),
+]
 
 
 def masks(view: WithheldSplit) -> dict[str, Any]:
     """Id to what is kept of the sample."""
     if view.kept_tokens is not None:
-        return {identity: {name: each[row].tolist() for name, each in view.kept_tokens.items()} for row, identity in enumerate(view.ids)}
-    return {identity: {name: bool(each[row]) for name, each in view.kept.items()} for row, identity in enumerate(view.ids)}
+        return {
+            identity: {name: each[row].tolist() for name, each in view.kept_tokens.items()}
+            for row, identity in enumerate(view.ids)
+        }
+    return {
+        identity: {name: bool(each[row]) for name, each in view.kept.items()}
+        for row, identity in enumerate(view.ids)
+    }
 
 
 @pytest.mark.parametrize("missing", PROTOCOLS)
@@ -284,15 +341,22 @@ def test_masks_depend_on_seed_and_id(missing: MissingConfig) -> None:
     assert masks(withheld(whole, missing, seed=1)) != first
     assert masks(withheld(whole, missing, seed=0, modalities=("video", "audio", "text"))) == first
     if missing.protocol != "imder-batch":  # which is defined by the order of the split
-        others = MemorySplit(role="test", samples=list(reversed(whole.samples[100:])), modalities=whole.modalities)
-        assert masks(withheld(others, missing, seed=0)) == {identity: first[identity] for identity in others.ids}
+        others = MemorySplit(
+            role="test", samples=list(reversed(whole.samples[100:])), modalities=whole.modalities
+        )
+        assert masks(withheld(others, missing, seed=0)) == {
+            identity: first[identity] for identity in others.ids
+        }
 
 
 @pytest.mark.parametrize("missing", PROTOCOLS)
 def test_the_epoch_matters_in_training_alone(missing: MissingConfig) -> None:
     def seen(source: Loader) -> dict[str, Any]:
         return {
-            identity: {name: sequences.features[row][sequences.mask[row]].tolist() for name, sequences in batch.modalities.items()}
+            identity: {
+                name: sequences.features[row][sequences.mask[row]].tolist()
+                for name, sequences in batch.modalities.items()
+            }
             for batch in source
             for row, identity in enumerate(batch.ids)
         }
@@ -323,7 +387,10 @@ def test_the_epoch_matters_in_training_alone(missing: MissingConfig) -> None:
         source.set_epoch(0)
         assert seen(source) == first
     shown = withheld(split(200, time=3, role="valid"), missing, seed=5)
-    expected = {sample.id: {name: sample.features.get(name, np.zeros((0, 1))).tolist() for name in NAMES[:3]} for sample in shown}
+    expected = {
+        sample.id: {name: sample.features.get(name, np.zeros((0, 1))).tolist() for name in NAMES[:3]}
+        for sample in shown
+    }
     assert first == expected
 
 
@@ -331,8 +398,19 @@ def test_batches_are_bucketed_by_what_is_left() -> None:
     whole = split(640, time=40, role="train")
 
     def spread(missing: MissingConfig) -> float:
-        source = Loader(whole, whole.modalities, config=LoaderConfig(batch_size=8), task=CLASSES, shuffle=True, seed=0, missing=missing)
-        totals = [torch.stack([sequences.lengths for sequences in batch.modalities.values()]).sum(0).double() for batch in source]
+        source = Loader(
+            whole,
+            whole.modalities,
+            config=LoaderConfig(batch_size=8),
+            task=CLASSES,
+            shuffle=True,
+            seed=0,
+            missing=missing,
+        )
+        totals = [
+            torch.stack([sequences.lengths for sequences in batch.modalities.values()]).sum(0).double()
+            for batch in source
+        ]
         return float(torch.stack([total.max() - total.min() for total in totals]).mean())
 
     assert spread(config("gcnet", 0.5)) < 10  # of 40, 80 or 120 tokens
@@ -346,8 +424,12 @@ from test_missing import PROTOCOLS, masks, split
 from alignmamba.data.missing import withheld
 print([masks(withheld(split(200, time=2), missing, seed=0)) for missing in PROTOCOLS])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == str([masks(withheld(split(200, time=2), missing, seed=0)) for missing in PROTOCOLS])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == str(
+        [masks(withheld(split(200, time=2), missing, seed=0)) for missing in PROTOCOLS]
+    )
 
 
 @pytest.mark.parametrize("protocol", ["gcnet", "tokens"])
@@ -376,7 +458,10 @@ def test_what_is_kept_at_a_rate_holds_what_is_kept_at_a_higher_one(protocol: str
         ({"protocol": "gcnet", "rate": "0.3"}, "found '0.3', expected a number"),
         ({"protocol": "gcnet", "rate": True}, "found True, expected a number"),
         ({"protocol": "gcnet", "rate": []}, r"found \[\], expected a number"),
-        ({"protocol": "gcnet", "rate": [0.3, 0.3]}, r"found \[0.3, 0.3\], expected a number .* or several different ones"),
+        (
+            {"protocol": "gcnet", "rate": [0.3, 0.3]},
+            r"found \[0.3, 0.3\], expected a number .* or several different ones",
+        ),
         ({"protocol": "imder-sample", "rate": 0.35}, "found 0.35, expected 0, 0.1, 0.2 .. 0.7"),
         ({"protocol": "imder-batch", "rate": 0.8}, "found 0.8, expected 0, 0.1, 0.2 .. 0.7"),
         ({"protocol": "imder-batch", "rate": [0.1, 0.2]}, "expected one rate"),
@@ -389,9 +474,19 @@ def test_a_wrong_protocol_is_refused(values: dict[str, Any], said: str) -> None:
 
 
 def test_a_protocol_survives_being_written_down() -> None:
-    for missing in (*PROTOCOLS, config("none"), config("gcnet", 0.1, 0.5), config("gcnet", 0.0), config("imder-sample", 0.1 + 0.2)):
+    for missing in (
+        *PROTOCOLS,
+        config("none"),
+        config("gcnet", 0.1, 0.5),
+        config("gcnet", 0.0),
+        config("imder-sample", 0.1 + 0.2),
+    ):
         assert MissingConfig.model_validate_json(missing.model_dump_json(), strict=True) == missing
-    assert config("gcnet", 0.3) == MissingConfig(protocol="gcnet", rate=0.3) == MissingConfig(protocol="gcnet", rate=(0.3,))
+    assert (
+        config("gcnet", 0.3)
+        == MissingConfig(protocol="gcnet", rate=0.3)
+        == MissingConfig(protocol="gcnet", rate=(0.3,))
+    )
     assert config("imder-sample", *np.arange(0, 0.8, 0.1).tolist()).rates[-1] == pytest.approx(0.7)
     assert (
         [len(list(combinations(NAMES, size))) for size in (1, 2)]

@@ -1,4 +1,6 @@
-"""Directories that appear whole: what a process that was killed at the worst moment leaves, and what the next one makes of it."""
+"""Directories that appear whole: what a process that was killed at the worst moment leaves, and what the next
+one makes of it.
+"""
 
 import os
 import signal
@@ -38,7 +40,9 @@ with publishing.temporary_directory(target) as directory:
     publishing.publish(directory, target, overwrite=True)
 """
 
-posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL, and its directories cannot be locked")
+posix = pytest.mark.skipif(
+    os.name == "nt", reason="Windows has no SIGKILL, and its directories cannot be locked"
+)
 
 
 def corpus(path: Path, content: str) -> Path:
@@ -76,7 +80,10 @@ def test_a_corpus_that_was_replaced_goes(tmp_path: Path) -> None:
 
 @posix
 def test_what_belongs_to_another_corpus_or_to_a_living_process_stays(tmp_path: Path) -> None:
-    others = {corpus(tmp_path / f".corpus.v2.{'0' * 12}{ending}", "other") for ending in (".partial", ".replaced", ".mine")}
+    others = {
+        corpus(tmp_path / f".corpus.v2.{'0' * 12}{ending}", "other")
+        for ending in (".partial", ".replaced", ".mine")
+    }
     with temporary_directory(tmp_path / "corpus") as held:
         prepare_destination(tmp_path / "corpus", overwrite=False)
         assert set(tmp_path.iterdir()) == others | {held}

@@ -23,7 +23,9 @@ def split_of(*arrays: np.ndarray, role: str = "train") -> MemorySplit:
 
 def test_mean_and_deviation_are_those_of_all_tokens_together() -> None:
     split = memory_split([(5, 2), (0, 3), (1, 0), (30, 1)])
-    tokens = np.concatenate([sample.features["sound"] for sample in split if "sound" in sample.features]).astype(np.float64)
+    tokens = np.concatenate(
+        [sample.features["sound"] for sample in split if "sound" in sample.features]
+    ).astype(np.float64)
     fitted = fit_standardisation(split, (SOUND, WORDS), CLASSES).features
     assert list(fitted) == ["sound"]
     mean, deviation = fitted["sound"]
@@ -37,15 +39,24 @@ def test_nothing_cancels_where_the_mean_is_large() -> None:
     random = np.random.default_rng(0)
     arrays = [1e4 + random.integers(-8, 9, size=(length, 2)) / 8 for length in (3, 50, 7)]
     arrays = [array.astype(np.float32) for array in arrays]
-    _, deviation = fit_standardisation(split_of(*arrays), [SOUND.model_copy(update={"dim": 2})], CLASSES).features["sound"]
-    np.testing.assert_allclose(deviation.numpy(), np.concatenate(arrays).astype(np.float64).std(axis=0), **FEW_ROUNDINGS)
+    _, deviation = fit_standardisation(
+        split_of(*arrays), [SOUND.model_copy(update={"dim": 2})], CLASSES
+    ).features["sound"]
+    np.testing.assert_allclose(
+        deviation.numpy(), np.concatenate(arrays).astype(np.float64).std(axis=0), **FEW_ROUNDINGS
+    )
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3e7])
 def test_a_constant_channel_has_deviation_one(constant: float) -> None:
     varying = np.arange(6, dtype=np.float32)
-    arrays = [np.stack([np.full(6, constant, dtype=np.float32), varying], axis=1), np.array([[constant, 9.0]], dtype=np.float32)]
-    mean, deviation = fit_standardisation(split_of(*arrays), [SOUND.model_copy(update={"dim": 2})], CLASSES).features["sound"]
+    arrays = [
+        np.stack([np.full(6, constant, dtype=np.float32), varying], axis=1),
+        np.array([[constant, 9.0]], dtype=np.float32),
+    ]
+    mean, deviation = fit_standardisation(
+        split_of(*arrays), [SOUND.model_copy(update={"dim": 2})], CLASSES
+    ).features["sound"]
     assert mean[0] == np.float32(constant)
     assert deviation[0] == 1.0
     assert deviation[1] > 1.5
@@ -53,7 +64,9 @@ def test_a_constant_channel_has_deviation_one(constant: float) -> None:
 
 def test_a_small_scale_is_not_taken_for_a_constant() -> None:
     array = np.array([[-1e-12], [1e-12]], dtype=np.float32)
-    _, deviation = fit_standardisation(split_of(array), [SOUND.model_copy(update={"dim": 1})], CLASSES).features["sound"]
+    _, deviation = fit_standardisation(
+        split_of(array), [SOUND.model_copy(update={"dim": 1})], CLASSES
+    ).features["sound"]
     assert deviation[0] == np.float32(1e-12)
 
 
@@ -75,12 +88,17 @@ def test_a_modality_that_the_split_lacks_is_left_as_it_is() -> None:
 
 
 def test_another_width_is_named() -> None:
-    with pytest.raises(DataError, match=r"'s0', modality 'sound': expected shape \(time, 3\), found \(2, 5\)"):
+    with pytest.raises(
+        DataError, match=r"'s0', modality 'sound': expected shape \(time, 3\), found \(2, 5\)"
+    ):
         fit_standardisation(split_of(np.zeros((2, 5))), [SOUND], CLASSES)
 
 
 def labelled(*targets: float | int | None) -> MemorySplit:
-    samples = tuple(Sample(id=f"s{row}", features={"sound": np.zeros((2, 3))}, target=target) for row, target in enumerate(targets))
+    samples = tuple(
+        Sample(id=f"s{row}", features={"sound": np.zeros((2, 3))}, target=target)
+        for row, target in enumerate(targets)
+    )
     return MemorySplit(role="train", samples=samples, modalities=(SOUND,))
 
 
@@ -91,8 +109,12 @@ def test_targets_of_a_regression_have_a_scale() -> None:
 
 
 def test_classes_have_none() -> None:
-    assert fit_standardisation(labelled(0, 1, 1), [SOUND], CLASSES).targets == TargetScale(mean=0.0, deviation=1.0)
+    assert fit_standardisation(labelled(0, 1, 1), [SOUND], CLASSES).targets == TargetScale(
+        mean=0.0, deviation=1.0
+    )
 
 
 def test_without_targets_there_is_none() -> None:
-    assert fit_standardisation(labelled(None, None), [SOUND], NUMBERS).targets == TargetScale(mean=0.0, deviation=1.0)
+    assert fit_standardisation(labelled(None, None), [SOUND], NUMBERS).targets == TargetScale(
+        mean=0.0, deviation=1.0
+    )

@@ -34,12 +34,16 @@ def cue_time(sample: Sample) -> float:
 
 def oracle(sample: Sample) -> int:
     cue = cue_time(sample)
-    audio, video = (values[times < cue][-1] for times, values in (pulses(sample, "audio"), pulses(sample, "video")))
+    audio, video = (
+        values[times < cue][-1] for times, values in (pulses(sample, "audio"), pulses(sample, "video"))
+    )
     return int(2 * audio + video)
 
 
 def accuracy(corpus: Corpus, rule: Callable[[Sample], int]) -> float:
-    return float(np.mean([rule(sample) == sample.target for split in corpus.splits.values() for sample in split]))
+    return float(
+        np.mean([rule(sample) == sample.target for split in corpus.splits.values() for sample in split])
+    )
 
 
 def standard_error(probability: float, count: int) -> float:
@@ -56,7 +60,9 @@ def test_an_oracle_that_reads_all_features_misses_only_the_replaced_labels(corpu
 
 
 def test_replaced_labels_spread_evenly_over_the_other_classes(corpus: Corpus) -> None:
-    shifts = [(int(sample.target or 0) - oracle(sample)) % 4 for split in corpus.splits.values() for sample in split]
+    shifts = [
+        (int(sample.target or 0) - oracle(sample)) % 4 for split in corpus.splits.values() for sample in split
+    ]
     counts = np.bincount(shifts, minlength=4)[1:]
     share = counts.sum() / 3
     assert (np.abs(counts - share) < STANDARD_ERRORS * np.sqrt(share)).all()
@@ -72,7 +78,8 @@ def test_samples_keep_the_promised_distances(corpus: Corpus) -> None:
         assert all(np.abs(sample.features[name] - clean[name]).max() <= 0.25 + 1e-6 for name in shown)
         assert all((np.diff(times) > 0).all() for times in sample.times.values())
         cue = cue_time(sample)
-        # The moment of the k-th text token lies in the k-th share of the timeline, which brackets the sample's duration.
+        # The moment of the k-th text token lies in the k-th share of the timeline, which brackets the
+        # sample's duration.
         k = np.arange(lengths["text"])
         longest = np.min(sample.times["text"][1:] / k[1:]) * lengths["text"]
         shortest = np.max(sample.times["text"] / (k + 1)) * lengths["text"]
@@ -94,14 +101,16 @@ def test_resampling_to_the_text_rate_keeps_the_order_of_pulse_and_cue(corpus: Co
             shown = symbols(sample)[name]
             times, _ = pulses(sample, name)
             at = np.flatnonzero(shown < 2)
-            # By index alone, as a model without times resamples: the middle of each token's share of the timeline.
+            # By index alone, as a model without times resamples: the middle of each token's share of the
+            # timeline.
             text_token = np.floor((at + 0.5) / len(shown) * num_text).astype(int)
             assert ((text_token < cue) == (times < cue_time(sample))).all()
             assert (text_token != cue).all()
             assert len(set(text_token.tolist())) == len(text_token)
 
 
-# Rules that see one modality alone. Where a value is out of reach they name class 0 of it: the classes are even.
+# Rules that see one modality alone. Where a value is out of reach they name class 0 of it: the classes are
+# even.
 def _majority(sample: Sample, name: str) -> int:
     _, values = pulses(sample, name)
     return int(values[:-1].mean() > 0.5)
@@ -126,16 +135,21 @@ def _weighted_by_gap(sample: Sample, name: str) -> int:
     return int(np.average(values[:-1], weights=np.diff(times)) > 0.5)
 
 
-@pytest.mark.parametrize("rule", [_majority, _before_the_middle, _before_the_widest_gap, _first, _weighted_by_gap])
+@pytest.mark.parametrize(
+    "rule", [_majority, _before_the_middle, _before_the_widest_gap, _first, _weighted_by_gap]
+)
 @pytest.mark.parametrize(("name", "factor"), [("audio", 2), ("video", 1)])
-def test_no_rule_on_one_modality_exceeds_the_bound(corpus: Corpus, rule: Callable[[Sample, str], int], name: str, factor: int) -> None:
+def test_no_rule_on_one_modality_exceeds_the_bound(
+    corpus: Corpus, rule: Callable[[Sample, str], int], name: str, factor: int
+) -> None:
     bound = corpus.references["best_single_modality_accuracy"]
     reached = accuracy(corpus, lambda sample: factor * rule(sample, name))
     assert reached < bound + STANDARD_ERRORS * standard_error(bound, 4500)
 
 
 def test_the_bound_on_one_modality_is_nearly_reached(corpus: Corpus) -> None:
-    # Weighing the values by the gaps that follow them comes close: the bound also grants the slots, which a rule has to guess.
+    # Weighing the values by the gaps that follow them comes close: the bound also grants the slots, which a
+    # rule has to guess.
     reached = accuracy(corpus, lambda sample: 2 * _weighted_by_gap(sample, "audio"))
     assert reached > corpus.references["best_single_modality_accuracy"] - 0.03
 
@@ -159,11 +173,14 @@ def test_the_sums_behind_the_bounds_agree_with_simulation() -> None:
     both = 2 * held[0] + held[1]
     for modalities, selected in ((1, held[0]), (2, both)):
         right = np.max([(selected == label).mean(axis=1) for label in range(4)], axis=0)
-        assert abs(right.mean() - synthetic._best_guess(modalities)) < STANDARD_ERRORS * right.std() / np.sqrt(draws)
+        assert abs(
+            right.mean() - synthetic._best_guess(modalities)
+        ) < STANDARD_ERRORS * right.std() / np.sqrt(draws)
 
 
 def test_the_sums_behind_the_bounds_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Two cue slots: the second pulse is absent (1/4), equal (3/8), or different, when either guess is right half the time.
+    # Two cue slots: the second pulse is absent (1/4), equal (3/8), or different, when either guess is right
+    # half the time.
     monkeypatch.setattr(synthetic, "SLOTS", 3)
     same = 1 / 4 + 3 / 8
     assert synthetic._best_guess.__wrapped__(1) == pytest.approx(same + (1 - same) / 2)
@@ -200,12 +217,19 @@ def test_tokens_name_the_symbols(corpus: Corpus) -> None:
     ]
 
 
-@pytest.mark.parametrize(("sizes", "message"), [({"dev": 3}, "'dev'"), ({"train": 0}, "'train' needs at least 1 sample, found 0")])
+@pytest.mark.parametrize(
+    ("sizes", "message"), [({"dev": 3}, "'dev'"), ({"train": 0}, "'train' needs at least 1 sample, found 0")]
+)
 def test_wrong_sizes_are_refused(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         synthetic_corpus(sizes=sizes)  # type: ignore[arg-type]
 
 
 def test_references_lie_in_order(corpus: Corpus) -> None:
-    names = ["chance_accuracy", "best_single_modality_accuracy", "best_pair_accuracy", "best_reachable_accuracy"]
+    names = [
+        "chance_accuracy",
+        "best_single_modality_accuracy",
+        "best_pair_accuracy",
+        "best_reachable_accuracy",
+    ]
     assert all(corpus.references[low] < corpus.references[high] for low, high in pairwise(names))

@@ -17,7 +17,12 @@ SIGHT = ModalitySpec(name="sight", dim=1)
 
 
 def corpus(
-    targets: list[Any], groups: list[str | None] | None = None, *, num_classes: int = 0, valid: bool = False, sight: int = 0
+    targets: list[Any],
+    groups: list[str | None] | None = None,
+    *,
+    num_classes: int = 0,
+    valid: bool = False,
+    sight: int = 0,
 ) -> Corpus:
     """Sound in every sample, sight in the first few."""
     value = np.zeros((1, 1), dtype=np.float32)
@@ -30,10 +35,18 @@ def corpus(
         )
         for row, target in enumerate(targets)
     )
-    task = Task(kind="classification", classes=tuple(map(str, range(num_classes)))) if num_classes else Task(kind="regression")
+    task = (
+        Task(kind="classification", classes=tuple(map(str, range(num_classes))))
+        if num_classes
+        else Task(kind="regression")
+    )
     split = MemorySplit(role="train", samples=samples, modalities=(SOUND, SIGHT))
-    others = {"valid": MemorySplit(role="valid", samples=samples[:1], modalities=(SOUND, SIGHT))} if valid else {}
-    return Corpus(name="c", task=task, modalities=(SOUND, SIGHT), splits={"train": split, **others}, checksum="")  # type: ignore[dict-item]
+    others = (
+        {"valid": MemorySplit(role="valid", samples=samples[:1], modalities=(SOUND, SIGHT))} if valid else {}
+    )
+    return Corpus(
+        name="c", task=task, modalities=(SOUND, SIGHT), splits={"train": split, **others}, checksum=""
+    )  # type: ignore[dict-item]
 
 
 def drawn(given: Corpus, share: float, seed: int = 0) -> tuple[list[str], list[str]]:
@@ -98,13 +111,33 @@ def test_many_small_classes_in_groups_still_give_the_share() -> None:
 
 
 REFUSED: dict[str, tuple[Corpus, float, str]] = {
-    "valid is there": (corpus([0.0] * 9, valid=True), 0.2, "split_valid: corpus 'c' has a split 'valid' already, of 1 samples; leave"),
-    "none": (corpus([0.0] * 9), 0.05, "split_valid: found 0.05, which is none of the 9 samples of train, expected at least 0.11"),
+    "valid is there": (
+        corpus([0.0] * 9, valid=True),
+        0.2,
+        "split_valid: corpus 'c' has a split 'valid' already, of 1 samples; leave",
+    ),
+    "none": (
+        corpus([0.0] * 9),
+        0.05,
+        "split_valid: found 0.05, which is none of the 9 samples of train, expected at least 0.11",
+    ),
     "all": (corpus([0.0] * 9), 0.95, "split_valid: found 0.95, which is all 9 samples of train"),
-    "a class": (corpus([0] * 18 + [1] * 2, num_classes=2), 0.9, "leaves no sample of class '1' in train, which has 2"),
+    "a class": (
+        corpus([0] * 18 + [1] * 2, num_classes=2),
+        0.9,
+        "leaves no sample of class '1' in train, which has 2",
+    ),
     "a modality": (corpus([0.0] * 4, sight=1), 0.75, "leaves no sample with 'sight' in train, which has 1"),
-    "one group": (corpus([0.0] * 9, ["a"] * 9), 0.2, "is no whole group: train has 9 samples in 1 groups of 9 to 9"),
-    "large groups": (corpus([0.0] * 9, ["a"] * 4 + ["b"] * 5), 0.1, "is no whole group: train has 9 samples in 2 groups of 4 to 5"),
+    "one group": (
+        corpus([0.0] * 9, ["a"] * 9),
+        0.2,
+        "is no whole group: train has 9 samples in 1 groups of 9 to 9",
+    ),
+    "large groups": (
+        corpus([0.0] * 9, ["a"] * 4 + ["b"] * 5),
+        0.1,
+        "is no whole group: train has 9 samples in 2 groups of 4 to 5",
+    ),
 }
 
 
@@ -116,7 +149,9 @@ def test_shares_that_leave_a_side_without_something(case: str) -> None:
 
 
 def test_samples_without_targets() -> None:
-    with pytest.raises(DataError, match="split 'train', sample 's1': no target, expected one for every sample"):
+    with pytest.raises(
+        DataError, match="split 'train', sample 's1': no target, expected one for every sample"
+    ):
         TrainSamples.of(corpus([0.0, None]))
 
 

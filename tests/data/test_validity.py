@@ -28,9 +28,13 @@ HIDDEN = np.array([[1.0, 777.0], [3.0, 4.0], [5.0, 6.0]])
 MASKED: dict[str, Callable[[], Any]] = {
     "numpy": lambda: np.ma.array(HIDDEN, mask=~VALID),
     "numpy, integers": lambda: np.ma.array(HIDDEN.astype(int), mask=~VALID),
-    "rows of numpy": lambda: [np.ma.array(row, mask=~valid) for row, valid in zip(HIDDEN, VALID, strict=True)],
+    "rows of numpy": lambda: [
+        np.ma.array(row, mask=~valid) for row, valid in zip(HIDDEN, VALID, strict=True)
+    ],
     "torch": lambda: masked_tensor(torch.tensor(HIDDEN), torch.tensor(VALID)),
-    "rows of torch": lambda: [masked_tensor(torch.tensor(r), torch.tensor(v)) for r, v in zip(HIDDEN, VALID, strict=True)],
+    "rows of torch": lambda: [
+        masked_tensor(torch.tensor(r), torch.tensor(v)) for r, v in zip(HIDDEN, VALID, strict=True)
+    ],
     "Arrow": lambda: pa.table({"a": [1, 3, 5], "b": [None, 4, 6]}),
     "objects": lambda: np.array([[1, None], [3, 4], [5, 6]], dtype=object),
     "a list": lambda: [[1.0, None], [3.0, 4.0], [5.0, 6.0]],
@@ -51,21 +55,43 @@ def test_masked_features_are_not_finite(tmp_path: Path, kind: str) -> None:
 @pytest.mark.filterwarnings("default")
 def test_pandas(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
-    features = pandas.DataFrame({"a": pandas.array([1, 3, 5], dtype="Int64"), "b": pandas.array([None, 4, 6], dtype="Float64")})
-    table = pandas.DataFrame({"y": [5.0, 6.0, 7.0], "who": ["ann", None, "bob"], "said": ["x", pandas.NA, "z"]}, index=[2, 0, 1])
-    split = {"features": {"m": [features] * 3}, "targets": table.y, "groups": table.who, "texts": table.said, "labels": {"also": table.y}}
-    corpus = write_corpus(tmp_path / "corpus", {"train": split}, task={"kind": "regression"}, nonfinite="keep")
+    features = pandas.DataFrame(
+        {"a": pandas.array([1, 3, 5], dtype="Int64"), "b": pandas.array([None, 4, 6], dtype="Float64")}
+    )
+    table = pandas.DataFrame(
+        {"y": [5.0, 6.0, 7.0], "who": ["ann", None, "bob"], "said": ["x", pandas.NA, "z"]}, index=[2, 0, 1]
+    )
+    split = {
+        "features": {"m": [features] * 3},
+        "targets": table.y,
+        "groups": table.who,
+        "texts": table.said,
+        "labels": {"also": table.y},
+    }
+    corpus = write_corpus(
+        tmp_path / "corpus", {"train": split}, task={"kind": "regression"}, nonfinite="keep"
+    )
     repaired = load_corpus(tmp_path / "corpus", nonfinite="zero").split("train")
     np.testing.assert_array_equal(repaired[0].features["m"], [[1, 0], [3, 4], [5, 6]])
-    found = [(sample.target, sample.group, sample.text, sample.labels["also"]) for sample in corpus.split("train")]
+    found = [
+        (sample.target, sample.group, sample.text, sample.labels["also"]) for sample in corpus.split("train")
+    ]
     assert found == [(5.0, "ann", "x", 5.0), (6.0, None, None, 6.0), (7.0, "bob", "z", 7.0)]
     assert plain_scalar(pandas.NA) is plain_scalar(pandas.NaT) is None
     np.testing.assert_array_equal(plain_array(pandas.Series([1, None], dtype="Int64"))[0], [1, np.nan])
 
 
 def test_a_mask_that_hides_nothing_is_none(tmp_path: Path) -> None:
-    given = [np.ma.array(HIDDEN), np.ma.array(HIDDEN, mask=np.zeros_like(VALID)), masked_tensor(torch.tensor(HIDDEN), torch.ones(3, 2) > 0)]
-    corpus = write_corpus(tmp_path / "c", {"train": {"features": {"m": given}, "targets": [1.0] * 3}}, task={"kind": "regression"})
+    given = [
+        np.ma.array(HIDDEN),
+        np.ma.array(HIDDEN, mask=np.zeros_like(VALID)),
+        masked_tensor(torch.tensor(HIDDEN), torch.ones(3, 2) > 0),
+    ]
+    corpus = write_corpus(
+        tmp_path / "c",
+        {"train": {"features": {"m": given}, "targets": [1.0] * 3}},
+        task={"kind": "regression"},
+    )
     for sample in corpus.split("train"):
         np.testing.assert_array_equal(sample.features["m"], HIDDEN)
 
@@ -75,17 +101,41 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
         {"features": {"m": [np.ma.array([1, 2], mask=[0, 1])]}},
         "the entry at 1 is masked or null (1 of 2 are), expected token ids",
     ),
-    "times": ({"times": {"m": [np.ma.array([0.0, 1.0], mask=[0, 1])]}}, "times: the entry at 1 is masked or null, expected seconds"),
-    "complex times": ({"times": {"m": [np.array([0, 1j])]}}, "times: expected 2 numbers of seconds, found dtype complex128"),
-    "dates as times": ({"times": {"m": [np.array([0, 1], dtype="M8[s]")]}}, "times: expected 2 numbers of seconds, found dtype datetime64"),
-    "numpy target": ({"targets": np.ma.array([7.0], mask=[True])}, "a masked or null target, expected a number"),
-    "torch target": ({"targets": [masked_tensor(torch.tensor(7.0), torch.tensor(False))]}, "a masked or null target"),
+    "times": (
+        {"times": {"m": [np.ma.array([0.0, 1.0], mask=[0, 1])]}},
+        "times: the entry at 1 is masked or null, expected seconds",
+    ),
+    "complex times": (
+        {"times": {"m": [np.array([0, 1j])]}},
+        "times: expected 2 numbers of seconds, found dtype complex128",
+    ),
+    "dates as times": (
+        {"times": {"m": [np.array([0, 1], dtype="M8[s]")]}},
+        "times: expected 2 numbers of seconds, found dtype datetime64",
+    ),
+    "numpy target": (
+        {"targets": np.ma.array([7.0], mask=[True])},
+        "a masked or null target, expected a number",
+    ),
+    "torch target": (
+        {"targets": [masked_tensor(torch.tensor(7.0), torch.tensor(False))]},
+        "a masked or null target",
+    ),
     "Arrow target": ({"targets": pa.array([None], type=pa.float64())}, "a masked or null target"),
     "no target": ({"targets": [None]}, "target None, expected a number"),
     "complex": ({"features": {"m": [np.ones((2, 1)) * 1j]}}, "expected real numbers, found dtype complex128"),
-    "sparse": ({"features": {"m": [torch.eye(2).to_sparse()]}}, "found a sparse tensor; give tensor.to_dense()"),
+    "sparse": (
+        {"features": {"m": [torch.eye(2).to_sparse()]}},
+        "found a sparse tensor; give tensor.to_dense()",
+    ),
     "nested": (
-        {"features": {"m": [torch.nested.as_nested_tensor([torch.ones(2, 2), torch.ones(3, 2)], layout=torch.jagged)]}},
+        {
+            "features": {
+                "m": [
+                    torch.nested.as_nested_tensor([torch.ones(2, 2), torch.ones(3, 2)], layout=torch.jagged)
+                ]
+            }
+        },
         "found a nested tensor; give one tensor for each sample",
     ),
 }

@@ -40,10 +40,14 @@ def test_a_copy_is_at_no_distance_at_all() -> None:
 
 
 def test_vectors_of_a_sample_are_held_out_together() -> None:
-    """Two vectors of a sample lie close in many channels and differ at random: a classifier that had seen one would misplace the other."""
+    """Two vectors of a sample lie close in many channels and differ at random: a classifier that had seen one
+    would misplace the other.
+    """
     shared = normal(40, 200)
     found = [
-        proxy_a_distance(shared + 0.1 * normal(40, 200, seed=s), shared + 0.1 * normal(40, 200, seed=s + 50), seed=s).error
+        proxy_a_distance(
+            shared + 0.1 * normal(40, 200, seed=s), shared + 0.1 * normal(40, 200, seed=s + 50), seed=s
+        ).error
         for s in range(1, 9)
     ]
     assert 0.42 < float(np.mean(found)) < 0.58
@@ -76,7 +80,13 @@ def test_error_is_that_of_scikit_learn_with_samples_as_groups() -> None:
     first, second = normal(2, 300, 6)
     second = 3 * second + [1.5, 0, 0, 0, 0, 0]
     model = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8))
-    accuracy = cross_val_score(model, np.r_[first, second], np.repeat([0, 1], 300), groups=np.tile(np.arange(300), 2), cv=GroupKFold(5))
+    accuracy = cross_val_score(
+        model,
+        np.r_[first, second],
+        np.repeat([0, 1], 300),
+        groups=np.tile(np.arange(300), 2),
+        cv=GroupKFold(5),
+    )
     assert proxy_a_distance(first, second, seed=0).error == pytest.approx(1 - accuracy.mean(), abs=0.02)
 
 
@@ -84,7 +94,10 @@ def test_scale_shift_and_idle_channels_do_not_matter() -> None:
     first, second = normal(2, 80, 3)
     second[:, 0] += 1.0
     plain = proxy_a_distance(first, second, seed=0)
-    scaled = [np.c_[each * [1e-3, 1.0, 1e4] + [5.0, -3.0, 0.0], np.full(80, 0.1), np.zeros(80)] for each in (first, second)]
+    scaled = [
+        np.c_[each * [1e-3, 1.0, 1e4] + [5.0, -3.0, 0.0], np.full(80, 0.1), np.zeros(80)]
+        for each in (first, second)
+    ]
     assert proxy_a_distance(*scaled, seed=0) == plain
     assert proxy_a_distance(second, first, seed=0).error == pytest.approx(plain.error, abs=1e-9)
 
@@ -110,7 +123,9 @@ def test_what_cannot_be_compared_is_refused(first: Array, second: Array, message
 
 def test_arguments_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = normal(2, 6, 2)
-    with pytest.raises(ConfigError, match="folds: expected a number from 2 to that of the samples, 6, found 7"):
+    with pytest.raises(
+        ConfigError, match="folds: expected a number from 2 to that of the samples, 6, found 7"
+    ):
         proxy_a_distance(first, second, seed=0, folds=7)
     with pytest.raises(ConfigError, match="strength"):
         proxy_a_distance(first, second, seed=0, strength=0.0)

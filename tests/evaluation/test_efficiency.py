@@ -39,7 +39,9 @@ def test_spread_of_a_hand_worked_list() -> None:
 
 def test_everything_is_measured_in_turn() -> None:
     order: list[str] = []
-    calls: dict[str, Callable[[], object]] = {name: (lambda name=name: order.append(name)) for name in ("a", "b", "c")}
+    calls: dict[str, Callable[[], object]] = {
+        name: (lambda name=name: order.append(name)) for name in ("a", "b", "c")
+    }
     found = time_in_turn(calls, repeats=3, warm_ups=2)
     assert order == ["a", "b", "c"] * 5
     assert {name: timing.busy.count for name, timing in found.items()} == {"a": 3, "b": 3, "c": 3}
@@ -47,7 +49,9 @@ def test_everything_is_measured_in_turn() -> None:
 
 def test_what_is_slow_is_measured_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(efficiency, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=time.process_time))
+    monkeypatch.setattr(
+        efficiency, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=time.process_time)
+    )
 
     def slow() -> None:
         now[0] += efficiency.SLOW_SECONDS + 1
@@ -71,7 +75,9 @@ def test_no_round_is_refused() -> None:
 
 
 def known_allocations(argument: Mapping[str, Any]) -> list[int]:
-    """Peaks of NumPy and of PyTorch, with memory that was freed just before, and of a computation that holds nothing."""
+    """Peaks of NumPy and of PyTorch, with memory that was freed just before, and of a computation that holds
+    nothing.
+    """
     size = argument["megabytes"] * MEGABYTE
 
     def numpy() -> None:
@@ -143,7 +149,9 @@ def test_counted_operations_of_matrix_products_and_attention() -> None:
 def test_operations_of_a_scan_counted_by_hand() -> None:
     """One token, one channel, two states: each operation of the recurrence by name."""
     per_state = len(("dt*A", "exp", "decay*h", "drive*B", "add", "C*h", "add to y"))
-    per_channel = len(("exp", "1+", "log", "dt*u", "D*u", "add to y", "neg z", "exp", "1+", "divide", "times y"))
+    per_channel = len(
+        ("exp", "1+", "log", "dt*u", "D*u", "add to y", "neg z", "exp", "1+", "divide", "times y")
+    )
     assert scan_flops(1, 1, 2) == 2 * per_state + per_channel
     assert scan_flops(10, 3, 2) == 30 * scan_flops(1, 1, 2)
 
@@ -162,7 +170,9 @@ def test_slope_of_a_sum_lies_between_its_parts() -> None:
     assert 1 < log_slope(lengths, [1e4 * length + length**2 for length in lengths]) < 2
 
 
-@pytest.mark.parametrize(("lengths", "values"), [([5], [1.0]), ([5, 5], [1.0, 2.0]), ([5, 6], [0.0, 1.0]), ([5, 6], [1.0])])
+@pytest.mark.parametrize(
+    ("lengths", "values"), [([5], [1.0]), ([5, 5], [1.0, 2.0]), ([5, 6], [0.0, 1.0]), ([5, 6], [1.0])]
+)
 def test_a_slope_that_is_not_determined(lengths: list[float], values: list[float]) -> None:
     with pytest.raises(ConfigError, match="at two lengths or more"):
         log_slope(lengths, values)

@@ -11,7 +11,14 @@ from sklearn import metrics as oracle
 
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import ConfigError, DataError
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, confusion_matrix, metric_names, row_metric, sample_scores, score
+from alignmamba.evaluation.metrics import (
+    HIGHER_IS_BETTER,
+    confusion_matrix,
+    metric_names,
+    row_metric,
+    sample_scores,
+    score,
+)
 
 SENTIMENT = Task(kind="regression", label_range=(-3.0, 3.0))
 THREE = Task(kind="classification", classes=("a", "b", "c"))
@@ -20,7 +27,9 @@ THREE = Task(kind="classification", classes=("a", "b", "c"))
 def predictions(predicted: object, targets: object) -> Predictions:
     values = np.asarray(predicted, dtype=np.float64)
     return Predictions(
-        ids=tuple(f"s{row}" for row in range(len(values))), prediction=values, targets=None if targets is None else np.asarray(targets)
+        ids=tuple(f"s{row}" for row in range(len(values))),
+        prediction=values,
+        targets=None if targets is None else np.asarray(targets),
     )
 
 
@@ -31,7 +40,7 @@ def classified(predicted: list[int], targets: list[int], *, classes: int = 3) ->
     return predictions(probabilities, np.asarray(targets, dtype=np.int64))
 
 
-# --- regression --------------------------------------------------------------------------------------------------------
+# --- regression ---------------------------------------------------------------------------------------------
 
 
 def test_hand_worked_sentiment_table() -> None:
@@ -40,8 +49,8 @@ def test_hand_worked_sentiment_table() -> None:
     truth      -3.0  -0.5   0.0   0.4   1.5   2.5
     predicted  -2.4   0.2   0.1  -0.3   2.0   9.0
     error       0.6   0.7   0.1   0.7   0.5   6.5     sum 9.1
-    round 7    -3/-2  0/0   0/0   0/0   2/2   2/3     (half to even: -0.5 -> 0, 1.5 -> 2, 2.5 -> 2; 9 is clipped to 3)
-    round 5    -2/-2  0/0   0/0   0/0   2/2   2/2
+    round 7    -3/-2  0/0   0/0   0/0   2/2   2/3     (half to even: -0.5 -> 0, 1.5 -> 2, 2.5 -> 2; 9 is
+    clipped to 3) round 5    -2/-2  0/0   0/0   0/0   2/2   2/2
     >= 0        n/n   n/y   y/y   y/n   y/y   y/y     truth 2 n, 4 y; tp_y 3, fp_y 1, fn_y 1
     >  0        n/n   n/y    .    y/n   y/y   y/y     truth 2 n, 3 y; tp_y 2, fp_y 1, fn_y 1
     """
@@ -56,7 +65,10 @@ def test_hand_worked_sentiment_table() -> None:
     assert found["f1_non0"] == pytest.approx((2 * (2 * 1 / 4) + 3 * (2 * 2 / 6)) / 5)
 
 
-@pytest.mark.parametrize(("value", "rounded"), [(0.5, 0), (1.5, 2), (2.5, 2), (-0.5, 0), (-1.5, -2), (-2.5, -2), (7.0, 3), (-7.0, -3)])
+@pytest.mark.parametrize(
+    ("value", "rounded"),
+    [(0.5, 0), (1.5, 2), (2.5, 2), (-0.5, 0), (-1.5, -2), (-2.5, -2), (7.0, 3), (-7.0, -3)],
+)
 def test_halves_round_to_even_after_clipping(value: float, rounded: int) -> None:
     for target in range(-3, 4):
         assert score(SENTIMENT, predictions([value], [target]))["acc7"] == float(target == rounded)
@@ -71,7 +83,9 @@ def test_zero_is_non_negative_with_zeros_and_not_positive_without() -> None:
 
 
 def test_f1_weighs_by_truth_not_by_prediction() -> None:
-    """Positive: tp 2, fp 1, fn 2, so F1 is 4/7 either way round; negative: tp 0, so 0. 4 of 5 are truly positive, 3 are predicted so."""
+    """Positive: tp 2, fp 1, fn 2, so F1 is 4/7 either way round; negative: tp 0, so 0. 4 of 5 are truly
+    positive, 3 are predicted so.
+    """
     truth, predicted = [1.0, 1.0, 1.0, -1.0, 2.0], [1.0, 1.0, -1.0, 1.0, -2.0]
     straight = score(SENTIMENT, predictions(predicted, truth))["f1_non0"]
     swapped = score(SENTIMENT, predictions(truth, predicted))["f1_non0"]
@@ -88,15 +102,21 @@ def test_regression_agrees_with_scikit_learn(pairs: list[tuple[float, float]]) -
     found = score(SENTIMENT, predictions(predicted, truth))
     assert found["mae"] == pytest.approx(oracle.mean_absolute_error(truth, predicted), abs=1e-12)
     non0 = truth != 0
-    for suffix, t, p in (("has0", truth >= 0, predicted >= 0), ("non0", truth[non0] > 0, predicted[non0] > 0)):
+    for suffix, t, p in (
+        ("has0", truth >= 0, predicted >= 0),
+        ("non0", truth[non0] > 0, predicted[non0] > 0),
+    ):
         if t.size:
             assert found[f"acc2_{suffix}"] == pytest.approx(oracle.accuracy_score(t, p))
-            assert found[f"f1_{suffix}"] == pytest.approx(oracle.f1_score(t, p, average="weighted", zero_division=0))
+            assert found[f"f1_{suffix}"] == pytest.approx(
+                oracle.f1_score(t, p, average="weighted", zero_division=0)
+            )
         else:
             assert math.isnan(found[f"acc2_{suffix}"])
             assert math.isnan(found[f"f1_{suffix}"])
     for name, limit in (("acc5", 2), ("acc7", 3)):
-        same = [round(min(max(p, -limit), limit)) == round(min(max(t, -limit), limit)) for t, p in pairs]  # Python rounds halves to even
+        # Python rounds halves to even
+        same = [round(min(max(p, -limit), limit)) == round(min(max(t, -limit), limit)) for t, p in pairs]
         assert found[name] == pytest.approx(np.mean(same))
     if truth.std() > 1e-6 and predicted.std() > 1e-6:
         assert found["corr"] == pytest.approx(np.corrcoef(predicted, truth)[0, 1], abs=1e-9)
@@ -163,7 +183,7 @@ def test_a_sentiment_needs_labels_of_both_signs(task: dict[str, Any]) -> None:
         Task(**task, sentiment=True)
 
 
-# --- classification ----------------------------------------------------------------------------------------------------
+# --- classification -----------------------------------------------------------------------------------------
 
 
 def test_hand_worked_classification_table() -> None:
@@ -195,10 +215,15 @@ def test_classification_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -
     truth, predicted = (list(side) for side in zip(*pairs, strict=True))
     found = score(task, classified(predicted, truth, classes=4))
     assert found["accuracy"] == pytest.approx(oracle.accuracy_score(truth, predicted))
-    assert found["f1_macro"] == pytest.approx(oracle.f1_score(truth, predicted, average="macro", zero_division=0))
-    assert found["f1_weighted"] == pytest.approx(oracle.f1_score(truth, predicted, average="weighted", zero_division=0))
+    assert found["f1_macro"] == pytest.approx(
+        oracle.f1_score(truth, predicted, average="macro", zero_division=0)
+    )
+    assert found["f1_weighted"] == pytest.approx(
+        oracle.f1_score(truth, predicted, average="weighted", zero_division=0)
+    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it warns about classes that are predicted but never true
+        # it warns about classes that are predicted but never true
+        warnings.simplefilter("ignore", UserWarning)
         assert found["recall_unweighted"] == pytest.approx(oracle.balanced_accuracy_score(truth, predicted))
     matrix = confusion_matrix(task, classified(predicted, truth, classes=4))
     np.testing.assert_array_equal(matrix, oracle.confusion_matrix(truth, predicted, labels=range(4)))
@@ -210,7 +235,7 @@ def test_a_class_that_is_never_true() -> None:
     assert found["f1_macro"] == pytest.approx((2 / 3 + 0) / 2)  # c counts, as it was predicted; b does not
 
 
-# --- both --------------------------------------------------------------------------------------------------------------
+# --- both ---------------------------------------------------------------------------------------------------
 
 
 def test_every_metric_has_a_direction() -> None:
@@ -230,8 +255,16 @@ def test_scores_are_plain_floats(task: Task) -> None:
         (SENTIMENT, predictions([], []), "no sample to score"),
         (THREE, predictions(np.zeros((0, 3)), []), "no sample to score"),
         (SENTIMENT, predictions([1.0], None), "none known"),
-        (SENTIMENT, predictions([1.0, np.nan], [1.0, 1.0]), "predictions: 1 of 2 not finite, the first is sample 's1'"),
-        (SENTIMENT, predictions([1.0, 1.0], [np.inf, 1.0]), "targets: 1 of 2 not finite, the first is sample 's0'"),
+        (
+            SENTIMENT,
+            predictions([1.0, np.nan], [1.0, 1.0]),
+            "predictions: 1 of 2 not finite, the first is sample 's1'",
+        ),
+        (
+            SENTIMENT,
+            predictions([1.0, 1.0], [np.inf, 1.0]),
+            "targets: 1 of 2 not finite, the first is sample 's0'",
+        ),
         (SENTIMENT, predictions([[1.0, 2.0]], [1.0]), "one value per sample"),
         (SENTIMENT, predictions([1.0, 2.0], [1.0]), r"targets: expected shape \(2,\), found \(1,\)"),
         (THREE, predictions([[0.5, 0.5]], [1]), r"expected shape \(1, 3\), found \(1, 2\)"),
@@ -250,18 +283,28 @@ def test_a_regression_has_no_confusion_matrix() -> None:
         confusion_matrix(SENTIMENT, predictions([1.0], [1.0]))
 
 
-# --- metrics of samples and of rows ------------------------------------------------------------------------------------
+# --- metrics of samples and of rows -------------------------------------------------------------------------
 
 
 def test_sample_scores_worked_on_paper() -> None:
-    """Signs are right but for the third, whose target of 0 counts as positive, and is left out of the non-zero pair."""
+    """Signs are right but for the third, whose target of 0 counts as positive, and is left out of the
+    non-zero pair.
+    """
     found = predictions([-2.5, 1.0, -0.2, 0.6], [-2.0, 3.0, 0.0, 0.4])
     scores = {name: sample_scores(SENTIMENT, found, name) for name in metric_names(SENTIMENT)}
     assert {name for name, each in scores.items() if each is None} == {"corr", "f1_has0", "f1_non0"}
-    expected = {"mae": [0.5, 2.0, 0.2, 0.2], "acc2_has0": [1, 1, 0, 1], "acc2_non0": [1, 1, 1], "acc5": [1, 0, 1, 0], "acc7": [1, 0, 1, 0]}
+    expected = {
+        "mae": [0.5, 2.0, 0.2, 0.2],
+        "acc2_has0": [1, 1, 0, 1],
+        "acc2_non0": [1, 1, 1],
+        "acc5": [1, 0, 1, 0],
+        "acc7": [1, 0, 1, 0],
+    }
     for name, values in expected.items():
         np.testing.assert_allclose(scores[name], values, err_msg=name)
-    np.testing.assert_array_equal(sample_scores(THREE, classified([0, 1, 1], [0, 2, 1]), "accuracy"), [1, 0, 1])
+    np.testing.assert_array_equal(
+        sample_scores(THREE, classified([0, 1, 1], [0, 2, 1]), "accuracy"), [1, 0, 1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -276,7 +319,9 @@ def test_a_metric_of_rows_is_the_metric_of_those_samples(task: Task, found: Pred
     rows = np.array([1, 4, 4, 0, 1])
     assert found.targets is not None
     picked = Predictions(ids=tuple("abcde"), prediction=found.prediction[rows], targets=found.targets[rows])
-    assert {name: row_metric(task, found, name)(rows) for name in metric_names(task)} == pytest.approx(score(task, picked))
+    assert {name: row_metric(task, found, name)(rows) for name in metric_names(task)} == pytest.approx(
+        score(task, picked)
+    )
 
 
 @pytest.mark.parametrize("ask", [sample_scores, row_metric])

@@ -46,7 +46,7 @@ def as_row_metric(scores: Array) -> RowMetric:
     return RowMetric(runs=tuple(mean_of(run) for run in scores), samples=scores.shape[1])
 
 
-# --- over seeds ------------------------------------------------------------------------------------------------------
+# --- over seeds ---------------------------------------------------------------------------------------------
 
 
 def test_estimate_worked_on_paper() -> None:
@@ -84,7 +84,9 @@ def test_two_seeds_have_a_deviation_and_no_interval() -> None:
 
 
 def test_an_interval_over_seeds_stays_within_the_range() -> None:
-    """On the logit scale: at a mean of 1/2 its slope is 4, the reach of 0.4, 0.5 and 0.6 is 4 x 4.302653 x 0.1 / √3 = 0.99366."""
+    """On the logit scale: at a mean of 1/2 its slope is 4, the reach of 0.4, 0.5 and 0.6 is 4 x 4.302653 x
+    0.1 / √3 = 0.99366.
+    """
     found = over_seeds([0.4, 0.5, 0.6], bounds=(0.0, 1.0))
     assert (found.low, found.high) == (
         pytest.approx(1 / (1 + math.exp(0.99366)), rel=1e-4),
@@ -95,7 +97,7 @@ def test_an_interval_over_seeds_stays_within_the_range() -> None:
     assert 0.95 < wild.high <= 1.0  # type: ignore[operator]
 
 
-# --- over seeds and samples ------------------------------------------------------------------------------------------
+# --- over seeds and samples ---------------------------------------------------------------------------------
 
 SHARE, ERRORS, CORRELATION = (0.0, 1.0), (0.0, math.inf), (-1.0, 1.0)
 
@@ -103,26 +105,34 @@ SHARE, ERRORS, CORRELATION = (0.0, 1.0), (0.0, math.inf), (-1.0, 1.0)
 def test_interval_worked_on_paper() -> None:
     """Three seeds of (1 1 0 0), (1 1 1 0) and (1 0 0 0): means 1/2, 3/4, 1/4, s² = 1/16.
 
-    The variances of the means are 1/12, 1/16 and 1/16, the covariances 1/24, 1/24 and 1/48: V = 5/72, C = 5/144, and the mean's own
-    variance (3 V + 6 C) / 9 = 5/108. Of s², V - C = 5/144 is noise of samples; the rest, 1/36, over 3 seeds is 1/108. Together 6/108;
-    freedom (1/18)² 2 / (1/48)² = 14.2 > 3, so 3. On the logit scale 4 √(1/18) t(3).
+    The variances of the means are 1/12, 1/16 and 1/16, the covariances 1/24, 1/24 and 1/48: V = 5/72, C =
+    5/144, and the mean's own variance (3 V + 6 C) / 9 = 5/108. Of s², V - C = 5/144 is noise of samples; the
+    rest, 1/36, over 3 seeds is 1/108. Together 6/108; freedom (1/18)² 2 / (1/48)² = 14.2 > 3, so 3. On the
+    logit scale 4 √(1/18) t(3).
     """
     scores = np.array([[1.0, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]])
     found = interval(scores, bounds=SHARE)
     reach = oracle.t.ppf(0.975, 3) * 4 * math.sqrt(1 / 18)
     assert (found.mean, found.deviation, found.n) == (0.5, pytest.approx(0.25), 3)
-    assert (found.low, found.high) == (pytest.approx(1 / (1 + math.exp(reach))), pytest.approx(1 / (1 + math.exp(-reach))))
+    assert (found.low, found.high) == (
+        pytest.approx(1 / (1 + math.exp(reach))),
+        pytest.approx(1 / (1 + math.exp(-reach))),
+    )
 
 
 def test_of_two_seeds_the_samples_alone_count() -> None:
-    """Whatever the two differ by: (1 1 0 0) and (0 0 1 1) would have s² = 0, (1 1 1 1) and (0 0 0 0) an interval beyond all bounds."""
+    """Whatever the two differ by: (1 1 0 0) and (0 0 1 1) would have s² = 0, (1 1 1 1) and (0 0 0 0) an
+    interval beyond all bounds.
+    """
     apart = interval(np.array([[1.0] * 4 + [1.0, 0.0], [0.0] * 4 + [1.0, 0.0]]), bounds=SHARE)
     mean_of_both = interval(np.array([[0.5] * 4 + [1.0, 0.0]]), bounds=SHARE)
     assert (apart.low, apart.high) == (mean_of_both.low, mean_of_both.high)
 
 
 def test_equal_seeds_are_not_certain() -> None:
-    """Two seeds that say the same of 70 samples: about two standard errors of a share of .729 to either side, not none."""
+    """Two seeds that say the same of 70 samples: about two standard errors of a share of .729 to either side,
+    not none.
+    """
     run = np.r_[np.ones(51), np.zeros(19)]
     for seeds in (1, 2, 5):
         found = interval(np.tile(run, (seeds, 1)), bounds=SHARE)
@@ -152,7 +162,10 @@ def test_of_a_correlation_it_is_fishers() -> None:
     draw = generator(21)
     x = draw.normal(size=80)
     y = 0.9 * x + 0.4 * draw.normal(size=80)
-    found = interval(RowMetric(runs=(lambda rows: float(np.corrcoef(x[rows], y[rows])[0, 1]),), samples=80), bounds=CORRELATION)
+    found = interval(
+        RowMetric(runs=(lambda rows: float(np.corrcoef(x[rows], y[rows])[0, 1]),), samples=80),
+        bounds=CORRELATION,
+    )
     low, middle, high = map(math.atanh, (found.low, found.mean, found.high))  # type: ignore[arg-type]
     assert middle - low == pytest.approx(high - middle)
     assert middle - low == pytest.approx(1.96 / math.sqrt(77), rel=0.25)
@@ -181,8 +194,12 @@ def test_no_interval_leaves_the_range(scores: list[list[float]], confidence: flo
         (10, 200, 0.5, 1.0),
     ],
 )
-def test_intervals_cover_as_often_as_they_say(seeds: int, samples: int, of_seeds: float, of_samples: float) -> None:
-    """An accuracy about .77: a level of each seed, a difficulty of each sample. Seeds alone, or samples alone, cover 40 to 85 % in some."""
+def test_intervals_cover_as_often_as_they_say(
+    seeds: int, samples: int, of_seeds: float, of_samples: float
+) -> None:
+    """An accuracy about .77: a level of each seed, a difficulty of each sample. Seeds alone, or samples
+    alone, cover 40 to 85 % in some.
+    """
     draw, runs, hits = generator(22), 400, 0
     nodes = draw.normal(size=200_000)
     truth = _share(nodes, of_seeds, of_samples)
@@ -208,7 +225,7 @@ def test_what_has_no_interval_is_refused() -> None:
         interval(np.ones(3), confidence=95.0)
 
 
-# --- McNemar and Holm ------------------------------------------------------------------------------------------------
+# --- McNemar and Holm ---------------------------------------------------------------------------------------
 
 
 def test_mcnemar_worked_on_paper() -> None:
@@ -244,11 +261,15 @@ def test_holm_worked_on_paper() -> None:
         holm([0.1, math.nan])
 
 
-# --- the paired test -------------------------------------------------------------------------------------------------
+# --- the paired test ----------------------------------------------------------------------------------------
 
 
-def runs_without_difference(draw: np.random.Generator, *, seeds: int, samples: int, of_seeds: float, of_samples: float) -> Array:
-    """(seeds, samples) differences of mean zero: a level per seed, one per sample, and noise of deviation 1."""
+def runs_without_difference(
+    draw: np.random.Generator, *, seeds: int, samples: int, of_seeds: float, of_samples: float
+) -> Array:
+    """(seeds, samples) differences of mean zero: a level per seed, one per sample, and noise of deviation
+    1.
+    """
     return (
         draw.normal(size=(seeds, 1)) * of_seeds / math.sqrt(samples)
         + draw.normal(size=(1, samples)) * of_samples
@@ -257,14 +278,19 @@ def runs_without_difference(draw: np.random.Generator, *, seeds: int, samples: i
 
 
 @pytest.mark.parametrize(
-    ("seeds", "of_seeds", "of_samples"), [(1, 0.0, 1.0), (3, 0.0, 1.0), (3, 1.0, 1.0), (5, 3.0, 1.0), (5, 1.0, 0.0), (2, 0.5, 1.0)]
+    ("seeds", "of_seeds", "of_samples"),
+    [(1, 0.0, 1.0), (3, 0.0, 1.0), (3, 1.0, 1.0), (5, 3.0, 1.0), (5, 1.0, 0.0), (2, 0.5, 1.0)],
 )
 def test_paired_bootstrap_errs_as_often_as_it_says(seeds: int, of_seeds: float, of_samples: float) -> None:
-    """Either source of chance left out, or resampled percentiles, would err 10 to 40 % of the time in one of these."""
+    """Either source of chance left out, or resampled percentiles, would err 10 to 40 % of the time in one of
+    these.
+    """
     draw, samples, count = generator(4), 100, 1500
     nothing, found = np.zeros((seeds, samples)), []
     for _ in range(count):
-        a = runs_without_difference(draw, seeds=seeds, samples=samples, of_seeds=of_seeds, of_samples=of_samples)
+        a = runs_without_difference(
+            draw, seeds=seeds, samples=samples, of_seeds=of_seeds, of_samples=of_samples
+        )
         found.append(paired_bootstrap(a, nothing))
     p_values = np.array([each.p_value for each in found])
     covered = np.mean([each.low <= 0.0 <= each.high for each in found])
@@ -297,8 +323,9 @@ def test_with_no_chance_of_samples_it_is_the_t_test_over_seeds() -> None:
 def test_two_seeds_of_three_samples_worked_on_paper() -> None:
     """Differences (0 3 6) and (0 6 12): means 3 and 6, s² = 4.5.
 
-    Deviations (-3 0 3) and (-6 0 6): variances of the means 18/6 = 3 and 72/6 = 12, covariance 36/6 = 6. V = 7.5, C = 6.
-    First term (7.5 + 6) / 2 = 6.75, second (4.5 - 1.5) / 2 = 1.5; t = 4.5 / √8.25; freedom 8.25² / 2.25² > 2, so 2.
+    Deviations (-3 0 3) and (-6 0 6): variances of the means 18/6 = 3 and 72/6 = 12, covariance 36/6 = 6. V =
+    7.5, C = 6. First term (7.5 + 6) / 2 = 6.75, second (4.5 - 1.5) / 2 = 1.5; t = 4.5 / √8.25; freedom 8.25²
+    / 2.25² > 2, so 2.
     """
     found = paired_bootstrap([[0.0, 3.0, 6.0], [0.0, 6.0, 12.0]], np.zeros((2, 3)))
     assert found.difference == pytest.approx(4.5)
@@ -310,7 +337,10 @@ def test_a_metric_of_rows_is_tested_as_the_closed_form_is() -> None:
     draw = generator(7)
     a, b = draw.normal(0.15, 1.0, size=(2, 3, 80)) + draw.normal(size=80)
     b = b - 0.2
-    exact, drawn = paired_bootstrap(a, b), paired_bootstrap(as_row_metric(a), as_row_metric(b), resamples=4000, seed=1)
+    exact, drawn = (
+        paired_bootstrap(a, b),
+        paired_bootstrap(as_row_metric(a), as_row_metric(b), resamples=4000, seed=1),
+    )
     assert drawn.difference == pytest.approx(exact.difference)
     assert drawn.high - drawn.low == pytest.approx(exact.high - exact.low, rel=0.05)
     assert drawn.p_value == pytest.approx(exact.p_value, rel=0.2)
@@ -334,7 +364,9 @@ def test_equal_scores_do_not_differ() -> None:
 def test_resamples_on_which_a_metric_is_undefined_are_left_out() -> None:
     values = generator(10).normal(10.0, 1.0, size=(1, 12))
     plain, nothing = as_row_metric(values), as_row_metric(np.zeros((1, 12)))
-    sometimes = RowMetric(runs=(lambda rows: mean_of(values[0])(rows) if (rows == 0).any() else math.nan,), samples=12)
+    sometimes = RowMetric(
+        runs=(lambda rows: mean_of(values[0])(rows) if (rows == 0).any() else math.nan,), samples=12
+    )
     found, expected = (paired_bootstrap(each, nothing) for each in (sometimes, plain))
     assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.3)
     assert found != expected
@@ -345,7 +377,11 @@ def test_resamples_on_which_a_metric_is_undefined_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        (np.ones((2, 5)), np.ones((3, 5)), "b: expected scores of the same seeds and samples as a, 2 seeds of 5 samples, found 3 of 5"),
+        (
+            np.ones((2, 5)),
+            np.ones((3, 5)),
+            "b: expected scores of the same seeds and samples as a, 2 seeds of 5 samples, found 3 of 5",
+        ),
         (np.ones((2, 5)), np.ones((2, 6)), "found 2 of 6"),
         (np.ones(5), as_row_metric(np.ones((1, 5))), "b: expected"),
         (np.ones((1, 1)), np.ones((1, 1)), r"a: .*two samples or more"),
@@ -370,7 +406,7 @@ def test_arguments_out_of_range_are_refused() -> None:
         over_seeds([])
 
 
-# --- the best of a column --------------------------------------------------------------------------------------------
+# --- the best of a column -----------------------------------------------------------------------------------
 
 
 def correct(draw: np.random.Generator, accuracy: float, *, seeds: int = 3, samples: int = 300) -> Array:
@@ -378,7 +414,10 @@ def correct(draw: np.random.Generator, accuracy: float, *, seeds: int = 3, sampl
 
 
 def marks(methods: dict[str, Scores], *, higher_is_better: bool = True) -> dict[str, str]:
-    return {name: standing.mark for name, standing in compare_to_best(methods, higher_is_better=higher_is_better).items()}
+    return {
+        name: standing.mark
+        for name, standing in compare_to_best(methods, higher_is_better=higher_is_better).items()
+    }
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -411,19 +450,25 @@ def test_of_two_methods_the_p_value_is_that_of_the_paired_test() -> None:
 
 def test_p_values_are_adjusted_over_the_column() -> None:
     draw = generator(13)
-    methods = {name: draw.normal(level, 1.0, size=(3, 100)) for name, level in (("a", 0.0), ("b", 0.5), ("c", 0.2))}
+    methods = {
+        name: draw.normal(level, 1.0, size=(3, 100)) for name, level in (("a", 0.0), ("b", 0.5), ("c", 0.2))
+    }
     found = compare_to_best(methods, higher_is_better=True)
     raw = [found[name].to_best.p_value for name in ("a", "c")]  # type: ignore[union-attr]
     assert [found[name].adjusted_p_value for name in ("a", "c")] == holm(raw).tolist()
 
 
 def test_what_seeds_vary_by_is_pooled_over_the_pairs_of_a_column() -> None:
-    """Levels without chance of samples, (0 2), (4 4) and (9 7): pairs differ by (4 2), (9 5) and (5 3), variances 2, 8 and 2, mean 4.
+    """Levels without chance of samples, (0 2), (4 4) and (9 7): pairs differ by (4 2), (9 5) and (5 3),
+    variances 2, 8 and 2, mean 4.
 
-    The standard error of each difference is √(4 / 2), with (3 - 1)(2 - 1) degrees of freedom; of the first pair alone it would be 1 with 1.
+    The standard error of each difference is √(4 / 2), with (3 - 1)(2 - 1) degrees of freedom; of the first
+    pair alone it would be 1 with 1.
     """
     levels = {"a": (0.0, 2.0), "b": (4.0, 4.0), "c": (9.0, 7.0)}
-    found = compare_to("b", {name: np.tile(np.array(each)[:, None], (1, 20)) for name, each in levels.items()})
+    found = compare_to(
+        "b", {name: np.tile(np.array(each)[:, None], (1, 20)) for name, each in levels.items()}
+    )
     for name, difference in (("a", -3.0), ("c", 4.0)):
         told = found[name].to_best
         assert told is not None
@@ -432,15 +477,23 @@ def test_what_seeds_vary_by_is_pooled_over_the_pairs_of_a_column() -> None:
         assert found[name].told_from == pytest.approx(oracle.t.ppf(1 - 0.05 / 4, 2) * math.sqrt(2.0))
     assert found["b"].to_best is None
     with pytest.raises(DataError, match="b: the metric is not defined"):
-        compare_to("a", {"a": as_row_metric(np.ones((2, 9))), "b": RowMetric(runs=(lambda _: math.nan,) * 2, samples=9)})
+        compare_to(
+            "a",
+            {"a": as_row_metric(np.ones((2, 9))), "b": RowMetric(runs=(lambda _: math.nan,) * 2, samples=9)},
+        )
 
 
 def test_a_wide_spread_does_not_make_a_bad_method_level() -> None:
-    """Two seeds, .795 the best: .70 of no spread is worse, and so is .625 of wide spread, which by itself would be level."""
+    """Two seeds, .795 the best: .70 of no spread is worse, and so is .625 of wide spread, which by itself
+    would be level.
+    """
     order = generator(23).permutation((np.arange(300) + 0.5) / 300)
     shares = {"best": (0.80, 0.79), "narrow": (0.70, 0.70), "wide": (0.67, 0.58)}
     shares |= {f"near {number}": ((0.78, 0.79), (0.79, 0.78))[number % 2] for number in range(4)}
-    methods = {name: np.stack([(order < share).astype(np.float64) for share in both]) for name, both in shares.items()}
+    methods = {
+        name: np.stack([(order < share).astype(np.float64) for share in both])
+        for name, both in shares.items()
+    }
     assert paired_bootstrap(methods["wide"], methods["best"]).p_value > 0.05
     found = marks(methods)
     assert (found["narrow"], found["wide"]) == ("", "")
@@ -448,7 +501,9 @@ def test_a_wide_spread_does_not_make_a_bad_method_level() -> None:
 
 
 def test_one_seed_of_right_and_wrong_is_tested_exactly() -> None:
-    """Six samples that one alone gets right are just enough (2 / 64), five are not (2 / 32), whatever a t-test says."""
+    """Six samples that one alone gets right are just enough (2 / 64), five are not (2 / 32), whatever a
+    t-test says.
+    """
     best = np.ones(200)
     five, six = best.copy(), best.copy()
     five[:5], six[:6] = 0.0, 0.0
@@ -475,12 +530,16 @@ def test_an_undefined_metric_goes_unmarked() -> None:
 
 
 def test_a_method_of_other_seeds_is_named() -> None:
-    with pytest.raises(DataError, match="mult: expected scores of the same seeds and samples as alignmamba, 3 seeds"):
+    with pytest.raises(
+        DataError, match="mult: expected scores of the same seeds and samples as alignmamba, 3 seeds"
+    ):
         compare_to_best({"alignmamba": np.ones((3, 4)), "mult": np.ones((2, 4))}, higher_is_better=True)
 
 
 def test_a_method_as_good_as_any_is_seldom_left_unmarked() -> None:
-    """Six methods that do not differ: each loses its mark in no more than 5 % of columns, though the best is picked by its luck."""
+    """Six methods that do not differ: each loses its mark in no more than 5 % of columns, though the best is
+    picked by its luck.
+    """
     draw, columns, lost = generator(16), 400, 0
     for _ in range(columns):
         level = draw.normal(size=100)
@@ -489,7 +548,7 @@ def test_a_method_as_good_as_any_is_seldom_left_unmarked() -> None:
     assert lost / (6 * columns) < 0.05
 
 
-# --- from predictions ------------------------------------------------------------------------------------------------
+# --- from predictions ---------------------------------------------------------------------------------------
 
 SENTIMENT = Task(kind="regression", label_range=(-3.0, 3.0))
 FOUR = Task(kind="classification", classes=("a", "b", "c", "d"))
@@ -499,7 +558,10 @@ def sentiment_runs(seeds: int = 2, samples: int = 40) -> list[Predictions]:
     draw = generator(17)
     truth = np.round(draw.uniform(-3, 3, samples))
     ids = tuple(map(str, range(samples)))
-    return [Predictions(ids=ids, prediction=truth + draw.normal(size=samples), targets=truth) for _ in range(seeds)]
+    return [
+        Predictions(ids=ids, prediction=truth + draw.normal(size=samples), targets=truth)
+        for _ in range(seeds)
+    ]
 
 
 def four_runs(seeds: int = 2, samples: int = 40) -> list[Predictions]:
@@ -510,13 +572,21 @@ def four_runs(seeds: int = 2, samples: int = 40) -> list[Predictions]:
     return [Predictions(ids=ids, prediction=np.eye(4)[truth] + each, targets=truth) for each in noise]
 
 
-@pytest.mark.parametrize(("task", "runs"), [(SENTIMENT, sentiment_runs()), (FOUR, four_runs())], ids=["regression", "classification"])
+@pytest.mark.parametrize(
+    ("task", "runs"),
+    [(SENTIMENT, sentiment_runs()), (FOUR, four_runs())],
+    ids=["regression", "classification"],
+)
 def test_scores_are_those_of_the_metrics(task: Task, runs: list[Predictions]) -> None:
     kinds = set()
     for metric in score(task, runs[0]):
         scores = scores_of(task, runs, metric)
         kinds.add(isinstance(scores, RowMetric))
-        means = [run(np.arange(40)) for run in scores.runs] if isinstance(scores, RowMetric) else np.asarray(scores).mean(axis=1)
+        means = (
+            [run(np.arange(40)) for run in scores.runs]
+            if isinstance(scores, RowMetric)
+            else np.asarray(scores).mean(axis=1)
+        )
         assert list(means) == pytest.approx([score(task, run)[metric] for run in runs]), metric
     assert kinds == {True, False}
 
@@ -530,15 +600,16 @@ def test_runs_of_other_samples_are_refused() -> None:
         scores_of(SENTIMENT, [], "mae")
 
 
-# --- in words --------------------------------------------------------------------------------------------------------
+# --- in words -----------------------------------------------------------------------------------------------
 
 
 def test_power_of_the_test_split_of_mosi() -> None:
     """√(.869 x .131 / 656) = .01317; 1.96 √(.1 / 656) = .0242; 1.96 √2 x .01317 = .0365."""
-    assert power_note("MOSI", 656, 0.869) == (
-        "MOSI: with 656 test samples and an accuracy of 86.9 %, one standard error is 1.3 points; two single runs on the same samples "
-        "must lie 2.4 points apart if they disagree on a tenth of the samples, and 3.7 if their errors are independent, to "
-        "differ at the 5 % level."
+    assert (
+        power_note("MOSI", 656, 0.869)
+        == "MOSI: with 656 test samples and an accuracy of 86.9 %, one standard error is 1.3 points; two"
+        " single runs on the same samples must lie 2.4 points apart if they disagree on a tenth of the"
+        " samples, and 3.7 if their errors are independent, to differ at the 5 % level."
     )
 
 
@@ -558,9 +629,10 @@ def test_notes_tell_what_the_test_can_tell() -> None:
     methods = {name: correct(draw, 0.8, seeds=3, samples=70) for name in ("a", "b")}
     standings = compare_to_best(methods, higher_is_better=True)
     (told,) = [each.told_from for each in standings.values() if each.told_from is not None]
-    assert reach_note("accuracy", standings, seeds=3, samples=70) == (
-        "accuracy: with 3 seeds and 70 test samples the test tells a method from the best if they differ by about "
-        f"{told:.3f} or more; what differs by less is level."
+    assert (
+        reach_note("accuracy", standings, seeds=3, samples=70)
+        == "accuracy: with 3 seeds and 70 test samples the test tells a method from the best if they differ"
+        f" by about {told:.3f} or more; what differs by less is level."
     )
     assert reach_note("accuracy", {}, seeds=0, samples=70) == ""
     assert "alone" not in interval_note(fewest=3)
@@ -570,5 +642,8 @@ def test_notes_tell_what_the_test_can_tell() -> None:
 def test_without_scipy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy", None)
     assert find_spec("scipy") is None
-    with pytest.raises(ConfigError, match=r"^statistics: scipy is not installed, try: pip install 'alignmamba\[experiments\]'$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^statistics: scipy is not installed, try: pip install 'alignmamba\[experiments\]'$",
+    ):
         over_seeds([1.0, 2.0, 4.0])

@@ -23,7 +23,10 @@ TABLE = ResultTable(
     columns=("f1_macro", "10 %"),
     digits=2,
     entries=(
-        (Entry(values=(0.91, 0.93), mean=0.92, deviation=0.01414, low=0.793, high=1.047, mark="best"), Entry(values=(0.5,), mean=0.5)),
+        (
+            Entry(values=(0.91, 0.93), mean=0.92, deviation=0.01414, low=0.793, high=1.047, mark="best"),
+            Entry(values=(0.5,), mean=0.5),
+        ),
         (Entry(values=(0.9, 0.8), mean=0.85, deviation=0.0707, low=-0.0001, high=0.9, mark="level"), None),
         (Entry(values=(None, 1.0), mean=None), Entry(values=(0.25,), mean=0.25)),
     ),
@@ -40,15 +43,20 @@ def test_an_entry_of_seeds_worked_on_paper() -> None:
     entry = Entry.of_seeds([1.0, 2.0, 3.0], mark="best")
     assert (entry.values, entry.mean, entry.mark) == ((1.0, 2.0, 3.0), 2.0, "best")
     assert entry.deviation == pytest.approx(1.0)
-    assert (entry.low, entry.high) == (pytest.approx(2 - 2.484138, rel=1e-5), pytest.approx(2 + 2.484138, rel=1e-5))
+    assert (entry.low, entry.high) == (
+        pytest.approx(2 - 2.484138, rel=1e-5),
+        pytest.approx(2 + 2.484138, rel=1e-5),
+    )
     assert Entry.of_seeds([1.0, 3.0]) == Entry(values=(1.0, 3.0), mean=2.0, deviation=math.sqrt(2))
     told = Estimate(mean=2.0, deviation=1.0, low=1.5, high=2.5, n=2)
-    assert Entry.of_seeds([1.0, 3.0], estimate=told) == Entry(values=(1.0, 3.0), mean=2.0, deviation=math.sqrt(2), low=1.5, high=2.5)
+    assert Entry.of_seeds([1.0, 3.0], estimate=told) == Entry(
+        values=(1.0, 3.0), mean=2.0, deviation=math.sqrt(2), low=1.5, high=2.5
+    )
     assert Entry.of_seeds([0.5]) == Entry(values=(0.5,), mean=0.5)
     assert Entry.of_seeds([0.5, math.nan]) == Entry(values=(0.5, None), mean=None)
 
 
-# --- JSON ------------------------------------------------------------------------------------------------------------
+# --- JSON ---------------------------------------------------------------------------------------------------
 
 
 def test_csv_names_the_seeds_where_they_are_known() -> None:
@@ -58,7 +66,10 @@ def test_csv_names_the_seeds_where_they_are_known() -> None:
         row_label="method",
         rows=("a", "b"),
         columns=("x",),
-        entries=((Entry(values=(1.0, 2.0), mean=1.5, seeds=(0, 2)),), (Entry(values=(3.0,), mean=3.0, seeds=(2,)),)),
+        entries=(
+            (Entry(values=(1.0, 2.0), mean=1.5, seeds=(0, 2)),),
+            (Entry(values=(3.0,), mean=3.0, seeds=(2,)),),
+        ),
     )
     rows = list(csv.DictReader(io.StringIO(table.to_csv())))
     assert [(row["seed_0"], row["seed_2"]) for row in rows] == [("1.0", "2.0"), ("", "3.0")]
@@ -66,7 +77,17 @@ def test_csv_names_the_seeds_where_they_are_known() -> None:
 
 def test_json_has_the_agreed_fields() -> None:
     found = json.loads(TABLE.to_json())
-    assert list(found) == ["name", "title", "caption", "row_label", "rows", "columns", "digits", "entries", "notes"]
+    assert list(found) == [
+        "name",
+        "title",
+        "caption",
+        "row_label",
+        "rows",
+        "columns",
+        "digits",
+        "entries",
+        "notes",
+    ]
     assert found["entries"][0][1] == {
         "values": [0.5],
         "mean": 0.5,
@@ -80,7 +101,10 @@ def test_json_has_the_agreed_fields() -> None:
     assert found["entries"][2][0]["values"] == [None, 1.0]
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4), st.text().filter(str.isprintable))
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
+    st.text().filter(str.isprintable),
+)
 def test_json_gives_the_table_back(values: list[float], text: str) -> None:
     entry = Entry(values=tuple(values), mean=values[0], low=values[-1], mark="level")
     table = changed(rows=(text,), columns=("a",), entries=((entry,),), title=text, notes=(text, text))
@@ -119,12 +143,22 @@ def test_infinite_numbers_and_unknown_marks_are_refused() -> None:
         Entry(values=(1.0,), mean=1.0, mark="worst")  # type: ignore[arg-type]
 
 
-# --- CSV -------------------------------------------------------------------------------------------------------------
+# --- CSV ----------------------------------------------------------------------------------------------------
 
 
 def test_csv_has_a_line_per_known_entry_and_every_value() -> None:
     rows = list(csv.DictReader(io.StringIO(TABLE.to_csv())))
-    assert list(rows[0]) == ["method", "column", "mean", "deviation", "low", "high", "mark", "value_1", "value_2"]
+    assert list(rows[0]) == [
+        "method",
+        "column",
+        "mean",
+        "deviation",
+        "low",
+        "high",
+        "mark",
+        "value_1",
+        "value_2",
+    ]
     assert [(row["method"], row["column"]) for row in rows] == [
         ("align_mamba", "f1_macro"),
         ("align_mamba", "10 %"),
@@ -137,11 +171,13 @@ def test_csv_has_a_line_per_known_entry_and_every_value() -> None:
     assert list(rows[3].values())[2:] == ["", "", "", "", "", "", "1.0"]
 
 
-# --- LaTeX -----------------------------------------------------------------------------------------------------------
+# --- LaTeX --------------------------------------------------------------------------------------------------
 
 
 def latex_cells(latex: str) -> list[list[str]]:
-    """Cells of each row, the header first; checks that braces and environments close, and that nothing special is left as it is."""
+    """Cells of each row, the header first; checks that braces and environments close, and that nothing
+    special is left as it is.
+    """
     bare = re.sub(r"\\[a-zA-Z]+|\\[\\&%$#_{}]", "", latex)
     assert not set(bare) & set("%#_~^\\<>|≈±"), bare
     assert bare.count("$") % 2 == 0
@@ -178,43 +214,47 @@ def test_latex_worked_by_hand() -> None:
     assert r"\label{tab:accuracy}" in TABLE.to_latex()
     assert (
         r"\caption{Accuracy, 100 \% of samples. Text \& audio. One cell failed. "
-        r"Shown: mean $\pm$ standard deviation over seeds; {[}95 \% interval]; bold: best; underlined: level with the best.}"
+        r"Shown: mean $\pm$ standard deviation over seeds; {[}95 \% interval]; bold: best; underlined: level"
+        r" with the best.}"
     ) in TABLE.to_latex()
 
 
 @given(st.text(alphabet="ab&%$#_{}\\~^<>|*[]±≈ ", max_size=12))
 def test_latex_holds_whatever_the_names_are(text: str) -> None:
-    table = changed(rows=(text,), columns=(text,), row_label=text, title=text, caption=text, notes=(text,), entries=((None,),))
+    table = changed(
+        rows=(text,),
+        columns=(text,),
+        row_label=text,
+        title=text,
+        caption=text,
+        notes=(text,),
+        entries=((None,),),
+    )
     assert len(latex_cells(table.to_latex())) == 2
 
 
-# --- Markdown --------------------------------------------------------------------------------------------------------
+# --- Markdown -----------------------------------------------------------------------------------------------
 
 
 def test_markdown_worked_by_hand() -> None:
-    assert TABLE.to_markdown() == (
-        "## Accuracy, 100 % of samples\n"
-        "\n"
-        "Text & audio.\n"
-        "\n"
-        "| method | f1_macro | 10 % |\n"
-        "| --- | ---: | ---: |\n"
-        "| align_mamba | **0.92 ± 0.01** [0.79, 1.05] | 0.50 |\n"
-        "| [x] a\\|b | ≈ 0.85 ± 0.07 [0.00, 0.90] | – |\n"
-        "| \\*one\\* | – | 0.25 |\n"
-        "\n"
-        "- One cell failed\n"
-        "- Shown: mean ± standard deviation over seeds; [95 % interval]; bold: best; ≈: level with the best.\n"
+    assert (
+        TABLE.to_markdown()
+        == "## Accuracy, 100 % of samples\n\nText & audio.\n\n| method | f1_macro | 10 % |\n| --- | ---: |"
+        " ---: |\n| align_mamba | **0.92 ± 0.01** [0.79, 1.05] | 0.50 |\n| [x] a\\|b | ≈ 0.85 ± 0.07"
+        " [0.00, 0.90] | – |\n| \\*one\\* | – | 0.25 |\n\n- One cell failed\n- Shown: mean ± standard"
+        " deviation over seeds; [95 % interval]; bold: best; ≈: level with the best.\n"
     )
 
 
 def test_only_what_is_there_is_explained() -> None:
-    plain = changed(columns=("a",), entries=((Entry(values=(0.5,), mean=0.5),), (None,), (None,)), notes=(), caption="")
+    plain = changed(
+        columns=("a",), entries=((Entry(values=(0.5,), mean=0.5),), (None,), (None,)), notes=(), caption=""
+    )
     assert plain.to_markdown().endswith("| \\*one\\* | – |\n")
     assert "Shown" not in plain.to_latex()
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------------------
 
 
 def test_files_are_written_beside_each_other(tmp_path: Path) -> None:

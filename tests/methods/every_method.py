@@ -1,4 +1,6 @@
-"""Checks that hold for every method: it learns, resumes exactly, saves, loads, predicts, and bears whatever a corpus brings."""
+"""Checks that hold for every method: it learns, resumes exactly, saves, loads, predicts, and bears whatever a
+corpus brings.
+"""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -30,13 +32,24 @@ TASKS = {
     "regression": Task(kind="regression", label_range=(-3.0, 3.0)),
     "classification": Task(kind="classification", classes=("low", "middle", "high")),
 }
-SMALL = {"d_model": 8, "depth": 1, "own_depth": 1, "hidden": 8, "components": 2, "steps": 4, "swaps": 1, "crossings": 1}
+SMALL = {
+    "d_model": 8,
+    "depth": 1,
+    "own_depth": 1,
+    "hidden": 8,
+    "components": 2,
+    "steps": 4,
+    "swaps": 1,
+    "crossings": 1,
+}
 """Options that keep a network small, where it has them."""
 DEFAULT = {"components": 2}
 """Default sizes, but for what must be fewer than the samples of a batch here."""
 
 
-def split(role: Any, count: int, task: Task, *, modalities: Sequence[ModalitySpec] = SPECS, seed: int = 0) -> MemorySplit:
+def split(
+    role: Any, count: int, task: Task, *, modalities: Sequence[ModalitySpec] = SPECS, seed: int = 0
+) -> MemorySplit:
     """Samples of unequal lengths in conversations of four, a few of which lack a modality."""
     random = np.random.default_rng(seed)
     samples = []
@@ -50,7 +63,14 @@ def split(role: Any, count: int, task: Task, *, modalities: Sequence[ModalitySpe
         if row % 5 == 4 and len(features) > 1:
             del features[modalities[row % len(modalities)].name]
         target = value if task.kind == "regression" else int(np.digitize(value, (-1, 1)))
-        samples.append(Sample(id=f"{role}-{row:03d}", features=features, target=target, group=f"{role}-conversation-{row // 4}"))
+        samples.append(
+            Sample(
+                id=f"{role}-{row:03d}",
+                features=features,
+                target=target,
+                group=f"{role}-conversation-{row // 4}",
+            )
+        )
     return MemorySplit(role=role, samples=tuple(samples), modalities=tuple(modalities))
 
 
@@ -68,7 +88,9 @@ def network(
     small = {name: value for name, value in sizes.items() if name in known}
     made: Any = method.network
     built: Network[Any] = made(
-        method.network.config_class.preset("default", modalities=tuple(modalities), task=task, **merged(small, options))
+        method.network.config_class.preset(
+            "default", modalities=tuple(modalities), task=task, **merged(small, options)
+        )
     )
     return built
 
@@ -87,7 +109,9 @@ def sources(method: Method, task: Task, *, missing: bool) -> tuple[Loader, Loade
     settings = LoaderConfig(**{"batch_size": 8, **method.required.get("loader", {})})
     protocol = MissingConfig(protocol="gcnet", rate=0.3) if missing else MissingConfig()
     common: dict[str, Any] = {"config": settings, "task": task, "seed": 0, "missing": protocol}
-    train = Loader(split("train", 24, task), SPECS, shuffle=True, keep_withheld=method.keeps_withheld, **common)
+    train = Loader(
+        split("train", 24, task), SPECS, shuffle=True, keep_withheld=method.keeps_withheld, **common
+    )
     return train, Loader(split("valid", 12, task, seed=1), SPECS, shuffle=False, **common)
 
 
@@ -127,18 +151,29 @@ class StopAfter(Progress):
             signal.raise_signal(signal.SIGINT)
 
 
-def check_learning(method: Method, task: Task, place: Path, *, missing: bool, sizes: Mapping[str, int] = SMALL) -> Network[Any]:
-    """Train; train anew with an interruption in every stage; compare everything that training leaves behind."""
+def check_learning(
+    method: Method, task: Task, place: Path, *, missing: bool, sizes: Mapping[str, int] = SMALL
+) -> Network[Any]:
+    """Train; train anew with an interruption in every stage; compare everything that training leaves
+    behind.
+    """
     whole = prepared(method, task, sizes=sizes)
     before = {name: value.clone() for name, value in whole.model.named_parameters()}
     expected = learn(whole, *sources(method, task, missing=missing))
-    assert any(not torch.equal(value, before[name]) for name, value in whole.model.named_parameters()), "nothing was learned"
+    assert any(not torch.equal(value, before[name]) for name, value in whole.model.named_parameters()), (
+        "nothing was learned"
+    )
     steps = [int(record["step"]) for record in expected.history]
     for stop in {max(1, steps[0] - 1), steps[-1] - 1}:
         folder = place / f"stop-{stop}"
         folder.mkdir(parents=True)
         try:
-            learn(prepared(method, task, sizes=sizes), *sources(method, task, missing=missing), run_dir=folder, progress=StopAfter(stop))
+            learn(
+                prepared(method, task, sizes=sizes),
+                *sources(method, task, missing=missing),
+                run_dir=folder,
+                progress=StopAfter(stop),
+            )
         except Interrupted:
             pass
         else:
@@ -160,12 +195,16 @@ def _course(result: FitResult) -> list[Mapping[str, float]]:
 def batch_of(task: Task, *, count: int = 8) -> Batch:
     """Samples of every kind, conversations whole."""
     whole = split("test", count, task, seed=2)
-    return next(iter(Loader(whole, SPECS, config=LoaderConfig(batch_size=count), task=task, shuffle=False, seed=0)))
+    return next(
+        iter(Loader(whole, SPECS, config=LoaderConfig(batch_size=count), task=task, shuffle=False, seed=0))
+    )
 
 
 @torch.no_grad()
 def check_predicting(trained: Network[Any], task: Task, *, by_groups: bool) -> None:
-    """Neighbours, order, padding, masked content and what was withheld change no prediction; any modality may be missing."""
+    """Neighbours, order, padding, masked content and what was withheld change no prediction; any modality may
+    be missing.
+    """
     whole = batch_of(task)
     expected = trained(whole).prediction
     assert expected.isfinite().all()
@@ -176,12 +215,16 @@ def check_predicting(trained: Network[Any], task: Task, *, by_groups: bool) -> N
     for name, s in whole.modalities.items():
         longer = s.padded(s.mask.shape[1] + 3)
         garbage = torch.full_like(longer.features, torch.nan)
-        dirty[name] = longer.with_tensors(features=torch.where(longer.mask.unsqueeze(-1), longer.features, garbage))
+        dirty[name] = longer.with_tensors(
+            features=torch.where(longer.mask.unsqueeze(-1), longer.features, garbage)
+        )
     torch.testing.assert_close(trained(replace(whole, modalities=dirty)).prediction, expected, **MODEL)
     torch.testing.assert_close(trained(replace(whole, withheld=dirty)).prediction, expected, **MODEL)
     for name in whole.modalities:
         left = whole.without(name)
-        rows = [row for row in range(len(left)) if any(bool(s.mask[row].any()) for s in left.modalities.values())]
+        rows = [
+            row for row in range(len(left)) if any(bool(s.mask[row].any()) for s in left.modalities.values())
+        ]
         if by_groups and len(rows) < len(left):
             continue
         assert trained(left.select(rows)).prediction.isfinite().all(), name

@@ -1,8 +1,9 @@
-"""MMSA's classes as oracles: the same sizes and the same weights give the same outputs and the same gradients.
+"""MMSA's classes as oracles: the same sizes and the same weights give the same outputs and the same
+gradients.
 
-A parity test makes MMSA's class with `arguments`, ours with the same sizes, gives ours the weights of the other by `copy_weights`,
-and compares with `check_heads`. What they found stands in the properties of the test (``pytest --junitxml``) and, with ``pytest -s``,
-in one line on the terminal.
+A parity test makes MMSA's class with `arguments`, ours with the same sizes, gives ours the weights of the
+other by `copy_weights`, and compares with `check_heads`. What they found stands in the properties of the test
+(``pytest --junitxml``) and, with ``pytest -s``, in one line on the terminal.
 """
 
 import importlib
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 TOLERANCE = 1e-5
 """Largest difference allowed, in units of the largest value of the compared tensor."""
 NEGLIGIBLE = 1e-2
-"""A gradient below this share of the largest one of all is compared in units of this: some are zero but for rounding."""
+"""A gradient below this share of the largest one of all is compared in units of this: some are zero but for
+rounding."""
 OURS_ALONE = ("absent_tokens.", "standardisers.", "target_scaling.")
-"""Prefixes of what every network here has and no class of MMSA: what stands for a missing modality, and the scales of raw data."""
+"""Prefixes of what every network here has and no class of MMSA: what stands for a missing modality, and the
+scales of raw data."""
 
 
 class Arguments(dict[str, Any]):
@@ -56,21 +59,36 @@ def mmsa_class(kind: str, name: str, attribute: str | None = None) -> Any:
 
 def tiny_bert(folder: Path, *, hidden: int = 768, vocabulary: int = 100) -> str:
     """A random BERT of one layer in a folder that MMSA's classes load; its path."""
-    transformers = pytest.importorskip("transformers", reason="needs transformers: pip install alignmamba[mmsa]")
+    transformers = pytest.importorskip(
+        "transformers", reason="needs transformers: pip install alignmamba[mmsa]"
+    )
     torch.manual_seed(11)
     config = transformers.BertConfig(
-        vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=1, num_attention_heads=12, intermediate_size=64
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=1,
+        num_attention_heads=12,
+        intermediate_size=64,
     )
     transformers.BertModel(config).save_pretrained(folder)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(vocabulary - 5))]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *(f"word{number}" for number in range(vocabulary - 5)),
+    ]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     return str(folder)
 
 
 def bert_text(count: int, length: int, *, vocabulary: int = 100, lengths: list[int] | None = None) -> Tensor:
-    """Text as MMSA's classes take it, (count, 3, length) floating: token ids, mask, segments; each text as long as `lengths` says.
+    """Text as MMSA's classes take it, (count, 3, length) floating: token ids, mask, segments; each text as
+    long as `lengths` says.
 
-    What BERT makes of it, ``theirs.text_model(text)`` or the attribute of that name, is the text that ours takes as features.
+    What BERT makes of it, ``theirs.text_model(text)`` or the attribute of that name, is the text that ours
+    takes as features.
     """
     ids = torch.randint(5, vocabulary, (count, length), generator=torch.Generator().manual_seed(12))
     mask = torch.arange(length) < torch.tensor(lengths or [length] * count).unsqueeze(1)
@@ -97,7 +115,8 @@ def copy_weights(
     ours_alone: tuple[str, ...] = (),
     theirs_alone: tuple[str, ...] = (),
 ) -> Pair:
-    """Give ours the weights of the other, and both evaluation mode. Every weight and buffer of both must have its counterpart.
+    """Give ours the weights of the other, and both evaluation mode. Every weight and buffer of both must have
+    its counterpart.
 
     Args:
         ours: The network here.
@@ -118,7 +137,9 @@ def copy_weights(
             other = names[prefix] + name[len(prefix) :]
             assert other in state, f"{name}: no {other!r} over there"
             assert other not in used, f"{other}: is the counterpart of two"
-            assert tensor.shape == state[other].shape, f"{name}: {tuple(tensor.shape)}, over there {tuple(state[other].shape)}"
+            assert tensor.shape == state[other].shape, (
+                f"{name}: {tuple(tensor.shape)}, over there {tuple(state[other].shape)}"
+            )
             tensor.copy_(state[other])
             shared[name] = other
             used.add(other)
@@ -131,25 +152,41 @@ def copy_weights(
 
 
 def check_heads(
-    pair: Pair, heads: Mapping[str, tuple[Tensor, Tensor]], record: Callable[[str, object], None], *, parameters: int | None = None
+    pair: Pair,
+    heads: Mapping[str, tuple[Tensor, Tensor]],
+    record: Callable[[str, object], None],
+    *,
+    parameters: int | None = None,
 ) -> None:
     """Compare every output, then the gradient of one number that depends on all of them.
 
     Args:
         pair: What `copy_weights` made.
-        heads: By name, what ours returns and what the other returns, on the same inputs; of one number of elements.
+        heads: By name, what ours returns and what the other returns, on the same inputs; of one number of
+            elements.
         record: The fixture ``record_property``.
         parameters: How many trained numbers both have, where that is known beforehand.
     """
-    assert parameters is None or pair.parameters == parameters, f"found {pair.parameters:,} parameters, expected {parameters:,}"
-    outputs, total, other_total = 0.0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    assert parameters is None or pair.parameters == parameters, (
+        f"found {pair.parameters:,} parameters, expected {parameters:,}"
+    )
+    outputs, total, other_total = (
+        0.0,
+        torch.zeros((), dtype=torch.float64),
+        torch.zeros((), dtype=torch.float64),
+    )
     for name, (ours, theirs) in heads.items():
-        assert ours.numel() == theirs.numel(), f"{name}: {tuple(ours.shape)}, over there {tuple(theirs.shape)}"
+        assert ours.numel() == theirs.numel(), (
+            f"{name}: {tuple(ours.shape)}, over there {tuple(theirs.shape)}"
+        )
         apart = _difference(ours, theirs, 1e-3)
         assert apart <= TOLERANCE, f"{name}: outputs differ by {apart:.1e}"
         outputs = max(outputs, apart)
         # Weights of any size but equal ones, in which a swap of two elements would not show.
-        weight = torch.linspace(-1, 1, ours.numel(), dtype=torch.float64).cos() + 0.1 * torch.arange(ours.numel()).sin()
+        weight = (
+            torch.linspace(-1, 1, ours.numel(), dtype=torch.float64).cos()
+            + 0.1 * torch.arange(ours.numel()).sin()
+        )
         total = total + (ours.double().flatten() * weight).sum()
         other_total = other_total + (theirs.double().flatten() * weight).sum()
     compared = list(_gradients(total, other_total, pair))
@@ -169,15 +206,24 @@ def check_heads(
     }
     for name, value in values.items():
         record(name, value)
-    print(f"\nparity | {type(pair.ours).__name__} | {oracle} | {pair.parameters:,} | {outputs:.1e} | {gradients:.1e} |")
+    print(
+        f"\nparity | {type(pair.ours).__name__} | {oracle} | {pair.parameters:,} | {outputs:.1e} |"
+        f" {gradients:.1e} |"
+    )
 
 
 def _gradients(total: Tensor, other_total: Tensor, pair: Pair) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Each shared weight's gradient on both sides; zero where the number does not depend on it."""
     mine, counterparts = dict(pair.ours.named_parameters()), dict(pair.theirs.named_parameters())
-    names = [name for name, other in pair.shared.items() if mine[name].requires_grad and counterparts[other].requires_grad]
+    names = [
+        name
+        for name, other in pair.shared.items()
+        if mine[name].requires_grad and counterparts[other].requires_grad
+    ]
     ours = torch.autograd.grad(total, [mine[name] for name in names], allow_unused=True)
-    theirs = torch.autograd.grad(other_total, [counterparts[pair.shared[name]] for name in names], allow_unused=True)
+    theirs = torch.autograd.grad(
+        other_total, [counterparts[pair.shared[name]] for name in names], allow_unused=True
+    )
     for name, one, other in zip(names, ours, theirs, strict=True):
         zero = torch.zeros_like(mine[name])
         yield name, zero if one is None else one, zero if other is None else other

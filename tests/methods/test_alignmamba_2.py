@@ -1,4 +1,6 @@
-"""AlignMamba-2: experts at zero make a plain Mamba, a token meets its own expert alone, and alignment is of training alone."""
+"""AlignMamba-2: experts at zero make a plain Mamba, a token meets its own expert alone, and alignment is of
+training alone.
+"""
 
 import pytest
 import torch

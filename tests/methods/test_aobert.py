@@ -33,7 +33,9 @@ def numbered(count: int, *, equal: bool = False) -> dict[str, Tokens]:
     lengths = {name: 2 + place for place, name in enumerate(NAMES)}
     return {
         name: Tokens(
-            number[:, None, None].expand(count, length, 1), torch.ones(count, length, dtype=torch.bool), torch.zeros(count, length)
+            number[:, None, None].expand(count, length, 1),
+            torch.ones(count, length, dtype=torch.bool),
+            torch.zeros(count, length),
         )
         for name, length in lengths.items()
     }
@@ -128,7 +130,9 @@ def test_hidden_tokens_are_compared_with_standardised_features() -> None:
                 parameter.zero_()
     batch = batch_of(TASK)
     model = transformer(learner)
-    model.config = model.config.model_copy(update={"hidden_share": 1.0, "replaced_share": 0.0, "masking": 1.0})
+    model.config = model.config.model_copy(
+        update={"hidden_share": 1.0, "replaced_share": 0.0, "masking": 1.0}
+    )
     encoded = model._encoded(batch)
     squares = sum(tokens.x.square().mean(2).sum(1) for tokens in encoded.values())
     counts = sum(tokens.mask.sum(1) for tokens in encoded.values())
@@ -137,7 +141,9 @@ def test_hidden_tokens_are_compared_with_standardised_features() -> None:
 
 
 def test_streams_that_are_marked_alike_may_change_places() -> None:
-    model = network(ALL_IN_ONE, TASK, modalities=tuple(ModalitySpec(name=name, dim=4) for name in ("audio", "video"))).eval()
+    model = network(
+        ALL_IN_ONE, TASK, modalities=tuple(ModalitySpec(name=name, dim=4) for name in ("audio", "video"))
+    ).eval()
     random = torch.Generator().manual_seed(0)
     one, other = torch.randn(3, 5, 4, generator=random), torch.randn(3, 2, 4, generator=random)
     batch, turned = Batch.of({"audio": one, "video": other}), Batch.of({"audio": other, "video": one})

@@ -1,4 +1,6 @@
-"""CM-BERT: attention by likeness in every modality, which padding, neighbours and absent streams leave alone."""
+"""CM-BERT: attention by likeness in every modality, which padding, neighbours and absent streams leave
+alone.
+"""
 
 import pytest
 import torch
@@ -73,10 +75,21 @@ def test_every_stream_reaches_the_head() -> None:
     built = network(MASKED_ATTENTION, TASK)
     assert isinstance(built, CMBERT)
     built(batch_of(TASK)).prediction.sum().backward()
-    learning = [name for name, weight in built.named_parameters() if weight.grad is not None and bool(weight.grad.any())]
-    assert {"head.weight", "multimodal.own_weight", "multimodal.weights.audio", "multimodal.weights.video"} <= set(learning)
+    learning = [
+        name
+        for name, weight in built.named_parameters()
+        if weight.grad is not None and bool(weight.grad.any())
+    ]
+    assert {
+        "head.weight",
+        "multimodal.own_weight",
+        "multimodal.weights.audio",
+        "multimodal.weights.video",
+    } <= set(learning)
 
 
 def test_one_modality_is_refused() -> None:
-    with pytest.raises(ConfigError, match="modalities: CM-BERT compares tokens in two modalities or more, found 1"):
+    with pytest.raises(
+        ConfigError, match="modalities: CM-BERT compares tokens in two modalities or more, found 1"
+    ):
         network(MASKED_ATTENTION, TASK, modalities=SPECS[:1])

@@ -1,4 +1,6 @@
-"""Co-attention: independent streams where nothing is read across, and symmetry where both directions share a module."""
+"""Co-attention: independent streams where nothing is read across, and symmetry where both directions share a
+module.
+"""
 
 import pytest
 import torch
@@ -32,11 +34,15 @@ def test_streams_are_independent_where_nothing_is_read_across() -> None:
     made = layer(shared=True)
     x, masks, present = streams()
     changed = {**x, "audio": torch.randn(3, 6, 8)}
-    assert not torch.allclose(made(x, masks, present)["text"], made(changed, masks, present)["text"], atol=1e-3)
+    assert not torch.allclose(
+        made(x, masks, present)["text"], made(changed, masks, present)["text"], atol=1e-3
+    )
     nobody = {**present, "audio": torch.zeros(3, dtype=torch.bool)}
     torch.testing.assert_close(made(x, masks, nobody)["text"], made(changed, masks, nobody)["text"], **EXACT)
     made.cross["text"].get_submodule("audio").out_projection.weight.zero_()  # type: ignore[union-attr]
-    torch.testing.assert_close(made(x, masks, present)["text"], made(changed, masks, present)["text"], **EXACT)
+    torch.testing.assert_close(
+        made(x, masks, present)["text"], made(changed, masks, present)["text"], **EXACT
+    )
 
 
 @torch.no_grad()
@@ -56,7 +62,11 @@ def test_exchanging_streams_and_their_weights_exchanges_outputs_where_both_direc
 
 def test_sharing_halves_the_modules_between_streams() -> None:
     counts = {
-        shared: sum(weight.numel() for name, weight in network(METHOD, REGRESSION, shared=shared).named_parameters() if ".cross." in name)
+        shared: sum(
+            weight.numel()
+            for name, weight in network(METHOD, REGRESSION, shared=shared).named_parameters()
+            if ".cross." in name
+        )
         for shared in (True, False)
     }
     assert counts[False] == 2 * counts[True] > 0

@@ -47,7 +47,10 @@ def test_the_contrast_is_least_where_positives_agree_and_negatives_oppose() -> N
     parts = direction.expand(2, 7, 2, 3, 5).clone()
     parts[:, :, 1] *= -1  # dissimilar parts
     parts[:, 3:, :] *= -1  # neighbours with another label, as a whole
-    least = sum(count * math.log1p(negatives * math.exp(-4)) for count, negatives in ((4, 7), (4, 4), (12, 3))) / 20
+    least = (
+        sum(count * math.log1p(negatives * math.exp(-4)) for count, negatives in ((4, 7), (4, 4), (12, 3)))
+        / 20
+    )
     torch.testing.assert_close(contrast(parts, everyone(), 0.5), torch.full((2,), least), **FLOAT32)
 
 
@@ -177,7 +180,9 @@ def test_each_stage_leaves_the_weights_of_the_other() -> None:
 
 
 def test_labels_without_two_signs_are_refused() -> None:
-    with pytest.raises(ConfigError, match="task: ConFEDE needs numbers on both sides of a neutral one, found 3 classes"):
+    with pytest.raises(
+        ConfigError, match="task: ConFEDE needs numbers on both sides of a neutral one, found 3 classes"
+    ):
         network(CONTRASTED_PARTS, TASKS["classification"])
     task = Task(kind="regression")
     objective = CONTRASTED_PARTS.objective(network(CONTRASTED_PARTS, task, neutral=9.0), task)

@@ -18,7 +18,9 @@ BOTH = pytest.mark.parametrize("method", [CORRELATED_VIEWS, CORRELATED_AUTOENCOD
 
 
 def batch() -> Batch:
-    loader = Loader(split("train", 32, TASK), SPECS, config=LoaderConfig(batch_size=32), task=TASK, shuffle=False, seed=0)
+    loader = Loader(
+        split("train", 32, TASK), SPECS, config=LoaderConfig(batch_size=32), task=TASK, shuffle=False, seed=0
+    )
     return next(iter(loader))
 
 
@@ -26,7 +28,9 @@ def batch() -> Batch:
 def test_the_first_stage_learns_without_labels_to_correlate(method: Method) -> None:
     objective = prepared(method, TASK)
     objective.begin_epoch(Stage(name="correlation"), 0)
-    optimiser = torch.optim.Adam([weight for name, weight in objective.named_parameters() if "head" not in name], lr=1e-2)
+    optimiser = torch.optim.Adam(
+        [weight for name, weight in objective.named_parameters() if "head" not in name], lr=1e-2
+    )
     whole = batch()
     assert whole.targets is not None
     unlabelled = replace(whole, targets=torch.full_like(whole.targets, torch.nan))
@@ -40,7 +44,9 @@ def test_the_first_stage_learns_without_labels_to_correlate(method: Method) -> N
         optimiser.step()
     assert course[-1] < course[0] - 0.5
     assert min(course) >= -6.0  # three pairs of two components
-    assert set(losses) == {"correlation"} | ({"reconstruction"} if method is CORRELATED_AUTOENCODERS else set())
+    assert set(losses) == {"correlation"} | (
+        {"reconstruction"} if method is CORRELATED_AUTOENCODERS else set()
+    )
 
 
 @BOTH
@@ -91,9 +97,14 @@ def test_decoders_learn_from_what_is_there() -> None:
 
 def test_too_few_samples_or_modalities_are_refused() -> None:
     objective = CORRELATED_VIEWS.objective(network(CORRELATED_VIEWS, TASK, components=8), TASK)
-    with pytest.raises(DataError, match=r"loader.batch_size: a correlation of options.components=8 numbers .* found at most [678]"):
+    with pytest.raises(
+        DataError,
+        match=r"loader.batch_size: a correlation of options.components=8 numbers .* found at most [678]",
+    ):
         objective.prepare(sources(CORRELATED_VIEWS, TASK, missing=False)[0])
-    with pytest.raises(ConfigError, match="modalities: canonical correlation is between two or more, found 1"):
+    with pytest.raises(
+        ConfigError, match="modalities: canonical correlation is between two or more, found 1"
+    ):
         network(CORRELATED_VIEWS, TASK, modalities=SPECS[:1])
     with pytest.raises(ConfigError, match="absent: expected 'zeros'"):
         network(CORRELATED_VIEWS, TASK, absent="learned")

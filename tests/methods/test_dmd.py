@@ -1,4 +1,6 @@
-"""DMD: who teaches and who learns, what its losses are zero for, and that a missing modality is in none of them."""
+"""DMD: who teaches and who learns, what its losses are zero for, and that a missing modality is in none of
+them.
+"""
 
 from dataclasses import replace
 from itertools import product
@@ -50,10 +52,16 @@ def test_edges_are_shares_over_the_pairs_that_a_sample_has() -> None:
     edges, expected = made(torch.randn(3, 3, 2), torch.randn(3, 3, 4), present)
     for shares in (edges, expected):
         torch.testing.assert_close(shares.sum(1), torch.tensor([1.0, 1.0, 0.0]), **FLOAT32)
-        assert (shares[1] > 0).tolist() == [{s, t} == {0, 2} for s, t in zip(made.students, made.teachers, strict=True)]
+        assert (shares[1] > 0).tolist() == [
+            {s, t} == {0, 2} for s, t in zip(made.students, made.teachers, strict=True)
+        ]
     # The published prior, of three teachers among six: .327 three times and .006 three times.
-    torch.testing.assert_close(expected[0].sort().values, torch.tensor([0.006] * 3 + [0.327] * 3), rtol=0, atol=5e-4)
-    taught = [(s, t) for s, t, share in zip(made.students, made.teachers, expected[0], strict=True) if share > 0.3]
+    torch.testing.assert_close(
+        expected[0].sort().values, torch.tensor([0.006] * 3 + [0.327] * 3), rtol=0, atol=5e-4
+    )
+    taught = [
+        (s, t) for s, t, share in zip(made.students, made.teachers, expected[0], strict=True) if share > 0.3
+    ]
     assert taught == [(1, 0), (2, 0), (2, 1)]
 
 
@@ -69,14 +77,20 @@ def test_teachers_are_not_moved_and_equal_predictions_teach_nothing(kind: str) -
     learner = objective(kind)
     made = learner.homogeneous
     torch.manual_seed(0)
-    said = torch.randn(8, 3, 3, requires_grad=True) if kind == "classification" else torch.randn(8, 3, requires_grad=True)
+    said = (
+        torch.randn(8, 3, 3, requires_grad=True)
+        if kind == "classification"
+        else torch.randn(8, 3, requires_grad=True)
+    )
     weights = torch.tensor([float(teacher == 0) for teacher in made.teachers]).expand(8, -1)
     (moved,) = torch.autograd.grad(learner._taught(made, said, weights).sum(), said)
     assert bool((moved[:, 0] == 0).all())
     assert bool((moved[:, 1:] != 0).any())
     nodes = said if said.ndim == 3 else said.unsqueeze(2)
     edges, _ = made(nodes, torch.randn(8, 3, 8, requires_grad=True), ALL)
-    (through,) = torch.autograd.grad(learner._taught(made, said.detach(), edges).sum(), said, allow_unused=True)
+    (through,) = torch.autograd.grad(
+        learner._taught(made, said.detach(), edges).sum(), said, allow_unused=True
+    )
     assert through is None
     same = said[:, :1].expand_as(said)
     torch.testing.assert_close(learner._taught(made, same, weights), torch.zeros(8), **FLOAT32)
@@ -88,7 +102,9 @@ def test_students_draw_near_or_move_away_as_released() -> None:
     vectors, weights = torch.randn(8, 3, 8), torch.ones(8, 6)
     same = vectors[:, :1].expand_as(vectors)
     torch.testing.assert_close(near._agreed(near.heterogeneous, same, weights), torch.zeros(8), **FLOAT32)
-    torch.testing.assert_close(released._agreed(released.heterogeneous, same, weights), torch.full((8,), 6.0), **FLOAT32)
+    torch.testing.assert_close(
+        released._agreed(released.heterogeneous, same, weights), torch.full((8,), 6.0), **FLOAT32
+    )
 
 
 def test_triplets_are_those_of_all_pairs_and_zero_beyond_the_margin() -> None:
@@ -100,17 +116,23 @@ def test_triplets_are_those_of_all_pairs_and_zero_beyond_the_margin() -> None:
         positive, negative = kinds == 0, kinds == 1
         costs = []
         for row in range(count):
-            pairs = [(p, n) for p, n in product(range(count), repeat=2) if positive[row, p] and negative[row, n]]
+            pairs = [
+                (p, n) for p, n in product(range(count), repeat=2) if positive[row, p] and negative[row, n]
+            ]
             if pairs:
                 each = [(margin[row, n] - likeness[row, p] + likeness[row, n]).clamp(min=0) for p, n in pairs]
                 costs.append(torch.stack(each).mean())
         expected = torch.stack(costs).mean() if costs else likeness.sum() * 0
         found = margin_triplets(likeness, margin, positive, negative)
         torch.testing.assert_close(found, expected, **FLOAT64)
-        for mine, theirs in zip(torch.autograd.grad(found, likeness), torch.autograd.grad(expected, likeness), strict=True):
+        for mine, theirs in zip(
+            torch.autograd.grad(found, likeness), torch.autograd.grad(expected, likeness), strict=True
+        ):
             torch.testing.assert_close(mine, theirs, **FLOAT64)
     positive = torch.tensor([[True, False]])
-    assert margin_triplets(torch.tensor([[0.9, 0.6]]), torch.tensor([[0.3, 0.3]]), positive, ~positive) <= 1e-7
+    assert (
+        margin_triplets(torch.tensor([[0.9, 0.6]]), torch.tensor([[0.3, 0.3]]), positive, ~positive) <= 1e-7
+    )
 
 
 def test_similarity_measures_labels_in_their_deviations() -> None:
@@ -121,7 +143,8 @@ def test_similarity_measures_labels_in_their_deviations() -> None:
     cost = learner._similarity(vectors, ALL, batch.targets)
     learner.target_scale = TargetScale(mean=0.0, deviation=1e6)
     torch.testing.assert_close(learner._similarity(vectors, ALL, 1e6 * batch.targets), cost, **FLOAT32)
-    # With all labels apart, the positives are the other modalities of the sample: equal ones, far from all else, cost nothing.
+    # With all labels apart, the positives are the other modalities of the sample: equal ones, far from all
+    # else, cost nothing.
     far = functional.one_hot(torch.arange(8)).float().unsqueeze(1).expand(-1, 3, -1)
     assert learner._similarity(far, ALL, 0.1 * batch.targets / 1e6) == 0
 
@@ -136,7 +159,10 @@ def test_the_order_of_a_batch_changes_no_loss_and_one_sample_has_no_batch_terms(
         torch.testing.assert_close(turned[name], values[order], **MODEL)
         assert float(values.detach().max()) > 0, name
     single = learner(Parcel(batch.select([0])))[1]
-    assert all(float(single[name].detach()) == 0 for name in ("homogeneous prior", "heterogeneous prior", "similarity"))
+    assert all(
+        float(single[name].detach()) == 0
+        for name in ("homogeneous prior", "heterogeneous prior", "similarity")
+    )
 
 
 def test_a_missing_modality_is_in_no_loss() -> None:
@@ -160,7 +186,9 @@ def test_gates_stand_for_what_was_read_or_weigh_it(gate: str) -> None:
     assert isinstance(made, DMD)
     output = made(batch_of(REGRESSION))
     read = output.extras["read"]
-    weights = torch.cat([made.gates[name](read[:, n]) for n, name in enumerate(made.config.anchors)], 1).sigmoid()
+    weights = torch.cat(
+        [made.gates[name](read[:, n]) for n, name in enumerate(made.config.anchors)], 1
+    ).sigmoid()
     expected = weights if gate == "replace" else weights * read.flatten(1)
     torch.testing.assert_close(output.embedding[:, : read[0].numel()], expected, **FLOAT32)
 
@@ -208,4 +236,6 @@ def test_each_present_modality_has_two_heads_and_all_have_one() -> None:
     output = learner.model(batch)
     heads = 2 * output.extras["present"].sum(1) + 1
     expected = heads * (batch.targets - 1).abs() / 2
-    torch.testing.assert_close(learner.losses(batch, output)["unimodal"].double(), expected.double(), **FLOAT32)
+    torch.testing.assert_close(
+        learner.losses(batch, output)["unimodal"].double(), expected.double(), **FLOAT32
+    )

@@ -15,10 +15,14 @@ from alignmamba.models.network import Network
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("sizes", [SMALL, pytest.param(DEFAULT, marks=pytest.mark.slow)], ids=["small", "default sizes"])
+@pytest.mark.parametrize(
+    "sizes", [SMALL, pytest.param(DEFAULT, marks=pytest.mark.slow)], ids=["small", "default sizes"]
+)
 @pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("name", METHODS)
-def test_it_learns_resumes_saves_loads_and_predicts(name: str, kind: str, sizes: Mapping[str, int], tmp_path: Path) -> None:
+def test_it_learns_resumes_saves_loads_and_predicts(
+    name: str, kind: str, sizes: Mapping[str, int], tmp_path: Path
+) -> None:
     method, task = METHODS[name], TASKS[kind]
     if not accepts(method, task):
         pytest.skip(f"{name} refuses a {kind}, with the reason")

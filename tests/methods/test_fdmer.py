@@ -61,7 +61,9 @@ def test_order_changes_no_loss_and_a_missing_modality_is_in_none_and_weighs_noth
     assert not present.all()
     assert not output.extras["weights"][~present.repeat(1, 2)].any()
     torch.testing.assert_close(output.extras["weights"].sum(1), torch.ones(8), **FLOAT32)
-    other = {name: torch.where(present.unsqueeze(2), output.extras[name], 7.0) for name in ("common", "private")}
+    other = {
+        name: torch.where(present.unsqueeze(2), output.extras[name], 7.0) for name in ("common", "private")
+    }
     terms, turned = learner.losses(batch, output), learner(Parcel(batch.select(order)))[1]
     for name, value in learner.losses(batch, replace(output, extras={**output.extras, **other})).items():
         torch.testing.assert_close(value, terms[name], **FLOAT32)

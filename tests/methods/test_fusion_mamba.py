@@ -1,4 +1,6 @@
-"""Fusion-Mamba: symmetric under exchange of streams and weights, one shared scan, nothing read of missing ones."""
+"""Fusion-Mamba: symmetric under exchange of streams and weights, one shared scan, nothing read of missing
+ones.
+"""
 
 import pytest
 import torch
@@ -22,7 +24,9 @@ OF_NAME = ("norms", "in_projections", "convolutions", "hidden_norms", "out_proje
 
 def block(*names: str, bidirectional: bool = True) -> HiddenFusion:
     torch.manual_seed(0)
-    made = HiddenFusion(FusionMambaConfig(modalities=SPECS, task=TASK, d_model=WIDTH, bidirectional=bidirectional), names).eval()
+    made = HiddenFusion(
+        FusionMambaConfig(modalities=SPECS, task=TASK, d_model=WIDTH, bidirectional=bidirectional), names
+    ).eval()
     for part in (made.norms, made.hidden_norms):  # norms of equal weights would hide an exchange
         for weight in part.parameters():
             torch.nn.init.normal_(weight)
@@ -74,7 +78,9 @@ def test_each_stream_gates_the_sum_of_all_hidden_states(*, bidirectional: bool) 
     whole = made(given, sending(text=True, audio=True, video=True))
     lacking = made(given, sending(text=True, audio=False, video=True))
     for name in ("text", "video"):
-        torch.testing.assert_close(whole[name].x[MASK], expected(name, sum(hidden.values(), torch.zeros(()))), **FLOAT32)
+        torch.testing.assert_close(
+            whole[name].x[MASK], expected(name, sum(hidden.values(), torch.zeros(()))), **FLOAT32
+        )
         two = 1.5 * (hidden["text"] + hidden["video"])
         torch.testing.assert_close(lacking[name].x[MASK], expected(name, two), **FLOAT32)
 
@@ -91,7 +97,11 @@ def test_the_second_and_fourth_quarter_move_and_what_is_missing_is_read_by_nobod
         expected = made(lost).prediction
         assert not torch.allclose(whole, expected, atol=1e-4)
         made.absent_tokens[name].fill_(3.0)
-        for one in (made.shallow[name], made.norms[name], *(each.get_submodule(f"convolutions.{name}") for each in made.deep)):
+        for one in (
+            made.shallow[name],
+            made.norms[name],
+            *(each.get_submodule(f"convolutions.{name}") for each in made.deep),
+        ):
             for weight in one.parameters():
                 weight.add_(0.5)
         torch.testing.assert_close(made(lost).prediction, expected, **EXACT)

@@ -1,4 +1,6 @@
-"""GCNet: graphs reach as far as their window, conversations are apart, and only what was withheld is reconstructed."""
+"""GCNet: graphs reach as far as their window, conversations are apart, and only what was withheld is
+reconstructed.
+"""
 
 from dataclasses import replace
 

@@ -12,7 +12,10 @@ from alignmamba.data.readers import FORMATS
 from alignmamba.methods import FAMILIES, METHODS
 
 PACKAGE = Path(alignmamba.__file__).parent
-METHOD_FILES = sorted(set((PACKAGE / "methods").glob("*.py")) - {PACKAGE / "methods" / name for name in ("__init__.py", "method.py")})
+METHOD_FILES = sorted(
+    set((PACKAGE / "methods").glob("*.py"))
+    - {PACKAGE / "methods" / name for name in ("__init__.py", "method.py")}
+)
 
 # Formats of files and rules of withholding bear the names of the papers that they come from.
 BORROWED = {*FORMATS, *get_args(Protocol)}
@@ -20,7 +23,11 @@ BORROWED = {*FORMATS, *get_args(Protocol)}
 
 def said(tree: ast.AST) -> Iterator[str]:
     """Strings and names of a module's code; its docstrings are for people and may name a source."""
-    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+    prose = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
             yield node.value
@@ -41,7 +48,11 @@ def own_names() -> set[str]:
 def test_no_file_outside_names_a_method() -> None:
     others = [path for path in PACKAGE.rglob("*.py") if PACKAGE / "methods" not in path.parents]
     assert len(others) > 100
-    found = {(path.name, name) for path in others for name in own_names().intersection(said(ast.parse(path.read_text(encoding="utf-8"))))}
+    found = {
+        (path.name, name)
+        for path in others
+        for name in own_names().intersection(said(ast.parse(path.read_text(encoding="utf-8"))))
+    }
     assert found == set()
 
 
@@ -55,10 +66,18 @@ def test_no_method_imports_another() -> None:
     for path in METHOD_FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-        assert not {name for name in imported if name.startswith("alignmamba.methods") and name.rpartition(".")[2] in modules}, path.name
+        imported |= {
+            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+        }
+        assert not {
+            name
+            for name in imported
+            if name.startswith("alignmamba.methods") and name.rpartition(".")[2] in modules
+        }, path.name
 
 
 def test_the_median_file_is_under_250_lines() -> None:
     assert len(METHOD_FILES) > 20
-    assert statistics.median(len(path.read_text(encoding="utf-8").splitlines()) for path in METHOD_FILES) < 250
+    assert (
+        statistics.median(len(path.read_text(encoding="utf-8").splitlines()) for path in METHOD_FILES) < 250
+    )

@@ -22,7 +22,9 @@ def objective(task: Task = TASK) -> HybridContrast:
 
 def said(unit: torch.Tensor, present: torch.Tensor | None = None) -> Output:
     there = torch.ones(unit.shape[:2], dtype=torch.bool) if present is None else present
-    return Output(prediction=torch.zeros(len(unit)), embedding=unit[:, 0], extras={"unit": unit, "present": there})
+    return Output(
+        prediction=torch.zeros(len(unit)), embedding=unit[:, 0], extras={"unit": unit, "present": there}
+    )
 
 
 def labelled(targets: list[float]) -> Batch:
@@ -33,7 +35,8 @@ def labelled(targets: list[float]) -> Batch:
 def test_where_all_are_alike_the_ratio_is_the_share_of_positives() -> None:
     unit = torch.tensor([1.0, 0.0]).expand(4, 3, 2)
     terms = objective().losses(labelled([1.0, 2.0, 0.0, -1.0]), said(unit))
-    # Each of three positive samples has two of them among three others; the negative one has none and is no anchor.
+    # Each of three positive samples has two of them among three others; the negative one has none and is no
+    # anchor.
     torch.testing.assert_close(terms["within"], torch.tensor(-2 / 3), **FLOAT32)
     torch.testing.assert_close(terms["across"], torch.tensor(-2 / 3 + 0.2**2), **FLOAT32)
     torch.testing.assert_close(terms["same"], torch.full((4,), 0.2**2), **FLOAT32)
@@ -55,7 +58,9 @@ def test_order_and_a_common_rotation_change_nothing() -> None:
     order = [5, 2, 7, 0, 1, 6, 3, 4]
     turned = learner(Parcel(batch.select(order)))[1]
     rotation = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0]
-    rotated = learner.losses(batch, replace(output, extras={**output.extras, "unit": output.extras["unit"] @ rotation}))
+    rotated = learner.losses(
+        batch, replace(output, extras={**output.extras, "unit": output.extras["unit"] @ rotation})
+    )
     for name in CONTRASTS:
         torch.testing.assert_close(turned[name], terms[name].expand(8)[order], **MODEL)
         torch.testing.assert_close(rotated[name], terms[name], **MODEL)
@@ -68,7 +73,9 @@ def test_a_missing_modality_is_in_no_contrast() -> None:
     assert not present.all()
     other = torch.where(present.unsqueeze(2), output.extras["unit"], torch.eye(8)[0])
     terms = learner.losses(batch, output)
-    for name, value in learner.losses(batch, replace(output, extras={**output.extras, "unit": other})).items():
+    for name, value in learner.losses(
+        batch, replace(output, extras={**output.extras, "unit": other})
+    ).items():
         torch.testing.assert_close(value, terms[name], **FLOAT32)
 
 
@@ -81,7 +88,9 @@ def test_one_sample_is_contrasted_with_itself_alone() -> None:
 
 def test_classes_are_contrasted_as_they_are() -> None:
     task = TASKS["classification"]
-    unit = torch.nn.functional.normalize(torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(1)), dim=2)
+    unit = torch.nn.functional.normalize(
+        torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(1)), dim=2
+    )
     learner = objective(task)
     terms = []
     for targets in ([0, 1, 1, 2], [2, 0, 0, 1], [0, 0, 1, 2]):

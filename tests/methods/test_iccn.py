@@ -84,5 +84,7 @@ def test_too_few_modalities_or_samples_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"modalities: ICCN correlates .* so it needs at least 3, found 2"):
         network(INTERACTIONS, TASK, modalities=SPECS[:2])
     objective = INTERACTIONS.objective(network(INTERACTIONS, TASK, components=8), TASK)
-    with pytest.raises(DataError, match=r"loader.batch_size: a correlation of options.components=8 .* text and another"):
+    with pytest.raises(
+        DataError, match=r"loader.batch_size: a correlation of options.components=8 .* text and another"
+    ):
         objective.prepare(sources(INTERACTIONS, TASK, missing=False)[0])

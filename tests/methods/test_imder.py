@@ -1,4 +1,6 @@
-"""IMDer: the diffusion is the published one, noise belongs to the sample, and what is there is never drawn."""
+"""IMDer: the diffusion is the published one, noise belongs to the sample, and what is there is never
+drawn.
+"""
 
 from dataclasses import replace
 
@@ -17,7 +19,9 @@ TASK = TASKS["regression"]
 
 def test_noise_grows_from_nothing_as_worked_by_hand() -> None:
     score = Score(2, 4, 25.0)
-    torch.testing.assert_close(score.deviation(torch.tensor([0.0, 1.0])), torch.tensor([0.0, 9.8457]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        score.deviation(torch.tensor([0.0, 1.0])), torch.tensor([0.0, 9.8457]), rtol=1e-4, atol=0
+    )
 
 
 def test_the_exact_score_of_normal_vectors_recovers_their_deviation() -> None:
@@ -43,7 +47,9 @@ def test_noise_depends_on_the_seed_and_the_sample_alone() -> None:
     torch.testing.assert_close(model(batch.select(rows[2:3])).prediction, expected[2:3], **FLOAT32)
     other = replace(batch, ids=tuple(f"other-{identity}" for identity in batch.ids))
     assert not torch.equal(model(other.select(rows)).prediction, expected)
-    assert not torch.equal(network(SCORE_RECOVERY, TASK, seed=1).eval()(batch.select(rows)).prediction, expected)
+    assert not torch.equal(
+        network(SCORE_RECOVERY, TASK, seed=1).eval()(batch.select(rows)).prediction, expected
+    )
 
 
 @torch.no_grad()

@@ -1,4 +1,6 @@
-"""MAG-BERT and CM-BERT inside a language model from a folder: they step in between its embeddings and its layers."""
+"""MAG-BERT and CM-BERT inside a language model from a folder: they step in between its embeddings and its
+layers.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,9 @@ def made(name: str, folder: Path, **settings: Any) -> Network[Any]:
     torch.manual_seed(0)
     encoders = {"text": {"kind": "pretrained", "path": str(folder), **settings}}
     network: Any = METHODS[name].network
-    built: Network[Any] = network.for_regression({"text": IDS, "audio": 3}, d_model=8, depth=1, encoders=encoders)
+    built: Network[Any] = network.for_regression(
+        {"text": IDS, "audio": 3}, d_model=8, depth=1, encoders=encoders
+    )
     return built
 
 
@@ -69,7 +73,11 @@ def test_it_stands_inside_the_language_model(name: str, folder: Path, tmp_path: 
 def test_what_steps_in_learns_through_frozen_layers_too(name: str, folder: Path, *, frozen: bool) -> None:
     model = made(name, folder, frozen=frozen)
     model(batch()).prediction.square().sum().backward()
-    learned = {key for key, weight in model.named_parameters() if weight.grad is not None and weight.grad.abs().sum() > 0}
+    learned = {
+        key
+        for key, weight in model.named_parameters()
+        if weight.grad is not None and weight.grad.abs().sum() > 0
+    }
     assert any(("gate.steps" if name == "mag-bert" else "multimodal.others") in key for key in learned)
     assert any("language.model" in key for key in learned) is not frozen
 

@@ -20,7 +20,9 @@ def test_it_is_a_tensor_fusion_with_the_sum_of_outer_products_as_weights() -> No
     batch = batch_of(task).in_precision(torch.float64)
     out = model(batch)
     names = ["audio", "video", "text"]
-    weights = torch.einsum("r,rao,rvo,rto->avto", model.rank_weights[0], *(model.factors[name] for name in names))
+    weights = torch.einsum(
+        "r,rao,rvo,rto->avto", model.rank_weights[0], *(model.factors[name] for name in names)
+    )
     extended = [torch.cat([torch.ones(len(batch), 1), out.extras[name]], 1) for name in names]
     expected = torch.einsum("ba,bv,bt,avto->bo", *extended, weights) + model.bias
     torch.testing.assert_close(out.prediction, expected, **FLOAT64)
@@ -38,9 +40,13 @@ def test_parity_with_mmsa(record_property: Callable[[str, object], None]) -> Non
     dims = {"text": 768, "audio": 5, "video": 20}
     torch.manual_seed(0)
     sizes = list(dims.values())
-    theirs = made(arguments(feature_dims=sizes, hidden_dims=(128, 16, 128), rank=3, dropouts=(0.3, 0.3, 0.3, 0.3)))
+    theirs = made(
+        arguments(feature_dims=sizes, hidden_dims=(128, 16, 128), rank=3, dropouts=(0.3, 0.3, 0.3, 0.3))
+    )
     specs = {name: ModalitySpec(name=name, dim=dim) for name, dim in dims.items()}
-    ours = LMF.for_regression(specs, hiddens={"audio": 16, "video": 128}, sequence_hidden=128, sequence_out=64)
+    ours = LMF.for_regression(
+        specs, hiddens={"audio": 16, "video": 128}, sequence_hidden=128, sequence_out=64
+    )
     names = {
         "sequence.recurrent.cells.": "text_subnet.rnn.",
         "sequence.project.": "text_subnet.linear_1.",
@@ -50,7 +56,9 @@ def test_parity_with_mmsa(record_property: Callable[[str, object], None]) -> Non
     names |= {f"factors.{name}": f"{name}_factor" for name in dims}
     for name in ("audio", "video"):
         names[f"pooled.{name}.norm."] = f"{name}_subnet.norm."
-        names |= {f"pooled.{name}.maps.{number}.": f"{name}_subnet.linear_{number + 1}." for number in range(3)}
+        names |= {
+            f"pooled.{name}.maps.{number}.": f"{name}_subnet.linear_{number + 1}." for number in range(3)
+        }
     pair = copy_weights(ours, theirs, names)
     x = {name: torch.randn(4, 6, dim) for name, dim in dims.items()}
     out = ours(Batch.of(x))

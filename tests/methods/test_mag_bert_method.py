@@ -69,7 +69,9 @@ def test_the_gate_stands_before_the_first_layer_and_leaves_the_first_token_alone
 
 
 def test_one_modality_is_refused() -> None:
-    with pytest.raises(ConfigError, match="modalities: MAG-BERT needs a modality that shifts the tokens of another, found 1"):
+    with pytest.raises(
+        ConfigError, match="modalities: MAG-BERT needs a modality that shifts the tokens of another, found 1"
+    ):
         network(ADAPTATION_GATE, TASK, modalities=SPECS[:1])
 
 
@@ -86,5 +88,7 @@ def test_its_gate_is_that_of_mmsa(record_property: Callable[[str, object], None]
     tokens, audio, video = torch.randn(3, 6, 768), torch.randn(3, 6, 5), torch.randn(3, 6, 20)
     tokens[:, :3] *= 1e-2  # so short that their steps are bounded
     present = dict.fromkeys(("audio", "video"), torch.ones(3, 6, dtype=torch.bool))
-    heads = {"tokens": (ours(tokens, {"audio": audio, "video": video}, present), theirs(tokens, video, audio))}
+    heads = {
+        "tokens": (ours(tokens, {"audio": audio, "video": video}, present), theirs(tokens, video, audio))
+    }
     check_heads(pair, heads, record_property, parameters=1_222_656)

@@ -28,7 +28,9 @@ def lacking(batch: Batch, name: str) -> torch.Tensor:
 def complete() -> Batch:
     """Samples that have every modality."""
     batch = batch_of(TASK)
-    return batch.select([row for row in range(len(batch)) if all(bool(s.mask[row].any()) for s in batch.modalities.values())])
+    return batch.select(
+        [row for row in range(len(batch)) if all(bool(s.mask[row].any()) for s in batch.modalities.values())]
+    )
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -39,7 +41,9 @@ def test_nothing_but_the_anchor_changes_a_prediction(kind: str) -> None:
     for name in ("audio", "video"):
         assert torch.equal(built(changed(batch, name)).prediction, expected)
     anchored = batch.select((~lacking(batch, "text")).nonzero().flatten().tolist())
-    assert torch.equal(built(anchored.without("audio").without("video")).prediction, built(anchored).prediction)
+    assert torch.equal(
+        built(anchored.without("audio").without("video")).prediction, built(anchored).prediction
+    )
     assert not torch.equal(built(changed(batch, "text")).prediction, expected)
 
 
@@ -79,16 +83,23 @@ def test_a_sample_lacks_the_terms_of_what_it_lacks() -> None:
     gone = {name: lacking(batch, name) | lacking(batch, "text") for name in ("audio", "video")}
     for name, term in (("audio", "translation.audio"), ("video", "translation.video"), ("video", "cycle")):
         assert torch.equal(losses[term] == 0, gone[name]), term
-    alone = built(batch.without("audio").without("video").select((~lacking(batch, "text")).nonzero().flatten().tolist()))
+    alone = built(
+        batch.without("audio").without("video").select((~lacking(batch, "text")).nonzero().flatten().tolist())
+    )
     assert not any(value.any() for value in alone.losses.values())
-    sum(value.sum() for value in alone.losses.values()).backward()  # weights that nothing teaches have gradients all the same
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in built.get_submodule("writers").parameters())
+    # weights that nothing teaches have gradients all the same
+    sum(value.sum() for value in alone.losses.values()).backward()
+    assert all(
+        p.grad is not None and p.grad.isfinite().all() for p in built.get_submodule("writers").parameters()
+    )
 
 
 def test_padding_and_neighbours_change_nothing() -> None:
     built = network(CYCLIC_TRANSLATION, TASK).train()
     batch = batch_of(TASK)
-    longer = replace(batch, modalities={name: s.padded(s.mask.shape[1] + 3) for name, s in batch.modalities.items()})
+    longer = replace(
+        batch, modalities={name: s.padded(s.mask.shape[1] + 3) for name, s in batch.modalities.items()}
+    )
     expected = built(batch).losses
     torch.testing.assert_close(built(longer).prediction, built(batch).prediction, **MODEL)
     for name, value in built(longer).losses.items():
@@ -103,11 +114,23 @@ def test_one_encoder_and_decoder_translate_there_and_back() -> None:
     assert list(built.readers) == list(built.writers) == ["video", "audio"]
     losses = built.train()(complete()).losses
     losses["cycle"].sum().backward()
-    touched = {name.split(".")[0] + "." + name.split(".")[1] for name, p in built.named_parameters() if p.grad is not None and p.grad.any()}
-    assert touched == {"enter.text", "enter.video", "leave.text", "leave.video", "readers.video", "writers.video"}
+    touched = {
+        name.split(".")[0] + "." + name.split(".")[1]
+        for name, p in built.named_parameters()
+        if p.grad is not None and p.grad.any()
+    }
+    assert touched == {
+        "enter.text",
+        "enter.video",
+        "leave.text",
+        "leave.video",
+        "readers.video",
+        "writers.video",
+    }
     built.zero_grad()
     built(complete()).losses["translation.audio"].sum().backward()
-    for name in ("readers.video", "readers.audio", "writers.audio"):  # the second level reads the code of the first
+    # the second level reads the code of the first
+    for name in ("readers.video", "readers.audio", "writers.audio"):
         assert any(p.grad is not None and p.grad.any() for p in built.get_submodule(name).parameters()), name
 
 

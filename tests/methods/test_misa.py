@@ -1,4 +1,6 @@
-"""MISA: its losses vanish where they should, look at no absent modality, and network and losses are MMSA's."""
+"""MISA: its losses vanish where they should, look at no absent modality, and network and losses are
+MMSA's.
+"""
 
 import importlib
 from collections.abc import Callable
@@ -39,7 +41,12 @@ def test_equal_modalities_have_no_dissimilarity_and_batches_of_one_no_batch_term
     learner, batch = objective(), batch_of(TASK)
     output = learner.model(batch)
     same = output.extras["shared"][:, :1].expand_as(output.extras["shared"])
-    terms = learner.losses(batch, replace(output, extras={**output.extras, "shared": same, "present": torch.ones(8, 3, dtype=torch.bool)}))
+    terms = learner.losses(
+        batch,
+        replace(
+            output, extras={**output.extras, "shared": same, "present": torch.ones(8, 3, dtype=torch.bool)}
+        ),
+    )
     torch.testing.assert_close(terms["similarity"], torch.zeros(()), **FLOAT32)
     assert terms["difference"] > 0
     single = learner(Parcel(batch.select([0])))[1]
@@ -53,7 +60,9 @@ def test_parts_of_a_missing_modality_are_in_no_loss_and_reach_no_other() -> None
     present = output.extras["present"]
     assert not present.all()
     other = {
-        name: torch.where(present.unsqueeze(2), output.extras[name], torch.full_like(output.extras[name], 7.0))
+        name: torch.where(
+            present.unsqueeze(2), output.extras[name], torch.full_like(output.extras[name], 7.0)
+        )
         for name in ("own", "shared", "projected", "rebuilt")
     }
     other["projected"] = torch.where(present.unsqueeze(2), other["projected"], 3.0)
@@ -67,9 +76,13 @@ def test_an_adversary_learns_to_name_modalities_and_is_hidden_from() -> None:
     assert learner.discriminator is not None
     shared = learner.model(batch).extras["shared"].detach().requires_grad_()
     present = torch.ones(shared.shape[:2], dtype=torch.bool)
-    straight, _ = torch.autograd.grad(learner._unlike(shared, present).sum(), [shared, learner.discriminator[0].weight])
+    straight, _ = torch.autograd.grad(
+        learner._unlike(shared, present).sum(), [shared, learner.discriminator[0].weight]
+    )
     said = learner.discriminator(shared)
-    naming = torch.nn.functional.cross_entropy(said.flatten(0, 1), torch.arange(3).repeat(len(shared)), reduction="none")
+    naming = torch.nn.functional.cross_entropy(
+        said.flatten(0, 1), torch.arange(3).repeat(len(shared)), reduction="none"
+    )
     (plain,) = torch.autograd.grad(naming.view(-1, 3).mean(1).sum(), [shared])
     torch.testing.assert_close(straight, -0.5 * plain, **FLOAT32)
 
@@ -96,10 +109,16 @@ def test_it_is_the_network_of_mmsa(tmp_path: Path, record_property: Callable[[st
         )
     )
     # Over there parts stand in the order text, video, audio.
-    modalities = tuple(ModalitySpec(name=spec.name, dim=dim) for spec, dim in zip(SPECS, (768, 5, 20), strict=True))
+    modalities = tuple(
+        ModalitySpec(name=spec.name, dim=dim) for spec, dim in zip(SPECS, (768, 5, 20), strict=True)
+    )
     order = ("text", "video", "audio")
     ours = MISA(MISAConfig(modalities=modalities, task=TASK, anchor="pool", anchor_order=order))
-    names = {"factors.shared.": "shared.shared_1.", "fusion.": "transformer_encoder.layers.0.", "joined.": "fusion.fusion_layer_1."}
+    names = {
+        "factors.shared.": "shared.shared_1.",
+        "fusion.": "transformer_encoder.layers.0.",
+        "joined.": "fusion.fusion_layer_1.",
+    }
     names["head."] = "fusion.fusion_layer_3."
     for name in order:
         letter = name[0]
@@ -118,24 +137,46 @@ def test_it_is_the_network_of_mmsa(tmp_path: Path, record_property: Callable[[st
     text, audio, video = bert_text(3, 6, lengths=lengths), torch.randn(3, 6, 5), torch.randn(3, 6, 20)
     expected = theirs(text, audio, video)["M"]
     said = theirs.bertmodel(text).detach()
-    batch = Batch.of({"text": said, "audio": audio, "video": video}, lengths=dict.fromkeys(order, lengths), targets=[0.0, 1.0, 2.0])
+    batch = Batch.of(
+        {"text": said, "audio": audio, "video": video},
+        lengths=dict.fromkeys(order, lengths),
+        targets=[0.0, 1.0, 2.0],
+    )
     output = ours(batch)
     heads = {"M": (output.prediction, expected)}
-    for key, prefix, suffix in (("own", "private_", ""), ("shared", "shared_", ""), ("projected", "", "_orig"), ("rebuilt", "", "_recon")):
+    for key, prefix, suffix in (
+        ("own", "private_", ""),
+        ("shared", "shared_", ""),
+        ("projected", "", "_orig"),
+        ("rebuilt", "", "_recon"),
+    ):
         for number, name in enumerate(order):
-            heads[f"{key} {name}"] = (output.extras[key][:, number], getattr(theirs, f"utt_{prefix}{name[0]}{suffix}"))
+            heads[f"{key} {name}"] = (
+                output.extras[key][:, number],
+                getattr(theirs, f"utt_{prefix}{name[0]}{suffix}"),
+            )
     check_heads(pair, heads, record_property, parameters=1_138_033 - (128 * 4 + 4) - 2 * 1536)
     # The losses, whose weights are one here.
     trainer = importlib.import_module("MMSA.trains.singleTask.MISA")
     learner = Disentangled(ours, TASK)
     terms = learner.losses(batch, output)
-    part = {(kind, name): getattr(theirs, f"utt_{kind}_{name[0]}") for kind in ("private", "shared") for name in order}
+    part = {
+        (kind, name): getattr(theirs, f"utt_{kind}_{name[0]}")
+        for kind in ("private", "shared")
+        for name in order
+    }
     pairs = [("text", "video"), ("text", "audio"), ("audio", "video")]
     cmd, diff, mse = trainer.CMD(), trainer.DiffLoss(), trainer.MSE()
     alike = sum(cmd(part["shared", one], part["shared", other], 5) for one, other in pairs) / 3
     apart = sum(diff(part["private", one], part["private", other]) for one, other in pairs)
     apart = apart + sum(diff(part["private", name], part["shared", name]) for name in order)
-    rebuilt = sum(mse(getattr(theirs, f"utt_{name[0]}_recon"), getattr(theirs, f"utt_{name[0]}_orig")) for name in order) / 3
+    rebuilt = (
+        sum(
+            mse(getattr(theirs, f"utt_{name[0]}_recon"), getattr(theirs, f"utt_{name[0]}_orig"))
+            for name in order
+        )
+        / 3
+    )
     torch.testing.assert_close(terms["similarity"], alike, **FLOAT32)
     torch.testing.assert_close(terms["difference"], 0.3 * apart, **FLOAT32)
     torch.testing.assert_close(terms["reconstruction"].mean(), rebuilt, **FLOAT32)

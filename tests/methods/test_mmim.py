@@ -1,4 +1,6 @@
-"""MMIM: its bounds have the values they must, its two optimisers leave each other's weights alone, and the network is MMSA's."""
+"""MMIM: its bounds have the values they must, its two optimisers leave each other's weights alone, and the
+network is MMSA's.
+"""
 
 import copy
 import math
@@ -49,7 +51,9 @@ def test_the_likelihood_is_that_of_a_normal_distribution_and_is_largest_at_its_m
     bound = Likelihood(4, 3, "gaussian")
     given, x = torch.randn(5, 4), torch.randn(5, 3)
     deviation = (0.5 * bound.log_variance(given).tanh()).exp()
-    expected = torch.distributions.Normal(bound.mean(given), deviation).log_prob(x).sum(1) + 1.5 * math.log(2 * math.pi)
+    expected = torch.distributions.Normal(bound.mean(given), deviation).log_prob(x).sum(1) + 1.5 * math.log(
+        2 * math.pi
+    )
     torch.testing.assert_close(bound(given, x), expected, **FLOAT32)
     assert (bound(given, bound.mean(given)) >= bound(given, x)).all()
 
@@ -58,12 +62,17 @@ def test_the_entropy_grows_with_the_spread_and_needs_enough_samples() -> None:
     torch.manual_seed(0)
     values, codes = torch.randn(40, 4), torch.arange(40) % 2
     plain = entropy_of(values, codes, classes=2, ridge=0.0)
-    torch.testing.assert_close(entropy_of(3 * values, codes, classes=2, ridge=0.0) - plain, torch.tensor(4 * math.log(3)), **FLOAT32)
+    torch.testing.assert_close(
+        entropy_of(3 * values, codes, classes=2, ridge=0.0) - plain, torch.tensor(4 * math.log(3)), **FLOAT32
+    )
     by_hand = 0.25 * sum(torch.logdet(values[codes == code].T.cov(correction=0)) for code in (0, 1))
     torch.testing.assert_close(plain, by_hand, **FLOAT32)
-    one = codes.masked_fill((codes == 1) & (torch.arange(40) > 7), -1)  # 4 samples of class 1, as many as channels
+    # 4 samples of class 1, as many as channels
+    one = codes.masked_fill((codes == 1) & (torch.arange(40) > 7), -1)
     torch.testing.assert_close(
-        entropy_of(values, one, classes=2, ridge=0.0), 0.5 * torch.logdet(values[::2].T.cov(correction=0)), **FLOAT32
+        entropy_of(values, one, classes=2, ridge=0.0),
+        0.5 * torch.logdet(values[::2].T.cov(correction=0)),
+        **FLOAT32,
     )
     few = values[:3].clone().requires_grad_()
     nothing = entropy_of(few, codes[:3], classes=2, ridge=1e-4)
@@ -75,7 +84,9 @@ def test_the_entropy_grows_with_the_spread_and_needs_enough_samples() -> None:
 
 def test_estimators_and_the_rest_take_epochs_in_turn() -> None:
     objective = prepared(MULTIMODAL_INFOMAX, TASK)
-    seen: list[dict[str, Tensor]] = [{name: value.detach().clone() for name, value in objective.named_parameters()}]
+    seen: list[dict[str, Tensor]] = [
+        {name: value.detach().clone() for name, value in objective.named_parameters()}
+    ]
 
     class Look(Progress):
         def epoch_finished(self, record: Mapping[str, float], *, best: bool) -> None:
@@ -96,7 +107,9 @@ def test_the_entropy_counts_the_step_before_and_no_other_epoch() -> None:
     assert torch.equal(first["bound"], 0.1 * first["likelihood"]), "an entropy without history"
     objective.after_step()
     before = copy.deepcopy(objective.state_dict())
-    assert int(objective.memory.known("pair_1").sum()) == int(batches[0].modalities["video"].mask.any(1).sum())
+    assert int(objective.memory.known("pair_1").sum()) == int(
+        batches[0].modalities["video"].mask.any(1).sum()
+    )
     _, second = objective(Parcel(batches[1]))
     entropy = (second["bound"] - 0.1 * second["likelihood"]) / -0.1
     assert (entropy - entropy[0]).abs().max() < 1e-3
@@ -108,21 +121,58 @@ def test_the_entropy_counts_the_step_before_and_no_other_epoch() -> None:
 
 
 def test_one_modality_is_refused() -> None:
-    with pytest.raises(ConfigError, match="modalities: MMIM bounds the information between two or more, found 1"):
+    with pytest.raises(
+        ConfigError, match="modalities: MMIM bounds the information between two or more, found 1"
+    ):
         network(MULTIMODAL_INFOMAX, TASK, modalities=SPECS[:1])
 
 
 def test_it_is_the_network_of_mmsa(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     theirs_class = mmsa_class("singleTask", "MMIM")
     widths = (768, 5, 20)
-    sizes = {"d_vh": 16, "d_ah": 16, "d_vout": 16, "d_aout": 16, "n_layer": 1, "bidirectional": True, "d_prjh": 128}
-    sizes |= {"dropout_a": 0.1, "dropout_v": 0.1, "dropout_prj": 0.1, "cpc_layers": 1, "cpc_activation": "Tanh", "add_va": False}
-    sizes |= {"mmilb_mid_activation": "ReLU", "mmilb_last_activation": "Tanh", "need_data_aligned": False, "feature_dims": list(widths)}
-    theirs = theirs_class(arguments(use_bert=True, use_finetune=True, transformers="bert", pretrained=tiny_bert(tmp_path), **sizes))
+    sizes = {
+        "d_vh": 16,
+        "d_ah": 16,
+        "d_vout": 16,
+        "d_aout": 16,
+        "n_layer": 1,
+        "bidirectional": True,
+        "d_prjh": 128,
+    }
+    sizes |= {
+        "dropout_a": 0.1,
+        "dropout_v": 0.1,
+        "dropout_prj": 0.1,
+        "cpc_layers": 1,
+        "cpc_activation": "Tanh",
+        "add_va": False,
+    }
+    sizes |= {
+        "mmilb_mid_activation": "ReLU",
+        "mmilb_last_activation": "Tanh",
+        "need_data_aligned": False,
+        "feature_dims": list(widths),
+    }
+    theirs = theirs_class(
+        arguments(
+            use_bert=True, use_finetune=True, transformers="bert", pretrained=tiny_bert(tmp_path), **sizes
+        )
+    )
     modalities = tuple(ModalitySpec(name=spec.name, dim=dim) for spec, dim in zip(SPECS, widths, strict=True))
-    ours = InformationBounds(MMIM(MMIMConfig(modalities=modalities, task=TASK, anchor="pool", likelihood="released", ridge=0.0)), TASK)
-    mapped = {"model.first.": "fusion_prj.linear_1.", "model.second.": "fusion_prj.linear_2.", "model.head.": "fusion_prj.linear_3."}
-    for name, encoder, letter in (("text", "", "t"), ("audio", "acoustic_enc.", "a"), ("video", "visual_enc.", "v")):
+    ours = InformationBounds(
+        MMIM(MMIMConfig(modalities=modalities, task=TASK, anchor="pool", likelihood="released", ridge=0.0)),
+        TASK,
+    )
+    mapped = {
+        "model.first.": "fusion_prj.linear_1.",
+        "model.second.": "fusion_prj.linear_2.",
+        "model.head.": "fusion_prj.linear_3.",
+    }
+    for name, encoder, letter in (
+        ("text", "", "t"),
+        ("audio", "acoustic_enc.", "a"),
+        ("video", "visual_enc.", "v"),
+    ):
         mapped[f"predictors.{name}."] = f"cpc_z{letter}.net."
         mapped[f"model.streams.{name}.recurrent.cells."] = f"{encoder}rnn."
         mapped[f"model.streams.{name}.project."] = f"{encoder}linear_1."
@@ -135,7 +185,9 @@ def test_it_is_the_network_of_mmsa(tmp_path: Path, record_property: Callable[[st
     torch.manual_seed(0)
     count, targets = 16, torch.linspace(-3, 3, 16, dtype=torch.float64)
     lengths = {"audio": torch.randint(1, 8, (count,)), "video": torch.randint(1, 8, (count,))}
-    streams = {name: torch.randn(count, int(lengths[name].max()), dim) for name, dim in (("audio", 5), ("video", 20))}
+    streams = {
+        name: torch.randn(count, int(lengths[name].max()), dim) for name, dim in (("audio", 5), ("video", 20))
+    }
     text = bert_text(count, 6)
     said = theirs.bertmodel(text)[:, :1].detach()
     batch = Batch.of({"text": said, **streams}, lengths={"text": [1] * count, **lengths}, targets=targets)

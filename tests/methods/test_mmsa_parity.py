@@ -1,4 +1,6 @@
-"""The comparison with MMSA's classes can fail: on a forgotten weight, on another order, on another gradient."""
+"""The comparison with MMSA's classes can fail: on a forgotten weight, on another order, on another
+gradient.
+"""
 
 from collections.abc import Callable
 
@@ -55,7 +57,9 @@ def test_another_output_is_a_difference(record_property: Callable[[str, object],
         check_heads(pair, {"out": (pair.ours(X), pair.theirs(X))}, record_property, parameters=25)
 
 
-def test_another_gradient_of_equal_outputs_is_a_difference(record_property: Callable[[str, object], None]) -> None:
+def test_another_gradient_of_equal_outputs_is_a_difference(
+    record_property: Callable[[str, object], None],
+) -> None:
     pair = same()
     bias = pair.theirs.get_parameter("2.bias")
     with pytest.raises(AssertionError, match=r"2.bias: gradients differ by"):

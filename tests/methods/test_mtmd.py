@@ -1,4 +1,6 @@
-"""MTMD: slow copies follow as they should, teachers are not taught, and nothing is asked of a student that agrees."""
+"""MTMD: slow copies follow as they should, teachers are not taught, and nothing is asked of a student that
+agrees.
+"""
 
 import math
 
@@ -41,7 +43,9 @@ def test_the_slow_copy_is_in_the_prediction_and_gets_no_gradient() -> None:
     batch = next(iter(sources(MOMENTUM_DISTILLATION, TASK, missing=False)[0]))
     output = objective.model(batch)
     output.prediction.sum().backward()
-    assert not any(value.requires_grad or value.grad is not None for value in objective.network.slow.parameters())
+    assert not any(
+        value.requires_grad or value.grad is not None for value in objective.network.slow.parameters()
+    )
     assert objective.network.shares.grad is not None
     assert objective.network.shares.grad.all()
     with torch.no_grad():
@@ -56,9 +60,18 @@ def test_only_students_learn_from_teachers() -> None:
     batch = next(iter(sources(MOMENTUM_DISTILLATION, TASK, missing=False)[0])).without("video")
     _, losses = objective(Parcel(batch))
     losses["distilled"].sum().backward()
-    learned = {name for name, value in objective.named_parameters() if value.grad is not None and value.grad.any()}
+    learned = {
+        name for name, value in objective.named_parameters() if value.grad is not None and value.grad.any()
+    }
     assert any(name.startswith("model.streams.audio.") for name in learned)
-    for teacher in ("model.fusion.", "model.head.", "model.streams.text.", "fused_classes.", "subtasks.text.", "numbers.text."):
+    for teacher in (
+        "model.fusion.",
+        "model.head.",
+        "model.streams.text.",
+        "fused_classes.",
+        "subtasks.text.",
+        "numbers.text.",
+    ):
         assert not any(name.startswith(teacher) for name in learned), teacher
     assert not any("video" in name for name in learned), "a missing modality learns nothing"
 
@@ -77,5 +90,7 @@ def test_a_number_becomes_the_class_of_its_nearest_whole_one_on_the_scale_of_sen
     assert isinstance(objective, MomentumDistillation)
     numbers = torch.tensor([-3, -2.6, -0.4, 0.4, 0.6, 3, 5], dtype=torch.float64)
     assert objective.binned(numbers).tolist() == [0, 0, 3, 3, 4, 6, 6]
-    free = MomentumDistillation(network(MOMENTUM_DISTILLATION, Task(kind="regression")), Task(kind="regression"))  # type: ignore[arg-type]
+    free = MomentumDistillation(
+        network(MOMENTUM_DISTILLATION, Task(kind="regression")), Task(kind="regression")
+    )  # type: ignore[arg-type]
     assert free.binned(numbers).tolist() == [0, 0, 3, 3, 4, 6, 6]  # of mean 0 and deviation 1

@@ -61,7 +61,9 @@ def test_of_several_guides_the_mean_of_those_present_is_taken() -> None:
     both = made(x, MASK, {"audio": guide, "video": guide}, {"audio": yes, "video": yes})
     one = made(x, MASK, {"audio": guide, "video": tokens()}, {"audio": yes, "video": no})
     torch.testing.assert_close(both, one, **FLOAT32)
-    assert not torch.allclose(one, made(x, MASK, {"audio": guide, "video": guide}, {"audio": no, "video": no}), atol=1e-3)
+    assert not torch.allclose(
+        one, made(x, MASK, {"audio": guide, "video": guide}, {"audio": no, "video": no}), atol=1e-3
+    )
 
 
 @torch.no_grad()
@@ -98,7 +100,9 @@ def test_every_other_modality_of_a_sample_guides_its_anchor() -> None:
     made = network(METHOD, TASK).eval()
     assert isinstance(made, PanMamba)
     seen: list[dict[str, list[bool]]] = []
-    made.crossing[0].register_forward_pre_hook(lambda _, given: seen.append({name: rows.tolist() for name, rows in given[3].items()}))
+    made.crossing[0].register_forward_pre_hook(
+        lambda _, given: seen.append({name: rows.tolist() for name, rows in given[3].items()})
+    )
     batch = batch_of(TASK).select([0, 1])
     for missing in ((), ("audio",), ("text",), ("text", "audio")):
         lost = batch

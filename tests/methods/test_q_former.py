@@ -1,4 +1,6 @@
-"""Q-Former: as many vectors as queries for any length and order; neither padding nor missing streams are read."""
+"""Q-Former: as many vectors as queries for any length and order; neither padding nor missing streams are
+read.
+"""
 
 from dataclasses import replace
 
@@ -26,7 +28,9 @@ def block(*sides: str) -> QFormerBlock:
 
 def side(length: int, *, valid: int | None = None) -> Tokens:
     mask = (torch.arange(length) < (length if valid is None else valid)).expand(COUNT, -1)
-    return Tokens(torch.randn(COUNT, length, WIDTH), mask, torch.full((COUNT, length), torch.nan, dtype=torch.float64))
+    return Tokens(
+        torch.randn(COUNT, length, WIDTH), mask, torch.full((COUNT, length), torch.nan, dtype=torch.float64)
+    )
 
 
 def state(count: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -48,7 +52,9 @@ def test_any_length_becomes_as_many_vectors_as_there_are_queries_in_whatever_ord
     masked = side(5, valid=3)
     dirty = replace(masked, x=torch.where(masked.mask.unsqueeze(2), masked.x, 1e3))
     torch.testing.assert_close(
-        made(*given, {"audio": dirty, "video": video})[0], made(*given, {"audio": masked, "video": video})[0], **MODEL
+        made(*given, {"audio": dirty, "video": video})[0],
+        made(*given, {"audio": masked, "video": video})[0],
+        **MODEL,
     )
 
 
@@ -56,13 +62,17 @@ def test_any_length_becomes_as_many_vectors_as_there_are_queries_in_whatever_ord
 def test_queries_read_their_own_modality_and_the_anchor_meets_it_through_them_alone() -> None:
     made, given = block("audio", "video"), state()
     audio, video = side(5), side(6)
-    (queries, words), (changed, same) = (made(*given, {"audio": audio, "video": each}) for each in (video, side(6)))
+    (queries, words), (changed, same) = (
+        made(*given, {"audio": audio, "video": each}) for each in (video, side(6))
+    )
     torch.testing.assert_close(changed[:, :QUERIES], queries[:, :QUERIES], **EXACT)
     assert not torch.allclose(changed[:, QUERIES:], queries[:, QUERIES:], atol=1e-3)
     # Within a block self-attention comes first; the anchor hears of what was read in the next block.
     torch.testing.assert_close(same, words, **EXACT)
     after = block()
-    assert not torch.allclose(after(changed, same, *given[2:], {})[1], after(queries, words, *given[2:], {})[1], atol=1e-3)
+    assert not torch.allclose(
+        after(changed, same, *given[2:], {})[1], after(queries, words, *given[2:], {})[1], atol=1e-3
+    )
 
 
 def test_cross_attention_stands_in_the_first_of_every_two_blocks() -> None:

@@ -32,7 +32,9 @@ def seen(objective: SelfMMLabels, features: torch.Tensor) -> Seen:
     """Every sample with these features, whatever the modality."""
     names = (FUSED, *(of(name) for name in objective.heads))
     rows = torch.arange(len(objective.truth))
-    return Seen(rows, dict.fromkeys(names, features), dict.fromkeys(names, torch.ones_like(rows, dtype=torch.bool)))
+    return Seen(
+        rows, dict.fromkeys(names, features), dict.fromkeys(names, torch.ones_like(rows, dtype=torch.bool))
+    )
 
 
 def with_width(objective: SelfMMLabels, width: int) -> SelfMMLabels:
@@ -48,7 +50,9 @@ def test_labels_stay_where_all_features_agree() -> None:
     samples = seen(objective, torch.randn(len(objective.truth), 4))
     objective.memory.write(samples)
     objective._refine(samples)
-    torch.testing.assert_close(objective.labels, objective.truth.unsqueeze(1).expand_as(objective.labels), **FLOAT32)
+    torch.testing.assert_close(
+        objective.labels, objective.truth.unsqueeze(1).expand_as(objective.labels), **FLOAT32
+    )
 
 
 def test_a_label_moves_as_worked_by_hand() -> None:
@@ -57,10 +61,16 @@ def test_a_label_moves_as_worked_by_hand() -> None:
     at = torch.where(objective.truth.unsqueeze(1) > 0, torch.tensor([4.0, 0.0]), torch.tensor([0.0, 0.0]))
     objective.memory.write(seen(objective, at))
     objective.truth[0] = objective.labels[0] = 0.5
-    # The fused feature is 1 from the positive centre and 3 from the negative one, the text 2 and 2 (leaning 2 and 0), the audio 3 and 5.
+    # The fused feature is 1 from the positive centre and 3 from the negative one, the text 2 and 2 (leaning 2
+    # and 0), the audio 3 and 5.
     one = torch.ones(1, dtype=torch.bool)
-    vectors = {FUSED: torch.tensor([[3.0, 0.0]]), of("text"): torch.tensor([[2.0, 0.0]]), of("audio"): torch.tensor([[4.0, 3.0]])}
-    vectors[of("video")] = torch.tensor([[4.0, 0.5]])  # 0.5 from the positive centre, so far leaning that the new label is 3
+    vectors = {
+        FUSED: torch.tensor([[3.0, 0.0]]),
+        of("text"): torch.tensor([[2.0, 0.0]]),
+        of("audio"): torch.tensor([[4.0, 3.0]]),
+    }
+    # 0.5 from the positive centre, so far leaning that the new label is 3
+    vectors[of("video")] = torch.tensor([[4.0, 0.5]])
     objective._refine(Seen(torch.tensor([0]), vectors, {**dict.fromkeys(vectors, one), of("text"): one}))
     text = 0.5 * (0.5 + 0 - 2)
     audio = 0.5 * 0.5 * (2 / 3) / 2 + 0.5 * (0.5 + 2 / 3 - 2)
@@ -82,7 +92,9 @@ def test_the_memory_holds_what_the_last_batches_said_and_centres_are_its_means()
     objective(Parcel(batch))
     objective.after_step()
     rows = objective.memory.rows(batch.ids, torch.device("cpu"))
-    torch.testing.assert_close(objective.memory.vectors(FUSED)[rows], output.extras[FUSED].detach(), **FLOAT32)
+    torch.testing.assert_close(
+        objective.memory.vectors(FUSED)[rows], output.extras[FUSED].detach(), **FLOAT32
+    )
     assert int(objective.memory.known(FUSED).sum()) == len(batch)
     has_audio = batch.modalities["audio"].mask.any(1)
     assert torch.equal(objective.memory.known(of("audio"))[rows], has_audio)
@@ -111,9 +123,13 @@ def test_labels_move_from_the_second_epoch_on() -> None:
 
 
 def test_labels_without_two_signs_are_refused() -> None:
-    with pytest.raises(ConfigError, match="task: Self-MM needs numbers on both sides of a neutral one, found 3 classes"):
+    with pytest.raises(
+        ConfigError, match="task: Self-MM needs numbers on both sides of a neutral one, found 3 classes"
+    ):
         network(SELF_MM, TASKS["classification"])
-    with pytest.raises(ConfigError, match="neutral: Self-MM needs labels on both sides of it, found 0 in a range from 1 to 5"):
+    with pytest.raises(
+        ConfigError, match="neutral: Self-MM needs labels on both sides of it, found 0 in a range from 1 to 5"
+    ):
         network(SELF_MM, Task(kind="regression", label_range=(1, 5)))
     task = Task(kind="regression")
     objective = SELF_MM.objective(network(SELF_MM, task, neutral=9.0), task)
@@ -143,8 +159,15 @@ def test_labels_of_another_scale_are_refined_alike() -> None:
 
 def test_it_is_the_network_of_mmsa(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     theirs_class = mmsa_class("multiTask", "SELF_MM")
-    sizes = {f"{letter}_lstm_{what}": value for letter in "av" for what, value in (("hidden_size", 16), ("layers", 1), ("dropout", 0.0))}
-    sizes |= {f"post_{name}_dim": width for name, width in (("fusion", 128), ("text", 16), ("audio", 16), ("video", 16))}
+    sizes = {
+        f"{letter}_lstm_{what}": value
+        for letter in "av"
+        for what, value in (("hidden_size", 16), ("layers", 1), ("dropout", 0.0))
+    }
+    sizes |= {
+        f"post_{name}_dim": width
+        for name, width in (("fusion", 128), ("text", 16), ("audio", 16), ("video", 16))
+    }
     sizes |= {f"post_{name}_dropout": 0.1 for name in ("fusion", "text", "audio", "video")}
     bert = tiny_bert(tmp_path)
     theirs = theirs_class(
@@ -160,10 +183,17 @@ def test_it_is_the_network_of_mmsa(tmp_path: Path, record_property: Callable[[st
             **sizes,
         )
     )
-    modalities = tuple(ModalitySpec(name=spec.name, dim=dim) for spec, dim in zip(SPECS, (768, 5, 20), strict=True))
+    modalities = tuple(
+        ModalitySpec(name=spec.name, dim=dim) for spec, dim in zip(SPECS, (768, 5, 20), strict=True)
+    )
     config = SelfMMConfig(modalities=modalities, task=TASK, anchor="pool", d_model=16, hidden=16)
     ours = SelfMMLabels(SelfMM(config), TASK)
-    names = {"model.fusion.": "post_fusion_", "heads.text.": "post_text_", "heads.audio.": "post_audio_", "heads.video.": "post_video_"}
+    names = {
+        "model.fusion.": "post_fusion_",
+        "heads.text.": "post_text_",
+        "heads.audio.": "post_audio_",
+        "heads.video.": "post_video_",
+    }
     layers = {"first.": "layer_1.", "second.": "layer_2.", "head.": "layer_3."}
     mapped = {prefix + layer: other + its for prefix, other in names.items() for layer, its in layers.items()}
     for name in ("audio", "video"):
@@ -174,11 +204,16 @@ def test_it_is_the_network_of_mmsa(tmp_path: Path, record_property: Callable[[st
     torch.manual_seed(0)
     text = bert_text(3, 6)
     lengths = {"audio": torch.tensor([7, 3, 5]), "video": torch.tensor([2, 9, 4])}
-    streams = {name: torch.randn(3, int(lengths[name].max()), dim) for name, dim in (("audio", 5), ("video", 20))}
+    streams = {
+        name: torch.randn(3, int(lengths[name].max()), dim) for name, dim in (("audio", 5), ("video", 20))
+    }
     expected = theirs(text, (streams["audio"], lengths["audio"]), (streams["video"], lengths["video"]))
     said = theirs.text_model(text)[:, :1].detach()
     output = ours.model(Batch.of({"text": said, **streams}, lengths={"text": [1, 1, 1], **lengths}))
-    heads = {"M": (output.prediction, expected["M"]), "Feature_f": (output.extras[FUSED], expected["Feature_f"])}
+    heads = {
+        "M": (output.prediction, expected["M"]),
+        "Feature_f": (output.extras[FUSED], expected["Feature_f"]),
+    }
     for name in ("text", "audio", "video"):
         feature, value = ours.heads[name](output.extras[of(name)])
         heads[name] = (value, expected[name[0].upper()])

@@ -26,7 +26,9 @@ def test_zeros_give_the_first_unit_vector_and_the_tensor_is_linear_in_each_exten
     a, b, c, other = (torch.randn(2, width, dtype=torch.float64) for width in (3, 2, 4, 2))
     # With weights that sum to one, the constant stays one.
     mixed = outer_product([a, 0.25 * b + 0.75 * other, c])
-    torch.testing.assert_close(mixed, 0.25 * outer_product([a, b, c]) + 0.75 * outer_product([a, other, c]), **FLOAT64)
+    torch.testing.assert_close(
+        mixed, 0.25 * outer_product([a, b, c]) + 0.75 * outer_product([a, other, c]), **FLOAT64
+    )
 
 
 def test_what_is_missing_leaves_the_product_of_the_others() -> None:
@@ -70,10 +72,19 @@ def test_parity_with_mmsa(record_property: Callable[[str, object], None]) -> Non
     torch.manual_seed(0)
     theirs = made(
         arguments(
-            feature_dims=list(dims.values()), hidden_dims=(128, 32, 128), text_out=32, post_fusion_dim=64, dropouts=(0.3, 0.3, 0.3, 0.5)
+            feature_dims=list(dims.values()),
+            hidden_dims=(128, 32, 128),
+            text_out=32,
+            post_fusion_dim=64,
+            dropouts=(0.3, 0.3, 0.3, 0.5),
         )
     )
-    options = {"sequence_hidden": 128, "hiddens": {"audio": 32, "video": 128}, "sequence_out": 32, "post_hidden": 64}
+    options = {
+        "sequence_hidden": 128,
+        "hiddens": {"audio": 32, "video": 128},
+        "sequence_out": 32,
+        "post_hidden": 64,
+    }
     specs = {name: ModalitySpec(name=name, dim=dim) for name, dim in dims.items()}
     ours = TFN.for_regression(specs, label_range=(-3, 3), **options)
     names = {
@@ -85,7 +96,9 @@ def test_parity_with_mmsa(record_property: Callable[[str, object], None]) -> Non
     }
     for name in ("audio", "video"):
         names[f"pooled.{name}.norm."] = f"{name}_subnet.norm."
-        names |= {f"pooled.{name}.maps.{number}.": f"{name}_subnet.linear_{number + 1}." for number in range(3)}
+        names |= {
+            f"pooled.{name}.maps.{number}.": f"{name}_subnet.linear_{number + 1}." for number in range(3)
+        }
     pair = copy_weights(ours, theirs, names, theirs_alone=("output_range", "output_shift"))
     x = {name: torch.randn(4, 6, dim) for name, dim in dims.items()}
     out = ours(Batch.of(x))

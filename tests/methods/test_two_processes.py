@@ -33,7 +33,10 @@ def trained(name: str, fabric: Fabric) -> dict[str, Tensor]:
     model.standardise(fit_standardisation(train, SPECS, TASK))
     objective = method.objective(model, TASK)
     config, common = LoaderConfig(batch_size=8), {"task": TASK, "seed": 0, "world_size": fabric.world_size}
-    sources = [Loader(each, SPECS, config=config, shuffle=each is train, **common) for each in (train, split("valid", 8, TASK, seed=1))]  # type: ignore[arg-type]
+    sources = [
+        Loader(each, SPECS, config=config, shuffle=each is train, **common)
+        for each in (train, split("valid", 8, TASK, seed=1))
+    ]  # type: ignore[arg-type]
     fit(
         objective,
         *(source.of_rank(fabric.global_rank) for source in sources),
@@ -57,7 +60,9 @@ def of_two(fabric: Fabric, place: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="forks two processes")
 def test_two_processes_remember_what_one_does(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.run([sys.executable, __file__, str(tmp_path)], env=environment, capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, __file__, str(tmp_path)], env=environment, capture_output=True, text=True
+    )
     assert process.returncode == 0, process.stderr[-3000:]
     for name in NAMES:
         expected = trained(name, Fabric(accelerator="cpu", devices=1, precision="64-true"))

@@ -1,4 +1,6 @@
-"""ULGM: labels stay where features agree, move as worked by hand and never further than the scale; recalibration may be nothing."""
+"""ULGM: labels stay where features agree, move as worked by hand and never further than the scale;
+recalibration may be nothing.
+"""
 
 import pytest
 import torch
@@ -57,7 +59,9 @@ def test_labels_stay_where_features_agree_and_move_by_the_width_of_the_scale_at_
     features = torch.randn(len(rows), 4)
     objective.memory.write(seen(objective, rows, features, features))
     objective._refine(seen(objective, rows, features, features))
-    torch.testing.assert_close(objective.labels, objective.truth.unsqueeze(1).expand_as(objective.labels), **FLOAT32)
+    torch.testing.assert_close(
+        objective.labels, objective.truth.unsqueeze(1).expand_as(objective.labels), **FLOAT32
+    )
     far = objective._new_labels("text", features, features + 1e3, objective.truth, objective.truth)
     assert far is not None
     assert ((far - objective.truth).abs() <= 6 + 1e-4).all()
@@ -102,5 +106,7 @@ def test_a_missing_modality_has_no_part_in_the_loss() -> None:
 
 
 def test_classes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="task: ULGM needs numbers on both sides of a neutral one, found 3 classes"):
+    with pytest.raises(
+        ConfigError, match="task: ULGM needs numbers on both sides of a neutral one, found 3 classes"
+    ):
         network(UNIMODAL_LABELS, TASKS["classification"])

@@ -18,14 +18,23 @@ MODALITIES = (
 THREE = MODALITIES[:3]
 TASK = Task(kind="classification", classes=("a", "b", "c"))
 # Every pattern of presence of three modalities but the empty one, in one batch, with unequal lengths.
-LENGTHS = {"text": [5, 0, 3, 0, 7, 1, 0], "audio": [9, 12, 0, 0, 2, 0, 1], "video": [4, 6, 5, 8, 0, 0, 0], "touch": [3, 1, 0, 4, 0, 2, 0]}
+LENGTHS = {
+    "text": [5, 0, 3, 0, 7, 1, 0],
+    "audio": [9, 12, 0, 0, 2, 0, 1],
+    "video": [4, 6, 5, 8, 0, 0, 0],
+    "touch": [3, 1, 0, 4, 0, 2, 0],
+}
 ALL_PRESENT = {"text": [5, 2, 3], "audio": [9, 12, 4], "video": [4, 6, 5], "touch": [3, 2, 8]}
 
 
-def model(name: str, *, modalities: tuple[ModalitySpec, ...] = THREE, task: Task = TASK, **options: Any) -> Fusion[Any]:
+def model(
+    name: str, *, modalities: tuple[ModalitySpec, ...] = THREE, task: Task = TASK, **options: Any
+) -> Fusion[Any]:
     torch.manual_seed(0)
     built: Any = FAMILIES[name].network
-    fused: Fusion[Any] = built(built.config_class.preset("default", modalities=modalities, task=task, **{"d_model": 16, **options})).eval()
+    fused: Fusion[Any] = built(
+        built.config_class.preset("default", modalities=modalities, task=task, **{"d_model": 16, **options})
+    ).eval()
     with torch.no_grad():
         for token in fused.absent_tokens.values():
             if token.requires_grad:
@@ -33,7 +42,9 @@ def model(name: str, *, modalities: tuple[ModalitySpec, ...] = THREE, task: Task
     return fused
 
 
-def batch(lengths: Mapping[str, list[int]] = LENGTHS, *, modalities: tuple[ModalitySpec, ...] = THREE, seed: int = 1) -> Batch:
+def batch(
+    lengths: Mapping[str, list[int]] = LENGTHS, *, modalities: tuple[ModalitySpec, ...] = THREE, seed: int = 1
+) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     sequences = {}
     for spec in modalities:

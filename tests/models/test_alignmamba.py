@@ -34,7 +34,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bidirectional": {"bidirectional": True, "pooling": "max"},
     "all pairs, fixed bandwidth": {"alignment": {"pairs": "all", "bandwidth": 2.0}, "pooling": "last"},
     "no loss, zeros": {"alignment": {"weight": 0.0}, "absent": "zeros"},
-    "strides": {"encoder": {"stride": 2}, "encoders": {"audio": {"kind": "mamba", "stride": 3}, "video": {"kind": "linear"}}},
+    "strides": {
+        "encoder": {"stride": 2},
+        "encoders": {"audio": {"kind": "mamba", "stride": 3}, "video": {"kind": "linear"}},
+    },
     "video first": {"anchor_order": ("video",)},
     "paper": {"preset": "paper"},
 }
@@ -94,9 +97,13 @@ class TestWhatNeverChangesAnOutput:
         built, whole = model(**options), batch()
         assert_same(built(whole), built(replace(whole, modalities=dict(reversed(whole.modalities.items())))))
 
-    def test_a_modality_left_out_of_the_batch_is_one_without_valid_tokens(self, options: dict[str, Any]) -> None:
+    def test_a_modality_left_out_of_the_batch_is_one_without_valid_tokens(
+        self, options: dict[str, Any]
+    ) -> None:
         built = model(**options)
-        whole = batch({**LENGTHS, "video": [0] * 7, "audio": [9, 12, 2, 1, 2, 3, 1]} | {"video": [1] * 7}).without("video")
+        whole = batch(
+            {**LENGTHS, "video": [0] * 7, "audio": [9, 12, 2, 1, 2, 3, 1]} | {"video": [1] * 7}
+        ).without("video")
         rest = {name: s for name, s in whole.modalities.items() if name != "video"}
         assert_same(built(whole), built(replace(whole, modalities=rest)))
 
@@ -144,7 +151,10 @@ def test_step_by_step_equals_the_full_pass(options: dict[str, Any]) -> None:
     state, sizes = None, set()
     for time in range(int(mask.sum())):
         out, state = built.step(tokens[:, time], state)
-        sizes.add(sum(part.inputs.numel() + part.state.numel() for part in state.layers) + state.pooled.value.numel())
+        sizes.add(
+            sum(part.inputs.numel() + part.state.numel() for part in state.layers)
+            + state.pooled.value.numel()
+        )
     torch.testing.assert_close(out.prediction, built(one).prediction, **MODEL)
     assert len(sizes) == 1  # memory does not grow
 
@@ -190,19 +200,30 @@ STRIDES: dict[str, Any] = {"encoder": {"stride": 2}, "local": {"window": 0, "mar
 
 
 @pytest.mark.parametrize("options", [{}, {"local": {"window": 1}}, STRIDES])
-@pytest.mark.parametrize(("dtype", "zeros"), [(torch.float64, (1000.0, 512345.0, 1.7e9, -1.7e9)), (torch.float32, (10.0, 1000.0))])
-def test_the_zero_of_the_clock_is_of_no_account(options: dict[str, Any], dtype: torch.dtype, zeros: tuple[float, ...]) -> None:
-    """Still passages and steps that are multiples of one another make ties of which a lost digit would decide."""
+@pytest.mark.parametrize(
+    ("dtype", "zeros"), [(torch.float64, (1000.0, 512345.0, 1.7e9, -1.7e9)), (torch.float32, (10.0, 1000.0))]
+)
+def test_the_zero_of_the_clock_is_of_no_account(
+    options: dict[str, Any], dtype: torch.dtype, zeros: tuple[float, ...]
+) -> None:
+    """Still passages and steps that are multiples of one another make ties of which a lost digit would
+    decide.
+    """
     local = {"time_unit": "seconds", **options.get("local", {})}
     built, whole = model(**{**options, "local": local}), batch()
     still = {
-        name: replace(s, features=s.features * (torch.arange(s.mask.shape[1]) % 5 == 0)[:, None]) for name, s in whole.modalities.items()
+        name: replace(s, features=s.features * (torch.arange(s.mask.shape[1]) % 5 == 0)[:, None])
+        for name, s in whole.modalities.items()
     }
 
     def at(zero: float) -> Tensor:
         timed = {}
         for name, s in still.items():
-            seconds = zero + torch.arange(s.mask.shape[1], dtype=torch.float64) * {"text": 0.06, "audio": 0.02, "video": 0.04}[name]
+            seconds = (
+                zero
+                + torch.arange(s.mask.shape[1], dtype=torch.float64)
+                * {"text": 0.06, "audio": 0.02, "video": 0.04}[name]
+            )
             timed[name] = replace(s, times=seconds.expand(s.mask.shape).to(dtype))
         return built(replace(whole, modalities=timed)).prediction
 
@@ -213,7 +234,9 @@ def test_the_zero_of_the_clock_is_of_no_account(options: dict[str, Any], dtype: 
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_model_of_another_precision_takes_any_batch_and_keeps_its_precision(dtype: torch.dtype, tmp_path: Any) -> None:
+def test_a_model_of_another_precision_takes_any_batch_and_keeps_its_precision(
+    dtype: torch.dtype, tmp_path: Any
+) -> None:
     built, whole = model().to(dtype), batch()
     assert built(whole).prediction.dtype == dtype
     built.save_pretrained(tmp_path)
@@ -304,7 +327,10 @@ def test_plans_match_valid_tokens_to_the_anchor() -> None:
 
 
 def test_modality_dropout_keeps_at_least_one_and_rests_in_evaluation() -> None:
-    built, whole = model(modality_dropout=0.99, dropout=0.0, encoder={"dropout": 0.0}).train(), batch().select([0] * 40)
+    built, whole = (
+        model(modality_dropout=0.99, dropout=0.0, encoder={"dropout": 0.0}).train(),
+        batch().select([0] * 40),
+    )
     torch.manual_seed(0)
     lengths = {int(n) for n in built.fused_tokens(whole)[1].sum(1)}
     assert lengths <= {3 * 5, 3 * 9, 3 * 4}  # each sample has one modality left, which is its anchor
@@ -324,8 +350,18 @@ def test_it_meets_the_protocol_under_its_name() -> None:
 
 
 def test_the_paper_preset_is_the_paper() -> None:
-    local, loss = (AlignMambaConfig.preset("paper", modalities=MODALITIES, task=TASK).model_dump()[k] for k in ("local", "alignment"))
-    assert local == {"method": "match", "mass": "paper", "marginal": "source", "time_weight": 0, "time_unit": "relative", "window": None}
+    local, loss = (
+        AlignMambaConfig.preset("paper", modalities=MODALITIES, task=TASK).model_dump()[k]
+        for k in ("local", "alignment")
+    )
+    assert local == {
+        "method": "match",
+        "mass": "paper",
+        "marginal": "source",
+        "time_weight": 0,
+        "time_unit": "relative",
+        "window": None,
+    }
     assert loss["pairs"] == "anchor"
 
 

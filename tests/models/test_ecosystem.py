@@ -1,4 +1,6 @@
-"""AlignMamba in the hands of PyTorch's own machinery: compilation, checkpointing, AMP, export, ONNX, and several processes."""
+"""AlignMamba in the hands of PyTorch's own machinery: compilation, checkpointing, AMP, export, ONNX, and
+several processes.
+"""
 
 import math
 import os
@@ -28,10 +30,17 @@ MODALITIES = (
     ModalitySpec(name="video", dim=6),
 )
 # Every pattern of presence but the empty one, in one batch, with unequal lengths; an even number of samples.
-LENGTHS = {"text": [5, 0, 3, 0, 7, 1, 0, 4], "audio": [9, 12, 0, 0, 2, 0, 1, 3], "video": [4, 6, 5, 8, 0, 0, 0, 0]}
+LENGTHS = {
+    "text": [5, 0, 3, 0, 7, 1, 0, 4],
+    "audio": [9, 12, 0, 0, 2, 0, 1, 3],
+    "video": [4, 6, 5, 8, 0, 0, 0, 0],
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "window, anchor marginal, landmarks": {"local": {"window": 1, "marginal": "anchor"}, "alignment": {"pairs": "all", "landmarks": 4}},
+    "window, anchor marginal, landmarks": {
+        "local": {"window": 1, "marginal": "anchor"},
+        "alignment": {"pairs": "all", "landmarks": 4},
+    },
     "not aligned, bidirectional": {"local": {"method": "none"}, "bidirectional": True},
 }
 in_variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
@@ -40,7 +49,14 @@ in_variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS
 def model(**options: Any) -> AlignMamba:
     """A small model whose training step draws nothing at random."""
     torch.manual_seed(0)
-    options = {"d_model": 16, "depth": 2, "d_state": 4, "dropout": 0.0, "encoder": {"dropout": 0.0}, **options}
+    options = {
+        "d_model": 16,
+        "depth": 2,
+        "d_state": 4,
+        "dropout": 0.0,
+        "encoder": {"dropout": 0.0},
+        **options,
+    }
     task = Task(kind="classification", classes=("a", "b", "c"))
     return AlignMamba(AlignMambaConfig.preset("default", modalities=MODALITIES, task=task, **options))
 
@@ -52,7 +68,11 @@ def batch(lengths: dict[str, list[int]] = LENGTHS, seed: int = 1) -> Batch:
         valid = torch.tensor(lengths[spec.name])
         shape = (len(valid), max(1, int(valid.max())), spec.width)
         integers = spec.kind == "tokens"
-        features = torch.randint(0, spec.dim, shape, generator=generator) if integers else torch.randn(shape, generator=generator)
+        features = (
+            torch.randint(0, spec.dim, shape, generator=generator)
+            if integers
+            else torch.randn(shape, generator=generator)
+        )
         modalities[spec.name] = Sequences(features=features, mask=torch.arange(shape[1]) < valid[:, None])
     return Batch(modalities=modalities, ids=tuple(f"s{row}" for row in range(len(valid))))
 
@@ -73,7 +93,9 @@ def gradients(built: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 def assert_equal_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, **MODEL, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name], gradient, **MODEL, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @in_variants
@@ -82,7 +104,8 @@ def test_a_step_compiled_whole_equals_eager(options: dict[str, Any]) -> None:
     built = model(**options, depth=1).train()
     compiled = torch.compile(built, fullgraph=True, backend="aot_eager")
     longer = {name: [2 * length for length in lengths] for name, lengths in LENGTHS.items()}
-    for lengths in (LENGTHS, longer) if not options else (LENGTHS,):  # at the second size it is traced with sizes that are not known
+    # at the second size it is traced with sizes that are not known
+    for lengths in (LENGTHS, longer) if not options else (LENGTHS,):
         expected = loss_of(built, batch(lengths))
         expected_gradients = gradients(built, expected)
         loss = loss_of(compiled, batch(lengths))
@@ -90,23 +113,32 @@ def test_a_step_compiled_whole_equals_eager(options: dict[str, Any]) -> None:
         assert_equal_gradients(gradients(built, loss), expected_gradients)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles C++ for the CPU, and there is no g++")
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="inductor compiles C++ for the CPU, and there is no g++"
+)
 # What inductor says of PyTorch's own modules when it is imported.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script(_method)?` is deprecated:DeprecationWarning")
 def test_a_layer_compiled_by_inductor_equals_eager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One layer stands for all of the model, which takes a minute: the kernels are left alone, and what is around them is fused."""
+    """One layer stands for all of the model, which takes a minute: the kernels are left alone, and what is
+    around them is fused.
+    """
     torch.compiler.reset()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
     layer = model().backbone.layers[0]
-    x, mask = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(3)), torch.ones(2, 9, dtype=torch.bool)
+    x, mask = (
+        torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(3)),
+        torch.ones(2, 9, dtype=torch.bool),
+    )
     expected = gradients(layer, layer(x, mask).square().sum())
     compiled = torch.compile(layer, fullgraph=True)
     assert_equal_gradients(gradients(layer, compiled(x, mask).square().sum()), expected)
 
 
 @in_variants
-def test_activation_checkpointing_gives_the_same_gradients(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activation_checkpointing_gives_the_same_gradients(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     built = model(**options).train()
     expected = loss_of(built, batch())
     expected_gradients = gradients(built, expected)
@@ -167,7 +199,9 @@ def padded(given: Batch) -> Batch:
     wide = {}
     for name, s in given.modalities.items():
         more = max(0, 2 - s.mask.shape[1])
-        features, mask = (torch.nn.functional.pad(t, pad) for t, pad in ((s.features, (0, 0, 0, more)), (s.mask, (0, more))))
+        features, mask = (
+            torch.nn.functional.pad(t, pad) for t, pad in ((s.features, (0, 0, 0, more)), (s.mask, (0, more)))
+        )
         wide[name] = Sequences(features=features, mask=mask)
     return replace(given, modalities=wide)
 
@@ -176,7 +210,9 @@ def padded(given: Batch) -> Batch:
 def test_an_exported_program_takes_other_lengths_and_missing_modalities(options: dict[str, Any]) -> None:
     built = model(**options)
     with torch.no_grad():
-        run = torch.export.export(TensorsIn(built), tensors_of(batch(TRACED)), dynamic_shapes=(lengths_of_their_own(),)).module()
+        run = torch.export.export(
+            TensorsIn(built), tensors_of(batch(TRACED)), dynamic_shapes=(lengths_of_their_own(),)
+        ).module()
         for lengths in OTHERS:
             given = padded(batch(lengths, seed=7))
             torch.testing.assert_close(run(*tensors_of(given)), built(given).prediction, **MODEL)
@@ -189,13 +225,20 @@ def written_in(page: str, section: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", body, flags=re.DOTALL)
 
 
-# What the exporter says of itself: of its own deprecated calls, and that one name of two stands for a length that both tensors share.
+# What the exporter says of itself: of its own deprecated calls, and that one name of two stands for a length
+# that both tensors share.
 @pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:# The axis name:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:onnx.*")
-def test_what_the_documentation_exports_gives_what_the_model_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two snippets of the documentation as they stand there, run at other lengths and without a modality."""
-    pytest.importorskip("onnxscript", reason="the exporter to ONNX needs onnxscript: pip install 'alignmamba[onnx]'")
+def test_what_the_documentation_exports_gives_what_the_model_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two snippets of the documentation as they stand there, run at other lengths and without a
+    modality.
+    """
+    pytest.importorskip(
+        "onnxscript", reason="the exporter to ONNX needs onnxscript: pip install 'alignmamba[onnx]'"
+    )
     runtime = pytest.importorskip("onnxruntime", reason="the exported file is checked by onnxruntime")
     monkeypatch.chdir(tmp_path)
     built = model()
@@ -211,7 +254,10 @@ def test_what_the_documentation_exports_gives_what_the_model_gives(tmp_path: Pat
         with torch.no_grad():
             expected = built(given).prediction
             torch.testing.assert_close(program(*tensors_of(given)), expected, **MODEL)
-        fed = {place.name: tensor.numpy() for place, tensor in zip(session.get_inputs(), tensors_of(given), strict=True)}
+        fed = {
+            place.name: tensor.numpy()
+            for place, tensor in zip(session.get_inputs(), tensors_of(given), strict=True)
+        }
         torch.testing.assert_close(torch.from_numpy(session.run(None, fed)[0]), expected, **MODEL)
 
 
@@ -221,7 +267,10 @@ def test_exporting_rests_dropout() -> None:
 
 
 def test_the_number_of_tensors_is_checked() -> None:
-    with pytest.raises(ShapeError, match=r"expected features and mask of each of \['text', 'audio', 'video'\], found 5 tensors"):
+    with pytest.raises(
+        ShapeError,
+        match=r"expected features and mask of each of \['text', 'audio', 'video'\], found 5 tensors",
+    ):
         TensorsIn(model())(*tensors_of(batch())[:5])
 
 
@@ -266,13 +315,19 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the two processes are forked, which spares two imports, on Linux alone")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the two processes are forked, which spares two imports, on Linux alone"
+)
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
     """Replicated (DDP) and sharded (FSDP2), over gloo; the second process never sees any video."""
     script = tmp_path / "two_processes.py"
     script.write_text(TWO_PROCESSES)
     tests = Path(__file__).parents[1]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
     command = [sys.executable, str(script), str(tmp_path), str(tests), str(tests / "models")]
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-3000:]

@@ -23,12 +23,22 @@ STILL: dict[str, Any] = {"dropout": 0.0, "encoder": {"dropout": 0.0}}
 # Model and options that change what it does.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in FAMILIES},
-    "single-stream-mamba, both ways, mean": ("single-stream-mamba", {"bidirectional": True, "pooling": "mean"}),
+    "single-stream-mamba, both ways, mean": (
+        "single-stream-mamba",
+        {"bidirectional": True, "pooling": "mean"},
+    ),
     "multi-stream-mamba, both ways, strides": (
         "multi-stream-mamba",
-        {"bidirectional": True, "encoder": {"stride": 2}, "encoders": {"audio": {"kind": "mamba", "stride": 3}}},
+        {
+            "bidirectional": True,
+            "encoder": {"stride": 2},
+            "encoders": {"audio": {"kind": "mamba", "stride": 3}},
+        },
     ),
-    "single-stream-transformer, materialised": ("single-stream-transformer", {"attention": "materialised", "pooling": "mean"}),
+    "single-stream-transformer, materialised": (
+        "single-stream-transformer",
+        {"attention": "materialised", "pooling": "mean"},
+    ),
     "crossmodal-transformer, zeros, last": ("crossmodal-transformer", {"absent": "zeros", "pooling": "last"}),
     "late-fusion, video first, last": ("late-fusion", {"anchor_order": ("video",), "pooling": "last"}),
 }
@@ -77,7 +87,9 @@ class TestWhatNeverChangesAnOutput:
         built, whole = model(name, **options), batch()
         assert_same(built(whole), built(dirty(whole)))
 
-    def test_a_modality_left_out_of_the_batch_is_one_without_valid_tokens(self, name: str, options: dict[str, Any]) -> None:
+    def test_a_modality_left_out_of_the_batch_is_one_without_valid_tokens(
+        self, name: str, options: dict[str, Any]
+    ) -> None:
         built, whole = model(name, **options), batch().select([0, 1, 4, 6]).without("video")
         rest = {modality: s for modality, s in whole.modalities.items() if modality != "video"}
         assert_same(built(whole), built(replace(whole, modalities=dict(reversed(rest.items())))))
@@ -112,7 +124,11 @@ def test_every_parameter_learns(name: str, options: dict[str, Any]) -> None:
     def silent(given: Batch) -> set[str]:
         built.zero_grad()
         objective(built(given)).backward()
-        return {n for n, p in built.named_parameters() if p.requires_grad and (p.grad is None or not bool(p.grad.any()))}
+        return {
+            n
+            for n, p in built.named_parameters()
+            if p.requires_grad and (p.grad is None or not bool(p.grad.any()))
+        }
 
     learned = {f"absent_tokens.{m.name}" for m in THREE if built.absent_tokens[m.name].requires_grad}
     assert silent(batch(ALL_PRESENT)) == learned  # nothing is absent
@@ -129,7 +145,9 @@ def test_every_present_modality_matters(name: str, options: dict[str, Any]) -> N
 
 
 @in_cases
-def test_what_stands_for_a_modality_is_read_where_it_is_missing_and_there_alone(name: str, options: dict[str, Any]) -> None:
+def test_what_stands_for_a_modality_is_read_where_it_is_missing_and_there_alone(
+    name: str, options: dict[str, Any]
+) -> None:
     built, whole = model(name, **options), batch()
     before = built(whole)
     with torch.no_grad():
@@ -147,7 +165,11 @@ def test_any_number_of_modalities(name: str, count: int) -> None:
     modalities = MODALITIES[:count] if count > 1 else MODALITIES[1:2]
     if (name, count) == ("crossmodal-transformer", 1):
         with pytest.raises(
-            ConfigError, match=r"^modalities: crossmodal-transformer needs at least 2 that attend to each other, found \['text'\]$"
+            ConfigError,
+            match=(
+                r"^modalities: crossmodal-transformer needs at least 2 that attend to each other, found"
+                r" \['text'\]$"
+            ),
         ):
             model(name, modalities=modalities)
         return
@@ -156,9 +178,17 @@ def test_any_number_of_modalities(name: str, count: int) -> None:
     out = built(batch(modalities=modalities).select(rows))
     assert out.prediction.shape == (len(rows), 3)
     objective(out).backward()
-    silent = {n for n, p in built.named_parameters() if p.requires_grad and (p.grad is None or not bool(p.grad.any()))}
+    silent = {
+        n
+        for n, p in built.named_parameters()
+        if p.requires_grad and (p.grad is None or not bool(p.grad.any()))
+    }
     assert silent == ({"absent_tokens.text"} if count == 1 and name != "late-fusion" else set())
-    missing = {n.removeprefix("absent_tokens.") for n, _ in built.named_parameters() if n.startswith("absent_tokens.")}
+    missing = {
+        n.removeprefix("absent_tokens.")
+        for n, _ in built.named_parameters()
+        if n.startswith("absent_tokens.")
+    }
     assert missing == {m.name for m in modalities}
 
 
@@ -172,7 +202,9 @@ def test_the_kind_of_task_gives_the_shape(name: str) -> None:
 
 @in_models
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_model_of_another_precision_takes_any_batch_and_keeps_its_precision(name: str, dtype: torch.dtype) -> None:
+def test_a_model_of_another_precision_takes_any_batch_and_keeps_its_precision(
+    name: str, dtype: torch.dtype
+) -> None:
     single, built = model(name)(batch()), model(name).to(dtype)(batch())
     assert (built.prediction.dtype, built.embedding.dtype) == (dtype, dtype)
     if dtype == torch.float64:
@@ -182,7 +214,12 @@ def test_a_model_of_another_precision_takes_any_batch_and_keeps_its_precision(na
 @in_models
 def test_modality_dropout_keeps_at_least_one_and_rests_in_evaluation(name: str) -> None:
     built, one = model(name, modality_dropout=0.99, **STILL), batch().select([0])
-    alone = torch.cat([built(one.without(*({"text", "audio", "video"} - {kept}))).prediction for kept in ("text", "audio", "video")])
+    alone = torch.cat(
+        [
+            built(one.without(*({"text", "audio", "video"} - {kept}))).prediction
+            for kept in ("text", "audio", "video")
+        ]
+    )
     assert not rows_that_differ(built(one).prediction, model(name, **STILL)(one).prediction)
     built.train()
     torch.manual_seed(0)
@@ -212,11 +249,19 @@ def test_an_exported_program_takes_other_lengths_and_missing_modalities(name: st
     built = model(name, depth=1)
 
     def tensors(given: Batch) -> tuple[torch.Tensor, ...]:
-        return tuple(tensor for spec in THREE for tensor in (given.modalities[spec.name].features, given.modalities[spec.name].mask))
+        return tuple(
+            tensor
+            for spec in THREE
+            for tensor in (given.modalities[spec.name].features, given.modalities[spec.name].mask)
+        )
 
-    time = tuple({1: torch.export.Dim(f"{spec.name}_time", min=2, max=512)} for spec in THREE for _ in range(2))
+    time = tuple(
+        {1: torch.export.Dim(f"{spec.name}_time", min=2, max=512)} for spec in THREE for _ in range(2)
+    )
     with torch.no_grad():
-        program = torch.export.export(TensorsIn(built), tensors(batch().select([0, 1, 2])), dynamic_shapes=(time,)).module()
+        program = torch.export.export(
+            TensorsIn(built), tensors(batch().select([0, 1, 2])), dynamic_shapes=(time,)
+        ).module()
         other = batch({"text": [0, 21, 5], "audio": [4, 2, 40], "video": [3, 0, 0]}, seed=7)
         torch.testing.assert_close(program(*tensors(other)), built(other).prediction, **MODEL)
 
@@ -224,7 +269,10 @@ def test_an_exported_program_takes_other_lengths_and_missing_modalities(name: st
 @in_models
 class TestRefusals:
     def test_a_sample_with_nothing(self, name: str) -> None:
-        with pytest.raises(DataError, match=r"^sample 's2' has no modality at all \(1 such in this batch\); expected at least one$"):
+        with pytest.raises(
+            DataError,
+            match=r"^sample 's2' has no modality at all \(1 such in this batch\); expected at least one$",
+        ):
             model(name)(batch().select([0, 1, 2]).without("text", "video"))
 
     def test_an_empty_batch(self, name: str) -> None:
@@ -250,11 +298,16 @@ def test_every_family_is_made_from_widths(name: str) -> None:
     text = ModalitySpec(name="text", dim=50, kind="tokens")
     model = family.for_classification({"audio": 4, "text": text}, classes=3, d_model=16, depth=1).eval()
     assert type(model) is family
-    assert [(m.name, m.dim, m.kind) for m in model.config.modalities] == [("audio", 4, "features"), ("text", 50, "tokens")]
+    assert [(m.name, m.dim, m.kind) for m in model.config.modalities] == [
+        ("audio", 4, "features"),
+        ("text", 50, "tokens"),
+    ]
     assert model.config.task.classes == ("0", "1", "2")
     made = Batch.of({"audio": [torch.randn(3, 4), None], "text": [[1, 2], [49]]})
     assert model(made).prediction.shape == (2, 3)
-    regression = family.for_regression({"audio": 4, "text": text}, label_range=(0, 9), d_model=16, depth=1).eval()
+    regression = family.for_regression(
+        {"audio": 4, "text": text}, label_range=(0, 9), d_model=16, depth=1
+    ).eval()
     assert regression.config.task == Task(kind="regression", label_range=(0, 9))
     assert regression(made).prediction.shape == (2,)
 
@@ -263,11 +316,19 @@ def test_what_no_model_can_be_made_of() -> None:
     for said, make in {
         "modalities: 'audio': dim: found 0": lambda: AlignMamba.for_regression({"audio": 0}),
         "modalities: '3': name: found '3'": lambda: AlignMamba.for_regression({"3": 3}),
-        "modalities: expected a mapping of names to widths, found list": lambda: AlignMamba.for_regression(["audio"]),  # type: ignore[arg-type]
-        "modalities: 'a' is described as 'b'": lambda: AlignMamba.for_regression({"a": ModalitySpec(name="b", dim=1)}),
-        "classes: a classification task needs at least 2, found 1": lambda: AlignMamba.for_classification({"a": 1}, classes=1),
+        "modalities: expected a mapping of names to widths, found list": lambda: AlignMamba.for_regression(
+            ["audio"]
+        ),  # type: ignore[arg-type]
+        "modalities: 'a' is described as 'b'": lambda: AlignMamba.for_regression(
+            {"a": ModalitySpec(name="b", dim=1)}
+        ),
+        "classes: a classification task needs at least 2, found 1": lambda: AlignMamba.for_classification(
+            {"a": 1}, classes=1
+        ),
         "classes: found the text 'ab'": lambda: AlignMamba.for_classification({"a": 1}, classes="ab"),
-        "d_modle: unknown key, perhaps you meant 'd_model'": lambda: AlignMamba.for_regression({"a": 1}, d_modle=3),
+        "d_modle: unknown key, perhaps you meant 'd_model'": lambda: AlignMamba.for_regression(
+            {"a": 1}, d_modle=3
+        ),
         "preset: expected one of": lambda: AlignMamba.for_regression({"a": 1}, preset="papre"),
     }.items():
         with pytest.raises(ConfigError, match=said) as caught:
@@ -277,21 +338,32 @@ def test_what_no_model_can_be_made_of() -> None:
 
 def test_what_is_no_batch_is_pointed_to_batch_of() -> None:
     model = AlignMamba.for_regression({"audio": 2}, d_model=16, depth=1)
-    for given, found in (({"audio": torch.ones(1, 2, 2)}, "dict"), (torch.ones(1, 2, 2), r"torch\.Tensor"), (None, "NoneType")):
-        with pytest.raises(ShapeError, match=rf"expected a Batch, found {found}; make one with Batch\.of\(\{{'audio': \.\.\.\}}\)"):
+    for given, found in (
+        ({"audio": torch.ones(1, 2, 2)}, "dict"),
+        (torch.ones(1, 2, 2), r"torch\.Tensor"),
+        (None, "NoneType"),
+    ):
+        with pytest.raises(
+            ShapeError,
+            match=rf"expected a Batch, found {found}; make one with Batch\.of\(\{{'audio': \.\.\.\}}\)",
+        ):
             model(given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", [-1, 50, 2**40])
 def test_a_token_id_outside_the_vocabulary_is_named(wrong: int) -> None:
-    model = AlignMamba.for_regression({"text": ModalitySpec(name="text", dim=50, kind="tokens")}, d_model=16, depth=1)
-    with pytest.raises(DataError, match=rf"sample 'b', modality 'text': token id {wrong} at position 1, expected 0 to 49"):
+    model = AlignMamba.for_regression(
+        {"text": ModalitySpec(name="text", dim=50, kind="tokens")}, d_model=16, depth=1
+    )
+    with pytest.raises(
+        DataError, match=rf"sample 'b', modality 'text': token id {wrong} at position 1, expected 0 to 49"
+    ):
         model(Batch.of({"text": [[0, 49], [3, wrong]]}, ids=["a", "b"]))
     padding = torch.tensor([[1, wrong]])
     assert model(Batch.of({"text": padding}, lengths={"text": [1]})).prediction.isfinite().all()
 
 
-# --- regression: predictions are in units of the label ---------------------------------------------------------------------
+# --- regression: predictions are in units of the label ------------------------------------------------------
 
 NUMBER = Task(kind="regression")
 # The deviation is a power of two and the mean far beyond what single precision tells apart.
@@ -319,16 +391,24 @@ class TestUnitsOfTheLabel:
         assert again.target_scale == SCALE
         assert torch.equal(again(whole).prediction, built(whole).prediction)
 
-    def test_a_model_saved_before_there_was_a_scale_predicts_what_it_did(self, name: str, tmp_path: Path) -> None:
+    def test_a_model_saved_before_there_was_a_scale_predicts_what_it_did(
+        self, name: str, tmp_path: Path
+    ) -> None:
         built, whole = model(name, task=NUMBER), batch()
         heads = built(whole).prediction
         built.scale_targets(SCALE)
         built.save_pretrained(tmp_path)
-        weights = {key: value for key, value in load_file(tmp_path / WEIGHTS_FILE).items() if not key.startswith("target_scaling.")}
+        weights = {
+            key: value
+            for key, value in load_file(tmp_path / WEIGHTS_FILE).items()
+            if not key.startswith("target_scaling.")
+        }
         assert len(weights) == len(built.state_dict()) - 2
         save_file(weights, tmp_path / WEIGHTS_FILE)
         config = json.loads((tmp_path / CONFIG_FILE).read_text())
-        (tmp_path / CONFIG_FILE).write_text(json.dumps({key: value for key, value in config.items() if "sha256" not in key}))
+        (tmp_path / CONFIG_FILE).write_text(
+            json.dumps({key: value for key, value in config.items() if "sha256" not in key})
+        )
         again = type(built).from_pretrained(tmp_path)
         assert again.target_scale == TargetScale()
         assert torch.equal(again(whole).prediction, heads)
@@ -338,7 +418,11 @@ class TestUnitsOfTheLabel:
     def test_plain_tensors_in_give_the_same(self, name: str) -> None:
         built, whole = model(name, task=NUMBER), batch()
         built.scale_targets(SCALE)
-        tensors = [tensor for m in THREE for tensor in (whole.modalities[m.name].features, whole.modalities[m.name].mask)]
+        tensors = [
+            tensor
+            for m in THREE
+            for tensor in (whole.modalities[m.name].features, whole.modalities[m.name].mask)
+        ]
         assert torch.equal(TensorsIn(built)(*tensors), built(whole).prediction)
 
 
@@ -363,7 +447,9 @@ def test_half_a_scale_is_refused(tmp_path: Path) -> None:
     weights = load_file(tmp_path / WEIGHTS_FILE)
     del weights["target_scaling.mean"]
     save_file(weights, tmp_path / WEIGHTS_FILE)
-    with pytest.raises(CheckpointError, match=r"weight 'target_scaling.mean' is missing, it needs shape \(\)"):
+    with pytest.raises(
+        CheckpointError, match=r"weight 'target_scaling.mean' is missing, it needs shape \(\)"
+    ):
         type(built).from_pretrained(tmp_path)
 
 

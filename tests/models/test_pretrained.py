@@ -25,7 +25,9 @@ from alignmamba.models.pretrained import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, P
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     modalities = (ModalitySpec(name="zebra", dim=3, units="stripes"), ModalitySpec(name="ant", dim=2))
-    config = AlignMambaConfig.preset("default", modalities=modalities, task=Task(kind="regression"), d_model=8, depth=1)
+    config = AlignMambaConfig.preset(
+        "default", modalities=modalities, task=Task(kind="regression"), d_model=8, depth=1
+    )
     AlignMamba(config).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -48,7 +50,10 @@ def test_the_card_names_modalities_and_units(folder: Path) -> None:
     assert "| zebra | features | 3 | `stripes` |" in card
     assert "Regression: one real number" in card
     assert "tags: [multimodal, mamba, optimal-transport, mmd]" in card
-    assert "Multimodal fusion by token alignment and Mamba (Li et al., CVPR 2025, arXiv 2412.00833), made with AlignMamba." in card
+    assert (
+        "Multimodal fusion by token alignment and Mamba (Li et al., CVPR 2025, arXiv 2412.00833), made with"
+        " AlignMamba." in card
+    )
 
 
 @pytest.mark.parametrize("file", [CONFIG_FILE, WEIGHTS_FILE])
@@ -58,7 +63,9 @@ def test_damaged_files_are_named(folder: Path, file: str, damage: str) -> None:
     content = path.read_bytes()
     path.unlink()
     if damage != "missing":
-        path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "noise": bytes(range(256))}[damage])
+        path.write_bytes(
+            {"empty": b"", "half": content[: len(content) // 2], "noise": bytes(range(256))}[damage]
+        )
     with pytest.raises(CheckpointError, match=file) as caught:
         AlignMamba.from_pretrained(folder)
     assert "\n" not in str(caught.value)
@@ -73,7 +80,9 @@ def test_damaged_files_are_named(folder: Path, file: str, damage: str) -> None:
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_a_configuration_that_does_not_fit_is_refused(folder: Path, change: dict[str, object], message: str) -> None:
+def test_a_configuration_that_does_not_fit_is_refused(
+    folder: Path, change: dict[str, object], message: str
+) -> None:
     path = folder / CONFIG_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(CheckpointError, match=message):
@@ -106,14 +115,18 @@ def test_a_file_in_the_folders_place_is_named(folder: Path, tmp_path: Path) -> N
 def edited(folder: Path, **changes: object) -> None:
     """Change fields of the configuration as a person would, who cannot give it a checksum."""
     path = folder / CONFIG_FILE
-    values = {name: value for name, value in json.loads(path.read_text()).items() if not name.endswith("sha256")}
+    values = {
+        name: value for name, value in json.loads(path.read_text()).items() if not name.endswith("sha256")
+    }
     path.write_text(json.dumps(values | changes))
 
 
 def rewritten(folder: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
     """Write the weights anew, each one changed, and forget their checksum."""
     weights = load((folder / WEIGHTS_FILE).read_bytes())
-    (folder / WEIGHTS_FILE).write_bytes(save({name: change(name, tensor) for name, tensor in weights.items()}))
+    (folder / WEIGHTS_FILE).write_bytes(
+        save({name: change(name, tensor) for name, tensor in weights.items()})
+    )
     edited(folder)
 
 
@@ -139,8 +152,12 @@ def test_a_folder_of_an_earlier_version_or_edited_without_its_checksum_is_read(f
     assert AlignMamba.from_pretrained(folder).config.dropout == 0.25
 
 
-@pytest.mark.parametrize("sizes", [{"d_model": 8192, "depth": 64, "expand": 8}, {"d_model": 8192, "depth": 256, "d_state": 256}])
-def test_no_memory_is_taken_for_sizes_that_the_weights_do_not_have(folder: Path, sizes: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "sizes", [{"d_model": 8192, "depth": 64, "expand": 8}, {"d_model": 8192, "depth": 256, "d_state": 256}]
+)
+def test_no_memory_is_taken_for_sizes_that_the_weights_do_not_have(
+    folder: Path, sizes: dict[str, int]
+) -> None:
     edited(folder, **sizes)
     tracked: list[int] = []
 
@@ -156,12 +173,17 @@ def test_no_memory_is_taken_for_sizes_that_the_weights_do_not_have(folder: Path,
     assert max(tracked, default=0) < 1000
 
 
-def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = (folder / WEIGHTS_FILE).stat().st_size
     monkeypatch.setattr(capacity, "available_bytes", lambda _: 3 * size)
     from_pretrained(folder)
     monkeypatch.setattr(capacity, "available_bytes", lambda _: 3 * size - 1)
-    assert re.search(rf"model\.safetensors: opening {size:,} bytes of weights needs .* are available; make it smaller", refused(folder))
+    assert re.search(
+        rf"model\.safetensors: opening {size:,} bytes of weights needs .* are available; make it smaller",
+        refused(folder),
+    )
 
 
 def test_modalities_without_weights_are_refused_before_they_are_made(folder: Path) -> None:
@@ -179,7 +201,14 @@ def test_one_weight_of_another_type_is_refused(folder: Path) -> None:
     rewritten(folder, lambda name, tensor: tensor.half() if name == "head.weight" else tensor)
     assert "weights have one type, found" in refused(folder)
     rewritten(
-        folder, lambda name, tensor: tensor.long() if name == "head.weight" else tensor.float() if tensor.dtype == torch.half else tensor
+        folder,
+        lambda name, tensor: (
+            tensor.long()
+            if name == "head.weight"
+            else tensor.float()
+            if tensor.dtype == torch.half
+            else tensor
+        ),
     )
     refused(folder)
 
@@ -191,7 +220,15 @@ def test_a_model_in_half_precision_comes_back_so(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 100_000, '{"a":' * 5000, '{"d_model": ' + "9" * 5000 + "}", "[]", "null", '{"model_type": [[]]}', '{"model_type": {}}'],
+    [
+        "[" * 100_000,
+        '{"a":' * 5000,
+        '{"d_model": ' + "9" * 5000 + "}",
+        "[]",
+        "null",
+        '{"model_type": [[]]}',
+        '{"model_type": {}}',
+    ],
 )
 def test_a_strange_configuration_is_one_line(folder: Path, text: str) -> None:
     (folder / CONFIG_FILE).write_text(text)
@@ -237,7 +274,19 @@ def test_what_is_no_file_of_its_size_is_refused_at_once(folder: Path, name: str,
 # The card
 
 
-HOSTILE = ("plain", "a, b", "`tick`", "| pipe", "new\nline", "esc\x1b[2J", "``", " ", "<b>bold</b>", "--- ", "## heading")
+HOSTILE = (
+    "plain",
+    "a, b",
+    "`tick`",
+    "| pipe",
+    "new\nline",
+    "esc\x1b[2J",
+    "``",
+    " ",
+    "<b>bold</b>",
+    "--- ",
+    "## heading",
+)
 
 
 def code_of(card: str) -> str:
@@ -255,7 +304,12 @@ def test_the_code_of_the_card_predicts(tmp_path: Path) -> None:
     ):
         made.save_pretrained(tmp_path / str(number))
         said: dict[str, Any] = {}
-        exec(code_of((tmp_path / str(number) / CARD_FILE).read_text()).replace("path/to/this/folder", str(tmp_path / str(number))), said)
+        exec(
+            code_of((tmp_path / str(number) / CARD_FILE).read_text()).replace(
+                "path/to/this/folder", str(tmp_path / str(number))
+            ),
+            said,
+        )
         assert said["prediction"].isfinite().all()
         assert ("probabilities" in said) == (number == 0)
 
@@ -265,7 +319,9 @@ def test_the_card_says_what_the_model_was_trained_on(folder: Path, tmp_path: Pat
     assert model.provenance is None
     assert "## Training" not in (folder / CARD_FILE).read_text()
     scores = {"valid": {"mae": 0.5, "corr": None}, "test": {"mae": 0.25, "corr": 0.75}}
-    model.provenance = Provenance(data="reviews | `x`\n# no", scores=scores, settings={"fit": {"epochs": 3}, "note": "```"})
+    model.provenance = Provenance(
+        data="reviews | `x`\n# no", scores=scores, settings={"fit": {"epochs": 3}, "note": "```"}
+    )
     model.save_pretrained(tmp_path / "again")
     card = (tmp_path / "again" / CARD_FILE).read_text()
     assert "Trained on ``reviews \\| `x`\\n# no``." in card
@@ -309,7 +365,10 @@ def test_the_family_is_found(name: str, tmp_path: Path) -> None:
 
 def test_a_family_that_is_not_here_is_named(folder: Path) -> None:
     (folder / CONFIG_FILE).write_text('{"model_type": "Bert"}')
-    with pytest.raises(CheckpointError, match=r"config\.json: model_type: found 'Bert', expected one of AlignMamba, .*LateFusion"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"config\.json: model_type: found 'Bert', expected one of AlignMamba, .*LateFusion",
+    ):
         from_pretrained(folder)
     (folder / CONFIG_FILE).write_text("[]")
     with pytest.raises(CheckpointError, match=r"model_type: found None"):
@@ -341,7 +400,10 @@ calls: list[object] = []
 def test_a_model_is_pushed_to_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     model = AlignMamba.from_pretrained(folder)
-    assert model.push_to_hub("me/mine", private=True, token="t", message="First") == "https://hub/me/mine/commit/1"
+    assert (
+        model.push_to_hub("me/mine", private=True, token="t", message="First")
+        == "https://hub/me/mine/commit/1"
+    )
     assert calls == [
         ("token", "t"),
         ("me/mine", {"private": True, "exist_ok": True}),

@@ -15,7 +15,11 @@ def test_modalities_follow_one_another_with_text_last_and_nothing_between() -> N
             expected = []
             for modality in ("video", "audio", "text"):
                 length = LENGTHS[modality][row]
-                own = encoded[modality].x[row, :length] if length else built.absent_tokens[modality].unsqueeze(0)
+                own = (
+                    encoded[modality].x[row, :length]
+                    if length
+                    else built.absent_tokens[modality].unsqueeze(0)
+                )
                 expected.append(own + built.modality_embeddings[modality])
             sequence = torch.cat(expected)
             assert mask[row].tolist() == [True] * len(sequence) + [False] * (mask.shape[1] - len(sequence))
@@ -26,7 +30,9 @@ def test_the_anchor_order_decides_the_order() -> None:
     built, one = model("single-stream-mamba", anchor_order=("video", "text")), batch().select([0])
     tokens, mask = built.fused_tokens(one)
     encoded = built._encoded(one)
-    expected = [encoded[m].x[0, : LENGTHS[m][0]] + built.modality_embeddings[m] for m in ("audio", "text", "video")]
+    expected = [
+        encoded[m].x[0, : LENGTHS[m][0]] + built.modality_embeddings[m] for m in ("audio", "text", "video")
+    ]
     torch.testing.assert_close(tokens[0, mask[0]], torch.cat(expected), **MODEL)
 
 

@@ -17,7 +17,9 @@ from alignmamba.ops import mmd
 from tolerances import MODEL
 
 
-def tokens(rows: list[list[list[float]]], lengths: list[int], times: list[list[float]] | None = None) -> Tokens:
+def tokens(
+    rows: list[list[list[float]]], lengths: list[int], times: list[list[float]] | None = None
+) -> Tokens:
     x = torch.tensor(rows)
     mask = torch.arange(x.shape[1]) < torch.tensor(lengths)[:, None]
     seconds = torch.full(mask.shape, torch.nan) if times is None else torch.tensor(times)
@@ -35,13 +37,20 @@ SOURCE = tokens([[EAST, [3.0, 0.0], NORTH, [7.0, 7.0]]], [3], [[0.0, 0.9, 1.0, 0
         ({"mass": "paper", "time_weight": 0}, [[0.0, 1 / 3], [4 / 3, 0.0]], [[1, 1, 0, -1]]),
         ({"mass": "mean", "time_weight": 0}, [[0.0, 1.0], [2.0, 0.0]], [[1, 1, 0, -1]]),
         ({"marginal": "anchor", "time_weight": 0}, [[0.0, 1.0], [1.0, 0.0]], [[2, 0]]),
-        # With a heavy prior, relative times 1/6, 1/2, 5/6 meet anchors at 1/4 and 3/4; the middle one is a tie in time, content decides.
+        # With a heavy prior, relative times 1/6, 1/2, 5/6 meet anchors at 1/4 and 3/4; the middle one is a
+        # tie in time, content decides.
         ({"mass": "mean", "time_weight": 1e3}, [[1.0, 0.0], [1.5, 0.5]], [[0, 1, 1, -1]]),
-        ({"mass": "mean", "time_weight": 1e3, "time_unit": "seconds"}, [[1.0, 0.0], [1.5, 0.5]], [[0, 1, 1, -1]]),
+        (
+            {"mass": "mean", "time_weight": 1e3, "time_unit": "seconds"},
+            [[1.0, 0.0], [1.5, 0.5]],
+            [[0, 1, 1, -1]],
+        ),
         ({"mass": "mean", "time_weight": 0, "window": 0}, [[2.0, 0.0], [0.0, 1.0]], [[0, 0, 1, -1]]),
     ],
 )
-def test_align_by_hand(options: dict[str, object], expected: list[list[float]], index: list[list[int]]) -> None:
+def test_align_by_hand(
+    options: dict[str, object], expected: list[list[float]], index: list[list[int]]
+) -> None:
     x, plan = align(SOURCE, ANCHOR, LocalAlignmentConfig.model_validate(options))
     torch.testing.assert_close(x[0], torch.tensor(expected))
     assert plan is not None
@@ -58,15 +67,21 @@ def test_proportional_averages_each_share_of_time() -> None:
 def test_pairs_of_the_loss_are_counted_once() -> None:
     torch.manual_seed(0)
     mask = torch.ones(1, 4, dtype=torch.bool)
-    streams = {name: Tokens(torch.randn(1, 4, 3), mask, torch.zeros(1, 4)) for name in ("text", "audio", "video")}
+    streams = {
+        name: Tokens(torch.randn(1, 4, 3), mask, torch.zeros(1, 4)) for name in ("text", "audio", "video")
+    }
     is_anchor = {name: torch.tensor([name == "text"]) for name in streams}
 
     def pair(first: str, second: str) -> torch.Tensor:
         return mmd(streams[first].x, streams[second].x, mask, mask, bandwidth=1.0)
 
-    by_formula = discrepancies(streams, streams["text"], is_anchor, GlobalAlignmentConfig(pairs="anchor", bandwidth=1.0))
+    by_formula = discrepancies(
+        streams, streams["text"], is_anchor, GlobalAlignmentConfig(pairs="anchor", bandwidth=1.0)
+    )
     torch.testing.assert_close(by_formula, pair("audio", "text") + pair("video", "text"), **MODEL)
-    by_prose = discrepancies(streams, streams["text"], is_anchor, GlobalAlignmentConfig(pairs="all", bandwidth=1.0))
+    by_prose = discrepancies(
+        streams, streams["text"], is_anchor, GlobalAlignmentConfig(pairs="all", bandwidth=1.0)
+    )
     torch.testing.assert_close(by_prose, by_formula + pair("audio", "video"), **MODEL)
 
 
@@ -98,7 +113,10 @@ def test_concatenate_leaves_no_padding_between_streams() -> None:
 def test_a_clock_starts_with_the_first_token_of_any_modality(zero: float) -> None:
     early = torch.tensor([[0.5, 0.52, 0.56, 9.0], [7.0, 8.0, 0.0, 0.0]], dtype=torch.float64) + zero
     late = torch.tensor([[0.58, 0.6], [torch.nan, torch.nan]], dtype=torch.float64) + zero
-    masks = [torch.tensor([[True, True, True, False], [True, True, False, False]]), torch.ones(2, 2, dtype=torch.bool)]
+    masks = [
+        torch.tensor([[True, True, True, False], [True, True, False, False]]),
+        torch.ones(2, 2, dtype=torch.bool),
+    ]
     first, second = since_first([early, late], masks)
     assert first[0, :3].tolist() == [0.0, 0.02, 0.06]
     assert first[1, :2].tolist() == [0.0, 1.0]

@@ -1,4 +1,6 @@
-"""The attention backbones: both kinds of attention agree, padding changes nothing, MulT has MulT's structure."""
+"""The attention backbones: both kinds of attention agree, padding changes nothing, MulT has MulT's
+structure.
+"""
 
 from itertools import permutations
 
@@ -8,14 +10,22 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.nn.attention import Attention, AttentionConfig, CrossModalStack, TransformerStack, sinusoidal_positions
+from alignmamba.nn.attention import (
+    Attention,
+    AttentionConfig,
+    CrossModalStack,
+    TransformerStack,
+    sinusoidal_positions,
+)
 from tolerances import MODEL
 
 WIDTH = 12
 
 
 def config(attention: str = "fused", **options: object) -> AttentionConfig:
-    return AttentionConfig.model_validate({"d_model": WIDTH, "depth": 2, "heads": 3, "dropout": 0.0, "attention": attention, **options})
+    return AttentionConfig.model_validate(
+        {"d_model": WIDTH, "depth": 2, "heads": 3, "dropout": 0.0, "attention": attention, **options}
+    )
 
 
 def transformer(attention: str = "fused") -> TransformerStack:
@@ -34,7 +44,9 @@ def tokens(*lengths: int, longest: int) -> tuple[Tensor, Tensor]:
 
 
 def streams(*, seed: int = 1) -> tuple[list[Tensor], list[Tensor]]:
-    """Three modalities of two samples, of different lengths, with padding; the second sample lacks the third."""
+    """Three modalities of two samples, of different lengths, with padding; the second sample lacks the
+    third.
+    """
     torch.manual_seed(seed)
     parts = [tokens(5, 3, longest=5), tokens(4, 6, longest=7), tokens(3, 0, longest=4)]
     return [x for x, _ in parts], [mask for _, mask in parts]
@@ -69,7 +81,9 @@ def test_fused_and_materialised_agree_in_value_and_gradient() -> None:
 
 def test_both_kinds_of_mult_agree() -> None:
     xs, masks = streams()
-    for fused, materialised, mask in zip(crossmodal("fused")(xs, masks), crossmodal("materialised")(xs, masks), masks, strict=True):
+    for fused, materialised, mask in zip(
+        crossmodal("fused")(xs, masks), crossmodal("materialised")(xs, masks), masks, strict=True
+    ):
         torch.testing.assert_close(fused[mask], materialised[mask], **MODEL)
 
 
@@ -90,13 +104,17 @@ def test_padding_and_neighbours_change_no_output_of_mult(attention: str) -> None
     model = crossmodal(attention)
     xs, masks = streams()
     out = model(xs, masks)
-    other = [torch.where(mask.unsqueeze(-1), x, torch.full_like(x, 1e3)) for x, mask in zip(xs, masks, strict=True)]
+    other = [
+        torch.where(mask.unsqueeze(-1), x, torch.full_like(x, 1e3)) for x, mask in zip(xs, masks, strict=True)
+    ]
     lengths = [max(1, int(mask[0].sum())) for mask in masks]
     alone = model(
         [x[:1, :length] for x, length in zip(xs, lengths, strict=True)],
         [mask[:1, :length] for mask, length in zip(masks, lengths, strict=True)],
     )
-    for first, second, third, mask, length in zip(out, model(other, masks), alone, masks, lengths, strict=True):
+    for first, second, third, mask, length in zip(
+        out, model(other, masks), alone, masks, lengths, strict=True
+    ):
         torch.testing.assert_close(first[mask], second[mask], **MODEL)
         torch.testing.assert_close(first[:1, :length], third, **MODEL)
 
@@ -127,7 +145,11 @@ def test_every_ordered_pair_of_modalities_meets() -> None:
     model = crossmodal()
     assert model.pairs == list(permutations(range(3), 2))
     xs, masks = streams()
-    assert [out.shape for out in model(xs, masks)] == [(2, 5, 2 * WIDTH), (2, 7, 2 * WIDTH), (2, 4, 2 * WIDTH)]
+    assert [out.shape for out in model(xs, masks)] == [
+        (2, 5, 2 * WIDTH),
+        (2, 7, 2 * WIDTH),
+        (2, 4, 2 * WIDTH),
+    ]
     layer = 12 * WIDTH**2 + 13 * WIDTH  # projections 4 d^2 + 4 d, feed-forward 8 d^2 + 5 d, two norms 4 d
     wide = 12 * (2 * WIDTH) ** 2 + 13 * 2 * WIDTH
     crossed = 6 * (2 * (layer + 2 * WIDTH) + 2 * WIDTH)  # a norm of the context in each layer, one at the end

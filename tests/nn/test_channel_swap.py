@@ -51,7 +51,11 @@ def test_among_three_channels_go_round_past_a_missing_stream() -> None:
     after = swap_channels(given, present, SWAPPED)
     assert [after["a"][row, 0].tolist() for row in (0, 1)] == [[2, 2, 1, 1], [3, 3, 1, 1]]
     assert after["c"][1, 0].tolist() == [1, 1, 3, 3]
-    alone = swap_channels(given, {**present, "b": torch.zeros(2, dtype=torch.bool), "c": torch.zeros(2, dtype=torch.bool)}, SWAPPED)
+    alone = swap_channels(
+        given,
+        {**present, "b": torch.zeros(2, dtype=torch.bool), "c": torch.zeros(2, dtype=torch.bool)},
+        SWAPPED,
+    )
     torch.testing.assert_close(alone["a"], given["a"].x, **EXACT)
 
 

@@ -22,7 +22,9 @@ def masked(lengths: list[int], time: int) -> torch.Tensor:
 @pytest.mark.parametrize("stride", [1, 3])
 def test_padding_does_not_change_valid_tokens(kind: str, stride: int) -> None:
     torch.manual_seed(0)
-    encoder = encoder_of(AUDIO, EncoderConfig.model_validate({"kind": kind, "stride": stride, "kernel_size": 3}), 8).eval()
+    encoder = encoder_of(
+        AUDIO, EncoderConfig.model_validate({"kind": kind, "stride": stride, "kernel_size": 3}), 8
+    ).eval()
     x = torch.randn(3, 7, 5)
     mask = masked([7, 4, 0], 7)
     x = x.masked_fill(~mask.unsqueeze(-1), 0)
@@ -36,7 +38,9 @@ def test_padding_does_not_change_valid_tokens(kind: str, stride: int) -> None:
 
 def test_none_leaves_features_as_they_are_in_training_too() -> None:
     torch.manual_seed(0)
-    encoder = encoder_of(ModalitySpec(name="audio", dim=3), EncoderConfig(kind="none", dropout=0.5), 8).train()
+    encoder = encoder_of(
+        ModalitySpec(name="audio", dim=3), EncoderConfig(kind="none", dropout=0.5), 8
+    ).train()
     mask = masked([4, 2], 4)
     features = torch.randn(2, 4, 3).masked_fill(~mask.unsqueeze(-1), 0)
     assert torch.equal(encoder(features, mask)[0], features)
@@ -59,11 +63,18 @@ def test_embedding_drops_whole_tokens_in_training() -> None:
     assert torch.equal((tokens == 0).any(-1), dropped)
 
 
-@pytest.mark.parametrize(("kind", "modality"), [("embedding", AUDIO), ("conv", TEXT), ("linear", TEXT), ("mamba", TEXT), ("none", TEXT)])
+@pytest.mark.parametrize(
+    ("kind", "modality"),
+    [("embedding", AUDIO), ("conv", TEXT), ("linear", TEXT), ("mamba", TEXT), ("none", TEXT)],
+)
 def test_kinds_that_do_not_fit_are_refused_with_the_cure(kind: str, modality: ModalitySpec) -> None:
     where, cure = rf"encoders\.{modality.name}\.kind", "embedding" if modality is TEXT else "auto"
     with pytest.raises(
-        ConfigError, match=rf"^{where}: '{kind}' does not fit a modality of kind '{modality.kind}'; set options\.{where}={cure}$"
+        ConfigError,
+        match=(
+            rf"^{where}: '{kind}' does not fit a modality of kind '{modality.kind}'; set"
+            rf" options\.{where}={cure}$"
+        ),
     ):
         encoder_of(modality, EncoderConfig.model_validate({"kind": kind}), 8)
 
@@ -103,13 +114,24 @@ def test_standardise_subtracts_and_divides_where_valid() -> None:
         (
             "conv",
             ["project.weight", "project.bias", "norm.weight"]
-            + [f"convolutions.0.{each}" for each in ("norm.weight", "convolution.weight", "convolution.bias", "mix.weight", "mix.bias")],
+            + [
+                f"convolutions.0.{each}"
+                for each in (
+                    "norm.weight",
+                    "convolution.weight",
+                    "convolution.bias",
+                    "mix.weight",
+                    "mix.bias",
+                )
+            ],
         ),
     ],
 )
 def test_weights_keep_their_names(kind: str, names: list[str]) -> None:
     """Saved models hold them under these."""
-    made = encoder_of(TEXT if kind == "embedding" else AUDIO, EncoderConfig.model_validate({"kind": kind, "depth": 1}), 8)
+    made = encoder_of(
+        TEXT if kind == "embedding" else AUDIO, EncoderConfig.model_validate({"kind": kind, "depth": 1}), 8
+    )
     assert sorted(made.state_dict()) == sorted(names)
 
 

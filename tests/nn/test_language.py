@@ -42,7 +42,10 @@ def network(folder: Path, **settings: Any) -> AlignMamba:
 def batch(length: int = 5) -> Batch:
     random = np.random.default_rng(0)
     text = [random.integers(0, 50, length), random.integers(0, 50, 2), None]
-    return Batch.of({"text": text, "audio": [random.normal(size=(4, 3)).astype(np.float32) for _ in text]}, targets=[0.5, -1.0, 2.0])
+    return Batch.of(
+        {"text": text, "audio": [random.normal(size=(4, 3)).astype(np.float32) for _ in text]},
+        targets=[0.5, -1.0, 2.0],
+    )
 
 
 def same(one: AlignMamba, other: AlignMamba) -> bool:
@@ -68,18 +71,25 @@ def test_frozen_weights_do_not_learn_and_are_not_saved(folder: Path, tmp_path: P
     assert not language.model.training
     model(batch()).prediction.sum().backward()
     assert all(weight.grad is None for weight in language.parameters())
-    assert [name for name in model.state_dict() if "language" in name] == ["encoders.text.language.weights_sha256"]
+    assert [name for name in model.state_dict() if "language" in name] == [
+        "encoders.text.language.weights_sha256"
+    ]
     model.save_pretrained(tmp_path / "saved")
     loaded = AlignMamba.from_pretrained(tmp_path / "saved")
     assert same(model, loaded)
-    assert json.loads((tmp_path / "saved/config.json").read_text())["encoders"]["text"]["sha256"] == loaded.config.encoders["text"].sha256
+    assert (
+        json.loads((tmp_path / "saved/config.json").read_text())["encoders"]["text"]["sha256"]
+        == loaded.config.encoders["text"].sha256
+    )
 
 
 def test_fine_tuned_weights_learn_at_their_own_rate_and_are_saved(folder: Path, tmp_path: Path) -> None:
     model = network(folder, frozen=False, learning_rate=5e-5).train()
     inner = {id(weight) for weight in model.encoders["text"].language.parameters()}
     objective = Supervised(model, model.config.task)
-    groups = optimiser(objective, objective.stages[0].optimisers[0], learning_rate=1e-3, weight_decay=0.01).param_groups
+    groups = optimiser(
+        objective, objective.stages[0].optimisers[0], learning_rate=1e-3, weight_decay=0.01
+    ).param_groups
     rates = {(id(weight) in inner): group["factor"] * 1e-3 for group in groups for weight in group["params"]}
     assert rates == {True: pytest.approx(5e-5), False: 1e-3}
     model(batch()).prediction.sum().backward()
@@ -146,7 +156,9 @@ def test_a_folder_that_is_no_model_is_refused(folder: Path, spoil: Any, message:
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_saved_model_keeps_its_shape_whatever_the_folder_says_by_now(folder: Path, tmp_path: Path, *, frozen: bool) -> None:
+def test_a_saved_model_keeps_its_shape_whatever_the_folder_says_by_now(
+    folder: Path, tmp_path: Path, *, frozen: bool
+) -> None:
     model = network(folder, frozen=frozen)
     model.save_pretrained(tmp_path / "saved")
     shape = json.loads((folder / "config.json").read_text())
@@ -157,7 +169,9 @@ def test_a_saved_model_keeps_its_shape_whatever_the_folder_says_by_now(folder: P
 def test_a_layer_that_the_shape_lacks_is_not_dropped(folder: Path) -> None:
     shape = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**shape, "num_hidden_layers": 1}))
-    with pytest.raises(ConfigError, match=r"expected the layers of its config\.json alone, found 'encoder\.layer\.1"):
+    with pytest.raises(
+        ConfigError, match=r"expected the layers of its config\.json alone, found 'encoder\.layer\.1"
+    ):
         network(folder)
 
 
@@ -173,29 +187,46 @@ def test_settings_that_the_folder_fills_in_are_checked(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["mag-bert", "misa"])
 def test_the_longest_sequence_is_known_before_training(folder: Path, name: str) -> None:
     encoders = {"text": {"kind": "pretrained", "path": str(folder)}}
-    assert METHODS[name].network.for_regression({"text": TEXT, "audio": 3}, encoders=encoders).longest == {"text": 12}
+    assert METHODS[name].network.for_regression({"text": TEXT, "audio": 3}, encoders=encoders).longest == {
+        "text": 12
+    }
 
 
 def test_what_does_not_fit_the_model_is_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match="modality 'text': found a sequence of 13 tokens, its encoder reads at most 12"):
+    with pytest.raises(
+        DataError, match="modality 'text': found a sequence of 13 tokens, its encoder reads at most 12"
+    ):
         network(folder)(batch(13))
     with pytest.raises(ConfigError, match="found a vocabulary of 64, expected 70 as the corpus has"):
-        AlignMamba.for_regression({"text": TEXT.model_copy(update={"dim": 70})}, encoder={"kind": "pretrained", "path": str(folder)})
-    with pytest.raises(ConfigError, match="'pretrained' reads token ids, found a modality of kind 'features'"):
+        AlignMamba.for_regression(
+            {"text": TEXT.model_copy(update={"dim": 70})}, encoder={"kind": "pretrained", "path": str(folder)}
+        )
+    with pytest.raises(
+        ConfigError, match="'pretrained' reads token ids, found a modality of kind 'features'"
+    ):
         AlignMamba.for_regression({"text": 4}, encoder={"kind": "pretrained", "path": str(folder)})
 
 
-def test_a_machine_without_the_package_is_told_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_the_package_is_told_how_to_get_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("alignmamba.extras.find_spec", lambda _: None)
-    needed = r"encoders\.text\.kind: pretrained: transformers is not installed, try: pip install 'alignmamba\[text\]'$"
+    needed = (
+        r"encoders\.text\.kind: pretrained: transformers is not installed, try: pip install"
+        r" 'alignmamba\[text\]'$"
+    )
     with pytest.raises(ConfigError, match=needed):
         network(folder)
 
 
 def test_a_method_that_hides_tokens_before_they_are_read_refuses_it(folder: Path) -> None:
     aobert = METHODS["aobert"].network
-    with pytest.raises(ConfigError, match=r"AOBERT hides tokens that were encoded one by one, .*found pretrained"):
-        aobert.for_regression({"text": TEXT, "audio": 3}, encoders={"text": {"kind": "pretrained", "path": str(folder)}})
+    with pytest.raises(
+        ConfigError, match=r"AOBERT hides tokens that were encoded one by one, .*found pretrained"
+    ):
+        aobert.for_regression(
+            {"text": TEXT, "audio": 3}, encoders={"text": {"kind": "pretrained", "path": str(folder)}}
+        )
 
 
 def test_other_frozen_weights_than_at_training_are_refused(folder: Path, tmp_path: Path) -> None:

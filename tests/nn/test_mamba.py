@@ -13,7 +13,9 @@ from tolerances import MODEL
 
 def stack(**options: object) -> MambaStack:
     torch.manual_seed(0)
-    return MambaStack(MambaConfig.model_validate({"d_model": 12, "d_state": 4, "dropout": 0.0, **options})).eval()
+    return MambaStack(
+        MambaConfig.model_validate({"d_model": 12, "d_state": 4, "dropout": 0.0, **options})
+    ).eval()
 
 
 def test_the_block_is_the_published_one_operation_by_operation() -> None:
@@ -29,7 +31,16 @@ def test_the_block_is_the_published_one_operation_by_operation() -> None:
     convolution.bias.data = block.conv_bias.data  # type: ignore[union-attr]
     u = torch.nn.functional.silu(convolution(u.transpose(1, 2))[..., :9].transpose(1, 2))
     rank, B, C = block.x_projection(u).split([1, 4, 4], -1)
-    y = selective_scan(u, rank @ block.delta_projection.weight.T, -block.log_decay.exp(), B, C, block.skip, z, block.delta_bias)
+    y = selective_scan(
+        u,
+        rank @ block.delta_projection.weight.T,
+        -block.log_decay.exp(),
+        B,
+        C,
+        block.skip,
+        z,
+        block.delta_bias,
+    )
     torch.testing.assert_close(block(x), block.out_projection(y), **MODEL)
 
 
@@ -89,19 +100,27 @@ def test_a_bidirectional_stack_refuses_to_stream() -> None:
 
 
 def test_decay_skip_and_step_bias_are_spared_weight_decay() -> None:
-    spared = {name for name, parameter in MambaBlock(MambaConfig()).named_parameters() if getattr(parameter, "_no_weight_decay", False)}
+    spared = {
+        name
+        for name, parameter in MambaBlock(MambaConfig()).named_parameters()
+        if getattr(parameter, "_no_weight_decay", False)
+    }
     assert spared == {"log_decay", "skip", "delta_bias"}
 
 
 @pytest.mark.parametrize(("piece", "width"), [(3, 4), (4, 1), (5, 6), (20, 4)])
-def test_without_gradients_a_long_sequence_goes_through_in_pieces(piece: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gradients_a_long_sequence_goes_through_in_pieces(
+    piece: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mamba, "_PIECE_TOKENS", piece)
     monkeypatch.setattr(mamba, "_SHORTEST_PIECE", 1)
     model = stack(d_conv=width)
     x, mask = torch.randn(1, 41, 12), torch.ones(1, 41, dtype=torch.bool)
     pieces: list[int] = []
     extend = model.extend
-    monkeypatch.setattr(model, "extend", lambda tokens, states: (pieces.append(tokens.shape[1]), extend(tokens, states))[1])
+    monkeypatch.setattr(
+        model, "extend", lambda tokens, states: (pieces.append(tokens.shape[1]), extend(tokens, states))[1]
+    )
     whole = model(x, mask)
     assert not pieces  # with gradients everything is kept anyway
     with torch.no_grad():
@@ -133,7 +152,9 @@ def test_a_long_sequence_needs_no_memory_of_its_length() -> None:
 
 
 def test_pieces_are_for_evaluation_and_for_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In training dropout is drawn for the whole sequence; hooks and wrappers want to see the calls of layers."""
+    """In training dropout is drawn for the whole sequence; hooks and wrappers want to see the calls of
+    layers.
+    """
     monkeypatch.setattr(mamba, "_PIECE_TOKENS", 4)
     monkeypatch.setattr(mamba, "_SHORTEST_PIECE", 1)
     model, x, mask = stack(), torch.randn(1, 41, 12), torch.ones(1, 41, dtype=torch.bool)

@@ -1,4 +1,6 @@
-"""Normalisation over those that have a modality: torch's own numbers where all have it, no trace of the others where not."""
+"""Normalisation over those that have a modality: torch's own numbers where all have it, no trace of the
+others where not.
+"""
 
 import torch
 from torch import nn

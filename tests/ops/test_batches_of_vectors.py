@@ -1,4 +1,6 @@
-"""Central moment discrepancy and overlap of two batches of vectors, against their formulas and at their zeros."""
+"""Central moment discrepancy and overlap of two batches of vectors, against their formulas and at their
+zeros.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""Canonical correlation: known values, invariances, equal correlations, views of low rank, and which samples count."""
+"""Canonical correlation: known values, invariances, equal correlations, views of low rank, and which samples
+count.
+"""
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ def views(samples: int, *widths: int, seed: int = 0) -> list[torch.Tensor]:
 
 def test_a_linear_image_is_fully_correlated() -> None:
     x, a = views(50, 4, 4)
-    torch.testing.assert_close(total_correlation(x, x @ a[:4] + 3, ridge=0), torch.tensor(4.0, dtype=torch.float64), **FLOAT64)
+    torch.testing.assert_close(
+        total_correlation(x, x @ a[:4] + 3, ridge=0), torch.tensor(4.0, dtype=torch.float64), **FLOAT64
+    )
 
 
 def test_independent_views_are_hardly_correlated() -> None:
@@ -36,11 +40,15 @@ def test_it_is_the_trace_norm_of_the_definition() -> None:
     a, b = x - x.mean(0), y - y.mean(0)
 
     def inverse_root(view: torch.Tensor) -> torch.Tensor:
-        values, vectors = torch.linalg.eigh(view.T @ view / 11 + 0.1 * torch.eye(view.shape[1], dtype=view.dtype))
+        values, vectors = torch.linalg.eigh(
+            view.T @ view / 11 + 0.1 * torch.eye(view.shape[1], dtype=view.dtype)
+        )
         return vectors @ torch.diag(values**-0.5) @ vectors.T
 
     t = inverse_root(a) @ (a.T @ b / 11) @ inverse_root(b)
-    torch.testing.assert_close(total_correlation(x, y, ridge=0.1), torch.linalg.matrix_norm(t, "nuc"), **FLOAT64)
+    torch.testing.assert_close(
+        total_correlation(x, y, ridge=0.1), torch.linalg.matrix_norm(t, "nuc"), **FLOAT64
+    )
 
 
 def test_gradients_are_right() -> None:
@@ -50,7 +58,9 @@ def test_gradients_are_right() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
-def test_gradients_are_finite_where_correlations_are_equal_and_views_have_low_rank(dtype: torch.dtype, size: float) -> None:
+def test_gradients_are_finite_where_correlations_are_equal_and_views_have_low_rank(
+    dtype: torch.dtype, size: float
+) -> None:
     one = views(6, 1)[0].to(dtype)
     x = (size * one.expand(6, 10)).clone().requires_grad_()  # more channels than samples, all alike
     y = (size * torch.eye(6, 8, dtype=dtype)).requires_grad_()
@@ -88,7 +98,9 @@ def test_a_pair_counts_the_samples_that_have_both_and_nothing_else() -> None:
     present[6:, 0] = False
     present[4:, 2] = False
     every = paired_correlation([x, y, z], present, ridge=0.1)
-    expected = total_correlation(x[:6], y[:6], ridge=0.1) + sum(total_correlation(a[:4], z[:4], ridge=0.1) for a in (x, y))
+    expected = total_correlation(x[:6], y[:6], ridge=0.1) + sum(
+        total_correlation(a[:4], z[:4], ridge=0.1) for a in (x, y)
+    )
     torch.testing.assert_close(every, expected, **FLOAT64)
     few = paired_correlation([x, y, z], present, ridge=0.1, least=5)
     torch.testing.assert_close(few, total_correlation(x[:6], y[:6], ridge=0.1), **FLOAT64)

@@ -48,7 +48,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_compiled_is_kept_and_read_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
     load = FunctionCache.load_overload
-    monkeypatch.setattr(FunctionCache, "load_overload", lambda *given: loaded.append(load(*given)) or loaded[-1])
+    monkeypatch.setattr(
+        FunctionCache, "load_overload", lambda *given: loaded.append(load(*given)) or loaded[-1]
+    )
     assert doubled() == [2, 4]
     assert list(cache.rglob("*.nbc"))
     assert doubled() == [2, 4]
@@ -60,11 +62,15 @@ def test_without_a_directory_it_says_so_once_and_computes(monkeypatch: pytest.Mo
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
         assert doubled() == doubled() == [2, 4]
-    assert [str(warning.message) for warning in said] == [f"{NOT_KEPT}: there is no directory that may be written"]
+    assert [str(warning.message) for warning in said] == [
+        f"{NOT_KEPT}: there is no directory that may be written"
+    ]
 
 
 def test_a_directory_lost_before_the_first_call_stops_nothing(cache: Path) -> None:
-    """Chosen and writable when the kernel was made; a regular file in its place fails for the superuser too."""
+    """Chosen and writable when the kernel was made; a regular file in its place fails for the superuser
+    too.
+    """
     x = np.array([1.0, 2.0])
     made = compilation.kernel(double)
     shutil.rmtree(cache)
@@ -102,18 +108,26 @@ from alignmamba.ops import causal_conv, selective_scan
 
 ones = torch.ones(1, 3, 2)
 print(causal_conv(ones, ones[0], ones[0, 0], backend="numba").sum().item())
-selective_scan(ones, ones, -ones[0, :2], ones, ones, backend="numba")  # its kernels are made when the first ones have been compiled
+# Its kernels are made when the first ones have been compiled.
+selective_scan(ones, ones, -ones[0, :2], ones, ones, backend="numba")
 """
 
 
 def test_an_installation_that_cannot_be_written_computes_and_says_so_once(tmp_path: Path) -> None:
-    """Every place where numba would keep machine code is under a regular file, which refuses the superuser too."""
+    """Every place where numba would keep machine code is under a regular file, which refuses the superuser
+    too.
+    """
     package = tmp_path / "site" / "alignmamba"
     shutil.copytree(Path(alignmamba.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     for folder in (package / "ops" / "cpu", tmp_path):
         (folder / "__pycache__").write_text("in the way")
     blocked = str(tmp_path / "__pycache__" / "below")
-    paths = {"NUMBA_CACHE_DIR": blocked, "HOME": blocked, "XDG_CACHE_HOME": blocked, "PYTHONPATH": str(tmp_path / "site")}
+    paths = {
+        "NUMBA_CACHE_DIR": blocked,
+        "HOME": blocked,
+        "XDG_CACHE_HOME": blocked,
+        "PYTHONPATH": str(tmp_path / "site"),
+    }
     run = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", READ_ONLY],
         env={**os.environ, **paths, "PYTHONDONTWRITEBYTECODE": "1"},
@@ -129,7 +143,10 @@ def test_an_installation_that_cannot_be_written_computes_and_says_so_once(tmp_pa
 
 def test_tensors_seen_by_a_kernel_may_be_resized_afterwards() -> None:
     """As FSDP does with parameters; `Tensor.numpy` forbids it."""
-    given = [torch.rand(shape) for shape in ((1, 3, 4), (1, 3, 4), (4, 2), (1, 3, 2), (1, 3, 2), (4,), (1, 3, 4), (4,))]
+    given = [
+        torch.rand(shape)
+        for shape in ((1, 3, 4), (1, 3, 4), (4, 2), (1, 3, 2), (1, 3, 2), (4,), (1, 3, 4), (4,))
+    ]
     outputs = [selective_scan(*given), causal_conv(given[0], given[0][0].clone(), given[5])]
     for tensor in given + outputs:
         tensor.untyped_storage().resize_(0)
@@ -144,7 +161,10 @@ def test_an_array_of_a_tensor_shares_its_memory_and_keeps_it_alive() -> None:
     assert seen.tolist() == [[0, 1, 2], [3, 4, 7]]
     for dtype in (torch.float32, torch.float64, torch.int64, torch.bool):
         for size in (0, 2):
-            assert compilation.array(torch.ones(size, dtype=dtype)).dtype == torch.ones(1, dtype=dtype).numpy().dtype
+            assert (
+                compilation.array(torch.ones(size, dtype=dtype)).dtype
+                == torch.ones(1, dtype=dtype).numpy().dtype
+            )
 
 
 # Worker processes
@@ -174,7 +194,9 @@ def test_forked_workers_compute_what_their_parent_computed_with_threads() -> Non
     try:
         dataset = Aligned()
         here = [dataset[number] for number in range(len(dataset))]
-        loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
+        loader = DataLoader(
+            dataset, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
+        )
         there = list(loader)
     finally:
         torch.set_num_threads(before)
@@ -186,10 +208,25 @@ def test_forked_workers_compute_what_their_parent_computed_with_threads() -> Non
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("NUMBA_NUM_THREADS", "0", "Number of threads specified must be > 0"), ("NUMBA_OPT", "fast", "'NUMBA_OPT' .* 'fast' could not be")],
+    [
+        ("NUMBA_NUM_THREADS", "0", "Number of threads specified must be > 0"),
+        ("NUMBA_OPT", "fast", "'NUMBA_OPT' .* 'fast' could not be"),
+    ],
 )
 def test_settings_that_numba_cannot_use_are_one_line(name: str, value: str, said: str) -> None:
-    program = "from alignmamba.ops import causal_conv; import torch; causal_conv(torch.ones(1, 4, 3), torch.ones(4, 3), torch.ones(3))"
-    run = subprocess.run([sys.executable, "-c", program], env={**os.environ, name: value}, capture_output=True, text=True, check=False)
+    program = (
+        "from alignmamba.ops import causal_conv; import torch; causal_conv(torch.ones(1, 4, 3), torch.ones(4,"
+        " 3), torch.ones(3))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     *_, last = run.stderr.splitlines()
-    assert re.fullmatch(rf"alignmamba\.errors\.BackendError: numba cannot start: .*{said}.*look at NUMBA_NUM_THREADS and .*", last)
+    assert re.fullmatch(
+        rf"alignmamba\.errors\.BackendError: numba cannot start: .*{said}.*look at NUMBA_NUM_THREADS and .*",
+        last,
+    )

@@ -15,11 +15,15 @@ from tolerances import FLOAT32, FLOAT64
 def arguments(batch: int, time: int, channel: int, width: int, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = {"x": (batch, time, channel), "weight": (width, channel), "bias": (channel,)}
-    return {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()
+    }
 
 
 def value_and_gradients(given: dict[str, Tensor], backend: str, *, expand: bool = False) -> list[Tensor]:
-    """Output and the gradient of every argument; with `expand` the gradient that arrives is one number seen everywhere."""
+    """Output and the gradient of every argument; with `expand` the gradient that arrives is one number seen
+    everywhere.
+    """
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in given.items()}
     y = causal_conv(**leaves, backend=backend)  # type: ignore[arg-type]
     weight = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view_as(y).to(y.dtype)
@@ -27,15 +31,26 @@ def value_and_gradients(given: dict[str, Tensor], backend: str, *, expand: bool 
     return [y.detach(), *torch.autograd.grad(loss, list(leaves.values()))]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, FLOAT32), (torch.float64, FLOAT64)], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, FLOAT32), (torch.float64, FLOAT64)], ids=["float32", "float64"]
+)
 @pytest.mark.parametrize("width", [1, 2, 4, 5])
 @pytest.mark.parametrize(
-    ("batch", "time", "channel"), [(2, 0, 3), (0, 4, 3), (1, 1, 1), (2, 3, 17), (2, 63, 5), (3, 65, 17), (1, 64, 130), (2, 5, 0)]
+    ("batch", "time", "channel"),
+    [(2, 0, 3), (0, 4, 3), (1, 1, 1), (2, 3, 17), (2, 63, 5), (3, 65, 17), (1, 64, 130), (2, 5, 0)],
 )
 def test_value_and_every_gradient(
-    batch: int, time: int, channel: int, width: int, dtype: torch.dtype, tolerance: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    batch: int,
+    time: int,
+    channel: int,
+    width: int,
+    dtype: torch.dtype,
+    tolerance: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Sequences shorter than the window included; whatever the wrapper allocates holds NaN, so that an entry nobody writes shows."""
+    """Sequences shorter than the window included; whatever the wrapper allocates holds NaN, so that an entry
+    nobody writes shows.
+    """
     given = arguments(batch, time, channel, width)
     exact = value_and_gradients(given, "torch")
     empty = Tensor.new_empty
@@ -57,14 +72,23 @@ def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
 
 def test_tokens_in_half_and_weights_in_single_precision() -> None:
     given = arguments(2, 40, 20, 4)
-    mixed = {name: tensor.to(torch.bfloat16 if name == "x" else torch.float32) for name, tensor in given.items()}
+    mixed = {
+        name: tensor.to(torch.bfloat16 if name == "x" else torch.float32) for name, tensor in given.items()
+    }
     found = value_and_gradients(mixed, "numba")
     exact = value_and_gradients({name: tensor.float() for name, tensor in mixed.items()}, "numba")
-    assert [tensor.dtype for tensor in found] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+    assert [tensor.dtype for tensor in found] == [
+        torch.bfloat16,
+        torch.bfloat16,
+        torch.float32,
+        torch.float32,
+    ]
     assert torch.equal(found[0], exact[0].bfloat16())
 
 
-@pytest.mark.parametrize("layout", ["slice of channels", "every other channel", "time first", "every other token"])
+@pytest.mark.parametrize(
+    "layout", ["slice of channels", "every other channel", "time first", "every other token"]
+)
 def test_layouts_that_are_not_contiguous(layout: str) -> None:
     given = arguments(3, 20, 6, 4)
     x = given["x"]
@@ -77,7 +101,9 @@ def test_layouts_that_are_not_contiguous(layout: str) -> None:
     view = views[layout]()
     assert not view.is_contiguous()
     found = value_and_gradients(given | {"x": view}, "numba", expand=True)
-    exact = value_and_gradients(given | {"x": view.clone(memory_format=torch.contiguous_format)}, "torch", expand=True)
+    exact = value_and_gradients(
+        given | {"x": view.clone(memory_format=torch.contiguous_format)}, "torch", expand=True
+    )
     for one, expected in zip(found, exact, strict=True):
         assert_close(one, expected, **FLOAT64)
 
@@ -111,7 +137,9 @@ def test_arguments_are_left_alone() -> None:
 def test_it_is_causal_and_zero_comes_before_the_first_token() -> None:
     given = {name: tensor.float() for name, tensor in arguments(1, 9, 3, 4).items()}
     y = causal_conv(**given, backend="numba")
-    changed = causal_conv(**given | {"x": torch.cat([given["x"][:, :5], given["x"][:, 5:] + 1], 1)}, backend="numba")
+    changed = causal_conv(
+        **given | {"x": torch.cat([given["x"][:, :5], given["x"][:, 5:] + 1], 1)}, backend="numba"
+    )
     assert torch.equal(y[:, :5], changed[:, :5])
     assert not torch.equal(y[:, 5], changed[:, 5])
     total = given["bias"] + given["weight"][-1] * given["x"][:, 0]
@@ -128,7 +156,9 @@ def test_nan_reaches_the_window_and_no_further() -> None:
 @pytest.mark.parametrize("size", [1e-30, 1e4])
 def test_sums_far_from_zero_stay_finite(size: float) -> None:
     """SiLU and its slope at their ends."""
-    given = {name: tensor.float() * size for name, tensor in arguments(1, 9, 17, 3).items()} | {"weight": torch.ones(3, 17)}
+    given = {name: tensor.float() * size for name, tensor in arguments(1, 9, 17, 3).items()} | {
+        "weight": torch.ones(3, 17)
+    }
     exact = value_and_gradients({name: tensor.double() for name, tensor in given.items()}, "torch")
     for found, expected in zip(value_and_gradients(given, "numba"), exact, strict=True):
         scale = expected.abs().max()

@@ -1,4 +1,6 @@
-"""The MMD compiled for the CPU against the definition in float64, and how far its approximation by landmarks lies off."""
+"""The MMD compiled for the CPU against the definition in float64, and how far its approximation by landmarks
+lies off.
+"""
 
 import math
 from importlib import import_module
@@ -50,26 +52,38 @@ def value_and_gradients(given: Given, dtype: torch.dtype, **options: Any) -> lis
 def assert_parity(given: Given, dtype: torch.dtype, tolerance: dict[str, float], **options: Any) -> None:
     """Gradients are compared at the size of the largest entry."""
     exact = value_and_gradients(given, torch.float64, **options, backend="torch")
-    for found, expected in zip(value_and_gradients(given, dtype, **options, backend="numba"), exact, strict=True):
+    for found, expected in zip(
+        value_and_gradients(given, dtype, **options, backend="numba"), exact, strict=True
+    ):
         scale = expected.abs().max().clamp(min=1e-3) if expected.numel() else 1.0
         assert_close(found.double() / scale, expected / scale, **tolerance)
 
 
 @pytest.fixture(params=[None, 64], ids=["one tile", "many tiles"])
 def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles as they are, under which a small batch is one, or so small that it takes many with edges in odd places."""
+    """Tiles as they are, under which a small batch is one, or so small that it takes many with edges in odd
+    places.
+    """
     if request.param is not None:
         monkeypatch.setattr(cpu_discrepancy, "_TILE_ENTRIES", request.param)
         monkeypatch.setattr(cpu_discrepancy, "_BLOCK_ROWS", 8)
 
 
 @pytest.mark.usefixtures("tiles")
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, FLOAT32), (torch.float64, FLOAT64)], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, FLOAT32), (torch.float64, FLOAT64)], ids=["float32", "float64"]
+)
 @pytest.mark.parametrize("unbiased", [False, True], ids=["biased", "unbiased"])
 @pytest.mark.parametrize("bandwidth", [1.5, "median"])
 @pytest.mark.parametrize(("n", "m", "channel"), [(1, 1, 1), (2, 1, 3), (63, 65, 17), (7, 65, 130), (0, 4, 3)])
 def test_value_and_every_gradient(
-    n: int, m: int, channel: int, bandwidth: Any, unbiased: bool, dtype: torch.dtype, tolerance: dict[str, float]
+    n: int,
+    m: int,
+    channel: int,
+    bandwidth: Any,
+    unbiased: bool,
+    dtype: torch.dtype,
+    tolerance: dict[str, float],
 ) -> None:
     given = ragged(n, m, channel)
     if channel == 130 and bandwidth != "median":
@@ -120,8 +134,12 @@ def test_layouts_that_are_not_contiguous(layout: str) -> None:
         assert not view.is_contiguous()
         views.append(view)
     masks = (mask.t().contiguous().t() for mask in given[2:])
-    found = value_and_gradients((views[0], views[1], *masks), torch.float64, bandwidth="median", backend="numba")
-    for one, other in zip(found, value_and_gradients(given, torch.float64, bandwidth="median", backend="torch"), strict=True):
+    found = value_and_gradients(
+        (views[0], views[1], *masks), torch.float64, bandwidth="median", backend="numba"
+    )
+    for one, other in zip(
+        found, value_and_gradients(given, torch.float64, bandwidth="median", backend="torch"), strict=True
+    ):
         assert_close(one, other, **FLOAT64)
 
 
@@ -153,14 +171,18 @@ def test_threads_change_no_more_than_the_order_of_sums() -> None:
 
 
 def test_a_batch_of_no_sample() -> None:
-    found = value_and_gradients(tuple(tensor[:0] for tensor in ragged(4, 5, 3)), torch.float32, bandwidth=1.0, backend="numba")  # type: ignore[arg-type]
+    found = value_and_gradients(
+        tuple(tensor[:0] for tensor in ragged(4, 5, 3)), torch.float32, bandwidth=1.0, backend="numba"
+    )  # type: ignore[arg-type]
     assert [tuple(tensor.shape) for tensor in found] == [(0,), (0, 4, 3), (0, 5, 3)]
 
 
 # The step to double precision
 
 
-@pytest.mark.parametrize(("apart", "precision"), [(0.0, torch.float32), (100.0, torch.float64), (1e4, torch.float64)])
+@pytest.mark.parametrize(
+    ("apart", "precision"), [(0.0, torch.float32), (100.0, torch.float64), (1e4, torch.float64)]
+)
 def test_where_single_precision_would_be_wrong_it_computes_in_double(
     apart: float, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +191,9 @@ def test_where_single_precision_would_be_wrong_it_computes_in_double(
     given = ((x + apart).float(), (y - apart).float(), *masks)
     used = []
     kernel_sum = cpu_discrepancy.weighted_kernel_sum
-    monkeypatch.setattr(cpu_discrepancy, "weighted_kernel_sum", lambda *a, **k: used.append(a[0].dtype) or kernel_sum(*a, **k))
+    monkeypatch.setattr(
+        cpu_discrepancy, "weighted_kernel_sum", lambda *a, **k: used.append(a[0].dtype) or kernel_sum(*a, **k)
+    )
     assert_parity(given, torch.float32, FLOAT32, bandwidth=1.0)  # type: ignore[arg-type]
     assert used == [precision]
 
@@ -190,7 +214,9 @@ def test_one_sample_far_out_is_enough_for_the_step_and_padding_is_not() -> None:
 
 
 @pytest.mark.parametrize("tokens", [2, 3, 9, 40])
-def test_the_compiled_median_is_the_one_found_by_sorting(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiled_median_is_the_one_found_by_sorting(
+    tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = (draw(5, tokens, 3), draw(5, tokens, 3, seed=1), *holes(tokens, tokens))
     masks = (given[0], given[2], given[1], given[3])
     compiled = discrepancy._median_distance(*masks)
@@ -212,8 +238,9 @@ def noise(time: int, channel: int, seed: int) -> Tensor:
     return draw(4, time, channel, seed=seed)
 
 
-# Largest relative error of the value, and of the gradient's direction and size together, over four samples of 200 + 200 tokens;
-# docs/mathematics.md states them. A third more is allowed for another library of linear algebra.
+# Largest relative error of the value, and of the gradient's direction and size together, over four samples of
+# 200 + 200 tokens; docs/mathematics.md states them. A third more is allowed for another library of linear
+# algebra.
 ERRORS = [
     (walk, 16, 16, 8.4e-3, 7.7e-2),
     (walk, 16, 32, 1.1e-3, 1.8e-2),
@@ -227,12 +254,16 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("kind", "channel", "landmarks", "of_value", "of_gradient"), ERRORS)
-def test_the_error_of_landmarks(kind: Any, channel: int, landmarks: int, of_value: float, of_gradient: float) -> None:
+def test_the_error_of_landmarks(
+    kind: Any, channel: int, landmarks: int, of_value: float, of_gradient: float
+) -> None:
     given = whole(kind(200, channel, 1), kind(200, channel, 2) + 0.5)
     value, *gradients = value_and_gradients(given, torch.float64, bandwidth="median", landmarks=landmarks)
     exact, *exact_gradients = value_and_gradients(given, torch.float64, bandwidth="median")
     error = float(((value - exact) / exact).abs().max())
-    gradient_error = max(float((g - e).norm() / e.norm()) for g, e in zip(gradients, exact_gradients, strict=True))
+    gradient_error = max(
+        float((g - e).norm() / e.norm()) for g, e in zip(gradients, exact_gradients, strict=True)
+    )
     assert of_value / 2 < error < of_value * 4 / 3
     assert of_gradient / 2 < gradient_error < of_gradient * 4 / 3
 
@@ -246,7 +277,9 @@ def test_landmarks_at_every_token_are_exact(masked: str, bandwidth: Any, unbiase
     given = (x, y, *(masks if masked == "ragged" else holes(20, 24)))
     options = {"bandwidth": bandwidth, "unbiased": unbiased}
     found = value_and_gradients(given, torch.float64, **options, landmarks=48)  # type: ignore[arg-type]
-    for one, other in zip(found, value_and_gradients(given, torch.float64, **options, backend="torch"), strict=True):  # type: ignore[arg-type]
+    for one, other in zip(
+        found, value_and_gradients(given, torch.float64, **options, backend="torch"), strict=True
+    ):  # type: ignore[arg-type]
         assert_close(one, other, **LANDMARKS_EVERYWHERE)
 
 
@@ -268,12 +301,15 @@ def test_chunks_of_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("apart", [0.0, 1e-7, 1e-5, 1e-3])
 def test_landmarks_keep_single_precision_where_tokens_are_nearly_equal(apart: float) -> None:
-    """The inverse of the landmarks' kernel, nearly singular there, multiplies what rounding leaves of their products."""
+    """The inverse of the landmarks' kernel, nearly singular there, multiplies what rounding leaves of their
+    products.
+    """
     origin = draw(8, 32)
     x, y = (origin[torch.arange(n) % 8].expand(3, n, 32) + apart * draw(3, n, 32, seed=n) for n in (300, 150))
     given = whole(x.float(), y.float())
     (found, *_), (exact, *_) = (
-        value_and_gradients(given, dtype, bandwidth="median", landmarks=32) for dtype in (torch.float32, torch.float64)
+        value_and_gradients(given, dtype, bandwidth="median", landmarks=32)
+        for dtype in (torch.float32, torch.float64)
     )
     assert_close(found.double(), exact, **LANDMARKS_EVERYWHERE)
 
@@ -293,7 +329,9 @@ def test_memory_of_landmarks_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_side_gives_zero_with_a_zero_gradient(unbiased: bool) -> None:
     x, y, *_ = ragged(20, 24, 3)
     masks = prefix_mask([0, 20, 0, 5, 1], 20), prefix_mask([24, 0, 0, 6, 1], 24)
-    value, *gradients = value_and_gradients((x, y, *masks), torch.float32, bandwidth="median", unbiased=unbiased, landmarks=6)
+    value, *gradients = value_and_gradients(
+        (x, y, *masks), torch.float32, bandwidth="median", unbiased=unbiased, landmarks=6
+    )
     assert value[:3].tolist() == [0, 0, 0]
     assert bool(value[3] != 0)
     for gradient in gradients:
@@ -312,13 +350,18 @@ def test_a_side_without_any_time() -> None:
 
 @pytest.mark.parametrize("landmarks", [1, 0, -3])
 def test_too_few_landmarks(landmarks: int) -> None:
-    with pytest.raises(ConfigError, match=rf"^landmarks: expected a whole number, at least 2, found {landmarks}$"):
+    with pytest.raises(
+        ConfigError, match=rf"^landmarks: expected a whole number, at least 2, found {landmarks}$"
+    ):
         mmd(*ragged(4, 5, 3), bandwidth=1.0, landmarks=landmarks)
 
 
 @pytest.mark.parametrize("backend", ["numba", "triton"])
 def test_landmarks_are_refused_by_a_kernel_asked_for_by_name(backend: Any) -> None:
-    with pytest.raises(BackendError, match=f"^mmd: backend '{backend}' cannot serve this call: with landmarks it is computed by PyTorch$"):
+    with pytest.raises(
+        BackendError,
+        match=f"^mmd: backend '{backend}' cannot serve this call: with landmarks it is computed by PyTorch$",
+    ):
         mmd(*ragged(4, 5, 3), bandwidth=1.0, landmarks=4, backend=backend)
 
 
@@ -327,7 +370,9 @@ def test_landmarks_need_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch computes them in any case: without a kernel nothing steps down."""
     monkeypatch.setitem(INSTALLED, "numba", False)
     given = ragged(4, 5, 3)
-    assert torch.equal(mmd(*given, bandwidth=1.0, landmarks=4), mmd(*given, bandwidth=1.0, landmarks=4, backend="torch"))
+    assert torch.equal(
+        mmd(*given, bandwidth=1.0, landmarks=4), mmd(*given, bandwidth=1.0, landmarks=4, backend="torch")
+    )
 
 
 def test_an_unknown_backend_is_refused_with_landmarks_too() -> None:
@@ -367,7 +412,9 @@ def test_landmarks_keep_their_precision_where_features_are_large() -> None:
 
 @pytest.mark.parametrize("scale", [64.0, 65536.0])
 def test_a_scaled_loss_of_half_precision_has_its_gradient(scale: float) -> None:
-    """Loss scaling lifts gradients out of the range where half precision loses them: multiplied in before the rounding."""
+    """Loss scaling lifts gradients out of the range where half precision loses them: multiplied in before the
+    rounding.
+    """
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(1, 300, 8, generator=generator).half() + shift for shift in (0, 0.2))
     masks = (torch.ones(1, 300, dtype=torch.bool),) * 2

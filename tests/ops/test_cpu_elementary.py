@@ -30,7 +30,9 @@ def errors(found: Any, exact: Any) -> Any:
     return np.abs(found.astype(np.longdouble) / exact - 1)
 
 
-@pytest.mark.parametrize(("dtype", "bound", "lowest", "highest"), [(np.float32, 2e-7, -100, 127), (np.float64, 1e-15, -800, 1023)])
+@pytest.mark.parametrize(
+    ("dtype", "bound", "lowest", "highest"), [(np.float32, 2e-7, -100, 127), (np.float64, 1e-15, -800, 1023)]
+)
 def test_exp2_keeps_its_bound(dtype: Any, bound: float, lowest: float, highest: float) -> None:
     xs = np.concatenate([np.linspace(lowest, highest, 40_011), np.linspace(-2, 2, 40_011)]).astype(dtype)
     assert errors(_exp2(xs), np.exp2(xs.astype(np.longdouble))).max() < bound
@@ -59,7 +61,9 @@ def test_softplus_keeps_its_relative_precision_where_it_is_small(dtype: Any, bou
 @pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 1e-7), (np.float64, 1e-15)])
 def test_sigmoid(dtype: Any, bound: float) -> None:
     xs = np.linspace(-20, 60, 40_011).astype(dtype)
-    assert (errors(_sigmoid(xs), 1 / (1 + np.exp(-xs.astype(np.longdouble)))) < bound * (4 + np.abs(xs))).all()
+    assert (
+        errors(_sigmoid(xs), 1 / (1 + np.exp(-xs.astype(np.longdouble)))) < bound * (4 + np.abs(xs))
+    ).all()
     ends = _sigmoid(np.array([-1e4, 1e4], dtype))
     assert 0 <= ends[0] < 1e-29
     assert ends[1] == 1

@@ -47,13 +47,27 @@ def fill_with_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "new_empty", lambda self, *a, **k: empty(self, *a, **k).fill_(math.nan))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, FLOAT32), (torch.float64, FLOAT64)], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, FLOAT32), (torch.float64, FLOAT64)], ids=["float32", "float64"]
+)
 @pytest.mark.parametrize(
     "shape",
-    [(1, 1, 1, 1), (2, 31, 5, 3), (1, 32, 16, 16), (3, 33, 17, 16), (2, 65, 33, 8), (2, 200, 48, 16), (1, 70, 130, 40), (1, 63, 65, 1)],
+    [
+        (1, 1, 1, 1),
+        (2, 31, 5, 3),
+        (1, 32, 16, 16),
+        (3, 33, 17, 16),
+        (2, 65, 33, 8),
+        (2, 200, 48, 16),
+        (1, 70, 130, 40),
+        (1, 63, 65, 1),
+    ],
 )
 def test_value_and_every_gradient(
-    shape: tuple[int, int, int, int], dtype: torch.dtype, tolerance: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    tolerance: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = arguments(*shape)
     exact = value_and_gradients(given, torch.float64, "torch")
@@ -93,17 +107,26 @@ def test_long_memory_keeps_its_precision() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_growth_that_overflows_gives_no_number(dtype: torch.dtype) -> None:
-    """A state may grow by 2^127 in a token (float64: 2^1023): a positive A with a longer step gives NaN, never another step's result."""
+    """A state may grow by 2^127 in a token (float64: 2^1023): a positive A with a longer step gives NaN,
+    never another step's result.
+    """
     one = torch.ones(1, 1, 1, dtype=dtype)
     for A, delta in ((1.0, 1e4), (-1.0, -1e4)):
         y, state = selective_scan(
-            one, delta * one, torch.full((1, 1), A, dtype=dtype), 0 * one, one, delta_softplus=False, initial_state=one,
-            return_final_state=True, backend="numba",
+            one, delta * one, torch.full((1, 1), A, dtype=dtype), 0 * one, one, delta_softplus=False,
+            initial_state=one, return_final_state=True, backend="numba",
         )  # fmt: skip
         assert math.isnan(state)
         assert math.isnan(y)
     y = selective_scan(
-        one, 50 * one, torch.full((1, 1), 1.0, dtype=dtype), one, one, delta_softplus=False, initial_state=one, backend="numba"
+        one,
+        50 * one,
+        torch.full((1, 1), 1.0, dtype=dtype),
+        one,
+        one,
+        delta_softplus=False,
+        initial_state=one,
+        backend="numba",
     )
     assert math.isclose(float(y), math.exp(50) + 50, rel_tol=1e-5)
 
@@ -125,7 +148,9 @@ def test_auto_takes_it_for_float32_on_the_cpu() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_threads_share_the_work_and_change_nothing_but_the_order_of_sums(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_share_the_work_and_change_nothing_but_the_order_of_sums(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cpu_scan, "_LEAST_WORK", 1)
     given = arguments(batch, 50, 300, 4)
     before = torch.get_num_threads()
@@ -212,7 +237,9 @@ def test_a_forked_process_can_use_it() -> None:
 
 def test_it_refuses_what_it_cannot_serve() -> None:
     given = {name: tensor.to("meta") for name, tensor in arguments(1, 2, 3, 4).items()}
-    with pytest.raises(BackendError, match="'numba' cannot serve this call: it runs on the CPU, the tensors are on meta"):
+    with pytest.raises(
+        BackendError, match="'numba' cannot serve this call: it runs on the CPU, the tensors are on meta"
+    ):
         selective_scan(**given, backend="numba")  # type: ignore[arg-type, call-overload]
 
 
@@ -232,7 +259,11 @@ def test_no_more_threads_than_torch_may_use(threads: int, monkeypatch: pytest.Mo
     """A batch of many samples has many tasks; they share the threads there are."""
     asked = []
     run = compilation.over_tasks
-    monkeypatch.setattr(cpu_scan, "over_tasks", lambda work, tasks, most: (asked.append((tasks, most)), run(work, tasks, most)))
+    monkeypatch.setattr(
+        cpu_scan,
+        "over_tasks",
+        lambda work, tasks, most: (asked.append((tasks, most)), run(work, tasks, most)),
+    )
     monkeypatch.setattr(cpu_scan, "_LEAST_WORK", 1)
     before = torch.get_num_threads()
     try:

@@ -1,4 +1,6 @@
-"""Matching compiled for the CPU: exactly the reference's index, whatever single precision made of the similarities."""
+"""Matching compiled for the CPU: exactly the reference's index, whatever single precision made of the
+similarities.
+"""
 
 import math
 from importlib import import_module
@@ -28,7 +30,9 @@ def prefix_mask(lengths: list[int], time: int) -> Tensor:
     return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
-def ragged(n: int, m: int, channel: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def ragged(
+    n: int, m: int, channel: int, *, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
     """Five samples: full, short, one valid token on a side or both, none."""
     lengths = [n, max(1, n // 2), 1, 1, n], [m, max(1, m // 3), m, 1, 0]
     return [
@@ -52,7 +56,9 @@ def assert_the_reference(*tensors: Tensor, **options: Any) -> Tensor:
 
 @pytest.fixture(params=[None, 64], ids=["one tile", "many tiles"])
 def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles as they are, under which a small batch is one, or so small that it takes many with edges in odd places."""
+    """Tiles as they are, under which a small batch is one, or so small that it takes many with edges in odd
+    places.
+    """
     if request.param is not None:
         monkeypatch.setattr(cpu_transport, "_TILE_ENTRIES", request.param)
         monkeypatch.setattr(cpu_transport, "_BLOCK_ROWS", 8)
@@ -64,7 +70,9 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("time_weight", [0.0, 1e-3, 10.0, 1000.0])
 @pytest.mark.parametrize("window", [None, 0, 1, 5])
 @pytest.mark.parametrize(("n", "m", "channel"), [(1, 1, 1), (63, 65, 17), (65, 7, 130), (33, 130, 3)])
-def test_it_chooses_what_the_reference_chooses(n: int, m: int, channel: int, window: int | None, time_weight: float) -> None:
+def test_it_chooses_what_the_reference_chooses(
+    n: int, m: int, channel: int, window: int | None, time_weight: float
+) -> None:
     assert_the_reference(*ragged(n, m, channel), window=window, time_weight=time_weight)
 
 
@@ -90,11 +98,15 @@ def test_a_difference_that_single_precision_cannot_see_decides() -> None:
 
 @pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("copies", [2, 8, 9, 30])
-def test_the_lowest_of_equal_anchor_tokens_wins_however_many_there_are(copies: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lowest_of_equal_anchor_tokens_wins_however_many_there_are(
+    copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More rivals than are remembered are settled by the reference."""
     settled = []
     settle = transport._settle
-    monkeypatch.setattr(transport, "_settle", lambda *given: settled.append(int(given[2].sum())) or settle(*given))
+    monkeypatch.setattr(
+        transport, "_settle", lambda *given: settled.append(int(given[2].sum())) or settle(*given)
+    )
     source, few, *_ = ragged(20, 4, 6, seed=3)
     anchor = few.repeat(1, copies, 1)
     masks = torch.ones(5, 20, dtype=torch.bool), torch.ones(5, 4 * copies, dtype=torch.bool)
@@ -104,7 +116,10 @@ def test_the_lowest_of_equal_anchor_tokens_wins_however_many_there_are(copies: i
 
 
 @pytest.mark.usefixtures("tiles")
-@pytest.mark.parametrize("options", [{"window": 5}, {"time_weight": 1e-3}, {"time_weight": 10.0}, {"window": 12, "time_weight": 1e-3}])
+@pytest.mark.parametrize(
+    "options",
+    [{"window": 5}, {"time_weight": 1e-3}, {"time_weight": 10.0}, {"window": 12, "time_weight": 1e-3}],
+)
 def test_ties_under_a_window_and_with_a_prior(options: dict[str, Any]) -> None:
     source, few, *_ = ragged(20, 2, 6, seed=3)
     masks = prefix_mask([20, 11, 1, 20, 20], 20), prefix_mask([60, 60, 60, 31, 0], 60)
@@ -112,12 +127,18 @@ def test_ties_under_a_window_and_with_a_prior(options: dict[str, Any]) -> None:
 
 
 @given(
-    st.lists(st.lists(st.sampled_from([-1.0, 0.0, 0.0, 1.0]), min_size=2, max_size=2), min_size=1, max_size=12),
-    st.lists(st.lists(st.sampled_from([-1.0, 0.0, 0.0, 2.0]), min_size=2, max_size=2), min_size=1, max_size=25),
+    st.lists(
+        st.lists(st.sampled_from([-1.0, 0.0, 0.0, 1.0]), min_size=2, max_size=2), min_size=1, max_size=12
+    ),
+    st.lists(
+        st.lists(st.sampled_from([-1.0, 0.0, 0.0, 2.0]), min_size=2, max_size=2), min_size=1, max_size=25
+    ),
     st.sampled_from([None, 0, 1, 5]),
     st.sampled_from([0.0, 1e-3, 10.0]),
 )
-def test_coarse_values_with_many_ties_and_zeros(x: list[list[float]], y: list[list[float]], window: int | None, weight: float) -> None:
+def test_coarse_values_with_many_ties_and_zeros(
+    x: list[list[float]], y: list[list[float]], window: int | None, weight: float
+) -> None:
     source, anchor = torch.tensor([x]), torch.tensor([y])
     masks = (torch.ones(side.shape[:2], dtype=torch.bool) for side in (source, anchor))
     assert_the_reference(source, anchor, *masks, window=window, time_weight=weight)
@@ -131,7 +152,9 @@ def test_lengths_of_tokens_do_not_matter(size: float, other: float) -> None:
     source[0, 3], anchor[0, 5], anchor[1] = 0.0, 0.0, 0.0  # zero tokens, and a sample of nothing else
     expected = assert_the_reference(source, anchor, *masks)
     source, anchor = (tokens.double() for tokens in (source, anchor))
-    assert torch.equal(assert_the_reference((source * size).float(), (anchor * other).float(), *masks), expected)
+    assert torch.equal(
+        assert_the_reference((source * size).float(), (anchor * other).float(), *masks), expected
+    )
 
 
 def test_subnormal_tokens() -> None:
@@ -155,7 +178,12 @@ IRREGULAR = {
 def test_times_of_their_own(times: str, window: int | None, time_weight: float) -> None:
     """Where both ranges are far apart the penalty is large, and its rounding with it."""
     source_times, anchor_times = IRREGULAR[times](40, 50)
-    options = {"window": window, "time_weight": time_weight, "source_times": source_times, "anchor_times": anchor_times}
+    options = {
+        "window": window,
+        "time_weight": time_weight,
+        "source_times": source_times,
+        "anchor_times": anchor_times,
+    }
     assert_the_reference(*ragged(40, 50, 7), **options)
 
 
@@ -165,8 +193,12 @@ def test_times_of_their_own(times: str, window: int | None, time_weight: float) 
     st.floats(1e-4, 1e3),
     st.integers(0, 2**16),
 )
-def test_no_anchor_token_is_left_out_that_could_win(source: list[float], anchor: list[float], weight: float, seed: int) -> None:
-    """The bound on time must let everything through that the reference could choose: tokens opposite to and along the source's."""
+def test_no_anchor_token_is_left_out_that_could_win(
+    source: list[float], anchor: list[float], weight: float, seed: int
+) -> None:
+    """The bound on time must let everything through that the reference could choose: tokens opposite to and
+    along the source's.
+    """
     x = torch.ones(1, len(source), 1)
     y = torch.randint(0, 2, (1, len(anchor), 1), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
     times = {"source_times": torch.tensor([source]), "anchor_times": torch.tensor([sorted(anchor)])}
@@ -177,18 +209,32 @@ def test_no_anchor_token_is_left_out_that_could_win(source: list[float], anchor:
 @pytest.mark.parametrize("weight", [1e-3, 1.0, 1000.0])
 @pytest.mark.parametrize("apart", [0.0, 0.3, 2.0])
 def test_the_bound_on_time_is_neither_too_tight_nor_idle(weight: float, apart: float) -> None:
-    """The worst case worked by hand: the nearest token has cosine -1, one at the very reach of the bound has 1 and still draws."""
+    """The worst case worked by hand: the nearest token has cosine -1, one at the very reach of the bound has
+    1 and still draws.
+    """
     reach = math.sqrt(2 / weight + apart**2)
     x = torch.ones(1, 1, 1)
     for distance, expected in ((reach * (1 - 1e-6), 1), (reach * (1 + 1e-6), 0)):
         y = torch.tensor([[[-1.0], [1.0]]])
-        times = {"source_times": torch.zeros(1, 1), "anchor_times": torch.tensor([[apart, distance]], dtype=torch.float64)}
+        times = {
+            "source_times": torch.zeros(1, 1),
+            "anchor_times": torch.tensor([[apart, distance]], dtype=torch.float64),
+        }
         index = assert_the_reference(
-            x, y, torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool), time_weight=weight, **times
+            x,
+            y,
+            torch.ones(1, 1, dtype=torch.bool),
+            torch.ones(1, 2, dtype=torch.bool),
+            time_weight=weight,
+            **times,
         )
         assert int(index) == expected
     first, last = transport._candidates(
-        torch.zeros(1, 1).double(), torch.tensor([[apart, reach * 1.01]]).double(), torch.ones(1, 2, dtype=torch.bool), weight, None
+        torch.zeros(1, 1).double(),
+        torch.tensor([[apart, reach * 1.01]]).double(),
+        torch.ones(1, 2, dtype=torch.bool),
+        weight,
+        None,
     )
     assert (int(first), int(last)) == (0, 1)
 
@@ -252,9 +298,15 @@ def test_tokens_of_no_channel_and_batches_of_no_sample() -> None:
 
 @pytest.mark.parametrize("size", [1e-160, 1e140])
 def test_the_length_of_a_vector_does_not_matter(size: float) -> None:
-    x, y = (torch.randn(2, n, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (40, 50))
+    x, y = (
+        torch.randn(2, n, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+        for n in (40, 50)
+    )
     masks = (torch.ones(2, 40, dtype=torch.bool), torch.ones(2, 50, dtype=torch.bool))
-    expected, found = match_tokens(x, y, *masks, backend="torch"), match_tokens(x * size, y * size, *masks, backend="numba")
+    expected, found = (
+        match_tokens(x, y, *masks, backend="torch"),
+        match_tokens(x * size, y * size, *masks, backend="numba"),
+    )
     assert torch.equal(found[0], expected[0])
 
 

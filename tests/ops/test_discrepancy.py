@@ -38,7 +38,9 @@ def median_distance(tokens: np.ndarray[Any, Any]) -> float:
     return middle or 1.0
 
 
-def mmd_by_formula(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, *, bandwidth: float | str, unbiased: bool = False) -> Tensor:
+def mmd_by_formula(
+    x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, *, bandwidth: float | str, unbiased: bool = False
+) -> Tensor:
     """Eq. 8-9 by definition, pair by pair, on the valid tokens of each sample."""
     results = []
     for sample in range(len(x)):
@@ -46,8 +48,15 @@ def mmd_by_formula(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, *, band
         sigma = median_distance(np.concatenate([a, b])) if isinstance(bandwidth, str) else bandwidth
 
         def mean_kernel(left: Any, right: Any, *, without_diagonal: bool, sigma: float = sigma) -> float:
-            pairs = [(i, j) for i in range(len(left)) for j in range(len(right)) if not (without_diagonal and i == j)]
-            return sum(math.exp(-float(((left[i] - right[j]) ** 2).sum()) / (2 * sigma**2)) for i, j in pairs) / len(pairs)
+            pairs = [
+                (i, j)
+                for i in range(len(left))
+                for j in range(len(right))
+                if not (without_diagonal and i == j)
+            ]
+            return sum(
+                math.exp(-float(((left[i] - right[j]) ** 2).sum()) / (2 * sigma**2)) for i, j in pairs
+            ) / len(pairs)
 
         if min(len(a), len(b)) < (2 if unbiased else 1):
             results.append(0.0)
@@ -57,16 +66,28 @@ def mmd_by_formula(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, *, band
     return torch.tensor(results, dtype=torch.float64)
 
 
-def ragged(seed: int = 0, *, x_time: int = 9, y_time: int = 7, channel: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def ragged(
+    seed: int = 0, *, x_time: int = 9, y_time: int = 7, channel: int = 3
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Six samples: full, short, two tokens, one token on a side, none on either side."""
-    x_mask, y_mask = prefix_mask([x_time, 4, 2, 1, 0, 3], x_time), prefix_mask([y_time, 5, 2, 6, 3, 0], y_time)
-    return draw(6, x_time, channel, seed=seed), draw(6, y_time, channel, seed=seed + 100) + 0.5, x_mask, y_mask
+    x_mask, y_mask = (
+        prefix_mask([x_time, 4, 2, 1, 0, 3], x_time),
+        prefix_mask([y_time, 5, 2, 6, 3, 0], y_time),
+    )
+    return (
+        draw(6, x_time, channel, seed=seed),
+        draw(6, y_time, channel, seed=seed + 100) + 0.5,
+        x_mask,
+        y_mask,
+    )
 
 
 @pytest.mark.parametrize("entries", [1, 2**21], ids=["tiles of 16", "one tile"])
 @pytest.mark.parametrize("unbiased", [False, True], ids=["biased", "unbiased"])
 @pytest.mark.parametrize("bandwidth", [0.3, 1.0, 5.0, "median"])
-def test_value_equals_the_formula(bandwidth: Any, unbiased: bool, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_value_equals_the_formula(
+    bandwidth: Any, unbiased: bool, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(discrepancy, "_TILE_ENTRIES", entries)
     tensors = ragged(x_time=35, y_time=21)
     expected = mmd_by_formula(*tensors, bandwidth=bandwidth, unbiased=unbiased)
@@ -89,7 +110,10 @@ def test_value_equals_the_formula_on_coarse_values(
 ) -> None:
     """Tokens of small integers: many duplicates, medians of zero."""
     x_time, y_time = (max([0, *(pair[side] for pair in lengths)]) for side in (0, 1))
-    x, y = draw(len(lengths), x_time, channel, seed=seed).round(), draw(len(lengths), y_time, channel, seed=seed + 1).round()
+    x, y = (
+        draw(len(lengths), x_time, channel, seed=seed).round(),
+        draw(len(lengths), y_time, channel, seed=seed + 1).round(),
+    )
     counts = torch.tensor(lengths).reshape(-1, 2)
     masks = torch.arange(x_time) < counts[:, :1], torch.arange(y_time) < counts[:, 1:]
     expected = mmd_by_formula(x, y, *masks, bandwidth=bandwidth, unbiased=unbiased)
@@ -102,19 +126,29 @@ def test_closed_form_of_two_single_tokens(distance: float, sigma: float) -> None
     x = torch.tensor([[[1.0, 2.0]]], dtype=torch.float64)
     y = x + torch.tensor([0.6, 0.8], dtype=torch.float64) * distance
     expected = 2 - 2 * math.exp(-(distance**2) / (2 * sigma**2))
-    assert_close(mmd(x, y, whole(1, 1), whole(1, 1), bandwidth=sigma), torch.tensor([expected], dtype=torch.float64), **FLOAT64)
+    assert_close(
+        mmd(x, y, whole(1, 1), whole(1, 1), bandwidth=sigma),
+        torch.tensor([expected], dtype=torch.float64),
+        **FLOAT64,
+    )
 
 
 @pytest.mark.parametrize("bandwidth", [0.7, "median"])
 def test_a_sequence_against_itself_gives_zero_and_swapping_changes_nothing(bandwidth: Any) -> None:
     x, y, x_mask, y_mask = ragged(1)
-    assert_close(mmd(x, x, x_mask, x_mask, bandwidth=bandwidth), torch.zeros(6, dtype=torch.float64), **FLOAT64)
+    assert_close(
+        mmd(x, x, x_mask, x_mask, bandwidth=bandwidth), torch.zeros(6, dtype=torch.float64), **FLOAT64
+    )
     swapped = mmd(y, x, y_mask, x_mask, bandwidth=bandwidth)
     assert_close(mmd(x, y, x_mask, y_mask, bandwidth=bandwidth), swapped, **FLOAT64)
     assert swapped[0] > 0.01
 
 
-@given(seed=st.integers(0, 99), bandwidth=st.sampled_from([0.1, 1.0, 10.0, "median"]), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+@given(
+    seed=st.integers(0, 99),
+    bandwidth=st.sampled_from([0.1, 1.0, 10.0, "median"]),
+    scale=st.sampled_from([1e-3, 1.0, 1e3]),
+)
 def test_the_biased_estimate_is_not_negative_and_at_most_two(seed: int, bandwidth: Any, scale: float) -> None:
     x, y, x_mask, y_mask = ragged(seed)
     result = mmd(x * scale, y * scale, x_mask, y_mask, bandwidth=bandwidth)
@@ -167,7 +201,9 @@ def test_the_median_of_long_sequences_looks_at_evenly_spaced_valid_tokens(masked
     result = mmd(*garbage, x_mask, y_mask, bandwidth="median")
     for sample in range(2):
         one = slice(sample, sample + 1)
-        assert_close(result[one], mmd(x[one], y[one], x_mask[one], y_mask[one], bandwidth=sigma[sample]), **FLOAT64)
+        assert_close(
+            result[one], mmd(x[one], y[one], x_mask[one], y_mask[one], bandwidth=sigma[sample]), **FLOAT64
+        )
 
 
 def gradients(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, **options: Any) -> tuple[Tensor, ...]:
@@ -207,7 +243,10 @@ def test_the_median_takes_no_gradient() -> None:
 @pytest.mark.parametrize("bandwidth", [0.8, "median"])
 def test_what_is_not_valid_changes_nothing_and_gets_no_gradient(bandwidth: Any) -> None:
     x, y, x_mask, y_mask = ragged(5)
-    value, gradient = mmd(x, y, x_mask, y_mask, bandwidth=bandwidth), gradients(x, y, x_mask, y_mask, bandwidth=bandwidth)
+    value, gradient = (
+        mmd(x, y, x_mask, y_mask, bandwidth=bandwidth),
+        gradients(x, y, x_mask, y_mask, bandwidth=bandwidth),
+    )
     for garbage in (torch.nan, torch.inf, -torch.inf, 1e300):
         dirty = x.masked_fill(~x_mask.unsqueeze(-1), garbage), y.masked_fill(~y_mask.unsqueeze(-1), garbage)
         assert_close(mmd(*dirty, x_mask, y_mask, bandwidth=bandwidth), value, **EXACT)
@@ -224,7 +263,10 @@ def test_padding_changes_nothing(bandwidth: Any) -> None:
     assert_close(mmd(*padded, bandwidth=bandwidth), mmd(x, y, x_mask, y_mask, bandwidth=bandwidth), **FLOAT64)
 
 
-@pytest.mark.parametrize(("offset", "spread", "dtype"), [(1e4, 1.0, torch.float32), (1e7, 1.0, torch.float64), (1e4, 1e-4, torch.float64)])
+@pytest.mark.parametrize(
+    ("offset", "spread", "dtype"),
+    [(1e4, 1.0, torch.float32), (1e7, 1.0, torch.float64), (1e4, 1e-4, torch.float64)],
+)
 @pytest.mark.parametrize("padding", [0, 500])
 @pytest.mark.parametrize("relative_bandwidth", [1.0, "median"])
 def test_far_from_the_origin_no_digits_are_lost(
@@ -235,7 +277,12 @@ def test_far_from_the_origin_no_digits_are_lost(
     x, y = (offset + spread * x).to(dtype), (offset + spread * y).to(dtype)
     bandwidth = relative_bandwidth if relative_bandwidth == "median" else spread * relative_bandwidth
     expected = mmd_by_formula(x.double(), y.double(), x_mask, y_mask, bandwidth=bandwidth)
-    padded = F.pad(x, (0, 0, 0, padding)), F.pad(y, (0, 0, 0, padding)), F.pad(x_mask, (0, padding)), F.pad(y_mask, (0, padding))
+    padded = (
+        F.pad(x, (0, 0, 0, padding)),
+        F.pad(y, (0, 0, 0, padding)),
+        F.pad(x_mask, (0, padding)),
+        F.pad(y_mask, (0, padding)),
+    )
     tolerance = FLOAT32 if dtype == torch.float32 else FLOAT64
     assert_close(mmd(*padded, bandwidth=bandwidth).double(), expected, **tolerance)
 
@@ -254,7 +301,9 @@ def test_huge_values_stay_finite_and_right(scale: float, bandwidth: Any) -> None
 @pytest.mark.parametrize("unbiased", [False, True], ids=["biased", "unbiased"])
 @pytest.mark.parametrize("bandwidth", [1.0, "median"])
 @pytest.mark.parametrize(("x_time", "y_time"), [(0, 0), (0, 3), (3, 0), (3, 4)])
-def test_an_empty_side_gives_zero_with_a_zero_gradient(x_time: int, y_time: int, bandwidth: Any, unbiased: bool) -> None:
+def test_an_empty_side_gives_zero_with_a_zero_gradient(
+    x_time: int, y_time: int, bandwidth: Any, unbiased: bool
+) -> None:
     x, y = draw(2, x_time, 3), draw(2, y_time, 3, seed=1)
     for x_mask, y_mask in ((~whole(2, x_time), whole(2, y_time)), (whole(2, x_time), ~whole(2, y_time))):
         assert mmd(x, y, x_mask, y_mask, bandwidth=bandwidth, unbiased=unbiased).tolist() == [0, 0]
@@ -276,12 +325,19 @@ def test_samples_of_a_batch_do_not_mix() -> None:
     x, y, x_mask, y_mask = ragged(9)
     for bandwidth in (0.8, "median"):
         together = mmd(x, y, x_mask, y_mask, bandwidth=bandwidth)
-        alone = torch.cat([mmd(x[i : i + 1], y[i : i + 1], x_mask[i : i + 1], y_mask[i : i + 1], bandwidth=bandwidth) for i in range(6)])
+        alone = torch.cat(
+            [
+                mmd(x[i : i + 1], y[i : i + 1], x_mask[i : i + 1], y_mask[i : i + 1], bandwidth=bandwidth)
+                for i in range(6)
+            ]
+        )
         assert_close(together, alone, **FLOAT64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_and_autocast_do_not_lower_the_precision(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_precision_and_autocast_do_not_lower_the_precision(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, y, x_mask, y_mask = ragged(10, x_time=35)
     x, y = x.to(dtype), y.to(dtype)
     expected = mmd_by_formula(x.double(), y.double(), x_mask, y_mask, bandwidth=0.8)
@@ -317,8 +373,16 @@ def test_memory_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"y": torch.zeros(2, 5, 2)}, ShapeError, r"x is .*\(2, 4, 3\).*y .*\(2, 5, 2\)"),
         ({"y": torch.zeros(1, 5, 3), "y_mask": whole(1, 5)}, ShapeError, r"y .*\(1, 5, 3\).*batch"),
         ({"y": torch.zeros(2, 5, 3)}, ShapeError, r"x is torch.float64.*y torch.float32.*dtype"),
-        ({"y": torch.zeros(2, 5, 3, device="meta").double(), "y_mask": whole(2, 5).to("meta")}, ShapeError, r"on meta.*device"),
-        ({"x": torch.zeros(2, 4, 3).long(), "y": torch.zeros(2, 5, 3).long()}, ShapeError, r"torch.int64.*floating"),
+        (
+            {"y": torch.zeros(2, 5, 3, device="meta").double(), "y_mask": whole(2, 5).to("meta")},
+            ShapeError,
+            r"on meta.*device",
+        ),
+        (
+            {"x": torch.zeros(2, 4, 3).long(), "y": torch.zeros(2, 5, 3).long()},
+            ShapeError,
+            r"torch.int64.*floating",
+        ),
         ({"bandwidth": 0.0}, ConfigError, r"^bandwidth: .*found 0\.0"),
         ({"bandwidth": -1.0}, ConfigError, r"^bandwidth: .*found -1\.0"),
         ({"bandwidth": math.nan}, ConfigError, r"^bandwidth: .*found nan"),
@@ -326,7 +390,9 @@ def test_memory_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"bandwidth": "mean"}, ConfigError, r"^bandwidth: .*found 'mean'"),
     ],
 )
-def test_arguments_that_do_not_fit_are_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_arguments_that_do_not_fit_are_named(
+    changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
     arguments: dict[str, Any] = {
         "x": draw(2, 4, 3),
         "y": draw(2, 5, 3),

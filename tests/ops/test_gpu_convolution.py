@@ -1,4 +1,6 @@
-"""The Triton convolution against plain shifted sums in float64; under Triton's interpreter where there is no GPU."""
+"""The Triton convolution against plain shifted sums in float64; under Triton's interpreter where there is no
+GPU.
+"""
 
 import pytest
 import torch
@@ -21,12 +23,19 @@ def oracle(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.silu(sum((padded[:, k : k + time] * weight[k] for k in range(width)), start=bias))
 
 
-def arguments(batch: int, time: int, channel: int, width: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+def arguments(
+    batch: int, time: int, channel: int, width: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, ...]:
     """A slice of a wider tensor as x, then weight, bias and the gradient of the output."""
     generator = torch.Generator().manual_seed(time)
     wide = torch.randn(batch, time, channel + 3, generator=generator).to(DEVICE, dtype)
     weight, bias = torch.randn(width, channel, generator=generator), torch.randn(channel, generator=generator)
-    return wide[..., 3:], weight.to(DEVICE), bias.to(DEVICE), torch.randn(batch, time, channel, generator=generator).to(DEVICE, dtype)
+    return (
+        wide[..., 3:],
+        weight.to(DEVICE),
+        bias.to(DEVICE),
+        torch.randn(batch, time, channel, generator=generator).to(DEVICE, dtype),
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,7 +50,9 @@ def arguments(batch: int, time: int, channel: int, width: int, dtype: torch.dtyp
         ((1, 30, 5, 4), torch.float16, FLOAT16),
     ],
 )
-def test_value_and_every_gradient(shape: tuple[int, int, int, int], dtype: torch.dtype, tolerance: dict[str, float]) -> None:
+def test_value_and_every_gradient(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, tolerance: dict[str, float]
+) -> None:
     x, weight, bias, grad_y = arguments(*shape, dtype=dtype)
     with unwritten_is_nan():
         found = [conv_forward(x, weight, bias), *conv_backward(x, weight, bias, grad_y)]
@@ -60,7 +71,9 @@ def test_an_expanded_gradient() -> None:
     """What the backward pass of a sum gives: every stride is zero."""
     x, weight, bias, _ = arguments(2, 5, 3, 4)
     expanded = torch.ones((), device=DEVICE).expand(2, 5, 3)
-    for a, b in zip(*(conv_backward(x, weight, bias, grad) for grad in (expanded, expanded.contiguous())), strict=True):
+    for a, b in zip(
+        *(conv_backward(x, weight, bias, grad) for grad in (expanded, expanded.contiguous())), strict=True
+    ):
         assert torch.equal(a, b)
 
 

@@ -23,7 +23,9 @@ GAP = 1e-5
 def tokens(batch: int, time: int, channel: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     """A slice of a wider tensor, its rows of very different lengths."""
     generator = torch.Generator().manual_seed(seed)
-    wide = torch.randn(batch, time, channel + 3, generator=generator) * torch.rand(batch, time, 1, generator=generator)
+    wide = torch.randn(batch, time, channel + 3, generator=generator) * torch.rand(
+        batch, time, 1, generator=generator
+    )
     return wide.to(DEVICE, dtype)[..., 3:]
 
 
@@ -31,9 +33,14 @@ def ranges(batch: int, rows: int, first: int, last: int) -> tuple[Tensor, Tensor
     return tuple(torch.full((batch, rows), edge, dtype=torch.int32, device=DEVICE) for edge in (first, last))  # type: ignore[return-value]
 
 
-def scores(source: Tensor, anchor: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float) -> Tensor:
+def scores(
+    source: Tensor, anchor: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
+) -> Tensor:
     cosine = F.normalize(source.double(), dim=-1) @ F.normalize(anchor.double(), dim=-1).transpose(1, 2)
-    return cosine - time_weight * (source_times.double().unsqueeze(2) - anchor_times.double().unsqueeze(1)).square()
+    return (
+        cosine
+        - time_weight * (source_times.double().unsqueeze(2) - anchor_times.double().unsqueeze(1)).square()
+    )
 
 
 def assert_best(index: Tensor, score: Tensor, first: Tensor, last: Tensor) -> None:
@@ -86,7 +93,8 @@ def test_ranges_and_shares(splits: int, monkeypatch: pytest.MonkeyPatch) -> None
     first = torch.arange(140, dtype=torch.int32, device=DEVICE).expand(2, 140) - 5
     last = first + 30
     first = first.clamp(min=0).contiguous()
-    # A row that may take nothing, a whole tile of such rows, one column only, and a range that ends past the last column.
+    # A row that may take nothing, a whole tile of such rows, one column only, and a range that ends past the
+    # last column.
     last[0, 3], last[1, :128], last[0, 7], last[0, 139] = 0, 0, first[0, 7] + 1, 400
     with unwritten_is_nan():
         index = match(source, anchor, first, last, *times, 1.0)
@@ -95,7 +103,8 @@ def test_ranges_and_shares(splits: int, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_lowest_index_wins_a_tie_and_zero_has_cosine_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Of signs, sixteen a token: products and norms are exact in any order of adding, so that ties are ties on every processor.
+    # Of signs, sixteen a token: products and norms are exact in any order of adding, so that ties are ties on
+    # every processor.
     source = tokens(1, 4, 16).contiguous().sign()
     anchor = -source[:, :1].repeat(1, 200, 1)
     anchor[:, [70, 90, 150]] = source[:, :1]
@@ -128,18 +137,23 @@ def test_padding_is_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype"), [((2, 63, 17, 5), torch.float32), ((1, 1, 130, 3), torch.float32), ((2, 40, 4, 6), torch.bfloat16)]
+    ("shape", "dtype"),
+    [((2, 63, 17, 5), torch.float32), ((1, 1, 130, 3), torch.float32), ((2, 40, 4, 6), torch.bfloat16)],
 )
 def test_segment_sum(shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
     batch, time, channel, num_anchor = shape
     x = tokens(batch, time, channel, dtype=dtype)
-    index = torch.randint(-1, num_anchor, (batch, time), generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    index = torch.randint(-1, num_anchor, (batch, time), generator=torch.Generator().manual_seed(1)).to(
+        DEVICE
+    )
     index[index == 1] = 0  # an anchor token that receives nothing
     with unwritten_is_nan():
         total = segment_sum(x, index, num_anchor)
         assert torch.equal(total, segment_sum(x, index, num_anchor))
     slot = index.masked_fill(index < 0, num_anchor).unsqueeze(-1).expand(x.shape)
-    expected = x.new_zeros(batch, num_anchor + 1, channel, dtype=torch.float64).scatter_add(1, slot, x.double())[:, :num_anchor]
+    expected = x.new_zeros(batch, num_anchor + 1, channel, dtype=torch.float64).scatter_add(
+        1, slot, x.double()
+    )[:, :num_anchor]
     torch.testing.assert_close(total.double(), expected, **FLOAT32)
     assert not total[:, 1].any()
 

@@ -1,4 +1,6 @@
-"""The kernels as operators of PyTorch: what compilation, export, AMP, vmap and double differentiation make of them."""
+"""The kernels as operators of PyTorch: what compilation, export, AMP, vmap and double differentiation make of
+them.
+"""
 
 import sys
 from collections.abc import Callable
@@ -46,25 +48,41 @@ def prefix_mask(lengths: list[int], time: int) -> Tensor:
     return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
-def scan_tensors(dtype: torch.dtype, *, full: bool, batch: int = 2, time: int = 37, channel: int = 5, state: int = 3) -> list[Any]:
+def scan_tensors(
+    dtype: torch.dtype, *, full: bool, batch: int = 2, time: int = 37, channel: int = 5, state: int = 3
+) -> list[Any]:
     """The tensors of the scan in its order; without the optional ones if not `full`."""
     shapes = [(batch, time, channel)] * 2 + [(channel, state)] + [(batch, time, state)] * 2
     given: list[Any] = [normal(*shape, seed=seed, dtype=dtype) for seed, shape in enumerate(shapes)]
     given[2] = -given[2].abs()
     optional = [(channel,), (batch, time, channel), (channel,), (batch, channel, state)]
-    return given + [normal(*shape, seed=9 + seed, dtype=dtype) if full else None for seed, shape in enumerate(optional)]
+    return given + [
+        normal(*shape, seed=9 + seed, dtype=dtype) if full else None for seed, shape in enumerate(optional)
+    ]
 
 
 def arguments(name: str, dtype: torch.dtype, *, full: bool) -> tuple[Any, ...]:
-    """Representative arguments of a registered operator; `full` gives the optional ones, its absence the other of two options."""
+    """Representative arguments of a registered operator; `full` gives the optional ones, its absence the
+    other of two options.
+    """
     if name.startswith("selective_scan"):
         tensors = scan_tensors(dtype, full=full)
         if name != "selective_scan_backward":
             return (*tensors, full)
         _, state, checkpoints = fused_scan._training(*tensors, full)
-        return (*tensors, full, checkpoints, normal(2, 37, 5, seed=20, dtype=dtype), normal(*state.shape, seed=21, dtype=state.dtype))
+        return (
+            *tensors,
+            full,
+            checkpoints,
+            normal(2, 37, 5, seed=20, dtype=dtype),
+            normal(*state.shape, seed=21, dtype=state.dtype),
+        )
     if name.startswith("causal_conv"):
-        given = (normal(2, 9, 5, dtype=dtype), normal(4, 5, seed=1, dtype=dtype), normal(5, seed=2, dtype=dtype))
+        given = (
+            normal(2, 9, 5, dtype=dtype),
+            normal(4, 5, seed=1, dtype=dtype),
+            normal(5, seed=2, dtype=dtype),
+        )
         return given if name == "causal_conv" else (*given, normal(2, 9, 5, seed=3, dtype=dtype))
     x, y = normal(2, 7, 4, dtype=dtype), normal(2, 9, 4, seed=1, dtype=dtype)
     x_mask, y_mask = prefix_mask([7, 3], 7), prefix_mask([9, 0], 9)
@@ -100,20 +118,30 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_registered_operator_is_tried_here() -> None:
     registered = {
-        name for name in dir(torch.ops.alignmamba) if isinstance(getattr(torch.ops.alignmamba, name), torch._ops.OpOverloadPacket)
+        name
+        for name in dir(torch.ops.alignmamba)
+        if isinstance(getattr(torch.ops.alignmamba, name), torch._ops.OpOverloadPacket)
     }
     assert registered == set(OPERATORS)
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["with options", "without options"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16], ids=["float32", "float64", "bfloat16"]
+)
 @pytest.mark.parametrize("name", OPERATORS)
-def test_it_keeps_the_contract_of_an_operator(name: str, dtype: torch.dtype, full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Schema, autograd registration, shapes without data, and compilation with dynamic shapes, gradients included."""
+def test_it_keeps_the_contract_of_an_operator(
+    name: str, dtype: torch.dtype, full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Schema, autograd registration, shapes without data, and compilation with dynamic shapes, gradients
+    included.
+    """
     stand_in(monkeypatch)
     given = arguments(name, dtype, full=full)
     if name in DIFFERENTIABLE and not (name == "mmd" and not full):  # without `need_gradient` there is none
-        given = tuple(a.requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a for a in given)
+        given = tuple(
+            a.requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a for a in given
+        )
     torch.library.opcheck(OPERATORS[name], given)
 
 
@@ -125,7 +153,9 @@ def test_shapes_without_data_are_those_with_data(name: str, monkeypatch: pytest.
         found = OPERATORS[name](*given)
         with FakeTensorMode(allow_non_fake_inputs=False) as mode:
             fake = OPERATORS[name](*(mode.from_tensor(a) if isinstance(a, Tensor) else a for a in given))
-        for real, shown in zip(*([out] if isinstance(out, Tensor) else out for out in (found, fake)), strict=True):
+        for real, shown in zip(
+            *([out] if isinstance(out, Tensor) else out for out in (found, fake)), strict=True
+        ):
             assert (real.shape, real.dtype, real.stride()) == (shown.shape, shown.dtype, shown.stride())
 
 
@@ -134,7 +164,10 @@ def test_vmap_is_refused_with_the_way_out(name: str) -> None:
     given = arguments(name, torch.float32, full=True)
     dims = tuple(0 if isinstance(a, Tensor) else None for a in given)
     stacked = (torch.stack([a, a]) if isinstance(a, Tensor) else a for a in given)
-    with pytest.raises(BackendError, match=r"cannot be mapped by torch\.vmap: put the mapped dimension into the batch dimension"):
+    with pytest.raises(
+        BackendError,
+        match=r"cannot be mapped by torch\.vmap: put the mapped dimension into the batch dimension",
+    ):
         torch.vmap(OPERATORS[name], in_dims=dims)(*stacked)
 
 
@@ -171,7 +204,10 @@ def mmd_by(bandwidth: float | str, **options: Any) -> Function:
 
 FUNCTIONS: dict[str, tuple[Function, Callable[[int], list[Tensor]]]] = {
     "selective_scan": (scan_all, lambda time: scan_tensors(torch.float32, full=True, time=time)),
-    "selective_scan, required": (scan_required, lambda time: scan_tensors(torch.float32, full=False, time=time)[:5]),
+    "selective_scan, required": (
+        scan_required,
+        lambda time: scan_tensors(torch.float32, full=False, time=time)[:5],
+    ),
     "causal_conv": (causal_conv, lambda time: [normal(2, time, 5), normal(4, 5, seed=1), normal(5, seed=2)]),
     "match_tokens": (match_all, sequences),
     "mmd": (mmd_by(1.0), sequences),
@@ -185,7 +221,9 @@ def value_and_gradients(function: Function, tensors: list[Tensor]) -> list[Tenso
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
     found = function(*leaves)
     outputs = [found] if isinstance(found, Tensor) else list(found)
-    loss = sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outputs if out.requires_grad)
+    loss = sum(
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outputs if out.requires_grad
+    )
     gradients = torch.autograd.grad(loss, leaves) if isinstance(loss, Tensor) else ()
     return [*(out.detach() for out in outputs), *gradients]
 
@@ -196,7 +234,9 @@ def test_compiled_whole_with_dynamic_shapes_it_equals_eager(name: str) -> None:
     torch.compiler.reset()
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
     for time in (8, 70):
-        for found, expected in zip(value_and_gradients(compiled, draw(time)), value_and_gradients(function, draw(time)), strict=True):
+        for found, expected in zip(
+            value_and_gradients(compiled, draw(time)), value_and_gradients(function, draw(time)), strict=True
+        ):
             torch.testing.assert_close(found, expected, **FLOAT32)
 
 
@@ -207,7 +247,9 @@ def test_differentiating_twice_is_refused_and_not_wrong(name: str) -> None:
     found = function(*leaves)
     value = found if isinstance(found, Tensor) else found[0]
     (first,) = torch.autograd.grad(value.sum(), leaves[0], create_graph=True)
-    with pytest.raises(BackendError, match=rf"^{name}: the gradient that its kernels give cannot be differentiated again$"):
+    with pytest.raises(
+        BackendError, match=rf"^{name}: the gradient that its kernels give cannot be differentiated again$"
+    ):
         torch.autograd.grad(first.square().sum(), leaves[0])
 
 
@@ -217,19 +259,29 @@ def test_gradcheck_of_mmd(bandwidth: float, unbiased: bool) -> None:
     x, y = (tensor.requires_grad_() for tensor in sequences(5, torch.float64))
     masks = prefix_mask([5, 3], 5), prefix_mask([7, 4], 7)
     assert torch.autograd.gradcheck(
-        lambda x, y: mmd(x, y, *masks, bandwidth=bandwidth, unbiased=unbiased, backend="numba"), (x, y), **GRADCHECK
+        lambda x, y: mmd(x, y, *masks, bandwidth=bandwidth, unbiased=unbiased, backend="numba"),
+        (x, y),
+        **GRADCHECK,
     )
 
 
 @pytest.mark.parametrize("width", [1, 4])
 def test_gradcheck_of_causal_conv(width: int) -> None:
-    given = [normal(*shape, seed=seed, dtype=torch.float64).requires_grad_() for seed, shape in enumerate([(2, 6, 3), (width, 3), (3,)])]
-    assert torch.autograd.gradcheck(lambda *tensors: causal_conv(*tensors, backend="numba"), given, **GRADCHECK)
+    given = [
+        normal(*shape, seed=seed, dtype=torch.float64).requires_grad_()
+        for seed, shape in enumerate([(2, 6, 3), (width, 3), (3,)])
+    ]
+    assert torch.autograd.gradcheck(
+        lambda *tensors: causal_conv(*tensors, backend="numba"), given, **GRADCHECK
+    )
 
 
 @pytest.mark.parametrize("full", [True, False])
 def test_gradcheck_of_selective_scan(full: bool) -> None:
-    given = [None if t is None else t.requires_grad_() for t in scan_tensors(torch.float64, full=full, time=35, channel=2, state=2)]
+    given = [
+        None if t is None else t.requires_grad_()
+        for t in scan_tensors(torch.float64, full=full, time=35, channel=2, state=2)
+    ]
 
     def run(*tensors: Any) -> tuple[Tensor, Tensor]:
         *first, state = tensors
@@ -267,7 +319,10 @@ def test_mixed_precision_gives_every_gradient_its_tensors_dtype() -> None:
     """As autocast leaves them: tokens in bfloat16 from a linear layer, parameters in float32."""
     half, single = scan_tensors(torch.bfloat16, full=True), scan_tensors(torch.float32, full=True)
     is_weight = [False, False, True, False, False, True, False, True, True]
-    mixed = [(s if weight else h).clone().requires_grad_() for h, s, weight in zip(half, single, is_weight, strict=True)]
+    mixed = [
+        (s if weight else h).clone().requires_grad_()
+        for h, s, weight in zip(half, single, is_weight, strict=True)
+    ]
     exact = [tensor.detach().float().requires_grad_() for tensor in mixed]
     with torch.autocast("cpu", torch.bfloat16):
         y, state = scan_all(*mixed)
@@ -279,10 +334,18 @@ def test_mixed_precision_gives_every_gradient_its_tensors_dtype() -> None:
         scale = expected.abs().max()
         torch.testing.assert_close(found.float() / scale, expected / scale, **BFLOAT16)
 
-    x, weight, bias = normal(2, 9, 5, dtype=torch.bfloat16).requires_grad_(), normal(4, 5).requires_grad_(), normal(5).requires_grad_()
+    x, weight, bias = (
+        normal(2, 9, 5, dtype=torch.bfloat16).requires_grad_(),
+        normal(4, 5).requires_grad_(),
+        normal(5).requires_grad_(),
+    )
     y = causal_conv(x, weight, bias)
     assert y.dtype == torch.bfloat16
-    assert [g.dtype for g in torch.autograd.grad(y.float().sum(), (x, weight, bias))] == [torch.bfloat16, torch.float32, torch.float32]
+    assert [g.dtype for g in torch.autograd.grad(y.float().sum(), (x, weight, bias))] == [
+        torch.bfloat16,
+        torch.float32,
+        torch.float32,
+    ]
 
     x, y = (side.bfloat16().requires_grad_() for side in sequences(6))
     value = mmd_by(1.0)(x, y)
@@ -314,17 +377,25 @@ in_every_operator = pytest.mark.parametrize("name", ["selective_scan", "causal_c
 @in_every_operator
 def test_a_backend_that_cannot_serve_is_refused_by_name(name: str) -> None:
     with pytest.raises(
-        BackendError, match=rf"^{name}: backend 'numba' cannot serve this call: it runs on the CPU, the tensors are on meta"
+        BackendError,
+        match=(
+            rf"^{name}: backend 'numba' cannot serve this call: it runs on the CPU, the tensors are on meta"
+        ),
     ):
         call(name, "numba", device="meta")
-    with pytest.raises(BackendError, match=rf"^{name}: backend 'triton' cannot serve this call: it runs on CUDA and ROCm GPUs"):
+    with pytest.raises(
+        BackendError,
+        match=rf"^{name}: backend 'triton' cannot serve this call: it runs on CUDA and ROCm GPUs",
+    ):
         call(name, "triton")
 
 
 @in_every_operator
 @pytest.mark.parametrize("backend", ["cuda", "numpy", ""])
 def test_an_unknown_backend_is_refused_with_those_there_are(name: str, backend: str) -> None:
-    with pytest.raises(BackendError, match=rf"^{name} has no backend '{backend}'; it has 'auto', 'torch', 'numba', 'triton'"):
+    with pytest.raises(
+        BackendError, match=rf"^{name} has no backend '{backend}'; it has 'auto', 'torch', 'numba', 'triton'"
+    ):
         call(name, backend)
 
 
@@ -334,14 +405,17 @@ def test_auto_says_when_it_steps_down_and_only_then(name: str, monkeypatch: pyte
     best = call(name, "auto")
     monkeypatch.setitem(INSTALLED, "numba", False)
     with pytest.warns(
-        RuntimeWarning, match=rf"^{name} runs as the reference in PyTorch, which is slow: numba: numba is not installed$"
+        RuntimeWarning,
+        match=rf"^{name} runs as the reference in PyTorch, which is slow: numba: numba is not installed$",
     ) as said:
         stepped_down = call(name, "auto")
     assert len(said) == 1
     assert said[0].filename == __file__  # the line of the caller, which is what Python shows once
     torch.testing.assert_close(stepped_down, best, **FLOAT32)
     call(name, "torch")
-    with pytest.raises(BackendError, match=rf"^{name}: backend 'numba' cannot serve this call: numba is not installed$"):
+    with pytest.raises(
+        BackendError, match=rf"^{name}: backend 'numba' cannot serve this call: numba is not installed$"
+    ):
         call(name, "numba")
 
 
@@ -351,7 +425,10 @@ def test_where_no_kernel_exists_auto_is_the_reference_without_a_word(name: str) 
     assert call(name, "auto", device="meta").device.type == "meta"
 
 
-@pytest.mark.filterwarnings("ignore:mmd runs as the reference:RuntimeWarning", "ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:mmd runs as the reference:RuntimeWarning",
+    "ignore:.torch.jit.script. is deprecated:DeprecationWarning",
+)
 def test_a_forward_mode_derivative_is_that_of_the_reference() -> None:
     """PyTorch would take an operator without one for constant."""
     x, mask = normal(1, 5, 4), prefix_mask([5], 5)
@@ -360,10 +437,15 @@ def test_a_forward_mode_derivative_is_that_of_the_reference() -> None:
         return mmd(x, 2 * x + 1, mask, mask, bandwidth=2.0, **options)
 
     ones = torch.ones_like(x)
-    tangents = [torch.func.jvp(lambda x, options=options: value(x, **options), (x,), (ones,))[1] for options in ({}, {"backend": "torch"})]
+    tangents = [
+        torch.func.jvp(lambda x, options=options: value(x, **options), (x,), (ones,))[1]
+        for options in ({}, {"backend": "torch"})
+    ]
     assert torch.equal(*tangents)
     assert tangents[0].abs() > 1e-2
-    with pytest.raises(BackendError, match="'numba' cannot serve this call: it has no forward-mode derivative"):
+    with pytest.raises(
+        BackendError, match="'numba' cannot serve this call: it has no forward-mode derivative"
+    ):
         torch.func.jvp(lambda x: value(x, backend="numba"), (x,), (torch.ones_like(x),))
 
 

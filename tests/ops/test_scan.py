@@ -65,7 +65,9 @@ def loop(
     h = torch.zeros(u.shape[0], *A.shape, dtype=u.dtype) if initial_state is None else initial_state
     gates = [None] * u.shape[1] if z is None else z.unbind(1)
     outputs = []
-    for u_t, delta_t, B_t, C_t, z_t in zip(u.unbind(1), delta.unbind(1), B.unbind(1), C.unbind(1), gates, strict=True):
+    for u_t, delta_t, B_t, C_t, z_t in zip(
+        u.unbind(1), delta.unbind(1), B.unbind(1), C.unbind(1), gates, strict=True
+    ):
         step = delta_t if delta_bias is None else delta_t + delta_bias
         step = torch.log1p(step.exp()) if delta_softplus else step
         h = (step[:, :, None] * A).exp() * h + step[:, :, None] * B_t[:, None, :] * u_t[:, :, None]
@@ -76,23 +78,42 @@ def loop(
 
 
 def with_gradients(run: Any, arguments: Arguments, **options: Any) -> dict[str, Tensor]:
-    """Output, final state and the gradient of every argument, for fixed and unequal weights of all outputs."""
+    """Output, final state and the gradient of every argument, for fixed and unequal weights of all
+    outputs.
+    """
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in arguments.items()}
     y, state = run(**leaves, **options)
     weights = torch.Generator().manual_seed(99)
-    loss = sum((out * torch.randn(out.shape, generator=weights, dtype=torch.float64).to(out.dtype)).sum() for out in (y, state))
+    loss = sum(
+        (out * torch.randn(out.shape, generator=weights, dtype=torch.float64).to(out.dtype)).sum()
+        for out in (y, state)
+    )
     # Without any time the loop touches no leaf: no gradient there, a zero one from the operator.
     if loss.requires_grad:
         loss.backward()
-    gradients = {f"gradient of {name}": torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
+    gradients = {
+        f"gradient of {name}": torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        for name, leaf in leaves.items()
+    }
     return {"output": y.detach(), "final state": state.detach(), **gradients}
 
 
-def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: dict[str, float], *, relative: bool = False) -> None:
+def assert_same(
+    actual: dict[str, Tensor],
+    expected: dict[str, Tensor],
+    tolerance: dict[str, float],
+    *,
+    relative: bool = False,
+) -> None:
     assert actual.keys() == expected.keys()
     for name, wanted in expected.items():
         scale = max(1.0, float(wanted.abs().max())) if relative and wanted.numel() else 1.0
-        assert_close(actual[name].double() / scale, wanted / scale, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
+        assert_close(
+            actual[name].double() / scale,
+            wanted / scale,
+            **tolerance,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 def both_outputs(**arguments: Any) -> tuple[Tensor, Tensor]:
@@ -114,7 +135,9 @@ def both_outputs(**arguments: Any) -> tuple[Tensor, Tensor]:
         (2, 70, 3, 80),
     ],
 )
-def test_value_and_every_gradient_equal_the_loop(batch: int, time: int, channel: int, state: int, full: bool) -> None:
+def test_value_and_every_gradient_equal_the_loop(
+    batch: int, time: int, channel: int, state: int, full: bool
+) -> None:
     arguments = draw(batch, time, channel, state, full=full)
     assert_same(with_gradients(both_outputs, arguments), with_gradients(loop, arguments), FLOAT64)
     single = {name: tensor.float() for name, tensor in arguments.items()}
@@ -126,7 +149,9 @@ def test_value_and_every_gradient_equal_the_loop(batch: int, time: int, channel:
 @pytest.mark.parametrize("optional", OPTIONAL)
 def test_each_optional_argument_alone_equals_the_loop(optional: str) -> None:
     everything = draw(2, 66, 4, 3)
-    arguments = {name: tensor for name, tensor in everything.items() if name not in OPTIONAL or name == optional}
+    arguments = {
+        name: tensor for name, tensor in everything.items() if name not in OPTIONAL or name == optional
+    }
     assert_same(with_gradients(both_outputs, arguments), with_gradients(loop, arguments), FLOAT64)
 
 
@@ -140,7 +165,9 @@ def test_without_softplus_the_step_size_is_taken_as_it_is() -> None:
 
 def test_constant_drive_without_decay_is_a_running_sum() -> None:
     ones = torch.ones(1, 200, 1, dtype=torch.float64)
-    y = selective_scan(ones, 0.5 * ones, torch.zeros(1, 1, dtype=torch.float64), ones, ones, delta_softplus=False)
+    y = selective_scan(
+        ones, 0.5 * ones, torch.zeros(1, 1, dtype=torch.float64), ones, ones, delta_softplus=False
+    )
     assert_close(y[0, :, 0], 0.5 * torch.arange(1, 201, dtype=torch.float64), **EXACT)
 
 
@@ -151,7 +178,9 @@ def test_gradcheck(full: bool, longest: int, monkeypatch: pytest.MonkeyPatch) ->
     arguments = {name: tensor.requires_grad_() for name, tensor in draw(2, 5, 3, 2, full=full).items()}
     names = list(arguments)
     assert torch.autograd.gradcheck(
-        lambda *tensors: both_outputs(**dict(zip(names, tensors, strict=True))), tuple(arguments.values()), **GRADCHECK
+        lambda *tensors: both_outputs(**dict(zip(names, tensors, strict=True))),
+        tuple(arguments.values()),
+        **GRADCHECK,
     )
 
 
@@ -159,12 +188,18 @@ def test_tensors_that_are_not_contiguous_give_the_same() -> None:
     arguments = draw(3, 66, 4, 3)
 
     def strided(tensor: Tensor) -> Tensor:
-        backwards = tensor.permute(*reversed(range(tensor.ndim))).contiguous().permute(*reversed(range(tensor.ndim)))
+        backwards = (
+            tensor.permute(*reversed(range(tensor.ndim))).contiguous().permute(*reversed(range(tensor.ndim)))
+        )
         return torch.stack([backwards, torch.full_like(backwards, torch.nan)], -1)[..., 0]
 
     scattered = {name: strided(tensor) for name, tensor in arguments.items()}
     assert not any(tensor.is_contiguous() for tensor in scattered.values())
-    expanded = {**arguments, "B": arguments["B"][:1, :1].expand(3, 66, 3), "z": arguments["z"][:, :, :1].expand(3, 66, 4)}
+    expanded = {
+        **arguments,
+        "B": arguments["B"][:1, :1].expand(3, 66, 3),
+        "z": arguments["z"][:, :, :1].expand(3, 66, 4),
+    }
     assert_same(with_gradients(both_outputs, scattered), with_gradients(loop, arguments), FLOAT64)
     assert_same(with_gradients(both_outputs, expanded), with_gradients(loop, expanded), FLOAT64)
 
@@ -180,13 +215,21 @@ def test_gradient_passes_through_the_final_state_alone() -> None:
 
 
 @given(time=st.integers(0, 140), split=st.floats(0, 1), seed=st.integers(0, 9))
-def test_a_sequence_in_two_parts_with_the_state_handed_over_equals_one_pass(time: int, split: float, seed: int) -> None:
+def test_a_sequence_in_two_parts_with_the_state_handed_over_equals_one_pass(
+    time: int, split: float, seed: int
+) -> None:
     arguments = draw(2, time, 3, 2, seed=seed)
     at = round(split * time)
 
     def in_two(**tensors: Tensor) -> tuple[Tensor, Tensor]:
-        first = {name: tensor[:, :at] if name in ("u", "delta", "B", "C", "z") else tensor for name, tensor in tensors.items()}
-        second = {name: tensor[:, at:] if name in ("u", "delta", "B", "C", "z") else tensor for name, tensor in tensors.items()}
+        first = {
+            name: tensor[:, :at] if name in ("u", "delta", "B", "C", "z") else tensor
+            for name, tensor in tensors.items()
+        }
+        second = {
+            name: tensor[:, at:] if name in ("u", "delta", "B", "C", "z") else tensor
+            for name, tensor in tensors.items()
+        }
         y_first, state = both_outputs(**first)
         y_second, state = both_outputs(**{**second, "initial_state": state})
         return torch.cat([y_first, y_second], 1), state
@@ -202,7 +245,10 @@ def test_token_by_token_equals_the_full_pass(full: bool) -> None:
     outputs = []
     for t in range(67):
         before = state.clone()
-        token = {name: tensor[:, t] if name in ("u", "delta", "B", "C", "z") else tensor for name, tensor in arguments.items()}
+        token = {
+            name: tensor[:, t] if name in ("u", "delta", "B", "C", "z") else tensor
+            for name, tensor in arguments.items()
+        }
         y_t, after = selective_scan_step(**token, state=state)
         assert torch.equal(state, before), "the state given was modified"
         outputs.append(y_t)
@@ -215,19 +261,27 @@ def test_a_step_without_softplus_takes_the_step_size_as_it_is() -> None:
     arguments = draw(2, 1, 3, 4)
     expected, _ = loop(**arguments, delta_softplus=False)
     state = arguments.pop("initial_state")
-    token = {name: tensor[:, 0] if name in ("u", "delta", "B", "C", "z") else tensor for name, tensor in arguments.items()}
-    assert_close(selective_scan_step(**token, state=state, delta_softplus=False)[0], expected[:, 0], **FLOAT64)
+    token = {
+        name: tensor[:, 0] if name in ("u", "delta", "B", "C", "z") else tensor
+        for name, tensor in arguments.items()
+    }
+    assert_close(
+        selective_scan_step(**token, state=state, delta_softplus=False)[0], expected[:, 0], **FLOAT64
+    )
 
 
 def test_long_sequence_that_hardly_decays() -> None:
     arguments = draw(1, 4096, 3, 4)
-    arguments["A"] *= 1e-3  # times a step size of about 1e-2: a decay of 1 - 1e-5 a token, memory over all of the sequence
+    # times a step size of about 1e-2: a decay of 1 - 1e-5 a token, memory over all of the sequence
+    arguments["A"] *= 1e-3
     arguments["delta_bias"] = arguments["delta_bias"] - 5
     expected = with_gradients(loop, arguments)
     assert_same(with_gradients(both_outputs, arguments), expected, FLOAT64, relative=True)
     single = {name: tensor.float() for name, tensor in arguments.items()}
     for backend in BACKENDS:
-        assert_same(with_gradients(both_outputs, single, backend=backend), expected, LONG_FLOAT32, relative=True)
+        assert_same(
+            with_gradients(both_outputs, single, backend=backend), expected, LONG_FLOAT32, relative=True
+        )
 
 
 @in_single_precision
@@ -249,8 +303,14 @@ def test_no_step_keeps_the_state_and_a_huge_one_forgets_it() -> None:
 
 
 @in_single_precision
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, BFLOAT16), (torch.float16, FLOAT16)], ids=["bfloat16", "float16"])
-def test_half_precision_comes_back_and_is_computed_in_single(dtype: torch.dtype, tolerance: dict[str, float], backend: str) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.bfloat16, BFLOAT16), (torch.float16, FLOAT16)],
+    ids=["bfloat16", "float16"],
+)
+def test_half_precision_comes_back_and_is_computed_in_single(
+    dtype: torch.dtype, tolerance: dict[str, float], backend: str
+) -> None:
     half = {name: tensor.to(dtype) for name, tensor in draw(2, 130, 5, 4).items()}
     y, state = both_outputs(**half, backend=backend)
     expected_y, expected_state = loop(**{name: tensor.double() for name, tensor in half.items()})
@@ -264,7 +324,9 @@ def test_parameters_in_single_precision_beside_half_precision_tokens(backend: st
     arguments = {name: tensor.float() for name, tensor in draw(2, 70, 5, 4).items()}
     tokens = {name: arguments[name].bfloat16() for name in ("u", "delta", "B", "C", "z")}
     actual = with_gradients(both_outputs, {**arguments, **tokens}, backend=backend)
-    expected = with_gradients(loop, {name: tensor.double() for name, tensor in {**arguments, **tokens}.items()})
+    expected = with_gradients(
+        loop, {name: tensor.double() for name, tensor in {**arguments, **tokens}.items()}
+    )
     assert actual["output"].dtype == actual["gradient of u"].dtype == torch.bfloat16
     assert actual["gradient of A"].dtype == torch.float32
     assert_same(actual, expected, BFLOAT16, relative=True)
@@ -274,7 +336,10 @@ def test_parameters_in_single_precision_beside_half_precision_tokens(backend: st
 @pytest.mark.parametrize("backward_too", [False, True], ids=["forward", "forward and backward"])
 def test_autocast_does_not_lower_the_precision(backward_too: bool, backend: str) -> None:
     arguments = {name: tensor.float() for name, tensor in draw(2, 70, 5, 4).items()}
-    expected = {name: tensor.double() for name, tensor in with_gradients(both_outputs, arguments, backend=backend).items()}
+    expected = {
+        name: tensor.double()
+        for name, tensor in with_gradients(both_outputs, arguments, backend=backend).items()
+    }
 
     def under_autocast(**tensors: Any) -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", torch.bfloat16):
@@ -287,7 +352,9 @@ def test_autocast_does_not_lower_the_precision(backward_too: bool, backend: str)
 
 @in_either_precision
 @pytest.mark.parametrize("position", [1, 63, 64, 100])
-def test_a_later_token_never_changes_an_earlier_output(position: int, dtype: torch.dtype, backend: str) -> None:
+def test_a_later_token_never_changes_an_earlier_output(
+    position: int, dtype: torch.dtype, backend: str
+) -> None:
     arguments: dict[str, Any] = {name: tensor.to(dtype) for name, tensor in draw(2, 130, 3, 4).items()}
     expected = selective_scan(**arguments, backend=backend)
     for name in ("u", "delta", "B", "C", "z"):
@@ -302,7 +369,10 @@ def test_a_later_token_never_changes_an_earlier_output(position: int, dtype: tor
 def test_sequences_of_a_batch_do_not_mix() -> None:
     arguments = draw(3, 66, 3, 4)
     y, state = both_outputs(**arguments)
-    alone = {name: tensor[1:2] if name not in ("A", "D", "delta_bias") else tensor for name, tensor in arguments.items()}
+    alone = {
+        name: tensor[1:2] if name not in ("A", "D", "delta_bias") else tensor
+        for name, tensor in arguments.items()
+    }
     y_alone, state_alone = both_outputs(**alone)
     assert_close(y[1:2], y_alone, **FLOAT64)
     assert_close(state[1:2], state_alone, **FLOAT64)
@@ -310,21 +380,29 @@ def test_sequences_of_a_batch_do_not_mix() -> None:
 
 @in_either_precision
 def test_the_outputs_may_be_changed_in_place(dtype: torch.dtype, backend: str) -> None:
-    arguments: dict[str, Any] = {name: tensor.to(dtype).requires_grad_() for name, tensor in draw(2, 66, 3, 4, full=False).items()}
+    arguments: dict[str, Any] = {
+        name: tensor.to(dtype).requires_grad_() for name, tensor in draw(2, 66, 3, 4, full=False).items()
+    }
     gradients = []
     for double in (lambda tensor: tensor.mul(2), lambda tensor: tensor.mul_(2)):
         y, state = both_outputs(**arguments, backend=backend)
-        gradients.append(torch.autograd.grad(double(y).square().sum() + double(state).square().sum(), arguments["u"]))
+        gradients.append(
+            torch.autograd.grad(double(y).square().sum() + double(state).square().sum(), arguments["u"])
+        )
     assert_close(gradients[1], gradients[0], **EXACT)
 
 
 @in_either_precision
-def test_training_keeps_no_more_than_the_inputs_take(dtype: torch.dtype, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_keeps_no_more_than_the_inputs_take(
+    dtype: torch.dtype, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch, time, channel, state = 2, 512, 24, 32
-    for budget in (scan._CHUNK_BYTES, 1):  # the second stands for a batch so large that no chunk fits the budget
+    # the second stands for a batch so large that no chunk fits the budget
+    for budget in (scan._CHUNK_BYTES, 1):
         monkeypatch.setattr(scan, "_CHUNK_BYTES", budget)
         arguments: dict[str, Any] = {
-            name: tensor.to(dtype).requires_grad_() for name, tensor in draw(batch, time, channel, state, full=False).items()
+            name: tensor.to(dtype).requires_grad_()
+            for name, tensor in draw(batch, time, channel, state, full=False).items()
         }
         kept = KeptBytes()
         with torch.autograd.graph.saved_tensors_hooks(kept.pack, kept.unpack):
@@ -333,7 +411,9 @@ def test_training_keeps_no_more_than_the_inputs_take(dtype: torch.dtype, backend
         # u, delta before and after softplus and at most one more of that size for states; B and C.
         allowed = dtype.itemsize * (batch * time * (4 * channel + 2 * state) + channel * state)
         assert kept.total <= allowed
-        assert allowed < dtype.itemsize * batch * time * channel * state / 3, "the bound would let all states through"
+        assert allowed < dtype.itemsize * batch * time * channel * state / 3, (
+            "the bound would let all states through"
+        )
 
 
 def test_states_live_one_chunk_at_a_time() -> None:
@@ -363,10 +443,14 @@ def test_states_live_one_chunk_at_a_time() -> None:
         ("delta_bias", torch.zeros(1)),
         ("initial_state", torch.zeros(2, 2, 3)),
     ],
-    ids=lambda value: value if isinstance(value, str) else f"{value.dtype} {tuple(value.shape)} {value.device}",
+    ids=lambda value: (
+        value if isinstance(value, str) else f"{value.dtype} {tuple(value.shape)} {value.device}"
+    ),
 )
 def test_a_tensor_that_does_not_fit_is_named(name: str, wrong: Tensor) -> None:
-    with pytest.raises(ShapeError, match=rf"^{name}: expected .*found .*({re.escape(str(tuple(wrong.shape)))}|{wrong.dtype})"):
+    with pytest.raises(
+        ShapeError, match=rf"^{name}: expected .*found .*({re.escape(str(tuple(wrong.shape)))}|{wrong.dtype})"
+    ):
         selective_scan(**{**draw(2, 5, 3, 2), name: wrong})
 
 

@@ -10,7 +10,15 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from alignmamba.errors import ShapeError
-from alignmamba.ops import deinterleave, interleave, last_valid, masked_max, masked_mean, relative_time, reverse_valid
+from alignmamba.ops import (
+    deinterleave,
+    interleave,
+    last_valid,
+    masked_max,
+    masked_mean,
+    relative_time,
+    reverse_valid,
+)
 from tolerances import BFLOAT16, EXACT, FLOAT16, FLOAT64, GRADCHECK
 
 REDUCTIONS = {"masked_mean": masked_mean, "masked_max": masked_max, "last_valid": last_valid}
@@ -34,11 +42,20 @@ def reduced_by_loop(name: str, x: Tensor, mask: Tensor) -> Tensor:
         for channel in range(x.shape[2]):
             valid = [float(x[sample, t, channel]) for t in range(x.shape[1]) if mask[sample, t]]
             if valid:
-                result[sample, channel] = {"masked_mean": sum(valid) / len(valid), "masked_max": max(valid), "last_valid": valid[-1]}[name]
+                result[sample, channel] = {
+                    "masked_mean": sum(valid) / len(valid),
+                    "masked_max": max(valid),
+                    "last_valid": valid[-1],
+                }[name]
     return result
 
 
-@given(streams=st.integers(1, 4), batch=st.integers(0, 3), time=st.integers(0, 9), trailing=st.lists(st.integers(0, 3), max_size=2))
+@given(
+    streams=st.integers(1, 4),
+    batch=st.integers(0, 3),
+    time=st.integers(0, 9),
+    trailing=st.lists(st.integers(0, 3), max_size=2),
+)
 def test_deinterleave_undoes_interleave(streams: int, batch: int, time: int, trailing: list[int]) -> None:
     given_streams = [draw(batch, time, *trailing, seed=number) for number in range(streams)]
     tokens = interleave(given_streams)
@@ -68,7 +85,9 @@ def test_interleave_takes_masks_too() -> None:
 def test_gradients_of_interleaving() -> None:
     streams = [draw(2, 3, 2, seed=number).requires_grad_() for number in range(3)]
     assert torch.autograd.gradcheck(lambda *given: interleave(given), streams, **GRADCHECK)
-    assert torch.autograd.gradcheck(lambda tokens: deinterleave(tokens, 3), (draw(2, 6, 2).requires_grad_(),), **GRADCHECK)
+    assert torch.autograd.gradcheck(
+        lambda tokens: deinterleave(tokens, 3), (draw(2, 6, 2).requires_grad_(),), **GRADCHECK
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,9 +95,18 @@ def test_gradients_of_interleaving() -> None:
     [
         ([], "at least one"),
         ([torch.zeros(3)], r"found shape \(3,\)"),
-        ([torch.zeros(2, 3, 1), torch.zeros(2, 3, 1), torch.zeros(2, 4, 1)], r"stream 2 .*\(2, 4, 1\).*stream 0 .*\(2, 3, 1\)"),
-        ([torch.zeros(2, 3, 1), torch.zeros(2, 3, 1).double()], "stream 1 is torch.float64.*stream 0 is torch.float32"),
-        ([torch.zeros(2, 3, 1), torch.zeros(2, 3, 1, device="meta")], "stream 1 .*on meta.*stream 0 .*on cpu"),
+        (
+            [torch.zeros(2, 3, 1), torch.zeros(2, 3, 1), torch.zeros(2, 4, 1)],
+            r"stream 2 .*\(2, 4, 1\).*stream 0 .*\(2, 3, 1\)",
+        ),
+        (
+            [torch.zeros(2, 3, 1), torch.zeros(2, 3, 1).double()],
+            "stream 1 is torch.float64.*stream 0 is torch.float32",
+        ),
+        (
+            [torch.zeros(2, 3, 1), torch.zeros(2, 3, 1, device="meta")],
+            "stream 1 .*on meta.*stream 0 .*on cpu",
+        ),
     ],
 )
 def test_streams_that_do_not_fit_are_named(streams: list[Tensor], message: str) -> None:
@@ -86,7 +114,9 @@ def test_streams_that_do_not_fit_are_named(streams: list[Tensor], message: str) 
         interleave(streams)
 
 
-@pytest.mark.parametrize(("shape", "num_streams"), [((2, 7, 1), 3), ((2, 6, 1), 0), ((2, 6, 1), -2), ((6,), 3)])
+@pytest.mark.parametrize(
+    ("shape", "num_streams"), [((2, 7, 1), 3), ((2, 6, 1), 0), ((2, 6, 1), -2), ((6,), 3)]
+)
 def test_tokens_that_do_not_hold_the_streams_are_refused(shape: tuple[int, ...], num_streams: int) -> None:
     with pytest.raises(ShapeError, match=f"do not hold {num_streams} streams"):
         deinterleave(torch.zeros(shape), num_streams)
@@ -94,7 +124,9 @@ def test_tokens_that_do_not_hold_the_streams_are_refused(shape: tuple[int, ...],
 
 @pytest.mark.parametrize("name", REDUCTIONS)
 @given(batch=st.integers(0, 3), time=st.integers(0, 9), channel=st.integers(0, 3), seed=st.integers(0, 99))
-def test_reductions_equal_loops_and_masked_content_counts_for_nothing(name: str, batch: int, time: int, channel: int, seed: int) -> None:
+def test_reductions_equal_loops_and_masked_content_counts_for_nothing(
+    name: str, batch: int, time: int, channel: int, seed: int
+) -> None:
     x, mask = draw(batch, time, channel, seed=seed), scattered_mask(batch, time, seed)
     expected = reduced_by_loop(name, x, mask)
     assert_close(REDUCTIONS[name](x, mask), expected, **FLOAT64)
@@ -104,7 +136,9 @@ def test_reductions_equal_loops_and_masked_content_counts_for_nothing(name: str,
 
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_gradients_of_reductions(name: str) -> None:
-    mask = torch.tensor([[True, True, False, True], [False, False, False, False], [False, True, False, False]])
+    mask = torch.tensor(
+        [[True, True, False, True], [False, False, False, False], [False, True, False, False]]
+    )
     x = draw(3, 4, 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda tokens: REDUCTIONS[name](tokens, mask), (x,), **GRADCHECK)
     # What is masked gets exactly zero, even where it is not a number, and so does a sample without any token.
@@ -116,8 +150,12 @@ def test_gradients_of_reductions(name: str) -> None:
 
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_nothing_valid_gives_zero(name: str) -> None:
-    assert REDUCTIONS[name](torch.ones(2, 0, 3), torch.ones(2, 0, dtype=torch.bool)).tolist() == [[0.0] * 3] * 2
-    assert REDUCTIONS[name](torch.full((1, 4, 1), torch.nan), torch.zeros(1, 4, dtype=torch.bool)).tolist() == [[0.0]]
+    assert (
+        REDUCTIONS[name](torch.ones(2, 0, 3), torch.ones(2, 0, dtype=torch.bool)).tolist() == [[0.0] * 3] * 2
+    )
+    assert REDUCTIONS[name](
+        torch.full((1, 4, 1), torch.nan), torch.zeros(1, 4, dtype=torch.bool)
+    ).tolist() == [[0.0]]
 
 
 def test_ties_of_the_maximum_share_the_gradient() -> None:
@@ -127,7 +165,11 @@ def test_ties_of_the_maximum_share_the_gradient() -> None:
     assert x.grad.flatten().tolist() == [0, 0.5, 0.5, 0]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, FLOAT16), (torch.bfloat16, BFLOAT16)], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float16, FLOAT16), (torch.bfloat16, BFLOAT16)],
+    ids=["float16", "bfloat16"],
+)
 def test_mean_of_many_half_precision_tokens(dtype: torch.dtype, tolerance: dict[str, float]) -> None:
     # Their sum, 3e6, is beyond float16, and bfloat16 cannot count to 3001.
     x = torch.full((1, 3001, 1), 1000.0, dtype=dtype)
@@ -149,7 +191,9 @@ def test_reversing_reverses_what_is_valid_and_twice_gives_it_back(lengths: list[
 
 def test_gradient_of_reversing() -> None:
     mask = prefix_mask([3, 0, 5], 5)
-    assert torch.autograd.gradcheck(lambda x: reverse_valid(x, mask), (draw(3, 5, 2).requires_grad_(),), **GRADCHECK)
+    assert torch.autograd.gradcheck(
+        lambda x: reverse_valid(x, mask), (draw(3, 5, 2).requires_grad_(),), **GRADCHECK
+    )
 
 
 def test_relative_time_is_the_middle_of_each_tokens_share() -> None:
@@ -163,14 +207,24 @@ def test_relative_time_is_the_middle_of_each_tokens_share() -> None:
     assert_close(relative_time(prefix_mask([4], 9))[:, :4], times[:1], **EXACT)
 
 
-@pytest.mark.parametrize("operator", [*REDUCTIONS.values(), reverse_valid], ids=[*REDUCTIONS, "reverse_valid"])
+@pytest.mark.parametrize(
+    "operator", [*REDUCTIONS.values(), reverse_valid], ids=[*REDUCTIONS, "reverse_valid"]
+)
 @pytest.mark.parametrize(
     ("x", "mask", "message"),
     [
         (torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool), r"beside mask, found shape \(2, 3\)"),
         (torch.zeros(2, 3, 1), torch.ones(2, 3), r"^mask: expected bool .*found torch.float32"),
-        (torch.zeros(2, 3, 1), torch.ones(2, 4, dtype=torch.bool), r"^mask: expected .*\(2, 3\).*found .*\(2, 4\)"),
-        (torch.zeros(2, 3, 1), torch.ones(2, 3, dtype=torch.bool, device="meta"), r"^mask: .* on cpu, found .* on meta"),
+        (
+            torch.zeros(2, 3, 1),
+            torch.ones(2, 4, dtype=torch.bool),
+            r"^mask: expected .*\(2, 3\).*found .*\(2, 4\)",
+        ),
+        (
+            torch.zeros(2, 3, 1),
+            torch.ones(2, 3, dtype=torch.bool, device="meta"),
+            r"^mask: .* on cpu, found .* on meta",
+        ),
     ],
     ids=["tokens", "dtype", "shape", "device"],
 )

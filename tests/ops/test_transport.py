@@ -58,11 +58,16 @@ def match_by_loop(
         num_source, num_anchor = int(source_mask[sample].sum()), int(anchor_mask[sample].sum())
         for i in range(num_source):
             start = (i + 0.5) / num_source if source_times is None else float(source_times[sample, i])
-            ends = [(j + 0.5) / num_anchor if anchor_times is None else float(anchor_times[sample, j]) for j in range(num_anchor)]
+            ends = [
+                (j + 0.5) / num_anchor if anchor_times is None else float(anchor_times[sample, j])
+                for j in range(num_anchor)
+            ]
             distances = [abs(start - end) for end in ends]
             nearest = distances.index(min(distances)) if distances else 0
             cost = {
-                j: 1 - cosine(source[sample, i].tolist(), anchor[sample, j].tolist()) + time_weight * (start - ends[j]) ** 2
+                j: 1
+                - cosine(source[sample, i].tolist(), anchor[sample, j].tolist())
+                + time_weight * (start - ends[j]) ** 2
                 for j in range(num_anchor)
                 if window is None or abs(j - nearest) <= window
             }
@@ -74,7 +79,9 @@ def match_by_loop(
     return index, similarity
 
 
-def ragged(seed: int, *, time_source: int = 11, time_anchor: int = 9, channel: int = 4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def ragged(
+    seed: int, *, time_source: int = 11, time_anchor: int = 9, channel: int = 4
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four samples: full, short, one token on a side, none on a side."""
     lengths_source, lengths_anchor = [time_source, 5, 1, 3], [time_anchor, 7, 4, 0]
     return (
@@ -113,15 +120,24 @@ def test_matching_equals_the_definition(
     seed=st.integers(0, 99),
 )
 def test_matching_equals_the_definition_on_few_coarse_values(
-    lengths: list[tuple[int, int]], padding: tuple[int, int], window: int | None, time_weight: float, seed: int
+    lengths: list[tuple[int, int]],
+    padding: tuple[int, int],
+    window: int | None,
+    time_weight: float,
+    seed: int,
 ) -> None:
     """Tokens of small integers: many zero vectors, duplicates and ties."""
     num_source, num_anchor = (max(pair[side] for pair in lengths) + padding[side] for side in (0, 1))
     source = draw(len(lengths), num_source, 2, seed=seed).round()
     anchor = draw(len(lengths), num_anchor, 2, seed=seed + 1).round()
-    masks = prefix_mask([pair[0] for pair in lengths], num_source), prefix_mask([pair[1] for pair in lengths], num_anchor)
+    masks = (
+        prefix_mask([pair[0] for pair in lengths], num_source),
+        prefix_mask([pair[1] for pair in lengths], num_anchor),
+    )
     index, similarity = match_tokens(source, anchor, *masks, window=window, time_weight=time_weight)
-    expected_index, expected_similarity = match_by_loop(source, anchor, *masks, window=window, time_weight=time_weight)
+    expected_index, expected_similarity = match_by_loop(
+        source, anchor, *masks, window=window, time_weight=time_weight
+    )
     assert torch.equal(index, expected_index)
     assert_close(similarity, expected_similarity, **FLOAT64)
 
@@ -134,14 +150,17 @@ def test_a_matching_worked_by_hand() -> None:
     assert similarity.tolist() == [[1.0, 1.0, 0.0]]
     # Relative times 1/6, 1/2, 5/6: a strong prior leaves each token where it stands.
     assert match_tokens(source, anchor, whole(1, 3), whole(1, 3), time_weight=100)[0].tolist() == [[0, 1, 2]]
-    # In between: from the first token the last anchor costs 0 + 4/9 w, the middle one 1 - sqrt(1/2) + 1/9 w; equal at w = 0.879.
+    # In between: from the first token the last anchor costs 0 + 4/9 w, the middle one 1 - sqrt(1/2) + 1/9 w;
+    # equal at w = 0.879.
     assert match_tokens(source, anchor, whole(1, 3), whole(1, 3), time_weight=0.87)[0][0, 0] == 2
     assert match_tokens(source, anchor, whole(1, 3), whole(1, 3), time_weight=0.89)[0][0, 0] == 1
 
 
 @pytest.mark.parametrize("entries", [1, 2**21], ids=["tiles of 16", "one tile"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_ties_go_to_the_lowest_index(entries: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ties_go_to_the_lowest_index(
+    entries: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transport_module, "_TILE_ENTRIES", entries)
     tokens = draw(1, 6, 33, seed=3).to(dtype)
     for first, copies in ((0, (1, 2, 17)), (3, (15, 16, 40)), (15, (16, 32)), (16, (31, 48)), (20, (69,))):
@@ -150,9 +169,13 @@ def test_ties_go_to_the_lowest_index(entries: int, dtype: torch.dtype, monkeypat
             # The same direction at another length is the same cost.
             anchor[:, position] = tokens[:, 0] * (1 if position == first else 2.0 ** (position % 5))
         for window, weight in ((None, 0.0), (69, 0.0), (68, 0.0)):
-            index, similarity = match_tokens(tokens[:, :1], anchor, whole(1, 1), whole(1, 70), window=window, time_weight=weight)
+            index, similarity = match_tokens(
+                tokens[:, :1], anchor, whole(1, 1), whole(1, 70), window=window, time_weight=weight
+            )
             assert index.tolist() == [[first]], window
-            assert_close(similarity, torch.ones_like(similarity), **EXACT if dtype != torch.float64 else FLOAT64)
+            assert_close(
+                similarity, torch.ones_like(similarity), **EXACT if dtype != torch.float64 else FLOAT64
+            )
 
 
 def test_ties_do_not_depend_on_the_lengths_of_the_vectors() -> None:
@@ -195,7 +218,9 @@ def test_holes_falling_times_and_other_numbers_are_refused() -> None:
         match_tokens(x, x, good, good, window=1, source_times=times, anchor_times=falling)
     # What stands at padding is not read.
     short = torch.tensor([[True, True, False]])
-    match_tokens(x, x, good, short, window=1, source_times=falling, anchor_times=torch.tensor([[0.0, 2.0, 1.0]]))
+    match_tokens(
+        x, x, good, short, window=1, source_times=falling, anchor_times=torch.tensor([[0.0, 2.0, 1.0]])
+    )
     with pytest.raises(ShapeError, match=r"source_times: expected real numbers, found torch\.complex64"):
         match_tokens(x, x, good, good, source_times=times.to(torch.complex64), anchor_times=times)
     for wrong in (torch.ones(1, 3, 2, dtype=torch.int64), torch.ones(1, 3, 2, dtype=torch.complex64)):
@@ -212,13 +237,21 @@ def test_what_is_not_valid_changes_nothing(window: int | None) -> None:
     source, anchor, source_mask, anchor_mask = ragged(1)
     times = draw(4, 11).abs().cumsum(1), draw(4, 9).abs().cumsum(1)
     options: dict[str, Any] = {"window": window, "time_weight": 0.5}
-    expected = match_tokens(source, anchor, source_mask, anchor_mask, source_times=times[0], anchor_times=times[1], **options)
+    expected = match_tokens(
+        source, anchor, source_mask, anchor_mask, source_times=times[0], anchor_times=times[1], **options
+    )
     for garbage in (torch.nan, torch.inf, -torch.inf, 1e30, 0.0):
         dirty_source = source.masked_fill(~source_mask.unsqueeze(-1), garbage)
         dirty_anchor = anchor.masked_fill(~anchor_mask.unsqueeze(-1), garbage)
         dirty_times = times[0].masked_fill(~source_mask, garbage), times[1].masked_fill(~anchor_mask, garbage)
         actual = match_tokens(
-            dirty_source, dirty_anchor, source_mask, anchor_mask, source_times=dirty_times[0], anchor_times=dirty_times[1], **options
+            dirty_source,
+            dirty_anchor,
+            source_mask,
+            anchor_mask,
+            source_times=dirty_times[0],
+            anchor_times=dirty_times[1],
+            **options,
         )
         assert torch.equal(actual[0], expected[0])
         assert torch.equal(actual[1], expected[1])
@@ -229,7 +262,9 @@ def test_what_is_not_valid_changes_nothing(window: int | None) -> None:
         assert torch.equal(resample(dirty_source, source_mask, anchor_mask), pulled)
         dirty_source.requires_grad_()
         (gradient,) = torch.autograd.grad(
-            transport(dirty_source, actual[0], source_mask, 9).sum() + resample(dirty_source, source_mask, anchor_mask).sum(), dirty_source
+            transport(dirty_source, actual[0], source_mask, 9).sum()
+            + resample(dirty_source, source_mask, anchor_mask).sum(),
+            dirty_source,
         )
         assert torch.equal(gradient[~source_mask], torch.zeros_like(gradient[~source_mask]))
 
@@ -238,7 +273,9 @@ def test_what_is_not_valid_changes_nothing(window: int | None) -> None:
 @pytest.mark.parametrize("time_weight", [0.0, 2.0])
 def test_padding_either_side_changes_nothing(window: int | None, time_weight: float) -> None:
     source, anchor, source_mask, anchor_mask = ragged(2)
-    index, similarity = match_tokens(source, anchor, source_mask, anchor_mask, window=window, time_weight=time_weight)
+    index, similarity = match_tokens(
+        source, anchor, source_mask, anchor_mask, window=window, time_weight=time_weight
+    )
     for more_source, more_anchor in ((4, 0), (0, 5), (30, 40)):
         index_padded, similarity_padded = match_tokens(
             F.pad(source, (0, 0, 0, more_source), value=7.0),
@@ -253,7 +290,9 @@ def test_padding_either_side_changes_nothing(window: int | None, time_weight: fl
         assert_close(similarity_padded[:, :11], similarity, **FLOAT64)
         for mass in ("paper", "mean"):
             longer = F.pad(source, (0, 0, 0, more_source), value=7.0)
-            padded = transport(longer, index_padded, F.pad(source_mask, (0, more_source)), 9 + more_anchor, mass=mass)
+            padded = transport(
+                longer, index_padded, F.pad(source_mask, (0, more_source)), 9 + more_anchor, mass=mass
+            )
             assert_close(padded[:, :9], transport(source, index, source_mask, 9, mass=mass), **FLOAT64)
             assert not padded[:, 9:].any()
 
@@ -264,7 +303,10 @@ def test_samples_of_a_batch_do_not_mix() -> None:
         index, _ = match_tokens(source, anchor, source_mask, anchor_mask, window=window)
         for sample in range(4):
             one = slice(sample, sample + 1)
-            assert torch.equal(match_tokens(source[one], anchor[one], source_mask[one], anchor_mask[one], window=window)[0], index[one])
+            assert torch.equal(
+                match_tokens(source[one], anchor[one], source_mask[one], anchor_mask[one], window=window)[0],
+                index[one],
+            )
 
 
 @given(exponent=st.integers(-44, 37), seed=st.integers(0, 20))
@@ -272,7 +314,9 @@ def test_lengths_of_tokens_do_not_matter(exponent: int, seed: int) -> None:
     source, anchor, source_mask, anchor_mask = ragged(seed)
     index, similarity = match_tokens(source, anchor, source_mask, anchor_mask)
     lengths = draw(4, 9, 1, seed=seed).exp()
-    index_scaled, similarity_scaled = match_tokens(source * 10.0**exponent, anchor * lengths, source_mask, anchor_mask)
+    index_scaled, similarity_scaled = match_tokens(
+        source * 10.0**exponent, anchor * lengths, source_mask, anchor_mask
+    )
     assert torch.equal(index_scaled, index)
     assert_close(similarity_scaled, similarity, **FLOAT64)
 
@@ -283,7 +327,9 @@ def test_sequences_without_or_with_one_token(num_source: int, num_anchor: int, w
     source, anchor = draw(2, num_source, 3), draw(2, num_anchor, 3, seed=1)
     masks = whole(2, num_source), whole(2, num_anchor)
     index, similarity = match_tokens(source, anchor, *masks, window=window, time_weight=1.0)
-    expected_index, expected_similarity = match_by_loop(source, anchor, *masks, window=window, time_weight=1.0)
+    expected_index, expected_similarity = match_by_loop(
+        source, anchor, *masks, window=window, time_weight=1.0
+    )
     assert torch.equal(index, expected_index)
     assert_close(similarity, expected_similarity, **FLOAT64)
     for mass in ("paper", "mean"):
@@ -324,7 +370,9 @@ def test_autocast_and_half_precision_do_not_lower_the_precision_of_the_match(dty
 def exact_cost(source: Tensor, anchor: Tensor) -> tuple[np.ndarray[Any, Any], float]:
     """Cost matrix of one sample and the optimal cost under both marginals, uniform."""
     cost = 1 - (F.normalize(source, dim=-1) @ F.normalize(anchor, dim=-1).T).numpy()
-    return cost, float(ot.emd2(np.full(len(source), 1 / len(source)), np.full(len(anchor), 1 / len(anchor)), cost))
+    return cost, float(
+        ot.emd2(np.full(len(source), 1 / len(source)), np.full(len(anchor), 1 / len(anchor)), cost)
+    )
 
 
 @pytest.mark.parametrize(("num_source", "num_anchor"), [(1, 1), (7, 5), (5, 7), (30, 20), (1, 6)])
@@ -335,10 +383,15 @@ def test_the_plan_solves_the_relaxed_problem(num_source: int, num_anchor: int) -
         plan = transport_plan(index, whole(1, num_source), num_anchor)[0].double().numpy()
         cost, both_marginals = exact_cost(source[0], anchor[0])
         achieved = float((plan * cost).sum())
-        # Dropping a constraint cannot cost more, and no plan with these row sums beats each row's cheapest entry.
+        # Dropping a constraint cannot cost more, and no plan with these row sums beats each row's cheapest
+        # entry.
         assert achieved <= both_marginals + TRANSPORT_COST + PLAN_FLOAT32["rtol"]
-        assert achieved == pytest.approx(cost.min(1).mean(), rel=PLAN_FLOAT32["rtol"], abs=PLAN_FLOAT32["atol"])
-        assert achieved == pytest.approx(float(1 - similarity.mean()), rel=PLAN_FLOAT32["rtol"], abs=PLAN_FLOAT32["atol"])
+        assert achieved == pytest.approx(
+            cost.min(1).mean(), rel=PLAN_FLOAT32["rtol"], abs=PLAN_FLOAT32["atol"]
+        )
+        assert achieved == pytest.approx(
+            float(1 - similarity.mean()), rel=PLAN_FLOAT32["rtol"], abs=PLAN_FLOAT32["atol"]
+        )
         if num_anchor == 1 or num_source == 1:
             continue
         assert achieved < both_marginals, "the example does not tell the two problems apart"
@@ -350,7 +403,9 @@ def test_the_relaxed_optimum_equals_the_exact_one_where_matching_is_a_permutatio
     source = anchor[:, order] + 0.01 * draw(1, 8, 20, seed=2)
     index, similarity = match_tokens(source, anchor, whole(1, 8), whole(1, 8))
     assert torch.equal(index[0], order)
-    assert float(1 - similarity.mean()) == pytest.approx(exact_cost(source[0], anchor[0])[1], abs=TRANSPORT_COST)
+    assert float(1 - similarity.mean()) == pytest.approx(
+        exact_cost(source[0], anchor[0])[1], abs=TRANSPORT_COST
+    )
 
 
 @pytest.mark.parametrize("mass", ["paper", "mean"])
@@ -359,7 +414,11 @@ def test_transport_is_the_transposed_plan_times_the_tokens(mass: Any) -> None:
     index, _ = match_tokens(source, anchor, source_mask, anchor_mask)
     plan = transport_plan(index, source_mask, 9, mass=mass)
     assert plan.dtype == torch.float32
-    assert_close(transport(source, index, source_mask, 9, mass=mass), plan.double().transpose(1, 2) @ source, **PLAN_FLOAT32)
+    assert_close(
+        transport(source, index, source_mask, 9, mass=mass),
+        plan.double().transpose(1, 2) @ source,
+        **PLAN_FLOAT32,
+    )
 
 
 def test_rows_of_the_plan_send_equal_mass_and_all_of_it_arrives() -> None:
@@ -375,7 +434,11 @@ def test_rows_of_the_plan_send_equal_mass_and_all_of_it_arrives() -> None:
     # In tokens: the sum of what arrives is the mean of what was sent, and nothing without an anchor.
     arrived = transport(source, index, source_mask, 9).sum(1)
     for sample in range(4):
-        mean = source[sample, source_mask[sample]].mean(0) if anchor_mask[sample].any() else torch.zeros(4, dtype=torch.float64)
+        mean = (
+            source[sample, source_mask[sample]].mean(0)
+            if anchor_mask[sample].any()
+            else torch.zeros(4, dtype=torch.float64)
+        )
         assert_close(arrived[sample], mean, **FLOAT64)
     # With mass "mean" every column that receives anything sums to one.
     columns = transport_plan(index, source_mask, 9, mass="mean").sum(1)
@@ -388,20 +451,40 @@ def test_transport_worked_by_hand() -> None:
     mask = prefix_mask([4], 5)
     assert transport(source, index, mask, 3).flatten().tolist() == [0.5, 1.25, 0]
     assert transport(source, index, mask, 3, mass="mean").flatten().tolist() == [2, 2.5, 0]
-    assert transport_plan(index, mask, 3)[0].tolist() == [[0, 0.25, 0], [0.25, 0, 0], [0, 0.25, 0], [0, 0, 0], [0, 0, 0]]
-    assert transport_plan(index, mask, 3, mass="mean")[0].tolist() == [[0, 0.5, 0], [1, 0, 0], [0, 0.5, 0], [0, 0, 0], [0, 0, 0]]
+    assert transport_plan(index, mask, 3)[0].tolist() == [
+        [0, 0.25, 0],
+        [0.25, 0, 0],
+        [0, 0.25, 0],
+        [0, 0, 0],
+        [0, 0, 0],
+    ]
+    assert transport_plan(index, mask, 3, mass="mean")[0].tolist() == [
+        [0, 0.5, 0],
+        [1, 0, 0],
+        [0, 0.5, 0],
+        [0, 0, 0],
+        [0, 0, 0],
+    ]
 
 
 @pytest.mark.parametrize("mass", ["paper", "mean"])
 def test_gradcheck_of_transport(mass: Any) -> None:
     source, anchor, source_mask, anchor_mask = ragged(8, channel=2)
     index, _ = match_tokens(source, anchor, source_mask, anchor_mask)
-    assert torch.autograd.gradcheck(lambda x: transport(x, index, source_mask, 9, mass=mass), (source.requires_grad_(),), **GRADCHECK)
+    assert torch.autograd.gradcheck(
+        lambda x: transport(x, index, source_mask, 9, mass=mass), (source.requires_grad_(),), **GRADCHECK
+    )
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, FLOAT16), (torch.bfloat16, BFLOAT16)], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float16, FLOAT16), (torch.bfloat16, BFLOAT16)],
+    ids=["float16", "bfloat16"],
+)
 @pytest.mark.parametrize("mass", ["paper", "mean"])
-def test_many_half_precision_tokens_at_one_place(dtype: torch.dtype, tolerance: dict[str, float], mass: Any) -> None:
+def test_many_half_precision_tokens_at_one_place(
+    dtype: torch.dtype, tolerance: dict[str, float], mass: Any
+) -> None:
     # Their sum, 3e6, is beyond float16, and bfloat16 cannot count to 3001.
     source = torch.full((1, 3001, 2), 1000.0, dtype=dtype)
     moved = transport(source, torch.zeros(1, 3001, dtype=torch.int64), whole(1, 3001), 1, mass=mass)
@@ -416,11 +499,20 @@ def test_resampling_is_adaptive_average_pooling(num_source: int, num_anchor: int
     assert_close(resample(source, whole(2, num_source), whole(2, num_anchor)), expected, **FLOAT64)
 
 
-@given(lengths=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=4), padding=st.integers(0, 3))
-def test_resampling_of_ragged_sequences_is_that_of_each_alone(lengths: list[tuple[int, int]], padding: int) -> None:
+@given(
+    lengths=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=4),
+    padding=st.integers(0, 3),
+)
+def test_resampling_of_ragged_sequences_is_that_of_each_alone(
+    lengths: list[tuple[int, int]], padding: int
+) -> None:
     num_source, num_anchor = (max(pair[side] for pair in lengths) + padding for side in (0, 1))
     source = draw(len(lengths), num_source, 2)
-    result = resample(source, prefix_mask([s for s, _ in lengths], num_source), prefix_mask([a for _, a in lengths], num_anchor))
+    result = resample(
+        source,
+        prefix_mask([s for s, _ in lengths], num_source),
+        prefix_mask([a for _, a in lengths], num_anchor),
+    )
     assert result.shape == (len(lengths), num_anchor, 2)
     for sample, (length, anchors) in enumerate(lengths):
         expected = torch.zeros(num_anchor, 2, dtype=torch.float64)
@@ -431,7 +523,9 @@ def test_resampling_of_ragged_sequences_is_that_of_each_alone(lengths: list[tupl
 
 def test_gradcheck_of_resampling() -> None:
     source_mask, anchor_mask = prefix_mask([7, 3, 0], 7), prefix_mask([4, 5, 2], 5)
-    assert torch.autograd.gradcheck(lambda x: resample(x, source_mask, anchor_mask), (draw(3, 7, 2).requires_grad_(),), **GRADCHECK)
+    assert torch.autograd.gradcheck(
+        lambda x: resample(x, source_mask, anchor_mask), (draw(3, 7, 2).requires_grad_(),), **GRADCHECK
+    )
 
 
 def test_resampling_loses_no_digits_over_a_long_sequence() -> None:
@@ -447,10 +541,15 @@ def test_resampling_loses_no_digits_over_a_long_sequence() -> None:
 def test_memory_is_linear(window: int | None, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     time, channel, entries = 600, 4, 2**15
     monkeypatch.setattr(transport_module, "_TILE_ENTRIES", entries)
-    source, anchor = draw(batch, time, channel).requires_grad_(), draw(batch, time, channel, seed=1).requires_grad_()
+    source, anchor = (
+        draw(batch, time, channel).requires_grad_(),
+        draw(batch, time, channel, seed=1).requires_grad_(),
+    )
     kept = KeptBytes()
     with LargestTensor() as largest, torch.autograd.graph.saved_tensors_hooks(kept.pack, kept.unpack):
-        index, _ = match_tokens(source, anchor, whole(batch, time), whole(batch, time), window=window, time_weight=1.0)
+        index, _ = match_tokens(
+            source, anchor, whole(batch, time), whole(batch, time), window=window, time_weight=1.0
+        )
         moved = transport(source, index, whole(batch, time), time, mass="mean")
         pulled = resample(source, whole(batch, time), whole(batch, time))
         (moved.sum() + pulled.sum()).backward()
@@ -475,7 +574,11 @@ def refused_match(**changes: Any) -> None:
         ({"source": torch.zeros(2, 4, 3, dtype=torch.int64)}, ShapeError, "source, anchor: .*torch.int64"),
         ({"anchor": torch.zeros(2, 5, 2)}, ShapeError, r"source .*\(2, 4, 3\).*anchor .*\(2, 5, 2\)"),
         ({"anchor": torch.zeros(1, 5, 3), "anchor_mask": whole(1, 5)}, ShapeError, r"anchor .*\(1, 5, 3\)"),
-        ({"anchor": torch.zeros(2, 5, 3, device="meta"), "anchor_mask": whole(2, 5).to("meta")}, ShapeError, "one device.* meta"),
+        (
+            {"anchor": torch.zeros(2, 5, 3, device="meta"), "anchor_mask": whole(2, 5).to("meta")},
+            ShapeError,
+            "one device.* meta",
+        ),
         ({"source_mask": whole(2, 3)}, ShapeError, "^source_mask: "),
         ({"anchor_mask": torch.ones(2, 5)}, ShapeError, "^anchor_mask: "),
         ({"window": -1}, ConfigError, "^window: .*-1"),
@@ -484,11 +587,21 @@ def refused_match(**changes: Any) -> None:
         ({"time_weight": math.inf}, ConfigError, "^time_weight: .*inf"),
         ({"source_times": torch.zeros(2, 4)}, ConfigError, "source_times and anchor_times"),
         ({"anchor_times": torch.zeros(2, 5)}, ConfigError, "source_times and anchor_times"),
-        ({"source_times": torch.zeros(2, 3), "anchor_times": torch.zeros(2, 5)}, ShapeError, "^source_times: "),
-        ({"source_times": torch.zeros(2, 4), "anchor_times": torch.zeros(2, 5, 1)}, ShapeError, "^anchor_times: "),
+        (
+            {"source_times": torch.zeros(2, 3), "anchor_times": torch.zeros(2, 5)},
+            ShapeError,
+            "^source_times: ",
+        ),
+        (
+            {"source_times": torch.zeros(2, 4), "anchor_times": torch.zeros(2, 5, 1)},
+            ShapeError,
+            "^anchor_times: ",
+        ),
     ],
 )
-def test_arguments_of_the_match_that_do_not_fit_are_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_arguments_of_the_match_that_do_not_fit_are_named(
+    changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         refused_match(**changes)
 

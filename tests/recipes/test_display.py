@@ -12,7 +12,14 @@ from alignmamba.errors import ConfigError
 from alignmamba.recipes.display import EpochBar, EpochLines, NotebookLine, progress_display, shown_progress
 from alignmamba.training.progress import Progress, together
 
-RECORD = {"epoch": 1.0, "train/loss/total": 0.5, "valid/loss/total": 0.7, "valid/mae": 0.25, "valid/corr": 0.75, "seconds": 2.0}
+RECORD = {
+    "epoch": 1.0,
+    "train/loss/total": 0.5,
+    "valid/loss/total": 0.7,
+    "valid/mae": 0.25,
+    "valid/corr": 0.75,
+    "seconds": 2.0,
+}
 
 
 class Terminal(io.StringIO):
@@ -65,7 +72,10 @@ def test_auto_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -
     with shown_progress(lines) as told:
         assert told is lines
     for wrong in ("bar", True):
-        with pytest.raises(ConfigError, match=r"progress: found .*, expected 'auto', None, or an object"), shown_progress(wrong):  # type: ignore[arg-type]
+        with (
+            pytest.raises(ConfigError, match=r"progress: found .*, expected 'auto', None, or an object"),
+            shown_progress(wrong),
+        ):  # type: ignore[arg-type]
             pass
     assert capsys.readouterr() == ("", "")
 
@@ -76,7 +86,9 @@ def test_auto_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(told, EpochBar)
 
 
-def test_auto_is_a_line_in_a_notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_is_a_line_in_a_notebook(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shell = type("ZMQInteractiveShell", (), {})
     notebook: Any = SimpleNamespace(get_ipython=shell)
     monkeypatch.setitem(sys.modules, "IPython", notebook)
@@ -85,7 +97,10 @@ def test_auto_is_a_line_in_a_notebook(monkeypatch: pytest.MonkeyPatch, capsys: p
         play(told)
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.startswith("\repoch 1/2  batch 2/4  loss 0.1250  0 s left at most\repoch 1/2  train loss 0.5000  valid mae 0.2500")
+    assert out.startswith(
+        "\repoch 1/2  batch 2/4  loss 0.1250  0 s left at most\repoch 1/2  train loss 0.5000  valid mae"
+        " 0.2500"
+    )
     assert out.endswith("epoch 2/2  train loss 0.5000  valid mae 0.2500, corr 0.7500  2.0 s\n")
 
 
@@ -107,7 +122,9 @@ def test_several_listeners_hear_the_same() -> None:
     assert heard == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
 
 
-def test_the_time_left_is_that_of_the_whole_training_from_the_first_step_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_time_left_is_that_of_the_whole_training_from_the_first_step_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Resumed after 1 of 4 batches of the first of 2 epochs; a step of 93 s leaves 6 batches, 558 s."""
     now = [1000.0]
     display = EpochLines(clock=lambda: now[0])

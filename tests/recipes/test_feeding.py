@@ -1,4 +1,6 @@
-"""Fitting on a corpus, a torch Dataset and a DataLoader: the same scale and the same score, whatever holds the samples."""
+"""Fitting on a corpus, a torch Dataset and a DataLoader: the same scale and the same score, whatever holds
+the samples.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,9 @@ class Rows(Dataset[Any]):
 
 def model(classes: Any = CLASSES) -> AlignMamba:
     torch.manual_seed(0)
-    return AlignMamba.for_classification({"text": 4, "audio": 2}, classes=classes, d_model=16, depth=1, d_state=4)
+    return AlignMamba.for_classification(
+        {"text": 4, "audio": 2}, classes=classes, d_model=16, depth=1, d_state=4
+    )
 
 
 def test_whatever_holds_the_samples_the_scale_is_that_of_train(tmp_path: Path) -> None:
@@ -65,15 +69,24 @@ def test_what_cannot_be_fitted(tmp_path: Path) -> None:
     floats = DataLoader(rows, batch_size=8, collate_fn=lambda r: Batch.collate([(f, float(t)) for f, t in r]))
     cases: dict[str, tuple[type[AlignMambaError], Any]] = {
         "valid: expected samples": (ConfigError, lambda: fit(model(), rows, config=CONFIG)),
-        "train: expected a corpus, a torch Dataset or a DataLoader of Batch, found list": (DataError, lambda: fit(model(), [1], [2])),
+        "train: expected a corpus, a torch Dataset or a DataLoader of Batch, found list": (
+            DataError,
+            lambda: fit(model(), [1], [2]),
+        ),
         "task: this model does not say": (ConfigError, lambda: fit(torch.nn.Linear(1, 1), corpus)),
         "score: goes with higher_is_better": (ConfigError, lambda: fit(model(), corpus, score=lambda _: {})),
-        "expected class indices from 0 to 2, found": (DataError, lambda: fit(model(), floats, floats, CONFIG)),
+        "expected class indices from 0 to 2, found": (
+            DataError,
+            lambda: fit(model(), floats, floats, CONFIG),
+        ),
         "give the DataLoader collate_fn=Batch.collate": (
             DataError,
             lambda: fit(model(), *[DataLoader(rows, batch_size=1, collate_fn=list)] * 2, config=CONFIG),
         ),
-        "make the model with classes=": (DataError, lambda: fit(model(("x", "y", "z")), corpus, config=CONFIG)),
+        "make the model with classes=": (
+            DataError,
+            lambda: fit(model(("x", "y", "z")), corpus, config=CONFIG),
+        ),
         "resume: a DataLoader": (ConfigError, lambda: fit(model(), floats, floats, CONFIG, resume=True)),
     }
     for said, (kind, refused) in cases.items():

@@ -49,7 +49,14 @@ def settings(tmp_path: Path, folder: Path, **encoder: Any) -> RunConfig:
         corpus(tmp_path / "data")
     text = {"kind": "pretrained", "path": str(folder), **encoder}
     options = {"d_model": 16, "depth": 1, "encoders": {"text": text}}
-    return check_config({"data": str(tmp_path / "data"), "options": options, "fit": {"epochs": 2}, "loader": {"batch_size": 8}})
+    return check_config(
+        {
+            "data": str(tmp_path / "data"),
+            "options": options,
+            "fit": {"epochs": 2},
+            "loader": {"batch_size": 8},
+        }
+    )
 
 
 class Stop:
@@ -77,7 +84,9 @@ def test_a_run_trains_resumes_and_opens(tmp_path: Path, folder: Path, frozen: bo
 
 
 def test_settings_are_checked_in_words(tmp_path: Path, folder: Path) -> None:
-    made = read_config(assignments=["options.encoder.kind=pretrained", f"options.encoder.path={folder}", "model=misa"])
+    made = read_config(
+        assignments=["options.encoder.kind=pretrained", f"options.encoder.path={folder}", "model=misa"]
+    )
     assert made.options["encoder"] == {"kind": "pretrained", "path": str(folder)}
     for given, message in (
         ({"path": 3}, "options.encoders.text.path: found 3 "),
@@ -89,7 +98,9 @@ def test_settings_are_checked_in_words(tmp_path: Path, folder: Path) -> None:
         read_config(assignments=["options.encoder.kind=bert"])
 
 
-@pytest.mark.parametrize("model", [name for name, method in METHODS.items() if issubclass(method.network, Fusion)])
+@pytest.mark.parametrize(
+    "model", [name for name, method in METHODS.items() if issubclass(method.network, Fusion)]
+)
 def test_every_method_takes_it(folder: Path, model: str) -> None:
     encoders = {"text": {"kind": "pretrained", "path": str(folder)}}
     assert check_config({"model": model, "options": {"encoders": encoders}}).options["encoders"] == encoders
@@ -98,10 +109,14 @@ def test_every_method_takes_it(folder: Path, model: str) -> None:
 
 
 def test_the_digest_is_of_the_weights_not_of_their_place(tmp_path: Path, folder: Path) -> None:
-    there, here = (settings(tmp_path, place) for place in (folder, Path(shutil.copytree(folder, tmp_path / "copy"))))
+    there, here = (
+        settings(tmp_path, place) for place in (folder, Path(shutil.copytree(folder, tmp_path / "copy")))
+    )
     data = corpus(tmp_path / "same")
     assert resolve(there, data).digest(data) == resolve(here, data).digest(data)
-    (tmp_path / "copy/model.safetensors").write_bytes((tmp_path / "copy/model.safetensors").read_bytes() + b"\0")
+    (tmp_path / "copy/model.safetensors").write_bytes(
+        (tmp_path / "copy/model.safetensors").read_bytes() + b"\0"
+    )
     assert resolve(there, data).digest(data) != resolve(here, data).digest(data)
 
 

@@ -86,7 +86,9 @@ def test_a_plan_can_be_seen(run: Run, loaded: Corpus) -> None:
     if plan.sources[0]["marginal"] == "anchor":
         pairs = [[match, place] for match, place in pairs][::1]
         pairs = [[place, match] for match, place in pairs]
-    assert sorted(map(tuple, np.asarray(dots.get_offsets()).tolist())) == sorted(tuple(map(float, pair)) for pair in pairs)
+    assert sorted(map(tuple, np.asarray(dots.get_offsets()).tolist())) == sorted(
+        tuple(map(float, pair)) for pair in pairs
+    )
     assert plan.plot(axes) is axes
     arrays = {name: [loaded.split("test")[1].features[name]] for name in ("text", "audio")}
     assert run.plan("mine", arrays, ids=["mine"]).sources[0]["index"] == index
@@ -104,8 +106,14 @@ def test_what_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             DataError,
             lambda: run.predict({"text": [np.zeros((2, 4))], "vision": [np.zeros((2, 2))]}),
         ),
-        "expected features of width 4 as in training": (DataError, lambda: run.predict({"text": [np.zeros((2, 5))]})),
-        "expected by modality a list with one array per sample, found nothing": (DataError, lambda: run.predict({"text": [None]})),
+        "expected features of width 4 as in training": (
+            DataError,
+            lambda: run.predict({"text": [np.zeros((2, 5))]}),
+        ),
+        "expected by modality a list with one array per sample, found nothing": (
+            DataError,
+            lambda: run.predict({"text": [None]}),
+        ),
         "ids: go with arrays": (ConfigError, lambda: run.predict(ids=["a"])),
         "split: found 'tset'": (ConfigError, lambda: run.predict(split="tset")),  # type: ignore[arg-type]
         "has no such id": (ConfigError, lambda: run.plan("nobody")),
@@ -117,5 +125,7 @@ def test_what_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "pandas", None)  # type: ignore[arg-type]
     for use_pandas in (lambda: run.history, run.predict):
-        with pytest.raises(ConfigError, match=r"pandas is not installed, try: pip install 'alignmamba\[notebook\]'"):
+        with pytest.raises(
+            ConfigError, match=r"pandas is not installed, try: pip install 'alignmamba\[notebook\]'"
+        ):
             use_pandas()

@@ -27,7 +27,9 @@ def config(data: Path, **changes: Any) -> RunConfig:
     return check_config({"data": str(data), **FAST, **changes})
 
 
-def write(path: Path, has: Mapping[Role, Sequence[str]], *, sizes: Mapping[Role, int] | None = None) -> Corpus:
+def write(
+    path: Path, has: Mapping[Role, Sequence[str]], *, sizes: Mapping[Role, int] | None = None
+) -> Corpus:
     """A split has a modality in every second sample if its name begins with ``half``."""
     splits = {}
     names = [name for name in ("text", "audio", "video") if any(name in kept for kept in has.values())]
@@ -36,7 +38,9 @@ def write(path: Path, has: Mapping[Role, Sequence[str]], *, sizes: Mapping[Role,
         arrays: dict[str, list[Any]] = {name: [None] * size for name in names}
         for given in kept:
             name = given.removeprefix("half ")
-            arrays[name] = [None if given != name and row % 2 else np.full((2, 3), row / size) for row in range(size)]
+            arrays[name] = [
+                None if given != name and row % 2 else np.full((2, 3), row / size) for row in range(size)
+            ]
         splits[role] = {"features": arrays, "targets": [row % 3 for row in range(size)]}
     return write_corpus(path, splits, task=TASK)  # type: ignore[arg-type]
 
@@ -60,7 +64,12 @@ def test_a_drawn_valid_split_belongs_to_the_run(drawn: tuple[Path, Path], tmp_pa
     assert len(valid) == 10
     assert valid != sorted(load_corpus(data).split("train").ids)[:10]
     record = json.loads((run / "run.json").read_text())["split_valid"]
-    assert record == {"by": "class", "train": 30, "valid": 10, "valid_ids": hashlib.sha256("\n".join(valid).encode()).hexdigest()}
+    assert record == {
+        "by": "class",
+        "train": 30,
+        "valid": 10,
+        "valid_ids": hashlib.sha256("\n".join(valid).encode()).hexdigest(),
+    }
     assert "split_valid: 0.25" in (run / "config.yaml").read_text()
     scores = json.loads((run / "metrics.json").read_text())["metrics"]
     report = evaluate(run, split="valid")
@@ -71,7 +80,9 @@ def test_a_drawn_valid_split_belongs_to_the_run(drawn: tuple[Path, Path], tmp_pa
         assert [row["id"] for row in csv.DictReader(file) if row["split"] == "valid"] == valid
 
 
-def test_an_interrupted_run_goes_on_with_its_own_valid_split(drawn: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_with_its_own_valid_split(
+    drawn: tuple[Path, Path], tmp_path: Path
+) -> None:
     _, run = drawn
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
@@ -93,7 +104,11 @@ def test_what_was_drawn_is_said(drawn: tuple[Path, Path], tmp_path: Path) -> Non
     )
     features = {"sound": [np.ones((1, 1))] * 12}
     arrays = {"features": features, "targets": [0, 1, 2, 0] * 3}
-    write_corpus(tmp_path / "data", {"train": {**arrays, "groups": [f"video {row // 4}" for row in range(12)]}, "test": arrays}, task=TASK)
+    write_corpus(
+        tmp_path / "data",
+        {"train": {**arrays, "groups": [f"video {row // 4}" for row in range(12)]}, "test": arrays},
+        task=TASK,
+    )
     assert prepared(config(tmp_path / "data", split_valid=0.4)).notes == (
         "'valid' is 4 of the 12 samples of train, whole groups, drawn from the seed",
     )
@@ -106,10 +121,15 @@ def test_what_was_drawn_is_said(drawn: tuple[Path, Path], tmp_path: Path) -> Non
 
 def test_without_a_valid_split_the_way_out_is_named(tmp_path: Path) -> None:
     write_small_corpus(tmp_path / "data", sizes={"train": 12, "test": 8})
-    with pytest.raises(DataError, match=r"corpus 'small' has no split 'valid', only 'train', 'test'; .* --split-valid 0.15"):
+    with pytest.raises(
+        DataError, match=r"corpus 'small' has no split 'valid', only 'train', 'test'; .* --split-valid 0.15"
+    ):
         plan(config(tmp_path / "data"), out=tmp_path / "run")
     write_small_corpus(tmp_path / "whole", sizes={"train": 12, "valid": 8})
-    with pytest.raises(ConfigError, match="split_valid: corpus 'small' has a split 'valid' already, of 8 samples; leave split_valid out"):
+    with pytest.raises(
+        ConfigError,
+        match="split_valid: corpus 'small' has a split 'valid' already, of 8 samples; leave split_valid out",
+    ):
         plan(config(tmp_path / "whole", split_valid=0.25), out=tmp_path / "run")
     with pytest.raises(ConfigError, match="split_valid: corpus 'synthetic' has a split 'valid' already"):
         plan(check_config({**FAST, "split_valid": 0.25}), out=tmp_path / "run")
@@ -121,7 +141,9 @@ def test_without_a_valid_split_the_way_out_is_named(tmp_path: Path) -> None:
 def test_a_corpus_without_a_test_split_is_trained_on_with_a_note(tmp_path: Path) -> None:
     write_small_corpus(tmp_path / "data", sizes={"train": 12, "valid": 8})
     ready = plan(config(tmp_path / "data"), out=tmp_path / "run")
-    assert ready.notes == ("corpus 'small' has no split 'test': scores are of 'valid', on which the best epoch is chosen",)
+    assert ready.notes == (
+        "corpus 'small' has no split 'test': scores are of 'valid', on which the best epoch is chosen",
+    )
 
 
 def test_only_samples_that_are_trained_on_repair_features(tmp_path: Path) -> None:
@@ -135,7 +157,12 @@ def test_only_samples_that_are_trained_on_repair_features(tmp_path: Path) -> Non
         made = prepared(settings)
         left = [int(each.rpartition("-")[2]) - 1 for each in made.corpus.split("train").ids]
         values = np.concatenate([sounds[row].ravel() for row in left])
-        repaired = next(each for role in ("train", "valid") for each in made.corpus.split(role) if each.id == "train-000001")
+        repaired = next(
+            each
+            for role in ("train", "valid")
+            for each in made.corpus.split(role)
+            if each.id == "train-000001"
+        )
         assert repaired.features["sound"][0, 0] == pytest.approx(np.nanmean(values), rel=1e-6)
 
 
@@ -143,14 +170,29 @@ def test_the_digest_knows_the_share_and_nothing_else_changed(drawn: tuple[Path, 
     corpus = load_corpus(drawn[0])
     plain, shares = config(drawn[0]), [config(drawn[0], split_valid=share) for share in (0.25, 0.5)]
     assert len({each.digest(corpus) for each in (plain, *shares)}) == 3
-    settings = {**plain.model_dump(mode="json", exclude={"seed", "data", "engine", "split_valid"}), "corpus": corpus.checksum}
-    del settings["modalities"], settings["missing"], settings["fit"]["loggers"], settings["loader"]["keep_groups"]
-    assert plain.digest(corpus) == hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    settings = {
+        **plain.model_dump(mode="json", exclude={"seed", "data", "engine", "split_valid"}),
+        "corpus": corpus.checksum,
+    }
+    del (
+        settings["modalities"],
+        settings["missing"],
+        settings["fit"]["loggers"],
+        settings["loader"]["keep_groups"],
+    )
+    assert (
+        plain.digest(corpus)
+        == hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    )
 
 
 def test_all_cells_of_a_seed_share_the_split(drawn: tuple[Path, Path], tmp_path: Path) -> None:
     base = config(drawn[0], split_valid=0.25)
-    made = plan_experiment(ExperimentConfig(name="comparison", models=("alignmamba", "late-fusion"), seeds=2), base, out=tmp_path / "grid")
+    made = plan_experiment(
+        ExperimentConfig(name="comparison", models=("alignmamba", "late-fusion"), seeds=2),
+        base,
+        out=tmp_path / "grid",
+    )
     assert {job.config.split_valid for job in made.jobs} == {0.25}
     drawn_ids: dict[int, set[tuple[str, ...]]] = {}
     for job in made.jobs:
@@ -160,17 +202,29 @@ def test_all_cells_of_a_seed_share_the_split(drawn: tuple[Path, Path], tmp_path:
     assert [len(each) for each in drawn_ids.values()] == [1, 1]
     assert drawn_ids[0] != drawn_ids[1]
     with pytest.raises(ConfigError, match="which is none of the 40 samples"):
-        plan_experiment(ExperimentConfig(name="comparison", seeds=2), config(drawn[0], split_valid=0.01), out=tmp_path / "other")
+        plan_experiment(
+            ExperimentConfig(name="comparison", seeds=2),
+            config(drawn[0], split_valid=0.01),
+            out=tmp_path / "other",
+        )
 
 
 # Modalities that cannot be learned
 
 
-def test_a_modality_that_no_training_sample_has_is_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "data", {"train": ["audio", "video"], "valid": ["text", "audio"], "test": ["text", "half audio"]})
+def test_a_modality_that_no_training_sample_has_is_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(
+        tmp_path / "data",
+        {"train": ["audio", "video"], "valid": ["text", "audio"], "test": ["text", "half audio"]},
+    )
     options = {**FAST["options"], "anchor_order": ["text", "audio"]}
     result = train(config(tmp_path / "data", options=options), out=tmp_path / "run")
-    note = "no training sample has text, so the model does without it; samples that have nothing else are dropped: 6 of test"
+    note = (
+        "no training sample has text, so the model does without it; samples that have nothing else are"
+        " dropped: 6 of test"
+    )
     unseen = [f"no sample of {role} has video, so {role} says nothing of it" for role in ("valid", "test")]
     assert capsys.readouterr().err.splitlines() == [f"note: {each}" for each in (note, *unseen)]
     assert result.config.modalities == ("audio", "video")
@@ -187,7 +241,9 @@ def test_a_modality_that_no_training_sample_has_is_dropped(tmp_path: Path, capsy
 def test_asking_for_it_names_the_cause(tmp_path: Path) -> None:
     write(tmp_path / "data", {"train": ["audio"], "valid": ["text", "audio"], "test": ["audio"]})
     for names in (["text"], ["audio", "text"]):
-        with pytest.raises(ConfigError, match="modalities: no training sample of corpus 'data' has 'text', so nothing"):
+        with pytest.raises(
+            ConfigError, match="modalities: no training sample of corpus 'data' has 'text', so nothing"
+        ):
             plan(config(tmp_path / "data", modalities=names), out=tmp_path / "run")
     write(tmp_path / "bare", {"train": ["audio", "text"], "valid": ["audio"], "test": ["audio", "text"]})
     with pytest.raises(ConfigError, match="modalities: no sample of split 'valid' of corpus 'bare' has text"):
@@ -195,9 +251,14 @@ def test_asking_for_it_names_the_cause(tmp_path: Path) -> None:
 
 
 def test_grids_do_without_it_as_well(tmp_path: Path) -> None:
-    write(tmp_path / "data", {"train": ["audio", "video"], "valid": ["text", "audio"], "test": ["text", "audio"]})
+    write(
+        tmp_path / "data",
+        {"train": ["audio", "video"], "valid": ["text", "audio"], "test": ["text", "audio"]},
+    )
     made = plan_experiment(
-        ExperimentConfig(name="comparison", models=("alignmamba",), seeds=1), config(tmp_path / "data"), out=tmp_path / "g"
+        ExperimentConfig(name="comparison", models=("alignmamba",), seeds=1),
+        config(tmp_path / "data"),
+        out=tmp_path / "g",
     )
     assert made.notes[0] == "no training sample has text, so the model does without it"
     assert [(each.row, each.config.modalities) for each in made.cells] == [

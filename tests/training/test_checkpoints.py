@@ -61,8 +61,12 @@ def _whole(path: Path) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["empty", "truncated", "half", "text", "pickle", "other model", "foreign dict", "list", "version"])
-def test_a_damaged_or_foreign_file_is_one_line(kind: str, fabric: Fabric, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "kind", ["empty", "truncated", "half", "text", "pickle", "other model", "foreign dict", "list", "version"]
+)
+def test_a_damaged_or_foreign_file_is_one_line(
+    kind: str, fabric: Fabric, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "last.ckpt"
     whole = _whole(path)
     if kind == "empty":
@@ -76,7 +80,9 @@ def test_a_damaged_or_foreign_file_is_one_line(kind: str, fabric: Fabric, tmp_pa
     elif kind == "pickle":
         path.write_bytes(pickle.dumps(Evil()))
     elif kind == "other model":
-        torch.save({"model": nn.Linear(5, 2).state_dict(), "format_version": checkpoints.FORMAT_VERSION}, path)
+        torch.save(
+            {"model": nn.Linear(5, 2).state_dict(), "format_version": checkpoints.FORMAT_VERSION}, path
+        )
     elif kind == "foreign dict":
         torch.save({"weights": torch.zeros(2)}, path)
     elif kind == "list":
@@ -123,14 +129,18 @@ def test_an_archive_is_sealed_in_pieces_of_any_size(tmp_path: Path, pieces: int)
     content = whole.getvalue()
     with (tmp_path / "last.ckpt").open("wb") as file:
         sealing = checkpoints._Sealing(file)
-        assert sum(sealing.write(content[at : at + pieces]) for at in range(0, len(content), pieces)) == len(content)
+        assert sum(sealing.write(content[at : at + pieces]) for at in range(0, len(content), pieces)) == len(
+            content
+        )
         sealing.finish()
     assert checkpoints._check_seal(tmp_path / "last.ckpt")
     assert (tmp_path / "last.ckpt").read_bytes()[: len(content) - 2] == content[:-2]
     assert torch.equal(torch.load(tmp_path / "last.ckpt", weights_only=True)["weight"], torch.arange(9.0))
 
 
-def test_a_checkpoint_without_a_seal_is_compared_with_the_sums_of_its_archive(fabric: Fabric, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_seal_is_compared_with_the_sums_of_its_archive(
+    fabric: Fabric, tmp_path: Path
+) -> None:
     path = tmp_path / "last.ckpt"
     module = fabric.setup(nn.Linear(3, 2))
     torch.save({"model": module.state_dict(), "format_version": 1}, path)
@@ -142,7 +152,9 @@ def test_a_checkpoint_without_a_seal_is_compared_with_the_sums_of_its_archive(fa
         checkpoints.load(fabric, path, {"model": module})
 
 
-def test_nothing_goes_through_the_temporary_folder(fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_goes_through_the_temporary_folder(
+    fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     io = fabric.strategy.checkpoint_io
     checkpoints.save(fabric, tmp_path / "last.ckpt", {"model": fabric.setup(nn.Linear(3, 2))})
@@ -172,7 +184,9 @@ def test_shards_are_sealed_too(fabric: Fabric, tmp_path: Path, name: str) -> Non
             checkpoints.load(fabric, path, {})
 
 
-def test_what_another_way_of_writing_made_is_sealed(fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_way_of_writing_made_is_sealed(
+    fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoints, "_by_torch", lambda _: False)
     module = fabric.setup(nn.Linear(3, 2))
     (tmp_path / ".last.ckpt.partial").mkdir()  # a killed process left it

@@ -49,7 +49,12 @@ def run(
     torch.manual_seed(seed)
     if "fabric" not in options:
         options["fabric"] = Fabric(accelerator="cpu", devices=1, precision=config.precision)
-    plain: dict[str, Any] = {"task": REGRESSION, "score": toy_score, "higher_is_better": DIRECTIONS, "target_scale": TargetScale()}
+    plain: dict[str, Any] = {
+        "task": REGRESSION,
+        "score": toy_score,
+        "higher_is_better": DIRECTIONS,
+        "target_scale": TargetScale(),
+    }
     arguments = {**plain, **options}
     train = ToySource("train") if train is None else train
     valid = ToySource("valid", samples=9) if valid is None else valid
@@ -81,12 +86,17 @@ class StopAfter:
 # --- memory ---
 
 
-def test_a_model_that_training_has_no_memory_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_training_has_no_memory_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = ToyModel()
     trained = sum(weight.numel() for weight in model.parameters())
     # The model is there: its gradient and two moments, and the best weights where no directory keeps them.
     monkeypatch.setattr(capacity, "available_bytes", lambda _: 4 * 4 * trained - 1)
-    said = rf"^ToyModel: training {trained} weights in 32 bits \(gradient, AdamW's two moments, best weights\) needs .*run_dir"
+    said = (
+        rf"^ToyModel: training {trained} weights in 32 bits \(gradient, AdamW's two moments, best weights\)"
+        r" needs .*run_dir"
+    )
     with pytest.raises(ConfigError, match=said):
         run(model=model)
     assert all(weight.grad is None for weight in model.parameters())
@@ -96,7 +106,7 @@ def test_a_model_that_training_has_no_memory_for_is_refused(tmp_path: Path, monk
         run(FitConfig(epochs=1, precision="64-true"), model=model, run_dir=tmp_path / "other")
 
 
-# --- learning ----------------------------------------------------------------------------------------------------------
+# --- learning -----------------------------------------------------------------------------------------------
 
 
 def test_a_model_learns_and_keeps_its_best_epoch() -> None:
@@ -136,7 +146,8 @@ def test_a_record_holds_every_loss_by_name() -> None:
     assert [record["step"] for record in result.history] == [7, 14, 21]
     first = result.history[0]
     assert first["train/loss/total"] == pytest.approx(first["train/loss/task"] + first["train/loss/size"])
-    assert first["valid/loss/task"] == pytest.approx(first["valid/mae"], rel=1e-6)  # the task loss is the absolute error here
+    # the task loss is the absolute error here
+    assert first["valid/loss/task"] == pytest.approx(first["valid/mae"], rel=1e-6)
 
 
 def test_classification_selects_accuracy_and_smooths_in_training_only() -> None:
@@ -176,7 +187,12 @@ def test_the_validation_loss_can_select() -> None:
 def test_patience_ends_training() -> None:
     scores = iter([5.0, 4.0, 4.5, math.nan, 4.0, 1.0])
     result, _ = run(FitConfig(epochs=6, patience=3), score=lambda _: {"mae": next(scores)})
-    assert (len(result.history), result.best_epoch, result.best_score, result.stopped) == (5, 2, 4.0, "patience")
+    assert (len(result.history), result.best_epoch, result.best_score, result.stopped) == (
+        5,
+        2,
+        4.0,
+        "patience",
+    )
 
 
 def test_patience_0_never_stops() -> None:
@@ -191,7 +207,7 @@ def test_a_score_that_is_a_number_beats_nan() -> None:
     assert result.best_epoch == 2
 
 
-# --- steps -------------------------------------------------------------------------------------------------------------
+# --- steps --------------------------------------------------------------------------------------------------
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -217,7 +233,9 @@ def test_fitting_equals_the_loop_written_out() -> None:
 
     plain = ToyModel(dropout=0.0)
     matrices, vectors = ([p for p in plain.parameters() if (p.ndim > 1) is wide] for wide in (True, False))
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}])
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    )
     for step, batch in enumerate(ToySource("train")):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, 7, config)
@@ -232,7 +250,9 @@ def test_fitting_equals_the_loop_written_out() -> None:
 
 @pytest.mark.parametrize("accumulate", [2, 3, 50])
 def test_accumulation_equals_larger_batches(accumulate: int) -> None:
-    """26 samples in batches of 4 are 4, 4, 4, 4, 4, 4, 2: the last group and the last batch are both short."""
+    """26 samples in batches of 4 are 4, 4, 4, 4, 4, 4, 2: the last group and the last batch are both
+    short.
+    """
     config = QUICK.model_copy(update={"accumulate": accumulate})
     parts, _ = run(config, model=ToyModel(dropout=0.0))
     whole, _ = run(QUICK, model=ToyModel(dropout=0.0), train=ToySource("train", batch_size=4 * accumulate))
@@ -241,7 +261,8 @@ def test_accumulation_equals_larger_batches(accumulate: int) -> None:
         assert left == pytest.approx(right, rel=1e-5)
 
 
-# Powers of two, so that scaling the targets loses no bit. At this offset, single precision tells labels 8192 apart from nothing nearer.
+# Powers of two, so that scaling the targets loses no bit. At this offset, single precision tells labels 8192
+# apart from nothing nearer.
 FAR = TargetScale(mean=2.0**36, deviation=4.0)
 
 
@@ -252,7 +273,9 @@ def test_the_unit_and_the_zero_of_labels_decide_nothing(loss: Any, precision: An
     config = QUICK.model_copy(update={"regression_loss": loss, "accumulate": 2, "precision": precision})
     near, far = ScalingToyModel(), ScalingToyModel()
     expected, _ = run(config, model=near, target_scale=None)
-    sources = {role: ToySource(role, samples=samples, scale=FAR) for role, samples in (("train", 26), ("valid", 9))}  # type: ignore[arg-type]
+    sources = {
+        role: ToySource(role, samples=samples, scale=FAR) for role, samples in (("train", 26), ("valid", 9))
+    }  # type: ignore[arg-type]
     found, _ = run(config, model=far, **sources, target_scale=None)
     rounding = 1e-4 if precision == "32-true" else 2e-2
     for left, right in zip(course(found), course(expected), strict=True):
@@ -264,7 +287,9 @@ def test_the_unit_and_the_zero_of_labels_decide_nothing(loss: Any, precision: An
         torch.testing.assert_close(far.get_parameter(name), weight, rtol=10 * rounding, atol=rounding)
     assert near.target_scale is not None
     assert far.target_scale is not None
-    assert far.target_scale.mean == pytest.approx(FAR.mean + FAR.deviation * near.target_scale.mean, rel=0, abs=1e-4)
+    assert far.target_scale.mean == pytest.approx(
+        FAR.mean + FAR.deviation * near.target_scale.mean, rel=0, abs=1e-4
+    )
     assert far.target_scale.deviation == pytest.approx(FAR.deviation * near.target_scale.deviation)
 
 
@@ -272,7 +297,9 @@ def test_the_scale_of_targets_is_that_of_the_train_split() -> None:
     model = ScalingToyModel()
     run(FitConfig(epochs=1), model=model, target_scale=None)
     targets = torch.cat([batch.targets for batch in ToySource("train")]).double()
-    assert model.target_scale == TargetScale(mean=pytest.approx(targets.mean()), deviation=pytest.approx(targets.std(correction=0)))
+    assert model.target_scale == TargetScale(
+        mean=pytest.approx(targets.mean()), deviation=pytest.approx(targets.std(correction=0))
+    )
 
 
 def test_a_scale_that_is_known_is_kept() -> None:
@@ -291,12 +318,16 @@ def test_measuring_the_scale_leaves_the_course_as_it_is() -> None:
 
 
 def test_a_model_that_cannot_scale_is_told_of_targets_far_from_0() -> None:
-    with pytest.warns(UserWarning, match="ToyModel predicts in units of the label, and the train targets lie at 6.872e"):
+    with pytest.warns(
+        UserWarning, match="ToyModel predicts in units of the label, and the train targets lie at 6.872e"
+    ):
         run(FitConfig(epochs=1), train=ToySource("train", scale=FAR), target_scale=None)
 
 
 def test_a_target_that_is_not_finite_is_named() -> None:
-    with pytest.raises(DataError, match=r"train: sample 'train-[0-9]+' has target inf, expected a finite number"):
+    with pytest.raises(
+        DataError, match=r"train: sample 'train-[0-9]+' has target inf, expected a finite number"
+    ):
         run(train=ToySource("train", scale=TargetScale(mean=math.inf)), target_scale=None)
 
 
@@ -309,14 +340,22 @@ def test_a_checkpoint_without_a_scale_goes_on_in_units_of_the_label(tmp_path: Pa
     del saved["target_scale"]
     saved["format_version"] = 1  # which had no checksum either
     torch.save(saved, tmp_path / checkpoints.LAST)
-    found, model = run(model=ToyModel(seed=99), seed=77, run_dir=tmp_path, resume=True, target_scale=TargetScale(mean=5.0, deviation=9.0))
+    found, model = run(
+        model=ToyModel(seed=99),
+        seed=77,
+        run_dir=tmp_path,
+        resume=True,
+        target_scale=TargetScale(mean=5.0, deviation=9.0),
+    )
     assert course(found) == course(expected)
     for name, value in whole.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
 
 
 def test_clipping_bounds_the_step() -> None:
-    """A clip of next to nothing, below Adam's epsilon, leaves the weights where they are; 0 means no clipping."""
+    """A clip of next to nothing, below Adam's epsilon, leaves the weights where they are; 0 means no
+    clipping.
+    """
 
     def moved(clip: float) -> float:
         model = ToyModel(dropout=0.0)
@@ -357,17 +396,25 @@ def test_other_precisions_train(precision: Any) -> None:
     plain, _ = run(QUICK, model=ToyModel(dropout=0.0))
     expected_dtype = torch.float64 if precision == "64-true" else torch.float32
     assert next(model.parameters()).dtype == expected_dtype
-    assert result.history[-1]["train/loss/task"] == pytest.approx(plain.history[-1]["train/loss/task"], rel=0.05)
+    assert result.history[-1]["train/loss/task"] == pytest.approx(
+        plain.history[-1]["train/loss/task"], rel=0.05
+    )
 
 
 def half_precision(initial_scale: float) -> dict[str, Any]:
     """An engine that computes in float16 on the CPU, its gradient scaler starting at `initial_scale`."""
     scaler = torch.amp.GradScaler("cpu", init_scale=initial_scale)
-    return {"fabric": Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)])}
+    return {
+        "fabric": Fabric(
+            accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)]
+        )
+    }
 
 
 def test_steps_that_the_gradient_scaler_skips_do_not_count(tmp_path: Path) -> None:
-    """A scale far beyond float16 makes the first gradients overflow, each time halving the scale; a resumed run knows the scale."""
+    """A scale far beyond float16 makes the first gradients overflow, each time halving the scale; a resumed
+    run knows the scale.
+    """
     config = QUICK.model_copy(update={"precision": "16-mixed"})
     expected, whole = run(config, **half_precision(2.0**24))
     assert expected.history[-1]["step"] == 21
@@ -382,12 +429,17 @@ def test_steps_that_the_gradient_scaler_skips_do_not_count(tmp_path: Path) -> No
 
 
 def test_no_step_at_all_is_refused() -> None:
-    with pytest.raises(TrainingError, match="none of 21 optimiser steps was taken: every gradient overflowed under precision 16-mixed"):
+    with pytest.raises(
+        TrainingError,
+        match="none of 21 optimiser steps was taken: every gradient overflowed under precision 16-mixed",
+    ):
         run(QUICK.model_copy(update={"precision": "16-mixed"}), **half_precision(2.0**100))
 
 
 def test_compiling_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The compiled model has the same parameter names, and afterwards it is as it was; the compiler itself takes too long for a test."""
+    """The compiled model has the same parameter names, and afterwards it is as it was; the compiler itself
+    takes too long for a test.
+    """
     compiled: list[nn.Module] = []
 
     def compile_in_place(model: nn.Module) -> None:
@@ -428,7 +480,7 @@ def test_progress_hears_every_step() -> None:
     ]
 
 
-# --- refusals ----------------------------------------------------------------------------------------------------------
+# --- refusals -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["train", "valid"])
@@ -441,7 +493,8 @@ def test_no_split_takes_the_place_of_another(place: str, role: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("select", "message"), [("mea", "did you mean 'mae'"), ("auto", "no metric 'accuracy'"), ("zzz", "only mae, spread, loss")]
+    ("select", "message"),
+    [("mea", "did you mean 'mae'"), ("auto", "no metric 'accuracy'"), ("zzz", "only mae, spread, loss")],
 )
 def test_an_unknown_metric_is_refused_before_training(select: str, message: str) -> None:
     options: dict[str, Any] = {"task": CLASSIFICATION} if select == "auto" else {}
@@ -455,7 +508,10 @@ def test_a_metric_that_the_scores_lack_is_refused() -> None:
 
 
 def test_a_loss_that_is_not_finite_names_step_and_sample() -> None:
-    found = r"^epoch 1, step \d+: loss 'task' is nan: sample 'train-11', modality 'text': features are not finite; --nonfinite mean or zero"
+    found = (
+        r"^epoch 1, step \d+: loss 'task' is nan: sample 'train-11', modality 'text': features are not"
+        r" finite; --nonfinite mean or zero"
+    )
     with pytest.raises(TrainingError, match=found):
         run(train=ToySource("train", spoil="train-11"))
 
@@ -466,19 +522,28 @@ class Bursting(ToyModel):
     def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
         output = super().forward(batch, return_plans=return_plans)
         beyond = self.head.weight.abs().max() > 50
-        return Output(prediction=output.prediction + (torch.inf if beyond and self.training else 0.0), embedding=output.embedding)
+        return Output(
+            prediction=output.prediction + (torch.inf if beyond and self.training else 0.0),
+            embedding=output.embedding,
+        )
 
 
 def test_a_rate_that_is_too_high_is_blamed_and_no_sample() -> None:
     blamed = "the learning rate is probably too high, found 100; set a smaller fit.learning_rate"
     config = FitConfig(epochs=2, learning_rate=100.0, warmup_fraction=0.0)
-    with pytest.raises(TrainingError, match=f"^epoch 1, step 2: loss 'task' is inf, though all inputs are finite: {blamed}$"):
+    with pytest.raises(
+        TrainingError, match=f"^epoch 1, step 2: loss 'task' is inf, though all inputs are finite: {blamed}$"
+    ):
         run(config, model=Bursting())
 
     class Blind(ToyModel):
         def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
             output = super().forward(batch, return_plans=return_plans)
-            return output if self.training else Output(prediction=output.prediction * torch.nan, embedding=output.embedding)
+            return (
+                output
+                if self.training
+                else Output(prediction=output.prediction * torch.nan, embedding=output.embedding)
+            )
 
     with pytest.raises(TrainingError, match=f"^valid: no prediction is finite any more: {blamed}$"):
         run(config, model=Blind())
@@ -488,7 +553,8 @@ def test_a_gradient_that_is_not_finite_is_refused() -> None:
     class Steep(ToyModel):
         def forward(self, batch: Batch, *, return_plans: bool = False) -> Output:
             output = super().forward(batch, return_plans=return_plans)
-            return Output(prediction=(output.prediction * 0.0).abs().sqrt(), embedding=output.embedding)  # slope of the root at 0
+            # slope of the root at 0
+            return Output(prediction=(output.prediction * 0.0).abs().sqrt(), embedding=output.embedding)
 
     with pytest.raises(TrainingError, match="epoch 1, step 1: gradient norm is nan, samples train-"):
         run(model=Steep())
@@ -531,19 +597,23 @@ def test_a_source_that_breaks_its_promise_is_refused() -> None:
 def test_the_engine_must_have_the_precision_that_was_asked_for() -> None:
     with pytest.warns(UserWarning, match="fp16 is not supported on CPU"):
         fabric = Fabric(accelerator="cpu", devices=1, precision="16-mixed")
-    with pytest.raises(ConfigError, match="precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true"):
+    with pytest.raises(
+        ConfigError, match="precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true"
+    ):
         run(FitConfig(precision="16-mixed"), fabric=fabric)
     with pytest.raises(ConfigError, match="made with '32-true', the configuration asks for 'bf16-mixed'"):
         run(FitConfig(precision="bf16-mixed"), fabric=Fabric(accelerator="cpu", devices=1))
 
 
-# --- going on ----------------------------------------------------------------------------------------------------------
+# --- going on -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [1, 3, 4, 7, 11])
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, step: int, number: int) -> None:
-    """7 batches make 4 steps of an epoch here: stopped in the first, the last step of an epoch, and in later ones. Dropout is on."""
+    """7 batches make 4 steps of an epoch here: stopped in the first, the last step of an epoch, and in later
+    ones. Dropout is on.
+    """
     config = QUICK.model_copy(update={"accumulate": 2})
     expected, whole = run(config)
 
@@ -597,7 +667,9 @@ def test_a_second_interrupt_ends_at_once() -> None:
 
 
 def test_a_worker_leaves_the_interrupt_to_the_training_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forked loader worker has the handler too: Ctrl-C must not end it, but its loader may, with SIGTERM."""
+    """A forked loader worker has the handler too: Ctrl-C must not end it, but its loader may, with
+    SIGTERM.
+    """
     ended: list[int] = []
     with Interrupts() as interrupts, monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: -1)
@@ -618,7 +690,12 @@ def test_an_interrupt_without_a_directory_says_so() -> None:
 def test_a_finished_run_is_finished(tmp_path: Path) -> None:
     expected, _ = run(run_dir=tmp_path)
     scores: list[Predictions] = []
-    found, _ = run(model=ToyModel(seed=3), run_dir=tmp_path, resume=True, score=lambda p: scores.append(p) or {"mae": 0.0})
+    found, _ = run(
+        model=ToyModel(seed=3),
+        run_dir=tmp_path,
+        resume=True,
+        score=lambda p: scores.append(p) or {"mae": 0.0},
+    )
     assert found == expected
     assert not scores
 
@@ -670,7 +747,7 @@ def test_tensorboard_events_are_written(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
-# --- real processes ----------------------------------------------------------------------------------------------------
+# --- real processes -----------------------------------------------------------------------------------------
 
 KILLED = """
 import os, signal, sys, torch
@@ -686,17 +763,24 @@ class Deadly(ToySource):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().batch(rows)
 
-run(QUICK.model_copy(update={"checkpoint_every_steps": int(sys.argv[3])}), train=Deadly("train"), run_dir=Path(sys.argv[1]))
+config = QUICK.model_copy(update={"checkpoint_every_steps": int(sys.argv[3])})
+run(config, train=Deadly("train"), run_dir=Path(sys.argv[1]))
 """
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 @pytest.mark.parametrize(("fetched", "every", "batch"), [(13, 2, 5), (17, 0, 0)])
 def test_a_killed_run_goes_on(tmp_path: Path, fetched: int, every: int, batch: int) -> None:
-    """SIGKILL in the middle of an epoch: it goes on from the step checkpoint, or without those from the end of the epoch before."""
+    """SIGKILL in the middle of an epoch: it goes on from the step checkpoint, or without those from the end
+    of the epoch before.
+    """
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(fetched), str(every)]
     process = subprocess.run(command, env=_environment(), capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
@@ -725,12 +809,14 @@ def main(fabric, directory):
 
     def once(config=QUICK, dropout=0.0, **options):
         sources = dict(train=ToySource("train", **place), valid=ToySource("valid", samples=10, **place))
-        return run(config, model=ToyModel(dropout=dropout), fabric=fabric, seed=5 + fabric.global_rank, **sources, **options)
+        model = ToyModel(dropout=dropout)
+        return run(config, model=model, fabric=fabric, seed=5 + fabric.global_rank, **sources, **options)
 
     results = {}
     for accumulate in (1, 3):
         result, model = once(QUICK.model_copy(update={"accumulate": accumulate}))
-        results[f"accumulate {accumulate}"] = {"course": course(result), "head": model.head.weight.detach().flatten().tolist()}
+        head = model.head.weight.detach().flatten().tolist()
+        results[f"accumulate {accumulate}"] = {"course": course(result), "head": head}
     results["measured"] = course(once(target_scale=None)[0])
     results["whole"] = course(once(dropout=0.3)[0])
     try:  # only one of the two processes is asked to stop
@@ -744,26 +830,35 @@ def main(fabric, directory):
 
 if __name__ == "__main__":
     start_method = "fork" if sys.platform == "linux" else "spawn"  # a fork spares two more imports of torch
-    fabric = Fabric(accelerator="cpu", devices=2, strategy=DDPStrategy(start_method=start_method, process_group_backend="gloo"))
+    strategy = DDPStrategy(start_method=start_method, process_group_backend="gloo")
+    fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy)
     fabric.launch(main, Path(sys.argv[1]))
 """
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    """Rank 0 never sees audio, so its audio encoder is unused there. The engine's own launcher starts the processes, over gloo."""
+    """Rank 0 never sees audio, so its audio encoder is unused there. The engine's own launcher starts the
+    processes, over gloo.
+    """
     script = tmp_path / "two_processes.py"
     script.write_text(TWO_PROCESSES)
-    process = subprocess.run([sys.executable, str(script), str(tmp_path)], env=_environment(), capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], env=_environment(), capture_output=True, text=True
+    )
     assert process.returncode == 0, process.stderr[-3000:]
     results = json.loads((tmp_path / "results.json").read_text())
     for accumulate in (1, 3):
         expected, model = run(
-            QUICK.model_copy(update={"accumulate": accumulate}), model=ToyModel(dropout=0.0), valid=ToySource("valid", samples=10)
+            QUICK.model_copy(update={"accumulate": accumulate}),
+            model=ToyModel(dropout=0.0),
+            valid=ToySource("valid", samples=10),
         )
         found = results[f"accumulate {accumulate}"]
         for left, right in zip(found["course"], course(expected), strict=True):
             assert left == pytest.approx(right, rel=1e-5)
-        assert found["head"] == pytest.approx(model.head.weight.detach().flatten().tolist(), rel=1e-4, abs=1e-6)
+        assert found["head"] == pytest.approx(
+            model.head.weight.detach().flatten().tolist(), rel=1e-4, abs=1e-6
+        )
     measured, _ = run(model=ToyModel(dropout=0.0), valid=ToySource("valid", samples=10), target_scale=None)
     for left, right in zip(results["measured"], course(measured), strict=True):
         assert left == pytest.approx(right, rel=1e-5)

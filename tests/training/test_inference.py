@@ -68,7 +68,12 @@ def test_dropout_is_off_and_the_mode_comes_back(training: bool) -> None:
 def test_the_engine_decides_the_precision() -> None:
     model = ToyModel()
     full = predict(model, ToySource("test"), task=REGRESSION, device="cpu")
-    half = predict(model, ToySource("test"), task=REGRESSION, fabric=Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"))
+    half = predict(
+        model,
+        ToySource("test"),
+        task=REGRESSION,
+        fabric=Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"),
+    )
     assert not np.array_equal(full.prediction, half.prediction)
     np.testing.assert_allclose(full.prediction, half.prediction, atol=0.05)
     assert half.prediction.dtype == np.float64
@@ -85,7 +90,9 @@ def test_a_source_that_is_not_its_split_is_refused(ids: list[str], message: str)
     source: Any = ToySource("test", samples=2)
     source.ids = tuple(ids)
     source.batch = lambda rows: Batch(
-        modalities=ToySource("test").batch(rows).modalities, ids=tuple(f"test-{row}" for row in rows), targets=torch.zeros(len(rows))
+        modalities=ToySource("test").batch(rows).modalities,
+        ids=tuple(f"test-{row}" for row in rows),
+        targets=torch.zeros(len(rows)),
     )
     with pytest.raises(DataError, match=message):
         predict(ToyModel(), source, task=REGRESSION)
@@ -103,6 +110,6 @@ def test_the_loss_is_in_the_units_of_training() -> None:
     assert own.targets is not None
     error = np.abs(own.prediction - own.targets).mean()
     assert own.losses["task"] == pytest.approx(error / 4)
-    assert predict(model, ToySource("test"), task=REGRESSION, target_scale=TargetScale(deviation=2.0)).losses["task"] == pytest.approx(
-        error / 2
-    )
+    assert predict(model, ToySource("test"), task=REGRESSION, target_scale=TargetScale(deviation=2.0)).losses[
+        "task"
+    ] == pytest.approx(error / 2)

@@ -14,7 +14,10 @@ from alignmamba.training.logs import LOG, EventLog, MlflowLog, Tracker, WandbLog
 
 def test_the_table_is_replaced_and_complete(tmp_path: Path) -> None:
     path = tmp_path / LOG
-    records: list[dict[str, float]] = [{"epoch": 1, "valid/mae": 0.1}, {"epoch": 2, "valid/mae": 1 / 3, "valid/corr": float("nan")}]
+    records: list[dict[str, float]] = [
+        {"epoch": 1, "valid/mae": 0.1},
+        {"epoch": 2, "valid/mae": 1 / 3, "valid/corr": float("nan")},
+    ]
     write_table(path, records[:1])
     write_table(path, records)
     with path.open(newline="") as file:
@@ -26,10 +29,15 @@ def test_the_table_is_replaced_and_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
-def test_a_logger_without_its_package_says_what_to_install(name: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logger_without_its_package_says_what_to_install(
+    name: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     absent: Any = None
     monkeypatch.setitem(sys.modules, name, absent)
-    with pytest.raises(ConfigError, match=rf"^fit\.loggers: {name} is not installed, try: pip install 'alignmamba\[{name}\]'$"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"^fit\.loggers: {name} is not installed, try: pip install 'alignmamba\[{name}\]'$",
+    ):
         require_loggers(FitConfig(loggers=(name,)))
     if name == "tensorboard":
         with pytest.raises(ConfigError, match=r"^fit\.tensorboard: tensorboard is not installed"):
@@ -66,7 +74,13 @@ def test_epochs_go_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         log.close()
         identities.append(service.said[-3][1].pop("id"))
     assert identities[0] == identities[1]  # a resumed run goes on
-    begun = {"project": "alignmamba", "name": tmp_path.name, "resume": "allow", "dir": str(tmp_path), "config": {"epochs": 2}}
+    begun = {
+        "project": "alignmamba",
+        "name": tmp_path.name,
+        "resume": "allow",
+        "dir": str(tmp_path),
+        "config": {"epochs": 2},
+    }
     assert service.said[:3] == [("init", begun), ("log", {"valid/mae": 0.5}, {"step": 1}), ("finish", {})]
 
 

@@ -9,8 +9,14 @@ def test_micro_batches_of_a_step_are_written_together() -> None:
     memory = SampleMemory(("a", "b", "c"), {"one": 2})
     for ids, value in ((("c", "a"), 1.0), (("b",), 2.0)):
         rows = memory.rows(ids, torch.device("cpu"))
-        vectors = {"one": torch.full((len(ids), 2), value, requires_grad=True), "two": torch.zeros(len(ids), 5)}
-        present = {"one": torch.tensor([True, False][: len(ids)]), "two": torch.ones(len(ids), dtype=torch.bool)}
+        vectors = {
+            "one": torch.full((len(ids), 2), value, requires_grad=True),
+            "two": torch.zeros(len(ids), 5),
+        }
+        present = {
+            "one": torch.tensor([True, False][: len(ids)]),
+            "two": torch.ones(len(ids), dtype=torch.bool),
+        }
         memory.note(rows, vectors, present)
     assert not memory.known("one").any()
     seen = memory.take()

@@ -26,10 +26,14 @@ class Fixed(nn.Module):
 
 
 def labelled(targets: list[float], dtype: torch.dtype = torch.float32) -> Parcel:
-    return Parcel(Batch(modalities=BATCH.modalities, ids=BATCH.ids, targets=torch.tensor(targets, dtype=dtype)))
+    return Parcel(
+        Batch(modalities=BATCH.modalities, ids=BATCH.ids, targets=torch.tensor(targets, dtype=dtype))
+    )
 
 
-@pytest.mark.parametrize(("loss", "expected"), [("l1", [0.5, 0.0, 3.0]), ("mse", [0.25, 0.0, 9.0]), ("huber", [0.125, 0.0, 2.5])])
+@pytest.mark.parametrize(
+    ("loss", "expected"), [("l1", [0.5, 0.0, 3.0]), ("mse", [0.25, 0.0, 9.0]), ("huber", [0.125, 0.0, 2.5])]
+)
 def test_regression_losses_are_per_sample(loss: Any, expected: list[float]) -> None:
     prediction = torch.tensor([0.5, 1.0, -2.0])
     objective = Supervised(Fixed(prediction, extra=torch.ones(3)), REGRESSION, regression_loss=loss)
@@ -39,19 +43,30 @@ def test_regression_losses_are_per_sample(loss: Any, expected: list[float]) -> N
     assert losses["extra"].tolist() == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize(("loss", "expected"), [("l1", [0.5, 0.0, 3.0]), ("mse", [0.25, 0.0, 9.0]), ("huber", [0.125, 0.0, 2.5])])
+@pytest.mark.parametrize(
+    ("loss", "expected"), [("l1", [0.5, 0.0, 3.0]), ("mse", [0.25, 0.0, 9.0]), ("huber", [0.125, 0.0, 2.5])]
+)
 @pytest.mark.parametrize("mean", [0.0, 1e9])
-def test_regression_losses_are_in_deviations_of_the_targets(loss: Any, expected: list[float], mean: float) -> None:
+def test_regression_losses_are_in_deviations_of_the_targets(
+    loss: Any, expected: list[float], mean: float
+) -> None:
     prediction = mean + torch.tensor([2.0, 4.0, -8.0], dtype=torch.float64)
     targets = [mean, mean + 4.0, mean + 4.0]
-    objective = Supervised(Fixed(prediction), REGRESSION, regression_loss=loss, target_scale=TargetScale(mean=mean, deviation=4.0))
+    objective = Supervised(
+        Fixed(prediction),
+        REGRESSION,
+        regression_loss=loss,
+        target_scale=TargetScale(mean=mean, deviation=4.0),
+    )
     losses = objective(labelled(targets, torch.float64))[1]
     assert losses["task"].tolist() == expected
     assert losses["task"].dtype == torch.float32
 
 
 def test_cross_entropy_and_its_smoothing() -> None:
-    """Logits ln 2, 0, 0 are probabilities 1/2, 1/4, 1/4; smoothing 0.3 puts 0.8 on the class and 0.1 on each other one."""
+    """Logits ln 2, 0, 0 are probabilities 1/2, 1/4, 1/4; smoothing 0.3 puts 0.8 on the class and 0.1 on each
+    other one.
+    """
     logits = torch.tensor([[math.log(2.0), 0.0, 0.0]]).repeat(3, 1)
     objective = Supervised(Fixed(logits), CLASSIFICATION, label_smoothing=0.3)
     parcel = labelled([0, 1, 2], torch.int64)
@@ -59,12 +74,16 @@ def test_cross_entropy_and_its_smoothing() -> None:
     plain = objective.eval()(parcel)[1]["task"]
     two, four = math.log(2.0), math.log(4.0)
     assert plain.tolist() == pytest.approx([two, four, four])
-    assert smooth.tolist() == pytest.approx([0.8 * two + 0.2 * four, 0.1 * two + 0.9 * four, 0.1 * two + 0.9 * four])
+    assert smooth.tolist() == pytest.approx(
+        [0.8 * two + 0.2 * four, 0.1 * two + 0.9 * four, 0.1 * two + 0.9 * four]
+    )
 
 
 def test_the_task_loss_is_float32_whatever_the_model_computed_in() -> None:
     prediction = torch.tensor([1.0, 2.0, 3.0], dtype=torch.bfloat16)
-    _, losses = Supervised(Fixed(prediction, extra=torch.ones(3, dtype=torch.bfloat16)), REGRESSION)(labelled([1.001, 2.0, 3.0]))
+    _, losses = Supervised(Fixed(prediction, extra=torch.ones(3, dtype=torch.bfloat16)), REGRESSION)(
+        labelled([1.001, 2.0, 3.0])
+    )
     assert losses["task"].dtype == losses["extra"].dtype == torch.float32
     assert float(losses["task"][0]) == pytest.approx(0.001, rel=1e-3)  # bfloat16 would say 0
 
@@ -75,14 +94,21 @@ def test_without_targets_there_is_no_loss() -> None:
 
 
 def test_a_term_of_the_whole_batch_counts_once_per_sample() -> None:
-    _, losses = Supervised(Fixed(torch.zeros(3), mmd=torch.tensor(0.5)), REGRESSION)(labelled([0.0, 1.0, 2.0]))
+    _, losses = Supervised(Fixed(torch.zeros(3), mmd=torch.tensor(0.5)), REGRESSION)(
+        labelled([0.0, 1.0, 2.0])
+    )
     assert losses["mmd"].tolist() == [0.5] * 3
 
 
 @pytest.mark.parametrize(
     ("model", "task", "error", "message"),
     [
-        (Fixed(torch.zeros(3, 1)), REGRESSION, ShapeError, r"Fixed: prediction has shape \(3, 1\), expected \(3,\)"),
+        (
+            Fixed(torch.zeros(3, 1)),
+            REGRESSION,
+            ShapeError,
+            r"Fixed: prediction has shape \(3, 1\), expected \(3,\)",
+        ),
         (Fixed(torch.zeros(3)), CLASSIFICATION, ShapeError, r"expected \(3, 3\)"),
         (
             Fixed(torch.zeros(3), mmd=torch.zeros(1)),
@@ -90,9 +116,16 @@ def test_a_term_of_the_whole_batch_counts_once_per_sample() -> None:
             ShapeError,
             r"losses\['mmd'\] has shape \(1,\), expected one value per sample",
         ),
-        (Fixed(torch.zeros(3), task=torch.zeros(3)), REGRESSION, ConfigError, r"losses\['task'\] is a name that training keeps"),
+        (
+            Fixed(torch.zeros(3), task=torch.zeros(3)),
+            REGRESSION,
+            ConfigError,
+            r"losses\['task'\] is a name that training keeps",
+        ),
     ],
 )
 def test_a_wrong_output_is_refused(model: nn.Module, task: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        Supervised(model, task)(labelled([0.0, 1.0, 2.0], torch.float32 if task is REGRESSION else torch.int64))
+        Supervised(model, task)(
+            labelled([0.0, 1.0, 2.0], torch.float32 if task is REGRESSION else torch.int64)
+        )

@@ -10,7 +10,9 @@ def count_rows(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def test_pairs_hold_the_samples_that_have_both() -> None:
-    present = torch.tensor([[True, True, False], [True, True, True], [True, True, False], [False, True, True]])
+    present = torch.tensor(
+        [[True, True, False], [True, True, True], [True, True, False], [False, True, True]]
+    )
     vectors = torch.where(present.unsqueeze(2), 1.0, torch.nan).expand(4, 3, 2)
     # First and second share three samples, first and third one, which is too few, second and third two.
     assert torch.stack(over_pairs(count_rows, vectors, present)).tolist() == [3.0, 2.0]
@@ -26,5 +28,8 @@ def test_sums_and_means_of_terms_and_of_nothing() -> None:
 
 
 def test_the_mean_of_a_sample_is_over_what_it_has() -> None:
-    values, present = torch.tensor([[2.0, 4.0], [6.0, 9.0], [1.0, 1.0]]), torch.tensor([[True, True], [True, False], [False, False]])
+    values, present = (
+        torch.tensor([[2.0, 4.0], [6.0, 9.0], [1.0, 1.0]]),
+        torch.tensor([[True, True], [True, False], [False, False]]),
+    )
     assert mean_present(values, present).tolist() == [3.0, 6.0, 0.0]

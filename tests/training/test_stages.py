@@ -23,7 +23,9 @@ from alignmamba.training.progress import Progress
 
 
 class LabelMemory(Objective):
-    """A refined label of its own for every train sample, kept by id, and a head that is not of the network."""
+    """A refined label of its own for every train sample, kept by id, and a head that is not of the
+    network.
+    """
 
     labels: Tensor
 
@@ -63,7 +65,9 @@ class TwoOptimisers(Objective):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        rest = Minimise(terms=("task", "nce"), rates={"model.": 1.0, "model.encoders.text.": 0.05, "estimator.": 0.0})
+        rest = Minimise(
+            terms=("task", "nce"), rates={"model.": 1.0, "model.encoders.text.": 0.05, "estimator.": 0.0}
+        )
         first = Minimise(terms=("likelihood",), rates={"estimator.": 3.0, "model.": 0.0})
         return (Stage(optimisers=(first, rest), alternate=self.alternate),)
 
@@ -122,7 +126,16 @@ def learn(objective: nn.Module, **more: Any) -> FitResult:
     config = FitConfig(epochs=3, learning_rate=0.02, warmup_fraction=0.2)
     fabric = Fabric(accelerator="cpu", devices=1)
     sources = ToySource("train"), ToySource("valid", samples=9)
-    return fit(objective, *sources, config, task=REGRESSION, score=toy_score, higher_is_better=DIRECTIONS, fabric=fabric, **more)
+    return fit(
+        objective,
+        *sources,
+        config,
+        task=REGRESSION,
+        score=toy_score,
+        higher_is_better=DIRECTIONS,
+        fabric=fabric,
+        **more,
+    )
 
 
 def made(name: str) -> Objective:
@@ -231,14 +244,28 @@ def with_stages(*stages: Stage) -> Objective:
     [
         ((), ConfigError, "stages: expected at least one, found none"),
         ((Stage(optimisers=()),), ConfigError, "stage 'fit': expected at least one optimiser"),
-        ((Stage(optimisers=(Minimise(rates={"model.head.": 1.0}),)),), ConfigError, "no optimiser says what becomes of weight 'model"),
+        (
+            (Stage(optimisers=(Minimise(rates={"model.head.": 1.0}),)),),
+            ConfigError,
+            "no optimiser says what becomes of weight 'model",
+        ),
         ((Stage(optimisers=(Minimise(), Minimise())),), ConfigError, "belongs to 2 optimisers, expected one"),
-        ((Stage(optimisers=(Minimise(rates={"": 1.0, "modle.": 0.0}),)),), ConfigError, "no weight has a name that begins with 'modle.'"),
+        (
+            (Stage(optimisers=(Minimise(rates={"": 1.0, "modle.": 0.0}),)),),
+            ConfigError,
+            "no weight has a name that begins with 'modle.'",
+        ),
         ((Stage(optimisers=(Minimise(rates={"": 0.0}),)),), TrainingError, "has no weight to train"),
-        ((Stage(optimisers=(Minimise(terms=("tsak",)),)),), ConfigError, "no loss term 'tsak', only task, size"),
+        (
+            (Stage(optimisers=(Minimise(terms=("tsak",)),)),),
+            ConfigError,
+            "no loss term 'tsak', only task, size",
+        ),
         ((Stage(), Stage(name="late", select="f1")), ConfigError, "select: no metric 'f1'"),
     ],
 )
-def test_stages_that_cannot_be_are_refused(stages: tuple[Stage, ...], error: type[Exception], message: str) -> None:
+def test_stages_that_cannot_be_are_refused(
+    stages: tuple[Stage, ...], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         learn(with_stages(*stages))

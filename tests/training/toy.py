@@ -1,4 +1,6 @@
-"""A fusion model and a batch source small enough to train in a blink, shared by the tests of this directory."""
+"""A fusion model and a batch source small enough to train in a blink, shared by the tests of this
+directory.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +17,9 @@ DIRECTIONS = {"mae": False, "spread": True}
 
 
 class ToyModel(nn.Module):
-    """Mean of each present modality, projected, dropped out, added up; a modality that is nowhere in the batch is not touched at all."""
+    """Mean of each present modality, projected, dropped out, added up; a modality that is nowhere in the
+    batch is not touched at all.
+    """
 
     def __init__(self, task: Task = REGRESSION, *, dropout: float = 0.3, seed: int = 0) -> None:
         super().__init__()
@@ -40,7 +44,9 @@ class ToyModel(nn.Module):
         embedding = self.dropout(self.norm(hidden))
         logits = self.head(embedding)
         prediction = logits.squeeze(-1) if self.regression else logits
-        return Output(prediction=prediction, losses={"size": 0.01 * embedding.square().mean(dim=1)}, embedding=embedding)
+        return Output(
+            prediction=prediction, losses={"size": 0.01 * embedding.square().mean(dim=1)}, embedding=embedding
+        )
 
 
 class ScalingToyModel(ToyModel, ScalesTargets):
@@ -64,7 +70,9 @@ class ScalingToyModel(ToyModel, ScalesTargets):
 
 
 class ToySource:
-    """Samples made from their number; sample 0, 2, 4, ... lack audio, so that with two processes one of them never sees any."""
+    """Samples made from their number; sample 0, 2, 4, ... lack audio, so that with two processes one of them
+    never sees any.
+    """
 
     def __init__(
         self,
@@ -129,7 +137,9 @@ class ToySource:
                 features["text"][at, 0, 0] = torch.nan
             evidence = float(features["text"][at, 0].nan_to_num().sum())
             number = self.scale.mean + self.scale.deviation * float(np.clip(evidence, -3, 3))
-            targets.append(number if self.task.kind == "regression" else int(evidence > -1) + int(evidence > 1))
+            targets.append(
+                number if self.task.kind == "regression" else int(evidence > -1) + int(evidence > 1)
+            )
         dtype = torch.float64 if self.task.kind == "regression" else torch.int64
         return Batch(
             modalities={name: Sequences(features=features[name], mask=masks[name]) for name in features},
@@ -141,4 +151,7 @@ class ToySource:
 def toy_score(predictions: Predictions) -> dict[str, float]:
     """Mean absolute error and the spread of the predictions."""
     assert predictions.targets is not None
-    return {"mae": float(np.abs(predictions.prediction - predictions.targets).mean()), "spread": float(predictions.prediction.std())}
+    return {
+        "mae": float(np.abs(predictions.prediction - predictions.targets).mean()),
+        "spread": float(predictions.prediction.std()),
+    }

@@ -15,25 +15,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Verb):
-    """Measure this library and its peers in turn, on this machine: time, peak memory, floating-point operations.
+    """Measure this library and its peers in turn, on this machine: time, peak memory, floating-point
+    operations.
 
-    Subjects: `scan`, `match` and `mmd` are operators, `block` is one Mamba block, `backbone` a stack over one sequence, `model` the whole
-    fusion of three modalities, alignment included, with its stages apart. `figures` repeats the paper's efficiency analysis.
-    Medians with least and most; memory is the peak above weights and inputs; ratios are to this library.
+    Subjects: `scan`, `match` and `mmd` are operators, `block` is one Mamba block, `backbone` a stack over one
+    sequence, `model` the whole fusion of three modalities, alignment included, with its stages apart.
+    `figures` repeats the paper's efficiency analysis. Medians with least and most; memory is the peak above
+    weights and inputs; ratios are to this library.
     """
 
-    subject: Annotated[Positional[Literal["scan", "match", "mmd", "block", "backbone", "model", "figures"]], arg(metavar="SUBJECT")]
+    subject: Annotated[
+        Positional[Literal["scan", "match", "mmd", "block", "backbone", "model", "figures"]],
+        arg(metavar="SUBJECT"),
+    ]
     """scan, match, mmd, block, backbone, model or figures."""
-    lengths: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the subject's own)")] = ()
+    lengths: Annotated[
+        tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the subject's own)")
+    ] = ()
     """Tokens of the sequence, of either side of a matching or an MMD, per modality of a model."""
-    against: Annotated[tuple[str, ...], arg(metavar="PEER ...", help_behavior_hint="(default: all that are installed)")] = ()
+    against: Annotated[
+        tuple[str, ...], arg(metavar="PEER ...", help_behavior_hint="(default: all that are installed)")
+    ] = ()
     """Peers to compare with; a name that is not known is answered with those that are."""
     measure: Annotated[
-        tuple[Literal["time", "memory", "flops"], ...], arg(metavar="{time,memory,flops} ...", help_behavior_hint="(default: all)")
+        tuple[Literal["time", "memory", "flops"], ...],
+        arg(metavar="{time,memory,flops} ...", help_behavior_hint="(default: all)"),
     ] = ("time", "memory", "flops")
     """Quantities to measure."""
     growth: bool = False
-    """How this library grows from 1k to 100k tokens: its own computations alone, and the exponents of time and memory."""
+    """How this library grows from 1k to 100k tokens: its own computations alone, and the exponents of time
+    and memory."""
     training: bool = False
     """One forward and backward pass in place of inference."""
     repeats: Annotated[int, arg(metavar="N")] = 5
@@ -42,7 +53,9 @@ class Bench(Verb):
     """Threads on the CPU."""
     device: Annotated[Literal["cpu", "cuda"], arg(metavar="{cpu,cuda}")] = "cpu"
     """Where to compute."""
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], arg(metavar="{float32,bfloat16,float16}")] = "float32"
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], arg(metavar="{float32,bfloat16,float16}")] = (
+        "float32"
+    )
     """Type of inputs and weights."""
     batch: Annotated[int, arg(metavar="N")] = 1
     """Samples computed together."""
@@ -58,12 +71,15 @@ class Bench(Verb):
     """Half width of the windowed matching, in tokens."""
     landmarks: Annotated[int, arg(metavar="N")] = 256
     """Tokens of the approximate MMD."""
-    memory_limit_gb: Annotated[float | None, arg(metavar="GB", help_behavior_hint="(default: half of what is available)")] = None
+    memory_limit_gb: Annotated[
+        float | None, arg(metavar="GB", help_behavior_hint="(default: half of what is available)")
+    ] = None
     """Skip what would need more memory."""
     tflop_limit: Annotated[float, arg(metavar="TFLOP")] = 10.0
     """Skip what would take more operations."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    """Directory for results.json, tables, and plots where matplotlib is installed; files of an earlier run are replaced."""
+    """Directory for results.json, tables, and plots where matplotlib is installed; files of an earlier run
+    are replaced."""
 
     def run(self) -> int:
         """Measure."""
@@ -125,9 +141,17 @@ class Bench(Verb):
             self._show_table(f"{self.subject}, {length} {unit}", shown_table(report, length))
         if report.slopes:
             self._show_table("growth: exponent of the length", slopes_table(report))
-        lines = [f"{peer}: {what}" for peer, what in dict.fromkeys((row.peer, row.what) for row in report.rows if row.state == "measured")]
+        lines = [
+            f"{peer}: {what}"
+            for peer, what in dict.fromkeys(
+                (row.peer, row.what) for row in report.rows if row.state == "measured"
+            )
+        ]
         threads = f"{report.config.threads} thread{'s' if report.config.threads > 1 else ''}"
-        lines.append(f"time: {clock(report)}, {threads}; memory: peak above weights and inputs; GFLOP: by formula, and counted by PyTorch")
+        lines.append(
+            f"time: {clock(report)}, {threads}; memory: peak above weights and inputs; GFLOP: by formula, and"
+            " counted by PyTorch"
+        )
         self._show_lines([*lines, *notes(report)])
 
     def _show_figures(self, figures: "Figures") -> None:

@@ -1,6 +1,8 @@
-"""Completion of the command line in a shell: verbs, options and their values, models, presets and settings among them.
+"""Completion of the command line in a shell: verbs, options and their values, models, presets and settings
+among them.
 
-The scripts are tyro's. It completes what a type lists; for them alone, options that take a name get types that list the names.
+The scripts are tyro's. It completes what a type lists; for them alone, options that take a name get types
+that list the names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +31,9 @@ def asked_for(given: Sequence[str]) -> bool:
         return False
     shell = words[places[0] + 1] if places[0] + 1 < len(words) else None
     if shell not in SHELLS:
-        raise ConfigError(f"{words[places[0]]}: expected a shell, one of {', '.join(SHELLS)}, found {shell!r}")
+        raise ConfigError(
+            f"{words[places[0]]}: expected a shell, one of {', '.join(SHELLS)}, found {shell!r}"
+        )
     return True
 
 
@@ -39,7 +43,9 @@ def with_values(verbs: Mapping[str, type[Verb]]) -> dict[str, type[Verb]]:
     from alignmamba.recipes.configuration import settings_of
 
     models = tuple(METHODS)
-    presets = tuple(dict.fromkeys(preset for model in METHODS.values() for preset in model.network.config_class.PRESETS))
+    presets = tuple(
+        dict.fromkeys(preset for model in METHODS.values() for preset in model.network.config_class.PRESETS)
+    )
     keys = tuple(dict.fromkeys(f"{setting.key}=" for model in models for setting in settings_of(model)))
     types: dict[str, Any] = {
         "model": Literal[models],
@@ -58,7 +64,9 @@ def _retyped(verb: type[Verb], types: Mapping[str, Any]) -> type[Verb]:
     hints, meanings = get_type_hints(verb, include_extras=True), _meanings(verb)
     own: list[Any] = []
     for each in fields(verb):
-        bare, *extras = get_args(hints[each.name]) if get_origin(hints[each.name]) is Annotated else (hints[each.name],)
+        bare, *extras = (
+            get_args(hints[each.name]) if get_origin(hints[each.name]) is Annotated else (hints[each.name],)
+        )
         if _literal(bare) is not None:
             bare = _literal(bare)
         if each.name in types:
@@ -76,7 +84,10 @@ def _meanings(verb: type[Verb]) -> dict[str, str]:
     """What stands below each option, in one line."""
     found: dict[str, str] = {}
     for each in reversed(verb.__mro__[:-1]):
-        found |= {part.arg_name: " ".join((part.description or "").split()) for part in parse_from_object(each).params}
+        found |= {
+            part.arg_name: " ".join((part.description or "").split())
+            for part in parse_from_object(each).params
+        }
     return found
 
 

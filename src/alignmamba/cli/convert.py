@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 class Convert(ReadingVerb):
     """Convert files of another format into a corpus, without running anything that is in them.
 
-    What is wrong with a file and can be repaired is repaired, counted and listed; what cannot be repaired is refused, and then
-    nothing is written. `alignmamba inspect FILE` reports it beforehand, with the same options.
+    What is wrong with a file and can be repaired is repaired, counted and listed; what cannot be repaired is
+    refused, and then nothing is written. `alignmamba inspect FILE` reports it beforehand, with the same
+    options.
     """
 
     format: Annotated[Positional[str], arg(metavar="FORMAT")]
     """mmsa, mult, mag-bert, csd, gcnet or arrays; auto: what the files look like."""
-    paths: Annotated[Positional[tuple[Path, ...]], arg(metavar="SRC [SRC ...] DST", help_behavior_hint="(required)")]
+    paths: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="SRC [SRC ...] DST", help_behavior_hint="(required)")
+    ]
     """The files or folders, and last the directory of the corpus to make."""
     name: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: that of the file)")] = None
     """Name of the corpus."""
@@ -37,12 +40,21 @@ class Convert(ReadingVerb):
 
         if len(self.paths) < 2:
             raise ConfigError(
-                f"expected at least one file and the directory to make, found {len(self.paths)} path{'s' * (len(self.paths) != 1)}"
+                f"expected at least one file and the directory to make, found {len(self.paths)}"
+                f" path{'s' * (len(self.paths) != 1)}"
             )
         *sources, destination = self.paths
         options = self.read_options()
         with samples_display("converted") as progress:
-            done = convert(self.format, sources, destination, options, name=self.name, progress=progress, overwrite=self.overwrite)
+            done = convert(
+                self.format,
+                sources,
+                destination,
+                options,
+                name=self.name,
+                progress=progress,
+                overwrite=self.overwrite,
+            )
         if self.json:
             self.emit(_facts(done, destination))
         else:
@@ -52,7 +64,9 @@ class Convert(ReadingVerb):
 
 def fault_rows(faults: tuple[tuple[str, str, str, int], ...]) -> list[dict[str, Any]]:
     """Faults as JSON has them."""
-    return [{"kind": kind, "where": where, "done": done, "count": count} for kind, where, done, count in faults]
+    return [
+        {"kind": kind, "where": where, "done": done, "count": count} for kind, where, done, count in faults
+    ]
 
 
 def _facts(done: "Conversion", destination: Path) -> dict[str, Any]:
@@ -64,7 +78,10 @@ def _facts(done: "Conversion", destination: Path) -> dict[str, Any]:
         "task": corpus.task.model_dump(mode="json"),
         "modalities": [spec.model_dump(mode="json") for spec in corpus.modalities],
         "samples": {role: len(split) for role, split in corpus.splits.items()},
-        "present": {role: {name: int((each > 0).sum()) for name, each in split.lengths.items()} for role, split in corpus.splits.items()},
+        "present": {
+            role: {name: int((each > 0).sum()) for name, each in split.lengths.items()}
+            for role, split in corpus.splits.items()
+        },
         "faults": fault_rows(done.faults),
         "notes": list(done.notes),
         "checksum": corpus.checksum,
@@ -78,11 +95,21 @@ def _show(done: "Conversion", destination: Path) -> None:
 
     screen, corpus = console(), done.corpus
     rows: list[tuple[Any, ...]] = [
-        (spec.name, f"{spec.kind} {spec.dim}", *(int((split.lengths[spec.name] > 0).sum()) for split in corpus.splits.values()))
+        (
+            spec.name,
+            f"{spec.kind} {spec.dim}",
+            *(int((split.lengths[spec.name] > 0).sum()) for split in corpus.splits.values()),
+        )
         for spec in corpus.modalities
     ]
     rows.append(("samples", "", *(len(split) for split in corpus.splits.values())))
-    screen.print(rows_table(f"{corpus.name}, read as {done.format}: what was kept", ("modality", "kind, width", *corpus.splits), rows))
+    screen.print(
+        rows_table(
+            f"{corpus.name}, read as {done.format}: what was kept",
+            ("modality", "kind, width", *corpus.splits),
+            rows,
+        )
+    )
     screen.print(faults_table("what was wrong", done.faults))
     for note in done.notes:
         screen.print(note, soft_wrap=True)

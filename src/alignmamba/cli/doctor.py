@@ -23,7 +23,9 @@ PURPOSES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Verb):
-    """Print versions, devices, what serves each operator and how long its first call takes, and which optional extras are installed."""
+    """Print versions, devices, what serves each operator and how long its first call takes, and which
+    optional extras are installed.
+    """
 
     def run(self) -> int:
         """Examine."""
@@ -42,11 +44,25 @@ class Doctor(Verb):
             "threads": f"{machine['threads']} (PyTorch; OMP_NUM_THREADS sets it)",
             "gpus": ", ".join(machine["gpus"]) or _why_no_gpu(machine["cuda"]),
         }
-        screen.print(facts_table("machine", {name.replace("_", " "): value for name, value in shown.items() if name != "cuda"}))
         screen.print(
-            rows_table("operators", ("operator", "backend", "first call", "why"), [tuple(row.values()) for row in report["operators"]])
+            facts_table(
+                "machine", {name.replace("_", " "): value for name, value in shown.items() if name != "cuda"}
+            )
         )
-        screen.print(rows_table("optional extras", ("extra", "found", "for"), [tuple(row.values()) for row in report["extras"]]))
+        screen.print(
+            rows_table(
+                "operators",
+                ("operator", "backend", "first call", "why"),
+                [tuple(row.values()) for row in report["operators"]],
+            )
+        )
+        screen.print(
+            rows_table(
+                "optional extras",
+                ("extra", "found", "for"),
+                [tuple(row.values()) for row in report["extras"]],
+            )
+        )
         return 0
 
 
@@ -62,12 +78,17 @@ def examine() -> dict[str, Any]:
         "versions": found["versions"],
         "machine": machine,
         "operators": _operators(),
-        "extras": [{"extra": name, "found": lacking(name) or "yes", "for": purpose} for name, purpose in PURPOSES.items()],
+        "extras": [
+            {"extra": name, "found": lacking(name) or "yes", "for": purpose}
+            for name, purpose in PURPOSES.items()
+        ],
     }
 
 
 def _operators() -> list[dict[str, str]]:
-    """What serves each operator for float32 tensors on the device that ``auto`` takes, why, and how long the first call takes."""
+    """What serves each operator for float32 tensors on the device that ``auto`` takes, why, and how long the
+    first call takes.
+    """
     import torch
 
     from alignmamba import ops
@@ -76,7 +97,8 @@ def _operators() -> list[dict[str, str]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kernel = {"cpu": "numba", "cuda": "triton"}[device]
     if INSTALLED[kernel]:
-        import_module({"numba": "alignmamba.ops.cpu", "triton": "triton"}[kernel])  # or the first operator would be told its time
+        # or the first operator would be told its time
+        import_module({"numba": "alignmamba.ops.cpu", "triton": "triton"}[kernel])
     backends = ops.operator_backends(device)
     plain = {"backend": "torch", "first_call": "-", "why": "operations of PyTorch itself, on every device"}
     rows: list[dict[str, str]] = []
@@ -85,15 +107,23 @@ def _operators() -> list[dict[str, str]]:
             rows.append({**rows[-1], "operator": name, "why": "selective_scan, one token at a time"})
         elif name in backends:
             state = backends[name][kernel]
-            served = {"backend": kernel, "first_call": f"{_first_call_seconds(name, device):.2f} s", "why": f"the best for {device}"}
-            rows.append({"operator": name, **(served if state == "ready" else {**plain, "why": f"{kernel}: {state}"})})
+            served = {
+                "backend": kernel,
+                "first_call": f"{_first_call_seconds(name, device):.2f} s",
+                "why": f"the best for {device}",
+            }
+            rows.append(
+                {"operator": name, **(served if state == "ready" else {**plain, "why": f"{kernel}: {state}"})}
+            )
         elif name != "operator_backends":
             rows.append({"operator": name, **plain})
     return rows
 
 
 def _first_call_seconds(operator: str, device: str) -> float:
-    """Seconds of a first small call and its gradient: code is compiled, or loaded from the cache on disk, before work begins."""
+    """Seconds of a first small call and its gradient: code is compiled, or loaded from the cache on disk,
+    before work begins.
+    """
     import time
 
     import torch

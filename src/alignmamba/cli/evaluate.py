@@ -16,25 +16,37 @@ class Evaluate(ApplyingVerb):
 
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
     """Directory of the run."""
-    data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: the corpus of the run)")] = None
+    data: Annotated[
+        str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: the corpus of the run)")
+    ] = None
     """Another corpus to score on, or where the run's own lies now."""
     split: Literal["train", "valid", "test"] = "test"
     """Part of the corpus."""
-    drop: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="MODALITY ...", help_behavior_hint="(repeatable)")] = ()
+    drop: Annotated[
+        tuple[tuple[str, ...], ...],
+        UseAppendAction,
+        arg(metavar="MODALITY ...", help_behavior_hint="(repeatable)"),
+    ] = ()
     """Modalities to withhold from every sample; the scores with all of them stand beside."""
-    missing_protocol: Annotated[str | None, arg(metavar=PROTOCOLS, help_behavior_hint="(default: none)")] = None
+    missing_protocol: Annotated[str | None, arg(metavar=PROTOCOLS, help_behavior_hint="(default: none)")] = (
+        None
+    )
     """Withhold modalities from samples; the scores with all of them stand beside:
     gcnet: each one with the chance of the rate, but never all of a sample;
-    imder-sample, imder-batch: all but one, one or none, in the shares of IMDer, drawn for each sample or for groups of 32;
-    fixed: keeps every proper subset of them in turn; tokens: single tokens of all modalities."""
+    imder-sample, imder-batch: all but one, one or none, in the shares of IMDer, drawn for each sample or for
+    groups of 32; fixed: keeps every proper subset of them in turn; tokens: single tokens of all
+    modalities."""
     missing_rate: Annotated[float | None, arg(metavar="R", help_behavior_hint="(default: none)")] = None
     """Share to withhold, from 0 to less than 1. With fixed there is none."""
     nonfinite: Annotated[
-        Literal["error", "zero", "mean"] | None, arg(metavar="{error,zero,mean}", help_behavior_hint="(default: as in training)")
+        Literal["error", "zero", "mean"] | None,
+        arg(metavar="{error,zero,mean}", help_behavior_hint="(default: as in training)"),
     ] = None
-    """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split instead."""
+    """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split
+    instead."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    """Directory for tables: predictions.csv, and with a protocol predictions_missing.csv and missing.csv, what each sample kept."""
+    """Directory for tables: predictions.csv, and with a protocol predictions_missing.csv and missing.csv,
+    what each sample kept."""
 
     def run(self) -> int:
         """Evaluate."""
@@ -43,7 +55,9 @@ class Evaluate(ApplyingVerb):
         drop = [name for group in self.drop for name in group]
         missing = None
         if self.missing_protocol is not None or self.missing_rate is not None:
-            missing = check_missing(self.missing_protocol, () if self.missing_rate is None else (self.missing_rate,))
+            missing = check_missing(
+                self.missing_protocol, () if self.missing_rate is None else (self.missing_rate,)
+            )
         report = evaluate(
             self.directory,
             data=self.data,
@@ -58,13 +72,23 @@ class Evaluate(ApplyingVerb):
         if self.json:
             self.emit(report)
             return 0
-        from alignmamba.cli.terminal_tables import metrics_table, missing_line, patterns_table, reference_table
+        from alignmamba.cli.terminal_tables import (
+            metrics_table,
+            missing_line,
+            patterns_table,
+            reference_table,
+        )
         from alignmamba.cli.verb import console
 
-        title = f"{report['run']} on {report['split']} of {report['corpus']['name']}, {report['samples']} samples"
+        title = (
+            f"{report['run']} on {report['split']} of {report['corpus']['name']}, {report['samples']} samples"
+        )
         columns = {heading(report["modalities"]): report["metrics"]}
         if drop:
-            columns |= {f"without {' and '.join(report['dropped'])}": report["metrics_dropped"], "change": report["change"]}
+            columns |= {
+                f"without {' and '.join(report['dropped'])}": report["metrics_dropped"],
+                "change": report["change"],
+            }
         if missing is not None:
             columns |= {missing.protocol: report["metrics_missing"], "change": report["change"]}
         screen = console()
@@ -75,5 +99,7 @@ class Evaluate(ApplyingVerb):
             if "patterns" in facts:
                 screen.print(patterns_table(facts["patterns"]))
         if report["references"]:
-            screen.print(reference_table(report["references"], report["distance_covered"], split=report["split"]))
+            screen.print(
+                reference_table(report["references"], report["distance_covered"], split=report["split"])
+            )
         return 0

@@ -22,36 +22,51 @@ if TYPE_CHECKING:
 class Experiment(Verb):
     """Repeat an experiment of the paper on a corpus: a grid of runs, then tables with intervals and tests.
 
-    `comparison`: every fusion model and every modality alone. `missing`: every model at each missing rate. `ablation`: the model without
-    its parts. `distance`: how far apart aligned modalities are. `plans`: transport plans, and how close in true time matched tokens lie.
-    `efficiency`: time, memory and operations, which needs no corpus.
+    `comparison`: every fusion model and every modality alone. `missing`: every model at each missing rate.
+    `ablation`: the model without its parts. `distance`: how far apart aligned modalities are. `plans`:
+    transport plans, and how close in true time matched tokens lie. `efficiency`: time, memory and operations,
+    which needs no corpus.
 
-    Give the same command again to resume after an interruption: finished runs are kept, failed ones are tried anew.
-    Then `alignmamba report DIR` makes a page of it.
+    Give the same command again to resume after an interruption: finished runs are kept, failed ones are tried
+    anew. Then `alignmamba report DIR` makes a page of it.
     """
 
-    name: Annotated[Positional[Literal["comparison", "missing", "ablation", "distance", "plans", "efficiency"]], arg(metavar="NAME")]
+    name: Annotated[
+        Positional[Literal["comparison", "missing", "ablation", "distance", "plans", "efficiency"]],
+        arg(metavar="NAME"),
+    ]
     """comparison, missing, ablation, distance, plans or efficiency."""
-    data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = None
+    data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = (
+        None
+    )
     """Directory of a corpus; a file that `alignmamba convert` reads, converted once; or `synthetic`."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Directory of the experiment; made if need be, continued if it holds this experiment."""
     model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
     """Model that `ablation`, `distance` and `plans` look into."""
     models: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: families)")] = ()
-    """Methods that `comparison` and `missing` compare; `families`, `table1`, `table2` and `all` stand for several."""
+    """Methods that `comparison` and `missing` compare; `families`, `table1`, `table2` and `all` stand for
+    several."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
     """Options of the model to start from."""
     config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     """YAML file with settings of every run, as for `train`."""
-    set: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")] = ()
+    set: Annotated[
+        tuple[tuple[str, ...], ...],
+        UseAppendAction,
+        arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)"),
+    ] = ()
     """Single settings of every run by dotted key, for example fit.epochs=5."""
-    split_valid: Annotated[float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")] = None
-    """Where the corpus has no valid split: share of train to take for it, as for `train`; for one seed the same in every cell."""
+    split_valid: Annotated[
+        float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")
+    ] = None
+    """Where the corpus has no valid split: share of train to take for it, as for `train`; for one seed the
+    same in every cell."""
     seeds: Annotated[int, arg(metavar="N")] = 5
     """Runs of each cell, with seeds 0 to N-1."""
     protocol: Annotated[
-        Literal["gcnet", "imder-sample", "imder-batch", "tokens"], arg(metavar="{gcnet,imder-sample,imder-batch,tokens}")
+        Literal["gcnet", "imder-sample", "imder-batch", "tokens"],
+        arg(metavar="{gcnet,imder-sample,imder-batch,tokens}"),
     ] = "gcnet"
     """How `missing` withholds modalities."""
     rates: Annotated[tuple[float, ...], arg(metavar="R ...", help_behavior_hint="(default: 0.1 to 0.7)")] = (
@@ -66,19 +81,29 @@ class Experiment(Verb):
     """Missing rates of `missing`."""
     mixed: bool = False
     """In `missing`, train each model once on all rates mixed, and score it at each."""
-    samples: Annotated[tuple[str, ...], arg(metavar="ID ...", help_behavior_hint="(default: predicted best and worst)")] = ()
+    samples: Annotated[
+        tuple[str, ...], arg(metavar="ID ...", help_behavior_hint="(default: predicted best and worst)")
+    ] = ()
     """Test samples that `plans` shows."""
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
-    """Metrics that the tables on the terminal show, for example accuracy; the files and --json have all of them."""
-    lengths: Annotated[tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the paper's)")] = ()
+    """Metrics that the tables on the terminal show, for example accuracy; the files and --json have all of
+    them."""
+    lengths: Annotated[
+        tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the paper's)")
+    ] = ()
     """Tokens per modality that `efficiency` measures at."""
     own_settings: bool = False
     """Train each method with the settings it was published with, in place of those that all share."""
     jobs: Annotated[int, arg(metavar="J")] = 1
-    """Runs at work at once. Each computes on one thread, or up to four from 256 channels on; OMP_NUM_THREADS sets another number."""
+    """Runs at work at once. Each computes on one thread, or up to four from 256 channels on; OMP_NUM_THREADS
+    sets another number."""
     engine: Literal["local", "slurm"] = "local"
     """Who does the work: processes of this machine, or a SLURM array."""
-    slurm: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)")] = ()
+    slurm: Annotated[
+        tuple[tuple[str, ...], ...],
+        UseAppendAction,
+        arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)"),
+    ] = ()
     """Options of submitit's executor, for example timeout_min=120 slurm_partition=gpu."""
     shard: Annotated[str | None, arg(metavar="i/n", help_behavior_hint="(default: all)")] = None
     """Do every n-th run from the i-th on, and leave the others to machines that share the folder."""
@@ -129,7 +154,12 @@ class Experiment(Verb):
     def _base(self) -> "RunConfig":
         from alignmamba.recipes import read_config
 
-        given = {"data": self.data, "model": self.model, "preset": self.preset, "split_valid": self.split_valid}
+        given = {
+            "data": self.data,
+            "model": self.model,
+            "preset": self.preset,
+            "split_valid": self.split_valid,
+        }
         return read_config(
             self.config,
             assignments=[each for group in self.set for each in group],
@@ -157,22 +187,36 @@ class Experiment(Verb):
         if self.dry_run:
             self._show_parts(plan_efficiency(self.out, lengths=self.lengths))
             return 0
-        tables = run_efficiency(self.out, lengths=self.lengths, command=["alignmamba", *sys.argv[1:]], say=say)
+        tables = run_efficiency(
+            self.out, lengths=self.lengths, command=["alignmamba", *sys.argv[1:]], say=say
+        )
         if self.json:
-            self.emit({"experiment": str(self.out), "tables": [table.model_dump(mode="json") for table in tables]})
+            self.emit(
+                {"experiment": str(self.out), "tables": [table.model_dump(mode="json") for table in tables]}
+            )
             return 0
         self._show_tables(tables)
         return 0
 
     def _show_parts(self, parts: "Mapping[str, BenchConfig]") -> None:
         if self.json:
-            laid_out = {part: {"measure": each.measure, "lengths": each.lengths, "peers": each.against} for part, each in parts.items()}
+            laid_out = {
+                part: {"measure": each.measure, "lengths": each.lengths, "peers": each.against}
+                for part, each in parts.items()
+            }
             self.emit({"experiment": "efficiency", "out": str(self.out), "parts": laid_out})
             return
         from alignmamba.cli.terminal_tables import rows_table
 
-        rows = [(part, ", ".join(each.measure), ", ".join(map(str, each.lengths)), ", ".join(each.against)) for part, each in parts.items()]
-        console().print(rows_table("efficiency: what is measured", ("part", "measure", "tokens per modality", "models"), rows))
+        rows = [
+            (part, ", ".join(each.measure), ", ".join(map(str, each.lengths)), ", ".join(each.against))
+            for part, each in parts.items()
+        ]
+        console().print(
+            rows_table(
+                "efficiency: what is measured", ("part", "measure", "tokens per modality", "models"), rows
+            )
+        )
         write("dry run: nothing was measured or written")
 
     def _show_plan(self, plan: "ExperimentPlan") -> None:
@@ -213,14 +257,21 @@ class Experiment(Verb):
         said = ", ".join(f"{count} {state}" for state, count in result.states.items())
         for label, reason in result.failures.items():
             say(f"failed: {label}: {reason}")
-        say(f"{said}; tables in {result.directory / 'tables'}; a page of it: alignmamba report {result.directory}")
+        say(
+            f"{said}; tables in {result.directory / 'tables'}; a page of it: alignmamba report"
+            f" {result.directory}"
+        )
 
     def _show_tables(self, tables: Any) -> None:
         from alignmamba.cli.terminal_tables import blocks, rows_table
 
         screen = console()
         for table in tables:
-            if self.metrics and table.name.startswith("missing-") and table.name.removeprefix("missing-") not in self.metrics:
+            if (
+                self.metrics
+                and table.name.startswith("missing-")
+                and table.name.removeprefix("missing-") not in self.metrics
+            ):
                 continue
             chosen = table.of_columns(self.metrics)
             parts = blocks(chosen.shown(), screen.width)
@@ -235,7 +286,9 @@ class Experiment(Verb):
 
 
 class GridLines:
-    """Writes a line for each run that ends, with an estimate of the time left; meets `recipes.experiments.engines.GridProgress`."""
+    """Writes a line for each run that ends, with an estimate of the time left; meets
+    `recipes.experiments.engines.GridProgress`.
+    """
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
@@ -251,7 +304,10 @@ class GridLines:
         """Say how a run ended."""
         self._done += 1
         self._seconds.append(seconds)
-        self._tell(f"{self._done}/{self._total} {job.label}: {state}{f': {reason}' if reason else ''}, {seconds:.0f} s; {self.estimate()}")
+        self._tell(
+            f"{self._done}/{self._total} {job.label}: {state}{f': {reason}' if reason else ''}, {seconds:.0f}"
+            f" s; {self.estimate()}"
+        )
 
     def estimate(self) -> str:
         """The time left, by the mean of the runs so far."""

@@ -34,11 +34,16 @@ class Export(Verb):
         from alignmamba.data.exporting import export_mmsa
 
         modalities = {"text": self.text, "audio": self.audio, "vision": self.vision}
-        done = export_mmsa(load_corpus(self.corpus), self.out, modalities=modalities, overwrite=self.overwrite)
+        done = export_mmsa(
+            load_corpus(self.corpus), self.out, modalities=modalities, overwrite=self.overwrite
+        )
         if self.json:
             self.emit({"out": str(self.out), "samples": dict(done.samples), "notes": list(done.notes)})
         else:
-            write(f"{', '.join(f'{role} {count}' for role, count in done.samples.items())} samples in {self.out}")
+            write(
+                f"{', '.join(f'{role} {count}' for role, count in done.samples.items())} samples in"
+                f" {self.out}"
+            )
             for note in done.notes:
                 write(f"note: {note}")
         return 0

@@ -21,22 +21,29 @@ def refuse_unknown(given: Sequence[str], verbs: Mapping[str, type[Verb]]) -> Non
         verbs: Every verb by name.
 
     Raises:
-        ConfigError: Naming what was found, and what is nearest to it: another verb or option, a setting, or ``--data``.
+        ConfigError: Naming what was found, and what is nearest to it: another verb or option, a setting, or
+            ``--data``.
     """
     if given and given[0] in ("-h", "--help"):
         return
     if not given or given[0].startswith("-"):
         found = f", found {given[0]!r}" if given else ""
-        raise ConfigError(f"expected a verb first{found}; there are {', '.join(verbs)}; see alignmamba --help")
+        raise ConfigError(
+            f"expected a verb first{found}; there are {', '.join(verbs)}; see alignmamba --help"
+        )
     verb = given[0]
     if verb == "help":
-        raise ConfigError("help: no such verb, perhaps you meant alignmamba --help, or alignmamba VERB --help")
+        raise ConfigError(
+            "help: no such verb, perhaps you meant alignmamba --help, or alignmamba VERB --help"
+        )
     if verb not in verbs:
         raise ConfigError(f"{verb}: no such verb{_nearest(verb, verbs)}; there are {', '.join(verbs)}")
     known = [field.name.replace("_", "-") for field in fields(verbs[verb])]
     for name in _option_names(given[1:]):
         if name not in known and name not in _EVERYWHERE and not name.startswith(_FROM_TYRO):
-            raise ConfigError(f"--{name}: {verb} has no such option{_way_out(name, known)}; see alignmamba {verb} --help")
+            raise ConfigError(
+                f"--{name}: {verb} has no such option{_way_out(name, known)}; see alignmamba {verb} --help"
+            )
 
 
 def in_one_line(box: str, given: Sequence[str], verb: type[Verb]) -> str:
@@ -63,7 +70,10 @@ def _told(text: str, rows: Sequence[str], given: Sequence[str], verb: type[Verb]
         return f"{found[1]}: expected a value, found none"
     if found := re.search(r"invalid choice '(.*?)' for argument '(.+?)'\. Expected one of \((.*?)\)", text):
         choices = re.findall(r"'(.*?)'", found[3])
-        return f"{found[2]}: found {found[1]!r}, expected one of {', '.join(choices)}{_nearest(found[1], choices)}"
+        return (
+            f"{found[2]}: found {found[1]!r}, expected one of"
+            f" {', '.join(choices)}{_nearest(found[1], choices)}"
+        )
     if found := re.search(r"Error parsing (--[\w-]+)", text):
         values = ", ".join(map(repr, _values(found[1], given)))
         return f"{found[1]}: found {values}, expected {_expected(verb, found[1])}"
@@ -117,7 +127,11 @@ def _superfluous(word: str, given: Sequence[str], verb: type[Verb]) -> str:
         return f"{of_flag.partition('=')[0]}: takes no value, found {word!r}"
     if word.startswith("-"):
         return f"{word}: {given[0]} has no such option"
-    hint = f"; perhaps you meant --data {word}" if "data" in {field.name for field in fields(verb)} and "--data" not in given else ""
+    hint = (
+        f"; perhaps you meant --data {word}"
+        if "data" in {field.name for field in fields(verb)} and "--data" not in given
+        else ""
+    )
     return f"{given[0]} takes no further word, found {word!r}{hint}"
 
 

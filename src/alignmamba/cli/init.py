@@ -11,15 +11,18 @@ from alignmamba.cli.verb import Verb, write
 
 @dataclass(frozen=True, kw_only=True)
 class Init(Verb):
-    """Look at a table (CSV, TSV, Parquet) or at arrays (.npy, .npz, HDF5) and write the TOML file that describes them.
+    """Look at a table (CSV, TSV, Parquet) or at arrays (.npy, .npz, HDF5) and write the TOML file that
+    describes them.
 
-    What each column is, is guessed by its name and its cells; every guess stands in a line of its own, to be corrected.
-    `alignmamba inspect` then shows what is read by it. docs/arrays.md has all keys.
+    What each column is, is guessed by its name and its cells; every guess stands in a line of its own, to be
+    corrected. `alignmamba inspect` then shows what is read by it. docs/arrays.md has all keys.
     """
 
     path: Annotated[Positional[Path], arg(metavar="FILE")]
     """The table or the arrays."""
-    out: Annotated[Path | None, arg(metavar="OUT.toml", help_behavior_hint="(default: corpus.toml beside FILE)")] = None
+    out: Annotated[
+        Path | None, arg(metavar="OUT.toml", help_behavior_hint="(default: corpus.toml beside FILE)")
+    ] = None
     """File to write, in the folder of FILE or above it. One that is there is not replaced."""
 
     def run(self) -> int:

@@ -25,11 +25,12 @@ _CLASSES_SHOWN = 40
 class Inspect(ReadingVerb):
     """Summarise a corpus, `synthetic`, or a file that `alignmamba convert` reads.
 
-    Of a corpus every problem is listed. Of another file, what a conversion with these options would repair is reported; of a published
-    one also what it is. Labels out of range are counted, for which `convert` refuses a file unless --clip-labels is given.
-    Of both, what training would meet is reported: a split or targets that are not there, modalities that no sample of a split has,
-    classes without a sample, channels that never change.
-    The exit code is 2 if a corpus has a problem, or a file would be refused for anything else. Lengths are counted in tokens.
+    Of a corpus every problem is listed. Of another file, what a conversion with these options would repair is
+    reported; of a published one also what it is. Labels out of range are counted, for which `convert` refuses
+    a file unless --clip-labels is given. Of both, what training would meet is reported: a split or targets
+    that are not there, modalities that no sample of a split has, classes without a sample, channels that
+    never change. The exit code is 2 if a corpus has a problem, or a file would be refused for anything else.
+    Lengths are counted in tokens.
     """
 
     path: Annotated[Positional[Path], arg(metavar="PATH|synthetic")]
@@ -88,9 +89,17 @@ class Inspect(ReadingVerb):
         from alignmamba.data.readers.progress import samples_display
 
         with samples_display("read") as progress:
-            found = inspect_foreign(self.path, self.read_options(), format=self.format, hashed=progress.hashed, progress=progress)
+            found = inspect_foreign(
+                self.path, self.read_options(), format=self.format, hashed=progress.hashed, progress=progress
+            )
         if self.json:
-            self.emit({**asdict(found), "task": found.task.model_dump(mode="json"), "faults": fault_rows(found.faults)})
+            self.emit(
+                {
+                    **asdict(found),
+                    "task": found.task.model_dump(mode="json"),
+                    "faults": fault_rows(found.faults),
+                }
+            )
         else:
             _show_foreign(found)
         return 0
@@ -125,8 +134,14 @@ def _show_foreign(found: "ForeignInspection") -> None:
     screen = console()
     facts: Mapping[str, Any] = {
         "format": f"{found.format} ({found.layout})",
-        "data set": "not one of the published files that are known" if found.known is None else found.known.dataset,
-        **({} if found.known is None else {"version": found.known.version, "known faults": "; ".join(found.known.faults)}),
+        "data set": "not one of the published files that are known"
+        if found.known is None
+        else found.known.dataset,
+        **(
+            {}
+            if found.known is None
+            else {"version": found.known.version, "known faults": "; ".join(found.known.faults)}
+        ),
         "task": _task(found.task),
         "size": f"{found.bytes / 1e6:.1f} MB",
         "source": found.source or "not stated",
@@ -168,18 +183,35 @@ def _show_splits(screen: "Console", splits: Sequence["SplitSummary"], task: "Tas
         for split in splits
         for modality in split.modalities
     ]
-    header = ("split (samples)", "modality", "kind, width", "tokens min / median / max", "missing", "times", "units")
+    header = (
+        "split (samples)",
+        "modality",
+        "kind, width",
+        "tokens min / median / max",
+        "missing",
+        "times",
+        "units",
+    )
     screen.print(rows_table("modalities", header, rows))
     known = [split for split in splits if split.targets]
     if known and len(task.classes) > _CLASSES_ACROSS:
-        shown = sorted(task.classes, key=lambda name: -sum(split.targets[name] for split in known))[:_CLASSES_SHOWN]
+        shown = sorted(task.classes, key=lambda name: -sum(split.targets[name] for split in known))[
+            :_CLASSES_SHOWN
+        ]
         by_class = [(name, *(f"{split.targets[name]:g}" for split in known)) for name in shown]
         screen.print(rows_table("samples by class", ("class", *(split.role for split in known)), by_class))
         if len(shown) < len(task.classes):
-            screen.print(f"{len(task.classes) - len(shown)} further classes have as many samples or fewer; --json has all")
+            screen.print(
+                f"{len(task.classes) - len(shown)} further classes have as many samples or fewer; --json"
+                " has all"
+            )
     elif known:
         targets = [(split.role, *(f"{value:g}" for value in split.targets.values())) for split in known]
-        screen.print(rows_table("samples by class" if task.classes else "targets", ("split", *known[0].targets), targets))
+        screen.print(
+            rows_table(
+                "samples by class" if task.classes else "targets", ("split", *known[0].targets), targets
+            )
+        )
     unlabelled = [split.role for split in splits if not split.targets]
     if unlabelled:
         screen.print(f"unlabelled: {', '.join(unlabelled)}")

@@ -1,6 +1,7 @@
 """``alignmamba``: parse the command line, run a verb, turn errors into one line and an exit code.
 
-Exit codes: 0 done, 1 our fault, 2 the user's input or the user's machine, 130 interrupted, 141 nobody reads the output.
+Exit codes: 0 done, 1 our fault, 2 the user's input or the user's machine, 130 interrupted, 141 nobody reads
+the output.
 
 What takes time to import is imported where errors are caught, so that Ctrl-C at any moment ends in one word.
 """
@@ -59,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Give the process the streams that it was started without, and let a terminal without Unicode show ? instead of failing."""
+    """Give the process the streams that it was started without, and let a terminal without Unicode show ?
+    instead of failing.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 # open as long as the process is
@@ -68,9 +71,11 @@ def _prepare_streams() -> None:
 
 
 def _let_threads_sleep() -> None:
-    """Let PyTorch's OpenMP threads spin for a shorter time before they sleep: spinning, they take the cores from the kernels' threads.
+    """Let PyTorch's OpenMP threads spin for a shorter time before they sleep: spinning, they take the cores
+    from the kernels' threads.
 
-    Read when PyTorch is first imported; whoever sets either variable is left alone (`benchmarks/threads.py` measures it).
+    Read when PyTorch is first imported; whoever sets either variable is left alone (`benchmarks/threads.py`
+    measures it).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -88,7 +93,10 @@ def _told(error: BaseException, verb: "Verb | None") -> int:
     if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
         _discard(sys.stdout)
         return 128 + signal.SIGPIPE
-    show = (verb is not None and verb.traceback) or os.environ.get("ALIGNMAMBA_TRACEBACK", "") not in ("", "0")
+    show = (verb is not None and verb.traceback) or os.environ.get("ALIGNMAMBA_TRACEBACK", "") not in (
+        "",
+        "0",
+    )
     if isinstance(error, AlignMambaError):
         return _fail(error, str(error), USER_INPUT, show=show)
     if isinstance(error, OSError) and verb is not None and _names_given_path(error, verb):
@@ -128,7 +136,9 @@ def _fail(error: BaseException, message: str, code: int, *, show: bool) -> int:
 
 def _our_fault(error: BaseException, *, show: bool) -> int:
     what = f"internal: {type(error).__name__}: {error}"
-    return _fail(error, what if show else f"{what} (please report it with {_report(error)})", OUR_FAULT, show=show)
+    return _fail(
+        error, what if show else f"{what} (please report it with {_report(error)})", OUR_FAULT, show=show
+    )
 
 
 def _report(error: BaseException) -> str:
@@ -137,7 +147,9 @@ def _report(error: BaseException) -> str:
     import traceback
 
     try:
-        with tempfile.NamedTemporaryFile("w", prefix="alignmamba-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="alignmamba-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
             file.write("".join(traceback.format_exception(error)))
     except OSError:
         return "what --traceback shows"

@@ -7,7 +7,9 @@ from alignmamba.cli.verb import Verb, say
 
 @dataclass(frozen=True, kw_only=True)
 class Methods(Verb):
-    """List every method that train --model takes: what it is, where it was published, and what it needs of a corpus."""
+    """List every method that train --model takes: what it is, where it was published, and what it needs of a
+    corpus.
+    """
 
     def run(self) -> int:
         """List them."""
@@ -30,7 +32,13 @@ class Methods(Verb):
         from alignmamba.cli.terminal_tables import rows_table
         from alignmamba.cli.verb import console
 
-        lines = [(name, row["summary"], row["source"] or "several", row["needs"] or "any corpus") for name, row in rows.items()]
+        lines = [
+            (name, row["summary"], row["source"] or "several", row["needs"] or "any corpus")
+            for name, row in rows.items()
+        ]
         console().print(rows_table("methods", ("name", "what it is", "source", "needs"), lines))
-        say("`alignmamba train --model NAME --settings` prints the options of one; docs/methods.md says how each differs from its source")
+        say(
+            "`alignmamba train --model NAME --settings` prints the options of one; docs/methods.md says how"
+            " each differs from its source"
+        )
         return 0

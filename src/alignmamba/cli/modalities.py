@@ -11,11 +11,21 @@ from alignmamba.cli.verb import Verb, say
 
 @dataclass(frozen=True, kw_only=True)
 class ApplyingVerb(Verb):
-    """A verb that applies a run to a corpus. A modality that the run does not know is refused, unless one of these options names it."""
+    """A verb that applies a run to a corpus. A modality that the run does not know is refused, unless one of
+    these options names it.
+    """
 
-    rename: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="NAME=KNOWN ...", help_behavior_hint="(repeatable)")] = ()
+    rename: Annotated[
+        tuple[tuple[str, ...], ...],
+        UseAppendAction,
+        arg(metavar="NAME=KNOWN ...", help_behavior_hint="(repeatable)"),
+    ] = ()
     """Take a modality of the corpus for one that the run knows, for example vision=video."""
-    ignore: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="MODALITY ...", help_behavior_hint="(repeatable)")] = ()
+    ignore: Annotated[
+        tuple[tuple[str, ...], ...],
+        UseAppendAction,
+        arg(metavar="MODALITY ...", help_behavior_hint="(repeatable)"),
+    ] = ()
     """Leave out a modality of the corpus, for example one that the run does not know."""
 
     def matching(self) -> dict[str, Any]:
@@ -32,7 +42,9 @@ class ApplyingVerb(Verb):
             if not (old and equals and new):
                 raise ConfigError(f"--rename {given!r}: expected NAME=KNOWN, for example vision=video")
             if renamed.setdefault(old, new) != new:
-                raise ConfigError(f"--rename: {old!r} is to be both {renamed[old]!r} and {new!r}, expected one")
+                raise ConfigError(
+                    f"--rename: {old!r} is to be both {renamed[old]!r} and {new!r}, expected one"
+                )
         return {"rename": renamed, "ignore": [name for group in self.ignore for name in group]}
 
     def tell(self, modalities: Mapping[str, Any], corpus: str) -> None:
@@ -40,7 +52,10 @@ class ApplyingVerb(Verb):
         for name in modalities["not_in_corpus"]:
             say(f"note: {name} is not in corpus {corpus!r}, predictions are made without it")
         for name in modalities["in_no_sample"]:
-            say(f"note: no sample of corpus {corpus!r} that is predicted has {name}, predictions are made without it")
+            say(
+                f"note: no sample of corpus {corpus!r} that is predicted has {name}, predictions are made"
+                " without it"
+            )
         for old, new in modalities["renamed"].items():
             say(f"note: {old} of corpus {corpus!r} is taken for {new}")
         if modalities["ignored"]:
@@ -48,7 +63,9 @@ class ApplyingVerb(Verb):
 
 
 def heading(modalities: Mapping[str, Sequence[str]]) -> str:
-    """The modalities that scores were made from, for the head of a table: all of the run, or those that were there and why."""
+    """The modalities that scores were made from, for the head of a table: all of the run, or those that were
+    there and why.
+    """
     reasons = [
         *([f"{_are(modalities['not_in_corpus'])} not in this corpus"] if modalities["not_in_corpus"] else []),
         *([f"no sample has {' or '.join(modalities['in_no_sample'])}"] if modalities["in_no_sample"] else []),

@@ -27,7 +27,8 @@ from alignmamba.errors import ConfigError
 
 DESCRIPTION = """Fuse text, audio, video or any other token sequences into one prediction with AlignMamba.
 
-Start with `alignmamba train`; each verb explains itself with `alignmamba VERB --help`. `alignmamba --version` prints the version.
+Start with `alignmamba train`; each verb explains itself with `alignmamba VERB --help`. \
+`alignmamba --version` prints the version.
 
 Shell completion: `alignmamba --tyro-print-completion SHELL` prints a script for bash, zsh or fish.
 
@@ -54,7 +55,8 @@ def parsed(arguments: Sequence[str]) -> Verb:
     """The verb that arguments ask for.
 
     Raises:
-        ConfigError: If the arguments cannot be parsed, naming the nearest that can, or if a shell has no completion.
+        ConfigError: If the arguments cannot be parsed, naming the nearest that can, or if a shell has no
+            completion.
         SystemExit: After printing help or a script of completion.
     """
     if completion.asked_for(arguments):
@@ -65,7 +67,8 @@ def parsed(arguments: Sequence[str]) -> Verb:
     # The list of all verbs has a line for each; what a verb does stands in its own help.
     listing = not arguments or arguments[0] in ("-h", "--help")
     named = tuple(
-        Annotated[verb, tyro.conf.subcommand(name, description=_first_line(verb) if listing else None)] for name, verb in verbs.items()
+        Annotated[verb, tyro.conf.subcommand(name, description=_first_line(verb) if listing else None)]
+        for name, verb in verbs.items()
     )
     any_verb: Any = Union[named]  # noqa: UP007 # of as many as there are
     said = StringIO()

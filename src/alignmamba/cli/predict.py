@@ -14,7 +14,8 @@ from alignmamba.cli.verb import write
 class Predict(ApplyingVerb):
     """Predict every sample of a corpus, labelled or not, and write a table.
 
-    Columns: id, split, target where it is known, prediction, and for a classification p(CLASS), the probability of each class from 0 to 1.
+    Columns: id, split, target where it is known, prediction, and for a classification p(CLASS), the
+    probability of each class from 0 to 1.
     """
 
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -22,21 +23,27 @@ class Predict(ApplyingVerb):
     data: Annotated[str, arg(metavar="PATH|synthetic")]
     """Directory of the corpus, or a file that `alignmamba convert` reads, converted once."""
     out: Annotated[Path, arg(metavar="FILE.csv|.parquet")]
-    """File to write; an existing one is replaced once the new one is complete. Parquet needs alignmamba[formats]."""
+    """File to write; an existing one is replaced once the new one is complete. Parquet needs
+    alignmamba[formats]."""
     split: Annotated[
-        Literal["train", "valid", "test"] | None, arg(metavar="{train,valid,test}", help_behavior_hint="(default: every split)")
+        Literal["train", "valid", "test"] | None,
+        arg(metavar="{train,valid,test}", help_behavior_hint="(default: every split)"),
     ] = None
     """Only this part of the corpus."""
     nonfinite: Annotated[
-        Literal["error", "zero", "mean"] | None, arg(metavar="{error,zero,mean}", help_behavior_hint="(default: as in training)")
+        Literal["error", "zero", "mean"] | None,
+        arg(metavar="{error,zero,mean}", help_behavior_hint="(default: as in training)"),
     ] = None
-    """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split instead."""
+    """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split
+    instead."""
 
     def run(self) -> int:
         """Predict."""
         from alignmamba.recipes import predict
 
-        report = predict(self.directory, self.data, self.out, split=self.split, nonfinite=self.nonfinite, **self.matching())
+        report = predict(
+            self.directory, self.data, self.out, split=self.split, nonfinite=self.nonfinite, **self.matching()
+        )
         self.tell(report["modalities"], report["corpus"]["name"])
         if self.json:
             self.emit(report)

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 class ReadingVerb(Verb):
     """A verb that reads a file of another format. An option that the format does not read is refused."""
 
-    dims: Annotated[tuple[str, ...], UseAppendAction, arg(metavar="MODALITY=N[,MODALITY=N]", help_behavior_hint="(repeatable)")] = ()
+    dims: Annotated[
+        tuple[str, ...],
+        UseAppendAction,
+        arg(metavar="MODALITY=N[,MODALITY=N]", help_behavior_hint="(repeatable)"),
+    ] = ()
     """Expected width of a modality, for example audio=5,vision=20; another one is refused."""
     nonfinite: Literal["zero", "mean", "error", "keep"] = "zero"
-    """Features that are not finite, or too large for float32: put 0 or the channel's mean over the train split instead, refuse the file,
-    or keep them, and training needs --nonfinite."""
+    """Features that are not finite, or too large for float32: put 0 or the channel's mean over the train
+    split instead, refuse the file, or keep them, and training needs --nonfinite."""
     text: Literal["features", "ids"] = "features"
     """MMSA: the text's features, or its token ids for an encoder."""
     tokenizer: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
@@ -45,7 +49,10 @@ class ReadingVerb(Verb):
         for given in (each for group in self.dims for each in group.split(",")):
             name, _, width = given.partition("=")
             if not name or not width.isascii() or not width.isdigit() or not 0 < int(width[:12]) < 1 << 31:
-                raise ConfigError(f"--dims: expected MODALITY=N with a width from 1, several with commas between them, found {given!r}")
+                raise ConfigError(
+                    "--dims: expected MODALITY=N with a width from 1, several with commas between them,"
+                    f" found {given!r}"
+                )
             if dims.setdefault(name, int(width)) != int(width):
                 raise ConfigError(f"--dims: {name} has the widths {dims[name]} and {width}, expected one")
         return ReadOptions(

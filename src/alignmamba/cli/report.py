@@ -11,14 +11,20 @@ from alignmamba.cli.verb import Verb
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Verb):
-    """Write one self-contained HTML page of an experiment, finished or not, of a single run, or of several runs beside each other."""
+    """Write one self-contained HTML page of an experiment, finished or not, of a single run, or of several
+    runs beside each other.
+    """
 
     directories: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]")]
     """Directory of the experiment or the run; several runs are compared."""
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: DIR/report.html)")] = None
-    """The page; a file that is there is replaced if its name ends in .html. Needed where runs are compared."""
-    data: Annotated[str | None, arg(metavar="PATH", help_behavior_hint="(default: the corpus of the run)")] = None
-    """Where the corpus of a single run lies now. Transcripts, plans and the worth of each modality come from it."""
+    """The page; a file that is there is replaced if its name ends in .html. Needed where runs are
+    compared."""
+    data: Annotated[
+        str | None, arg(metavar="PATH", help_behavior_hint="(default: the corpus of the run)")
+    ] = None
+    """Where the corpus of a single run lies now. Transcripts, plans and the worth of each modality come from
+    it."""
     files_only: bool = False
     """Make the page of a single run from its files alone, without loading corpus and model."""
 

@@ -20,8 +20,12 @@ def metrics_table(title: str, columns: Mapping[str, Mapping[str, float | None]])
     return table
 
 
-def reference_table(references: Mapping[str, float], distance_covered: Mapping[str, float], *, split: str = "test") -> Table:
-    """Known scores of the corpus, and how far those of the split went from the best single modality to the best reachable."""
+def reference_table(
+    references: Mapping[str, float], distance_covered: Mapping[str, float], *, split: str = "test"
+) -> Table:
+    """Known scores of the corpus, and how far those of the split went from the best single modality to the
+    best reachable.
+    """
     table = _table("to compare with", "known of this corpus")
     table.add_column("", justify="right")
     for name, value in references.items():
@@ -37,14 +41,22 @@ def missing_line(facts: Mapping[str, Any], effective_rates: Mapping[str, float])
     rates = facts["rate"] if isinstance(facts["rate"], list | tuple) else [facts["rate"]]
     nominal = f"nominal rate{'s' * (len(rates) > 1)} {', '.join(f'{rate:g}' for rate in rates)}, "
     effective = ", ".join(f"{rate:.4f} on {split}" for split, rate in effective_rates.items())
-    return f"withheld by {facts['protocol']}: {'' if facts['protocol'] == 'fixed' else nominal}effective rate {effective}"
+    return (
+        f"withheld by {facts['protocol']}: {'' if facts['protocol'] == 'fixed' else nominal}effective rate"
+        f" {effective}"
+    )
 
 
 def patterns_table(patterns: Sequence[Mapping[str, Any]]) -> Table:
     """One row per set of modalities that was kept, metrics in columns."""
     metrics = list(patterns[0]["metrics"])
     rows = [
-        (" and ".join(each["kept"]), each["samples"], number(each["effective_rate"]), *(number(each["metrics"][name]) for name in metrics))
+        (
+            " and ".join(each["kept"]),
+            each["samples"],
+            number(each["effective_rate"]),
+            *(number(each["metrics"][name]) for name in metrics),
+        )
         for each in patterns
     ]
     return rows_table("kept of each sample", ("kept", "samples", "effective rate", *metrics), rows)
@@ -70,8 +82,11 @@ def rows_table(title: str, header: tuple[str, ...], rows: list[tuple[Any, ...]])
     return table
 
 
-def blocks(shown: tuple[Sequence[str], Sequence[Sequence[str]]], width: int) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
-    """A wide table as several that fit a width, each with the first column, so that no cell is broken over two lines.
+def blocks(
+    shown: tuple[Sequence[str], Sequence[Sequence[str]]], width: int
+) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+    """A wide table as several that fit a width, each with the first column, so that no cell is broken over
+    two lines.
 
     Args:
         shown: Names of the columns, and rows of as many cells each.
@@ -87,7 +102,10 @@ def blocks(shown: tuple[Sequence[str], Sequence[Sequence[str]]], width: int) -> 
         if parts[-1] and widths[0] + sum(widths[each] for each in parts[-1]) + wide > width:
             parts.append([])
         parts[-1].append(place)
-    return [(tuple(header[at] for at in (0, *part)), [tuple(row[at] for at in (0, *part)) for row in rows]) for part in parts]
+    return [
+        (tuple(header[at] for at in (0, *part)), [tuple(row[at] for at in (0, *part)) for row in rows])
+        for part in parts
+    ]
 
 
 def faults_table(title: str, faults: Sequence[tuple[str, str, str, int]]) -> Table | str:

@@ -40,9 +40,11 @@ class Verb(ABC):
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A console that uses colour on a terminal only, and does not break words to fit a width that nobody sees.
+    """A console that uses colour on a terminal only, and does not break words to fit a width that nobody
+    sees.
 
-    Whatever text it prints, in a table or not, passes through `printable`: names in a corpus cannot take over a terminal.
+    Whatever text it prints, in a table or not, passes through `printable`: names in a corpus cannot take over
+    a terminal.
     """
     from rich.console import Console
 
@@ -56,11 +58,15 @@ def console(*, stderr: bool = False) -> "Console":
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 120
-    return Screen(file=cast(IO[str], _Unheeded(stream)) if stderr else None, highlight=False, markup=False, width=width)
+    return Screen(
+        file=cast(IO[str], _Unheeded(stream)) if stderr else None, highlight=False, markup=False, width=width
+    )
 
 
 class _Unheeded:
-    """Standard error as a place for progress: work continues where nobody can read it any more, as after a hangup."""
+    """Standard error as a place for progress: work continues where nobody can read it any more, as after a
+    hangup.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream

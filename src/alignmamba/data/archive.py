@@ -1,7 +1,7 @@
 """The native format: write a corpus from arrays, load it again memory-mapped.
 
-The layout is described in `alignmamba.data.storage`. Nothing in it is pickled, every file has a checksum, and a corpus
-appears under its name complete or not at all.
+The layout is described in `alignmamba.data.storage`. Nothing in it is pickled, every file has a checksum, and
+a corpus appears under its name complete or not at all.
 """
 
 import hashlib
@@ -64,18 +64,21 @@ def write_corpus(
 
     Args:
         path: The directory to make; its parents are made too.
-        splits: ``train``, ``valid`` and ``test``, or some of them: `SplitArrays` or a mapping with the same keys.
+        splits: ``train``, ``valid`` and ``test``, or some of them: `SplitArrays` or a mapping with the same
+            keys.
         task: What is predicted: a `Task` or a mapping with its fields.
         name: Name of the corpus; by default that of the directory.
         units: What one feature vector measures, by modality, for people.
-        vocabulary_sizes: Number of distinct token ids, by modality of token ids; by default one more than the largest id found.
+        vocabulary_sizes: Number of distinct token ids, by modality of token ids; by default one more than the
+            largest id found.
         source: Where the data comes from; a function is asked once every sample was read.
         licence: On what terms it may be used.
         samples_per_shard: Samples in one file at most.
-        shard_bytes: A file is closed when its values reach this size, however few samples it has: it is held in memory until it is
-            written, while the next ones are read; up to three are.
+        shard_bytes: A file is closed when its values reach this size, however few samples it has: it is held
+            in memory until it is written, while the next ones are read; up to three are.
         references: Known scores to print beside a result.
-        nonfinite: ``"error"`` refuses NaN and infinity; ``"keep"`` stores them, and `load_corpus` then needs the way to repair them.
+        nonfinite: ``"error"`` refuses NaN and infinity; ``"keep"`` stores them, and `load_corpus` then needs
+            the way to repair them.
         empty: What to do about a sample without any modality: refuse it, or leave it out.
         overwrite: Replace the corpus that is there, once the new one is complete.
 
@@ -83,7 +86,8 @@ def write_corpus(
         The corpus, as `load_corpus` gives it.
 
     Raises:
-        DataError: If anything is malformed or inconsistent; the message names split, sample, modality and position.
+        DataError: If anything is malformed or inconsistent; the message names split, sample, modality and
+            position.
     """
     target = _place(path)
     prepare_destination(target, overwrite=overwrite)
@@ -92,7 +96,9 @@ def write_corpus(
             raise DataError(f"{field_name}: expected at least 1, found {size!r}")
     check_mapping("units", units)
     check_mapping("references", references)
-    checked = CheckedSplits(splits, task=task, vocabulary_sizes=vocabulary_sizes, nonfinite=nonfinite, empty=empty)
+    checked = CheckedSplits(
+        splits, task=task, vocabulary_sizes=vocabulary_sizes, nonfinite=nonfinite, empty=empty
+    )
     checked.refuse_unknown("units", units)
 
     try:
@@ -135,15 +141,17 @@ def load_corpus(
 
     Args:
         path: Directory of the corpus.
-        nonfinite: What to do about NaN and infinity in features: refuse the corpus, or on reading put 0 or the mean of the
-            channel's finite values in the train split in their place.
-        means: For ``"mean"``, take the means from here and not from this corpus: per modality, shape (width,), for example those
-            that a model was trained with. Features of a modality that it does not name are left as they are.
-        verify: Read every file once, to compare its SHA-256 and to check every value. Without it only sizes, structure, ids and
-            targets are checked, and values that are not finite may pass.
+        nonfinite: What to do about NaN and infinity in features: refuse the corpus, or on reading put 0 or
+            the mean of the channel's finite values in the train split in their place.
+        means: For ``"mean"``, take the means from here and not from this corpus: per modality, shape
+            (width,), for example those that a model was trained with. Features of a modality that it does not
+            name are left as they are.
+        verify: Read every file once, to compare its SHA-256 and to check every value. Without it only sizes,
+            structure, ids and targets are checked, and values that are not finite may pass.
 
     Raises:
-        DataError: If anything is wrong with the corpus. The message is the first fault; `inspect_corpus` lists all.
+        DataError: If anything is wrong with the corpus. The message is the first fault; `inspect_corpus`
+            lists all.
     """
     if nonfinite not in ("error", "zero", "mean"):
         raise DataError(f"nonfinite: expected 'error', 'zero' or 'mean', found {nonfinite!r}")
@@ -151,7 +159,11 @@ def load_corpus(
     manifest = read_manifest(directory)
     shards, problems = examine(directory, manifest, verify=verify, require_finite=nonfinite == "error")
     if problems:
-        others = f" (and {len(problems) - 1} more problems, see `alignmamba inspect {directory}`)" if len(problems) > 1 else ""
+        others = (
+            f" (and {len(problems) - 1} more problems, see `alignmamba inspect {directory}`)"
+            if len(problems) > 1
+            else ""
+        )
         raise DataError(problems[0] + others)
     repair: dict[str, np.ndarray] | None = None
     if nonfinite == "zero":
@@ -159,12 +171,20 @@ def load_corpus(
     elif nonfinite == "mean":
         features = [spec for spec in manifest.modalities if spec.kind == "features"]
         if means is not None:
-            repair = {spec.name: _given_means(means[spec.name], spec) for spec in features if spec.name in means}
+            repair = {
+                spec.name: _given_means(means[spec.name], spec) for spec in features if spec.name in means
+            }
         elif "train" in shards:
             repair = {spec.name: _channel_means(shards["train"], spec) for spec in features}
         else:
-            raise DataError(f"{directory}: nonfinite 'mean' needs a train split to take the means from, found {sorted(shards)}")
-    splits: dict[Role, Split] = {role: ArchiveSplit.over(role, parts, manifest.modalities, repair=repair) for role, parts in shards.items()}
+            raise DataError(
+                f"{directory}: nonfinite 'mean' needs a train split to take the means from, found"
+                f" {sorted(shards)}"
+            )
+    splits: dict[Role, Split] = {
+        role: ArchiveSplit.over(role, parts, manifest.modalities, repair=repair)
+        for role, parts in shards.items()
+    }
     return Corpus(
         name=manifest.name,
         task=manifest.task,
@@ -190,11 +210,16 @@ def _channel_means(shards: Sequence[Shard], spec: ModalitySpec) -> np.ndarray:
 def _given_means(given: np.ndarray, spec: ModalitySpec) -> np.ndarray:
     means = np.asarray(given, dtype=np.float32)
     if means.shape != (spec.width,) or not np.isfinite(means).all():
-        raise DataError(f"means: modality {spec.name!r}: expected {spec.width} finite numbers, found shape {means.shape}: {given!r:.80}")
+        raise DataError(
+            f"means: modality {spec.name!r}: expected {spec.width} finite numbers, found shape {means.shape}:"
+            f" {given!r:.80}"
+        )
     return means
 
 
-def _write_shards(directory: Path, checked: CheckedSplits, samples_per_shard: int, shard_bytes: int) -> tuple[SplitEntry, ...]:
+def _write_shards(
+    directory: Path, checked: CheckedSplits, samples_per_shard: int, shard_bytes: int
+) -> tuple[SplitEntry, ...]:
     """Write all splits; shards are written while others are read, and up to `_WRITERS` + 1 are in memory."""
     shards: dict[Role, list[Future[ShardEntry]]] = {role: [] for role in checked.roles}
     with ThreadPoolExecutor(max_workers=_WRITERS) as writer:
@@ -203,9 +228,14 @@ def _write_shards(directory: Path, checked: CheckedSplits, samples_per_shard: in
             for samples in _shards(checked.samples(role), samples_per_shard, shard_bytes):
                 if len(begun) >= _WRITERS:
                     begun[-_WRITERS].result()
-                begun.append(writer.submit(_write_shard, directory, f"{role}-{len(written):05d}", samples, checked))
+                begun.append(
+                    writer.submit(_write_shard, directory, f"{role}-{len(written):05d}", samples, checked)
+                )
                 written.append(begun[-1])
-        return tuple(SplitEntry(role=role, shards=tuple(each.result() for each in written)) for role, written in shards.items())
+        return tuple(
+            SplitEntry(role=role, shards=tuple(each.result() for each in written))
+            for role, written in shards.items()
+        )
 
 
 def _shards(samples: Iterable[CheckedSample], most: int, most_bytes: int) -> Iterator[list[CheckedSample]]:
@@ -222,7 +252,9 @@ def _shards(samples: Iterable[CheckedSample], most: int, most_bytes: int) -> Ite
         yield pending
 
 
-def _write_shard(directory: Path, stem: str, samples: Sequence[CheckedSample], checked: CheckedSplits) -> ShardEntry:
+def _write_shard(
+    directory: Path, stem: str, samples: Sequence[CheckedSample], checked: CheckedSplits
+) -> ShardEntry:
     tensors: dict[str, list[np.ndarray]] = {}
     for name in checked.names:
         parts = [sample.values[name] for sample in samples]
@@ -233,11 +265,14 @@ def _write_shard(directory: Path, stem: str, samples: Sequence[CheckedSample], c
         tensors[f"{name}.offsets"] = [np.cumsum([0, *lengths], dtype=np.int64)]
         if any(name in sample.times for sample in samples):
             tensors[f"{name}.times"] = [
-                sample.times.get(name, np.full(length, np.nan)) for sample, length in zip(samples, lengths, strict=True)
+                sample.times.get(name, np.full(length, np.nan))
+                for sample, length in zip(samples, lengths, strict=True)
             ]
     targets = [sample.target for sample in samples if sample.target is not None]
     if targets:
-        tensors["targets"] = [np.array(targets, dtype=np.float64 if checked.task.kind == "regression" else np.int64)]
+        tensors["targets"] = [
+            np.array(targets, dtype=np.float64 if checked.task.kind == "regression" else np.int64)
+        ]
     return ShardEntry(
         samples=len(samples),
         values=FileEntry(**_write_file(directory / f"{stem}.safetensors", _safetensors(tensors))),
@@ -248,10 +283,12 @@ def _write_shard(directory: Path, stem: str, samples: Sequence[CheckedSample], c
 def _safetensors(tensors: Mapping[str, Sequence[np.ndarray]]) -> Iterator[bytes | memoryview]:
     """The bytes of a safetensors file, of which each array is given in parts along its first axis.
 
-    They are those that `safetensors.numpy.save_file` writes of the joined arrays, which it would hold twice more.
+    They are those that `safetensors.numpy.save_file` writes of the joined arrays, which it would hold twice
+    more.
 
     Source:
-        https://github.com/huggingface/safetensors, README, "Format"; wider types come first, so that all of them are aligned.
+        https://github.com/huggingface/safetensors, README, "Format"; wider types come first, so that all of
+        them are aligned.
     """
     header, end = {}, 0
     ordered = sorted(tensors, key=lambda name: (list(_TYPES).index(tensors[name][0].dtype.str), name))
@@ -269,7 +306,13 @@ def _safetensors(tensors: Mapping[str, Sequence[np.ndarray]]) -> Iterator[bytes 
 
 
 def _line(sample: CheckedSample) -> bytes:
-    record = {"id": sample.id, "group": sample.group, "text": sample.text, "tokens": sample.tokens, "labels": sample.labels}
+    record = {
+        "id": sample.id,
+        "group": sample.group,
+        "text": sample.text,
+        "tokens": sample.tokens,
+        "labels": sample.labels,
+    }
     known = {key: value for key, value in record.items() if value is not None and value != {}}
     return json.dumps(known, ensure_ascii=False).encode() + b"\n"
 
@@ -287,7 +330,9 @@ def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, A
 
 
 def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
-    """The same bytes in blocks that are worth a write, all in one place: each is gone once the next is asked for."""
+    """The same bytes in blocks that are worth a write, all in one place: each is gone once the next is asked
+    for.
+    """
     block = memoryview(bytearray(_WRITE_BYTES))
     size = 0
     for piece in pieces:

@@ -1,4 +1,6 @@
-"""Arrays as a user brings them, checked: what concerns all samples at once, each sample when it is asked for."""
+"""Arrays as a user brings them, checked: what concerns all samples at once, each sample when it is asked
+for.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -30,11 +32,12 @@ class SplitArrays:
     """One split as a user brings it: parallel lists, one entry per sample."""
 
     features: Mapping[str, Sequence[np.ndarray | None]]
-    """Per modality, an array of shape (time, width) of each sample, or integer token ids of shape (time,). ``None`` or an array
-    of length 0 where the sample lacks the modality."""
+    """Per modality, an array of shape (time, width) of each sample, or integer token ids of shape (time,).
+    ``None`` or an array of length 0 where the sample lacks the modality."""
     targets: Sequence[float | int | str] | None = None
-    """A number for regression; a class name, or a class index where no name is a number that stands elsewhere, for classification;
-    ``None`` if the whole split has none. Entries may be tensors or arrays of one number."""
+    """A number for regression; a class name, or a class index where no name is a number that stands
+    elsewhere, for classification; ``None`` if the whole split has none. Entries may be tensors or arrays of
+    one number."""
     ids: Sequence[str] | None = None
     """Identity of each sample, distinct over all splits; by default ``train-000001`` and so on."""
     times: Mapping[str, Sequence[np.ndarray | None]] = field(default_factory=dict)
@@ -46,7 +49,8 @@ class SplitArrays:
     groups: Sequence[str | None] | None = None
     """What each sample belongs to, such as a conversation or a video; ``None`` or NaN where unknown."""
     labels: Mapping[str, Sequence[float | int | str | None]] = field(default_factory=dict)
-    """By name, labels besides the targets, for analysis and export; ``None`` or NaN where unknown. Nothing is trained on them."""
+    """By name, labels besides the targets, for analysis and export; ``None`` or NaN where unknown. Nothing is
+    trained on them."""
 
 
 def is_integer(given: Any) -> bool:
@@ -82,7 +86,9 @@ def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArra
         known = [entry.name for entry in fields(SplitArrays)]
         unknown = [key for key in split if key not in known]
         if unknown or "features" not in split:
-            raise DataError(f"split {role!r}: expected 'features' and perhaps others of {known}, found {list(split)}")
+            raise DataError(
+                f"split {role!r}: expected 'features' and perhaps others of {known}, found {list(split)}"
+            )
         split = SplitArrays(**split)
     for kind in ("features", "times", "tokens", "labels"):
         check_mapping(f"split {role!r}: {kind}", getattr(split, kind))
@@ -101,9 +107,14 @@ def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArra
     first = next(iter(parallel))
     for label, values in parallel.items():
         if isinstance(values, str) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
-            raise DataError(f"split {role!r}: {label}: expected a list with one entry per sample, found {type(values).__name__}")
+            raise DataError(
+                f"split {role!r}: {label}: expected a list with one entry per sample, found"
+                f" {type(values).__name__}"
+            )
         if len(values) != len(parallel[first]):
-            raise DataError(f"split {role!r}: {first} has {len(parallel[first])} entries, but {label} has {len(values)}")
+            raise DataError(
+                f"split {role!r}: {first} has {len(parallel[first])} entries, but {label} has {len(values)}"
+            )
     if len(parallel[first]) == 0:
         raise DataError(f"split {role!r}: has no samples; leave the split out instead")
     return split
@@ -132,7 +143,11 @@ def _all_ids(arrays: Mapping[Role, SplitArrays]) -> dict[Role, list[str]]:
     result: dict[Role, list[str]] = {}
     for role, split in arrays.items():
         size = len(next(iter(split.features.values())))
-        given = [f"{role}-{number:06d}" for number in range(1, size + 1)] if split.ids is None else list(split.ids)
+        given = (
+            [f"{role}-{number:06d}" for number in range(1, size + 1)]
+            if split.ids is None
+            else list(split.ids)
+        )
         for row, identity in enumerate(given):
             check_id(role, row, identity)
             if identity in home:
@@ -149,7 +164,9 @@ def check_id(role: Role, row: int, identity: Any) -> None:
         DataError: Naming split and row.
     """
     if not isinstance(identity, str) or not identity or not _is_unicode(identity):
-        raise DataError(f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}")
+        raise DataError(
+            f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}"
+        )
 
 
 def _is_unicode(text: str) -> bool:
@@ -164,12 +181,16 @@ class AbsentModalityError(DataError):
     """Modalities that no sample of any split has."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(f"modality {names[0]!r}: no sample of any split has it, so its width is unknown; leave it out")
+        super().__init__(
+            f"modality {names[0]!r}: no sample of any split has it, so its width is unknown; leave it out"
+        )
         self.names = tuple(names)
 
 
 class _Modality:
-    """What is known of a modality so far: the first sample that has it settles kind and width, all others must agree."""
+    """What is known of a modality so far: the first sample that has it settles kind and width, all others
+    must agree.
+    """
 
     def __init__(self, name: str, vocabulary_size: int | None) -> None:
         self.name = name
@@ -178,8 +199,12 @@ class _Modality:
         self.width = 1
         self.largest_id = 0
         self.settled_by = ""
-        if vocabulary_size is not None and not (is_integer(vocabulary_size) and 1 <= vocabulary_size <= _INT32_MAX):
-            raise DataError(f"vocabulary_sizes: modality {name!r}: expected 1 to {_INT32_MAX}, found {vocabulary_size!r}")
+        if vocabulary_size is not None and not (
+            is_integer(vocabulary_size) and 1 <= vocabulary_size <= _INT32_MAX
+        ):
+            raise DataError(
+                f"vocabulary_sizes: modality {name!r}: expected 1 to {_INT32_MAX}, found {vocabulary_size!r}"
+            )
 
     def spec(self, units: str) -> ModalitySpec:
         """The modality as the corpus describes it."""
@@ -190,7 +215,9 @@ class _Modality:
         return ModalitySpec(name=self.name, dim=dim, kind=self.kind, units=units)
 
     def stored(self, role: Role, identity: str, given: Any, *, keep_nonfinite: bool) -> np.ndarray | None:
-        """The values of one sample as they are stored, (time, width); ``None`` where it lacks the modality."""
+        """The values of one sample as they are stored, (time, width); ``None`` where it lacks the
+        modality.
+        """
         if given is None:
             return None
         where = place(role, identity, self.name)
@@ -201,34 +228,49 @@ class _Modality:
         if hidden is not None and (array.ndim == 1 or not keep_nonfinite):
             first = tuple(map(int, np.argwhere(hidden)[0]))
             raise DataError(
-                f"{where}: the entry at {first if len(first) > 1 else first[0]} is masked or null ({np.count_nonzero(hidden)} of "
-                f"{hidden.size} are), expected {'token ids' if array.ndim == 1 else 'finite numbers'}"
+                f"{where}: the entry at {first if len(first) > 1 else first[0]} is masked or null"
+                f" ({np.count_nonzero(hidden)} of {hidden.size} are), expected"
+                f" {'token ids' if array.ndim == 1 else 'finite numbers'}"
             )
         if array.dtype.kind not in "fiu":
             found = (
-                "text; words go into texts or tokens, and numbers made of them here" if array.dtype.kind in "US" else f"dtype {array.dtype}"
+                "text; words go into texts or tokens, and numbers made of them here"
+                if array.dtype.kind in "US"
+                else f"dtype {array.dtype}"
             )
             raise DataError(f"{where}: expected real numbers, found {found}")
         if array.ndim > 0 and len(array) == 0:
             return None
         if array.ndim == 1 and array.dtype.kind == "f":
             raise DataError(
-                f"{where}: expected shape (time, width), or integers of shape (time,) for token ids, found {array.dtype} of shape "
-                f"{array.shape}; a modality of width 1 has shape ({len(array)}, 1)"
+                f"{where}: expected shape (time, width), or integers of shape (time,) for token ids, found"
+                f" {array.dtype} of shape {array.shape}; a modality of width 1 has shape ({len(array)}, 1)"
             )
         if array.ndim not in (1, 2) or array.size == 0:
-            raise DataError(f"{where}: expected shape (time, width), or (time,) for token ids, found {array.shape}")
-        self._settle(where, "tokens" if array.ndim == 1 else "features", array.shape[-1] if array.ndim == 2 else 1)
-        return self._token_ids(where, array) if array.ndim == 1 else self._features(where, array, keep_nonfinite=keep_nonfinite)
+            raise DataError(
+                f"{where}: expected shape (time, width), or (time,) for token ids, found {array.shape}"
+            )
+        self._settle(
+            where, "tokens" if array.ndim == 1 else "features", array.shape[-1] if array.ndim == 2 else 1
+        )
+        return (
+            self._token_ids(where, array)
+            if array.ndim == 1
+            else self._features(where, array, keep_nonfinite=keep_nonfinite)
+        )
 
     def _settle(self, where: str, kind: Literal["features", "tokens"], width: int) -> None:
         described = {"tokens": "token ids of shape (time,)", "features": "features of shape (time, width)"}
         if self.kind is None:
             if kind == "features" and self.vocabulary_size is not None:
-                raise DataError(f"{where}: vocabulary_sizes says token ids, shape (time,), found {described[kind]}")
+                raise DataError(
+                    f"{where}: vocabulary_sizes says token ids, shape (time,), found {described[kind]}"
+                )
             self.kind, self.width, self.settled_by = kind, width, where
         elif kind != self.kind:
-            raise DataError(f"{where}: expected {described[self.kind]} as in {self.settled_by}, found {described[kind]}")
+            raise DataError(
+                f"{where}: expected {described[self.kind]} as in {self.settled_by}, found {described[kind]}"
+            )
         elif width != self.width:
             raise DataError(f"{where}: expected width {self.width} as in {self.settled_by}, found {width}")
 
@@ -241,7 +283,9 @@ class _Modality:
         return np.array(column, dtype=np.int32)
 
     def _features(self, where: str, array: np.ndarray, *, keep_nonfinite: bool) -> np.ndarray:
-        if not keep_nonfinite and (problem := values_problem(array, ModalitySpec(name=self.name, dim=array.shape[1]))):
+        if not keep_nonfinite and (
+            problem := values_problem(array, ModalitySpec(name=self.name, dim=array.shape[1]))
+        ):
             raise DataError(f"{where}: {problem}")
         if array.dtype == np.float32:
             return np.array(array)
@@ -251,7 +295,8 @@ class _Modality:
         if len(overflow):
             position, channel = overflow[0]
             raise DataError(
-                f"{where}: found {array[position, channel]} at position {position}, channel {channel}, expected numbers that float32 holds"
+                f"{where}: found {array[position, channel]} at position {position}, channel {channel},"
+                " expected numbers that float32 holds"
             )
         return stored
 
@@ -266,7 +311,9 @@ def _stored_times(where: str, given: Any, length: int) -> np.ndarray:
     if found.shape != (length,):
         raise DataError(f"{where}: times: expected shape ({length},), one per position, found {found.shape}")
     if hidden is not None:
-        raise DataError(f"{where}: times: the entry at {np.argmax(hidden)} is masked or null, expected seconds")
+        raise DataError(
+            f"{where}: times: the entry at {np.argmax(hidden)} is masked or null, expected seconds"
+        )
     seconds = np.array(found, dtype=np.float64)
     if problem := times_problem(seconds):
         raise DataError(f"{where}: {problem}")
@@ -308,7 +355,10 @@ def _stored_labels(where: str, given: Mapping[str, Any]) -> dict[str, float | in
             known[name] = _text(f"{where}, label {name!r}", label)
         elif is_integer(label):
             if int(label).bit_length() > LABEL_BITS:
-                raise DataError(f"{where}, label {name!r}: expected a number of at most {LABEL_BITS} bits, found {shown(int(label))}")
+                raise DataError(
+                    f"{where}, label {name!r}: expected a number of at most {LABEL_BITS} bits, found"
+                    f" {shown(int(label))}"
+                )
             known[name] = int(label)
         elif isinstance(label, float | np.floating) and not np.isinf(label):
             if not np.isnan(label):
@@ -330,17 +380,22 @@ def _stored_target(where: str, wrapped: Any, task: Task, classes: Classes) -> fl
             raise DataError(f"{where}: {said}, expected a class index or one of {classes}")
         if not classes.numbers_are_places:
             raise DataError(
-                f"{where}: {said} may be a class index or the name of a class, of which {classes} are at other places; "
-                f"give the names as text, for example {classes.names[0]!r}, or sort the classes as 0, 1, 2 and so on"
+                f"{where}: {said} may be a class index or the name of a class, of which {classes} are at"
+                f" other places; give the names as text, for example {classes.names[0]!r}, or sort the"
+                " classes as 0, 1, 2 and so on"
             )
         value = int(given)
     else:
-        if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, float, np.integer, np.floating)):
+        if isinstance(given, (bool, np.bool_)) or not isinstance(
+            given, (int, float, np.integer, np.floating)
+        ):
             raise DataError(f"{where}: {said}, expected a number")
         try:
             value = float(given)
         except OverflowError as error:
-            raise DataError(f"{where}: target of {int(given).bit_length()} bits, expected a number that float64 holds") from error
+            raise DataError(
+                f"{where}: target of {int(given).bit_length()} bits, expected a number that float64 holds"
+            ) from error
     if problem := target_problem(value, task):
         raise DataError(f"{where}: {problem}")
     return value
@@ -363,7 +418,8 @@ class CheckedSample:
 
 
 class CheckedSplits:
-    """Arrays that can be stored: what concerns all samples is checked at once, each sample when it is asked for.
+    """Arrays that can be stored: what concerns all samples is checked at once, each sample when it is asked
+    for.
 
     Args:
         splits: As for `write_corpus`.
@@ -401,15 +457,16 @@ class CheckedSplits:
         for role, split in self._arrays.items():
             if set(split.features) != set(names):
                 raise DataError(
-                    f"split {role!r}: features: expected the modalities {names} of split {first!r}, found {list(split.features)}; "
-                    "give a list of None for a modality that a whole split lacks"
+                    f"split {role!r}: features: expected the modalities {names} of split {first!r}, found"
+                    f" {list(split.features)}; give a list of None for a modality that a whole split lacks"
                 )
         for modality in names:
             try:
                 ModalitySpec(name=modality, dim=1)
             except ConfigError as error:
                 raise DataError(
-                    f"features: {modality!r} cannot name a modality: expected a letter, then letters, digits, - and _"
+                    f"features: {modality!r} cannot name a modality: expected a letter, then letters, digits,"
+                    " - and _"
                 ) from error
         self._modalities = [_Modality(modality, vocabulary_sizes.get(modality)) for modality in names]
         self.refuse_unknown("vocabulary_sizes", vocabulary_sizes)
@@ -452,7 +509,9 @@ class CheckedSplits:
             tokens: dict[str, list[str]] = {}
             for modality in self._modalities:
                 name, where = modality.name, place(role, identity, modality.name)
-                stored = modality.stored(role, identity, split.features[name][row], keep_nonfinite=self._keep_nonfinite)
+                stored = modality.stored(
+                    role, identity, split.features[name][row], keep_nonfinite=self._keep_nonfinite
+                )
                 values[name], length = stored, 0 if stored is None else len(stored)
                 if name in split.times and (seconds := split.times[name][row]) is not None:
                     times[name] = _stored_times(where, seconds, length)
@@ -468,7 +527,11 @@ class CheckedSplits:
                 raise DataError(f"{place(role, identity)}: {NOTHING_PRESENT}")
             found = True
             where = place(role, identity)
-            target = None if split.targets is None else _stored_target(where, split.targets[row], self.task, self._classes)
+            target = (
+                None
+                if split.targets is None
+                else _stored_target(where, split.targets[row], self.task, self._classes)
+            )
             text = None if split.texts is None else _known(split.texts[row])
             group = None if split.groups is None else _known(split.groups[row])
             yield CheckedSample(
@@ -482,4 +545,7 @@ class CheckedSplits:
                 labels=_stored_labels(where, {name: given[row] for name, given in split.labels.items()}),
             )
         if not found:
-            raise DataError(f"split {role!r}: no sample has any modality, expected at least one; leave the split out instead")
+            raise DataError(
+                f"split {role!r}: no sample has any modality, expected at least one; leave the split out"
+                " instead"
+            )

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 class Classes:
     """The names of the classes of a task, and what a label of a sample means.
 
-    A text is the name of a class. A whole number is a place among the classes, counted from 0, as long as no name says otherwise:
-    ``("no", "yes")``, ``("0", "1", "2")`` and ``("none", "1", "2")`` are of that kind. Of other names that are numbers, such as
-    ``("1", "2", "3")`` or ``("0", "2", "1")``, a number could mean a place or a name.
+    A text is the name of a class. A whole number is a place among the classes, counted from 0, as long as no
+    name says otherwise: ``("no", "yes")``, ``("0", "1", "2")`` and ``("none", "1", "2")`` are of that kind.
+    Of other names that are numbers, such as ``("1", "2", "3")`` or ``("0", "2", "1")``, a number could mean a
+    place or a name.
 
     Args:
         names: The names, in order; distinct.
@@ -18,9 +19,12 @@ class Classes:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self._places = {name: place for place, name in enumerate(self.names)}
-        values = {place: value for place, name in enumerate(self.names) if (value := _value(name)) is not None}
+        values = {
+            place: value for place, name in enumerate(self.names) if (value := _value(name)) is not None
+        }
         self.numbers_are_places = all(value == place for place, value in values.items())
-        """Whether a whole number can only be a place: every name that is a number stands at the place of that number."""
+        """Whether a whole number can only be a place: every name that is a number stands at the place of that
+        number."""
         self._by_value: dict[float, int | None] = {}
         for place, value in values.items():
             self._by_value[value] = None if value in self._by_value else place
@@ -32,7 +36,8 @@ class Classes:
     def place_of_number(self, number: float) -> int | None:
         """The place of the class that a number of a file means; ``None`` where it means none.
 
-        Where names are numbers that stand at other places, a number is a name: labels in a file are what its author calls them.
+        Where names are numbers that stand at other places, a number is a name: labels in a file are what its
+        author calls them.
         """
         if self.numbers_are_places:
             return int(number) if float(number).is_integer() and 0 <= number < len(self.names) else None

@@ -11,7 +11,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from alignmamba.contracts import Corpus, ModalitySpec, Role, Sample, Split
-from alignmamba.data.mmsa_layout import CLASSES, EXTRAS, SCORES, SENTIMENTS, MmsaExtras, display_words, spoken, video_of
+from alignmamba.data.mmsa_layout import (
+    CLASSES,
+    EXTRAS,
+    SCORES,
+    SENTIMENTS,
+    MmsaExtras,
+    display_words,
+    spoken,
+    video_of,
+)
 from alignmamba.data.storage import check_path
 from alignmamba.errors import DataError, shown
 from alignmamba.files import replacing
@@ -29,20 +38,24 @@ class Exported:
     """Plain sentences about what the layout cannot hold."""
 
 
-def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, str] = {}, overwrite: bool = False) -> Exported:
+def export_mmsa(
+    corpus: Corpus, path: str | Path, *, modalities: Mapping[str, str] = {}, overwrite: bool = False
+) -> Exported:
     """Write a corpus as an unaligned MMSA pickle, of which `convert` makes the same corpus again.
 
-    Every split becomes a dict of ``text``, ``audio`` and ``vision``, zero-padded at the end to the longest clip of the corpus, with
-    ``audio_lengths`` and ``vision_lengths``; ``text_bert``, whose attention mask says how long the text is and whose ids are those of
-    a text of token ids, else 0; ``raw_text``, the samples' texts, or else the display tokens of the text; ``id``; targets, as
-    ``regression_labels`` or, of classes, as ``annotations``; and the samples' other labels, in place of which ``annotations`` and
-    ``classification_labels`` are made of the target. What MMSA has no place for lies beside the splits (`MmsaExtras`). Samples are
-    read and written one by one. The file is complete or not there.
+    Every split becomes a dict of ``text``, ``audio`` and ``vision``, zero-padded at the end to the longest
+    clip of the corpus, with ``audio_lengths`` and ``vision_lengths``; ``text_bert``, whose attention mask
+    says how long the text is and whose ids are those of a text of token ids, else 0; ``raw_text``, the
+    samples' texts, or else the display tokens of the text; ``id``; targets, as ``regression_labels`` or, of
+    classes, as ``annotations``; and the samples' other labels, in place of which ``annotations`` and
+    ``classification_labels`` are made of the target. What MMSA has no place for lies beside the splits
+    (`MmsaExtras`). Samples are read and written one by one. The file is complete or not there.
 
     Args:
         corpus: A corpus in which every sample has a target.
         path: The file to make.
-        modalities: Which modality of the corpus stands for ``text``, ``audio`` or ``vision``; by default the one of that name.
+        modalities: Which modality of the corpus stands for ``text``, ``audio`` or ``vision``; by default the
+            one of that name.
         overwrite: Replace the file that is there.
 
     Raises:
@@ -59,7 +72,8 @@ def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, st
         raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a file")
     chosen = _chosen(corpus, modalities)
     longest = {
-        field: max(1, *(int(split.lengths[spec.name].max(initial=0)) for split in corpus.splits.values())) for field, spec in chosen.items()
+        field: max(1, *(int(split.lengths[spec.name].max(initial=0)) for split in corpus.splits.values()))
+        for field, spec in chosen.items()
     }
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +96,9 @@ def export_mmsa(corpus: Corpus, path: str | Path, *, modalities: Mapping[str, st
         notes.append(f"modalities dropped: {', '.join(others)}")
     notes += [f"{what} dropped" for what in sorted(set().union(*(part.left_out for part in parts.values())))]
     if chosen["text"].kind == "features":
-        notes.append("text_bert holds the attention mask alone, for models that read features (use_bert false)")
+        notes.append(
+            "text_bert holds the attention mask alone, for models that read features (use_bert false)"
+        )
     if any(SCORES[0] not in part.columns for part in parts.values()):
         notes.append("there are no regression_labels, which MMSA needs to train")
     return Exported(samples={role: len(split) for role, split in corpus.splits.items()}, notes=tuple(notes))
@@ -96,9 +112,14 @@ def _chosen(corpus: Corpus, modalities: Mapping[str, str]) -> dict[str, Modality
     for place in _FIELDS:
         name = modalities.get(place, place)
         if name not in specs:
-            raise DataError(f"corpus {corpus.name!r}: no modality {name!r} to stand for {place!r}; say which of {list(specs)} does")
+            raise DataError(
+                f"corpus {corpus.name!r}: no modality {name!r} to stand for {place!r}; say which of"
+                f" {list(specs)} does"
+            )
         if specs[name].kind == "tokens" and place != "text":
-            raise DataError(f"corpus {corpus.name!r}: modality {name!r}: {place} has to be features, found token ids")
+            raise DataError(
+                f"corpus {corpus.name!r}: modality {name!r}: {place} has to be features, found token ids"
+            )
         chosen[place] = specs[name]
     return chosen
 
@@ -127,7 +148,9 @@ class _Part:
         split = corpus.splits[role]
         for sample in split:
             if sample.target is None:
-                raise DataError(f"corpus {corpus.name!r}, split {role!r}, sample {sample.id!r}: has no target")
+                raise DataError(
+                    f"corpus {corpus.name!r}, split {role!r}, sample {sample.id!r}: has no target"
+                )
             for name, label in sample.labels.items():
                 if type(label) is int and not -(2**63) <= label < 2**63:
                     raise DataError(
@@ -143,7 +166,9 @@ class _Part:
         if not any(part.texts):
             part.derived.append("raw_text")
             part.texts = [spoken(tokens) for tokens in words]
-        for identity, said, tokens, length in zip(split.ids, part.texts, words, split.lengths[text.name], strict=True):
+        for identity, said, tokens, length in zip(
+            split.ids, part.texts, words, split.lengths[text.name], strict=True
+        ):
             if (display_words(said, int(length), framed=True) or []) != list(tokens):
                 part.tokens[identity] = tokens
         videos = [video_of(identity) for identity in split.ids]
@@ -153,7 +178,9 @@ class _Part:
         part._label(corpus, targets, labelled)
         return part
 
-    def _label(self, corpus: Corpus, targets: Sequence[float | int], labelled: Sequence[Mapping[str, Any]]) -> None:
+    def _label(
+        self, corpus: Corpus, targets: Sequence[float | int], labelled: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Fill in the columns of labels."""
         classes = corpus.task.classes
         signs = [int(target) if classes else int(np.sign(target)) + 1 for target in targets]
@@ -176,7 +203,9 @@ class _Part:
 
 
 def _in_order(labelled: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The names of the labels in an order that is that of every sample, of which each may lack some; else as they are met."""
+    """The names of the labels in an order that is that of every sample, of which each may lack some; else as
+    they are met.
+    """
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for names in dict.fromkeys(tuple(labels) for labels in labelled):
         for place, name in enumerate(names):
@@ -205,7 +234,9 @@ def _extras(corpus: Corpus, parts: Mapping[Role, _Part], chosen: Mapping[str, Mo
         "derived": {role: part.derived for role, part in parts.items() if part.derived},
         "tokens": {role: part.tokens for role, part in parts.items() if part.tokens},
         "labels": {
-            role: part.labels for role, part in parts.items() if part.labels != tuple(n for n in (*SCORES, *CLASSES) if n in part.labels)
+            role: part.labels
+            for role, part in parts.items()
+            if part.labels != tuple(n for n in (*SCORES, *CLASSES) if n in part.labels)
         },
         "ungrouped": tuple(role for role, part in parts.items() if part.ungrouped),
     }
@@ -260,17 +291,23 @@ def _write_split(
 
 
 def _write_labels(pickle: "_PickleWriter", column: Sequence[Any]) -> None:
-    """Write a column as MMSA has it: an array of numbers, with NaN where there is none, or a list of texts, empty where there is none."""
+    """Write a column as MMSA has it: an array of numbers, with NaN where there is none, or a list of texts,
+    empty where there is none.
+    """
     if all(type(label) is int for label in column):
         pickle.array((len(column),), "i8", [np.array(column)])
     elif all(label is None or type(label) is float for label in column):
-        pickle.array((len(column),), "f8", [np.array([math.nan if label is None else label for label in column])])
+        pickle.array(
+            (len(column),), "f8", [np.array([math.nan if label is None else label for label in column])]
+        )
     else:
         pickle.value(["" if label is None else label for label in column])
 
 
 class _PickleWriter:
-    """Dicts, lists of text and arrays as a pickle of protocol 4, which Python 3.4 and later read; arrays are written row by row."""
+    """Dicts, lists of text and arrays as a pickle of protocol 4, which Python 3.4 and later read; arrays are
+    written row by row.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -299,7 +336,9 @@ class _PickleWriter:
         self._file.write(b"X" + struct.pack("<I", len(encoded)) + encoded)
 
     def value(self, value: Any) -> None:
-        """Write plain values: dicts whose keys are texts, lists and tuples as lists, texts, numbers and ``None``."""
+        """Write plain values: dicts whose keys are texts, lists and tuples as lists, texts, numbers and
+        ``None``.
+        """
         if isinstance(value, str):
             self.text(value)
         elif isinstance(value, int):
@@ -321,10 +360,16 @@ class _PickleWriter:
             self._file.write(b"e")
 
     def array(self, shape: Sequence[int], kind: str, rows: Iterable[np.ndarray]) -> None:
-        """Write an array of numpy's type `kind`, as numpy itself does it; `rows` together hold its content in row-major order."""
+        """Write an array of numpy's type `kind`, as numpy itself does it; `rows` together hold its content in
+        row-major order.
+        """
         dtype: np.dtype[Any] = np.dtype(f"<{kind}")
         sizes = b"".join(b"\x8a\x08" + struct.pack("<q", size) for size in shape)
-        self._file.write(b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01(" + sizes + b"t")
+        self._file.write(
+            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01("
+            + sizes
+            + b"t"
+        )
         self._file.write(b"cnumpy\ndtype\n")
         self.text(kind)
         self._file.write(b"\x89\x88\x87R(K\x03")

@@ -29,7 +29,8 @@ class ModalitySummary:
     timed: bool
     """Whether its tokens have times."""
     constant: int = 0
-    """Channels of features that have one value in all tokens of train; in other splits they are not counted."""
+    """Channels of features that have one value in all tokens of train; in other splits they are not
+    counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,8 @@ class SplitSummary:
     samples: int
     modalities: tuple[ModalitySummary, ...]
     targets: Mapping[str, float]
-    """Classification: number of samples by class. Regression: minimum, mean, maximum and standard deviation. Empty where unknown."""
+    """Classification: number of samples by class. Regression: minimum, mean, maximum and standard deviation.
+    Empty where unknown."""
     groups: int
     """Groups that its samples are known to belong to, such as conversations or videos."""
 
@@ -60,7 +62,8 @@ class Inspection:
     splits: tuple[SplitSummary, ...]
     """Splits of which at least one shard could be read; only such shards are counted."""
     shared_groups: tuple[str, ...]
-    """Groups of which more than one split has samples: what a model learns of them in one, it may use in another."""
+    """Groups of which more than one split has samples: what a model learns of them in one, it may use in
+    another."""
     problems: tuple[str, ...]
     """One line per fault: the place, what was found and what was expected. Empty for a sound corpus."""
     training: "Training"
@@ -98,7 +101,9 @@ def inspect_corpus(path: str | Path) -> Inspection:
         source=manifest.source,
         licence=manifest.licence,
         task=manifest.task,
-        bytes=sum(shard.values.bytes + shard.strings.bytes for split in manifest.splits for shard in split.shards),
+        bytes=sum(
+            shard.values.bytes + shard.strings.bytes for split in manifest.splits for shard in split.shards
+        ),
         checksum=manifest.checksum,
         splits=splits,
         shared_groups=shared_groups(_groups(parts) for parts in shards.values()),
@@ -156,7 +161,10 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
     elif not parts["train"].targets:
         hindrance = "split 'train' has no targets"
     elif "valid" not in parts:
-        hindrance = f"there is no split 'valid', only {names}; `train --split-valid 0.15` takes that share of train for it"
+        hindrance = (
+            f"there is no split 'valid', only {names}; `train --split-valid 0.15` takes that share of train"
+            " for it"
+        )
     elif not parts["valid"].targets:
         hindrance = "split 'valid' has no targets"
     if "train" not in parts:
@@ -166,9 +174,16 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
     notes = [f"no training sample has {name}: training drops it from the model" for name in dropped]
     for role in ("valid", "test"):
         unseen = [each.name for each in parts[role].modalities if each.missing == 1] if role in parts else []
-        notes += [f"no sample of {role} has {name}: {role} says nothing of it" for name in unseen if name not in dropped]
+        notes += [
+            f"no sample of {role} has {name}: {role} says nothing of it"
+            for name in unseen
+            if name not in dropped
+        ]
     if "test" not in parts:
-        notes.append("there is no split 'test': scores are of 'valid', on which the best epoch is chosen; an experiment needs one")
+        notes.append(
+            "there is no split 'test': scores are of 'valid', on which the best epoch is chosen; an"
+            " experiment needs one"
+        )
     elif not parts["test"].targets:
         notes.append("split 'test' has no targets: it is predicted, and not scored")
     notes += _target_notes(task, train)
@@ -200,7 +215,10 @@ def _target_notes(task: Task, train: SplitSummary) -> Iterator[str]:
         absent = [name for name, count in train.targets.items() if not count]
         shown = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
         if absent:
-            yield f"no sample of train is of class {shown}: a model cannot learn {'it' if len(absent) == 1 else 'them'}"
+            yield (
+                f"no sample of train is of class {shown}: a model cannot learn"
+                f" {'it' if len(absent) == 1 else 'them'}"
+            )
 
 
 def examine(
@@ -211,7 +229,8 @@ def examine(
     Args:
         directory: The corpus.
         manifest: Its manifest.
-        verify: Read every file once, for its checksum and its values; without it sizes, structure, ids and targets are checked.
+        verify: Read every file once, for its checksum and its values; without it sizes, structure, ids and
+            targets are checked.
         require_finite: Whether a feature that is not finite is a fault.
 
     Returns:
@@ -230,7 +249,10 @@ def examine(
             # What cannot be opened is not read: it may be of any size.
             for file in (entry.values, entry.strings) if verify else ():
                 if file_checksum(directory / file.path) != file.sha256:
-                    problems.append(f"{directory / file.path}: SHA-256 differs from the one in {MANIFEST}; the file was damaged or changed")
+                    problems.append(
+                        f"{directory / file.path}: SHA-256 differs from the one in {MANIFEST}; the file was"
+                        " damaged or changed"
+                    )
             opened.append(shard)
         shards[split.role] = tuple(opened)
     if not problems:
@@ -245,9 +267,17 @@ def examine(
     return shards, tuple(problems)
 
 
-def _absent_modalities(directory: Path, shards: Mapping[Role, Iterable[Shard]], manifest: Manifest) -> Iterator[str]:
+def _absent_modalities(
+    directory: Path, shards: Mapping[Role, Iterable[Shard]], manifest: Manifest
+) -> Iterator[str]:
     """Modalities that no file has anything of, so that nothing bears out the width that is stated."""
-    present = {name for parts in shards.values() for shard in parts for name, offsets in shard.offsets.items() if offsets[-1] > 0}
+    present = {
+        name
+        for parts in shards.values()
+        for shard in parts
+        for name, offsets in shard.offsets.items()
+        if offsets[-1] > 0
+    }
     for spec in manifest.modalities:
         if spec.name not in present:
             yield f"{directory / MANIFEST}: modality {spec.name!r}: no sample of any split has it"
@@ -263,7 +293,9 @@ def _repeated_ids(shards: Mapping[Role, Iterable[Shard]]) -> Iterator[str]:
                 home[identity] = role
 
 
-def _content_problems(role: Role, shard: Shard, manifest: Manifest, *, verify: bool, require_finite: bool) -> Iterator[str]:
+def _content_problems(
+    role: Role, shard: Shard, manifest: Manifest, *, verify: bool, require_finite: bool
+) -> Iterator[str]:
     present = np.sum([np.diff(shard.offsets[spec.name]) for spec in manifest.modalities], axis=0)
     for row in np.flatnonzero(present == 0).tolist():
         yield f"{place(role, shard.ids[row])}: {NOTHING_PRESENT}"
@@ -279,7 +311,9 @@ def _content_problems(role: Role, shard: Shard, manifest: Manifest, *, verify: b
             if require_finite or spec.kind == "tokens":
                 for row, part in _suspects(rows, values, offsets, sound=values_problem(values, spec) is None):
                     if problem := values_problem(part, spec):
-                        problem += "; train with --nonfinite mean or zero to repair them" * (spec.kind == "features")
+                        problem += "; train with --nonfinite mean or zero to repair them" * (
+                            spec.kind == "features"
+                        )
                         yield f"{place(role, shard.ids[row], name)}: {problem}"
         if name in shard.timed:
             for rows, values in shard.blocks(f"{name}.times"):
@@ -288,7 +322,9 @@ def _content_problems(role: Role, shard: Shard, manifest: Manifest, *, verify: b
                         yield f"{place(role, shard.ids[row], name)}: {problem}"
 
 
-def _suspects(rows: range, block: np.ndarray, offsets: np.ndarray, *, sound: bool) -> Iterator[tuple[int, np.ndarray]]:
+def _suspects(
+    rows: range, block: np.ndarray, offsets: np.ndarray, *, sound: bool
+) -> Iterator[tuple[int, np.ndarray]]:
     """The samples of a block one by one; none where the whole block is known to be sound."""
     for row in () if sound else rows:
         part = block[offsets[row] - offsets[rows.start] : offsets[row + 1] - offsets[rows.start]]
@@ -310,7 +346,9 @@ def repeated_id(identity: str, first: str, second: str) -> str:
     """What to say of an id that two samples share."""
     if first == second:
         return f"split {first!r}: id {identity!r} appears more than once, expected distinct ids"
-    return f"id {identity!r} is in split {first!r} and in split {second!r}, expected splits that share no sample"
+    return (
+        f"id {identity!r} is in split {first!r} and in split {second!r}, expected splits that share no sample"
+    )
 
 
 def values_problem(values: np.ndarray, spec: ModalitySpec) -> str | None:
@@ -338,7 +376,10 @@ def times_problem(seconds: np.ndarray) -> str | None:
     falls = np.flatnonzero(np.diff(seconds) < 0)
     if len(falls):
         at = falls[0]
-        return f"times: fall from {seconds[at]} to {seconds[at + 1]} at position {at + 1}, expected seconds that never decrease"
+        return (
+            f"times: fall from {seconds[at]} to {seconds[at + 1]} at position {at + 1}, expected seconds that"
+            " never decrease"
+        )
     return None
 
 
@@ -365,7 +406,9 @@ class Channels:
         if len(values):
             low, high = values.min(axis=0), values.max(axis=0)
             before = self._ends.get(name)
-            self._ends[name] = (low, high) if before is None else (np.minimum(before[0], low), np.maximum(before[1], high))
+            self._ends[name] = (
+                (low, high) if before is None else (np.minimum(before[0], low), np.maximum(before[1], high))
+            )
 
     def constant(self, name: str) -> int:
         """Channels that have one value throughout; one that has a value which is not a number is none."""
@@ -396,8 +439,13 @@ def _summary(role: Role, shards: tuple[Shard, ...], manifest: Manifest) -> Split
         role,
         manifest.modalities,
         manifest.task,
-        lengths={spec.name: np.concatenate([np.diff(shard.offsets[spec.name]) for shard in shards]) for spec in manifest.modalities},
-        timed={spec.name for spec in manifest.modalities if any(spec.name in shard.timed for shard in shards)},
+        lengths={
+            spec.name: np.concatenate([np.diff(shard.offsets[spec.name]) for shard in shards])
+            for spec in manifest.modalities
+        },
+        timed={
+            spec.name for spec in manifest.modalities if any(spec.name in shard.timed for shard in shards)
+        },
         targets=np.concatenate(known) if known else None,
         groups=len(_groups(shards)),
         channels=channels,
@@ -448,7 +496,9 @@ def summarise(
     found: dict[str, float] = {}
     if targets is not None and task.kind == "classification":
         inside = targets[(targets >= 0) & (targets < len(task.classes))].astype(np.int64)
-        found = dict(zip(task.classes, np.bincount(inside, minlength=len(task.classes)).tolist(), strict=True))
+        found = dict(
+            zip(task.classes, np.bincount(inside, minlength=len(task.classes)).tolist(), strict=True)
+        )
     elif targets is not None:
         with np.errstate(invalid="ignore"):  # infinite targets are among the problems
             found = {
@@ -457,4 +507,10 @@ def summarise(
                 "maximum": float(targets.max()),
                 "standard deviation": float(targets.std()),
             }
-    return SplitSummary(role=role, samples=len(next(iter(lengths.values()))), modalities=tuple(summaries), targets=found, groups=groups)
+    return SplitSummary(
+        role=role,
+        samples=len(next(iter(lengths.values()))),
+        modalities=tuple(summaries),
+        targets=found,
+        groups=groups,
+    )

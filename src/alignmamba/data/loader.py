@@ -1,4 +1,6 @@
-"""From a split to batches: bucketed by length, the same for every number of processes, resumable at any batch."""
+"""From a split to batches: bucketed by length, the same for every number of processes, resumable at any
+batch.
+"""
 
 import math
 import multiprocessing
@@ -19,7 +21,8 @@ from alignmamba.data.missing import MissingConfig, WithheldSplit, withheld
 from alignmamba.data.randomness import generator
 from alignmamba.errors import AlignMambaError, ConfigError, DataError, TrainingError
 
-# Sorting within windows of this many batches removes most of the padding and leaves each batch's company random.
+# Sorting within windows of this many batches removes most of the padding and leaves each batch's company
+# random.
 WINDOW_BATCHES = 16
 
 
@@ -27,11 +30,14 @@ class LoaderConfig(Config):
     """How samples are put into batches."""
 
     batch_size: Annotated[int, Field(ge=1)] = 32
-    """Samples per batch at most, over all processes together; the samples of an epoch are spread evenly over its batches."""
+    """Samples per batch at most, over all processes together; the samples of an epoch are spread evenly over
+    its batches."""
     bucket_by_length: bool = True
-    """Put samples of similar total length into one batch when shuffling, which saves padding; the order stays random."""
+    """Put samples of similar total length into one batch when shuffling, which saves padding; the order stays
+    random."""
     keep_groups: bool = False
-    """Put all samples of a group, such as a conversation, into one batch and in their order; a batch then has about `batch_size`."""
+    """Put all samples of a group, such as a conversation, into one batch and in their order; a batch then has
+    about `batch_size`."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read ahead, started once for each split; 0 reads in the training process."""
 
@@ -39,10 +45,11 @@ class LoaderConfig(Config):
 class Loader:
     """Batches of one split.
 
-    The global batches are a function of the seed and the epoch alone. Process ``rank`` of ``world_size`` takes the rows
-    ``rank::world_size`` of each, so that any number of processes sees the same samples at the same step. An epoch has
-    ``ceil(samples / batch_size)`` batches whose sizes differ by one at most: no small last batch, neither to weigh on the
-    gradient nor to be shared by more processes than it has samples. Without shuffling the samples come in the order of the split.
+    The global batches are a function of the seed and the epoch alone. Process ``rank`` of ``world_size``
+    takes the rows ``rank::world_size`` of each, so that any number of processes sees the same samples at the
+    same step. An epoch has ``ceil(samples / batch_size)`` batches whose sizes differ by one at most: no small
+    last batch, neither to weigh on the gradient nor to be shared by more processes than it has samples.
+    Without shuffling the samples come in the order of the split.
 
     Args:
         split: Where the samples come from.
@@ -53,7 +60,8 @@ class Loader:
         seed: Seed of that order, and of what is withheld.
         rank: Which process this is.
         world_size: How many processes share each global batch.
-        missing: What is withheld of the samples: with shuffling drawn anew each epoch, without always the same.
+        missing: What is withheld of the samples: with shuffling drawn anew each epoch, without always the
+            same.
         keep_withheld: Give what is withheld as `Batch.withheld`, to learn from; of a train split alone.
 
     Raises:
@@ -76,7 +84,9 @@ class Loader:
         keep_withheld: bool = False,
     ) -> None:
         if keep_withheld and split.role != "train":
-            raise ConfigError(f"keep_withheld: what is withheld is for training alone, found split {split.role!r}")
+            raise ConfigError(
+                f"keep_withheld: what is withheld is for training alone, found split {split.role!r}"
+            )
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank: expected 0 to {world_size - 1}, found {rank}")
         if len(split) == 0:
@@ -84,12 +94,15 @@ class Loader:
         batches = math.ceil(len(split) / config.batch_size)
         if len(split) // batches < world_size and not config.keep_groups:
             raise ConfigError(
-                f"batch_size: {config.batch_size} spreads the {len(split)} samples of split {split.role!r} over {batches} batches, "
-                f"of which the smallest has {len(split) // batches}, too few for {world_size} processes"
+                f"batch_size: {config.batch_size} spreads the {len(split)} samples of split {split.role!r}"
+                f" over {batches} batches, of which the smallest has {len(split) // batches}, too few for"
+                f" {world_size} processes"
             )
         absent = [spec.name for spec in modalities if spec.name not in split.lengths]
         if absent:
-            raise DataError(f"split {split.role!r} has no modality {absent[0]!r}, only {sorted(split.lengths)}")
+            raise DataError(
+                f"split {split.role!r} has no modality {absent[0]!r}, only {sorted(split.lengths)}"
+            )
         self.split = split
         self.modalities = tuple(modalities)
         self.config = config
@@ -100,7 +113,13 @@ class Loader:
         self.world_size = world_size
         self.missing = missing
         self._reading = _Reading(
-            split, self.modalities, task=task, missing=missing, seed=seed, by_epoch=shuffle, keep_withheld=keep_withheld
+            split,
+            self.modalities,
+            task=task,
+            missing=missing,
+            seed=seed,
+            by_epoch=shuffle,
+            keep_withheld=keep_withheld,
         )
         self._order = _Order()
         self._groups = _group_numbers(split) if config.keep_groups else np.arange(len(split))
@@ -142,7 +161,8 @@ class Loader:
         Processes that read ahead live as long as this loader and serve one pass at a time.
 
         Raises:
-            DataError: If the epoch has fewer batches than that, or, from a pass of such processes, if another was begun meanwhile.
+            DataError: If the epoch has fewer batches than that, or, from a pass of such processes, if another
+                was begun meanwhile.
         """
         if not 0 <= batch_index <= len(self):
             raise DataError(f"batch_index: expected 0 to {len(self)}, found {batch_index}")
@@ -158,7 +178,8 @@ class Loader:
                 collate_fn=_as_it_is,  # type: ignore[arg-type] # of whole batches, not of lists of samples
                 num_workers=self.config.num_workers,
                 persistent_workers=True,
-                # Without one of its own, it would draw from the global generator at each start and a resumed run would differ.
+                # Without one of its own, it would draw from the global generator at each start and a resumed
+                # run would differ.
                 generator=torch.Generator(),
             )
         self._turn += 1
@@ -167,13 +188,17 @@ class Loader:
     def _read_ahead(self, source: Iterator[Batch | AlignMambaError], turn: int) -> Iterator[Batch]:
         while True:
             if turn != self._turn:
-                raise DataError(f"split {self.role!r}: another pass was begun before this one ended, and its workers serve one at a time")
+                raise DataError(
+                    f"split {self.role!r}: another pass was begun before this one ended, and its workers"
+                    " serve one at a time"
+                )
             try:
                 found = next(source)
             except StopIteration:
                 return
             except (ConnectionError, EOFError) as error:
-                # A worker's connection is lost a moment before its end is seen: what PyTorch says of that is awaited here.
+                # A worker's connection is lost a moment before its end is seen: what PyTorch says of that is
+                # awaited here.
                 workers = {worker.sentinel: worker for worker in multiprocessing.active_children()}
                 for sentinel in wait(list(workers), timeout=2):
                     workers[sentinel].join()  # type: ignore[index]
@@ -193,12 +218,18 @@ class Loader:
 
     def _share(self, batch: np.ndarray) -> np.ndarray:
         """The rows of a global batch that this process takes: of one group all or none."""
-        numbers = np.unique(self._groups[batch], return_inverse=True)[1] if self.config.keep_groups else np.arange(len(batch))
+        numbers = (
+            np.unique(self._groups[batch], return_inverse=True)[1]
+            if self.config.keep_groups
+            else np.arange(len(batch))
+        )
         mine: np.ndarray = batch[numbers % self.world_size == self.rank]
         return mine
 
     def _batches_of_groups(self, random: np.random.Generator) -> list[np.ndarray]:
-        """The rows of each global batch, groups whole and in order; a batch is closed by the group that fills it."""
+        """The rows of each global batch, groups whole and in order; a batch is closed by the group that fills
+        it.
+        """
         members = np.split(np.argsort(self._groups, kind="stable"), np.cumsum(np.bincount(self._groups))[:-1])
         order = random.permutation(len(members)) if self.shuffle else np.arange(len(members))
         batches: list[list[np.ndarray]] = [[]]
@@ -210,7 +241,10 @@ class Loader:
             batches[-2] += batches.pop()
         fewest = min(map(len, batches))
         if fewest < self.world_size:
-            raise ConfigError(f"keep_groups: a batch of split {self.role!r} has {fewest} groups, too few for {self.world_size} processes")
+            raise ConfigError(
+                f"keep_groups: a batch of split {self.role!r} has {fewest} groups, too few for"
+                f" {self.world_size} processes"
+            )
         return [np.concatenate(batch) for batch in batches]
 
     def _global_batches(self) -> list[np.ndarray]:
@@ -224,7 +258,9 @@ class Loader:
         batches = np.array_split(order, math.ceil(len(order) / self.config.batch_size))
         if not (self.shuffle and self.config.bucket_by_length):
             return batches
-        total_lengths = np.sum([self._reading.shown(self.epoch).lengths[spec.name] for spec in self.modalities], axis=0)
+        total_lengths = np.sum(
+            [self._reading.shown(self.epoch).lengths[spec.name] for spec in self.modalities], axis=0
+        )
         sorted_batches: list[np.ndarray] = []
         for first in range(0, len(batches), WINDOW_BATCHES):
             window = batches[first : first + WINDOW_BATCHES]
@@ -235,7 +271,9 @@ class Loader:
 
 
 def _group_numbers(split: Split) -> np.ndarray:
-    """(samples,) number of each sample's group, in the order in which groups appear; a sample without one is a group of its own."""
+    """(samples,) number of each sample's group, in the order in which groups appear; a sample without one is
+    a group of its own.
+    """
     known: dict[tuple[str, str], int] = {}
     names = [("sample", sample.id) if sample.group is None else ("group", sample.group) for sample in split]
     return np.array([known.setdefault(name, len(known)) for name in names])
@@ -262,7 +300,9 @@ class _Order:
 
 
 class _Reading(Dataset["Batch | AlignMambaError"]):
-    """Batches of a split as the model sees it in an epoch; a copy of it is in each process that reads ahead."""
+    """Batches of a split as the model sees it in an epoch; a copy of it is in each process that reads
+    ahead.
+    """
 
     def __init__(
         self,
@@ -291,11 +331,16 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
         drawn_in = epoch if self._by_epoch else None
         if self._shown is None or self._shown[0] != drawn_in:
             names = [spec.name for spec in self._modalities]
-            self._shown = drawn_in, withheld(self._split, self._missing, seed=self._seed, epoch=drawn_in, modalities=names)
+            self._shown = (
+                drawn_in,
+                withheld(self._split, self._missing, seed=self._seed, epoch=drawn_in, modalities=names),
+            )
         return self._shown[1]
 
     def __getitem__(self, key: _Key) -> Batch | AlignMambaError:
-        """The batch, or what is wrong with its samples: raised in a worker, a message would come back with a traceback around it."""
+        """The batch, or what is wrong with its samples: raised in a worker, a message would come back with a
+        traceback around it.
+        """
         try:
             split = self.shown(key.epoch)
             samples = [split[row] for row in key.rows]
@@ -310,7 +355,14 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
         """The batch with the modalities of the whole samples of which nothing is shown."""
         whole = [self._split[row] for row in rows.tolist()]
         hidden = [
-            replace(sample, features={name: array for name, array in sample.features.items() if not len(part.features.get(name, ()))})
+            replace(
+                sample,
+                features={
+                    name: array
+                    for name, array in sample.features.items()
+                    if not len(part.features.get(name, ()))
+                },
+            )
             for sample, part in zip(whole, shown, strict=True)
         ]
         return replace(batch, withheld={spec.name: _pad(hidden, spec) for spec in self._modalities})
@@ -328,7 +380,8 @@ def _as_it_is(batch: Batch | AlignMambaError) -> Batch | AlignMambaError:
 
 @contextmanager
 def lost_workers_told() -> Iterator[None]:
-    """Tell in one line that a process that reads ahead was ended from outside, which PyTorch raises wherever the main thread then is.
+    """Tell in one line that a process that reads ahead was ended from outside, which PyTorch raises wherever
+    the main thread then is.
 
     Raises:
         TrainingError: In place of PyTorch's error.
@@ -338,7 +391,9 @@ def lost_workers_told() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, AlignMambaError) or not str(error).startswith("DataLoader worker"):
             raise
-        raise _lost_worker(str(error).split(". ")[0].rstrip(".").removeprefix("DataLoader worker ")) from error
+        raise _lost_worker(
+            str(error).split(". ")[0].rstrip(".").removeprefix("DataLoader worker ")
+        ) from error
 
 
 def _lost_worker(said: str) -> TrainingError:
@@ -349,19 +404,26 @@ def _lost_worker(said: str) -> TrainingError:
 def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task: Task) -> Batch:
     """One right-padded batch from samples.
 
-    Every modality has at least one position; a sample that lacks the modality has no valid one. Times appear where any sample
-    brings them, NaN throughout the others; display tokens where every sample that has the modality brings them.
+    Every modality has at least one position; a sample that lacks the modality has no valid one. Times appear
+    where any sample brings them, NaN throughout the others; display tokens where every sample that has the
+    modality brings them.
 
     Raises:
         DataError: If a sample's width differs from its modality's, or only some samples have a target.
     """
     known = [sample.target is not None for sample in samples]
     if any(known) and not all(known):
-        raise DataError(f"sample {samples[known.index(False)].id!r} has no target, but others of its batch have")
+        raise DataError(
+            f"sample {samples[known.index(False)].id!r} has no target, but others of its batch have"
+        )
     targets = None
     if known and all(known):
-        # A number keeps every digit: where labels lie far from 0, what tells them apart would be lost to float32.
-        targets = torch.tensor([sample.target for sample in samples], dtype=torch.float64 if task.kind == "regression" else torch.int64)
+        # A number keeps every digit: where labels lie far from 0, what tells them apart would be lost to
+        # float32.
+        targets = torch.tensor(
+            [sample.target for sample in samples],
+            dtype=torch.float64 if task.kind == "regression" else torch.int64,
+        )
     return Batch(
         modalities={spec.name: _pad(samples, spec) for spec in modalities},
         ids=tuple(sample.id for sample in samples),
@@ -371,7 +433,9 @@ def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task:
 
 
 def _groups(samples: Sequence[Sample]) -> tuple[str, ...] | None:
-    """Groups of the samples; one that belongs to nothing stands for itself, and ``None`` where none belongs to anything."""
+    """Groups of the samples; one that belongs to nothing stands for itself, and ``None`` where none belongs
+    to anything.
+    """
     if all(sample.group is None for sample in samples):
         return None
     return tuple(f"sample {sample.id}" if sample.group is None else sample.group for sample in samples)
@@ -379,17 +443,22 @@ def _groups(samples: Sequence[Sample]) -> tuple[str, ...] | None:
 
 def _pad(samples: Sequence[Sample], spec: ModalitySpec) -> Sequences:
     name = spec.name
-    rows = {row: sample.features[name] for row, sample in enumerate(samples) if len(sample.features.get(name, ()))}
+    rows = {
+        row: sample.features[name] for row, sample in enumerate(samples) if len(sample.features.get(name, ()))
+    }
     lengths = torch.zeros(len(samples), dtype=torch.int64)
     for row, values in rows.items():
         if values.ndim != 2 or values.shape[1] != spec.width:
             raise DataError(
-                f"sample {samples[row].id!r}, modality {name!r}: expected shape (time, {spec.width}), found {tuple(values.shape)}"
+                f"sample {samples[row].id!r}, modality {name!r}: expected shape (time, {spec.width}), found"
+                f" {tuple(values.shape)}"
             )
         lengths[row] = len(values)
     longest = max(1, int(lengths.max()))
 
-    features = np.zeros((len(samples), longest, spec.width), dtype=np.int64 if spec.kind == "tokens" else np.float32)
+    features = np.zeros(
+        (len(samples), longest, spec.width), dtype=np.int64 if spec.kind == "tokens" else np.float32
+    )
     for row, values in rows.items():
         features[row, : len(values)] = values
 
@@ -397,7 +466,8 @@ def _pad(samples: Sequence[Sample], spec: ModalitySpec) -> Sequences:
     timed = [row for row in rows if name in samples[row].times]
     if timed:
         # Each sample keeps what is known of it, whatever its neighbours in the batch bring.
-        seconds = np.full((len(samples), longest), np.nan)  # float64, as stored: a clock may have started in 1970
+        # float64, as stored: a clock may have started in 1970
+        seconds = np.full((len(samples), longest), np.nan)
         for row in timed:
             seconds[row, : lengths[row]] = samples[row].times[name]
         times = torch.from_numpy(seconds)
@@ -406,5 +476,8 @@ def _pad(samples: Sequence[Sample], spec: ModalitySpec) -> Sequences:
     if rows and all(name in samples[row].tokens for row in rows):
         tokens = tuple(sample.tokens.get(name, ()) for sample in samples)
     return Sequences(
-        features=torch.from_numpy(features), mask=torch.arange(longest)[None, :] < lengths[:, None], times=times, tokens=tokens
+        features=torch.from_numpy(features),
+        mask=torch.arange(longest)[None, :] < lengths[:, None],
+        times=times,
+        tokens=tokens,
     )

@@ -29,9 +29,13 @@ class MemorySplit:
         ids = tuple(sample.id for sample in self.samples)
         if len(set(ids)) != len(ids):
             repeated = next(identity for identity in ids if ids.count(identity) > 1)
-            raise DataError(f"split {self.role!r}: id {repeated!r} appears {ids.count(repeated)} times, expected once")
+            raise DataError(
+                f"split {self.role!r}: id {repeated!r} appears {ids.count(repeated)} times, expected once"
+            )
         lengths = {
-            spec.name: np.array([len(sample.features.get(spec.name, ())) for sample in self.samples], dtype=np.int64)
+            spec.name: np.array(
+                [len(sample.features.get(spec.name, ())) for sample in self.samples], dtype=np.int64
+            )
             for spec in self.modalities
         }
         object.__setattr__(self, "ids", ids)

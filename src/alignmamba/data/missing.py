@@ -1,4 +1,6 @@
-"""Modalities withheld from samples by the field's protocols: the same for every batch size, order, machine and number of processes."""
+"""Modalities withheld from samples by the field's protocols: the same for every batch size, order, machine
+and number of processes.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +20,8 @@ Protocol = Literal["none", "gcnet", "imder-sample", "imder-batch", "fixed", "tok
 IMDER_GROUP = 32
 """Samples of a group of ``imder-batch``: the batch size of IMDer."""
 
-# IMDer's shares at rates 0, 0.1 .. 0.7, in tenths: of what loses two of its three modalities, and of what loses one.
+# IMDer's shares at rates 0, 0.1 .. 0.7, in tenths: of what loses two of its three modalities, and of what
+# loses one.
 _TWO_MISSING = np.array([0, 1, 2, 3, 5, 7, 9, 10])
 _ONE_MISSING = np.array([0, 1, 2, 3, 2, 1, 0, 0])
 
@@ -26,27 +29,30 @@ _ONE_MISSING = np.array([0, 1, 2, 3, 2, 1, 0, 0])
 class MissingConfig(Config):
     """Which modalities are withheld from which samples.
 
-    A naturally missing modality is never given back, and a sample is never left with nothing. In all formulas the number of
-    modalities M is that of the modalities which the sample really has.
+    A naturally missing modality is never given back, and a sample is never left with nothing. In all formulas
+    the number of modalities M is that of the modalities which the sample really has.
 
     Source:
-        ``gcnet``: Lian et al., "GCNet", TPAMI 2023, rule of ``random_mask`` in the authors' code, in closed form: one view kept for
-        certain, each other one with chance (M (1 - rate) - 1) / (M - 1). ``imder-sample``, ``imder-batch``: Wang et al., "IMDer",
-        NeurIPS 2023, shares of ``trains/singleTask/IMDER.py``. ``fixed``: Zhao et al., "MMIN", ACL 2021. ``tokens``: the task of
-        Zhang et al., "LNLN", NeurIPS 2024, who put zeros (or an unknown word) in the place of lost tokens, draw every modality
-        of equal shape alike, and keep the first and last word. Here a lost token is taken out of the sequence, so that a model is
-        not told where it was, and modalities are drawn independently.
+        ``gcnet``: Lian et al., "GCNet", TPAMI 2023, rule of ``random_mask`` in the authors' code, in closed
+        form: one view kept for certain, each other one with chance (M (1 - rate) - 1) / (M - 1).
+        ``imder-sample``, ``imder-batch``: Wang et al., "IMDer", NeurIPS 2023, shares of
+        ``trains/singleTask/IMDER.py``. ``fixed``: Zhao et al., "MMIN", ACL 2021. ``tokens``: the task of
+        Zhang et al., "LNLN", NeurIPS 2024, who put zeros (or an unknown word) in the place of lost tokens,
+        draw every modality of equal shape alike, and keep the first and last word. Here a lost token is taken
+        out of the sequence, so that a model is not told where it was, and modalities are drawn independently.
     """
 
     protocol: Protocol = "none"
-    """``none``; ``gcnet``: one modality kept for certain, each other one with a chance that makes `rate` the mean share withheld;
-    ``imder-sample``: all but one modality, one, or none withheld, with IMDer's chances, from each sample on its own; ``imder-batch``:
-    the same shares exactly, over groups of 32 consecutive samples that lose the same modalities; ``fixed``: every
-    proper subset of the modalities, evenly; ``tokens``: single tokens of all modalities."""
+    """``none``; ``gcnet``: one modality kept for certain, each other one with a chance that makes `rate` the
+    mean share withheld; ``imder-sample``: all but one modality, one, or none withheld, with IMDer's chances,
+    from each sample on its own; ``imder-batch``: the same shares exactly, over groups of 32 consecutive
+    samples that lose the same modalities; ``fixed``: every proper subset of the modalities, evenly;
+    ``tokens``: single tokens of all modalities."""
     rate: float | tuple[float, ...] = Field(default=0.0, validate_default=True)
-    """Share to withhold, from 0 to less than 1, as the protocol counts it; of several, each sample takes one evenly, in training
-    anew each epoch. ``gcnet``: above 1 - 1/M exactly one modality is kept, so that with three modalities 0.7 withholds 2/3.
-    ``imder-sample``, ``imder-batch``: 0, 0.1 .. 0.7, a nominal rate, and one alone for ``imder-batch``. ``fixed`` has none."""
+    """Share to withhold, from 0 to less than 1, as the protocol counts it; of several, each sample takes one
+    evenly, in training anew each epoch. ``gcnet``: above 1 - 1/M exactly one modality is kept, so that with
+    three modalities 0.7 withholds 2/3. ``imder-sample``, ``imder-batch``: 0, 0.1 .. 0.7, a nominal rate, and
+    one alone for ``imder-batch``. ``fixed`` has none."""
 
     @field_validator("rate", mode="before")
     @classmethod
@@ -54,17 +60,29 @@ class MissingConfig(Config):
         rates = list(value) if isinstance(value, list | tuple) else [value]
         value = rates[0] if len(rates) == 1 else value
         numbers = all(isinstance(rate, int | float) and not isinstance(rate, bool) for rate in rates)
-        if not rates or not numbers or not all(0 <= rate < 1 for rate in rates) or len(set(rates)) < len(rates):
-            raise ValueError(f"found {value!r}, expected a number from 0 to less than 1, or several different ones")
+        if (
+            not rates
+            or not numbers
+            or not all(0 <= rate < 1 for rate in rates)
+            or len(set(rates)) < len(rates)
+        ):
+            raise ValueError(
+                f"found {value!r}, expected a number from 0 to less than 1, or several different ones"
+            )
         protocol = info.data.get("protocol")
         if protocol in ("none", "fixed") and rates != [0]:
             raise ValueError(f"found {value!r}, but protocol {protocol!r} has no rate, expected 0 or nothing")
         if protocol == "imder-batch" and len(rates) > 1:
-            raise ValueError(f"found {value!r}, expected one rate: protocol 'imder-batch' has its shares over the whole split")
+            raise ValueError(
+                f"found {value!r}, expected one rate: protocol 'imder-batch' has its shares over the whole"
+                " split"
+            )
         if protocol in ("imder-sample", "imder-batch") and not all(
             _level(rate) <= 7 and math.isclose(_level(rate), 10 * rate) for rate in rates
         ):
-            raise ValueError(f"found {value!r}, expected 0, 0.1, 0.2 .. 0.7, for which protocol {protocol!r} has shares")
+            raise ValueError(
+                f"found {value!r}, expected 0, 0.1, 0.2 .. 0.7, for which protocol {protocol!r} has shares"
+            )
         return value if len(rates) == 1 else tuple(rates)
 
     @model_validator(mode="after")
@@ -99,9 +117,14 @@ class WithheldSplit:
     ids: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        lengths = {name: np.where(kept, self.split.lengths[name][self.rows], 0) for name, kept in self.kept.items()}
+        lengths = {
+            name: np.where(kept, self.split.lengths[name][self.rows], 0) for name, kept in self.kept.items()
+        }
         if self.kept_tokens is not None:
-            lengths = {name: np.array([mask.sum() for mask in masks], dtype=np.int64) for name, masks in self.kept_tokens.items()}
+            lengths = {
+                name: np.array([mask.sum() for mask in masks], dtype=np.int64)
+                for name, masks in self.kept_tokens.items()
+            }
         every = self.split.ids
         object.__setattr__(self, "lengths", lengths)
         object.__setattr__(self, "ids", tuple(every[row] for row in self.rows.tolist()))
@@ -113,7 +136,9 @@ class WithheldSplit:
 
     @property
     def effective_rate(self) -> float:
-        """Share withheld of the (sample, modality) pairs that were present, or of the tokens that were, from 0 to 1."""
+        """Share withheld of the (sample, modality) pairs that were present, or of the tokens that were, from
+        0 to 1.
+        """
         present = {name: self.split.lengths[name][self.rows] for name in self.kept}
         if self.kept_tokens is not None:
             left, whole = self.lengths, present
@@ -140,7 +165,11 @@ class WithheldSplit:
             sample,
             features={name: sample.features[name][mask] for name, mask in masks.items()},
             times={name: sample.times[name][mask] for name, mask in masks.items() if name in sample.times},
-            tokens={name: tuple(compress(sample.tokens[name], mask)) for name, mask in masks.items() if name in sample.tokens},
+            tokens={
+                name: tuple(compress(sample.tokens[name], mask))
+                for name, mask in masks.items()
+                if name in sample.tokens
+            },
         )
 
     def __iter__(self) -> Iterator[Sample]:
@@ -148,19 +177,25 @@ class WithheldSplit:
 
 
 def withheld(
-    split: Split, config: MissingConfig, *, seed: int, epoch: int | None = None, modalities: Sequence[str] | None = None
+    split: Split,
+    config: MissingConfig,
+    *,
+    seed: int,
+    epoch: int | None = None,
+    modalities: Sequence[str] | None = None,
 ) -> WithheldSplit:
     """What a protocol leaves of a split.
 
-    What a sample keeps is a function of the seed, its id, the protocol and the rate, in training also of the epoch; with
-    ``imder-batch`` also of the order of the split. A sample's draws are the same at every rate: what ``gcnet`` and ``tokens``
-    keep at one rate holds all that they keep at a higher one.
+    What a sample keeps is a function of the seed, its id, the protocol and the rate, in training also of the
+    epoch; with ``imder-batch`` also of the order of the split. A sample's draws are the same at every rate:
+    what ``gcnet`` and ``tokens`` keep at one rate holds all that they keep at a higher one.
 
     Args:
         split: The complete split.
         config: Protocol and rate.
         seed: Seed of the run.
-        epoch: Epoch of training, from 0; ``None`` where the masks shall stay the same, as in validation and test.
+        epoch: Epoch of training, from 0; ``None`` where the masks shall stay the same, as in validation and
+            test.
         modalities: Those that count, in any order, the others are not shown; by default all of the split.
 
     Raises:
@@ -193,7 +228,8 @@ def patterns(modalities: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 
 
 def only(split: Split, kept: Sequence[str], *, modalities: Sequence[str]) -> WithheldSplit:
-    """A split with the same modalities withheld from every sample, without the samples of which nothing would be left.
+    """A split with the same modalities withheld from every sample, without the samples of which nothing would
+    be left.
 
     Args:
         split: The complete split.
@@ -241,7 +277,9 @@ def _level(rate: float) -> int:
 
 
 def _ranks(present: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The place of each present modality in a random order of its sample's, from 0; missing ones come last."""
+    """The place of each present modality in a random order of its sample's, from 0; missing ones come
+    last.
+    """
     return np.where(present, order, np.inf).argsort(axis=1).argsort(axis=1)
 
 
@@ -256,7 +294,9 @@ def _imder_sample(present: np.ndarray, rates: np.ndarray, share: np.ndarray, ord
     level = np.rint(10 * rates).astype(int)
     two, one = _TWO_MISSING[level], _ONE_MISSING[level]
     count = present.sum(axis=1)
-    lost = np.where(10 * share < two, count - 1, np.where(10 * share < two + one, np.minimum(1, count - 1), 0))
+    lost = np.where(
+        10 * share < two, count - 1, np.where(10 * share < two + one, np.minimum(1, count - 1), 0)
+    )
     kept: np.ndarray = present & (_ranks(present, order) < (count - lost)[:, None])
     return kept
 
@@ -275,11 +315,13 @@ def _imder_batch(present: np.ndarray, level: int, role: Role, draws: _Draws) -> 
     tenth = round(groups / 10)  # half to even, as numpy's
     if level and not tenth:
         raise DataError(
-            f"split {role!r}: protocol 'imder-batch' rounds the number of groups of {IMDER_GROUP} samples to tens, found {groups} groups, "
-            "expected at least 6; protocol 'imder-sample' takes any number"
+            f"split {role!r}: protocol 'imder-batch' rounds the number of groups of {IMDER_GROUP} samples to"
+            f" tens, found {groups} groups, expected at least 6; protocol 'imder-sample' takes any number"
         )
     two, one = int(_TWO_MISSING[level]) * tenth, int(_ONE_MISSING[level]) * tenth
-    order = np.arange(len(present)) if draws.epoch == "always" else draws.of("order").permutation(len(present))
+    order = (
+        np.arange(len(present)) if draws.epoch == "always" else draws.of("order").permutation(len(present))
+    )
     kept = present.copy()
     for group in range(min(two + one, groups)):
         rows = order[group * IMDER_GROUP : (group + 1) * IMDER_GROUP]
@@ -291,7 +333,9 @@ def _imder_batch(present: np.ndarray, level: int, role: Role, draws: _Draws) -> 
     return kept
 
 
-def _tokens(ids: Sequence[str], lengths: np.ndarray, rates: np.ndarray, draws: _Draws) -> list[list[np.ndarray]]:
+def _tokens(
+    ids: Sequence[str], lengths: np.ndarray, rates: np.ndarray, draws: _Draws
+) -> list[list[np.ndarray]]:
     """For every sample, for every modality, (time,) bool."""
     masks = []
     for identity, counts in zip(ids, lengths.tolist(), strict=True):

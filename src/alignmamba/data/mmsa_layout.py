@@ -1,4 +1,6 @@
-"""What the reader and the writer of MMSA's layout agree on: its labels, its words, and what AlignMamba adds beside the splits."""
+"""What the reader and the writer of MMSA's layout agree on: its labels, its words, and what AlignMamba adds
+beside the splits.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,8 @@ SCORES = ("regression_labels", "regression_labels_T", "regression_labels_A", "re
 CLASSES = ("annotations", "classification_labels")
 """Fields of one class per clip."""
 SENTIMENTS = ("Negative", "Neutral", "Positive")
-"""What ``annotations`` says of a score below, at and above 0, which is 0, 1 and 2 in ``classification_labels``."""
+"""What ``annotations`` says of a score below, at and above 0, which is 0, 1 and 2 in
+``classification_labels``."""
 
 JOINT = "$_$"
 """Between the parts of an id, the first of which is the video."""
@@ -42,9 +45,11 @@ class MmsaExtras(Config):
     derived: Mapping[Role, tuple[Literal["raw_text", "annotations", "classification_labels"], ...]] = {}
     """Fields of a split that were made up for MMSA: the corpus has no such thing."""
     tokens: Mapping[Role, Mapping[str, tuple[str, ...]]] = {}
-    """Display tokens of the clips, by id, that `display_words` does not make of their raw text; empty where there are none."""
+    """Display tokens of the clips, by id, that `display_words` does not make of their raw text; empty where
+    there are none."""
     labels: Mapping[Role, tuple[str, ...]] = {}
-    """The order of the labels beside the targets, of splits in which it is not that of `SCORES` and `CLASSES`."""
+    """The order of the labels beside the targets, of splits in which it is not that of `SCORES` and
+    `CLASSES`."""
     ungrouped: tuple[Role, ...] = ()
     """Splits whose clips have no groups, though the ids of some name a video."""
 
@@ -60,7 +65,10 @@ class MmsaExtras(Config):
             extras.task  # noqa: B018  its parts have to go together
             for name, value in extras.model_dump(mode="json").items():
                 if _has_half_characters(value):
-                    raise DataError(f"{path}: {EXTRAS}.{name}: expected text in Unicode, found half a character (a lone surrogate)")
+                    raise DataError(
+                        f"{path}: {EXTRAS}.{name}: expected text in Unicode, found half a character (a lone"
+                        " surrogate)"
+                    )
         except ValidationError as error:
             raise DataError(f"{path}: {first_fault(error, EXTRAS)}") from error
         except ConfigError as error:

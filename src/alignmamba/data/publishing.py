@@ -37,7 +37,9 @@ def prepare_destination(target: Path, *, overwrite: bool) -> None:
 
 
 def _recover(target: Path) -> None:
-    """Remove what killed processes had written for this target, and give back a corpus that they had moved aside to replace it."""
+    """Remove what killed processes had written for this target, and give back a corpus that they had moved
+    aside to replace it.
+    """
 
     def settle(leftover: Path) -> None:
         if leftover.suffix == _REPLACED and not target.exists():
@@ -68,7 +70,8 @@ def publish(directory: Path, target: Path, *, overwrite: bool) -> None:
     synchronise(directory)
     prepare_destination(target, overwrite=overwrite)
     if target.exists():
-        # The name is free only for the moment between two renames; a failed second one is undone, here or by the next process.
+        # The name is free only for the moment between two renames; a failed second one is undone, here or by
+        # the next process.
         replaced = directory.with_suffix(_REPLACED)
         with held(target):
             target.rename(replaced)

@@ -6,7 +6,8 @@ import numpy as np
 
 
 def generator(seed: int, *purpose: str | int) -> np.random.Generator:
-    """A generator that depends on `seed` and `purpose` alone, the same in every process and on every platform.
+    """A generator that depends on `seed` and `purpose` alone, the same in every process and on every
+    platform.
 
     Args:
         seed: The user's seed.

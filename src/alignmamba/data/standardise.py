@@ -9,15 +9,17 @@ from torch import Tensor
 from alignmamba.contracts import ModalitySpec, Split, Standardisation, TargetScale, Task
 from alignmamba.errors import DataError
 
-# A channel whose standard deviation is below this share of its mean is constant up to the rounding of float32.
+# A channel whose standard deviation is below this share of its mean is constant up to the rounding of
+# float32.
 _CONSTANT = float(np.finfo(np.float32).eps)
 
 
 def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec], task: Task) -> Standardisation:
-    """Mean and standard deviation of every channel over all tokens of the train split, and of the targets of a regression task.
+    """Mean and standard deviation of every channel over all tokens of the train split, and of the targets of
+    a regression task.
 
-    One pass, one sample at a time, in float64: means and squared deviations of samples are merged, so that nothing cancels
-    where the mean is large.
+    One pass, one sample at a time, in float64: means and squared deviations of samples are merged, so that
+    nothing cancels where the mean is large.
 
     Args:
         train: The train split; any other is refused, so that nothing of valid or test leaks into a model.
@@ -25,14 +27,15 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec], task: 
         task: What the targets are; class indices have no scale.
 
     Returns:
-        Mean and (population) standard deviation. A constant channel has standard deviation 1, as have constant targets; what the
-        whole split lacks has mean 0 and standard deviation 1.
+        Mean and (population) standard deviation. A constant channel has standard deviation 1, as have
+        constant targets; what the whole split lacks has mean 0 and standard deviation 1.
 
     Raises:
         DataError: If the split is not the train split, or a value is not finite.
 
     Source:
-        Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979, eq. 2.1.
+        Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances",
+        1979, eq. 2.1.
     """
     if train.role != "train":
         raise DataError(f"standardisation is fitted on the train split, found split {train.role!r}")
@@ -47,19 +50,24 @@ def fit_standardisation(train: Split, modalities: Sequence[ModalitySpec], task: 
             values = np.asarray(sample.features[name], dtype=np.float64)
             if values.ndim != 2 or values.shape[1] != len(running.mean):
                 raise DataError(
-                    f"sample {sample.id!r}, modality {name!r}: expected shape (time, {len(running.mean)}), found {values.shape}"
+                    f"sample {sample.id!r}, modality {name!r}: expected shape (time, {len(running.mean)}),"
+                    f" found {values.shape}"
                 )
             if not np.isfinite(values).all():
                 raise DataError(
-                    f"sample {sample.id!r}, modality {name!r}: expected finite numbers, found {values[~np.isfinite(values)][0]}"
+                    f"sample {sample.id!r}, modality {name!r}: expected finite numbers, found"
+                    f" {values[~np.isfinite(values)][0]}"
                 )
             running.add(values)
-    features = {name: (_tensor(running.mean), _tensor(running.deviation())) for name, running in moments.items()}
+    features = {
+        name: (_tensor(running.mean), _tensor(running.deviation())) for name, running in moments.items()
+    }
     return Standardisation(features=features, targets=TargetScale.of(targets))
 
 
 def finite_means(train: Split, modalities: Sequence[ModalitySpec]) -> dict[str, np.ndarray]:
-    """Mean of the finite values of every channel of the train split, to stand in for values that are not finite.
+    """Mean of the finite values of every channel of the train split, to stand in for values that are not
+    finite.
 
     Returns:
         Per modality of features, float32 of shape (width,); 0 where a channel has no finite value.

@@ -3,14 +3,15 @@
 A corpus is a directory:
 
     corpus.json               `Manifest`: task, modalities, and every other file with its size and SHA-256
-    train-00000.safetensors   per modality NAME.values (total time, width), NAME.offsets (samples + 1), perhaps NAME.times; targets.
+    train-00000.safetensors   per modality NAME.values (total time, width), NAME.offsets (samples + 1),
+    perhaps NAME.times; targets.
                               Nothing of a modality that none of the shard's samples has
-    train-00000.jsonl         one line per sample: its id and, where they are known, its group, text, display tokens and other labels
-    ...                       further shards of this split, then the other splits
+    train-00000.jsonl         one line per sample: its id and, where they are known, its group, text, display
+    tokens and other labels ...                       further shards of this split, then the other splits
 
-Sample i of a shard owns the positions offsets[i] to offsets[i + 1]; a sample that lacks the modality owns none. Features are
-float32, token ids int32 of width 1, times float64 seconds (not a number throughout a sample whose times are unknown), targets
-float64 or int64.
+Sample i of a shard owns the positions offsets[i] to offsets[i + 1]; a sample that lacks the modality owns
+none. Features are float32, token ids int32 of width 1, times float64 seconds (not a number throughout a
+sample whose times are unknown), targets float64 or int64.
 """
 
 import hashlib
@@ -125,7 +126,10 @@ class Manifest(Config):
     def _bounded(self) -> Self:
         samples = sum(shard.samples for split in self.splits for shard in split.shards)
         if samples * len(self.modalities) > MOST_ENTRIES:
-            raise ValueError(f"splits: {samples} samples of {len(self.modalities)} modalities, expected at most {MOST_ENTRIES} together")
+            raise ValueError(
+                f"splits: {samples} samples of {len(self.modalities)} modalities, expected at most"
+                f" {MOST_ENTRIES} together"
+            )
         return self
 
     @model_validator(mode="after")
@@ -153,10 +157,12 @@ class Manifest(Config):
 
 
 def check_path(path: Path) -> None:
-    """Refuse what cannot be the path of anything, or of nothing that may be seen; whether something is there is not asked.
+    """Refuse what cannot be the path of anything, or of nothing that may be seen; whether something is there
+    is not asked.
 
     Raises:
-        DataError: If a name is too long or has a null character, links lead in a circle, or a directory above may not be searched.
+        DataError: If a name is too long or has a null character, links lead in a circle, or a directory above
+            may not be searched.
     """
     try:
         path.stat()
@@ -176,12 +182,15 @@ def read_manifest(directory: Path) -> Manifest:
     """The manifest of a corpus directory.
 
     Raises:
-        DataError: If there is none, or it is damaged, of another version, or names files outside the directory.
+        DataError: If there is none, or it is damaged, of another version, or names files outside the
+            directory.
     """
     check_path(directory)
     path = directory / MANIFEST
     if not directory.is_dir():
-        raise DataError(f"{directory}: expected a corpus directory, found {'a file' if directory.exists() else 'nothing'}")
+        raise DataError(
+            f"{directory}: expected a corpus directory, found {'a file' if directory.exists() else 'nothing'}"
+        )
     if not os.path.lexists(path):
         raise DataError(f"{directory}: not a corpus, it has no {MANIFEST}")
     content = read_json(path)
@@ -189,21 +198,26 @@ def read_manifest(directory: Path) -> Manifest:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise DataError(f"{path}: format: expected {FORMAT!r}, found {found!r}")
     if content.get("version") != VERSION:
-        raise DataError(f"{path}: version: this release reads version {VERSION}, found {content.get('version')!r}")
+        raise DataError(
+            f"{path}: version: this release reads version {VERSION}, found {content.get('version')!r}"
+        )
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         raise DataError(f"{path}: {first_fault(error)}") from error
     if manifest.checksum != manifest.content_checksum():
-        raise DataError(f"{path}: checksum: task, modalities or splits were changed or damaged after the corpus was written")
+        raise DataError(
+            f"{path}: checksum: task, modalities or splits were changed or damaged after the corpus was"
+            " written"
+        )
     return manifest
 
 
 class Shard:
     """One shard, with its index in memory and its values on disk until they are asked for.
 
-    Opening it checks everything that the index says; the values themselves are `alignmamba.data.inspection`'s to check.
-    It can be sent to another process, which opens the file anew.
+    Opening it checks everything that the index says; the values themselves are `alignmamba.data.inspection`'s
+    to check. It can be sent to another process, which opens the file anew.
 
     Raises:
         DataError: If a file is missing, has another size, or its structure is not what the manifest says.
@@ -219,9 +233,14 @@ class Shard:
                 raise DataError(f"{path}: missing, but {MANIFEST} lists it")
             size = path.stat().st_size
             if size != file.bytes:
-                raise DataError(f"{path}: expected {file.bytes} bytes, found {size}; the file was cut off or replaced")
+                raise DataError(
+                    f"{path}: expected {file.bytes} bytes, found {size}; the file was cut off or replaced"
+                )
         if entry.samples > entry.strings.bytes // _LINE_BYTES:
-            raise DataError(f"{self.strings}: expected {entry.samples} lines, found {entry.strings.bytes} bytes, which hold fewer")
+            raise DataError(
+                f"{self.strings}: expected {entry.samples} lines, found {entry.strings.bytes} bytes, which"
+                " hold fewer"
+            )
         self.offsets: dict[str, np.ndarray] = {}
         self.timed: set[str] = set()
         self.targets: np.ndarray | None = None
@@ -246,14 +265,21 @@ class Shard:
         return self._file
 
     def _check_header(self) -> None:
-        """Refuse a header that is large, or says one thing twice; the sizes that it declares are compared where it is opened."""
+        """Refuse a header that is large, or says one thing twice; the sizes that it declares are compared
+        where it is opened.
+        """
         with open_regular(self.path) as file:
             size = int.from_bytes(file.read(8), "little")
             if size > _HEADER_BYTES:
-                raise DataError(f"{self.path}: not a readable safetensors file: a header of {size} bytes, expected at most {_HEADER_BYTES}")
+                raise DataError(
+                    f"{self.path}: not a readable safetensors file: a header of {size} bytes, expected at"
+                    f" most {_HEADER_BYTES}"
+                )
             header = file.read(size)
         if not isinstance(parse_json(header, f"{self.path}: header"), dict):
-            raise DataError(f"{self.path}: not a readable safetensors file: expected a header of arrays by name")
+            raise DataError(
+                f"{self.path}: not a readable safetensors file: expected a header of arrays by name"
+            )
 
     def _read_index(self, samples: int, manifest: Manifest) -> None:
         tensors = self._tensors()
@@ -268,8 +294,9 @@ class Shard:
             )
             if wrong or found.get_dtype() != dtype:
                 raise DataError(
-                    f"{self.path}: array {key!r}: expected {dtype} of shape {['any' if size is None else size for size in shape]}, "
-                    f"found {found.get_dtype()} of shape {found.get_shape()}"
+                    f"{self.path}: array {key!r}: expected {dtype} of shape"
+                    f" {['any' if size is None else size for size in shape]}, found {found.get_dtype()} of"
+                    f" shape {found.get_shape()}"
                 )
             present.discard(key)
             return list(found.get_shape())
@@ -278,11 +305,16 @@ class Shard:
             if not present & {f"{spec.name}.{kind}" for kind in ("values", "offsets", "times")}:
                 self.offsets[spec.name] = np.broadcast_to(np.int64(0), samples + 1)
                 continue
-            total = expect(f"{spec.name}.values", "F32" if spec.kind == "features" else "I32", (None, spec.width))[0]
+            total = expect(
+                f"{spec.name}.values", "F32" if spec.kind == "features" else "I32", (None, spec.width)
+            )[0]
             expect(f"{spec.name}.offsets", "I64", (samples + 1,))
             offsets = tensors.get_tensor(f"{spec.name}.offsets")
             if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
-                raise DataError(f"{self.path}: array '{spec.name}.offsets': expected numbers that never decrease, from 0 to {total}")
+                raise DataError(
+                    f"{self.path}: array '{spec.name}.offsets': expected numbers that never decrease, from 0"
+                    f" to {total}"
+                )
             self.offsets[spec.name] = offsets
             if f"{spec.name}.times" in present:
                 expect(f"{spec.name}.times", "F64", (total,))
@@ -302,16 +334,31 @@ class Shard:
         with self.strings.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(JSON_BYTES + 1), b""), start=1):
                 if len(line) > JSON_BYTES:
-                    raise DataError(f"{self.strings}, line {number}: expected at most {JSON_BYTES} bytes, found more")
+                    raise DataError(
+                        f"{self.strings}, line {number}: expected at most {JSON_BYTES} bytes, found more"
+                    )
                 record = self._record(line, number)
                 ids.append(record["id"])
                 groups.append(record.get("group"))
                 self._annotated |= not record.keys() <= {"id", "group"}
                 for name, words in record.get("tokens", {}).items():
-                    if name not in self.offsets or not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                        raise DataError(f"{self.strings}, line {number}: tokens: expected a list of strings per modality, found {name!r}")
-                    if number <= samples and len(words) != np.diff(self.offsets[name][number - 1 : number + 1])[0]:
-                        raise DataError(f"{self.strings}, line {number}: tokens of {name!r}: {len(words)} of them, not one per position")
+                    if (
+                        name not in self.offsets
+                        or not isinstance(words, list)
+                        or not all(isinstance(word, str) for word in words)
+                    ):
+                        raise DataError(
+                            f"{self.strings}, line {number}: tokens: expected a list of strings per modality,"
+                            f" found {name!r}"
+                        )
+                    if (
+                        number <= samples
+                        and len(words) != np.diff(self.offsets[name][number - 1 : number + 1])[0]
+                    ):
+                        raise DataError(
+                            f"{self.strings}, line {number}: tokens of {name!r}: {len(words)} of them, not"
+                            " one per position"
+                        )
                 lines.append(lines[-1] + len(line))
         if len(ids) != samples:
             raise DataError(f"{self.strings}: expected {samples} lines, found {len(ids)}")
@@ -324,10 +371,16 @@ class Shard:
             raise DataError(f"{self.strings}, line {number}: expected an object with a string 'id'")
         for key, kind in (("group", str), ("text", str), ("tokens", dict), ("labels", dict)):
             if key in record and not isinstance(record[key], kind):
-                raise DataError(f"{self.strings}, line {number}: {key}: expected {kind.__name__}, found {type(record[key]).__name__}")
+                raise DataError(
+                    f"{self.strings}, line {number}: {key}: expected {kind.__name__}, found"
+                    f" {type(record[key]).__name__}"
+                )
         for name, label in record.get("labels", {}).items():
             if not isinstance(label, str | int | float):
-                raise DataError(f"{self.strings}, line {number}: label {name!r}: expected a number or text, found {type(label).__name__}")
+                raise DataError(
+                    f"{self.strings}, line {number}: label {name!r}: expected a number or text, found"
+                    f" {type(label).__name__}"
+                )
         return record
 
     def slice(self, key: str, start: int, stop: int) -> np.ndarray:
@@ -350,7 +403,8 @@ class Shard:
         }
 
     def blocks(self, key: str) -> Iterator[tuple[range, np.ndarray]]:
-        """All positions of an array in pieces of bounded size, each with the rows of the samples that own them.
+        """All positions of an array in pieces of bounded size, each with the rows of the samples that own
+        them.
 
         Samples that own no position may be dropped.
         """
@@ -381,17 +435,26 @@ class ArchiveSplit:
     starts: np.ndarray
     """Row of the first sample of each shard, and the number of samples."""
     repair: Mapping[str, np.ndarray] | None
-    """Per modality of features, what stands in for a value that is not finite, by channel. Others are left as they are."""
+    """Per modality of features, what stands in for a value that is not finite, by channel. Others are left as
+    they are."""
 
     @classmethod
     def over(
-        cls, role: Role, shards: tuple[Shard, ...], modalities: tuple[ModalitySpec, ...], *, repair: Mapping[str, np.ndarray] | None = None
+        cls,
+        role: Role,
+        shards: tuple[Shard, ...],
+        modalities: tuple[ModalitySpec, ...],
+        *,
+        repair: Mapping[str, np.ndarray] | None = None,
     ) -> Self:
         """The split made of these shards."""
         return cls(
             role=role,
             ids=tuple(identity for shard in shards for identity in shard.ids),
-            lengths={spec.name: np.concatenate([np.diff(shard.offsets[spec.name]) for shard in shards]) for spec in modalities},
+            lengths={
+                spec.name: np.concatenate([np.diff(shard.offsets[spec.name]) for shard in shards])
+                for spec in modalities
+            },
             modalities=modalities,
             shards=shards,
             starts=np.cumsum([0, *map(len, shards)]),
@@ -426,4 +489,6 @@ class ArchiveSplit:
                 if not np.isnan(seconds).all():
                     times[spec.name] = seconds
         target = None if shard.targets is None else shard.targets[row].item()
-        return Sample(id=shard.ids[row], features=features, target=target, times=times, **shard.annotations(row))
+        return Sample(
+            id=shard.ids[row], features=features, target=target, times=times, **shard.annotations(row)
+        )

@@ -1,45 +1,48 @@
 """A corpus whose best reachable score is known by construction and which no single modality can solve.
 
-Every sample lives on a relative timeline from 0 to 1. Its audio and its video hold *pulses* of value low or high, its text
-holds one *cue*. The class is made of the value of the last audio pulse before the cue and the value of the last video pulse
-before the cue: four classes, evidence displaced in time by a random lag.
+Every sample lives on a relative timeline from 0 to 1. Its audio and its video hold *pulses* of value low or
+high, its text holds one *cue*. The class is made of the value of the last audio pulse before the cue and the
+value of the last video pulse before the cue: four classes, evidence displaced in time by a random lag.
 
 Timeline. `SLOTS` pulse slots alternate with ``SLOTS - 1`` cue slots:
 
     pulse 0 | cue 0 | pulse 1 | cue 1 | ... | cue SLOTS - 2 | pulse SLOTS - 1
 
-A pulse slot is an interval, a cue slot a moment, and neighbours are at least `LAG` = 1.5 / `TEXT_TOKENS`[0] apart: one and a
-half of the widest text tokens, so that resampling audio and video to the rate of the text keeps the order of pulse and cue
-and never puts two pulses of a modality on one text token. What is left of the timeline is spread over the intervals at
-random (uniform spacings), so slots lie elsewhere in every sample.
+A pulse slot is an interval, a cue slot a moment, and neighbours are at least `LAG` = 1.5 / `TEXT_TOKENS`[0]
+apart: one and a half of the widest text tokens, so that resampling audio and video to the rate of the text
+keeps the order of pulse and cue and never puts two pulses of a modality on one text token. What is left of
+the timeline is spread over the intervals at random (uniform spacings), so slots lie elsewhere in every
+sample.
 
-Pulses. Audio and video each have a pulse in the first and in the last pulse slot and in each other slot with probability
-1 - `OMISSION`, at a random moment of the slot; each pulse is low or high evenly. All of this is drawn independently.
+Pulses. Audio and video each have a pulse in the first and in the last pulse slot and in each other slot with
+probability 1 - `OMISSION`, at a random moment of the slot; each pulse is low or high evenly. All of this is
+drawn independently.
 
 Cue. The text marks one cue slot, drawn evenly and independently of everything else.
 
-Tokens. Text has 20 to 28 tokens, audio about 2.5 and video about 1.6 times as many, with a rate of its own in every sample
-and jittered token times. Each token shows one of its modality's symbols: the cue (text 0), a low or high pulse (audio and
-video 0 and 1), otherwise one of the remaining symbols at random. Its feature vector is the symbol's unit vector plus noise
-drawn evenly from +-`NOISE` in every channel. The noise is below one half, so the largest channel always is the symbol.
+Tokens. Text has 20 to 28 tokens, audio about 2.5 and video about 1.6 times as many, with a rate of its own in
+every sample and jittered token times. Each token shows one of its modality's symbols: the cue (text 0), a low
+or high pulse (audio and video 0 and 1), otherwise one of the remaining symbols at random. Its feature vector
+is the symbol's unit vector plus noise drawn evenly from +-`NOISE` in every channel. The noise is below one
+half, so the largest channel always is the symbol.
 
 Labels. With probability `LABEL_NOISE` the label is replaced by one of the other classes, in every split.
 
 Scores follow from this:
 
-- All modalities: the symbols and their order are read without error, so the best rule is right unless the label was
-  replaced: 1 - LABEL_NOISE.
+- All modalities: the symbols and their order are read without error, so the best rule is right unless the
+  label was replaced: 1 - LABEL_NOISE.
 - A rule that names the right class with probability q before the label noise scores
   q (1 - LABEL_NOISE) + (1 - q) LABEL_NOISE / 3, as noise spreads evenly over the three other classes.
 - Text alone says nothing of the values: q = 1/4.
-- Audio alone knows its pulses, but not the cue slot, which is even over SLOTS - 1 whatever the pulses are. The best guess of
-  the audio value is the one that most cue slots would select; its expectation over all pulse patterns is a finite sum.
-  The video value stays a coin toss. The same holds for video alone.
-- Audio and video without text: the same sum over the patterns of both. Text and one of them: one value is known, the
-  other a coin toss, q = 1/2.
+- Audio alone knows its pulses, but not the cue slot, which is even over SLOTS - 1 whatever the pulses are.
+  The best guess of the audio value is the one that most cue slots would select; its expectation over all
+  pulse patterns is a finite sum. The video value stays a coin toss. The same holds for video alone.
+- Audio and video without text: the same sum over the patterns of both. Text and one of them: one value is
+  known, the other a coin toss, q = 1/2.
 
-The sums grant the rule the slot of each of its pulses, which it really has to guess from their times. So no rule exceeds the
-scores for one or two modalities, and a good one comes close.
+The sums grant the rule the slot of each of its pulses, which it really has to guess from their times. So no
+rule exceeds the scores for one or two modalities, and a good one comes close.
 """
 
 import math
@@ -72,8 +75,14 @@ TOKEN_SECONDS = (0.25, 0.4)
 
 CLASSES = ("audio low, video low", "audio low, video high", "audio high, video low", "audio high, video high")
 TASK = Task(kind="classification", classes=CLASSES)
-MODALITIES = tuple(ModalitySpec(name=name, dim=dim, units="presence of each symbol, plus noise") for name, dim in WIDTHS.items())
-_WORDS = {name: np.array([*EVENTS[name], *(f"other {n}" for n in range(dim - len(EVENTS[name])))]) for name, dim in WIDTHS.items()}
+MODALITIES = tuple(
+    ModalitySpec(name=name, dim=dim, units="presence of each symbol, plus noise")
+    for name, dim in WIDTHS.items()
+)
+_WORDS = {
+    name: np.array([*EVENTS[name], *(f"other {n}" for n in range(dim - len(EVENTS[name])))])
+    for name, dim in WIDTHS.items()
+}
 
 # Samples made at a time; bounds the memory for random numbers.
 _CHUNK = 512
@@ -90,8 +99,9 @@ def synthetic_corpus(*, seed: int = 0, sizes: Mapping[Role, int] = SIZES) -> Cor
 
     Returns:
         A corpus whose `references` hold ``best_reachable_accuracy``, ``best_pair_accuracy`` (two modalities),
-        ``best_single_modality_accuracy``, ``chance_accuracy`` (expectations) and, where there is a test split,
-        ``test_labels_kept``: the share of its labels that the noise left alone, so what the best rule scores on this very split.
+        ``best_single_modality_accuracy``, ``chance_accuracy`` (expectations) and, where there is a test
+        split, ``test_labels_kept``: the share of its labels that the noise left alone, so what the best rule
+        scores on this very split.
 
     Raises:
         DataError: If a split's name is unknown or its size below one.
@@ -140,7 +150,9 @@ def _with_label_noise(clean: float) -> float:
 
 @cache
 def _best_guess(modalities: int) -> float:
-    """How often the values of that many pulse modalities are guessed right together when the cue slot is unknown."""
+    """How often the values of that many pulse modalities are guessed right together when the cue slot is
+    unknown.
+    """
     cue_slots = SLOTS - 1
     expectation = 0.0
     for held in product(_held_values().items(), repeat=modalities):
@@ -151,9 +163,12 @@ def _best_guess(modalities: int) -> float:
 
 
 def _held_values() -> dict[tuple[int, ...], float]:
-    """The values that the cue slots would select from one modality, with their probability; the first pulse taken as high."""
+    """The values that the cue slots would select from one modality, with their probability; the first pulse
+    taken as high.
+    """
     probabilities: dict[tuple[int, ...], float] = {}
-    # The first slot always has a pulse and the last one comes after every cue. Those between are empty, low or high.
+    # The first slot always has a pulse and the last one comes after every cue. Those between are empty, low
+    # or high.
     for pattern in product((None, 0, 1), repeat=SLOTS - 2):
         held = [1]
         for pulse in pattern:
@@ -167,10 +182,14 @@ def _held_values() -> dict[tuple[int, ...], float]:
 def _samples(seed: int, role: Role, indices: range) -> tuple[list[Sample], int]:
     """Samples of a split, and how many of their labels the noise left alone.
 
-    Every sample draws its numbers at once from its own generator; the arithmetic then runs over all samples together.
+    Every sample draws its numbers at once from its own generator; the arithmetic then runs over all samples
+    together.
     """
     ids = [f"{role}-{index + 1:06d}" for index in indices]
-    most = {"text": TEXT_TOKENS[1], **{name: round(TEXT_TOKENS[1] * high) for name, (_, high) in RATES.items()}}
+    most = {
+        "text": TEXT_TOKENS[1],
+        **{name: round(TEXT_TOKENS[1] * high) for name, (_, high) in RATES.items()},
+    }
     per_token = {name: most[name] * (2 + WIDTHS[name]) for name in WIDTHS}
     layout = 3 * SLOTS
     total = 4 + layout - 1 + 2 * (1 + 3 * SLOTS) + sum(per_token.values())
@@ -189,7 +208,8 @@ def _samples(seed: int, role: Role, indices: range) -> tuple[list[Sample], int]:
     cue_slot = _integers(draw(), 0, SLOTS - 2)
     noise = draw()
 
-    # Edges of the timeline in order: start and end of pulse slot 0, cue 0, start and end of pulse slot 1, cue 1, ...
+    # Edges of the timeline in order: start and end of pulse slot 0, cue 0, start and end of pulse slot 1, cue
+    # 1, ...
     spare = 1 - 2 * (SLOTS - 1) * LAG
     edges = np.sort(draw(layout - 1), axis=1) * spare
     place = np.arange(layout - 1)
@@ -199,7 +219,9 @@ def _samples(seed: int, role: Role, indices: range) -> tuple[list[Sample], int]:
     moment = cues[rows, cue_slot]
 
     counts = {"text": text_tokens}
-    events = {"text": (moment[:, None], np.zeros((len(ids), 1), dtype=np.int64), np.ones((len(ids), 1), dtype=bool))}
+    events = {
+        "text": (moment[:, None], np.zeros((len(ids), 1), dtype=np.int64), np.ones((len(ids), 1), dtype=bool))
+    }
     values = {}
     for name, (low, high) in RATES.items():
         counts[name] = np.rint(text_tokens * _between(draw(), low, high)).astype(np.int64)
@@ -223,7 +245,8 @@ def _samples(seed: int, role: Role, indices: range) -> tuple[list[Sample], int]:
     for name, dim in WIDTHS.items():
         length = most[name]
         count = counts[name]
-        # A token's moment lies in the middle three fifths of its share of the timeline, an event's exactly where the event is.
+        # A token's moment lies in the middle three fifths of its share of the timeline, an event's exactly
+        # where the event is.
         moments = (np.arange(length) + _between(draw(length), 0.2, 0.8)) / count[:, None]
         symbol = _integers(draw(length), len(EVENTS[name]), dim - 1)
         when, value, present = events[name]
@@ -242,7 +265,9 @@ def _samples(seed: int, role: Role, indices: range) -> tuple[list[Sample], int]:
             features={name: features[name][row, : counts[name][row]] for name in WIDTHS},
             target=int(labels[row]),
             times={name: times[name][row, : counts[name][row]] for name in WIDTHS},
-            tokens={name: tuple(_WORDS[name][symbols[name][row, : counts[name][row]]].tolist()) for name in WIDTHS},
+            tokens={
+                name: tuple(_WORDS[name][symbols[name][row, : counts[name][row]]].tolist()) for name in WIDTHS
+            },
         )
         for row, identity in enumerate(ids)
     ]

@@ -37,15 +37,18 @@ class TrainSamples:
         """
         if "valid" in corpus.splits:
             raise ConfigError(
-                f"split_valid: corpus {corpus.name!r} has a split 'valid' already, of {len(corpus.splits['valid'])} samples; "
-                "leave split_valid out"
+                f"split_valid: corpus {corpus.name!r} has a split 'valid' already, of"
+                f" {len(corpus.splits['valid'])} samples; leave split_valid out"
             )
         classes: list[int] = []
         groups: dict[str, int] = {}
         numbers: list[int] = []
         for row, sample in enumerate(corpus.split("train")):
             if sample.target is None:
-                raise DataError(f"corpus {corpus.name!r}: split 'train', sample {sample.id!r}: no target, expected one for every sample")
+                raise DataError(
+                    f"corpus {corpus.name!r}: split 'train', sample {sample.id!r}: no target, expected one"
+                    " for every sample"
+                )
             classes.append(int(sample.target) if corpus.task.kind == "classification" else 0)
             # Numbers of groups begin behind those of the samples, each of which may be a group of its own.
             numbers.append(row if sample.group is None else -1 - groups.setdefault(sample.group, len(groups)))
@@ -59,8 +62,8 @@ class TrainSamples:
     def split(self, share: float, *, seed: int) -> "ValidShare":
         """Take a share of the training samples for validation.
 
-        Whole groups are taken, so that none has samples on both sides. Classes keep their shares: to a sample where samples
-        have no groups, as nearly as whole groups allow where they have.
+        Whole groups are taken, so that none has samples on both sides. Classes keep their shares: to a sample
+        where samples have no groups, as nearly as whole groups allow where they have.
 
         Args:
             share: Part of the samples, above 0 and below 1.
@@ -75,9 +78,13 @@ class TrainSamples:
         if not taken.any():
             size = np.bincount(self.groups)
             raise ConfigError(
-                f"{found} is no whole group: train has {len(taken)} samples in {len(size)} groups of {size.min()} to {size.max()}"
+                f"{found} is no whole group: train has {len(taken)} samples in {len(size)} groups of"
+                f" {size.min()} to {size.max()}"
                 if self.grouped
-                else f"{found} is none of the {len(taken)} samples of train, expected at least {1 / max(len(taken), 1):.2g}"
+                else (
+                    f"{found} is none of the {len(taken)} samples of train, expected at least"
+                    f" {1 / max(len(taken), 1):.2g}"
+                )
             )
         if taken.all():
             raise ConfigError(f"{found} is all {len(taken)} samples of train")
@@ -85,16 +92,26 @@ class TrainSamples:
         for index, name in enumerate(self.corpus.task.classes):
             members = self.classes == index
             if members.any() and taken[members].all():
-                raise ConfigError(f"{found} leaves no sample of class {name!r} in train, which has {np.count_nonzero(members)}")
+                raise ConfigError(
+                    f"{found} leaves no sample of class {name!r} in train, which has"
+                    f" {np.count_nonzero(members)}"
+                )
         for spec in self.corpus.modalities:
             present = left.lengths[spec.name] > 0
             if present.any() and not present[~taken].any():
-                raise ConfigError(f"{found} leaves no sample with {spec.name!r} in train, which has {np.count_nonzero(present)}")
-        by: Literal["group", "class", "sample"] = "group" if self.grouped else "class" if self.corpus.task.classes else "sample"
+                raise ConfigError(
+                    f"{found} leaves no sample with {spec.name!r} in train, which has"
+                    f" {np.count_nonzero(present)}"
+                )
+        by: Literal["group", "class", "sample"] = (
+            "group" if self.grouped else "class" if self.corpus.task.classes else "sample"
+        )
         return ValidShare.of(self.corpus, taken, by=by)
 
     def _by_class(self, share: float, random: np.random.Generator) -> NDArray[np.bool_]:
-        """The share of every class, rounded so that the whole is the share of all samples: largest remainders first."""
+        """The share of every class, rounded so that the whole is the share of all samples: largest remainders
+        first.
+        """
         counts = np.bincount(self.classes)
         wanted = share * counts
         taken = np.floor(wanted).astype(np.int64)
@@ -112,7 +129,8 @@ class TrainSamples:
     def _whole_groups(self, share: float, random: np.random.Generator) -> NDArray[np.bool_]:
         """Groups in random order, each taken if it brings the classes and the whole nearer to their share.
 
-        Where rounding of many small classes leaves too few samples, those groups follow that disturb the classes least.
+        Where rounding of many small classes leaves too few samples, those groups follow that disturb the
+        classes least.
         """
         members: list[Counter[int]] = [Counter() for _ in range(int(self.groups.max()) + 1)]
         for group, label in zip(self.groups.tolist(), self.classes.tolist(), strict=True):
@@ -155,7 +173,9 @@ class ValidShare:
     """What the share was taken by: whole groups, the share of each class, or samples of a regression."""
 
     @classmethod
-    def of(cls, corpus: Corpus, taken: NDArray[np.bool_], *, by: Literal["group", "class", "sample"]) -> "ValidShare":
+    def of(
+        cls, corpus: Corpus, taken: NDArray[np.bool_], *, by: Literal["group", "class", "sample"]
+    ) -> "ValidShare":
         """Split train: `taken` is (samples,) bool."""
         train = corpus.split("train")
         parts: dict[Role, Split] = {
@@ -170,13 +190,22 @@ class ValidShare:
         """What was taken, and which classes it lacks, in sentences."""
         train, valid = self.corpus.split("train"), self.corpus.split("valid")
         how = {"group": ", whole groups", "class": ", of every class its share", "sample": ""}[self.by]
-        said = f"'valid' is {len(valid)} of the {len(train) + len(valid)} samples of train{how}, drawn from the seed"
+        said = (
+            f"'valid' is {len(valid)} of the {len(train) + len(valid)} samples of train{how}, drawn from the"
+            " seed"
+        )
         if self.corpus.task.kind == "regression":
             return (said,)
         left, taken = ({sample.target for sample in split} for split in (train, valid))
         lacking = [name for index, name in enumerate(self.corpus.task.classes) if index in left - taken]
-        shown = ", ".join(map(repr, lacking[:5])) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
-        return (said, f"no sample of 'valid' is of class {shown}; a larger share may hold some") if lacking else (said,)
+        shown = ", ".join(map(repr, lacking[:5])) + (
+            f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        )
+        return (
+            (said, f"no sample of 'valid' is of class {shown}; a larger share may hold some")
+            if lacking
+            else (said,)
+        )
 
     @property
     def facts(self) -> Mapping[str, Any]:

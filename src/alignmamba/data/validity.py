@@ -1,6 +1,8 @@
-"""Arrays and numbers that carry a validity of their own: numpy's masks, nulls of pandas and Arrow, PyTorch's masked tensors.
+"""Arrays and numbers that carry a validity of their own: numpy's masks, nulls of pandas and Arrow, PyTorch's
+masked tensors.
 
-What lies under a mask is no number, so it is never taken for one. Among values it becomes NaN, which every reader treats as not finite.
+What lies under a mask is no number, so it is never taken for one. Among values it becomes NaN, which every
+reader treats as not finite.
 """
 
 import sys
@@ -22,8 +24,8 @@ def plain_array(given: Any) -> tuple[np.ndarray, np.ndarray | None]:
         given: An array, a tensor, a table, or lists of them.
 
     Returns:
-        The array, and a mask of its shape that is true where an entry is masked or null, at which a NaN stands in the array;
-        ``None`` where nothing is. Integers with such an entry become float64.
+        The array, and a mask of its shape that is true where an entry is masked or null, at which a NaN
+        stands in the array; ``None`` where nothing is. Integers with such an entry become float64.
 
     Raises:
         NotAnArrayError: If it cannot become an array.
@@ -34,11 +36,17 @@ def plain_array(given: Any) -> tuple[np.ndarray, np.ndarray | None]:
         return given, None
     if isinstance(given, torch.Tensor):
         return _of_tensor(given)
-    if isinstance(given, list | tuple) and any(isinstance(part, np.ndarray | torch.Tensor | list | tuple) for part in given):
+    if isinstance(given, list | tuple) and any(
+        isinstance(part, np.ndarray | torch.Tensor | list | tuple) for part in given
+    ):
         return _of_parts(given)
     try:
         # A single entry under a mask is numpy's constant, of which `asarray` warns.
-        plain = [None if part is np.ma.masked else part for part in given] if isinstance(given, list | tuple) else given
+        plain = (
+            [None if part is np.ma.masked else part for part in given]
+            if isinstance(given, list | tuple)
+            else given
+        )
         array = np.asarray(plain)
     except ValueError as error:
         raise NotAnArrayError(f"found a ragged {type(given).__name__}") from error
@@ -57,7 +65,13 @@ def plain_scalar(given: Any) -> Any:
         data, mask = given.get_data(), given.get_mask()
         return data.item() if data.numel() == 1 and bool(mask.all()) else None if data.numel() == 1 else given
     if isinstance(given, np.ma.MaskedArray):
-        return None if given.size == 1 and np.ma.getmaskarray(given).all() else given.data.item() if given.size == 1 else given
+        return (
+            None
+            if given.size == 1 and np.ma.getmaskarray(given).all()
+            else given.data.item()
+            if given.size == 1
+            else given
+        )
     if isinstance(given, torch.Tensor):
         return given.item() if given.numel() == 1 else given
     if isinstance(given, np.ndarray):
@@ -80,7 +94,9 @@ def is_null(value: Any) -> bool:
 
 
 def by_position(values: Any) -> Any:
-    """A list of entries by place: a series of pandas looks them up by its index, which after a selection is another one."""
+    """A list of entries by place: a series of pandas looks them up by its index, which after a selection is
+    another one.
+    """
     pandas = sys.modules.get("pandas")
     return values.array if pandas is not None and isinstance(values, pandas.Series) else values
 
@@ -91,7 +107,9 @@ def _with_nan(array: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.nda
         return array, None
     if array.dtype.kind in "iub":
         array = array.astype(np.float64)
-    return (np.where(hidden, np.array(np.nan, dtype=array.dtype), array) if array.dtype.kind == "f" else array), hidden
+    return (
+        np.where(hidden, np.array(np.nan, dtype=array.dtype), array) if array.dtype.kind == "f" else array
+    ), hidden
 
 
 def _of_tensor(given: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
@@ -107,7 +125,9 @@ def _of_tensor(given: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         return np.asarray(given), None
     except (TypeError, RuntimeError) as error:
         # One that requires grad, on a GPU, or of bfloat16.
-        raise NotAnArrayError(f"found {type(given).__name__} that cannot become one; give tensor.detach().float().cpu().numpy()") from error
+        raise NotAnArrayError(
+            f"found {type(given).__name__} that cannot become one; give tensor.detach().float().cpu().numpy()"
+        ) from error
 
 
 def _of_parts(given: list[Any] | tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -121,13 +141,22 @@ def _of_parts(given: list[Any] | tuple[Any, ...]) -> tuple[np.ndarray, np.ndarra
         raise NotAnArrayError(f"found a ragged {type(given).__name__}") from error
     if all(hidden is None for _, hidden in parts):
         return array, None
-    return array, np.stack([np.zeros(part.shape, dtype=bool) if hidden is None else hidden for part, hidden in parts])
+    return array, np.stack(
+        [np.zeros(part.shape, dtype=bool) if hidden is None else hidden for part, hidden in parts]
+    )
 
 
 def _of_objects(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Objects that are numbers and nulls, as pandas has them; anything else stays as it is, and is refused as no number."""
-    entries = [plain_scalar(entry) if not isinstance(entry, np.ndarray) else entry for entry in array.ravel().tolist()]
-    if not all(entry is None or (isinstance(entry, int | float) and not isinstance(entry, bool)) for entry in entries):
+    """Objects that are numbers and nulls, as pandas has them; anything else stays as it is, and is refused as
+    no number.
+    """
+    entries = [
+        plain_scalar(entry) if not isinstance(entry, np.ndarray) else entry
+        for entry in array.ravel().tolist()
+    ]
+    if not all(
+        entry is None or (isinstance(entry, int | float) and not isinstance(entry, bool)) for entry in entries
+    ):
         return array, None
     hidden = np.array([entry is None for entry in entries], dtype=bool).reshape(array.shape)
     try:

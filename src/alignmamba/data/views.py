@@ -1,4 +1,6 @@
-"""Splits seen otherwise: modalities by other names, some of the samples under another role. Nothing is copied."""
+"""Splits seen otherwise: modalities by other names, some of the samples under another role. Nothing is
+copied.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -63,7 +65,9 @@ class SplitPart:
     def __post_init__(self) -> None:
         every = self.split.ids
         object.__setattr__(self, "ids", tuple(every[row] for row in self.rows.tolist()))
-        object.__setattr__(self, "lengths", {name: lengths[self.rows] for name, lengths in self.split.lengths.items()})
+        object.__setattr__(
+            self, "lengths", {name: lengths[self.rows] for name, lengths in self.split.lengths.items()}
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,13 +90,16 @@ def named(corpus: Corpus, *, rename: Mapping[str, str] = {}, ignore: Sequence[st
         ignore: Modalities to drop. Samples that have nothing else stay, without any.
 
     Raises:
-        DataError: If the corpus lacks one of these modalities, one is named twice, or two would have the same name.
+        DataError: If the corpus lacks one of these modalities, one is named twice, or two would have the same
+            name.
     """
     offered = [spec.name for spec in corpus.modalities]
     for option, given in (("rename", tuple(rename)), ("ignore", tuple(ignore))):
         unknown = [name for name in given if name not in offered]
         if unknown:
-            raise DataError(f"{option}: corpus {corpus.name!r} has no modality {unknown[0]!r}, only {', '.join(offered)}")
+            raise DataError(
+                f"{option}: corpus {corpus.name!r} has no modality {unknown[0]!r}, only {', '.join(offered)}"
+            )
     both = [name for name in rename if name in ignore]
     if both:
         raise DataError(f"rename: modality {both[0]!r} is to be ignored as well; choose one of them")
@@ -100,12 +107,22 @@ def named(corpus: Corpus, *, rename: Mapping[str, str] = {}, ignore: Sequence[st
     for old, new in rename.items():
         others = [name for name, shown in names.items() if shown == new and name != old]
         if others:
-            reason = "is in the corpus already" if others[0] == new else f"is the new name of {others[0]!r} as well"
-            raise DataError(f"rename {old}={new}: {new!r} {reason}, corpus {corpus.name!r} has {', '.join(offered)}")
+            reason = (
+                "is in the corpus already"
+                if others[0] == new
+                else f"is the new name of {others[0]!r} as well"
+            )
+            raise DataError(
+                f"rename {old}={new}: {new!r} {reason}, corpus {corpus.name!r} has {', '.join(offered)}"
+            )
     if all(old == new for old, new in names.items()) and len(names) == len(offered):
         return corpus
     return replace(
         corpus,
-        modalities=tuple(spec.model_copy(update={"name": names[spec.name]}) for spec in corpus.modalities if spec.name in names),
+        modalities=tuple(
+            spec.model_copy(update={"name": names[spec.name]})
+            for spec in corpus.modalities
+            if spec.name in names
+        ),
         splits={role: NamedSplit(split=split, names=names) for role, split in corpus.splits.items()},
     )

@@ -1,1 +1,3 @@
-"""Judging predictions: metrics, statistics, tables and what a computation costs, on numpy; statistics also on scipy."""
+"""Judging predictions: metrics, statistics, tables and what a computation costs, on numpy; statistics also on
+scipy.
+"""

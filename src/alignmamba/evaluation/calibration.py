@@ -65,12 +65,15 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, *, num_bins: int = NU
         DataError: If the lengths differ, there is no sample, or a confidence lies outside [0, 1].
 
     Source:
-        Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017 (arXiv 1706.04599), eq. 2 to 5.
+        Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017 (arXiv
+        1706.04599), eq. 2 to 5.
     """
     sure = np.asarray(confidence, dtype=np.float64)
     right = np.asarray(correct, dtype=np.bool_)
     if sure.ndim != 1 or sure.shape != right.shape or not sure.size:
-        raise DataError(f"confidence: expected one number per sample and {right.shape} of them, found shape {sure.shape}")
+        raise DataError(
+            f"confidence: expected one number per sample and {right.shape} of them, found shape {sure.shape}"
+        )
     if not ((sure >= 0) & (sure <= 1 + 1e-6)).all():
         raise DataError("confidence: expected numbers from 0 to 1")
     place = np.clip(np.ceil(sure * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
@@ -102,6 +105,8 @@ def class_scores(counts: NDArray[np.int64]) -> list[ClassScore]:
         return part / whole if whole else None
 
     return [
-        ClassScore(precision=share(hit, said), recall=share(hit, true), f1=share(2 * hit, said + true), support=true)
+        ClassScore(
+            precision=share(hit, said), recall=share(hit, true), f1=share(2 * hit, said + true), support=true
+        )
         for hit, true, said in zip(hits.tolist(), support.tolist(), called.tolist(), strict=True)
     ]

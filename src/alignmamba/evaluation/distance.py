@@ -21,33 +21,40 @@ class ProxyDistance:
     error: float
     """Share of held-out vectors that are taken for those of the other set."""
     standard_error: float
-    """Of the distance: standard deviation over the folds divided by √folds. Folds share training samples, so it is a guide, no more."""
+    """Of the distance: standard deviation over the folds divided by √folds. Folds share training samples, so
+    it is a guide, no more."""
 
 
-def proxy_a_distance(first: ArrayLike, second: ArrayLike, *, seed: int, folds: int = 5, strength: float = 1.0) -> ProxyDistance:
+def proxy_a_distance(
+    first: ArrayLike, second: ArrayLike, *, seed: int, folds: int = 5, strength: float = 1.0
+) -> ProxyDistance:
     """Proxy A-distance of two modalities, by the held-out error of a classifier that tells them apart.
 
-    The classifier is a logistic regression that minimises the sum of the losses over its training vectors plus ``strength`` / 2 times
-    the squared norm of its weights, the intercept left free. It is trained on all folds but one and tried on that one; both vectors of a
-    sample are in the same fold, and channels are brought to mean 0 and deviation 1 by the training folds alone.
+    The classifier is a logistic regression that minimises the sum of the losses over its training vectors
+    plus ``strength`` / 2 times the squared norm of its weights, the intercept left free. It is trained on all
+    folds but one and tried on that one; both vectors of a sample are in the same fold, and channels are
+    brought to mean 0 and deviation 1 by the training folds alone.
 
-    The distance is not clipped: where nothing tells the two apart the error scatters around 1/2, and clipping at 0 would make a mean over
-    seeds or folds look like a distance. So it may be a little below 0.
+    The distance is not clipped: where nothing tells the two apart the error scatters around 1/2, and clipping
+    at 0 would make a mean over seeds or folds look like a distance. So it may be a little below 0.
 
     Args:
         first: (samples, channel), one vector per sample, for example its aligned tokens averaged over time.
         second: Of the other modality, of the same samples in the same order, shape as `first`.
         seed: Decides which samples go into which fold.
         folds: How many.
-        strength: Of the penalty, in units of one sample's loss; the distance is comparable only for equal strength and samples.
+        strength: Of the penalty, in units of one sample's loss; the distance is comparable only for equal
+            strength and samples.
 
     Raises:
-        ConfigError: If there are fewer than two folds or more than samples, the strength is not positive, or scipy is missing.
+        ConfigError: If there are fewer than two folds or more than samples, the strength is not positive, or
+            scipy is missing.
         DataError: If shapes differ or are not (samples, channel), or a value is not finite.
 
     Source:
-        Ben-David et al., Analysis of representations for domain adaptation, NIPS 2006; Ben-David et al., A theory of learning from
-        different domains, Machine Learning 79 (2010); in this form: Ganin et al., JMLR 17 (2016), section 5.1.5.
+        Ben-David et al., Analysis of representations for domain adaptation, NIPS 2006; Ben-David et al., A
+        theory of learning from different domains, Machine Learning 79 (2010); in this form: Ganin et al.,
+        JMLR 17 (2016), section 5.1.5.
     """
     a, b = _checked("first", first), _checked("second", second)
     if a.shape != b.shape:
@@ -62,7 +69,9 @@ def proxy_a_distance(first: ArrayLike, second: ArrayLike, *, seed: int, folds: i
     fold_errors = [count / (2 * len(held_out)) for count, held_out in zip(wrong, parts, strict=True)]
     # The distance falls by 4 where the error rises by 1.
     return ProxyDistance(
-        distance=2 * (1 - 2 * error), error=error, standard_error=4 * float(np.std(fold_errors, ddof=1)) / math.sqrt(folds)
+        distance=2 * (1 - 2 * error),
+        error=error,
+        standard_error=4 * float(np.std(fold_errors, ddof=1)) / math.sqrt(folds),
     )
 
 
@@ -89,7 +98,9 @@ def _wrong(first: Array, second: Array, held_out: NDArray[np.int64], strength: f
 
 
 def _fit_logistic(vectors: Array, labels: Array, strength: float) -> tuple[Array, float]:
-    """Weights and intercept of least Σ log(1 + exp(-label (vector·weights + intercept))) + strength/2 |weights|², labels -1 and 1."""
+    """Weights and intercept of least Σ log(1 + exp(-label (vector·weights + intercept))) + strength/2
+    |weights|², labels -1 and 1.
+    """
     require("proxy A-distance", "experiments", "scipy")
     from scipy import optimize, special
 
@@ -98,7 +109,9 @@ def _fit_logistic(vectors: Array, labels: Array, strength: float) -> tuple[Array
         pull = -labels * special.expit(-margins)
         value = np.logaddexp(0.0, -margins).sum() + 0.5 * strength * (weights @ weights)
         # Divided by the vectors, so that the tolerances mean the same for any number of them.
-        return float(value) / len(vectors), np.append(vectors.T @ pull + strength * weights, pull.sum()) / len(vectors)
+        return float(value) / len(vectors), np.append(
+            vectors.T @ pull + strength * weights, pull.sum()
+        ) / len(vectors)
 
     found = optimize.minimize(
         loss,

@@ -1,4 +1,5 @@
-"""What a computation costs: time in turn with its rivals, memory above its inputs, operations, and how each grows with length.
+"""What a computation costs: time in turn with its rivals, memory above its inputs, operations, and how each
+grows with length.
 
 Nothing here knows a model. A computation is a call without arguments whose inputs exist already.
 """
@@ -50,7 +51,8 @@ class Timing:
     """How long a computation takes."""
 
     busy: Spread
-    """Seconds of processor time of all threads of this process; on a GPU, seconds between two events in its queue."""
+    """Seconds of processor time of all threads of this process; on a GPU, seconds between two events in its
+    queue."""
     wall: Spread
     """Seconds on the clock, until the device has finished."""
 
@@ -60,12 +62,15 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median=statistics.median(values), least=min(values), most=max(values), count=len(values))
 
 
-def time_in_turn(calls: Mapping[str, Call], *, repeats: int, device: str = "cpu", warm_ups: int = 1) -> dict[str, Timing]:
+def time_in_turn(
+    calls: Mapping[str, Call], *, repeats: int, device: str = "cpu", warm_ups: int = 1
+) -> dict[str, Timing]:
     """Time computations in turn, so that what disturbs the machine for a while disturbs them alike.
 
     Args:
         calls: Name to computation; each round runs them once in this order.
-        repeats: Rounds; a computation that takes more than `SLOW_SECONDS` takes part in the first `SLOW_REPEATS` only.
+        repeats: Rounds; a computation that takes more than `SLOW_SECONDS` takes part in the first
+            `SLOW_REPEATS` only.
         device: Where they compute: ``cpu`` or ``cuda``.
         warm_ups: Rounds before that are not timed.
 
@@ -120,9 +125,9 @@ def memory_problem(device: str = "cpu") -> str:
 def peak_bytes(call: Call, device: str = "cpu") -> int:
     """The most memory that a computation holds at a time, above what is held before it.
 
-    On a CPU this is the resident set of the process, so that it counts what NumPy, numba and native code allocate as well. Call it
-    in a process made by `in_fresh_process`: elsewhere, memory that was freed before and kept by the allocator hides the peak.
-    On a GPU it is what PyTorch's allocator handed out.
+    On a CPU this is the resident set of the process, so that it counts what NumPy, numba and native code
+    allocate as well. Call it in a process made by `in_fresh_process`: elsewhere, memory that was freed before
+    and kept by the allocator hides the peak. On a GPU it is what PyTorch's allocator handed out.
 
     Raises:
         ConfigError: If this platform offers no way to measure it.
@@ -172,14 +177,30 @@ def in_fresh_process(function: str, argument: Mapping[str, Any]) -> Any:
         ChildError: If it raised or was ended, for example because memory ran out.
     """
     module, name = function.split(":")
-    code = f"import json, sys; from {module} import {name}; print(); print(json.dumps({name}(json.loads(sys.stdin.read()))))"
-    # Large blocks go back to the system as soon as they are freed, so that the peak is that of what is in use.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_MMAP_THRESHOLD_": str(2**16)}
+    code = (
+        f"import json, sys; from {module} import {name}; print();"
+        f" print(json.dumps({name}(json.loads(sys.stdin.read()))))"
+    )
+    # Large blocks go back to the system as soon as they are freed, so that the peak is that of what is in
+    # use.
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "MALLOC_MMAP_THRESHOLD_": str(2**16),
+    }
     done = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(argument), capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", code],
+        input=json.dumps(argument),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     if done.returncode < 0:
-        raise ChildError(f"ended by signal {-done.returncode}" + (", probably for lack of memory" if done.returncode == -9 else ""))
+        raise ChildError(
+            f"ended by signal {-done.returncode}"
+            + (", probably for lack of memory" if done.returncode == -9 else "")
+        )
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise ChildError(lines[-1] if lines else f"exit code {done.returncode}")
@@ -187,17 +208,19 @@ def in_fresh_process(function: str, argument: Mapping[str, Any]) -> Any:
 
 
 def counted_flops(call: Call) -> int:
-    """Floating-point operations of the matrix products, convolutions and fused attention that PyTorch dispatches in a call.
+    """Floating-point operations of the matrix products, convolutions and fused attention that PyTorch
+    dispatches in a call.
 
-    A multiplication and an addition count as two. What runs outside of PyTorch's operators is seen as nothing, a scan for
-    example, and so is elementwise work: add `scan_flops` and its like.
+    A multiplication and an addition count as two. What runs outside of PyTorch's operators is seen as
+    nothing, a scan for example, and so is elementwise work: add `scan_flops` and its like.
     """
 
     def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(query, key, value))
 
     def attention_backward(_grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        # Five products of the size of the two forward ones: the weights again, and the gradient of each factor.
+        # Five products of the size of the two forward ones: the weights again, and the gradient of each
+        # factor.
         return int(2.5 * sdpa_flop_count(query, key, value))
 
     # The counter has formulas for the GPU's kernels only.
@@ -211,7 +234,9 @@ def counted_flops(call: Call) -> int:
 
 
 def matmul_flops(rows: float, inner: float, columns: float) -> float:
-    """Of a (rows, inner) matrix times an (inner, columns) matrix: a multiplication and an addition per term."""
+    """Of a (rows, inner) matrix times an (inner, columns) matrix: a multiplication and an addition per
+    term.
+    """
     return 2.0 * rows * inner * columns
 
 
@@ -223,19 +248,22 @@ def attention_flops(queries: float, keys: float, channels: float) -> float:
 def scan_flops(tokens: float, channels: float, states: float) -> float:
     """Of a selective scan, forward, an exponential or a logarithm counted as one operation.
 
-    Per token, channel and state: dt A, exp, decay times state, drive times B, their sum, and a product and a sum for the output: 7.
-    Per token and channel: softplus 3, dt u 1, skip 2, gate 5: 11.
+    Per token, channel and state: dt A, exp, decay times state, drive times B, their sum, and a product and a
+    sum for the output: 7. Per token and channel: softplus 3, dt u 1, skip 2, gate 5: 11.
     """
     return tokens * channels * (7 * states + 11)
 
 
 def log_slope(lengths: Sequence[float], values: Sequence[float]) -> float:
-    """Exponent p of the power law value = c * length^p that fits best: the slope of the least-squares line through the logarithms.
+    """Exponent p of the power law value = c * length^p that fits best: the slope of the least-squares line
+    through the logarithms.
 
     Raises:
         ConfigError: If there are fewer than two different lengths, or something is not positive.
     """
     if len(lengths) != len(values) or len(set(lengths)) < 2 or min(*lengths, *values) <= 0:
-        raise ConfigError(f"slope: expected positive values at two lengths or more, found {list(values)} at {list(lengths)}")
+        raise ConfigError(
+            f"slope: expected positive values at two lengths or more, found {list(values)} at {list(lengths)}"
+        )
     x, y = [math.log(value) for value in lengths], [math.log(value) for value in values]
     return statistics.linear_regression(x, y).slope

@@ -1,7 +1,8 @@
 """Scores of a set of predictions, by the field's own formulas.
 
-Regression follows `__eval_mosei_regression` of MMSA (thuiar/MMSA a94e65d, MIT), the protocol of CMU-MOSI and CMU-MOSEI; nothing is
-rounded here. Classification follows the usual definitions. All of it is numpy in float64.
+Regression follows `__eval_mosei_regression` of MMSA (thuiar/MMSA a94e65d, MIT), the protocol of CMU-MOSI and
+CMU-MOSEI; nothing is rounded here. Classification follows the usual definitions. All of it is numpy in
+float64.
 """
 
 import math
@@ -46,8 +47,8 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
 def metric_names(task: Task) -> tuple[str, ...]:
     """The metrics that `score` returns for this task, in its order.
 
-    Sentiment accuracies are there only where `Task.is_sentiment` holds: ``acc2``, and where the label range reaches plus and
-    minus 2 ``acc5``, 3 ``acc7``.
+    Sentiment accuracies are there only where `Task.is_sentiment` holds: ``acc2``, and where the label range
+    reaches plus and minus 2 ``acc5``, 3 ``acc7``.
     """
     if task.kind == "classification":
         return ("accuracy", "f1_macro", "f1_weighted", "recall_unweighted")
@@ -66,8 +67,8 @@ def score(task: Task, predictions: Predictions) -> dict[str, float]:
         predictions: Values and targets of a split, (samples,) or (samples, classes).
 
     Returns:
-        Metric name to value. A metric that the data leaves undefined is NaN: ``corr`` where either side is constant,
-        the ``non0`` pair where every target is zero.
+        Metric name to value. A metric that the data leaves undefined is NaN: ``corr`` where either side is
+        constant, the ``non0`` pair where every target is zero.
 
     Raises:
         DataError: If there is no sample, no target, or a value that is not finite or not of the task's shape.
@@ -77,19 +78,26 @@ def score(task: Task, predictions: Predictions) -> dict[str, float]:
 
 
 def nonfinite_problem(predictions: Predictions) -> str | None:
-    """How many samples have a prediction that is not finite, and the first of them; ``None`` if there is none."""
+    """How many samples have a prediction that is not finite, and the first of them; ``None`` if there is
+    none.
+    """
     values = np.asarray(predictions.prediction, dtype=np.float64).reshape(len(predictions.ids), -1)
     wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if not wrong.size:
         return None
-    return f"{wrong.size} of {len(values)} predictions are not finite, the first is of sample {predictions.ids[int(wrong[0])]!r}"
+    return (
+        f"{wrong.size} of {len(values)} predictions are not finite, the first is of sample"
+        f" {predictions.ids[int(wrong[0])]!r}"
+    )
 
 
 def sample_scores(task: Task, predictions: Predictions, metric: str) -> NDArray[np.float64] | None:
-    """The score of each sample whose mean is the metric: 1 or 0 for an accuracy, the absolute error for ``mae``.
+    """The score of each sample whose mean is the metric: 1 or 0 for an accuracy, the absolute error for
+    ``mae``.
 
     Returns:
-        (samples,), for ``acc2_non0`` of the samples whose target is not zero; None for a metric that is no mean over samples.
+        (samples,), for ``acc2_non0`` of the samples whose target is not zero; None for a metric that is no
+        mean over samples.
 
     Raises:
         ConfigError: If the task has no such metric.
@@ -112,7 +120,8 @@ def row_metric(task: Task, predictions: Predictions, metric: str) -> Callable[[N
 
 
 def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:
-    """Count samples by true class (rows) and predicted class (columns), both in the order of ``task.classes``.
+    """Count samples by true class (rows) and predicted class (columns), both in the order of
+    ``task.classes``.
 
     Raises:
         DataError: If the task is not a classification, or as for `score`.
@@ -123,12 +132,18 @@ def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:
 
 
 def _metric(name: str, truth: Values, predicted: Values) -> float:
-    return _mean(_SAMPLE_SCORES[name](truth, predicted)) if name in _SAMPLE_SCORES else _WHOLE_SCORES[name](truth, predicted)
+    return (
+        _mean(_SAMPLE_SCORES[name](truth, predicted))
+        if name in _SAMPLE_SCORES
+        else _WHOLE_SCORES[name](truth, predicted)
+    )
 
 
 def _refuse_unknown(task: Task, metric: str) -> None:
     if metric not in metric_names(task):
-        raise ConfigError(f"metric: this {task.kind} task has {', '.join(metric_names(task))}, found {metric!r}")
+        raise ConfigError(
+            f"metric: this {task.kind} task has {', '.join(metric_names(task))}, found {metric!r}"
+        )
 
 
 def _checked(task: Task, predictions: Predictions) -> tuple[Values, Values]:
@@ -141,7 +156,9 @@ def _values(predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.f
     targets = _targets(predictions)
     predicted = np.asarray(predictions.prediction, dtype=np.float64)
     if predicted.shape != targets.shape:
-        raise DataError(f"predictions: expected shape {targets.shape}, one value per sample, found {predicted.shape}")
+        raise DataError(
+            f"predictions: expected shape {targets.shape}, one value per sample, found {predicted.shape}"
+        )
     truth = targets.astype(np.float64)
     _refuse_nonfinite("targets", truth, predictions.ids)
     _refuse_nonfinite("predictions", predicted, predictions.ids)
@@ -153,14 +170,17 @@ def _classes(task: Task, predictions: Predictions) -> tuple[NDArray[np.int64], N
     targets = _targets(predictions)
     probabilities = np.asarray(predictions.prediction, dtype=np.float64)
     if probabilities.shape != (len(targets), len(task.classes)):
-        raise DataError(f"predictions: expected shape {(len(targets), len(task.classes))}, found {probabilities.shape}")
+        raise DataError(
+            f"predictions: expected shape {(len(targets), len(task.classes))}, found {probabilities.shape}"
+        )
     _refuse_nonfinite("predictions", probabilities.sum(axis=1), predictions.ids)
     truth = targets.astype(np.int64)
     outside = np.flatnonzero((truth < 0) | (truth >= len(task.classes)) | (truth != targets))
     if outside.size:
         row = int(outside[0])
         raise DataError(
-            f"targets: sample {predictions.ids[row]!r} has class {targets[row]}, expected an integer in [0, {len(task.classes)})"
+            f"targets: sample {predictions.ids[row]!r} has class {targets[row]}, expected an integer in [0,"
+            f" {len(task.classes)})"
         )
     return truth, probabilities.argmax(axis=1).astype(np.int64)
 
@@ -179,7 +199,9 @@ def _targets(predictions: Predictions) -> NDArray[np.generic]:
 def _refuse_nonfinite(what: str, values: NDArray[np.float64], ids: tuple[str, ...]) -> None:
     wrong = np.flatnonzero(~np.isfinite(values))
     if wrong.size:
-        raise DataError(f"{what}: {wrong.size} of {values.size} not finite, the first is sample {ids[int(wrong[0])]!r}")
+        raise DataError(
+            f"{what}: {wrong.size} of {values.size} not finite, the first is sample {ids[int(wrong[0])]!r}"
+        )
 
 
 def _hits(truth: Values, predicted: Values) -> Values:
@@ -187,7 +209,9 @@ def _hits(truth: Values, predicted: Values) -> Values:
 
 
 def _rounded_hits(truth: Values, predicted: Values, *, limit: int) -> Values:
-    """Who falls on the true integer after clipping; np.round takes halves to the even neighbour, as MMSA does."""
+    """Who falls on the true integer after clipping; np.round takes halves to the even neighbour, as MMSA
+    does.
+    """
     return _hits(np.round(np.clip(truth, -limit, limit)), np.round(np.clip(predicted, -limit, limit)))
 
 
@@ -199,11 +223,14 @@ def _correlation(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> 
     """Pearson correlation; NaN where either side is constant."""
     x, y = _deviations(truth), _deviations(predicted)
     lengths = np.linalg.norm(x) * np.linalg.norm(y)
-    return float(np.clip((x @ y) / lengths, -1.0, 1.0)) if lengths > 0.0 else math.nan  # rounding can pass 1 by a hair
+    # rounding can pass 1 by a hair
+    return float(np.clip((x @ y) / lengths, -1.0, 1.0)) if lengths > 0.0 else math.nan
 
 
 def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Deviations from the mean, up to scale: the largest is 1, so that no square over- or underflows; all 0 for a constant."""
+    """Deviations from the mean, up to scale: the largest is 1, so that no square over- or underflows; all 0
+    for a constant.
+    """
     if np.ptp(values) == 0.0:
         return np.zeros_like(values)  # the mean of equal numbers may be off by a rounding
     scaled = values / np.abs(values).max()
@@ -220,7 +247,9 @@ def _f1_weighted(truth: Values, predicted: Values) -> float:
 
 
 def _f1_macro(truth: Values, predicted: Values) -> float:
-    """F1 averaged over classes; one that was predicted but never true counts with 0, one that is neither does not count."""
+    """F1 averaged over classes; one that was predicted but never true counts with 0, one that is neither does
+    not count.
+    """
     f1, support, called = _f1_by_class(truth, predicted)
     return float(f1[(support + called) > 0].mean())
 
@@ -233,13 +262,17 @@ def _recall_unweighted(truth: Values, predicted: Values) -> float:
 
 
 def _f1_by_class(truth: Values, predicted: Values) -> tuple[Values, NDArray[np.int64], NDArray[np.int64]]:
-    """F1 = 2TP / (2TP + FP + FN) of each class, 0 for one that never occurs; how often each is true, and how often it is predicted."""
+    """F1 = 2TP / (2TP + FP + FN) of each class, 0 for one that never occurs; how often each is true, and how
+    often it is predicted.
+    """
     counts = _confusion(truth.astype(np.int64), predicted.astype(np.int64))
     support, called = counts.sum(axis=1), counts.sum(axis=0)
     return 2.0 * np.diag(counts) / np.maximum(support + called, 1), support, called
 
 
-def _confusion(truth: NDArray[np.int64], predicted: NDArray[np.int64], *, num_classes: int | None = None) -> NDArray[np.int64]:
+def _confusion(
+    truth: NDArray[np.int64], predicted: NDArray[np.int64], *, num_classes: int | None = None
+) -> NDArray[np.int64]:
     """Counts by true (rows) and predicted class; as many classes as occur where their number is not given."""
     size = num_classes or int(max(truth.max(), predicted.max())) + 1
     return np.bincount(truth * size + predicted, minlength=size**2).reshape(size, size).astype(np.int64)

@@ -1,4 +1,6 @@
-"""Tables of results: a mean with its deviation and interval in every cell, the best marked; as JSON, CSV, LaTeX and Markdown."""
+"""Tables of results: a mean with its deviation and interval in every cell, the best marked; as JSON, CSV,
+LaTeX and Markdown.
+"""
 
 import math
 import re
@@ -63,7 +65,12 @@ class Entry(Config):
 
     @classmethod
     def of_seeds(
-        cls, values: Sequence[float], *, mark: Mark = "", bounds: tuple[float, float] = UNBOUNDED, estimate: Estimate | None = None
+        cls,
+        values: Sequence[float],
+        *,
+        mark: Mark = "",
+        bounds: tuple[float, float] = UNBOUNDED,
+        estimate: Estimate | None = None,
     ) -> Self:
         """The entry of one value per seed.
 
@@ -113,10 +120,15 @@ class ResultTable(Config):
             if len(set(names)) != len(names):
                 raise ValueError(f"{field}: expected distinct names, found {list(names)}")
         if len(self.entries) != len(self.rows):
-            raise ValueError(f"entries: expected one row per row name, {len(self.rows)}, found {len(self.entries)}")
+            raise ValueError(
+                f"entries: expected one row per row name, {len(self.rows)}, found {len(self.entries)}"
+            )
         for name, entries in zip(self.rows, self.entries, strict=True):
             if len(entries) != len(self.columns):
-                raise ValueError(f"entries: row {name!r}: expected one per column, {len(self.columns)}, found {len(entries)}")
+                raise ValueError(
+                    f"entries: row {name!r}: expected one per column, {len(self.columns)}, found"
+                    f" {len(entries)}"
+                )
         return self
 
     def to_json(self) -> str:
@@ -136,7 +148,8 @@ class ResultTable(Config):
             raise DataError(first_fault(error, "table")) from None
 
     def to_csv(self) -> str:
-        """One line per entry that is known, in full precision: its row and column, mean, deviation, low, high, mark, and every value.
+        """One line per entry that is known, in full precision: its row and column, mean, deviation, low,
+        high, mark, and every value.
 
         What is not known stays empty.
         """
@@ -149,15 +162,23 @@ class ResultTable(Config):
         most = max((len(entry.values) for _, _, entry in known), default=0)
         seeds = sorted({seed for _, _, entry in known for seed in entry.seeds})
         names = [f"seed_{seed}" for seed in seeds] or [f"value_{number}" for number in range(1, most + 1)]
-        rows: list[list[object]] = [[self.row_label, "column", "mean", "deviation", "low", "high", "mark", *names]]
+        rows: list[list[object]] = [
+            [self.row_label, "column", "mean", "deviation", "low", "high", "mark", *names]
+        ]
         for row, column, entry in known:
-            by_name = dict(zip((f"seed_{seed}" for seed in entry.seeds) if seeds else names, entry.values, strict=False))
+            by_name = dict(
+                zip((f"seed_{seed}" for seed in entry.seeds) if seeds else names, entry.values, strict=False)
+            )
             values = [by_name.get(name) for name in names]
-            rows.append([row, column, entry.mean, entry.deviation, entry.low, entry.high, entry.mark, *values])
+            rows.append(
+                [row, column, entry.mean, entry.deviation, entry.low, entry.high, entry.mark, *values]
+            )
         return csv_text(rows)
 
     def to_latex(self) -> str:
-        """A float with a tabular of the booktabs package: the best in bold, what is level with it underlined, notes in the caption."""
+        """A float with a tabular of the booktabs package: the best in bold, what is level with it underlined,
+        notes in the caption.
+        """
 
         def cell(entry: Entry | None) -> str:
             if entry is None or entry.mean is None:
@@ -166,7 +187,11 @@ class ResultTable(Config):
             shown = {"best": rf"\textbf{{{mean}}}", "level": rf"\underline{{{mean}}}", "": mean}[entry.mark]
             return f"{shown} {{\\scriptsize {_latex(interval)}}}" if interval else shown
 
-        caption = " ".join(_sentence(part) for part in (self.title, self.caption, *self.notes, *self._legend("bold", "underlined")) if part)
+        caption = " ".join(
+            _sentence(part)
+            for part in (self.title, self.caption, *self.notes, *self._legend("bold", "underlined"))
+            if part
+        )
         lines = [
             r"\begin{table}[t]",
             r"\centering",
@@ -176,7 +201,10 @@ class ResultTable(Config):
             r"\toprule",
             " & ".join(map(_latex, (self.row_label, *self.columns))) + r" \\",
             r"\midrule",
-            *(" & ".join([_latex(row), *map(cell, entries)]) + r" \\" for row, entries in zip(self.rows, self.entries, strict=True)),
+            *(
+                " & ".join([_latex(row), *map(cell, entries)]) + r" \\"
+                for row, entries in zip(self.rows, self.entries, strict=True)
+            ),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -184,17 +212,26 @@ class ResultTable(Config):
         return "\n".join(lines) + "\n"
 
     def to_markdown(self) -> str:
-        """A heading, a table in which the best is bold and what is level with it has an ≈, and the notes as a list."""
+        """A heading, a table in which the best is bold and what is level with it has an ≈, and the notes as a
+        list.
+        """
 
         def cell(entry: Entry | None) -> str:
             if entry is None or entry.mean is None:
                 return "–"
-            shown = {"best": f"**{self._mean(entry)}**", "level": f"≈ {self._mean(entry)}", "": self._mean(entry)}[entry.mark]
+            shown = {
+                "best": f"**{self._mean(entry)}**",
+                "level": f"≈ {self._mean(entry)}",
+                "": self._mean(entry),
+            }[entry.mark]
             return f"{shown} {self._interval(entry)}".rstrip()
 
         header = list(map(_markdown, (self.row_label, *self.columns)))
         lines = [_pipes(header), _pipes(["---", *["---:"] * len(self.columns)])]
-        lines += [_pipes([_markdown(row), *map(cell, entries)]) for row, entries in zip(self.rows, self.entries, strict=True)]
+        lines += [
+            _pipes([_markdown(row), *map(cell, entries)])
+            for row, entries in zip(self.rows, self.entries, strict=True)
+        ]
         notes = "\n".join(f"- {_markdown(note)}" for note in (*self.notes, *self._legend("bold", "≈")))
         parts = (f"## {_markdown(self.title)}", _markdown(self.caption), "\n".join(lines), notes)
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -210,7 +247,12 @@ class ResultTable(Config):
             entries = [row[place] for row in self.entries]
             header.append(name)
             columns.append(
-                ["–" if entry is None or entry.mean is None else f"{self._mean(entry)}{_MARKED[entry.mark]}" for entry in entries]
+                [
+                    "–"
+                    if entry is None or entry.mean is None
+                    else f"{self._mean(entry)}{_MARKED[entry.mark]}"
+                    for entry in entries
+                ]
             )
             if intervals and any(entry is not None and entry.low is not None for entry in entries):
                 header.append("95 % interval")
@@ -218,15 +260,23 @@ class ResultTable(Config):
         return tuple(header), [tuple(row) for row in zip(*columns, strict=True)]
 
     def of_columns(self, names: Sequence[str]) -> "ResultTable":
-        """The table with those of its columns that are named; with all of them if it has none of that name."""
+        """The table with those of its columns that are named; with all of them if it has none of that
+        name.
+        """
         places = [place for place, name in enumerate(self.columns) if name in names]
         if not places:
             return self
         columns = tuple(self.columns[place] for place in places)
-        return self.model_copy(update={"columns": columns, "entries": tuple(tuple(row[place] for place in places) for row in self.entries)})
+        return self.model_copy(
+            update={
+                "columns": columns,
+                "entries": tuple(tuple(row[place] for place in places) for row in self.entries),
+            }
+        )
 
     def write(self, directory: Path) -> list[Path]:
-        """Put the table into a directory as ``name``.json, .csv, .tex and .md, each whole or not at all; older ones are replaced.
+        """Put the table into a directory as ``name``.json, .csv, .tex and .md, each whole or not at all;
+        older ones are replaced.
 
         Returns:
             The files.
@@ -234,7 +284,12 @@ class ResultTable(Config):
         Raises:
             DataError: If the directory cannot be made or written to.
         """
-        contents = {"json": self.to_json(), "csv": self.to_csv(), "tex": self.to_latex(), "md": self.to_markdown()}
+        contents = {
+            "json": self.to_json(),
+            "csv": self.to_csv(),
+            "tex": self.to_latex(),
+            "md": self.to_markdown(),
+        }
         paths = [directory / f"{self.name}.{ending}" for ending in contents]
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -249,7 +304,11 @@ class ResultTable(Config):
         return mean if entry.deviation is None else f"{mean} ± {self._number(entry.deviation)}"
 
     def _interval(self, entry: Entry) -> str:
-        return "" if entry.low is None or entry.high is None else f"[{self._number(entry.low)}, {self._number(entry.high)}]"
+        return (
+            ""
+            if entry.low is None or entry.high is None
+            else f"[{self._number(entry.low)}, {self._number(entry.high)}]"
+        )
 
     def _number(self, value: float | None) -> str:
         # A rounded -0.0 is no negative number.
@@ -266,7 +325,11 @@ class ResultTable(Config):
             f"{best}: best": "best" in marks,
             f"{level}: level with the best": "level" in marks,
         }
-        return [f"Shown: {'; '.join(part for part, shown in told.items() if shown)}."] if any(told.values()) else []
+        return (
+            [f"Shown: {'; '.join(part for part, shown in told.items() if shown)}."]
+            if any(told.values())
+            else []
+        )
 
 
 def _sentence(text: str) -> str:

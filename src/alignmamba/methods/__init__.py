@@ -106,19 +106,24 @@ SETS: Final[dict[str, tuple[str, ...]]] = {
 FORMER: Final[dict[str, tuple[frozenset[str], str]]] = {
     "mult": (MulTConfig.FORMER_OPTIONS, MulTConfig.FORMER_NAME),
 }
-"""Names that meant another network in an earlier version: options by which its runs are known, and what to say of them."""
+"""Names that meant another network in an earlier version: options by which its runs are known, and what to
+say of them."""
 
 
-def from_pretrained(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Network[Any]:
+def from_pretrained(
+    source: str | Path, *, revision: str | None = None, local_files_only: bool = False
+) -> Network[Any]:
     """Load a saved network of whatever method it is, in evaluation mode.
 
     Args:
-        source: A folder that ``save_pretrained`` wrote, the directory of a run, or the name of a repository on the Hugging Face Hub.
+        source: A folder that ``save_pretrained`` wrote, the directory of a run, or the name of a repository
+            on the Hugging Face Hub.
         revision: Branch, tag or commit of a Hub repository.
         local_files_only: Whether to look for a Hub repository in the local cache alone.
 
     Raises:
-        CheckpointError: If a file is missing or damaged, or the network is of no method here; the message names it.
+        CheckpointError: If a file is missing or damaged, or the network is of no method here; the message
+            names it.
     """
     folder = fetched(source, revision=revision, local_files_only=local_files_only)
     if not (folder / CONFIG_FILE).exists() and (folder / "model" / CONFIG_FILE).exists():
@@ -127,5 +132,7 @@ def from_pretrained(source: str | Path, *, revision: str | None = None, local_fi
     found = description.get("model_type") if isinstance(description, dict) else None
     networks = {method.network.__name__: method.network for method in METHODS.values()}
     if not isinstance(found, str) or found not in networks:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: model_type: found {shown(found)}, expected one of {', '.join(networks)}")
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: model_type: found {shown(found)}, expected one of {', '.join(networks)}"
+        )
     return networks[found].from_pretrained(folder)

@@ -33,21 +33,26 @@ class AlignMamba2Config(FusionConfig, MambaConfig):
     discrepancy: Annotated[float, Field(ge=0)] = 0.01
     """Weight of the maximum mean discrepancy between them."""
     bandwidth: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Of its kernel; none: the root of half the width, so that the exponent is a squared distance per channel."""
+    """Of its kernel; none: the root of half the width, so that the exponent is a squared distance per
+    channel."""
 
 
 class AlignMamba2(Fusion[AlignMamba2Config]):
-    """Tokens of all modalities one after the other, read by a Mamba with an expert of each modality in its projections.
+    """Tokens of all modalities one after the other, read by a Mamba with an expert of each modality in its
+    projections.
 
-    Li, Xing, Lan, Li, Chen and Jiang, arXiv 2603.18462. *Reconstructed* from the abstract and an unofficial reading: alignment costs
-    nothing at inference, since transport distance and MMD are terms of the loss alone; in- and out-projections are a shared map plus one
-    of the token's modality, without a router. Chosen here: the terms are over the encoded tokens of each sample, for every two
-    modalities, with the cosine cost; experts start at zero, so that training starts from a plain Mamba. A missing modality is one
-    learned token, in no term.
+    Li, Xing, Lan, Li, Chen and Jiang, arXiv 2603.18462. *Reconstructed* from the abstract and an unofficial
+    reading: alignment costs nothing at inference, since transport distance and MMD are terms of the loss
+    alone; in- and out-projections are a shared map plus one of the token's modality, without a router. Chosen
+    here: the terms are over the encoded tokens of each sample, for every two modalities, with the cosine
+    cost; experts start at zero, so that training starts from a plain Mamba. A missing modality is one learned
+    token, in no term.
     """
 
     config_class: ClassVar[type[AlignMamba2Config]] = AlignMamba2Config
-    summary: ClassVar[str] = "Mamba with shared and modality-specific experts, aligned by losses while training"
+    summary: ClassVar[str] = (
+        "Mamba with shared and modality-specific experts, aligned by losses while training"
+    )
     tags: ClassVar[tuple[str, ...]] = ("mamba", "optimal-transport", "mmd")
 
     def __init__(self, config: AlignMamba2Config) -> None:
@@ -58,18 +63,26 @@ class AlignMamba2(Fusion[AlignMamba2Config]):
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
         marks = torch.eye(len(encoded), dtype=self._weight.dtype, device=self._weight.device)
         streams = [
-            replace(tokens, x=torch.cat([tokens.x, mark.to(tokens.x.dtype).expand(*tokens.mask.shape, -1)], 2))
+            replace(
+                tokens, x=torch.cat([tokens.x, mark.to(tokens.x.dtype).expand(*tokens.mask.shape, -1)], 2)
+            )
             for tokens, mark in zip(self._with_absent(encoded).values(), marks, strict=True)
         ]
         joined, mask = concatenate(list(reversed(streams)))
         tokens, kinds = joined.split([self.config.d_model, len(encoded)], 2)
         embedding = POOLINGS[self.config.pooling](self.backbone(tokens, mask, kinds), mask)
-        extras = {f"{part} of {name}": value for name, s in encoded.items() for part, value in (("tokens", s.x), ("mask", s.mask))}
+        extras = {
+            f"{part} of {name}": value
+            for name, s in encoded.items()
+            for part, value in (("tokens", s.x), ("mask", s.mask))
+        }
         return Output(prediction=self.head(embedding), embedding=embedding, extras=extras)
 
 
 class AlignedInTraining(Objective):
-    """The task; in training also transport distance and discrepancy between the tokens of every two modalities of a sample."""
+    """The task; in training also transport distance and discrepancy between the tokens of every two
+    modalities of a sample.
+    """
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         terms = self.supervised(batch, output)
@@ -79,9 +92,13 @@ class AlignedInTraining(Objective):
         config = self.model.config
         moved = apart = torch.zeros(len(batch), device=output.embedding.device)
         for one, other in combinations(config.anchors, 2):
-            pair = [output.extras[f"{part} of {name}"] for part in ("tokens", "mask") for name in (one, other)]
+            pair = [
+                output.extras[f"{part} of {name}"] for part in ("tokens", "mask") for name in (one, other)
+            ]
             if config.transport:
-                moved = moved + transport_distance(*pair, regularisation=config.regularisation, iterations=config.iterations)
+                moved = moved + transport_distance(
+                    *pair, regularisation=config.regularisation, iterations=config.iterations
+                )
             if config.discrepancy:
                 apart = apart + mmd(*pair, bandwidth=config.bandwidth or (config.d_model / 2) ** 0.5)
         return {**terms, "transport": config.transport * moved, "mmd": config.discrepancy * apart}
@@ -93,7 +110,7 @@ ALIGNED_IN_TRAINING = Method(
     source="Li et al., 2026, arXiv 2603.18462",
     differs="Encoders and settings are those of AlignMamba here.",
     reconstructed=(
-        "From the abstract and an unofficial reading. Over which tokens and pairs the terms go, their weights and how experts start are "
-        "chosen here."
+        "From the abstract and an unofficial reading. Over which tokens and pairs the terms go, their weights"
+        " and how experts start are chosen here."
     ),
 )

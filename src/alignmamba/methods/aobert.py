@@ -1,4 +1,6 @@
-"""AOBERT: one Transformer over all modalities, which rebuilds hidden tokens and recognises a stream of another sample."""
+"""AOBERT: one Transformer over all modalities, which rebuilds hidden tokens and recognises a stream of
+another sample.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +23,9 @@ from alignmamba.training.objective import Objective
 
 
 class AOBERTConfig(FusionConfig, AttentionConfig):
-    """Everything that defines AOBERT as it is reconstructed here; the fields of the Transformer stand at the top level."""
+    """Everything that defines AOBERT as it is reconstructed here; the fields of the Transformer stand at the
+    top level.
+    """
 
     encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     hidden_share: Annotated[float, Field(ge=0, le=1)] = 0.15
@@ -39,33 +43,42 @@ class AOBERTConfig(FusionConfig, AttentionConfig):
             kind = self.encoders.get(modality.name, self.encoder).kind
             if kind in ("conv", "mamba", "pretrained") or (kind == "auto" and modality.kind == "features"):
                 raise ValueError(
-                    f"encoders: AOBERT hides tokens that were encoded one by one, expected none, linear or embedding for "
-                    f"{modality.name}, found {kind}"
+                    "encoders: AOBERT hides tokens that were encoded one by one, expected none, linear or"
+                    f" embedding for {modality.name}, found {kind}"
                 )
         return self
 
 
 class AOBERT(Fusion[AOBERTConfig]):
-    """A class token and the tokens of all modalities, each marked by its place and its modality, read by one Transformer.
+    """A class token and the tokens of all modalities, each marked by its place and its modality, read by one
+    Transformer.
 
-    Kim and Park, "AOBERT: All-modalities-in-One BERT for multimodal sentiment analysis", Information Fusion 92, 2023, doi
-    10.1016/j.inffus.2022.11.022; no code was found. *Reconstructed* without the full text: a single stream and the two tasks trained
-    together, masked modelling and alignment prediction, are the paper's. Chosen here: both tasks are trained beside the prediction,
-    on a second, corrupted reading; places count from the start of each stream; nothing separates streams but their marks; every
-    hidden token becomes the learned one of its modality, with no share left as it is. The stream that is replaced is always that of
-    another sample, never the sample's own by chance. Nothing is drawn in evaluation. Missing modality: one learned token.
+    Kim and Park, "AOBERT: All-modalities-in-One BERT for multimodal sentiment analysis", Information Fusion
+    92, 2023, doi 10.1016/j.inffus.2022.11.022; no code was found. *Reconstructed* without the full text: a
+    single stream and the two tasks trained together, masked modelling and alignment prediction, are the
+    paper's. Chosen here: both tasks are trained beside the prediction, on a second, corrupted reading; places
+    count from the start of each stream; nothing separates streams but their marks; every hidden token becomes
+    the learned one of its modality, with no share left as it is. The stream that is replaced is always that
+    of another sample, never the sample's own by chance. Nothing is drawn in evaluation. Missing modality: one
+    learned token.
 
     Feature mode: a small Transformer from scratch over features in place of a pretrained BERT over words.
     """
 
     config_class: ClassVar[type[AOBERTConfig]] = AOBERTConfig
-    summary: ClassVar[str] = "One Transformer over all modalities that rebuilds hidden tokens and spots swapped streams"
+    summary: ClassVar[str] = (
+        "One Transformer over all modalities that rebuilds hidden tokens and spots swapped streams"
+    )
     tags: ClassVar[tuple[str, ...]] = ("transformer",)
 
     def __init__(self, config: AOBERTConfig) -> None:
         super().__init__(config, config.d_model)
-        self.project = nn.ModuleDict({name: nn.Linear(self._encoder(name).width, config.d_model) for name in config.anchors})
-        self.marks = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(config.d_model)) for name in config.anchors})
+        self.project = nn.ModuleDict(
+            {name: nn.Linear(self._encoder(name).width, config.d_model) for name in config.anchors}
+        )
+        self.marks = nn.ParameterDict(
+            {name: nn.Parameter(0.02 * torch.randn(config.d_model)) for name in config.anchors}
+        )
         self.first = nn.Parameter(0.02 * torch.randn(config.d_model))
         self.embedding_norm = nn.LayerNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
@@ -88,7 +101,8 @@ class AOBERT(Fusion[AOBERTConfig]):
             streams: By modality, in anchor order; at the width of its encoder.
 
         Returns:
-            The last state of the class token, (batch, d_model), and of the tokens of each modality, (batch, its time, d_model).
+            The last state of the class token, (batch, d_model), and of the tokens of each modality, (batch,
+            its time, d_model).
         """
         parts = []
         for name, tokens in streams.items():
@@ -106,13 +120,19 @@ class AOBERT(Fusion[AOBERTConfig]):
 
 
 class MaskedAndMatched(Objective):
-    """The task; while training, hidden tokens are rebuilt, and samples with a stream of another one are told from whole ones."""
+    """The task; while training, hidden tokens are rebuilt, and samples with a stream of another one are told
+    from whole ones.
+    """
 
     def __init__(self, model: AOBERT, task: Task) -> None:
         super().__init__(model, task)
-        widths = {name: layer.in_features for name, layer in model.project.items() if isinstance(layer, nn.Linear)}
+        widths = {
+            name: layer.in_features for name, layer in model.project.items() if isinstance(layer, nn.Linear)
+        }
         width = model.config.d_model
-        self.hidden_tokens = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(size)) for name, size in widths.items()})
+        self.hidden_tokens = nn.ParameterDict(
+            {name: nn.Parameter(0.02 * torch.randn(size)) for name, size in widths.items()}
+        )
         self.rebuild = nn.ModuleDict({name: nn.Linear(width, size) for name, size in widths.items()})
         self.matched = nn.Linear(width, 1)
 
@@ -122,11 +142,16 @@ class MaskedAndMatched(Objective):
         if not self.training:
             return terms
         config, extras = self.model.config, output.extras
-        streams = {name: Tokens(*(extras[f"{part}_{name}"] for part in ("x", "mask", "times"))) for name in config.anchors}
+        streams = {
+            name: Tokens(*(extras[f"{part}_{name}"] for part in ("x", "mask", "times")))
+            for name in config.anchors
+        }
         present = extras["present"]
         streams, replaced, asked = with_replaced(streams, present, config.replaced_share)
         hidden = {
-            name: tokens.mask & present[:, column, None] & (torch.rand(tokens.mask.shape, device=present.device) < config.hidden_share)
+            name: tokens.mask
+            & present[:, column, None]
+            & (torch.rand(tokens.mask.shape, device=present.device) < config.hidden_share)
             for column, (name, tokens) in enumerate(streams.items())
         }
         said, states = self.model.states(self.with_hidden(streams, hidden))
@@ -136,24 +161,39 @@ class MaskedAndMatched(Objective):
             error = error + (wrong * hidden[name]).sum(1)
             count = count + hidden[name].sum(1)
         score = self.matched(said).squeeze(1).float()
-        unmatched = functional.binary_cross_entropy_with_logits(score, (~replaced).to(score.dtype), reduction="none") * asked
-        return {**terms, "masking": config.masking * error / count.clamp(min=1), "alignment": config.alignment * unmatched}
+        unmatched = (
+            functional.binary_cross_entropy_with_logits(score, (~replaced).to(score.dtype), reduction="none")
+            * asked
+        )
+        return {
+            **terms,
+            "masking": config.masking * error / count.clamp(min=1),
+            "alignment": config.alignment * unmatched,
+        }
 
     def with_hidden(self, streams: Mapping[str, Tokens], hidden: Mapping[str, Tensor]) -> dict[str, Tokens]:
         """The streams with the learned token of the modality where `hidden`, (batch, its time) bool each."""
         return {
-            name: replace(tokens, x=torch.where(hidden[name].unsqueeze(2), self.hidden_tokens[name].to(tokens.x.dtype), tokens.x))
+            name: replace(
+                tokens,
+                x=torch.where(
+                    hidden[name].unsqueeze(2), self.hidden_tokens[name].to(tokens.x.dtype), tokens.x
+                ),
+            )
             for name, tokens in streams.items()
         }
 
 
-def with_replaced(streams: Mapping[str, Tokens], present: Tensor, share: float) -> tuple[dict[str, Tokens], Tensor, Tensor]:
+def with_replaced(
+    streams: Mapping[str, Tokens], present: Tensor, share: float
+) -> tuple[dict[str, Tokens], Tensor, Tensor]:
     """Give some samples one stream of another sample, never that of the anchor.
 
     Args:
         streams: By modality, the anchor first.
         present: (batch, modality) bool, what samples have.
-        share: Chance that a sample gets one, where this can be seen: it has two modalities, and another sample has that one.
+        share: Chance that a sample gets one, where this can be seen: it has two modalities, and another
+            sample has that one.
 
     Returns:
         The streams; the samples that got one, and those that could have, (batch,) bool both.
@@ -166,12 +206,15 @@ def with_replaced(streams: Mapping[str, Tokens], present: Tensor, share: float) 
     result = dict(streams)
     for column, name in list(enumerate(streams))[1:]:
         tokens, other = streams[name], another(present[:, column])
-        result[name] = Tokens(tokens.x[other], tokens.mask[other], tokens.times[other]).where(replaced & (chosen == column), tokens)
+        result[name] = Tokens(tokens.x[other], tokens.mask[other], tokens.times[other]).where(
+            replaced & (chosen == column), tokens
+        )
     return result, replaced, asked
 
 
 def another(having: Tensor) -> Tensor:
-    """For each sample that has a stream, (batch,) bool, another one that has it, (batch,) int64: no two the same one.
+    """For each sample that has a stream, (batch,) bool, another one that has it, (batch,) int64: no two the
+    same one.
 
     Without a second such sample, and for those that have none, it is the sample itself.
     """
@@ -188,11 +231,12 @@ ALL_IN_ONE = Method(
     settings={"loader": {"batch_size": 32}, "fit": {"warmup_fraction": 0.1}},
     source="Kim and Park, Information Fusion 92, 2023, doi 10.1016/j.inffus.2022.11.022",
     differs=(
-        "Feature mode: a small Transformer from scratch over features in place of a pretrained BERT; a hidden token is rebuilt as its "
-        "standardised features, not as a word. Both tasks of pretraining are trained beside the prediction, without a stage of their own."
+        "Feature mode: a small Transformer from scratch over features in place of a pretrained BERT; a hidden"
+        " token is rebuilt as its standardised features, not as a word. Both tasks of pretraining are trained"
+        " beside the prediction, without a stage of their own."
     ),
     reconstructed=(
-        "The full text was not read and no code was found: layout of the sequence, shares of hidden tokens and replaced streams, weights, "
-        "sizes and settings are chosen here."
+        "The full text was not read and no code was found: layout of the sequence, shares of hidden tokens"
+        " and replaced streams, weights, sizes and settings are chosen here."
     ),
 )

@@ -32,7 +32,9 @@ class CMBERTConfig(SentenceConfig):
     @model_validator(mode="after")
     def _sides(self) -> Self:
         if len(self.modalities) < 2:
-            raise ValueError(f"modalities: CM-BERT compares tokens in two modalities or more, found {len(self.modalities)}")
+            raise ValueError(
+                f"modalities: CM-BERT compares tokens in two modalities or more, found {len(self.modalities)}"
+            )
         return self
 
 
@@ -49,7 +51,9 @@ class MaskedMultimodalAttention(nn.Module):
     def __init__(self, width: int, sides: Mapping[str, int], hidden: int, dropout: float) -> None:
         super().__init__()
         self.own = nn.Linear(width, hidden, bias=False)
-        self.others = nn.ModuleDict({name: nn.Linear(side, hidden, bias=False) for name, side in sides.items()})
+        self.others = nn.ModuleDict(
+            {name: nn.Linear(side, hidden, bias=False) for name, side in sides.items()}
+        )
         self.own_weight = nn.Parameter(torch.ones(()))
         self.weights = nn.ParameterDict({name: nn.Parameter(torch.ones(())) for name in sides})
         self.bias = nn.Parameter(torch.zeros(()))
@@ -87,16 +91,18 @@ def _likeness(tokens: Tensor) -> Tensor:
 class CMBERT(SentenceFusion[CMBERTConfig]):
     """A Transformer over the anchor's tokens, whose last states attend to one another as all modalities say.
 
-    Yang, Xu and Gao, "CM-BERT: Cross-Modal BERT for Text-Audio Sentiment Analysis", ACM MM 2020, doi 10.1145/3394171.3413690, and its
-    public code. Kept: the masked multimodal attention, the dense layer with a norm behind it, the head on the first token.
+    Yang, Xu and Gao, "CM-BERT: Cross-Modal BERT for Text-Audio Sentiment Analysis", ACM MM 2020, doi
+    10.1145/3394171.3413690, and its public code. Kept: the masked multimodal attention, the dense layer with
+    a norm behind it, the head on the first token.
 
-    Changed: any number of streams, one weight for each. Likeness is divided by the root of its width, where the public code divides by
-    a norm over the whole batch, in which neighbours change a prediction. The first token, which predicts, holds the mean of each
-    stream: beside the published zeros its likeness to every token is zero, and no stream would reach the head. Others are brought to
-    the anchor's tokens by relative time in place of an alignment of words. Not repeated: a head that the public optimiser forgets.
+    Changed: any number of streams, one weight for each. Likeness is divided by the root of its width, where
+    the public code divides by a norm over the whole batch, in which neighbours change a prediction. The first
+    token, which predicts, holds the mean of each stream: beside the published zeros its likeness to every
+    token is zero, and no stream would reach the head. Others are brought to the anchor's tokens by relative
+    time in place of an alignment of words. Not repeated: a head that the public optimiser forgets.
 
-    Where a language model from a folder encodes the anchor, its last hidden states are mixed. Feature mode else: a small Transformer
-    over the anchor's features, above any encoder of kind other than ``none``.
+    Where a language model from a folder encodes the anchor, its last hidden states are mixed. Feature mode
+    else: a small Transformer over the anchor's features, above any encoder of kind other than ``none``.
     """
 
     config_class: ClassVar[type[CMBERTConfig]] = CMBERTConfig
@@ -133,9 +139,10 @@ MASKED_ATTENTION = Method(
     source="Yang et al., ACM MM 2020, doi 10.1145/3394171.3413690",
     needs="two or more modalities, the first of which is read as text; published for text and audio",
     differs=(
-        "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its rates and three epochs do not apply. "
-        "With a language model from a folder, the form is the published one. "
-        "Any number of streams, brought to the tokens of text by relative time. The token that predicts holds their means: beside the "
-        "published zeros no stream reaches it. Likeness is scaled by its width, not by a norm over the batch."
+        "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its rates and"
+        " three epochs do not apply. With a language model from a folder, the form is the published one. Any"
+        " number of streams, brought to the tokens of text by relative time. The token that predicts holds"
+        " their means: beside the published zeros no stream reaches it. Likeness is scaled by its width, not"
+        " by a norm over the batch."
     ),
 )

@@ -20,23 +20,26 @@ class CoAttentionConfig(FusionConfig, AttentionConfig):
     """Everything that defines a co-attention network; the fields of the layers stand at the top level."""
 
     shared: bool = True
-    """Use one attention module for both directions of a pair, as LXMERT does; otherwise one for each, as ViLBERT does."""
+    """Use one attention module for both directions of a pair, as LXMERT does; otherwise one for each, as
+    ViLBERT does."""
 
     @model_validator(mode="after")
     def _several(self) -> Self:
         if len(self.modalities) < 2:
             found = [modality.name for modality in self.modalities]
-            raise ValueError(f"modalities: co-attention needs at least 2 that attend to each other, found {found}")
+            raise ValueError(
+                f"modalities: co-attention needs at least 2 that attend to each other, found {found}"
+            )
         return self
 
 
 class CoAttention(Fusion[CoAttentionConfig]):
     """Layers of co-attention between all pairs of modalities.
 
-    Kept from the sources: in a layer every stream first reads the others as they were before it, then itself, then passes
-    its own feed-forward part; norms stand after each residual sum. Simplified: pre-training tasks and the layers of each
-    stream alone before the first exchange are left to the encoders; a stream takes the mean of what it reads of the others
-    that a sample has.
+    Kept from the sources: in a layer every stream first reads the others as they were before it, then itself,
+    then passes its own feed-forward part; norms stand after each residual sum. Simplified: pre-training tasks
+    and the layers of each stream alone before the first exchange are left to the encoders; a stream takes the
+    mean of what it reads of the others that a sample has.
 
     The pooled streams, one after the other in anchor order, are the embedding, (batch, modalities * d_model).
 
@@ -84,16 +87,28 @@ class CoAttentionLayer(nn.Module):
         targets = dict.fromkeys(target for target, _ in self.owner.values())
         self.cross = nn.ModuleDict(
             {
-                target: nn.ModuleDict({source: Attention(config) for one, source in dict.fromkeys(self.owner.values()) if one == target})
+                target: nn.ModuleDict(
+                    {
+                        source: Attention(config)
+                        for one, source in dict.fromkeys(self.owner.values())
+                        if one == target
+                    }
+                )
                 for target in targets
             }
         )
         self.own = nn.ModuleDict({name: Attention(config) for name in names})
-        self.feed = nn.ModuleDict({name: nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width)) for name in names})
-        self.norms = nn.ModuleDict({name: nn.ModuleList(nn.LayerNorm(width) for _ in range(3)) for name in names})
+        self.feed = nn.ModuleDict(
+            {name: nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width)) for name in names}
+        )
+        self.norms = nn.ModuleDict(
+            {name: nn.ModuleList(nn.LayerNorm(width) for _ in range(3)) for name in names}
+        )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Mapping[str, Tensor], masks: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, x: Mapping[str, Tensor], masks: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Streams (batch, time, d_model) to the same.
 
         Args:
@@ -106,7 +121,11 @@ class CoAttentionLayer(nn.Module):
             sources = self.sources[name]
             senders = torch.stack([present[source] for source in sources]).sum(0).clamp(min=1)[:, None, None]
             read = torch.stack(
-                [self._between(name, source)(old, x[source], masks[source]) * present[source][:, None, None] for source in sources]
+                [
+                    self._between(name, source)(old, x[source], masks[source])
+                    * present[source][:, None, None]
+                    for source in sources
+                ]
             ).sum(0)
             norms = self.norms[name]
             assert isinstance(norms, nn.ModuleList)
@@ -125,9 +144,14 @@ class CoAttentionLayer(nn.Module):
 
 CO_ATTENTION = Method(
     network=CoAttention,
-    source="LXMERT: Tan and Bansal, EMNLP 2019, arXiv 1908.07490; ViLBERT: Lu et al., NeurIPS 2019, arXiv 1908.02265",
+    source=(
+        "LXMERT: Tan and Bansal, EMNLP 2019, arXiv 1908.07490; ViLBERT: Lu et al., NeurIPS 2019, arXiv"
+        " 1908.02265"
+    ),
     needs="two modalities or more",
-    differs="Without pre-training. Encoders of all models here in place of layers of one stream alone. More than two streams: "
-    "the mean over the others.",
+    differs=(
+        "Without pre-training. Encoders of all models here in place of layers of one stream alone. More than"
+        " two streams: the mean over the others."
+    ),
 )
 """Co-attention as a method."""

@@ -1,4 +1,6 @@
-"""ConFEDE: each modality is split into similar and dissimilar parts, contrasted with those of retrieved neighbours."""
+"""ConFEDE: each modality is split into similar and dissimilar parts, contrasted with those of retrieved
+neighbours.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -30,7 +32,9 @@ _NEVER: Final = -1e4
 
 
 class ConFEDEConfig(FusionConfig, AttentionConfig):
-    """Everything that defines ConFEDE; the fields of the Transformer of each modality stand at the top level."""
+    """Everything that defines ConFEDE; the fields of the Transformer of each modality stand at the top
+    level.
+    """
 
     encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1, le=8192)] = 768
@@ -90,14 +94,17 @@ def _each(modules: nn.ModuleDict, vectors: Tensor) -> Tensor:
 class ConFEDE(Fusion[ConFEDEConfig]):
     """A Transformer per modality, two parts of each vector, and layers on all parts.
 
-    Yang, Yu, Niu, Guo and Xu, "ConFEDE: Contrastive Feature Decomposition for Multimodal Sentiment Analysis", ACL 2023, and the code
-    that its authors publish. Kept: parts, pairs, weights, two stages, the anchor at rest in the second. Simplified: the anchor, which
-    is BERT there, is read as the others are; positions are sinusoidal and norms stand before the layers. Not repeated: neighbours by
-    rank instead of index, means over padding. A missing modality is read as its learned token.
+    Yang, Yu, Niu, Guo and Xu, "ConFEDE: Contrastive Feature Decomposition for Multimodal Sentiment Analysis",
+    ACL 2023, and the code that its authors publish. Kept: parts, pairs, weights, two stages, the anchor at
+    rest in the second. Simplified: the anchor, which is BERT there, is read as the others are; positions are
+    sinusoidal and norms stand before the layers. Not repeated: neighbours by rank instead of index, means
+    over padding. A missing modality is read as its learned token.
     """
 
     config_class: ClassVar[type[ConFEDEConfig]] = ConFEDEConfig
-    summary: ClassVar[str] = "Similar and dissimilar parts of each modality, contrasted with those of retrieved neighbours"
+    summary: ClassVar[str] = (
+        "Similar and dissimilar parts of each modality, contrasted with those of retrieved neighbours"
+    )
     tags: ClassVar[tuple[str, ...]] = ("contrastive", "disentanglement")
 
     def __init__(self, config: ConFEDEConfig) -> None:
@@ -106,7 +113,9 @@ class ConFEDE(Fusion[ConFEDEConfig]):
         last = (hidden, hidden // 2, hidden // 4)
         self.streams = nn.ModuleDict({name: Stream(self._encoder(name).width, config) for name in names})
         self.alone = nn.ModuleDict({name: _decoder((config.d_model, *last), task) for name in names})
-        self.similar, self.dissimilar = (nn.ModuleDict({name: self._part() for name in names}) for _ in range(2))
+        self.similar, self.dissimilar = (
+            nn.ModuleDict({name: self._part() for name in names}) for _ in range(2)
+        )
         self.part = _decoder(last, task)
         self.whole = _decoder((2 * len(names) * hidden, 2 * hidden, *last), task)
         self.fuses = True
@@ -114,32 +123,47 @@ class ConFEDE(Fusion[ConFEDEConfig]):
 
     def _part(self) -> nn.Module:
         width, hidden = self.config.d_model, self.config.hidden
-        return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.Tanh(), nn.Dropout(self.config.dropout))
+        return nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.Tanh(), nn.Dropout(self.config.dropout)
+        )
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
-        vectors = torch.stack([self.streams[name](tokens) for name, tokens in self._with_absent(encoded).items()], 1)
+        vectors = torch.stack(
+            [self.streams[name](tokens) for name, tokens in self._with_absent(encoded).items()], 1
+        )
         extras = {"vectors": vectors, "present": present}
         if self.fuses:
             parts, prediction = self.fuse(vectors)
-            return Output(prediction=prediction, embedding=parts.flatten(1), extras={**extras, "parts": parts})
+            return Output(
+                prediction=prediction, embedding=parts.flatten(1), extras={**extras, "parts": parts}
+            )
         said = _each(self.alone, vectors)
-        return Output(prediction=mean_present(said, present), embedding=vectors.flatten(1), extras={**extras, "said": said})
+        return Output(
+            prediction=mean_present(said, present),
+            embedding=vectors.flatten(1),
+            extras={**extras, "said": said},
+        )
 
     def fuse(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """(samples, modality, d_model) to similar and dissimilar parts (samples, 2, modality, hidden), and predictions (samples,)."""
+        """(samples, modality, d_model) to similar and dissimilar parts (samples, 2, modality, hidden), and
+        predictions (samples,).
+        """
         parts = torch.stack([_each(self.similar, vectors), _each(self.dissimilar, vectors)], 1)
         return parts, self.whole(parts.flatten(1))
 
 
 def contrast(parts: Tensor, there: Tensor, temperature: float) -> Tensor:
-    """Mean over the positive pairs of each sample of -log of the share of a pair beside its negatives, (batch,).
+    """Mean over the positive pairs of each sample of -log of the share of a pair beside its negatives,
+    (batch,).
 
-    Similar parts are drawn to those of neighbours with one label, and those of the first modality to those of the others; similar
-    parts are driven from those of neighbours with another label, and those of the first modality from dissimilar ones.
+    Similar parts are drawn to those of neighbours with one label, and those of the first modality to those of
+    the others; similar parts are driven from those of neighbours with another label, and those of the first
+    modality from dissimilar ones.
 
     Args:
-        parts: (batch, 7, 2, modality, width), the sample, then two neighbours of each kind; similar parts, then dissimilar ones.
+        parts: (batch, 7, 2, modality, width), the sample, then two neighbours of each kind; similar parts,
+            then dissimilar ones.
         there: (batch, 7, modality) bool.
         temperature: By which cosines are divided.
     """
@@ -155,12 +179,16 @@ def contrast(parts: Tensor, there: Tensor, temperature: float) -> Tensor:
     negatives = torch.cat([of_sample, others[:, 1:]], 1).unsqueeze(2)
     inward = torch.cat([of_sample, own[:, 1:]], 1).unsqueeze(2)
     pairs = ((across[:, :, :DRAWN], negatives), (aligned, inward))
-    lost = torch.cat([(torch.logaddexp(positive, others) - positive).flatten(1) for positive, others in pairs], 1)
+    lost = torch.cat(
+        [(torch.logaddexp(positive, others) - positive).flatten(1) for positive, others in pairs], 1
+    )
     return mean_present(lost, torch.cat([compared[:, :, :DRAWN].flatten(1), among[:, :, 1:].flatten(1)], 1))
 
 
 class Decomposition(Objective):
-    """First each modality alone; then the whole, its parts and the contrast, over samples and their neighbours."""
+    """First each modality alone; then the whole, its parts and the contrast, over samples and their
+    neighbours.
+    """
 
     truth: Tensor
     """(samples,): labels of the train samples from the neutral one on, the end of the scale 3."""
@@ -175,7 +203,8 @@ class Decomposition(Objective):
     def stages(self) -> Sequence[Stage]:
         fusing = dict.fromkeys(("model.similar.", "model.dissimilar.", "model.part.", "model.whole."), 0.0)
         names, first = [name for name, _ in self.named_parameters()], self.network.config.anchors[0]
-        resting = ("model.alone.", f"model.streams.{first}.", f"model.encoders.{first}.")  # kind none has no weights
+        # kind none has no weights
+        resting = ("model.alone.", f"model.streams.{first}.", f"model.encoders.{first}.")
         rest = {prefix: 0.0 for prefix in resting if any(name.startswith(prefix) for name in names)}
         return (
             Stage(name="alone", optimisers=(Minimise(rates={"": 1.0, **fusing}),)),
@@ -209,7 +238,10 @@ class Decomposition(Objective):
         seen = {"vectors": vectors.flatten(1), "present": present.to(self.truth.dtype)}
         self.memory.note(rows, seen, dict.fromkeys(seen, whole))
         if not self.network.fuses:
-            return {**terms, TASK: mean_present(self._error(output.extras["said"], rows.unsqueeze(1)), present)}
+            return {
+                **terms,
+                TASK: mean_present(self._error(output.extras["said"], rows.unsqueeze(1)), present),
+            }
         near = self.neighbours.rows[rows]
         found, near = near >= 0, near.clamp(min=0)
         remembered = self.memory.vectors("vectors")[near].unflatten(2, vectors.shape[1:]).to(vectors.dtype)
@@ -218,7 +250,9 @@ class Decomposition(Objective):
         has = found.unsqueeze(2) & (self.memory.vectors("present")[near] > 0)
         there = torch.cat([present.unsqueeze(1), has], 1)
         errors = torch.cat([terms[TASK].unsqueeze(1), self._error(said.unflatten(0, near.shape), near)], 1)
-        of_parts = self._error(self.network.part(parts), torch.cat([rows.unsqueeze(1), near], 1)[:, :, None, None]).mean(2)
+        of_parts = self._error(
+            self.network.part(parts), torch.cat([rows.unsqueeze(1), near], 1)[:, :, None, None]
+        ).mean(2)
         return {
             **terms,
             TASK: mean_present(errors, torch.cat([whole.unsqueeze(1), found], 1)),
@@ -235,7 +269,14 @@ class Decomposition(Objective):
         self.memory.write(self.memory.take())
 
 
-_FIT = {"learning_rate": 1e-4, "weight_decay": 1e-3, "warmup_fraction": 0.04, "gradient_clip": 0.0, "epochs": 25, "regression_loss": "mse"}
+_FIT = {
+    "learning_rate": 1e-4,
+    "weight_decay": 1e-3,
+    "warmup_fraction": 0.04,
+    "gradient_clip": 0.0,
+    "epochs": 25,
+    "regression_loss": "mse",
+}
 CONTRASTED_PARTS = Method(
     network=ConFEDE,
     objective=Decomposition,
@@ -243,8 +284,9 @@ CONTRASTED_PARTS = Method(
     source="Yang et al., ACL 2023",
     needs="a number with a neutral value, such as a sentiment",
     differs=(
-        "Feature mode: text is read by a Transformer as the others are, in place of BERT. A neighbour is not loaded beside its sample: "
-        "the vectors of its modalities are remembered from its last step, and read by the present parts and heads. Neighbours are found "
-        "by these vectors from the first epoch on. The first stage is one for all modalities, with one best epoch."
+        "Feature mode: text is read by a Transformer as the others are, in place of BERT. A neighbour is not"
+        " loaded beside its sample: the vectors of its modalities are remembered from its last step, and read"
+        " by the present parts and heads. Neighbours are found by these vectors from the first epoch on. The"
+        " first stage is one for all modalities, with one best epoch."
     ),
 )

@@ -1,4 +1,6 @@
-"""DCCA and DCCAE: a network per modality whose outputs correlate as much as they can, then a linear head on what it learned."""
+"""DCCA and DCCAE: a network per modality whose outputs correlate as much as they can, then a linear head on
+what it learned.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +40,8 @@ class DCCAConfig(FusionConfig):
     depth: Annotated[int, Field(ge=0, le=16)] = 3
     """Hidden layers of a view."""
     components: Annotated[int, Field(ge=1, le=512)] = 10
-    """Numbers that a view becomes, which correlate with those of the others; a batch must hold more samples."""
+    """Numbers that a view becomes, which correlate with those of the others; a batch must hold more
+    samples."""
     ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     """Added to the variances of a view."""
     correlation_epochs: Annotated[int, Field(ge=1)] | None = None
@@ -47,7 +50,9 @@ class DCCAConfig(FusionConfig):
     @model_validator(mode="after")
     def _several(self) -> Self:
         if len(self.modalities) < 2:
-            raise ValueError(f"modalities: canonical correlation is between two or more, found {len(self.modalities)}")
+            raise ValueError(
+                f"modalities: canonical correlation is between two or more, found {len(self.modalities)}"
+            )
         if self.absent != "zeros":
             raise ValueError(f"absent: expected 'zeros', the mean of the train tokens, found {self.absent!r}")
         return self
@@ -61,14 +66,18 @@ class DCCAEConfig(DCCAConfig):
 
 
 class _Normalised(nn.BatchNorm1d):
-    """Batch normalisation by what is stored where a batch has one sample, or the view has learned all it will."""
+    """Batch normalisation by what is stored where a batch has one sample, or the view has learned all it
+    will.
+    """
 
     learning = True
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.learning and len(x) > 1:
             return super().forward(x)
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
 
 
 def _layers(width: int, hidden: int, depth: int, out: int) -> nn.Sequential:
@@ -83,11 +92,12 @@ def _layers(width: int, hidden: int, depth: int, out: int) -> nn.Sequential:
 class DCCA(Fusion[Any]):
     """Mean token of each modality, a network per modality, and a linear head on all they say.
 
-    Andrew, Arora, Bilmes and Livescu, "Deep Canonical Correlation Analysis", ICML 2013, in the form in which GCNet's public code trains
-    it as a baseline: sizes, ridge, sum over all pairs. Kept: views, loss, two stages. Changed: a head trained on frozen views in place of
-    an external linear SVM, so that numbers can be predicted and one file holds all. A missing modality is the mean of the train tokens,
-    as there, though not of valid and test ones; such samples are left out of the correlation. The third view has a network of its own,
-    where the public code takes that of the second.
+    Andrew, Arora, Bilmes and Livescu, "Deep Canonical Correlation Analysis", ICML 2013, in the form in which
+    GCNet's public code trains it as a baseline: sizes, ridge, sum over all pairs. Kept: views, loss, two
+    stages. Changed: a head trained on frozen views in place of an external linear SVM, so that numbers can be
+    predicted and one file holds all. A missing modality is the mean of the train tokens, as there, though not
+    of valid and test ones; such samples are left out of the correlation. The third view has a network of its
+    own, where the public code takes that of the second.
     """
 
     config_class: ClassVar[Any] = DCCAConfig
@@ -98,13 +108,18 @@ class DCCA(Fusion[Any]):
     def __init__(self, config: DCCAConfig) -> None:
         super().__init__(config, config.hidden)
         self.views = nn.ModuleDict(
-            {name: _layers(self._encoder(name).width, config.hidden, config.depth, config.components) for name in config.anchors}
+            {
+                name: _layers(self._encoder(name).width, config.hidden, config.depth, config.components)
+                for name in config.anchors
+            }
         )
         self.head = Head(len(config.anchors) * config.components, config.task, dropout=0.0)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
-        pooled = {name: POOLINGS[self.config.pooling](t.x, t.mask) for name, t in self._with_absent(encoded).items()}
+        pooled = {
+            name: POOLINGS[self.config.pooling](t.x, t.mask) for name, t in self._with_absent(encoded).items()
+        }
         views = {name: self.views[name](vector) for name, vector in pooled.items()}
         embedding = torch.cat(list(views.values()), 1)
         extras = {"present": present} | {f"view.{name}": view for name, view in views.items()}
@@ -115,8 +130,9 @@ class DCCA(Fusion[Any]):
 class DCCAE(DCCA):
     """DCCA whose views can be turned back into what they were made from.
 
-    Wang, Arora, Livescu and Bilmes, "On Deep Multi-View Representation Learning", ICML 2015, arXiv 1602.01024; kept and changed as in
-    DCCA. Decoders mirror the views, serve training alone, and learn from the samples that have the modality.
+    Wang, Arora, Livescu and Bilmes, "On Deep Multi-View Representation Learning", ICML 2015, arXiv
+    1602.01024; kept and changed as in DCCA. Decoders mirror the views, serve training alone, and learn from
+    the samples that have the modality.
     """
 
     config_class: ClassVar[Any] = DCCAEConfig
@@ -142,7 +158,12 @@ class Correlated(Objective):
         assert isinstance(self.model, DCCA)
         first = Minimise(rates={"": 1.0, "model.head.": 0.0})
         return (
-            Stage(name=CORRELATION, optimisers=(first,), epochs=self.model.config.correlation_epochs, select="loss"),
+            Stage(
+                name=CORRELATION,
+                optimisers=(first,),
+                epochs=self.model.config.correlation_epochs,
+                select="loss",
+            ),
             Stage(name="head", optimisers=(Minimise(rates={"": 0.0, "model.head.": 1.0}),)),
         )
 
@@ -152,8 +173,8 @@ class Correlated(Objective):
         most = most_together(train, list(combinations(config.anchors, 2)))
         if most <= config.components:
             raise DataError(
-                f"loader.batch_size: a correlation of options.components={config.components} numbers needs more samples of a batch that "
-                f"have two modalities, found at most {most}"
+                f"loader.batch_size: a correlation of options.components={config.components} numbers needs"
+                f" more samples of a batch that have two modalities, found at most {most}"
             )
 
     def begin_epoch(self, stage: Stage, epoch: int) -> None:
@@ -171,7 +192,9 @@ class Correlated(Objective):
         assert isinstance(config, DCCAConfig)
         views = [output.extras[f"view.{name}"] for name in config.anchors]
         least = config.components + 1 if self.training else 2
-        found = {CORRELATION: -paired_correlation(views, output.extras["present"], ridge=config.ridge, least=least)}
+        found = {
+            CORRELATION: -paired_correlation(views, output.extras["present"], ridge=config.ridge, least=least)
+        }
         if isinstance(config, DCCAEConfig):
             found[RECONSTRUCTION] = config.reconstruction * self._errors(output)
         return found
@@ -189,11 +212,18 @@ class Correlated(Objective):
 
 _SETTINGS = {
     "loader": {"batch_size": 1024},
-    "fit": {"epochs": 100, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup_fraction": 0.0, "gradient_clip": 0.0},
+    "fit": {
+        "epochs": 100,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-4,
+        "warmup_fraction": 0.0,
+        "gradient_clip": 0.0,
+    },
 }
 _DIFFERS = (
-    "Mean tokens in place of vectors of an utterance; a head on frozen views in place of a linear SVM. A missing modality is the mean of "
-    "train tokens alone. The best epoch of the first stage has the lowest loss on the valid split."
+    "Mean tokens in place of vectors of an utterance; a head on frozen views in place of a linear SVM. A"
+    " missing modality is the mean of train tokens alone. The best epoch of the first stage has the lowest"
+    " loss on the valid split."
 )
 
 CORRELATED_VIEWS = Method(
@@ -207,5 +237,7 @@ CORRELATED_VIEWS = Method(
 CORRELATED_AUTOENCODERS = replace(
     CORRELATED_VIEWS,
     network=DCCAE,
-    source="Wang et al., ICML 2015, arXiv 1602.01024, as trained by Lian et al., TPAMI 2023, arXiv 2203.02177",
+    source=(
+        "Wang et al., ICML 2015, arXiv 1602.01024, as trained by Lian et al., TPAMI 2023, arXiv 2203.02177"
+    ),
 )

@@ -1,4 +1,6 @@
-"""DMD: modalities teach one another along a learned graph, apart in what they share and in what is their own."""
+"""DMD: modalities teach one another along a learned graph, apart in what they share and in what is their
+own.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal
@@ -48,7 +50,8 @@ class DMDConfig(CrossmodalFusionConfig):
     alike: Literal["similar", "released"] = "similar"
     """Vectors of student and teacher are drawn together, or apart, as the public code does."""
     reconstruction: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of what the two parts fail to rebuild, and of what is lost when the rebuilt tokens are split again."""
+    """Weight of what the two parts fail to rebuild, and of what is lost when the rebuilt tokens are split
+    again."""
     orthogonality: Annotated[float, Field(ge=0)] = 0.01
     """Weight of the similarity of a token's two parts."""
     similarity: Annotated[float, Field(ge=0)] = 0.01
@@ -60,24 +63,29 @@ class DMDConfig(CrossmodalFusionConfig):
 class DMD(CrossmodalFusion[DMDConfig]):
     """Shared parts through self-attention, own parts through MulT, and gates over both.
 
-    Kept from the source: convolutions, the split of tokens, MulT over own parts, gates that replace what they read, all losses and weights.
+    Kept from the source: convolutions, the split of tokens, MulT over own parts, gates that replace what they
+    read, all losses and weights.
 
-    Simplified: the mean over valid tokens stands where the public code flattens a sequence of fixed length; one attention dropout serves
-    all modalities. Distillation of homogeneous vectors, which the public code computes and never adds, is not made.
+    Simplified: the mean over valid tokens stands where the public code flattens a sequence of fixed length;
+    one attention dropout serves all modalities. Distillation of homogeneous vectors, which the public code
+    computes and never adds, is not made.
 
-    Not repeated of the public code: vectors that are pushed apart where they should agree (``alike``); orthogonality along the batch
-    axis; last tokens and keys that are padding; convolutions that are skipped at equal widths; edges through which a student moves its
-    teacher.
+    Not repeated of the public code: vectors that are pushed apart where they should agree (``alike``);
+    orthogonality along the batch axis; last tokens and keys that are padding; convolutions that are skipped
+    at equal widths; edges through which a student moves its teacher.
 
-    A missing modality neither teaches nor learns, and is in no loss. The gated vectors are the embedding, (batch, modalities ** 2 *
-    d_model).
+    A missing modality neither teaches nor learns, and is in no loss. The gated vectors are the embedding,
+    (batch, modalities ** 2 * d_model).
 
     Source:
-        Li, Wang and Cui, "Decoupled Multimodal Distilling for Emotion Recognition", CVPR 2023, arXiv:2303.13802.
+        Li, Wang and Cui, "Decoupled Multimodal Distilling for Emotion Recognition", CVPR 2023,
+        arXiv:2303.13802.
     """
 
     config_class: ClassVar[type[DMDConfig]] = DMDConfig
-    summary: ClassVar[str] = "Shared and own parts of tokens; modalities teach one another along learned graphs"
+    summary: ClassVar[str] = (
+        "Shared and own parts of tokens; modalities teach one another along learned graphs"
+    )
     tags: ClassVar[tuple[str, ...]] = ("disentanglement", "transformer")
 
     def __init__(self, config: DMDConfig) -> None:
@@ -99,13 +107,24 @@ class DMD(CrossmodalFusion[DMDConfig]):
         own = {name: self.specific[name](x) for name, (x, _) in streams.items()}
         common = {name: self.common(x) for name, (x, _) in streams.items()}
         masks = {name: mask for name, (_, mask) in streams.items()}
-        shared = torch.cat([last_valid(self.alone[name](x, masks[name]), masks[name]) for name, x in common.items()], 1)
+        shared = torch.cat(
+            [last_valid(self.alone[name](x, masks[name]), masks[name]) for name, x in common.items()], 1
+        )
         read = self._exchanged({name: (x, masks[name]) for name, x in own.items()}, present)
         gated = [self._gated(self.gates[name], x) for name, x in read.items()]
         embedding = torch.cat([*gated, self._gated(self.shared_gate, shared)], 1)
-        extras = {"present": torch.cat(list(present.values()), 1), "shared": shared, "read": torch.stack(list(read.values()), 1)}
+        extras = {
+            "present": torch.cat(list(present.values()), 1),
+            "shared": shared,
+            "read": torch.stack(list(read.values()), 1),
+        }
         for name, (x, mask) in streams.items():
-            extras |= {f"tokens {name}": x, f"valid {name}": mask, f"own {name}": own[name], f"common {name}": common[name]}
+            extras |= {
+                f"tokens {name}": x,
+                f"valid {name}": mask,
+                f"own {name}": own[name],
+                f"common {name}": common[name],
+            }
         return Output(prediction=self.head(self.residual(embedding)), embedding=embedding, extras=extras)
 
     def _gated(self, gate: nn.Module, x: Tensor) -> Tensor:
@@ -123,14 +142,18 @@ class Student(nn.Module):
         self.head = Head(width, task, 0.0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, width) to the inner vector (batch, hidden), the outer one (batch, width), and the prediction."""
+        """(batch, width) to the inner vector (batch, hidden), the outer one (batch, width), and the
+        prediction.
+        """
         inner = self.first(x)
         outer = x + self.second(self.dropout(inner.relu()))
         return inner, outer, self.head(outer)
 
 
 class Distillation(Objective):
-    """The task, heads of each modality that teach one another, and tokens whose two parts rebuild them and differ."""
+    """The task, heads of each modality that teach one another, and tokens whose two parts rebuild them and
+    differ.
+    """
 
     def __init__(self, model: DMD, task: Task) -> None:
         super().__init__(model, task)
@@ -141,14 +164,20 @@ class Distillation(Objective):
         self.of_common = nn.ModuleDict({name: Student(width, width, task, drop) for name in names})
         self.of_own = nn.ModuleDict({name: Student(read, read, task, drop) for name in names})
         self.of_shared = Student(count * width, count * width, task, drop)
-        self.homogeneous = Graph(count, task.num_outputs, width, config.homogeneous_size, config.homogeneous_prior)
-        self.heterogeneous = Graph(count, task.num_outputs, read, config.heterogeneous_size, config.heterogeneous_prior)
+        self.homogeneous = Graph(
+            count, task.num_outputs, width, config.homogeneous_size, config.homogeneous_prior
+        )
+        self.heterogeneous = Graph(
+            count, task.num_outputs, read, config.heterogeneous_size, config.heterogeneous_prior
+        )
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         assert isinstance(self.model, DMD)
         assert batch.targets is not None
         config, extras, present = self.model.config, output.extras, output.extras["present"]
-        common = torch.stack([masked_mean(extras[f"common {name}"], extras[f"valid {name}"]) for name in config.anchors], 1)
+        common = torch.stack(
+            [masked_mean(extras[f"common {name}"], extras[f"valid {name}"]) for name in config.anchors], 1
+        )
         inner, _, of_common = _each(self.of_common, common)
         _, outer, of_own = _each(self.of_own, extras["read"])
         errors = (self._error(of_common, batch.targets) + self._error(of_own, batch.targets)) * present
@@ -159,14 +188,18 @@ class Distillation(Objective):
         own_taught = self._taught(self.heterogeneous, of_own, own_edges + own_expected)
         agreed = self._agreed(self.heterogeneous, outer, own_edges + own_expected)
         rebuilt, overlap = self._parts(extras)
-        aligned = torch.stack([align(common[:, number]) for number, align in enumerate(self.align.values())], 1)
+        aligned = torch.stack(
+            [align(common[:, number]) for number, align in enumerate(self.align.values())], 1
+        )
         return {
             **self.supervised(batch, output),
             "unimodal": config.unimodal * (errors.sum(1) + of_shared),
             "homogeneous": config.homogeneous * taught,
             "homogeneous prior": config.homogeneous * _REGULAR * distance_to_prior(edges, expected),
             "heterogeneous": config.heterogeneous * (own_taught + _REGULAR * agreed),
-            "heterogeneous prior": config.heterogeneous * _REGULAR * distance_to_prior(own_edges, own_expected),
+            "heterogeneous prior": config.heterogeneous
+            * _REGULAR
+            * distance_to_prior(own_edges, own_expected),
             "reconstruction": config.reconstruction * (rebuilt * present).sum(1),
             "orthogonality": config.orthogonality * (overlap * present).sum(1),
             "similarity": config.similarity * self._similarity(aligned, present, batch.targets),
@@ -184,21 +217,29 @@ class Distillation(Objective):
         student, teacher = said[:, graph.students], said[:, graph.teachers].detach()
         if self.task.kind == "regression":
             return (weights * (student - teacher).abs()).sum(1)
-        apart = functional.kl_div(student.log_softmax(2), teacher.log_softmax(2), reduction="none", log_target=True)
+        apart = functional.kl_div(
+            student.log_softmax(2), teacher.log_softmax(2), reduction="none", log_target=True
+        )
         return (weights * apart.sum(2)).sum(1)
 
     def _agreed(self, graph: Graph, vectors: Tensor, weights: Tensor) -> Tensor:
         """(batch,): how unlike the vectors of students and teachers are."""
         assert isinstance(self.model, DMD)
-        alike = functional.cosine_similarity(vectors[:, graph.students], vectors[:, graph.teachers].detach(), dim=2)
+        alike = functional.cosine_similarity(
+            vectors[:, graph.students], vectors[:, graph.teachers].detach(), dim=2
+        )
         return (weights * (1 - alike if self.model.config.alike == "similar" else alike.relu())).sum(1)
 
     def _parts(self, extras: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(batch, modality) each: squared errors of rebuilt tokens and their own parts, and similarity of a token's parts."""
+        """(batch, modality) each: squared errors of rebuilt tokens and their own parts, and similarity of a
+        token's parts.
+        """
         assert isinstance(self.model, DMD)
         rebuilt, overlap = [], []
         for name, decoder in self.decoders.items():
-            tokens, mask, own, common = (extras[f"{part} {name}"] for part in ("tokens", "valid", "own", "common"))
+            tokens, mask, own, common = (
+                extras[f"{part} {name}"] for part in ("tokens", "valid", "own", "common")
+            )
             again = decoder(torch.cat([own, common], 2))
             error = (again - tokens).square() + (self.model.specific[name](again) - own).square()
             rebuilt.append(masked_mean(error, mask).mean(1))
@@ -215,12 +256,18 @@ class Distillation(Objective):
         equal = labels.unsqueeze(1) == labels
         apart = torch.ones_like(equal, dtype=unit.dtype)
         if self.task.kind == "regression":
-            apart = ((labels.double().unsqueeze(1) - labels.double()).abs() / self.target_scale.deviation).to(unit.dtype)
-        return margin_triplets(unit @ unit.T, self.model.config.margin * apart, compared & equal, compared & ~equal)
+            apart = ((labels.double().unsqueeze(1) - labels.double()).abs() / self.target_scale.deviation).to(
+                unit.dtype
+            )
+        return margin_triplets(
+            unit @ unit.T, self.model.config.margin * apart, compared & equal, compared & ~equal
+        )
 
 
 def _each(students: nn.ModuleDict, x: Tensor) -> tuple[Tensor, ...]:
-    """Vectors that each student makes of its modality of (batch, modality, width), stacked along the modalities."""
+    """Vectors that each student makes of its modality of (batch, modality, width), stacked along the
+    modalities.
+    """
     made = [student(x[:, number]) for number, student in enumerate(students.values())]
     return tuple(torch.stack(part, 1) for part in zip(*made, strict=True))
 
@@ -230,7 +277,14 @@ def _vectors(said: Tensor) -> Tensor:
     return said if said.ndim == 3 else said.unsqueeze(2)
 
 
-_FIT = {"learning_rate": 1e-4, "weight_decay": 0.0, "accumulate": 10, "warmup_fraction": 0.0, "gradient_clip": 0.6, "patience": 10}
+_FIT = {
+    "learning_rate": 1e-4,
+    "weight_decay": 0.0,
+    "accumulate": 10,
+    "warmup_fraction": 0.0,
+    "gradient_clip": 0.6,
+    "patience": 10,
+}
 DECOUPLED_DISTILLATION = Method(
     network=DMD,
     objective=Distillation,
@@ -238,9 +292,10 @@ DECOUPLED_DISTILLATION = Method(
     source="Li et al., CVPR 2023, arXiv 2303.13802",
     needs="two modalities or more",
     differs=(
-        "Feature mode: text features in place of a fine-tuned BERT. A mean over valid tokens replaces layers of fixed length. Students "
-        "never move teachers, and draw near them, where the public code pushes vectors apart. Margins are per deviation of the labels. "
-        "Width 48 and 8 heads in place of 50 and 10. Gradients are clipped by their norm; the rate falls along a cosine."
+        "Feature mode: text features in place of a fine-tuned BERT. A mean over valid tokens replaces layers"
+        " of fixed length. Students never move teachers, and draw near them, where the public code pushes"
+        " vectors apart. Margins are per deviation of the labels. Width 48 and 8 heads in place of 50 and 10."
+        " Gradients are clipped by their norm; the rate falls along a cosine."
     ),
 )
 """DMD as a method; rates are the authors' for MOSI."""

@@ -1,4 +1,6 @@
-"""FDMER: common and private parts of the modalities, by one discriminator that the common ones deceive and the private ones help."""
+"""FDMER: common and private parts of the modalities, by one discriminator that the common ones deceive and
+the private ones help.
+"""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -34,7 +36,8 @@ class FDMERConfig(FusionConfig):
     hidden: Annotated[int, Field(ge=1)] = 64
     """Width of the recurrent layers, and of the discriminator's inner one."""
     anchor: Literal["recurrent", "pool"] = "recurrent"
-    """How the anchor becomes a vector: as the others, or pooled, where its features are already those of a language model."""
+    """How the anchor becomes a vector: as the others, or pooled, where its features are already those of a
+    language model."""
     pooling: Pooling = "mean"
     heads: Annotated[int, Field(ge=1)] = 2
     """Heads of the attention between parts."""
@@ -59,14 +62,18 @@ class FDMERConfig(FusionConfig):
 class FDMER(Fusion[FDMERConfig]):
     """Common and private part of every modality; attention among them, and a sum by learned weights.
 
-    Yang, Huang, Kuang, Du and Zhang, "Disentangled Representation Learning for Multimodal Emotion Recognition", ACM MM 2022, doi
-    10.1145/3503161.3547754. *Reconstructed* from the abstract: common and private encoders, one discriminator for both, losses of
-    consistency and disparity, a cross-modal attention with adaptive weights. Neither full text nor code could be read. Chosen here: what
-    reads a modality, which is MISA's, the form of each loss, and all weights. Parts of a missing modality are hidden and weigh nothing.
+    Yang, Huang, Kuang, Du and Zhang, "Disentangled Representation Learning for Multimodal Emotion
+    Recognition", ACM MM 2022, doi 10.1145/3503161.3547754. *Reconstructed* from the abstract: common and
+    private encoders, one discriminator for both, losses of consistency and disparity, a cross-modal attention
+    with adaptive weights. Neither full text nor code could be read. Chosen here: what reads a modality, which
+    is MISA's, the form of each loss, and all weights. Parts of a missing modality are hidden and weigh
+    nothing.
     """
 
     config_class: ClassVar[type[FDMERConfig]] = FDMERConfig
-    summary: ClassVar[str] = "Common and private parts by one adversarial discriminator, fused by adaptive attention"
+    summary: ClassVar[str] = (
+        "Common and private parts by one adversarial discriminator, fused by adaptive attention"
+    )
     tags: ClassVar[tuple[str, ...]] = ("disentanglement", "adversarial")
 
     def __init__(self, config: FDMERConfig) -> None:
@@ -94,7 +101,9 @@ class FDMER(Fusion[FDMERConfig]):
 
 
 class AdversarialParts(Objective):
-    """The task; common parts that agree and deceive a discriminator, private parts that differ and help it."""
+    """The task; common parts that agree and deceive a discriminator, private parts that differ and help
+    it.
+    """
 
     def __init__(self, model: FDMER, task: Task) -> None:
         super().__init__(model, task)
@@ -107,8 +116,12 @@ class AdversarialParts(Objective):
         assert isinstance(self.model, FDMER)
         config = self.model.config
         common, private, present = (output.extras[name] for name in ("common", "private", "present"))
-        overlaps = within(subspace_overlap, common, private, present) + over_pairs(subspace_overlap, private, present)
-        named = self._named(reversed_gradient(common, config.reversal), present) + self._named(private, present)
+        overlaps = within(subspace_overlap, common, private, present) + over_pairs(
+            subspace_overlap, private, present
+        )
+        named = self._named(reversed_gradient(common, config.reversal), present) + self._named(
+            private, present
+        )
         return {
             **self.supervised(batch, output),
             "consistency": config.consistency * _distance(common, present),
@@ -124,7 +137,9 @@ class AdversarialParts(Objective):
 
 
 def _distance(common: Tensor, present: Tensor) -> Tensor:
-    """(batch,): mean square between the common parts of every two modalities of a sample; zero where it has one."""
+    """(batch,): mean square between the common parts of every two modalities of a sample; zero where it has
+    one.
+    """
     pairs = list(combinations(range(common.shape[1]), 2))
     if not pairs:
         return common.new_zeros(len(common))
@@ -137,13 +152,19 @@ ADVERSARIAL_PARTS = Method(
     objective=AdversarialParts,
     settings={
         "loader": {"batch_size": 64},
-        "fit": {"learning_rate": 1e-4, "weight_decay": 0.0, "warmup_fraction": 0.0, "gradient_clip": 1.0, "regression_loss": "mse"},
+        "fit": {
+            "learning_rate": 1e-4,
+            "weight_decay": 0.0,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 1.0,
+            "regression_loss": "mse",
+        },
     },
     source="Yang et al., ACM MM 2022, doi 10.1145/3503161.3547754",
     needs="two modalities or more, to have something in common",
     differs="Feature mode: text features in place of a fine-tuned BERT.",
     reconstructed=(
-        "From the abstract; neither full text nor code could be read. What reads a modality, the form of each loss, all weights and "
-        "the settings are chosen here, after MISA."
+        "From the abstract; neither full text nor code could be read. What reads a modality, the form of each"
+        " loss, all weights and the settings are chosen here, after MISA."
     ),
 )

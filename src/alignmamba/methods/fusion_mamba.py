@@ -38,7 +38,9 @@ class FusionMambaConfig(FusionConfig, MambaConfig):
     def _possible(self) -> Self:
         if len(self.modalities) < 2:
             found = [modality.name for modality in self.modalities]
-            raise ValueError(f"modalities: fusion-mamba needs at least 2 that exchange channels, found {found}")
+            raise ValueError(
+                f"modalities: fusion-mamba needs at least 2 that exchange channels, found {found}"
+            )
         if self.d_conv % 2 == 0:
             raise ValueError(f"d_conv: expected an odd number, found {self.d_conv}")
         return self
@@ -67,7 +69,9 @@ class FusionMamba(Fusion[FusionMambaConfig]):
 
     config_class: ClassVar[type[FusionMambaConfig]] = FusionMambaConfig
     least_modalities: ClassVar[int] = 2
-    summary: ClassVar[str] = "Streams that swap channels, then fuse the gated states of one shared selective scan"
+    summary: ClassVar[str] = (
+        "Streams that swap channels, then fuse the gated states of one shared selective scan"
+    )
     tags: ClassVar[tuple[str, ...]] = ("mamba",)
     swapped: Tensor
 
@@ -90,13 +94,17 @@ class FusionMamba(Fusion[FusionMambaConfig]):
         for block in self.deep:
             streams = block(streams, present)
         pool = POOLINGS[self.config.pooling]
-        pooled = {name: pool(self.norms[name](tokens.x + local[name].x), tokens.mask) for name, tokens in streams.items()}
+        pooled = {
+            name: pool(self.norms[name](tokens.x + local[name].x), tokens.mask)
+            for name, tokens in streams.items()
+        }
         embedding = _sum_of_present(pooled, present)
         return Output(prediction=self.head(embedding), embedding=embedding)
 
 
 class HiddenFusion(nn.Module):
-    """One block of dual state space fusion; of a single stream, a plain state space block. Pre-norm, residual.
+    """One block of dual state space fusion; of a single stream, a plain state space block. Pre-norm,
+    residual.
 
     Args:
         config: Shape of the block.
@@ -108,7 +116,9 @@ class HiddenFusion(nn.Module):
         width, inner = config.d_model, config.expand * config.d_model
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in names})
         self.in_projections = nn.ModuleDict({name: nn.Linear(width, 2 * inner, bias=False) for name in names})
-        self.convolutions = nn.ModuleDict({name: TimeConvolution(inner, inner, config.d_conv, by_channel=True) for name in names})
+        self.convolutions = nn.ModuleDict(
+            {name: TimeConvolution(inner, inner, config.d_conv, by_channel=True) for name in names}
+        )
         self.scan = SelectiveScan(config)
         self.backward_scan = SelectiveScan(config) if config.bidirectional else None
         self.hidden_norms = nn.ModuleDict({name: nn.LayerNorm(inner) for name in names})
@@ -135,7 +145,10 @@ class HiddenFusion(nn.Module):
             hidden[name] = self.hidden_norms[name](y)
         fused = {}
         for name, tokens in streams.items():
-            arrived = {other: y if other == name else resample(y, streams[other].mask, tokens.mask) for other, y in hidden.items()}
+            arrived = {
+                other: y if other == name else resample(y, streams[other].mask, tokens.mask)
+                for other, y in hidden.items()
+            }
             out = self.out_projections[name](_sum_of_present(arrived, present) * F.silu(gates[name]))
             fused[name] = replace(tokens, x=tokens.x + self.dropout(out))
         return fused
@@ -154,7 +167,10 @@ DUAL_STATE_SPACE = Method(
     network=FusionMamba,
     source="Dong et al., IEEE Transactions on Multimedia 2025, arXiv 2404.09146",
     needs="two modalities or more",
-    differs="Sequences in time for images, brought to one length by relative time: two directions of the scan in place of four. One "
-    "level of features in place of three; two fusion blocks in place of 8. The released code's asymmetry is not repeated.",
+    differs=(
+        "Sequences in time for images, brought to one length by relative time: two directions of the scan in"
+        " place of four. One level of features in place of three; two fusion blocks in place of 8. The"
+        " released code's asymmetry is not repeated."
+    ),
 )
 """Fusion-Mamba as a method."""

@@ -41,13 +41,15 @@ class GCNetConfig(FusionConfig):
 
 
 class WindowGraph(nn.Module):
-    """Two graph convolutions over the utterances within a window: one that knows relations, one that does not.
+    """Two graph convolutions over the utterances within a window: one that knows relations, one that does
+    not.
 
     Args:
         width: Of an utterance.
         out: Width of what the graph says of it.
         window: Utterances before and after that it is joined to.
-        relations: ``time``: past, itself and future are three relations; ``speaker``: all are one, of a single speaker.
+        relations: ``time``: past, itself and future are three relations; ``speaker``: all are one, of a
+            single speaker.
     """
 
     def __init__(self, width: int, out: int, window: int, relations: Literal["time", "speaker"]) -> None:
@@ -55,16 +57,24 @@ class WindowGraph(nn.Module):
         self.window = window
         self.relations = relations
         self.own = nn.Linear(width, out)
-        self.of_relation = nn.ModuleList(nn.Linear(width, out, bias=False) for _ in range(3 if relations == "time" else 1))
+        self.of_relation = nn.ModuleList(
+            nn.Linear(width, out, bias=False) for _ in range(3 if relations == "time" else 1)
+        )
         self.second = nn.Linear(out, out)
         self.second_joined = nn.Linear(out, out, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(conversation, utterance, width) with a mask (conversation, utterance) bool to (conversation, utterance, out)."""
+        """(conversation, utterance, width) with a mask (conversation, utterance) bool to (conversation,
+        utterance, out).
+        """
         place = torch.arange(x.shape[1], device=x.device)
         apart = place - place.unsqueeze(1)
         near = (apart.abs() <= self.window) & mask.unsqueeze(1) & mask.unsqueeze(2)
-        kinds = (near & (apart < 0), near & (apart == 0), near & (apart > 0)) if self.relations == "time" else (near,)
+        kinds = (
+            (near & (apart < 0), near & (apart == 0), near & (apart > 0))
+            if self.relations == "time"
+            else (near,)
+        )
         first = self.own(x)
         for joined, linear in zip(kinds, self.of_relation, strict=True):
             share = joined.to(x.dtype)
@@ -93,23 +103,29 @@ class GraphPath(nn.Module):
 
 
 class GCNet(Fusion[GCNetConfig]):
-    """Each sample is one utterance; those of a conversation, which `Batch.groups` names, are read together in their order.
+    """Each sample is one utterance; those of a conversation, which `Batch.groups` names, are read together in
+    their order.
 
-    Lian, Chen, Sun, Liu and Tao, "GCNet: Graph Completion Network for Incomplete Multimodal Learning in Conversation", TPAMI 2023,
-    arXiv 2203.02177, and the code that its authors publish. Kept: LSTMs, both graphs, their sum, reconstruction of what is withheld.
-    Simplified: speakers are not known here, so that the graph of speakers has one relation; the optional attention is left out.
-    Not repeated: masks of padded utterances, relations in the order of a set. Without groups each sample is a conversation alone.
+    Lian, Chen, Sun, Liu and Tao, "GCNet: Graph Completion Network for Incomplete Multimodal Learning in
+    Conversation", TPAMI 2023, arXiv 2203.02177, and the code that its authors publish. Kept: LSTMs, both
+    graphs, their sum, reconstruction of what is withheld. Simplified: speakers are not known here, so that
+    the graph of speakers has one relation; the optional attention is left out. Not repeated: masks of padded
+    utterances, relations in the order of a set. Without groups each sample is a conversation alone.
     """
 
     config_class: ClassVar[type[GCNetConfig]] = GCNetConfig
-    summary: ClassVar[str] = "Graphs over the utterances of a conversation, which reconstruct missing modalities"
+    summary: ClassVar[str] = (
+        "Graphs over the utterances of a conversation, which reconstruct missing modalities"
+    )
     tags: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: GCNetConfig) -> None:
         super().__init__(config, config.hidden)
         self.widths = [self._encoder(name).width for name in config.anchors]
         self.dropout = nn.Dropout(config.dropout)
-        self.recurrent = Recurrent(sum(self.widths), config.hidden, depth=config.depth, dropout=config.dropout, bidirectional=True)
+        self.recurrent = Recurrent(
+            sum(self.widths), config.hidden, depth=config.depth, dropout=config.dropout, bidirectional=True
+        )
         self.time = GraphPath(self.recurrent.width, config, "time")
         self.speaker = GraphPath(self.recurrent.width, config, "speaker")
         self.reconstruct = nn.Linear(self.time.width, sum(self.widths))
@@ -131,21 +147,32 @@ class GCNet(Fusion[GCNetConfig]):
         mask[conversation, place] = True
         x = self.recurrent(self.dropout(conversations), mask).tokens
         fused = (self.time(x, mask) + self.speaker(x, mask))[conversation, place]
-        return Output(prediction=self.head(fused), embedding=fused, extras={"reconstructed": self.reconstruct(fused)})
+        return Output(
+            prediction=self.head(fused), embedding=fused, extras={"reconstructed": self.reconstruct(fused)}
+        )
 
     def utterances(self, encoded: Mapping[str, Tokens]) -> Tensor:
         """(batch, sum of widths): the pooled modalities one after the other, zero where missing."""
         pooled = []
         for tokens in encoded.values():
             tokens = tokens.fitted(1) if tokens.mask.shape[1] == 0 else tokens
-            pooled.append(POOLINGS[self.config.pooling](tokens.x, tokens.mask).masked_fill(~tokens.mask.any(1, keepdim=True), 0))
+            pooled.append(
+                POOLINGS[self.config.pooling](tokens.x, tokens.mask).masked_fill(
+                    ~tokens.mask.any(1, keepdim=True), 0
+                )
+            )
         return torch.cat(pooled, 1)
 
     def withheld_parts(self, batch: Batch) -> tuple[Sequence[Tensor], Tensor]:
-        """By modality, the pooled vectors of the complete batch, (batch, width); and what of it was withheld, (batch, modality) bool."""
+        """By modality, the pooled vectors of the complete batch, (batch, width); and what of it was withheld,
+        (batch, modality) bool.
+        """
         encoded = self._encoded(batch.complete())
         absent = torch.zeros(len(batch), dtype=torch.bool, device=self._weight.device)
-        there = [batch.withheld[name].mask.any(1) & encoded[name].mask.any(1) if name in batch.withheld else absent for name in encoded]
+        there = [
+            batch.withheld[name].mask.any(1) & encoded[name].mask.any(1) if name in batch.withheld else absent
+            for name in encoded
+        ]
         return self.utterances(encoded).split(self.widths, 1), torch.stack(there, 1)
 
 
@@ -182,7 +209,9 @@ class Completion(Objective):
             with torch.no_grad():
                 targets, withheld = self.network.withheld_parts(batch)
             said = output.extras["reconstructed"].split(self.network.widths, 1)
-            errors = torch.stack([(x - target).square().mean(1) for x, target in zip(said, targets, strict=True)], 1)
+            errors = torch.stack(
+                [(x - target).square().mean(1) for x, target in zip(said, targets, strict=True)], 1
+            )
             terms["reconstruction"] = self.network.config.reconstruction * (errors * withheld).sum(1)
         return terms
 
@@ -195,8 +224,8 @@ GRAPH_COMPLETION = Method(
     source="Lian et al., TPAMI 2023, arXiv 2203.02177",
     needs="conversations: groups of samples in their order; without them each sample stands alone",
     differs=(
-        "Feature mode, each modality pooled to one vector. Speakers are not known, so that the graph of speakers has one relation. "
-        "Batches are counted in utterances, not in conversations."
+        "Feature mode, each modality pooled to one vector. Speakers are not known, so that the graph of"
+        " speakers has one relation. Batches are counted in utterances, not in conversations."
     ),
     keeps_withheld=True,
 )

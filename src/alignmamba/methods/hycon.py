@@ -31,7 +31,8 @@ class HyConConfig(FusionConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Behind each LSTM, and before the head."""
     anchor: Literal["lstm", "pool"] = "lstm"
-    """How the anchor becomes a vector: as the others, or pooled and mapped, where its features are already those of a language model."""
+    """How the anchor becomes a vector: as the others, or pooled and mapped, where its features are already
+    those of a language model."""
     pooling: Pooling = "mean"
     within: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the contrast between samples in one modality."""
@@ -47,9 +48,14 @@ class HyConConfig(FusionConfig):
     @model_validator(mode="after")
     def _two_signs(self) -> Self:
         bounds = self.task.label_range
-        if self.task.kind == "regression" and bounds is not None and not bounds[0] < self.neutral <= bounds[1]:
+        if (
+            self.task.kind == "regression"
+            and bounds is not None
+            and not bounds[0] < self.neutral <= bounds[1]
+        ):
             raise ValueError(
-                f"neutral: HyCon contrasts labels below it with labels from it on, expected one within {bounds}, found {self.neutral}"
+                "neutral: HyCon contrasts labels below it with labels from it on, expected one within"
+                f" {bounds}, found {self.neutral}"
             )
         return self
 
@@ -57,14 +63,17 @@ class HyConConfig(FusionConfig):
 class HyCon(Fusion[HyConConfig]):
     """Unit vectors of the modalities, drawn together by class while training; their sum, and two layers.
 
-    Mai, Zeng, Zheng and Hu, "Hybrid Contrastive Learning of Tri-Modal Representation for Multimodal Sentiment Analysis", TAFFC 2022,
-    arXiv 2109.01797; no code was released. *Reconstructed*: the losses follow a third party's transcript of the preprint's equations,
-    a ratio of sums without logarithm or temperature and a distance to a margin. Chosen here: (1 + cos) / 2 as similarity, LSTMs, sizes,
-    weights of one. The choice of pairs in the journal's version could not be read and is not made. A missing modality adds nothing.
+    Mai, Zeng, Zheng and Hu, "Hybrid Contrastive Learning of Tri-Modal Representation for Multimodal Sentiment
+    Analysis", TAFFC 2022, arXiv 2109.01797; no code was released. *Reconstructed*: the losses follow a third
+    party's transcript of the preprint's equations, a ratio of sums without logarithm or temperature and a
+    distance to a margin. Chosen here: (1 + cos) / 2 as similarity, LSTMs, sizes, weights of one. The choice
+    of pairs in the journal's version could not be read and is not made. A missing modality adds nothing.
     """
 
     config_class: ClassVar[type[HyConConfig]] = HyConConfig
-    summary: ClassVar[str] = "Sum of unit vectors per modality, contrasted by class within and across modalities"
+    summary: ClassVar[str] = (
+        "Sum of unit vectors per modality, contrasted by class within and across modalities"
+    )
     tags: ClassVar[tuple[str, ...]] = ("contrastive",)
 
     def __init__(self, config: HyConConfig) -> None:
@@ -72,9 +81,14 @@ class HyCon(Fusion[HyConConfig]):
         widths = {name: self._encoder(name).width for name in config.anchors}
         read = config.anchors if config.anchor == "lstm" else config.anchors[1:]
         self.streams = nn.ModuleDict(
-            {name: LastState(widths[name], config.hidden, config.d_model, dropout=config.dropout) for name in read}
+            {
+                name: LastState(widths[name], config.hidden, config.d_model, dropout=config.dropout)
+                for name in read
+            }
         )
-        self.project = nn.ModuleDict({name: nn.Linear(widths[name], config.d_model) for name in widths if name not in read})
+        self.project = nn.ModuleDict(
+            {name: nn.Linear(widths[name], config.d_model) for name in widths if name not in read}
+        )
         self.mix = nn.Linear(config.d_model, config.hidden)
         self.head = Head(config.hidden, config.task, config.dropout)
 
@@ -109,7 +123,9 @@ class HybridContrast(Objective):
         alone = torch.eye(modalities, dtype=torch.bool, device=unit.device)[None, :, None, :]
         positive = (kinds[:, None] == kinds[None])[:, None, :, None]
         pairs = there & ~others & ~alone
-        apart = ((likeness - config.margin).square() * pairs).sum((1, 2, 3)) / pairs.sum((1, 2, 3)).clamp(min=1)
+        apart = ((likeness - config.margin).square() * pairs).sum((1, 2, 3)) / pairs.sum((1, 2, 3)).clamp(
+            min=1
+        )
         return {
             **self.supervised(batch, output),
             "within": config.within * _contrast(likeness, positive, others & alone, 1.0),
@@ -119,14 +135,18 @@ class HybridContrast(Objective):
 
 
 def _likeness(unit: Tensor) -> Tensor:
-    """(batch, modality, width) to the similarity, 0 to 1, of every two vectors, (batch, modality, batch, modality)."""
+    """(batch, modality, width) to the similarity, 0 to 1, of every two vectors, (batch, modality, batch,
+    modality).
+    """
     flat = unit.flatten(0, 1)
     shape = unit.shape[:2]
     return ((1 + flat @ flat.T) / 2).clamp(min=0).view(*shape, *shape)
 
 
 def _contrast(likeness: Tensor, positive: Tensor, compared: Tensor, margin: float) -> Tensor:
-    """Mean over anchors that have a positive of -sum over positives / sum over all + mean over positives of (s - margin)^2, ()."""
+    """Mean over anchors that have a positive of -sum over positives / sum over all + mean over positives of
+    (s - margin)^2, ().
+    """
     positive = positive & compared
     count = positive.sum((2, 3))
     among = (likeness * compared).sum((2, 3))
@@ -142,9 +162,12 @@ HYBRID_CONTRAST = Method(
     settings={"loader": {"batch_size": 32}, "fit": {"learning_rate": 1e-3}},
     source="Mai et al., IEEE TAFFC 2022, arXiv 2109.01797",
     needs="classes, or a number with a neutral value",
-    differs="Feature mode: text features in place of a fine-tuned BERT. All pairs count alike; the journal's choice of pairs is not made.",
+    differs=(
+        "Feature mode: text features in place of a fine-tuned BERT. All pairs count alike; the journal's"
+        " choice of pairs is not made."
+    ),
     reconstructed=(
-        "No code was released; the losses follow a transcript of the preprint. Similarity, encoders, sizes and weights of the terms are "
-        "chosen here."
+        "No code was released; the losses follow a transcript of the preprint. Similarity, encoders, sizes"
+        " and weights of the terms are chosen here."
     ),
 )

@@ -1,4 +1,6 @@
-"""ICCN: what each other modality makes of the anchor's vector, in outer products that are drawn to correlate."""
+"""ICCN: what each other modality makes of the anchor's vector, in outer products that are drawn to
+correlate.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Self
@@ -34,7 +36,8 @@ class ICCNConfig(FusionConfig):
     channels: Annotated[int, Field(ge=1)] = 8
     """Channels of the first convolution over an outer product; the second has twice as many."""
     components: Annotated[int, Field(ge=1, le=512)] = 10
-    """Numbers that an outer product becomes, which correlate with those of the others; a batch must hold more samples."""
+    """Numbers that an outer product becomes, which correlate with those of the others; a batch must hold more
+    samples."""
     hidden: Annotated[int, Field(ge=1)] = 64
     """Width of the layer before the head."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -42,7 +45,8 @@ class ICCNConfig(FusionConfig):
     ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     """Added to the variances of what an outer product becomes."""
     joint: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Weight of the correlation in one stage together with the task; 0: a stage of its own, then a head on frozen features."""
+    """Weight of the correlation in one stage together with the task; 0: a stage of its own, then a head on
+    frozen features."""
     correlation_epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes of the first of two stages at most; empty: as many as `fit.epochs`."""
 
@@ -50,7 +54,8 @@ class ICCNConfig(FusionConfig):
     def _interactions(self) -> Self:
         if len(self.modalities) < 3:
             raise ValueError(
-                f"modalities: ICCN correlates what two others make of the anchor, so it needs at least 3, found {len(self.modalities)}"
+                "modalities: ICCN correlates what two others make of the anchor, so it needs at least 3,"
+                f" found {len(self.modalities)}"
             )
         return self
 
@@ -78,10 +83,11 @@ class Interaction(nn.Module):
 class ICCN(Fusion[ICCNConfig]):
     """The anchor's mean token as it is, and one interaction with it for every other modality.
 
-    Sun, Sarma, Sethares and Liang, "Learning Relationships between Text, Audio, and Video via Deep Canonical Correlation for Multimodal
-    Language Analysis", AAAI 2020, arXiv 1911.05544. Reconstructed from the abstract: outer products with the text, a small
-    convolutional network on each, a canonical correlation between the results, and the text kept beside them. Chosen here: an LSTM per
-    modality, sizes, two stages in place of whatever schedule was used, one hidden layer before the head. A missing modality is read as
+    Sun, Sarma, Sethares and Liang, "Learning Relationships between Text, Audio, and Video via Deep Canonical
+    Correlation for Multimodal Language Analysis", AAAI 2020, arXiv 1911.05544. Reconstructed from the
+    abstract: outer products with the text, a small convolutional network on each, a canonical correlation
+    between the results, and the text kept beside them. Chosen here: an LSTM per modality, sizes, two stages
+    in place of whatever schedule was used, one hidden layer before the head. A missing modality is read as
     its learned token; correlations count the samples that have the anchor and both others.
     """
 
@@ -94,8 +100,12 @@ class ICCN(Fusion[ICCNConfig]):
         super().__init__(config, config.d_model)
         anchor, *others = config.anchors
         width = self._encoder(anchor).width
-        self.streams = nn.ModuleDict({name: LastState(self._encoder(name).width, config.d_model, config.d_model) for name in others})
-        self.interactions = nn.ModuleDict({name: Interaction(width, config.d_model, config.channels, config.components) for name in others})
+        self.streams = nn.ModuleDict(
+            {name: LastState(self._encoder(name).width, config.d_model, config.d_model) for name in others}
+        )
+        self.interactions = nn.ModuleDict(
+            {name: Interaction(width, config.d_model, config.channels, config.components) for name in others}
+        )
         self.read_out = nn.Linear(width + len(others) * config.components, config.hidden)
         self.head = Head(config.hidden, config.task, config.dropout)
 
@@ -103,16 +113,23 @@ class ICCN(Fusion[ICCNConfig]):
         streams = self._with_absent(encoded)
         anchor, *others = self.config.anchors
         vector = POOLINGS[self.config.pooling](streams[anchor].x, streams[anchor].mask)
-        found = {name: self.interactions[name](vector, self.streams[name](streams[name].x, streams[name].mask)) for name in others}
+        found = {
+            name: self.interactions[name](vector, self.streams[name](streams[name].x, streams[name].mask))
+            for name in others
+        }
         embedding = torch.cat([vector, *found.values()], 1)
         has = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
         extras = {f"interaction.{name}": each for name, each in found.items()}
         extras["present"] = torch.stack([has[anchor] & has[name] for name in others], 1)
-        return Output(prediction=self.head(self.read_out(embedding).relu()), embedding=embedding, extras=extras)
+        return Output(
+            prediction=self.head(self.read_out(embedding).relu()), embedding=embedding, extras=extras
+        )
 
 
 class Interactions(Objective):
-    """Stage ``correlation`` without labels, then ``head`` on frozen features; or both at once with a weight."""
+    """Stage ``correlation`` without labels, then ``head`` on frozen features; or both at once with a
+    weight.
+    """
 
     def __init__(self, model: ICCN, task: Task) -> None:
         super().__init__(model, task)
@@ -143,8 +160,8 @@ class Interactions(Objective):
         most = most_together(train, [(anchor, name) for name in others])
         if most <= config.components:
             raise DataError(
-                f"loader.batch_size: a correlation of options.components={config.components} numbers needs more samples of a batch that "
-                f"have {anchor} and another modality, found at most {most}"
+                f"loader.batch_size: a correlation of options.components={config.components} numbers needs"
+                f" more samples of a batch that have {anchor} and another modality, found at most {most}"
             )
 
     def begin_epoch(self, stage: Stage, epoch: int) -> None:
@@ -173,7 +190,7 @@ INTERACTIONS = Method(
     needs="three or more modalities, and batches with more samples than components",
     differs="Feature mode: the mean of text features in place of a sentence vector of BERT.",
     reconstructed=(
-        "The full text could not be read and no code was found: networks, sizes, rates and the two stages are chosen here; "
-        "`joint` trains both at once."
+        "The full text could not be read and no code was found: networks, sizes, rates and the two stages are"
+        " chosen here; `joint` trains both at once."
     ),
 )

@@ -39,7 +39,8 @@ class IMDerConfig(FusionConfig, AttentionConfig):
     steps: Annotated[int, Field(ge=1)] = 100
     """Steps in which a vector is recovered from noise."""
     seed: int = 0
-    """Seed of the noise at inference, which also depends on the id of the sample and the name of the modality."""
+    """Seed of the noise at inference, which also depends on the id of the sample and the name of the
+    modality."""
     withhold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """In training on a run that withholds nothing, the chance that a modality of a sample is withheld."""
     score: Annotated[float, Field(ge=0)] = 0.1
@@ -50,18 +51,23 @@ class IMDerConfig(FusionConfig, AttentionConfig):
     @model_validator(mode="after")
     def _several(self) -> Self:
         if len(self.modalities) < 2:
-            raise ValueError(f"modalities: IMDer recovers one from others and needs at least 2, found {len(self.modalities)}")
+            raise ValueError(
+                "modalities: IMDer recovers one from others and needs at least 2, found"
+                f" {len(self.modalities)}"
+            )
         return self
 
 
 class IMDer(Fusion[IMDerConfig]):
-    """A vector for each missing modality, recovered from noise under guidance of the others, then MulT over all streams.
+    """A vector for each missing modality, recovered from noise under guidance of the others, then MulT over
+    all streams.
 
-    Wang, Li and Cui, "Incomplete Multimodality-Diffused Emotion Recognition", NeurIPS 2023, and the code that its authors publish.
-    Kept: diffusion, times, steps, weights, two stages of which the first is of complete samples, crossmodal Transformers. Simplified:
-    one vector stands for a missing modality, so that the score is a network of layers and not a U-Net over time; refinement is one
-    residual part. Not repeated: a condition with the noise of its target, patterns drawn at inference. Noise there depends on the
-    seed and the sample alone. Where nothing is missing, nothing is drawn.
+    Wang, Li and Cui, "Incomplete Multimodality-Diffused Emotion Recognition", NeurIPS 2023, and the code that
+    its authors publish. Kept: diffusion, times, steps, weights, two stages of which the first is of complete
+    samples, crossmodal Transformers. Simplified: one vector stands for a missing modality, so that the score
+    is a network of layers and not a U-Net over time; refinement is one residual part. Not repeated: a
+    condition with the noise of its target, patterns drawn at inference. Noise there depends on the seed and
+    the sample alone. Where nothing is missing, nothing is drawn.
     """
 
     config_class: ClassVar[type[IMDerConfig]] = IMDerConfig
@@ -72,10 +78,17 @@ class IMDer(Fusion[IMDerConfig]):
     def __init__(self, config: IMDerConfig) -> None:
         super().__init__(config, config.d_model)
         width = config.d_model
-        self.project = nn.ModuleDict({name: nn.Linear(self._encoder(name).width, width) for name in config.anchors})
-        self.scores = nn.ModuleDict({name: Score(width, config.hidden, config.sigma) for name in config.anchors})
+        self.project = nn.ModuleDict(
+            {name: nn.Linear(self._encoder(name).width, width) for name in config.anchors}
+        )
+        self.scores = nn.ModuleDict(
+            {name: Score(width, config.hidden, config.sigma) for name in config.anchors}
+        )
         self.refine = nn.ModuleDict(
-            {name: nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)) for name in config.anchors}
+            {
+                name: nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+                for name in config.anchors
+            }
         )
         self.stack = CrossModalStack(config, len(config.anchors))
         self.head = Head(len(config.anchors) * (len(config.anchors) - 1) * width, config.task, config.dropout)
@@ -109,26 +122,42 @@ class IMDer(Fusion[IMDerConfig]):
                 streams[name] = Tokens(x, tokens.mask | there, tokens.times)
         masks = [tokens.mask for tokens in streams.values()]
         read = self.stack([tokens.x for tokens in streams.values()], masks)
-        pooled = torch.cat([POOLINGS[self.config.pooling](x, mask) for x, mask in zip(read, masks, strict=True)], 1)
-        return Output(prediction=self.head(pooled), embedding=pooled, extras={"recovered": recovered, "condition": condition})
+        pooled = torch.cat(
+            [POOLINGS[self.config.pooling](x, mask) for x, mask in zip(read, masks, strict=True)], 1
+        )
+        return Output(
+            prediction=self.head(pooled),
+            embedding=pooled,
+            extras={"recovered": recovered, "condition": condition},
+        )
 
     def _projected(self, encoded: Mapping[str, Tokens]) -> dict[str, Tokens]:
         streams = {}
         for name, tokens in encoded.items():
             tokens = tokens.fitted(1) if tokens.mask.shape[1] == 0 else tokens
-            streams[name] = Tokens(self.project[name](tokens.x).masked_fill(~tokens.mask.unsqueeze(-1), 0), tokens.mask, tokens.times)
+            streams[name] = Tokens(
+                self.project[name](tokens.x).masked_fill(~tokens.mask.unsqueeze(-1), 0),
+                tokens.mask,
+                tokens.times,
+            )
         return streams
 
     def _noise(self, name: str, ids: Sequence[str]) -> Tensor:
-        """(batch, steps + 1, width): in training of torch's global generator, else the same for a sample whatever stands beside it."""
+        """(batch, steps + 1, width): in training of torch's global generator, else the same for a sample
+        whatever stands beside it.
+        """
         shape = (self.config.steps + 1, self.config.d_model)
         if self.training:
             return torch.randn(len(ids), *shape)
-        return torch.stack([torch.randn(shape, generator=_generator(self.config.seed, name, identity)) for identity in ids])
+        return torch.stack(
+            [torch.randn(shape, generator=_generator(self.config.seed, name, identity)) for identity in ids]
+        )
 
     @torch.no_grad()
     def withheld_vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Vectors of the complete batch, (batch, modality, width), and which were withheld, (batch, modality) bool."""
+        """Vectors of the complete batch, (batch, modality, width), and which were withheld, (batch, modality)
+        bool.
+        """
         vectors, present = _vectors(self._projected(self._encoded(batch.complete())))
         there = torch.zeros_like(present)
         for number, name in enumerate(self.config.anchors):
@@ -144,7 +173,9 @@ def _generator(seed: int, name: str, identity: str) -> torch.Generator:
 
 
 def _vectors(streams: Mapping[str, Tokens]) -> tuple[Tensor, Tensor]:
-    """The mean token of each modality, (batch, modality, width), zero where missing; and which are there, (batch, modality) bool."""
+    """The mean token of each modality, (batch, modality, width), zero where missing; and which are there,
+    (batch, modality) bool.
+    """
     means = torch.stack([POOLINGS["mean"](tokens.x, tokens.mask) for tokens in streams.values()], 1)
     return means, torch.stack([tokens.mask.any(1) for tokens in streams.values()], 1)
 
@@ -155,7 +186,9 @@ def _condition(vectors: Tensor, present: Tensor) -> Tensor:
 
 
 class Diffusion(Objective):
-    """First the fusion of complete samples, then the scores and the fusion of what they recover, with projections as they are."""
+    """First the fusion of complete samples, then the scores and the fusion of what they recover, with
+    projections as they are.
+    """
 
     @property
     def network(self) -> IMDer:
@@ -165,7 +198,10 @@ class Diffusion(Objective):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        unused, kept = {"model.scores.": 0.0, "model.refine.": 0.0}, {"model.project.": 0.0, "model.encoders.": 0.0}
+        unused, kept = (
+            {"model.scores.": 0.0, "model.refine.": 0.0},
+            {"model.project.": 0.0, "model.encoders.": 0.0},
+        )
         if not any(True for _ in self.network.encoders.parameters()):
             del kept["model.encoders."]
         return (
@@ -181,7 +217,9 @@ class Diffusion(Objective):
         """Predict a batch: in training complete in the first stage, with something withheld in the second."""
         if self.training:
             batch = parcel.batch
-            parcel = Parcel(withhold(batch, self.network.config.withhold) if self.network.recovers else batch.complete())
+            parcel = Parcel(
+                withhold(batch, self.network.config.withhold) if self.network.recovers else batch.complete()
+            )
         return super().forward(parcel)
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
@@ -192,7 +230,9 @@ class Diffusion(Objective):
         errors = []
         for number, score in enumerate(self.network.scores.values()):
             assert isinstance(score, Score)
-            time = torch.rand(len(batch), device=targets.device, dtype=targets.dtype) * (1 - EARLIEST) + EARLIEST
+            time = (
+                torch.rand(len(batch), device=targets.device, dtype=targets.dtype) * (1 - EARLIEST) + EARLIEST
+            )
             noise, deviation = torch.randn_like(targets[:, number]), score.deviation(time).unsqueeze(1)
             said = score(targets[:, number] + deviation * noise, time, output.extras["condition"].detach())
             errors.append((said * deviation + noise).square().sum(1))
@@ -205,12 +245,20 @@ class Diffusion(Objective):
 SCORE_RECOVERY = Method(
     network=IMDer,
     objective=Diffusion,
-    settings={"fit": {"learning_rate": 2e-3, "weight_decay": 0.0, "warmup_fraction": 0.0, "gradient_clip": 1.0, "patience": 20}},
+    settings={
+        "fit": {
+            "learning_rate": 2e-3,
+            "weight_decay": 0.0,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 1.0,
+            "patience": 20,
+        }
+    },
     source="Wang, Li and Cui, NeurIPS 2023",
     needs="at least two modalities, of which some are missing or withheld",
     differs=(
-        "Feature mode. Diffusion recovers one vector for a missing modality, not a sequence; a score is a network of layers, not a "
-        "U-Net. Patterns of missing modalities are drawn per sample."
+        "Feature mode. Diffusion recovers one vector for a missing modality, not a sequence; a score is a"
+        " network of layers, not a U-Net. Patterns of missing modalities are drawn per sample."
     ),
     keeps_withheld=True,
 )

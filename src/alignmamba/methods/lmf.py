@@ -18,7 +18,9 @@ from alignmamba.nn.unimodal import PooledPerceptron
 
 
 class LMFConfig(FusionConfig):
-    """Everything that defines an LMF. A missing modality is a vector of zeros beside its one, so `absent` decides nothing here."""
+    """Everything that defines an LMF. A missing modality is a vector of zeros beside its one, so `absent`
+    decides nothing here.
+    """
 
     encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     d_model: Annotated[int, Field(ge=1, le=8192)] = 64
@@ -41,19 +43,22 @@ class LMFConfig(FusionConfig):
         first, *others = self.anchors
         wrong = [name for name in self.hiddens if name not in others]
         if wrong:
-            raise ValueError(f"hiddens: found {wrong[0]!r}, expected names of {others}; {first!r} is read by an LSTM")
+            raise ValueError(
+                f"hiddens: found {wrong[0]!r}, expected names of {others}; {first!r} is read by an LSTM"
+            )
         return self
 
 
 class LMF(Fusion[LMFConfig]):
     """Low-rank Multimodal Fusion.
 
-    Kept from the source: the vectors of a tensor fusion network, a constant one beside each, a learned factor of each
-    modality and rank, their product over modalities, a learned weight of each rank. With other modalities than three it
-    is the product over those there are. Of a missing modality the constant one remains.
+    Kept from the source: the vectors of a tensor fusion network, a constant one beside each, a learned factor
+    of each modality and rank, their product over modalities, a learned weight of each rank. With other
+    modalities than three it is the product over those there are. Of a missing modality the constant one
+    remains.
 
-    Not repeated of the public code: weights of the ranks that an optimiser forgets (MMSA), a dropout that is made and
-    never used, and means over padding.
+    Not repeated of the public code: weights of the ranks that an optimiser forgets (MMSA), a dropout that is
+    made and never used, and means over padding.
 
     The products of the ranks, (batch, rank * outputs), are the embedding.
 
@@ -72,11 +77,19 @@ class LMF(Fusion[LMFConfig]):
         self.sequence = LastState(self._encoder(first).width, config.sequence_hidden, config.sequence_out)
         widths = {name: config.hiddens.get(name, config.hidden) for name in others}
         self.pooled = nn.ModuleDict(
-            {name: PooledPerceptron(self._encoder(name).width, width, config.dropout) for name, width in widths.items()}
+            {
+                name: PooledPerceptron(self._encoder(name).width, width, config.dropout)
+                for name, width in widths.items()
+            }
         )
         outputs = config.task.num_outputs
         sizes = {**widths, first: config.sequence_out}
-        self.factors = nn.ParameterDict({name: nn.Parameter(torch.empty(config.rank, width + 1, outputs)) for name, width in sizes.items()})
+        self.factors = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.empty(config.rank, width + 1, outputs))
+                for name, width in sizes.items()
+            }
+        )
         self.rank_weights = nn.Parameter(torch.empty(1, config.rank))
         self.bias = nn.Parameter(torch.zeros(1, outputs))
         for weights in (*self.factors.values(), self.rank_weights):
@@ -101,9 +114,17 @@ LOW_RANK_FUSION = Method(
     network=LMF,
     settings={
         "loader": {"batch_size": 64},
-        "fit": {"learning_rate": 1e-3, "weight_decay": 5e-3, "warmup_fraction": 0.0, "gradient_clip": 0.0, "patience": 8},
+        "fit": {
+            "learning_rate": 1e-3,
+            "weight_decay": 5e-3,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 0.0,
+            "patience": 8,
+        },
     },
     source="Liu et al., ACL 2018, arXiv 1806.00064",
-    differs="Feature mode. Means and last states without padding. Weights of the ranks learn, which MMSA freezes.",
+    differs=(
+        "Feature mode. Means and last states without padding. Weights of the ranks learn, which MMSA freezes."
+    ),
 )
 """LMF as a method; rates are MMSA's for MOSI."""

@@ -1,4 +1,6 @@
-"""MAG-BERT: other modalities shift each token of the anchor by a bounded step, before the first layer of its encoder."""
+"""MAG-BERT: other modalities shift each token of the anchor by a bounded step, before the first layer of its
+encoder.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
@@ -33,12 +35,16 @@ class MAGBERTConfig(SentenceConfig):
     @model_validator(mode="after")
     def _sides(self) -> Self:
         if len(self.modalities) < 2:
-            raise ValueError(f"modalities: MAG-BERT needs a modality that shifts the tokens of another, found {len(self.modalities)}")
+            raise ValueError(
+                "modalities: MAG-BERT needs a modality that shifts the tokens of another, found"
+                f" {len(self.modalities)}"
+            )
         return self
 
 
 class AdaptationGate(nn.Module):
-    """Each token plus a gated sum of what stands beside it, no longer than `shift` times the token, then a norm.
+    """Each token plus a gated sum of what stands beside it, no longer than `shift` times the token, then a
+    norm.
 
     Args:
         width: Channels of a token.
@@ -82,16 +88,19 @@ class AdaptationGate(nn.Module):
 class MAGBERT(SentenceFusion[MAGBERTConfig]):
     """The anchor's tokens, shifted by the others, read by a Transformer whose first token predicts.
 
-    Rahman et al., "Integrating Multimodal Information in Large Pretrained Transformers", ACL 2020, arXiv 1908.05787, and the code that
-    the authors and MMSA publish. Kept: the gate, its place between embedding and first layer, its bound, the tanh of the first token
-    before the head. Where a language model from a folder encodes the anchor, the gate stands inside it. Feature mode else: a small
-    Transformer over the anchor's features, above any encoder of kind other than ``none``. Others are brought to the anchor's tokens by
-    relative time in place of an alignment of words. The authors' script reports its best test accuracy over epochs; here the valid
-    split chooses.
+    Rahman et al., "Integrating Multimodal Information in Large Pretrained Transformers", ACL 2020, arXiv
+    1908.05787, and the code that the authors and MMSA publish. Kept: the gate, its place between embedding
+    and first layer, its bound, the tanh of the first token before the head. Where a language model from a
+    folder encodes the anchor, the gate stands inside it. Feature mode else: a small Transformer over the
+    anchor's features, above any encoder of kind other than ``none``. Others are brought to the anchor's
+    tokens by relative time in place of an alignment of words. The authors' script reports its best test
+    accuracy over epochs; here the valid split chooses.
     """
 
     config_class: ClassVar[type[MAGBERTConfig]] = MAGBERTConfig
-    summary: ClassVar[str] = "Gate that shifts each token of the anchor by what the others say, inside its Transformer"
+    summary: ClassVar[str] = (
+        "Gate that shifts each token of the anchor by what the others say, inside its Transformer"
+    )
     tags: ClassVar[tuple[str, ...]] = ("transformer",)
     least_modalities: ClassVar[int] = 2
 
@@ -125,8 +134,8 @@ ADAPTATION_GATE = Method(
     source="Rahman et al., ACL 2020, arXiv 1908.05787",
     needs="two or more modalities, the first of which is read as text",
     differs=(
-        "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its learning rate does not apply. "
-        "With a language model from a folder, the form is the published one. Others "
-        "are brought to the tokens of text by relative time; a modality that a sample lacks shifts nothing."
+        "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its learning"
+        " rate does not apply. With a language model from a folder, the form is the published one. Others are"
+        " brought to the tokens of text by relative time; a modality that a sample lacks shifts nothing."
     ),
 )

@@ -1,4 +1,6 @@
-"""MCTN: what the anchor says of itself while it is translated into the others, and back, predicts; it alone is read."""
+"""MCTN: what the anchor says of itself while it is translated into the others, and back, predicts; it alone
+is read.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Self
@@ -23,7 +25,8 @@ class MCTNConfig(FusionConfig):
 
     encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     targets: tuple[Name, ...] = ()
-    """Modalities into which the anchor is translated, in that order, the first one back again; empty: all others, the last one first."""
+    """Modalities into which the anchor is translated, in that order, the first one back again; empty: all
+    others, the last one first."""
     d_model: Annotated[int, Field(ge=1)] = 32
     """Width of a code, and of the states of a decoder."""
     hidden: Annotated[int, Field(ge=1)] = 32
@@ -41,7 +44,9 @@ class MCTNConfig(FusionConfig):
         if not others:
             raise ValueError("modalities: MCTN translates between two modalities or more, found 1")
         if self.targets and sorted(self.targets) != sorted(others):
-            raise ValueError(f"targets: expected each of {list(others)} once, in any order, found {list(self.targets)}")
+            raise ValueError(
+                f"targets: expected each of {list(others)} once, in any order, found {list(self.targets)}"
+            )
         return self
 
     @property
@@ -51,7 +56,9 @@ class MCTNConfig(FusionConfig):
 
 
 class Reader(nn.Module):
-    """Sum of the states of an LSTM that reads forward and one that reads backward: a code as long as what is read."""
+    """Sum of the states of an LSTM that reads forward and one that reads backward: a code as long as what is
+    read.
+    """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -76,19 +83,27 @@ class Writer(nn.Module):
     def __init__(self, width: int, out: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.key, self.query, self.score = nn.Linear(width, width), nn.Linear(width, width, bias=False), nn.Linear(width, 1, bias=False)
+        self.key, self.query, self.score = (
+            nn.Linear(width, width),
+            nn.Linear(width, width, bias=False),
+            nn.Linear(width, 1, bias=False),
+        )
         self.cell = nn.LSTMCell(width + out, width)
         self.write = nn.Linear(width, out)
 
     def forward(self, code: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time, width) with a mask, at least one token of a sample valid, to (batch, time, out); meaningless where not valid."""
+        """(batch, time, width) with a mask, at least one token of a sample valid, to (batch, time, out);
+        meaningless where not valid.
+        """
         code = self.dropout(code)
         keys = self.key(code)
         state = cell = code.new_zeros(len(code), code.shape[2])
         written = self.write(state)
         steps = []
         for _ in range(code.shape[1]):
-            scores = self.score((keys + self.query(state).unsqueeze(1)).tanh()).masked_fill(~mask.unsqueeze(2), -torch.inf)
+            scores = self.score((keys + self.query(state).unsqueeze(1)).tanh()).masked_fill(
+                ~mask.unsqueeze(2), -torch.inf
+            )
             heard = (scores.softmax(1) * code).sum(1)
             state, cell = self.cell(torch.cat([heard, written], 1), (state, cell))
             written = self.write(state)
@@ -99,17 +114,21 @@ class Writer(nn.Module):
 class MCTN(Fusion[MCTNConfig]):
     """Levels of translation, each of which reads the code of the one before; the last code predicts.
 
-    Pham, Liang, Manzini, Morency and Poczos, "Found in Translation: Learning Robust Joint Representations by Cyclic Translations Between
-    Modalities", AAAI 2019, arXiv 1812.07809, and the code of its authors. Kept: the first level translates there and back with one
-    encoder and one decoder, the further ones there alone; sums of directions, decoders that attend, sizes, weights, and the anchor as
-    the only input. Linear maps stand where a shared encoder and decoder meet modalities of unequal widths. Each target is brought to
-    the anchor's length by shares of time, since the length of what is not read cannot be known. Not kept: the penalty on the weights
-    of the last layer. Not repeated: a forget gate made of the input gate's weights, decoders that never leave -1 to 1, losses over
-    padding. A sample that lacks a target has no such term; one that lacks the anchor is predicted from the token of its absence.
+    Pham, Liang, Manzini, Morency and Poczos, "Found in Translation: Learning Robust Joint Representations by
+    Cyclic Translations Between Modalities", AAAI 2019, arXiv 1812.07809, and the code of its authors. Kept:
+    the first level translates there and back with one encoder and one decoder, the further ones there alone;
+    sums of directions, decoders that attend, sizes, weights, and the anchor as the only input. Linear maps
+    stand where a shared encoder and decoder meet modalities of unequal widths. Each target is brought to the
+    anchor's length by shares of time, since the length of what is not read cannot be known. Not kept: the
+    penalty on the weights of the last layer. Not repeated: a forget gate made of the input gate's weights,
+    decoders that never leave -1 to 1, losses over padding. A sample that lacks a target has no such term; one
+    that lacks the anchor is predicted from the token of its absence.
     """
 
     config_class: ClassVar[type[MCTNConfig]] = MCTNConfig
-    summary: ClassVar[str] = "The anchor is translated into the others and back; its code predicts, and it alone is read"
+    summary: ClassVar[str] = (
+        "The anchor is translated into the others and back; its code predicts, and it alone is read"
+    )
     tags: ClassVar[tuple[str, ...]] = ()
     least_modalities: ClassVar[int] = 2
 
@@ -124,7 +143,9 @@ class MCTN(Fusion[MCTNConfig]):
         self.leave = nn.ModuleDict({name: nn.Linear(config.d_model, widths[name]) for name in both})
         self.readers = nn.ModuleDict({name: Reader(config.d_model, config.d_model) for name in order})
         outs = {name: config.d_model if name == order[0] else widths[name] for name in order}
-        self.writers = nn.ModuleDict({name: Writer(config.d_model, outs[name], config.dropout) for name in order})
+        self.writers = nn.ModuleDict(
+            {name: Writer(config.d_model, outs[name], config.dropout) for name in order}
+        )
         self.states = Recurrent(config.d_model, config.hidden)
         self.score = nn.Sequential(nn.Linear(config.hidden, 1), nn.Tanh())
         self.head = Head(config.hidden, config.task, dropout=0.0)
@@ -154,8 +175,12 @@ class MCTN(Fusion[MCTNConfig]):
         back = self.readers[first](self.enter[first](said[first]), mask)
         return said | {anchor: self.leave[anchor](self.writers[first](back, mask))}
 
-    def _errors(self, encoded: Mapping[str, Tokens], mask: Tensor, codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weighted terms, each (batch,): mean squared errors over valid tokens, in the samples that have anchor and target."""
+    def _errors(
+        self, encoded: Mapping[str, Tokens], mask: Tensor, codes: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Weighted terms, each (batch,): mean squared errors over valid tokens, in the samples that have
+        anchor and target.
+        """
         anchor = self.config.anchors[0]
         terms = {}
         for name, said in self.translations(mask, codes).items():
@@ -163,7 +188,11 @@ class MCTN(Fusion[MCTNConfig]):
             known = target.mask.any(1) & encoded[anchor].mask.any(1)
             truth = resample(target.x.detach(), target.mask, mask)
             error = (said - truth).square().mean(2).masked_fill(~mask, 0).sum(1) / mask.sum(1)
-            term, weight = ("cycle", self.config.cycle) if name == anchor else (f"translation.{name}", self.config.translation)
+            term, weight = (
+                ("cycle", self.config.cycle)
+                if name == anchor
+                else (f"translation.{name}", self.config.translation)
+            )
             terms[term] = weight * error.masked_fill(~known, 0)
         # A translation back through a target that a sample lacks is taught by nothing on its way.
         there = encoded[self.config.order[0]].mask.any(1)
@@ -187,7 +216,8 @@ CYCLIC_TRANSLATION = Method(
     source="Pham et al., AAAI 2019, arXiv 1812.07809",
     needs="two or more modalities; where the anchor is missing, the prediction knows nothing of the sample",
     differs=(
-        "Targets are brought to the anchor's length, and are those that a run leaves in the train split, not what it withholds. "
-        "Linear maps let one encoder and decoder serve modalities of unequal widths. No penalty on the last layer's weights."
+        "Targets are brought to the anchor's length, and are those that a run leaves in the train split, not"
+        " what it withholds. Linear maps let one encoder and decoder serve modalities of unequal widths. No"
+        " penalty on the last layer's weights."
     ),
 )

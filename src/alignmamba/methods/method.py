@@ -13,7 +13,8 @@ from alignmamba.training.objective import Objective, Supervised
 class Method:
     """One way to fuse sequences, as people compare it with others.
 
-    What it cannot be trained on, the configuration of its network refuses: before anything is built, with the reason.
+    What it cannot be trained on, the configuration of its network refuses: before anything is built, with the
+    reason.
     """
 
     network: type[Network[Any]]
@@ -21,14 +22,16 @@ class Method:
     objective: Callable[[Any, Task], Objective] = Supervised
     """Makes of a network and its task the objective that it learns by."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of a run with which it was published, for example ``{"fit": {"learning_rate": 1e-4}}``. They replace the defaults; a file
-    and ``--set`` replace them."""
+    """Fields of a run with which it was published, for example ``{"fit": {"learning_rate": 1e-4}}``. They
+    replace the defaults; a file and ``--set`` replace them."""
     required: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of a run without which it is not itself, under shared settings too, for example ``{"loader": {"keep_groups": True}}``."""
+    """Fields of a run without which it is not itself, under shared settings too, for example ``{"loader":
+    {"keep_groups": True}}``."""
     source: str = ""
     """Authors, venue, and where to read it; empty for a plain family that has many sources."""
     needs: str = ""
-    """Demands on a corpus, for people, for example ``text and one other modality``; empty where any will do."""
+    """Demands on a corpus, for people, for example ``text and one other modality``; empty where any will
+    do."""
     differs: str = ""
     """How it differs from its source, in a sentence or two for a table; empty where it does not."""
     reconstructed: str = ""

@@ -1,4 +1,6 @@
-"""MISA: each modality is split into a part that all share and one of its own, kept apart and whole by losses."""
+"""MISA: each modality is split into a part that all share and one of its own, kept apart and whole by
+losses.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
@@ -35,7 +37,8 @@ class MISAConfig(FusionConfig):
     cell: Cell = "lstm"
     """Kind of recurrence."""
     anchor: Literal["recurrent", "pool"] = "recurrent"
-    """How the anchor becomes a vector: as the others, or pooled, where its features are already those of a language model."""
+    """How the anchor becomes a vector: as the others, or pooled, where its features are already those of a
+    language model."""
     pooling: Pooling = "mean"
     heads: Annotated[int, Field(ge=1)] = 2
     """Heads of the Transformer layer over the parts."""
@@ -64,25 +67,34 @@ class MISAConfig(FusionConfig):
 class MISA(Fusion[MISAConfig]):
     """Own and shared part of every modality, read by one Transformer layer, concatenated, and two layers.
 
-    Hazarika, Zimmermann and Poria, "MISA: Modality-Invariant and -Specific Representations for Multimodal Sentiment Analysis",
-    ACM MM 2020, arXiv 2005.03545, and the code of its authors and of MMSA. Kept: network, losses and weights. The text encoder is
-    whatever `encoders` says, in place of a fine-tuned BERT. Each modality is read at its own length; MMSA reads audio and video at the
-    text's. The discriminator of parts that is in no loss is not made. Parts of a missing modality are hidden from the others.
+    Hazarika, Zimmermann and Poria, "MISA: Modality-Invariant and -Specific Representations for Multimodal
+    Sentiment Analysis", ACM MM 2020, arXiv 2005.03545, and the code of its authors and of MMSA. Kept:
+    network, losses and weights. The text encoder is whatever `encoders` says, in place of a fine-tuned BERT.
+    Each modality is read at its own length; MMSA reads audio and video at the text's. The discriminator of
+    parts that is in no loss is not made. Parts of a missing modality are hidden from the others.
     """
 
     config_class: ClassVar[type[MISAConfig]] = MISAConfig
-    summary: ClassVar[str] = "Shared and own part of each modality, kept apart by losses, read by one Transformer layer"
+    summary: ClassVar[str] = (
+        "Shared and own part of each modality, kept apart by losses, read by one Transformer layer"
+    )
     tags: ClassVar[tuple[str, ...]] = ("disentanglement",)
 
     def __init__(self, config: MISAConfig) -> None:
         super().__init__(config, config.d_model)
         widths = {name: self._encoder(name).width for name in config.anchors}
         read = config.anchors if config.anchor == "recurrent" else config.anchors[1:]
-        self.streams = nn.ModuleDict({name: ReadTwice(widths[name], config.hidden or widths[name], cell=config.cell) for name in read})
+        self.streams = nn.ModuleDict(
+            {name: ReadTwice(widths[name], config.hidden or widths[name], cell=config.cell) for name in read}
+        )
         widths |= {name: 4 * (config.hidden or widths[name]) for name in read}
         self.factors = Factors(widths, config.d_model)
-        self.rebuild = nn.ModuleDict({name: nn.Linear(config.d_model, config.d_model) for name in config.anchors})
-        self.fusion = nn.TransformerEncoderLayer(config.d_model, config.heads, config.feedforward, batch_first=True)
+        self.rebuild = nn.ModuleDict(
+            {name: nn.Linear(config.d_model, config.d_model) for name in config.anchors}
+        )
+        self.fusion = nn.TransformerEncoderLayer(
+            config.d_model, config.heads, config.feedforward, batch_first=True
+        )
         count = len(config.anchors)
         self.joined = nn.Linear(2 * count * config.d_model, count * config.d_model)
         self.dropout = nn.Dropout(config.dropout)
@@ -93,10 +105,20 @@ class MISA(Fusion[MISAConfig]):
         parts = self.factors(vectors)
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
         both = parts.own + parts.shared
-        rebuilt = torch.stack([rebuild(both[:, number]) for number, rebuild in enumerate(self.rebuild.values())], 1)
-        fused = self.fusion(torch.cat([parts.own, parts.shared], 1), src_key_padding_mask=~present.repeat(1, 2)).flatten(1)
+        rebuilt = torch.stack(
+            [rebuild(both[:, number]) for number, rebuild in enumerate(self.rebuild.values())], 1
+        )
+        fused = self.fusion(
+            torch.cat([parts.own, parts.shared], 1), src_key_padding_mask=~present.repeat(1, 2)
+        ).flatten(1)
         embedding = self.dropout(self.joined(fused)).relu()
-        extras = {"own": parts.own, "shared": parts.shared, "projected": parts.projected, "rebuilt": rebuilt, "present": present}
+        extras = {
+            "own": parts.own,
+            "shared": parts.shared,
+            "projected": parts.projected,
+            "rebuilt": rebuilt,
+            "present": present,
+        }
         return Output(prediction=self.head(embedding), embedding=fused, extras=extras)
 
 
@@ -110,14 +132,19 @@ class Disentangled(Objective):
         if config.alike == "adversary":
             width = config.d_model
             self.discriminator = nn.Sequential(
-                nn.Linear(width, width), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(width, len(config.anchors))
+                nn.Linear(width, width),
+                nn.ReLU(),
+                nn.Dropout(config.dropout),
+                nn.Linear(width, len(config.anchors)),
             )
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         assert isinstance(self.model, MISA)
         config = self.model.config
         own, shared, present = (output.extras[name] for name in ("own", "shared", "present"))
-        apart = total(within(subspace_overlap, own, shared, present) + over_pairs(subspace_overlap, own, present), own)
+        apart = total(
+            within(subspace_overlap, own, shared, present) + over_pairs(subspace_overlap, own, present), own
+        )
         error = (output.extras["rebuilt"] - output.extras["projected"]).square().mean(2)
         return {
             **self.supervised(batch, output),
@@ -127,7 +154,9 @@ class Disentangled(Objective):
         }
 
     def _unlike(self, shared: Tensor, present: Tensor) -> Tensor:
-        """How far shared parts differ: () by moments, (batch,) by how well the discriminator names their modality."""
+        """How far shared parts differ: () by moments, (batch,) by how well the discriminator names their
+        modality.
+        """
         if self.discriminator is None:
             return total(over_pairs(central_moment_discrepancy, shared, present), shared, mean=True)
         assert isinstance(self.model, MISA)
@@ -153,7 +182,7 @@ INVARIANT_AND_SPECIFIC = Method(
     },
     source="Hazarika et al., ACM MM 2020, arXiv 2005.03545",
     differs=(
-        "Feature mode: text features in place of a fine-tuned BERT. Gradients are clipped by their norm, not by value. "
-        "Each modality is read at its own length."
+        "Feature mode: text features in place of a fine-tuned BERT. Gradients are clipped by their norm, not"
+        " by value. Each modality is read at its own length."
     ),
 )

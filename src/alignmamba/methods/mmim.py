@@ -1,4 +1,6 @@
-"""MMIM: lower bounds of mutual information are raised, between the anchor and each modality, and between each modality and the fusion."""
+"""MMIM: lower bounds of mutual information are raised, between the anchor and each modality, and between each
+modality and the fusion.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -38,7 +40,8 @@ class MMIMConfig(FusionConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Before these layers."""
     anchor: Literal["lstm", "pool"] = "lstm"
-    """How the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are already those of a language model."""
+    """How the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are already
+    those of a language model."""
     pooling: Pooling = "mean"
     contrast: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the bound between fusion and modalities, alpha of the paper."""
@@ -47,8 +50,8 @@ class MMIMConfig(FusionConfig):
     other_pairs: bool = False
     """Bound the information between modalities other than the anchor as well."""
     likelihood: LikelihoodKind = "gaussian"
-    """Of one modality given another: that of a normal distribution whose log-variance stays within -1 and 1, or the released code's, which
-    lacks the term that keeps the variance from growing without end."""
+    """Of one modality given another: that of a normal distribution whose log-variance stays within -1 and 1,
+    or the released code's, which lacks the term that keeps the variance from growing without end."""
     ridge: Annotated[float, Field(ge=0)] = 1e-4
     """Added to the diagonal of covariances."""
     neutral: float = 0.0
@@ -66,15 +69,19 @@ class MMIMConfig(FusionConfig):
 class MMIM(Fusion[MMIMConfig]):
     """Last states of a bidirectional LSTM per modality, concatenated, and two layers.
 
-    Han, Chen and Poria, "Improving Multimodal Fusion with Hierarchical Mutual Information Maximization for Multimodal Sentiment
-    Analysis", EMNLP 2021, arXiv 2109.00412, and the authors' code. Kept: network, both bounds, entropy with the step before as history,
-    two optimisers. The released likelihood omits the log-variance, and the entropy of a step without samples of both signs is not a
-    number there; neither is repeated. As in the code, the projection of the entropy is random and fixed. The text encoder is whatever
-    `encoders` says, in place of a fine-tuned BERT. A missing modality is read as its learned token, and no bound holds for it.
+    Han, Chen and Poria, "Improving Multimodal Fusion with Hierarchical Mutual Information Maximization for
+    Multimodal Sentiment Analysis", EMNLP 2021, arXiv 2109.00412, and the authors' code. Kept: network, both
+    bounds, entropy with the step before as history, two optimisers. The released likelihood omits the
+    log-variance, and the entropy of a step without samples of both signs is not a number there; neither is
+    repeated. As in the code, the projection of the entropy is random and fixed. The text encoder is whatever
+    `encoders` says, in place of a fine-tuned BERT. A missing modality is read as its learned token, and no
+    bound holds for it.
     """
 
     config_class: ClassVar[type[MMIMConfig]] = MMIMConfig
-    summary: ClassVar[str] = "LSTM per modality; lower bounds of mutual information among them and with the fusion"
+    summary: ClassVar[str] = (
+        "LSTM per modality; lower bounds of mutual information among them and with the fusion"
+    )
     tags: ClassVar[tuple[str, ...]] = ()
     least_modalities: ClassVar[int] = 2
 
@@ -82,8 +89,15 @@ class MMIM(Fusion[MMIMConfig]):
         super().__init__(config, config.d_model)
         widths = {name: self._encoder(name).width for name in config.anchors}
         read = config.anchors if config.anchor == "lstm" else config.anchors[1:]
-        self.streams = nn.ModuleDict({name: LastState(widths[name], config.hidden, config.d_model, bidirectional=True) for name in read})
-        self.vector_widths = {name: config.d_model if name in read else widths[name] for name in config.anchors}
+        self.streams = nn.ModuleDict(
+            {
+                name: LastState(widths[name], config.hidden, config.d_model, bidirectional=True)
+                for name in read
+            }
+        )
+        self.vector_widths = {
+            name: config.d_model if name in read else widths[name] for name in config.anchors
+        }
         self.dropout = nn.Dropout(config.dropout)
         self.first = nn.Linear(sum(self.vector_widths.values()), config.fused)
         self.second = nn.Linear(config.fused, config.fused)
@@ -101,7 +115,9 @@ class MMIM(Fusion[MMIMConfig]):
 
 
 class InformationBounds(Objective):
-    """Estimators of the likelihood and everything else take epochs in turn, each with an optimiser of its own."""
+    """Estimators of the likelihood and everything else take epochs in turn, each with an optimiser of its
+    own.
+    """
 
     codes: Tensor
     """(samples,): class of each train sample, or 1 and 0 for the signs of a number, -1 for a neutral one."""
@@ -110,9 +126,13 @@ class InformationBounds(Objective):
     def __init__(self, model: MMIM, task: Task) -> None:
         super().__init__(model, task)
         widths, names = model.vector_widths, model.config.anchors
-        pairs = [pair for pair in combinations(range(len(names)), 2) if pair[0] == 0 or model.config.other_pairs]
+        pairs = [
+            pair for pair in combinations(range(len(names)), 2) if pair[0] == 0 or model.config.other_pairs
+        ]
         self.pairs: Final = pairs  # a modality, and another that is predicted from it, by their places
-        self.bounds = nn.ModuleList(Likelihood(widths[names[i]], widths[names[j]], model.config.likelihood) for i, j in pairs)
+        self.bounds = nn.ModuleList(
+            Likelihood(widths[names[i]], widths[names[j]], model.config.likelihood) for i, j in pairs
+        )
         self.predictors = nn.ModuleDict({name: nn.Linear(model.config.fused, widths[name]) for name in names})
         _drawn_afresh(self.bounds)
         _drawn_afresh(self.predictors)
@@ -127,7 +147,9 @@ class InformationBounds(Objective):
         targets = targets_by_id(train)
         self.register_buffer("codes", self._codes(torch.tensor(list(targets.values()))))
         self.register_buffer("at_epoch", torch.tensor(-1))
-        self.memory = SampleMemory(tuple(targets), {f"pair_{number}": bound.project.out_features for number, bound in self._bounds()})
+        self.memory = SampleMemory(
+            tuple(targets), {f"pair_{number}": bound.project.out_features for number, bound in self._bounds()}
+        )
 
     def begin_epoch(self, stage: Stage, epoch: int) -> None:
         del stage
@@ -160,11 +182,20 @@ class InformationBounds(Objective):
             squashed[key] = bound.squashed(vectors[j])
             known = self.memory.known(key)
             values = torch.cat([squashed[key], self.memory.vectors(key).to(squashed[key].dtype)])
-            codes = torch.cat([self.codes[rows].masked_fill(~both[key], -1), self.codes.masked_fill(~known, -1)])
-            entropy = entropy + entropy_of(values, codes, classes=self._classes, ridge=config.ridge) * known.any()
+            codes = torch.cat(
+                [self.codes[rows].masked_fill(~both[key], -1), self.codes.masked_fill(~known, -1)]
+            )
+            entropy = (
+                entropy + entropy_of(values, codes, classes=self._classes, ridge=config.ridge) * known.any()
+            )
         self.memory.note(rows, squashed, both)
         bounds = -config.bound * (likelihood + entropy)
-        return {**terms, "contrast": config.contrast * torch.stack(contrast).sum(), "bound": bounds, "likelihood": -likelihood}
+        return {
+            **terms,
+            "contrast": config.contrast * torch.stack(contrast).sum(),
+            "bound": bounds,
+            "likelihood": -likelihood,
+        }
 
     @property
     def network(self) -> MMIM:
@@ -179,14 +210,17 @@ class InformationBounds(Objective):
     def _codes(self, targets: Tensor) -> Tensor:
         if self.task.kind == "classification":
             return targets.long()
-        return torch.where(targets == self.network.config.neutral, -1, (targets > self.network.config.neutral).long())
+        return torch.where(
+            targets == self.network.config.neutral, -1, (targets > self.network.config.neutral).long()
+        )
 
     def _bounds(self) -> list[tuple[int, Likelihood]]:
         return [(number, bound) for number, bound in enumerate(self.bounds) if isinstance(bound, Likelihood)]
 
 
 def entropy_of(values: Tensor, codes: Tensor, *, classes: int, ridge: float) -> Tensor:
-    """Entropy of normal distributions, one per class: (), half the mean log-determinant over classes with more samples than channels.
+    """Entropy of normal distributions, one per class: (), half the mean log-determinant over classes with
+    more samples than channels.
 
     Args:
         values: (samples, width).
@@ -218,12 +252,20 @@ MULTIMODAL_INFOMAX = Method(
     objective=InformationBounds,
     settings={
         "loader": {"batch_size": 32},
-        "fit": {"learning_rate": 1e-3, "weight_decay": 1e-4, "warmup_fraction": 0.0, "gradient_clip": 1.0, "epochs": 80, "patience": 20},
+        "fit": {
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-4,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 1.0,
+            "epochs": 80,
+            "patience": 20,
+        },
     },
     source="Han et al., EMNLP 2021, arXiv 2109.00412",
     needs="two modalities or more",
     differs=(
-        "Feature mode: text features in place of a fine-tuned BERT. An epoch there, a pass for the estimators and one for the rest, is "
-        "two here. The likelihood is that of a normal distribution; `likelihood: released` is the form of the code."
+        "Feature mode: text features in place of a fine-tuned BERT. An epoch there, a pass for the estimators"
+        " and one for the rest, is two here. The likelihood is that of a normal distribution; `likelihood:"
+        " released` is the form of the code."
     ),
 )

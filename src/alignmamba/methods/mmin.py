@@ -46,7 +46,9 @@ class MMINConfig(FusionConfig):
 
 
 class Cascade(nn.Module):
-    """Autoencoders, each of which reads what it gets plus what the one before it said (Zhao et al., section 3.3)."""
+    """Autoencoders, each of which reads what it gets plus what the one before it said (Zhao et al., section
+    3.3).
+    """
 
     def __init__(self, width: int, widths: Sequence[int], depth: int) -> None:
         super().__init__()
@@ -56,7 +58,9 @@ class Cascade(nn.Module):
         self.transition = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, width) to the imagined vector (batch, width), all latents (batch, depth * latent), and inputs (batch, depth, width)."""
+        """(batch, width) to the imagined vector (batch, width), all latents (batch, depth * latent), and
+        inputs (batch, depth, width).
+        """
         said = torch.zeros_like(x)
         latents, inputs = [], []
         for down, up in zip(self.down, self.up, strict=True):
@@ -77,17 +81,24 @@ def _layers(widths: Sequence[int]) -> nn.Sequential:
 
 def _tower(width: int, hidden: int, task: Task, dropout: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.Dropout(dropout), nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), Head(hidden, task, dropout=0.0)
+        nn.Dropout(dropout),
+        nn.Linear(width, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        Head(hidden, task, dropout=0.0),
     )
 
 
 class MMIN(Fusion[MMINConfig]):
-    """A vector per modality; cascades of autoencoders imagine those of missing ones, and their latents predict.
+    """A vector per modality; cascades of autoencoders imagine those of missing ones, and their latents
+    predict.
 
-    Zhao, Li and Jin, "Missing Modality Imagination Network for Emotion Recognition with Uncertain Missing Modalities", ACL 2021, and
-    the code that its authors publish. Kept: two stages, a teacher of complete samples, residual cascades both ways, the prediction
-    from latents, weights. Simplified: an LSTM with max-pooling reads every modality, text too. Not repeated: targets of modalities
-    that are present are zero, not what the teacher says of zeros; convolutions over padding. A missing modality has the vector zero.
+    Zhao, Li and Jin, "Missing Modality Imagination Network for Emotion Recognition with Uncertain Missing
+    Modalities", ACL 2021, and the code that its authors publish. Kept: two stages, a teacher of complete
+    samples, residual cascades both ways, the prediction from latents, weights. Simplified: an LSTM with
+    max-pooling reads every modality, text too. Not repeated: targets of modalities that are present are zero,
+    not what the teacher says of zeros; convolutions over padding. A missing modality has the vector zero.
     """
 
     config_class: ClassVar[type[MMINConfig]] = MMINConfig
@@ -96,14 +107,19 @@ class MMIN(Fusion[MMINConfig]):
 
     def __init__(self, config: MMINConfig) -> None:
         super().__init__(config, config.d_model)
-        self.streams = nn.ModuleDict({name: Recurrent(self._encoder(name).width, config.d_model) for name in config.anchors})
+        self.streams = nn.ModuleDict(
+            {name: Recurrent(self._encoder(name).width, config.d_model) for name in config.anchors}
+        )
         width = len(config.anchors) * config.d_model
         self.ahead = Cascade(width, config.autoencoder, config.depth)
         self.back = Cascade(width, config.autoencoder, config.depth)
         self.whole = _tower(width, config.hidden, config.task, config.dropout)
-        self.predict = _tower(config.depth * config.autoencoder[-1], config.hidden, config.task, config.dropout)
+        self.predict = _tower(
+            config.depth * config.autoencoder[-1], config.hidden, config.task, config.dropout
+        )
         self.imagines = True
-        """False while its vectors are learned from complete samples: the prediction is then made of the vectors themselves."""
+        """False while its vectors are learned from complete samples: the prediction is then made of the
+        vectors themselves."""
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
         vectors, present = self.vectors(encoded)
@@ -117,7 +133,9 @@ class MMIN(Fusion[MMINConfig]):
         return Output(prediction=self.predict(latents), embedding=latents, extras=extras)
 
     def vectors(self, encoded: Mapping[str, Tokens]) -> tuple[Tensor, Tensor]:
-        """Vectors (batch, modality, d_model), zero where missing, and whether a modality is there, (batch, modality) bool."""
+        """Vectors (batch, modality, d_model), zero where missing, and whether a modality is there, (batch,
+        modality) bool.
+        """
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
         read = []
         for name, tokens in encoded.items():
@@ -137,7 +155,9 @@ class MMIN(Fusion[MMINConfig]):
 
 
 class Imagination(Objective):
-    """First complete samples, then samples with missing modalities, whose vectors the network of the first stage knows."""
+    """First complete samples, then samples with missing modalities, whose vectors the network of the first
+    stage knows.
+    """
 
     learned: Tensor
 
@@ -171,7 +191,9 @@ class Imagination(Objective):
         """Predict a batch: in training complete in the first stage, with something withheld in the second."""
         if self.training:
             batch = parcel.batch
-            parcel = Parcel(withhold(batch, self.network.config.withhold) if self.network.imagines else batch.complete())
+            parcel = Parcel(
+                withhold(batch, self.network.config.withhold) if self.network.imagines else batch.complete()
+            )
         return super().forward(parcel)
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
@@ -182,7 +204,9 @@ class Imagination(Objective):
             target, withheld = self.teacher.eval().withheld_vectors(batch)
         imagined, returned, own = (output.extras[name] for name in ("imagined", "returned", "vectors"))
         known = (withheld | output.extras["present"]).unsqueeze(-1)
-        error = ((imagined - target).square() * known).mean((1, 2)) * (known.shape[1] / known.sum((1, 2)).clamp(min=1))
+        error = ((imagined - target).square() * known).mean((1, 2)) * (
+            known.shape[1] / known.sum((1, 2)).clamp(min=1)
+        )
         terms["imagination"] = self.network.config.imagination * error.masked_fill(~withheld.any(1), 0)
         terms["cycle"] = self.network.config.cycle * (returned - own.detach()).square().mean((1, 2))
         return terms
@@ -193,13 +217,19 @@ IMAGINATION_NETWORK = Method(
     objective=Imagination,
     settings={
         "loader": {"batch_size": 128},
-        "fit": {"learning_rate": 2e-4, "weight_decay": 0.0, "warmup_fraction": 0.0, "gradient_clip": 1.0, "epochs": 30},
+        "fit": {
+            "learning_rate": 2e-4,
+            "weight_decay": 0.0,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 1.0,
+            "epochs": 30,
+        },
     },
     source="Zhao, Li and Jin, ACL 2021",
     needs="at least two modalities, of which some are missing or withheld",
     differs=(
-        "Feature mode. An LSTM with max-pooling reads text as it reads the others. Patterns of missing modalities are drawn anew each "
-        "epoch, not listed. Targets of present modalities are zero."
+        "Feature mode. An LSTM with max-pooling reads text as it reads the others. Patterns of missing"
+        " modalities are drawn anew each epoch, not listed. Targets of present modalities are zero."
     ),
     keeps_withheld=True,
 )

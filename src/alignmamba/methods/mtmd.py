@@ -1,4 +1,6 @@
-"""MTMD: modalities are subtasks, of which the anchor and the fusion teach the others; slow copies of encoders join the fusion."""
+"""MTMD: modalities are subtasks, of which the anchor and the fusion teach the others; slow copies of encoders
+join the fusion.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
@@ -34,7 +36,8 @@ class MTMDConfig(FusionConfig):
     momentum: Annotated[float, Field(ge=0, le=1)] = 0.995
     """Share of a slow copy that stays in a step: 1 keeps it as it is, 0 makes it follow at once."""
     bins: Annotated[int, Field(ge=2)] = 7
-    """Classes into which a number is put for the classification beside the regression, evenly over the range of labels."""
+    """Classes into which a number is put for the classification beside the regression, evenly over the range
+    of labels."""
     classification: Annotated[float, Field(ge=0)] = 0.1
     """Weight of that classification."""
     distillation: Annotated[float, Field(ge=0)] = 0.1
@@ -61,15 +64,20 @@ class Subtask(nn.Module):
 class MTMD(Fusion[MTMDConfig]):
     """An LSTM per modality and its slow copy, whose share in the fusion is learned per modality.
 
-    Lin and Hu, "Multi-task momentum distillation for multimodal sentiment analysis", IEEE Transactions on Affective Computing 15(2),
-    2024. Reconstructed from its abstract, without the full text or any code: that modalities are subtasks, that text and fusion teach
-    the others in a regression and a classification, momentum models of single modalities, and learned momentum factors are the
-    paper's; sizes, where momentum features enter, losses and their weights are chosen here, with Self-MM's network as the start.
-    The first modality of `anchors` stands for text. A missing modality is read as its learned token, teaches nothing and learns nothing.
+    Lin and Hu, "Multi-task momentum distillation for multimodal sentiment analysis", IEEE Transactions on
+    Affective Computing 15(2),
+    2024. Reconstructed from its abstract, without the full text or any code: that modalities are subtasks,
+          that text and fusion teach
+    the others in a regression and a classification, momentum models of single modalities, and learned
+    momentum factors are the paper's; sizes, where momentum features enter, losses and their weights are
+    chosen here, with Self-MM's network as the start. The first modality of `anchors` stands for text. A
+    missing modality is read as its learned token, teaches nothing and learns nothing.
     """
 
     config_class: ClassVar[type[MTMDConfig]] = MTMDConfig
-    summary: ClassVar[str] = "LSTM per modality with slow copies; anchor and fusion teach the other modalities"
+    summary: ClassVar[str] = (
+        "LSTM per modality with slow copies; anchor and fusion teach the other modalities"
+    )
     tags: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: MTMDConfig) -> None:
@@ -77,7 +85,12 @@ class MTMD(Fusion[MTMDConfig]):
 
         def streams(dropout: float) -> nn.ModuleDict:
             sizes = {name: self._encoder(name).width for name in config.anchors}
-            return nn.ModuleDict({name: LastState(sizes[name], config.hidden, config.d_model, dropout=dropout) for name in config.anchors})
+            return nn.ModuleDict(
+                {
+                    name: LastState(sizes[name], config.hidden, config.d_model, dropout=dropout)
+                    for name in config.anchors
+                }
+            )
 
         self.streams = streams(config.dropout)
         self.slow = streams(0.0).requires_grad_(False)
@@ -90,7 +103,9 @@ class MTMD(Fusion[MTMDConfig]):
         streams = self._with_absent(encoded)
         vectors = {name: self.streams[name](tokens.x, tokens.mask) for name, tokens in streams.items()}
         with torch.no_grad():
-            slow = torch.stack([self.slow[name](tokens.x, tokens.mask) for name, tokens in streams.items()], 1)
+            slow = torch.stack(
+                [self.slow[name](tokens.x, tokens.mask) for name, tokens in streams.items()], 1
+            )
         joined = torch.stack(list(vectors.values()), 1) + self.shares.sigmoid().unsqueeze(1) * slow
         fused = self.fusion(joined.flatten(1))
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
@@ -105,15 +120,21 @@ class MTMD(Fusion[MTMDConfig]):
 
 
 class MomentumDistillation(Objective):
-    """The task and a classification, of the fusion and of each modality; anchor and fusion teach both to the other modalities."""
+    """The task and a classification, of the fusion and of each modality; anchor and fusion teach both to the
+    other modalities.
+    """
 
     def __init__(self, model: MTMD, task: Task) -> None:
         super().__init__(model, task)
         config, regression = model.config, task.kind == "regression"
         classes = config.bins if regression else task.num_outputs
-        self.subtasks = nn.ModuleDict({name: Subtask(config.d_model, config.hidden, config.dropout) for name in config.anchors})
+        self.subtasks = nn.ModuleDict(
+            {name: Subtask(config.d_model, config.hidden, config.dropout) for name in config.anchors}
+        )
         self.classes = nn.ModuleDict({name: nn.Linear(config.hidden, classes) for name in config.anchors})
-        self.numbers = nn.ModuleDict({name: Head(config.hidden, task, dropout=0.0) for name in config.anchors if regression})
+        self.numbers = nn.ModuleDict(
+            {name: Head(config.hidden, task, dropout=0.0) for name in config.anchors if regression}
+        )
         self.fused_classes = nn.Linear(config.fused, classes) if regression else None
 
     @property
@@ -147,10 +168,15 @@ class MomentumDistillation(Objective):
             here = output.extras["present"][:, column]
             feature = self.subtasks[name](output.extras[f"of_{name}"])
             scores, said = self.classes[name](feature), None
-            classified = classified + functional.cross_entropy(scores.float(), target, reduction="none") * here
+            classified = (
+                classified + functional.cross_entropy(scores.float(), target, reduction="none") * here
+            )
             if regression:
                 said = self.numbers[name](feature)
-                unimodal = unimodal + self.task_loss(scale.mean + scale.deviation * said.double(), batch.targets) * here
+                unimodal = (
+                    unimodal
+                    + self.task_loss(scale.mean + scale.deviation * said.double(), batch.targets) * here
+                )
             if column == 0:
                 teachers.append((here, scores, said))
                 continue
@@ -159,11 +185,16 @@ class MomentumDistillation(Objective):
                 if said is not None and number is not None:
                     asked = asked + (said - number.detach()).abs()
                 distilled = distilled + asked * (here & known)
-        weighted = {"classes": config.classification * classified, "distilled": config.distillation * distilled}
+        weighted = {
+            "classes": config.classification * classified,
+            "distilled": config.distillation * distilled,
+        }
         return {**terms, **({"unimodal": unimodal} if regression else {}), **weighted}
 
     def binned(self, targets: Tensor) -> Tensor:
-        """(batch,) numbers to (batch,) classes, evenly over the range of labels, or over three deviations around their mean."""
+        """(batch,) numbers to (batch,) classes, evenly over the range of labels, or over three deviations
+        around their mean.
+        """
         scale, ends = self.target_scale, self.task.label_range
         low, high = ends or (scale.mean - 3 * scale.deviation, scale.mean + 3 * scale.deviation)
         last = self.network.config.bins - 1
@@ -171,7 +202,8 @@ class MomentumDistillation(Objective):
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence of a student's classes from a teacher's, (batch,), in units that no temperature changes.
+    """Kullback-Leibler divergence of a student's classes from a teacher's, (batch,), in units that no
+    temperature changes.
 
     Args:
         student: (batch, classes) scores.
@@ -191,9 +223,12 @@ MOMENTUM_DISTILLATION = Method(
         "fit": {"learning_rate": 1e-3, "weight_decay": 1e-3, "warmup_fraction": 0.0, "patience": 8},
     },
     source="Lin and Hu, IEEE Transactions on Affective Computing 15(2), 2024, doi 10.1109/TAFFC.2023.3282410",
-    differs="Feature mode: text features in place of a fine-tuned language model. Classes of a number are seven, even over its range.",
+    differs=(
+        "Feature mode: text features in place of a fine-tuned language model. Classes of a number are seven,"
+        " even over its range."
+    ),
     reconstructed=(
-        "The full text was not read and there is no code: network, momentum coefficient, where slow features enter, losses, weights and "
-        "settings are chosen here."
+        "The full text was not read and there is no code: network, momentum coefficient, where slow features"
+        " enter, losses, weights and settings are chosen here."
     ),
 )

@@ -1,4 +1,6 @@
-"""MulT as published: crossmodal Transformers between all modalities, self-attention per target, and a residual head."""
+"""MulT as published: crossmodal Transformers between all modalities, self-attention per target, and a
+residual head.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -35,13 +37,14 @@ class MulTConfig(CrossmodalFusionConfig):
 class MulT(CrossmodalFusion[MulTConfig]):
     """Multimodal Transformer.
 
-    Kept from the source: convolutions without padding or bias, a crossmodal Transformer for every ordered pair whose keys
-    and values are the source's input at every layer under the norm of the target, self-attention over what a target
-    received, the last token of each target, a residual block and a linear head.
+    Kept from the source: convolutions without padding or bias, a crossmodal Transformer for every ordered
+    pair whose keys and values are the source's input at every layer under the norm of the target,
+    self-attention over what a target received, the last token of each target, a residual block and a linear
+    head.
 
-    Not repeated of the public code: a last token and keys that are padding; a convolution that is skipped where a
-    modality happens to be as wide as the model. A missing source is not attended to; a missing target asks with its
-    learned token.
+    Not repeated of the public code: a last token and keys that are padding; a convolution that is skipped
+    where a modality happens to be as wide as the model. A missing source is not attended to; a missing target
+    asks with its learned token.
 
     The last tokens, in anchor order, are the embedding, (batch, modalities * (modalities - 1) * d_model).
 
@@ -60,7 +63,9 @@ class MulT(CrossmodalFusion[MulTConfig]):
         self.head = Head(width, config.task, 0.0)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        present: dict[str, Tensor] = {name: tokens.mask.any(1, keepdim=True) for name, tokens in encoded.items()}
+        present: dict[str, Tensor] = {
+            name: tokens.mask.any(1, keepdim=True) for name, tokens in encoded.items()
+        }
         last = self._exchanged(self._streams(encoded), present)
         embedding = torch.cat(list(last.values()), 1)
         return Output(prediction=self.head(self.residual(embedding)), embedding=embedding, extras=last)
@@ -68,10 +73,15 @@ class MulT(CrossmodalFusion[MulTConfig]):
 
 MULTIMODAL_TRANSFORMER = Method(
     network=MulT,
-    settings={"loader": {"batch_size": 128}, "fit": {"learning_rate": 1e-3, "weight_decay": 0.0, "gradient_clip": 0.8, "epochs": 100}},
+    settings={
+        "loader": {"batch_size": 128},
+        "fit": {"learning_rate": 1e-3, "weight_decay": 0.0, "gradient_clip": 0.8, "epochs": 100},
+    },
     source="Tsai et al., ACL 2019, arXiv 1906.00295",
     needs="two modalities or more",
-    differs="Feature mode. Padding is masked, and the last token is the last valid one. 8 heads in place of 10. The learning "
-    "rate falls along a cosine, not at plateaus.",
+    differs=(
+        "Feature mode. Padding is masked, and the last token is the last valid one. 8 heads in place of 10."
+        " The learning rate falls along a cosine, not at plateaus."
+    ),
 )
 """MulT as a method; rates are the authors' for MOSI."""

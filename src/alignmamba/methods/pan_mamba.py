@@ -44,7 +44,8 @@ class PanMambaConfig(FusionConfig, MambaConfig):
 
 
 class PanMamba(Fusion[PanMambaConfig]):
-    """Mamba blocks of each stream alone, then channel swapping blocks, then cross-modal ones of a main stream.
+    """Mamba blocks of each stream alone, then channel swapping blocks, then cross-modal ones of a main
+    stream.
 
     Kept from the source: a swapping block exchanges the first half of the channels before each stream's
     own Mamba; a convolution over all streams side by side follows; in a cross-modal block the main
@@ -69,14 +70,18 @@ class PanMamba(Fusion[PanMambaConfig]):
 
     config_class: ClassVar[type[PanMambaConfig]] = PanMambaConfig
     least_modalities: ClassVar[int] = 2
-    summary: ClassVar[str] = "Mamba streams that swap channels, then one main stream refined by scans of the others"
+    summary: ClassVar[str] = (
+        "Mamba streams that swap channels, then one main stream refined by scans of the others"
+    )
     tags: ClassVar[tuple[str, ...]] = ("mamba",)
 
     def __init__(self, config: PanMambaConfig) -> None:
         super().__init__(config, config.d_model)
         self.absent_tokens.requires_grad_(False)
         names, width = config.anchors, config.d_model
-        self.alone = nn.ModuleDict({name: nn.ModuleList(MambaLayer(config) for _ in range(config.depth)) for name in names})
+        self.alone = nn.ModuleDict(
+            {name: nn.ModuleList(MambaLayer(config) for _ in range(config.depth)) for name in names}
+        )
         self.swapping = nn.ModuleList(SwappingLayer(config) for _ in range(config.swaps))
         self.mixing = nn.ModuleDict({name: TimeConvolution(len(names) * width, width, 3) for name in names})
         self.crossing = nn.ModuleList(CrossingLayer(config, names[1:]) for _ in range(config.crossings))
@@ -93,7 +98,10 @@ class PanMamba(Fusion[PanMambaConfig]):
         for layer in self.swapping:
             streams = layer(streams, present)
         mixed = {name: self._mixed(name, streams, present) for name in streams}
-        sent = {name: replace(tokens, mask=tokens.mask & present[name].unsqueeze(1)) for name, tokens in mixed.items()}
+        sent = {
+            name: replace(tokens, mask=tokens.mask & present[name].unsqueeze(1))
+            for name, tokens in mixed.items()
+        }
         main, is_main = first_present(sent)
         guides, guiding = {}, {}
         # The first one guides nobody: where it is present, it is the main stream.
@@ -107,10 +115,14 @@ class PanMamba(Fusion[PanMambaConfig]):
         return Output(prediction=self.head(embedding), embedding=embedding)
 
     def _mixed(self, name: str, streams: Mapping[str, Tokens], present: Mapping[str, Tensor]) -> Tokens:
-        """A stream, and what a convolution makes of it and all others; zeros stand for one that is missing."""
+        """A stream, and what a convolution makes of it and all others; zeros stand for one that is
+        missing.
+        """
         own = streams[name]
         others = [
-            resample(tokens.x, tokens.mask & present[other].unsqueeze(1), own.mask) for other, tokens in streams.items() if other != name
+            resample(tokens.x, tokens.mask & present[other].unsqueeze(1), own.mask)
+            for other, tokens in streams.items()
+            if other != name
         ]
         return replace(own, x=own.x + self.mixing[name](torch.cat([own.x, *others], 2), own.mask))
 
@@ -132,7 +144,10 @@ class SwappingLayer(nn.Module):
         """Exchange once; `present` holds for each modality the samples in which it sends, (batch,) bool."""
         normed = {name: replace(tokens, x=self.norms[name](tokens.x)) for name, tokens in streams.items()}
         swapped = swap_channels(normed, present, self.swapped)
-        return {name: replace(tokens, x=tokens.x + self.dropout(self.blocks[name](swapped[name]))) for name, tokens in streams.items()}
+        return {
+            name: replace(tokens, x=tokens.x + self.dropout(self.blocks[name](swapped[name])))
+            for name, tokens in streams.items()
+        }
 
 
 class CrossingLayer(nn.Module):
@@ -154,7 +169,9 @@ class CrossingLayer(nn.Module):
         self.local = TimeConvolution(width, width, 3, by_channel=True)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, guides: Mapping[str, Tensor], guiding: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor, guides: Mapping[str, Tensor], guiding: Mapping[str, Tensor]
+    ) -> Tensor:
         """(batch, time, d_model) to the same.
 
         Args:
@@ -164,9 +181,12 @@ class CrossingLayer(nn.Module):
             guiding: For each of them, (batch,) bool: the samples in which it guides.
         """
         count = torch.stack([guiding[name] for name in guides]).sum(0).clamp(min=1)[:, None, None]
-        read = torch.stack([self.guides[name](self.guide_norms[name](guides[name])) * guiding[name][:, None, None] for name in guides]).sum(
-            0
-        )
+        read = torch.stack(
+            [
+                self.guides[name](self.guide_norms[name](guides[name])) * guiding[name][:, None, None]
+                for name in guides
+            ]
+        ).sum(0)
         y = self.out_projection(self.main(self.norm(x)) + read / count)
         out: Tensor = x + self.dropout(y + self.local(y, mask))
         return out
@@ -176,7 +196,10 @@ CHANNEL_SWAPPING = Method(
     network=PanMamba,
     source="He et al., 2024, arXiv 2402.12192",
     needs="two modalities or more",
-    differs="Sequences in time for images, brought to one length by relative time. The anchor of a sample is the main stream, all others "
-    "are its guides. Two blocks of each stream alone in place of 8, two cross-modal ones in place of 5.",
+    differs=(
+        "Sequences in time for images, brought to one length by relative time. The anchor of a sample is the"
+        " main stream, all others are its guides. Two blocks of each stream alone in place of 8, two"
+        " cross-modal ones in place of 5."
+    ),
 )
 """Pan-Mamba as a method."""

@@ -29,7 +29,9 @@ class QFormerConfig(FusionConfig, AttentionConfig):
     def _several(self) -> Self:
         if len(self.modalities) < 2:
             found = [modality.name for modality in self.modalities]
-            raise ValueError(f"modalities: q-former needs at least 2, an anchor and one that queries read, found {found}")
+            raise ValueError(
+                f"modalities: q-former needs at least 2, an anchor and one that queries read, found {found}"
+            )
         return self
 
 
@@ -55,18 +57,23 @@ class QFormer(Fusion[QFormerConfig]):
 
     config_class: ClassVar[type[QFormerConfig]] = QFormerConfig
     least_modalities: ClassVar[int] = 2
-    summary: ClassVar[str] = "Learned queries that read the other modalities beside the anchor's tokens (BLIP-2)"
+    summary: ClassVar[str] = (
+        "Learned queries that read the other modalities beside the anchor's tokens (BLIP-2)"
+    )
     tags: ClassVar[tuple[str, ...]] = ("transformer",)
 
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__(config, config.d_model)
         _, *sides = config.anchors
-        self.queries = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(config.queries, config.d_model)) for name in sides})
+        self.queries = nn.ParameterDict(
+            {name: nn.Parameter(0.02 * torch.randn(config.queries, config.d_model)) for name in sides}
+        )
         self.side_norms = nn.ModuleDict({name: nn.LayerNorm(config.d_model) for name in sides})
         self.norm = nn.LayerNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            QFormerBlock(config, tuple(sides) if number % config.crossing == 0 else ()) for number in range(config.depth)
+            QFormerBlock(config, tuple(sides) if number % config.crossing == 0 else ())
+            for number in range(config.depth)
         )
         self.head = Head(2 * config.d_model, config.task, config.dropout)
 
@@ -78,22 +85,30 @@ class QFormer(Fusion[QFormerConfig]):
         }
         anchor, *sides = placed
         text = placed.pop(anchor)
-        context = {name: Tokens(self.side_norms[name](side.x), side.mask, side.times) for name, side in placed.items()}
+        context = {
+            name: Tokens(self.side_norms[name](side.x), side.mask, side.times)
+            for name, side in placed.items()
+        }
         # Queries of a modality that a sample lacks are masked, unless all would be.
         none = ~torch.stack([present[name] for name in sides]).any(0)
-        heard = torch.stack([present[name] | none for name in sides], 1).repeat_interleave(self.config.queries, 1)
+        heard = torch.stack([present[name] | none for name in sides], 1).repeat_interleave(
+            self.config.queries, 1
+        )
         seen = text.mask & present[anchor].unsqueeze(1)
         count = len(text.x)
         queries = torch.cat([self.queries[name].to(text.x.dtype).expand(count, -1, -1) for name in sides], 1)
         queries, words = (self.dropout(self.norm(part)) for part in (queries, text.x))
         for block in self.blocks:
             queries, words = block(queries, words, heard, seen, context)
-        embedding = torch.cat([masked_mean(queries, heard), POOLINGS[self.config.pooling](words, text.mask)], 1)
+        embedding = torch.cat(
+            [masked_mean(queries, heard), POOLINGS[self.config.pooling](words, text.mask)], 1
+        )
         return Output(prediction=self.head(embedding), embedding=embedding)
 
 
 class QFormerBlock(nn.Module):
-    """Self-attention of queries and anchor, cross-attention of queries, a feed-forward part for each; post-norm.
+    """Self-attention of queries and anchor, cross-attention of queries, a feed-forward part for each;
+    post-norm.
 
     Args:
         config: Shape of the block.
@@ -108,12 +123,17 @@ class QFormerBlock(nn.Module):
         self.cross = nn.ModuleDict({name: Attention(config) for name in sides})
         self.cross_norm = nn.LayerNorm(width) if sides else None
         self.feed = nn.ModuleDict(
-            {name: nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width)) for name in ("queries", "anchor")}
+            {
+                name: nn.Sequential(nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width))
+                for name in ("queries", "anchor")
+            }
         )
         self.feed_norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in self.feed})
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, queries: Tensor, words: Tensor, heard: Tensor, seen: Tensor, context: Mapping[str, Tokens]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, queries: Tensor, words: Tensor, heard: Tensor, seen: Tensor, context: Mapping[str, Tokens]
+    ) -> tuple[Tensor, Tensor]:
         """Queries and anchor tokens, (batch, query, d_model) and (batch, time, d_model), to the same.
 
         Args:
@@ -134,7 +154,8 @@ class QFormerBlock(nn.Module):
             ]
             queries = self.cross_norm(queries + self.dropout(torch.cat(read, 1)))
         queries, words = (
-            self.feed_norms[name](x + self.dropout(self.feed[name](x))) for name, x in (("queries", queries), ("anchor", words))
+            self.feed_norms[name](x + self.dropout(self.feed[name](x)))
+            for name, x in (("queries", queries), ("anchor", words))
         )
         return queries, words
 
@@ -143,7 +164,9 @@ QUERYING_TRANSFORMER = Method(
     network=QFormer,
     source="BLIP-2: Li et al., ICML 2023, arXiv 2301.12597",
     needs="two modalities or more",
-    differs="Feature mode, trained end to end on the task: no pre-training losses, no language model. Each modality beside the anchor "
-    "has queries and cross-attention of its own; 8 queries in place of 32.",
+    differs=(
+        "Feature mode, trained end to end on the task: no pre-training losses, no language model. Each"
+        " modality beside the anchor has queries and cross-attention of its own; 8 queries in place of 32."
+    ),
 )
 """Q-Former as a method."""

@@ -1,4 +1,6 @@
-"""Self-MM: each modality learns a label of its own, made from how its features lie among those of other samples."""
+"""Self-MM: each modality learns a label of its own, made from how its features lie among those of other
+samples.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
@@ -33,7 +35,8 @@ class SelfMMConfig(FusionConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Before each head, and behind each LSTM."""
     anchor: Literal["lstm", "pool"] = "lstm"
-    """How the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are already those of a language model."""
+    """How the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are already
+    those of a language model."""
     pooling: Pooling = "mean"
     stream_rate: Annotated[float, Field(gt=0)] = 5.0
     """Factor on the learning rate of what reads the modalities."""
@@ -47,7 +50,9 @@ class SelfMMConfig(FusionConfig):
 
 
 class Tower(nn.Module):
-    """Dropout and two layers, the first of which gives the feature that is compared with others, then a head."""
+    """Dropout and two layers, the first of which gives the feature that is compared with others, then a
+    head.
+    """
 
     def __init__(self, width: int, hidden: int, task: Task, dropout: float) -> None:
         super().__init__()
@@ -65,10 +70,11 @@ class Tower(nn.Module):
 class SelfMM(Fusion[SelfMMConfig]):
     """Last states of an LSTM per modality, concatenated, and two layers.
 
-    Yu, Xu, Yuan and Wu, "Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning", AAAI 2021,
-    arXiv 2102.04830, and the code that its authors and MMSA publish. Kept: network, label rule, weights, rates per part. The text
-    encoder is whatever `encoders` says, in place of a fine-tuned BERT. Centres are as in the code, without the paper's division by the
-    root of the width, which cancels. A missing modality is read as its learned token; its head and its label then rest.
+    Yu, Xu, Yuan and Wu, "Learning Modality-Specific Representations with Self-Supervised Multi-Task
+    Learning", AAAI 2021, arXiv 2102.04830, and the code that its authors and MMSA publish. Kept: network,
+    label rule, weights, rates per part. The text encoder is whatever `encoders` says, in place of a
+    fine-tuned BERT. Centres are as in the code, without the paper's division by the root of the width, which
+    cancels. A missing modality is read as its learned token; its head and its label then rest.
     """
 
     config_class: ClassVar[type[SelfMMConfig]] = SelfMMConfig
@@ -80,9 +86,14 @@ class SelfMM(Fusion[SelfMMConfig]):
         widths = {name: self._encoder(name).width for name in config.anchors}
         read = config.anchors if config.anchor == "lstm" else config.anchors[1:]
         self.streams = nn.ModuleDict(
-            {name: LastState(widths[name], config.hidden, config.d_model, dropout=config.dropout) for name in read}
+            {
+                name: LastState(widths[name], config.hidden, config.d_model, dropout=config.dropout)
+                for name in read
+            }
         )
-        self.vector_widths = {name: config.d_model if name in read else widths[name] for name in config.anchors}
+        self.vector_widths = {
+            name: config.d_model if name in read else widths[name] for name in config.anchors
+        }
         self.fusion = Tower(sum(self.vector_widths.values()), config.fused, config.task, config.dropout)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
@@ -90,26 +101,41 @@ class SelfMM(Fusion[SelfMMConfig]):
         joined = torch.cat(list(vectors.values()), 1)
         feature, prediction = self.fusion(joined)
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
-        extras = {FUSED: feature, "present": present, **{of(name): vector for name, vector in vectors.items()}}
+        extras = {
+            FUSED: feature,
+            "present": present,
+            **{of(name): vector for name, vector in vectors.items()},
+        }
         return Output(prediction=prediction, embedding=joined, extras=extras)
 
 
 class SelfMMLabels(RefinedLabels):
-    """New labels from how much nearer a feature is to the centre of its sign than the fused feature is to its own."""
+    """New labels from how much nearer a feature is to the centre of its sign than the fused feature is to its
+    own.
+    """
 
     def __init__(self, model: SelfMM, task: Task) -> None:
         config = model.config
-        heads = {name: Tower(width, config.hidden, task, config.dropout) for name, width in model.vector_widths.items()}
+        heads = {
+            name: Tower(width, config.hidden, task, config.dropout)
+            for name, width in model.vector_widths.items()
+        }
         remembered = {FUSED: config.fused, **{of(name): config.hidden for name in heads}}
         super().__init__(model, task, heads=heads, remembered=remembered, neutral=config.neutral)
 
     @property
     def stages(self) -> Sequence[Stage]:
         assert isinstance(self.model, SelfMM)
-        rates = {"": 1.0, "model.streams.": self.model.config.stream_rate} if len(self.model.streams) else {"": 1.0}
+        rates = (
+            {"": 1.0, "model.streams.": self.model.config.stream_rate}
+            if len(self.model.streams)
+            else {"": 1.0}
+        )
         return (Stage(optimisers=(Minimise(rates=rates),)),)
 
-    def _new_labels(self, name: str, fused: Tensor, own: Tensor, truth: Tensor, labels: Tensor) -> Tensor | None:
+    def _new_labels(
+        self, name: str, fused: Tensor, own: Tensor, truth: Tensor, labels: Tensor
+    ) -> Tensor | None:
         of_fused, of_own = self.centres(FUSED, self.truth), self.centres(of(name), labels)
         if of_fused is None or of_own is None:
             return None
@@ -132,12 +158,19 @@ SELF_MM = Method(
     objective=SelfMMLabels,
     settings={
         "loader": {"batch_size": 16},
-        "fit": {"learning_rate": 1e-3, "weight_decay": 1e-3, "accumulate": 4, "warmup_fraction": 0.0, "gradient_clip": 0.0, "patience": 8},
+        "fit": {
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-3,
+            "accumulate": 4,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 0.0,
+            "patience": 8,
+        },
     },
     source="Yu et al., AAAI 2021, arXiv 2102.04830",
     needs="a number with a neutral value, such as a sentiment",
     differs=(
-        "Feature mode: text features in place of a fine-tuned BERT. One size of LSTM and one rate for all modalities; labels are refined "
-        "after each step, not after each of its micro batches."
+        "Feature mode: text features in place of a fine-tuned BERT. One size of LSTM and one rate for all"
+        " modalities; labels are refined after each step, not after each of its micro batches."
     ),
 )

@@ -20,7 +20,9 @@ from alignmamba.nn.unimodal import PooledPerceptron
 
 
 class TFNConfig(FusionConfig):
-    """Everything that defines a TFN. A missing modality is a vector of zeros beside its one, so `absent` decides nothing here."""
+    """Everything that defines a TFN. A missing modality is a vector of zeros beside its one, so `absent`
+    decides nothing here.
+    """
 
     encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     d_model: Annotated[int, Field(ge=1, le=8192)] = 64
@@ -50,20 +52,23 @@ class TFNConfig(FusionConfig):
         for field, given in (("hiddens", self.hiddens), ("dropouts", self.dropouts)):
             wrong = [name for name in given if name not in others]
             if wrong:
-                raise ValueError(f"{field}: found {wrong[0]!r}, expected names of {others}; {first!r} is read by an LSTM")
+                raise ValueError(
+                    f"{field}: found {wrong[0]!r}, expected names of {others}; {first!r} is read by an LSTM"
+                )
         return self
 
 
 class TFN(Fusion[TFNConfig]):
     """Tensor Fusion Network.
 
-    Kept from the source: an LSTM over the first anchor (text), the mean over time of every other modality through a
-    perceptron of three layers, a constant one beside each vector, their outer product, and a perceptron of three layers.
-    Predictions of a regression stay within the range of labels where that is known. With other modalities than three it is
-    the outer product of those there are. A missing modality is a vector of zeros: what is left is the product of the others.
+    Kept from the source: an LSTM over the first anchor (text), the mean over time of every other modality
+    through a perceptron of three layers, a constant one beside each vector, their outer product, and a
+    perceptron of three layers. Predictions of a regression stay within the range of labels where that is
+    known. With other modalities than three it is the outer product of those there are. A missing modality is
+    a vector of zeros: what is left is the product of the others.
 
-    Not repeated of the public code: the range -3 to 3 for every corpus, the mean over padding, and the last state of an
-    LSTM that has read padding.
+    Not repeated of the public code: the range -3 to 3 for every corpus, the mean over padding, and the last
+    state of an LSTM that has read padding.
 
     The fusion tensor, flattened, with the first anchor as its last axis, is the embedding.
 
@@ -83,7 +88,9 @@ class TFN(Fusion[TFNConfig]):
         widths = {name: config.hiddens.get(name, config.hidden) for name in others}
         self.pooled = nn.ModuleDict(
             {
-                name: PooledPerceptron(self._encoder(name).width, width, config.dropouts.get(name, config.dropout))
+                name: PooledPerceptron(
+                    self._encoder(name).width, width, config.dropouts.get(name, config.dropout)
+                )
                 for name, width in widths.items()
             }
         )
@@ -91,7 +98,9 @@ class TFN(Fusion[TFNConfig]):
         size = config.sequence_out + 1
         for width in widths.values():
             size *= width + 1
-        self.post = nn.ModuleList(nn.Linear(width, config.post_hidden) for width in (size, config.post_hidden))
+        self.post = nn.ModuleList(
+            nn.Linear(width, config.post_hidden) for width in (size, config.post_hidden)
+        )
         self.head = Head(config.post_hidden, config.task, 0.0)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
@@ -119,7 +128,9 @@ class TFN(Fusion[TFNConfig]):
 
 
 def outer_product(vectors: list[Tensor]) -> Tensor:
-    """(batch, width) each to (batch, product of width + 1): the flattened outer product of the vectors, a one before each."""
+    """(batch, width) each to (batch, product of width + 1): the flattened outer product of the vectors, a one
+    before each.
+    """
     tensor = vectors[0].new_ones(len(vectors[0]), 1)
     for vector in vectors:
         extended = torch.cat([torch.ones_like(vector[:, :1]), vector], 1)
@@ -131,7 +142,13 @@ TENSOR_FUSION = Method(
     network=TFN,
     settings={
         "loader": {"batch_size": 32},
-        "fit": {"learning_rate": 1e-3, "weight_decay": 0.0, "warmup_fraction": 0.0, "gradient_clip": 0.0, "patience": 8},
+        "fit": {
+            "learning_rate": 1e-3,
+            "weight_decay": 0.0,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 0.0,
+            "patience": 8,
+        },
     },
     source="Zadeh et al., EMNLP 2017, arXiv 1707.07250",
     differs="Feature mode. Means and last states without padding; the range of labels is that of the corpus. "

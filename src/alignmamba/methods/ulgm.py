@@ -1,4 +1,6 @@
-"""ULGM: labels of modalities from where their features lie in a space that all modalities and their fusion share."""
+"""ULGM: labels of modalities from where their features lie in a space that all modalities and their fusion
+share.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Self
@@ -39,19 +41,28 @@ class ULGMConfig(FusionConfig):
 
 
 class Recalibration(nn.Module):
-    """Squeeze and excitation over modalities: the means of all of them say how much each channel of each counts, from 0 to 2."""
+    """Squeeze and excitation over modalities: the means of all of them say how much each channel of each
+    counts, from 0 to 2.
+    """
 
     def __init__(self, widths: Mapping[str, int]) -> None:
         super().__init__()
         total = sum(widths.values())
         self.squeeze = nn.Linear(total, max(1, total // 4))
-        self.excite = nn.ModuleDict({name: nn.Linear(self.squeeze.out_features, width) for name, width in widths.items()})
+        self.excite = nn.ModuleDict(
+            {name: nn.Linear(self.squeeze.out_features, width) for name, width in widths.items()}
+        )
 
     def forward(self, streams: Mapping[str, Tokens]) -> dict[str, Tensor]:
-        """Tokens of each modality, (batch, time, width), with their channels scaled; with weights of zero as they were."""
+        """Tokens of each modality, (batch, time, width), with their channels scaled; with weights of zero as
+        they were.
+        """
         means = torch.cat([masked_mean(tokens.x, tokens.mask) for tokens in streams.values()], 1)
         squeezed = self.squeeze(means).relu()
-        return {name: tokens.x * (2 * self.excite[name](squeezed).sigmoid()).unsqueeze(1) for name, tokens in streams.items()}
+        return {
+            name: tokens.x * (2 * self.excite[name](squeezed).sigmoid()).unsqueeze(1)
+            for name, tokens in streams.items()
+        }
 
 
 class CommonSpace(nn.Module):
@@ -71,17 +82,22 @@ class CommonSpace(nn.Module):
 
 
 class ULGM(Fusion[ULGMConfig]):
-    """Encoders, recalibration of their channels across modalities, and a space in which the fusion and each modality are comparable.
+    """Encoders, recalibration of their channels across modalities, and a space in which the fusion and each
+    modality are comparable.
 
-    Hwang and Kim, "Self-supervised unimodal label generation strategy using recalibrated modality representations for multimodal
-    sentiment analysis", Findings of EACL 2023, and the authors' code, where it is called SUGRM. Kept: recalibration, common space, label
-    rule, weights. Simplified: our encoders and pooling stand for BERT and the sparse phased transformer. Not repeated: extreme samples
-    that count several times, the last step of padded sequences. Where no train sample has an extreme label, the tenth with the
-    largest or smallest ones stands for it. A missing modality is read as its learned token; its head and label then rest.
+    Hwang and Kim, "Self-supervised unimodal label generation strategy using recalibrated modality
+    representations for multimodal sentiment analysis", Findings of EACL 2023, and the authors' code, where it
+    is called SUGRM. Kept: recalibration, common space, label rule, weights. Simplified: our encoders and
+    pooling stand for BERT and the sparse phased transformer. Not repeated: extreme samples that count several
+    times, the last step of padded sequences. Where no train sample has an extreme label, the tenth with the
+    largest or smallest ones stands for it. A missing modality is read as its learned token; its head and
+    label then rest.
     """
 
     config_class: ClassVar[type[ULGMConfig]] = ULGMConfig
-    summary: ClassVar[str] = "Recalibrated modalities in one space, where distances make labels for each of them"
+    summary: ClassVar[str] = (
+        "Recalibrated modalities in one space, where distances make labels for each of them"
+    )
     tags: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ULGMConfig) -> None:
@@ -94,20 +110,31 @@ class ULGM(Fusion[ULGMConfig]):
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
         streams = self._with_absent(encoded)
         scaled = self.recalibrate(streams)
-        vectors = {name: POOLINGS[self.config.pooling](scaled[name], tokens.mask) for name, tokens in streams.items()}
+        vectors = {
+            name: POOLINGS[self.config.pooling](scaled[name], tokens.mask) for name, tokens in streams.items()
+        }
         joined = self.mix(torch.cat(list(vectors.values()), 1))
         feature, prediction = self.fusion(joined)
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
-        extras = {FUSED: feature, "present": present, **{of(name): vector for name, vector in vectors.items()}}
+        extras = {
+            FUSED: feature,
+            "present": present,
+            **{of(name): vector for name, vector in vectors.items()},
+        }
         return Output(prediction=prediction, embedding=feature, extras=extras)
 
 
 class ULGMLabels(RefinedLabels):
-    """New labels from how far a modality's feature lies from the fused one, and whether more to the negative or the positive side."""
+    """New labels from how far a modality's feature lies from the fused one, and whether more to the negative
+    or the positive side.
+    """
 
     def __init__(self, model: ULGM, task: Task) -> None:
         config = model.config
-        heads = {name: CommonSpace(width, config.hidden, task, config.dropout) for name, width in model.vector_widths.items()}
+        heads = {
+            name: CommonSpace(width, config.hidden, task, config.dropout)
+            for name, width in model.vector_widths.items()
+        }
         super().__init__(model, task, heads=heads, remembered={FUSED: config.hidden}, neutral=config.neutral)
 
     @property
@@ -117,7 +144,9 @@ class ULGMLabels(RefinedLabels):
         rates = {"": 1.0, **({"model.encoders.": self.model.config.encoder_rate} if learned else {})}
         return (Stage(optimisers=(Minimise(rates=rates),)),)
 
-    def _new_labels(self, name: str, fused: Tensor, own: Tensor, truth: Tensor, labels: Tensor) -> Tensor | None:
+    def _new_labels(
+        self, name: str, fused: Tensor, own: Tensor, truth: Tensor, labels: Tensor
+    ) -> Tensor | None:
         del name, labels  # all modalities are compared with the centres of the fusion
         centres, span = self.centres(FUSED, self.truth), self._span()
         if centres is None or span is None:
@@ -128,7 +157,9 @@ class ULGMLabels(RefinedLabels):
         return truth - nearer * 2 * LARGEST * (apart / span.clamp(min=_LEAST)).clamp(max=1.0)
 
     def _span(self) -> Tensor | None:
-        """(): distance between the mean fused features of samples with the most positive and the most negative label."""
+        """(): distance between the mean fused features of samples with the most positive and the most
+        negative label.
+        """
         known, vectors = self.memory.known(FUSED), self.memory.vectors(FUSED)
         means = []
         for towards in (self.truth, -self.truth):
@@ -156,12 +187,19 @@ UNIMODAL_LABELS = Method(
     objective=ULGMLabels,
     settings={
         "loader": {"batch_size": 32},
-        "fit": {"learning_rate": 1e-3, "weight_decay": 1e-3, "accumulate": 4, "warmup_fraction": 0.0, "gradient_clip": 0.0, "patience": 8},
+        "fit": {
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-3,
+            "accumulate": 4,
+            "warmup_fraction": 0.0,
+            "gradient_clip": 0.0,
+            "patience": 8,
+        },
     },
     source="Hwang and Kim, Findings of EACL 2023, pages 35-46",
     needs="a number with a neutral value, such as a sentiment",
     differs=(
-        "Feature mode, and our encoders in place of BERT and the sparse phased transformer, which are not its contribution. Settings are "
-        "those of its MOSEI runs; labels are refined after each step."
+        "Feature mode, and our encoders in place of BERT and the sparse phased transformer, which are not its"
+        " contribution. Settings are those of its MOSEI runs; labels are refined after each step."
     ),
 )

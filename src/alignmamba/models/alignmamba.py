@@ -1,4 +1,6 @@
-"""AlignMamba: align every modality to an anchor, interleave, and read the sequence with one Mamba stack (Li et al., arXiv 2412.00833)."""
+"""AlignMamba: align every modality to an anchor, interleave, and read the sequence with one Mamba stack (Li
+et al., arXiv 2412.00833).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +29,9 @@ from alignmamba.ops.backends import exporting
 
 
 class AlignMambaConfig(FusionConfig, MambaConfig):
-    """Everything that defines an AlignMamba model; the fields of the Mamba backbone stand at the top level."""
+    """Everything that defines an AlignMamba model; the fields of the Mamba backbone stand at the top
+    level.
+    """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
@@ -35,11 +39,18 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
             "bidirectional": False,
             "absent": "zeros",
             "pooling": "mean",
-            "local": {"method": "match", "mass": "paper", "marginal": "source", "time_weight": 0.0, "window": None},
+            "local": {
+                "method": "match",
+                "mass": "paper",
+                "marginal": "source",
+                "time_weight": 0.0,
+                "window": None,
+            },
             "alignment": {"pairs": "anchor", "bandwidth": 1.0, "weight": 0.1},
         },
     }
-    """``default``, chosen by measurement, and ``paper``, the paper's equations to the letter (docs/decisions.md)."""
+    """``default``, chosen by measurement, and ``paper``, the paper's equations to the letter
+    (docs/decisions.md)."""
 
     local: LocalAlignmentConfig = LocalAlignmentConfig()
     """Local alignment: tokens to anchor tokens."""
@@ -59,7 +70,8 @@ class StreamState:
         return StreamState(
             tuple(
                 BlockState(
-                    torch.where(valid[:, None, None], new.inputs, old.inputs), torch.where(valid[:, None, None], new.state, old.state)
+                    torch.where(valid[:, None, None], new.inputs, old.inputs),
+                    torch.where(valid[:, None, None], new.state, old.state),
                 )
                 for new, old in zip(self.layers, before.layers, strict=True)
             ),
@@ -73,19 +85,23 @@ class StreamState:
 class AlignMamba(Fusion[AlignMambaConfig]):
     """Fusion of any number of modalities, any of which may be missing from any sample.
 
-    A sample is aligned to its anchor, the first modality it has in the configured order. Every other modality is brought to
-    the anchor's length (eq. 3-6), compared with the anchor by MMD (eq. 8-10), and interleaved with it (eq. 11). One Mamba
-    stack reads the result; its pooled output gives the prediction.
+    A sample is aligned to its anchor, the first modality it has in the configured order. Every other modality
+    is brought to the anchor's length (eq. 3-6), compared with the anchor by MMD (eq. 8-10), and interleaved
+    with it (eq. 11). One Mamba stack reads the result; its pooled output gives the prediction.
     """
 
     config_class: ClassVar[type[AlignMambaConfig]] = AlignMambaConfig
-    summary: ClassVar[str] = "Multimodal fusion by token alignment and Mamba (Li et al., CVPR 2025, arXiv 2412.00833)"
+    summary: ClassVar[str] = (
+        "Multimodal fusion by token alignment and Mamba (Li et al., CVPR 2025, arXiv 2412.00833)"
+    )
     tags: ClassVar[tuple[str, ...]] = ("mamba", "optimal-transport", "mmd")
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "w/o local alignment": {"options": {"local": {"method": "proportional"}}},
         "w/o local, lengths kept": {"options": {"local": {"method": "none"}}},
         "w/o global alignment": {"options": {"alignment": {"weight": 0.0}}},
-        "w/o both alignments": {"options": {"local": {"method": "proportional"}, "alignment": {"weight": 0.0}}},
+        "w/o both alignments": {
+            "options": {"local": {"method": "proportional"}, "alignment": {"weight": 0.0}}
+        },
         "content alone": {"options": {"local": {"time_weight": 0.0}}},
         "single-stream": {"model": "single-stream-mamba"},
         "multi-stream": {"model": "multi-stream-mamba"},
@@ -107,24 +123,28 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         return tokens, mask
 
     def aligned_streams(self, batch: Batch) -> dict[str, Tokens]:
-        """Every modality's tokens after local alignment, before they are interleaved, in the order of the interleaving.
+        """Every modality's tokens after local alignment, before they are interleaved, in the order of the
+        interleaving.
 
         Returns:
-            Modality to its tokens, (batch, anchor time, d_model), the anchor's among them; no token is valid in the samples that
-            lack the modality. With local method ``none``, each modality's encoded tokens at its own length.
+            Modality to its tokens, (batch, anchor time, d_model), the anchor's among them; no token is valid
+            in the samples that lack the modality. With local method ``none``, each modality's encoded tokens
+            at its own length.
         """
         encoded = self._encoded(batch)
         streams, _ = self._aligned(encoded, *first_present(encoded))
         return {name: streams[name] for name in reversed(self.config.anchors)}
 
-    def step(self, token: Tensor, state: StreamState | None = None, *, valid: Tensor | None = None) -> tuple[Output, StreamState]:
+    def step(
+        self, token: Tensor, state: StreamState | None = None, *, valid: Tensor | None = None
+    ) -> tuple[Output, StreamState]:
         """Read one more token of the fused sequence; memory does not grow with the number of tokens.
 
         Args:
             token: (batch, d_model), the next token of `fused_tokens`.
             state: What the call before returned; ``None`` at the start.
-            valid: (batch,) bool, the samples that have a token at this step: the mask's column. The others stay as they are.
-                All if not given.
+            valid: (batch,) bool, the samples that have a token at this step: the mask's column. The others
+                stay as they are. All if not given.
 
         Returns:
             The output for the valid tokens so far, equal to the full pass over them, and the state.
@@ -134,11 +154,19 @@ class AlignMamba(Fusion[AlignMambaConfig]):
             ShapeError: If the token's shape does not fit.
         """
         if token.ndim != 2 or token.shape[1] != self.config.d_model:
-            raise ShapeError(f"token: expected (batch, {self.config.d_model}), found shape {tuple(token.shape)}")
+            raise ShapeError(
+                f"token: expected (batch, {self.config.d_model}), found shape {tuple(token.shape)}"
+            )
         if valid is not None and (valid.shape != token.shape[:1] or valid.dtype != torch.bool):
-            raise ShapeError(f"valid: expected bool of shape ({len(token)},), found {valid.dtype} of shape {tuple(valid.shape)}")
+            raise ShapeError(
+                f"valid: expected bool of shape ({len(token)},), found {valid.dtype} of shape"
+                f" {tuple(valid.shape)}"
+            )
         if state is None:
-            state = StreamState(self.backbone.initial_states(len(token)), PooledState(torch.zeros_like(token), token.new_zeros(len(token))))
+            state = StreamState(
+                self.backbone.initial_states(len(token)),
+                PooledState(torch.zeros_like(token), token.new_zeros(len(token))),
+            )
         token, layers = self.backbone.step(token, state.layers)
         after = StreamState(layers, pool_step(self.config.pooling, state.pooled, token))
         if valid is not None:
@@ -146,7 +174,9 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         output = Output(prediction=self.head(after.pooled.value), embedding=after.pooled.value)
         return self._in_label_units(output), after
 
-    def _fused(self, encoded: Mapping[str, Tokens]) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Plan]]:
+    def _fused(
+        self, encoded: Mapping[str, Tokens]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Plan]]:
         anchor, is_anchor = first_present(encoded)
         order = list(reversed(self.config.anchors))
         streams, plans = self._aligned(encoded, anchor, is_anchor)
@@ -158,13 +188,16 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         losses = {}
         # An exported program predicts; the loss would bound the lengths that it takes.
         if self.config.alignment.weight and len(streams) > 1 and not exporting():
-            losses["mmd"] = self.config.alignment.weight * discrepancies(streams, anchor, is_anchor, self.config.alignment)
+            losses["mmd"] = self.config.alignment.weight * discrepancies(
+                streams, anchor, is_anchor, self.config.alignment
+            )
         return tokens, mask, losses, plans
 
     def _aligned(
         self, encoded: Mapping[str, Tokens], anchor: Tokens, is_anchor: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tokens], dict[str, Plan]]:
-        """Every modality at the anchor's length, its mask empty in the samples that lack it, and the matchings.
+        """Every modality at the anchor's length, its mask empty in the samples that lack it, and the
+        matchings.
 
         Without local alignment, the modalities as they are.
         """

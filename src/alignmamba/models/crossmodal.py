@@ -32,7 +32,9 @@ class CrossmodalFusionConfig(FusionConfig, CrossmodalConfig):
     def _for_its_modalities(self) -> Self:
         names = [modality.name for modality in self.modalities]
         if len(names) < 2:
-            raise ValueError(f"modalities: {self.method} needs at least 2 that attend to each other, found {names}")
+            raise ValueError(
+                f"modalities: {self.method} needs at least 2 that attend to each other, found {names}"
+            )
         unknown = [name for name in self.kernel_sizes if name not in names]
         if unknown:
             raise ValueError(f"kernel_sizes: no modality is called {unknown[0]!r}; there are {names}")
@@ -43,7 +45,8 @@ ConfigT = TypeVar("ConfigT", bound=CrossmodalFusionConfig)
 
 
 class CrossmodalFusion(Fusion[ConfigT]):
-    """A convolution per modality, a Transformer per ordered pair, and self-attention over what a target received.
+    """A convolution per modality, a Transformer per ordered pair, and self-attention over what a target
+    received.
 
     A missing source is not attended to; a missing target asks with its learned token.
     """
@@ -54,12 +57,17 @@ class CrossmodalFusion(Fusion[ConfigT]):
         super().__init__(config, config.d_model)
         names, width, kernels = config.anchors, config.d_model, config.kernel_sizes
         self.convolutions = nn.ModuleDict(
-            {name: Narrowing(self._encoder(name).width, width, kernels.get(name, config.kernel_size)) for name in names}
+            {
+                name: Narrowing(self._encoder(name).width, width, kernels.get(name, config.kernel_size))
+                for name in names
+            }
         )
         self.anchor_dropout = nn.Dropout(config.anchor_dropout)
         self.crossed = nn.ModuleDict(
             {
-                target: nn.ModuleDict({source: Reader(config, width, config.depth) for source in names if source != target})
+                target: nn.ModuleDict(
+                    {source: Reader(config, width, config.depth) for source in names if source != target}
+                )
                 for target in names
             }
         )
@@ -71,7 +79,9 @@ class CrossmodalFusion(Fusion[ConfigT]):
         """Every modality after its convolution, in anchor order."""
         first = next(iter(encoded))
         return {
-            name: self.convolutions[name](self.anchor_dropout(tokens.x) if name == first else tokens.x, tokens.mask)
+            name: self.convolutions[name](
+                self.anchor_dropout(tokens.x) if name == first else tokens.x, tokens.mask
+            )
             for name, tokens in self._with_absent(encoded).items()
         }
 

@@ -1,4 +1,6 @@
-"""Networks on our encoders: one encoder per modality, what stands for a missing one, then whatever the network makes of the tokens."""
+"""Networks on our encoders: one encoder per modality, what stands for a missing one, then whatever the
+network makes of the tokens.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,7 +17,13 @@ from alignmamba.errors import DataError, ShapeError
 from alignmamba.models.network import Network, NetworkConfig
 from alignmamba.nn.alignment import Tokens, since_first
 from alignmamba.nn.encoders import Encoder, EncoderConfig, encoder_of, group_mean
-from alignmamba.nn.language import AnyEncoderConfig, LanguageConfig, LanguageEncoder, LanguageReader, LanguageSteps
+from alignmamba.nn.language import (
+    AnyEncoderConfig,
+    LanguageConfig,
+    LanguageEncoder,
+    LanguageReader,
+    LanguageSteps,
+)
 from alignmamba.nn.pooling import POOLINGS, Pooling
 
 
@@ -42,7 +50,11 @@ class FusionConfig(NetworkConfig):
         return self
 
     def pinned(self) -> Self:
-        made = {name: each.pinned(f"encoders.{name}") for name, each in self.encoders.items() if isinstance(each, LanguageConfig)}
+        made = {
+            name: each.pinned(f"encoders.{name}")
+            for name, each in self.encoders.items()
+            if isinstance(each, LanguageConfig)
+        }
         if isinstance(self.encoder, LanguageConfig):
             shared = self.encoder.pinned("encoder")
             return self.model_copy(update={"encoder": shared, "encoders": {**self.encoders, **made}})
@@ -59,25 +71,35 @@ def _made(modality: ModalitySpec, config: AnyEncoderConfig, d_model: int, *, in_
 
 
 class Fusion(Network[ConfigT], ABC):
-    """A fusion model: standardised features, one encoder per modality, then whatever the model makes of the tokens.
+    """A fusion model: standardised features, one encoder per modality, then whatever the model makes of the
+    tokens.
 
-    A model states its `config_class`, makes its backbone after this constructor and its `Head` last, and says how it reads the
-    encoded tokens. Weights drawn here come first, so that under one seed all models of one width start from the same encoders.
+    A model states its `config_class`, makes its backbone after this constructor and its `Head` last, and says
+    how it reads the encoded tokens. Weights drawn here come first, so that under one seed all models of one
+    width start from the same encoders.
     """
 
     anchor_in_steps: ClassVar[bool] = False
-    """A language model that encodes the first anchor stops at its embeddings, and the network asks it for what follows."""
+    """A language model that encodes the first anchor stops at its embeddings, and the network asks it for
+    what follows."""
 
     def __init__(self, config: ConfigT, d_model: int) -> None:
         super().__init__(config.pinned())
         config = self.config
         stepwise = config.anchors[0] if self.anchor_in_steps else None
         self.encoders = nn.ModuleDict(
-            {m.name: _made(m, config.encoders.get(m.name, config.encoder), d_model, in_steps=m.name == stepwise) for m in config.modalities}
+            {
+                m.name: _made(
+                    m, config.encoders.get(m.name, config.encoder), d_model, in_steps=m.name == stepwise
+                )
+                for m in config.modalities
+            }
         )
         self.absent_tokens = nn.ParameterDict(
             {
-                m.name: nn.Parameter(torch.zeros(self._encoder(m.name).width), requires_grad=config.absent == "learned")
+                m.name: nn.Parameter(
+                    torch.zeros(self._encoder(m.name).width), requires_grad=config.absent == "learned"
+                )
                 for m in config.modalities
             }
         )
@@ -87,7 +109,8 @@ class Fusion(Network[ConfigT], ABC):
 
     @abstractmethod
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        """The output for each modality's tokens, in anchor order; none is valid in the samples that lack the modality.
+        """The output for each modality's tokens, in anchor order; none is valid in the samples that lack the
+        modality.
 
         A regression is predicted in deviations from the mean of the targets, as a `Head` gives it.
         """
@@ -96,14 +119,19 @@ class Fusion(Network[ConfigT], ABC):
         """Every configured modality's tokens, in anchor order; none valid in the samples that lack it."""
         unknown = sorted(set(batch.modalities) - {modality.name for modality in self.config.modalities})
         if unknown:
-            raise DataError(f"modality {unknown[0]!r} is unknown to this model, which takes {list(self.config.anchors)}")
+            raise DataError(
+                f"modality {unknown[0]!r} is unknown to this model, which takes {list(self.config.anchors)}"
+            )
         if len(batch) == 0:
             raise ShapeError("batch: expected at least one sample, found none")
         sequences = {m.name: self._checked(m, batch) for m in self.config.modalities}
         present = torch.stack([sequences[name].mask.any(1) for name in self.config.anchors], 1)
         if self._looks_at(present) and not bool(present.any(1).all()):
             empty = [batch.ids[row] for row in (~present.any(1)).nonzero().flatten().tolist()]
-            raise DataError(f"sample {empty[0]!r} has no modality at all ({len(empty)} such in this batch); expected at least one")
+            raise DataError(
+                f"sample {empty[0]!r} has no modality at all ({len(empty)} such in this batch); expected at"
+                " least one"
+            )
         kept = self._kept(present)
         times = _clocked(sequences)
         encoded = {}
@@ -114,13 +142,17 @@ class Fusion(Network[ConfigT], ABC):
             if name in self.standardisers:
                 features = self.standardisers[name](features.to(self._weight.dtype), mask)
             x, short_mask = self.encoders[name](features, mask)
-            encoded[name] = Tokens(x, short_mask, group_mean(times[name], s.mask, self._encoder(name).stride)[0])
+            encoded[name] = Tokens(
+                x, short_mask, group_mean(times[name], s.mask, self._encoder(name).stride)[0]
+            )
         # Autocast leaves embedded ids in single precision and lowers features.
         dtype = reduce(torch.promote_types, (tokens.x.dtype for tokens in encoded.values()))
         return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}
 
     def _with_absent(self, encoded: Mapping[str, Tokens]) -> dict[str, Tokens]:
-        """The streams with one token, the absent one, in the samples that lack the modality: no stream is empty."""
+        """The streams with one token, the absent one, in the samples that lack the modality: no stream is
+        empty.
+        """
         streams = {}
         for name, tokens in encoded.items():
             if tokens.mask.shape[1] == 0:
@@ -132,7 +164,9 @@ class Fusion(Network[ConfigT], ABC):
         return streams
 
     def _looks_at(self, values: Tensor) -> bool:
-        """Answer to whether values are checked: a loader has checked those of a training step, where looking would wait for a GPU."""
+        """Answer to whether values are checked: a loader has checked those of a training step, where looking
+        would wait for a GPU.
+        """
         return not torch.compiler.is_compiling() and (values.device.type == "cpu" or not self.training)
 
     @property
@@ -147,10 +181,15 @@ class Fusion(Network[ConfigT], ABC):
         return encoder
 
     def _read_or_pooled(self, encoded: Mapping[str, Tokens], readers: nn.ModuleDict) -> dict[str, Tensor]:
-        """One vector per modality, (batch, width): as its reader makes it of tokens and mask, or pooled where it has none."""
+        """One vector per modality, (batch, width): as its reader makes it of tokens and mask, or pooled where
+        it has none.
+        """
         ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = dict(readers.items())
         pool = POOLINGS[self.config.pooling]
-        return {name: ways.get(name, pool)(tokens.x, tokens.mask) for name, tokens in self._with_absent(encoded).items()}
+        return {
+            name: ways.get(name, pool)(tokens.x, tokens.mask)
+            for name, tokens in self._with_absent(encoded).items()
+        }
 
     @property
     def strides(self) -> Mapping[str, int]:
@@ -158,7 +197,9 @@ class Fusion(Network[ConfigT], ABC):
 
     @property
     def longest(self) -> Mapping[str, int]:
-        return {name: each.longest for name, each in self.encoders.items() if isinstance(each, LanguageReader)}
+        return {
+            name: each.longest for name, each in self.encoders.items() if isinstance(each, LanguageReader)
+        }
 
     def _checked(self, modality: ModalitySpec, batch: Batch) -> Sequences:
         """The batch's sequences of one modality, empty where it has none."""
@@ -171,14 +212,18 @@ class Fusion(Network[ConfigT], ABC):
         features = sequences.features
         if features.shape[2] != modality.width or features.is_floating_point() != floating:
             wanted = f"{modality.width} floating channels" if floating else "one channel of int64 token ids"
-            raise ShapeError(f"modality {modality.name!r}: expected {wanted}, found {features.dtype} of shape {tuple(features.shape)}")
+            raise ShapeError(
+                f"modality {modality.name!r}: expected {wanted}, found {features.dtype} of shape"
+                f" {tuple(features.shape)}"
+            )
         if not floating and self._looks_at(features):
             outside = sequences.mask & ((features[..., 0] < 0) | (features[..., 0] >= modality.dim))
             if bool(outside.any()):
                 row, position = outside.nonzero()[0].tolist()
                 raise DataError(
-                    f"sample {batch.ids[row]!r}, modality {modality.name!r}: token id {int(features[row, position, 0])} at position "
-                    f"{position}, expected 0 to {modality.dim - 1}"
+                    f"sample {batch.ids[row]!r}, modality {modality.name!r}: token id"
+                    f" {int(features[row, position, 0])} at position {position}, expected 0 to"
+                    f" {modality.dim - 1}"
                 )
         return sequences
 
@@ -193,8 +238,12 @@ class Fusion(Network[ConfigT], ABC):
 
 
 def _clocked(sequences: Mapping[str, Sequences]) -> dict[str, Tensor]:
-    """Each modality's times from the first token of the sample on, (batch, time) float64; NaN where a modality brings none."""
-    times = {name: s.mask.new_full(s.mask.shape, torch.nan, dtype=torch.float64) for name, s in sequences.items()}
+    """Each modality's times from the first token of the sample on, (batch, time) float64; NaN where a
+    modality brings none.
+    """
+    times = {
+        name: s.mask.new_full(s.mask.shape, torch.nan, dtype=torch.float64) for name, s in sequences.items()
+    }
     timed = [name for name, s in sequences.items() if s.times is not None]
     if not timed:
         return times

@@ -10,13 +10,15 @@ from alignmamba.models.network import Network
 
 
 class TensorsIn(nn.Module):
-    """A model that takes features and mask of each modality, in the order of its configuration, and gives the prediction.
+    """A model that takes features and mask of each modality, in the order of its configuration, and gives the
+    prediction.
 
-    ``torch.export.export(TensorsIn(model), tensors, dynamic_shapes=...)`` and ``torch.onnx.export`` of the same accept lengths of
-    their own for every modality; the number of samples is fixed. A program may not look at data, so what the model refuses
-    otherwise, a sample without any modality, gives a meaningless prediction, and AlignMamba brings every sequence to the length
-    of the longest modality in place of the anchor's: padding, which changes no prediction. Its matching holds all pairs at once
-    there. The model that is given is put into evaluation mode.
+    ``torch.export.export(TensorsIn(model), tensors, dynamic_shapes=...)`` and ``torch.onnx.export`` of the
+    same accept lengths of their own for every modality; the number of samples is fixed. A program may not
+    look at data, so what the model refuses otherwise, a sample without any modality, gives a meaningless
+    prediction, and AlignMamba brings every sequence to the length of the longest modality in place of the
+    anchor's: padding, which changes no prediction. Its matching holds all pairs at once there. The model that
+    is given is put into evaluation mode.
     """
 
     def __init__(self, model: Network[Any]) -> None:
@@ -29,7 +31,8 @@ class TensorsIn(nn.Module):
         """Predict.
 
         Args:
-            *tensors: features (batch, time, channel) and mask (batch, time) bool of the first modality, of the second, and so on.
+            *tensors: features (batch, time, channel) and mask (batch, time) bool of the first modality, of
+                the second, and so on.
 
         Returns:
             (batch,) for regression, (batch, class) scores for classification.
@@ -38,7 +41,9 @@ class TensorsIn(nn.Module):
             ShapeError: If their number is not twice the number of modalities.
         """
         if len(tensors) != 2 * len(self.names):
-            raise ShapeError(f"expected features and mask of each of {list(self.names)}, found {len(tensors)} tensors")
+            raise ShapeError(
+                f"expected features and mask of each of {list(self.names)}, found {len(tensors)} tensors"
+            )
         sequences = {
             name: Sequences(features=features, mask=mask)
             for name, features, mask in zip(self.names, tensors[::2], tensors[1::2], strict=True)

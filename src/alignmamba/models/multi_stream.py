@@ -1,4 +1,6 @@
-"""Multi-stream fusion: a backbone for each modality, joined at every layer, by attention, or only in the prediction."""
+"""Multi-stream fusion: a backbone for each modality, joined at every layer, by attention, or only in the
+prediction.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,21 +27,24 @@ class MultiStreamMambaConfig(FusionConfig, MambaConfig):
 class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
     """One Mamba stack per modality; after each layer the streams exchange what they know through gates.
 
-    Kept from the sources: a stream of its own for every modality, and at every depth an exchange in which a stream's own tokens
-    gate what comes from the others, as hidden states do in Fusion-Mamba. Simplified: where the sources take equal lengths for
-    granted, the others are brought to a stream's length by relative time; in place of the exchange of channels (Pan-Mamba's
-    channel swap, Fusion-Mamba's and MambaDFuse's shallow exchange) and of scans whose maps come from the other stream, the mean
-    of the other streams is projected, gated and added. Streams missing from a sample receive and do not send.
+    Kept from the sources: a stream of its own for every modality, and at every depth an exchange in which a
+    stream's own tokens gate what comes from the others, as hidden states do in Fusion-Mamba. Simplified:
+    where the sources take equal lengths for granted, the others are brought to a stream's length by relative
+    time; in place of the exchange of channels (Pan-Mamba's channel swap, Fusion-Mamba's and MambaDFuse's
+    shallow exchange) and of scans whose maps come from the other stream, the mean of the other streams is
+    projected, gated and added. Streams missing from a sample receive and do not send.
 
     The pooled streams, one after the other in anchor order, are the embedding, (batch, modalities * d_model).
 
     Source:
-        Fusion-Mamba, Dong et al., arXiv:2404.09146; Pan-Mamba, He et al., arXiv:2402.12192; MambaDFuse, Li et al.,
-        arXiv:2404.08406.
+        Fusion-Mamba, Dong et al., arXiv:2404.09146; Pan-Mamba, He et al., arXiv:2402.12192; MambaDFuse, Li et
+        al., arXiv:2404.08406.
     """
 
     config_class: ClassVar[type[MultiStreamMambaConfig]] = MultiStreamMambaConfig
-    summary: ClassVar[str] = "One Mamba stack per modality, with a gated exchange between them after each layer"
+    summary: ClassVar[str] = (
+        "One Mamba stack per modality, with a gated exchange between them after each layer"
+    )
     tags: ClassVar[tuple[str, ...]] = ("mamba",)
 
     def __init__(self, config: MultiStreamMambaConfig) -> None:
@@ -47,7 +52,9 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
         self.stacks = nn.ModuleDict({name: MambaStack(config) for name in config.anchors})
         # One modality alone has nobody to exchange with.
         exchanges = config.depth if len(config.anchors) > 1 else 0
-        self.exchanges = nn.ModuleList(Exchange(config.anchors, config.d_model, config.dropout) for _ in range(exchanges))
+        self.exchanges = nn.ModuleList(
+            Exchange(config.anchors, config.d_model, config.dropout) for _ in range(exchanges)
+        )
         self.head = Head(len(config.anchors) * config.d_model, config.task, config.dropout)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
@@ -59,7 +66,9 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
             if self.exchanges:
                 streams = self.exchanges[number](streams, present)
         pool = POOLINGS[self.config.pooling]
-        embedding = torch.cat([pool(self._stack(name).norm(tokens.x), tokens.mask) for name, tokens in streams.items()], 1)
+        embedding = torch.cat(
+            [pool(self._stack(name).norm(tokens.x), tokens.mask) for name, tokens in streams.items()], 1
+        )
         return Output(prediction=self.head(embedding), embedding=embedding)
 
     def _stack(self, name: str) -> MambaStack:
@@ -69,7 +78,9 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
 
 
 class Exchange(nn.Module):
-    """Adds to each stream the mean of the other present ones, projected, and gated by the stream's own tokens; residual, pre-norm."""
+    """Adds to each stream the mean of the other present ones, projected, and gated by the stream's own
+    tokens; residual, pre-norm.
+    """
 
     def __init__(self, names: tuple[str, ...], d_model: int, dropout: float) -> None:
         super().__init__()
@@ -95,9 +106,13 @@ class Exchange(nn.Module):
             others = [other for other in streams if other != name]
             senders = torch.stack([present[other] for other in others]).sum(0).clamp(min=1)
             # What is not sent arrives as zero.
-            arrived = torch.stack([resample(normed[other], sent[other], tokens.mask) for other in others]).sum(0)
+            arrived = torch.stack(
+                [resample(normed[other], sent[other], tokens.mask) for other in others]
+            ).sum(0)
             received = self.projections[name](arrived / senders[:, None, None].to(arrived.dtype))
-            exchanged[name] = replace(tokens, x=tokens.x + self.dropout(self.gates[name](normed[name]).sigmoid() * received))
+            exchanged[name] = replace(
+                tokens, x=tokens.x + self.dropout(self.gates[name](normed[name]).sigmoid() * received)
+            )
         return exchanged
 
 
@@ -108,19 +123,24 @@ class CrossmodalTransformerConfig(FusionConfig, AttentionConfig):
     def _several(self) -> Self:
         if len(self.modalities) < 2:
             found = [modality.name for modality in self.modalities]
-            raise ValueError(f"modalities: crossmodal-transformer needs at least 2 that attend to each other, found {found}")
+            raise ValueError(
+                "modalities: crossmodal-transformer needs at least 2 that attend to each other, found"
+                f" {found}"
+            )
         return self
 
 
 class CrossmodalTransformer(Fusion[CrossmodalTransformerConfig]):
     """Every modality attends to every other one, and then to itself, by crossmodal Transformers.
 
-    Kept from the source: one crossmodal Transformer for each ordered pair of modalities, self-attention over what a modality
-    received, one vector of each modality concatenated (see `nn.attention.CrossModalStack`). Simplified: a modality's vector is
-    pooled as in the other models here, not its last token; one linear head without the residual block before it; the encoders
-    in place of the one-dimensional convolutions are those of all models here.
+    Kept from the source: one crossmodal Transformer for each ordered pair of modalities, self-attention over
+    what a modality received, one vector of each modality concatenated (see `nn.attention.CrossModalStack`).
+    Simplified: a modality's vector is pooled as in the other models here, not its last token; one linear head
+    without the residual block before it; the encoders in place of the one-dimensional convolutions are those
+    of all models here.
 
-    The pooled streams, one after the other in anchor order, are the embedding, (batch, modalities * (modalities - 1) * d_model).
+    The pooled streams, one after the other in anchor order, are the embedding, (batch, modalities *
+    (modalities - 1) * d_model).
 
     Source:
         Tsai et al., arXiv:1906.00295.
@@ -141,7 +161,9 @@ class CrossmodalTransformer(Fusion[CrossmodalTransformerConfig]):
         streams = list(self._with_absent(encoded).values())
         masks = [tokens.mask for tokens in streams]
         read = self.backbone([tokens.x for tokens in streams], masks)
-        embedding = torch.cat([POOLINGS[self.config.pooling](x, mask) for x, mask in zip(read, masks, strict=True)], 1)
+        embedding = torch.cat(
+            [POOLINGS[self.config.pooling](x, mask) for x, mask in zip(read, masks, strict=True)], 1
+        )
         return Output(prediction=self.head(embedding), embedding=embedding)
 
 
@@ -153,10 +175,12 @@ class LateFusionConfig(FusionConfig, MambaConfig):
 
 
 class LateFusion(Fusion[LateFusionConfig]):
-    """One Mamba stack and one head per modality; the prediction is the mean over the modalities that the sample has.
+    """One Mamba stack and one head per modality; the prediction is the mean over the modalities that the
+    sample has.
 
-    The plain rival that never lets modalities meet. Values are averaged in regression, scores before the softmax in
-    classification. A missing modality's stream is its absent token, which no prediction sees and which therefore stays zero.
+    The plain rival that never lets modalities meet. Values are averaged in regression, scores before the
+    softmax in classification. A missing modality's stream is its absent token, which no prediction sees and
+    which therefore stays zero.
 
     The pooled streams, one after the other in anchor order, are the embedding, (batch, modalities * d_model).
 
@@ -165,20 +189,26 @@ class LateFusion(Fusion[LateFusionConfig]):
     """
 
     config_class: ClassVar[type[LateFusionConfig]] = LateFusionConfig
-    summary: ClassVar[str] = "One Mamba stack and one head per modality, the mean of whose predictions is taken"
+    summary: ClassVar[str] = (
+        "One Mamba stack and one head per modality, the mean of whose predictions is taken"
+    )
     tags: ClassVar[tuple[str, ...]] = ("mamba",)
 
     def __init__(self, config: LateFusionConfig) -> None:
         super().__init__(config, config.d_model)
         self.absent_tokens.requires_grad_(False)
         self.stacks = nn.ModuleDict({name: MambaStack(config) for name in config.anchors})
-        self.heads = nn.ModuleDict({name: Head(config.d_model, config.task, config.dropout) for name in config.anchors})
+        self.heads = nn.ModuleDict(
+            {name: Head(config.d_model, config.task, config.dropout) for name in config.anchors}
+        )
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
         present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
         pooled, votes = [], []
         for name, tokens in self._with_absent(encoded).items():
-            pooled.append(POOLINGS[self.config.pooling](self.stacks[name](tokens.x, tokens.mask), tokens.mask))
+            pooled.append(
+                POOLINGS[self.config.pooling](self.stacks[name](tokens.x, tokens.mask), tokens.mask)
+            )
             votes.append(self.heads[name](pooled[-1]))
         # (batch, modality, ...)
         every = torch.stack(votes, 1)

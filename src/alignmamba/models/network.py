@@ -40,8 +40,9 @@ class NetworkConfig(Config):
     task: Task
     """What is predicted."""
     anchor_order: tuple[Name, ...] = ()
-    """Modalities in the order of preference as anchor: a sample is aligned to the first one it has. Those not named follow;
-    empty means text, audio, video, then the order of `modalities`. In one sequence streams stand in the reverse order."""
+    """Modalities in the order of preference as anchor: a sample is aligned to the first one it has. Those not
+    named follow; empty means text, audio, video, then the order of `modalities`. In one sequence streams
+    stand in the reverse order."""
 
     @model_validator(mode="after")
     def _known_names(self) -> Self:
@@ -75,8 +76,8 @@ class NetworkConfig(Config):
         """A named configuration for these modalities and this task.
 
         Args:
-            name: One of `PRESETS`: ``default`` for every model; for AlignMamba also ``paper``, the paper's equations to the
-                letter (docs/decisions.md).
+            name: One of `PRESETS`: ``default`` for every model; for AlignMamba also ``paper``, the paper's
+                equations to the letter (docs/decisions.md).
             modalities: What the corpus offers.
             task: What is predicted.
             **overrides: Fields that differ from the preset; nested ones as mappings.
@@ -87,9 +88,18 @@ class NetworkConfig(Config):
         if name not in cls.PRESETS:
             raise ConfigError(f"preset: expected one of {sorted(cls.PRESETS)}, found {name!r}")
         given = merged(cls.PRESETS[name], overrides)
-        # Fields of a nested configuration that nobody sets keep the defaults that this class gives them, not those of the nested one.
-        nested = {field: info.default.model_dump() for field, info in cls.model_fields.items() if isinstance(info.default, Config)}
-        kept = {field: values for field, values in nested.items() if field in given and not _pretrained(given[field])}
+        # Fields of a nested configuration that nobody sets keep the defaults that this class gives them, not
+        # those of the nested one.
+        nested = {
+            field: info.default.model_dump()
+            for field, info in cls.model_fields.items()
+            if isinstance(info.default, Config)
+        }
+        kept = {
+            field: values
+            for field, values in nested.items()
+            if field in given and not _pretrained(given[field])
+        }
         return validated(cls, merged(kept, given) | {"modalities": modalities, "task": task})
 
 
@@ -103,12 +113,16 @@ def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any
 
 
 def _pretrained(given: Any) -> bool:
-    """Mark of an encoder whose fields are its own, so that defaults of another kind are not laid under them."""
+    """Mark of an encoder whose fields are its own, so that defaults of another kind are not laid under
+    them.
+    """
     return isinstance(given, Mapping) and given.get("kind") == "pretrained"
 
 
 class Head(nn.Linear):
-    """Dropout and one linear map from a pooled vector to the prediction, for regression in deviations from the targets' mean."""
+    """Dropout and one linear map from a pooled vector to the prediction, for regression in deviations from
+    the targets' mean.
+    """
 
     def __init__(self, width: int, task: Task, dropout: float) -> None:
         super().__init__(width, task.num_outputs)
@@ -122,9 +136,11 @@ class Head(nn.Linear):
 
 
 class TargetScaling(nn.Module):
-    """From deviations to units of the label, with the mean and deviation of the train targets: stored with the model, in float64.
+    """From deviations to units of the label, with the mean and deviation of the train targets: stored with
+    the model, in float64.
 
-    Labels such as 1e9 and 1e9 + 1 are one number in single precision, so neither the buffers nor the result ever are.
+    Labels such as 1e9 and 1e9 + 1 are one number in single precision, so neither the buffers nor the result
+    ever are.
     """
 
     mean: Tensor
@@ -151,7 +167,9 @@ class TargetScaling(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Weights that know of no scale come from version 0.1, whose heads were trained in units of the label."""
+        """Weights that know of no scale come from version 0.1, whose heads were trained in units of the
+        label.
+        """
         if not any(prefix + name in state_dict for name in ("mean", "deviation")):
             state_dict[prefix + "mean"] = torch.zeros_like(self.mean)
             state_dict[prefix + "deviation"] = torch.ones_like(self.deviation)
@@ -165,22 +183,26 @@ ConfigT = TypeVar("ConfigT", bound=NetworkConfig)
 class Network(Pretrained[ConfigT], ScalesTargets, ABC):
     """Predicts one target per sample from the raw features of any of its modalities.
 
-    A network states `config_class`, whose instance its constructor takes alone, `summary` and `tags`, and says in `_predict` how it
-    predicts. Everything else here holds for all of them: raw features in, scales stored with the weights, predictions in units of the
-    label, saving and loading. Nothing asks a network for more than stands in this class.
+    A network states `config_class`, whose instance its constructor takes alone, `summary` and `tags`, and
+    says in `_predict` how it predicts. Everything else here holds for all of them: raw features in, scales
+    stored with the weights, predictions in units of the label, saving and loading. Nothing asks a network for
+    more than stands in this class.
     """
 
     config_class: ClassVar[Any]  # a subclass of NetworkConfig; `Any` lets each state its own
     least_modalities: ClassVar[int] = 1
     """With how few modalities the network can be made."""
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Variants that tell what a part of the network is worth: the name of a table row to the fields of a run that differ, ``model``
-    and ``options``. Read by the protocol that trains them; the network itself makes no use of it."""
+    """Variants that tell what a part of the network is worth: the name of a table row to the fields of a run
+    that differ, ``model`` and ``options``. Read by the protocol that trains them; the network itself makes no
+    use of it."""
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__()
         self.config = config
-        self.standardisers = nn.ModuleDict({m.name: Standardise(m.dim) for m in config.modalities if m.kind == "features"})
+        self.standardisers = nn.ModuleDict(
+            {m.name: Standardise(m.dim) for m in config.modalities if m.kind == "features"}
+        )
         self.target_scaling = TargetScaling() if config.task.kind == "regression" else None
 
     @classmethod
@@ -195,8 +217,10 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
         """An untrained model that predicts one real number.
 
         Args:
-            modalities: Name to the width of one feature vector; for token ids to a `ModalitySpec` that says so.
-            label_range: Smallest and largest admissible label, if there is one; it decides which metrics make sense.
+            modalities: Name to the width of one feature vector; for token ids to a `ModalitySpec` that says
+                so.
+            label_range: Smallest and largest admissible label, if there is one; it decides which metrics make
+                sense.
             preset: Named configuration to start from.
             **options: Fields of the configuration that differ from it, nested ones as mappings.
 
@@ -207,13 +231,19 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
 
     @classmethod
     def for_classification(
-        cls, modalities: Mapping[str, int | ModalitySpec], *, classes: int | Sequence[str], preset: str = "default", **options: Any
+        cls,
+        modalities: Mapping[str, int | ModalitySpec],
+        *,
+        classes: int | Sequence[str],
+        preset: str = "default",
+        **options: Any,
     ) -> Self:
         """An untrained model that predicts one of several classes.
 
         Args:
             modalities: As for `for_regression`.
-            classes: Names of the classes, or how many there are; these are then called ``0``, ``1`` and so on.
+            classes: Names of the classes, or how many there are; these are then called ``0``, ``1`` and so
+                on.
             preset: Named configuration to start from.
             **options: Fields of the configuration that differ from it, nested ones as mappings.
 
@@ -221,18 +251,26 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
             ConfigError: If a modality, the classes, the preset or an option is not as expected.
         """
         if isinstance(classes, str):
-            raise ConfigError(f"classes: found the text {classes!r:.60}, expected a list of names or their number")
+            raise ConfigError(
+                f"classes: found the text {classes!r:.60}, expected a list of names or their number"
+            )
         names = [str(number) for number in range(classes)] if isinstance(classes, int) else list(classes)
         return cls._made(modalities, Task(kind="classification", classes=tuple(names)), preset, options)
 
     @classmethod
-    def _made(cls, modalities: Mapping[str, int | ModalitySpec], task: Task, preset: str, options: Mapping[str, Any]) -> Self:
+    def _made(
+        cls, modalities: Mapping[str, int | ModalitySpec], task: Task, preset: str, options: Mapping[str, Any]
+    ) -> Self:
         if not isinstance(modalities, Mapping):
-            raise ConfigError(f"modalities: expected a mapping of names to widths, found {type(modalities).__name__}")
+            raise ConfigError(
+                f"modalities: expected a mapping of names to widths, found {type(modalities).__name__}"
+            )
         specs = []
         for name, given in modalities.items():
             if isinstance(given, ModalitySpec) and given.name != name:
-                raise ConfigError(f"modalities: {name!r} is described as {given.name!r}, expected the same name")
+                raise ConfigError(
+                    f"modalities: {name!r} is described as {given.name!r}, expected the same name"
+                )
             try:
                 specs.append(given if isinstance(given, ModalitySpec) else ModalitySpec(name=name, dim=given))
             except ConfigError as error:
@@ -249,8 +287,10 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
             return_plans: Return the matchings onto the anchor as well, none by a network that makes none.
 
         Raises:
-            DataError: If a modality is unknown, a sample has none at all, or a token id is not of the vocabulary.
-            ShapeError: If a modality's width or type is not the configured one, or the batch is empty or no `Batch`.
+            DataError: If a modality is unknown, a sample has none at all, or a token id is not of the
+                vocabulary.
+            ShapeError: If a modality's width or type is not the configured one, or the batch is empty or no
+                `Batch`.
         """
         if not isinstance(batch, Batch):
             found = f"{type(batch).__module__}.{type(batch).__name__}".removeprefix("builtins.")
@@ -261,11 +301,15 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
 
     @abstractmethod
     def _predict(self, batch: Batch) -> Output:
-        """The output for a batch; a regression in deviations from the mean of the targets, as a `Head` gives it."""
+        """The output for a batch; a regression in deviations from the mean of the targets, as a `Head` gives
+        it.
+        """
 
     @property
     def strides(self) -> Mapping[str, int]:
-        """By modality, how many tokens of the batch become one of the tokens that `aligned_streams` and plans speak of."""
+        """By modality, how many tokens of the batch become one of the tokens that `aligned_streams` and plans
+        speak of.
+        """
         return {modality.name: 1 for modality in self.config.modalities}
 
     @property
@@ -286,11 +330,17 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
 
     @property
     def target_scale(self) -> TargetScale | None:
-        """Mean and deviation of the targets that the model was trained on; ``None`` before it was given any."""
+        """Mean and deviation of the targets that the model was trained on; ``None`` before it was given
+        any.
+        """
         scaling = self.target_scaling
         if scaling is None:
             return TargetScale()
-        return TargetScale(mean=float(scaling.mean), deviation=float(scaling.deviation)) if scaling.known else None
+        return (
+            TargetScale(mean=float(scaling.mean), deviation=float(scaling.deviation))
+            if scaling.known
+            else None
+        )
 
     def scale_targets(self, scale: TargetScale) -> None:
         """Store mean and deviation of the targets of a regression task.
@@ -314,11 +364,15 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
             self.scale_targets(statistics.targets)
         for name, (mean, deviation) in statistics.features.items():
             if name not in self.standardisers:
-                raise ShapeError(f"statistics of {name!r}: the model standardises {sorted(self.standardisers)}")
+                raise ShapeError(
+                    f"statistics of {name!r}: the model standardises {sorted(self.standardisers)}"
+                )
             module = self.standardisers[name]
             assert isinstance(module, Standardise)
             if mean.shape != module.mean.shape or deviation.shape != module.mean.shape:
-                raise ShapeError(f"statistics of {name!r}: expected width {len(module.mean)}, found {tuple(mean.shape)}")
+                raise ShapeError(
+                    f"statistics of {name!r}: expected width {len(module.mean)}, found {tuple(mean.shape)}"
+                )
             module.mean.copy_(mean)
             module.deviation.copy_(deviation)
 

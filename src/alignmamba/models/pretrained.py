@@ -1,4 +1,6 @@
-"""Saving and loading of models in the Hugging Face layout: ``config.json``, ``model.safetensors`` and a model card."""
+"""Saving and loading of models in the Hugging Face layout: ``config.json``, ``model.safetensors`` and a model
+card.
+"""
 
 import json
 import math
@@ -64,7 +66,9 @@ class Provenance(Config):
 
 
 class Pretrained(nn.Module, Generic[ConfigT]):
-    """Gives a model ``save_pretrained`` and ``from_pretrained``; it states its class variables and keeps its `config`."""
+    """Gives a model ``save_pretrained`` and ``from_pretrained``; it states its class variables and keeps its
+    `config`.
+    """
 
     config_class: ClassVar[Any]
     config: ConfigT
@@ -88,20 +92,34 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CheckpointError(f"{directory}: expected a folder or a place for one ({error.strerror})") from None
+            raise CheckpointError(
+                f"{directory}: expected a folder or a place for one ({error.strerror})"
+            ) from None
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         content = save(weights, metadata={"format": "pt"})
-        described = {"model_type": type(self).__name__, **self.config.model_dump(mode="json"), _WEIGHTS_SUM: checksum(content)}
+        described = {
+            "model_type": type(self).__name__,
+            **self.config.model_dump(mode="json"),
+            _WEIGHTS_SUM: checksum(content),
+        }
         if self.provenance is not None:
             described[_PROVENANCE] = self.provenance.model_dump(mode="json")
         replace_file(directory / WEIGHTS_FILE, content)
         replace_file(directory / CONFIG_FILE, (json.dumps(stamped(described), indent=2) + "\n").encode())
-        replace_file(directory / CARD_FILE, self._card(sum(tensor.numel() for tensor in weights.values())).encode())
+        replace_file(
+            directory / CARD_FILE, self._card(sum(tensor.numel() for tensor in weights.values())).encode()
+        )
 
     def push_to_hub(
-        self, repository: str, *, private: bool | None = None, token: str | None = None, message: str = "Upload a model"
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        message: str = "Upload a model",
     ) -> str:
-        """Upload configuration, weights and model card to a repository on the Hugging Face Hub, which is made where there is none.
+        """Upload configuration, weights and model card to a repository on the Hugging Face Hub, which is made
+        where there is none.
 
         Args:
             repository: Its name, as ``user/name``.
@@ -123,12 +141,17 @@ class Pretrained(nn.Module, Generic[ConfigT]):
             try:
                 api.create_repo(repository, private=private, exist_ok=True)
                 commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-            except Exception as error:  # of HTTP, of the Hub and of its own checks, which share no narrower root
-                raise CheckpointError(f"{repository}: cannot be uploaded to the Hub ({_first_line(error)})") from None
+            # of HTTP, of the Hub and of its own checks, which share no narrower root
+            except Exception as error:
+                raise CheckpointError(
+                    f"{repository}: cannot be uploaded to the Hub ({_first_line(error)})"
+                ) from None
         return str(commit.commit_url)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Self:
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, local_files_only: bool = False
+    ) -> Self:
         """Load a model that `save_pretrained` wrote, in evaluation mode.
 
         Args:
@@ -137,8 +160,8 @@ class Pretrained(nn.Module, Generic[ConfigT]):
             local_files_only: Whether to look for a Hub repository in the local cache alone.
 
         Raises:
-            CheckpointError: If a file is missing or damaged, was made by another model, or does not fit into memory; the message
-                names it.
+            CheckpointError: If a file is missing or damaged, was made by another model, or does not fit into
+                memory; the message names it.
         """
         folder = fetched(source, revision=revision, local_files_only=local_files_only)
         description = cls._description(folder / CONFIG_FILE)
@@ -148,7 +171,9 @@ class Pretrained(nn.Module, Generic[ConfigT]):
             dtype = cls._check_fit(config, _declared(file, path), path)
             size = os.fstat(file.fileno()).st_size
             cure = "make it smaller or take a machine with more memory"
-            refuse_beyond_memory(_COPIES * size, f"{path}: opening {size:,} bytes of weights", cure, error=CheckpointError)
+            refuse_beyond_memory(
+                _COPIES * size, f"{path}: opening {size:,} bytes of weights", cure, error=CheckpointError
+            )
             try:
                 content = file.read()
             except OSError as error:
@@ -156,7 +181,10 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         # Last, for what does not fit says more than a checksum.
         expected = unstamped(description, str(folder / CONFIG_FILE)).get(_WEIGHTS_SUM)
         if expected is not None and checksum(content) != expected:
-            raise CheckpointError(f"{path}: damaged, or not the weights that {CONFIG_FILE} was saved with: their checksum is another")
+            raise CheckpointError(
+                f"{path}: damaged, or not the weights that {CONFIG_FILE} was saved with: their checksum is"
+                " another"
+            )
         try:
             weights = load(content)
         except SafetensorError as error:
@@ -178,14 +206,23 @@ class Pretrained(nn.Module, Generic[ConfigT]):
             CheckpointError: Naming the first weight that does not fit.
         """
         if len(config.modalities) > len(declared):
-            raise CheckpointError(f"{path}: found {len(declared)} weights, too few for {len(config.modalities)} modalities")
+            raise CheckpointError(
+                f"{path}: found {len(declared)} weights, too few for {len(config.modalities)} modalities"
+            )
         with torch.device("meta"):
             model = cls(config)
         expected = model.state_dict()
-        wrong = sorted(name for name, tensor in declared.items() if name not in expected or tensor.shape != expected[name].shape)
+        wrong = sorted(
+            name
+            for name, tensor in declared.items()
+            if name not in expected or tensor.shape != expected[name].shape
+        )
         wrong = wrong or sorted(model.load_state_dict(declared, strict=False).missing_keys)
         if wrong:
-            has, needs = (f"shape {tuple(each[wrong[0]].shape)}" if wrong[0] in each else "" for each in (declared, expected))
+            has, needs = (
+                f"shape {tuple(each[wrong[0]].shape)}" if wrong[0] in each else ""
+                for each in (declared, expected)
+            )
             wants = f"its configuration makes it {needs}" if needs else "its configuration has none"
             told = f"has {has}, {wants}" if has else f"is missing, it needs {needs}"
             raise CheckpointError(f"{path}: weight {wrong[0]!r} {told}")
@@ -193,11 +230,15 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         dtypes = {declared[name].dtype: name for name in sorted(learnt & declared.keys(), reverse=True)}
         if len(dtypes) > 1:
             (one, first), (other, second) = list(dtypes.items())[:2]
-            raise CheckpointError(f"{path}: weights have one type, found {_shown(one)} for {first!r} and {_shown(other)} for {second!r}")
+            raise CheckpointError(
+                f"{path}: weights have one type, found {_shown(one)} for {first!r} and {_shown(other)} for"
+                f" {second!r}"
+            )
         for name, tensor in declared.items():
             if tensor.is_floating_point() != expected[name].is_floating_point():
                 raise CheckpointError(
-                    f"{path}: weight {name!r} is of type {_shown(tensor.dtype)}, expected one like {_shown(expected[name].dtype)}"
+                    f"{path}: weight {name!r} is of type {_shown(tensor.dtype)}, expected one like"
+                    f" {_shown(expected[name].dtype)}"
                 )
         return next(iter(dtypes))
 
@@ -214,7 +255,9 @@ class Pretrained(nn.Module, Generic[ConfigT]):
     def _configuration(cls, description: Mapping[str, Any], path: Path) -> Any:
         others = {"model_type", FIELD, _WEIGHTS_SUM, _PROVENANCE}
         try:
-            return validated(cls.config_class, {name: value for name, value in description.items() if name not in others})
+            return validated(
+                cls.config_class, {name: value for name, value in description.items() if name not in others}
+            )
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
 
@@ -222,9 +265,16 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         config: Any = self.config
         modalities: tuple[ModalitySpec, ...] = config.modalities
         task: Task = config.task
-        rows = "\n".join(f"| {m.name} | {m.kind} | {m.dim} | {quoted(m.units) if m.units else 'not stated'} |" for m in modalities)
+        rows = "\n".join(
+            f"| {m.name} | {m.kind} | {m.dim} | {quoted(m.units) if m.units else 'not stated'} |"
+            for m in modalities
+        )
         arrays = ", ".join(f'"{m.name}": [{_EXAMPLES[m.kind].format(width=m.dim)}]' for m in modalities)
-        use = "probabilities = prediction.softmax(1)" if task.kind == "classification" else "value = prediction[0].item()"
+        use = (
+            "probabilities = prediction.softmax(1)"
+            if task.kind == "classification"
+            else "value = prediction[0].item()"
+        )
         return f"""---
 library_name: alignmamba
 tags: [{", ".join(("multimodal", *self.tags))}]
@@ -234,7 +284,8 @@ tags: [{", ".join(("multimodal", *self.tags))}]
 
 {self.summary}, made with AlignMamba.
 
-**Input.** Raw features: standardisation is stored with the weights. Any modality may be missing from any sample.
+**Input.** Raw features: standardisation is stored with the weights. Any modality may be missing from any
+sample.
 
 | modality | kind | width or vocabulary | units |
 |---|---|---|---|
@@ -256,8 +307,8 @@ with torch.no_grad():
 {use}
 ```
 
-A list holds one array per sample, (time, width) or (time,) token ids; `None` stands for a modality that a sample lacks.
-The model says nothing reliable about data of another kind than it was trained on.
+A list holds one array per sample, (time, width) or (time,) token ids; `None` stands for a modality that a
+sample lacks. The model says nothing reliable about data of another kind than it was trained on.
 """
 
 
@@ -265,8 +316,12 @@ _EXAMPLES: Final = {"features": "torch.zeros(10, {width})", "tokens": "[0, 0, 0]
 
 
 def quoted(text: str) -> str:
-    """Text of a stranger as one line of Markdown, in a table too, that nothing in it can end or turn into markup."""
-    plain = re.sub(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: repr(found[0])[1:-1], text)
+    """Text of a stranger as one line of Markdown, in a table too, that nothing in it can end or turn into
+    markup.
+    """
+    plain = re.sub(
+        r"[^\S ]|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: repr(found[0])[1:-1], text
+    )
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
     pad = " " if plain.startswith("`") or plain.endswith("`") or not plain.strip() else ""
     return f"{fence}{pad}{plain}{pad}{fence}".replace("|", "\\|")
@@ -274,7 +329,9 @@ def quoted(text: str) -> str:
 
 def _outputs(task: Task) -> str:
     if task.kind == "regression":
-        return "one real number" + ("" if task.label_range is None else f" from {task.label_range[0]:g} to {task.label_range[1]:g}")
+        return "one real number" + (
+            "" if task.label_range is None else f" from {task.label_range[0]:g} to {task.label_range[1]:g}"
+        )
     shown = ", ".join(map(quoted, task.classes[:_CLASSES_SHOWN]))
     more = f" and {len(task.classes) - _CLASSES_SHOWN} more" if len(task.classes) > _CLASSES_SHOWN else ""
     return f"one of {len(task.classes)} classes: {shown}{more}"
@@ -334,9 +391,15 @@ def fetched(source: str | Path, *, revision: str | None = None, local_files_only
 
     try:
         files = [CONFIG_FILE, WEIGHTS_FILE]
-        return Path(snapshot_download(str(source), revision=revision, local_files_only=local_files_only, allow_patterns=files))
+        return Path(
+            snapshot_download(
+                str(source), revision=revision, local_files_only=local_files_only, allow_patterns=files
+            )
+        )
     except Exception as error:
-        raise CheckpointError(f"{source}: neither a local folder nor a Hub repository that can be read ({_first_line(error)})") from None
+        raise CheckpointError(
+            f"{source}: neither a local folder nor a Hub repository that can be read ({_first_line(error)})"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -364,10 +427,14 @@ def _declared(file: BinaryIO, path: Path) -> dict[str, Tensor]:
     declared = {}
     for name, entry in header.items():
         shape, kind = (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(shape, list) or not all(isinstance(each, int) and 0 <= each <= size for each in shape):
+        if not isinstance(shape, list) or not all(
+            isinstance(each, int) and 0 <= each <= size for each in shape
+        ):
             raise _no_weights(path, f"no shape for {name[:80]!r}")
         if not isinstance(kind, str) or kind not in _DTYPES:
-            raise CheckpointError(f"{path}: weight {name[:80]!r} is of type {shown(kind)}, expected one of {', '.join(_DTYPES)}")
+            raise CheckpointError(
+                f"{path}: weight {name[:80]!r} is of type {shown(kind)}, expected one of {', '.join(_DTYPES)}"
+            )
         declared[name] = torch.empty(shape, dtype=_DTYPES[kind], device="meta")
     if sum(math.prod(each.shape) * each.element_size() for each in declared.values()) != size - 8 - length:
         raise _no_weights(path, f"{size} bytes, another number than its header declares")
@@ -375,7 +442,9 @@ def _declared(file: BinaryIO, path: Path) -> dict[str, Tensor]:
 
 
 def _no_weights(path: Path, found: str) -> CheckpointError:
-    return CheckpointError(f"{path}: expected weights in safetensors form, found none that can be read ({found})")
+    return CheckpointError(
+        f"{path}: expected weights in safetensors form, found none that can be read ({found})"
+    )
 
 
 def _shown(dtype: torch.dtype) -> str:

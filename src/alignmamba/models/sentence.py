@@ -19,7 +19,8 @@ ConfigT = TypeVar("ConfigT", bound=SentenceConfig)
 class SentenceFusion(Fusion[ConfigT], ABC):
     """A fusion model that reads its anchor in two steps: embeddings, then hidden states.
 
-    The steps are those of a language model, where the anchor's encoder is one; else those of a small Transformer, made here.
+    The steps are those of a language model, where the anchor's encoder is one; else those of a small
+    Transformer, made here.
     """
 
     anchor_in_steps: ClassVar[bool] = True

@@ -25,10 +25,14 @@ class _SingleStream(Fusion[ConfigT]):
     def __init__(self, config: ConfigT, d_model: int) -> None:
         super().__init__(config, d_model)
         # Small beside the encoded tokens, whose channels have size 1.
-        self.modality_embeddings = nn.ParameterDict({m.name: nn.Parameter(0.02 * torch.randn(d_model)) for m in config.modalities})
+        self.modality_embeddings = nn.ParameterDict(
+            {m.name: nn.Parameter(0.02 * torch.randn(d_model)) for m in config.modalities}
+        )
 
     def fused_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The sequence that the backbone reads, (batch, sum of times, d_model), valid tokens first, and its mask."""
+        """The sequence that the backbone reads, (batch, sum of times, d_model), valid tokens first, and its
+        mask.
+        """
         return self._fused(self._encoded(batch))
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
@@ -38,7 +42,10 @@ class _SingleStream(Fusion[ConfigT]):
 
     def _fused(self, encoded: Mapping[str, Tokens]) -> tuple[Tensor, Tensor]:
         streams = self._with_absent(encoded)
-        marked = {name: replace(s, x=s.x + self.modality_embeddings[name].to(s.x.dtype)) for name, s in streams.items()}
+        marked = {
+            name: replace(s, x=s.x + self.modality_embeddings[name].to(s.x.dtype))
+            for name, s in streams.items()
+        }
         return concatenate([marked[name] for name in reversed(self.config.anchors)])
 
 
@@ -49,10 +56,11 @@ class SingleStreamMambaConfig(FusionConfig, MambaConfig):
 class SingleStreamMamba(_SingleStream[SingleStreamMambaConfig]):
     """One Mamba stack over the tokens of all modalities, one modality after the other.
 
-    Kept from the sources: modalities are brought to one width, concatenated and read by one Mamba; language comes last, so that
-    its tokens have read all others. Simplified: no pretrained language model, no image encoder, and no multimodal connector with
-    a two-dimensional scan (VL-Mamba), since tokens here come in order; a learned vector tells the modalities apart. With one
-    modality it is the plain sequence model of that modality.
+    Kept from the sources: modalities are brought to one width, concatenated and read by one Mamba; language
+    comes last, so that its tokens have read all others. Simplified: no pretrained language model, no image
+    encoder, and no multimodal connector with a two-dimensional scan (VL-Mamba), since tokens here come in
+    order; a learned vector tells the modalities apart. With one modality it is the plain sequence model of
+    that modality.
 
     Modalities follow one another in the reverse of the anchor order: video, audio, text.
 
@@ -71,20 +79,24 @@ class SingleStreamMamba(_SingleStream[SingleStreamMambaConfig]):
 
 
 class SingleStreamTransformerConfig(FusionConfig, AttentionConfig):
-    """Everything that defines a single-stream Transformer; the fields of the backbone stand at the top level."""
+    """Everything that defines a single-stream Transformer; the fields of the backbone stand at the top
+    level.
+    """
 
 
 class SingleStreamTransformer(_SingleStream[SingleStreamTransformerConfig]):
     """One Transformer over the tokens of all modalities, one modality after the other.
 
-    Kept from the sources: all tokens in one sequence, marked by a vector of their modality (the segment or modal-type embedding
-    of VisualBERT and ViLT), every token attending to every valid one. Simplified: nothing is pretrained, there is no class
-    token, and positions are sinusoidal and run through the whole sequence; the vector is pooled from all tokens.
+    Kept from the sources: all tokens in one sequence, marked by a vector of their modality (the segment or
+    modal-type embedding of VisualBERT and ViLT), every token attending to every valid one. Simplified:
+    nothing is pretrained, there is no class token, and positions are sinusoidal and run through the whole
+    sequence; the vector is pooled from all tokens.
 
     Modalities follow one another in the reverse of the anchor order, as in `SingleStreamMamba`.
 
     Source:
-        VisualBERT, Li et al., arXiv:1908.03557; ViLT, Kim et al., arXiv:2102.03334; LLaVA, Liu et al., arXiv:2304.08485.
+        VisualBERT, Li et al., arXiv:1908.03557; ViLT, Kim et al., arXiv:2102.03334; LLaVA, Liu et al.,
+        arXiv:2304.08485.
     """
 
     config_class: ClassVar[type[SingleStreamTransformerConfig]] = SingleStreamTransformerConfig

@@ -1,4 +1,6 @@
-"""Local and global alignment as modules over the operators (Li et al., arXiv 2412.00833, sections 3.2 and 3.3)."""
+"""Local and global alignment as modules over the operators (Li et al., arXiv 2412.00833, sections 3.2 and
+3.3).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,22 +21,24 @@ class LocalAlignmentConfig(Config):
     """How the tokens of each modality are brought to the anchor's tokens."""
 
     method: Literal["match", "proportional", "none"] = "match"
-    """``match``: relaxed optimal transport; ``proportional``: the mean of each anchor token's share of time, content unseen;
-    ``none``: lengths stay as they are and tokens are merged in the order of their relative times."""
+    """``match``: relaxed optimal transport; ``proportional``: the mean of each anchor token's share of time,
+    content unseen; ``none``: lengths stay as they are and tokens are merged in the order of their relative
+    times."""
     mass: Literal["paper", "mean"] = "mean"
-    """What an anchor token receives from the tokens matched to it: ``paper`` is their sum over the number of source tokens
-    (eq. 6), ``mean`` their mean. Used with marginal ``source``."""
+    """What an anchor token receives from the tokens matched to it: ``paper`` is their sum over the number of
+    source tokens (eq. 6), ``mean`` their mean. Used with marginal ``source``."""
     marginal: Literal["source", "anchor"] = "source"
-    """``source``: every source token is sent to its nearest anchor token (eq. 4-5), some anchor tokens receive nothing;
-    ``anchor``: every anchor token takes its nearest source token."""
+    """``source``: every source token is sent to its nearest anchor token (eq. 4-5), some anchor tokens
+    receive nothing; ``anchor``: every anchor token takes its nearest source token."""
     time_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1000.0
-    """Weight of the squared time difference in the cost; 0 is the paper's cost. With relative times, 1000 lets content decide
-    among anchor tokens up to some 3 % of the sequence apart."""
+    """Weight of the squared time difference in the cost; 0 is the paper's cost. With relative times, 1000
+    lets content decide among anchor tokens up to some 3 % of the sequence apart."""
     time_unit: Literal["relative", "seconds"] = "relative"
     """``relative``: time runs from 0 to 1 within each sequence; ``seconds``: the times of the corpus, in
     each sample where both modalities have them."""
     window: Annotated[int, Field(ge=0)] | None = None
-    """Match only anchor tokens at most this many positions from the one nearest in time; empty is exact, and quadratic in time."""
+    """Match only anchor tokens at most this many positions from the one nearest in time; empty is exact, and
+    quadratic in time."""
 
 
 class GlobalAlignmentConfig(Config):
@@ -47,7 +51,8 @@ class GlobalAlignmentConfig(Config):
     bandwidth: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["median"] = "median"
     """Sigma of the Gaussian kernel (eq. 9), or the median distance of each sample's tokens."""
     landmarks: Annotated[int, Field(ge=2, le=4096)] | None = None
-    """Approximate the MMD by this many landmark tokens (Nystrom), linear in time; empty is exact, and quadratic in time."""
+    """Approximate the MMD by this many landmark tokens (Nystrom), linear in time; empty is exact, and
+    quadratic in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +64,39 @@ class Tokens:
     mask: Tensor
     """(batch, time) bool, valid tokens first."""
     times: Tensor
-    """(batch, time) float64, seconds since the first token of the sample; NaN throughout a sample whose times are unknown."""
+    """(batch, time) float64, seconds since the first token of the sample; NaN throughout a sample whose times
+    are unknown."""
 
     def fitted(self, length: int) -> "Tokens":
         """The first `length` tokens, with padding where there are fewer."""
         more = length - self.mask.shape[1]
-        return Tokens(F.pad(self.x, (0, 0, 0, more)), F.pad(self.mask, (0, more)), F.pad(self.times, (0, more)))
+        return Tokens(
+            F.pad(self.x, (0, 0, 0, more)), F.pad(self.mask, (0, more)), F.pad(self.times, (0, more))
+        )
 
     def where(self, rows: Tensor, other: "Tokens") -> "Tokens":
-        """These tokens in the samples where `rows`, (batch,) bool, and `other`, of equal length, in the rest."""
+        """These tokens in the samples where `rows`, (batch,) bool, and `other`, of equal length, in the
+        rest.
+        """
         return Tokens(
             torch.where(rows[:, None, None], self.x, other.x),
-            (rows[:, None] & self.mask) | (~rows[:, None] & other.mask),  # ONNX Runtime cannot choose between truth values
+            # ONNX Runtime cannot choose between truth values
+            (rows[:, None] & self.mask) | (~rows[:, None] & other.mask),
             torch.where(rows[:, None], self.times, other.times),
         )
 
 
-# Digits after the decimal point that a time keeps, to the factor that brings them before it: powers of ten that float64 holds exactly.
+# Digits after the decimal point that a time keeps, to the factor that brings them before it: powers of ten
+# that float64 holds exactly.
 _POWERS = [10.0**digits for digits in range(16)]
 
 
 def since_first(times: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
     """Times on a clock of the sample's own, which starts with the first token of all its modalities.
 
-    A clock that started long ago has lost digits: float64 counts seconds since 1970 in steps of 2e-7. Differences are rounded to the
-    decimals that such steps leave, so that 0.02 s is one and the same number whatever the zero of the clock was.
+    A clock that started long ago has lost digits: float64 counts seconds since 1970 in steps of 2e-7.
+    Differences are rounded to the decimals that such steps leave, so that 0.02 s is one and the same number
+    whatever the zero of the clock was.
 
     Args:
         times: For each modality, (batch, time) seconds of any floating type; NaN where unknown.
@@ -164,10 +177,15 @@ def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple
 
 
 def _common_times(source: Tokens, anchor: Tokens) -> tuple[Tensor, Tensor]:
-    """Times of both sides on one scale, sample by sample: seconds where both know them, positions from 0 to 1 otherwise."""
-    known = ((source.times.isfinite() | ~source.mask).all(1) & (anchor.times.isfinite() | ~anchor.mask).all(1)).unsqueeze(1)
+    """Times of both sides on one scale, sample by sample: seconds where both know them, positions from 0 to 1
+    otherwise.
+    """
+    known = (
+        (source.times.isfinite() | ~source.mask).all(1) & (anchor.times.isfinite() | ~anchor.mask).all(1)
+    ).unsqueeze(1)
     source_times, anchor_times = (
-        torch.where(known & side.mask, side.times.double(), relative_time(side.mask, torch.float64)) for side in (source, anchor)
+        torch.where(known & side.mask, side.times.double(), relative_time(side.mask, torch.float64))
+        for side in (source, anchor)
     )
     return source_times, anchor_times
 
@@ -180,7 +198,12 @@ def _take(source: Tensor, index: Tensor) -> Tensor:
     return taken.masked_fill((index < 0).unsqueeze(-1), 0)
 
 
-def discrepancies(streams: Mapping[str, Tokens], anchor: Tokens, is_anchor: Mapping[str, Tensor], config: GlobalAlignmentConfig) -> Tensor:
+def discrepancies(
+    streams: Mapping[str, Tokens],
+    anchor: Tokens,
+    is_anchor: Mapping[str, Tensor],
+    config: GlobalAlignmentConfig,
+) -> Tensor:
     """Sum of MMD^2 over the configured pairs of present modalities, (batch,).
 
     Args:
@@ -193,18 +216,28 @@ def discrepancies(streams: Mapping[str, Tokens], anchor: Tokens, is_anchor: Mapp
     for name, stream in streams.items():
         other = stream.mask & ~is_anchor[name].unsqueeze(1)
         if torch.compiler.is_compiling() or (other.shape[1] and not bool(is_anchor[name].all())):
-            total = total + mmd(stream.x, anchor.x, other, anchor.mask, bandwidth=config.bandwidth, landmarks=config.landmarks)
+            total = total + mmd(
+                stream.x, anchor.x, other, anchor.mask, bandwidth=config.bandwidth, landmarks=config.landmarks
+            )
     if config.pairs == "all":
         for first, second in combinations(streams, 2):
             # Pairs that hold the anchor are counted above.
             neither = ~(is_anchor[first] | is_anchor[second]).unsqueeze(1)
             a, b = streams[first], streams[second]
-            total = total + mmd(a.x, b.x, a.mask & neither, b.mask & neither, bandwidth=config.bandwidth, landmarks=config.landmarks)
+            total = total + mmd(
+                a.x,
+                b.x,
+                a.mask & neither,
+                b.mask & neither,
+                bandwidth=config.bandwidth,
+                landmarks=config.landmarks,
+            )
     return total
 
 
 def merge_by_time(streams: list[Tokens]) -> tuple[Tensor, Tensor]:
-    """One sequence of all valid tokens in the order of their relative times, ties in the order of the streams.
+    """One sequence of all valid tokens in the order of their relative times, ties in the order of the
+    streams.
 
     Returns:
         (batch, sum of times, channel) with valid tokens first, and its mask.
@@ -218,11 +251,15 @@ def concatenate(streams: list[Tokens]) -> tuple[Tensor, Tensor]:
     Returns:
         (batch, sum of times, channel) with valid tokens first, and its mask.
     """
-    return _in_order(streams, torch.cat([torch.zeros_like(stream.mask, dtype=torch.float64) for stream in streams], 1))
+    return _in_order(
+        streams, torch.cat([torch.zeros_like(stream.mask, dtype=torch.float64) for stream in streams], 1)
+    )
 
 
 def _in_order(streams: list[Tokens], place: Tensor) -> tuple[Tensor, Tensor]:
-    """The valid tokens of all streams by their `place`, (batch, sum of times), ties in the order given; then padding."""
+    """The valid tokens of all streams by their `place`, (batch, sum of times), ties in the order given; then
+    padding.
+    """
     x = torch.cat([stream.x for stream in streams], 1)
     mask = torch.cat([stream.mask for stream in streams], 1)
     order = place.masked_fill(~mask, torch.inf).argsort(dim=1, stable=True)

@@ -1,7 +1,8 @@
-"""Attention backbones, the rivals of the Mamba stack: one Transformer over one sequence, and MulT's crossmodal Transformers.
+"""Attention backbones, the rivals of the Mamba stack: one Transformer over one sequence, and MulT's
+crossmodal Transformers.
 
-Both are plain and pre-norm. Attention is computed in one of two ways that give the same numbers: ``fused`` never holds the
-matrix of weights, ``materialised`` does, as implementations before fused kernels did.
+Both are plain and pre-norm. Attention is computed in one of two ways that give the same numbers: ``fused``
+never holds the matrix of weights, ``materialised`` does, as implementations before fused kernels did.
 """
 
 from collections.abc import Sequence
@@ -37,12 +38,16 @@ class AttentionConfig(Config):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.d_model % self.heads:
-            raise ValueError(f"heads: found {self.heads}, expected a divisor of d_model, which is {self.d_model}")
+            raise ValueError(
+                f"heads: found {self.heads}, expected a divisor of d_model, which is {self.d_model}"
+            )
         return self
 
 
 class Attention(nn.Module):
-    """Multi-head scaled dot-product attention of one sequence to another, or to itself (Vaswani et al., arXiv 1706.03762, section 3.2)."""
+    """Multi-head scaled dot-product attention of one sequence to another, or to itself (Vaswani et al., arXiv
+    1706.03762, section 3.2).
+    """
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
@@ -53,14 +58,16 @@ class Attention(nn.Module):
         self.out_projection = nn.Linear(config.d_model, config.d_model)
 
     def forward(self, x: Tensor, context: Tensor, context_mask: Tensor | None) -> Tensor:
-        """(batch, time, d_model) attends to (batch, context time, d_model), of which (batch, context time) bool is valid; all if None.
+        """(batch, time, d_model) attends to (batch, context time, d_model), of which (batch, context time)
+        bool is valid; all if None.
 
         A sample without a valid context token receives the output bias alone.
         """
         q = self._by_head(self.query(x))
         k, v = (self._by_head(part) for part in self.key_value(context).chunk(2, dim=-1))
         some = None if context_mask is None else context_mask.any(1, keepdim=True)
-        # A softmax over nothing would be undefined, so a sample without context sees all of it here and is set to zero below.
+        # A softmax over nothing would be undefined, so a sample without context sees all of it here and is
+        # set to zero below.
         mask = None if context_mask is None or some is None else (context_mask | ~some)[:, None, None, :]
         attended: Tensor
         if self.kind == "fused":
@@ -92,7 +99,9 @@ class AttentionLayer(nn.Module):
         self.attention = Attention(config)
         self.feed_norm = nn.LayerNorm(config.d_model)
         self.feed = nn.Sequential(
-            nn.Linear(config.d_model, config.expand * config.d_model), nn.GELU(), nn.Linear(config.expand * config.d_model, config.d_model)
+            nn.Linear(config.d_model, config.expand * config.d_model),
+            nn.GELU(),
+            nn.Linear(config.expand * config.d_model, config.d_model),
         )
         self.dropout = nn.Dropout(config.dropout)
 
@@ -117,8 +126,8 @@ class AttentionLayer(nn.Module):
 class TransformerStack(nn.Module):
     """Single-stream Transformer encoder: every token attends to every valid token of its sequence.
 
-    Kept from the source: multi-head attention, feed-forward part of four times the width, sinusoidal positions. Changed, as is
-    usual since: norms stand before each part and at the end, GELU in place of ReLU.
+    Kept from the source: multi-head attention, feed-forward part of four times the width, sinusoidal
+    positions. Changed, as is usual since: norms stand before each part and at the end, GELU in place of ReLU.
 
     Source:
         Vaswani et al., arXiv:1706.03762, section 3; Xiong et al., arXiv:2002.04745 (pre-norm).
@@ -130,7 +139,8 @@ class TransformerStack(nn.Module):
         self.norm = nn.LayerNorm(config.d_model)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time, d_model) and its mask (batch, time) bool to (batch, time, d_model); what is not valid is never attended to.
+        """(batch, time, d_model) and its mask (batch, time) bool to (batch, time, d_model); what is not valid
+        is never attended to.
 
         Raises:
             ShapeError: If `mask` does not fit `x`.
@@ -145,12 +155,14 @@ class TransformerStack(nn.Module):
 
 
 class CrossModalStack(nn.Module):
-    """Multi-stream Transformer (MulT): each modality attends to each other one, then the results of one modality to themselves.
+    """Multi-stream Transformer (MulT): each modality attends to each other one, then the results of one
+    modality to themselves.
 
-    Kept from the source: a crossmodal Transformer for every ordered pair, whose keys and values are the other modality's input at
-    every layer; their outputs concatenated for each target and read by a self-attention Transformer of that width; sinusoidal
-    positions; pre-norm. Simplified: one depth and one number of heads for both kinds, positions added once, GELU in place of
-    ReLU; convolutions before and the head after are left to the caller.
+    Kept from the source: a crossmodal Transformer for every ordered pair, whose keys and values are the other
+    modality's input at every layer; their outputs concatenated for each target and read by a self-attention
+    Transformer of that width; sinusoidal positions; pre-norm. Simplified: one depth and one number of heads
+    for both kinds, positions added once, GELU in place of ReLU; convolutions before and the head after are
+    left to the caller.
 
     Source:
         Tsai et al., arXiv:1906.00295, sections 3.2 and 3.3.
@@ -164,21 +176,32 @@ class CrossModalStack(nn.Module):
         """
         super().__init__()
         if num_streams < 2:
-            raise ConfigError(f"num_streams: expected at least 2 modalities that attend to each other, found {num_streams}")
-        self.pairs = [(target, source) for target in range(num_streams) for source in range(num_streams) if source != target]
+            raise ConfigError(
+                f"num_streams: expected at least 2 modalities that attend to each other, found {num_streams}"
+            )
+        self.pairs = [
+            (target, source)
+            for target in range(num_streams)
+            for source in range(num_streams)
+            if source != target
+        ]
         self.num_streams = num_streams
         self.crossed = nn.ModuleList(_Crossed(config) for _ in self.pairs)
         wide = config.model_copy(update={"d_model": (num_streams - 1) * config.d_model})
         self.own = nn.ModuleList(_Own(wide) for _ in range(num_streams))
 
     def forward(self, streams: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Each stream, (batch, its time, d_model) with a mask (batch, its time) bool, to (batch, its time, (streams - 1) * d_model).
+        """Each stream, (batch, its time, d_model) with a mask (batch, its time) bool, to (batch, its time,
+        (streams - 1) * d_model).
 
         Raises:
             ShapeError: If the number of streams is not that of the stack, or a mask does not fit.
         """
         if len(streams) != self.num_streams or len(masks) != self.num_streams:
-            raise ShapeError(f"streams: expected {self.num_streams} with as many masks, found {len(streams)} with {len(masks)}")
+            raise ShapeError(
+                f"streams: expected {self.num_streams} with as many masks, found {len(streams)} with"
+                f" {len(masks)}"
+            )
         for number, (x, mask) in enumerate(zip(streams, masks, strict=True)):
             check_mask(f"mask {number}", mask, x)
         placed = [x + sinusoidal_positions(x) for x in streams]
@@ -186,7 +209,10 @@ class CrossModalStack(nn.Module):
         received: list[list[Tensor]] = [[] for _ in streams]
         for (target, source), module in zip(self.pairs, self.crossed, strict=True):
             received[target].append(module(placed[target], placed[source], padded[source]))
-        return tuple(module(torch.cat(parts, dim=-1), mask) for module, parts, mask in zip(self.own, received, padded, strict=True))
+        return tuple(
+            module(torch.cat(parts, dim=-1), mask)
+            for module, parts, mask in zip(self.own, received, padded, strict=True)
+        )
 
 
 class _Crossed(nn.Module):
@@ -225,13 +251,15 @@ def _where_padded(mask: Tensor) -> Tensor | None:
 
 
 def sinusoidal_positions(x: Tensor) -> Tensor:
-    """(time, d_model) for tokens `x` of shape (batch, time, d_model): sines in the first channels, cosines in the others.
+    """(time, d_model) for tokens `x` of shape (batch, time, d_model): sines in the first channels, cosines in
+    the others.
 
     Source:
         Vaswani et al., arXiv:1706.03762, section 3.5; wavelengths from 2 pi to 10000 * 2 pi.
     """
     time, width = x.shape[1:]
     half = (width + 1) // 2
-    rate = torch.exp2(torch.arange(half, device=x.device, dtype=torch.float32) * (-13.287712 / max(1, half)))  # log2(10000)
+    # log2(10000)
+    rate = torch.exp2(torch.arange(half, device=x.device, dtype=torch.float32) * (-13.287712 / max(1, half)))
     angle = torch.arange(time, device=x.device, dtype=torch.float32).unsqueeze(1) * rate
     return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :width].to(x.dtype)

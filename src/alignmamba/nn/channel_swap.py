@@ -9,7 +9,9 @@ from alignmamba.nn.alignment import Tokens
 from alignmamba.ops import resample
 
 
-def swap_channels(streams: Mapping[str, Tokens], present: Mapping[str, Tensor], swapped: Tensor) -> dict[str, Tensor]:
+def swap_channels(
+    streams: Mapping[str, Tokens], present: Mapping[str, Tensor], swapped: Tensor
+) -> dict[str, Tensor]:
     """Give each stream some channels of the next one, in a circle of the streams that a sample has.
 
     Between two streams of equal length this is an exchange, and twice is not at all. What comes from a
@@ -24,8 +26,8 @@ def swap_channels(streams: Mapping[str, Tokens], present: Mapping[str, Tensor], 
         Each stream's tokens, (batch, its time, width); as they were in samples where nobody else sends.
 
     Source:
-        He et al., arXiv:2402.12192; Dong et al., arXiv:2404.09146. More than two streams and other lengths are
-        our extension.
+        He et al., arXiv:2402.12192; Dong et al., arXiv:2404.09146. More than two streams and other lengths
+        are our extension.
     """
     names = list(streams)
     after = {}

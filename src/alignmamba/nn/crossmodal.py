@@ -1,4 +1,5 @@
-"""The parts of the published MulT: convolutions without padding, Transformers that read another sequence, and a residual block.
+"""The parts of the published MulT: convolutions without padding, Transformers that read another sequence, and
+a residual block.
 
 `nn.attention` holds the same idea in today's form, at equal widths and with fused attention.
 """
@@ -26,11 +27,13 @@ class CrossmodalConfig(Config):
     heads: Annotated[int, Field(ge=1, le=256)] = 8
     """Attention heads; they share the channels evenly."""
     kernel_size: Annotated[int, Field(ge=1, le=255)] = 3
-    """Width of the convolution of a modality, in tokens: a sequence becomes shorter by this less one, and keeps one token."""
+    """Width of the convolution of a modality, in tokens: a sequence becomes shorter by this less one, and
+    keeps one token."""
     kernel_sizes: Mapping[Name, Annotated[int, Field(ge=1, le=255)]] = Field(default_factory=dict)
     """The same for named modalities."""
     causal: bool = True
-    """Let token i of a target read tokens of a source up to i plus the difference of their lengths, instead of all."""
+    """Let token i of a target read tokens of a source up to i plus the difference of their lengths, instead
+    of all."""
     positions: bool = True
     """Add sinusoidal positions."""
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -47,7 +50,9 @@ class CrossmodalConfig(Config):
     @model_validator(mode="after")
     def _shared_evenly(self) -> Self:
         if self.d_model % self.heads:
-            raise ValueError(f"heads: found {self.heads}, expected a divisor of d_model, which is {self.d_model}")
+            raise ValueError(
+                f"heads: found {self.heads}, expected a divisor of d_model, which is {self.d_model}"
+            )
         return self
 
 
@@ -86,13 +91,22 @@ class Reader(nn.Module):
 
     def __init__(self, config: CrossmodalConfig, width: int, depth: int) -> None:
         super().__init__()
-        self.scale, self.positions, self.causal, self.heads = width**0.5, config.positions, config.causal, config.heads
+        self.scale, self.positions, self.causal, self.heads = (
+            width**0.5,
+            config.positions,
+            config.causal,
+            config.heads,
+        )
         self.layers = nn.ModuleList(_Layer(config, width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.embed_dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, source: Tensor | None = None, source_mask: Tensor | None = None) -> Tensor:
-        """(batch, time, width) reads (batch, source time, width) where `source_mask`, (batch, source time), is true."""
+    def forward(
+        self, x: Tensor, mask: Tensor, source: Tensor | None = None, source_mask: Tensor | None = None
+    ) -> Tensor:
+        """(batch, time, width) reads (batch, source time, width) where `source_mask`, (batch, source time),
+        is true.
+        """
         seen = mask if source_mask is None else source_mask
         allowed = seen.unsqueeze(1).expand(-1, x.shape[1], -1)
         if self.causal:
@@ -120,7 +134,9 @@ class _Layer(nn.Module):
     def __init__(self, config: CrossmodalConfig, width: int) -> None:
         super().__init__()
         self.norm, self.feed_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, config.heads, config.attention_dropout, batch_first=True)
+        self.attention = nn.MultiheadAttention(
+            width, config.heads, config.attention_dropout, batch_first=True
+        )
         self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.dropout = nn.Dropout(config.dropout)
         for linear in (self.attention.out_proj, self.widen, self.narrow):
@@ -131,7 +147,9 @@ class _Layer(nn.Module):
         """(batch, time, width) to the same; `refused` is (batch * heads, time, source time)."""
         query = self.norm(x)
         key = query if source is None else self.norm(source)
-        attended = self.attention(query, key, key, attn_mask=refused, need_weights=False)[0].masked_fill(~some, 0)
+        attended = self.attention(query, key, key, attn_mask=refused, need_weights=False)[0].masked_fill(
+            ~some, 0
+        )
         x = x + self.dropout(attended)
         fed = self.narrow(self.dropout(self.widen(self.feed_norm(x)).relu()))
         out: Tensor = x + self.dropout(fed)

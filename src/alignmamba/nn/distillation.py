@@ -15,7 +15,8 @@ _FAVOUR: Final = 4.0
 
 
 class Graph(nn.Module):
-    """Who teaches whom in each sample: an edge for every ordered pair of modalities, from what they say and are.
+    """Who teaches whom in each sample: an edge for every ordered pair of modalities, from what they say and
+    are.
 
     Args:
         modalities: How many there are.
@@ -30,7 +31,12 @@ class Graph(nn.Module):
 
     def __init__(self, modalities: int, outputs: int, width: int, size: int, prior: Prior) -> None:
         super().__init__()
-        pairs = [(student, teacher) for student in range(modalities) for teacher in range(modalities) if student != teacher]
+        pairs = [
+            (student, teacher)
+            for student in range(modalities)
+            for teacher in range(modalities)
+            if student != teacher
+        ]
         self.students, self.teachers = (list(side) for side in zip(*pairs, strict=True))
         expected = {"uniform": 0, "anchor": 1, "order": modalities}[prior]  # teachers, the first ones
         favour = [_FAVOUR * (teacher < min(student, expected)) for student, teacher in pairs]
@@ -47,8 +53,8 @@ class Graph(nn.Module):
             present: (batch, modality) bool.
 
         Returns:
-            Edges and what they are expected to be, (batch, edge): of sum one over the edges between modalities that a sample has,
-            zero elsewhere.
+            Edges and what they are expected to be, (batch, edge): of sum one over the edges between
+            modalities that a sample has, zero elsewhere.
         """
         nodes = torch.cat([self.said(said.detach()), self.vector(vectors.detach())], 2)
         scores = self.edge(torch.cat([nodes[:, self.students], nodes[:, self.teachers]], 2)).squeeze(2)
@@ -62,7 +68,9 @@ def _shares(scores: Tensor, there: Tensor) -> Tensor:
 
 
 def distance_to_prior(edges: Tensor, expected: Tensor) -> Tensor:
-    """Sum over edges of the squared mean, over two or more samples that have it, of an edge less what it is expected to be, ()."""
+    """Sum over edges of the squared mean, over two or more samples that have it, of an edge less what it is
+    expected to be, ().
+    """
     count = (expected > 0).sum(0)
     apart = (edges - expected).sum(0) / count.clamp(min=1)
     return (apart.square() * (count >= 2)).sum()

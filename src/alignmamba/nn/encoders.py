@@ -17,24 +17,30 @@ from alignmamba.nn.mamba import MambaConfig, MambaStack
 class EncoderConfig(Config):
     """How one modality is encoded by weights of our own.
 
-    All these kinds share their fields, so that a setting keeps its value, and a run its digest, whichever of them reads it.
+    All these kinds share their fields, so that a setting keeps its value, and a run its digest, whichever of
+    them reads it.
     """
 
     kind: Literal["auto", "linear", "conv", "mamba", "embedding", "none"] = "auto"
-    """``linear``: per token; ``conv``: residual convolutions over time; ``mamba``: a Mamba stack; ``embedding``: a table for
-    token ids; ``none``: features as they are, at their own width; ``auto``: ``embedding`` for token ids, ``conv`` for features."""
+    """``linear``: per token; ``conv``: residual convolutions over time; ``mamba``: a Mamba stack;
+    ``embedding``: a table for token ids; ``none``: features as they are, at their own width; ``auto``:
+    ``embedding`` for token ids, ``conv`` for features."""
     depth: Annotated[int, Field(ge=1, le=64)] = 2
     """Convolutions of ``conv``, blocks of ``mamba``; unused otherwise."""
     kernel_size: Annotated[int, Field(ge=1, le=255)] = 5
     """Width of each convolution of ``conv``, in tokens; odd."""
     stride: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Tokens that become one: the mean of each group of this many is taken before anything else; 1 keeps them all."""
+    """Tokens that become one: the mean of each group of this many is taken before anything else; 1 keeps them
+    all."""
     noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Standard deviation of the noise added in training to each feature, in standard deviations of its channel; unused for token ids."""
+    """Standard deviation of the noise added in training to each feature, in standard deviations of its
+    channel; unused for token ids."""
     gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """In training, each channel of a sample is scaled by a factor drawn evenly from 1 - gain to 1 + gain; unused for token ids."""
+    """In training, each channel of a sample is scaled by a factor drawn evenly from 1 - gain to 1 + gain;
+    unused for token ids."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Dropout inside the encoder and on its tokens; for ``embedding``, on whole tokens; unused by ``none``."""
+    """Dropout inside the encoder and on its tokens; for ``embedding``, on whole tokens; unused by
+    ``none``."""
 
 
 class Encoder(nn.Module, ABC):
@@ -55,7 +61,8 @@ class Encoder(nn.Module, ABC):
         """Encode valid tokens; content of the others is not read.
 
         Args:
-            features: (batch, time, channel), already zero where not valid; int64 with one channel for token ids.
+            features: (batch, time, channel), already zero where not valid; int64 with one channel for token
+                ids.
             mask: (batch, time) bool, valid tokens first.
 
         Returns:
@@ -128,9 +135,13 @@ class ConvEncoder(LinearEncoder):
 
     def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
         if config.kernel_size % 2 == 0:
-            raise ConfigError(f"encoders.{modality.name}.kernel_size: expected an odd number, found {config.kernel_size}")
+            raise ConfigError(
+                f"encoders.{modality.name}.kernel_size: expected an odd number, found {config.kernel_size}"
+            )
         super().__init__(modality, config, d_model)
-        self.convolutions = nn.ModuleList(MaskedConvolution(d_model, config.kernel_size, config.dropout) for _ in range(config.depth))
+        self.convolutions = nn.ModuleList(
+            MaskedConvolution(d_model, config.kernel_size, config.dropout) for _ in range(config.depth)
+        )
 
     def _mixed(self, x: Tensor, mask: Tensor) -> Tensor:
         for convolution in self.convolutions:
@@ -150,7 +161,12 @@ class MambaEncoder(LinearEncoder):
         return mixed
 
 
-_FEATURE_ENCODERS: Final = {"linear": LinearEncoder, "conv": ConvEncoder, "mamba": MambaEncoder, "none": FeatureEncoder}
+_FEATURE_ENCODERS: Final = {
+    "linear": LinearEncoder,
+    "conv": ConvEncoder,
+    "mamba": MambaEncoder,
+    "none": FeatureEncoder,
+}
 
 
 def encoder_of(modality: ModalitySpec, config: EncoderConfig, d_model: int) -> Encoder:
@@ -168,14 +184,22 @@ def encoder_of(modality: ModalitySpec, config: EncoderConfig, d_model: int) -> E
     if kind == "auto":
         kind = "embedding" if modality.kind == "tokens" else "conv"
     if (kind == "embedding") != (modality.kind == "tokens"):
-        where, fitting = f"encoders.{modality.name}.kind", "embedding" if modality.kind == "tokens" else "auto"
-        raise ConfigError(f"{where}: {kind!r} does not fit a modality of kind {modality.kind!r}; set options.{where}={fitting}")
+        where, fitting = (
+            f"encoders.{modality.name}.kind",
+            "embedding" if modality.kind == "tokens" else "auto",
+        )
+        raise ConfigError(
+            f"{where}: {kind!r} does not fit a modality of kind {modality.kind!r}; set"
+            f" options.{where}={fitting}"
+        )
     made = EmbeddingEncoder if kind == "embedding" else _FEATURE_ENCODERS[kind]
     return made(modality, config, d_model)
 
 
 class MaskedConvolution(nn.Module):
-    """Pre-norm residual convolution over time that sees zeros in place of padding, as it does past the ends."""
+    """Pre-norm residual convolution over time that sees zeros in place of padding, as it does past the
+    ends.
+    """
 
     def __init__(self, d_model: int, kernel_size: int, dropout: float) -> None:
         super().__init__()
@@ -214,7 +238,9 @@ def group_mean(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 class Standardise(nn.Module):
-    """Subtract the training mean and divide by the training deviation: stored with the model, so that it takes raw features."""
+    """Subtract the training mean and divide by the training deviation: stored with the model, so that it
+    takes raw features.
+    """
 
     mean: Tensor
     deviation: Tensor

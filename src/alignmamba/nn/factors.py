@@ -30,7 +30,10 @@ class Factors(nn.Module):
     def __init__(self, widths: Mapping[str, int], width: int) -> None:
         super().__init__()
         self.project = nn.ModuleDict(
-            {name: nn.Sequential(nn.Linear(given, width), nn.ReLU(), nn.LayerNorm(width)) for name, given in widths.items()}
+            {
+                name: nn.Sequential(nn.Linear(given, width), nn.ReLU(), nn.LayerNorm(width))
+                for name, given in widths.items()
+            }
         )
         self.own = nn.ModuleDict({name: nn.Linear(width, width) for name in widths})
         self.shared = nn.Linear(width, width)

@@ -18,7 +18,8 @@ class _Reversal(torch.autograd.Function):
 
 
 def reversed_gradient(x: Tensor, weight: float = 1.0) -> Tensor:
-    """The same values, whose gradient comes back times ``-weight`` (Ganin and Lempitsky, ICML 2015, arXiv 1409.7495).
+    """The same values, whose gradient comes back times ``-weight`` (Ganin and Lempitsky, ICML 2015, arXiv
+    1409.7495).
 
     Args:
         x: Of any shape.

@@ -21,7 +21,14 @@ _FAMILY: Final = {"bert": True, "roberta": True, "xlm-roberta": True, "distilber
 """Types of models that are read, and if each has a pooling layer to leave out."""
 _AFTER_PADDING: Final = ("roberta", "xlm-roberta")
 """Types that count places from the padding id on."""
-_NO_PART: Final = ("architectures", "_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map")
+_NO_PART: Final = (
+    "architectures",
+    "_name_or_path",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "auto_map",
+)
 _SUM: Final = "weights_sha256"
 
 
@@ -33,9 +40,11 @@ class LanguageConfig(Config):
     path: str
     """Folder with ``config.json`` and ``model.safetensors``; nothing is fetched from a network."""
     frozen: bool = True
-    """Leave its weights as they are, without dropout; they stay in the folder, and a saved model names their checksum."""
+    """Leave its weights as they are, without dropout; they stay in the folder, and a saved model names their
+    checksum."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-5
-    """Peak rate of its weights where they are fine-tuned; it rises and falls as ``fit.learning_rate`` does."""
+    """Peak rate of its weights where they are fine-tuned; it rises and falls as ``fit.learning_rate``
+    does."""
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """Checksum of the weights' file; empty until the folder was read."""
     architecture: dict[str, Any] = Field(default_factory=dict)
@@ -62,11 +71,13 @@ class LanguageConfig(Config):
         kind = shape.get("model_type") if isinstance(shape, dict) else None
         if not isinstance(shape, dict) or kind not in _FAMILY:
             raise ConfigError(
-                f"{field}.path: {folder / _SHAPE_FILE}: model_type: found {shown(kind)}, expected one of {', '.join(_FAMILY)}"
+                f"{field}.path: {folder / _SHAPE_FILE}: model_type: found {shown(kind)}, expected one of"
+                f" {', '.join(_FAMILY)}"
             )
         if kind in _AFTER_PADDING and not isinstance(shape.get("pad_token_id", 1), int):
             raise ConfigError(
-                f"{field}.path: {folder / _SHAPE_FILE}: pad_token_id: found {shown(shape['pad_token_id'])}, expected a number"
+                f"{field}.path: {folder / _SHAPE_FILE}: pad_token_id: found {shown(shape['pad_token_id'])},"
+                " expected a number"
             )
         return self.model_copy(
             update={
@@ -84,7 +95,8 @@ def _branch(given: Any) -> str:
 
 
 AnyEncoderConfig = Annotated[
-    Annotated[EncoderConfig, Tag("[ours]")] | Annotated[LanguageConfig, Tag("[pretrained]")], Discriminator(_branch)
+    Annotated[EncoderConfig, Tag("[ours]")] | Annotated[LanguageConfig, Tag("[pretrained]")],
+    Discriminator(_branch),
 ]
 """How one modality is encoded, told apart by ``kind``."""
 
@@ -99,12 +111,15 @@ class LanguageReader(Encoder):
     def __init__(self, modality: ModalitySpec, config: LanguageConfig, width: int | None = None) -> None:
         field = f"encoders.{modality.name}"
         if modality.kind != "tokens":
-            raise ConfigError(f"{field}.kind: 'pretrained' reads token ids, found a modality of kind {modality.kind!r}")
+            raise ConfigError(
+                f"{field}.kind: 'pretrained' reads token ids, found a modality of kind {modality.kind!r}"
+            )
         config = config.pinned(field)
         language = Language(config, field)
         if modality.dim > language.vocabulary:
             raise ConfigError(
-                f"{field}.path: {config.path}: found a vocabulary of {language.vocabulary}, expected {modality.dim} as the corpus has"
+                f"{field}.path: {config.path}: found a vocabulary of {language.vocabulary}, expected"
+                f" {modality.dim} as the corpus has"
             )
         super().__init__(language.width if width is None else width, stride=1)
         self.language = language
@@ -119,8 +134,8 @@ class LanguageReader(Encoder):
 class LanguageEncoder(LanguageReader):
     """Last hidden states of a language model, one for each token id, mapped to the model's width.
 
-    Devlin et al., "BERT", arXiv 1810.04805, by way of `transformers`. The mask of the modality is the attention mask. Dropout inside is
-    that of the folder's ``config.json``; a frozen model has none.
+    Devlin et al., "BERT", arXiv 1810.04805, by way of `transformers`. The mask of the modality is the
+    attention mask. Dropout inside is that of the folder's ``config.json``; a frozen model has none.
     """
 
     def __init__(self, modality: ModalitySpec, config: LanguageConfig, d_model: int) -> None:
@@ -135,7 +150,8 @@ class LanguageEncoder(LanguageReader):
 
 
 class LanguageSteps(LanguageReader):
-    """Embeddings of a language model, at its own width; a network changes them, then asks for the `hidden_states` that follow.
+    """Embeddings of a language model, at its own width; a network changes them, then asks for the
+    `hidden_states` that follow.
 
     The corpus holds what the model's tokenizer makes: its first token gathers the sentence.
     """
@@ -160,11 +176,14 @@ def refuse_longer(name: str, found: int, longest: int) -> None:
         DataError: If there is one.
     """
     if found > longest:
-        raise DataError(f"modality {name!r}: found a sequence of {found} tokens, its encoder reads at most {longest}")
+        raise DataError(
+            f"modality {name!r}: found a sequence of {found} tokens, its encoder reads at most {longest}"
+        )
 
 
 class Language(nn.Module):
-    """A language model, frozen or fine-tuned; weights of a frozen one are in no state dict, their checksum is.
+    """A language model, frozen or fine-tuned; weights of a frozen one are in no state dict, their checksum
+    is.
 
     Raises:
         ConfigError: If its weights are frozen and the folder lacks them, or holds others.
@@ -177,10 +196,13 @@ class Language(nn.Module):
         self.path, self.frozen = config.path, config.frozen
         self._prefix = ""
         self.missing = ""
-        """Reason why the weights are not those of the folder, as long as no saved ones have taken their place."""
+        """Reason why the weights are not those of the folder, as long as no saved ones have taken their
+        place."""
         self.model = self._made(config, field)
         if config.frozen:
-            self.register_buffer(_SUM, torch.frombuffer(bytearray.fromhex(config.sha256), dtype=torch.uint8).to(self._device))
+            self.register_buffer(
+                _SUM, torch.frombuffer(bytearray.fromhex(config.sha256), dtype=torch.uint8).to(self._device)
+            )
             self.model.requires_grad_(False).eval()
         for parameter in self.model.parameters():
             parameter._learning_rate = config.learning_rate
@@ -209,7 +231,9 @@ class Language(nn.Module):
         return self.hidden_states(embedding, mask)
 
     def embedded(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time) int64 and bool to (batch, time, width): tokens with their places, before the first layer."""
+        """(batch, time) int64 and bool to (batch, time, width): tokens with their places, before the first
+        layer.
+        """
         if self.missing:
             raise CheckpointError(self.missing)
         if ids.shape[1] == 0:
@@ -231,8 +255,12 @@ class Language(nn.Module):
         read[:, 0] = True  # attention to nothing is no number; what comes of it is masked by whoever asks
         in_place = self.model.embeddings.register_forward_hook(lambda *_: embedding)
         try:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and (not self.frozen or embedding.requires_grad)):
-                states: Tensor = self.model(inputs_embeds=torch.zeros_like(embedding), attention_mask=read.long()).last_hidden_state
+            with torch.set_grad_enabled(
+                torch.is_grad_enabled() and (not self.frozen or embedding.requires_grad)
+            ):
+                states: Tensor = self.model(
+                    inputs_embeds=torch.zeros_like(embedding), attention_mask=read.long()
+                ).last_hidden_state
         finally:
             in_place.remove()
         return states
@@ -255,10 +283,17 @@ class Language(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         self._prefix = prefix
         saved = state_dict.get(f"{prefix}{_SUM}")
-        if self.frozen and saved is not None and "meta" not in (saved.device.type, self.weights_sha256.device.type):
+        if (
+            self.frozen
+            and saved is not None
+            and "meta" not in (saved.device.type, self.weights_sha256.device.type)
+        ):
             found, expected = (bytes(each.cpu().tolist()).hex()[:12] for each in (self.weights_sha256, saved))
             if found != expected:
-                raise CheckpointError(f"{self.path}: found weights of checksum {found}, expected {expected} as they were saved with")
+                raise CheckpointError(
+                    f"{self.path}: found weights of checksum {found}, expected {expected} as they were saved"
+                    " with"
+                )
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self.missing = ""
 
@@ -274,13 +309,18 @@ class Language(nn.Module):
         shape = dict(config.architecture)
         kind = shape.pop("model_type", None)
         if kind not in _FAMILY:
-            raise ConfigError(f"{field}.architecture.model_type: found {shown(kind)}, expected one of {', '.join(_FAMILY)}")
+            raise ConfigError(
+                f"{field}.architecture.model_type: found {shown(kind)}, expected one of {', '.join(_FAMILY)}"
+            )
         options = {"add_pooling_layer": False} if _FAMILY[kind] else {}
         with torch.random.fork_rng(devices=[]), _quiet():
             try:
                 wanted = AutoConfig.for_model(kind, **shape)
             except Exception as error:  # of its many checks, which share no narrower root
-                raise ConfigError(f"{field}.path: {config.path}: expected a model of type {kind}, found {_first_line(error)}") from None
+                raise ConfigError(
+                    f"{field}.path: {config.path}: expected a model of type {kind}, found"
+                    f" {_first_line(error)}"
+                ) from None
             if torch.empty(0).device.type != "meta":
                 self.missing = _differs(config, field)
                 if self.missing and config.frozen:
@@ -290,7 +330,10 @@ class Language(nn.Module):
             try:
                 return AutoModel.from_config(wanted, **options)
             except Exception as error:  # as above
-                raise ConfigError(f"{field}.path: {config.path}: expected a model of type {kind}, found {_first_line(error)}") from None
+                raise ConfigError(
+                    f"{field}.path: {config.path}: expected a model of type {kind}, found"
+                    f" {_first_line(error)}"
+                ) from None
 
 
 def _differs(config: LanguageConfig, field: str) -> str:
@@ -301,7 +344,9 @@ def _differs(config: LanguageConfig, field: str) -> str:
     found = file_checksum(path)
     if found == config.sha256:
         return ""
-    return f"{field}.path: {path}: found weights with the checksum {found[:12]}, expected {config.sha256[:12]}"
+    return (
+        f"{field}.path: {path}: found weights with the checksum {found[:12]}, expected {config.sha256[:12]}"
+    )
 
 
 def _opened(path: str, field: str, shape: Any, options: Mapping[str, Any]) -> Any:
@@ -309,17 +354,30 @@ def _opened(path: str, field: str, shape: Any, options: Mapping[str, Any]) -> An
     from transformers import AutoModel
 
     where = f"{field}.path: {path}"
-    fixed: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
+    fixed: dict[str, Any] = {
+        "local_files_only": True,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "dtype": torch.float32,
+    }
     try:
-        model, said = AutoModel.from_pretrained(path, config=shape, output_loading_info=True, **fixed, **options)
+        model, said = AutoModel.from_pretrained(
+            path, config=shape, output_loading_info=True, **fixed, **options
+        )
     except Exception as error:  # of files, shapes and versions, which share no narrower root
-        raise ConfigError(f"{where}: expected a model that transformers opens, found {_first_line(error)}") from None
+        raise ConfigError(
+            f"{where}: expected a model that transformers opens, found {_first_line(error)}"
+        ) from None
     lacking = sorted([*said["missing_keys"], *map(str, said["mismatched_keys"])])
     if lacking:
-        raise ConfigError(f"{where}: expected all weights of its {_SHAPE_FILE}, found no fitting {lacking[0]!r}")
+        raise ConfigError(
+            f"{where}: expected all weights of its {_SHAPE_FILE}, found no fitting {lacking[0]!r}"
+        )
     surplus = sorted(key for key in map(str, said["unexpected_keys"]) if ".layer." in key)
     if surplus:
-        raise ConfigError(f"{where}: expected the layers of its {_SHAPE_FILE} alone, found {surplus[0]!r} too")
+        raise ConfigError(
+            f"{where}: expected the layers of its {_SHAPE_FILE} alone, found {surplus[0]!r} too"
+        )
     return model
 
 

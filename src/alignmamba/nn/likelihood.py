@@ -9,12 +9,14 @@ LikelihoodKind = Literal["gaussian", "released"]
 
 
 class Likelihood(nn.Module):
-    """The Barber-Agakov bound: how well one vector is predicted from another, with a mean and a log-variance per channel.
+    """The Barber-Agakov bound: how well one vector is predicted from another, with a mean and a log-variance
+    per channel.
 
     Args:
         given: Width of the vector that is known.
         width: Of the one that is predicted.
-        kind: Whose likelihood: that of a normal distribution whose log-variance stays within -1 and 1, or that of the code of MMIM.
+        kind: Whose likelihood: that of a normal distribution whose log-variance stays within -1 and 1, or
+            that of the code of MMIM.
 
     Source:
         Barber and Agakov, NIPS 2003, as Han et al., EMNLP 2021, arXiv:2109.00412 use it.

@@ -66,7 +66,9 @@ class SelectiveScan(nn.Module):
         self.skip = nn.Parameter(torch.ones(self.inner))
 
     def _initialise(self) -> None:
-        """Step sizes start log-uniform in [1e-3, 1e-1], as in the Mamba paper, appendix E.5 and section 3.6."""
+        """Step sizes start log-uniform in [1e-3, 1e-1], as in the Mamba paper, appendix E.5 and section
+        3.6.
+        """
         nn.init.uniform_(self.delta_projection.weight, -(self.rank**-0.5), self.rank**-0.5)
         with torch.no_grad():
             step = torch.exp(torch.empty_like(self.delta_bias).uniform_(math.log(1e-3), math.log(1e-1)))
@@ -78,7 +80,9 @@ class SelectiveScan(nn.Module):
         """(batch, time, inner channel) to the same; causal."""
         return self._scan(x)[0]
 
-    def _scan(self, drive: Tensor, gate: Tensor | None = None, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _scan(
+        self, drive: Tensor, gate: Tensor | None = None, initial_state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Scan and gate, (batch, time, inner); and the state after the last token."""
         low_rank, B, C = self.x_projection(drive).split([self.rank, self.d_state, self.d_state], dim=-1)
         return selective_scan(
@@ -139,7 +143,8 @@ class MambaBlock(MambaBranch):
         """State before the first token."""
         width, inner = self.conv_weight.shape
         return BlockState(
-            self.conv_weight.new_zeros(batch_size, width - 1, inner), self.conv_weight.new_zeros(batch_size, inner, self.d_state)
+            self.conv_weight.new_zeros(batch_size, width - 1, inner),
+            self.conv_weight.new_zeros(batch_size, inner, self.d_state),
         )
 
 
@@ -166,8 +171,8 @@ class MambaLayer(nn.Module):
 class MambaStack(nn.Module):
     """`depth` residual Mamba blocks and a final norm.
 
-    Padding stands at the end, and the scan is causal, so it cannot reach a valid token; the backward scan of a bidirectional
-    stack starts at each sample's own last valid token.
+    Padding stands at the end, and the scan is causal, so it cannot reach a valid token; the backward scan of
+    a bidirectional stack starts at each sample's own last valid token.
     """
 
     def __init__(self, config: MambaConfig) -> None:
@@ -183,7 +188,9 @@ class MambaStack(nn.Module):
                     parameter.div_(config.depth**0.5)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time, d_model) and its mask (batch, time), valid tokens first, to (batch, time, d_model)."""
+        """(batch, time, d_model) and its mask (batch, time), valid tokens first, to (batch, time,
+        d_model).
+        """
         if self._in_pieces(x):
             return self._forward_in_pieces(x)
         for layer in self.layers:
@@ -202,7 +209,8 @@ class MambaStack(nn.Module):
             assert isinstance(layer, MambaLayer)
             if layer.backward_block is not None:
                 raise ConfigError(
-                    "bidirectional: expected false for step-by-step inference, found true: the backward scan needs the last token"
+                    "bidirectional: expected false for step-by-step inference, found true: the backward scan"
+                    " needs the last token"
                 )
             y, state = layer.block.extend(layer.norm(x), state)
             x = x + layer.dropout(y)
@@ -216,7 +224,8 @@ class MambaStack(nn.Module):
         return y.squeeze(1), states
 
     def _in_pieces(self, x: Tensor) -> bool:
-        """Whether the sequence goes through all layers piece by piece: on a CPU in evaluation, where nothing is kept for a backward pass.
+        """Whether the sequence goes through all layers piece by piece: on a CPU in evaluation, where nothing
+        is kept for a backward pass.
 
         Not where somebody has wrapped a layer or wants to see its calls: pieces do not call layers.
         """
@@ -232,10 +241,14 @@ class MambaStack(nn.Module):
             return False
         if any(module._forward_hooks or module._forward_pre_hooks for module in self.layers.modules()):
             return False
-        return not torch.is_grad_enabled() or not (x.requires_grad or any(weight.requires_grad for weight in self.parameters()))
+        return not torch.is_grad_enabled() or not (
+            x.requires_grad or any(weight.requires_grad for weight in self.parameters())
+        )
 
     def _forward_in_pieces(self, x: Tensor) -> Tensor:
-        """What a piece needs fits into the cache, and memory beyond input and output does not grow with the sequence."""
+        """What a piece needs fits into the cache, and memory beyond input and output does not grow with the
+        sequence.
+        """
         out = torch.empty_like(x)
         states = self.initial_states(len(x))
         for start in range(0, x.shape[1], _piece_length(x)):
@@ -245,7 +258,9 @@ class MambaStack(nn.Module):
 
     def initial_states(self, batch_size: int) -> tuple[BlockState, ...]:
         """States before the first token."""
-        return tuple(layer.block.initial_state(batch_size) for layer in self.layers if isinstance(layer, MambaLayer))
+        return tuple(
+            layer.block.initial_state(batch_size) for layer in self.layers if isinstance(layer, MambaLayer)
+        )
 
 
 def _piece_length(x: Tensor) -> int:

@@ -19,8 +19,8 @@ class States:
     tokens: Tensor
     """(batch, time, directions * hidden): states of the last layer; zero where not valid."""
     final: Tensor
-    """(batch, directions * hidden): its states after the last valid token and, if bidirectional, after the first; zero for a sample
-    without a valid token."""
+    """(batch, directions * hidden): its states after the last valid token and, if bidirectional, after the
+    first; zero for a sample without a valid token."""
 
 
 class Recurrent(nn.Module):
@@ -36,12 +36,21 @@ class Recurrent(nn.Module):
     """
 
     def __init__(
-        self, width: int, hidden: int, *, depth: int = 1, dropout: float = 0.0, bidirectional: bool = False, cell: Cell = "lstm"
+        self,
+        width: int,
+        hidden: int,
+        *,
+        depth: int = 1,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        cell: Cell = "lstm",
     ) -> None:
         super().__init__()
         make = nn.LSTM if cell == "lstm" else nn.GRU
         between = dropout if depth > 1 else 0.0
-        self.cells = make(width, hidden, depth, batch_first=True, dropout=between, bidirectional=bidirectional)
+        self.cells = make(
+            width, hidden, depth, batch_first=True, dropout=between, bidirectional=bidirectional
+        )
         self.width = hidden * (2 if bidirectional else 1)
 
     def forward(self, x: Tensor, mask: Tensor) -> States:
@@ -58,8 +67,11 @@ class Recurrent(nn.Module):
         if x.shape[1] == 0:
             return States(x.new_zeros(len(x), 0, self.width), x.new_zeros(len(x), self.width))
         valid = mask.unsqueeze(-1)
-        lengths = mask.sum(1).clamp(min=1).cpu()  # a packed sequence holds no empty sample, and wants lengths on the CPU
-        packed = pack_padded_sequence(x.masked_fill(~valid, 0), lengths, batch_first=True, enforce_sorted=False)
+        # a packed sequence holds no empty sample, and wants lengths on the CPU
+        lengths = mask.sum(1).clamp(min=1).cpu()
+        packed = pack_padded_sequence(
+            x.masked_fill(~valid, 0), lengths, batch_first=True, enforce_sorted=False
+        )
         states, last = self.cells(packed)
         tokens, _ = pad_packed_sequence(states, batch_first=True, total_length=x.shape[1])
         hidden = last[0] if isinstance(last, tuple) else last  # of an LSTM, with the contents of its cells
@@ -79,7 +91,16 @@ class LastState(nn.Module):
         bidirectional: Read from both ends.
     """
 
-    def __init__(self, width: int, hidden: int, out: int, *, depth: int = 1, dropout: float = 0.0, bidirectional: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        out: int,
+        *,
+        depth: int = 1,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+    ) -> None:
         super().__init__()
         self.recurrent = Recurrent(width, hidden, depth=depth, dropout=dropout, bidirectional=bidirectional)
         self.dropout = nn.Dropout(dropout)
@@ -92,7 +113,8 @@ class LastState(nn.Module):
 
 
 class ReadTwice(nn.Module):
-    """Two bidirectional layers with a norm between them, and the final states of both as one vector; as in MISA.
+    """Two bidirectional layers with a norm between them, and the final states of both as one vector; as in
+    MISA.
 
     Args:
         width: Channels of a token.
@@ -108,7 +130,9 @@ class ReadTwice(nn.Module):
         self.width = 4 * hidden
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time, width) with a mask to (batch, 4 * hidden): both layers forward, then both backward."""
+        """(batch, time, width) with a mask to (batch, 4 * hidden): both layers forward, then both
+        backward.
+        """
         first = self.first(x, mask)
         second = self.second(self.norm(first.tokens), mask)
         return torch.cat([states.final.unflatten(1, (2, -1)) for states in (first, second)], 2).flatten(1)

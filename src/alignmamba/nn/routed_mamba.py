@@ -1,4 +1,6 @@
-"""Mamba over tokens of several modalities: each projection is shared by all, plus one of the token's own modality."""
+"""Mamba over tokens of several modalities: each projection is shared by all, plus one of the token's own
+modality.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +23,12 @@ class Experts(nn.Module):
         self.weight = nn.Parameter(torch.zeros(count, out, width))
 
     def forward(self, x: Tensor, kinds: Tensor) -> Tensor:
-        """(batch, time, width), and the modality of each token, (batch, time, modality) of one 1 each, to (batch, time, out)."""
-        each = torch.stack([(x * kinds[..., number, None]) @ weight.T for number, weight in enumerate(self.weight)])
+        """(batch, time, width), and the modality of each token, (batch, time, modality) of one 1 each, to
+        (batch, time, out).
+        """
+        each = torch.stack(
+            [(x * kinds[..., number, None]) @ weight.T for number, weight in enumerate(self.weight)]
+        )
         return each.sum(0)
 
 
@@ -36,7 +42,9 @@ class RoutedBlock(MambaBlock):
         self.out_experts = Experts(inner, config.d_model, count)
 
     def routed(self, x: Tensor, kinds: Tensor) -> Tensor:
-        """(batch, time, d_model) and modalities, (batch, time, modality), to (batch, time, d_model); causal."""
+        """(batch, time, d_model) and modalities, (batch, time, modality), to (batch, time, d_model);
+        causal.
+        """
         drive, gate = (self.in_projection(x) + self.in_experts(x, kinds)).chunk(2, dim=-1)
         y, _ = self._scan(causal_conv(drive, self.conv_weight, self.conv_bias), gate)
         out: Tensor = self.out_projection(y) + self.out_experts(y, kinds)
@@ -83,7 +91,9 @@ class RoutedMambaStack(nn.Module):
                         module.out_projection.weight.div_(config.depth**0.5)
 
     def forward(self, x: Tensor, mask: Tensor, kinds: Tensor) -> Tensor:
-        """(batch, time, d_model), its mask, valid tokens first, and modalities (batch, time, modality), to (batch, time, d_model)."""
+        """(batch, time, d_model), its mask, valid tokens first, and modalities (batch, time, modality), to
+        (batch, time, d_model).
+        """
         for layer in self.layers:
             x = layer(x, mask, kinds)
         normed: Tensor = self.norm(x)

@@ -1,4 +1,6 @@
-"""A small encoder of sentences in two steps, as BERT has them: tokens with their places, then layers of attention."""
+"""A small encoder of sentences in two steps, as BERT has them: tokens with their places, then layers of
+attention.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +13,12 @@ from alignmamba.ops.sequence import check_mask
 class SentenceEncoder(nn.Module):
     """A Transformer with a learned token in front, which gathers the sentence (BERT's ``[CLS]``).
 
-    Kept from BERT (Devlin et al., arXiv 1810.04805): the token, a norm on the sum of token and place, a bidirectional Transformer. Changed:
-    nothing is pretrained, places are sinusoidal, norms stand before each part of a layer.
+    Kept from BERT (Devlin et al., arXiv 1810.04805): the token, a norm on the sum of token and place, a
+    bidirectional Transformer. Changed: nothing is pretrained, places are sinusoidal, norms stand before each
+    part of a layer.
 
-    A method may step in between `embedded` and `hidden_states`, and another encoder that has both may stand in its place.
+    A method may step in between `embedded` and `hidden_states`, and another encoder that has both may stand
+    in its place.
 
     Args:
         width: Channels of a token.

@@ -1,4 +1,6 @@
-"""One vector per modality, as early fusion networks make it: the mean over time through a small perceptron."""
+"""One vector per modality, as early fusion networks make it: the mean over time through a small
+perceptron.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +11,9 @@ from alignmamba.ops import masked_mean
 class PresentNorm(nn.BatchNorm1d):
     """Batch normalisation over the samples that have the modality.
 
-    Samples without it neither count in the statistics nor are changed by them: they stay zero. A training batch with
-    fewer than two samples to normalise has no statistics of its own and takes the running ones. Otherwise as the class above.
+    Samples without it neither count in the statistics nor are changed by them: they stay zero. A training
+    batch with fewer than two samples to normalise has no statistics of its own and takes the running ones.
+    Otherwise as the class above.
     """
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:  # type: ignore[override]  # needs to know who has it
@@ -44,7 +47,8 @@ class PooledPerceptron(nn.Module):
     Kept from the source: all of it. Not repeated: the public code takes the mean over padding too.
 
     Source:
-        Zadeh et al., arXiv:1707.07250, section 4.1 (the acoustic and visual sub-networks), as MMSA builds them.
+        Zadeh et al., arXiv:1707.07250, section 4.1 (the acoustic and visual sub-networks), as MMSA builds
+        them.
 
     Args:
         width: Channels of a token.

@@ -1,10 +1,20 @@
-"""Operators of AlignMamba: pure functions of tensors, masked, differentiable, laid out (batch, time, channel)."""
+"""Operators of AlignMamba: pure functions of tensors, masked, differentiable, laid out (batch, time,
+channel).
+"""
 
 from alignmamba.ops.backends import operator_backends
 from alignmamba.ops.convolution import causal_conv
 from alignmamba.ops.discrepancy import central_moment_discrepancy, mmd, subspace_overlap
 from alignmamba.ops.scan import selective_scan, selective_scan_step
-from alignmamba.ops.sequence import deinterleave, interleave, last_valid, masked_max, masked_mean, relative_time, reverse_valid
+from alignmamba.ops.sequence import (
+    deinterleave,
+    interleave,
+    last_valid,
+    masked_max,
+    masked_mean,
+    relative_time,
+    reverse_valid,
+)
 from alignmamba.ops.transport import match_tokens, resample, transport, transport_distance, transport_plan
 
 __all__ = [

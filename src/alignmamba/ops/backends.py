@@ -1,4 +1,6 @@
-"""Which implementation serves a call: the best that can, or the one asked for by name, and never another in silence."""
+"""Which implementation serves a call: the best that can, or the one asked for by name, and never another in
+silence.
+"""
 
 import os
 import warnings
@@ -30,9 +32,12 @@ _AUTOMATIC = {"cpu": "numba", "cuda": "triton"}
 
 
 def operator_backends(device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, dict[str, str]]:
-    """What can serve such tensors: for each operator that has kernels, each backend to ``"ready"`` or the reason why not."""
+    """What can serve such tensors: for each operator that has kernels, each backend to ``"ready"`` or the
+    reason why not.
+    """
     return {
-        operator: {kernel: why_not(kernel, torch.device(device), dtype) or "ready" for kernel in kernels} | {"torch": "ready"}
+        operator: {kernel: why_not(kernel, torch.device(device), dtype) or "ready" for kernel in kernels}
+        | {"torch": "ready"}
         for operator, kernels in KERNELS.items()
     }
 
@@ -52,10 +57,17 @@ def why_not(kernel: str, device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
-def chosen(operator: str, backend: str, device: torch.device, dtype: torch.dtype, refused: Mapping[str, str] | None = None) -> str:
+def chosen(
+    operator: str,
+    backend: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    refused: Mapping[str, str] | None = None,
+) -> str:
     """The implementation to use.
 
-    ``auto`` warns where it takes the reference although a kernel for the device exists; Python shows each such warning once.
+    ``auto`` warns where it takes the reference although a kernel for the device exists; Python shows each
+    such warning once.
 
     Args:
         operator: Name of the operator, a key of `KERNELS`.
@@ -82,35 +94,49 @@ def chosen(operator: str, backend: str, device: torch.device, dtype: torch.dtype
         return kernel
     if backend != "auto":
         raise BackendError(f"{operator}: backend {backend!r} cannot serve this call: {reason}")
-    warnings.warn(f"{operator} runs as the reference in PyTorch, which is slow: {kernel}: {reason}", RuntimeWarning, stacklevel=3)
+    warnings.warn(
+        f"{operator} runs as the reference in PyTorch, which is slow: {kernel}: {reason}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
     return "torch"
 
 
 def exporting() -> bool:
     """Whether `torch.export` runs.
 
-    The flag behind `torch.compiler.is_exporting`, which in older releases also holds inside torch.compile, where the kernels are
-    wanted (github.com/pytorch/pytorch/issues/176347).
+    The flag behind `torch.compiler.is_exporting`, which in older releases also holds inside torch.compile,
+    where the kernels are wanted (github.com/pytorch/pytorch/issues/176347).
     """
     return getattr(torch.compiler, "_is_exporting_flag", False)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Inside, products keep the precision of what is multiplied; a device without autocast, as ``meta``, needs nothing for that."""
-    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
+    """Inside, products keep the precision of what is multiplied; a device without autocast, as ``meta``,
+    needs nothing for that.
+    """
+    return (
+        torch.autocast(device.type, enabled=False)
+        if torch.amp.is_autocast_available(device.type)
+        else nullcontext()
+    )
 
 
 def refuse_vmap(operator: str) -> Callable[..., Any]:
     """What `torch.vmap` calls in place of an operator that has its own batch dimension."""
 
     def refuse(*_: Any) -> Any:
-        raise BackendError(f"{operator} cannot be mapped by torch.vmap: put the mapped dimension into the batch dimension")
+        raise BackendError(
+            f"{operator} cannot be mapped by torch.vmap: put the mapped dimension into the batch dimension"
+        )
 
     return refuse
 
 
 def refuse_second_derivative(operator: str) -> Callable[..., Any]:
-    """What differentiating a kernel's gradient calls: without it, a gradient of a gradient would fail obscurely or be wrong."""
+    """What differentiating a kernel's gradient calls: without it, a gradient of a gradient would fail
+    obscurely or be wrong.
+    """
 
     def refuse(*_: Any) -> Any:
         raise BackendError(f"{operator}: the gradient that its kernels give cannot be differentiated again")

@@ -14,14 +14,15 @@ from alignmamba.ops.backends import Backend, chosen, exporting, refuse_second_de
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = "auto") -> Tensor:
     r"""Convolve each channel with the tokens up to its own, and apply SiLU.
 
-    ``y_t = silu(bias + sum_k weight_k x_{t - (width - 1) + k})``, with zeros before the first token. Computed in float32 for
-    half-precision inputs.
+    ``y_t = silu(bias + sum_k weight_k x_{t - (width - 1) + k})``, with zeros before the first token. Computed
+    in float32 for half-precision inputs.
 
     Args:
         x: (batch, time, channel), floating.
         weight: (width, channel); the last row weighs the token itself.
         bias: (channel).
-        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by name is used or refused.
+        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by
+            name is used or refused.
 
     Returns:
         (batch, time, channel), of the dtype of `x`.
@@ -34,13 +35,20 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = "
         Gu & Dao, arXiv:2312.00752, section 3.4 and figure 3.
     """
     if x.ndim != 3 or not x.is_floating_point():
-        raise ShapeError(f"x: expected floating (batch, time, channel), found {x.dtype} of shape {tuple(x.shape)}")
+        raise ShapeError(
+            f"x: expected floating (batch, time, channel), found {x.dtype} of shape {tuple(x.shape)}"
+        )
     if weight.ndim != 2 or len(weight) == 0:
-        raise ShapeError(f"weight: expected (width, channel) with at least one row, found shape {tuple(weight.shape)}")
+        raise ShapeError(
+            f"weight: expected (width, channel) with at least one row, found shape {tuple(weight.shape)}"
+        )
     for name, tensor, shape in (("weight", weight, (len(weight), x.shape[2])), ("bias", bias, (x.shape[2],))):
         if tuple(tensor.shape) != shape or not tensor.is_floating_point() or tensor.device != x.device:
             expected = f"floating {shape} on {x.device} beside x of shape {tuple(x.shape)}"
-            raise ShapeError(f"{name}: expected {expected}, found {tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}")
+            raise ShapeError(
+                f"{name}: expected {expected}, found {tensor.dtype} of shape {tuple(tensor.shape)} on"
+                f" {tensor.device}"
+            )
     if exporting() and backend == "auto":
         return _reference(x, weight, bias)
     if chosen("causal_conv", backend, x.device, x.dtype) == "torch":
@@ -86,7 +94,9 @@ def _fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 @torch.library.custom_op("alignmamba::causal_conv_backward", mutates_args=())
 def _fused_backward(x: Tensor, weight: Tensor, bias: Tensor, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     grads = _kernels(x.device).conv_backward(*_readable(x, weight, bias, grad_y))
-    grad_x, grad_weight, grad_bias = (grad.to(tensor.dtype) for grad, tensor in zip(grads, (x, weight, bias), strict=True))
+    grad_x, grad_weight, grad_bias = (
+        grad.to(tensor.dtype) for grad, tensor in zip(grads, (x, weight, bias), strict=True)
+    )
     return grad_x, grad_weight, grad_bias
 
 

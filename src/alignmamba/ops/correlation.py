@@ -1,4 +1,6 @@
-"""Canonical correlation between views of the same samples (Hotelling 1936; Andrew et al., ICML 2013, section 3)."""
+"""Canonical correlation between views of the same samples (Hotelling 1936; Andrew et al., ICML 2013, section
+3).
+"""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -13,18 +15,21 @@ from alignmamba.ops.sequence import check_floating
 def total_correlation(x: Tensor, y: Tensor, *, ridge: float) -> Tensor:
     r"""Sum of the canonical correlations of two views: the trace norm of ``T = Sxx^(-1/2) Sxy Syy^(-1/2)``.
 
-    ``S`` are covariances over the samples, those of a view with itself with `ridge` on the diagonal. Inverse roots come from Cholesky
-    factors in place of symmetric ones: ``T`` then differs by rotations alone, which leave its singular values. Neither the factors nor
-    a sum of singular values divides by gaps between eigenvalues, so gradients stay finite where correlations are equal. Computed in
-    double precision whatever the views are.
+    ``S`` are covariances over the samples, those of a view with itself with `ridge` on the diagonal. Inverse
+    roots come from Cholesky factors in place of symmetric ones: ``T`` then differs by rotations alone, which
+    leave its singular values. Neither the factors nor a sum of singular values divides by gaps between
+    eigenvalues, so gradients stay finite where correlations are equal. Computed in double precision whatever
+    the views are.
 
     Args:
         x: (sample, x channel), floating.
         y: (sample, y channel), of the same dtype.
-        ridge: Added to every variance; bounds what a view of low rank can gain. With 0, either view needs full rank.
+        ridge: Added to every variance; bounds what a view of low rank can gain. With 0, either view needs
+            full rank.
 
     Returns:
-        () of the dtype of the views, from 0 to the number of channels of the narrower view; NaN where a view is not finite.
+        () of the dtype of the views, from 0 to the number of channels of the narrower view; NaN where a view
+        is not finite.
 
     Raises:
         ShapeError: If the views are not floating matrices over the same samples, at least 2.
@@ -33,7 +38,10 @@ def total_correlation(x: Tensor, y: Tensor, *, ridge: float) -> Tensor:
     for name, view in (("x", x), ("y", y)):
         check_floating(name, view)
         if view.ndim != 2 or len(view) != len(x) or len(view) < 2:
-            raise ShapeError(f"{name}: expected (sample, channel) with at least 2 samples, as many as x, found shape {tuple(view.shape)}")
+            raise ShapeError(
+                f"{name}: expected (sample, channel) with at least 2 samples, as many as x, found shape"
+                f" {tuple(view.shape)}"
+            )
     if not ridge >= 0:
         raise ConfigError(f"ridge: expected 0 or more, found {ridge}")
     a, b = (view.double() - view.double().mean(0) for view in (x, y))
@@ -51,7 +59,11 @@ def _root(covariance: Tensor, ridge: float) -> Tensor:
     """Lower Cholesky factor of a covariance with a ridge."""
     diagonal = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
     # What rounding takes from the smallest eigenvalue of a large covariance is put back.
-    lost = 0.0 if ridge == 0 else torch.finfo(covariance.dtype).eps * len(covariance) * float(covariance.detach().trace())
+    lost = (
+        0.0
+        if ridge == 0
+        else torch.finfo(covariance.dtype).eps * len(covariance) * float(covariance.detach().trace())
+    )
     root: Tensor
     root, failed = torch.linalg.cholesky_ex(covariance + (ridge + lost) * diagonal)
     if bool(failed):
@@ -73,7 +85,9 @@ def paired_correlation(views: Sequence[Tensor], present: Tensor, *, ridge: float
     """
     if present.shape != (len(views[0]), len(views)) or present.dtype != torch.bool:
         expected = f"bool of shape {(len(views[0]), len(views))}"
-        raise ShapeError(f"present: expected {expected}, found {present.dtype} of shape {tuple(present.shape)}")
+        raise ShapeError(
+            f"present: expected {expected}, found {present.dtype} of shape {tuple(present.shape)}"
+        )
     total = sum((0 * view.sum() for view in views), start=views[0].new_zeros(()))
     for first, second in combinations(range(len(views)), 2):
         rows = (present[:, first] & present[:, second]).nonzero().flatten()

@@ -1,4 +1,6 @@
-"""How two sequences differ (maximum mean discrepancy, Li et al., arXiv 2412.00833, section 3.3), and how two batches of vectors do."""
+"""How two sequences differ (maximum mean discrepancy, Li et al., arXiv 2412.00833, section 3.3), and how two
+batches of vectors do.
+"""
 
 from typing import Any, Literal
 
@@ -7,21 +9,32 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.ops.backends import KERNELS, Backend, chosen, refuse_second_derivative, refuse_vmap, why_not, without_autocast
+from alignmamba.ops.backends import (
+    KERNELS,
+    Backend,
+    chosen,
+    refuse_second_derivative,
+    refuse_vmap,
+    why_not,
+    without_autocast,
+)
 from alignmamba.ops.sequence import check_mask
 
 Bandwidth = float | Literal["median"]
 
-# Float64 kernel entries of one tile over the whole batch, 16 MB; tiles are recomputed in the backward pass, so memory stays linear.
+# Float64 kernel entries of one tile over the whole batch, 16 MB; tiles are recomputed in the backward pass,
+# so memory stays linear.
 _TILE_ENTRIES = 2**21
 
 # `alignmamba.ops.gpu.discrepancy.MOST_CHANNELS`, which is not imported where there is no GPU.
 _MOST_CHANNELS_ON_GPU = 1024
 
 _LARGEST_EXPONENT_ERROR = 1e-4
-"""Of a kernel entry in single precision, relative to it; where it may be larger, the CPU's kernel computes in double precision."""
+"""Of a kernel entry in single precision, relative to it; where it may be larger, the CPU's kernel computes in
+double precision."""
 
-# Kernel entries between landmarks and a chunk of tokens: 1 MB in single precision, which stays in the second cache.
+# Kernel entries between landmarks and a chunk of tokens: 1 MB in single precision, which stays in the second
+# cache.
 _CHUNK_ENTRIES = 2**18
 
 # Added to the diagonal of the kernel between landmarks, whose own diagonal is one.
@@ -48,25 +61,31 @@ def mmd(
 
         MMD^2(X, Y) = mean k(x, x') + mean k(y, y') - 2 mean k(x, y)
 
-    Exact, O(time^2 channel) in time and linear in memory, in the backward pass too. The reference computes in float64: the three
-    means nearly cancel, and squared distances overflow or cancel in float32 where features are large or lie far from each other.
-    The kernels compute float32 inputs in float32 and sum in float64; the CPU's takes float64 throughout where an entry of the kernel
-    could be wrong by more than 1e-4 of itself. With `landmarks` it is approximate, and linear in time (errors in the mathematics).
+    Exact, O(time^2 channel) in time and linear in memory, in the backward pass too. The reference computes in
+    float64: the three means nearly cancel, and squared distances overflow or cancel in float32 where features
+    are large or lie far from each other. The kernels compute float32 inputs in float32 and sum in float64;
+    the CPU's takes float64 throughout where an entry of the kernel could be wrong by more than 1e-4 of
+    itself. With `landmarks` it is approximate, and linear in time (errors in the mathematics).
 
     Args:
         x: (batch, x time, channel), floating.
         y: (batch, y time, channel), of the same dtype.
         x_mask: (batch, x time) bool.
         y_mask: (batch, y time) bool.
-        bandwidth: sigma, or ``"median"``: the median distance between distinct valid tokens of the sample's X and Y together,
-            without gradient (from at most 256 evenly spaced tokens of each side; 1 where it is zero).
-        unbiased: Leave the diagonal out of the two self terms (U-statistic). The paper's estimate is biased (V-statistic).
-        landmarks: Approximate the kernel by what this many tokens, evenly spaced, half of either side, span (Nystrom); the diagonal
-            of the self terms stays exact. Landmarks and diagonal count as constants for the gradient. ``None`` is exact.
-        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by name is used or refused.
+        bandwidth: sigma, or ``"median"``: the median distance between distinct valid tokens of the sample's X
+            and Y together, without gradient (from at most 256 evenly spaced tokens of each side; 1 where it
+            is zero).
+        unbiased: Leave the diagonal out of the two self terms (U-statistic). The paper's estimate is biased
+            (V-statistic).
+        landmarks: Approximate the kernel by what this many tokens, evenly spaced, half of either side, span
+            (Nystrom); the diagonal of the self terms stays exact. Landmarks and diagonal count as constants
+            for the gradient. ``None`` is exact.
+        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by
+            name is used or refused.
 
     Returns:
-        (batch,), float32 or float64. Zero for a sample where a side has no valid token (with `unbiased`: fewer than two).
+        (batch,), float32 or float64. Zero for a sample where a side has no valid token (with `unbiased`:
+        fewer than two).
 
     Raises:
         ShapeError: If shapes, dtypes or devices do not fit.
@@ -79,12 +98,22 @@ def mmd(
     """
     check_mask("x_mask", x_mask, x)
     check_mask("y_mask", y_mask, y)
-    if (x.shape[0], x.shape[2], x.dtype, x.device) != (y.shape[0], y.shape[2], y.dtype, y.device) or not x.is_floating_point():
-        found = f"x is {x.dtype} of shape {tuple(x.shape)} on {x.device}, y {y.dtype} of shape {tuple(y.shape)} on {y.device}"
+    if (x.shape[0], x.shape[2], x.dtype, x.device) != (
+        y.shape[0],
+        y.shape[2],
+        y.dtype,
+        y.device,
+    ) or not x.is_floating_point():
+        found = (
+            f"x is {x.dtype} of shape {tuple(x.shape)} on {x.device}, y {y.dtype} of shape {tuple(y.shape)}"
+            f" on {y.device}"
+        )
         raise ShapeError(f"{found}: batch, channel, device and dtype must agree, and the dtype be floating")
     if isinstance(bandwidth, str) and bandwidth != "median":
         raise ConfigError(f"bandwidth: expected a positive number or 'median', found {bandwidth!r}")
-    if not isinstance(bandwidth, str) and not (isinstance(bandwidth, int | float) and 1e-100 <= bandwidth <= 1e100):
+    if not isinstance(bandwidth, str) and not (
+        isinstance(bandwidth, int | float) and 1e-100 <= bandwidth <= 1e100
+    ):
         raise ConfigError(f"bandwidth: expected a number from 1e-100 to 1e100 or 'median', found {bandwidth}")
     if landmarks is not None and (not isinstance(landmarks, int) or landmarks < 2):
         raise ConfigError(f"landmarks: expected a whole number, at least 2, found {landmarks}")
@@ -109,10 +138,11 @@ def mmd(
 
 
 def central_moment_discrepancy(x: Tensor, y: Tensor, *, moments: int = 5) -> Tensor:
-    r"""Distance of two batches of vectors: between their means, and between their central moments, channel by channel.
+    r"""Distance of two batches of vectors: between their means, and between their central moments, channel by
+    channel.
 
-    ``CMD = |mean(x) - mean(y)| + sum over k from 2 to moments of |c_k(x) - c_k(y)|``, for values in an interval of length 1. The
-    gradient of a distance of zero is zero.
+    ``CMD = |mean(x) - mean(y)| + sum over k from 2 to moments of |c_k(x) - c_k(y)|``, for values in an
+    interval of length 1. The gradient of a distance of zero is zero.
 
     Args:
         x: (samples, channel).
@@ -138,7 +168,8 @@ def central_moment_discrepancy(x: Tensor, y: Tensor, *, moments: int = 5) -> Ten
 
 
 def subspace_overlap(x: Tensor, y: Tensor) -> Tensor:
-    r"""Mean square of ``x^T y`` of two batches of vectors about their means, each row at length 1: zero where no channels correlate.
+    r"""Mean square of ``x^T y`` of two batches of vectors about their means, each row at length 1: zero where
+    no channels correlate.
 
     The lengths of rows are constants to the gradient.
 
@@ -153,13 +184,16 @@ def subspace_overlap(x: Tensor, y: Tensor) -> Tensor:
         ShapeError: If the numbers of samples differ, or there are none.
 
     Source:
-        Bousmalis et al., NIPS 2016, arXiv:1608.06019, eq. 5, with the norms and the mean of the code of Hazarika et al., arXiv:2005.03545.
+        Bousmalis et al., NIPS 2016, arXiv:1608.06019, eq. 5, with the norms and the mean of the code of
+        Hazarika et al., arXiv:2005.03545.
     """
     if x.ndim == y.ndim == 2 and len(x) != len(y):
         raise ShapeError(f"x and y: expected as many samples, found {len(x)} and {len(y)}")
     x, y = _two_batches(x, y, of_width=False)
     centred = (side - side.mean(0) for side in (x, y))
-    one, other = (side / (torch.linalg.vector_norm(side.detach(), dim=1, keepdim=True) + 1e-6) for side in centred)
+    one, other = (
+        side / (torch.linalg.vector_norm(side.detach(), dim=1, keepdim=True) + 1e-6) for side in centred
+    )
     overlap: Tensor = (one.T @ other).square().mean()
     return overlap
 
@@ -167,12 +201,16 @@ def subspace_overlap(x: Tensor, y: Tensor) -> Tensor:
 def _two_batches(x: Tensor, y: Tensor, *, of_width: bool = True) -> tuple[Tensor, Tensor]:
     """Both in single precision at least, after a look at their shapes."""
     if x.ndim != 2 or y.ndim != 2 or not len(x) or not len(y) or (of_width and x.shape[1] != y.shape[1]):
-        raise ShapeError(f"x and y: expected (samples, channel) of one width, found {tuple(x.shape)} and {tuple(y.shape)}")
+        raise ShapeError(
+            f"x and y: expected (samples, channel) of one width, found {tuple(x.shape)} and {tuple(y.shape)}"
+        )
     one, other = (side if side.dtype == torch.float64 else side.float() for side in (x, y))
     return one, other
 
 
-def _reference(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: float | None, *, unbiased: bool) -> Tensor:
+def _reference(
+    x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: float | None, *, unbiased: bool
+) -> Tensor:
     """The definition, in double precision; no bandwidth stands for the median."""
     result_dtype = torch.promote_types(x.dtype, torch.float32)
     x, y = _centred(x.double(), y.double(), x_mask, y_mask)
@@ -187,8 +225,19 @@ def _reference(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: 
     return value.to(result_dtype)
 
 
-def _nystrom(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: float | None, landmarks: int, *, unbiased: bool) -> Tensor:
-    """With ``phi(a) = L^-1 k(Z, a)`` and ``L L^T = k(Z, Z)``, every ``k(a, b)`` off the diagonal is taken as ``phi(a) . phi(b)``."""
+def _nystrom(
+    x: Tensor,
+    y: Tensor,
+    x_mask: Tensor,
+    y_mask: Tensor,
+    bandwidth: float | None,
+    landmarks: int,
+    *,
+    unbiased: bool,
+) -> Tensor:
+    """With ``phi(a) = L^-1 k(Z, a)`` and ``L L^T = k(Z, Z)``, every ``k(a, b)`` off the diagonal is taken as
+    ``phi(a) . phi(b)``.
+    """
     result_dtype = torch.promote_types(x.dtype, torch.float32)
     x, y = _centred(x.to(result_dtype), y.to(result_dtype), x_mask, y_mask)
     scale = _scale(x, y, x_mask, y_mask, bandwidth)
@@ -196,8 +245,11 @@ def _nystrom(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: fl
         sides = [_evenly_spaced(tokens, mask, landmarks // 2) for tokens, mask in ((x, x_mask), (y, y_mask))]
         z, z_mask = (torch.cat(parts, 1) for parts in zip(*sides, strict=True))
         both = z_mask.unsqueeze(2) & z_mask.unsqueeze(1)
-        gram = torch.exp(-scale[:, None, None] * _squared_distance(z.double(), z.double())).masked_fill(~both, 0)
-        # Equal landmarks make the matrix singular; a landmark that is not valid stands alone and answers nothing.
+        gram = torch.exp(-scale[:, None, None] * _squared_distance(z.double(), z.double())).masked_fill(
+            ~both, 0
+        )
+        # Equal landmarks make the matrix singular; a landmark that is not valid stands alone and answers
+        # nothing.
         ridge = torch.where(z_mask, _RIDGE, 1.0).double()
         # Without an error where a sample holds NaN: its own value is NaN, its neighbours' are not.
         factor = torch.linalg.cholesky_ex(gram + torch.diag_embed(ridge)).L
@@ -209,18 +261,26 @@ def _nystrom(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: fl
         # sum |L^-1 k|^2 = trace((L L^T)^-1 sum k k^T)
         own.append(torch.cholesky_solve(products, factor).diagonal(dim1=1, dim2=2).sum(1))
     # The diagonal of a self term is one for every valid token, whatever the features say.
-    sums = (means[0].square().sum(1) - own[0] + n, means[1].square().sum(1) - own[1] + m, (means[0] * means[1]).sum(1))
+    sums = (
+        means[0].square().sum(1) - own[0] + n,
+        means[1].square().sum(1) - own[1] + m,
+        (means[0] * means[1]).sum(1),
+    )
     weights, constant = _weights(x_mask, y_mask, unbiased=unbiased)
     value = (weights * torch.stack(sums)).sum(0) + constant
     return value.to(result_dtype)
 
 
 @torch.library.custom_op("alignmamba::landmark_sums", mutates_args=())
-def _landmark_sums(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over valid tokens of k(Z, a), (batch, landmark), and, without gradient, of k(Z, a) k(Z, a)^T; float64, chunk by chunk.
+def _landmark_sums(
+    tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sums over valid tokens of k(Z, a), (batch, landmark), and, without gradient, of k(Z, a) k(Z, a)^T;
+    float64, chunk by chunk.
 
-    The inverse of the landmarks' kernel multiplies the products by up to 1 / ridge, a million, and their rounding with them: so they
-    are formed in double precision. Entries themselves are multiplied by its root alone, which single precision bears.
+    The inverse of the landmarks' kernel multiplies the products by up to 1 / ridge, a million, and their
+    rounding with them: so they are formed in double precision. Entries themselves are multiplied by its root
+    alone, which single precision bears.
     """
     tokens, z = _sharp(tokens, z, scale)
     sums = torch.zeros(z.shape[:2], dtype=torch.float64, device=z.device)
@@ -234,14 +294,18 @@ def _landmark_sums(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scal
 
 
 @torch.library.custom_op("alignmamba::landmark_sums_backward", mutates_args=())
-def _landmark_sums_backward(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor, grad: Tensor) -> Tensor:
+def _landmark_sums_backward(
+    tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, scale: Tensor, grad: Tensor
+) -> Tensor:
     """Gradient of the sums with respect to the tokens."""
     result = tokens.new_empty(tokens.shape)
     tokens, z = _sharp(tokens, z, scale)
     slope = (-2 * scale).to(tokens.dtype)[:, None, None]
     for chunk in _chunks(tokens, z):
         part = tokens[:, chunk]
-        weighted = _landmark_entries(part, mask[:, chunk], z, z_mask, scale).mul_(grad.to(tokens.dtype).unsqueeze(2))
+        weighted = _landmark_entries(part, mask[:, chunk], z, z_mask, scale).mul_(
+            grad.to(tokens.dtype).unsqueeze(2)
+        )
         result[:, chunk] = slope * (weighted.sum(1).unsqueeze(2) * part - weighted.transpose(1, 2) @ z)
     return result
 
@@ -292,24 +356,34 @@ def _landmark_entries(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, s
 
 
 def _weights(x_mask: Tensor, y_mask: Tensor, *, unbiased: bool) -> tuple[Tensor, Tensor]:
-    """What the sums of k(x, x'), k(y, y') and k(x, y) are multiplied by, (3, batch), and what is added to the result, (batch,)."""
+    """What the sums of k(x, x'), k(y, y') and k(x, y) are multiplied by, (3, batch), and what is added to the
+    result, (batch,).
+    """
     n, m = (mask.sum(1).double() for mask in (x_mask, y_mask))
     if unbiased:
         # The diagonal of a self term, one for every valid token, is taken out again.
         defined = ((n > 1) & (m > 1)).double()
-        weights = torch.stack([1 / (n * (n - 1)).clamp(min=1), 1 / (m * (m - 1)).clamp(min=1), -2 / (n * m).clamp(min=1)])
+        weights = torch.stack(
+            [1 / (n * (n - 1)).clamp(min=1), 1 / (m * (m - 1)).clamp(min=1), -2 / (n * m).clamp(min=1)]
+        )
         constant = -n * weights[0] - m * weights[1]
     else:
         defined = ((n > 0) & (m > 0)).double()
-        weights = torch.stack([1 / n.square().clamp(min=1), 1 / m.square().clamp(min=1), -2 / (n * m).clamp(min=1)])
+        weights = torch.stack(
+            [1 / n.square().clamp(min=1), 1 / m.square().clamp(min=1), -2 / (n * m).clamp(min=1)]
+        )
         constant = torch.zeros_like(n)
     return weights * defined, constant * defined
 
 
 def _centred(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides about the mean of all valid tokens, where |x|^2 + |y|^2 - 2xy cancels least; distances are the same about any centre."""
+    """Both sides about the mean of all valid tokens, where |x|^2 + |y|^2 - 2xy cancels least; distances are
+    the same about any centre.
+    """
     count = (x_mask.sum(1) + y_mask.sum(1)).clamp(min=1)
-    centre = (x.detach().sum(1, dtype=torch.float64) + y.detach().sum(1, dtype=torch.float64)) / count.unsqueeze(1)
+    centre = (
+        x.detach().sum(1, dtype=torch.float64) + y.detach().sum(1, dtype=torch.float64)
+    ) / count.unsqueeze(1)
     centre = centre.to(x.dtype).unsqueeze(1)
     x, y = ((side - centre).masked_fill(~mask.unsqueeze(-1), 0) for side, mask in ((x, x_mask), (y, y_mask)))
     return x, y
@@ -326,7 +400,13 @@ def _scale(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: floa
 
 @torch.library.custom_op("alignmamba::mmd", mutates_args=())
 def _fused(
-    x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: float | None, unbiased: bool, need_gradient: bool
+    x: Tensor,
+    y: Tensor,
+    x_mask: Tensor,
+    y_mask: Tensor,
+    bandwidth: float | None,
+    unbiased: bool,
+    need_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The value by the kernels of the tensors' device, and its gradients; empty where they are not needed."""
     weights, constant = _weights(x_mask, y_mask, unbiased=unbiased)
@@ -341,7 +421,8 @@ def _fused(
     else:
         from alignmamba.ops.gpu.discrepancy import weighted_kernel_sum
     total, *grads = weighted_kernel_sum(*near, x_mask, y_mask, scale, weights, need_gradient=need_gradient)
-    # Gradients keep the working precision until the one that arrives has been multiplied in, as scaled losses want it.
+    # Gradients keep the working precision until the one that arrives has been multiplied in, as scaled losses
+    # want it.
     grad_x, grad_y = (x.new_empty(0, dtype=working) if grad is None else grad.to(working) for grad in grads)
     return (total + constant).to(working), grad_x, grad_y
 
@@ -353,8 +434,12 @@ def _(x: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.library.custom_op("alignmamba::mmd_backward", mutates_args=())
-def _fused_backward(grad_x: Tensor, grad_y: Tensor, grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The gradients of the value times the gradient that arrives: an operator, so that it is not differentiated again as a product."""
+def _fused_backward(
+    grad_x: Tensor, grad_y: Tensor, grad: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the value times the gradient that arrives: an operator, so that it is not
+    differentiated again as a product.
+    """
     scaled_x, scaled_y = ((side * grad[:, None, None]).to(dtype) for side in (grad_x, grad_y))
     return scaled_x, scaled_y
 
@@ -381,7 +466,9 @@ for _operator in (_fused, _fused_backward):
 
 
 def _single_precision_serves(x: Tensor, y: Tensor, scale: Tensor) -> bool:
-    """Whether no kernel entry can be wrong by much in single precision: |x|^2 + |y|^2 - 2xy cancels, and tiny squares vanish."""
+    """Whether no kernel entry can be wrong by much in single precision: |x|^2 + |y|^2 - 2xy cancels, and tiny
+    squares vanish.
+    """
     if x.numel() == 0 or y.numel() == 0:
         return True
     largest = x.square().sum(2).amax(1) + y.square().sum(2).amax(1)
@@ -414,7 +501,9 @@ def _squared_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _median_distance(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Tensor:
-    """(batch,) float64: lower median of the distances between distinct valid tokens of both sides together, 1 where that is zero."""
+    """(batch,) float64: lower median of the distances between distinct valid tokens of both sides together, 1
+    where that is zero.
+    """
     tokens, mask = torch.cat([x, y], 1).double(), torch.cat([x_mask, y_mask], 1)
     if tokens.shape[1] < 2:
         return tokens.new_ones(len(x))
@@ -427,14 +516,17 @@ def _median_distance(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Te
         ordered = squares[:, first, second].masked_fill(~distinct, torch.inf).sort(1).values
         middle = (distinct.sum(1, keepdim=True) - 1).clamp(min=0) // 2
         median = ordered.gather(1, middle).squeeze(1).sqrt()
-    # Equal tokens lie apart by the square root of rounding, 1e-8 of their distance from the centre: that is zero too.
+    # Equal tokens lie apart by the square root of rounding, 1e-8 of their distance from the centre: that is
+    # zero too.
     rounding = 1e-6 * tokens.square().sum(2).amax(1).sqrt()
     return torch.where((median > rounding) & median.isfinite(), median, torch.ones_like(median))
 
 
 @torch.library.custom_op("alignmamba::lower_median", mutates_args=())
 def _lower_median(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Of squared distances, by a selection compiled for the CPU, which takes a tenth of the time of sorting; few samples at once."""
+    """Of squared distances, by a selection compiled for the CPU, which takes a tenth of the time of sorting;
+    few samples at once.
+    """
     from alignmamba.ops.cpu.discrepancy import lower_median
 
     some_samples = max(1, _TILE_ENTRIES // max(1, tokens.shape[1] ** 2))

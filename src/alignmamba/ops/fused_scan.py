@@ -1,6 +1,8 @@
-"""The fused kernels of the selective scan as operators of PyTorch, which compilation, export, AMP and checkpointing understand.
+"""The fused kernels of the selective scan as operators of PyTorch, which compilation, export, AMP and
+checkpointing understand.
 
-Inference and training are two operators, because what is kept for the backward pass would stand in the way of an export.
+Inference and training are two operators, because what is kept for the backward pass would stand in the way of
+an export.
 """
 
 from types import ModuleType
@@ -26,12 +28,17 @@ class ScanArguments(NamedTuple):
     initial_state: Tensor | None
 
 
-_TENSORS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, Tensor? initial_state"
+_TENSORS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, Tensor?"
+    " initial_state"
+)
 _COUNT = len(ScanArguments._fields)
 
 
 def fused_scan(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor]:
-    """Output (batch, time, channel) and final state (batch, channel, state), from the kernel of the tensors' device."""
+    """Output (batch, time, channel) and final state (batch, channel, state), from the kernel of the tensors'
+    device.
+    """
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
         y, state, _ = _training(*given, softplus)
     else:
@@ -70,13 +77,17 @@ def _forward(arguments: tuple[Any, ...], *, checkpoint: bool) -> tuple[Tensor, T
     return y.to(given.u.dtype), state, checkpoints
 
 
-@torch.library.custom_op("alignmamba::selective_scan", mutates_args=(), schema=f"({_TENSORS}, bool softplus) -> (Tensor, Tensor)")
+@torch.library.custom_op(
+    "alignmamba::selective_scan", mutates_args=(), schema=f"({_TENSORS}, bool softplus) -> (Tensor, Tensor)"
+)
 def _inference(*arguments: Any) -> tuple[Tensor, Tensor]:
     return _forward(arguments, checkpoint=False)[:2]
 
 
 @torch.library.custom_op(
-    "alignmamba::selective_scan_training", mutates_args=(), schema=f"({_TENSORS}, bool softplus) -> (Tensor, Tensor, Tensor)"
+    "alignmamba::selective_scan_training",
+    mutates_args=(),
+    schema=f"({_TENSORS}, bool softplus) -> (Tensor, Tensor, Tensor)",
 )
 def _training(*arguments: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     return _forward(arguments, checkpoint=True)
@@ -89,11 +100,19 @@ def _training(*arguments: Any) -> tuple[Tensor, Tensor, Tensor | None]:
 )
 def _backward(*arguments: Any) -> list[Tensor]:
     """Gradients of the tensors, each of its tensor's dtype; empty where there was none."""
-    given, (softplus, checkpoints, grad_y, grad_state) = ScanArguments(*arguments[:_COUNT]), arguments[_COUNT:]
+    given, (softplus, checkpoints, grad_y, grad_state) = (
+        ScanArguments(*arguments[:_COUNT]),
+        arguments[_COUNT:],
+    )
     inputs = _readable(given)
     kernels = _kernels(given.u.device)
-    grads = kernels.scan_backward(*inputs[:-1], checkpoints, grad_y.to(inputs.u.dtype), grad_state, softplus=softplus)
-    return [given.u.new_empty(0) if tensor is None else grad.to(tensor.dtype) for tensor, grad in zip(given, grads, strict=True)]
+    grads = kernels.scan_backward(
+        *inputs[:-1], checkpoints, grad_y.to(inputs.u.dtype), grad_state, softplus=softplus
+    )
+    return [
+        given.u.new_empty(0) if tensor is None else grad.to(tensor.dtype)
+        for tensor, grad in zip(given, grads, strict=True)
+    ]
 
 
 @_inference.register_fake
@@ -106,12 +125,19 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
 def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     u, A = arguments[0], arguments[2]
     state = u.new_empty(u.shape[0], *A.shape, dtype=working_precision(u))
-    return u.new_empty(u.shape), state, state.new_empty(_kernels(u.device).checkpoint_shape(*u.shape, A.shape[1]))
+    return (
+        u.new_empty(u.shape),
+        state,
+        state.new_empty(_kernels(u.device).checkpoint_shape(*u.shape, A.shape[1])),
+    )
 
 
 @_backward.register_fake
 def _(*arguments: Any) -> list[Tensor]:
-    return [arguments[0].new_empty(0) if tensor is None else tensor.new_empty(tensor.shape) for tensor in arguments[:_COUNT]]
+    return [
+        arguments[0].new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
+        for tensor in arguments[:_COUNT]
+    ]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

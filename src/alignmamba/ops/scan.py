@@ -11,7 +11,8 @@ from alignmamba.errors import ShapeError
 from alignmamba.ops.backends import Backend, chosen, exporting, without_autocast
 from alignmamba.ops.fused_scan import ScanArguments, fused_scan, working_precision
 
-# Bytes of states that one chunk aims at: small enough to stay in the cache of a laptop core, large enough to amortise the calls.
+# Bytes of states that one chunk aims at: small enough to stay in the cache of a laptop core, large enough to
+# amortise the calls.
 _CHUNK_BYTES = 4 * 2**20
 _LONGEST_CHUNK = 64
 
@@ -70,9 +71,10 @@ def selective_scan(
         h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t
         y_t = C_t . h_t + D u_t,   then  y_t * silu(z_t)
 
-    Memory grows with batch * time * channel, not with the state: states live one chunk at a time, in training too.
-    The recurrence runs in float32 for half-precision inputs; the result has the dtype of `u`. What is not finite at one
-    token reaches later tokens and, multiplied by a zero gradient, all gradients: zero masked content before the call.
+    Memory grows with batch * time * channel, not with the state: states live one chunk at a time, in training
+    too. The recurrence runs in float32 for half-precision inputs; the result has the dtype of `u`. What is
+    not finite at one token reaches later tokens and, multiplied by a zero gradient, all gradients: zero
+    masked content before the call.
 
     Args:
         u: Drive, (batch, time, channel), floating.
@@ -86,10 +88,12 @@ def selective_scan(
         delta_softplus: Whether softplus is applied to the biased step size.
         initial_state: State before the first token, (batch, channel, state); zero if not given.
         return_final_state: Whether the state after the last token is returned as well.
-        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by name is used or refused.
+        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by
+            name is used or refused.
 
     Returns:
-        Output (batch, time, channel); with `return_final_state` also the state (batch, channel, state), float32 or float64.
+        Output (batch, time, channel); with `return_final_state` also the state (batch, channel, state),
+        float32 or float64.
 
     Raises:
         ShapeError: If a tensor's shape, dtype or device does not fit `u`; the message names it.
@@ -175,7 +179,9 @@ def _check(
     initial_state: Tensor | None,
 ) -> None:
     if u.ndim != 3 or not u.is_floating_point():
-        raise ShapeError(f"u: expected floating (batch, time, channel), found {u.dtype} of shape {tuple(u.shape)}")
+        raise ShapeError(
+            f"u: expected floating (batch, time, channel), found {u.dtype} of shape {tuple(u.shape)}"
+        )
     if A.ndim != 2:
         raise ShapeError(f"A: expected (channel, state), found shape {tuple(A.shape)}")
     batch, time, channel = u.shape
@@ -194,9 +200,15 @@ def _check(
         if tensor is None:
             continue
         if tuple(tensor.shape) != shape:
-            raise ShapeError(f"{name}: expected shape {shape} beside u of shape {tuple(u.shape)}, found {tuple(tensor.shape)}")
+            raise ShapeError(
+                f"{name}: expected shape {shape} beside u of shape {tuple(u.shape)}, found"
+                f" {tuple(tensor.shape)}"
+            )
         if not tensor.is_floating_point() or tensor.device != u.device:
-            raise ShapeError(f"{name}: expected a real floating tensor on {u.device}, found {tensor.dtype} on {tensor.device}")
+            raise ShapeError(
+                f"{name}: expected a real floating tensor on {u.device}, found {tensor.dtype} on"
+                f" {tensor.device}"
+            )
 
 
 def _reference(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor]:
@@ -207,7 +219,9 @@ def _reference(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor]:
     return _skipped_and_gated(y.transpose(0, 1), given), final_state
 
 
-def _discretised(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _discretised(
+    given: ScanArguments, softplus: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Drive, step size, A, B, C and initial state in the precision of the recurrence."""
     dtype = working_precision(given.u)
     u, delta, A, B, C = (tensor.to(dtype) for tensor in given[:5])
@@ -215,7 +229,9 @@ def _discretised(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor, 
         delta = delta + given.delta_bias.to(dtype)
     if softplus:
         delta = F.softplus(delta)
-    state = u.new_zeros(u.shape[0], *A.shape) if given.initial_state is None else given.initial_state.to(dtype)
+    state = (
+        u.new_zeros(u.shape[0], *A.shape) if given.initial_state is None else given.initial_state.to(dtype)
+    )
     return u, delta, A, B, C, state
 
 
@@ -248,21 +264,29 @@ def _mamba_ssm(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor]:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     u, delta, B, C, z = (
-        None if tensor is None else tensor.transpose(1, 2).contiguous() for tensor in (given.u, given.delta, given.B, given.C, given.z)
+        None if tensor is None else tensor.transpose(1, 2).contiguous()
+        for tensor in (given.u, given.delta, given.B, given.C, given.z)
     )
-    A, D, bias = (None if tensor is None else tensor.float() for tensor in (given.A, given.D, given.delta_bias))
-    y, state = selective_scan_fn(u, delta, A, B, C, D, z, bias, delta_softplus=softplus, return_last_state=True)
+    A, D, bias = (
+        None if tensor is None else tensor.float() for tensor in (given.A, given.D, given.delta_bias)
+    )
+    y, state = selective_scan_fn(
+        u, delta, A, B, C, D, z, bias, delta_softplus=softplus, return_last_state=True
+    )
     return y.transpose(1, 2), state
 
 
 class _Recurrence(torch.autograd.Function):
-    """h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t;  y_t = C_t . h_t, with states recomputed chunk by chunk in the backward pass.
+    """h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t;  y_t = C_t . h_t, with states recomputed chunk by chunk
+    in the backward pass.
 
     Inside and in the output, time comes first, so that each step reads and writes contiguous memory.
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
         u, delta, B, C = (tensor.transpose(0, 1).contiguous() for tensor in (u, delta, B, C))
         starts = range(0, u.shape[0], _chunk_length(state))
         checkpoints = state.new_empty(len(starts), *state.shape)
@@ -294,7 +318,8 @@ def _gradients(saved: tuple[Tensor, ...], grad_y: Tensor, grad_state: Tensor) ->
         decay, states = _chunk_states(u[chunk], delta[chunk], A, B[chunk], checkpoints[number])
         grad_C[chunk] = (grad_y[chunk].unsqueeze(-2) @ states).squeeze(-2)
 
-        # Gradient at every state: what y_t asks of it, plus what the later states send back through their decay.
+        # Gradient at every state: what y_t asks of it, plus what the later states send back through their
+        # decay.
         grad_states = grad_y[chunk].unsqueeze(-1) * C[chunk].unsqueeze(-2)
         grad_states[-1] += grad_state
         for step in range(len(grad_states) - 2, -1, -1):
@@ -324,7 +349,8 @@ def _gradients(saved: tuple[Tensor, ...], grad_y: Tensor, grad_state: Tensor) ->
 def _chunk_length(state: Tensor) -> int:
     """Tokens whose states, (batch, channel, state) each, are held at once.
 
-    One state per chunk is kept for the backward pass: with at least as many tokens as a state is wide, these take no more than `u`.
+    One state per chunk is kept for the backward pass: with at least as many tokens as a state is wide, these
+    take no more than `u`.
     """
     bytes_per_token = max(1, state.numel() * state.element_size())
     return max(1, state.shape[-1], min(_LONGEST_CHUNK, _CHUNK_BYTES // bytes_per_token))

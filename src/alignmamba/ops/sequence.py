@@ -12,7 +12,8 @@ def interleave(streams: Sequence[Tensor]) -> Tensor:
     """Order aligned streams by time first and by stream second.
 
     Args:
-        streams: Aligned sequences (batch, time, ...), all of one shape, dtype and device; the order given is the order within a time step.
+        streams: Aligned sequences (batch, time, ...), all of one shape, dtype and device; the order given is
+            the order within a time step.
 
     Returns:
         (batch, time * streams, ...): token ``t`` of stream ``s`` at position ``t * len(streams) + s``.
@@ -51,7 +52,9 @@ def deinterleave(tokens: Tensor, num_streams: int) -> tuple[Tensor, ...]:
         ShapeError: If the length is not a multiple of `num_streams`.
     """
     if num_streams < 1 or tokens.ndim < 2 or tokens.shape[1] % num_streams:
-        raise ShapeError(f"tokens of shape {tuple(tokens.shape)} do not hold {num_streams} streams of equal length")
+        raise ShapeError(
+            f"tokens of shape {tuple(tokens.shape)} do not hold {num_streams} streams of equal length"
+        )
     streams: tuple[Tensor, ...] = tokens.unflatten(1, (-1, num_streams)).unbind(2)
     return streams
 
@@ -154,7 +157,9 @@ def reverse_valid(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def check_mask(name: str, mask: Tensor, x: Tensor) -> None:
-    """Raise `ShapeError` unless `x` is (batch, time, channel) and `mask` is (batch, time) bool on the same device."""
+    """Raise `ShapeError` unless `x` is (batch, time, channel) and `mask` is (batch, time) bool on the same
+    device.
+    """
     if x.ndim != 3:
         raise ShapeError(f"expected (batch, time, channel) beside {name}, found shape {tuple(x.shape)}")
     if mask.shape != x.shape[:2] or mask.dtype != torch.bool or mask.device != x.device:
@@ -173,7 +178,9 @@ def check_valid_first(name: str, mask: Tensor) -> None:
         return
     late = (mask[:, 1:] & ~mask[:, :-1]).any(1)
     if bool(late.any()):
-        raise ShapeError(f"{name}: expected valid tokens first, found one after padding in sample {int(late.nonzero()[0])}")
+        raise ShapeError(
+            f"{name}: expected valid tokens first, found one after padding in sample {int(late.nonzero()[0])}"
+        )
 
 
 def check_floating(name: str, x: Tensor) -> None:

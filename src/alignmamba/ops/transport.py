@@ -1,4 +1,6 @@
-"""Local alignment: relaxed optimal transport of source tokens onto anchor tokens (Li et al., arXiv 2412.00833, section 3.2)."""
+"""Local alignment: relaxed optimal transport of source tokens onto anchor tokens (Li et al., arXiv
+2412.00833, section 3.2).
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -13,14 +15,16 @@ from alignmamba.ops.sequence import check_floating, check_mask, check_valid_firs
 
 Mass = Literal["paper", "mean"]
 
-# Costs are compared after rounding to multiples of this. They are computed in float64, whose own rounding is a million times
-# smaller, so equal pairs compare equal but for the rare one that lies on the edge between two multiples.
+# Costs are compared after rounding to multiples of this. They are computed in float64, whose own rounding is
+# a million times smaller, so equal pairs compare equal but for the rare one that lies on the edge between two
+# multiples.
 _TIE = 2.0**-30
 
 # Positions are counted in 64 bits, and some are added to a window.
 _WIDEST_WINDOW = 2**31
 
-# Float64 similarities of one tile over the whole batch: 16 MB, whatever the length and the number of the sequences.
+# Float64 similarities of one tile over the whole batch: 16 MB, whatever the length and the number of the
+# sequences.
 _TILE_ENTRIES = 2**21
 
 
@@ -38,33 +42,42 @@ def match_tokens(
 ) -> tuple[Tensor, Tensor]:
     r"""Find the cheapest anchor token for every source token: the support of the relaxed transport plan.
 
-    The cost is ``C(i, j) = 1 - cos(source_i, anchor_j) + time_weight * (t_i - t_j)^2``. The paper's cost has no second term.
-    No gradient flows through the result: the minimum is hard. Memory is linear in the number of tokens; time is
-    O(source * anchor), or O(source * window) with a window; the compiled kernels also leave out anchor tokens too far in time to win.
+    The cost is ``C(i, j) = 1 - cos(source_i, anchor_j) + time_weight * (t_i - t_j)^2``. The paper's cost has
+    no second term. No gradient flows through the result: the minimum is hard. Memory is linear in the number
+    of tokens; time is O(source * anchor), or O(source * window) with a window; the compiled kernels also
+    leave out anchor tokens too far in time to win.
 
     Args:
-        source: (batch, source time, channel), floating. What a token that is not finite matches means nothing.
+        source: (batch, source time, channel), floating. What a token that is not finite matches means
+            nothing.
         anchor: (batch, anchor time, channel), floating, finite where valid.
         source_mask: (batch, source time) bool, valid tokens first.
-        anchor_mask: (batch, anchor time) bool, valid tokens first; tokens that are not valid are never matched.
-        window: Match only anchor tokens at most this many positions from the one nearest in time; ``None`` is exact.
+        anchor_mask: (batch, anchor time) bool, valid tokens first; tokens that are not valid are never
+            matched.
+        window: Match only anchor tokens at most this many positions from the one nearest in time; ``None`` is
+            exact.
         time_weight: Weight of the squared time difference; 0 is the paper's cost.
-        source_times: (batch, source time), for the prior and the window; position from 0 to 1 within the sequence if not given.
-        anchor_times: (batch, anchor time), in the unit of `source_times`, not decreasing; given exactly when that is.
-        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by name is used or refused.
-            ``"numba"`` gives what the reference gives; ``"triton"`` compares in single precision and may choose any of the
-            anchor tokens whose costs are equal up to its rounding.
+        source_times: (batch, source time), for the prior and the window; position from 0 to 1 within the
+            sequence if not given.
+        anchor_times: (batch, anchor time), in the unit of `source_times`, not decreasing; given exactly when
+            that is.
+        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by
+            name is used or refused. ``"numba"`` gives what the reference gives; ``"triton"`` compares in
+            single precision and may choose any of the anchor tokens whose costs are equal up to its rounding.
 
     Returns:
-        index: (batch, source time) int64, the matched anchor token, the lowest on ties (see `backend`); -1 where the source token is not
+        index: (batch, source time) int64, the matched anchor token, the lowest on ties (see `backend`); -1
+        where the source token is not
             valid or its sample has no valid anchor token.
-        similarity: (batch, source time), cosine similarity of the matched pair; 0 where nothing matched. A zero vector
+        similarity: (batch, source time), cosine similarity of the matched pair; 0 where nothing matched. A
+        zero vector
             has similarity 0 to everything.
 
     Raises:
-        ShapeError: If shapes, dtypes or devices do not fit; on the CPU also if a valid token follows one that is not, or
-            `anchor_times` decrease.
-        ConfigError: If `window` or `time_weight` is negative or not finite, or only one of the two time tensors is given.
+        ShapeError: If shapes, dtypes or devices do not fit; on the CPU also if a valid token follows one that
+            is not, or `anchor_times` decrease.
+        ConfigError: If `window` or `time_weight` is negative or not finite, or only one of the two time
+            tensors is given.
         BackendError: If the named backend does not exist or cannot serve these tensors.
 
     Source:
@@ -75,7 +88,10 @@ def match_tokens(
     check_valid_first("source_mask", source_mask)
     check_valid_first("anchor_mask", anchor_mask)
     if source.shape[0] != anchor.shape[0] or source.shape[2] != anchor.shape[2]:
-        raise ShapeError(f"source has shape {tuple(source.shape)}, anchor {tuple(anchor.shape)}: batch and channel must agree")
+        raise ShapeError(
+            f"source has shape {tuple(source.shape)}, anchor {tuple(anchor.shape)}: batch and channel must"
+            " agree"
+        )
     if not (source.is_floating_point() and anchor.is_floating_point()) or source.device != anchor.device:
         found = f"{source.dtype} on {source.device} and {anchor.dtype} on {anchor.device}"
         raise ShapeError(f"source, anchor: expected floating on one device, found {found}")
@@ -86,8 +102,13 @@ def match_tokens(
     if (source_times is None) != (anchor_times is None):
         raise ConfigError("source_times and anchor_times: give both or neither")
     if source_times is None or anchor_times is None:
-        source_times, anchor_times = (relative_time(mask, torch.float64) for mask in (source_mask, anchor_mask))
-    for name, times, mask in (("source_times", source_times, source_mask), ("anchor_times", anchor_times, anchor_mask)):
+        source_times, anchor_times = (
+            relative_time(mask, torch.float64) for mask in (source_mask, anchor_mask)
+        )
+    for name, times, mask in (
+        ("source_times", source_times, source_mask),
+        ("anchor_times", anchor_times, anchor_mask),
+    ):
         if times.shape != mask.shape or times.device != mask.device:
             expected = f"shape {tuple(mask.shape)} on {mask.device}"
             raise ShapeError(f"{name}: expected {expected}, found {tuple(times.shape)} on {times.device}")
@@ -95,17 +116,23 @@ def match_tokens(
             raise ShapeError(f"{name}: expected real numbers, found {times.dtype}")
     _check_order(anchor_times, anchor_mask)
     if source.shape[1] == 0 or anchor.shape[1] == 0:
-        return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(source_mask.shape)
+        return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(
+            source_mask.shape
+        )
     use = "torch" if exporting() else chosen("match_tokens", backend, source.device, source.dtype)
     run: Callable[..., tuple[Tensor, Tensor]] = _match if use == "torch" else _fused_match
     with torch.no_grad(), without_autocast(source.device):
         when = (source_times.double(), anchor_times.double())
-        index, similarity = run(source.detach(), anchor.detach(), anchor_mask, *when, float(time_weight), window)
+        index, similarity = run(
+            source.detach(), anchor.detach(), anchor_mask, *when, float(time_weight), window
+        )
         matched = source_mask & anchor_mask.any(1, keepdim=True)
         return index.masked_fill(~matched, -1), similarity.masked_fill(~matched, 0).to(source.dtype)
 
 
-def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: int, *, mass: Mass = "paper") -> Tensor:
+def transport(
+    source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: int, *, mass: Mass = "paper"
+) -> Tensor:
     r"""Carry source tokens to the anchor tokens they were matched to.
 
     Args:
@@ -113,16 +140,18 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
         index: (batch, source time) int64 as `match_tokens` gives it; -1 sends nothing.
         source_mask: (batch, source time) bool.
         num_anchor: Length of the anchor sequence.
-        mass: ``"paper"`` weighs every valid source token by 1 / (their number), eq. 6 to the letter; ``"mean"`` takes the mean
-            of the tokens that arrive (barycentric projection), a named deviation.
+        mass: ``"paper"`` weighs every valid source token by 1 / (their number), eq. 6 to the letter;
+            ``"mean"`` takes the mean of the tokens that arrive (barycentric projection), a named deviation.
 
     Returns:
         (batch, num_anchor, channel); exactly zero where nothing arrived. Differentiable in `source`.
 
     Raises:
-        ShapeError: If shapes do not fit, `source` is not floating or, on the CPU, an index is not below `num_anchor`.
+        ShapeError: If shapes do not fit, `source` is not floating or, on the CPU, an index is not below
+            `num_anchor`.
 
-    Sums run in the order of the source tokens, on a GPU too where triton is installed; otherwise a GPU adds in an order of its own.
+    Sums run in the order of the source tokens, on a GPU too where triton is installed; otherwise a GPU adds
+    in an order of its own.
 
     Source:
         Li et al., arXiv:2412.00833, eq. 6.
@@ -138,14 +167,18 @@ def transport(source: Tensor, index: Tensor, source_mask: Tensor, num_anchor: in
         received: Tensor = _segment_sum(tokens, index.masked_fill(~sent, -1), num_anchor)
     else:
         rows = torch.arange(len(source), device=source.device).unsqueeze(1) * (num_anchor + 1) + slot
-        received = tokens.new_zeros(len(source) * (num_anchor + 1), source.shape[2]).index_add_(0, rows.flatten(), tokens.flatten(0, 1))
+        received = tokens.new_zeros(len(source) * (num_anchor + 1), source.shape[2]).index_add_(
+            0, rows.flatten(), tokens.flatten(0, 1)
+        )
         received = received.view(len(source), num_anchor + 1, source.shape[2])[:, :num_anchor]
     return (received / _divisor(slot, source_mask, num_anchor, mass)).to(source.dtype)
 
 
 @torch.library.custom_op("alignmamba::segment_sum", mutates_args=())
 def _segment_sum(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:
-    """Sum of the tokens sent to each anchor token, (batch, num_anchor, channel) float32; index -1 sends nothing."""
+    """Sum of the tokens sent to each anchor token, (batch, num_anchor, channel) float32; index -1 sends
+    nothing.
+    """
     from alignmamba.ops.gpu.transport import segment_sum
 
     summed: Tensor = segment_sum(tokens, index, num_anchor)
@@ -172,19 +205,27 @@ _segment_sum.register_vmap(refuse_vmap("transport"))
 
 
 def transport_distance(
-    x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, *, regularisation: float = 0.05, iterations: int = 30
+    x: Tensor,
+    y: Tensor,
+    x_mask: Tensor,
+    y_mask: Tensor,
+    *,
+    regularisation: float = 0.05,
+    iterations: int = 30,
 ) -> Tensor:
-    r"""Cost of moving the valid tokens of one sequence onto those of the other, sample by sample, by an entropic plan.
+    r"""Cost of moving the valid tokens of one sequence onto those of the other, sample by sample, by an
+    entropic plan.
 
-    The cost of a pair is ``1 - cos(x_i, y_j)``; all valid tokens of a side weigh the same. The plan, found by Sinkhorn's iterations
-    over logarithms, is a constant to the gradient. Memory is O(x time * y time).
+    The cost of a pair is ``1 - cos(x_i, y_j)``; all valid tokens of a side weigh the same. The plan, found by
+    Sinkhorn's iterations over logarithms, is a constant to the gradient. Memory is O(x time * y time).
 
     Args:
         x: (batch, x time, channel), floating.
         y: (batch, y time, channel), of the same dtype.
         x_mask: (batch, x time) bool.
         y_mask: (batch, y time) bool.
-        regularisation: Weight of the entropy; the smaller, the nearer to the exact distance, and the more iterations are needed.
+        regularisation: Weight of the entropy; the smaller, the nearer to the exact distance, and the more
+            iterations are needed.
         iterations: Of Sinkhorn.
 
     Returns:
@@ -209,14 +250,18 @@ def transport_distance(
         return x.new_zeros(len(x), dtype=torch.promote_types(x.dtype, torch.float32))
     with without_autocast(x.device):
         working = torch.promote_types(x.dtype, torch.float32)
-        one, other = (F.normalize(side.to(working).masked_fill(~mask.unsqueeze(-1), 0), dim=2) for side, mask in ((x, x_mask), (y, y_mask)))
+        one, other = (
+            F.normalize(side.to(working).masked_fill(~mask.unsqueeze(-1), 0), dim=2)
+            for side, mask in ((x, x_mask), (y, y_mask))
+        )
         cost = 1 - one @ other.transpose(1, 2)
         with torch.no_grad():
             # What is not valid has the logarithm of no mass; where a side is empty nothing is moved.
             least = -1e30
             logs = -cost / regularisation
             rows, columns = (
-                torch.where(mask, -mask.sum(1, keepdim=True).clamp(min=1).to(working).log(), least) for mask in (x_mask, y_mask)
+                torch.where(mask, -mask.sum(1, keepdim=True).clamp(min=1).to(working).log(), least)
+                for mask in (x_mask, y_mask)
             )
             of_rows, of_columns = torch.zeros_like(rows), torch.zeros_like(columns)
             valid = x_mask.unsqueeze(2) & y_mask.unsqueeze(1)
@@ -224,7 +269,9 @@ def transport_distance(
             for _ in range(iterations):
                 of_rows = rows - (logs + of_columns.unsqueeze(1)).logsumexp(2).masked_fill(~x_mask, 0)
                 of_columns = columns - (logs + of_rows.unsqueeze(2)).logsumexp(1).masked_fill(~y_mask, 0)
-            plan = (logs + of_rows.unsqueeze(2) + of_columns.unsqueeze(1)).masked_fill(~valid, -torch.inf).exp()
+            plan = (
+                (logs + of_rows.unsqueeze(2) + of_columns.unsqueeze(1)).masked_fill(~valid, -torch.inf).exp()
+            )
             plan = plan.masked_fill(~valid, 0)
         distance: Tensor = (plan * cost).sum((1, 2))
         return distance
@@ -249,7 +296,10 @@ def transport_plan(index: Tensor, source_mask: Tensor, num_anchor: int, *, mass:
         Li et al., arXiv:2412.00833, eq. 5.
     """
     if source_mask.ndim != 2 or source_mask.dtype != torch.bool:
-        raise ShapeError(f"source_mask: expected (batch, time) bool, found {source_mask.dtype} of shape {tuple(source_mask.shape)}")
+        raise ShapeError(
+            f"source_mask: expected (batch, time) bool, found {source_mask.dtype} of shape"
+            f" {tuple(source_mask.shape)}"
+        )
     sent = _sent(index, source_mask, num_anchor)
     slot = index.masked_fill(~sent, num_anchor)
     plan = F.one_hot(slot, num_anchor + 1)[..., :num_anchor].float()
@@ -259,7 +309,10 @@ def transport_plan(index: Tensor, source_mask: Tensor, num_anchor: int, *, mass:
 def _sent(index: Tensor, source_mask: Tensor, num_anchor: int) -> Tensor:
     """Which source tokens are sent anywhere, after checking that the index fits."""
     if index.shape != source_mask.shape or index.dtype != torch.int64:
-        raise ShapeError(f"index: expected int64 of shape {tuple(source_mask.shape)}, found {index.dtype} of shape {tuple(index.shape)}")
+        raise ShapeError(
+            f"index: expected int64 of shape {tuple(source_mask.shape)}, found {index.dtype} of shape"
+            f" {tuple(index.shape)}"
+        )
     # Elsewhere than on the CPU, looking at a value would wait for all that was asked of the device before.
     looked_at = index.device.type == "cpu" and not torch.compiler.is_compiling()
     if looked_at and index.numel() and int(index.max()) >= num_anchor:
@@ -278,12 +331,17 @@ def _divisor(slot: Tensor, source_mask: Tensor, num_anchor: int, mass: Mass) -> 
 
 
 def _check_order(anchor_times: Tensor, anchor_mask: Tensor) -> None:
-    """Refuse times that fall, which leave the token nearest in time undefined; the device's values are looked at on the CPU alone."""
+    """Refuse times that fall, which leave the token nearest in time undefined; the device's values are looked
+    at on the CPU alone.
+    """
     if anchor_times.device.type != "cpu" or torch.compiler.is_compiling():
         return
     falls = ((anchor_times[:, 1:] < anchor_times[:, :-1]) & anchor_mask[:, 1:]).any(1)
     if bool(falls.any()):
-        raise ShapeError(f"anchor_times: expected times that do not decrease, found one that does in sample {int(falls.nonzero()[0])}")
+        raise ShapeError(
+            "anchor_times: expected times that do not decrease, found one that does in sample"
+            f" {int(falls.nonzero()[0])}"
+        )
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -315,8 +373,12 @@ def _match(
         allowed = anchor_mask.unsqueeze(1)
         if window is not None:
             position = torch.arange(anchor.shape[1], device=anchor.device)
-            allowed = allowed & ((position - _nearest(source_times, anchor_times, anchor_mask).unsqueeze(2)).abs() <= window)
-        return _best_of_tile(_unit(source), _unit(anchor), allowed, source_times, anchor_times, time_weight)[1:]
+            allowed = allowed & (
+                (position - _nearest(source_times, anchor_times, anchor_mask).unsqueeze(2)).abs() <= window
+            )
+        return _best_of_tile(_unit(source), _unit(anchor), allowed, source_times, anchor_times, time_weight)[
+            1:
+        ]
     # A window over the whole anchor is the exact matching, which needs no list of candidates.
     if window is None or window >= anchor.shape[1] - 1:
         return _match_all(*arguments)
@@ -324,7 +386,12 @@ def _match(
 
 
 def _match_all(
-    source: Tensor, anchor: Tensor, anchor_mask: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
+    source: Tensor,
+    anchor: Tensor,
+    anchor_mask: Tensor,
+    source_times: Tensor,
+    anchor_times: Tensor,
+    time_weight: float,
 ) -> tuple[Tensor, Tensor]:
     """Running argmax over tiles of the similarity matrix."""
     side = max(16, int((_TILE_ENTRIES // max(1, len(source))) ** 0.5))
@@ -348,7 +415,12 @@ def _match_all(
 
 
 def _best_of_tile(
-    source: Tensor, anchor: Tensor, allowed: Tensor, source_times: Tensor, anchor_times: Tensor, time_weight: float
+    source: Tensor,
+    anchor: Tensor,
+    allowed: Tensor,
+    source_times: Tensor,
+    anchor_times: Tensor,
+    time_weight: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ranked score, index and cosine of the best pair of each source token, from the matrix of all of them.
 
@@ -379,7 +451,9 @@ def _match_window(
     rows = torch.arange(len(source), device=source.device)[:, None, None]
     tile = max(1, _TILE_ENTRIES // max(1, len(source) * len(offsets) * source.shape[2]))
     indices, similarities = [], []
-    for x, t, middle in zip(source.split(tile, 1), source_times.split(tile, 1), nearest.split(tile, 1), strict=True):
+    for x, t, middle in zip(
+        source.split(tile, 1), source_times.split(tile, 1), nearest.split(tile, 1), strict=True
+    ):
         candidates = middle.unsqueeze(2) + offsets
         inside = (candidates >= 0) & (candidates < lengths)
         candidates = candidates.clamp(0, anchor.shape[1] - 1)
@@ -397,7 +471,8 @@ def _nearest(source_times: Tensor, anchor_times: Tensor, anchor_mask: Tensor) ->
     """(batch, source time): the valid anchor token nearest in time, the earlier one on a tie."""
     # Middles between neighbours in time: the number of middles before t is the nearest token.
     order = anchor_times.masked_fill(~anchor_mask, torch.inf)
-    middles = (order + F.pad(order, (0, 1), value=torch.inf)[:, 1:]) / 2  # the last one is infinite: no length of 1 less to export
+    # the last one is infinite: no length of 1 less to export
+    middles = (order + F.pad(order, (0, 1), value=torch.inf)[:, 1:]) / 2
     nearest = torch.searchsorted(middles.contiguous(), source_times.contiguous())
     return nearest.minimum((anchor_mask.sum(1, keepdim=True) - 1).clamp(min=0))
 
@@ -419,13 +494,22 @@ def _fused_match(
         from alignmamba.ops.cpu import transport as cpu
 
         x, y = (tokens.to(torch.promote_types(working, torch.float32)) for tokens in (source, anchor))
-        index, similarity, crowded = cpu.match(x, y, first, last, source_times, anchor_times, time_weight, _TIE)
+        index, similarity, crowded = cpu.match(
+            x, y, first, last, source_times, anchor_times, time_weight, _TIE
+        )
         if bool(crowded.any()):
-            _settle(index, similarity, crowded, (x, y, anchor_mask, source_times, anchor_times, time_weight, window))
+            _settle(
+                index,
+                similarity,
+                crowded,
+                (x, y, anchor_mask, source_times, anchor_times, time_weight, window),
+            )
     else:
         from alignmamba.ops.gpu import transport as gpu
 
-        index = gpu.match(source.to(working), anchor.to(working), first, last, source_times, anchor_times, time_weight)
+        index = gpu.match(
+            source.to(working), anchor.to(working), first, last, source_times, anchor_times, time_weight
+        )
         partner = anchor.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, anchor.shape[2]))
         similarity = F.cosine_similarity(source.double(), partner.double(), dim=-1, eps=1e-150)
     return index.clamp(min=0), similarity
@@ -433,7 +517,9 @@ def _fused_match(
 
 @_fused_match.register_fake
 def _(source: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return source.new_empty(source.shape[:2], dtype=torch.int64), source.new_empty(source.shape[:2], dtype=torch.float64)
+    return source.new_empty(source.shape[:2], dtype=torch.int64), source.new_empty(
+        source.shape[:2], dtype=torch.float64
+    )
 
 
 _fused_match.register_vmap(refuse_vmap("match_tokens"))
@@ -442,10 +528,11 @@ _fused_match.register_vmap(refuse_vmap("match_tokens"))
 def _candidates(
     source_times: Tensor, anchor_times: Tensor, anchor_mask: Tensor, time_weight: float, window: int | None
 ) -> tuple[Tensor, Tensor]:
-    """The first anchor token that each source token may be matched to, and one past the last, (batch, source time) int64.
+    """The first anchor token that each source token may be matched to, and one past the last, (batch, source
+    time) int64.
 
-    A cosine lies between -1 and 1. The anchor token nearest in time, `apart` away, therefore scores at least -1 - weight apart^2,
-    and one further away than the square root of 2 / weight + apart^2 scores less.
+    A cosine lies between -1 and 1. The anchor token nearest in time, `apart` away, therefore scores at least
+    -1 - weight apart^2, and one further away than the square root of 2 / weight + apart^2 scores less.
     """
     lengths = anchor_mask.sum(1, keepdim=True)
     first, last = torch.zeros_like(source_times, dtype=torch.int64), lengths.expand_as(source_times)
@@ -468,16 +555,25 @@ def _settle(index: Tensor, similarity: Tensor, crowded: Tensor, arguments: tuple
     source, anchor, anchor_mask, source_times, anchor_times, time_weight, window = arguments
     for sample in crowded.any(1).nonzero().flatten().tolist():
         rows, one = crowded[sample].nonzero().flatten(), slice(sample, sample + 1)
-        given = (source[one, rows], anchor[one], anchor_mask[one], source_times[one, rows], anchor_times[one], time_weight, window)
+        given = (
+            source[one, rows],
+            anchor[one],
+            anchor_mask[one],
+            source_times[one, rows],
+            anchor_times[one],
+            time_weight,
+            window,
+        )
         found = _match(*given)
         index[sample, rows], similarity[sample, rows] = found[0][0], found[1][0]
 
 
 def resample(source: Tensor, source_mask: Tensor, anchor_mask: Tensor) -> Tensor:
-    """Bring a sequence to the anchor's length by relative time alone: each anchor token takes the mean of its share of the source.
+    """Bring a sequence to the anchor's length by relative time alone: each anchor token takes the mean of its
+    share of the source.
 
-    The plain rival of matching: anchor token ``j`` of ``n`` averages the valid source tokens ``floor(j m / n)`` up to
-    ``ceil((j + 1) m / n)`` of ``m`` (adaptive average pooling on each sample's own lengths).
+    The plain rival of matching: anchor token ``j`` of ``n`` averages the valid source tokens ``floor(j m /
+    n)`` up to ``ceil((j + 1) m / n)`` of ``m`` (adaptive average pooling on each sample's own lengths).
 
     Args:
         source: (batch, source time, channel).
@@ -485,10 +581,12 @@ def resample(source: Tensor, source_mask: Tensor, anchor_mask: Tensor) -> Tensor
         anchor_mask: (batch, anchor time) bool, valid tokens first.
 
     Returns:
-        (batch, anchor time, channel); zero at anchor tokens that are not valid and in samples without a valid source token.
+        (batch, anchor time, channel); zero at anchor tokens that are not valid and in samples without a valid
+        source token.
 
     Raises:
-        ShapeError: If shapes do not fit, `source` is not floating or, on the CPU, a valid token follows one that is not.
+        ShapeError: If shapes do not fit, `source` is not floating or, on the CPU, a valid token follows one
+            that is not.
     """
     check_mask("source_mask", source_mask, source)
     check_floating("source", source)
@@ -498,11 +596,14 @@ def resample(source: Tensor, source_mask: Tensor, anchor_mask: Tensor) -> Tensor
         raise ShapeError(f"anchor_mask: expected bool ({source.shape[0]}, time), found {found}")
     m, n = source_mask.sum(1, keepdim=True), anchor_mask.sum(1, keepdim=True).clamp(min=1)
     position = torch.arange(anchor_mask.shape[1], device=source.device).expand(anchor_mask.shape)
-    # Double precision: a running sum over a long sequence would lose the small differences that are wanted here.
+    # Double precision: a running sum over a long sequence would lose the small differences that are wanted
+    # here.
     running = F.pad(source.double().masked_fill(~source_mask.unsqueeze(-1), 0).cumsum(1), (0, 0, 1, 0))
     first = (position * m // n).minimum(m)
     last = (-((position + 1) * m // -n)).minimum(m)
     channels = source.shape[2]
-    total = running.gather(1, last.unsqueeze(-1).expand(-1, -1, channels)) - running.gather(1, first.unsqueeze(-1).expand(-1, -1, channels))
+    total = running.gather(1, last.unsqueeze(-1).expand(-1, -1, channels)) - running.gather(
+        1, first.unsqueeze(-1).expand(-1, -1, channels)
+    )
     mean = total / (last - first).clamp(min=1).unsqueeze(-1)
     return mean.masked_fill(~anchor_mask.unsqueeze(-1), 0).to(source.dtype)

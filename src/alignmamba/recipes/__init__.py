@@ -3,7 +3,14 @@
 from alignmamba.data.missing import MissingConfig
 from alignmamba.recipes.assembly import environment
 from alignmamba.recipes.configuration import EngineConfig, RunConfig, check_config, check_missing, read_config
-from alignmamba.recipes.finished_run import LoadedRun, MissingScores, evaluate, load_run, predict, score_missing
+from alignmamba.recipes.finished_run import (
+    LoadedRun,
+    MissingScores,
+    evaluate,
+    load_run,
+    predict,
+    score_missing,
+)
 from alignmamba.recipes.opened import Run, SamplePlan, open_run
 from alignmamba.recipes.run_directory import RunDirectory
 from alignmamba.recipes.training_run import Plan, RunInterrupted, RunResult, plan, train

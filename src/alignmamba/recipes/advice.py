@@ -9,16 +9,17 @@ from alignmamba.models.alignmamba import AlignMambaConfig
 from alignmamba.recipes.configuration import RunConfig, model_config
 
 TOKENS_PER_CHANNEL: Final = 75
-"""Exact alignment costs as much as all the rest of a step at about this many tokens for each channel of the model: it grows as T² d,
-the rest as T d². Measured by `benchmarks/alignment_share.py`."""
+"""Exact alignment costs as much as all the rest of a step at about this many tokens for each channel of the
+model: it grows as T² d, the rest as T d². Measured by `benchmarks/alignment_share.py`."""
 LINEAR: Final = "options.local.window=256 options.alignment.landmarks=256"
 
 
 def alignment_note(config: RunConfig, corpus: Corpus) -> str:
-    """One sentence where exact alignment is the larger part of a step of AlignMamba, with the settings that make it linear; else empty.
+    """One sentence where exact alignment is the larger part of a step of AlignMamba, with the settings that
+    make it linear; else empty.
 
-    The share of the exact part is T / (T + 75 d) for a mean length of T tokens of the second longest modality and d channels: every
-    modality is matched with another, and the shorter of a pair bounds the work.
+    The share of the exact part is T / (T + 75 d) for a mean length of T tokens of the second longest modality
+    and d channels: every modality is matched with another, and the shorter of a pair bounds the work.
 
     Args:
         config: Complete.
@@ -34,6 +35,7 @@ def alignment_note(config: RunConfig, corpus: Corpus) -> str:
     if not (matched and compared) or tokens <= half:
         return ""
     return (
-        f"exact alignment grows with the square of the length: about {tokens / (tokens + half):.0%} of a step at {tokens:,.0f} tokens; "
-        f"--set {LINEAR} makes it linear, about {1 + tokens / half:.1f} times as fast"
+        f"exact alignment grows with the square of the length: about {tokens / (tokens + half):.0%} of a step"
+        f" at {tokens:,.0f} tokens; --set {LINEAR} makes it linear, about {1 + tokens / half:.1f} times as"
+        " fast"
     )

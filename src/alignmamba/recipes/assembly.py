@@ -42,12 +42,15 @@ Nonfinite = Literal["error", "zero", "mean"]
 
 
 def located(data: str, nonfinite: Nonfinite) -> str:
-    """The same data where a corpus of it lies: a file of a foreign format is converted once, into a cache, and the user is informed.
+    """The same data where a corpus of it lies: a file of a foreign format is converted once, into a cache,
+    and the user is informed.
 
-    Of the values that are not finite, the common fault of such files, 0 takes the place unless something else is asked for.
+    Of the values that are not finite, the common fault of such files, 0 takes the place unless something else
+    is asked for.
 
     Args:
-        data: Directory of a corpus, ``synthetic``, or a file or folder of a format that `alignmamba.data.readers` knows.
+        data: Directory of a corpus, ``synthetic``, or a file or folder of a format that
+            `alignmamba.data.readers` knows.
         nonfinite: What is to be done with features that are not finite.
 
     Returns:
@@ -66,7 +69,10 @@ def located(data: str, nonfinite: Nonfinite) -> str:
         if path.is_dir():
             return data
         refuse_undescribed(path)
-        raise DataError(f"{path}: expected a corpus directory, found a file, and of none of the formats {', '.join(FORMATS)}")
+        raise DataError(
+            f"{path}: expected a corpus directory, found a file, and of none of the formats"
+            f" {', '.join(FORMATS)}"
+        )
     options = ReadOptions(nonfinite="zero" if nonfinite == "error" else "keep")
     try:
         with samples_display("converted") as told:
@@ -76,13 +82,16 @@ def located(data: str, nonfinite: Nonfinite) -> str:
         raise DataError(f"{error}; here: `{command}`, and then CORPUS as the data") from error
 
 
-def corpus_at(data: str | Path | Corpus, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarray] | None = None) -> Corpus:
+def corpus_at(
+    data: str | Path | Corpus, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarray] | None = None
+) -> Corpus:
     """The corpus in that directory or made from that file, or the synthetic one.
 
     Args:
         data: As for `located`; a corpus is taken as it is.
         nonfinite: What to do with features that are not finite.
-        means: By modality, what stands in for them where that is their mean; by default the corpus's own train split gives the means.
+        means: By modality, what stands in for them where that is their mean; by default the corpus's own
+            train split gives the means.
 
     Raises:
         DataError: If there is none, or something is wrong with it.
@@ -101,12 +110,16 @@ def own_data(config: RunConfig) -> str:
         DataError: If nothing does, naming the option that says where it lies now.
     """
     if config.data != SYNTHETIC and not Path(config.data).exists():
-        raise DataError(f"{config.data}: the run was trained on a corpus there, found nothing; --data (data=) says where it lies now")
+        raise DataError(
+            f"{config.data}: the run was trained on a corpus there, found nothing; --data (data=) says where"
+            " it lies now"
+        )
     return config.data
 
 
 def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:
-    """The corpus with these of its modalities alone, and without the samples that have none of them; all of it if none is named.
+    """The corpus with these of its modalities alone, and without the samples that have none of them; all of
+    it if none is named.
 
     Raises:
         ConfigError: If it has no modality of that name, or nothing is left of a split.
@@ -114,14 +127,21 @@ def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:
     offered = [spec.name for spec in corpus.modalities]
     unknown = [name for name in names if name not in offered]
     if unknown:
-        raise ConfigError(f"modalities: corpus {corpus.name!r} has no {unknown[0]!r}, expected some of {', '.join(offered)}")
+        raise ConfigError(
+            f"modalities: corpus {corpus.name!r} has no {unknown[0]!r}, expected some of {', '.join(offered)}"
+        )
     if not names:
         return corpus
     splits = {role: _with_any(split, names) for role, split in corpus.splits.items()}
     emptied = [role for role, split in splits.items() if not len(split)]
     if emptied:
-        raise ConfigError(f"modalities: no sample of split {emptied[0]!r} of corpus {corpus.name!r} has {' or '.join(names)}")
-    return replace(corpus, modalities=tuple(spec for spec in corpus.modalities if spec.name in names), splits=splits)
+        raise ConfigError(
+            f"modalities: no sample of split {emptied[0]!r} of corpus {corpus.name!r} has"
+            f" {' or '.join(names)}"
+        )
+    return replace(
+        corpus, modalities=tuple(spec for spec in corpus.modalities if spec.name in names), splits=splits
+    )
 
 
 def _with_any(split: Split, names: Sequence[str]) -> Split:
@@ -131,15 +151,20 @@ def _with_any(split: Split, names: Sequence[str]) -> Split:
 
 
 def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> None:
-    """Refuse a corpus with other content than the run was trained on, and a configuration that was edited since."""
+    """Refuse a corpus with other content than the run was trained on, and a configuration that was edited
+    since.
+    """
     identity = run.identity()
     expected = identity.get("corpus", {}).get("checksum")
     if corpus.checksum != expected:
         raise CheckpointError(
-            f"run {run.path}: the corpus has changed since training, its checksum is {corpus.checksum[:12]}, expected {str(expected)[:12]}"
+            f"run {run.path}: the corpus has changed since training, its checksum is {corpus.checksum[:12]},"
+            f" expected {str(expected)[:12]}"
         )
     if config.digest(corpus) != identity.get("digest") or config.seed != identity.get("seed"):
-        raise CheckpointError(f"run {run.path}: its configuration was changed since training began, start a new run instead")
+        raise CheckpointError(
+            f"run {run.path}: its configuration was changed since training began, start a new run instead"
+        )
 
 
 def counted_weights(config: RunConfig, corpus: Corpus) -> int:
@@ -161,12 +186,25 @@ def counted_weights(config: RunConfig, corpus: Corpus) -> int:
     cure = f"lower {' or '.join(named) or 'its options'}"
     if sum(size for name, size in sizes.items() if name.startswith(f"encoders.{largest.name}.")) > total / 2:
         kind = "vocabulary" if largest.kind == "tokens" else "width"
-        cure = f"the largest part is modality {largest.name!r}, of {kind} {largest.dim}; drop it with modalities, or {cure}"
+        cure = (
+            f"the largest part is modality {largest.name!r}, of {kind} {largest.dim}; drop it with"
+            f" modalities, or {cure}"
+        )
     processes, name = config.engine.devices, f"model {config.model}"
     if _accelerator(config.engine) == "cpu":
-        refuse_untrainable(outline, name, cure, precision=config.fit.precision, device="cpu", processes=processes, keeps_best=False)
+        refuse_untrainable(
+            outline,
+            name,
+            cure,
+            precision=config.fit.precision,
+            device="cpu",
+            processes=processes,
+            keeps_best=False,
+        )
     else:  # of the GPU's memory training itself asks, once it has been launched
-        refuse_beyond_memory(4 * total * processes, f"{name}: making {total:,} weights", cure, error=ConfigError)
+        refuse_beyond_memory(
+            4 * total * processes, f"{name}: making {total:,} weights", cure, error=ConfigError
+        )
     return num_parameters_of(outline)
 
 
@@ -199,7 +237,8 @@ def num_parameters_of(model: torch.nn.Module) -> int:
 def seed_everything(seed: int, *, rank: int = 0) -> None:
     """The one place where global randomness is seeded.
 
-    Every process starts from the same weights; afterwards each draws dropout of its own, the first one as if it were alone.
+    Every process starts from the same weights; afterwards each draws dropout of its own, the first one as if
+    it were alone.
     """
     if rank == 0:
         torch.manual_seed(seed)
@@ -208,13 +247,15 @@ def seed_everything(seed: int, *, rank: int = 0) -> None:
 
 
 def loaders(config: RunConfig, corpus: Corpus) -> dict[Role, Loader]:
-    """Batches of each split as the run withholds from it, shuffled for training: the share of the first process.
+    """Batches of each split as the run withholds from it, shuffled for training: the share of the first
+    process.
 
     Raises:
         ConfigError: If a batch has fewer samples than there are processes.
         DataError: If a split is too small for what is to be withheld.
     """
-    roles: tuple[Role, ...] = ("valid", "test", "train")  # small ones first: what cannot be withheld is most often refused of them
+    # small ones first: what cannot be withheld is most often refused of them
+    roles: tuple[Role, ...] = ("valid", "test", "train")
     return {role: _loader(config, corpus, role) for role in roles if role in corpus.splits}
 
 
@@ -233,7 +274,12 @@ def _loader(config: RunConfig, corpus: Corpus, role: Role) -> Loader:
 
 
 def predictions_of(
-    model: Network[Any], split: Split, modalities: Sequence[ModalitySpec], task: Task, config: RunConfig, fabric: Fabric
+    model: Network[Any],
+    split: Split,
+    modalities: Sequence[ModalitySpec],
+    task: Task,
+    config: RunConfig,
+    fabric: Fabric,
 ) -> Predictions:
     """Predict a split from these of its modalities; the others are missing from every sample."""
     source = Loader(
@@ -247,7 +293,9 @@ def predictions_of(
         world_size=fabric.world_size,
     )
     with lost_workers_told():
-        return inference.predict(model, source, task=task, fabric=fabric, regression_loss=config.fit.regression_loss)
+        return inference.predict(
+            model, source, task=task, fabric=fabric, regression_loss=config.fit.regression_loss
+        )
 
 
 def launched(engine: EngineConfig, precision: Any) -> Fabric:
@@ -286,7 +334,16 @@ def _accelerator(engine: EngineConfig) -> str:
 def environment() -> dict[str, Any]:
     """What a run depends on besides its configuration: versions, platform, threads, devices."""
     versions = {"alignmamba": __version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "numba", "triton", "lightning-fabric", "safetensors", "pydantic", "transformers"):
+    for package in (
+        "torch",
+        "numpy",
+        "numba",
+        "triton",
+        "lightning-fabric",
+        "safetensors",
+        "pydantic",
+        "transformers",
+    ):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -1,4 +1,6 @@
-"""What a run is configured by: read from a file and the command line, checked before anything is loaded, and given a digest."""
+"""What a run is configured by: read from a file and the command line, checked before anything is loaded, and
+given a digest.
+"""
 
 import hashlib
 import json
@@ -41,14 +43,18 @@ class EngineConfig(Config):
     num_nodes: Annotated[int, Field(ge=1)] = 1
     """Machines that the run is spread over."""
     strategy: Literal["auto", "ddp"] = "auto"
-    """``ddp``: every process holds the whole model and a share of each batch; ``auto``: that, where there is more than one process."""
+    """``ddp``: every process holds the whole model and a share of each batch; ``auto``: that, where there is
+    more than one process."""
 
 
 def _place_of(data: Any) -> Any:
     """Where a corpus or a path lies; anything else as it is."""
     if isinstance(data, Corpus):
         if not data.location:
-            raise ValueError(f"corpus {data.name!r:.80} lives in memory alone, expected one that write_corpus or load_corpus returned")
+            raise ValueError(
+                f"corpus {data.name!r:.80} lives in memory alone, expected one that write_corpus or"
+                " load_corpus returned"
+            )
         return data.location
     return str(data) if isinstance(data, PurePath) else data
 
@@ -57,8 +63,8 @@ class RunConfig(Config):
     """Everything that decides the outcome of a training run."""
 
     data: Annotated[str, BeforeValidator(_place_of)] = SYNTHETIC
-    """Directory of a corpus, ``synthetic``, or a file or folder of a format that `alignmamba convert` reads. In Python also a path, or
-    a corpus that was written or loaded: what counts is where it lies."""
+    """Directory of a corpus, ``synthetic``, or a file or folder of a format that `alignmamba convert` reads.
+    In Python also a path, or a corpus that was written or loaded: what counts is where it lies."""
     model: str = "alignmamba"
     """Name of the fusion model."""
     preset: str = "default"
@@ -68,8 +74,8 @@ class RunConfig(Config):
     modalities: tuple[Name, ...] = ()
     """Those of the corpus's modalities that the model gets; empty means all."""
     split_valid: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of train that is taken for validation where the corpus has no valid split, drawn from the seed: by whole groups where
-    samples have groups, else in the share of each class."""
+    """Share of train that is taken for validation where the corpus has no valid split, drawn from the seed:
+    by whole groups where samples have groups, else in the share of each class."""
     loader: LoaderConfig = LoaderConfig()
     """How samples are put into batches."""
     missing: MissingConfig = MissingConfig()
@@ -79,9 +85,11 @@ class RunConfig(Config):
     engine: EngineConfig = EngineConfig()
     """Where it is trained."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Decides the first weights, dropout, the order of samples and what is withheld of them; the synthetic corpus is always the same."""
+    """Decides the first weights, dropout, the order of samples and what is withheld of them; the synthetic
+    corpus is always the same."""
     nonfinite: Literal["error", "zero", "mean"] = "error"
-    """What to do with features that are not finite: refuse the corpus, or read zero or the channel's training mean instead."""
+    """What to do with features that are not finite: refuse the corpus, or read zero or the channel's training
+    mean instead."""
 
     @classmethod
     def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -90,7 +98,10 @@ class RunConfig(Config):
         method = METHODS.get(model) if isinstance(model, str) else None
         if method is None or not (method.settings or method.required):
             return values
-        given = {name: value.model_dump(exclude_unset=True) if isinstance(value, Config) else value for name, value in values.items()}
+        given = {
+            name: value.model_dump(exclude_unset=True) if isinstance(value, Config) else value
+            for name, value in values.items()
+        }
         return merged(merged(method.settings, method.required), given)
 
     @model_validator(mode="after")
@@ -99,7 +110,10 @@ class RunConfig(Config):
         if signs & set(self.options):
             raise ValueError(f"model: found {self.model!r} with options of an earlier version: {reason}")
         if self.model not in METHODS:
-            raise ValueError(f"model: found {self.model!r}, expected one of {', '.join(METHODS)}{nearest(self.model, METHODS)}")
+            raise ValueError(
+                f"model: found {self.model!r}, expected one of"
+                f" {', '.join(METHODS)}{nearest(self.model, METHODS)}"
+            )
         problems = list(_option_problems(self))
         if problems:
             raise ValueError("; ".join(problems))
@@ -113,11 +127,15 @@ class RunConfig(Config):
     def digest(self, corpus: Corpus) -> str:
         """SHA-256 of the settings and of the corpus's content.
 
-        Left out are the seed, so that runs of one experiment under several seeds share it, and what changes from machine to
-        machine: the engine and the place where the corpus lies. Where nothing is withheld, where all modalities are taken, and where
-        the corpus brings its valid split, the digest is that of a configuration which does not mention it.
+        Left out are the seed, so that runs of one experiment under several seeds share it, and what changes
+        from machine to machine: the engine and the place where the corpus lies. Where nothing is withheld,
+        where all modalities are taken, and where the corpus brings its valid split, the digest is that of a
+        configuration which does not mention it.
         """
-        settings = {**self.model_dump(mode="json", exclude={"seed", "data", "engine"}), "corpus": corpus.checksum}
+        settings = {
+            **self.model_dump(mode="json", exclude={"seed", "data", "engine"}),
+            "corpus": corpus.checksum,
+        }
         del settings["fit"]["loggers"]  # where epochs are logged decides nothing
         if not self.loader.keep_groups:
             del settings["loader"]["keep_groups"]
@@ -127,10 +145,15 @@ class RunConfig(Config):
             del settings["missing"]
         if self.split_valid is None:
             del settings["split_valid"]
-        for encoder in (settings["options"].get("encoder"), *(settings["options"].get("encoders") or {}).values()):
+        for encoder in (
+            settings["options"].get("encoder"),
+            *(settings["options"].get("encoders") or {}).values(),
+        ):
             if isinstance(encoder, dict) and encoder.get("sha256"):
                 del encoder["path"]  # the checksum says what lay there
-        return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
+        ).hexdigest()
 
     def to_yaml(self) -> str:
         """The configuration as a file that ``--config`` reads."""
@@ -145,7 +168,10 @@ def model_config(config: RunConfig, corpus: Corpus) -> NetworkConfig:
     """
     made = METHODS[config.model].network.config_class
     try:
-        return cast(NetworkConfig, made.preset(config.preset, modalities=corpus.modalities, task=corpus.task, **config.options))
+        return cast(
+            NetworkConfig,
+            made.preset(config.preset, modalities=corpus.modalities, task=corpus.task, **config.options),
+        )
     except ConfigError as error:
         text = str(error)
         is_option = re.split(r"[.:]", text)[0] in _options(config.model)
@@ -167,7 +193,9 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
     return config.model_copy(update={"options": options, "data": data})
 
 
-def read_config(file: Path | None = None, *, assignments: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> RunConfig:
+def read_config(
+    file: Path | None = None, *, assignments: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
+) -> RunConfig:
     """Merge the layers of a configuration, later over earlier: defaults, those that the method was published
     with, file, assignments, overrides.
 
@@ -200,7 +228,9 @@ def assigned(assignments: Sequence[str], *, option: str = "--set") -> dict[str, 
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", key):
-            raise ConfigError(f"{option} {assignment!r}: expected KEY=VALUE with a dotted key, for example fit.epochs=5")
+            raise ConfigError(
+                f"{option} {assignment!r}: expected KEY=VALUE with a dotted key, for example fit.epochs=5"
+            )
         values = merged(values, _nested(key, _parse_yaml(text, f"{option} {key}")))
     return values
 
@@ -217,7 +247,9 @@ def check_config(values: Mapping[str, Any]) -> RunConfig:
         raise ConfigError("; ".join([*lost, "model is a name, what it is set to stands under options"]))
     try:
         # JSON is the strict mode in which a list may stand for a tuple, but "3" not for 3.
-        return RunConfig.model_validate_json(json.dumps(RunConfig.completed(values), default=str), strict=True)
+        return RunConfig.model_validate_json(
+            json.dumps(RunConfig.completed(values), default=str), strict=True
+        )
     except ValidationError as error:
         raise ConfigError(explain(error, keys=RunConfig.known_keys(values))) from error
 
@@ -230,7 +262,9 @@ def check_missing(protocol: str | None, rates: Sequence[float] = ()) -> MissingC
     """
     given: dict[str, Any] = {"protocol": protocol, "rate": tuple(rates) or None}
     try:
-        return MissingConfig.model_validate({name: value for name, value in given.items() if value is not None})
+        return MissingConfig.model_validate(
+            {name: value for name, value in given.items() if value is not None}
+        )
     except ValidationError as error:
         raise ConfigError(explain(error, prefix="missing")) from None
 
@@ -244,7 +278,9 @@ def _options(model: str) -> dict[str, FieldInfo]:
 
 
 def _option_problems(config: RunConfig) -> Iterator[str]:
-    """Unknown options and values that no model of this kind takes; what depends on the corpus is seen when the model is built."""
+    """Unknown options and values that no model of this kind takes; what depends on the corpus is seen when
+    the model is built.
+    """
     fields = _options(config.model)
     keys = _known_keys(config.model)
     for name, value in config.options.items():
@@ -257,7 +293,8 @@ def _option_problems(config: RunConfig) -> Iterator[str]:
             yield f"options.{name}: {elsewhere if others else unknown}"
         else:
             info = fields[name]
-            kind: TypeAdapter[Any] = TypeAdapter(Annotated[(info.annotation, *info.metadata, info.discriminator)])  # type: ignore[arg-type]
+            annotated: Any = Annotated[(info.annotation, *info.metadata, info.discriminator)]
+            kind: TypeAdapter[Any] = TypeAdapter(annotated)
             try:
                 kind.validate_json(json.dumps(value, default=str), strict=True)
             except ValidationError as error:
@@ -266,7 +303,11 @@ def _option_problems(config: RunConfig) -> Iterator[str]:
 
 def _known_keys(model: object) -> tuple[str, ...]:
     """Every dotted key of a run with that model."""
-    name = model if isinstance(model, str) and model in METHODS else cast(str, RunConfig.model_fields["model"].default)
+    name = (
+        model
+        if isinstance(model, str) and model in METHODS
+        else cast(str, RunConfig.model_fields["model"].default)
+    )
     return (*dotted_keys(RunConfig.model_fields), *dotted_keys(_options(name), "options."))
 
 
@@ -288,7 +329,9 @@ def settings_of(model: str) -> Iterator[Setting]:
         ConfigError: If there is no such model.
     """
     if model not in METHODS:
-        raise ConfigError(f"model: found {model!r}, expected one of {', '.join(METHODS)}{nearest(model, METHODS)}")
+        raise ConfigError(
+            f"model: found {model!r}, expected one of {', '.join(METHODS)}{nearest(model, METHODS)}"
+        )
     published = dict(_dotted(merged(METHODS[model].settings, METHODS[model].required) | {"model": model}))
     for key, info in (*_leaves(RunConfig.model_fields), *_leaves(_options(model), "options.")):
         if key != "options":
@@ -306,7 +349,11 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _leaves(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, info in fields.items():
-        inner = [leaf for each in reversed(configurations(info)) for leaf in _leaves(each.model_fields, f"{prefix}{name}.")]
+        inner = [
+            leaf
+            for each in reversed(configurations(info))
+            for leaf in _leaves(each.model_fields, f"{prefix}{name}.")
+        ]
         yield from dict(inner).items() if inner else [(f"{prefix}{name}", info)]
 
 
@@ -317,7 +364,13 @@ def _default(info: FieldInfo) -> str:
 
 
 def _shown_default(value: Any) -> str:
-    return json.dumps(value, default=str) if isinstance(value, list | tuple | dict) else "null" if value is None else str(value)
+    return (
+        json.dumps(value, default=str)
+        if isinstance(value, list | tuple | dict)
+        else "null"
+        if value is None
+        else str(value)
+    )
 
 
 def suggested_key(name: str) -> str | None:
@@ -329,7 +382,8 @@ def suggested_key(name: str) -> str | None:
 
 
 class _Yaml(yaml.SafeLoader):
-    """The safe loader with YAML 1.2's core schema, without repeated keys and without aliases, which can refer in a circle or multiply.
+    """The safe loader with YAML 1.2's core schema, without repeated keys and without aliases, which can refer
+    in a circle or multiply.
 
     In that schema ``1e-3`` is a number, and ``no`` and ``2024-01-01`` are words.
     """
@@ -339,14 +393,18 @@ class _Yaml(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, f"alias *{event.anchor}, write out what it stands for", event.start_mark)
+            raise yaml.composer.ComposerError(
+                None, None, f"alias *{event.anchor}, write out what it stands for", event.start_mark
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         repeated = next((key for key in keys if keys.count(key) > 1), None)
         if repeated is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"key {repeated!r} appears twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {repeated!r} appears twice", node.start_mark
+            )
         return cast(dict[Any, Any], super().construct_mapping(node, deep))
 
 
@@ -383,7 +441,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ConfigError(f"config {path}: found {shown_with_type(values)}, expected a mapping of keys to values")
+        raise ConfigError(
+            f"config {path}: found {shown_with_type(values)}, expected a mapping of keys to values"
+        )
     return values
 
 

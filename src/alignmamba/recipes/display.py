@@ -1,4 +1,6 @@
-"""Progress of training for people: a bar on a terminal, a line that moves in a notebook, one line per epoch in a file."""
+"""Progress of training for people: a bar on a terminal, a line that moves in a notebook, one line per epoch
+in a file.
+"""
 
 import sys
 import time
@@ -10,7 +12,8 @@ from alignmamba.errors import ConfigError
 from alignmamba.training.progress import Progress
 
 Shown = Progress | Literal["auto"] | None
-"""What may be asked for: ``auto`` shows a bar on a terminal, a line in a notebook, and nothing elsewhere; None shows nothing."""
+"""What may be asked for: ``auto`` shows a bar on a terminal, a line in a notebook, and nothing elsewhere;
+None shows nothing."""
 
 
 @contextmanager
@@ -22,7 +25,9 @@ def shown_progress(progress: Shown) -> Iterator[Progress | None]:
     """
     if progress != "auto":
         if isinstance(progress, str | bool):
-            raise ConfigError(f"progress: found {progress!r}, expected 'auto', None, or an object that meets Progress")
+            raise ConfigError(
+                f"progress: found {progress!r}, expected 'auto', None, or an object that meets Progress"
+            )
         yield progress
     elif sys.stderr.isatty():
         with progress_display() as display:
@@ -52,7 +57,8 @@ def progress_display() -> Iterator["EpochLines"]:
 def _in_notebook() -> bool:
     """Whether cells of a notebook show what is printed."""
     shell = sys.modules.get("IPython")
-    return shell is not None and type(shell.get_ipython()).__name__ in ("ZMQInteractiveShell", "Shell")  # Jupyter, Colab
+    # Jupyter, Colab
+    return shell is not None and type(shell.get_ipython()).__name__ in ("ZMQInteractiveShell", "Shell")
 
 
 class EpochLines:
@@ -76,7 +82,9 @@ class EpochLines:
             self._print(f"resuming in epoch {epoch} of {epochs} after {batch} of {batches} batches")
 
     def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
-        """Say how long it will take once the first step is done, if that is long; a file has no use for every step."""
+        """Say how long it will take once the first step is done, if that is long; a file has no use for every
+        step.
+        """
         del step, loss, learning_rate  # a line shows none of them
         first = self._done == 0
         self._account(epoch, batch)
@@ -87,7 +95,10 @@ class EpochLines:
     def epoch_finished(self, record: Mapping[str, float], *, best: bool) -> None:
         """Write the line."""
         scores = [f"{name.removeprefix('valid/')} {record[name]:.4f}" for name in _headline(record)]
-        line = f"epoch {int(record['epoch'])}/{self._epochs}  train loss {record['train/loss/total']:.4f}  valid {', '.join(scores)}"
+        line = (
+            f"epoch {int(record['epoch'])}/{self._epochs}  train loss {record['train/loss/total']:.4f}  valid"
+            f" {', '.join(scores)}"
+        )
         self._print(f"{line}  {record['seconds']:.1f} s{'  best' if best else ''}")
 
     def close(self) -> None:
@@ -97,7 +108,9 @@ class EpochLines:
         self._done = (epoch - 1) * self._batches + batch - self._before
 
     def _seconds_left(self) -> float:
-        """Of the whole training, if no epoch is spared, by the mean of what was done so far, validation included."""
+        """Of the whole training, if no epoch is spared, by the mean of what was done so far, validation
+        included.
+        """
         to_come = self._epochs * self._batches - self._before - self._done
         return (self._clock() - self._began) * to_come / max(1, self._done)
 
@@ -106,7 +119,9 @@ class EpochLines:
 
 
 class NotebookLine(EpochLines):
-    """Prints a line per epoch below the cell, and one of the step under way, which the next one overwrites."""
+    """Prints a line per epoch below the cell, and one of the step under way, which the next one
+    overwrites.
+    """
 
     _SECONDS = 0.5
 
@@ -135,7 +150,9 @@ class NotebookLine(EpochLines):
 
 
 class EpochBar(EpochLines):
-    """A bar over the batches of the epoch under way, with the time left of the whole training, below the lines of those that are done."""
+    """A bar over the batches of the epoch under way, with the time left of the whole training, below the
+    lines of those that are done.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -153,7 +170,9 @@ class EpochBar(EpochLines):
     def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
         """Show the bar."""
         super().started(epochs=epochs, batches=batches, epoch=epoch, batch=batch)
-        self._task = self._bar.add_task("", total=batches, completed=batch, epoch=f"{epoch}/{epochs}", loss="-", left="-")
+        self._task = self._bar.add_task(
+            "", total=batches, completed=batch, epoch=f"{epoch}/{epochs}", loss="-", left="-"
+        )
         self._bar.start()
 
     def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
@@ -163,7 +182,9 @@ class EpochBar(EpochLines):
             self._bar.reset(self._task, total=self._batches)
         self._account(epoch, batch)
         left = duration(self._seconds_left())
-        self._bar.update(self._task, completed=batch, epoch=f"{epoch}/{self._epochs}", loss=f"{loss:.4f}", left=left)
+        self._bar.update(
+            self._task, completed=batch, epoch=f"{epoch}/{self._epochs}", loss=f"{loss:.4f}", left=left
+        )
 
     def close(self) -> None:
         """Take the bar away."""
@@ -173,7 +194,9 @@ class EpochBar(EpochLines):
 def duration(seconds: float) -> str:
     """A time for people: in seconds, minutes or hours."""
     minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    return (
+        f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    )
 
 
 def _headline(record: Mapping[str, float]) -> list[str]:

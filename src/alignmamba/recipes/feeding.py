@@ -49,19 +49,23 @@ def fit(
 
     Args:
         model: A model of ours, or any module that takes a `Batch` and returns an `Output`; trained in place.
-        train: A corpus; a torch ``Dataset`` of (features by modality, target), read once into memory; a ``DataLoader`` of `Batch`, for
-            example with ``collate_fn=Batch.collate``; or batches as `alignmamba.data.loader.Loader` gives them.
-        valid: The same of other samples, on which the best epoch is chosen; of a corpus its own split by default.
+        train: A corpus; a torch ``Dataset`` of (features by modality, target), read once into memory; a
+            ``DataLoader`` of `Batch`, for example with ``collate_fn=Batch.collate``; or batches as
+            `alignmamba.data.loader.Loader` gives them.
+        valid: The same of other samples, on which the best epoch is chosen; of a corpus its own split by
+            default.
         config: How to fit.
         task: What is predicted; by default what the model says.
         score: Metrics of a set of predictions by name; by default those of the task.
         higher_is_better: Of each metric whether more is better; goes with `score`.
         loader: How samples are put into batches, where they are not in batches yet.
-        standardise: Give a model of ours the scale of the train features and targets; switch off to continue from trained weights.
+        standardise: Give a model of ours the scale of the train features and targets; switch off to continue
+            from trained weights.
         seed: Of the order of samples.
         fabric: Engine, already launched; by default one process on the best device of this machine.
         run_dir: Existing directory for checkpoints and logs.
-        resume: Resume from the last checkpoint in `run_dir`; not with a ``DataLoader``, whose order is its own.
+        resume: Resume from the last checkpoint in `run_dir`; not with a ``DataLoader``, whose order is its
+            own.
         progress: As of `train`.
         callbacks: More objects that are told about steps and epochs.
 
@@ -107,7 +111,14 @@ def fit(
         )
 
 
-def _source(given: Any, role: Role, task: Task, specs: tuple[ModalitySpec, ...] | None, config: LoaderConfig, seed: int) -> BatchSource:
+def _source(
+    given: Any,
+    role: Role,
+    task: Task,
+    specs: tuple[ModalitySpec, ...] | None,
+    config: LoaderConfig,
+    seed: int,
+) -> BatchSource:
     if isinstance(given, DataLoader):
         return _Batches(given, role, task)
     if isinstance(given, Corpus):
@@ -122,14 +133,20 @@ def _source(given: Any, role: Role, task: Task, specs: tuple[ModalitySpec, ...] 
     elif isinstance(given, Iterable) and not isinstance(given, Mapping | str | list | tuple):
         return given  # type: ignore[return-value] # meets BatchSource, or says itself what it lacks
     else:
-        raise DataError(f"{role}: expected a corpus, a torch Dataset or a DataLoader of Batch, found {type(given).__name__}")
+        raise DataError(
+            f"{role}: expected a corpus, a torch Dataset or a DataLoader of Batch, found"
+            f" {type(given).__name__}"
+        )
     return Loader(split, specs, config=config, task=task, shuffle=role == "train", seed=seed)
 
 
 def _same_task(found: Task, expected: Task) -> None:
     if (found.kind, found.classes) != (expected.kind, expected.classes):
         way = f"; make the model with classes={found.classes!r:.80}" if found.kind == expected.kind else ""
-        raise DataError(f"task: the corpus has {found.kind} {found.classes!r:.80}, the model {expected.kind} {expected.classes!r:.80}{way}")
+        raise DataError(
+            f"task: the corpus has {found.kind} {found.classes!r:.80}, the model {expected.kind}"
+            f" {expected.classes!r:.80}{way}"
+        )
 
 
 def _split_of(dataset: Any, role: Role, task: Task, specs: tuple[ModalitySpec, ...] | None) -> MemorySplit:
@@ -138,9 +155,17 @@ def _split_of(dataset: Any, role: Role, task: Task, specs: tuple[ModalitySpec, .
     names = list(dict.fromkeys(name for features, _ in rows for name in features))
     features = {name: [each.get(name) for each, _ in rows] for name in names}
     sizes = {spec.name: spec.dim for spec in specs or () if spec.kind == "tokens" and spec.name in names}
-    checked = CheckedSplits({role: {"features": features, "targets": [target for _, target in rows]}}, task=task, vocabulary_sizes=sizes)
+    checked = CheckedSplits(
+        {role: {"features": features, "targets": [target for _, target in rows]}},
+        task=task,
+        vocabulary_sizes=sizes,
+    )
     samples = [
-        Sample(id=each.id, features={name: array for name, array in each.values.items() if array is not None}, target=each.target)
+        Sample(
+            id=each.id,
+            features={name: array for name, array in each.values.items() if array is not None},
+            target=each.target,
+        )
         for each in checked.samples(role)
     ]
     return MemorySplit(role=role, samples=samples, modalities=checked.specs({}))
@@ -163,8 +188,15 @@ class _Unpacked:
         for batch in self._source:
             for row, identity in enumerate(batch.ids):
                 present = {name: s for name, s in batch.modalities.items() if bool(s.mask[row].any())}
-                features = {name: np.asarray(s.features[row, s.mask[row]].detach().cpu()) for name, s in present.items()}
-                yield Sample(id=identity, features=features, target=None if batch.targets is None else batch.targets[row].item())
+                features = {
+                    name: np.asarray(s.features[row, s.mask[row]].detach().cpu())
+                    for name, s in present.items()
+                }
+                yield Sample(
+                    id=identity,
+                    features=features,
+                    target=None if batch.targets is None else batch.targets[row].item(),
+                )
 
 
 class _Batches:
@@ -185,10 +217,13 @@ class _Batches:
         for batch in self._batches:
             if not isinstance(batch, Batch):
                 raise DataError(
-                    f"{self.role}: expected batches, found {type(batch).__name__}; give the DataLoader collate_fn=Batch.collate"
+                    f"{self.role}: expected batches, found {type(batch).__name__}; give the DataLoader"
+                    " collate_fn=Batch.collate"
                 )
             if len(set(batch.ids) - seen.keys()) < len(batch):
-                batch = replace(batch, ids=tuple(f"{self.role}-{len(seen) + row:06d}" for row in range(1, len(batch) + 1)))
+                batch = replace(
+                    batch, ids=tuple(f"{self.role}-{len(seen) + row:06d}" for row in range(1, len(batch) + 1))
+                )
             seen |= dict.fromkeys(batch.ids)
             self.ids = tuple(seen)
             yield self._checked(batch)
@@ -202,5 +237,8 @@ class _Batches:
         if targets is None or self._task.kind == "regression":
             return batch
         if targets.is_floating_point() or bool(((targets < 0) | (targets >= len(self._task.classes))).any()):
-            raise DataError(f"{self.role}: expected class indices from 0 to {len(self._task.classes) - 1}, found {targets.tolist()[:5]}")
+            raise DataError(
+                f"{self.role}: expected class indices from 0 to {len(self._task.classes) - 1}, found"
+                f" {targets.tolist()[:5]}"
+            )
         return batch

@@ -13,7 +13,15 @@ from alignmamba.data.missing import MissingConfig, WithheldSplit, only, patterns
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import nonfinite_problem, score
 from alignmamba.models.network import Network
-from alignmamba.recipes.assembly import Nonfinite, alone, check_unchanged, corpus_at, own_data, predictions_of, trained_model
+from alignmamba.recipes.assembly import (
+    Nonfinite,
+    alone,
+    check_unchanged,
+    corpus_at,
+    own_data,
+    predictions_of,
+    trained_model,
+)
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.modalities import Matched, matched
 from alignmamba.recipes.preparation import as_trained
@@ -46,7 +54,9 @@ class LoadedRun:
 
     def predictions(self, split: Split, modalities: Sequence[ModalitySpec] | None = None) -> Predictions:
         """Predict a split, or what is left of one, from these of the modalities, by default all."""
-        return predictions_of(self.model, split, modalities or self.modalities, _task(self.model), self.config, self.fabric)
+        return predictions_of(
+            self.model, split, modalities or self.modalities, _task(self.model), self.config, self.fabric
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +84,10 @@ class MissingScores:
     @property
     def metrics(self) -> dict[str, float]:
         """Mean of each metric over the parts."""
-        return {name: sum(part.metrics[name] for part in self.parts) / len(self.parts) for name in self.parts[0].metrics}
+        return {
+            name: sum(part.metrics[name] for part in self.parts) / len(self.parts)
+            for name in self.parts[0].metrics
+        }
 
     @property
     def effective_rate(self) -> float:
@@ -163,8 +176,9 @@ def _loaded(
 def score_missing(run: LoadedRun, missing: MissingConfig, *, split: Role = "test") -> MissingScores:
     """Score a run on a split under a protocol of missing modalities.
 
-    What is withheld is a function of the run's seed, the protocol, the rate and the ids of the samples: runs of one seed
-    are scored on the same masks. ``fixed`` scores every sample that has anything of a pattern under that pattern.
+    What is withheld is a function of the run's seed, the protocol, the rate and the ids of the samples: runs
+    of one seed are scored on the same masks. ``fixed`` scores every sample that has anything of a pattern
+    under that pattern.
 
     Args:
         run: A run, see `load_run`.
@@ -177,7 +191,8 @@ def score_missing(run: LoadedRun, missing: MissingConfig, *, split: Role = "test
     whole = run.corpus.split(split)
     names = [spec.name for spec in run.modalities]
     left: dict[tuple[str, ...] | None, WithheldSplit] = {
-        None: withheld(whole, missing, seed=run.config.seed, modalities=names)  # also refuses what does not go with the split
+        # also refuses what does not go with the split
+        None: withheld(whole, missing, seed=run.config.seed, modalities=names)
     }
     if missing.protocol == "fixed":
         every = {pattern: only(whole, pattern, modalities=names) for pattern in patterns(names)}
@@ -185,7 +200,14 @@ def score_missing(run: LoadedRun, missing: MissingConfig, *, split: Role = "test
     parts = []
     for pattern, view in left.items():
         predictions = run.predictions(view)
-        parts.append(MissingPart(pattern=pattern, split=view, predictions=predictions, metrics=score(run.corpus.task, predictions)))
+        parts.append(
+            MissingPart(
+                pattern=pattern,
+                split=view,
+                predictions=predictions,
+                metrics=score(run.corpus.task, predictions),
+            )
+        )
     return MissingScores(config=missing, seed=run.config.seed, parts=tuple(parts))
 
 
@@ -209,21 +231,25 @@ def evaluate(
         split: Split to score.
         drop: Modalities to withhold from every sample.
         missing: Protocol by which to withhold from each sample something else; does not go with `drop`.
-        nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the mean of the
-            run's train split.
-        rename: Name of a modality in the corpus to the one that it had in training, for example ``{"vision": "video"}``.
+        nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the
+            mean of the run's train split.
+        rename: Name of a modality in the corpus to the one that it had in training, for example ``{"vision":
+            "video"}``.
         ignore: Modalities of the corpus to drop. Any other that the run does not know is refused.
-        out: Directory for ``predictions.csv``, and with `missing` for ``predictions_missing.csv`` and ``missing.csv``, what each
-            sample kept; files of those names are replaced.
+        out: Directory for ``predictions.csv``, and with `missing` for ``predictions_missing.csv`` and
+            ``missing.csv``, what each sample kept; files of those names are replaced.
 
     Returns:
-        ``metrics`` with all modalities, whatever was withheld in training; with `drop` also ``metrics_dropped`` and ``change``, their
-        difference; with `missing` ``metrics_missing`` and ``change``, and under ``missing`` the protocol, the nominal ``rate``, the
-        ``effective_rate``, the ``seed`` and for ``fixed`` one row of scores per pattern, whose mean ``metrics_missing`` is; and
-        what they belong to. ``modalities`` says which were ``used``, and which of the run's are ``not_in_corpus`` or ``in_no_sample``.
+        ``metrics`` with all modalities, whatever was withheld in training; with `drop` also
+        ``metrics_dropped`` and ``change``, their difference; with `missing` ``metrics_missing`` and
+        ``change``, and under ``missing`` the protocol, the nominal ``rate``, the ``effective_rate``, the
+        ``seed`` and for ``fixed`` one row of scores per pattern, whose mean ``metrics_missing`` is; and what
+        they belong to. ``modalities`` says which were ``used``, and which of the run's are ``not_in_corpus``
+        or ``in_no_sample``.
 
     Raises:
-        AlignMambaError: If the run, the corpus, the split, a modality or the directory cannot be used as asked.
+        AlignMambaError: If the run, the corpus, the split, a modality or the directory cannot be used as
+            asked.
     """
     _check_role(split)
     if drop and missing is not None:
@@ -251,10 +277,18 @@ def evaluate(
     tables = {"predictions": prediction_table(complete, corpus.task)}
     if drop:
         dropped = score(corpus.task, loaded.predictions(rows, kept))
-        report |= {"dropped": list(dict.fromkeys(drop)), "metrics_dropped": dropped, "change": _change(dropped, full)}
+        report |= {
+            "dropped": list(dict.fromkeys(drop)),
+            "metrics_dropped": dropped,
+            "change": _change(dropped, full),
+        }
     if missing is not None:
         scores = score_missing(loaded, missing, split=split)
-        report |= {"missing": _missing_facts(scores), "metrics_missing": scores.metrics, "change": _change(scores.metrics, full)}
+        report |= {
+            "missing": _missing_facts(scores),
+            "metrics_missing": scores.metrics,
+            "change": _change(scores.metrics, full),
+        }
         tables |= missing_tables(scores, corpus.task)
     if out is not None:
         for name, table in tables.items():
@@ -263,7 +297,9 @@ def evaluate(
 
 
 def missing_tables(scores: MissingScores, task: Task) -> dict[str, Table]:
-    """``predictions_missing`` and ``missing``, the masks; with a first column that names the pattern where there are several."""
+    """``predictions_missing`` and ``missing``, the masks; with a first column that names the pattern where
+    there are several.
+    """
     said = [(part, prediction_table(part.predictions, task)) for part in scores.parts]
     masks = [(part, missing_table(part.split)) for part in scores.parts]
     return {"predictions_missing": _below(said), "missing": _below(masks)}
@@ -274,7 +310,10 @@ def _below(tables: Sequence[tuple[MissingPart, Table]]) -> Table:
     if part.pattern is None:
         return first
     column = ["+".join(part.pattern or ()) for part, table in tables for _ in table["id"]]
-    return {"pattern": column, **{name: [value for _, table in tables for value in table[name]] for name in first}}
+    return {
+        "pattern": column,
+        **{name: [value for _, table in tables for value in table[name]] for name in first},
+    }
 
 
 def _missing_facts(scores: MissingScores) -> dict[str, Any]:
@@ -310,12 +349,14 @@ def predict(
 
     Args:
         run: Directory of the run.
-        data: Directory of the corpus, ``synthetic``, a file of a format that `alignmamba convert` reads, or a corpus.
+        data: Directory of the corpus, ``synthetic``, a file of a format that `alignmamba convert` reads, or a
+            corpus.
         out: File that ends in ``.csv`` or ``.parquet``; an existing one is replaced.
         split: Only that split; by default all.
-        nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the mean of the
-            run's train split.
-        rename: Name of a modality in the corpus to the one that it had in training, for example ``{"vision": "video"}``.
+        nonfinite: What to do with features that are not finite; by default as in training. ``mean`` is the
+            mean of the run's train split.
+        rename: Name of a modality in the corpus to the one that it had in training, for example ``{"vision":
+            "video"}``.
         ignore: Modalities of the corpus to drop. Any other that the run does not know is refused.
 
     Returns:
@@ -350,12 +391,17 @@ def predicted(loaded: LoadedRun, split: Role | None) -> tuple[Table, Mapping[Rol
         The table, and the splits in it.
 
     Raises:
-        AlignMambaError: If there is no such split, its labels are of another task, or a sample has nothing to be predicted from.
+        AlignMambaError: If there is no such split, its labels are of another task, or a sample has nothing to
+            be predicted from.
     """
     if split is not None:
         _check_role(split)
     corpus = loaded.corpus
-    splits = {role: corpus.splits[role] for role in ROLES if role in corpus.splits} if split is None else {split: corpus.split(split)}
+    splits = (
+        {role: corpus.splits[role] for role in ROLES if role in corpus.splits}
+        if split is None
+        else {split: corpus.split(split)}
+    )
     if any(is_labelled(rows) for rows in splits.values()):
         _check_task(loaded.model, corpus)
     for rows in splits.values():
@@ -372,7 +418,8 @@ def predicted(loaded: LoadedRun, split: Role | None) -> tuple[Table, Mapping[Rol
 
 
 def distance_covered(scores: Mapping[str, float | None], references: Mapping[str, float]) -> dict[str, float]:
-    """Share of the way from ``best_single_modality_<metric>`` to ``best_reachable_<metric>`` that each score went.
+    """Share of the way from ``best_single_modality_<metric>`` to ``best_reachable_<metric>`` that each score
+    went.
 
     Args:
         scores: Metric to score.
@@ -380,7 +427,10 @@ def distance_covered(scores: Mapping[str, float | None], references: Mapping[str
     """
     covered = {}
     for metric, value in scores.items():
-        single, best = references.get(f"best_single_modality_{metric}"), references.get(f"best_reachable_{metric}")
+        single, best = (
+            references.get(f"best_single_modality_{metric}"),
+            references.get(f"best_reachable_{metric}"),
+        )
         if value is not None and single is not None and best is not None and single != best:
             covered[metric] = (value - single) / (best - single)
     return covered
@@ -393,7 +443,8 @@ def _check_nothing_is_empty(split: Split, kept: Sequence[ModalitySpec]) -> None:
     if empty:
         names = " and ".join(spec.name for spec in kept)
         raise DataError(
-            f"split {split.role!r}: {len(empty)} samples have no {names}, the first is {empty[0]!r}; nothing would be left of them"
+            f"split {split.role!r}: {len(empty)} samples have no {names}, the first is {empty[0]!r}; nothing"
+            " would be left of them"
         )
 
 
@@ -416,7 +467,8 @@ def refuse_unlabelled(corpus: Corpus, roles: Sequence[Role]) -> None:
     for role in roles:
         if not is_labelled(corpus.split(role)):
             raise DataError(
-                f"corpus {corpus.name!r}: split {role!r} is unlabelled, expected a target for every sample; only predict does without"
+                f"corpus {corpus.name!r}: split {role!r} is unlabelled, expected a target for every sample;"
+                " only predict does without"
             )
 
 
@@ -429,7 +481,9 @@ def _check_task(model: Network[Any], corpus: Corpus) -> None:
     for field in ("kind", "classes"):
         have, want = getattr(corpus.task, field), getattr(expected, field)
         if have != want:
-            raise DataError(f"corpus {corpus.name!r}: task {field} is {have!r}, the run was trained for {want!r}")
+            raise DataError(
+                f"corpus {corpus.name!r}: task {field} is {have!r}, the run was trained for {want!r}"
+            )
 
 
 def _without(modalities: Sequence[ModalitySpec], drop: Sequence[str]) -> tuple[ModalitySpec, ...]:

@@ -1,4 +1,6 @@
-"""The modalities of a corpus beside those that a trained model knows: which go together, and which are refused."""
+"""The modalities of a corpus beside those that a trained model knows: which go together, and which are
+refused.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +30,13 @@ class Matched:
         """What these splits are predicted from, for a report.
 
         Returns:
-            ``used``, ``not_in_corpus`` and ``in_no_sample``, which together are those of the model, ``renamed`` and ``ignored``.
+            ``used``, ``not_in_corpus`` and ``in_no_sample``, which together are those of the model,
+            ``renamed`` and ``ignored``.
         """
         rows = list(splits)
-        empty = [spec.name for spec in self.modalities if not any(split.lengths[spec.name].any() for split in rows)]
+        empty = [
+            spec.name for spec in self.modalities if not any(split.lengths[spec.name].any() for split in rows)
+        ]
         return {
             "used": [spec.name for spec in self.modalities if spec.name not in empty],
             "not_in_corpus": list(self.absent),
@@ -42,7 +47,12 @@ class Matched:
 
 
 def matched(
-    known: Sequence[ModalitySpec], corpus: Corpus, *, rename: Mapping[str, str], ignore: Sequence[str], trained_on: bool
+    known: Sequence[ModalitySpec],
+    corpus: Corpus,
+    *,
+    rename: Mapping[str, str],
+    ignore: Sequence[str],
+    trained_on: bool,
 ) -> Matched:
     """Bring the modalities of a corpus under those of a trained model.
 
@@ -54,8 +64,10 @@ def matched(
         trained_on: The run was trained on this corpus: what was dropped then is dropped again, unasked.
 
     Raises:
-        ConfigError: If `rename` or `ignore` name something that is not there, or two modalities would have one name.
-        DataError: If the corpus has a modality that the model does not know, none that it knows, or one of another kind or width.
+        ConfigError: If `rename` or `ignore` name something that is not there, or two modalities would have
+            one name.
+        DataError: If the corpus has a modality that the model does not know, none that it knows, or one of
+            another kind or width.
     """
     names = [spec.name for spec in known]
     wrong = [f"{old}={new}" for old, new in rename.items() if new not in names]
@@ -72,7 +84,9 @@ def matched(
     shared = tuple(spec for spec in known if spec.name in offered)
     if not shared:
         found = ", ".join(_names(corpus.modalities))
-        raise DataError(f"corpus {corpus.name!r}: nothing is left of {found}, the run knows {', '.join(names)}")
+        raise DataError(
+            f"corpus {corpus.name!r}: nothing is left of {found}, the run knows {', '.join(names)}"
+        )
     for spec in shared:
         if not _fits(offered[spec.name], spec):
             raise DataError(
@@ -101,12 +115,21 @@ def _refuse_unknown(known: Sequence[ModalitySpec], corpus: Corpus) -> None:
         like = next((each for each in free if _fits(spec, each)), None)
         if like is not None:
             free.remove(like)
-        said = [*([f"--rename {spec.name}={like.name}"] if like else []), *([] if nothing_else else [f"--ignore {spec.name}"])]
+        said = [
+            *([f"--rename {spec.name}={like.name}"] if like else []),
+            *([] if nothing_else else [f"--ignore {spec.name}"]),
+        ]
         ways.append(" or ".join(said))
     found, expected = ", ".join(_names(corpus.modalities)), ", ".join(names)
     if not any(ways):
-        raise DataError(f"corpus {corpus.name!r}: found modalities {found}, expected some of {expected}, which the run was trained on")
-    raise DataError(f"corpus {corpus.name!r} has modalities {found}, the run knows {expected}: take {', and '.join(filter(None, ways))}")
+        raise DataError(
+            f"corpus {corpus.name!r}: found modalities {found}, expected some of {expected}, which the run"
+            " was trained on"
+        )
+    raise DataError(
+        f"corpus {corpus.name!r} has modalities {found}, the run knows {expected}: take"
+        f" {', and '.join(filter(None, ways))}"
+    )
 
 
 def _names(specs: Iterable[ModalitySpec]) -> list[str]:
@@ -114,10 +137,14 @@ def _names(specs: Iterable[ModalitySpec]) -> list[str]:
 
 
 def _fits(offered: ModalitySpec, known: ModalitySpec) -> bool:
-    """Answer to whether a modality of a corpus is of the kind and width that the model knows, and token ids of its numbering."""
-    # Without being told, a corpus takes its largest token id for its vocabulary, so that may be smaller than in training.
+    """Answer to whether a modality of a corpus is of the kind and width that the model knows, and token ids
+    of its numbering.
+    """
+    # Without being told, a corpus takes its largest token id for its vocabulary, so that may be smaller than
+    # in training.
     wide = offered.dim <= known.dim if known.kind == "tokens" else offered.dim == known.dim
-    # One number stands for other words in another numbering; where either side states none, nothing can be compared.
+    # One number stands for other words in another numbering; where either side states none, nothing can be
+    # compared.
     alike = known.kind != "tokens" or not offered.units or not known.units or offered.units == known.units
     return offered.kind == known.kind and wide and alike
 

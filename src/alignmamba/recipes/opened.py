@@ -1,4 +1,6 @@
-"""A finished run in Python: its model, scores and epochs, predictions and embeddings of any data, and plans that can be plotted."""
+"""A finished run in Python: its model, scores and epochs, predictions and embeddings of any data, and plans
+that can be plotted.
+"""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -47,7 +49,9 @@ def open_run(run: str | Path) -> "Run":
 
 
 class Run:
-    """A finished run. What it was trained on is loaded when it is first needed, and may be missing until then."""
+    """A finished run. What it was trained on is loaded when it is first needed, and may be missing until
+    then.
+    """
 
     def __init__(self, run: OpenedRun) -> None:
         self._run = run
@@ -89,10 +93,14 @@ class Run:
         try:
             with (self.directory / LOG).open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
-            numbers = [{name: float(value) if value else float("nan") for name, value in row.items()} for row in rows]
+            numbers = [
+                {name: float(value) if value else float("nan") for name, value in row.items()} for row in rows
+            ]
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.directory / LOG}: not a table of epochs: {error}") from error
-        frame = _frame({name: [row[name] for row in numbers] for name in (rows[0] if rows else {})}, "history")
+        frame = _frame(
+            {name: [row[name] for row in numbers] for name in (rows[0] if rows else {})}, "history"
+        )
         return frame.astype({name: int for name in ("epoch", "step") if name in frame})
 
     def predict(
@@ -108,8 +116,9 @@ class Run:
         """Predict every sample of some data, labelled or not.
 
         Args:
-            data: Directory or file of a corpus, a corpus, or by modality a list with one array per sample, (time, width) or
-                (time,) token ids, ``None`` where it is missing. By default the corpus of the run.
+            data: Directory or file of a corpus, a corpus, or by modality a list with one array per sample,
+                (time, width) or (time,) token ids, ``None`` where it is missing. By default the corpus of the
+                run.
             split: Only that split; by default all.
             ids: Identities of the samples, where arrays are given.
             nonfinite: What to do with features that are not finite; by default as in training.
@@ -117,8 +126,8 @@ class Run:
             ignore: Modalities of the data to drop. Any other that the run does not know is refused.
 
         Returns:
-            One row per sample: id, split (not of arrays), target where known, prediction, and of a classification the probability
-            of each class.
+            One row per sample: id, split (not of arrays), target where known, prediction, and of a
+            classification the probability of each class.
 
         Raises:
             AlignMambaError: If the data cannot be used, or pandas is not installed.
@@ -176,7 +185,9 @@ class Run:
                 names += batch.ids
         return tuple(names), np.concatenate(parts)
 
-    def plan(self, sample: str, data: Data | None = None, *, ids: Sequence[str] | None = None) -> "SamplePlan":
+    def plan(
+        self, sample: str, data: Data | None = None, *, ids: Sequence[str] | None = None
+    ) -> "SamplePlan":
         """Find out which tokens of a sample the model matches.
 
         Args:
@@ -195,10 +206,12 @@ class Run:
                 (found,) = shown_plans(self.config, loaded.corpus, model, split, [split.ids.index(sample)])
                 if not found["sources"]:
                     raise ConfigError(
-                        f"sample {sample!r}: the model {self.config.model!r} matches nothing in it: it makes no plans with "
-                        "these settings, or the sample has one modality"
+                        f"sample {sample!r}: the model {self.config.model!r} matches nothing in it: it makes"
+                        " no plans with these settings, or the sample has one modality"
                     )
-                return SamplePlan(**{name: found[name] for name in ("id", "target", "prediction", "anchor", "sources")})
+                return SamplePlan(
+                    **{name: found[name] for name in ("id", "target", "prediction", "anchor", "sources")}
+                )
         raise ConfigError(f"sample {sample!r:.80}: corpus {loaded.corpus.name!r} has no such id")
 
     def evaluate(
@@ -213,9 +226,19 @@ class Run:
         ignore: Sequence[str] = (),
         out: str | Path | None = None,
     ) -> dict[str, Any]:
-        """Score the run on a split, as `alignmamba.evaluate` does, which describes what is given and returned."""
+        """Score the run on a split, as `alignmamba.evaluate` does, which describes what is given and
+        returned.
+        """
         return evaluate(
-            self._run, data=data, split=split, drop=drop, missing=missing, nonfinite=nonfinite, rename=rename, ignore=ignore, out=out
+            self._run,
+            data=data,
+            split=split,
+            drop=drop,
+            missing=missing,
+            nonfinite=nonfinite,
+            rename=rename,
+            ignore=ignore,
+            out=out,
         )
 
     def _loaded(self, data: Data | None, *, ids: Sequence[str] | None = None, **options: Any) -> LoadedRun:
@@ -236,20 +259,26 @@ class SamplePlan:
     anchor: Mapping[str, Any]
     """``modality``, ``length``, ``tokens`` and ``times`` of the modality that all others are aligned to."""
     sources: Sequence[Mapping[str, Any]]
-    """The same of each other modality, and by token the ``index`` of what it is matched to, -1 for nothing, and the ``similarity``.
-    With ``marginal`` source these are tokens of the modality and positions in the anchor, with anchor the other way round."""
+    """The same of each other modality, and by token the ``index`` of what it is matched to, -1 for nothing,
+    and the ``similarity``. With ``marginal`` source these are tokens of the modality and positions in the
+    anchor, with anchor the other way round."""
 
     def __repr__(self) -> str:
-        return f"SamplePlan({self.id!r:.80}: {', '.join(each['modality'] for each in self.sources)} onto {self.anchor['modality']})"
+        return (
+            f"SamplePlan({self.id!r:.80}: {', '.join(each['modality'] for each in self.sources)} onto"
+            f" {self.anchor['modality']})"
+        )
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Draw every matched pair as a dot: its place in the anchor to the right, that in its own modality upwards.
+        """Draw every matched pair as a dot: its place in the anchor to the right, that in its own modality
+        upwards.
 
         Args:
             ax: Where to draw; by default a new figure.
 
         Returns:
-            The axes, in seconds where all times are known and in tokens elsewhere. Darker dots are more similar.
+            The axes, in seconds where all times are known and in tokens elsewhere. Darker dots are more
+            similar.
 
         Raises:
             ConfigError: If matplotlib is not installed.
@@ -269,7 +298,9 @@ class SamplePlan:
             across = np.asarray(self.anchor["times"])[anchor] if timed else anchor
             upwards = np.asarray(source["times"])[own] if timed else own
             colour = f"C{number}"
-            ax.scatter(across, upwards, s=14, color=colour, alpha=0.25 + 0.75 * similarity, label=source["modality"])
+            ax.scatter(
+                across, upwards, s=14, color=colour, alpha=0.25 + 0.75 * similarity, label=source["modality"]
+            )
         unit = "s" if timed else "tokens"
         ax.set_xlabel(f"{self.anchor['modality']} ({unit})")
         ax.set_ylabel(unit)
@@ -277,7 +308,9 @@ class SamplePlan:
         ax.legend()
         words = self.anchor["tokens"]
         if words and len(words) <= _WORDS_SHOWN:
-            ax.set_xticks(self.anchor["times"] if timed else range(len(words)), words, rotation=90, parse_math=False)
+            ax.set_xticks(
+                self.anchor["times"] if timed else range(len(words)), words, rotation=90, parse_math=False
+            )
         return ax
 
 
@@ -293,7 +326,9 @@ def _corpus_of(arrays: Mapping[str, Any], model: Network[Any], ids: Sequence[str
     sizes = {name: spec.dim for name, spec in kinds.items() if spec.kind == "tokens" and name in given}
     checked = CheckedSplits({"test": {"features": given, "ids": named}}, task=task, vocabulary_sizes=sizes)
     samples = [
-        Sample(id=each.id, features={name: values for name, values in each.values.items() if values is not None})
+        Sample(
+            id=each.id, features={name: values for name, values in each.values.items() if values is not None}
+        )
         for each in checked.samples("test")
     ]
     specs = checked.specs({})

@@ -1,4 +1,6 @@
-"""From a corpus as it lies on disk to the one that a run is trained on: its valid split, its modalities, what is said of them."""
+"""From a corpus as it lies on disk to the one that a run is trained on: its valid split, its modalities, what
+is said of them.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -59,8 +61,8 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
     if asked:
         rest = [name for name in _names(whole) if name not in absent]
         raise ConfigError(
-            f"modalities: no training sample of corpus {whole.name!r} has {asked[0]!r}, so nothing can be learned of it; "
-            f"expected some of {', '.join(rest)}"
+            f"modalities: no training sample of corpus {whole.name!r} has {asked[0]!r}, so nothing can be"
+            f" learned of it; expected some of {', '.join(rest)}"
         )
     restricted(whole, config.modalities)  # refuses names that are not there
     if absent and not config.modalities:
@@ -68,12 +70,21 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
         identity["untrained_modalities"] = list(absent)
         notes.append(_left_out(absent, whole, restricted(whole, config.modalities)))
     for role in ("valid", "test"):
-        unseen = [name for name in config.modalities or _names(whole) if role in corpus.splits and not _has(corpus, role, name)]
+        unseen = [
+            name
+            for name in config.modalities or _names(whole)
+            if role in corpus.splits and not _has(corpus, role, name)
+        ]
         if unseen:
             notes.append(f"no sample of {role} has {' or '.join(unseen)}, so {role} says nothing of it")
     if "test" not in corpus.splits:
-        notes.append(f"corpus {corpus.name!r} has no split 'test': scores are of 'valid', on which the best epoch is chosen")
-    return Prepared(config=config, corpus=restricted(corpus, config.modalities), notes=tuple(notes), identity=identity)
+        notes.append(
+            f"corpus {corpus.name!r} has no split 'test': scores are of 'valid', on which the best epoch is"
+            " chosen"
+        )
+    return Prepared(
+        config=config, corpus=restricted(corpus, config.modalities), notes=tuple(notes), identity=identity
+    )
 
 
 def as_trained(run: RunDirectory, config: RunConfig, corpus: Corpus) -> Corpus:
@@ -129,19 +140,27 @@ def _has(corpus: Corpus, role: Role, name: str) -> bool:
 
 
 def _check_share(run: RunDirectory, share: ValidShare) -> None:
-    """Refuse a draw that differs from the one of training, as another version of the package might make it."""
+    """Refuse a draw that differs from the one of training, as another version of the package might make
+    it.
+    """
     expected = run.identity().get(SPLIT_VALID)
     if expected != share.facts:
-        raise CheckpointError(f"run {run.path}: its valid split cannot be made again: found {dict(share.facts)}, expected {expected}")
+        raise CheckpointError(
+            f"run {run.path}: its valid split cannot be made again: found {dict(share.facts)}, expected"
+            f" {expected}"
+        )
 
 
 def _with_valid_share(
     config: RunConfig, data: str, *, seeds: Iterable[int] = (), run: RunDirectory | None = None
 ) -> tuple[Corpus, ValidShare]:
-    """The corpus, and the same with the valid split of the run; of every other seed it is only checked that there is one."""
+    """The corpus, and the same with the valid split of the run; of every other seed it is only checked that
+    there is one.
+    """
     assert config.split_valid is not None
     by_means = config.nonfinite == "mean" and data != SYNTHETIC
-    # Means stand in for values that are not finite: they have to be those of the samples that are left to train on.
+    # Means stand in for values that are not finite: they have to be those of the samples that are left to
+    # train on.
     corpus = corpus_at(data, config.nonfinite, means={} if by_means else None)
     if run is not None:
         check_unchanged(run, corpus, config)
@@ -158,7 +177,12 @@ def _with_valid_share(
 def _left_out(absent: Collection[str], whole: Corpus, left: Corpus) -> str:
     """What is said of modalities that no training sample has."""
     names = " and ".join(absent)
-    counts = {role: len(whole.splits[role]) - len(left.splits[role]) for role in ROLES if role in whole.splits}
+    counts = {
+        role: len(whole.splits[role]) - len(left.splits[role]) for role in ROLES if role in whole.splits
+    }
     lost = " and ".join(f"{count} of {role}" for role, count in counts.items() if count)
     samples = f"; samples that have nothing else are dropped: {lost}" if lost else ""
-    return f"no training sample has {names}, so the model does without {'it' if len(absent) == 1 else 'them'}{samples}"
+    return (
+        f"no training sample has {names}, so the model does without"
+        f" {'it' if len(absent) == 1 else 'them'}{samples}"
+    )

@@ -20,7 +20,16 @@ from alignmamba.data.missing import WithheldSplit
 from alignmamba.errors import CheckpointError, ConfigError, shown
 from alignmamba.evaluation.metrics import confusion_matrix
 from alignmamba.extras import lacking
-from alignmamba.files import JSON_BYTES, beside, csv_text, held, parse_json, read_json, replace_file, settle_leftovers
+from alignmamba.files import (
+    JSON_BYTES,
+    beside,
+    csv_text,
+    held,
+    parse_json,
+    read_json,
+    replace_file,
+    settle_leftovers,
+)
 from alignmamba.recipes.configuration import RunConfig, read_config
 from alignmamba.training.checkpoints import LAST
 
@@ -52,17 +61,19 @@ Table = dict[str, list[Any]]
 class RunDirectory:
     """A run on disk.
 
-    ``config.yaml`` (complete), ``run.json`` (digest, corpus, seed) and ``environment.json`` are there from the start,
-    ``metrics.json`` is written last: a directory that has it is finished, and is never written to again.
-    ``SHA256SUMS`` lists the checksums of these and, once finished, of all files but the checkpoints, which carry their own.
-    A run from before there were checksums is read without. ``resumed.json`` lists the environments under which a run was resumed
-    that began under another.
+    ``config.yaml`` (complete), ``run.json`` (digest, corpus, seed) and ``environment.json`` are there from
+    the start, ``metrics.json`` is written last: a directory that has it is finished, and is never written to
+    again. ``SHA256SUMS`` lists the checksums of these and, once finished, of all files but the checkpoints,
+    which carry their own. A run from before there were checksums is read without. ``resumed.json`` lists the
+    environments under which a run was resumed that began under another.
     """
 
     path: Path
 
     @classmethod
-    def create(cls, path: Path, *, config: RunConfig, identity: Mapping[str, Any], environment: Mapping[str, Any]) -> "RunDirectory":
+    def create(
+        cls, path: Path, *, config: RunConfig, identity: Mapping[str, Any], environment: Mapping[str, Any]
+    ) -> "RunDirectory":
         """Make the directory with its first files, at once.
 
         Raises:
@@ -99,7 +110,9 @@ class RunDirectory:
         if not path.is_dir():
             raise CheckpointError(f"run {path}: found a file, expected the directory of a run")
         if not (path / CONFIG).is_file() or not (path / IDENTITY).is_file():
-            raise CheckpointError(f"run {path}: not the directory of a run: it has no {CONFIG} and {IDENTITY}")
+            raise CheckpointError(
+                f"run {path}: not the directory of a run: it has no {CONFIG} and {IDENTITY}"
+            )
         return cls(path)
 
     @property
@@ -114,7 +127,9 @@ class RunDirectory:
             CheckpointError: If the run is not finished.
         """
         if not self.finished:
-            raise CheckpointError(f"run {self.path}: not finished; resume with: alignmamba train --resume {self.path}")
+            raise CheckpointError(
+                f"run {self.path}: not finished; resume with: alignmamba train --resume {self.path}"
+            )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -144,7 +159,9 @@ class RunDirectory:
         """Digest, corpus and seed."""
         found = self._read(IDENTITY)
         if not isinstance(found.get("corpus", {}), dict):
-            raise CheckpointError(f"{self.path / IDENTITY}: corpus: expected a mapping, found {shown(found['corpus'])}")
+            raise CheckpointError(
+                f"{self.path / IDENTITY}: corpus: expected a mapping, found {shown(found['corpus'])}"
+            )
         return found
 
     def metrics(self) -> dict[str, Any]:
@@ -153,7 +170,9 @@ class RunDirectory:
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
-        found = parse_json(read_listed(self.path, name, limit_bytes=JSON_BYTES), str(path), error=CheckpointError)
+        found = parse_json(
+            read_listed(self.path, name, limit_bytes=JSON_BYTES), str(path), error=CheckpointError
+        )
         if not isinstance(found, dict):
             raise CheckpointError(f"{path}: expected a JSON object, found {type(found).__name__}")
         return cast(dict[str, Any], found)
@@ -171,7 +190,8 @@ class RunDirectory:
         replace_file(self.path / name, text.encode())
 
     def record_resumption(self, environment: Mapping[str, Any]) -> None:
-        """Add the environment of a run that is resumed to ``resumed.json``, where it differs from the last one.
+        """Add the environment of a run that is resumed to ``resumed.json``, where it differs from the last
+        one.
 
         Raises:
             CheckpointError: If a record cannot be read.
@@ -199,7 +219,12 @@ class RunDirectory:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the checksums of all files, and then the results: they say that all the rest is there."""
         text = to_json(summary)
-        names = [each.relative_to(self.path) for kept in ("*", f"{MODEL}/*") for each in self.path.glob(kept) if _is_listed(each)]
+        names = [
+            each.relative_to(self.path)
+            for kept in ("*", f"{MODEL}/*")
+            for each in self.path.glob(kept)
+            if _is_listed(each)
+        ]
         write_list(self.path, map(str, names), ahead={METRICS: checksum(text.encode())})
         self.write(METRICS, text)
 
@@ -209,15 +234,28 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
     def decisive(environment: Mapping[str, Any]) -> dict[str, Any]:
         versions = environment.get("versions")
-        facts = {name: environment[name] for name in ("platform", "processor", "threads", "gpus", "cuda") if name in environment}
+        facts = {
+            name: environment[name]
+            for name in ("platform", "processor", "threads", "gpus", "cuda")
+            if name in environment
+        }
         return {**facts, **(versions if isinstance(versions, Mapping) else {})}
 
     old, new = decisive(before), decisive(now)
-    return ", ".join(f"{name} {shown(new[name])} after {shown(old[name])}" for name in new if name in old and old[name] != new[name])
+    return ", ".join(
+        f"{name} {shown(new[name])} after {shown(old[name])}"
+        for name in new
+        if name in old and old[name] != new[name]
+    )
 
 
 def _is_listed(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.suffix != ".ckpt" and path.name not in (METRICS, LIST)
+    return (
+        path.is_file()
+        and not path.name.startswith(".")
+        and path.suffix != ".ckpt"
+        and path.name not in (METRICS, LIST)
+    )
 
 
 def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
@@ -228,12 +266,15 @@ def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
         overwrite: Whether a run may be replaced.
 
     Raises:
-        CheckpointError: If there is anything but an empty directory, or with `overwrite` anything but a run; the message names the way out.
+        CheckpointError: If there is anything but an empty directory, or with `overwrite` anything but a run;
+            the message names the way out.
     """
     if not path.exists() and not path.is_symlink():
         return
     if path.is_symlink() or not path.is_dir():
-        raise CheckpointError(f"out {path}: a {'link' if path.is_symlink() else 'file'} is there; choose another directory")
+        raise CheckpointError(
+            f"out {path}: a {'link' if path.is_symlink() else 'file'} is there; choose another directory"
+        )
     names = sorted(each.name for each in path.iterdir())
     if not names:
         return
@@ -242,22 +283,29 @@ def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
     if overwrite:
         stranger = next((name for name in names if not _OWN.fullmatch(name)), None)
         if stranger is not None:
-            raise CheckpointError(f"out {path}: holds {stranger[:80]!r}, which is no file of a run, so it is not replaced")
+            raise CheckpointError(
+                f"out {path}: holds {stranger[:80]!r}, which is no file of a run, so it is not replaced"
+            )
         return
     replace = "replace it with overwrite=True (--overwrite)"
     if (path / METRICS).is_file():
         raise CheckpointError(f"out {path}: holds a finished run; choose another directory, or {replace}")
     resume = f"resume it with train(resume={str(path)!r}) (alignmamba train --resume {path})"
-    raise CheckpointError(f"out {path}: holds an unfinished run; {resume}, choose another directory, or {replace}")
+    raise CheckpointError(
+        f"out {path}: holds an unfinished run; {resume}, choose another directory, or {replace}"
+    )
 
 
 def numbered(path: Path) -> Path:
-    """The path, or where a finished run or something else has the name, the first of ``path-2``, ``path-3`` and so on that is free.
+    """The path, or where a finished run or something else has the name, the first of ``path-2``, ``path-3``
+    and so on that is free.
 
     An unfinished run keeps its name, so that whoever repeats the same settings is told to resume it.
     """
     place, number = path, 1
-    while place.is_symlink() or (place.exists() and not (place.is_dir() and (not any(place.iterdir()) or _is_unfinished(place)))):
+    while place.is_symlink() or (
+        place.exists() and not (place.is_dir() and (not any(place.iterdir()) or _is_unfinished(place)))
+    ):
         number += 1
         place = path.with_name(f"{path.name}-{number}")
     return place
@@ -265,7 +313,8 @@ def numbered(path: Path) -> Path:
 
 @contextmanager
 def set_aside(path: Path) -> Iterator[None]:
-    """Move a run out of the way while another takes its place: gone if that one got to a checkpoint, back if it did not.
+    """Move a run out of the way while another takes its place: gone if that one got to a checkpoint, back if
+    it did not.
 
     Should this process be killed, the next run of the same place deals with what it left.
 
@@ -290,7 +339,9 @@ def set_aside(path: Path) -> Iterator[None]:
 
 
 def _settle(path: Path) -> Callable[[Path], None]:
-    """Deals with what is found beside a run under a temporary name: a run that was set aside comes back if none took its place."""
+    """Deals with what is found beside a run under a temporary name: a run that was set aside comes back if
+    none took its place.
+    """
 
     def settle(leftover: Path) -> None:
         if leftover.suffix == _REPLACED and not path.exists():
@@ -329,7 +380,9 @@ def plain(value: Any) -> Any:
 
 
 def prediction_table(predictions: Predictions, task: Task) -> Table:
-    """Ids, targets where they are known, predictions, and for a classification the probability of every class."""
+    """Ids, targets where they are known, predictions, and for a classification the probability of every
+    class.
+    """
     table: Table = {"id": list(predictions.ids)}
     if task.kind == "regression":
         if predictions.targets is not None:
@@ -347,7 +400,8 @@ def prediction_table(predictions: Predictions, task: Task) -> Table:
 def missing_table(split: WithheldSplit) -> Table:
     """Ids, and per modality 1 where the sample keeps it, 0 where it was withheld or never there.
 
-    Where single tokens are withheld it is one such digit per token, and nothing where the modality was never there.
+    Where single tokens are withheld it is one such digit per token, and nothing where the modality was never
+    there.
     """
     table: Table = {"id": list(split.ids)}
     for name, kept in split.kept.items():

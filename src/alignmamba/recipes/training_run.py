@@ -100,7 +100,8 @@ class RunResult:
     corpus: str
     """Name of the corpus."""
     metrics: Mapping[Role, Mapping[str, float | None]]
-    """Scores on valid and, where the corpus has a labelled one, test; ``None`` where a metric is not defined."""
+    """Scores on valid and, where the corpus has a labelled one, test; ``None`` where a metric is not
+    defined."""
     references: Mapping[str, float]
     """Known scores of the corpus to compare with."""
     num_parameters: int
@@ -113,7 +114,8 @@ class RunResult:
     seconds: float
     """Time spent in training and validation."""
     notes: tuple[str, ...] = ()
-    """What to know of the scores: why test has none, or that the run was resumed under other versions, threads or devices."""
+    """What to know of the scores: why test has none, or that the run was resumed under other versions,
+    threads or devices."""
     missing: Mapping[str, Any] | None = None
     """Where something is withheld, ``protocol``, ``rate`` and the ``effective_rate`` of valid and test."""
     first_process: bool = True
@@ -130,15 +132,22 @@ class RunResult:
         splits = list(self.metrics)
         names = list(dict.fromkeys(name for scores in self.metrics.values() for name in scores))
         head = "".join(f"<th>{role}</th>" for role in splits)
-        rows = "".join(
-            f"<tr><td>{name}</td>{''.join(f'<td>{_rounded(self.metrics[role].get(name))}</td>' for role in splits)}</tr>" for name in names
+        cells = {
+            name: "".join(f"<td>{_rounded(self.metrics[role].get(name))}</td>" for role in splits)
+            for name in names
+        }
+        rows = "".join(f"<tr><td>{name}</td>{scores}</tr>" for name, scores in cells.items())
+        title = escape(
+            f"{self.config.model} on {self.corpus}, epoch {self.best_epoch} of {self.epochs}:"
+            f" {self.directory}"
         )
-        title = escape(f"{self.config.model} on {self.corpus}, epoch {self.best_epoch} of {self.epochs}: {self.directory}")
         return f"<table><caption>{title}</caption><tr><th></th>{head}</tr>{rows}</table>"
 
     @property
     def distance_covered(self) -> Mapping[str, float]:
-        """Metric to the share of the way from the best single modality's score to the best reachable one that the test score went."""
+        """Metric to the share of the way from the best single modality's score to the best reachable one that
+        the test score went.
+        """
         return distance_covered(self.metrics.get("test", {}), self.references)
 
 
@@ -163,8 +172,8 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
 
     Args:
         config: What to train on what.
-        out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``, with a number added where a finished run
-            has that name.
+        out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``, with a number added
+            where a finished run has that name.
         overwrite: Whether a run that lies there is to be replaced.
 
     Raises:
@@ -223,18 +232,21 @@ def train(
     progress: Shown = "auto",
     callbacks: Sequence[Progress] = (),
 ) -> RunResult:
-    """Train a model, choose its best epoch on the valid split, evaluate it once on test, and write the run directory.
+    """Train a model, choose its best epoch on the valid split, evaluate it once on test, and write the run
+    directory.
 
     Args:
         config: What to train on what; by default the default model on the synthetic corpus.
-        out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``, with a number added where a finished run
-            has that name.
-        resume: Directory of an interrupted run to resume, by its own configuration; of a finished run the result is returned.
+        out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``, with a number added
+            where a finished run has that name.
+        resume: Directory of an interrupted run to resume, by its own configuration; of a finished run the
+            result is returned.
         data: With `resume`, where the corpus lies now, if it was moved.
-        overwrite: Replace the run that lies there. It is gone only once everything was checked and the new one was begun; it comes
-            back if that one is refused before its first checkpoint. Anything but a run is refused.
-        progress: ``"auto"`` shows a bar on a terminal and a line in a notebook, and nothing elsewhere; ``None`` is silent. Or an
-            object that meets `Progress`.
+        overwrite: Replace the run that lies there. It is gone only once everything was checked and the new
+            one was begun; it comes back if that one is refused before its first checkpoint. Anything but a
+            run is refused.
+        progress: ``"auto"`` shows a bar on a terminal and a line in a notebook, and nothing elsewhere;
+            ``None`` is silent. Or an object that meets `Progress`.
         callbacks: More objects that are told about steps and epochs, in the first process.
 
     Returns:
@@ -255,13 +267,22 @@ def train(
             if fabric.is_global_zero:
                 for note in ready.notes:
                     print(f"note: {note}", file=sys.stderr, flush=True)
-                facts = {"digest": ready.digest, "corpus": corpus_identity(ready.corpus), "seed": ready.config.seed, **ready.prepared}
-                RunDirectory.create(ready.directory, config=ready.config, identity=facts, environment=environment())
+                facts = {
+                    "digest": ready.digest,
+                    "corpus": corpus_identity(ready.corpus),
+                    "seed": ready.config.seed,
+                    **ready.prepared,
+                }
+                RunDirectory.create(
+                    ready.directory, config=ready.config, identity=facts, environment=environment()
+                )
             fabric.barrier()
             with shown_progress(progress) as shown:
                 told = together(shown, *callbacks)
                 run = RunDirectory(ready.directory)
-                return _train(ready.config, ready.corpus, ready.loaders, run, fabric, resume=False, progress=told)
+                return _train(
+                    ready.config, ready.corpus, ready.loaders, run, fabric, resume=False, progress=told
+                )
 
     if config is not None or out is not None or overwrite:
         raise ConfigError("resume: takes the run's own configuration and directory, give no other")
@@ -335,9 +356,11 @@ def _train(
 
 @contextmanager
 def _ending_well(run: RunDirectory, fabric: Fabric, *, resume: bool) -> Iterator[None]:
-    """Hold a run while it is trained; what ends it early is told in one line, with the way to resume where there is one.
+    """Hold a run while it is trained; what ends it early is told in one line, with the way to resume where
+    there is one.
 
-    Before the first checkpoint there is nothing to resume: the directory goes, and does not stand in the way of the next try.
+    Before the first checkpoint there is nothing to resume: the directory goes, and does not stand in the way
+    of the next try.
     """
     with run.alone() if fabric.is_global_zero else nullcontext():
         try:
@@ -346,7 +369,11 @@ def _ending_well(run: RunDirectory, fabric: Fabric, *, resume: bool) -> Iterator
             raise RunInterrupted(run.path) from interrupt
         except Exception as error:
             ours = isinstance(error, AlignMambaError)
-            cause = error.__cause__ if isinstance(error, TrainingError) and isinstance(error.__cause__, Exception) else error
+            cause = (
+                error.__cause__
+                if isinstance(error, TrainingError) and isinstance(error.__cause__, Exception)
+                else error
+            )
             outside = refused_by_machine(cause) or _lost_process(cause, fabric.world_size)
             if not ours and not outside:
                 raise
@@ -365,23 +392,35 @@ def _lost_process(error: Exception, processes: int) -> str:
     if isinstance(error, RuntimeError) and "DataLoader worker" in said:
         return f"a process that loads batches ended: {said[:160]}"
     if processes > 1 and isinstance(error, RuntimeError | OSError) and _GONE.search(said):
-        heard = re.sub(r"^\[[^]]*\] *", "", said).split(". ")[0].rstrip(".")  # without the place in the source, and without guesses
+        # without the place in the source, and without guesses
+        heard = re.sub(r"^\[[^]]*\] *", "", said).split(". ")[0].rstrip(".")
         return f"another of the {processes} processes ended: {heard[:160]}"
     return ""
 
 
 def _provenance(config: RunConfig, corpus: Corpus, summary: Mapping[str, Any]) -> Provenance:
-    """What the model's card says of the run; where the corpus lay and where it was trained are nobody else's business."""
+    """What the model's card says of the run; where the corpus lay and where it was trained are nobody else's
+    business.
+    """
     settings = config.model_dump(mode="json", exclude={"data", "engine"})
-    return Provenance(data=corpus.name, checksum=corpus.checksum, scores=summary["metrics"], settings=settings)
+    return Provenance(
+        data=corpus.name, checksum=corpus.checksum, scores=summary["metrics"], settings=settings
+    )
 
 
 def _evaluate_best(
-    model: Network[Any], config: RunConfig, corpus: Corpus, run: RunDirectory, fabric: Fabric, sources: Mapping[Role, Loader]
+    model: Network[Any],
+    config: RunConfig,
+    corpus: Corpus,
+    run: RunDirectory,
+    fabric: Fabric,
+    sources: Mapping[Role, Loader],
 ) -> tuple[dict[Role, dict[str, float]], dict[Role, float], list[str]]:
-    """Scores of valid and test where they are labelled, the shares withheld from them, and why test has no scores if it has none.
+    """Scores of valid and test where they are labelled, the shares withheld from them, and why test has no
+    scores if it has none.
 
-    Tables go into the run directory. A test split that the model has no answer to ends no run: it has no table and no scores.
+    Tables go into the run directory. A test split that the model has no answer to ends no run: it has no
+    table and no scores.
     """
     metrics: dict[Role, dict[str, float]] = {}
     notes: list[str] = []
@@ -392,7 +431,9 @@ def _evaluate_best(
         if role not in corpus.splits:
             continue
         split = withheld(corpus.splits[role], config.missing, seed=config.seed, modalities=names)
-        predictions = predict(model, sources[role], task=corpus.task, fabric=fabric, regression_loss=config.fit.regression_loss)
+        predictions = predict(
+            model, sources[role], task=corpus.task, fabric=fabric, regression_loss=config.fit.regression_loss
+        )
         problem = nonfinite_problem(predictions) if role == "test" else None
         if problem is not None:
             notes.append(f"split {role!r} has no scores: {problem}")
@@ -411,7 +452,9 @@ def _evaluate_best(
     return metrics, rates, notes
 
 
-def _summary(model: Network[Any], corpus: Corpus, metrics: Mapping[Role, Mapping[str, float]], result: FitResult) -> dict[str, Any]:
+def _summary(
+    model: Network[Any], corpus: Corpus, metrics: Mapping[Role, Mapping[str, float]], result: FitResult
+) -> dict[str, Any]:
     return {
         "metrics": metrics,
         "references": dict(corpus.references),
@@ -425,10 +468,21 @@ def _summary(model: Network[Any], corpus: Corpus, metrics: Mapping[Role, Mapping
     }
 
 
-def _result(run: RunDirectory, config: RunConfig, summary: Mapping[str, Any], *, first_process: bool = True) -> RunResult:
+def _result(
+    run: RunDirectory, config: RunConfig, summary: Mapping[str, Any], *, first_process: bool = True
+) -> RunResult:
     """The contents of ``metrics.json`` with what they belong to."""
     identity = run.identity()
-    fields = ("metrics", "references", "num_parameters", "best_epoch", "epochs", "optimiser_steps", "stopped", "seconds")
+    fields = (
+        "metrics",
+        "references",
+        "num_parameters",
+        "best_epoch",
+        "epochs",
+        "optimiser_steps",
+        "stopped",
+        "seconds",
+    )
     try:
         return RunResult(
             directory=run.path,
@@ -441,4 +495,6 @@ def _result(run: RunDirectory, config: RunConfig, summary: Mapping[str, Any], *,
             **{name: summary[name] for name in fields},
         )
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"run {run.path}: {METRICS} is not one that this version wrote, it lacks {error}") from error
+        raise CheckpointError(
+            f"run {run.path}: {METRICS} is not one that this version wrote, it lacks {error}"
+        ) from error

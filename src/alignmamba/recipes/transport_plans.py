@@ -18,7 +18,9 @@ CONTENT_ALONE: Final = "content alone"
 _BATCH_SIZE: Final = 16
 
 
-def shown_plans(config: RunConfig, corpus: Corpus, model: Network[Any], split: Split, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
+def shown_plans(
+    config: RunConfig, corpus: Corpus, model: Network[Any], split: Split, rows: Sequence[int]
+) -> Iterator[dict[str, Any]]:
     """Describe the plans of some samples, one dictionary per row, in the order of the rows.
 
     Args:
@@ -29,13 +31,15 @@ def shown_plans(config: RunConfig, corpus: Corpus, model: Network[Any], split: S
         rows: Places in the split.
 
     Yields:
-        ``id``, ``target``, ``prediction``, ``anchor`` and ``sources``. A source has its matches under ``index`` and
-        ``similarity``, and those that content alone would make under ``content``: None where the model knows no such
-        variant, or is it already.
+        ``id``, ``target``, ``prediction``, ``anchor`` and ``sources``. A source has its matches under
+        ``index`` and ``similarity``, and those that content alone would make under ``content``: None where
+        the model knows no such variant, or is it already.
     """
     twin = on_content_alone(config, model)
     for start in range(0, len(rows), _BATCH_SIZE):
-        batch = collate([split[row] for row in rows[start : start + _BATCH_SIZE]], corpus.modalities, corpus.task)
+        batch = collate(
+            [split[row] for row in rows[start : start + _BATCH_SIZE]], corpus.modalities, corpus.task
+        )
         with torch.no_grad():
             output: Output = model(batch, return_plans=True)
             content = {} if twin is None else twin(batch, return_plans=True).plans or {}
@@ -49,7 +53,9 @@ def shown_plans(config: RunConfig, corpus: Corpus, model: Network[Any], split: S
 
 
 def on_content_alone(config: RunConfig, model: Network[Any]) -> Network[Any] | None:
-    """Copy a model with the paper's cost, the weights being the same; None where there is no such variant, or it is that already."""
+    """Copy a model with the paper's cost, the weights being the same; None where there is no such variant, or
+    it is that already.
+    """
     ablation = METHODS[config.model].network.ablations.get(CONTENT_ALONE)
     if ablation is None:
         return None
@@ -70,7 +76,9 @@ def token_count(model: Network[Any], batch: Batch, name: str, row: int) -> int:
 
 
 def token_times(model: Network[Any], sequences: Sequences, name: str) -> Tensor | None:
-    """(batch, tokens) seconds of a modality's tokens after its encoder's stride, or None where no sample brings times."""
+    """(batch, tokens) seconds of a modality's tokens after its encoder's stride, or None where no sample
+    brings times.
+    """
     if sequences.times is None:
         return None
     return group_mean(sequences.times.double(), sequences.mask, _stride(model, name))[0]
@@ -80,7 +88,11 @@ def token_words(model: Network[Any], sequences: Sequences, name: str, row: int) 
     """Words shown of each token: the one in the middle of each group that the encoder's stride makes one."""
     words = () if sequences.tokens is None else sequences.tokens[row]
     stride = _stride(model, name)
-    return [words[min(start + stride // 2, len(words) - 1)] for start in range(0, len(words), stride)] if words else None
+    return (
+        [words[min(start + stride // 2, len(words) - 1)] for start in range(0, len(words), stride)]
+        if words
+        else None
+    )
 
 
 def _stride(model: Network[Any], name: str) -> int:
@@ -90,16 +102,30 @@ def _stride(model: Network[Any], name: str) -> int:
 def _target(corpus: Corpus, batch: Batch, row: int) -> float | str | None:
     if batch.targets is None:
         return None
-    return float(batch.targets[row]) if corpus.task.kind == "regression" else corpus.task.classes[int(batch.targets[row])]
+    return (
+        float(batch.targets[row])
+        if corpus.task.kind == "regression"
+        else corpus.task.classes[int(batch.targets[row])]
+    )
 
 
 def _prediction(corpus: Corpus, prediction: Tensor) -> float | str:
-    return float(prediction) if corpus.task.kind == "regression" else corpus.task.classes[int(prediction.argmax())]
+    return (
+        float(prediction)
+        if corpus.task.kind == "regression"
+        else corpus.task.classes[int(prediction.argmax())]
+    )
 
 
-def _shown_plan(model: Network[Any], batch: Batch, plans: Mapping[str, Plan], content: Mapping[str, Plan], row: int) -> dict[str, Any]:
+def _shown_plan(
+    model: Network[Any], batch: Batch, plans: Mapping[str, Plan], content: Mapping[str, Plan], row: int
+) -> dict[str, Any]:
     """One sample's anchor and sources with what matches what."""
-    present = [name for name in model.config.anchors if name in batch.modalities and bool(batch.modalities[name].mask[row].any())]
+    present = [
+        name
+        for name in model.config.anchors
+        if name in batch.modalities and bool(batch.modalities[name].mask[row].any())
+    ]
     anchor = present[0]
     sources = []
     for name in present[1:]:
@@ -133,5 +159,7 @@ def _shown_tokens(model: Network[Any], batch: Batch, name: str, row: int) -> dic
         "modality": name,
         "length": length,
         "tokens": token_words(model, sequences, name, row),
-        "times": [round(float(value), 4) for value in times[row, :length]] if times is not None and known else None,
+        "times": [round(float(value), 4) for value in times[row, :length]]
+        if times is not None and known
+        else None,
     }

@@ -15,8 +15,8 @@ Value = TypeVar("Value")
 class BatchSource(Protocol):
     """Hands out one split in batches; `alignmamba.data.loader.Loader` is one.
 
-    The global batches are a function of the epoch alone. With several processes each source yields its share of every
-    global batch, the same number of batches everywhere and at least one sample in each.
+    The global batches are a function of the epoch alone. With several processes each source yields its share
+    of every global batch, the same number of batches everywhere and at least one sample in each.
     """
 
     @property
@@ -48,7 +48,11 @@ class BatchSource(Protocol):
 
 def gather(value: Value) -> list[Value]:
     """`value` of every process that trains together, in the order of their ranks."""
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+    if (
+        not distributed.is_available()
+        or not distributed.is_initialized()
+        or distributed.get_world_size() == 1
+    ):
         return [value]
     values: list[Value | None] = [None] * distributed.get_world_size()
     distributed.all_gather_object(values, value)
@@ -56,7 +60,8 @@ def gather(value: Value) -> list[Value]:
 
 
 def targets_by_id(train: BatchSource) -> dict[str, float]:
-    """Target of every train sample, whichever process holds it, in the order of the split; one pass over the batches.
+    """Target of every train sample, whichever process holds it, in the order of the split; one pass over the
+    batches.
 
     Raises:
         DataError: If a sample has none.
@@ -73,11 +78,17 @@ def targets_by_id(train: BatchSource) -> dict[str, float]:
 
 
 def most_together(train: BatchSource, pairs: Sequence[tuple[str, str]]) -> int:
-    """Most samples in a batch of one process that have both modalities of one of the pairs; one pass over the batches."""
+    """Most samples in a batch of one process that have both modalities of one of the pairs; one pass over the
+    batches.
+    """
     most = 0
     train.set_epoch(0)
     with torch.random.fork_rng(devices=[]):
         for batch in train:
             present = {name: s.mask.any(1) for name, s in batch.modalities.items()}
-            most = max(most, *(int((present[a] & present[b]).sum()) for a, b in pairs if a in present and b in present), 0)
+            most = max(
+                most,
+                *(int((present[a] & present[b]).sum()) for a, b in pairs if a in present and b in present),
+                0,
+            )
     return max(gather(most))

@@ -1,7 +1,9 @@
-"""Checkpoints: written whole or not at all, sealed with a checksum, read without running anything that is in them.
+"""Checkpoints: written whole or not at all, sealed with a checksum, read without running anything that is in
+them.
 
-A checkpoint is the zip archive that torch writes. Its comment, which zip readers pass over, is the SHA-256 of all bytes before it;
-a directory of shards holds a list of checksums instead. A single wrong bit, anywhere, is refused.
+A checkpoint is the zip archive that torch writes. Its comment, which zip readers pass over, is the SHA-256 of
+all bytes before it; a directory of shards holds a list of checksums instead. A single wrong bit, anywhere, is
+refused.
 """
 
 import hashlib
@@ -36,7 +38,8 @@ _LABEL = b"sha256:"
 _COMMENT_BYTES = len(_LABEL) + 64
 _EMPTY = b"\0\0"
 _LENGTH = struct.pack("<H", _COMMENT_BYTES)
-"""Length of the comment as torch writes it, the last two bytes of the archive, and as it is with the checksum there."""
+"""Length of the comment as torch writes it, the last two bytes of the archive, and as it is with the checksum
+there."""
 
 
 def save(fabric: Fabric, path: Path, state: Mapping[str, Any]) -> None:
@@ -81,7 +84,8 @@ def load(fabric: Fabric, path: Path, state: Mapping[str, Any]) -> dict[str, Any]
         What else the checkpoint holds.
 
     Raises:
-        CheckpointError: If the file is absent, damaged, not a checkpoint of this format, or does not fit the objects of `state`.
+        CheckpointError: If the file is absent, damaged, not a checkpoint of this format, or does not fit the
+            objects of `state`.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint")
@@ -122,7 +126,9 @@ def restore_random_state(state: Mapping[str, torch.Tensor], device: torch.device
 
 
 class _Beside(TorchCheckpointIO):
-    """Writes the sealed file beside its place; Lightning's own way leads through the temporary folder, which may be small."""
+    """Writes the sealed file beside its place; Lightning's own way leads through the temporary folder, which
+    may be small.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002 # Lightning's signature
         with replacing(Path(path)) as file:
@@ -132,7 +138,9 @@ class _Beside(TorchCheckpointIO):
 
 
 def _by_torch(strategy: Strategy) -> bool:
-    """Whether rank 0 writes one file in torch's way; other strategies, and a plugin of the user, write in their own."""
+    """Whether rank 0 writes one file in torch's way; other strategies, and a plugin of the user, write in
+    their own.
+    """
     try:
         return type(strategy.checkpoint_io) is TorchCheckpointIO
     except NotImplementedError:  # how Fabric's sharded strategies answer
@@ -184,7 +192,9 @@ def _sync(path: Path) -> None:
 
 
 class _Sealing:
-    """Passes a zip archive without a comment to a file, in which its checksum becomes its comment; no copy is held."""
+    """Passes a zip archive without a comment to a file, in which its checksum becomes its comment; no copy is
+    held.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._digest, self._last = file, hashlib.sha256(), b""
@@ -214,9 +224,13 @@ class _Sealing:
 
 
 def _seal(path: Path) -> None:
-    """Seal what a strategy wrote in its own way: a directory of shards by a list, a zip archive by its comment."""
+    """Seal what a strategy wrote in its own way: a directory of shards by a list, a zip archive by its
+    comment.
+    """
     if path.is_dir():
-        checksums.write_list(path, [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()])
+        checksums.write_list(
+            path, [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()]
+        )
     elif zipfile.is_zipfile(path):
         with path.open("r+b") as archive:
             archive.seek(-len(_EMPTY), os.SEEK_END)
@@ -226,7 +240,8 @@ def _seal(path: Path) -> None:
 
 
 def _check_seal(path: Path) -> bool:
-    """Compare a checkpoint with its checksum; of one without, from before there were any, the archive's own weaker sums.
+    """Compare a checkpoint with its checksum; of one without, from before there were any, the archive's own
+    weaker sums.
 
     Returns:
         Whether it has one.
@@ -239,15 +254,23 @@ def _check_seal(path: Path) -> bool:
         checksums.check_listed(path, listed)
         return bool(listed)
     if not zipfile.is_zipfile(path):  # torch would try older formats, and warn about what it finds
-        raise CheckpointError(f"{path}: not a checkpoint, or cut short: expected a zip archive as torch writes it")
+        raise CheckpointError(
+            f"{path}: not a checkpoint, or cut short: expected a zip archive as torch writes it"
+        )
     with path.open("rb") as file:
         file.seek(-min(_COMMENT_BYTES, path.stat().st_size), os.SEEK_END)
         comment = file.read()
     if comment.startswith(_LABEL):
-        if checksums.file_checksum(path, without_last=_COMMENT_BYTES) != comment[len(_LABEL) :].decode("ascii", "replace"):
-            raise CheckpointError(f"{path}: damaged, its content does not have the checksum that it was written with")
+        if checksums.file_checksum(path, without_last=_COMMENT_BYTES) != comment[len(_LABEL) :].decode(
+            "ascii", "replace"
+        ):
+            raise CheckpointError(
+                f"{path}: damaged, its content does not have the checksum that it was written with"
+            )
         return True
     with zipfile.ZipFile(path) as archive:
         if (damaged := archive.testzip()) is not None:
-            raise CheckpointError(f"{path}: damaged, {damaged!r} in it does not have the checksum that it was written with")
+            raise CheckpointError(
+                f"{path}: damaged, {damaged!r} in it does not have the checksum that it was written with"
+            )
     return False

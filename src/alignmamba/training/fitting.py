@@ -1,9 +1,9 @@
 """Fitting a fusion model on the train split, choosing by the valid split, surviving interruption.
 
-One loop for every method: what it minimises, with which optimisers and in which stages, its `Objective` says. Small named steps
-around one plain record of where training stands (`_State`); everything in that record, with the weights, the optimisers and the
-random generators of every process, is a checkpoint. A run that resumes from one takes bit for bit the course that it would have
-taken without the interruption.
+One loop for every method: what it minimises, with which optimisers and in which stages, its `Objective` says.
+Small named steps around one plain record of where training stands (`_State`); everything in that record, with
+the weights, the optimisers and the random generators of every process, is a checkpoint. A run that resumes
+from one takes bit for bit the course that it would have taken without the interruption.
 """
 
 import math
@@ -48,20 +48,23 @@ class FitConfig(Config):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     """Decoupled weight decay; biases, norms and other vectors are spared."""
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of all optimiser steps during which the learning rate rises linearly; it then falls along a cosine to 0."""
+    """Share of all optimiser steps during which the learning rate rises linearly; it then falls along a
+    cosine to 0."""
     gradient_clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Largest norm of the gradient over all parameters; 0 does not clip."""
     patience: Annotated[int, Field(ge=0)] = 10
     """Epochs without improvement on the valid split after which training stops; 0 never stops early."""
     select: str = "auto"
-    """Metric on the valid split that picks the best epoch; auto: accuracy for classification, mae for regression; loss: the total loss."""
+    """Metric on the valid split that picks the best epoch; auto: accuracy for classification, mae for
+    regression; loss: the total loss."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
-    """Arithmetic: 32-true and 64-true are plain float32 and float64; the mixed ones compute in half precision where that is safe."""
+    """Arithmetic: 32-true and 64-true are plain float32 and float64; the mixed ones compute in half precision
+    where that is safe."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Classification: share of the target spread evenly over all classes."""
     regression_loss: RegressionLoss = "l1"
-    """Regression: absolute, squared, or Huber loss (squared below an error of 1, absolute above); errors are in standard deviations of
-    the train targets."""
+    """Regression: absolute, squared, or Huber loss (squared below an error of 1, absolute above); errors are
+    in standard deviations of the train targets."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches per optimiser step; the last step of an epoch takes what is left."""
     compile: bool = False
@@ -71,10 +74,12 @@ class FitConfig(Config):
     tensorboard: bool = False
     """Write TensorBoard events beside log.csv; the same as naming it under `loggers`."""
     loggers: tuple[Tracker, ...] = ()
-    """Where epochs are logged beside log.csv: tensorboard, wandb, mlflow; each is an extra of the same name."""
+    """Where epochs are logged beside log.csv: tensorboard, wandb, mlflow; each is an extra of the same
+    name."""
 
 
-# Between these a model that predicts in units of the label needs no help: targets have about the size of what a fresh head says.
+# Between these a model that predicts in units of the label needs no help: targets have about the size of what
+# a fresh head says.
 _UNSCALED: Final = (0.1, 10.0)
 
 # Fields that a resumed run may change: they do not touch the course of training.
@@ -135,28 +140,33 @@ def fit(
     """Train a model; afterwards it holds the weights of the epoch that scored best on the valid split.
 
     Args:
-        model: Takes a `Batch`, returns an `Output`, and learns by the loss of the task; or an `Objective`, which holds a network and
-            says how that learns. Trained in place and moved to the engine's device.
+        model: Takes a `Batch`, returns an `Output`, and learns by the loss of the task; or an `Objective`,
+            which holds a network and says how that learns. Trained in place and moved to the engine's device.
         train: Batches of a train split, with targets.
         valid: Batches of a valid split, with targets.
         config: How to train.
         task: What the model predicts.
         score: Metrics of a set of predictions by name.
         higher_is_better: The metrics that `score` gives for this task, and whether more is better.
-        fabric: Engine, already launched; by default one process on the best device of this machine. Its own loggers, if it has
-            any, get every epoch.
-        run_dir: Existing directory for checkpoints and logs; without it the best weights are kept in memory and training cannot be resumed.
-        resume: Go on from the last checkpoint in `run_dir`; starts from the beginning if the run was stopped before its first.
+        fabric: Engine, already launched; by default one process on the best device of this machine. Its own
+            loggers, if it has any, get every epoch.
+        run_dir: Existing directory for checkpoints and logs; without it the best weights are kept in memory
+            and training cannot be resumed.
+        resume: Go on from the last checkpoint in `run_dir`; starts from the beginning if the run was stopped
+            before its first.
         progress: Told about steps and epochs.
-        target_scale: Mean and deviation of the targets of a regression; its loss is in deviations, and a `ScalesTargets` is given
-            both. By default those that the model knows, or else those of the train batches, which takes one pass over them.
+        target_scale: Mean and deviation of the targets of a regression; its loss is in deviations, and a
+            `ScalesTargets` is given both. By default those that the model knows, or else those of the train
+            batches, which takes one pass over them.
 
     Raises:
         DataError: If a source has another role than its place here, is empty, or lacks targets.
-        ConfigError: If ``config.select`` is not a metric of this task, ``config.precision`` is not the engine's, the stages of the
-            objective do not say of every weight who changes it, or memory does not hold what training keeps of every weight.
+        ConfigError: If ``config.select`` is not a metric of this task, ``config.precision`` is not the
+            engine's, the stages of the objective do not say of every weight who changes it, or memory does
+            not hold what training keeps of every weight.
         CheckpointError: If `run_dir` holds another run, or `resume` finds a checkpoint that does not fit.
-        TrainingError: If a loss or gradient is not finite, no optimiser step was taken, or no epoch could be scored.
+        TrainingError: If a loss or gradient is not finite, no optimiser step was taken, or no epoch could be
+            scored.
         Interrupted: On Ctrl-C, SIGTERM or a hangup, after saving. A second one ends the process at once.
     """
     _check_source(train, "train")
@@ -165,14 +175,16 @@ def fit(
     objective = model if isinstance(model, Objective) else Supervised(model, task)
     objective.regression_loss, objective.label_smoothing = config.regression_loss, config.label_smoothing
     for stage in check_stages(objective):
-        selection(stage.select or config.select, task, higher_is_better)  # a mistake is reported now, not stages later
+        # a mistake is reported now, not stages later
+        selection(stage.select or config.select, task, higher_is_better)
     if fabric is None:
         fabric = Fabric(accelerator="auto", devices=1, precision=config.precision)
     _check_precision(fabric, config)
     refuse_untrainable(
         objective,
         type(objective.model).__name__,
-        "make the model smaller" + ("" if run_dir else ", or give a run_dir, where the best weights are kept on disk"),
+        "make the model smaller"
+        + ("" if run_dir else ", or give a run_dir, where the best weights are kept on disk"),
         precision=config.precision,
         device=fabric.device.type,
         keeps_best=run_dir is None,
@@ -182,7 +194,9 @@ def fit(
         run, state = _resume(run, target_scale) if resume else _begin(run, target_scale)
         if run.progress is not None and not (state.stopped and state.stage == run.last_stage):
             epochs = len(state.history) - state.epoch + run.epochs_from(state.stage)
-            run.progress.started(epochs=epochs, batches=len(run.train), epoch=len(state.history) + 1, batch=state.batch)
+            run.progress.started(
+                epochs=epochs, batches=len(run.train), epoch=len(state.history) + 1, batch=state.batch
+            )
         with Interrupts() as interrupts:
             _train(run, state, interrupts)
             while state.stage < run.last_stage:
@@ -192,14 +206,16 @@ def fit(
 
 
 def learning_rate_at(step: int, total_steps: int, config: FitConfig) -> float:
-    """Learning rate of the optimiser step `step`, from 0: linear warm-up to the peak, then a cosine to 0 after the last step."""
+    """Learning rate of the optimiser step `step`, from 0: linear warm-up to the peak, then a cosine to 0
+    after the last step.
+    """
     warmup = math.ceil(config.warmup_fraction * total_steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (total_steps - warmup)))
 
 
-# --- what a run is made of ---------------------------------------------------------------------------------------------
+# --- what a run is made of ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +257,10 @@ class _Run:
 
     def named_optimizers(self) -> dict[str, Optimizer]:
         """By the names under which a checkpoint holds them."""
-        return {f"optimizer-{number}" if number else "optimizer": each for number, each in enumerate(self.optimizers)}
+        return {
+            f"optimizer-{number}" if number else "optimizer": each
+            for number, each in enumerate(self.optimizers)
+        }
 
 
 @dataclass(kw_only=True)
@@ -280,15 +299,20 @@ def _check_source(source: BatchSource, role: Role) -> None:
 
 def _check_precision(fabric: Fabric, config: FitConfig) -> None:
     found = fabric.strategy.precision.precision
-    if found == "bf16-mixed" and config.precision == "16-mixed" and fabric.device.type == "cpu":  # Lightning's own choice
+    # Lightning's own choice
+    if found == "bf16-mixed" and config.precision == "16-mixed" and fabric.device.type == "cpu":
         raise ConfigError("precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
     if found != config.precision:
-        raise ConfigError(f"precision: the engine was made with {found!r}, the configuration asks for {config.precision!r}")
+        raise ConfigError(
+            f"precision: the engine was made with {found!r}, the configuration asks for {config.precision!r}"
+        )
 
 
 @contextmanager
 def _compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Compile the forward pass in place, so that names in the state dict stay; undone afterwards, a compiled call cannot be pickled."""
+    """Compile the forward pass in place, so that names in the state dict stay; undone afterwards, a compiled
+    call cannot be pickled.
+    """
     if not wanted:
         yield
         return
@@ -311,7 +335,8 @@ def _set_up(
     progress: Progress | None,
 ) -> _Run:
     if isinstance(fabric.strategy, DDPStrategy):
-        # A modality may be absent from all samples that one process sees; its encoder then gets no gradient there.
+        # A modality may be absent from all samples that one process sees; its encoder then gets no gradient
+        # there.
         fabric.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
     with torch.random.fork_rng(devices=[]):
         objective.prepare(train)
@@ -333,7 +358,9 @@ def _staged(run: _Run, number: int) -> _Run:
     """The run in a stage, with new optimisers."""
     stage = run.objective.stages[number]
     rates = {"learning_rate": run.config.learning_rate, "weight_decay": run.config.weight_decay}
-    wrapped = run.fabric.setup_optimizers(*(optimiser(run.objective, each, **rates) for each in stage.optimisers))
+    wrapped = run.fabric.setup_optimizers(
+        *(optimiser(run.objective, each, **rates) for each in stage.optimisers)
+    )
     optimizers = cast(tuple[Optimizer, ...], wrapped if isinstance(wrapped, tuple) else (wrapped,))
     metric = selection(stage.select or run.config.select, run.objective.task, run.higher_is_better)
     return replace(run, stage=stage, optimizers=optimizers, metric=metric, best_weights={})
@@ -352,7 +379,7 @@ def _next_stage(run: _Run, state: _State) -> _Run:
     return run
 
 
-# --- the loop ----------------------------------------------------------------------------------------------------------
+# --- the loop -----------------------------------------------------------------------------------------------
 
 
 def _train(run: _Run, state: _State, interrupts: Interrupts) -> None:
@@ -392,12 +419,16 @@ def _train_epoch(run: _Run, state: _State, interrupts: Interrupts) -> None:
 
 
 def _next_batches(batches: Iterator[Batch], count: int, state: _State) -> list[Batch]:
-    # Data never draws from the generators that dropout draws from: a resumed epoch opens its loader once more than an uninterrupted one.
+    # Data never draws from the generators that dropout draws from: a resumed epoch opens its loader once more
+    # than an uninterrupted one.
     with torch.random.fork_rng(devices=[]):
         group = [batch for _, batch in zip(range(count), batches, strict=False)]
     if len(group) < count:
         epoch = len(state.history) + 1
-        raise DataError(f"train: epoch {epoch} ended after {state.batch + len(group)} batches, the source had promised more")
+        raise DataError(
+            f"train: epoch {epoch} ended after {state.batch + len(group)} batches, the source had promised"
+            " more"
+        )
     return group
 
 
@@ -411,13 +442,17 @@ def _agree(fabric: Fabric, samples: int, stop: bool) -> tuple[int, bool]:
 
 
 def _step(run: _Run, state: _State, group: Sequence[Batch], samples: int) -> None:
-    """One step of each optimiser whose turn it is, on the mean loss over the `samples` samples of all micro batches and processes."""
+    """One step of each optimiser whose turn it is, on the mean loss over the `samples` samples of all micro
+    batches and processes.
+    """
     mean, taken = 0.0, False
     for turn in run.turns(state.epoch):
         rate = learning_rate_at(turn.before + state.batch // run.config.accumulate, turn.total, run.config)
         for parameters in turn.optimiser.param_groups:
             parameters["lr"] = rate * parameters.get("factor", 1.0)  # version 0.2 saved none
-        losses = [_backward(run, batch, samples, turn.minimise.terms, last=batch is group[-1]) for batch in group]
+        losses = [
+            _backward(run, batch, samples, turn.minimise.terms, last=batch is group[-1]) for batch in group
+        ]
         mean += _account(run, state, group, losses)
         taken = _update(run, state, group, turn.optimiser) or taken
         state.learning_rate = rate
@@ -431,54 +466,81 @@ def _step(run: _Run, state: _State, group: Sequence[Batch], samples: int) -> Non
         run.progress.stepped(**done, loss=mean, learning_rate=state.learning_rate)
 
 
-def _backward(run: _Run, batch: Batch, samples: int, terms: Sequence[str], *, last: bool) -> dict[str, Tensor]:
-    """Add a micro batch's share of the gradient of these terms, of all where none is named; returns them per sample."""
+def _backward(
+    run: _Run, batch: Batch, samples: int, terms: Sequence[str], *, last: bool
+) -> dict[str, Tensor]:
+    """Add a micro batch's share of the gradient of these terms, of all where none is named; returns them per
+    sample.
+    """
     if batch.targets is None:
         raise DataError(f"train: samples without targets, for example {batch.ids[0]!r}")
     with run.fabric.no_backward_sync(run.module, enabled=not last):  # type: ignore[arg-type]
         _, losses = run.module(Parcel(batch.to(run.fabric.device, non_blocking=True)))
         unknown = [name for name in terms if name not in losses]
         if unknown:
-            raise ConfigError(f"stage {run.stage.name!r}: no loss term {unknown[0]!r}, only {', '.join(losses)}")
+            raise ConfigError(
+                f"stage {run.stage.name!r}: no loss term {unknown[0]!r}, only {', '.join(losses)}"
+            )
         wanted = {name: losses[name] for name in terms or losses}
-        # The engine averages gradients over processes, whose batches may differ in size: scale back to a sum first.
+        # The engine averages gradients over processes, whose batches may differ in size: scale back to a sum
+        # first.
         share = run.fabric.world_size / samples
         run.fabric.backward(torch.stack([value.sum() for value in wanted.values()]).sum() * share)
     return {name: value.detach() for name, value in wanted.items()}
 
 
-def _account(run: _Run, state: _State, group: Sequence[Batch], losses: Sequence[Mapping[str, Tensor]]) -> float:
+def _account(
+    run: _Run, state: _State, group: Sequence[Batch], losses: Sequence[Mapping[str, Tensor]]
+) -> float:
     """Add the step's losses to the epoch's sums; returns their mean over this process's samples.
 
-    It comes after the backward pass of the whole step: reading a value waits for the device, and a process that gave up
-    earlier would leave the others waiting for its gradient.
+    It comes after the backward pass of the whole step: reading a value waits for the device, and a process
+    that gave up earlier would leave the others waiting for its gradient.
     """
     total = 0.0
     for batch, terms in zip(group, losses, strict=True):
-        for name, value in zip(terms, torch.stack([term.sum() for term in terms.values()]).tolist(), strict=True):
+        for name, value in zip(
+            terms, torch.stack([term.sum() for term in terms.values()]).tolist(), strict=True
+        ):
             if not math.isfinite(value):
-                wrong = [identity for identity, finite in zip(batch.ids, terms[name].isfinite().tolist(), strict=True) if not finite]
+                wrong = [
+                    identity
+                    for identity, finite in zip(batch.ids, terms[name].isfinite().tolist(), strict=True)
+                    if not finite
+                ]
                 raise _diverged(run, state, f"loss {name!r} is {value}", group, wrong or batch.ids)
             state.sums[name] = state.sums.get(name, 0.0) + value
             total += value
     return total / sum(len(batch) for batch in group)
 
 
-def _diverged(run: _Run, state: _State, found: str, group: Sequence[Batch], ids: Sequence[str]) -> TrainingError:
-    """What is not finite in a step, and what probably made it so: an input, the steps before, or the samples themselves."""
+def _diverged(
+    run: _Run, state: _State, found: str, group: Sequence[Batch], ids: Sequence[str]
+) -> TrainingError:
+    """What is not finite in a step, and what probably made it so: an input, the steps before, or the samples
+    themselves.
+    """
     where = f"epoch {len(state.history) + 1}, step {state.step + 1}: {found}"
     spoilt = next((problem for batch in group if (problem := _nonfinite_input(batch)) is not None), None)
     if spoilt is not None:
         return TrainingError(f"{where}: {spoilt}")
     if not state.optimiser_steps:
-        return TrainingError(f"{where}, samples {', '.join(ids[:3])}: their inputs are finite, but perhaps too large")
+        return TrainingError(
+            f"{where}, samples {', '.join(ids[:3])}: their inputs are finite, but perhaps too large"
+        )
     if len(ids) == len(group[-1]) or len(ids) > 3:  # not a sample of its own kind, but the weights
         return TrainingError(f"{where}, though all inputs are finite: {_rate_to_blame(run)}")
-    return TrainingError(f"{where}, samples {', '.join(ids)}, though all inputs are finite: they are too large, or {_rate_to_blame(run)}")
+    return TrainingError(
+        f"{where}, samples {', '.join(ids)}, though all inputs are finite: they are too large, or"
+        f" {_rate_to_blame(run)}"
+    )
 
 
 def _rate_to_blame(run: _Run) -> str:
-    return f"the learning rate is probably too high, found {run.config.learning_rate:g}; set a smaller fit.learning_rate"
+    return (
+        f"the learning rate is probably too high, found {run.config.learning_rate:g}; set a smaller"
+        " fit.learning_rate"
+    )
 
 
 def _nonfinite_input(batch: Batch) -> str | None:
@@ -489,7 +551,11 @@ def _nonfinite_input(batch: Batch) -> str | None:
             if len(wrong):
                 where = f"sample {batch.ids[int(wrong[0])]!r}, modality {name!r}"
                 return f"{where}: features are not finite; --nonfinite mean or zero repairs those of a corpus"
-    if batch.targets is not None and batch.targets.is_floating_point() and not bool(batch.targets.isfinite().all()):
+    if (
+        batch.targets is not None
+        and batch.targets.is_floating_point()
+        and not bool(batch.targets.isfinite().all())
+    ):
         identity = batch.ids[int((~batch.targets.isfinite()).nonzero()[0])]
         return f"sample {identity!r} has a target that is not finite"
     return None
@@ -561,8 +627,12 @@ def _validate(run: _Run) -> dict[str, float]:
 def _restore_best(run: _Run, state: _State) -> None:
     """Put the weights of the stage's best epoch into the objective."""
     if state.best_epoch == 0:
-        where = f"{run.metric} on the valid split" + (f", stage {run.stage.name!r}," if run.last_stage else "")
-        raise TrainingError(f"{where} was not a number in any of {state.epoch} epochs, so none is best; select another metric")
+        where = f"{run.metric} on the valid split" + (
+            f", stage {run.stage.name!r}," if run.last_stage else ""
+        )
+        raise TrainingError(
+            f"{where} was not a number in any of {state.epoch} epochs, so none is best; select another metric"
+        )
     if run.run_dir is None:
         run.objective.load_state_dict(run.best_weights)
     else:
@@ -574,7 +644,8 @@ def _finish(run: _Run, state: _State) -> FitResult:
     """Put the best weights into the model and report."""
     if state.optimiser_steps == 0:
         raise TrainingError(
-            f"none of {state.step} optimiser steps was taken: every gradient overflowed under precision {run.config.precision}"
+            f"none of {state.step} optimiser steps was taken: every gradient overflowed under precision"
+            f" {run.config.precision}"
         )
     _restore_best(run, state)
     return FitResult(
@@ -587,7 +658,7 @@ def _finish(run: _Run, state: _State) -> FitResult:
     )
 
 
-# --- checkpoints -------------------------------------------------------------------------------------------------------
+# --- checkpoints --------------------------------------------------------------------------------------------
 
 
 def _begin(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
@@ -597,17 +668,22 @@ def _begin(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
 
 
 def _start(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
-    """Where a run starts; the model and the loss get the scale of the targets, measured where nobody has given one."""
+    """Where a run starts; the model and the loss get the scale of the targets, measured where nobody has
+    given one.
+    """
     model = run.objective.model
     if run.objective.task.kind == "regression":
         scale = target_scale or known_scale(model) or _measured_scale(run)
         run.objective.target_scale = scale
         if isinstance(model, ScalesTargets):
             model.scale_targets(scale)
-        elif run.fabric.is_global_zero and not _UNSCALED[0] < scale.deviation < _UNSCALED[1] > abs(scale.mean):
+        elif run.fabric.is_global_zero and not _UNSCALED[0] < scale.deviation < _UNSCALED[1] > abs(
+            scale.mean
+        ):
             warnings.warn(
-                f"{type(model).__name__} predicts in units of the label, and the train targets lie at {scale.mean:.4g} with a standard "
-                f"deviation of {scale.deviation:.4g}: it may learn slowly; a model that inherits from ScalesTargets is given both",
+                f"{type(model).__name__} predicts in units of the label, and the train targets lie at"
+                f" {scale.mean:.4g} with a standard deviation of {scale.deviation:.4g}: it may learn slowly;"
+                " a model that inherits from ScalesTargets is given both",
                 stacklevel=4,
             )
     return _staged(run, 0), _State()
@@ -618,7 +694,9 @@ def _measured_scale(run: _Run) -> TargetScale:
     targets = targets_by_id(run.train)
     wrong = [identity for identity, target in targets.items() if not math.isfinite(target)]
     if wrong:
-        raise DataError(f"train: sample {wrong[0]!r} has target {targets[wrong[0]]}, expected a finite number")
+        raise DataError(
+            f"train: sample {wrong[0]!r} has target {targets[wrong[0]]}, expected a finite number"
+        )
     return TargetScale.of(list(targets.values()))
 
 
@@ -640,7 +718,9 @@ def _resume(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
         raise CheckpointError(f"{path}: not a checkpoint of a run") from error
     for name, value in _identity(run).items():
         if identity.get(name) != value:
-            raise CheckpointError(f"{path}: the run had {name}={identity.get(name)!r}, it cannot resume with {value!r}")
+            raise CheckpointError(
+                f"{path}: the run had {name}={identity.get(name)!r}, it cannot resume with {value!r}"
+            )
     own = processes[run.fabric.global_rank]
     state.samples, state.sums = own["samples"], own["sums"]
     run.fabric.strategy.precision.load_state_dict(scaler)
@@ -651,7 +731,9 @@ def _resume(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
 
 
 def _stage_of(run: _Run, path: Path) -> int:
-    """The stage that a checkpoint was saved in, from 0: its optimisers must be made before they can be filled."""
+    """The stage that a checkpoint was saved in, from 0: its optimisers must be made before they can be
+    filled.
+    """
     if run.last_stage == 0:
         return 0
     state = checkpoints.load(run.fabric, path, {"model": run.module}).get("state")
@@ -671,7 +753,11 @@ def _save(run: _Run, state: _State) -> None:
     """Write the last checkpoint and the table of epochs."""
     if run.run_dir is None:
         return
-    own = {"samples": state.samples, "sums": state.sums, "random": checkpoints.random_state(run.fabric.device)}
+    own = {
+        "samples": state.samples,
+        "sums": state.sums,
+        "random": checkpoints.random_state(run.fabric.device),
+    }
     contents = {
         "model": run.module,
         **run.named_optimizers(),
@@ -688,9 +774,16 @@ def _save(run: _Run, state: _State) -> None:
 
 def _keep_best(run: _Run, state: _State) -> None:
     if run.run_dir is None:
-        run.best_weights.update({name: value.detach().clone() for name, value in run.objective.state_dict().items()})
+        run.best_weights.update(
+            {name: value.detach().clone() for name, value in run.objective.state_dict().items()}
+        )
     else:
-        contents = {"model": run.module, "epoch": len(state.history), "metric": run.metric, "score": state.best_score}
+        contents = {
+            "model": run.module,
+            "epoch": len(state.history),
+            "metric": run.metric,
+            "score": state.best_score,
+        }
         checkpoints.save(run.fabric, run.run_dir / checkpoints.BEST, contents)
 
 

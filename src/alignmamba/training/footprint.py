@@ -10,9 +10,17 @@ _GRADIENT, _MOMENTS = 1, 2
 
 
 def refuse_untrainable(
-    model: nn.Module, what: str, cure: str, *, precision: str, device: str, processes: int = 1, keeps_best: bool
+    model: nn.Module,
+    what: str,
+    cure: str,
+    *,
+    precision: str,
+    device: str,
+    processes: int = 1,
+    keeps_best: bool,
 ) -> None:
-    """Refuse to train a model whose weights, gradient and moments do not fit into memory, before any of them is made.
+    """Refuse to train a model whose weights, gradient and moments do not fit into memory, before any of them
+    is made.
 
     Activations come on top: they depend on the samples.
 
@@ -36,7 +44,13 @@ def refuse_untrainable(
     several = processes > 1
     # DDP gathers gradients in buckets of its own.
     numbers = absent + trained * (_GRADIENT + _MOMENTS + several) + copies
-    kept = ["weights" * bool(absent), "gradient", "AdamW's two moments", "buckets of DDP" * several, "best weights" * keeps_best]
+    kept = [
+        "weights" * bool(absent),
+        "gradient",
+        "AdamW's two moments",
+        "buckets of DDP" * several,
+        "best weights" * keeps_best,
+    ]
     parts = ", ".join(part for part in kept if part)
     shared = f" by {processes} processes" if several else ""
     refuse_beyond_memory(

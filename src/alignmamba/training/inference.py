@@ -29,17 +29,21 @@ def predict(
 ) -> Predictions:
     """Predict a split.
 
-    The model is moved to the device, runs in evaluation mode without gradients, and is left in the mode it had.
+    The model is moved to the device, runs in evaluation mode without gradients, and is left in the mode it
+    had.
 
     Args:
         model: Takes a `Batch`, returns an `Output`.
         source: Batches of the split, with targets or without.
         task: What the model predicts.
-        fabric: Gives device and precision; with several processes, each predicts its share and all receive the whole.
+        fabric: Gives device and precision; with several processes, each predicts its share and all receive
+            the whole.
         device: Where to run without `fabric`; by default where the model's first parameter is.
         regression_loss: What ``losses["task"]`` means for a regression task.
-        target_scale: In which units it is; by default in those that the model was trained in, see `known_scale`.
-        seed: Of torch's global generator meanwhile, for a model that draws at random; the generator is put back afterwards.
+        target_scale: In which units it is; by default in those that the model was trained in, see
+            `known_scale`.
+        seed: Of torch's global generator meanwhile, for a model that draws at random; the generator is put
+            back afterwards.
 
     Returns:
         One row per id of the split, in its order: values, or probabilities of the classes.
@@ -74,7 +78,9 @@ def predict(
 
 
 def known_scale(model: nn.Module) -> TargetScale | None:
-    """The scale of the targets that a model was given or loaded with; ``None`` where it has none, or is no `ScalesTargets`."""
+    """The scale of the targets that a model was given or loaded with; ``None`` where it has none, or is no
+    `ScalesTargets`.
+    """
     return model.target_scale if isinstance(model, ScalesTargets) else None
 
 
@@ -102,7 +108,8 @@ def _rows(batch: Batch, prediction: Tensor, losses: dict[str, Tensor], task: Tas
     targets = [None] * len(batch) if batch.targets is None else batch.targets.tolist()
     terms = {name: value.tolist() for name, value in losses.items()}
     return {
-        identity: (array[row], targets[row], {name: value[row] for name, value in terms.items()}) for row, identity in enumerate(batch.ids)
+        identity: (array[row], targets[row], {name: value[row] for name, value in terms.items()})
+        for row, identity in enumerate(batch.ids)
     }
 
 
@@ -111,7 +118,8 @@ def _in_order(rows: dict[str, _Row], ids: tuple[str, ...]) -> Predictions:
     if missing or len(rows) != len(ids):
         foreign = sorted(rows.keys() - set(ids))
         raise DataError(
-            f"source: expected each of {len(ids)} samples, found {len(rows)}; never seen: {missing[:3]}, not of the split: {foreign[:3]}"
+            f"source: expected each of {len(ids)} samples, found {len(rows)}; never seen: {missing[:3]}, not"
+            f" of the split: {foreign[:3]}"
         )
     if not ids:
         raise DataError("source: the split has no sample to predict")

@@ -7,11 +7,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-_ENDING: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal))  # Windows has no hangup
+# Windows has no hangup
+_ENDING: Final = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal)
+)
 
 
 class Interrupts:
-    """Turns the first Ctrl-C, SIGTERM or hangup into a request that the loop answers between two steps; the second one ends the process.
+    """Turns the first Ctrl-C, SIGTERM or hangup into a request that the loop answers between two steps; the
+    second one ends the process.
 
     A signal that the process was started to ignore, as under nohup, stays ignored.
     """
@@ -57,7 +61,11 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, checkpoint: Path | None, *, epoch: int, signal_number: int) -> None:
-        where = "nothing was saved, training had no run directory" if checkpoint is None else f"saved {checkpoint}"
+        where = (
+            "nothing was saved, training had no run directory"
+            if checkpoint is None
+            else f"saved {checkpoint}"
+        )
         super().__init__(f"interrupted in epoch {epoch}: {where}")
         self.checkpoint = checkpoint
         self.epoch = epoch

@@ -1,4 +1,6 @@
-"""What training writes down while it runs: a table of epochs, and on request logs of TensorBoard, Weights & Biases and MLflow."""
+"""What training writes down while it runs: a table of epochs, and on request logs of TensorBoard, Weights &
+Biases and MLflow.
+"""
 
 import csv
 import io
@@ -17,7 +19,8 @@ from alignmamba.files import replace_file
 LOG: Final = "log.csv"
 
 Record = Mapping[str, float]
-"""One epoch: ``epoch``, ``step``, ``train/loss/<term>``, ``valid/loss/<term>``, ``valid/<metric>``, ``learning_rate``, ``seconds``."""
+"""One epoch: ``epoch``, ``step``, ``train/loss/<term>``, ``valid/loss/<term>``, ``valid/<metric>``,
+``learning_rate``, ``seconds``."""
 
 
 def write_table(path: Path, records: Sequence[Record]) -> None:
@@ -46,13 +49,16 @@ class EventLog:
     Args:
         run_dir: Directory of the run; the events go into ``tensorboard`` in it.
         settings: Unused: events have no place for them.
-        first_epoch: Epoch that will be written next; events of it and of later epochs, left by a run that was killed, are hidden.
+        first_epoch: Epoch that will be written next; events of it and of later epochs, left by a run that was
+            killed, are hidden.
     """
 
     def __init__(self, run_dir: Path, settings: Mapping[str, Any], *, first_epoch: int) -> None:
         del settings
         directory = run_dir / "tensorboard"
-        self._writer: Any = import_module("torch.utils.tensorboard").SummaryWriter(str(directory), purge_step=first_epoch)
+        self._writer: Any = import_module("torch.utils.tensorboard").SummaryWriter(
+            str(directory), purge_step=first_epoch
+        )
 
     def write(self, record: Record) -> None:
         """Add one epoch."""
@@ -66,7 +72,8 @@ class EventLog:
 
 
 class WandbLog:
-    """A run of Weights & Biases, which a resumed run continues. Its project is ``WANDB_PROJECT``, by default ``alignmamba``.
+    """A run of Weights & Biases, which a resumed run continues. Its project is ``WANDB_PROJECT``, by default
+    ``alignmamba``.
 
     Args:
         run_dir: Directory of the run, after which it is named; its files go into ``wandb`` in it.
@@ -102,7 +109,8 @@ class WandbLog:
 
 
 class MlflowLog:
-    """A run of MLflow, which a resumed run continues. Its experiment is ``MLFLOW_EXPERIMENT_NAME``, by default ``alignmamba``.
+    """A run of MLflow, which a resumed run continues. Its experiment is ``MLFLOW_EXPERIMENT_NAME``, by
+    default ``alignmamba``.
 
     Args:
         run_dir: Directory of the run, after which it is named.
@@ -135,7 +143,11 @@ class MlflowLog:
 
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
-LOGS: Final[Mapping[str, Callable[..., Log]]] = {"tensorboard": EventLog, "wandb": WandbLog, "mlflow": MlflowLog}
+LOGS: Final[Mapping[str, Callable[..., Log]]] = {
+    "tensorboard": EventLog,
+    "wandb": WandbLog,
+    "mlflow": MlflowLog,
+}
 """Name of a tracker to its log, which is made of the run's directory, the settings and ``first_epoch``."""
 
 
@@ -147,7 +159,8 @@ def _measured(record: Record) -> dict[str, float]:
 def _started(name: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # of HTTP, of accounts and of the packages' own settings, which share no narrower root
+    # of HTTP, of accounts and of the packages' own settings, which share no narrower root
+    except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(f"fit.loggers: {name} cannot be started: {reason}") from error
 

@@ -24,8 +24,8 @@ class Seen:
 class SampleMemory(nn.Module):
     """The last vectors of every train sample, by id, as buffers: every checkpoint holds them.
 
-    Batches are noted as their losses are computed and written after the step, those of all processes together, so that micro
-    batches and processes see one memory.
+    Batches are noted as their losses are computed and written after the step, those of all processes
+    together, so that micro batches and processes see one memory.
 
     Args:
         ids: Of the train split.
@@ -55,7 +55,9 @@ class SampleMemory(nn.Module):
 
     def note(self, rows: Tensor, vectors: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> None:
         """Keep what a micro batch brought until the step is done."""
-        self._noted.append(Seen(rows, {name: value.detach() for name, value in vectors.items()}, dict(present)))
+        self._noted.append(
+            Seen(rows, {name: value.detach() for name, value in vectors.items()}, dict(present))
+        )
 
     def take(self) -> Seen:
         """Notes since the last call, of all processes in the order of their ranks."""

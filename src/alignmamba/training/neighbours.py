@@ -1,4 +1,6 @@
-"""Neighbours of train samples: found by what is remembered of them and by their labels, drawn anew each epoch."""
+"""Neighbours of train samples: found by what is remembered of them and by their labels, drawn anew each
+epoch.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,7 +22,8 @@ class Neighbours(nn.Module):
     """Two neighbours of each of three kinds for every train sample, as buffers: every checkpoint holds them.
 
     Source:
-        Yang et al., "ConFEDE", ACL 2023. Not repeated: the public code keeps ranks in place of the samples that have them.
+        Yang et al., "ConFEDE", ACL 2023. Not repeated: the public code keeps ranks in place of the samples
+        that have them.
 
     Args:
         ids: Of the train split.
@@ -57,13 +60,21 @@ class Neighbours(nn.Module):
             alike = unit[rows] @ unit.T
             same, others = labels[rows].unsqueeze(1) == labels, known & (rows.unsqueeze(1) != every)
             for kind, (scores, allowed) in enumerate(((alike, same), (-alike, ~same), (alike, ~same))):
-                best = scores.masked_fill(~(allowed & others), -torch.inf).topk(min(self.pools.shape[2], len(every)))
-                self.pools[rows, kind, : best.indices.shape[1]] = best.indices.masked_fill(best.values.isinf(), -1)
+                best = scores.masked_fill(~(allowed & others), -torch.inf).topk(
+                    min(self.pools.shape[2], len(every))
+                )
+                self.pools[rows, kind, : best.indices.shape[1]] = best.indices.masked_fill(
+                    best.values.isinf(), -1
+                )
 
     def draw(self, epoch: int) -> None:
-        """Draw the neighbours of an epoch from the pools; they depend on these, the seed, the epoch and the id of the sample alone."""
+        """Draw the neighbours of an epoch from the pools; they depend on these, the seed, the epoch and the
+        id of the sample alone.
+        """
         shape = self.pools.shape[1:]
-        chance = torch.stack([torch.rand(shape, generator=_generator(self.seed, epoch, identity)) for identity in self.ids])
+        chance = torch.stack(
+            [torch.rand(shape, generator=_generator(self.seed, epoch, identity)) for identity in self.ids]
+        )
         order = chance.to(self.pools.device).masked_fill(self.pools < 0, 2.0).argsort(2)[:, :, :DRAWN]
         self.rows.copy_(self.pools.gather(2, order).flatten(1))
         self.drawn.fill_(epoch)

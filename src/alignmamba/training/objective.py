@@ -1,10 +1,11 @@
 """How a network learns: its loss terms, which optimisers minimise which of them, and in what stages.
 
-Optimisers and stages are data. Accumulation, mixed precision, several processes, exact resumption and interruption belong to the
-one loop in `training.fitting`, and hold for every objective without a line of its own.
+Optimisers and stages are data. Accumulation, mixed precision, several processes, exact resumption and
+interruption belong to the one loop in `training.fitting`, and hold for every objective without a line of its
+own.
 
-Losses stay per sample up to here, so that the mean over a global batch is the same however the batch was divided over
-micro batches and processes.
+Losses stay per sample up to here, so that the mean over a global batch is the same however the batch was
+divided over micro batches and processes.
 """
 
 from abc import ABC, abstractmethod
@@ -35,8 +36,8 @@ class Minimise:
     terms: tuple[str, ...] = ()
     """Names of loss terms; empty means all."""
     rates: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
-    """Prefix of parameter names of the objective to a factor on the learning rate. The longest prefix that fits decides; 0 leaves a
-    weight as it is. The network's own names begin with ``model.``."""
+    """Prefix of parameter names of the objective to a factor on the learning rate. The longest prefix that
+    fits decides; 0 leaves a weight as it is. The network's own names begin with ``model.``."""
 
     def rate(self, name: str) -> float | None:
         """Factor on the learning rate of a parameter; ``None`` where no prefix fits."""
@@ -46,7 +47,9 @@ class Minimise:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One run of the training loop. Its optimisers start afresh; the next stage starts from its best epoch."""
+    """One run of the training loop. Its optimisers start afresh; the next stage starts from its best
+    epoch.
+    """
 
     name: str = "fit"
     optimisers: tuple[Minimise, ...] = (Minimise(),)
@@ -61,8 +64,8 @@ class Stage:
 class Parcel:
     """Carries a batch through the engine's wrappers unopened.
 
-    Fabric and the distributed wrappers look into collections and dataclasses and rebuild them; a frozen one, like `Batch`,
-    they refuse.
+    Fabric and the distributed wrappers look into collections and dataclasses and rebuild them; a frozen one,
+    like `Batch`, they refuse.
     """
 
     __slots__ = ("batch",)
@@ -72,7 +75,9 @@ class Parcel:
 
 
 class Predicted:
-    """Carries a prediction out through them unopened: mixed precision lowers every tensor that it finds to single precision."""
+    """Carries a prediction out through them unopened: mixed precision lowers every tensor that it finds to
+    single precision.
+    """
 
     __slots__ = ("values",)
 
@@ -81,18 +86,21 @@ class Predicted:
 
 
 class Objective(nn.Module, ABC):
-    """A network and how it learns. A method that learns in its own way derives from this class and states what differs.
+    """A network and how it learns. A method that learns in its own way derives from this class and states
+    what differs.
 
-    Modules and buffers that an objective keeps for training alone (a teacher, refined labels, unimodal heads) are in every checkpoint
-    and never in the saved model.
+    Modules and buffers that an objective keeps for training alone (a teacher, refined labels, unimodal heads)
+    are in every checkpoint and never in the saved model.
 
     Args:
         model: The network: takes a `Batch`, returns an `Output`. Its parameters are named ``model.*`` here.
         task: What it predicts.
         regression_loss: Task loss of a regression.
-        target_scale: Its deviation is the unit in which a regression loss measures errors, so that the weights of other terms,
-            the clipping of gradients and the learning rate mean the same whatever the labels are.
-        label_smoothing: Share of the target taken from the true class and spread over all, in training mode only.
+        target_scale: Its deviation is the unit in which a regression loss measures errors, so that the
+            weights of other terms, the clipping of gradients and the learning rate mean the same whatever the
+            labels are.
+        label_smoothing: Share of the target taken from the true class and spread over all, in training mode
+            only.
     """
 
     def __init__(
@@ -125,14 +133,15 @@ class Objective(nn.Module, ABC):
             output: Of the network for it.
 
         Returns:
-            Per term (batch,), one value per sample; or (), one value of a term of the whole batch, which counts once per sample.
+            Per term (batch,), one value per sample; or (), one value of a term of the whole batch, which
+            counts once per sample.
         """
 
     def prepare(self, train: BatchSource) -> None:
         """Look at the train split once before training begins or resumes: ids, targets, means.
 
-        Whatever is kept of it must be a function of the split alone, whatever process looks. Draws of torch's global generator
-        have no effect on training.
+        Whatever is kept of it must be a function of the split alone, whatever process looks. Draws of torch's
+        global generator have no effect on training.
         """
         del train
 
@@ -150,7 +159,8 @@ class Objective(nn.Module, ABC):
             parcel: Holds a batch on the network's device.
 
         Returns:
-            The prediction, (batch,) or (batch, classes), and the loss terms by name, each (batch,); none where targets are unknown.
+            The prediction, (batch,) or (batch, classes), and the loss terms by name, each (batch,); none
+            where targets are unknown.
 
         Raises:
             ShapeError: If the network returns no `Output`, or a prediction or term of another shape.
@@ -163,7 +173,9 @@ class Objective(nn.Module, ABC):
             raise ShapeError(f"{self._name}: expected an Output, found {type(output).__name__}")
         expected = (len(batch),) if self.task.kind == "regression" else (len(batch), self.task.num_outputs)
         if tuple(output.prediction.shape) != expected:
-            raise ShapeError(f"{self._name}: prediction has shape {tuple(output.prediction.shape)}, expected {expected}")
+            raise ShapeError(
+                f"{self._name}: prediction has shape {tuple(output.prediction.shape)}, expected {expected}"
+            )
         if batch.targets is None:
             return Predicted(output.prediction), {}
         losses: dict[str, Tensor] = {}
@@ -174,8 +186,8 @@ class Objective(nn.Module, ABC):
                 value = value.expand(len(batch))
             if tuple(value.shape) != (len(batch),):
                 raise ShapeError(
-                    f"{self._name}: losses[{name!r}] has shape {tuple(value.shape)}, expected one value per sample {(len(batch),)} "
-                    "or () for one of the whole batch"
+                    f"{self._name}: losses[{name!r}] has shape {tuple(value.shape)}, expected one value per"
+                    f" sample {(len(batch),)} or () for one of the whole batch"
                 )
             losses[name] = _at_least_float32(value)
         return Predicted(output.prediction), losses
@@ -188,13 +200,19 @@ class Objective(nn.Module, ABC):
             targets: (batch,) values, or class indices.
 
         Returns:
-            (batch,), in float32 at least whatever the network computed in; errors of a regression are in deviations of the targets.
+            (batch,), in float32 at least whatever the network computed in; errors of a regression are in
+            deviations of the targets.
         """
         if self.task.kind == "classification":
             smoothing = self.label_smoothing if self.training else 0.0
-            return functional.cross_entropy(_at_least_float32(prediction), targets, reduction="none", label_smoothing=smoothing)
-        # The difference is taken where it is exact: of labels around 1e9, single precision keeps nothing but the 1e9.
-        dtype = next((torch.promote_types(p.dtype, torch.float32) for p in self.model.parameters()), torch.float32)
+            return functional.cross_entropy(
+                _at_least_float32(prediction), targets, reduction="none", label_smoothing=smoothing
+            )
+        # The difference is taken where it is exact: of labels around 1e9, single precision keeps nothing but
+        # the 1e9.
+        dtype = next(
+            (torch.promote_types(p.dtype, torch.float32) for p in self.model.parameters()), torch.float32
+        )
         error = ((prediction.double() - targets.double()) / self.target_scale.deviation).to(dtype)
         if self.regression_loss == "mse":
             return error.square()
@@ -219,7 +237,9 @@ class Objective(nn.Module, ABC):
 
 
 class Supervised(Objective):
-    """The loss of the task and the network's own terms, one optimiser, one stage: how a network learns that says nothing else."""
+    """The loss of the task and the network's own terms, one optimiser, one stage: how a network learns that
+    says nothing else.
+    """
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         return self.supervised(batch, output)

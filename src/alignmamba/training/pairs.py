@@ -24,7 +24,8 @@ def between(measure: Measure, x: Tensor, y: Tensor, both: Tensor) -> Tensor | No
 
 
 def over_pairs(measure: Measure, vectors: Tensor, present: Tensor) -> list[Tensor]:
-    """A measure of every two modalities, over the samples that have both; pairs with fewer than two such samples are left out.
+    """A measure of every two modalities, over the samples that have both; pairs with fewer than two such
+    samples are left out.
 
     Args:
         measure: Of two tensors (samples, channel); returns ().
@@ -32,11 +33,15 @@ def over_pairs(measure: Measure, vectors: Tensor, present: Tensor) -> list[Tenso
         present: (batch, modality) bool.
     """
     pairs = combinations(range(vectors.shape[1]), 2)
-    return kept(between(measure, vectors[:, m], vectors[:, n], present[:, m] & present[:, n]) for m, n in pairs)
+    return kept(
+        between(measure, vectors[:, m], vectors[:, n], present[:, m] & present[:, n]) for m, n in pairs
+    )
 
 
 def within(measure: Measure, one: Tensor, other: Tensor, present: Tensor) -> list[Tensor]:
-    """A measure of two parts of each modality, (batch, modality, channel) both, over the samples that have it."""
+    """A measure of two parts of each modality, (batch, modality, channel) both, over the samples that have
+    it.
+    """
     modalities = range(one.shape[1])
     return kept(between(measure, one[:, m], other[:, m], present[:, m]) for m in modalities)
 
@@ -62,8 +67,9 @@ def mean_present(values: Tensor, present: Tensor) -> Tensor:
 def margin_triplets(likeness: Tensor, margin: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """How far negatives come nearer to an anchor than its positives less a margin, ().
 
-    The mean over the anchors that have both, and for each over all pairs of a positive p and a negative n, of max(0, margin of n - likeness
-    of p + likeness of n). Memory is that of one matrix: a pair counts where it costs something, and sorting counts all pairs at once.
+    The mean over the anchors that have both, and for each over all pairs of a positive p and a negative n, of
+    max(0, margin of n - likeness of p + likeness of n). Memory is that of one matrix: a pair counts where it
+    costs something, and sorting counts all pairs at once.
 
     Args:
         likeness: (anchor, other).
@@ -76,14 +82,16 @@ def margin_triplets(likeness: Tensor, margin: Tensor, positive: Tensor, negative
         near = likeness.masked_fill(~positive, torch.inf).contiguous()
         far = bound.masked_fill(~negative, -torch.inf).contiguous()
         beaten = torch.searchsorted(near.sort(1).values, far)  # positives that a negative beats
-        beating = far.shape[1] - torch.searchsorted(far.sort(1).values, near, right=True)  # negatives that beat a positive
+        # negatives that beat a positive
+        beating = far.shape[1] - torch.searchsorted(far.sort(1).values, near, right=True)
         pairs = positive.sum(1) * negative.sum(1)
     cost = (beaten * bound * negative).sum(1) - (beating * likeness * positive).sum(1)
     return (cost / pairs.clamp(min=1)).sum() / (pairs > 0).sum().clamp(min=1)
 
 
 def contrast_of(x: Tensor, predicted: Tensor, present: Tensor) -> Tensor:
-    """InfoNCE of vectors and what is predicted of them, by cosine: () over the samples that are present, 0 for fewer than two.
+    """InfoNCE of vectors and what is predicted of them, by cosine: () over the samples that are present, 0
+    for fewer than two.
 
     Args:
         x: (batch, width).

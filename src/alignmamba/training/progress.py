@@ -5,7 +5,9 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told how training goes, in the process of rank 0 only. A class that derives from it need only say what it listens to."""
+    """Told how training goes, in the process of rank 0 only. A class that derives from it need only say what
+    it listens to.
+    """
 
     def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
         """Training begins, or resumes after `batch` batches of `epoch` (from 1); each epoch has `batches`."""

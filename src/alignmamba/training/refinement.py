@@ -16,7 +16,8 @@ from alignmamba.training.objective import Objective, Stage
 FUSED: Final = "fused"
 """Name of the fused feature in `Output.extras` and in the memory."""
 LARGEST: Final = 3.0
-"""Labels are refined in units in which the largest one is as far from neutral as on the scale of sentiment, -3 to 3."""
+"""Labels are refined in units in which the largest one is as far from neutral as on the scale of sentiment,
+-3 to 3."""
 
 
 def of(modality: str) -> str:
@@ -31,10 +32,15 @@ def check_signed(task: Task, neutral: float, method: str) -> None:
         ValueError: With the reason; a validator of a configuration makes one line of it.
     """
     if task.kind == "classification":
-        raise ValueError(f"task: {method} needs numbers on both sides of a neutral one, found {len(task.classes)} classes")
+        raise ValueError(
+            f"task: {method} needs numbers on both sides of a neutral one, found {len(task.classes)} classes"
+        )
     if task.label_range is not None and not task.label_range[0] < neutral < task.label_range[1]:
         low, high = task.label_range
-        raise ValueError(f"neutral: {method} needs labels on both sides of it, found {neutral:g} in a range from {low:g} to {high:g}")
+        raise ValueError(
+            f"neutral: {method} needs labels on both sides of it, found {neutral:g} in a range from {low:g}"
+            f" to {high:g}"
+        )
 
 
 def signed_labels(train: BatchSource, task: Task, neutral: float) -> tuple[tuple[str, ...], Tensor, float]:
@@ -49,7 +55,9 @@ def signed_labels(train: BatchSource, task: Task, neutral: float) -> tuple[tuple
     targets = targets_by_id(train)
     distances = torch.tensor(list(targets.values()), dtype=torch.float64) - neutral
     if not (bool((distances > 0).any()) and bool((distances < 0).any())):
-        raise DataError(f"train: expected labels on both sides of options.neutral ({neutral:g}), found them on one")
+        raise DataError(
+            f"train: expected labels on both sides of options.neutral ({neutral:g}), found them on one"
+        )
     ends = task.label_range
     largest = max(abs(end - neutral) for end in ends) if ends else float(distances.abs().max())
     unit = largest / LARGEST
@@ -57,14 +65,17 @@ def signed_labels(train: BatchSource, task: Task, neutral: float) -> tuple[tuple
 
 
 class RefinedLabels(Objective):
-    """A head per modality learns a label of its own, which starts as that of the sample and moves to where the features lie.
+    """A head per modality learns a label of its own, which starts as that of the sample and moves to where
+    the features lie.
 
-    The network's `Output.extras` hold its ``fused`` feature, the vector of each modality, ``of_NAME`` (batch, width), and who has
-    what, ``present`` (batch, modalities). A head turns a vector into a feature and what it says of the standardised label.
+    The network's `Output.extras` hold its ``fused`` feature, the vector of each modality, ``of_NAME`` (batch,
+    width), and who has what, ``present`` (batch, modalities). A head turns a vector into a feature and what
+    it says of the standardised label.
 
-    In epoch n the refined label is (n - 1) / (n + 1) times the old plus 2 / (n + 1) times the new one, from the second epoch on; an
-    error counts with the weight tanh of how far the label has moved, so heads learn nothing in the first. This is Self-MM's scheme
-    (Yu et al., AAAI 2021, arXiv 2102.04830); a method says what the new label is.
+    In epoch n the refined label is (n - 1) / (n + 1) times the old plus 2 / (n + 1) times the new one, from
+    the second epoch on; an error counts with the weight tanh of how far the label has moved, so heads learn
+    nothing in the first. This is Self-MM's scheme (Yu et al., AAAI 2021, arXiv 2102.04830); a method says
+    what the new label is.
 
     Args:
         model: The network.
@@ -80,7 +91,13 @@ class RefinedLabels(Objective):
     """(samples, modalities): those of each modality."""
 
     def __init__(
-        self, model: nn.Module, task: Task, *, heads: Mapping[str, nn.Module], remembered: Mapping[str, int], neutral: float
+        self,
+        model: nn.Module,
+        task: Task,
+        *,
+        heads: Mapping[str, nn.Module],
+        remembered: Mapping[str, int],
+        neutral: float,
     ) -> None:
         super().__init__(model, task)
         self.heads = nn.ModuleDict(heads)
@@ -112,7 +129,9 @@ class RefinedLabels(Objective):
             label = self.labels[rows, column]
             moved = torch.tanh((label - self.truth[rows]).abs())
             scale = self.target_scale
-            error = self.task_loss(scale.mean + scale.deviation * said.double(), self.neutral + self.unit * label.double())
+            error = self.task_loss(
+                scale.mean + scale.deviation * said.double(), self.neutral + self.unit * label.double()
+            )
             unimodal = unimodal + moved * present[of(name)] * error
         self.memory.note(rows, features, present)
         return {**terms, "unimodal": unimodal}
@@ -130,13 +149,19 @@ class RefinedLabels(Objective):
             here = seen.present[of(name)]
             rows = seen.rows[here]
             features = {which: value[here].to(self.labels.dtype) for which, value in seen.vectors.items()}
-            new = self._new_labels(name, features[FUSED], features[of(name)], self.truth[rows], earlier[:, column])
+            new = self._new_labels(
+                name, features[FUSED], features[of(name)], self.truth[rows], earlier[:, column]
+            )
             if new is not None and len(rows):
                 share = 2 / (self.epoch + 1)
-                self.labels[rows, column] = (1 - share) * earlier[rows, column] + share * new.clamp(-LARGEST, LARGEST)
+                self.labels[rows, column] = (1 - share) * earlier[rows, column] + share * new.clamp(
+                    -LARGEST, LARGEST
+                )
 
     @abstractmethod
-    def _new_labels(self, name: str, fused: Tensor, own: Tensor, truth: Tensor, labels: Tensor) -> Tensor | None:
+    def _new_labels(
+        self, name: str, fused: Tensor, own: Tensor, truth: Tensor, labels: Tensor
+    ) -> Tensor | None:
         """Say where a modality's labels should be.
 
         Args:
@@ -151,7 +176,8 @@ class RefinedLabels(Objective):
         """
 
     def centres(self, name: str, labels: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Mean remembered features, (width,) each, of samples with a positive and with a negative label; ``None`` if one has none.
+        """Mean remembered features, (width,) each, of samples with a positive and with a negative label;
+        ``None`` if one has none.
 
         Args:
             name: Of the features in the memory.

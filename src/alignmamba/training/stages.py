@@ -15,7 +15,8 @@ def check_stages(objective: Objective) -> Sequence[Stage]:
     """The stages of an objective, of which each must say once of every trainable weight who changes it.
 
     Raises:
-        ConfigError: If a stage forgets a weight, gives it to two optimisers, or names a prefix that no weight has.
+        ConfigError: If a stage forgets a weight, gives it to two optimisers, or names a prefix that no weight
+            has.
         TrainingError: If an optimiser has nothing to train.
     """
     names = [name for name, parameter in objective.named_parameters() if parameter.requires_grad]
@@ -35,12 +36,20 @@ def check_stages(objective: Objective) -> Sequence[Stage]:
         for name in names:
             rates = [rate for each in stage.optimisers if (rate := each.rate(name)) is not None]
             if not rates:
-                raise ConfigError(f"{where}: no optimiser says what becomes of weight {name!r}; a rate of 0 leaves it as it is")
+                raise ConfigError(
+                    f"{where}: no optimiser says what becomes of weight {name!r}; a rate of 0 leaves it as"
+                    " it is"
+                )
             if sum(rate > 0 for rate in rates) > 1:
-                raise ConfigError(f"{where}: weight {name!r} belongs to {sum(rate > 0 for rate in rates)} optimisers, expected one")
+                raise ConfigError(
+                    f"{where}: weight {name!r} belongs to {sum(rate > 0 for rate in rates)} optimisers,"
+                    " expected one"
+                )
         for each in stage.optimisers:
             if not any(each.rate(name) for name in names):
-                raise TrainingError(f"{where}: an optimiser of {', '.join(each.terms) or 'all terms'} has no weight to train")
+                raise TrainingError(
+                    f"{where}: an optimiser of {', '.join(each.terms) or 'all terms'} has no weight to train"
+                )
     return stages
 
 
@@ -65,7 +74,9 @@ def optimiser(module: nn.Module, minimise: Minimise, *, learning_rate: float, we
     return AdamW(described, lr=learning_rate)
 
 
-def in_turn(stage: Stage, optimisers: Sequence[Optimizer], *, epoch: int, epochs: int, steps: int) -> list["Turn"]:
+def in_turn(
+    stage: Stage, optimisers: Sequence[Optimizer], *, epoch: int, epochs: int, steps: int
+) -> list["Turn"]:
     """Which optimisers step in an epoch.
 
     Args:
@@ -79,11 +90,19 @@ def in_turn(stage: Stage, optimisers: Sequence[Optimizer], *, epoch: int, epochs
     if stage.alternate == "batch":
         return [Turn(*each, before=epoch * steps, total=epochs * steps) for each in every]
     place = epoch % len(every)
-    return [Turn(*every[place], before=epoch // len(every) * steps, total=math.ceil((epochs - place) / len(every)) * steps)]
+    return [
+        Turn(
+            *every[place],
+            before=epoch // len(every) * steps,
+            total=math.ceil((epochs - place) / len(every)) * steps,
+        )
+    ]
 
 
 class Turn:
-    """One optimiser in an epoch: what it minimises, the steps it did before the epoch, and those it does in all."""
+    """One optimiser in an epoch: what it minimises, the steps it did before the epoch, and those it does in
+    all.
+    """
 
     __slots__ = ("before", "minimise", "optimiser", "total")
 

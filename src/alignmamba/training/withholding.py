@@ -1,4 +1,6 @@
-"""Withholding at random from a batch, for methods that learn from what is withheld and for runs whose protocol withholds nothing."""
+"""Withholding at random from a batch, for methods that learn from what is withheld and for runs whose
+protocol withholds nothing.
+"""
 
 from dataclasses import replace
 
@@ -8,7 +10,8 @@ from alignmamba.contracts import Batch
 
 
 def withhold(batch: Batch, chance: float) -> Batch:
-    """The batch with modalities withheld at random, drawn from torch's global generator; at least one of each sample is kept.
+    """The batch with modalities withheld at random, drawn from torch's global generator; at least one of each
+    sample is kept.
 
     Args:
         batch: Of a training step. One from which something was withheld already is returned as it is.

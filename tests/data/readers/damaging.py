@@ -22,8 +22,9 @@ from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.errors import DataError
 
 Outcome = Literal["refused", "repaired", "unchanged", "one value", "changed"]
-"""The last two: accepted with other content, and no fault counted that the sound file does not have. ``one value`` where a single number
-or text of a single sample is another one, as where the damage lies in that number."""
+"""The last two: accepted with other content, and no fault counted that the sound file does not have. ``one
+value`` where a single number or text of a single sample is another one, as where the damage lies in that
+number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +122,21 @@ def _values(corpus: Corpus) -> dict[tuple[object, ...], object]:
             parts = {"id": sample.id, "target": sample.target, "text": sample.text, "group": sample.group}
             found |= {(role, row, kind): repr(value) for kind, value in parts.items()}
             found |= {(role, row, "label", name): repr(label) for name, label in sample.labels.items()}
-            for kind, arrays in (("features", sample.features), ("times", sample.times), ("tokens", sample.tokens)):
+            for kind, arrays in (
+                ("features", sample.features),
+                ("times", sample.times),
+                ("tokens", sample.tokens),
+            ):
                 for name, array in arrays.items():
-                    flat = [str(word) for word in array] if kind == "tokens" else [value.tobytes() for value in np.ravel(array)]
-                    found |= {(role, row, kind, name, np.shape(array)[1:], at): value for at, value in enumerate(flat)}
+                    flat = (
+                        [str(word) for word in array]
+                        if kind == "tokens"
+                        else [value.tobytes() for value in np.ravel(array)]
+                    )
+                    found |= {
+                        (role, row, kind, name, np.shape(array)[1:], at): value
+                        for at, value in enumerate(flat)
+                    }
     return found
 
 
@@ -154,8 +166,14 @@ def attempt(format: str, given: Seed, folder: Path, expected: Sound) -> tuple[Ou
         if done.faults != expected.faults:
             return "repaired", ""
         found = _values(done.corpus)
-        places = {place for place in found.keys() | expected.values.keys() if found.get(place) != expected.values.get(place)}
-        same_length = not any(place[2] in ("features", "times") for place in found.keys() ^ expected.values.keys())
+        places = {
+            place
+            for place in found.keys() | expected.values.keys()
+            if found.get(place) != expected.values.get(place)
+        }
+        same_length = not any(
+            place[2] in ("features", "times") for place in found.keys() ^ expected.values.keys()
+        )
         return "one value" if same_length and len(set(map(_origin, places))) == 1 else "changed", ""
     finally:
         shutil.rmtree(folder / "corpus")
@@ -172,7 +190,9 @@ def read_through(format: str, given: Seed, options: ReadOptions | None = None) -
     try:
         opened = open_foreign(format, given.sources, options or ReadOptions())
         foreign = opened.foreign
-        checked = CheckedSplits(opened.splits, task=foreign.task, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip")
+        checked = CheckedSplits(
+            opened.splits, task=foreign.task, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip"
+        )
         for role in checked.roles:
             for _ in checked.samples(role):
                 pass

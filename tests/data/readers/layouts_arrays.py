@@ -32,7 +32,9 @@ def seconds() -> list[np.ndarray]:
 def padded(arrays: list[np.ndarray], filler: float = 9.0) -> np.ndarray:
     """(samples, longest, ...), with a filler that is no padding by its value."""
     longest = max(map(len, arrays))
-    return np.stack([np.concatenate([a, np.full((longest - len(a), *a.shape[1:]), filler, a.dtype)]) for a in arrays])
+    return np.stack(
+        [np.concatenate([a, np.full((longest - len(a), *a.shape[1:]), filler, a.dtype)]) for a in arrays]
+    )
 
 
 def write_samples(folder: Path) -> None:
@@ -79,7 +81,9 @@ def write_tables(folder: Path) -> None:
         for frame, second in zip(frames, times, strict=True)
     ]
     names = ("id", "t", "x", "y", "z")
-    (folder / "audio.csv").write_text("\n".join([";".join(names), *(";".join(map(str, row)) for row in rows)]) + "\n")
+    (folder / "audio.csv").write_text(
+        "\n".join([";".join(names), *(";".join(map(str, row)) for row in rows)]) + "\n"
+    )
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
     parquet.write_table(pa.table(columns), folder / "audio.parquet", row_group_size=4)
 
@@ -90,17 +94,29 @@ AUDIO: Mapping[str, str] = {
     "files": 'files = "audio/{id}.npy"\ntimes = "times/{id}.npy"\n',
     "offsets": 'values = "all.npz#audio"\noffsets = "all.npz#audio_offsets"\ntimes = "all.npz#audio_times"\n',
     "lengths": 'values = "all.npz#audio"\nlengths = "all.npz#audio_lengths"\ntimes = "all.npz#audio_times"\n',
-    "padded": 'values = "all.npz#audio_padded"\nlengths = "all.npz#audio_lengths"\ntimes = "all.npz#audio_times_padded"\n',
+    "padded": (
+        'values = "all.npz#audio_padded"\nlengths = "all.npz#audio_lengths"\ntimes ='
+        ' "all.npz#audio_times_padded"\n'
+    ),
     "csv": 'table = "audio.csv"\ntime = "t"\n',
     "parquet": 'table = "audio.parquet"\ntime = "t"\ncolumns = ["x", "y", "z"]\n',
 }
 TEXT: Mapping[str, str] = {
     "files": 'kind = "tokens"\nvocabulary_size = 50\nfiles = "text/{id}.npy"\n',
-    "padded": 'kind = "tokens"\nvocabulary_size = 50\nvalues = "all.npz#text"\nlengths = "all.npz#text_lengths"\n',
+    "padded": (
+        'kind = "tokens"\nvocabulary_size = 50\nvalues = "all.npz#text"\nlengths = "all.npz#text_lengths"\n'
+    ),
 }
 
 
-def describe(folder: Path, *, text: str = TEXT["padded"], audio: str = AUDIO["offsets"], head: str = HEAD, samples: str = SAMPLES) -> Path:
+def describe(
+    folder: Path,
+    *,
+    text: str = TEXT["padded"],
+    audio: str = AUDIO["offsets"],
+    head: str = HEAD,
+    samples: str = SAMPLES,
+) -> Path:
     """`corpus.toml`."""
     path = folder / "corpus.toml"
     path.write_text(f"{head}{samples}[modalities.text]\n{text}[modalities.audio]\n{audio}")
@@ -117,7 +133,13 @@ def _write_values(folder: Path) -> None:
 def write_each_kind(folder: Path) -> Path:
     """A description that refers to every file beside it: each way to store values is one modality."""
     _write_values(folder)
-    ways = {"files": AUDIO["files"], "offsets": AUDIO["offsets"], "csv": AUDIO["csv"], "parquet": AUDIO["parquet"], "text": TEXT["files"]}
+    ways = {
+        "files": AUDIO["files"],
+        "offsets": AUDIO["offsets"],
+        "csv": AUDIO["csv"],
+        "parquet": AUDIO["parquet"],
+        "text": TEXT["files"],
+    }
     path = folder / "corpus.toml"
     path.write_text(HEAD + SAMPLES + "".join(f"[modalities.{name}]\n{way}" for name, way in ways.items()))
     return path

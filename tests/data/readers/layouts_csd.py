@@ -1,4 +1,6 @@
-"""Computational sequences as the CMU-MultimodalSDK writes them (computational_sequence/file_ops.py), of small random data."""
+"""Computational sequences as the CMU-MultimodalSDK writes them (computational_sequence/file_ops.py), of small
+random data.
+"""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +19,12 @@ SEGMENTS = 3
 
 
 def write_csd(
-    path: Path, root: str, entries: Entries, *, metadata: Mapping[str, Any] | None = None, compression: str | None = "gzip"
+    path: Path,
+    root: str,
+    entries: Entries,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    compression: str | None = "gzip",
 ) -> Path:
     """One `.csd` file."""
     options: dict[str, Any] = {} if compression is None else {"compression": compression}
@@ -42,7 +49,8 @@ def frames(start: float, count: int, seconds: float) -> np.ndarray:
 
 
 def corpus(seed: int = 0) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Four videos of three segments of 2 s, 1 s apart; four words of 0.5 s in each; audio at 10 Hz and vision at 4 Hz throughout.
+    """Four videos of three segments of 2 s, 1 s apart; four words of 0.5 s in each; audio at 10 Hz and vision
+    at 4 Hz throughout.
 
     `delta` has no vision.
     """
@@ -52,7 +60,10 @@ def corpus(seed: int = 0) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
         starts = [1.0 + 3.0 * segment for segment in range(SEGMENTS)]
         words = np.concatenate([frames(start, WORDS_PER_SEGMENT, 0.5) for start in starts])
         text[video] = (random.normal(size=(len(words), 6)), words)
-        spoken[video] = (np.array([[f"{video}{row}".encode()] for row in range(len(words))], dtype="S32"), words)
+        spoken[video] = (
+            np.array([[f"{video}{row}".encode()] for row in range(len(words))], dtype="S32"),
+            words,
+        )
         audio[video] = (random.normal(size=(100, 5)).astype(np.float32), frames(0.0, 100, 0.1))
         if video != "delta":
             vision[video] = (random.normal(size=(40, 3)), frames(0.0, 40, 0.25))
@@ -60,10 +71,18 @@ def corpus(seed: int = 0) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
             random.uniform(-3, 3, size=(SEGMENTS, 1)).astype(np.float32),
             np.array([[start, start + 2.0] for start in starts]),
         )
-    return {"glove_vectors": text, "words": spoken, "COVAREP": audio, "FACET_4.1": vision, "Opinion Segment Labels": labels}
+    return {
+        "glove_vectors": text,
+        "words": spoken,
+        "COVAREP": audio,
+        "FACET_4.1": vision,
+        "Opinion Segment Labels": labels,
+    }
 
 
-def write_corpus(folder: Path, *, without: tuple[str, ...] = (), compression: str | None = "gzip") -> list[Path]:
+def write_corpus(
+    folder: Path, *, without: tuple[str, ...] = (), compression: str | None = "gzip"
+) -> list[Path]:
     """The files of `corpus`, and `folds.json`: two videos in train, one in valid and one in test."""
     write_folds(folder)
     return [

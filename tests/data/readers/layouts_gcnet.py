@@ -17,7 +17,10 @@ def utterances() -> list[tuple[str, str, str]]:
         for conversation, size in CONVERSATIONS.items()
         if turn < size
     ]
-    return [(conversation, identity, CLASSES[number % 3]) for number, (conversation, identity, _) in enumerate(rows)]
+    return [
+        (conversation, identity, CLASSES[number % 3])
+        for number, (conversation, identity, _) in enumerate(rows)
+    ]
 
 
 def features(identity: str) -> dict[str, np.ndarray]:
@@ -31,7 +34,9 @@ def features(identity: str) -> dict[str, np.ndarray]:
 
 
 def write_folder(folder: Path) -> Path:
-    """The folder: `-UTT` text, `-FRA` audio, and a folder of faces per utterance. The first utterance has no audio."""
+    """The folder: `-UTT` text, `-FRA` audio, and a folder of faces per utterance. The first utterance has no
+    audio.
+    """
     names = {"text": "deberta-large-UTT", "audio": "hubert-large-FRA", "vision": "manet-FRA"}
     for name in names.values():
         (folder / "features" / name).mkdir(parents=True)
@@ -47,5 +52,7 @@ def write_folder(folder: Path) -> Path:
             np.save(faces / f"{frame:03d}.npy", face)
         lines.append(f"{identity},{label},{ROLES[conversation]},{conversation}")
     (folder / "label-3way.csv").write_text("\n".join(lines) + "\n")
-    (folder / "transcription.csv").write_text("name,english\n" + "\n".join(f"{row[1]},oh" for row in utterances()) + "\n")
+    (folder / "transcription.csv").write_text(
+        "name,english\n" + "\n".join(f"{row[1]},oh" for row in utterances()) + "\n"
+    )
     return folder

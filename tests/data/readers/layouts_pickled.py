@@ -1,4 +1,6 @@
-"""Writers of the field's pickles with small random content, and what of it is true: every value, without padding."""
+"""Writers of the field's pickles with small random content, and what of it is true: every value, without
+padding.
+"""
 
 import io
 import pickle
@@ -49,7 +51,9 @@ def assert_holds(corpus: Corpus, truths: Truths) -> None:
             assert (sample.text, sample.group, sample.labels) == (clip.text, clip.group, clip.labels)
 
 
-def padded(clips: Sequence[np.ndarray], length: int, width: int, *, front: bool = False, dtype: Any = np.float32) -> np.ndarray:
+def padded(
+    clips: Sequence[np.ndarray], length: int, width: int, *, front: bool = False, dtype: Any = np.float32
+) -> np.ndarray:
     """(clips, length, width), zeros where there is nothing."""
     result = np.zeros((len(clips), length, width), dtype)
     for row, values in enumerate(clips):
@@ -75,7 +79,10 @@ def mmsa(*, aligned: bool = False, dtype: Any = np.float32, seed: int = 0) -> tu
         raw_text, labels = [], []
         for row in range(size):
             count = int(random.integers(3, lengths["text"] + 1))
-            times = {name: count if aligned or name == "text" else int(random.integers(2, lengths[name] + 1)) for name in lengths}
+            times = {
+                name: count if aligned or name == "text" else int(random.integers(2, lengths[name] + 1))
+                for name in lengths
+            }
             features = {name: _values(random, times[name], widths[name], dtype) for name in lengths}
             features["vision"][-1] = 0.0
             text_bert[row, 0, :count] = [101, *random.integers(1000, 30000, count - 2), 102]
@@ -94,14 +101,19 @@ def mmsa(*, aligned: bool = False, dtype: Any = np.float32, seed: int = 0) -> tu
                     tokens=tokens,
                     text=raw_text[-1],
                     group=f"video{number // 3}",
-                    labels={"annotations": ("Negative", "Neutral", "Positive")[sign], "classification_labels": float(sign)},
+                    labels={
+                        "annotations": ("Negative", "Neutral", "Positive")[sign],
+                        "classification_labels": float(sign),
+                    },
                 )
             )
             number += 1
         truths[role] = clips
         split: dict[str, Any] = {"raw_text": raw_text}
         for name in ("audio", "vision", "text"):
-            split[name] = padded([clip.features[name] for clip in clips], lengths[name], widths[name], dtype=dtype)
+            split[name] = padded(
+                [clip.features[name] for clip in clips], lengths[name], widths[name], dtype=dtype
+            )
         for row, clip in enumerate(clips):
             split["text"][row, len(clip.features["text"]) :] = 0.25
         split |= {"id": [clip.id for clip in clips], "text_bert": text_bert}
@@ -133,7 +145,14 @@ def mult(*, aligned: bool = False, front: bool = True, seed: int = 0) -> tuple[d
             if aligned and row % 2:
                 features["vision"][0 if front else -1] = 0.0
             identity = f"v{number}$_${number / 4}$_${number / 2}"
-            clips.append(Truth(id=identity, target=float(np.float32(random.uniform(-3, 3))), features=features, group=f"v{number}"))
+            clips.append(
+                Truth(
+                    id=identity,
+                    target=float(np.float32(random.uniform(-3, 3))),
+                    features=features,
+                    group=f"v{number}",
+                )
+            )
             number += 1
         truths[role] = clips
         split: dict[str, Any] = {
@@ -166,7 +185,11 @@ def mag_bert(*, seed: int = 0) -> tuple[dict[str, Any], Truths]:
             entries.append(((words, visual, acoustic), np.array([[label]], np.float32), f"clip[{number}]"))
             features = {"text": ids, "audio": acoustic, "vision": visual}
             tokens = {"text": tuple(words)}
-            clips.append(Truth(id=f"clip[{number}]", target=label, features=features, tokens=tokens, text=" ".join(words)))
+            clips.append(
+                Truth(
+                    id=f"clip[{number}]", target=label, features=features, tokens=tokens, text=" ".join(words)
+                )
+            )
             number += 1
         content[name], truths[role] = entries, clips
     return content, truths

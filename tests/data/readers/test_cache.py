@@ -25,7 +25,9 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def key(format: str, folder: Path) -> str:
     """Key of the seed in that folder."""
-    (source,) = (folder,) if format in ("csd", "gcnet") else folder.glob("*.toml" if format == "arrays" else "*")
+    (source,) = (
+        (folder,) if format in ("csd", "gcnet") else folder.glob("*.toml" if format == "arrays" else "*")
+    )
     return cache._key(format, source, ReadOptions())
 
 
@@ -44,7 +46,10 @@ def test_folds_and_options_and_the_version_decide(tmp_path: Path, monkeypatch: p
     (source,) = damaging.seed("stub", tmp_path / "seed").sources
     folds = tmp_path / "folds.json"
     folds.write_text("{}")
-    keys = [cache._key("stub", source, options) for options in (ReadOptions(), ReadOptions(nonfinite="keep"), ReadOptions(folds=folds))]
+    keys = [
+        cache._key("stub", source, options)
+        for options in (ReadOptions(), ReadOptions(nonfinite="keep"), ReadOptions(folds=folds))
+    ]
     folds.write_text("{ }")
     keys.append(cache._key("stub", source, ReadOptions(folds=folds)))
     monkeypatch.setattr(cache, "__version__", "0.0.0")

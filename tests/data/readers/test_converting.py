@@ -55,16 +55,28 @@ def test_a_sound_file_is_kept_to_the_letter(tmp_path: Path, content: dict[str, A
     done = convert("stub", [path], tmp_path / "corpus", progress=lambda *each: told.append(each))
     assert_holds(load_corpus(tmp_path / "corpus"), content)
     assert_holds(done.corpus, content)
-    assert (done.format, done.corpus.name, done.faults, done.notes) == ("stub", "given", (), ("All of it was kept.",))
+    assert (done.format, done.corpus.name, done.faults, done.notes) == (
+        "stub",
+        "given",
+        (),
+        ("All of it was kept.",),
+    )
     assert done.seconds > 0
     assert told == [(role, row, 6) for role in ("train", "valid", "test") for row in range(1, 7)]
-    asked = [(role, name, row) for role in ("train", "valid", "test") for row in range(6) for name in ("audio", "text")]
+    asked = [
+        (role, name, row)
+        for role in ("train", "valid", "test")
+        for row in range(6)
+        for name in ("audio", "text")
+    ]
     assert stub_reader.asked == asked, "each sample is asked for once, in order"
     assert json.loads((tmp_path / "corpus" / "corpus.json").read_text())["source"] == "made up"
 
 
 def broken(content: dict[str, Any]) -> dict[str, Any]:
-    """Two values that are not finite, one of which is in valid, and one too large for float32, in channels that else hold 1 or 3."""
+    """Two values that are not finite, one of which is in valid, and one too large for float32, in channels
+    that else hold 1 or 3.
+    """
     for split in content["splits"].values():
         split["features"]["audio"] = [[[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]] for _ in split["ids"]]
         split["times"] = {}
@@ -82,37 +94,60 @@ def broken(content: dict[str, Any]) -> dict[str, Any]:
         ("keep", "kept as it is", (-np.inf, np.inf, np.nan)),
     ],
 )
-def test_what_is_not_finite_is_repaired_and_counted(tmp_path: Path, content: dict[str, Any], nonfinite: Any, done: str, found: Any) -> None:
+def test_what_is_not_finite_is_repaired_and_counted(
+    tmp_path: Path, content: dict[str, Any], nonfinite: Any, done: str, found: Any
+) -> None:
     path = stub_reader.write(tmp_path / "given.json", broken(content))
     conversion = convert("stub", [path], tmp_path / "corpus", ReadOptions(nonfinite=nonfinite))
     train, valid = conversion.corpus.split("train"), conversion.corpus.split("valid")
-    values = [train[1].features["audio"][0, 1], train[2].features["audio"][1, 2], valid[0].features["audio"][0, 0]]
+    values = [
+        train[1].features["audio"][0, 1],
+        train[2].features["audio"][1, 2],
+        valid[0].features["audio"][0, 0],
+    ]
     assert np.array_equal(values, np.array(found, dtype=np.float32), equal_nan=True)
     assert train[1].features["audio"].tolist()[1] == [3, 3, 3]
     assert conversion.faults == (("not finite", "audio", done, 2), ("does not fit float32", "audio", done, 1))
     source = json.loads((tmp_path / "corpus" / "corpus.json").read_text())["source"]
-    assert source == f"made up (repaired: not finite in audio, {done}: 2; does not fit float32 in audio, {done}: 1)"
+    assert (
+        source
+        == f"made up (repaired: not finite in audio, {done}: 2; does not fit float32 in audio, {done}: 1)"
+    )
     assert sorted(each.name for each in tmp_path.iterdir()) == ["corpus", "given.json"]
-    assert train[1].features["text"].tolist() == [[each] for each in content["splits"]["train"]["features"]["text"][1]]
+    assert train[1].features["text"].tolist() == [
+        [each] for each in content["splits"]["train"]["features"]["text"][1]
+    ]
     assert train[1].tokens["text"] == tuple(content["splits"]["train"]["tokens"]["text"][1])
     assert (train[3].id, train[3].target) == ("train$_$3", content["splits"]["train"]["targets"][3])
 
 
 def test_a_mean_needs_a_train_split(tmp_path: Path, content: dict[str, Any]) -> None:
     del content["splits"]["train"]
-    with pytest.raises(DataError, match=r"given.json: nonfinite mean needs a train split .* found \['valid', 'test'\]"):
-        convert("stub", [stub_reader.write(tmp_path / "given.json", content)], tmp_path / "corpus", ReadOptions(nonfinite="mean"))
+    with pytest.raises(
+        DataError, match=r"given.json: nonfinite mean needs a train split .* found \['valid', 'test'\]"
+    ):
+        convert(
+            "stub",
+            [stub_reader.write(tmp_path / "given.json", content)],
+            tmp_path / "corpus",
+            ReadOptions(nonfinite="mean"),
+        )
 
 
 def test_what_is_not_finite_can_be_refused(tmp_path: Path, content: dict[str, Any]) -> None:
     path = stub_reader.write(tmp_path / "given.json", broken(content))
-    expected = r"given.json: split 'train', sample 'train\$_\$1', modality 'audio': found -inf at position 0, channel 1 \(1 of 6 values"
+    expected = (
+        r"given.json: split 'train', sample 'train\$_\$1', modality 'audio': found -inf at position 0,"
+        r" channel 1 \(1 of 6 values"
+    )
     with pytest.raises(DataError, match=expected):
         convert("stub", [path], tmp_path / "corpus", ReadOptions(nonfinite="error"))
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_length_of_zero_is_a_missing_modality_and_nothing_at_all_is_no_sample(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_a_length_of_zero_is_a_missing_modality_and_nothing_at_all_is_no_sample(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
     train = content["splits"]["train"]
     del train["times"], train["tokens"]
     train["features"]["audio"][1] = []
@@ -130,7 +165,9 @@ def test_a_length_of_zero_is_a_missing_modality_and_nothing_at_all_is_no_sample(
 
 
 @pytest.mark.parametrize("nonfinite", ["zero", "mean"])
-def test_a_modality_that_no_sample_has_is_left_out_and_told(tmp_path: Path, content: dict[str, Any], nonfinite: Any) -> None:
+def test_a_modality_that_no_sample_has_is_left_out_and_told(
+    tmp_path: Path, content: dict[str, Any], nonfinite: Any
+) -> None:
     options = ReadOptions(nonfinite=nonfinite)
     for split in content["splits"].values():
         split["features"]["smell"] = [[], *[None] * 5]
@@ -140,7 +177,9 @@ def test_a_modality_that_no_sample_has_is_left_out_and_told(tmp_path: Path, cont
     done = convert("stub", [path], tmp_path / "corpus", options)
     assert_holds(done.corpus, content)
     assert [spec.name for spec in done.corpus.modalities] == ["audio", "text"]
-    told = tuple(f"No sample of any split has {name}, so the modality was dropped." for name in ("smell", "touch"))
+    told = tuple(
+        f"No sample of any split has {name}, so the modality was dropped." for name in ("smell", "touch")
+    )
     assert (done.notes, done.faults) == (("All of it was kept.", *told), ())
     seen = inspect_foreign(path, options, format="stub")
     assert (seen.notes, seen.faults) == (done.notes, ())
@@ -151,7 +190,10 @@ def test_a_modality_that_no_sample_has_is_left_out_and_told(tmp_path: Path, cont
 
 
 def test_a_split_of_nothing_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
-    content["splits"]["valid"] = {"features": {"audio": [[], []], "text": [None, None]}, "targets": [1.0, 2.0]}
+    content["splits"]["valid"] = {
+        "features": {"audio": [[], []], "text": [None, None]},
+        "targets": [1.0, 2.0],
+    }
     with pytest.raises(DataError, match="split 'valid': no sample has any modality"):
         convert("stub", [stub_reader.write(tmp_path / "given.json", content)], tmp_path / "corpus")
 
@@ -162,10 +204,13 @@ def test_ids_that_come_twice_are_told_apart(tmp_path: Path, content: dict[str, A
     done = convert("stub", [stub_reader.write(tmp_path / "given.json", content)], tmp_path / "corpus")
     assert done.corpus.split("train").ids == ("a", "b", "a#3", "a#4", "a#2", "c")
     assert done.corpus.split("test").ids[0] == "c#2"
-    assert [(kind, where, count) for kind, where, _, count in done.faults] == [("duplicate id", "train", 2), ("duplicate id", "test", 1)]
+    assert [(kind, where, count) for kind, where, _, count in done.faults] == [
+        ("duplicate id", "train", 2),
+        ("duplicate id", "test", 1),
+    ]
     assert [note for note in done.notes if "leak" in note] == [
-        "possible leak: 1 ids are in train and in test, 'c' first; the later ones were renamed, but if they are the same samples, a model "
-        "is scored on what it was trained on"
+        "possible leak: 1 ids are in train and in test, 'c' first; the later ones were renamed, but if they"
+        " are the same samples, a model is scored on what it was trained on"
     ]
 
 
@@ -184,7 +229,9 @@ def test_samples_without_ids_are_called_by_their_row(tmp_path: Path, content: di
     assert done.corpus.split("train").ids == tuple(f"train-00000{row}" for row in range(2, 7))
 
 
-def test_samples_without_a_label_are_left_out_and_a_split_without_any_is_kept(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_samples_without_a_label_are_left_out_and_a_split_without_any_is_kept(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
     train, test = content["splits"]["train"], content["splits"]["test"]
     train["targets"][0], train["targets"][3], train["targets"][4] = float("nan"), None, 10**400
     test["targets"] = [None] * 6
@@ -193,9 +240,15 @@ def test_samples_without_a_label_are_left_out_and_a_split_without_any_is_kept(tm
     kept = [1, 2, 5]
     assert split.ids == tuple(train["ids"][row] for row in kept)
     assert [sample.target for sample in split] == [train["targets"][row] for row in kept]
-    assert [sample.features["audio"].tolist() for sample in split] == [train["features"]["audio"][row] for row in kept]
-    assert [sample.times["audio"].tolist() for sample in split] == [train["times"]["audio"][row] for row in kept]
-    assert [sample.tokens["text"] for sample in split] == [tuple(train["tokens"]["text"][row]) for row in kept]
+    assert [sample.features["audio"].tolist() for sample in split] == [
+        train["features"]["audio"][row] for row in kept
+    ]
+    assert [sample.times["audio"].tolist() for sample in split] == [
+        train["times"]["audio"][row] for row in kept
+    ]
+    assert [sample.tokens["text"] for sample in split] == [
+        tuple(train["tokens"]["text"][row]) for row in kept
+    ]
     assert [sample.target for sample in done.corpus.split("test")] == [None] * 6
     assert done.faults == (
         ("not a number label", "train", "clip dropped", 3),
@@ -203,11 +256,17 @@ def test_samples_without_a_label_are_left_out_and_a_split_without_any_is_kept(tm
     )
 
 
-def test_a_label_out_of_range_is_refused_unless_it_may_be_moved(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_a_label_out_of_range_is_refused_unless_it_may_be_moved(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
     content["splits"]["train"]["targets"][2:4] = [3.5, -4]
     path = stub_reader.write(tmp_path / "given.json", content)
     with pytest.raises(
-        DataError, match=r"given.json: split 'train', sample 'train\$_\$2': target 3.5, expected .* -3.0 to 3.0; clip_labels"
+        DataError,
+        match=(
+            r"given.json: split 'train', sample 'train\$_\$2': target 3.5, expected .* -3.0 to 3.0;"
+            r" clip_labels"
+        ),
     ):
         convert("stub", [path], tmp_path / "corpus")
     done = convert("stub", [path], tmp_path / "corpus", ReadOptions(clip_labels=True))
@@ -223,7 +282,9 @@ def test_a_label_out_of_range_is_refused_unless_it_may_be_moved(tmp_path: Path, 
         ({"sound": 5}, r"dims: no modality 'sound', only \['audio', 'text'\]"),
     ],
 )
-def test_widths_are_those_that_were_expected(tmp_path: Path, content: dict[str, Any], dims: dict[str, int], said: str) -> None:
+def test_widths_are_those_that_were_expected(
+    tmp_path: Path, content: dict[str, Any], dims: dict[str, int], said: str
+) -> None:
     path = stub_reader.write(tmp_path / "given.json", content)
     with pytest.raises(DataError, match=said):
         convert("stub", [path], tmp_path / "corpus", ReadOptions(dims=dims))
@@ -242,7 +303,9 @@ def test_an_existing_corpus_is_replaced_only_on_request(tmp_path: Path, content:
     assert convert("stub", [path], tmp_path / "corpus", overwrite=True).corpus.split("train")[0].target == 0.5
 
 
-def test_the_format_is_recognised(tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_format_is_recognised(
+    tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = stub_reader.write(tmp_path / "given.json", content)
     assert detect([path]) == "stub"
     assert convert("auto", [path], tmp_path / "corpus").format == "stub"
@@ -294,7 +357,8 @@ for at in range(1, 5):
             if (role, done) == ("valid", at):
                 os.kill(os.getpid(), signal.SIGKILL)
         converting.convert("stub", [Path(sys.argv[1])], Path(sys.argv[2]), progress=killing)
-    print(os.wait()[1], [each.name for each in Path(sys.argv[2]).parent.iterdir() if each.suffix == ".partial"])
+    left = [each.name for each in Path(sys.argv[2]).parent.iterdir() if each.suffix == ".partial"]
+    print(os.wait()[1], left)
 """
 
 
@@ -303,10 +367,19 @@ def test_a_killed_conversion_leaves_nothing_that_lasts(tmp_path: Path, content: 
     path = stub_reader.write(tmp_path / "given.json", content)
     paths = os.pathsep.join(each for each in sys.path if each)
     command = [sys.executable, "-c", KILLED, str(path), str(tmp_path / "corpus")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": paths}, timeout=120)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": paths},
+        timeout=120,
+    )
     lines = done.stdout.splitlines()
     assert [int(line.split()[0]) for line in lines] == [signal.SIGKILL] * 4
-    assert all(line.count(".partial") == 1 for line in lines), "each conversion removes what the one before left"
+    assert all(line.count(".partial") == 1 for line in lines), (
+        "each conversion removes what the one before left"
+    )
     (leftover,) = (each for each in tmp_path.iterdir() if each != path)
     assert leftover.name.startswith(".corpus.")
     assert any(leftover.iterdir())
@@ -331,13 +404,21 @@ def test_the_directory_of_a_living_writer_is_left_alone(tmp_path: Path, content:
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        ({"targets": [1.0]}, r"given.json: split 'train': features\['audio'\] has 6 entries, but targets has 1"),
-        ({"ids": ["", *"bcdef"]}, "given.json: split 'train': ids: expected text that is not empty, found '' in row 0"),
+        (
+            {"targets": [1.0]},
+            r"given.json: split 'train': features\['audio'\] has 6 entries, but targets has 1",
+        ),
+        (
+            {"ids": ["", *"bcdef"]},
+            "given.json: split 'train': ids: expected text that is not empty, found '' in row 0",
+        ),
         ({"features": {}}, "given.json: split 'train': features: expected at least one modality, found none"),
         ({"times": {"sound": [[]] * 6}}, "given.json: split 'train': times: no modality 'sound'"),
     ],
 )
-def test_columns_that_do_not_go_together(tmp_path: Path, content: dict[str, Any], broken: dict[str, Any], said: str) -> None:
+def test_columns_that_do_not_go_together(
+    tmp_path: Path, content: dict[str, Any], broken: dict[str, Any], said: str
+) -> None:
     content["splits"]["train"].update(broken)
     with pytest.raises(DataError, match=said):
         convert("stub", [stub_reader.write(tmp_path / "given.json", content)], tmp_path / "corpus")
@@ -358,7 +439,9 @@ def test_an_option_that_the_format_does_not_read_is_refused(file: Path, tmp_path
 
 
 @pytest.mark.parametrize("destination", [".", "/", "..", "a/.."])
-def test_a_destination_without_a_name_is_refused_at_once(file: Path, monkeypatch: pytest.MonkeyPatch, destination: str) -> None:
+def test_a_destination_without_a_name_is_refused_at_once(
+    file: Path, monkeypatch: pytest.MonkeyPatch, destination: str
+) -> None:
     monkeypatch.chdir(file.parent)
     monkeypatch.setattr(stub_reader, "asked", [])
     with pytest.raises(DataError, match="expected the name of a directory to make"):
@@ -380,7 +463,9 @@ def test_names_that_are_not_unicode(file: Path, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("format", ["auto", *FORMATS])
 def test_a_pipe_is_no_source(tmp_path: Path, format: str) -> None:
     os.mkfifo(tmp_path / "pipe.pkl")
-    with pytest.raises(DataError, match=r"pipe\.pkl: expected a file or folder, found a pipe, a socket or a device"):
+    with pytest.raises(
+        DataError, match=r"pipe\.pkl: expected a file or folder, found a pipe, a socket or a device"
+    ):
         convert(format, [tmp_path / "pipe.pkl"], tmp_path / "corpus")
 
 

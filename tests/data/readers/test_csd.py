@@ -1,4 +1,6 @@
-"""Computational sequences: values, times, alignment, labels and splits, and files that are damaged or hostile."""
+"""Computational sequences: values, times, alignment, labels and splits, and files that are damaged or
+hostile.
+"""
 
 import subprocess
 import sys
@@ -53,18 +55,27 @@ def test_every_value_time_and_label_is_read_exactly(tmp_path: Path, compression:
         "valid": tuple(f"gamma[{row}]" for row in range(3)),
         "test": tuple(f"delta[{row}]" for row in range(3)),
     }
-    assert [(spec.name, spec.dim) for spec in done.corpus.modalities] == [("text", 6), ("audio", 5), ("vision", 3)]
+    assert [(spec.name, spec.dim) for spec in done.corpus.modalities] == [
+        ("text", 6),
+        ("audio", 5),
+        ("vision", 3),
+    ]
     assert done.corpus.task.label_range == (-3, 3)
     for identity, sample in samples(done).items():
         video, segment = identity[:-3], int(identity[-2])
         assert sample.target == truth[LABELS][video][0][segment, 0]
         start = 1.0 + 3.0 * segment
-        cuts = {"text": ("glove_vectors", 4 * segment, 4, 0.5), "audio": ("COVAREP", round(start * 10), 20, 0.1)}
+        cuts = {
+            "text": ("glove_vectors", 4 * segment, 4, 0.5),
+            "audio": ("COVAREP", round(start * 10), 20, 0.1),
+        }
         if video != "delta":
             cuts["vision"] = ("FACET_4.1", round(start * 4), 8, 0.25)
         assert sample.features.keys() == cuts.keys()
         for name, (root, first, count, step) in cuts.items():
-            np.testing.assert_array_equal(sample.features[name], truth[root][video][0][first : first + count].astype(np.float32))
+            np.testing.assert_array_equal(
+                sample.features[name], truth[root][video][0][first : first + count].astype(np.float32)
+            )
             np.testing.assert_allclose(sample.times[name], step * (np.arange(count) + 0.5), atol=1e-9)
         assert sample.tokens == {"text": tuple(f"{video}{4 * segment + word}" for word in range(4))}
     assert done.faults == ()
@@ -97,7 +108,9 @@ def test_frames_may_nest_and_touch(tmp_path: Path, written: list[Path]) -> None:
 
 
 def sdk_align(words: np.ndarray, features: np.ndarray, intervals: np.ndarray) -> np.ndarray:
-    """Word by word as the SDK does it: frames that overlap by more than its epsilon, averaged; zeros where there are none."""
+    """Word by word as the SDK does it: frames that overlap by more than its epsilon, averaged; zeros where
+    there are none.
+    """
     rows = []
     for start, end in words:
         frames = [
@@ -136,7 +149,9 @@ def test_alignment_leaves_out_what_is_not_finite(tmp_path: Path, written: list[P
     audio[11, 2] = -np.inf
     layout.write_csd(tmp_path / "COVAREP.csd", "COVAREP", entries)
     done = converted(written, align=True)
-    np.testing.assert_allclose(samples(done)["alpha[0]"].features["audio"][0, 2], audio[[10, 12, 13, 14], 2].mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        samples(done)["alpha[0]"].features["audio"][0, 2], audio[[10, 12, 13, 14], 2].mean(), rtol=1e-6
+    )
     assert done.faults == (("not finite", "audio", "dropped from the mean over a word", 1),)
     with pytest.raises(DataError, match="found -inf at position 0, channel 2"):
         convert("csd", written, tmp_path / "other", ReadOptions(align=True, nonfinite="error"))
@@ -149,13 +164,25 @@ def aligned_files(folder: Path) -> list[Path]:
     for video in layout.VIDEOS:
         for row in range(11 if video == "alpha" else 2):
             at = slice(row % 3 * 4, row % 3 * 4 + 4)
-            roots["glove_vectors"][f"{video}[{row}]"] = (truth["glove_vectors"][video][0][at] + row, truth["glove_vectors"][video][1][at])
+            roots["glove_vectors"][f"{video}[{row}]"] = (
+                truth["glove_vectors"][video][0][at] + row,
+                truth["glove_vectors"][video][1][at],
+            )
             if video != "beta" or row == 0:
-                roots["COVAREP"][f"{video}[{row}]"] = (truth["COVAREP"][video][0][at] + row, truth["glove_vectors"][video][1][at])
+                roots["COVAREP"][f"{video}[{row}]"] = (
+                    truth["COVAREP"][video][0][at] + row,
+                    truth["glove_vectors"][video][1][at],
+                )
             interval = truth["glove_vectors"][video][1][at]
-            roots[LABELS][f"{video}[{row}]"] = (np.array([[row / 4.0]]), np.array([[interval[0, 0], interval[-1, 1]]]))
+            roots[LABELS][f"{video}[{row}]"] = (
+                np.array([[row / 4.0]]),
+                np.array([[interval[0, 0], interval[-1, 1]]]),
+            )
     layout.write_folds(folder)
-    return [layout.write_csd(folder / f"{root}.csd", root, roots[root]) for root in ("glove_vectors", "COVAREP", LABELS)]
+    return [
+        layout.write_csd(folder / f"{root}.csd", root, roots[root])
+        for root in ("glove_vectors", "COVAREP", LABELS)
+    ]
 
 
 def test_files_that_are_aligned_already_are_taken_entry_by_entry(tmp_path: Path) -> None:
@@ -163,8 +190,12 @@ def test_files_that_are_aligned_already_are_taken_entry_by_entry(tmp_path: Path)
     assert done.corpus.split("train").ids == (*(f"alpha[{row}]" for row in range(11)), "beta[0]", "beta[1]")
     found = samples(done)
     truth = layout.corpus()
-    np.testing.assert_array_equal(found["alpha[10]"].features["text"], (truth["glove_vectors"]["alpha"][0][4:8] + 10).astype(np.float32))
-    np.testing.assert_array_equal(found["alpha[10]"].features["audio"], truth["COVAREP"]["alpha"][0][4:8] + np.float32(10))
+    np.testing.assert_array_equal(
+        found["alpha[10]"].features["text"], (truth["glove_vectors"]["alpha"][0][4:8] + 10).astype(np.float32)
+    )
+    np.testing.assert_array_equal(
+        found["alpha[10]"].features["audio"], truth["COVAREP"]["alpha"][0][4:8] + np.float32(10)
+    )
     np.testing.assert_allclose(found["alpha[10]"].times["text"], [0.25, 0.75, 1.25, 1.75])
     assert found["alpha[10]"].target == 2.5
     assert found["beta[1]"].features.keys() == {"text"}
@@ -187,7 +218,11 @@ def test_without_labels_the_entries_of_the_text_are_the_samples(tmp_path: Path) 
     assert done.corpus.split("train").ids == ("alpha", "beta")
     sample = done.corpus.split("train")[0]
     assert sample.target is None
-    assert {name: len(values) for name, values in sample.features.items()} == {"text": 12, "audio": 100, "vision": 40}
+    assert {name: len(values) for name, values in sample.features.items()} == {
+        "text": 12,
+        "audio": 100,
+        "vision": 40,
+    }
     np.testing.assert_allclose(sample.times["text"][:2], [0.25, 0.75])
     assert "unlabelled: there is no file of labels" in done.notes
 
@@ -202,7 +237,12 @@ def test_without_labels_the_entries_of_the_text_are_the_samples(tmp_path: Path) 
     ],
 )
 def test_a_column_of_the_labels(
-    tmp_path: Path, written: list[Path], metadata: dict[str, Any], label: str, column: int, known_range: tuple[float, float] | None
+    tmp_path: Path,
+    written: list[Path],
+    metadata: dict[str, Any],
+    label: str,
+    column: int,
+    known_range: tuple[float, float] | None,
 ) -> None:
     written[-1].unlink()
     values = np.random.default_rng(1).uniform(0, 3, size=(3, 7))
@@ -259,15 +299,23 @@ def test_intervals_that_are_not_finite_lose_their_frame(tmp_path: Path, written:
 
 def test_splits_of_the_folds(tmp_path: Path, written: list[Path]) -> None:
     (tmp_path / "folds.json").unlink()
-    assert f"{tmp_path}: nothing says which id is in which split: give folds (--folds FILE), a JSON or TOML file" in message(written)
+    assert (
+        f"{tmp_path}: nothing says which id is in which split: give folds (--folds FILE), a JSON or TOML file"
+        in message(written)
+    )
     folds = tmp_path / "other.toml"
     folds.write_text('train = ["alpha[2]", "beta"]\nvalid = ["gamma", "omega"]\n')
     done = converted(written, folds=folds)
     assert done.corpus.split("train").ids == ("alpha[2]", "beta[0]", "beta[1]", "beta[2]")
-    assert "5 segments of 2 videos are in no split and were dropped, 'alpha' first. There is no test split left." in done.notes
+    assert (
+        "5 segments of 2 videos are in no split and were dropped, 'alpha' first. There is no test split left."
+        in done.notes
+    )
     assert any("1 ids of" in note and "'omega' first" in note for note in done.notes)
     folds.write_text('train = ["alpha[0]", "alpha[1]", "alpha[2]", "beta"]\nvalid = ["alpha"]\n')
-    assert not any("'alpha' first" in note for note in converted(written, folds=folds).notes), "it is in the files"
+    assert not any("'alpha' first" in note for note in converted(written, folds=folds).notes), (
+        "it is in the files"
+    )
 
 
 @pytest.mark.parametrize(
@@ -307,10 +355,16 @@ def test_which_file_is_what(tmp_path: Path) -> None:
     four = layout.write_csd(tmp_path / "four.csd", "OpenFace_2", truth["FACET_4.1"])
     five = layout.write_csd(tmp_path / "five.csd", "FACET_4.2", truth["FACET_4.1"])
     with pytest.raises(
-        DataError, match=r"five\.csd: is taken for 'vision', as .*four\.csd is; name one of them, for example OTHER=five\.csd"
+        DataError,
+        match=(
+            r"five\.csd: is taken for 'vision', as .*four\.csd is; name one of them, for example"
+            r" OTHER=five\.csd"
+        ),
     ):
         names(one, four, five)
-    with pytest.raises(DataError, match="expected the sequence of at least one modality beside labels and words"):
+    with pytest.raises(
+        DataError, match="expected the sequence of at least one modality beside labels and words"
+    ):
         names(f"labels={three}")
     assert csd.files(tmp_path / "one.csd") == [one, tmp_path / "folds.json"]
 
@@ -337,13 +391,20 @@ def test_entries_that_do_not_fit_are_refused(tmp_path: Path, written: list[Path]
         layout.write_csd(tmp_path / "COVAREP.csd", "COVAREP", entries)
         return written
 
-    assert "COVAREP.csd: entry 'beta': expected width 5 as in 'alpha', found 4" in message(with_entry(np.zeros((3, 4)), np.zeros((3, 2))))
-    assert "entry 'beta': expected features (n, width) and intervals (n, 2), found (3, 5) and (2, 2)" in message(
-        with_entry(np.zeros((3, 5)), np.zeros((2, 2)))
+    assert "COVAREP.csd: entry 'beta': expected width 5 as in 'alpha', found 4" in message(
+        with_entry(np.zeros((3, 4)), np.zeros((3, 2)))
+    )
+    assert (
+        "entry 'beta': expected features (n, width) and intervals (n, 2), found (3, 5) and (2, 2)"
+        in message(with_entry(np.zeros((3, 5)), np.zeros((2, 2))))
     )
     assert "found (3, 5) and (3, 3)" in message(with_entry(np.zeros((3, 5)), np.zeros((3, 3))))
-    assert "expected numbers, found |S3" in message(with_entry(np.array([["abc"] * 5] * 3, dtype="S3"), np.zeros((3, 2))))
-    assert "beta/features: expected shape (time, width), found (3, 5, 1)" in message(with_entry(np.zeros((3, 5, 1)), np.zeros((3, 2))))
+    assert "expected numbers, found |S3" in message(
+        with_entry(np.array([["abc"] * 5] * 3, dtype="S3"), np.zeros((3, 2)))
+    )
+    assert "beta/features: expected shape (time, width), found (3, 5, 1)" in message(
+        with_entry(np.zeros((3, 5, 1)), np.zeros((3, 2)))
+    )
     assert "dims" in message(with_entry(np.zeros((3, 5)), np.zeros((3, 2))), dims={"audio": 4})
 
 
@@ -396,7 +457,11 @@ def replaced(**options: Any) -> Callable[[Any], None]:
 def make_many_names(entry: Any) -> None:
     """Each name takes the bytes of a link; the values are there once."""
     data = entry.parent
-    entry.create_dataset("much", data=np.random.default_rng(0).integers(0, 2, size=(20_000, 5)).astype("f8"), compression="gzip")
+    entry.create_dataset(
+        "much",
+        data=np.random.default_rng(0).integers(0, 2, size=(20_000, 5)).astype("f8"),
+        compression="gzip",
+    )
     intervals = entry.create_dataset("many", data=np.zeros((20_000, 2)), compression="gzip")
     for number in range(400):
         group = data.create_group(f"copy{number}")
@@ -408,25 +473,58 @@ def make_loop(entry: Any) -> None:
 
 
 HOSTILE: dict[str, tuple[Callable[[Any], None], str]] = {
-    "external link": (make_external_link, "data/beta/features: a ExternalLink, which may lead out of the file, is not followed"),
-    "soft link": (make_soft_link, "data/beta/features: a SoftLink, which may lead out of the file, is not followed"),
+    "external link": (
+        make_external_link,
+        "data/beta/features: a ExternalLink, which may lead out of the file, is not followed",
+    ),
+    "soft link": (
+        make_soft_link,
+        "data/beta/features: a SoftLink, which may lead out of the file, is not followed",
+    ),
     "virtual": (make_virtual, "data/beta/features: its values lie in another file, which is not opened"),
-    "external storage": (make_external_storage, "data/beta/features: its values lie in another file, which is not opened"),
+    "external storage": (
+        make_external_storage,
+        "data/beta/features: its values lie in another file, which is not opened",
+    ),
     "group": (make_group, "data/beta/features: expected a dataset, found another object"),
-    "missing": (lambda entry: entry.__delitem__("features"), "data/beta: expected 'features', found ['intervals']"),
+    "missing": (
+        lambda entry: entry.__delitem__("features"),
+        "data/beta: expected 'features', found ['intervals']",
+    ),
     "loop": (make_loop, "data/again: expected 'features', found ['again'"),
-    "bomb": (replaced(data=np.zeros((4_000_000, 5)), compression="gzip", compression_opts=9), "more than the file can hold"),
-    "never written": (replaced(shape=(100, 5), dtype="f8"), "declares 4000 bytes, more than the file can hold"),
-    "never written, huge": (replaced(shape=(1 << 40, 5), dtype="f8"), "declares 43980465111040 bytes, more than the file can hold"),
-    "never written in chunks": (replaced(shape=(1 << 50, 5), dtype="f8", chunks=(1000, 5)), "more than the file can hold"),
-    "large chunks": (replaced(shape=(10, 5), maxshape=(None, 5), dtype="f8", chunks=(1 << 21, 5)), "are larger than 67108864 bytes"),
+    "bomb": (
+        replaced(data=np.zeros((4_000_000, 5)), compression="gzip", compression_opts=9),
+        "more than the file can hold",
+    ),
+    "never written": (
+        replaced(shape=(100, 5), dtype="f8"),
+        "declares 4000 bytes, more than the file can hold",
+    ),
+    "never written, huge": (
+        replaced(shape=(1 << 40, 5), dtype="f8"),
+        "declares 43980465111040 bytes, more than the file can hold",
+    ),
+    "never written in chunks": (
+        replaced(shape=(1 << 50, 5), dtype="f8", chunks=(1000, 5)),
+        "more than the file can hold",
+    ),
+    "large chunks": (
+        replaced(shape=(10, 5), maxshape=(None, 5), dtype="f8", chunks=(1 << 21, 5)),
+        "are larger than 67108864 bytes",
+    ),
     "many names": (make_many_names, "more than the file can hold"),
     "filter": (
         replaced(data=np.zeros((100, 5), dtype="i4"), chunks=(10, 5), scaleoffset=4),
         "compressed by filter 6, expected one of ['gzip'",
     ),
-    "text of any length": (replaced(data=["a"] * 100, dtype=h5py.string_dtype()), "found text of variable length or references"),
-    "references": (replaced(shape=(100, 5), dtype=h5py.ref_dtype), "found text of variable length or references"),
+    "text of any length": (
+        replaced(data=["a"] * 100, dtype=h5py.string_dtype()),
+        "found text of variable length or references",
+    ),
+    "references": (
+        replaced(shape=(100, 5), dtype=h5py.ref_dtype),
+        "found text of variable length or references",
+    ),
     "structure": (replaced(shape=(100, 5), dtype=[("a", "f4")]), "expected numbers, found [('a', '<f4')]"),
     "wide words": (replaced(data=np.array([["a"] * 5] * 100, dtype="S500")), "expected numbers, found |S500"),
     "no axes": (replaced(data=3.0), "expected shape (time, width), found ()"),
@@ -464,7 +562,12 @@ def test_segments_may_not_multiply_the_frames(tmp_path: Path) -> None:
     count = 20_000
     steady = layout.frames(0, 5000, 0.01)
     entries = {"alpha": (np.random.default_rng(0).normal(size=(5000, 2)), steady)}
-    labels = {"alpha": (np.random.default_rng(0).uniform(-1, 1, size=(count, 1)), np.tile([[0.0, 50.0]], (count, 1)))}
+    labels = {
+        "alpha": (
+            np.random.default_rng(0).uniform(-1, 1, size=(count, 1)),
+            np.tile([[0.0, 50.0]], (count, 1)),
+        )
+    }
     layout.write_folds(tmp_path, train=["alpha"])
     files = [
         layout.write_csd(tmp_path / "a.csd", "glove", entries),
@@ -479,7 +582,9 @@ def test_metadata_describes_and_cannot_harm(tmp_path: Path, written: list[Path])
     corpus = converted(written).corpus
     assert corpus.name == "CMU-MOSI second"
     assert corpus.modalities[0].units == "x" * 200
-    layout.write_csd(written[0], "glove_vectors", layout.corpus()["glove_vectors"], metadata={"dataset name": {"a": [1]}})
+    layout.write_csd(
+        written[0], "glove_vectors", layout.corpus()["glove_vectors"], metadata={"dataset name": {"a": [1]}}
+    )
     assert converted(written).corpus.name == tmp_path.name
     with h5py.File(written[0], "a") as file:
         file["glove_vectors/metadata/dataset name"][0] = "[" * 100_000
@@ -497,26 +602,48 @@ def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
     monkeypatch.setattr(hdf5, "_CHILD", script)
 
 
-def test_a_child_that_crashes_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: list[Path]) -> None:
-    child(monkeypatch, tmp_path, "import os, signal, sys\nsys.stdin.readline()\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    assert message(written).endswith("glove_vectors.csd: the file is damaged: the process that reads it ended with code -11")
+def test_a_child_that_crashes_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: list[Path]
+) -> None:
+    child(
+        monkeypatch,
+        tmp_path,
+        "import os, signal, sys\nsys.stdin.readline()\nos.kill(os.getpid(), signal.SIGSEGV)\n",
+    )
+    assert message(written).endswith(
+        "glove_vectors.csd: the file is damaged: the process that reads it ended with code -11"
+    )
 
 
-def test_a_child_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: list[Path]) -> None:
+def test_a_child_that_hangs_is_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: list[Path]
+) -> None:
     child(monkeypatch, tmp_path, "import time\ntime.sleep(600)\n")
     monkeypatch.setattr(hdf5, "SECONDS", 0.3)
     assert "the process that reads it took longer than 0 s" in message(written)
 
 
-@pytest.mark.parametrize("said", ['{"bytes": 999999999999}', '{"bytes": -1}', '{"bytes": 10}', "{}", "[1]", "nonsense", "[" * 50_000])
-def test_a_child_that_lies_is_not_believed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: list[Path], said: str) -> None:
-    child(monkeypatch, tmp_path, f"import sys\nsys.stdin.readline()\nprint('{said}' if len('{said}') < 99 else '[' * 50_000)\n")
+@pytest.mark.parametrize(
+    "said",
+    ['{"bytes": 999999999999}', '{"bytes": -1}', '{"bytes": 10}', "{}", "[1]", "nonsense", "[" * 50_000],
+)
+def test_a_child_that_lies_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: list[Path], said: str
+) -> None:
+    child(
+        monkeypatch,
+        tmp_path,
+        f"import sys\nsys.stdin.readline()\nprint('{said}' if len('{said}') < 99 else '[' * 50_000)\n",
+    )
     assert "the file is damaged: the process that reads it" in message(written)
 
 
 def test_the_child_may_take_only_so_much_memory() -> None:
     folder = str(Path(hdf5_child.__file__).parent)
-    code = f"import sys; sys.path.insert(0, {folder!r}); import hdf5_child as c; c._limit_memory(1 << 28); bytearray(1 << 30)"
+    code = (
+        f"import sys; sys.path.insert(0, {folder!r}); import hdf5_child as c; c._limit_memory(1 << 28);"
+        " bytearray(1 << 30)"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
     assert "MemoryError" in done.stderr
 
@@ -534,7 +661,9 @@ def test_a_sample_is_read_when_it_is_asked_for(written: list[Path], monkeypatch:
     asked: list[tuple[str, str]] = []
     read = hdf5.HDF5Process.read
 
-    def noted(self: hdf5.HDF5Process, path: Path, entry: str, field: Any, start: int, stop: int) -> np.ndarray:
+    def noted(
+        self: hdf5.HDF5Process, path: Path, entry: str, field: Any, start: int, stop: int
+    ) -> np.ndarray:
         asked.append((path.stem, field))
         return read(self, path, entry, field, start, stop)
 
@@ -556,7 +685,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     assert "empty: expected .csd files in the folder, found none" in message([tmp_path / "empty"])
     with h5py.File(tmp_path / "other.csd", "w") as file:
         file["values"] = np.zeros(3)
-    assert "other.csd: expected one group that holds a group 'data', found 0 among ['values']" in message([tmp_path / "other.csd"])
+    assert "other.csd: expected one group that holds a group 'data', found 0 among ['values']" in message(
+        [tmp_path / "other.csd"]
+    )
 
 
 @pytest.mark.usefixtures("written")
@@ -568,5 +699,7 @@ def test_folds_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(DataError, match=r"give folds \(--folds FILE\)"):
         inspect_foreign(tmp_path)
     assert inspect_foreign(tmp_path, ReadOptions(folds=folds)).splits
-    with pytest.raises(DataError, match=r"`alignmamba convert auto .* CORPUS --folds FILE`, and then CORPUS as the data$"):
+    with pytest.raises(
+        DataError, match=r"`alignmamba convert auto .* CORPUS --folds FILE`, and then CORPUS as the data$"
+    ):
         located(str(tmp_path), "error")

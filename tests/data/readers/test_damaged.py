@@ -17,7 +17,8 @@ CRASHES = Path(__file__).with_name("crashes")
 
 
 SLOW = ("csd",)
-"""Readers that start a process for every file; `benchmarks/corruption.py` tries them as often as the others."""
+"""Readers that start a process for every file; `benchmarks/corruption.py` tries them as often as the
+others."""
 
 
 def one_of_each_kind(files: list[Path]) -> list[Path]:
@@ -63,7 +64,9 @@ _MUTATIONS = st.lists(
         st.tuples(st.just("delete"), st.floats(0, 1, exclude_max=True), st.integers(1, 64)),
         st.tuples(st.just("repeat"), st.floats(0, 1, exclude_max=True), st.integers(1, 64)),
         st.tuples(
-            st.just("write"), st.floats(0, 1, exclude_max=True), st.sampled_from([b"\xff" * 8, b"\x00" * 8, b"\x7f" * 4, b"-1", b"1e9"])
+            st.just("write"),
+            st.floats(0, 1, exclude_max=True),
+            st.sampled_from([b"\xff" * 8, b"\x00" * 8, b"\x7f" * 4, b"-1", b"1e9"]),
         ),
     ),
     min_size=1,
@@ -75,7 +78,9 @@ def _mutated(content: bytes, mutations: list[tuple[str, float, int | bytes]]) ->
     for kind, place, given_value in mutations:
         at = int(place * len(content))
         if isinstance(given_value, bytes):
-            content = content[:at] + given_value + content[at + (len(given_value) if kind == "write" else 0) :]
+            content = (
+                content[:at] + given_value + content[at + (len(given_value) if kind == "write" else 0) :]
+            )
         elif kind == "flip" and content:
             content = damaging.flipped(content, 8 * at + given_value)
         elif kind == "delete":
@@ -102,7 +107,9 @@ def test_a_file_that_was_changed_at_random(format: str, tmp_path: Path) -> None:
     mutate()
 
 
-@pytest.mark.parametrize("path", sorted(CRASHES.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}")
+@pytest.mark.parametrize(
+    "path", sorted(CRASHES.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name}"
+)
 def test_what_once_broke_a_reader(path: Path, tmp_path: Path) -> None:
     seed = damaging.seed(path.parent.name, tmp_path / "seed")
     damaging.place_input(seed, path.read_bytes())

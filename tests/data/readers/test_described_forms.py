@@ -1,4 +1,6 @@
-"""Descriptions of files as people have them: a table for each clip, ids of several columns, objects, HDF5, texts and groups."""
+"""Descriptions of files as people have them: a table for each clip, ids of several columns, objects, HDF5,
+texts and groups.
+"""
 
 import os
 from collections.abc import Callable
@@ -54,13 +56,17 @@ def message(path: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    rows = [f"{identity},{number % 2},{'train' if number < 2 else 'test'}" for number, identity in enumerate(IDS)]
+    rows = [
+        f"{identity},{number % 2},{'train' if number < 2 else 'test'}" for number, identity in enumerate(IDS)
+    ]
     (tmp_path / "samples.csv").write_text("id,label,split\n" + "\n".join(rows) + "\n")
     (tmp_path / "face").mkdir()
     return tmp_path
 
 
-def write_text(folder: Path, head: str, line: Callable[[float, float, float], str], name: str = "face/{}.csv") -> None:
+def write_text(
+    folder: Path, head: str, line: Callable[[float, float, float], str], name: str = "face/{}.csv"
+) -> None:
     for number, identity in enumerate(IDS):
         rows = [line(second, *frame) for second, frame in zip(seconds(number), frames(number), strict=True)]
         (folder / name.format(identity)).write_text(head + "".join(f"{row}\n" for row in rows))
@@ -78,14 +84,26 @@ FORMS: dict[str, tuple[str, Callable[[float, float, float], str], str]] = {
         'files = "face/{id}.csv"\ntime = "frameTime"\nexclude = ["name"]',
     ),
     "a table": ("t\tx\ty\n", lambda t, x, y: f"{t}\t{x}\t{y}", 'table = "face/{id}.csv"\ntime = "t"'),
-    "without names": ("", lambda t, x, y: f"{t},{x},{y}", 'files = "face/{id}.csv"\nheader = false\ntime = "1"'),
+    "without names": (
+        "",
+        lambda t, x, y: f"{t},{x},{y}",
+        'files = "face/{id}.csv"\nheader = false\ntime = "1"',
+    ),
     "with names": (
         "",
         lambda t, x, y: f"  {t:.2e}   {x:.8e}  {y:.8e}",
         'files = "face/{id}.csv"\nheader = ["t", "x", "y"]\ntime = "t"\ncolumns = ["x", "y"]',
     ),
-    "white space and names": ("t x y\n", lambda t, x, y: f"{t}  {x} {y}", 'files = "face/{id}.csv"\nseparator = " "\ntime = "t"'),
-    "bars": ("t|x|y\n", lambda t, x, y: f"{t}|{x}|{y}", 'files = "face/{id}.csv"\nseparator = "|"\ntime = "t"'),
+    "white space and names": (
+        "t x y\n",
+        lambda t, x, y: f"{t}  {x} {y}",
+        'files = "face/{id}.csv"\nseparator = " "\ntime = "t"',
+    ),
+    "bars": (
+        "t|x|y\n",
+        lambda t, x, y: f"{t}|{x}|{y}",
+        'files = "face/{id}.csv"\nseparator = "|"\ntime = "t"',
+    ),
 }
 
 
@@ -104,7 +122,11 @@ def test_a_table_for_each_clip(folder: Path, form: str) -> None:
     write_text(folder, head, line)
     path = described(folder, modality)
     check(done(path))
-    assert {file.name for file in arrays.files(path)} == {"corpus.toml", "samples.csv", *(f"{identity}.csv" for identity in IDS)}
+    assert {file.name for file in arrays.files(path)} == {
+        "corpus.toml",
+        "samples.csv",
+        *(f"{identity}.csv" for identity in IDS),
+    }
     (folder / "face" / "clip1.csv").unlink()
     np.save(folder / "a.npy", np.ones((4, 1)))
     found = samples_of(done(described(folder, f'{modality}\n[modalities.also]\nvalues = "a.npy"')).corpus)
@@ -116,7 +138,9 @@ def test_parquet_for_each_clip(folder: Path) -> None:
         columns = {"t": seconds(number), "x": frames(number)[:, 0], "y": frames(number)[:, 1]}
         parquet.write_table(pa.table(columns), folder / "face" / f"{identity}.parquet")
     check(done(described(folder, 'files = "face/{id}.parquet"\ntime = "t"')))
-    assert "header and separator are for text" in message(described(folder, 'files = "face/{id}.parquet"\nheader = false'))
+    assert "header and separator are for text" in message(
+        described(folder, 'files = "face/{id}.parquet"\nheader = false')
+    )
 
 
 WRONG_TABLES: dict[str, tuple[str, str, str]] = {
@@ -124,9 +148,17 @@ WRONG_TABLES: dict[str, tuple[str, str, str]] = {
     "another column": ("t,x,z\n0,1,2\n", "", "clip1.csv: expected a column 'y' as clip0.csv has"),
     "one more": ("t,x,y,z\n0,1,2,3\n", "", "clip1.csv: expected no column 'z' as clip0.csv has none"),
     "a short row": ("t,x,y\n0,1,2\n0,1\n", "", "clip1.csv, line 3: expected 3 cells, found 2"),
-    "no such column": ("t,x,y\n0,1,2\n", '\ncolumns = ["AU*"]', "expected a column 'AU*', found ['t', 'x', 'y']"),
+    "no such column": (
+        "t,x,y\n0,1,2\n",
+        '\ncolumns = ["AU*"]',
+        "expected a column 'AU*', found ['t', 'x', 'y']",
+    ),
     "nothing": ("", "", "clip1.csv: expected a line of column names, found none"),
-    "names of others": ("t,x,y\n", '\nheader = ["a"]', "line 1: expected 1 cells, one for each name of header, found 3"),
+    "names of others": (
+        "t,x,y\n",
+        '\nheader = ["a"]',
+        "line 1: expected 1 cells, one for each name of header, found 3",
+    ),
     "times": ("t,x,y\n", '\ntimes = "face/{id}.npy"', "times does not go with a table for each sample"),
     "no placeholder": (
         "t,x,y\n",
@@ -152,21 +184,32 @@ def test_columns_of_a_clip_may_stand_in_another_order_and_cells_may_be_empty(fol
     (folder / "face" / "clip2.csv").write_text("y,x\n")
     np.save(folder / "a.npy", np.ones((4, 1)))
     found = done(described(folder, 'files = "face/{id}.csv"\n[modalities.also]\nvalues = "a.npy"'))
-    assert found.faults == (("not finite", "face", "set to 0", 2), ("zero length", "face", "taken as missing", 1))
+    assert found.faults == (
+        ("not finite", "face", "set to 0", 2),
+        ("zero length", "face", "taken as missing", 1),
+    )
 
 
 # Ids of several columns
 
 
 def composite(
-    folder: Path, *, cells: tuple[tuple[str, str], ...] = (("v1", "0001"), ("v1", "0002"), ("v2", "0001"), ("v2", "0002"))
+    folder: Path,
+    *,
+    cells: tuple[tuple[str, str], ...] = (("v1", "0001"), ("v1", "0002"), ("v2", "0001"), ("v2", "0002")),
 ) -> str:
-    rows = [f"{video},{clip},{at % 2},{'train' if at < 2 else 'test'},said {at}" for at, (video, clip) in enumerate(cells)]
+    rows = [
+        f"{video},{clip},{at % 2},{'train' if at < 2 else 'test'},said {at}"
+        for at, (video, clip) in enumerate(cells)
+    ]
     (folder / "samples.csv").write_text("video,clip,label,split,said\n" + "\n".join(rows) + "\n")
     for at, (video, clip) in enumerate(cells):
         (folder / "face" / video).mkdir(exist_ok=True, parents=True)
         np.save(folder / "face" / video / f"{clip}.npy", frames(at))
-    return '[samples]\ntable = "samples.csv"\nid = ["video", "clip"]\nlabel = "label"\nsplit = "split"\ngroup = "video"\ntext = "said"\n'
+    return (
+        '[samples]\ntable = "samples.csv"\nid = ["video", "clip"]\nlabel = "label"\nsplit = "split"\ngroup ='
+        ' "video"\ntext = "said"\n'
+    )
 
 
 @pytest.mark.parametrize("pattern", ["face/{video}/{clip}.npy", "face/{id}.npy"])
@@ -175,7 +218,12 @@ def test_an_id_of_two_columns(folder: Path, pattern: str) -> None:
     path = described(folder, f'files = "{pattern}"', samples=samples)
     found = samples_of(done(path).corpus)
     assert [sample.id for sample in found] == ["v1/0001", "v1/0002", "v2/0001", "v2/0002"]
-    assert [(sample.group, sample.text) for sample in found] == [("v1", "said 0"), ("v1", "said 1"), ("v2", "said 2"), ("v2", "said 3")]
+    assert [(sample.group, sample.text) for sample in found] == [
+        ("v1", "said 0"),
+        ("v1", "said 1"),
+        ("v2", "said 2"),
+        ("v2", "said 3"),
+    ]
     for number, sample in enumerate(found):
         np.testing.assert_array_equal(sample.features["face"], frames(number))
     assert len(arrays.files(path)) == 2 + 4
@@ -183,15 +231,23 @@ def test_an_id_of_two_columns(folder: Path, pattern: str) -> None:
 
 def test_an_id_of_two_columns_in_a_table_of_features(folder: Path) -> None:
     samples = composite(folder)
-    rows = [f"{v},{c},{x},{y}" for at, (v, c) in enumerate([("v1", "0001"), ("v1", "0002"), ("v2", "0001")]) for x, y in frames(at)]
+    rows = [
+        f"{v},{c},{x},{y}"
+        for at, (v, c) in enumerate([("v1", "0001"), ("v1", "0002"), ("v2", "0001")])
+        for x, y in frames(at)
+    ]
     (folder / "long.csv").write_text("video,clip,x,y\n" + "\n".join([*rows, "v9,0001,0,0"]) + "\n")
-    found = done(described(folder, 'table = "long.csv"\n[modalities.also]\nfiles = "face/{id}.npy"', samples=samples))
+    found = done(
+        described(folder, 'table = "long.csv"\n[modalities.also]\nfiles = "face/{id}.npy"', samples=samples)
+    )
     for number, sample in enumerate(samples_of(found.corpus)[:3]):
         np.testing.assert_array_equal(sample.features["face"], frames(number))
     assert found.notes == ("1 ids of long.csv (1 rows) are of no sample and were dropped, 'v9/0001' first.",)
 
 
-@pytest.mark.parametrize(("cell", "leads"), [("../../secret", True), ("/etc/passwd", False), ("..", True), (".", False)])
+@pytest.mark.parametrize(
+    ("cell", "leads"), [("../../secret", True), ("/etc/passwd", False), ("..", True), (".", False)]
+)
 def test_no_column_leads_out_of_the_folder(tmp_path: Path, cell: str, leads: bool) -> None:
     """What leads nowhere is refused, what names no file of the folder is a missing modality."""
     inner = tmp_path / "inner"
@@ -203,14 +259,20 @@ def test_no_column_leads_out_of_the_folder(tmp_path: Path, cell: str, leads: boo
     table = (inner / "samples.csv").read_text().replace("v1,0001", f"{cell},0001")
     (inner / "samples.csv").write_text(table)
     path = described(inner, 'files = "face/{video}/{clip}.npy"', samples=samples)
-    with pytest.raises(DataError, match=r"leads out of the folder|expected a file, found nothing") if leads else nullcontext():
+    with (
+        pytest.raises(DataError, match=r"leads out of the folder|expected a file, found nothing")
+        if leads
+        else nullcontext()
+    ):
         assert len(samples_of(done(path).corpus)) == 3
     assert not any((tmp_path / "secret.npy") == file or "secret" in file.parts for file in arrays.files(path))
 
 
 def test_empty_cells_of_ids(folder: Path) -> None:
     samples = composite(folder, cells=(("v1", "1"), ("", "2")))
-    assert "row 2: column 'video' is empty, expected an id" in message(described(folder, 'files = "face/{id}.npy"', samples=samples))
+    assert "row 2: column 'video' is empty, expected an id" in message(
+        described(folder, 'files = "face/{id}.npy"', samples=samples)
+    )
 
 
 def test_ids_of_parquet_with_an_empty_cell_are_no_floats(folder: Path) -> None:
@@ -226,7 +288,10 @@ def test_ids_of_parquet_with_an_empty_cell_are_no_floats(folder: Path) -> None:
 # Leaks and rows of nobody
 
 
-@pytest.mark.parametrize("modality", ['files = "face/{id}.npy"', 'table = "long.csv"', 'files = "face/{id}.csv"', 'files = "all.npz#{id}"'])
+@pytest.mark.parametrize(
+    "modality",
+    ['files = "face/{id}.npy"', 'table = "long.csv"', 'files = "face/{id}.csv"', 'files = "all.npz#{id}"'],
+)
 def test_an_id_of_two_splits_is_a_leak(folder: Path, modality: str) -> None:
     for number, identity in enumerate(IDS):
         np.save(folder / "face" / f"{identity}.npy", frames(number))
@@ -237,7 +302,10 @@ def test_an_id_of_two_splits_is_a_leak(folder: Path, modality: str) -> None:
     assert done(path).notes == ()
     table = (folder / "samples.csv").read_text()
     (folder / "samples.csv").write_text(f"{table}clip0,1,test\n")
-    assert "id 'clip0' stands in train and again in test, a leak: features are looked up by the id" in message(path)
+    assert (
+        "id 'clip0' stands in train and again in test, a leak: features are looked up by the id"
+        in message(path)
+    )
     (folder / "samples.csv").write_text(f"{table}clip0,1,train\n")
     assert "id 'clip0' stands for several samples of train" in message(path)
     (folder / "samples.csv").write_text(f"{table}clip0,1,\n")
@@ -264,9 +332,13 @@ def test_what_belongs_to_no_sample_is_counted(folder: Path) -> None:
     for number, identity in enumerate((*IDS, "zzz")):
         np.save(folder / "face" / f"{identity}.npy", frames(number))
     np.savez(folder / "all.npz", **{identity: frames(0) for identity in (*IDS, "yyy", "zzz")})
-    (folder / "long.csv").write_text("id,x\n" + "".join(f"{identity},1\n" for identity in (*IDS, "zzz", "zzz")))
+    (folder / "long.csv").write_text(
+        "id,x\n" + "".join(f"{identity},1\n" for identity in (*IDS, "zzz", "zzz"))
+    )
     for modality, note in {
-        'files = "face/{id}.npy"': "1 files face/{id}.npy are of no sample and were dropped, 'face/zzz.npy' first.",
+        'files = "face/{id}.npy"': (
+            "1 files face/{id}.npy are of no sample and were dropped, 'face/zzz.npy' first."
+        ),
         'files = "all.npz#{id}"': "2 arrays of all.npz are of no sample and were dropped, 'yyy' first.",
         'table = "long.csv"': "1 ids of long.csv (2 rows) are of no sample and were dropped, 'zzz' first.",
     }.items():
@@ -292,17 +364,27 @@ def test_sequences_of_unequal_length_in_one_array(folder: Path, kind: str) -> No
     values = objects([frames(number).tolist() if kind == "lists" else frames(number) for number in range(4)])
     times = objects([seconds(number) for number in range(4)])
     np.savez(
-        folder / "all.npz", x=values, t=times, id=objects(list(IDS)), split=objects(["train"] * 2 + ["test"] * 2), y=objects([0, 1, 0, 1])
+        folder / "all.npz",
+        x=values,
+        t=times,
+        id=objects(list(IDS)),
+        split=objects(["train"] * 2 + ["test"] * 2),
+        y=objects([0, 1, 0, 1]),
     )
     np.save(folder / "x.npy", values, allow_pickle=True)
     samples = '[samples]\nids = "all.npz#id"\nlabels = "all.npz#y"\nsplits = "all.npz#split"\n'
     source = "x.npy" if kind == "npy" else "all.npz#x"
     check(done(described(folder, f'values = "{source}"\ntimes = "all.npz#t"', samples=samples)))
-    assert "takes no offsets and no lengths" in message(described(folder, f'values = "{source}"\nlengths = "all.npz#y"', samples=samples))
+    assert "takes no offsets and no lengths" in message(
+        described(folder, f'values = "{source}"\nlengths = "all.npz#y"', samples=samples)
+    )
 
 
 OBJECTS: dict[str, tuple[list[object], str]] = {
-    "text": ([frames(0), "a", frames(1), frames(2)], "entry 1: expected an array of numbers, found str; save one array with offsets"),
+    "text": (
+        [frames(0), "a", frames(1), frames(2)],
+        "entry 1: expected an array of numbers, found str; save one array with offsets",
+    ),
     "dates": ([frames(0).astype("M8[s]")] * 4, "refused"),
     "too few": ([frames(0)] * 3 + [[]], ""),
     "ragged rows": ([[[1.0], [1.0, 2.0]]] * 4, "entry 0: expected rows of one length, found others"),
@@ -325,7 +407,12 @@ def test_objects_that_are_no_sequences_are_refused(folder: Path, case: str) -> N
 def test_a_missing_entry_of_objects_is_a_missing_modality(folder: Path) -> None:
     np.savez(folder / "all.npz", x=objects([frames(0), None, frames(2), frames(3)]), a=np.ones((4, 1)))
     found = done(described(folder, 'values = "all.npz#x"\n[modalities.also]\nvalues = "all.npz#a"'))
-    assert [sample.features.get("face") is None for sample in samples_of(found.corpus)] == [False, True, False, False]
+    assert [sample.features.get("face") is None for sample in samples_of(found.corpus)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def write_hdf5(folder: Path) -> None:
@@ -336,7 +423,9 @@ def write_hdf5(folder: Path) -> None:
         file["in/t"] = np.concatenate([seconds(number) for number in range(4)])
         file["lengths"] = np.array([2, 3, 4, 5])
         file["wrong"] = np.array([2, 3, 4, 6])
-        file["padded"] = np.stack([np.pad(frames(number), ((0, 3 - number), (0, 0)), constant_values=9) for number in range(4)])
+        file["padded"] = np.stack(
+            [np.pad(frames(number), ((0, 3 - number), (0, 0)), constant_values=9) for number in range(4)]
+        )
         for number, identity in enumerate(IDS):
             file[f"one/{identity}"] = frames(number)
         file["soft"] = h5py.SoftLink("/in/x")
@@ -363,9 +452,15 @@ def test_hdf5(folder: Path, modality: str) -> None:
 
 
 WRONG_HDF5 = {
-    'values = "all.h5#in/x"\nlengths = "all.h5#wrong"': "lengths: all.h5#wrong: its lengths add up to 15, expected 14, the positions",
-    'values = "all.h5#in/x"\nlengths = "all.h5#in/t"': "lengths: all.h5#in/t: expected whole numbers of 0 or more, found 0.25 in row 1",
-    'values = "all.h5#padded"\nlengths = "all.h5#wrong"': "lengths: all.h5#wrong: found 6 in row 3, expected at most 5",
+    'values = "all.h5#in/x"\nlengths = "all.h5#wrong"': (
+        "lengths: all.h5#wrong: its lengths add up to 15, expected 14, the positions"
+    ),
+    'values = "all.h5#in/x"\nlengths = "all.h5#in/t"': (
+        "lengths: all.h5#in/t: expected whole numbers of 0 or more, found 0.25 in row 1"
+    ),
+    'values = "all.h5#padded"\nlengths = "all.h5#wrong"': (
+        "lengths: all.h5#wrong: found 6 in row 3, expected at most 5"
+    ),
     'values = "all.h5#x"': "expected a data set 'x', found 12: ['id', 'in/t', 'in/x'",
     'values = "all.h5"': "expected one data set, or FILE#NAME, found 12",
     'values = "all.h5#soft"': "expected a data set 'soft'",
@@ -396,7 +491,14 @@ def test_texts_groups_and_further_labels(folder: Path) -> None:
         (None, None, {"mood": "y"}),
         ("bob", "Yes", {"arousal": 2.0}),
     ]
-    np.savez(folder / "all.npz", id=["a", "b", "c"], y=[0, 1, 0], s=["train", "train", "test"], g=[7, 7, 8], w=["Well", "", "Yes"])
+    np.savez(
+        folder / "all.npz",
+        id=["a", "b", "c"],
+        y=[0, 1, 0],
+        s=["train", "train", "test"],
+        g=[7, 7, 8],
+        w=["Well", "", "Yes"],
+    )
     keys = {"ids": "id", "labels": "y", "splits": "s", "groups": "g", "texts": "w"}
     samples = "[samples]\n" + "".join(f'{key} = "all.npz#{name}"\n' for key, name in keys.items())
     found = samples_of(done(described(folder, 'values = "a.npy"', samples=samples)).corpus)
@@ -406,8 +508,13 @@ def test_texts_groups_and_further_labels(folder: Path) -> None:
 def test_a_table_without_names_and_ids(folder: Path) -> None:
     """As hand key points are published: a class, then coordinates, nothing else."""
     (folder / "points.csv").write_text("".join(f"{at % 2},{at}.5,{-at}\n" for at in range(5)))
-    samples = '[samples]\ntable = "points.csv"\nheader = false\nid = "#"\nlabel = "1"\n[splits]\ntrain = "*"\ntest = ["4", "5"]\n'
-    found = done(described(folder, 'table = "points.csv"\nheader = false\nid = "#"\nexclude = ["1"]', samples=samples))
+    samples = (
+        '[samples]\ntable = "points.csv"\nheader = false\nid = "#"\nlabel = "1"\n[splits]\ntrain = "*"\ntest'
+        ' = ["4", "5"]\n'
+    )
+    found = done(
+        described(folder, 'table = "points.csv"\nheader = false\nid = "#"\nexclude = ["1"]', samples=samples)
+    )
     assert {role: len(split) for role, split in found.corpus.splits.items()} == {"train": 3, "test": 2}
     assert [(s.id, s.target, s.features["face"].tolist()) for s in samples_of(found.corpus)] == [
         (str(at + 1), at % 2, [[at + 0.5, -at]]) for at in range(5)
@@ -419,7 +526,9 @@ def test_a_table_without_names_and_ids(folder: Path) -> None:
 
 
 def test_many_columns_of_parquet_take_no_longer_than_their_number(folder: Path) -> None:
-    """Each column was looked for among all, and the schema was made again for each: 4000 took 17 s, 20 000 more than 120."""
+    """Each column was looked for among all, and the schema was made again for each: 4000 took 17 s, 20 000
+    more than 120.
+    """
     width = 3000
     columns = {"id": ["clip0", "clip3"], **{f"c{at}": np.arange(2.0) + at for at in range(width)}}
     parquet.write_table(pa.table(columns), folder / "wide.parquet")
@@ -429,7 +538,9 @@ def test_many_columns_of_parquet_take_no_longer_than_their_number(folder: Path) 
 
 def test_a_pipe_is_no_table(folder: Path) -> None:
     os.mkfifo(folder / "face" / "clip0.csv")
-    assert "clip0.csv: expected a file, found something else" in message(described(folder, 'files = "face/{id}.csv"'))
+    assert "clip0.csv: expected a file, found something else" in message(
+        described(folder, 'files = "face/{id}.csv"')
+    )
 
 
 # What the documentation shows
@@ -456,7 +567,9 @@ def test_the_files_of_the_page(folder: Path) -> None:
             np.testing.assert_allclose(values, frames(number))
     (folder / "keypoint.csv").write_text("".join(f"{at % 2},{at}.5,{-at}\n" for at in range(4)))
     path.write_text(f'{HEAD}[splits]\ntrain = "*"\n{mediapipe}')
-    assert [sample.features["hand"].tolist() for sample in samples_of(done(path).corpus)] == [[[at + 0.5, -at]] for at in range(4)]
+    assert [sample.features["hand"].tolist() for sample in samples_of(done(path).corpus)] == [
+        [[at + 0.5, -at]] for at in range(4)
+    ]
     rows = [f"v{at // 2},{at:04d},{at - 1.5},{'train' if at < 2 else 'test'},said" for at in range(4)]
     (folder / "label.csv").write_text("video_id,clip_id,label,mode,text\n" + "\n".join(rows) + "\n")
     for at in range(4):
@@ -475,4 +588,6 @@ def test_samples_without_labels_and_splits_are_new_ones(folder: Path) -> None:
     np.save(folder / "a.npy", np.ones((4, 1)))
     found = done(described(folder, 'values = "a.npy"', samples='[samples]\ntable = "samples.csv"\n'))
     assert {role: len(split) for role, split in found.corpus.splits.items()} == {"test": 4}
-    assert found.notes == ("Nothing says which sample is in which split, and there are no labels: all are in test.",)
+    assert found.notes == (
+        "Nothing says which sample is in which split, and there are no labels: all are in test.",
+    )

@@ -19,7 +19,9 @@ from alignmamba.errors import DataError
 
 def converted(*sources: Path | str, **options: object) -> Conversion:
     first = Path(str(sources[0]).partition("=")[2] or sources[0])
-    return convert("gcnet", list(sources), first.parent / "out", ReadOptions.model_validate(options), overwrite=True)
+    return convert(
+        "gcnet", list(sources), first.parent / "out", ReadOptions.model_validate(options), overwrite=True
+    )
 
 
 def message(*sources: Path | str, **options: object) -> str:
@@ -58,14 +60,23 @@ def test_every_value_is_read_exactly(folder: Path) -> None:
             conversation, _, identity = sample.id.partition("/")
             seen.append((conversation, identity, layout.CLASSES[int(sample.target or 0)]))
             assert {"val": "valid"}.get(layout.ROLES[conversation], layout.ROLES[conversation]) == role
-            truth = {name: values for name, values in layout.features(identity).items() if identity != first or name != "audio"}
+            truth = {
+                name: values
+                for name, values in layout.features(identity).items()
+                if identity != first or name != "audio"
+            }
             assert sample.features.keys() == truth.keys()
             for name, values in truth.items():
                 np.testing.assert_array_equal(sample.features[name], values.astype(np.float32))
     assert sorted(seen) == sorted(layout.utterances())
     # Rows of the table take turns between conversations; the samples do not.
     assert [each[0] for each in seen] == sorted(each[0] for each in seen)
-    assert done.notes == ("3 conversations: an id is conversation/utterance, and the utterances of a conversation follow each other.",)
+    assert done.notes == (
+        (
+            "3 conversations: an id is conversation/utterance, and the utterances of a conversation follow"
+            " each other."
+        ),
+    )
 
 
 def test_utterances_of_a_conversation_keep_their_order_within_a_split(folder: Path) -> None:
@@ -85,13 +96,20 @@ def test_parts_by_name_and_labels_from_npz(folder: Path, tmp_path: Path) -> None
         split=np.array([layout.ROLES[row[0]].encode() for row in rows]),
     )
     assert (
-        gcnet.read([tmp_path / "table.npz", Path(f"sound={folder / 'features' / 'hubert-large-FRA'}")], ReadOptions()).task.kind
+        gcnet.read(
+            [tmp_path / "table.npz", Path(f"sound={folder / 'features' / 'hubert-large-FRA'}")], ReadOptions()
+        ).task.kind
         == "regression"
     )
-    found = gcnet.read([Path(f"labels={tmp_path / 'table.npz'}"), Path(f"sound={folder / 'features' / 'hubert-large-FRA'}")], ReadOptions())
+    found = gcnet.read(
+        [Path(f"labels={tmp_path / 'table.npz'}"), Path(f"sound={folder / 'features' / 'hubert-large-FRA'}")],
+        ReadOptions(),
+    )
     assert list(found.splits["train"].features) == ["sound"]
     assert found.splits["train"].targets is not None
-    assert list(found.splits["train"].targets) == [number / 4 for number, row in enumerate(rows) if row[0] == "ses1"]
+    assert list(found.splits["train"].targets) == [
+        number / 4 for number, row in enumerate(rows) if row[0] == "ses1"
+    ]
     assert found.splits["train"].ids == [row[1] for row in rows if row[0] == "ses1"]
 
 
@@ -114,7 +132,10 @@ def test_splits_from_a_file_of_conversations_or_utterances(folder: Path) -> None
     assert "1 utterances are in no split and were dropped, 'ses2/ses2_u1' first." in done.notes
     assert not any("name nothing" in note for note in done.notes)
     (folder / "folds.toml").write_text('train = ["ses1", "ses2_u0"]\ntest = ["ses3", "nobody", "ses9"]\n')
-    assert f"2 ids of {folder / 'folds.toml'} name nothing that is in the files, 'nobody' first." in converted(folder).notes
+    assert (
+        f"2 ids of {folder / 'folds.toml'} name nothing that is in the files, 'nobody' first."
+        in converted(folder).notes
+    )
 
 
 def test_shapes_of_a_file(folder: Path) -> None:
@@ -122,7 +143,9 @@ def test_shapes_of_a_file(folder: Path) -> None:
     values = np.arange(6.0).reshape(2, 3)
     for shaped in (values, values[None], values[:, None]):
         np.save(path, shaped)
-        sample = next(sample for sample in converted(folder).corpus.split("train") if sample.id == "ses1/ses1_u1")
+        sample = next(
+            sample for sample in converted(folder).corpus.split("train") if sample.id == "ses1/ses1_u1"
+        )
         np.testing.assert_array_equal(sample.features["audio"], values)
     np.save(path, values.reshape(1, 2, 3).repeat(2, 0))
     assert "ses1_u1.npy: expected shape (width,) or (time, width), found (2, 2, 3)" in message(folder)
@@ -157,7 +180,10 @@ def test_a_table_of_gcnet(folder: Path, valid: bool, protocol: int) -> None:
     (folder / "labels.pkl").write_bytes(pickle.dumps(by_conversation(folder, valid=valid), protocol=protocol))
     corpus = converted(folder).corpus
     assert list(corpus.splits) == (["train", "valid", "test"] if valid else ["train", "test"])
-    labels = {f"{conversation}/{identity}": row / 4 for row, (conversation, identity, _) in enumerate(layout.utterances())}
+    labels = {
+        f"{conversation}/{identity}": row / 4
+        for row, (conversation, identity, _) in enumerate(layout.utterances())
+    }
     assert {sample.id: sample.target for split in corpus.splits.values() for sample in split} == labels
     assert corpus.split("train").ids[:3] == ("ses1/ses1_u0", "ses1/ses1_u1", "ses1/ses1_u2")
 
@@ -169,12 +195,16 @@ def test_a_table_of_merbench(folder: Path, constant: str) -> None:
     for row, (conversation, identity, label) in enumerate(layout.utterances()):
         given = {"emo": label, "val": row / 4} | {constant: 0}
         parts[f"{layout.ROLES[conversation]}_corpus"][identity] = given
-    np.savez_compressed(folder / "label-6way.npz", **{key: np.array(value, dtype=object) for key, value in parts.items()})  # type: ignore[arg-type]
+    np.savez_compressed(
+        folder / "label-6way.npz", **{key: np.array(value, dtype=object) for key, value in parts.items()}
+    )  # type: ignore[arg-type]
     corpus = converted(folder).corpus
     assert corpus.task.kind == ("regression" if constant == "emo" else "classification")
     found = {sample.id: sample.target for split in corpus.splits.values() for sample in split}
     truth = layout.utterances()
-    assert found == {row[1]: at / 4 if constant == "emo" else layout.CLASSES.index(row[2]) for at, row in enumerate(truth)}
+    assert found == {
+        row[1]: at / 4 if constant == "emo" else layout.CLASSES.index(row[2]) for at, row in enumerate(truth)
+    }
     assert corpus.split("valid").ids == tuple(row[1] for row in truth if row[0] == "ses2")
 
 
@@ -185,7 +215,9 @@ def test_pickled_tables_run_nothing(folder: Path, tmp_path: Path) -> None:
     (folder / "label.pkl").write_bytes(hostile)
     assert "label.pkl: refused: the pickle asks for 'os.system'" in message(folder)
     (folder / "label.pkl").write_bytes(pickle.dumps({"ids": []}))
-    assert "label.pkl: expected a tuple of ids, labels, speakers and sentences by conversation" in message(folder)
+    assert "label.pkl: expected a tuple of ids, labels, speakers and sentences by conversation" in message(
+        folder
+    )
     (folder / "label.pkl").unlink()
     array = io.BytesIO()
     np.lib.format.write_array_header_1_0(array, {"descr": "|O", "fortran_order": False, "shape": ()})
@@ -197,7 +229,9 @@ def test_pickled_tables_run_nothing(folder: Path, tmp_path: Path) -> None:
     np.savez(folder / "label.npz", train_corpus=np.array(["a", "b"], dtype=object))
     assert "label.npz: array 'train_corpus': expected one object, found 2" in message(folder)
     np.savez(folder / "label.npz", train_corpus=np.zeros(3))
-    assert "label.npz: array 'train_corpus': expected Python objects, found numbers or text" in message(folder)
+    assert "label.npz: array 'train_corpus': expected Python objects, found numbers or text" in message(
+        folder
+    )
     np.savez(folder / "label.npz", id=np.array(["a", "b"], dtype=object))
     assert "label.npz: array 'id': holds Python objects, which are not read" in message(folder)
     assert not target.exists()
@@ -205,7 +239,9 @@ def test_pickled_tables_run_nothing(folder: Path, tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused(folder: Path) -> None:
     features = folder / "features"
-    assert "label 'absent': expected one of the columns ['name', 'emo', 'split', 'video']" in message(folder, label="absent")
+    assert "label 'absent': expected one of the columns ['name', 'emo', 'split', 'video']" in message(
+        folder, label="absent"
+    )
     (features / "roberta-UTT").mkdir()
     np.save(features / "roberta-UTT" / "ses1_u0.npy", np.zeros(3))
     assert "roberta-UTT: is text, as" in message(folder)
@@ -213,7 +249,9 @@ def test_what_does_not_fit_is_refused(folder: Path) -> None:
     (features / "roberta-UTT").rename(features / "pose")
     assert "pose: has the features of none of the 8 utterances" in message(folder)
     (features / "pose" / "other.npy").unlink()
-    assert "expected a column 'id' of the utterances, found ['key'" in message(retabled(folder, {"name": "key"}))
+    assert "expected a column 'id' of the utterances, found ['key'" in message(
+        retabled(folder, {"name": "key"})
+    )
     retabled(folder, {"key": "id"})
     assert "split: expected train, valid or test, found 'a'" in message(
         retabled(folder, {"emo": "label", ",train,": ",a,", ",val,": ",b,", ",test,": ",c,"})
@@ -257,7 +295,9 @@ def test_a_file_of_one_number(folder: Path) -> None:
 def test_none_is_a_class_among_words(folder: Path) -> None:
     done = converted(retabled(folder, {",neutral,": ",none,", ",sad,": ",,"}))
     assert done.corpus.task.classes == ("happy", "none")
-    assert sum(row[3] for row in done.faults if row[0] == "not a number label") == sum(row[2] == "sad" for row in layout.utterances())
+    assert sum(row[3] for row in done.faults if row[0] == "not a number label") == sum(
+        row[2] == "sad" for row in layout.utterances()
+    )
     # Among numbers it says that there is none.
     done = converted(retabled(folder, {",happy,": ",1,"}))
     assert done.corpus.task.classes == ("0", "1")
@@ -265,14 +305,18 @@ def test_none_is_a_class_among_words(folder: Path) -> None:
 
 
 def test_common_names_of_splits(folder: Path) -> None:
-    done = converted(retabled(folder, {",train,": ",training,", ",val,": ",Validation,", ",test,": ",testing,"}))
+    done = converted(
+        retabled(folder, {",train,": ",training,", ",val,": ",Validation,", ",test,": ",testing,"})
+    )
     assert [len(done.corpus.split(role)) for role in ("train", "valid", "test")] == [3, 2, 3]
     done = converted(retabled(folder, {",testing,": ",test1,"}))
     assert (
-        "3 utterances of the split 'test1' are in no split and were dropped, 'ses3/ses3_u0' first. There is no test split left."
-        in done.notes
+        "3 utterances of the split 'test1' are in no split and were dropped, 'ses3/ses3_u0' first. There is"
+        " no test split left." in done.notes
     )
-    assert "'training' and 'train' both name the train split" in message(retabled(folder, {"ses1_u1,": "ses1_u1,", ",test1,": ",train,"}))
+    assert "'training' and 'train' both name the train split" in message(
+        retabled(folder, {"ses1_u1,": "ses1_u1,", ",test1,": ",train,"})
+    )
 
 
 def test_conversations_are_groups_and_other_labels_are_kept(folder: Path) -> None:
@@ -282,7 +326,11 @@ def test_conversations_are_groups_and_other_labels_are_kept(folder: Path) -> Non
     table.write_text("".join(",".join([*row, other]) + "\n" for row, other in zip(rows, extra, strict=True)))
     samples = {sample.id: sample for split in converted(folder).corpus.splits.values() for sample in split}
     for at, row in enumerate(rows[1:], start=1):
-        (sample,) = (sample for identity, sample in samples.items() if identity.endswith(f"/{row[rows[0].index('name')]}"))
+        (sample,) = (
+            sample
+            for identity, sample in samples.items()
+            if identity.endswith(f"/{row[rows[0].index('name')]}")
+        )
         assert sample.group == sample.id.partition("/")[0]
         assert dict(sample.labels) == ({} if at == 1 else {"val": at / 4})
 
@@ -291,13 +339,19 @@ def test_an_utterance_in_two_splits_is_refused(folder: Path) -> None:
     """Its features are found by its id, so both splits would have the same."""
     with (folder / "label-3way.csv").open("a") as table:
         table.write("ses1_u0,calm,test,ses9\n")
-    assert "id 'ses1_u0' stands in train and again in test, a leak: features are looked up by the id" in message(folder)
+    assert (
+        "id 'ses1_u0' stands in train and again in test, a leak: features are looked up by the id"
+        in message(folder)
+    )
 
 
 def test_one_name_of_two_utterances_is_refused(folder: Path) -> None:
     """Features are looked up by the utterance alone, whatever its conversation."""
     retabled(folder, {"ses1_u1": "ses1_u0"})
-    assert "label-3way.csv: id 'ses1_u0' stands for several samples of train: features are looked up by the id" in message(folder)
+    assert (
+        "label-3way.csv: id 'ses1_u0' stands for several samples of train: features are looked up by the id"
+        in message(folder)
+    )
 
 
 def test_features_of_no_utterance_are_counted(folder: Path) -> None:
@@ -305,5 +359,8 @@ def test_features_of_no_utterance_are_counted(folder: Path) -> None:
     np.save(audio / "zzz.npy", np.ones((2, 3)))
     (folder / "features" / "manet-FRA" / "nobody").mkdir()
     notes = converted(folder).notes
-    assert "1 entries of hubert-large-FRA (audio) are of no utterance and were dropped, 'zzz.npy' first." in notes
+    assert (
+        "1 entries of hubert-large-FRA (audio) are of no utterance and were dropped, 'zzz.npy' first."
+        in notes
+    )
     assert "1 entries of manet-FRA (vision) are of no utterance and were dropped, 'nobody' first." in notes

@@ -1,7 +1,8 @@
-"""Pickles that were made to do harm: nothing of them is run, none takes long, and none takes more memory than it may.
+"""Pickles that were made to do harm: nothing of them is run, none takes long, and none takes more memory than
+it may.
 
-Every one is read in a process of its own kind: its address space and its processor time are limited, and what would have happened
-had anything been run is a file that must not be there.
+Every one is read in a process of its own kind: its address space and its processor time are limited, and what
+would have happened had anything been run is a file that must not be there.
 """
 
 import json
@@ -53,7 +54,13 @@ class _Runs:
 
 
 _ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR"
-_FLOATS = b"cnumpy\ndtype\n(" + _text("f4") + b"\x89\x88tR(K\x03" + _text("<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+_FLOATS = (
+    b"cnumpy\ndtype\n("
+    + _text("f4")
+    + b"\x89\x88tR(K\x03"
+    + _text("<")
+    + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+)
 _OBJECTS = b"cnumpy\ndtype\n(" + _text("O8") + b"\x89\x88tR"
 _HUGE = b"\x8a\x06" + (1 << 44).to_bytes(6, "little")
 
@@ -64,36 +71,75 @@ def _array(shape: bytes, dtype: bytes, content: bytes) -> bytes:
 
 def _laughs(opcode: bytes, depth: int) -> bytes:
     """Every value holds the one before twice."""
-    return b")q\x00" + b"".join(b"0h" + bytes([each]) + b"h" + bytes([each]) + opcode + b"q" + bytes([each + 1]) for each in range(depth))
+    return b")q\x00" + b"".join(
+        b"0h" + bytes([each]) + b"h" + bytes([each]) + opcode + b"q" + bytes([each + 1])
+        for each in range(depth)
+    )
 
 
 # Name -> the file, and a part of the message.
 RUNS: dict[str, tuple[bytes, str]] = {
     "os.system": (pickle.dumps(_Runs(os.system, SHELL)), "refused: the pickle asks for"),
     "os.system, protocol 0": (b"cos\nsystem\n(S'" + SHELL.encode() + b"'\ntR.", "asks for 'os.system'"),
-    "subprocess": (pickle.dumps(_Runs(subprocess.check_call, ["touch", SENTINEL])), "asks for 'subprocess.check_call'"),
+    "subprocess": (
+        pickle.dumps(_Runs(subprocess.check_call, ["touch", SENTINEL])),
+        "asks for 'subprocess.check_call'",
+    ),
     "eval": (pickle.dumps(_Runs(eval, TOUCH), 2), "asks for '__builtin__.eval'"),
-    "exec by stack": (_pickle(_text("builtins") + _text("exec") + b"\x93" + _text(TOUCH) + b"\x85R"), "asks for 'builtins.exec'"),
-    "eval through functools": (_pickle(_called("functools", "partial", _named("builtins", "eval"), _text(TOUCH))), "'functools.partial'"),
-    "getattr": (_pickle(_called("builtins", "getattr", _named("numpy", "ndarray"), _text("tofile"))), "asks for 'builtins.getattr'"),
-    "dotted name": (_pickle(_text("numpy") + _text("ndarray.tofile") + b"\x93"), "asks for 'numpy.ndarray.tofile'"),
-    "copyreg": (_pickle(_called("copyreg", "_reconstructor", _named("builtins", "object"))), "asks for 'copyreg._reconstructor'"),
+    "exec by stack": (
+        _pickle(_text("builtins") + _text("exec") + b"\x93" + _text(TOUCH) + b"\x85R"),
+        "asks for 'builtins.exec'",
+    ),
+    "eval through functools": (
+        _pickle(_called("functools", "partial", _named("builtins", "eval"), _text(TOUCH))),
+        "'functools.partial'",
+    ),
+    "getattr": (
+        _pickle(_called("builtins", "getattr", _named("numpy", "ndarray"), _text("tofile"))),
+        "asks for 'builtins.getattr'",
+    ),
+    "dotted name": (
+        _pickle(_text("numpy") + _text("ndarray.tofile") + b"\x93"),
+        "asks for 'numpy.ndarray.tofile'",
+    ),
+    "copyreg": (
+        _pickle(_called("copyreg", "_reconstructor", _named("builtins", "object"))),
+        "asks for 'copyreg._reconstructor'",
+    ),
     "numpy.load": (_pickle(_called("numpy", "load", _text("a.npy"), b"N\x88")), "asks for 'numpy.load'"),
-    "numpy f2py": (_pickle(_called("numpy.testing._private.utils", "runstring", _text(TOUCH), b"}")), "runstring"),
+    "numpy f2py": (
+        _pickle(_called("numpy.testing._private.utils", "runstring", _text(TOUCH), b"}")),
+        "runstring",
+    ),
     "nested in an object array": (
         pickle.dumps(np.array([[_Runs(os.system, SHELL)]], dtype=object)),
         "refused: the pickle asks for",
     ),
-    "nested in a call": (_pickle(_called("numpy", "dtype", _called("os", "system", _text(SHELL)))), "asks for 'os.system'"),
-    "calls an array's class": (_pickle(_named("numpy", "ndarray") + b"(\x8a\x05\xff\xff\xff\xff\x00tR"), "calls numpy.ndarray"),
+    "nested in a call": (
+        _pickle(_called("numpy", "dtype", _called("os", "system", _text(SHELL)))),
+        "asks for 'os.system'",
+    ),
+    "calls an array's class": (
+        _pickle(_named("numpy", "ndarray") + b"(\x8a\x05\xff\xff\xff\xff\x00tR"),
+        "calls numpy.ndarray",
+    ),
     "calls a text": (_pickle(_text("eval") + b")R"), "calls a str"),
-    "object by its class": (_pickle(_named("numpy", "ndarray") + b")\x81"), "makes an object of numpy.ndarray"),
+    "object by its class": (
+        _pickle(_named("numpy", "ndarray") + b")\x81"),
+        "makes an object of numpy.ndarray",
+    ),
     "object with keywords": (_pickle(_named("numpy", "dtype") + b")}\x92"), "makes an object of numpy.dtype"),
     "object of protocol 0": (b"(S'" + SHELL.encode() + b"'\nios\nsystem\n.", "asks for 'os.system'"),
     "object from a mark": (b"(" + _named("numpy", "dtype") + b"o.", "makes an object of numpy.dtype"),
     "state of a dict": (_pickle(b"}}" + _text("__class__") + b"Nsb"), "sets the state of a dict"),
-    "state of a global": (_pickle(_named("numpy", "ndarray") + b"}b"), "sets the state of a global numpy.ndarray"),
-    "state with attributes": (_pickle(_ARRAY + b"N}" + _text("dtype") + b"Ns\x86b"), "the state of an array is not what numpy writes"),
+    "state of a global": (
+        _pickle(_named("numpy", "ndarray") + b"}b"),
+        "sets the state of a global numpy.ndarray",
+    ),
+    "state with attributes": (
+        _pickle(_ARRAY + b"N}" + _text("dtype") + b"Ns\x86b"),
+        "the state of an array is not what numpy writes",
+    ),
     "persistent id": (_pickle(_text("a") + b"Q"), "persistent id"),
     "persistent id, protocol 0": (b"Pa\n.", "persistent id"),
     "extension": (_pickle(b"\x82\x01"), "number 1 of the registry of extensions"),
@@ -105,13 +151,30 @@ RUNS: dict[str, tuple[bytes, str]] = {
         "numpy number is not made as numpy makes one",
     ),
     "structured type": (
-        _pickle(b"cnumpy\ndtype\n(" + _text("f4") + b"\x89\x88tR(K\x03" + _text("|") + b"N" + _text("a") + b"\x85}K\x04K\x01K\x00tb"),
+        _pickle(
+            b"cnumpy\ndtype\n("
+            + _text("f4")
+            + b"\x89\x88tR(K\x03"
+            + _text("|")
+            + b"N"
+            + _text("a")
+            + b"\x85}K\x04K\x01K\x00tb"
+        ),
         "an array of structured type",
     ),
     "void type": (_pickle(_called("numpy", "dtype", _text("V1000000000"))), "an array of type 'V1000000000'"),
-    "type by its name": (_pickle(_called("numpy", "dtype", _text("os.system"))), "an array of type 'os.system'"),
-    "objects from bytes": (_pickle(_array(b"K\x01", _OBJECTS, b"C\x08AAAAAAAA")), "has another content: bytes"),
-    "content twice": (_pickle(_array(b"K\x01", _FLOATS, b"C\x04AAAA") + b"(K\x01(K\x01t" + _FLOATS + b"\x89C\x04AAAAtb"), "content twice"),
+    "type by its name": (
+        _pickle(_called("numpy", "dtype", _text("os.system"))),
+        "an array of type 'os.system'",
+    ),
+    "objects from bytes": (
+        _pickle(_array(b"K\x01", _OBJECTS, b"C\x08AAAAAAAA")),
+        "has another content: bytes",
+    ),
+    "content twice": (
+        _pickle(_array(b"K\x01", _FLOATS, b"C\x04AAAA") + b"(K\x01(K\x01t" + _FLOATS + b"\x89C\x04AAAAtb"),
+        "content twice",
+    ),
 }
 
 LARGE: dict[str, tuple[bytes, str]] = {
@@ -147,15 +210,33 @@ LARGE: dict[str, tuple[bytes, str]] = {
         "outside arrays take more than",
     ),
     "sets from one list": (
-        _pickle(b"](" + b"K\x01" * 100_000 + b"eq\x00" + _named("builtins", "set") + b"q\x010" + b"h\x01h\x00\x85R0" * 20_000),
+        _pickle(
+            b"]("
+            + b"K\x01" * 100_000
+            + b"eq\x00"
+            + _named("builtins", "set")
+            + b"q\x010"
+            + b"h\x01h\x00\x85R0" * 20_000
+        ),
         "outside arrays take more than",
     ),
     "bytes from one text": (
-        _pickle(_text("a" * 4000) + b"q\x00" + _named("_codecs", "encode") + b"q\x01" + b"(h\x01h\x00" + _text("latin1") + b"\x86R" * 1),
+        _pickle(
+            _text("a" * 4000)
+            + b"q\x00"
+            + _named("_codecs", "encode")
+            + b"q\x01"
+            + b"(h\x01h\x00"
+            + _text("latin1")
+            + b"\x86R" * 1
+        ),
         "it ends with",
     ),
     "laughter": (_pickle(_laughs(b"\x86", 200) + b"0}h\xc8Ns"), "a tuple as key of a dict"),
-    "laughter in a set": (_pickle(b"\x8f(" + _laughs(b"\x86", 200) + b"\x90"), "a tuple as key of a dict or member of a set"),
+    "laughter in a set": (
+        _pickle(b"\x8f(" + _laughs(b"\x86", 200) + b"\x90"),
+        "a tuple as key of a dict or member of a set",
+    ),
 }
 
 HARMLESS: dict[str, bytes] = {
@@ -190,18 +271,27 @@ for path in sys.argv[1:]:
 
 
 def outcomes(folder: Path, files: dict[str, bytes]) -> dict[str, tuple[str, int, float]]:
-    """Message, peak memory above that of an idle process in bytes, and seconds of every file, the small ones first."""
+    """Message, peak memory above that of an idle process in bytes, and seconds of every file, the small ones
+    first.
+    """
     ordered = sorted(files, key=lambda name: len(files[name]))
     paths = [folder / f"{number}.pkl" for number in range(len(ordered))]
     for name, path in zip(ordered, paths, strict=True):
         path.write_bytes(files[name])
     done = subprocess.run(
-        [sys.executable, "-c", READER, *map(str, paths)], cwd=folder, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", READER, *map(str, paths)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {name: (said, taken, seconds) for name, (_, said, taken, seconds) in zip(ordered, found, strict=True)}
+    return {
+        name: (said, taken, seconds) for name, (_, said, taken, seconds) in zip(ordered, found, strict=True)
+    }
 
 
 def test_nothing_is_run(tmp_path: Path) -> None:

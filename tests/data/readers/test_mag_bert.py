@@ -77,7 +77,10 @@ def test_faults_are_counted(file: Path) -> None:
     del clip.features["vision"]
     done = convert("mag-bert", [write(file, content)], file.parent / "corpus")
     assert_holds(done.corpus, truths)
-    assert sorted(done.faults) == [("not finite", "audio", "set to 0", 1), ("zero length", "vision", "taken as missing", 1)]
+    assert sorted(done.faults) == [
+        ("not finite", "audio", "set to 0", 1),
+        ("zero length", "vision", "taken as missing", 1),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,9 @@ def test_what_is_refused(file: Path, entry: Any, said: str) -> None:
         convert("mag-bert", [file], file.parent / "corpus", ReadOptions(label="labels"))
 
 
-@pytest.mark.parametrize("names", [("TRAIN", "Dev", "Test"), ("training", "val", "testing"), ("train", "development", "test")])
+@pytest.mark.parametrize(
+    "names", [("TRAIN", "Dev", "Test"), ("training", "val", "testing"), ("train", "development", "test")]
+)
 def test_splits_by_all_the_names_that_splits_have(file: Path, names: tuple[str, ...]) -> None:
     content, truths = layouts_pickled.mag_bert()
     write(file, dict(zip(names, content.values(), strict=True)))
@@ -110,7 +115,10 @@ def test_splits_by_all_the_names_that_splits_have(file: Path, names: tuple[str, 
 def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path) -> None:
     content, truths = layouts_pickled.mag_bert()
     write(file, {"held\ud800out" if name == "test" else name: part for name, part in content.items()})
-    with pytest.raises(DataError, match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, "):
+    with pytest.raises(
+        DataError,
+        match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, ",
+    ):
         convert("mag-bert", [file], file.parent / "corpus")
     facts = {"text": [0.5], "audio": [1.5], "ids": [[["a", "b"], 1, 2]], "many": [1, 2, 3]}
     write(file, {**content, "mean\ud800": facts, "names": ["a", "b"], "none": []})
@@ -122,7 +130,9 @@ def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path)
 def test_words_of_a_file_without_train_are_said_to_be_numbered_anew(file: Path) -> None:
     content, _ = layouts_pickled.mag_bert()
     said = "words are numbered anew in each file, and a run that was trained on another file refuses them"
-    assert not any(said in note for note in convert("auto", [write(file, content)], file.parent / "corpus").notes)
+    assert not any(
+        said in note for note in convert("auto", [write(file, content)], file.parent / "corpus").notes
+    )
     alone = convert("auto", [write(file, {"test": content["test"]})], file.parent / "corpus", overwrite=True)
     assert any(said in note for note in alone.notes)
 

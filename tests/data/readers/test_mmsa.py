@@ -24,7 +24,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def converted(file: Path, content: Any, **options: Any) -> Conversion:
-    return convert("mmsa", [write(file, content)], file.parent / "corpus", ReadOptions(**options), overwrite=True)
+    return convert(
+        "mmsa", [write(file, content)], file.parent / "corpus", ReadOptions(**options), overwrite=True
+    )
 
 
 def sample(corpus: Corpus, row: int, role: Literal["train", "valid", "test"] = "train") -> Any:
@@ -69,19 +71,27 @@ def test_files_of_python_2(file: Path, protocol: int) -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_what_comes_first_is_not_taken_for_another_format(file: Path, protocol: int, many: str) -> None:
     """Ids and audio are MulT's fields too."""
-    first = {"ids": {"id": [str(each) for each in range(40_000)]}, "values": {"audio": np.arange(1e6).reshape(1, 100, 10_000)}}
+    first = {
+        "ids": {"id": [str(each) for each in range(40_000)]},
+        "values": {"audio": np.arange(1e6).reshape(1, 100, 10_000)},
+    }
     write(file, {"train": {**first[many], "raw_text": ["a"], "regression_labels": [1.0]}}, protocol)
     assert detect([file]) == "mmsa"
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2])
-def test_where_the_head_does_not_decide_the_format_is_asked_for(file: Path, protocol: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_head_does_not_decide_the_format_is_asked_for(
+    file: Path, protocol: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(unpickling, "_GLIMPSE_SCANNED", 1 << 18)
     write(file, {"train": {"audio": np.arange(1e5).reshape(1, 100, 1000), "raw_text": ["a"]}}, protocol)
     if protocol:  # whose arrays have a length that can be passed over
         assert detect([file]) == "mmsa"
         return
-    with pytest.raises(DataError, match=r"not recognised as any of the formats mmsa, .*; if it is one of them, give the format by name"):
+    with pytest.raises(
+        DataError,
+        match=r"not recognised as any of the formats mmsa, .*; if it is one of them, give the format by name",
+    ):
         detect([file])
 
 
@@ -89,7 +99,9 @@ def test_where_the_head_does_not_decide_the_format_is_asked_for(file: Path, prot
 def test_a_global_that_is_not_read_is_named(file: Path, protocol: int) -> None:
     content, _ = layouts_pickled.mmsa()
     write(file, defaultdict(dict, content), protocol)
-    with pytest.raises(DataError, match=r"not recognised as .*; it asks for 'collections.defaultdict', which is not read"):
+    with pytest.raises(
+        DataError, match=r"not recognised as .*; it asks for 'collections.defaultdict', which is not read"
+    ):
         detect([file])
 
 
@@ -140,7 +152,9 @@ def test_aligned_content_past_the_text_is_counted(file: Path) -> None:
 def _as_ids(content: Any, truths: Truths) -> None:
     for role, clips in truths.items():
         for row, clip in enumerate(clips):
-            clip.features["text"] = content[role]["text_bert"][row, 0, : len(clip.features["text"])].astype(np.int64)
+            clip.features["text"] = content[role]["text_bert"][row, 0, : len(clip.features["text"])].astype(
+                np.int64
+            )
 
 
 @pytest.mark.parametrize("text", ["features", "ids"])
@@ -187,7 +201,10 @@ def test_aligned_modalities_without_a_mask_have_the_positions_of_the_longest(fil
     done = converted(file, content)
     assert_holds(done.corpus, truths)
     side = "front" if front else "back"
-    assert f"aligned: all modalities of a clip have the positions of the longest, zeros at the {side} taken for padding" in done.notes
+    assert (
+        f"aligned: all modalities of a clip have the positions of the longest, zeros at the {side} taken for"
+        " padding" in done.notes
+    )
 
 
 def test_a_modality_of_as_many_positions_is_not_aligned_where_another_has_more(file: Path) -> None:
@@ -213,7 +230,10 @@ def test_positions_that_are_declared_are_not_aligned(file: Path) -> None:
             clip.features["vision"] = clip.features["vision"][:-1]
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert "content: text by the attention mask; audio by declared lengths, padded at the back; vision by zeros at the back" in done.notes
+    assert (
+        "content: text by the attention mask; audio by declared lengths, padded at the back; vision by zeros"
+        " at the back" in done.notes
+    )
 
 
 def test_lengths_of_the_text_come_before_its_mask(file: Path) -> None:
@@ -274,7 +294,9 @@ def test_labels_of_a_modality_and_classes(file: Path) -> None:
         split["regression_labels_A"] = np.zeros((len(truths[role]), 1))
     content["config"] = {"about": "anything"}
     done = converted(file, content, label="regression_labels_T")
-    assert [each.target for each in done.corpus.split("train")] == [float(np.float32(row / 10)) for row in range(5)]
+    assert [each.target for each in done.corpus.split("train")] == [
+        float(np.float32(row / 10)) for row in range(5)
+    ]
     assert done.corpus.task.label_range == (-1.0, 1.0)
     assert done.corpus.task.is_sentiment  # as in SIMS
     assert done.notes[0] == "label: regression_labels_T"
@@ -296,8 +318,13 @@ def test_classes_that_splits_write_in_different_types(file: Path, many: bool) ->
     if not many:
         content["test"]["classification_labels"] = np.array([2.0, 0.5, 10.0])
     corpus = converted(file, content, label="classification_labels").corpus
-    assert corpus.task.classes == (("0", "1", "2", "3", "10", "11", "12") if many else ("0.5", "2", "10", "11"))
-    found = {role: [corpus.task.classes[int(each.target)] for each in split] for role, split in corpus.splits.items()}
+    assert corpus.task.classes == (
+        ("0", "1", "2", "3", "10", "11", "12") if many else ("0.5", "2", "10", "11")
+    )
+    found = {
+        role: [corpus.task.classes[int(each.target)] for each in split]
+        for role, split in corpus.splits.items()
+    }
     if many:
         assert found == {role: [str(int(value)) for value in values] for role, values in given.items()}
 
@@ -307,14 +334,18 @@ def test_labels_of_which_a_clip_has_several(file: Path, form: str) -> None:
     content, truths = layouts_pickled.mmsa()
     for role, split in content.items():
         hot = np.eye(3)[split["classification_labels"].astype(int)]
-        split["classification_labels"] = {"array": hot, "lists": hot.tolist(), "arrays": list(hot)}[form] if role != "test" else [1, 2, 0]
+        split["classification_labels"] = (
+            {"array": hot, "lists": hot.tolist(), "arrays": list(hot)}[form] if role != "test" else [1, 2, 0]
+        )
         for clip in truths[role]:
             del clip.labels["classification_labels"]
     done = converted(file, content)
     assert_holds(done.corpus, truths)
     found = "an array of shape (5, 3)" if form == "array" else "3 per clip"
     assert done.notes[-1] == f"classification_labels: dropped, expected one label per clip, found {found}"
-    with pytest.raises(DataError, match="split 'train': classification_labels: expected one label per clip, found") as caught:
+    with pytest.raises(
+        DataError, match="split 'train': classification_labels: expected one label per clip, found"
+    ) as caught:
         converted(file, content, label="classification_labels")
     assert found in str(caught.value)
 
@@ -345,7 +376,11 @@ def test_values_that_are_not_finite(file: Path) -> None:
         truths["train"][row].features["audio"][position, channel] = 0
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert sorted(done.faults) == [SILENCE, ("does not fit float32", "audio", "set to 0", 1), ("not finite", "audio", "set to 0", 3)]
+    assert sorted(done.faults) == [
+        SILENCE,
+        ("does not fit float32", "audio", "set to 0", 1),
+        ("not finite", "audio", "set to 0", 3),
+    ]
 
 
 def test_a_signalling_nan_warns_nobody(file: Path) -> None:
@@ -362,7 +397,10 @@ def test_a_signalling_nan_warns_nobody(file: Path) -> None:
     truths["train"][0].features["vision"][0, 0] = 0
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert sorted(done.faults) == [("not finite", "audio", "set to 0", 1), ("not finite", "vision", "set to 0", 1)]
+    assert sorted(done.faults) == [
+        ("not finite", "audio", "set to 0", 1),
+        ("not finite", "vision", "set to 0", 1),
+    ]
     for split in content.values():
         split["text_bert"] = split["text_bert"].astype(np.float32)
     content["train"]["text_bert"].view(np.uint32)[0, 0, 0] = 0x7FA00000
@@ -399,12 +437,16 @@ def test_declared_lengths_that_do_not_fit(file: Path) -> None:
 
 @pytest.mark.parametrize("seen", ["in train", "in test alone"])
 def test_declared_lengths_of_clips_that_are_padded_at_the_front(file: Path, seen: str) -> None:
-    """One clip ends in silence as long as its padding, another has nothing but silence; they are padded as the others are."""
+    """One clip ends in silence as long as its padding, another has nothing but silence; they are padded as
+    the others are.
+    """
     content, truths = layouts_pickled.mmsa()
     random = np.random.default_rng(1)
     for role, clips in truths.items():
         for clip in clips:
-            clip.features["audio"] = random.normal(size=(5 if seen == "in train" or role == "test" else 9, 3)).astype(np.float32)
+            clip.features["audio"] = random.normal(
+                size=(5 if seen == "in train" or role == "test" else 9, 3)
+            ).astype(np.float32)
         quiet = clips[0].features["audio"]
         quiet[1:] = 0
         if role == "train" and seen == "in train":
@@ -477,7 +519,10 @@ def test_clips_that_are_shorter_than_declared_are_kept_and_counted(file: Path) -
         content["train"]["audio"][row, end:] = 0
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert sorted(done.faults) == [("content shorter than declared", "audio", "kept, zero rows at its end", 2), SILENCE]
+    assert sorted(done.faults) == [
+        ("content shorter than declared", "audio", "kept, zero rows at its end", 2),
+        SILENCE,
+    ]
 
 
 @pytest.mark.parametrize("form", ["lists", "lists of lists", "column", "arrays", "None"])
@@ -497,7 +542,9 @@ def test_forms_of_labels(file: Path, form: str) -> None:
         del truths["train"][:2]
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert [count for kind, *_, count in done.faults if kind == "not a number label"] == [2] * (form == "None")
+    assert [count for kind, *_, count in done.faults if kind == "not a number label"] == [2] * (
+        form == "None"
+    )
 
 
 def test_the_labels_of_every_modality_are_kept(file: Path) -> None:
@@ -515,7 +562,9 @@ def test_the_labels_of_every_modality_are_kept(file: Path) -> None:
     assert done.notes[-1] == kept
     for split in content.values():
         split["regression_labels_T"] = [np.zeros(2), *split["regression_labels_T"][1:]]
-    with pytest.raises(DataError, match="split 'train': regression_labels_T: row 0: expected text, found StoredArray"):
+    with pytest.raises(
+        DataError, match="split 'train': regression_labels_T: row 0: expected text, found StoredArray"
+    ):
         converted(file, content)
 
 
@@ -530,7 +579,9 @@ def test_fields_whose_names_are_near_those_of_the_format(file: Path) -> None:
     assert done.notes[-1] == "dropped: annotation, classification_labels_T, ids, text"
 
 
-@pytest.mark.parametrize("empty", [{}, {"id": [], "audio": np.zeros((0, 9, 3)), "regression_labels": np.zeros(0)}])
+@pytest.mark.parametrize(
+    "empty", [{}, {"id": [], "audio": np.zeros((0, 9, 3)), "regression_labels": np.zeros(0)}]
+)
 def test_a_split_without_clips_is_left_out(file: Path, empty: Any) -> None:
     content, truths = layouts_pickled.mmsa()
     content["valid"], content["config"] = empty, {"about": "anything"}
@@ -563,7 +614,10 @@ def test_text_bert_as_a_list(file: Path, form: str, protocol: int, text: Any) ->
     write(file, content, protocol)
     assert_holds(convert("mmsa", [file], file.parent / "corpus", ReadOptions(text=text)).corpus, truths)
     content["train"]["text_bert"] = [*content["train"]["text_bert"][:4], np.zeros((2, 7))]
-    with pytest.raises(DataError, match=r"text_bert: expected a list of arrays of shape \(3, time\), found float64 of shape \(2, 7\)"):
+    with pytest.raises(
+        DataError,
+        match=r"text_bert: expected a list of arrays of shape \(3, time\), found float64 of shape \(2, 7\)",
+    ):
         converted(file, content)
 
 
@@ -576,7 +630,10 @@ def test_a_mask_of_other_positions_than_the_text_is_not_used(file: Path) -> None
             clip.tokens = {}
     done = converted(file, content)
     assert_holds(done.corpus, truths)
-    assert "content: audio, vision by declared lengths, padded at the back; text by zeros at the back" in done.notes
+    assert (
+        "content: audio, vision by declared lengths, padded at the back; text by zeros at the back"
+        in done.notes
+    )
     assert done.notes[-1] == "dropped: text_bert"
 
 
@@ -652,21 +709,48 @@ def _misspelt(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_without("regression_labels"), "no label 'regression_labels', only \\['annotations', 'classification_labels'\\]"),
-        (_set("train", "audio", np.zeros((4, 2, 3))), "split 'train': audio: expected 5 entries, as many as in regression_labels, found 4"),
+        (
+            _without("regression_labels"),
+            "no label 'regression_labels', only \\['annotations', 'classification_labels'\\]",
+        ),
+        (
+            _set("train", "audio", np.zeros((4, 2, 3))),
+            "split 'train': audio: expected 5 entries, as many as in regression_labels, found 4",
+        ),
         (_set("train", "audio", "loud"), "audio: expected 5 entries.*found str"),
         (
             _set("train", "audio", np.zeros((5, 3))),
             r"audio: expected numbers of shape \(clips, time, width\), found float64 of shape \(5, 3\)",
         ),
-        (_set("train", "audio", [np.zeros((2, 3))] * 4 + [np.zeros((2, 4))]), "audio: expected arrays of one width"),
-        (_set("train", "audio", np.zeros((5, 0, 3))), "audio: expected arrays of one width with at least one position"),
+        (
+            _set("train", "audio", [np.zeros((2, 3))] * 4 + [np.zeros((2, 4))]),
+            "audio: expected arrays of one width",
+        ),
+        (
+            _set("train", "audio", np.zeros((5, 0, 3))),
+            "audio: expected arrays of one width with at least one position",
+        ),
         (_set("train", "audio", np.array(["a"] * 5)), "audio: expected numbers of shape"),
-        (_set("test", "text_bert", np.zeros((3, 2, 7))), r"text_bert: expected numbers of shape \(clips, 3, time\)"),
-        (_set("test", "text_bert", np.full((3, 3, 7), 2)), "text_bert: row 0: expected an attention mask of ones without holes"),
-        (_set("test", "text_bert", np.tile([1, 0, 1], (3, 3, 1))), "text_bert: row 0: expected an attention mask of ones without holes"),
-        (_set("test", "audio_lengths", [1, -1, 2]), "audio_lengths: row 1: expected a whole number from 0, found -1"),
-        (_set("test", "audio_lengths", [1, 2.5, 2]), "audio_lengths: row 1: expected a whole number from 0, found 2.5"),
+        (
+            _set("test", "text_bert", np.zeros((3, 2, 7))),
+            r"text_bert: expected numbers of shape \(clips, 3, time\)",
+        ),
+        (
+            _set("test", "text_bert", np.full((3, 3, 7), 2)),
+            "text_bert: row 0: expected an attention mask of ones without holes",
+        ),
+        (
+            _set("test", "text_bert", np.tile([1, 0, 1], (3, 3, 1))),
+            "text_bert: row 0: expected an attention mask of ones without holes",
+        ),
+        (
+            _set("test", "audio_lengths", [1, -1, 2]),
+            "audio_lengths: row 1: expected a whole number from 0, found -1",
+        ),
+        (
+            _set("test", "audio_lengths", [1, 2.5, 2]),
+            "audio_lengths: row 1: expected a whole number from 0, found 2.5",
+        ),
         (_set("test", "id", ["a", None, "b"]), "id: row 1: expected text, found NoneType"),
         (_set("test", "id", ["a", float("nan"), "b"]), "id: row 1: expected text, found NaN"),
         (_set("test", "id", np.full(3, np.nan)), "id: row 0: expected text, found NaN"),
@@ -677,15 +761,33 @@ def _misspelt(content: dict[str, Any]) -> None:
         ),
         (_misspelt, "no such field as 'audio_lenghts'; is it 'audio_lengths', mistyped or damaged"),
         (lambda content: content["test"].pop("vision"), "field 'vision' is in one of the splits"),
-        (lambda content: content.pop("train") and content.update(trian=1), "no such field as 'trian'; is it 'train'"),
+        (
+            lambda content: content.pop("train") and content.update(trian=1),
+            "no such field as 'trian'; is it 'train'",
+        ),
         (lambda content: content.update(test=[1]), "split 'test': expected a dict of fields, found list"),
         (lambda content: content.clear(), "expected a dict of train, valid, test"),
         (_set("test", "regression_labels", []), "has no clips"),
-        (_set("test", "regression_labels", [1.0, "0.5", 2.0]), "split 'test': regression_labels: row 1: expected a number, found '0.5'"),
-        (_set("test", "regression_labels", [[1.0], [0.5, 1.0], [2.0]]), "regression_labels: row 1: expected a number, found list"),
-        (_set("test", "regression_labels", np.array(["1", "2", "3"])), "regression_labels: row 0: expected a number, found '1'"),
-        (lambda content: content.update(dev=content["valid"]), "'valid' and 'dev' are both the valid split, expected one of them"),
-        (lambda content: [content.update({role: {"id": []}}) for role in list(content)], "no split has any clips, only empty ones: train"),
+        (
+            _set("test", "regression_labels", [1.0, "0.5", 2.0]),
+            "split 'test': regression_labels: row 1: expected a number, found '0.5'",
+        ),
+        (
+            _set("test", "regression_labels", [[1.0], [0.5, 1.0], [2.0]]),
+            "regression_labels: row 1: expected a number, found list",
+        ),
+        (
+            _set("test", "regression_labels", np.array(["1", "2", "3"])),
+            "regression_labels: row 0: expected a number, found '1'",
+        ),
+        (
+            lambda content: content.update(dev=content["valid"]),
+            "'valid' and 'dev' are both the valid split, expected one of them",
+        ),
+        (
+            lambda content: [content.update({role: {"id": []}}) for role in list(content)],
+            "no split has any clips, only empty ones: train",
+        ),
     ],
 )
 def test_what_is_refused(file: Path, change: Any, said: str) -> None:
@@ -720,7 +822,9 @@ def test_one_split_is_enough(file: Path) -> None:
     assert_holds(converted(file, {"valid": content["valid"]}).corpus, only)
 
 
-@pytest.mark.parametrize("names", [("TRAIN", "Dev", "Test"), ("training", "val", "testing"), ("train", "development", "test")])
+@pytest.mark.parametrize(
+    "names", [("TRAIN", "Dev", "Test"), ("training", "val", "testing"), ("train", "development", "test")]
+)
 def test_splits_by_all_the_names_that_splits_have(file: Path, names: tuple[str, ...]) -> None:
     content, truths = layouts_pickled.mmsa()
     write(file, dict(zip(names, content.values(), strict=True)))
@@ -731,10 +835,15 @@ def test_splits_by_all_the_names_that_splits_have(file: Path, names: tuple[str, 
 def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path) -> None:
     content, truths = layouts_pickled.mmsa()
     write(file, {"held\ud800out" if name == "test" else name: part for name, part in content.items()})
-    with pytest.raises(DataError, match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, "):
+    with pytest.raises(
+        DataError,
+        match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, ",
+    ):
         convert("mmsa", [file], file.parent / "corpus")
     facts = {"text": [0.5], "audio": [1.5], "ids": [[["a", "b"], 1, 2]], "many": [1, 2, 3]}
-    write(file, {**content, "mean\ud800": facts, "names": ["a", "b"], "none": [], "train_mix": content["train"]})
+    write(
+        file, {**content, "mean\ud800": facts, "names": ["a", "b"], "none": [], "train_mix": content["train"]}
+    )
     done = convert("mmsa", [file], file.parent / "corpus")
     assert_holds(done.corpus, truths)
     assert done.notes[-1] == "dropped: mean?, names, none, train_mix"

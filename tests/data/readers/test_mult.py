@@ -27,7 +27,9 @@ def test_every_value(file: Path, protocol: int, aligned: bool, front: bool) -> N
     assert_holds(done.corpus, truths)
     assert done.faults == ()
     side = f"zeros at the {'front' if front else 'back'} taken for padding"
-    assert done.notes == (f"aligned: all modalities of a clip have the positions of the longest, {side}" if aligned else side,)
+    assert done.notes == (
+        f"aligned: all modalities of a clip have the positions of the longest, {side}" if aligned else side,
+    )
 
 
 @pytest.mark.parametrize("front", [True, False])
@@ -66,7 +68,12 @@ def test_the_side_of_the_padding_is_that_of_most_clips(file: Path) -> None:
 @pytest.mark.parametrize("name", ["dev", "validation"])
 def test_other_names_of_the_valid_split(file: Path, name: str) -> None:
     content, truths = layouts_pickled.mult()
-    content = {"config": {"about": "anything"}, "train": content["train"], name: content["valid"], "test": content["test"]}
+    content = {
+        "config": {"about": "anything"},
+        "train": content["train"],
+        name: content["valid"],
+        "test": content["test"],
+    }
     assert detect([write(file, content)]) == "mult"
     done = convert("auto", [file], file.parent / "corpus")
     assert_holds(done.corpus, truths)
@@ -87,7 +94,12 @@ def test_forms_of_ids(file: Path, form: str) -> None:
     for role, split in content.items():
         parts = [clip.id.split("$_$") for clip in truths[role]]
         joined = [clip.id for clip in truths[role]]
-        split["id"] = {"text": np.array(parts), "lists": parts, "objects": np.array(parts, dtype=object), "joined": joined}[form]
+        split["id"] = {
+            "text": np.array(parts),
+            "lists": parts,
+            "objects": np.array(parts, dtype=object),
+            "joined": joined,
+        }[form]
     assert_holds(convert("mult", [write(file, content)], file.parent / "corpus").corpus, truths)
 
 
@@ -99,13 +111,19 @@ def test_faults_are_counted(file: Path) -> None:
     del truths["train"][1].features["vision"]
     done = convert("mult", [write(file, content)], file.parent / "corpus")
     assert_holds(done.corpus, truths)
-    assert sorted(done.faults) == [("not finite", "audio", "set to 0", 1), ("zero length", "vision", "taken as missing", 1)]
+    assert sorted(done.faults) == [
+        ("not finite", "audio", "set to 0", 1),
+        ("zero length", "vision", "taken as missing", 1),
+    ]
 
 
 def test_refusals(file: Path) -> None:
     content, _ = layouts_pickled.mult()
     content["train"]["labels"] = np.zeros((5, 4, 2))
-    with pytest.raises(DataError, match=r"mosi_data\.pkl: split 'train': labels: expected 5 numbers, one per clip, found an array"):
+    with pytest.raises(
+        DataError,
+        match=r"mosi_data\.pkl: split 'train': labels: expected 5 numbers, one per clip, found an array",
+    ):
         convert("mult", [write(file, content)], file.parent / "corpus")
     content, _ = layouts_pickled.mult()
     for split in content.values():
@@ -115,7 +133,9 @@ def test_refusals(file: Path) -> None:
         convert("mult", [write(file, content)], file.parent / "corpus")
 
 
-@pytest.mark.parametrize("names", [("TRAIN", "Dev", "Test"), ("training", "val", "testing"), ("train", "development", "test")])
+@pytest.mark.parametrize(
+    "names", [("TRAIN", "Dev", "Test"), ("training", "val", "testing"), ("train", "development", "test")]
+)
 def test_splits_by_all_the_names_that_splits_have(file: Path, names: tuple[str, ...]) -> None:
     content, truths = layouts_pickled.mult()
     write(file, dict(zip(names, content.values(), strict=True)))
@@ -126,7 +146,10 @@ def test_splits_by_all_the_names_that_splits_have(file: Path, names: tuple[str, 
 def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path) -> None:
     content, truths = layouts_pickled.mult()
     write(file, {"held\ud800out" if name == "test" else name: part for name, part in content.items()})
-    with pytest.raises(DataError, match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, "):
+    with pytest.raises(
+        DataError,
+        match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, ",
+    ):
         convert("mult", [file], file.parent / "corpus")
     facts = {"text": [0.5], "audio": [1.5], "ids": [[["a", "b"], 1, 2]], "many": [1, 2, 3]}
     write(file, {**content, "mean\ud800": facts, "names": ["a", "b"], "none": []})

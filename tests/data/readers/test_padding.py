@@ -29,7 +29,9 @@ def _padding(kind: str, content: np.ndarray, count: int, random: np.random.Gener
     return np.zeros((count, WIDTH)) if kind == "zeros" else random.normal(size=(count, WIDTH))
 
 
-def pickled(path: Path, content: str, padding: str, *, front: bool, lengths: tuple[int, int] = (3, 18)) -> tuple[Path, np.ndarray]:
+def pickled(
+    path: Path, content: str, padding: str, *, front: bool, lengths: tuple[int, int] = (3, 18)
+) -> tuple[Path, np.ndarray]:
     """An MMSA file, and the rows of its audio that are content, in order."""
     random = np.random.default_rng(0)
     rows: list[np.ndarray] = []
@@ -54,7 +56,12 @@ def pickled(path: Path, content: str, padding: str, *, front: bool, lengths: tup
 
 
 def kept(corpus: Path) -> np.ndarray:
-    return np.concatenate([load_file(corpus / f"{role}-00000.safetensors")["audio.values"] for role in ("train", "valid", "test")])
+    return np.concatenate(
+        [
+            load_file(corpus / f"{role}-00000.safetensors")["audio.values"]
+            for role in ("train", "valid", "test")
+        ]
+    )
 
 
 def _converted(path: Path, **options: Any) -> Conversion:
@@ -64,14 +71,27 @@ def _converted(path: Path, **options: Any) -> Conversion:
 @pytest.mark.parametrize("front", [True, False])
 @pytest.mark.parametrize(
     ("content", "padding"),
-    [("constant", "noise"), ("channels", "noise"), ("channels", "like content"), ("channels", "row"), ("white", "row"), ("white", "zeros")],
+    [
+        ("constant", "noise"),
+        ("channels", "noise"),
+        ("channels", "like content"),
+        ("channels", "row"),
+        ("white", "row"),
+        ("white", "zeros"),
+    ],
 )
-def test_the_side_is_seen_whatever_the_padding_is(tmp_path: Path, content: str, padding: str, front: bool) -> None:
+def test_the_side_is_seen_whatever_the_padding_is(
+    tmp_path: Path, content: str, padding: str, front: bool
+) -> None:
     path, rows = pickled(tmp_path / "x.pkl", content, padding, front=front)
     done = _converted(path)
     np.testing.assert_array_equal(kept(tmp_path / "corpus"), rows)
     side = "front" if front else "back"
-    how = "" if padding == "zeros" else " with what is not zero (seen by its values; --padding states another side)"
+    how = (
+        ""
+        if padding == "zeros"
+        else " with what is not zero (seen by its values; --padding states another side)"
+    )
     assert any(f"audio by declared lengths, padded at the {side}{how}" in note for note in done.notes)
     faults = {kind: count for kind, where, _, count in done.faults if where == "audio"}
     assert faults == ({} if padding == "zeros" else {"padding that is not zero": 56})
@@ -84,7 +104,8 @@ def test_where_nothing_tells_the_side_the_user_states_it(
 ) -> None:
     path, rows = pickled(tmp_path / "x.pkl", "white", "noise", front=front, lengths=lengths)
     with pytest.raises(
-        NeedsOptionError, match=r"audio: .* cannot be seen; padding front or back \(--padding front\|back\) states it"
+        NeedsOptionError,
+        match=r"audio: .* cannot be seen; padding front or back \(--padding front\|back\) states it",
     ) as refused:
         _converted(path)
     assert refused.value.option == "--padding front|back"

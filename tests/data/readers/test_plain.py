@@ -16,7 +16,10 @@ from alignmamba.errors import DataError
 def test_a_full_disk_is_told_from_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "all.npz", x=np.arange(10))
     monkeypatch.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "w+b"))
-    with pytest.raises(DataError, match=r"array 'x': cannot be unpacked into .*: No space left on device; TMPDIR names another folder"):
+    with pytest.raises(
+        DataError,
+        match=r"array 'x': cannot be unpacked into .*: No space left on device; TMPDIR names another folder",
+    ):
         open_npz(tmp_path / "all.npz", "x")
 
 

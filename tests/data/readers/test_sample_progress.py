@@ -22,7 +22,11 @@ def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
             told.hashed(done, 3)
             told("train", done, 3)
         told.say("so it is")
-    assert capsys.readouterr().err.splitlines() == ["checksum: 0.8 GB to read", "train: 3 samples read", "so it is"]
+    assert capsys.readouterr().err.splitlines() == [
+        "checksum: 0.8 GB to read",
+        "train: 3 samples read",
+        "so it is",
+    ]
 
 
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""TOML of others: what would take too long is refused before it is parsed, and nothing that is written by people."""
+"""TOML of others: what would take too long is refused before it is parsed, and nothing that is written by
+people.
+"""
 
 import time
 from pathlib import Path
@@ -27,7 +29,9 @@ def read(folder: Path, content: str) -> dict[str, object]:
 )
 def test_long_dotted_keys_are_refused_at_once(tmp_path: Path, content: str) -> None:
     started = time.perf_counter()
-    with pytest.raises(DataError, match=r"given\.toml(, line [12]: a key of more than 32 parts|: not valid TOML)"):
+    with pytest.raises(
+        DataError, match=r"given\.toml(, line [12]: a key of more than 32 parts|: not valid TOML)"
+    ):
         read(tmp_path, content)
     assert time.perf_counter() - started < 5
 
@@ -48,7 +52,15 @@ a{".b" * (KEY_PARTS - 1)} = 1
 
 
 @pytest.mark.parametrize(
-    "content", ['"' + '\\"' * 30_000, '"' + "\\" * 60_001, "'''" * 20_001, "a " * 32_000, "a" + " " * 60_000, '""""""' * 10_000]
+    "content",
+    [
+        '"' + '\\"' * 30_000,
+        '"' + "\\" * 60_001,
+        "'''" * 20_001,
+        "a " * 32_000,
+        "a" + " " * 60_000,
+        '""""""' * 10_000,
+    ],
 )
 def test_no_text_takes_long(tmp_path: Path, content: str) -> None:
     started = time.perf_counter()

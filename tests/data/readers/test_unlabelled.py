@@ -1,4 +1,6 @@
-"""Files of every format without labels: read as they are, with targets absent, and predicted by a run of either task."""
+"""Files of every format without labels: read as they are, with targets absent, and predicted by a run of
+either task.
+"""
 
 import copy
 import csv
@@ -29,18 +31,26 @@ def _mmsa() -> dict[str, Any]:
 
 
 def _bare_mmsa() -> dict[str, Any]:
-    return {role: {name: split[name] for name in ("id", "text", "audio", "vision")} for role, split in _mmsa().items()}
+    return {
+        role: {name: split[name] for name in ("id", "text", "audio", "vision")}
+        for role, split in _mmsa().items()
+    }
 
 
 def _mult() -> dict[str, Any]:
     content, _ = layouts_pickled.mult()
-    return {role: {name: field for name, field in split.items() if name != "labels"} for role, split in content.items()}
+    return {
+        role: {name: field for name, field in split.items() if name != "labels"}
+        for role, split in content.items()
+    }
 
 
 def _mag_bert(*, shape: int) -> dict[str, Any]:
     content, _ = layouts_pickled.mag_bert()
     return {
-        role: [(features, None, segment) if shape == 3 else (features, segment) for features, _, segment in clips]
+        role: [
+            (features, None, segment) if shape == 3 else (features, segment) for features, _, segment in clips
+        ]
         for role, clips in content.items()
     }
 
@@ -85,12 +95,18 @@ def test_one_split_may_be_unlabelled(case: str, tmp_path: Path) -> None:
     content["test"] = PICKLES[case][1]()["test"]
     done = convert("auto", [write(tmp_path / "new.pkl", content)], tmp_path / "new")
     assert "unlabelled: test" in done.notes
-    assert {role: split[0].target is None for role, split in done.corpus.splits.items()} == {"train": False, "valid": False, "test": True}
+    assert {role: split[0].target is None for role, split in done.corpus.splits.items()} == {
+        "train": False,
+        "valid": False,
+        "test": True,
+    }
 
 
 def test_a_label_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
     write(tmp_path / "new.pkl", _mmsa())
-    with pytest.raises(DataError, match=r"new\.pkl: label 'regression_labels_T' is asked for, but no split has any label"):
+    with pytest.raises(
+        DataError, match=r"new\.pkl: label 'regression_labels_T' is asked for, but no split has any label"
+    ):
         convert("mmsa", [tmp_path / "new.pkl"], tmp_path / "new", ReadOptions(label="regression_labels_T"))
     content, _ = layouts_pickled.mmsa()
     mistyped = copy.deepcopy(content)
@@ -107,14 +123,19 @@ def test_a_table_without_labels_is_of_new_utterances(tmp_path: Path) -> None:
     table = folder / "label-3way.csv"
     rows = list(csv.DictReader(table.read_text().splitlines()))
     for fields, roles in ((("name", "split", "video"), set(known.corpus.splits)), (("name",), {"test"})):
-        table.write_text("\n".join([",".join(fields), *(",".join(row[field] for field in fields) for row in rows)]) + "\n")
+        table.write_text(
+            "\n".join([",".join(fields), *(",".join(row[field] for field in fields) for row in rows)]) + "\n"
+        )
         done = convert("auto", [folder], tmp_path / "new", overwrite=True)
         assert set(done.corpus.splits) == roles
         assert any(note.startswith("unlabelled: label-3way.csv") for note in done.notes)
         if len(fields) > 1:
             _same_features(done, known)
         else:
-            assert "Nothing says which sample is in which split, and there are no labels: all are in test." in done.notes
+            assert (
+                "Nothing says which sample is in which split, and there are no labels: all are in test."
+                in done.notes
+            )
             assert sum(map(len, known.corpus.splits.values())) == len(done.corpus.split("test"))
 
 
@@ -127,20 +148,45 @@ def test_computational_sequences_without_labels_and_folds_are_all_in_test(tmp_pa
 
 
 @pytest.mark.parametrize("label", ["regression_labels", "annotations"])
-def test_a_run_predicts_new_clips_and_nothing_else_takes_them(label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_predicts_new_clips_and_nothing_else_takes_them(
+    label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content, _ = layouts_pickled.mmsa()
     convert("mmsa", [write(tmp_path / "known.pkl", content)], tmp_path / "known", ReadOptions(label=label))
     settings = ["fit.epochs=1", "options.d_model=8", "options.depth=1", "options.d_state=2"]
-    assert main(["train", "--data", str(tmp_path / "known"), "--out", str(tmp_path / "run"), "--set", *settings]) == 0
+    assert (
+        main(["train", "--data", str(tmp_path / "known"), "--out", str(tmp_path / "run"), "--set", *settings])
+        == 0
+    )
     new = write(tmp_path / "new.pkl", _mmsa())
-    assert main(["predict", str(tmp_path / "run"), "--data", str(new), "--out", str(tmp_path / "new.csv")]) == 0
-    assert main(["predict", str(tmp_path / "run"), "--data", str(tmp_path / "known"), "--out", str(tmp_path / "known.csv")]) == 0
-    tables = {name: list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines())) for name in ("new", "known")}
+    assert (
+        main(["predict", str(tmp_path / "run"), "--data", str(new), "--out", str(tmp_path / "new.csv")]) == 0
+    )
+    assert (
+        main(
+            [
+                "predict",
+                str(tmp_path / "run"),
+                "--data",
+                str(tmp_path / "known"),
+                "--out",
+                str(tmp_path / "known.csv"),
+            ]
+        )
+        == 0
+    )
+    tables = {
+        name: list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines()))
+        for name in ("new", "known")
+    }
     assert [row["prediction"] for row in tables["new"]] == [row["prediction"] for row in tables["known"]]
     capsys.readouterr()
     for command in (["evaluate", str(tmp_path / "run"), "--data", str(new)], ["train", "--data", str(new)]):
         assert main(command) == 2
-        assert "is unlabelled, expected a target for every sample; only predict does without" in capsys.readouterr().err
+        assert (
+            "is unlabelled, expected a target for every sample; only predict does without"
+            in capsys.readouterr().err
+        )
     assert main(["inspect", str(new)]) == 0
     assert "unlabelled: train, valid, test\n" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "run")

@@ -1,4 +1,6 @@
-"""Pickles as Python 2 and 3 write them, read value by value; damaged ones are refused or read as Python itself reads them."""
+"""Pickles as Python 2 and 3 write them, read value by value; damaged ones are refused or read as Python
+itself reads them.
+"""
 
 import pickle
 import random
@@ -51,7 +53,10 @@ def assert_same(found: Any, expected: Any) -> None:
     """Equal values of equal types, arrays included."""
     if isinstance(expected, np.ndarray):
         assert isinstance(found, np.ndarray)
-        assert (found.shape, found.dtype.newbyteorder("=")) == (expected.shape, expected.dtype.newbyteorder("="))
+        assert (found.shape, found.dtype.newbyteorder("=")) == (
+            expected.shape,
+            expected.dtype.newbyteorder("="),
+        )
         if expected.dtype.kind == "O":
             for one, other in zip(found.ravel(), expected.ravel(), strict=True):
                 assert_same(one, other)
@@ -79,18 +84,42 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 def read(path: Path, content: bytes) -> Any:
-    path.unlink(missing_ok=True)  # some file systems wait for the disk when a file is written over, and this is done thousands of times
+    # some file systems wait for the disk when a file is written over, and this is done thousands of times
+    path.unlink(missing_ok=True)
     path.write_bytes(content)
     return loaded(read_pickle(path))
 
 
 VALUES: dict[str, Any] = {
-    "numbers": [0, 1, 255, 256, 65535, 65536, -1, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63), 1.5, -0.0, float("inf"), float("nan"), 1e-300],
+    "numbers": [
+        0,
+        1,
+        255,
+        256,
+        65535,
+        65536,
+        -1,
+        2**31 - 1,
+        -(2**31),
+        2**63 - 1,
+        -(2**63),
+        1.5,
+        -0.0,
+        float("inf"),
+        float("nan"),
+        1e-300,
+    ],
     "constants": (None, True, False),
     "text": ["", "a", LONG_TEXT, "x" * 255, "x" * 256, "'", '"', "\\x41", "\ud800"],
     "bytes": [b"", b"a", LONG_BYTES, b"\\", bytearray(b""), bytearray(b"\xff\x00")],
     "tuples": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), ((),)],
-    "tables": {"a": {}, 1: [], 2.5: {"b": ({"c": None},)}, b"x": OrderedDict([("one", 1), ("two", [2])]), None: 0},
+    "tables": {
+        "a": {},
+        1: [],
+        2.5: {"b": ({"c": None},)},
+        b"x": OrderedDict([("one", 1), ("two", [2])]),
+        None: 0,
+    },
     "sets": [set(), {1, "a"}, frozenset(), frozenset([2.5, b"b"])],
     "scalars": [
         np.float32(0.1),
@@ -140,7 +169,9 @@ def test_arrays(tmp_path: Path, protocol: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("name", ["float32", "float64 of some size", "big-endian", "integers", "column-major", "turned"])
+@pytest.mark.parametrize(
+    "name", ["float32", "float64 of some size", "big-endian", "integers", "column-major", "turned"]
+)
 def test_parts_of_arrays(tmp_path: Path, protocol: int, name: str) -> None:
     """In any order of rows, though bytes that are encoded are read forward."""
     expected = ARRAYS[name]
@@ -198,7 +229,8 @@ WRITTEN_BY_PYTHON_2 = {
     "cPickle, protocol 2": (
         b"\x80\x02ccollections\nOrderedDict\nq\x01]q\x02(]q\x03(U\x01a]q\x04(U\x04it'sq\x05K\x01I10995"
         b"11627776\nN\x88G?\xf8\x00\x00\x00\x00\x00\x00ee]q\x06(U\x02\xc3\xbcq\x07K\x01K\x02\x86q\x08e]q\t(U\x01sc__builtin__\n"
-        b"set\nq\n]q\x0bK\x03a\x85Rq\x0ce]q\r(U\x01uX\x05\x00\x00\x00\xc3\xbc\\ \nq\x0ee]q\x0f(U\x01oh\x01]q\x10]q\x11(U\x01bK\x02ea"
+        b"set\nq\n]q\x0bK\x03a\x85Rq\x0ce]q\r(U\x01uX\x05\x00\x00\x00\xc3\xbc\\"
+        b" \nq\x0ee]q\x0f(U\x01oh\x01]q\x10]q\x11(U\x01bK\x02ea"
         b"\x85Rq\x12e]q\x13(U\x01l\x8a\x01\x07ee\x85Rq\x14."
     ),
 }
@@ -221,7 +253,11 @@ def test_what_python_2_itself_wrote(tmp_path: Path, writer: str) -> None:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text() | st.binary(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(-(2**63), 2**63 - 1), inner) | st.tuples(inner, inner),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.text() | st.integers(-(2**63), 2**63 - 1), inner)
+            | st.tuples(inner, inner)
+        ),
     ),
     st.sampled_from(PROTOCOLS),
 )
@@ -241,7 +277,9 @@ def test_a_container_may_hold_itself(tmp_path: Path) -> None:
 
 def test_long_runs_stay_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.pkl"
-    path.write_bytes(pickle.dumps({"array": ARRAYS["float64 of some size"], "bytes": LONG_BYTES, "text": LONG_TEXT}))
+    path.write_bytes(
+        pickle.dumps({"array": ARRAYS["float64 of some size"], "bytes": LONG_BYTES, "text": LONG_TEXT})
+    )
     found = read_pickle(path)
     changed = path.read_bytes().replace(LONG_BYTES, bytes(len(LONG_BYTES)))
     with path.open("r+b") as file:
@@ -253,8 +291,8 @@ def test_long_runs_stay_in_the_file(tmp_path: Path) -> None:
         found["array"].read()
 
 
-# Damage. A flip inside a number or a text is another number or text, which nothing in a pickle could tell; whatever is accepted has
-# to be what Python itself would have read.
+# Damage. A flip inside a number or a text is another number or text, which nothing in a pickle could tell;
+# whatever is accepted has to be what Python itself would have read.
 
 LAYOUTS = {"mmsa": layouts_pickled.mmsa, "mult": layouts_pickled.mult, "mag-bert": layouts_pickled.mag_bert}
 
@@ -296,7 +334,11 @@ def test_a_file_cut_off_anywhere(tmp_path: Path, protocol: int) -> None:
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    for path, said in ((tmp_path, "something else"), (tmp_path / "absent", "nothing"), (Path("a\0b"), "nothing")):
+    for path, said in (
+        (tmp_path, "something else"),
+        (tmp_path / "absent", "nothing"),
+        (Path("a\0b"), "nothing"),
+    ):
         with pytest.raises(DataError, match=f"^{re.escape(str(path))}: expected a file, found {said}$"):
             read_pickle(path)
         assert glimpse(path, SPLIT_NAMES) is None
@@ -304,7 +346,9 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_glimpse_shows_splits_and_fields(tmp_path: Path, protocol: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_glimpse_shows_splits_and_fields(
+    tmp_path: Path, protocol: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(unpickling, "_GLIMPSE_SPENT", 700_000)
     path = tmp_path / "a.pkl"
     table = {"raw_text": ["a"] * 100, "audio": np.zeros((50, 60)), "id": [1]}
@@ -331,7 +375,11 @@ def test_a_glimpse_shows_splits_and_fields(tmp_path: Path, protocol: int, monkey
 def test_a_glimpse_names_what_is_refused(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "a.pkl"
     table = {"id": [1], "labels": np.zeros(3)}
-    for value in (defaultdict(list), {"config": defaultdict(list), "train": table}, defaultdict(list, train=table)):
+    for value in (
+        defaultdict(list),
+        {"config": defaultdict(list), "train": table},
+        defaultdict(list, train=table),
+    ):
         path.write_bytes(pickle.dumps(value, protocol))
         assert refused_global(path) == "collections.defaultdict"
         assert glimpse(path, SPLIT_NAMES) is None

@@ -9,7 +9,13 @@ import torch
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.efficiency import Timing, spread
 from alignmamba.recipes.bench import measuring
-from alignmamba.recipes.bench.bench_tables import figure_tables, measured_table, notes, report_values, shown_table
+from alignmamba.recipes.bench.bench_tables import (
+    figure_tables,
+    measured_table,
+    notes,
+    report_values,
+    shown_table,
+)
 from alignmamba.recipes.bench.case import Built, Case, Peer
 from alignmamba.recipes.bench.figures import FIGURE_PEERS, PAPER, paper_figures, paper_ratio
 from alignmamba.recipes.bench.measuring import BenchConfig, Row, growth, measure
@@ -17,7 +23,16 @@ from alignmamba.recipes.bench.subjects import SUBJECTS
 
 
 def config(**options: Any) -> BenchConfig:
-    small = {"lengths": (16,), "d_model": 8, "heads": 2, "depth": 1, "d_state": 2, "window": 2, "repeats": 2, "measure": ("time", "flops")}
+    small = {
+        "lengths": (16,),
+        "d_model": 8,
+        "heads": 2,
+        "depth": 1,
+        "d_state": 2,
+        "window": 2,
+        "repeats": 2,
+        "measure": ("time", "flops"),
+    }
     return BenchConfig.checked(**(small | options))
 
 
@@ -68,7 +83,9 @@ def test_every_state_of_a_peer(peers: dict[str, Peer]) -> None:
     assert "large at 16 tokens: skipped: would need 16 GB, the limit is 1 GB" in said
     assert "long at 16 tokens: skipped: would take 3 TFLOP, the limit is 2 TFLOP" in said
     assert "failing at 16 tokens: failed: no such kernel for these tensors" in said
-    assert any(line.startswith("wrong at 16 tokens: wrong: result 0 differs from ours by 5.0e-01") for line in said)
+    assert any(
+        line.startswith("wrong at 16 tokens: wrong: result 0 differs from ours by 5.0e-01") for line in said
+    )
 
 
 def test_a_failure_of_this_library_is_not_hidden(peers: dict[str, Peer]) -> None:
@@ -116,7 +133,9 @@ def test_ratios_and_slopes_of_known_times(peers: dict[str, Peer], monkeypatch: p
 
 def test_threads_are_put_back(peers: dict[str, Peer]) -> None:
     seen: list[int] = []
-    peers["counts"] = peer(build=lambda _: Built(call=lambda: seen.append(torch.get_num_threads())), same=False)
+    peers["counts"] = peer(
+        build=lambda _: Built(call=lambda: seen.append(torch.get_num_threads())), same=False
+    )
     before = torch.get_num_threads()
     measure(config(subject="scan", threads=before + 1))
     assert set(seen) == {before + 1}
@@ -128,13 +147,21 @@ def test_growth_asks_for_this_librarys_own_computations() -> None:
     assert grown.lengths == measuring.GROWTH_LENGTHS
     assert {"alignmamba", "windowed", "match", "backbone"} <= set(grown.against)
     assert not {"transformer-fused", "mult-fused", "mambapy"} & set(grown.against)
-    assert growth(config(subject="model", lengths=(5,), against=("match",))) == config(subject="model", lengths=(5,), against=("match",))
+    assert growth(config(subject="model", lengths=(5,), against=("match",))) == config(
+        subject="model", lengths=(5,), against=("match",)
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"subject": "scam"}, "subject: found 'scam', expected one of scan, match, mmd, block, backbone, model, perhaps you meant 'scan'"),
+        (
+            {"subject": "scam"},
+            (
+                "subject: found 'scam', expected one of scan, match, mmd, block, backbone, model, perhaps you"
+                " meant 'scan'"
+            ),
+        ),
         ({"against": ("mambapi",)}, "perhaps you meant 'mambapy'"),
         ({"lengths": (8, 8)}, "lengths: expected different ones, found 8, 8"),
         ({"lengths": (0,)}, "lengths.0: found 0"),
@@ -163,7 +190,9 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_of_a_peer_in_its_own_process() -> None:
     """The matrix of all pairs is there, twice while it is computed; the tiled matching has none."""
     length = 1500
-    report = measure(config(subject="match", lengths=(length,), against=("dense", "product"), measure=("memory",)))
+    report = measure(
+        config(subject="match", lengths=(length,), against=("dense", "product"), measure=("memory",))
+    )
     dense = report.row("dense", length)
     assert dense.seconds is None
     assert dense.flops_counted is None
@@ -175,7 +204,9 @@ def test_memory_of_a_peer_in_its_own_process() -> None:
 
 def test_figures_put_the_papers_numbers_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     def held(_: str, argument: dict[str, Any]) -> int:
-        return {"alignmamba": 100, "transformer-materialised": 300}[argument["peer"]] * int(argument["case"]["length"])
+        return {"alignmamba": 100, "transformer-materialised": 300}[argument["peer"]] * int(
+            argument["case"]["length"]
+        )
 
     monkeypatch.setattr(measuring, "in_fresh_process", held)
     monkeypatch.setattr(measuring, "memory_problem", lambda _: "")
@@ -212,13 +243,20 @@ def test_values_are_plain(peers: dict[str, Peer]) -> None:
 def test_a_slow_peer_is_named(peers: dict[str, Peer]) -> None:
     report = measure(config(subject="scan", repeats=5))
     slow = replace(report.rows[0], seconds=spread([11.0, 12.0, 13.0]))
-    assert notes(replace(report, rows=(slow,))) == ["alignmamba at 16 tokens: slow, so 3 rounds in place of 5"]
+    assert notes(replace(report, rows=(slow,))) == [
+        "alignmamba at 16 tokens: slow, so 3 rounds in place of 5"
+    ]
     assert peers
 
 
 def test_times_are_shown_in_the_unit_of_their_median(peers: dict[str, Peer]) -> None:
     report = measure(config(subject="scan"))
-    row = replace(report.rows[0], seconds=spread([0.0009, 0.002, 0.0301]), wall_seconds=spread([2.0]), num_parameters=1_752_320)
+    row = replace(
+        report.rows[0],
+        seconds=spread([0.0009, 0.002, 0.0301]),
+        wall_seconds=spread([2.0]),
+        num_parameters=1_752_320,
+    )
     table = shown_table(replace(report, rows=(row,)), 16)
     assert (table["median"], table["least–most"], table["weights"]) == (["2 ms"], ["0.9–30.1 ms"], ["1.75M"])
     assert "wall" not in table

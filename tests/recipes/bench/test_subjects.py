@@ -1,4 +1,6 @@
-"""Subjects and peers: every one computes what it says, and the formulas of operations are those of the counter."""
+"""Subjects and peers: every one computes what it says, and the formulas of operations are those of the
+counter.
+"""
 
 import pytest
 import torch
@@ -9,12 +11,22 @@ from alignmamba.recipes.bench.case import Case, Peer
 from alignmamba.recipes.bench.subjects import LENGTHS, OWN, SUBJECTS
 from tolerances import EXACT
 
-EVERY = [pytest.param(subject, name, id=f"{subject}-{name}") for subject, peers in SUBJECTS.items() for name in peers]
+EVERY = [
+    pytest.param(subject, name, id=f"{subject}-{name}")
+    for subject, peers in SUBJECTS.items()
+    for name in peers
+]
 # Peers made of matrix products alone, which the counter sees all of.
 PRODUCTS = {
     "match": ("dense", "product"),
     "block": ("products", "transformer-fused"),
-    "backbone": ("products", "transformer-fused", "transformer-materialised", "mult-fused", "mult-materialised"),
+    "backbone": (
+        "products",
+        "transformer-fused",
+        "transformer-materialised",
+        "mult-fused",
+        "mult-materialised",
+    ),
     "model": ("transformer-fused", "transformer-materialised", "mult-fused", "mult-materialised"),
 }
 WITHOUT_WEIGHTS = {"match", "match-windowed", "transport", "mmd", "mmd-landmarks", "interleave"}
@@ -22,7 +34,9 @@ SLOW_TO_IMPORT = {"huggingface", "earth-mover"}
 
 
 def case(**options: object) -> Case:
-    return Case.model_validate({"length": 20, "batch": 2, "d_model": 16, "depth": 2, "heads": 2, "d_state": 4, "window": 3} | options)
+    return Case.model_validate(
+        {"length": 20, "batch": 2, "d_model": 16, "depth": 2, "heads": 2, "d_state": 4, "window": 3} | options
+    )
 
 
 def flat(found: object) -> list[torch.Tensor]:
@@ -63,10 +77,14 @@ def test_every_peer_computes_the_same_twice(subject: str, name: str, training: b
         torch.testing.assert_close(one, other, **EXACT)
     assert peer.memory(point) > 0
     assert (peer.flops(point) > 0) is (name != "interleave")
-    assert (built.num_parameters > 0) is (subject in ("block", "backbone") or (subject == "model" and name not in WITHOUT_WEIGHTS))
+    assert (built.num_parameters > 0) is (
+        subject in ("block", "backbone") or (subject == "model" and name not in WITHOUT_WEIGHTS)
+    )
 
 
-@pytest.mark.parametrize(("subject", "name"), [(subject, name) for subject, names in PRODUCTS.items() for name in names])
+@pytest.mark.parametrize(
+    ("subject", "name"), [(subject, name) for subject, names in PRODUCTS.items() for name in names]
+)
 def test_formulas_agree_with_the_counter(subject: str, name: str) -> None:
     point = case()
     peer = SUBJECTS[subject][name]
@@ -94,7 +112,9 @@ def test_the_whole_costs_what_its_stages_cost() -> None:
         point = case(training=training)
         peers = SUBJECTS["model"]
         stages = ["match", "transport", "interleave", "backbone", *(["mmd"] if training else [])]
-        assert peers["alignmamba"].flops(point) == pytest.approx(sum(peers[name].flops(point) for name in stages))
+        assert peers["alignmamba"].flops(point) == pytest.approx(
+            sum(peers[name].flops(point) for name in stages)
+        )
 
 
 def test_whole_models_read_the_tokens_of_all_modalities() -> None:

@@ -24,7 +24,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def cells(corpus: Corpus, base: RunConfig | None = None, **experiment: Any) -> list[Cell]:
-    return cells_of(ExperimentConfig.model_validate({"seeds": 1, **experiment}), base or check_config(CONFIG), corpus)
+    return cells_of(
+        ExperimentConfig.model_validate({"seeds": 1, **experiment}), base or check_config(CONFIG), corpus
+    )
 
 
 def test_comparison_takes_every_model_and_every_modality_alone(corpus: Corpus) -> None:
@@ -63,7 +65,9 @@ def test_a_method_of_a_set_that_the_settings_do_not_suit_is_named_with_the_reaso
         cells(corpus, base, name="comparison", models=("table2", "aobert"))
 
 
-def test_a_set_of_which_nothing_can_be_trained_is_refused(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_of_which_nothing_can_be_trained_is_refused(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(SETS, "pairs", ("dcca", "mctn"))
     alone = restricted(corpus, ["audio"])
     with pytest.raises(ConfigError, match=r"^models: none of pairs can be trained here; dcca: "):
@@ -71,10 +75,18 @@ def test_a_set_of_which_nothing_can_be_trained_is_refused(corpus: Corpus, monkey
 
 
 def test_settings_are_shared_unless_each_method_is_to_have_its_own(corpus: Corpus) -> None:
-    base, corpus = check_config(CONFIG), replace(corpus, task=Task(kind="regression", label_range=(-3.0, 3.0)))
+    base, corpus = (
+        check_config(CONFIG),
+        replace(corpus, task=Task(kind="regression", label_range=(-3.0, 3.0))),
+    )
     published = METHODS["self-mm"].settings
     shared, own = (
-        {each.row: each.config for each in cells(corpus, base, name="comparison", models=("self-mm", "late-fusion"), own_settings=mine)}
+        {
+            each.row: each.config
+            for each in cells(
+                corpus, base, name="comparison", models=("self-mm", "late-fusion"), own_settings=mine
+            )
+        }
         for mine in (False, True)
     )
     assert shared["self-mm"].fit == base.fit == own["late-fusion"].fit
@@ -83,14 +95,23 @@ def test_settings_are_shared_unless_each_method_is_to_have_its_own(corpus: Corpu
     # By itself it begins with what it was published with; a file and the command line come after.
     assert check_config({"model": "self-mm"}).fit.accumulate == published["fit"]["accumulate"]
     assert check_config({"model": "self-mm", "fit": {"accumulate": 2}}).fit.accumulate == 2
-    assert RunConfig(model="self-mm", fit=FitConfig(epochs=3)).fit.accumulate == published["fit"]["accumulate"]
+    assert (
+        RunConfig(model="self-mm", fit=FitConfig(epochs=3)).fit.accumulate == published["fit"]["accumulate"]
+    )
     told = {setting.key: setting.default for setting in settings_of("self-mm")}
     assert (told["model"], told["fit.accumulate"]) == ("self-mm", str(published["fit"]["accumulate"]))
 
 
 def test_options_that_a_model_does_not_have_are_left_out(corpus: Corpus) -> None:
     base = check_config(
-        {"options": {"d_state": 4, "local": {"window": 3}, "encoders": {"audio": {"stride": 2}}, "anchor_order": ["audio"]}}
+        {
+            "options": {
+                "d_state": 4,
+                "local": {"window": 3},
+                "encoders": {"audio": {"stride": 2}},
+                "anchor_order": ["audio"],
+            }
+        }
     )
     found = {each.row: each.config.options for each in cells(corpus, base, name="comparison")}
     assert found["alignmamba"]["local"]["window"] == 3
@@ -105,7 +126,9 @@ def test_options_that_a_model_does_not_have_are_left_out(corpus: Corpus) -> None
 
 
 def test_a_preset_holds_for_all_as_far_as_they_know_it(corpus: Corpus) -> None:
-    found = {each.row: each.config for each in cells(corpus, check_config({"preset": "paper"}), name="comparison")}
+    found = {
+        each.row: each.config for each in cells(corpus, check_config({"preset": "paper"}), name="comparison")
+    }
     assert found["alignmamba"].options["local"]["time_weight"] == 0.0
     assert found["crossmodal-transformer"].preset == "default"
     assert {each.options["pooling"] for each in found.values()} == {"mean"}
@@ -114,9 +137,13 @@ def test_a_preset_holds_for_all_as_far_as_they_know_it(corpus: Corpus) -> None:
 
 def test_a_corpus_of_one_modality_is_compared_by_those_that_take_it(corpus: Corpus) -> None:
     alone = restricted(corpus, ["text"])
-    assert [each.row for each in cells(alone, name="comparison")] == [name for name in FAMILIES if name != "crossmodal-transformer"]
+    assert [each.row for each in cells(alone, name="comparison")] == [
+        name for name in FAMILIES if name != "crossmodal-transformer"
+    ]
     assert [each.row for each in cells(alone, name="ablation")][-1] == "multi-stream"
-    with pytest.raises(ConfigError, match="crossmodal-transformer: modalities: crossmodal-transformer needs at least 2"):
+    with pytest.raises(
+        ConfigError, match="crossmodal-transformer: modalities: crossmodal-transformer needs at least 2"
+    ):
         cells(alone, name="comparison", models=("crossmodal-transformer",))
 
 
@@ -129,7 +156,10 @@ def test_rates_that_withhold_no_more_are_left_out(corpus: Corpus) -> None:
         "40 %",
         "50 %",
     ]
-    assert [each.column for each in cells(corpus, name="missing", models=("crossmodal-transformer",), rates=(0.6, 0.7))] == ["60 %"]
+    assert [
+        each.column
+        for each in cells(corpus, name="missing", models=("crossmodal-transformer",), rates=(0.6, 0.7))
+    ] == ["60 %"]
     assert len(cells(corpus, name="missing", models=("crossmodal-transformer",), protocol="tokens")) == 7
 
 
@@ -148,7 +178,10 @@ def test_ablation_takes_the_models_own_variants(corpus: Corpus) -> None:
     found = {each.row: each.config for each in cells(corpus, base, name="ablation")}
     assert list(found) == ["full", *FAMILIES["alignmamba"].network.ablations, "w/o text", "w/o audio"]
     assert found["w/o global alignment"].options["alignment"]["weight"] == 0.0
-    assert found["w/o local alignment"].options["local"] == {**found["full"].options["local"], "method": "proportional"}
+    assert found["w/o local alignment"].options["local"] == {
+        **found["full"].options["local"],
+        "method": "proportional",
+    }
     assert found["single-stream"].model == "single-stream-mamba"
     assert found["w/o text"].modalities == ("audio",)
     assert found["full"].options["alignment"]["weight"] > 0
@@ -210,12 +243,15 @@ def test_an_option_that_goes_with_nothing_is_refused(corpus: Corpus) -> None:
 
 
 def test_the_row_whose_options_do_not_fit_is_named(corpus: Corpus) -> None:
-    with pytest.raises(ConfigError, match=r"transformer: options\.heads: found 8, expected a divisor of d_model, which is 20"):
+    with pytest.raises(
+        ConfigError, match=r"transformer: options\.heads: found 8, expected a divisor of d_model, which is 20"
+    ):
         cells(corpus, check_config({"options": {"d_model": 20}}), name="comparison")
 
 
 @pytest.mark.parametrize(
-    ("base", "said"), [({"seed": 3}, "seed: found 3"), ({"missing": {"protocol": "fixed"}}, "missing: the grid gives")]
+    ("base", "said"),
+    [({"seed": 3}, "seed: found 3"), ({"missing": {"protocol": "fixed"}}, "missing: the grid gives")],
 )
 def test_what_the_grid_sets_cannot_be_set(corpus: Corpus, base: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -24,7 +24,9 @@ SECONDS = np.arange(8) / 4
 
 @pytest.fixture(scope="module")
 def timed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Audio at 4 and video at 2 tokens a second; the word of each time stands beside its token. The last test sample has no video."""
+    """Audio at 4 and video at 2 tokens a second; the word of each time stands beside its token. The last test
+    sample has no video.
+    """
     random = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data") / "timed"
     splits = {}
@@ -34,11 +36,20 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         splits[role] = {
             "features": {
                 "audio": [random.normal(label, 1, (8, 3)) for label in labels],
-                "video": [None if row in alone else random.normal(-label, 1, (4, 2)) for row, label in enumerate(labels)],
+                "video": [
+                    None if row in alone else random.normal(-label, 1, (4, 2))
+                    for row, label in enumerate(labels)
+                ],
             },
             "targets": labels.tolist(),
-            "times": {"audio": [SECONDS] * size, "video": [None if row in alone else SECONDS[::2] for row in range(size)]},
-            "tokens": {"audio": [WORDS] * size, "video": [None if row in alone else WORDS[::2] for row in range(size)]},
+            "times": {
+                "audio": [SECONDS] * size,
+                "video": [None if row in alone else SECONDS[::2] for row in range(size)],
+            },
+            "tokens": {
+                "audio": [WORDS] * size,
+                "video": [None if row in alone else WORDS[::2] for row in range(size)],
+            },
         }
     write_corpus(path, splits, task=Task(kind="classification", classes=("low", "high")), name="timed")
     return path
@@ -77,7 +88,9 @@ def test_plans_of_the_most_telling_samples(run: Path, tmp_path: Path) -> None:
 
 
 def test_plans_by_content_alone_stand_beside(run: Path, timed: Path, tmp_path: Path) -> None:
-    """Each is the nearest anchor token in cosine, as the paper's cost has it; the model's own is held near in time."""
+    """Each is the nearest anchor token in cosine, as the paper's cost has it; the model's own is held near in
+    time.
+    """
     loaded = load_run(run)
     shown = [source for each in told(run, tmp_path)["samples"] for source in each["sources"]]
     assert any(source["content"]["index"] != source["index"] for source in shown)
@@ -89,7 +102,11 @@ def test_plans_by_content_alone_stand_beside(run: Path, timed: Path, tmp_path: P
     assert on_content_alone(loaded.config, free) is None
     paper = trained(timed, tmp_path / "paper", options={**CONFIG["options"], "local": {"time_weight": 0.0}})
     (tmp_path / "out").mkdir()
-    assert all(source["content"] is None for each in told(paper, tmp_path / "out")["samples"] for source in each["sources"])
+    assert all(
+        source["content"] is None
+        for each in told(paper, tmp_path / "out")["samples"]
+        for source in each["sources"]
+    )
 
 
 def test_samples_can_be_asked_for(run: Path, tmp_path: Path) -> None:
@@ -110,7 +127,8 @@ def test_closeness_in_true_time(run: Path, tmp_path: Path) -> None:
         "proportional time",
         "chance",
     }
-    # Of 4 x 8 pairs, half a second apart at most: 2 or 3 to the left, as many to the right, and the one at the same time.
+    # Of 4 x 8 pairs, half a second apart at most: 2 or 3 to the left, as many to the right, and the one at
+    # the same time.
     apart = np.abs(SECONDS[::2, None] - SECONDS[None])
     words = np.array(WORDS)
     spoken = words[::2] != ""
@@ -129,11 +147,18 @@ def test_shares_count_pairs() -> None:
     here = _Side(np.array([0.0, 1.0, 2.0]), ["a", "", "b"])
     there = _Side(np.array([0.1, 1.4]), ["a", "a"])
     shares.add(here, there, np.array([0, 1, 2]), np.array([0, 1, 1]))
-    assert shares.means() == {"within 0.1 s": 1 / 3, "within 0.2 s": 1 / 3, "within 0.5 s": 2 / 3, "same word": 1 / 2}
+    assert shares.means() == {
+        "within 0.1 s": 1 / 3,
+        "within 0.2 s": 1 / 3,
+        "within 0.5 s": 2 / 3,
+        "same word": 1 / 2,
+    }
 
 
 def test_strides_group_times_and_words(timed: Path, tmp_path: Path) -> None:
-    run = trained(timed, tmp_path / "run", options={**CONFIG["options"], "encoders": {"audio": {"stride": 2}}})
+    run = trained(
+        timed, tmp_path / "run", options={**CONFIG["options"], "encoders": {"audio": {"stride": 2}}}
+    )
     (tmp_path / "out").mkdir()
     shown = told(run, tmp_path / "out")["samples"][0]["anchor"]
     assert shown["times"] == [0.125, 0.625, 1.125, 1.625]

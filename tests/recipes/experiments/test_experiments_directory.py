@@ -26,7 +26,9 @@ FACTS = {
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> ExperimentDirectory:
-    cell = Cell(row="alignmamba", column="", config=check_config({**CONFIG, "data": "small"}), digest="1" * 64)
+    cell = Cell(
+        row="alignmamba", column="", config=check_config({**CONFIG, "data": "small"}), digest="1" * 64
+    )
     return ExperimentDirectory.create(tmp_path / "grid", facts=FACTS, cells=[cell])
 
 
@@ -55,7 +57,15 @@ def test_one_flipped_bit_of_the_plan_or_of_a_cell_is_refused(experiment: Experim
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"label": ' + "9" * 5000 + "}", "[]", "null", "{}", '{"config": [], "label": 1, "analyses": 3}']
+    "text",
+    [
+        "[" * 100_000,
+        '{"label": ' + "9" * 5000 + "}",
+        "[]",
+        "null",
+        "{}",
+        '{"config": [], "label": 1, "analyses": 3}',
+    ],
 )
 def test_strange_json_is_one_line(experiment: ExperimentDirectory, text: str) -> None:
     key = experiment.plan()["cells"][0]["key"]
@@ -78,9 +88,20 @@ def test_an_experiment_of_an_earlier_version_has_no_checksums(experiment: Experi
 
 
 @pytest.mark.parametrize(
-    "change", [{"cells": [1]}, {"cells": {"a": 1}}, {"seeds": "x"}, {"task": 3}, {"corpus": []}, {"settings": []}, {"metrics": None}]
+    "change",
+    [
+        {"cells": [1]},
+        {"cells": {"a": 1}},
+        {"seeds": "x"},
+        {"task": 3},
+        {"corpus": []},
+        {"settings": []},
+        {"metrics": None},
+    ],
 )
-def test_a_plan_of_wrong_types_names_the_field(experiment: ExperimentDirectory, change: dict[str, object]) -> None:
+def test_a_plan_of_wrong_types_names_the_field(
+    experiment: ExperimentDirectory, change: dict[str, object]
+) -> None:
     path = experiment.path / "experiment.json"
     values = json.loads(path.read_text())
     del values["sha256"]

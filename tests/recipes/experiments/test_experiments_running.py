@@ -1,4 +1,6 @@
-"""A tiny grid from plan to tables: killed and resumed, its cells never done twice, a failed cell sinks nothing."""
+"""A tiny grid from plan to tables: killed and resumed, its cells never done twice, a failed cell sinks
+nothing.
+"""
 
 import csv
 import json
@@ -22,7 +24,15 @@ from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes import train
 from alignmamba.recipes.assembly import counted_weights
 from alignmamba.recipes.configuration import RunConfig, check_config
-from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, GridEngine, plan_experiment, run_experiment, shard_from, sum_up
+from alignmamba.recipes.experiments import (
+    ExperimentConfig,
+    ExperimentPlan,
+    GridEngine,
+    plan_experiment,
+    run_experiment,
+    shard_from,
+    sum_up,
+)
 from alignmamba.recipes.experiments.cell_process import BUSY, DONE, USER_INPUT, run_cell
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.engines import THREAD_VARIABLES, run_on_slurm, shard_of, thread_settings
@@ -32,7 +42,9 @@ from alignmamba.recipes.run_directory import METRICS
 from alignmamba.training.logs import LOG
 from small_run import CONFIG, write_small_corpus
 
-MISSING = ExperimentConfig(name="missing", models=("alignmamba", "late-fusion"), seeds=2, rates=(0.2, 0.4), mixed=True)
+MISSING = ExperimentConfig(
+    name="missing", models=("alignmamba", "late-fusion"), seeds=2, rates=(0.2, 0.4), mixed=True
+)
 
 
 class Recorder:
@@ -80,20 +92,28 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Pat
 
 
 def tables(path: Path) -> dict[str, ResultTable]:
-    return {file.stem: ResultTable.from_json(file.read_text()) for file in sorted((path / "tables").glob("*.json"))}
+    return {
+        file.stem: ResultTable.from_json(file.read_text())
+        for file in sorted((path / "tables").glob("*.json"))
+    }
 
 
 def kill_alone(process: "subprocess.Popen[bytes]") -> None:
     """SIGKILL to a grid's process alone, after which none of those that it started may stay behind."""
-    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    children = [
+        int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ]
     assert children
     process.kill()
     process.wait()
-    while any(Path(f"/proc/{pid}").is_dir() for pid in children):  # the limit of a test ends it where one works on
+    # the limit of a test ends it where one works on
+    while any(Path(f"/proc/{pid}").is_dir() for pid in children):
         time.sleep(0.05)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children of a process are found through /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="children of a process are found through /proc"
+)
 def test_a_killed_grid_ends_with_the_same_table(tmp_path: Path, corpus: Path, uninterrupted: Path) -> None:
     out = tmp_path / "killed"
     settings = [
@@ -104,8 +124,31 @@ def test_a_killed_grid_ends_with_the_same_table(tmp_path: Path, corpus: Path, un
         "options.d_state=4",
         "loader.batch_size=8",
     ]
-    command = [sys.executable, "-m", "alignmamba", "experiment", "missing", "--data", str(corpus), "--out", str(out), "--seeds", "2"]
-    command += ["--models", *MISSING.models, "--rates", "0.2", "0.4", "--mixed", "--jobs", "2", "--set", *settings]
+    command = [
+        sys.executable,
+        "-m",
+        "alignmamba",
+        "experiment",
+        "missing",
+        "--data",
+        str(corpus),
+        "--out",
+        str(out),
+        "--seeds",
+        "2",
+    ]
+    command += [
+        "--models",
+        *MISSING.models,
+        "--rates",
+        "0.2",
+        "0.4",
+        "--mixed",
+        "--jobs",
+        "2",
+        "--set",
+        *settings,
+    ]
     plan = plan_experiment(MISSING, base(corpus), out=out)
     # One cell is held by this process, so that the grid cannot end before it is killed.
     with make(plan).locked(plan.jobs[-1].key, wait=False):
@@ -158,7 +201,12 @@ def test_both_methods_saw_the_same_masks(uninterrupted: Path) -> None:
 def test_finished_cells_are_not_run_again(uninterrupted: Path, corpus: Path) -> None:
     progress = Recorder()
     before = {file: file.stat().st_mtime_ns for file in uninterrupted.glob("cells/*/**/*")}
-    run_experiment(plan_experiment(MISSING, base(corpus), out=uninterrupted), GridEngine(), command=["again"], progress=progress)
+    run_experiment(
+        plan_experiment(MISSING, base(corpus), out=uninterrupted),
+        GridEngine(),
+        command=["again"],
+        progress=progress,
+    )
     assert (progress.done, progress.total, progress.ended) == (4, 4, {})
     assert {file: file.stat().st_mtime_ns for file in uninterrupted.glob("cells/*/**/*")} == before
 
@@ -181,7 +229,11 @@ def test_a_cell_that_fails_says_why_and_sinks_nothing(tmp_path: Path, corpus: Pa
 
 
 def test_a_modality_that_some_samples_lack(tmp_path: Path, corpus: Path) -> None:
-    plan = plan_experiment(ExperimentConfig(name="comparison", models=("late-fusion",), seeds=1), base(corpus), out=tmp_path / "grid")
+    plan = plan_experiment(
+        ExperimentConfig(name="comparison", models=("late-fusion",), seeds=1),
+        base(corpus),
+        out=tmp_path / "grid",
+    )
     directory = make(plan)
     assert [run_cell(directory.path, job.key) for job in plan.jobs] == [DONE] * 3
     table, cost = sum_up(directory.path).tables
@@ -189,7 +241,10 @@ def test_a_modality_that_some_samples_lack(tmp_path: Path, corpus: Path) -> None
     with (directory.run_path(plan.jobs[0].key) / LOG).open(newline="") as log:
         seconds = sum(float(epoch["seconds"]) for epoch in csv.DictReader(log))
     assert cost.columns == ("trained weights", "training seconds")
-    assert [entry and entry.mean for entry in cost.entries[0]] == [counted_weights(plan.cells[0].config, plan.corpus), seconds]
+    assert [entry and entry.mean for entry in cost.entries[0]] == [
+        counted_weights(plan.cells[0].config, plan.corpus),
+        seconds,
+    ]
     assert table.entries[2][0] is not None
     assert table.entries[2][0].mark == ""
     assert any(note.startswith("audio alone is scored on 11 of 14 samples") for note in table.notes)
@@ -202,7 +257,9 @@ def test_a_damaged_cell_is_left_out_and_named(tmp_path: Path, uninterrupted: Pat
     (copy / "cells" / key / METRICS).write_text("")
     table = sum_up(copy).tables[0]
     assert [len(entry.values) for entry in table.entries[0] if entry is not None] == [1] * 4
-    assert any(note.startswith("Damaged: alignmamba, 20 %, seed 0: ") and METRICS in note for note in table.notes)
+    assert any(
+        note.startswith("Damaged: alignmamba, 20 %, seed 0: ") and METRICS in note for note in table.notes
+    )
     assert any("compare the seeds 1 alone" in note for note in table.notes)
 
 
@@ -210,7 +267,9 @@ def test_two_grids_in_one_place_do_not_disturb_each_other(tmp_path: Path, corpus
     first = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
     directory = make(first)
     second = plan_experiment(
-        MISSING.model_copy(update={"models": ("crossmodal-transformer",), "seeds": 1}), base(corpus), out=tmp_path / "grid"
+        MISSING.model_copy(update={"models": ("crossmodal-transformer",), "seeds": 1}),
+        base(corpus),
+        out=tmp_path / "grid",
     )
     make(second)
     assert run_cell(directory.path, first.jobs[0].key) == DONE
@@ -236,7 +295,9 @@ def test_a_corpus_that_was_moved(tmp_path: Path, corpus: Path) -> None:
     assert run_cell(directory.path, job.key) == DONE
 
 
-def test_a_process_that_dies_is_a_failure_with_its_signal(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_a_failure_with_its_signal(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
     monkeypatch.setattr(sys, "executable", _script(tmp_path, "kill -9 $$"))
     result = run_experiment(plan, GridEngine(jobs=2), command=[], progress=Recorder())
@@ -252,7 +313,9 @@ def _script(folder: Path, line: str) -> str:
     return str(path)
 
 
-def test_an_interrupt_ends_the_processes(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_the_processes(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
     ready, mark = tmp_path / "ready", tmp_path / "interrupted"
     script = f"trap 'echo >> {mark}; exit 130' INT; echo >> {ready}; while :; do sleep 0.05; done"
@@ -286,7 +349,13 @@ def test_two_workers_never_write_the_same_cell(tmp_path: Path, corpus: Path) -> 
     key = plan.jobs[0].key
     with directory.locked(key, wait=False):
         # A lock of this process does not hold against itself, so that another one has to try.
-        program = [sys.executable, "-m", "alignmamba.recipes.experiments.cell_process", str(directory.path), key]
+        program = [
+            sys.executable,
+            "-m",
+            "alignmamba.recipes.experiments.cell_process",
+            str(directory.path),
+            key,
+        ]
         assert subprocess.run(program, capture_output=True, timeout=120).returncode == BUSY
         assert directory.state(plan.jobs[0]) == "pending"
     assert run_cell(directory.path, key, wait=False) == DONE
@@ -295,9 +364,16 @@ def test_two_workers_never_write_the_same_cell(tmp_path: Path, corpus: Path) -> 
 
 
 def test_a_held_cell_is_busy(tmp_path: Path, corpus: Path) -> None:
-    directory = make(plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid"))
-    holder = "import sys, time, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", holder, str(directory.path / "cells" / "some.lock")], stdout=subprocess.PIPE) as process:
+    directory = make(
+        plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
+    )
+    holder = (
+        "import sys, time, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held',"
+        " flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(directory.path / "cells" / "some.lock")], stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(BusyError), directory.locked("some", wait=False):
@@ -319,8 +395,14 @@ def test_a_slurm_array_does_the_same(tmp_path: Path, corpus: Path, uninterrupted
     run_on_slurm(directory, half, workers=2, progress=progress, options={"timeout_min": 5}, cluster="local")
     assert [state for state, _ in progress.ended.values()] == ["finished"] * 2
     sum_up(directory.path)
-    first = {row: tuple(entry and entry.values[:1] for entry in cells) for row, cells in _by_row(tables(uninterrupted)).items()}
-    assert {row: tuple(entry and entry.values for entry in cells) for row, cells in _by_row(tables(directory.path)).items()} == first
+    first = {
+        row: tuple(entry and entry.values[:1] for entry in cells)
+        for row, cells in _by_row(tables(uninterrupted)).items()
+    }
+    assert {
+        row: tuple(entry and entry.values for entry in cells)
+        for row, cells in _by_row(tables(directory.path)).items()
+    } == first
 
 
 def _by_row(found: Mapping[str, ResultTable]) -> dict[str, tuple[Any, ...]]:
@@ -333,7 +415,14 @@ def test_slurm_without_slurm_is_refused(tmp_path: Path, corpus: Path) -> None:
     plan = plan_experiment(MISSING, base(corpus), out=tmp_path / "grid")
     directory = make(plan)
     with pytest.raises(ConfigError, match="engine slurm"):
-        run_on_slurm(directory, plan.jobs, workers=1, progress=Recorder(), options={"no_such_option": 1}, cluster="local")
+        run_on_slurm(
+            directory,
+            plan.jobs,
+            workers=1,
+            progress=Recorder(),
+            options={"no_such_option": 1},
+            cluster="local",
+        )
 
 
 def test_shards_share_all_jobs(tmp_path: Path, corpus: Path) -> None:
@@ -350,13 +439,19 @@ def test_a_wrong_shard_is_refused(text: str) -> None:
         GridEngine(shard=shard_from(text))
 
 
-def test_a_grid_with_a_model_that_memory_does_not_hold_is_refused(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_with_a_model_that_memory_does_not_hold_is_refused(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(capacity, "available_bytes", lambda _: 1000)
-    with pytest.raises(ConfigError, match=r"^model \S+: training [\d,]+ weights in 32 bits .* lower options\.d_model"):
+    with pytest.raises(
+        ConfigError, match=r"^model \S+: training [\d,]+ weights in 32 bits .* lower options\.d_model"
+    ):
         plan_experiment(MISSING, base(corpus), out=tmp_path / "grid")
 
 
-def test_threads_are_the_users_or_go_by_the_width_of_the_model(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_the_users_or_go_by_the_width_of_the_model(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 64)
     for name in THREAD_VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -369,14 +464,22 @@ def test_threads_are_the_users_or_go_by_the_width_of_the_model(corpus: Path, tmp
     monkeypatch.setenv("OMP_NUM_THREADS", "3,1")
     monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
     assert (narrow.threads, wide.threads) == ((3,), (3,))
-    assert thread_settings(3) == {**dict.fromkeys(THREAD_VARIABLES, "3"), "OMP_NUM_THREADS": "3,1", "NUMBA_NUM_THREADS": "2"}
+    assert thread_settings(3) == {
+        **dict.fromkeys(THREAD_VARIABLES, "3"),
+        "OMP_NUM_THREADS": "3,1",
+        "NUMBA_NUM_THREADS": "2",
+    }
 
 
-def test_a_cells_threads_do_not_depend_on_how_many_are_at_work(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cells_threads_do_not_depend_on_how_many_are_at_work(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(sys, "executable", _script(tmp_path, f"echo $OMP_NUM_THREADS >> {tmp_path}/threads"))
     for jobs in (1, 2):
-        plan = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / f"grid{jobs}")
+        plan = plan_experiment(
+            MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / f"grid{jobs}"
+        )
         run_experiment(plan, GridEngine(jobs=jobs), command=[], progress=Recorder())
         assert json.loads((tmp_path / f"grid{jobs}" / "experiment.json").read_text())["threads"] == [1]
     assert (tmp_path / "threads").read_text() == "1\n" * 4
@@ -397,11 +500,14 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(
-    ("manner", "grace", "said", "code"), [("prompt", "60", b"interrupted\n", 0), ("deaf", "0.5", b"", -signal.SIGKILL)]
+    ("manner", "grace", "said", "code"),
+    [("prompt", "60", b"interrupted\n", 0), ("deaf", "0.5", b"", -signal.SIGKILL)],
 )
 def test_a_process_ends_when_its_input_closes(manner: str, grace: str, said: bytes, code: int) -> None:
     command = [sys.executable, "-c", WATCHED, manner, grace]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == b"ready\n"
@@ -455,7 +561,9 @@ def test_an_unlabelled_test_split_is_refused(tmp_path: Path) -> None:
 
 def test_a_user_mistake_in_a_cell_is_recorded(tmp_path: Path, corpus: Path) -> None:
     plan = plan_experiment(
-        ExperimentConfig(name="distance", seeds=1), base(corpus, model="late-fusion", options={"d_model": 8}), out=tmp_path / "grid"
+        ExperimentConfig(name="distance", seeds=1),
+        base(corpus, model="late-fusion", options={"d_model": 8}),
+        out=tmp_path / "grid",
     )
     directory = make(plan)
     assert run_cell(directory.path, plan.jobs[0].key) == USER_INPUT
@@ -465,10 +573,17 @@ def test_a_user_mistake_in_a_cell_is_recorded(tmp_path: Path, corpus: Path) -> N
 
 def test_the_page_shows_what_the_tables_were_made_of(uninterrupted: Path) -> None:
     found = gather(uninterrupted).found
-    first = {each.cell.column: each for each in found if each.cell.row == "alignmamba" and each.cell.seed == 0}
+    first = {
+        each.cell.column: each for each in found if each.cell.row == "alignmamba" and each.cell.seed == 0
+    }
     for each in first.values():
         assert each.samples is not None
-        accuracy = np.mean([target == said for target, said in zip(each.samples.targets or (), each.samples.predictions, strict=True)])
+        accuracy = np.mean(
+            [
+                target == said
+                for target, said in zip(each.samples.targets or (), each.samples.predictions, strict=True)
+            ]
+        )
         told = tables(uninterrupted)["missing-accuracy"]
         entry = told.entries[0][told.columns.index(each.cell.column)]
         assert entry is not None

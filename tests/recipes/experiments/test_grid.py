@@ -1,4 +1,6 @@
-"""Tables from predictions: what is averaged, what is compared with what, and what damaged files are answered with."""
+"""Tables from predictions: what is averaged, what is compared with what, and what damaged files are answered
+with.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +43,10 @@ def classification(wrong: int, samples: int = 40, seed: int = 0) -> Predictions:
 
 def accuracy_column(runs: dict[str, dict[int, Predictions]]) -> Column:
     return Column(
-        values={name: {seed: score(CLASSES, each)["accuracy"] for seed, each in by_seed.items()} for name, by_seed in runs.items()},
+        values={
+            name: {seed: score(CLASSES, each)["accuracy"] for seed, each in by_seed.items()}
+            for name, by_seed in runs.items()
+        },
         scores=lambda name, seeds: scores_of(CLASSES, [runs[name][seed] for seed in seeds], "accuracy"),
         compared=frozenset(runs),
         higher_is_better=True,
@@ -93,7 +98,9 @@ def test_a_sum_of_columns_of_rows() -> None:
 
 
 def test_one_seed_has_an_interval_over_samples() -> None:
-    column = accuracy_column({"one": {3: classification(10)}, "two": {seed: classification(10, seed=seed) for seed in (3, 4)}})
+    column = accuracy_column(
+        {"one": {3: classification(10)}, "two": {seed: classification(10, seed=seed) for seed in (3, 4)}}
+    )
     one, two = column.entries(["one", "two"])
     assert one is not None
     assert two is not None
@@ -106,8 +113,13 @@ def test_one_seed_has_an_interval_over_samples() -> None:
 
 
 def test_two_seeds_have_an_interval_over_samples() -> None:
-    """Never one beyond the range, which Student's of two values is, nor one of no width where both are alike."""
-    runs = {"apart": {0: classification(10), 1: classification(38)}, "alike": {0: classification(10), 1: classification(10)}}
+    """Never one beyond the range, which Student's of two values is, nor one of no width where both are
+    alike.
+    """
+    runs = {
+        "apart": {0: classification(10), 1: classification(38)},
+        "alike": {0: classification(10), 1: classification(10)},
+    }
     for entry in accuracy_column(runs).entries(list(runs)):
         assert entry is not None
         assert entry.low is not None
@@ -117,12 +129,20 @@ def test_two_seeds_have_an_interval_over_samples() -> None:
 
 
 def test_columns_of_the_same_numbers_have_the_same_intervals_and_marks() -> None:
-    """With as many samples of each class, recall is the accuracy; one is tested in closed form and the other by resampling."""
-    runs = {name: {0: classification(wrong, samples=60)} for name, wrong in (("a", 10), ("b", 18), ("c", 21), ("d", 26))}
+    """With as many samples of each class, recall is the accuracy; one is tested in closed form and the other
+    by resampling.
+    """
+    runs = {
+        name: {0: classification(wrong, samples=60)}
+        for name, wrong in (("a", 10), ("b", 18), ("c", 21), ("d", 26))
+    }
 
     def column(metric: str) -> Column:
         return Column(
-            values={name: {seed: score(CLASSES, each)[metric] for seed, each in by_seed.items()} for name, by_seed in runs.items()},
+            values={
+                name: {seed: score(CLASSES, each)[metric] for seed, each in by_seed.items()}
+                for name, by_seed in runs.items()
+            },
             scores=lambda name, seeds: scores_of(CLASSES, [runs[name][seed] for seed in seeds], metric),
             compared=frozenset(runs),
             higher_is_better=True,
@@ -138,14 +158,23 @@ def test_columns_of_the_same_numbers_have_the_same_intervals_and_marks() -> None
 
 
 def test_what_was_scored_on_other_samples_is_not_compared() -> None:
-    runs = {"whole": {0: classification(5)}, "rival": {0: classification(6)}, "part": {0: classification(0, samples=30)}}
+    runs = {
+        "whole": {0: classification(5)},
+        "rival": {0: classification(6)},
+        "part": {0: classification(0, samples=30)},
+    }
     column = replace(accuracy_column(runs), compared=frozenset({"whole", "rival"}))
     assert [entry and entry.mark for entry in column.entries(list(runs))] == ["best", "level", ""]
 
 
 def test_a_column_that_cannot_be_tested_has_no_marks() -> None:
-    column = accuracy_column({"one": {0: classification(0, samples=1)}, "other": {0: classification(1, samples=1)}})
-    assert [entry and (entry.mean, entry.mark) for entry in column.entries(["one", "other"])] == [(1.0, ""), (0.0, "")]
+    column = accuracy_column(
+        {"one": {0: classification(0, samples=1)}, "other": {0: classification(1, samples=1)}}
+    )
+    assert [entry and (entry.mean, entry.mark) for entry in column.entries(["one", "other"])] == [
+        (1.0, ""),
+        (0.0, ""),
+    ]
 
 
 @pytest.mark.parametrize("task", [CLASSES, SENTIMENT])
@@ -154,7 +183,9 @@ def test_predictions_come_back_as_they_were_written(tmp_path: Path, task: Task) 
     written = (
         classification(7)
         if task is CLASSES
-        else Predictions(ids=("a,b", 'c"', "ü"), prediction=random.normal(size=3), targets=np.array([0.1, -3.0, 1 / 3]))
+        else Predictions(
+            ids=("a,b", 'c"', "ü"), prediction=random.normal(size=3), targets=np.array([0.1, -3.0, 1 / 3])
+        )
     )
     path = tmp_path / "predictions_test.csv"
     path.write_text(to_csv(prediction_table(written, task)), encoding="utf-8")
@@ -165,7 +196,10 @@ def test_predictions_come_back_as_they_were_written(tmp_path: Path, task: Task) 
     assert score(task, read) == score(task, written)
 
 
-@pytest.mark.parametrize("text", ["", "id,target,prediction,p(a),p(b)\n1,a,a,1,0\n", "id,target,prediction,p(a),p(b),p(c)\n1,z,a,1,0,0\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "id,target,prediction,p(a),p(b)\n1,a,a,1,0\n", "id,target,prediction,p(a),p(b),p(c)\n1,z,a,1,0,0\n"],
+)
 def test_a_damaged_table_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "predictions_test.csv"
     path.write_text(text)
@@ -190,7 +224,9 @@ def test_a_damaged_table_is_named(tmp_path: Path, text: str) -> None:
         (_Plans, '{"close": {"a-b": {"own": [1.0]}}}', "close.a-b.own: "),
     ],
 )
-def test_a_value_that_no_table_can_hold_is_named(tmp_path: Path, form: type[object], text: str, said: str) -> None:
+def test_a_value_that_no_table_can_hold_is_named(
+    tmp_path: Path, form: type[object], text: str, said: str
+) -> None:
     (tmp_path / "facts.json").write_text(text)
     with pytest.raises(CheckpointError) as caught:
         read_facts(tmp_path / "facts.json", form)

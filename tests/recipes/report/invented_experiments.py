@@ -1,4 +1,6 @@
-"""Experiment directories as the engine leaves them, invented: any size, finished or not, with strings that try to break a page."""
+"""Experiment directories as the engine leaves them, invented: any size, finished or not, with strings that
+try to break a page.
+"""
 
 import csv
 import json
@@ -44,17 +46,27 @@ def write_experiment(
 ) -> Path:
     """Write a whole directory.
 
-    With `plan_lengths`, tokens of a source and of the anchor, the runs of the first row have plans. If `hostile`, then ids, tokens,
-    classes, notes and errors are of `STRINGS`. `failed`, `pending` and `unfinished` are places in the list of cells.
+    With `plan_lengths`, tokens of a source and of the anchor, the runs of the first row have plans. If
+    `hostile`, then ids, tokens, classes, notes and errors are of `STRINGS`. `failed`, `pending` and
+    `unfinished` are places in the list of cells.
     """
     random = np.random.default_rng(0)
     if hostile:
         classes = [f"{each} {number}" for number, each in enumerate(STRINGS[:4])]
-    ids = [f"{STRINGS[place % len(STRINGS)]}-{place}" if hostile else f"test-{place:06d}" for place in range(samples)]
-    targets = random.integers(0, len(classes), samples) if kind == "classification" else random.uniform(-3, 3, samples)
+    ids = [
+        f"{STRINGS[place % len(STRINGS)]}-{place}" if hostile else f"test-{place:06d}"
+        for place in range(samples)
+    ]
+    targets = (
+        random.integers(0, len(classes), samples)
+        if kind == "classification"
+        else random.uniform(-3, 3, samples)
+    )
     cells = [
         {"key": f"{number:016x}", "row": row, "column": column, "seed": seed, "digest": f"{number:064x}"}
-        for number, (row, column, seed) in enumerate((row, column, seed) for row in rows for column in columns for seed in range(seeds))
+        for number, (row, column, seed) in enumerate(
+            (row, column, seed) for row in rows for column in columns for seed in range(seeds)
+        )
     ]
     corpus = {"name": HOSTILE if hostile else "invented", "checksum": "c" * 64}
     task = {
@@ -79,7 +91,10 @@ def write_experiment(
     )
     for number, cell in enumerate(cells):
         if number in failed:
-            write_json(path / "failed" / f"{cell['key']}.json", {"error": f"loss is not finite {HOSTILE if hostile else ''}"})
+            write_json(
+                path / "failed" / f"{cell['key']}.json",
+                {"error": f"loss is not finite {HOSTILE if hostile else ''}"},
+            )
         if number in pending or number in failed:
             continue
         run = path / "cells" / str(cell["key"])
@@ -109,11 +124,22 @@ def write_experiment(
             },
         )
     names = (
-        [metric, "f1_macro"] if experiment != "missing" else [*(f"{float(column):.0%}".replace("%", " %") for column in columns), "average"]
+        [metric, "f1_macro"]
+        if experiment != "missing"
+        else [*(f"{float(column):.0%}".replace("%", " %") for column in columns), "average"]
     )
-    write_table(path, metric, rows, names, seeds, random, notes=list(STRINGS) if hostile else ["Level: paired test, Holm over the column."])
+    write_table(
+        path,
+        metric,
+        rows,
+        names,
+        seeds,
+        random,
+        notes=list(STRINGS) if hostile else ["Level: paired test, Holm over the column."],
+    )
     figure = (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 80 40"><script>alert(3)</script><path d="M0 40 80 0" stroke="#06c"/></svg>'
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 80 40"><script>alert(3)</script><path d="M0 40'
+        ' 80 0" stroke="#06c"/></svg>'
     )
     (path / "figures").mkdir()
     (path / "figures" / "memory_by_length.svg").write_text(figure, encoding="utf-8")
@@ -126,7 +152,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_table(
-    path: Path, name: str, rows: Sequence[str], columns: Sequence[str], seeds: int, random: np.random.Generator, *, notes: list[str]
+    path: Path,
+    name: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    seeds: int,
+    random: np.random.Generator,
+    *,
+    notes: list[str],
 ) -> None:
     entries: list[list[dict[str, Any] | None]] = []
     for place, _ in enumerate(rows):
@@ -163,7 +196,9 @@ def write_table(
     (path / "tables" / f"{name}.csv").write_text("method\n", encoding="utf-8")
 
 
-def plan_sample(identifier: str, source_length: int, anchor_length: int, *, random: np.random.Generator, hostile: bool) -> dict[str, Any]:
+def plan_sample(
+    identifier: str, source_length: int, anchor_length: int, *, random: np.random.Generator, hostile: bool
+) -> dict[str, Any]:
     """Audio is sent to text, text takes from video."""
     words = list(STRINGS) if hostile else ["this", "is", "a", "really", "good", "movie", "I", "think"]
     return {
@@ -184,9 +219,14 @@ def plan_sample(identifier: str, source_length: int, anchor_length: int, *, rand
                 "times": [0.04 * place for place in range(source_length)],
                 "length": source_length,
                 "marginal": "source",
-                "index": [place * anchor_length // source_length if place else -1 for place in range(source_length)],
+                "index": [
+                    place * anchor_length // source_length if place else -1 for place in range(source_length)
+                ],
                 "similarity": random.uniform(-0.2, 0.9, source_length).tolist(),
-                "content": {"index": [anchor_length - 1] * source_length, "similarity": [0.95] * source_length},
+                "content": {
+                    "index": [anchor_length - 1] * source_length,
+                    "similarity": [0.95] * source_length,
+                },
             },
             {
                 "modality": "video",
@@ -201,19 +241,27 @@ def plan_sample(identifier: str, source_length: int, anchor_length: int, *, rand
     }
 
 
-def studied_run(path: Path, *, kind: str = "classification", samples: int = 12, plan_lengths: tuple[int, int] = (30, 9)) -> Gathered:
+def studied_run(
+    path: Path, *, kind: str = "classification", samples: int = 12, plan_lengths: tuple[int, int] = (30, 9)
+) -> Gathered:
     """A finished run whose every string is hostile, with what model and corpus would have said."""
     write_experiment(path, kind=kind, rows=["alignmamba"], seeds=1, samples=samples, hostile=True)
     run = path / "cells" / "0000000000000000"
     classes = [f"{each} {number}" for number, each in enumerate(STRINGS[:4])]
-    task = {"kind": kind, "classes": classes} if kind == "classification" else {"kind": kind, "label_range": [-3, 3]}
+    task = (
+        {"kind": kind, "classes": classes}
+        if kind == "classification"
+        else {"kind": kind, "label_range": [-3, 3]}
+    )
     write_json(run / "model" / "config.json", {"model_type": "AlignMamba", "task": task})
     gathered = gather(run)
     found = gathered.found[0].samples
     assert found is not None
     random = np.random.default_rng(1)
     strings = tuple(f"{STRINGS[place % len(STRINGS)]} said {place}" for place in range(samples))
-    values = random.dirichlet([1.0] * 4, samples) if kind == "classification" else random.uniform(-3, 3, samples)
+    values = (
+        random.dirichlet([1.0] * 4, samples) if kind == "classification" else random.uniform(-3, 3, samples)
+    )
     other = Predictions(ids=found.ids[1:], prediction=values[::-1][1:])
     score = {"accuracy": 0.75} if kind == "classification" else {"mae": 0.5}
     plans = [plan_sample(each, *plan_lengths, random=random, hostile=True) for each in found.ids[:3]]
@@ -229,7 +277,9 @@ def studied_run(path: Path, *, kind: str = "classification", samples: int = 12, 
         modalities=(HOSTILE, QUOTES),
         complete=Predictions(ids=found.ids, prediction=values),
         without={HOSTILE: other},
-        worth=(Worth(modality=HOSTILE, samples=samples - 1, complete=score, without=dict.fromkeys(score, 0.25)),),
+        worth=(
+            Worth(modality=HOSTILE, samples=samples - 1, complete=score, without=dict.fromkeys(score, 0.25)),
+        ),
         plans=made,
         without_plan=f"Plans of 3 of {samples} samples are on this page, {UNICODE}.",
         notes=STRINGS,
@@ -250,11 +300,20 @@ def _write_log(path: Path, metric: str, epochs: int, random: np.random.Generator
     _write_csv(path, ["epoch", "train/loss/total", "valid/loss/total", f"valid/{metric}"], rows)
 
 
-def _write_predictions(run: Path, ids: Sequence[str], targets: Any, kind: str, classes: Sequence[str], random: np.random.Generator) -> None:
+def _write_predictions(
+    run: Path,
+    ids: Sequence[str],
+    targets: Any,
+    kind: str,
+    classes: Sequence[str],
+    random: np.random.Generator,
+) -> None:
     if kind == "regression":
         predictions = targets + random.normal(0, 0.8, len(ids))
         _write_csv(
-            run / "predictions_test.csv", ["id", "target", "prediction"], zip(ids, targets.tolist(), predictions.tolist(), strict=True)
+            run / "predictions_test.csv",
+            ["id", "target", "prediction"],
+            zip(ids, targets.tolist(), predictions.tolist(), strict=True),
         )
         return
     wrong = random.random(len(ids)) < 0.25
@@ -264,7 +323,11 @@ def _write_predictions(run: Path, ids: Sequence[str], targets: Any, kind: str, c
         [each, classes[target], classes[prediction], *share]
         for each, target, prediction, share in zip(ids, targets, predictions, shares, strict=True)
     ]
-    _write_csv(run / "predictions_test.csv", ["id", "target", "prediction", *(f"p({name})" for name in classes)], rows)
+    _write_csv(
+        run / "predictions_test.csv",
+        ["id", "target", "prediction", *(f"p({name})" for name in classes)],
+        rows,
+    )
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (targets, predictions), 1)
     lines = [[name, *line] for name, line in zip(classes, counts.tolist(), strict=True)]

@@ -1,4 +1,6 @@
-"""The page in a real browser: it works, it is quiet, it asks nothing of the network. Skipped where there is no Chromium or Selenium."""
+"""The page in a real browser: it works, it is quiet, it asks nothing of the network. Skipped where there is
+no Chromium or Selenium.
+"""
 
 import json
 import shutil
@@ -14,7 +16,9 @@ from alignmamba.recipes.report.rendering import render, write_page
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="needs chromium and chromedriver on the path")
+pytestmark = pytest.mark.skipif(
+    BROWSER is None or DRIVER is None, reason="needs chromium and chromedriver on the path"
+)
 
 FLAGS = (
     "--headless=new",
@@ -46,14 +50,30 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("pages")
     hostile = write_experiment(
-        root / "hostile", hostile=True, rows=("alignmamba", HOSTILE, LONG, QUOTES), plan_lengths=(30, 9), failed=[3], pending=[6]
+        root / "hostile",
+        hostile=True,
+        rows=("alignmamba", HOSTILE, LONG, QUOTES),
+        plan_lengths=(30, 9),
+        failed=[3],
+        pending=[6],
     )
     numbers = write_experiment(
-        root / "numbers", kind="regression", rows=METHODS[:1], columns=["0.1", "0.2"], seeds=1, samples=240, experiment="missing"
+        root / "numbers",
+        kind="regression",
+        rows=METHODS[:1],
+        columns=["0.1", "0.2"],
+        seeds=1,
+        samples=240,
+        experiment="missing",
     )
-    classes = write_experiment(root / "classes", rows=METHODS[:1], samples=240, classes=[f"class {number}" for number in range(80)])
+    classes = write_experiment(
+        root / "classes", rows=METHODS[:1], samples=240, classes=[f"class {number}" for number in range(80)]
+    )
     made = {path.name: write_page(path).path for path in (hostile, numbers, classes)}
-    runs = {"studied": studied_run(root / "studied"), "long": studied_run(root / "long", kind="regression", plan_lengths=(3000, 400))}
+    runs = {
+        "studied": studied_run(root / "studied"),
+        "long": studied_run(root / "long", kind="regression", plan_lengths=(3000, 400)),
+    }
     for name, gathered in runs.items():
         made[name] = root / f"{name}.html"
         made[name].write_text(render(gathered), encoding="utf-8")
@@ -76,7 +96,11 @@ class Shown:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         messages = [entry["message"] for entry in self.browser.get_log("browser")]
         events = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
-        asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        asked = [
+            event["params"]["request"]["url"]
+            for event in events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
         if kind is None:
             assert messages == []
             assert asked
@@ -101,13 +125,16 @@ class Shown:
 
     def choose(self, selector: str, place: int) -> None:
         self.browser.execute_script(
-            "arguments[0].selectedIndex = arguments[1]; arguments[0].dispatchEvent(new Event('change'))", self.one(selector), place
+            "arguments[0].selectedIndex = arguments[1]; arguments[0].dispatchEvent(new Event('change'))",
+            self.one(selector),
+            place,
         )
 
     def pick(self, selector: str, value: str) -> None:
         """The choice of that value."""
         self.browser.execute_script(
-            "arguments[0].value = arguments[1]; for (const kind of ['input', 'change']) arguments[0].dispatchEvent(new Event(kind))",
+            "arguments[0].value = arguments[1]; for (const kind of ['input', 'change'])"
+            " arguments[0].dispatchEvent(new Event(kind))",
             self.one(selector),
             value,
         )
@@ -119,7 +146,9 @@ class Shown:
         actions.perform()
 
     def point_at(self, element: Any) -> None:
-        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center', inline: 'center'})", element)
+        self.browser.execute_script(
+            "arguments[0].scrollIntoView({block: 'center', inline: 'center'})", element
+        )
         webdriver.ActionChains(self.browser, duration=0).move_to_element(element).perform()
 
 
@@ -130,7 +159,9 @@ def number(text: str) -> float:
 def test_the_viewer_of_plans(browser: Any, pages: dict[str, Path]) -> None:
     keys = webdriver.Keys
     with Shown(browser, pages["hostile"], DESK) as page:
-        plans = json.loads(page.browser.execute_script("return document.getElementById('data').textContent"))["plans"]
+        plans = json.loads(page.browser.execute_script("return document.getElementById('data').textContent"))[
+            "plans"
+        ]
         page.choose("#plan-sample", 1)
         sample = plans[0]["samples"][1]
         audio, video = sample["sources"]
@@ -153,15 +184,24 @@ def test_the_viewer_of_plans(browser: Any, pages: dict[str, Path]) -> None:
         page.press(*[keys.ARROW_RIGHT] * 12)
         match = audio["index"][12]
         told = page.text("#plan-viewer .line")
-        assert told.startswith(f"audio token 12 (0.48 s) → text token {match} '{sample['anchor']['tokens'][match]}', similarity ")
-        assert float(told.rpartition(" ")[2].replace("−", "-")) == pytest.approx(audio["similarity"][12], abs=0.006)
+        assert told.startswith(
+            f"audio token 12 (0.48 s) → text token {match} '{sample['anchor']['tokens'][match]}', similarity "
+        )
+        assert float(told.rpartition(" ")[2].replace("−", "-")) == pytest.approx(
+            audio["similarity"][12], abs=0.006
+        )
         assert len(page.all("#plan-viewer .link.on")) == 1
         page.press(keys.ARROW_DOWN)
         taken = [place for place, other in enumerate(audio["index"]) if other == match]
         assert page.text("#plan-viewer .line").startswith(
             f"text token {match} '{sample['anchor']['tokens'][match]}' ← audio tokens {taken[0]} ("
         )
-        assert len(page.all("#plan-viewer .link.on")) == len(page.all("#plan-viewer .token.match")) == len(taken) > 1
+        assert (
+            len(page.all("#plan-viewer .link.on"))
+            == len(page.all("#plan-viewer .token.match"))
+            == len(taken)
+            > 1
+        )
         page.press(keys.HOME)
         assert page.text("#plan-viewer .line").startswith("text token 0 ")
         page.press(keys.TAB)  # a picture that scrolls nowhere is no stop of its own
@@ -183,7 +223,9 @@ def test_the_viewer_of_plans(browser: Any, pages: dict[str, Path]) -> None:
 
 def test_samples_are_sorted_searched_and_sifted(browser: Any, pages: dict[str, Path]) -> None:
     with Shown(browser, pages["hostile"], DESK) as page:
-        data = json.loads(page.browser.execute_script("return document.getElementById('data').textContent"))["samples"]
+        data = json.loads(page.browser.execute_script("return document.getElementById('data').textContent"))[
+            "samples"
+        ]
         pairs = list(zip(data["sets"][0]["targets"], data["cells"][0]["prediction"], strict=True))
         wrong = sum(target != prediction for target, prediction in pairs)
         rows = "#sample-table tbody tr"
@@ -248,7 +290,11 @@ def test_a_plan_of_thousands_of_tokens_fits_its_place(browser: Any, pages: dict[
         # The brush.
         overview = page.one("#plan-viewer .overview")
         page.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", overview)
-        drag = webdriver.ActionChains(browser, duration=0).move_to_element_with_offset(overview, 0, 0).click_and_hold()
+        drag = (
+            webdriver.ActionChains(browser, duration=0)
+            .move_to_element_with_offset(overview, 0, 0)
+            .click_and_hold()
+        )
         drag.move_by_offset(30, 0).release().perform()
         shown = page.text(told)
         first, last = (int(each) for each in (shown.split()[1], shown.split()[3]))
@@ -289,7 +335,9 @@ def test_plans_by_content_alone_and_summed_up(browser: Any, pages: dict[str, Pat
 def test_a_drawer_with_all_that_is_known_of_a_sample(browser: Any, pages: dict[str, Path]) -> None:
     keys = webdriver.Keys
     with Shown(browser, pages["studied"], DESK) as page:
-        data = json.loads(page.browser.execute_script("return document.getElementById('data').textContent"))["samples"]
+        data = json.loads(page.browser.execute_script("return document.getElementById('data').textContent"))[
+            "samples"
+        ]
         page.one("#sample-search").send_keys("said 1")
         assert len(page.all("#sample-table tbody tr")) == 3  # 1, 10, 11
         page.pick("#sample-group", data["study"]["groups"][1])
@@ -320,10 +368,14 @@ def test_a_drawer_with_all_that_is_known_of_a_sample(browser: Any, pages: dict[s
             "",
             "",
         ]
-        assert page.texts("#drawer-body > .aside")[-1].endswith(f"This sample has {HOSTILE} alone, so nothing is aligned.")
+        assert page.texts("#drawer-body > .aside")[-1].endswith(
+            f"This sample has {HOSTILE} alone, so nothing is aligned."
+        )
         page.one("#drawer-following").click()
         assert page.texts("#drawer section:last-of-type tbody td")[3] == "1,234"
-        assert page.texts("#drawer-body > .aside")[-1].startswith("This sample has no plan here. Plans of 3 of 12 samples")
+        assert page.texts("#drawer-body > .aside")[-1].startswith(
+            "This sample has no plan here. Plans of 3 of 12 samples"
+        )
 
 
 def test_one_forest_at_a_time(browser: Any, pages: dict[str, Path]) -> None:
@@ -336,18 +388,22 @@ def test_one_forest_at_a_time(browser: Any, pages: dict[str, Path]) -> None:
 
 def test_confusion_of_each_seed_and_of_all(browser: Any, pages: dict[str, Path]) -> None:
     with Shown(browser, pages["hostile"], DESK) as page:
-        first = json.loads(page.browser.execute_script("return document.getElementById('data').textContent"))["confusions"][0]
+        first = json.loads(page.browser.execute_script("return document.getElementById('data').textContent"))[
+            "confusions"
+        ][0]
 
         def shown() -> list[list[int]]:
             values = page.browser.execute_script(
                 "return Array.from(document.querySelectorAll('#confusion-table tbody tr'), (row) =>"
-                " Array.from(row.querySelectorAll('td:not(.sum)'), (cell) => Number(cell.firstChild.textContent)))"
+                " Array.from(row.querySelectorAll('td:not(.sum)'), (cell) =>"
+                " Number(cell.firstChild.textContent)))"
             )
             assert isinstance(values, list)
             return values
 
         together = [
-            [a + b for a, b in zip(*lines, strict=True)] for lines in zip(*(cell["counts"] for cell in first["cells"]), strict=True)
+            [a + b for a, b in zip(*lines, strict=True)]
+            for lines in zip(*(cell["counts"] for cell in first["cells"]), strict=True)
         ]
         assert shown() == together
         page.choose("#confusion-seed", 2)
@@ -357,17 +413,24 @@ def test_confusion_of_each_seed_and_of_all(browser: Any, pages: dict[str, Path])
         assert page.text("#confusion-table caption").startswith(f"{HOSTILE}, seed 0")
 
 
-def test_a_confusion_of_very_many_classes_says_what_it_leaves_out(browser: Any, pages: dict[str, Path]) -> None:
+def test_a_confusion_of_very_many_classes_says_what_it_leaves_out(
+    browser: Any, pages: dict[str, Path]
+) -> None:
     with Shown(browser, pages["classes"], DESK) as page:
-        (first, *_) = json.loads(page.browser.execute_script("return document.getElementById('data').textContent"))["confusions"]
+        (first, *_) = json.loads(
+            page.browser.execute_script("return document.getElementById('data').textContent")
+        )["confusions"]
         heads = page.texts("#confusion-table thead th")
         assert len(heads) == 1 + 20 + 1 + 1
         assert heads[-2:] == ["as 60 other classes", "samples"]
         counts = [cell["counts"] for cell in first["cells"]]
-        seen = sum(line[j] for each in counts for i, line in enumerate(each[:20]) for j in range(20) if i != j)
+        seen = sum(
+            line[j] for each in counts for i, line in enumerate(each[:20]) for j in range(20) if i != j
+        )
         wrong = sum(cell["wrong"] for cell in first["cells"])
         assert page.text("#confusion-note").startswith(
-            f"Shown are 20 of 80 classes, those that are confused most: they hold {seen} of {wrong} wrong predictions. The 60 others"
+            f"Shown are 20 of 80 classes, those that are confused most: they hold {seen} of {wrong} wrong"
+            " predictions. The 60 others"
         )
         assert len(page.all("#confusion-table td.right")) == 20
         assert sum(map(int, page.texts("#confusion-table td.sum"))) == 2 * 240
@@ -380,24 +443,32 @@ def test_a_confusion_of_very_many_classes_says_what_it_leaves_out(browser: Any, 
 @pytest.mark.parametrize("name", ["hostile", "numbers", "studied", "long", "classes"])
 def test_a_phone_shows_it_whole(browser: Any, pages: dict[str, Path], name: str) -> None:
     with Shown(browser, pages[name], PHONE) as page:
-        width, seen = page.browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+        width, seen = page.browser.execute_script(
+            "return [document.documentElement.scrollWidth, window.innerWidth]"
+        )
         assert width == seen == 360
         page.browser.execute_script("document.querySelector('#sample-table button.open').click()")
-        body = page.browser.execute_script("const body = document.getElementById('drawer'); return [body.scrollWidth, body.clientWidth]")
+        body = page.browser.execute_script(
+            "const body = document.getElementById('drawer'); return [body.scrollWidth, body.clientWidth]"
+        )
         assert body[0] == body[1] <= 360
 
 
 CONTRAST = """
 const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 function rgb(colour, under) {
-  canvas.fillStyle = under; canvas.fillRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+  for (const style of [under, colour]) { canvas.fillStyle = style; canvas.fillRect(0, 0, 1, 1); }
   return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
 }
 function light(parts) {
-  const [r, g, b] = parts.map((part) => part / 255).map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  const linear = (part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  const [r, g, b] = parts.map((part) => linear(part / 255));
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
-function ratio(a, b) { const [low, high] = [light(a), light(b)].sort((x, y) => x - y); return (high + 0.05) / (low + 0.05); }
+function ratio(a, b) {
+  const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
+  return (high + 0.05) / (low + 0.05);
+}
 function behind(element) {
   for (let each = element; each; each = each.parentElement) {
     const colour = getComputedStyle(each).backgroundColor;
@@ -407,8 +478,10 @@ function behind(element) {
 }
 const found = [];
 for (const element of document.querySelectorAll("body *")) {
-  const words = [...element.childNodes].filter((node) => node.nodeType === 3).map((node) => node.data.trim()).join("");
-  if (!words || element.closest("script, noscript, [hidden], select, .token, .skip") || !element.getClientRects().length) continue;
+  const texts = [...element.childNodes].filter((node) => node.nodeType === 3);
+  const words = texts.map((node) => node.data.trim()).join("");
+  const apart = element.closest("script, noscript, [hidden], select, .token, .skip");
+  if (!words || apart || !element.getClientRects().length) continue;
   const style = getComputedStyle(element), svg = element.namespaceURI.endsWith("svg");
   const under = rgb(behind(element), "white");
   const contrast = ratio(rgb(svg ? style.fill : style.color, behind(element)), under);

@@ -21,7 +21,9 @@ from alignmamba.recipes.report.drawing import (
 from alignmamba.recipes.report.gathering import Cell, Entry, Found, ResultTable, gather
 
 
-@pytest.mark.parametrize(("column", "expected"), [("10 %", 0.1), ("0 %", 0.0), ("12.5%", 0.125), ("average", None), ("f1", None)])
+@pytest.mark.parametrize(
+    ("column", "expected"), [("10 %", 0.1), ("0 %", 0.0), ("12.5%", 0.125), ("average", None), ("f1", None)]
+)
 def test_rates(column: str, expected: float | None) -> None:
     assert rate(column) == expected
 
@@ -39,7 +41,11 @@ def table(tmp_path: Path) -> ResultTable:
 def test_one_line_and_one_band_per_method(table: ResultTable) -> None:
     svg = _drawn(missing_rate_drawing(table, METHODS, "a")).svg
     for number in range(3):
-        line = [path for path in re.findall(r"<path [^>]*>", svg) if f"fill: none; stroke: var(--series-{number})" in path]
+        line = [
+            path
+            for path in re.findall(r"<path [^>]*>", svg)
+            if f"fill: none; stroke: var(--series-{number})" in path
+        ]
         assert len(line) == 1
         assert line[0].count("L") == 2  # from each of 3 rates to the next
         assert len(re.findall(rf"fill: var\(--series-{number}\); fill-opacity: 0.13", svg)) == 1
@@ -49,7 +55,9 @@ def test_one_line_and_one_band_per_method(table: ResultTable) -> None:
 
 def test_higher_is_higher(table: ResultTable) -> None:
     svg = _drawn(missing_rate_drawing(table, METHODS, "a")).svg
-    path = next(path for path in re.findall(r"<path [^>]*>", svg) if "fill: none; stroke: var(--series-0)" in path)
+    path = next(
+        path for path in re.findall(r"<path [^>]*>", svg) if "fill: none; stroke: var(--series-0)" in path
+    )
     heights = [float(found) for found in re.findall(r"[ML] [\d.]+ ([\d.]+)", path)]
     means = [entry.mean for entry in table.entries[0][:3] if entry]
     assert heights == sorted(heights)  # down the screen, as the means fall
@@ -59,7 +67,12 @@ def test_higher_is_higher(table: ResultTable) -> None:
 
 
 def test_gaps_and_undefined_numbers(table: ResultTable) -> None:
-    holes = (None, Entry(values=(math.nan,), mean=math.nan, low=math.nan, high=1.0), Entry(values=(0.5,), mean=0.5), None)
+    holes = (
+        None,
+        Entry(values=(math.nan,), mean=math.nan, low=math.nan, high=1.0),
+        Entry(values=(0.5,), mean=0.5),
+        None,
+    )
     drawing = _drawn(missing_rate_drawing(replace(table, entries=(holes, *table.entries[1:])), METHODS, "a"))
     assert "alignmamba from 0.500 to 0.500" in drawing.text
     assert "nan" not in drawing.svg
@@ -101,7 +114,9 @@ def test_lines_of_training(tmp_path: Path) -> None:
 def test_labels_of_an_axis_keep_their_digits() -> None:
     cell = Cell(key="0" * 16, row="a", column="", seed=0, digest="")
     log = {"epoch": (1.0, 2.0), "valid/accuracy": (0.281, 0.289)}
-    drawing = _drawn(metric_drawing("a", [Found(cell=cell, state="unfinished", log=log)], "accuracy", (0.28, 0.29), "a"))
+    drawing = _drawn(
+        metric_drawing("a", [Found(cell=cell, state="unfinished", log=log)], "accuracy", (0.28, 0.29), "a")
+    )
     labels = re.findall(r">(0\.\d+)</text>", drawing.svg)
     assert len(labels) > 2
     assert len(set(labels)) == len(labels)
@@ -112,8 +127,18 @@ def test_a_long_training_is_thinned_and_keeps_its_end() -> None:
     epochs = tuple(map(float, range(1, 5001)))
     losses = tuple(1 / epoch for epoch in epochs)
     cell = Cell(key="0" * 16, row="a", column="", seed=0, digest="")
-    drawing = _drawn(loss_drawing("a", [Found(cell=cell, state="unfinished", log={"epoch": epochs, "valid/loss/total": losses})], "a"))
-    path = next(path for path in re.findall(r"<path [^>]*>", drawing.svg) if "fill: none; stroke: var(--series-0)" in path)
+    drawing = _drawn(
+        loss_drawing(
+            "a",
+            [Found(cell=cell, state="unfinished", log={"epoch": epochs, "valid/loss/total": losses})],
+            "a",
+        )
+    )
+    path = next(
+        path
+        for path in re.findall(r"<path [^>]*>", drawing.svg)
+        if "fill: none; stroke: var(--series-0)" in path
+    )
     assert path.count("L") <= MOST_EPOCHS
     assert "seed 0 valid 0.0002" in drawing.text
 

@@ -43,7 +43,9 @@ def test_predictions_of_the_first_finished_seed(tmp_path: Path) -> None:
 
 
 def test_what_was_withheld(tmp_path: Path) -> None:
-    found = gather(write_experiment(tmp_path, experiment="missing", columns=["0.1", "0.2"], kind="regression")).found
+    found = gather(
+        write_experiment(tmp_path, experiment="missing", columns=["0.1", "0.2"], kind="regression")
+    ).found
     samples = found[0].samples
     assert samples is not None
     text = (tmp_path / CELL / "missing_test.csv").read_text()
@@ -62,7 +64,9 @@ def test_valid_where_test_is_not_there(tmp_path: Path) -> None:
     assert first.confusion
 
 
-def test_what_would_make_a_page_too_large_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_would_make_a_page_too_large_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_experiment(tmp_path, samples=10, plan_lengths=(20, 5))  # 45 matches a sample, 3 samples, 2 runs
     monkeypatch.setattr(gathering, "MOST_PREDICTIONS", 20)
     monkeypatch.setattr(gathering, "MOST_PLAN_TOKENS", 180)
@@ -78,7 +82,10 @@ def test_svg_is_preferred(tmp_path: Path) -> None:
     write_experiment(tmp_path)
     (tmp_path / "figures" / "memory_by_length.png").write_bytes(b"png")
     (tmp_path / "figures" / "time.png").write_bytes(b"png")
-    assert [(figure.name, figure.kind) for figure in gather(tmp_path).figures] == [("memory_by_length", "svg"), ("time", "png")]
+    assert [(figure.name, figure.kind) for figure in gather(tmp_path).figures] == [
+        ("memory_by_length", "svg"),
+        ("time", "png"),
+    ]
 
 
 DAMAGES = [
@@ -92,11 +99,27 @@ DAMAGES = [
     (f"{CELL}/log.csv", "epoch,valid/loss/total\n1\n", "row 2: found 1 fields, expected 2"),
     (f"{CELL}/log.csv", "", "expected CSV with a header"),
     (f"{CELL}/predictions_test.csv", "id,target\na,b\n", "expected a column 'prediction'"),
-    (f"{CELL}/predictions_test.csv", "id,target,prediction,p(calm)\na,calm,odd\n", "row 2: found 3 fields, expected 4"),
-    (f"{CELL}/predictions_test.csv", "id,target,prediction,p(calm)\na,calm,odd,1\n", "found 'odd', expected one of the classes calm"),
+    (
+        f"{CELL}/predictions_test.csv",
+        "id,target,prediction,p(calm)\na,calm,odd\n",
+        "row 2: found 3 fields, expected 4",
+    ),
+    (
+        f"{CELL}/predictions_test.csv",
+        "id,target,prediction,p(calm)\na,calm,odd,1\n",
+        "found 'odd', expected one of the classes calm",
+    ),
     (f"{CELL}/predictions_test.csv", "id,target,prediction\na,1.0,odd\n", "found 'odd', expected a number"),
-    (f"{CELL}/predictions_test.csv", "id,target,prediction\na,1.0,1e999\n", "found '1e999', expected a finite number"),
-    (f"{CELL}/predictions_test.csv", "id,target,prediction\na,nan,1.0\n", "found 'nan', expected a finite number"),
+    (
+        f"{CELL}/predictions_test.csv",
+        "id,target,prediction\na,1.0,1e999\n",
+        "found '1e999', expected a finite number",
+    ),
+    (
+        f"{CELL}/predictions_test.csv",
+        "id,target,prediction\na,nan,1.0\n",
+        "found 'nan', expected a finite number",
+    ),
     (f"{CELL}/confusion_test.csv", "true class,predicted a\na,1\nb,2\n", "found 1 columns and 2 rows"),
     (f"{CELL}/confusion_test.csv", "true class,predicted a\na,-1\n", "expected counts"),
     (f"{CELL}/missing_test.csv", "id,text\na,1\n", "expected the ids of predictions_test.csv"),
@@ -166,7 +189,9 @@ def test_a_plan_that_does_not_fit_its_tokens(tmp_path: Path, field: str, value: 
 
 
 def test_neither_experiment_nor_run(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"expected the directory of an experiment or a run, found neither"):
+    with pytest.raises(
+        CheckpointError, match=r"expected the directory of an experiment or a run, found neither"
+    ):
         gather(tmp_path)
     with pytest.raises(CheckpointError, match="no such directory"):
         gather(tmp_path / "nowhere")

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from invented_experiments import HOSTILE, LONG, METHODS, QUOTES, STRINGS, studied_run, write_experiment, write_json
+from invented_experiments import (
+    HOSTILE,
+    LONG,
+    METHODS,
+    QUOTES,
+    STRINGS,
+    studied_run,
+    write_experiment,
+    write_json,
+)
 
 from alignmamba.errors import ConfigError
 from alignmamba.recipes.report.gathering import gather
@@ -71,7 +80,13 @@ class Document(HTMLParser):
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("hostile")
     rows = ("alignmamba", HOSTILE, LONG, QUOTES)
-    return render(gather(write_experiment(path, hostile=True, rows=rows, plan_lengths=(12, 6), failed=[3], pending=[6], unfinished=[5])))
+    return render(
+        gather(
+            write_experiment(
+                path, hostile=True, rows=rows, plan_lengths=(12, 6), failed=[3], pending=[6], unfinished=[5]
+            )
+        )
+    )
 
 
 def test_structure(hostile: str) -> None:
@@ -92,7 +107,8 @@ def test_structure(hostile: str) -> None:
         assert len(document.named(landmark)) == 1
     assert document.named("html")[0]["lang"] == "en"
     assert all(attributes["scope"] in ("row", "col") for attributes in document.named("th"))
-    assert len(document.named("caption")) == len(document.named("table")) - 2  # two are filled in by the script
+    # two are filled in by the script
+    assert len(document.named("caption")) == len(document.named("table")) - 2
     assert all(attributes["alt"] for attributes in document.named("img"))
     images = [attributes for _, attributes in document.elements if attributes.get("role") == "img"]
     assert len(images) == len(document.named("svg")) > 0
@@ -101,8 +117,14 @@ def test_structure(hostile: str) -> None:
 
 def test_nothing_comes_from_elsewhere(hostile: str) -> None:
     document = Document(hostile)
-    policy = next(each["content"] for each in document.named("meta") if each.get("http-equiv") == "Content-Security-Policy")
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+    policy = next(
+        each["content"]
+        for each in document.named("meta")
+        if each.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert (
+        policy == "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+    )
     for _, attributes in document.elements:
         for name in ("src", "href", "xlink:href", "action", "data", "srcset"):
             assert attributes.get(name, "#").startswith(("#", "data:")), attributes
@@ -136,7 +158,8 @@ def test_hostile_strings_of_a_corpus_are_shown_as_they_are(tmp_path: Path) -> No
     data = document.data["samples"]
     assert data["study"]["texts"][1] == f"{STRINGS[1]} said 1"
     assert data["study"]["groups"][4] == f"{STRINGS[4]} said 4"
-    assert data["study"]["effects"]["0"] == [data["study"]["effects"]["0"][0]]  # it has nothing but that modality
+    # it has nothing but that modality
+    assert data["study"]["effects"]["0"] == [data["study"]["effects"]["0"][0]]
     assert data["study"]["effects"]["1"][1][0] == f"without {HOSTILE}"
     assert data["classes"] == [f"{each} {number}" for number, each in enumerate(STRINGS[:4])]
     shares = data["cells"][0]["probabilities"][0]
@@ -156,9 +179,13 @@ def test_numbers_are_rounded_by_their_spread(tmp_path: Path) -> None:
     data = Document(render(studied_run(tmp_path, kind="regression"))).data["samples"]
     assert data["decimals"] == 3
     assert all(round(value, 3) == value for value in data["cells"][0]["prediction"])
-    samples = gather(write_experiment(tmp_path / "large", kind="regression", rows=["a"], seeds=1)).found[0].samples
+    samples = (
+        gather(write_experiment(tmp_path / "large", kind="regression", rows=["a"], seeds=1)).found[0].samples
+    )
     assert samples is not None
-    large = replace(samples, targets=tuple(f"{200 + 60 * place}" for place in range(12)), predictions=("512.123456",) * 12)
+    large = replace(
+        samples, targets=tuple(f"{200 + 60 * place}" for place in range(12)), predictions=("512.123456",) * 12
+    )
     assert _decimals([large]) == 1
     assert _decimals([replace(large, targets=("1",) * 12, predictions=("1",) * 12)]) == 3
 
@@ -201,8 +228,14 @@ def test_of_very_many_classes_the_most_confused_are_shown(tmp_path: Path) -> Non
         shown = np.array(cell["counts"])
         assert (shown[:-1, :-1] == counts[np.ix_(kept, kept)]).all()
         assert shown.sum() == counts.sum()
-        assert shown[-1, :-1].tolist() == (counts[:, kept].sum(axis=0) - counts[np.ix_(kept, kept)].sum(axis=0)).tolist()
-        assert shown[:-1, -1].tolist() == (counts[kept].sum(axis=1) - counts[np.ix_(kept, kept)].sum(axis=1)).tolist()
+        assert (
+            shown[-1, :-1].tolist()
+            == (counts[:, kept].sum(axis=0) - counts[np.ix_(kept, kept)].sum(axis=0)).tolist()
+        )
+        assert (
+            shown[:-1, -1].tolist()
+            == (counts[kept].sum(axis=1) - counts[np.ix_(kept, kept)].sum(axis=1)).tolist()
+        )
     assert "class 19 and 280 more" in Document(page).words
     assert len(page) < 400_000
 
@@ -211,7 +244,10 @@ def test_of_very_many_classes_the_worst_scores_are_shown(tmp_path: Path) -> None
     classes = [f"class {number}" for number in range(1000)]
     write_experiment(tmp_path, rows=["alignmamba"], classes=classes, seeds=1, samples=40, epochs=0)
     run = tmp_path / "cells" / "0000000000000000"
-    write_json(run / "model" / "config.json", {"model_type": "AlignMamba", "task": {"kind": "classification", "classes": classes}})
+    write_json(
+        run / "model" / "config.json",
+        {"model_type": "AlignMamba", "task": {"kind": "classification", "classes": classes}},
+    )
     document = Document(render(gather(run)))
     support = len({row for row, line in enumerate(gather(run).found[0].confusion) if sum(line)})
     assert f"The 20 lowest F1 of {support} classes that have samples; 1,000 classes in all." in document.words
@@ -219,7 +255,11 @@ def test_of_very_many_classes_the_worst_scores_are_shown(tmp_path: Path) -> None
     data = document.data["samples"]
     assert data["num_classes"] == 1000
     cell = data["cells"][0]
-    places = {place for row in cell["probabilities"] for place in row[::2]} | set(cell["prediction"]) | set(data["sets"][0]["targets"])
+    places = (
+        {place for row in cell["probabilities"] for place in row[::2]}
+        | set(cell["prediction"])
+        | set(data["sets"][0]["targets"])
+    )
     assert places == set(range(len(data["classes"])))
     assert len(data["classes"]) <= 40 * 14 < 1000
 
@@ -235,7 +275,11 @@ def test_scores_of_each_class(tmp_path: Path) -> None:
 
 def test_intervals_become_forests(tmp_path: Path) -> None:
     document = Document(render(gather(write_experiment(tmp_path, epochs=0))))
-    drawn = [attributes["data-title"] for attributes in document.named("div") if attributes.get("class") == "forest"]
+    drawn = [
+        attributes["data-title"]
+        for attributes in document.named("div")
+        if attributes.get("class") == "forest"
+    ]
     assert drawn == ["Accuracy, complete modalities: accuracy", "Accuracy, complete modalities: f1 macro"]
     assert [attributes.get("id") for attributes in document.named("select")][:1] == ["forest-choice"]
 
@@ -243,7 +287,10 @@ def test_intervals_become_forests(tmp_path: Path) -> None:
 def test_words_about_what_is_done(hostile: str) -> None:
     words = Document(hostile).words
     assert "4 methods on the corpus" in words
-    assert "classification into 4 classes; 2 seeds, 8 training runs. Of these, 5 done, 1 failed, 1 begun, 1 pending." in words
+    assert (
+        "classification into 4 classes; 2 seeds, 8 training runs. Of these, 5 done, 1 failed, 1 begun, 1"
+        " pending." in words
+    )
     assert "The experiment is not finished, and its numbers can change." in words
     assert f"{HOSTILE} 1 failed loss is not finite {HOSTILE}" in words
     assert f"{LONG} 1 begun, not finished –" in words
@@ -254,14 +301,28 @@ def test_a_finished_comparison(tmp_path: Path) -> None:
     write_experiment(tmp_path, epochs=0)
     path = tmp_path / "tables" / "accuracy.json"
     table = json.loads(path.read_text())
-    table["entries"][0][0] = {"values": [0.9, 0.92], "mean": 0.91, "deviation": 0.0141, "low": 0.783, "high": 1.037, "mark": "best"}
-    table["entries"][1][0] = {"values": [-0.5], "mean": -0.5, "deviation": None, "low": None, "high": None, "mark": "level"}
+    table["entries"][0][0] = {
+        "values": [0.9, 0.92],
+        "mean": 0.91,
+        "deviation": 0.0141,
+        "low": 0.783,
+        "high": 1.037,
+        "mark": "best",
+    }
+    table["entries"][1][0] = {
+        "values": [-0.5],
+        "mean": -0.5,
+        "deviation": None,
+        "low": None,
+        "high": None,
+        "mark": "level",
+    }
     write_json(path, table)
     words = Document(render(gather(tmp_path))).words
     assert "All of them are done." in words
     assert (
-        "In “Accuracy, complete modalities”, column accuracy, the best is alignmamba with 0.910 ± 0.014; not significantly worse: mult."
-        in words
+        "In “Accuracy, complete modalities”, column accuracy, the best is alignmamba with 0.910 ± 0.014; not"
+        " significantly worse: mult." in words
     )
     assert "★ best: 0.910 ± 0.014 0.783 to 1.037" in words
     assert "≈ level with the best: −0.500 1 of 2 seeds" in words
@@ -278,10 +339,17 @@ def test_what_tables_share_is_said_once_below_them(tmp_path: Path) -> None:
     write_experiment(tmp_path, epochs=0)
     table = json.loads((tmp_path / "tables" / "accuracy.json").read_text())
     write_json(tmp_path / "tables" / "second.json", {**table, "title": "Once more"})
-    write_json(tmp_path / "tables" / "third.json", {**table, "title": "Otherwise", "notes": ["Another test."]})
+    write_json(
+        tmp_path / "tables" / "third.json", {**table, "title": "Otherwise", "notes": ["Another test."]}
+    )
     words = Document(render(gather(tmp_path))).words
     assert words.count("Level: paired test, Holm over the column.") == 1
-    assert words.index("Once more") < words.index("Level: paired test") < words.index("Otherwise") < words.index("Another test.")
+    assert (
+        words.index("Once more")
+        < words.index("Level: paired test")
+        < words.index("Otherwise")
+        < words.index("Another test.")
+    )
     assert words.count("Bold with ★: best of the column.") == 2
 
 
@@ -298,7 +366,13 @@ def test_the_best_row_comes_first_in_the_confusion(tmp_path: Path) -> None:
 
 
 def test_missing_modalities(tmp_path: Path) -> None:
-    page = render(gather(write_experiment(tmp_path, experiment="missing", kind="regression", columns=["0.1", "0.5"], seeds=1, epochs=0)))
+    page = render(
+        gather(
+            write_experiment(
+                tmp_path, experiment="missing", kind="regression", columns=["0.1", "0.5"], seeds=1, epochs=0
+            )
+        )
+    )
     document = Document(page)
     assert "Missing rates" in document.words
     assert "regression from −3 to 3" in document.words
@@ -360,7 +434,11 @@ def test_where_a_page_may_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
-def test_a_missing_package_is_told_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+def test_a_missing_package_is_told_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError, match=rf"{package} is not installed, try: pip install 'alignmamba\[experiments\]'"):
+    with pytest.raises(
+        ConfigError, match=rf"{package} is not installed, try: pip install 'alignmamba\[experiments\]'"
+    ):
         write_page(write_experiment(tmp_path))

@@ -24,7 +24,10 @@ from small_run import CONFIG, write_small_corpus
 def rival(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "rival"
     options = {"d_model": 16, "depth": 1}
-    train(check_config({**CONFIG, "data": str(corpus), "model": "late-fusion", "options": options, "seed": 1}), out=path)
+    train(
+        check_config({**CONFIG, "data": str(corpus), "model": "late-fusion", "options": options, "seed": 1}),
+        out=path,
+    )
     return path
 
 
@@ -71,12 +74,19 @@ def test_plans_reach_from_the_best_to_the_worst(run: Path, monkeypatch: pytest.M
     assert any("more than 1 matched tokens" in note for note in none.notes)
 
 
-def test_tokens_are_told_with_and_without_plans(run: Path, rival: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path, reason in ((run, "Plans of 11 of 14 samples"), (rival, "There are no plans: late-fusion aligns no tokens.")):
+def test_tokens_are_told_with_and_without_plans(
+    run: Path, rival: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path, reason in (
+        (run, "Plans of 11 of 14 samples"),
+        (rival, "There are no plans: late-fusion aligns no tokens."),
+    ):
         known = study(path, samples_of(path))
         assert known.without_plan.startswith(reason)
         assert known.without_plan == known.notes[-1]
-        assert [set(each) for each in known.tokens] == [{"text"} if row % 5 == 0 else {"text", "audio"} for row in range(14)]
+        assert [set(each) for each in known.tokens] == [
+            {"text"} if row % 5 == 0 else {"text", "audio"} for row in range(14)
+        ]
         assert known.tokens[1]["audio"] == Tokens(length=8, seconds=None, words=None)
     split = synthetic_corpus(sizes={"train": 9}).splits["train"]
     names, counts = ["text", "video"], split.lengths["text"] + split.lengths["video"]
@@ -85,7 +95,9 @@ def test_tokens_are_told_with_and_without_plans(run: Path, rival: Path, monkeypa
     for sample, found in zip(split, tokens, strict=True):
         for name in names:
             first, last = sample.times[name][[0, -1]]
-            expected = Tokens(length=len(sample.features[name]), seconds=(first, last), words=sample.tokens[name])
+            expected = Tokens(
+                length=len(sample.features[name]), seconds=(first, last), words=sample.tokens[name]
+            )
             assert found[name] == expected
     monkeypatch.setattr(studying, "MOST_WORDS", int(counts.sum()) // 3)
     tokens, notes = studying._tokens(split, names, counts)
@@ -128,7 +140,9 @@ def test_without_its_corpus_a_run_is_shown_by_its_files(run: Path, corpus: Path,
     page = write_page(copy, data=str(moved))
     assert page.note == ""
     assert 'id="worth"' in page.path.read_text(encoding="utf-8")
-    assert 'id="worth"' not in write_page(run, tmp_path / "files.html", files_only=True).path.read_text(encoding="utf-8")
+    assert 'id="worth"' not in write_page(run, tmp_path / "files.html", files_only=True).path.read_text(
+        encoding="utf-8"
+    )
 
 
 def test_runs_beside_each_other(run: Path, rival: Path, tmp_path: Path) -> None:
@@ -161,7 +175,8 @@ def test_runs_beside_each_other(run: Path, rival: Path, tmp_path: Path) -> None:
     text = page.path.read_text(encoding="utf-8")
     assert page.cells["done"] == 2
     assert all(
-        f'<section id="{name}"' in text for name in ("results", "forests", "differing", "agreement", "quality", "training", "samples")
+        f'<section id="{name}"' in text
+        for name in ("results", "forests", "differing", "agreement", "quality", "training", "samples")
     )
 
 

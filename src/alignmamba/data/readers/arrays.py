@@ -1,8 +1,8 @@
 """Arrays and tables, described by a TOML file, so that nobody needs to write Python.
 
-A sample has an id and perhaps a label, a split, a text and a group, from a table with one row per sample or from arrays; the values of
-a modality come from one file per sample, one array for all samples, or a table with one row per position. `docs/arrays.md` has all
-keys; `description` checks them.
+A sample has an id and perhaps a label, a split, a text and a group, from a table with one row per sample or
+from arrays; the values of a modality come from one file per sample, one array for all samples, or a table
+with one row per position. `docs/arrays.md` has all keys; `description` checks them.
 
 Paths are relative to the TOML file and may not leave its folder. Nothing that a file holds is run.
 """
@@ -15,7 +15,14 @@ from typing import Any
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
 from alignmamba.data.classes import Classes
-from alignmamba.data.readers.description import LARGEST_DESCRIPTION, Description, SamplesPart, described, filled, placeholders
+from alignmamba.data.readers.description import (
+    LARGEST_DESCRIPTION,
+    Description,
+    SamplesPart,
+    described,
+    filled,
+    placeholders,
+)
 from alignmamba.data.readers.folds import SPLIT_NAMES, UNDIVIDED, left_out, split_roles, unused
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions, refuse_shared_features
 from alignmamba.data.readers.layouts import Samples, Values, opened, table_path
@@ -67,7 +74,9 @@ def files(path: Path) -> Sequence[Path]:
     if patterns:
         samples = _SampleList.of(path, description, "", arrays=Arrays(folder))
         found.update(
-            folder / filled(pattern, samples.cells, row).partition("#")[0] for row in range(len(samples.ids)) for pattern in patterns
+            folder / filled(pattern, samples.cells, row).partition("#")[0]
+            for row in range(len(samples.ids))
+            for pattern in patterns
         )
     home = folder.resolve()
     return sorted(each for each in found if _is_file_inside(each, home))
@@ -78,18 +87,26 @@ def _named(path: Path, description: Description) -> set[Path]:
     samples = description.samples
     named = [samples.table, samples.ids, samples.labels, samples.splits, samples.texts, samples.groups]
     named = [name for name in named if name != ROW_NUMBER]
-    named += [given for given in description.splits.values() if isinstance(given, str) and not samples.split and not samples.splits]
+    named += [
+        given
+        for given in description.splits.values()
+        if isinstance(given, str) and not samples.split and not samples.splits
+    ]
     for modality in description.modalities.values():
         named += [modality.values, modality.offsets, modality.lengths, modality.table, modality.times]
     return {
-        path.parent / name.partition("#")[0] for name in named if name and name != EVERY_OTHER and not placeholders(name.partition("#")[0])
+        path.parent / name.partition("#")[0]
+        for name in named
+        if name and name != EVERY_OTHER and not placeholders(name.partition("#")[0])
     }
 
 
 def _patterns(description: Description) -> list[str]:
     """The patterns of the files of single samples."""
     modalities = description.modalities.values()
-    found = [modality.pattern for modality in modalities] + [modality.times for modality in modalities if modality.pattern]
+    found = [modality.pattern for modality in modalities] + [
+        modality.times for modality in modalities if modality.pattern
+    ]
     return [pattern for pattern in found if pattern]
 
 
@@ -118,14 +135,25 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     samples = _SampleList.of(path, description, options.label, arrays=arrays)
     faults = Faults()
     task = description.task.task
-    known = Samples(path=path, ids=samples.ids, id=description.samples.id, cells=samples.cells, named=frozenset(_named(path, description)))
-    values = {name: opened(arrays, name, modality, known) for name, modality in description.modalities.items()}
+    known = Samples(
+        path=path,
+        ids=samples.ids,
+        id=description.samples.id,
+        cells=samples.cells,
+        named=frozenset(_named(path, description)),
+    )
+    values = {
+        name: opened(arrays, name, modality, known) for name, modality in description.modalities.items()
+    }
     rows_by_role, notes = _split_rows(path, description, samples)
     for name, found in values.items():
         if found.key is not None:
             notes += _shared(f"{path}: modalities.{name}", samples.ids, rows_by_role, found.key)
         notes += found.notes
-    tables = [description.samples.table, *(modality.table for modality in description.modalities.values() if not modality.pattern)]
+    tables = [
+        description.samples.table,
+        *(modality.table for modality in description.modalities.values() if not modality.pattern),
+    ]
     for table in filter(None, dict.fromkeys(tables)):
         note_open_end(path.parent / table, faults)
     return Foreign(
@@ -135,7 +163,9 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         splits={role: samples.split(rows, values, task) for role, rows in rows_by_role.items() if rows},
         units={name: modality.units for name, modality in description.modalities.items() if modality.units},
         vocabulary_sizes={
-            name: modality.vocabulary_size for name, modality in description.modalities.items() if modality.vocabulary_size is not None
+            name: modality.vocabulary_size
+            for name, modality in description.modalities.items()
+            if modality.vocabulary_size is not None
         },
         source=description.source or f"described by {path.name}",
         faults=faults,
@@ -143,8 +173,12 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     )
 
 
-def _shared(where: str, ids: Sequence[str], rows: Mapping[Role, Sequence[int]], key: Callable[[int], str]) -> list[str]:
-    """Refuse ids that stand for several samples of the same features; what is to be said of features that several ids share."""
+def _shared(
+    where: str, ids: Sequence[str], rows: Mapping[Role, Sequence[int]], key: Callable[[int], str]
+) -> list[str]:
+    """Refuse ids that stand for several samples of the same features; what is to be said of features that
+    several ids share.
+    """
     refuse_shared_features({role: [ids[row] for row in own] for role, own in rows.items()}, where)
     homes: dict[str, Role] = {}
     shared: dict[str, tuple[Role, Role]] = {}
@@ -155,7 +189,10 @@ def _shared(where: str, ids: Sequence[str], rows: Mapping[Role, Sequence[int]], 
     if not shared:
         return []
     first, (one, other) = next(iter(shared.items()))
-    return [f"{where}: {len(shared)} files are of samples of several splits, {first!r} of {one} and {other} first: a leak?"]
+    return [
+        f"{where}: {len(shared)} files are of samples of several splits, {first!r} of {one} and {other}"
+        " first: a leak?"
+    ]
 
 
 # Samples, labels and splits
@@ -184,13 +221,25 @@ class _SampleList:
             raise DataError(f"{path}: label {wanted!r} is to be a column of samples.table, but there is none")
         label = wanted or given.label
         patterned = {name for pattern in _patterns(description) for name in placeholders(pattern)} - {"id"}
-        columns = _columns(path, given, *given.id, label, given.split, given.text, given.group, *given.further, patterned=patterned)
+        columns = _columns(
+            path,
+            given,
+            *given.id,
+            label,
+            given.split,
+            given.text,
+            given.group,
+            *given.further,
+            patterned=patterned,
+        )
         ids = _ids(path, description, columns, arrays)
 
         def known(column: str, array: str, what: str, kinds: str) -> Sequence[Any] | None:
             if column:
                 return columns[column]
-            return arrays.listed(f"{path}: samples.{what}", array, kinds=kinds, size=len(ids)) if array else None
+            return (
+                arrays.listed(f"{path}: samples.{what}", array, kinds=kinds, size=len(ids)) if array else None
+            )
 
         return cls(
             path=path,
@@ -212,10 +261,16 @@ class _SampleList:
             return None if cells is None else [cells[row] for row in rows]
 
         return SplitArrays(
-            features={name: LazyRows(len(rows), _picked(found.features, rows)) for name, found in values.items()},
+            features={
+                name: LazyRows(len(rows), _picked(found.features, rows)) for name, found in values.items()
+            },
             targets=None if self.labels is None else [self._target(row, task, classes) for row in rows],
             ids=[self.ids[row] for row in rows],
-            times={name: LazyRows(len(rows), _picked(found.times, rows)) for name, found in values.items() if found.times is not None},
+            times={
+                name: LazyRows(len(rows), _picked(found.times, rows))
+                for name, found in values.items()
+                if found.times is not None
+            },
             texts=of_rows(self.texts),
             groups=of_rows(self.groups),
             labels={name: [cells[row] for row in rows] for name, cells in self.further.items()},
@@ -229,7 +284,8 @@ class _SampleList:
         if task.kind == "regression" and number is not None:
             return None if is_missing(cell) else number
         if task.kind == "classification":
-            # A number may be the name of a class, as which it is the same whether a file has it as text, integer or float.
+            # A number may be the name of a class, as which it is the same whether a file has it as text,
+            # integer or float.
             if classes.place_of_name(str(cell)) is not None:
                 return str(cell)
             if is_absent(cell):
@@ -238,11 +294,15 @@ class _SampleList:
                 return classes.names[place]
         or_number = " or its number" if classes.numbers_are_places else ""
         expected = "a number" if task.kind == "regression" else f"one of {classes}{or_number}"
-        raise DataError(f"{self.places}: sample {self.ids[row]!r}: expected {expected}, found {str(cell)[:40]!r}")
+        raise DataError(
+            f"{self.places}: sample {self.ids[row]!r}: expected {expected}, found {str(cell)[:40]!r}"
+        )
 
 
 def _columns(path: Path, given: SamplesPart, *names: str, patterned: Collection[str]) -> dict[str, list[Any]]:
-    """Columns of the table of samples, of those that have a name, and those of patterns; none where there is no table."""
+    """Columns of the table of samples, of those that have a name, and those of patterns; none where there is
+    no table.
+    """
     if not given.table:
         return {}
     table = table_path(path.parent, f"{path}: samples.table", given.table)
@@ -255,7 +315,10 @@ def _ids(path: Path, description: Description, columns: Mapping[str, list[Any]],
     given = description.samples
     if given.table:
         rows = zip(*(columns[name] for name in given.id), strict=True)
-        ids = [joined_identity(cells, f"{path.parent / given.table}: row {row}", given.id) for row, cells in enumerate(rows, start=1)]
+        ids = [
+            joined_identity(cells, f"{path.parent / given.table}: row {row}", given.id)
+            for row, cells in enumerate(rows, start=1)
+        ]
     elif given.ids == ROW_NUMBER:
         ids = [str(row) for row in range(1, _count(path, description, arrays) + 1)]
     else:
@@ -273,7 +336,9 @@ def _count(path: Path, description: Description, arrays: Arrays) -> int:
     named += [part.values for part in parts if not part.offsets and not part.lengths]
     name = next(filter(None, named), "")
     if not name:
-        raise DataError(f"{path}: samples.ids: {ROW_NUMBER!r} needs an array with one entry for each sample, found none")
+        raise DataError(
+            f"{path}: samples.ids: {ROW_NUMBER!r} needs an array with one entry for each sample, found none"
+        )
     try:
         return len(arrays.open(name))
     except DataError as error:
@@ -289,7 +354,9 @@ def _picked(get: Callable[[int], Any], rows: Sequence[int]) -> Callable[[int], A
     return lambda at: get(rows[at])
 
 
-def _split_rows(path: Path, description: Description, samples: _SampleList) -> tuple[dict[Role, list[int]], list[str]]:
+def _split_rows(
+    path: Path, description: Description, samples: _SampleList
+) -> tuple[dict[Role, list[int]], list[str]]:
     """Rows of each split, and what is to be said of the others."""
     notes: list[str] = []
     if samples.splits is not None:
@@ -299,7 +366,11 @@ def _split_rows(path: Path, description: Description, samples: _SampleList) -> t
                 if called.setdefault(name, role) != role:
                     raise DataError(f"{path}: splits: {name!r} stands for {called[name]!r} and for {role!r}")
         found = {str(cell) for cell in samples.splits}
-        others = [name for name in sorted(found - set(called)) if SPLIT_NAMES.get(name.strip().lower()) not in description.splits]
+        others = [
+            name
+            for name in sorted(found - set(called))
+            if SPLIT_NAMES.get(name.strip().lower()) not in description.splits
+        ]
         called |= split_roles(others, f"{path}: splits")
         homes = [called.get(str(cell)) for cell in samples.splits]
     elif not description.splits and samples.labels is None:
@@ -307,25 +378,38 @@ def _split_rows(path: Path, description: Description, samples: _SampleList) -> t
     else:
         if not description.splits:
             raise DataError(
-                f"{path}: expected samples.split or samples.splits, or [splits] with the ids of each split, found none; "
-                f"train = {EVERY_OTHER!r} puts all samples there"
+                f"{path}: expected samples.split or samples.splits, or [splits] with the ids of each split,"
+                f" found none; train = {EVERY_OTHER!r} puts all samples there"
             )
         listed: dict[str, Role] = {}
         for role, given in description.splits.items():
             for identity in [] if given == EVERY_OTHER else _id_list(path, given):
                 if listed.setdefault(identity, role) != role:
-                    raise DataError(f"{path}: splits: id {identity!r} is in {listed[identity]!r} and in {role!r}")
+                    raise DataError(
+                        f"{path}: splits: id {identity!r} is in {listed[identity]!r} and in {role!r}"
+                    )
         rest = [role for role, given in description.splits.items() if given == EVERY_OTHER]
         if len(rest) > 1:
-            raise DataError(f"{path}: splits: {rest[0]!r} and {rest[1]!r} are both {EVERY_OTHER!r}, all that no other split lists")
+            raise DataError(
+                f"{path}: splits: {rest[0]!r} and {rest[1]!r} are both {EVERY_OTHER!r}, all that no other"
+                " split lists"
+            )
         homes = [listed.get(identity, next(iter(rest), None)) for identity in samples.ids]
         notes = unused(listed, set(samples.ids), f"splits in {path}")
     rows = {role: [row for row, home in enumerate(homes) if home == role] for role in ROLES}
     left = [row for row, home in enumerate(homes) if home is None]
     if len(left) == len(homes):
-        first = sorted({str(cell) for cell in samples.splits})[:5] if samples.splits is not None else list(samples.ids[:3])
+        first = (
+            sorted({str(cell) for cell in samples.splits})[:5]
+            if samples.splits is not None
+            else list(samples.ids[:3])
+        )
         raise DataError(f"{path}: splits: no sample is in any split; the first values are {first}")
-    names = [str(samples.splits[row]) for row in left if samples.splits[row] is not None] if samples.splits is not None else []
+    names = (
+        [str(samples.splits[row]) for row in left if samples.splits[row] is not None]
+        if samples.splits is not None
+        else []
+    )
     return rows, [*left_out("samples", len(left), samples.ids[left[0]] if left else "", homes, names), *notes]
 
 

@@ -21,17 +21,20 @@ from alignmamba.data.readers.progress import SampleLines
 from alignmamba.errors import DataError
 
 PLACE = "ALIGNMAMBA_CACHE"
-"""Environment variable: directory for everything that can be made again; by default ``~/.cache/alignmamba``."""
+"""Environment variable: directory for everything that can be made again; by default
+``~/.cache/alignmamba``."""
 
 _GENERATION = 3
-"""Raised where a conversion by the same version of the package gives something else than before, so that files are converted anew."""
+"""Raised where a conversion by the same version of the package gives something else than before, so that
+files are converted anew."""
 
 
 def cached_corpus(source: Path, options: ReadOptions, *, told: SampleLines) -> Path:
     """Directory of the corpus made from a foreign file: converted now, or found from an earlier time.
 
-    It is found by the content of the file, the options and the version of this package, wherever the file lies; one that is damaged
-    is made again. Of several processes that ask at once, one converts and the others wait.
+    It is found by the content of the file, the options and the version of this package, wherever the file
+    lies; one that is damaged is made again. Of several processes that ask at once, one converts and the
+    others wait.
 
     Args:
         source: A file or folder of a format that is recognised.
@@ -50,7 +53,9 @@ def cached_corpus(source: Path, options: ReadOptions, *, told: SampleLines) -> P
             with _locked(target.with_suffix(".lock"), source, told.say):
                 if (damage := _damage(target)) is not None:
                     if damage:
-                        told.say(f"{source}: the corpus that was made of it is damaged and is made again: {damage}")
+                        told.say(
+                            f"{source}: the corpus that was made of it is damaged and is made again: {damage}"
+                        )
                         _remove(target)
                     told.say(f"{source}: looks like {format}, converting it once into {target}")
                     done = convert(format, [source], target, options, progress=told, overwrite=True)
@@ -61,7 +66,9 @@ def cached_corpus(source: Path, options: ReadOptions, *, told: SampleLines) -> P
         # Of a file that cannot be read, of a cache that cannot be written to, or of a user without a home.
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         where = error.filename if isinstance(error, OSError) and error.filename else PLACE
-        raise DataError(f"{source}: {where}: {reason}; {PLACE} names another directory for the converted corpus") from error
+        raise DataError(
+            f"{source}: {where}: {reason}; {PLACE} names another directory for the converted corpus"
+        ) from error
     told.say(f"{source}: converted before, using {target}")
     return target
 
@@ -99,7 +106,9 @@ def _locked(path: Path, source: Path, say: Callable[[str], None]) -> Iterator[No
         lock.release()
 
 
-def _key(format: str, source: Path, options: ReadOptions, hashed: Callable[[int, int], None] | None = None) -> str:
+def _key(
+    format: str, source: Path, options: ReadOptions, hashed: Callable[[int, int], None] | None = None
+) -> str:
     files = list(_files(format, source))
     add = counting(hashed, sum(path.stat().st_size for _, path in files))
     content = {
@@ -121,11 +130,16 @@ def _files(format: str, source: Path) -> Iterator[tuple[str, Path]]:
         found: Sequence[Path] = named(source)
     else:
         found = sorted(source.rglob("*")) if source.is_dir() else [source]
-    yield from (("" if path == source else os.path.relpath(path, folder), path) for path in found if path.is_file())
+    yield from (
+        ("" if path == source else os.path.relpath(path, folder), path) for path in found if path.is_file()
+    )
 
 
 def _account(done: Conversion) -> str:
     """The outcome of a conversion in one line."""
     sizes = ", ".join(f"{role} {len(split)}" for role, split in done.corpus.splits.items())
     repairs = "; ".join(f"{kind} in {where}, {what}: {count}" for kind, where, what, count in done.faults)
-    return f"converted in {done.seconds:.1f} s, samples: {sizes}; {f'repaired: {repairs}' if repairs else 'nothing had to be repaired'}"
+    return (
+        f"converted in {done.seconds:.1f} s, samples: {sizes};"
+        f" {f'repaired: {repairs}' if repairs else 'nothing had to be repaired'}"
+    )

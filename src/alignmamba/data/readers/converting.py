@@ -1,4 +1,6 @@
-"""Foreign files into the native archive: recognise, repair what may be repaired and count it, write all or nothing."""
+"""Foreign files into the native archive: recognise, repair what may be repaired and count it, write all or
+nothing.
+"""
 
 import math
 import time
@@ -19,7 +21,14 @@ from alignmamba.data.publishing import prepare_destination, temporary_directory
 from alignmamba.data.readers import FORMATS
 from alignmamba.data.readers.description import described
 from alignmamba.data.readers.drafting import refuse_undescribed
-from alignmamba.data.readers.foreign import SHARED_OPTIONS, Faults, Foreign, NeedsOptionError, Reader, ReadOptions
+from alignmamba.data.readers.foreign import (
+    SHARED_OPTIONS,
+    Faults,
+    Foreign,
+    NeedsOptionError,
+    Reader,
+    ReadOptions,
+)
 from alignmamba.data.readers.plain import LazyRows
 from alignmamba.data.readers.tokenising import tokenised
 from alignmamba.data.readers.unpickling import refused_global
@@ -77,8 +86,9 @@ def convert(
 ) -> Conversion:
     """Read foreign files and write what they hold as a corpus.
 
-    Besides what the reader itself needs, up to three shards of 32 MiB are in memory at a time. The corpus appears under its name
-    complete or not at all; what a killed conversion left is removed by the next one to the same destination.
+    Besides what the reader itself needs, up to three shards of 32 MiB are in memory at a time. The corpus
+    appears under its name complete or not at all; what a killed conversion left is removed by the next one to
+    the same destination.
 
     Args:
         format: Name of a format, or ``auto``.
@@ -90,7 +100,8 @@ def convert(
         overwrite: Replace the corpus that is there, once the new one is complete.
 
     Raises:
-        DataError: If a file is not what it should be, or the destination or the name cannot be used; nothing was written then.
+        DataError: If a file is not what it should be, or the destination or the name cannot be used; nothing
+            was written then.
     """
     started = time.perf_counter()
     options = options or ReadOptions()
@@ -103,7 +114,12 @@ def convert(
     paths = [Path(source) for source in sources]
     foreign, corpus = without_absent(
         lambda absent: _written(
-            open_foreign(format, paths, options, progress=progress, absent=absent), paths, target, options, name=name, overwrite=overwrite
+            open_foreign(format, paths, options, progress=progress, absent=absent),
+            paths,
+            target,
+            options,
+            name=name,
+            overwrite=overwrite,
         )
     )
     return Conversion(
@@ -116,7 +132,8 @@ def convert(
 
 
 def without_absent(read: Callable[[Collection[str]], Read]) -> Read:
-    """What reading gives, told the modalities that no sample has: that is known once all was read, which is done again without them.
+    """What reading gives, told the modalities that no sample has: that is known once all was read, which is
+    done again without them.
 
     Args:
         read: Told the modalities to leave out.
@@ -128,7 +145,13 @@ def without_absent(read: Callable[[Collection[str]], Read]) -> Read:
 
 
 def _written(
-    opened: Opened, paths: Sequence[Path], target: Path, options: ReadOptions, *, name: str | None, overwrite: bool
+    opened: Opened,
+    paths: Sequence[Path],
+    target: Path,
+    options: ReadOptions,
+    *,
+    name: str | None,
+    overwrite: bool,
 ) -> tuple[Foreign, Corpus]:
     foreign = opened.foreign
     facts: dict[str, Any] = {
@@ -143,15 +166,31 @@ def _written(
         if options.nonfinite == "mean":
             # The means are known once all of train was read, so the values are written twice.
             with temporary_directory(target) as directory:
-                write_corpus(directory / "kept", opened.splits, vocabulary_sizes=sizes, nonfinite="keep", empty="skip", **facts)
+                write_corpus(
+                    directory / "kept",
+                    opened.splits,
+                    vocabulary_sizes=sizes,
+                    nonfinite="keep",
+                    empty="skip",
+                    **facts,
+                )
                 kept = load_corpus(directory / "kept", nonfinite="mean", verify=False)
-                splits = {role: _arrays_of(split, kept, opened.splits[role].labels) for role, split in kept.splits.items()}
+                splits = {
+                    role: _arrays_of(split, kept, opened.splits[role].labels)
+                    for role, split in kept.splits.items()
+                }
                 sizes = {spec.name: spec.dim for spec in kept.modalities if spec.kind == "tokens"}
                 corpus = write_corpus(target, splits, vocabulary_sizes=sizes, overwrite=overwrite, **facts)
         else:
             # What is not finite was dealt with as it was read, so it is not looked for again.
             corpus = write_corpus(
-                target, opened.splits, vocabulary_sizes=sizes, nonfinite="keep", empty="skip", overwrite=overwrite, **facts
+                target,
+                opened.splits,
+                vocabulary_sizes=sizes,
+                nonfinite="keep",
+                empty="skip",
+                overwrite=overwrite,
+                **facts,
             )
     return foreign, corpus
 
@@ -162,7 +201,8 @@ def recognised(sources: Sequence[Path]) -> list[str]:
 
 
 def check_source(path: Path) -> None:
-    """Refuse what cannot be a source: a path that none can have, or a pipe or device, which a reader could wait for without end.
+    """Refuse what cannot be a source: a path that none can have, or a pipe or device, which a reader could
+    wait for without end.
 
     Raises:
         DataError: If it is one.
@@ -188,7 +228,8 @@ def detect(sources: Sequence[Path]) -> str:
     files = ", ".join(map(str, sources))
     if found:
         raise DataError(
-            f"{files}: looks like {' and like '.join(found)}, so the format must be given by name: alignmamba convert {found[0]} SRC DST"
+            f"{files}: looks like {' and like '.join(found)}, so the format must be given by name: alignmamba"
+            f" convert {found[0]} SRC DST"
         )
     absent = [path for path in sources if not path.exists()]
     if absent:
@@ -198,7 +239,11 @@ def detect(sources: Sequence[Path]) -> str:
             described(path)  # raises what is wrong with it
         refuse_undescribed(path)
     refused = next(filter(None, map(refused_global, sources)), "")
-    why = f"it asks for {refused!a}, which is not read" if refused else "if it is one of them, give the format by name"
+    why = (
+        f"it asks for {refused!a}, which is not read"
+        if refused
+        else "if it is one of them, give the format by name"
+    )
     raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}; {why}")
 
 
@@ -216,9 +261,11 @@ def open_foreign(
     - Features become float32. What is not finite, or too large for it, becomes 0, or is kept, or refused.
     - An array of length 0 is a missing modality.
     - A modality that no sample has is dropped, as `without_absent` finds.
-    - A sample without a label, in a split where others have one, is dropped; a split without any is kept without labels.
+    - A sample without a label, in a split where others have one, is dropped; a split without any is kept
+      without labels.
     - A label outside the task's range is refused, or moved to its nearer end.
-    - An id that was there before gets ``#2`` behind it; of one that was in another split, a note says that it may be a leak.
+    - An id that was there before gets ``#2`` behind it; of one that was in another split, a note says that it
+      may be a leak.
 
     Samples in which nothing is left are counted, and stay for `write_corpus` to skip.
 
@@ -227,7 +274,8 @@ def open_foreign(
         sources: The files or folders.
         options: How to read them.
         progress: Told after every sample.
-        any_label: Whether a label outside the task's range is counted and left as it is, where it would be refused.
+        any_label: Whether a label outside the task's range is counted and left as it is, where it would be
+            refused.
         absent: Modalities that no sample has, which are dropped with a note.
 
     Raises:
@@ -246,7 +294,9 @@ def open_foreign(
         if options.tokenizer is not None:
             foreign = tokenised(foreign, options.tokenizer)
         if options.nonfinite == "mean" and "train" not in foreign.splits:
-            raise DataError(f"nonfinite mean needs a train split to take the means from, found {list(foreign.splits)}")
+            raise DataError(
+                f"nonfinite mean needs a train split to take the means from, found {list(foreign.splits)}"
+            )
         names = list(next(iter(foreign.splits.values())).features) if foreign.splits else []
         unknown = [name for name in options.dims if name not in names]
         if unknown:
@@ -255,7 +305,10 @@ def open_foreign(
         splits = {role: split_arrays(role, split) for role, split in foreign.splits.items()}
         ids = _distinct_ids(splits, foreign.faults)
         foreign = replace(foreign, notes=(*foreign.notes, *_shared_ids(splits)))
-        splits = {role: _repaired(role, split, ids[role], foreign, options, progress, any_label) for role, split in splits.items()}
+        splits = {
+            role: _repaired(role, split, ids[role], foreign, options, progress, any_label)
+            for role, split in splits.items()
+        }
     return Opened(foreign=foreign, splits=splits)
 
 
@@ -290,9 +343,14 @@ def _reader(format: str) -> Reader:
 def _check_options(format: str, reader: Reader, options: ReadOptions) -> None:
     """Refuse an option that would change nothing."""
     if options.tokenizer is not None and options.text == "ids":
-        raise DataError("tokenizer (--tokenizer): found beside text ids (--text ids), expected one source of token ids")
+        raise DataError(
+            "tokenizer (--tokenizer): found beside text ids (--text ids), expected one source of token ids"
+        )
     for name in ReadOptions.model_fields:
-        if name in SHARED_OPTIONS | reader.OPTIONS or getattr(options, name) == ReadOptions.model_fields[name].default:
+        if (
+            name in SHARED_OPTIONS | reader.OPTIONS
+            or getattr(options, name) == ReadOptions.model_fields[name].default
+        ):
             continue
         takers = [other for other, taker in FORMATS.items() if name in taker.OPTIONS]
         raise DataError(f"{name} (--{name}): the format {format} does not read it, only {', '.join(takers)}")
@@ -323,18 +381,25 @@ def _leaving_out(foreign: Foreign, absent: Collection[str]) -> Foreign:
     return replace(
         foreign,
         splits={
-            role: replace(split, features=kept(split.features), times=kept(split.times), tokens=kept(split.tokens))
+            role: replace(
+                split, features=kept(split.features), times=kept(split.times), tokens=kept(split.tokens)
+            )
             for role, split in foreign.splits.items()
         },
         units=kept(foreign.units),
         vocabulary_sizes=kept(foreign.vocabulary_sizes),
-        notes=(*foreign.notes, *(f"No sample of any split has {name}, so the modality was dropped." for name in absent)),
+        notes=(
+            *foreign.notes,
+            *(f"No sample of any split has {name}, so the modality was dropped." for name in absent),
+        ),
     )
 
 
 def _source(foreign: Foreign) -> str:
     """Where the data comes from, and what was repaired on the way."""
-    repairs = "; ".join(f"{kind} in {where}, {done}: {count}" for kind, where, done, count in foreign.faults.rows())
+    repairs = "; ".join(
+        f"{kind} in {where}, {done}: {count}" for kind, where, done, count in foreign.faults.rows()
+    )
     return f"{foreign.source or foreign.format}{f' (repaired: {repairs})' if repairs else ''}"
 
 
@@ -367,7 +432,10 @@ def _repaired(
     def load(at: int) -> dict[str, Any]:
         row = rows[at]
         try:
-            found = {name: _values(given[row], role, ids[row], name, foreign.faults, options) for name, given in split.features.items()}
+            found = {
+                name: _values(given[row], role, ids[row], name, foreign.faults, options)
+                for name, given in split.features.items()
+            }
         except OSError as error:  # here, or else the archive takes it for a failure to write
             raise _unreadable(error, place(role, ids[row])) from error
         if all(values is None for values in found.values()):
@@ -397,7 +465,9 @@ def _entry(latest: _Latest, name: str, at: int) -> Any:
 
 
 def _values(given: Any, role: Role, identity: str, name: str, faults: Faults, options: ReadOptions) -> Any:
-    """Values of one modality of one sample, repaired; ``None`` where it is missing. What else may be wrong is the archive's to refuse."""
+    """Values of one modality of one sample, repaired; ``None`` where it is missing. What else may be wrong is
+    the archive's to refuse.
+    """
     if given is None:
         return None
     array = np.asarray(given)
@@ -422,8 +492,9 @@ def _values(given: Any, role: Role, identity: str, name: str, faults: Faults, op
     if options.nonfinite == "error":
         position, channel = np.argwhere(~finite)[0]
         raise DataError(
-            f"{where}: found {array[position, channel]} at position {position}, channel {channel} ({wrong} of {array.size} values are not "
-            "finite numbers that float32 holds); nonfinite zero or mean repairs them"
+            f"{where}: found {array[position, channel]} at position {position}, channel {channel} ({wrong} of"
+            f" {array.size} values are not finite numbers that float32 holds); nonfinite zero or mean repairs"
+            " them"
         )
     overflows = int(np.count_nonzero(too_large))
     faults.add("not finite", where=name, done=_DONE[options.nonfinite], count=wrong - overflows)
@@ -432,26 +503,43 @@ def _values(given: Any, role: Role, identity: str, name: str, faults: Faults, op
 
 
 def _labelled(
-    role: Role, ids: Sequence[str], given: Sequence[Any], foreign: Foreign, options: ReadOptions, any_label: bool
+    role: Role,
+    ids: Sequence[str],
+    given: Sequence[Any],
+    foreign: Foreign,
+    options: ReadOptions,
+    any_label: bool,
 ) -> tuple[Sequence[int], list[Any] | None]:
     """The rows to keep, and their labels."""
     labels = [given[row] for row in range(len(given))]
-    rows = [row for row, label in enumerate(labels) if label is not None and not (_is_number(label) and not _is_finite(label))]
+    rows = [
+        row
+        for row, label in enumerate(labels)
+        if label is not None and not (_is_number(label) and not _is_finite(label))
+    ]
     if not rows:
-        foreign.faults.add("not a number label", where=role, done="split kept without labels", count=len(labels))
+        foreign.faults.add(
+            "not a number label", where=role, done="split kept without labels", count=len(labels)
+        )
         return range(len(ids)), None
     foreign.faults.add("not a number label", where=role, done="clip dropped", count=len(labels) - len(rows))
     limits = foreign.task.label_range
     if limits is not None:
         for row in rows:
-            if not _is_number(labels[row]) or (problem := target_problem(float(labels[row]), foreign.task)) is None:
+            if (
+                not _is_number(labels[row])
+                or (problem := target_problem(float(labels[row]), foreign.task)) is None
+            ):
                 continue
             if not options.clip_labels and any_label:
-                foreign.faults.add("label out of range", where=role, done="refused by convert, unless with --clip-labels")
+                foreign.faults.add(
+                    "label out of range", where=role, done="refused by convert, unless with --clip-labels"
+                )
                 continue
             if not options.clip_labels:
                 raise NeedsOptionError(
-                    f"{place(role, ids[row])}: {problem}; clip_labels=True (--clip-labels) moves it to the nearer end",
+                    f"{place(role, ids[row])}: {problem}; clip_labels=True (--clip-labels) moves it to the"
+                    " nearer end",
                     option="--clip-labels",
                 )
             labels[row] = min(max(float(labels[row]), limits[0]), limits[1])
@@ -475,7 +563,9 @@ def _distinct_ids(splits: Mapping[Role, SplitArrays], faults: Faults) -> dict[Ro
     given: dict[Role, list[str]] = {}
     for role, split in splits.items():
         size = len(next(iter(split.features.values())))
-        given[role] = [f"{role}-{row:06d}" for row in range(1, size + 1)] if split.ids is None else list(split.ids)
+        given[role] = (
+            [f"{role}-{row:06d}" for row in range(1, size + 1)] if split.ids is None else list(split.ids)
+        )
     for role, ids in given.items():
         for row, identity in enumerate(ids):
             check_id(role, row, identity)
@@ -505,8 +595,8 @@ def _shared_ids(splits: Mapping[Role, SplitArrays]) -> list[str]:
             if (first := home.setdefault(identity, role)) != role:
                 shared.setdefault((first, role), {})[identity] = None
     return [
-        f"possible leak: {len(ids)} ids are in {first} and in {role}, {next(iter(ids))!a} first; the later ones were renamed, "
-        "but if they are the same samples, a model is scored on what it was trained on"
+        f"possible leak: {len(ids)} ids are in {first} and in {role}, {next(iter(ids))!a} first; the later"
+        " ones were renamed, but if they are the same samples, a model is scored on what it was trained on"
         for (first, role), ids in shared.items()
     ]
 

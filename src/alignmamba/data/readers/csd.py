@@ -6,24 +6,29 @@ Layout of a file (mmsdk/mmdatasdk/computational_sequence/file_ops.py):
                                          /intervals   (frames, 2) seconds from the start of the video
     /<root name>/metadata/<key>                       JSON
 
-**Which file is what.** A source is a file, a folder of them, or `NAME=FILE`, which names its modality; `labels=FILE` are the labels
-and `words=FILE` the words. Without a name the root name tells: one with "label" in it holds the labels; "glove", "bert", "text",
-"vector" or "language" the text; "covarep", "coavarep", "opensmile", "audio" or "acoustic" the audio; "facet", "openface", "visual",
-"vision" or "face" the vision. A file of words (bytes, not numbers) gives the text its display tokens. Any other first file is the
-text, if no other is; any other file takes its root name, and without labels so far one of width 1 is taken for them.
+**Which file is what.** A source is a file, a folder of them, or `NAME=FILE`, which names its modality;
+`labels=FILE` are the labels and `words=FILE` the words. Without a name the root name tells: one with "label"
+in it holds the labels; "glove", "bert", "text", "vector" or "language" the text; "covarep", "coavarep",
+"opensmile", "audio" or "acoustic" the audio; "facet", "openface", "visual", "vision" or "face" the vision. A
+file of words (bytes, not numbers) gives the text its display tokens. Any other first file is the text, if no
+other is; any other file takes its root name, and without labels so far one of width 1 is taken for them.
 
-**Samples** are the segments of the label file: row k of `video` is the sample `video[k]`, and an entry that is called `video[k]`
-there is one sample. Without labels they are the entries of the text, all in test if nothing says their splits. From every other
-sequence a sample takes
+**Samples** are the segments of the label file: row k of `video` is the sample `video[k]`, and an entry that
+is called `video[k]` there is one sample. Without labels they are the entries of the text, all in test if
+nothing says their splits. From every other sequence a sample takes
 
-- the entry of the very name of its own entry, whole, where there is one (files that the SDK has aligned already);
-- else those frames of the entries of its video that overlap the segment by more than 10 microseconds, as in the SDK's `align`.
+- the entry of the very name of its own entry, whole, where there is one (files that the SDK has aligned
+  already);
+- else those frames of the entries of its video that overlap the segment by more than 10 microseconds, as in
+  the SDK's `align`.
 
-The time of a frame is the middle of its interval, cut to the segment, in seconds from the start of the segment; frames are put in
-the order of these times. With `align`, every other sequence gets one vector for each frame of the text: the plain mean over the
-frames that overlap it (the SDK's usual collapse function), and zeros where there are none (the SDK's `impute`).
+The time of a frame is the middle of its interval, cut to the segment, in seconds from the start of the
+segment; frames are put in the order of these times. With `align`, every other sequence gets one vector for
+each frame of the text: the plain mean over the frames that overlap it (the SDK's usual collapse function),
+and zeros where there are none (the SDK's `impute`).
 
-Values, intervals and words are read sample by sample: memory does not grow with the files, only with the longest video.
+Values, intervals and words are read sample by sample: memory does not grow with the files, only with the
+longest video.
 """
 
 import math
@@ -38,7 +43,15 @@ import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.folds import NO_TEST, UNDIVIDED, folds_beside, folds_path, read_folds, undivided, unused
+from alignmamba.data.readers.folds import (
+    NO_TEST,
+    UNDIVIDED,
+    folds_beside,
+    folds_path,
+    read_folds,
+    undivided,
+    unused,
+)
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.hdf5 import Entry, HDF5Process, Structure
 from alignmamba.data.readers.plain import LazyRows, hinted
@@ -51,7 +64,8 @@ OPTIONS = frozenset({"label", "folds", "align"})
 SHORTEST_SECONDS = 1e-5
 """Intervals and overlaps that are not longer count as empty (the SDK's `epsilon`)."""
 SEEN_PER_FRAME = 20
-"""Segments, or words, may overlap so much that each frame is taken this often, on average; more is refused."""
+"""Segments, or words, may overlap so much that each frame is taken this often, on average; more is
+refused."""
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Root names of the SDK's standard files, in pieces; asked for in this order.
@@ -84,7 +98,11 @@ def recognises(path: Path) -> bool:
 def files(path: Path) -> Sequence[Path]:
     """The file itself, or those of the folder, and the folds beside them."""
     _, path = hinted(path)
-    return [*sorted(path.glob("*.csd")), *folds_beside(path)] if path.is_dir() else [path, *folds_beside(path.parent)]
+    return (
+        [*sorted(path.glob("*.csd")), *folds_beside(path)]
+        if path.is_dir()
+        else [path, *folds_beside(path.parent)]
+    )
 
 
 def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
@@ -92,8 +110,8 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
 
     Args:
         sources: One file per modality, and one of labels; see the module for how they are told apart.
-        options: ``folds``, which may lie beside the first file as ``folds.json`` or ``folds.toml`` instead; ``label``, the name or
-            number of the label's column.
+        options: ``folds``, which may lie beside the first file as ``folds.json`` or ``folds.toml`` instead;
+            ``label``, the name or number of the label's column.
 
     Raises:
         DataError: If a file is none, is damaged, or does not fit the others.
@@ -118,19 +136,26 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     }
     if not sequences:
         raise DataError(
-            f"{opened[0][1]}: expected the sequence of at least one modality beside labels and words, found none; "
-            "give the folder that all files of the corpus lie in"
+            f"{opened[0][1]}: expected the sequence of at least one modality beside labels and words, found"
+            " none; give the folder that all files of the corpus lie in"
         )
     anchor = next((sequence for sequence in sequences if sequence.name == "text"), sequences[0])
     clips = _Clips(process, sequences, anchor, named.get("words"), options, faults)
     if "labels" in named:
         segments, task, label_notes = _labelled(process, named["labels"], options.label, faults)
     else:
-        segments, task, label_notes = clips.unlabelled(), Task(kind="regression"), ["unlabelled: there is no file of labels"]
+        segments, task, label_notes = (
+            clips.unlabelled(),
+            Task(kind="regression"),
+            ["unlabelled: there is no file of labels"],
+        )
     everything: dict[Role, list[_Segment]] = {"test": segments}
     by_role, fold_notes = (everything, [UNDIVIDED]) if is_undivided else _by_fold(segments, folds, folds_file)
     if not any(by_role.values()):
-        raise DataError(f"{folds_file}: no sample is left: no segment of {anchor.path.name} and the other files is in a split")
+        raise DataError(
+            f"{folds_file}: no sample is left: no segment of {anchor.path.name} and the other files is in a"
+            " split"
+        )
     metadata = anchor.structure.metadata
     return Foreign(
         format=FORMAT,
@@ -184,13 +209,16 @@ def _roles(opened: Sequence[tuple[str, Path, Structure]]) -> list[str]:
         names[0] = "text"
     for row, (_, _, structure) in enumerate(opened):
         if names[row] == "":
-            single = all(len(entry.features) == 1 or entry.features[-1] == 1 for entry in structure.entries.values())
+            single = all(
+                len(entry.features) == 1 or entry.features[-1] == 1 for entry in structure.entries.values()
+            )
             names[row] = "labels" if single and "labels" not in names else _as_name(structure.root)
     for row, name in enumerate(names):
         if name in names[:row]:
             first = opened[names.index(name)][1]
             raise DataError(
-                f"{opened[row][1]}: is taken for {name!r}, as {first} is; name one of them, for example OTHER={opened[row][1].name}"
+                f"{opened[row][1]}: is taken for {name!r}, as {first} is; name one of them, for example"
+                f" OTHER={opened[row][1].name}"
             )
     return names
 
@@ -216,12 +244,15 @@ def _in_order(entry: str) -> tuple[str, int, str]:
 
 
 def _frames(path: Path, name: str, entry: Entry) -> tuple[int, int]:
-    """Number of frames and width of an entry; one frame may come as `features` (width,) and `intervals` (2,)."""
+    """Number of frames and width of an entry; one frame may come as `features` (width,) and `intervals`
+    (2,).
+    """
     if entry.intervals == (2,) and len(entry.features) == 1:
         return 1, entry.features[0]
     if len(entry.intervals) != 2 or entry.intervals[1] != 2 or entry.features[0] != entry.intervals[0]:
         raise DataError(
-            f"{path}: entry {name!r}: expected features (n, width) and intervals (n, 2), found {entry.features} and {entry.intervals}"
+            f"{path}: entry {name!r}: expected features (n, width) and intervals (n, 2), found"
+            f" {entry.features} and {entry.intervals}"
         )
     return entry.features[0], entry.features[1] if len(entry.features) == 2 else 1
 
@@ -252,7 +283,8 @@ class _Sequence:
                 widths.setdefault(width, key)
             if (entry.dtype.kind == "S") != (name == "words"):
                 raise DataError(
-                    f"{path}: entry {key!r}: features: expected {'words' if name == 'words' else 'numbers'}, found {entry.dtype}"
+                    f"{path}: entry {key!r}: features: expected {'words' if name == 'words' else 'numbers'},"
+                    f" found {entry.dtype}"
                 )
             by_video.setdefault(_video(key), []).append(key)
         if len(widths) > 1:
@@ -292,18 +324,27 @@ class _Segment:
     """The other columns of the labels."""
 
 
-def _labelled(process: HDF5Process, labels: _Sequence, wanted: str, faults: Faults) -> tuple[list[_Segment], Task, list[str]]:
+def _labelled(
+    process: HDF5Process, labels: _Sequence, wanted: str, faults: Faults
+) -> tuple[list[_Segment], Task, list[str]]:
     path = labels.path
     names = _label_names(labels)
     column = _column(labels, names, wanted)
     name = names[column]
-    others = {other: at for at, other in enumerate(names) if at != column} if labels.width <= _MOST_LABELS else {}
+    others = (
+        {other: at for at, other in enumerate(names) if at != column} if labels.width <= _MOST_LABELS else {}
+    )
     told = f"{labels.structure.root} {name}".lower()
     known_range = _SENTIMENT_RANGE if column == 0 and ("sentiment" in told or "opinion" in told) else None
     rows = sum(labels.lengths.values())
     if rows > path.stat().st_size:
-        raise DataError(f"{path}: declares {rows} segments, more than its {path.stat().st_size} bytes can hold")
-    if labels.numbered and (plain := next((key for key in labels.lengths if "[" not in key), None)) is not None:
+        raise DataError(
+            f"{path}: declares {rows} segments, more than its {path.stat().st_size} bytes can hold"
+        )
+    if (
+        labels.numbered
+        and (plain := next((key for key in labels.lengths if "[" not in key), None)) is not None
+    ):
         raise DataError(f"{path}: entry {plain!r}: expected a name like video[0], as of the other entries")
     segments: list[_Segment] = []
     for key, length in labels.lengths.items():
@@ -329,8 +370,14 @@ def _labelled(process: HDF5Process, labels: _Sequence, wanted: str, faults: Faul
                     others={other: _known(values[row, at]) for other, at in others.items()},
                 )
                 segments.append(segment)
-    kept = f"; {len(others)} others are kept as further labels" if others else f", which has {labels.width - 1} others"
-    notes = [f"The label is column {column} ({name}) of {path.name}" + (f"{kept}." if labels.width > 1 else ".")]
+    kept = (
+        f"; {len(others)} others are kept as further labels"
+        if others
+        else f", which has {labels.width - 1} others"
+    )
+    notes = [
+        f"The label is column {column} ({name}) of {path.name}" + (f"{kept}." if labels.width > 1 else ".")
+    ]
     return segments, Task(kind="regression", label_range=known_range), notes
 
 
@@ -341,7 +388,11 @@ def _known(value: Any) -> float:
 def _label_names(labels: _Sequence) -> list[str]:
     """The names of the columns of the labels, told apart where the file does not do it."""
     given = labels.structure.metadata.get("dimension names")
-    if isinstance(given, list) and len(given) == labels.width and all(isinstance(name, str) for name in given):
+    if (
+        isinstance(given, list)
+        and len(given) == labels.width
+        and all(isinstance(name, str) for name in given)
+    ):
         names = [_text(name) for name in given]
     elif labels.width == len(_SENTIMENT_AND_EMOTIONS):
         names = list(_SENTIMENT_AND_EMOTIONS)
@@ -358,11 +409,17 @@ def _column(labels: _Sequence, names: Sequence[str], wanted: str) -> int:
         return names.index(wanted)
     if wanted.isdecimal() and len(wanted) < 9 and int(wanted) < labels.width:
         return int(wanted)
-    raise DataError(f"{labels.path}: label {wanted!r}: expected one of {names} or a number below {labels.width}")
+    raise DataError(
+        f"{labels.path}: label {wanted!r}: expected one of {names} or a number below {labels.width}"
+    )
 
 
-def _by_fold(segments: Sequence[_Segment], folds: Mapping[str, Role], path: Path) -> tuple[dict[Role, list[_Segment]], list[str]]:
-    """The segments of each split, and what is to be said about the others. A fold names videos or single segments."""
+def _by_fold(
+    segments: Sequence[_Segment], folds: Mapping[str, Role], path: Path
+) -> tuple[dict[Role, list[_Segment]], list[str]]:
+    """The segments of each split, and what is to be said about the others. A fold names videos or single
+    segments.
+    """
     result: dict[Role, list[_Segment]] = {role: [] for role in ROLES}
     without: dict[str, int] = {}
     for segment in segments:
@@ -374,10 +431,13 @@ def _by_fold(segments: Sequence[_Segment], folds: Mapping[str, Role], path: Path
     notes = []
     if without:
         notes.append(
-            f"{sum(without.values())} segments of {len(without)} videos are in no split and were dropped, {next(iter(without))!r} first."
-            + ("" if result["test"] else NO_TEST)
+            f"{sum(without.values())} segments of {len(without)} videos are in no split and were dropped,"
+            f" {next(iter(without))!r} first." + ("" if result["test"] else NO_TEST)
         )
-    return result, [*notes, *unused(folds, {name for segment in segments for name in (segment.id, segment.video)}, str(path))]
+    return result, [
+        *notes,
+        *unused(folds, {name for segment in segments for name in (segment.id, segment.video)}, str(path)),
+    ]
 
 
 # Frames
@@ -442,19 +502,23 @@ class _Clips:
     def __post_init__(self) -> None:
         # Frames are looked at once for the segments, and with `align` once for the words.
         passes = 2 if self.options.align else 1
-        self._allowed = passes * SEEN_PER_FRAME * sum(sum(sequence.lengths.values()) for sequence in self.sequences) + 1_000_000
+        self._allowed = (
+            passes * SEEN_PER_FRAME * sum(sum(sequence.lengths.values()) for sequence in self.sequences)
+            + 1_000_000
+        )
 
     def notes(self) -> list[str]:
         """What was done beside the repairs."""
         notes = []
         if self.options.align:
             notes.append(
-                f"Every sequence was aligned to the frames of {self.anchor.name} by the mean over overlapping frames; where there are "
-                "none, the vector is zero."
+                f"Every sequence was aligned to the frames of {self.anchor.name} by the mean over overlapping"
+                " frames; where there are none, the vector is zero."
             )
         if self.words is not None:
             notes.append(
-                f"Words of {self.words.path.name} are the display tokens of those frames of {self.anchor.name} that have their interval."
+                f"Words of {self.words.path.name} are the display tokens of those frames of"
+                f" {self.anchor.name} that have their interval."
             )
         return notes
 
@@ -466,22 +530,36 @@ class _Clips:
             start = float(timeline.starts.min(initial=math.inf))
             end = float(timeline.ends.max(initial=-math.inf))
             known = math.isfinite(start) and math.isfinite(end)
-            segments.append(_Segment(id=key, video=_video(key), start=start if known else 0.0, end=end if known else 0.0, entry=key))
+            segments.append(
+                _Segment(
+                    id=key,
+                    video=_video(key),
+                    start=start if known else 0.0,
+                    end=end if known else 0.0,
+                    entry=key,
+                )
+            )
         return segments
 
     def split(self, segments: Sequence[_Segment], *, targets: bool) -> SplitArrays:
         """The segments as a split that reads each clip when it is asked for."""
         return SplitArrays(
-            features={sequence.name: self._rows(sequence, segments, "features") for sequence in self.sequences},
+            features={
+                sequence.name: self._rows(sequence, segments, "features") for sequence in self.sequences
+            },
             targets=[segment.target for segment in segments] if targets else None,
             ids=[segment.id for segment in segments],
             groups=[segment.video for segment in segments],
             labels={name: [segment.others[name] for segment in segments] for name in segments[0].others},
             times={sequence.name: self._rows(sequence, segments, "times") for sequence in self.sequences},
-            tokens={} if self.words is None else {self.anchor.name: self._rows(self.anchor, segments, "tokens")},
+            tokens={}
+            if self.words is None
+            else {self.anchor.name: self._rows(self.anchor, segments, "tokens")},
         )
 
-    def _rows(self, sequence: _Sequence, segments: Sequence[_Segment], what: Literal["features", "times", "tokens"]) -> LazyRows:
+    def _rows(
+        self, sequence: _Sequence, segments: Sequence[_Segment], what: Literal["features", "times", "tokens"]
+    ) -> LazyRows:
         return LazyRows(len(segments), lambda row: getattr(self.clip(sequence, segments[row]), what))
 
     def clip(self, sequence: _Sequence, segment: _Segment) -> _Clip:
@@ -520,20 +598,31 @@ class _Clips:
         return _Clip(features=features, times=words.times)
 
     def _mean(self, name: str, frames: np.ndarray) -> np.ndarray:
-        """Mean over frames. Where what is not finite is to be repaired, it is dropped from the mean, or the whole word would be lost."""
+        """Mean over frames. Where what is not finite is to be repaired, it is dropped from the mean, or the
+        whole word would be lost.
+        """
         with np.errstate(invalid="ignore", over="ignore"):
             finite = np.isfinite(frames)
             if finite.all() or self.options.nonfinite in ("error", "keep"):
                 return np.asarray(frames.mean(axis=0, dtype=np.float64))
-            self.faults.add("not finite", where=name, done="dropped from the mean over a word", count=int(np.count_nonzero(~finite)))
+            self.faults.add(
+                "not finite",
+                where=name,
+                done="dropped from the mean over a word",
+                count=int(np.count_nonzero(~finite)),
+            )
             total = np.where(finite, frames, 0).sum(axis=0, dtype=np.float64)
             return np.asarray(total / np.maximum(np.count_nonzero(finite, axis=0), 1))
 
     def _overlaps(self, sequence: _Sequence, words: _Chosen, chosen: _Chosen) -> list[np.ndarray]:
-        """For each frame of the text, the frames of another sequence that overlap it, within the segment or not."""
+        """For each frame of the text, the frames of another sequence that overlap it, within the segment or
+        not.
+        """
         found = []
         for frame in words.index:
-            frames, seen = chosen.timeline.overlapping(float(words.timeline.starts[frame]), float(words.timeline.ends[frame]))
+            frames, seen = chosen.timeline.overlapping(
+                float(words.timeline.starts[frame]), float(words.timeline.ends[frame])
+            )
             self._look(sequence, seen)
             found.append(frames)
         return found
@@ -544,7 +633,9 @@ class _Clips:
             timeline = self._timeline(sequence, (segment.entry,))
             index = np.arange(len(timeline.starts))
             low, high = timeline.starts, timeline.ends
-        elif (segment.entry is not None and "[" in segment.entry and sequence.numbered) or segment.video not in sequence.by_video:
+        elif (
+            segment.entry is not None and "[" in segment.entry and sequence.numbered
+        ) or segment.video not in sequence.by_video:
             return None
         else:
             timeline = self._timeline(sequence, sequence.by_video[segment.video])
@@ -558,10 +649,15 @@ class _Clips:
         return _Chosen(timeline=timeline, index=index[order], times=times[order])
 
     def _look(self, sequence: _Sequence, seen: int) -> None:
-        """Count frames that were looked at: hostile intervals could make them as many as frames times segments."""
+        """Count frames that were looked at: hostile intervals could make them as many as frames times
+        segments.
+        """
         self._seen += seen
         if self._seen > self._allowed:
-            raise DataError(f"{sequence.path}: segments overlap so much that each frame is in more than {SEEN_PER_FRAME} of them")
+            raise DataError(
+                f"{sequence.path}: segments overlap so much that each frame is in more than {SEEN_PER_FRAME}"
+                " of them"
+            )
 
     def _timeline(self, sequence: _Sequence, entries: tuple[str, ...]) -> _Timeline:
         kept = self._timelines.get(sequence.name)
@@ -593,10 +689,17 @@ class _Clips:
             return
         self._examined.add((sequence.name, entry))
         sound = np.isfinite(intervals).all(axis=1)
-        self.faults.add("not finite", where=f"intervals of {sequence.name}", done="frame dropped", count=int(np.count_nonzero(~sound)))
+        self.faults.add(
+            "not finite",
+            where=f"intervals of {sequence.name}",
+            done="frame dropped",
+            count=int(np.count_nonzero(~sound)),
+        )
 
     def _values(self, sequence: _Sequence, timeline: _Timeline, index: np.ndarray) -> np.ndarray:
-        """Frames of a timeline, (len(index), width); of each entry the rows between the first and the last are read."""
+        """Frames of a timeline, (len(index), width); of each entry the rows between the first and the last
+        are read.
+        """
         if len(index) == 0:
             return np.empty((0, sequence.width))
         order = np.lexsort((timeline.row[index], timeline.entry[index]))
@@ -618,7 +721,9 @@ class _Clips:
         return result
 
     def _tokens(self, segment: _Segment, chosen: _Chosen) -> tuple[str, ...] | None:
-        """The word of each frame of the text: the one that has the same interval, to a tenth of a millisecond."""
+        """The word of each frame of the text: the one that has the same interval, to a tenth of a
+        millisecond.
+        """
         said = None if self.words is None else self._chosen(self.words, segment)
         if self.words is None or said is None or len(said.index) == 0:
             return None
@@ -653,5 +758,7 @@ def _intervals(process: HDF5Process, sequence: _Sequence, entry: str) -> np.ndar
 def _whole(process: HDF5Process, sequence: _Sequence, entry: str) -> tuple[np.ndarray, np.ndarray]:
     declared = sequence.structure.entries[entry]
     rows = declared.features[0]
-    values = process.read(sequence.path, entry, "features", 0, rows).reshape(sequence.lengths[entry], sequence.width)
+    values = process.read(sequence.path, entry, "features", 0, rows).reshape(
+        sequence.lengths[entry], sequence.width
+    )
     return values, _intervals(process, sequence, entry)

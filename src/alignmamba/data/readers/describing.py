@@ -11,7 +11,16 @@ from alignmamba.contracts import ModalitySpec, Role, Task
 from alignmamba.data.checking import CheckedSplits
 from alignmamba.data.inspection import Channels, SplitSummary, Training, shared_groups, summarise, training
 from alignmamba.data.readers import FORMATS
-from alignmamba.data.readers.converting import AUTO, FaultRow, Progress, check_source, detect, naming, open_foreign, without_absent
+from alignmamba.data.readers.converting import (
+    AUTO,
+    FaultRow,
+    Progress,
+    check_source,
+    detect,
+    naming,
+    open_foreign,
+    without_absent,
+)
 from alignmamba.data.readers.foreign import Foreign, ReadOptions
 from alignmamba.data.readers.known import KNOWN, KnownFile
 from alignmamba.data.readers.plain import counting
@@ -71,17 +80,27 @@ def inspect_foreign(
     format = detect([path]) if format == AUTO else format
     check_source(path)
     try:
-        sha256 = "" if path.is_dir() or not path.exists() else file_checksum(path, counting(hashed, path.stat().st_size))
-        size = sum(each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
+        sha256 = (
+            ""
+            if path.is_dir() or not path.exists()
+            else file_checksum(path, counting(hashed, path.stat().st_size))
+        )
+        size = sum(
+            each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file()
+        )
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
     def counts(absent: Collection[str]) -> tuple[Foreign, dict[Role, _Counted], tuple[ModalitySpec, ...]]:
-        opened = open_foreign(format, [path], options or ReadOptions(), progress=progress, any_label=True, absent=absent)
+        opened = open_foreign(
+            format, [path], options or ReadOptions(), progress=progress, any_label=True, absent=absent
+        )
         foreign = opened.foreign
         any_range = foreign.task.model_copy(update={"label_range": None})
         with naming([path]):
-            checked = CheckedSplits(opened.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip")
+            checked = CheckedSplits(
+                opened.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip"
+            )
             counted = {role: _Counted.of(role, checked) for role in checked.roles}
             return foreign, counted, checked.specs(foreign.units)
 

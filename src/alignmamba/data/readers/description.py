@@ -1,4 +1,6 @@
-"""What a TOML file says of arrays and tables: its keys, and the patterns of files that columns of the samples fill in."""
+"""What a TOML file says of arrays and tables: its keys, and the patterns of files that columns of the samples
+fill in.
+"""
 
 import os
 import re
@@ -41,7 +43,10 @@ class _Table(_Part):
 
     @property
     def form(self) -> TableForm:
-        return TableForm(header=tuple(self.header) if isinstance(self.header, list) else self.header, separator=self.separator)
+        return TableForm(
+            header=tuple(self.header) if isinstance(self.header, list) else self.header,
+            separator=self.separator,
+        )
 
 
 class TaskPart(_Part):
@@ -96,7 +101,12 @@ class SamplesPart(_Table):
         for one, other in _COLUMN_OR_ARRAY:
             if getattr(self, one) and getattr(self, other):
                 raise ValueError(f"expected one of {one} and {other}, found both")
-        if not self.id or "" in self.id or len(set(self.id)) != len(self.id) or (ROW_NUMBER in self.id and len(self.id) > 1):
+        if (
+            not self.id
+            or "" in self.id
+            or len(set(self.id)) != len(self.id)
+            or (ROW_NUMBER in self.id and len(self.id) > 1)
+        ):
             raise ValueError(f"id: expected one column or several different ones, found {self.id}")
         return self
 
@@ -130,10 +140,14 @@ class ModalityPart(_Table):
     def _one_layout(self) -> Self:
         given = [name for name in ("files", "values", "table") if getattr(self, name)]
         if len(given) != 1:
-            raise ValueError(f"expected one of files, values and table, found {' and '.join(given) or 'none'}")
+            raise ValueError(
+                f"expected one of files, values and table, found {' and '.join(given) or 'none'}"
+            )
         if self.files and not placeholders(self.files):
             raise ValueError(f"files: expected a pattern with {{id}}, found {self.files!r}")
-        own = {"files": ("times",), "values": ("offsets", "lengths", "times"), "table": ("id", *_TABLE_KEYS)}[given[0]]
+        own = {"files": ("times",), "values": ("offsets", "lengths", "times"), "table": ("id", *_TABLE_KEYS)}[
+            given[0]
+        ]
         where = given[0]
         if self.pattern and is_pattern_of_tables(self.pattern):
             own, where = _TABLE_KEYS, f"a table for each sample ({given[0]} = {self.pattern!r})"
@@ -185,7 +199,9 @@ def is_pattern_of_tables(pattern: str) -> bool:
 
 def filled(pattern: str, cells: Mapping[str, Sequence[Any]], row: int) -> str:
     """The pattern with what a sample has in the columns; a column that is empty leaves nothing there."""
-    return _PLACE.sub(lambda found: "" if cells[found[1]][row] is None else str(cells[found[1]][row]), pattern)
+    return _PLACE.sub(
+        lambda found: "" if cells[found[1]][row] is None else str(cells[found[1]][row]), pattern
+    )
 
 
 def any_of(pattern: str) -> str:

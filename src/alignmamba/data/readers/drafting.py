@@ -10,7 +10,15 @@ from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.objects import Ragged
 from alignmamba.data.readers.opening import Arrays, Opened, is_hdf5
 from alignmamba.data.readers.plain import regular_file
-from alignmamba.data.readers.tables import ROW_NUMBER, TableForm, as_number, first_rows, is_absent, is_table, read_columns
+from alignmamba.data.readers.tables import (
+    ROW_NUMBER,
+    TableForm,
+    as_number,
+    first_rows,
+    is_absent,
+    is_table,
+    read_columns,
+)
 from alignmamba.errors import DataError
 from alignmamba.files import replacing
 
@@ -19,15 +27,69 @@ _MOST_CLASSES = 32
 _MOST_LISTED = 12
 _MOST_ARRAYS = 1000
 
-_IDS = ("id", "sample_id", "clip_id", "utterance_id", "uid", "name", "clip", "utterance", "sample", "file", "filename", "segment", "key")
+_IDS = (
+    "id",
+    "sample_id",
+    "clip_id",
+    "utterance_id",
+    "uid",
+    "name",
+    "clip",
+    "utterance",
+    "sample",
+    "file",
+    "filename",
+    "segment",
+    "key",
+)
 _PAIRS = (("video_id", "clip_id"), ("dialogue_id", "utterance_id"), ("video", "clip"))
-_LABELS = ("label", "labels", "target", "targets", "y", "class", "emotion", "emo", "sentiment", "score", "rating", "annotation")
+_LABELS = (
+    "label",
+    "labels",
+    "target",
+    "targets",
+    "y",
+    "class",
+    "emotion",
+    "emo",
+    "sentiment",
+    "score",
+    "rating",
+    "annotation",
+)
 _SPLITS = ("split", "splits", "set", "mode", "partition", "subset", "fold")
 _TEXTS = ("text", "texts", "transcript", "transcription", "sentence", "utterance", "said")
-_GROUPS = ("group", "groups", "speaker", "subject", "participant", "person", "video_id", "video", "dialogue_id", "dialogue", "conversation")
+_GROUPS = (
+    "group",
+    "groups",
+    "speaker",
+    "subject",
+    "participant",
+    "person",
+    "video_id",
+    "video",
+    "dialogue_id",
+    "dialogue",
+    "conversation",
+)
 _TIMES = ("time", "timestamp", "frametime", "seconds", "t")
 
-_MEDIA = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".wav", ".mp3", ".flac", ".ogg", ".m4a", ".jpg", ".jpeg", ".png", ".gif")
+_MEDIA = (
+    ".mp4",
+    ".avi",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".wav",
+    ".mp3",
+    ".flac",
+    ".ogg",
+    ".m4a",
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".gif",
+)
 """Endings of names of recordings and pictures."""
 _SUFFIXES = (".npy", ".csv", ".tsv", ".parquet", ".npz", ".h5", ".hdf5")
 
@@ -45,10 +107,14 @@ def refuse_undescribed(path: Path) -> None:
     """
     if may_be_drafted(path) and path.suffix.lower() != ".txt" and path.is_file():  # most texts are no tables
         raise DataError(
-            f"{path}: a table or arrays of your own are described by a TOML file (docs/arrays.md): `alignmamba init {path}` writes one"
+            f"{path}: a table or arrays of your own are described by a TOML file (docs/arrays.md):"
+            f" `alignmamba init {path}` writes one"
         )
     if path.suffix.lower() in _MEDIA and path.is_file():
-        raise DataError(f"{path}: sound and pictures are not read; make features of them first, and describe those (docs/arrays.md)")
+        raise DataError(
+            f"{path}: sound and pictures are not read; make features of them first, and describe those"
+            " (docs/arrays.md)"
+        )
 
 
 def write_draft(path: Path, out: Path | None = None) -> Path:
@@ -62,10 +128,14 @@ def write_draft(path: Path, out: Path | None = None) -> Path:
         The file that was written.
 
     Raises:
-        DataError: If the one cannot be read, or the other is there already or lies where it cannot refer to the first.
+        DataError: If the one cannot be read, or the other is there already or lies where it cannot refer to
+            the first.
     """
     if not may_be_drafted(path):
-        raise DataError(f"{path}: expected a table (.csv, .tsv, .txt, .parquet) or arrays (.npy, .npz, .h5), found another ending")
+        raise DataError(
+            f"{path}: expected a table (.csv, .tsv, .txt, .parquet) or arrays (.npy, .npz, .h5), found"
+            " another ending"
+        )
     regular_file(path)
     out = path.parent / "corpus.toml" if out is None else out
     if out.exists() or out.is_symlink():
@@ -76,7 +146,8 @@ def write_draft(path: Path, out: Path | None = None) -> Path:
         name = path.resolve().relative_to(out.parent.resolve()).as_posix()
     except ValueError:
         raise DataError(
-            f"{out}: expected a place in the folder of {path} or above it, for no path may leave the description's folder"
+            f"{out}: expected a place in the folder of {path} or above it, for no path may leave the"
+            " description's folder"
         ) from None
     content = (_of_table if is_table(path) else _of_arrays)(path, name)
     try:
@@ -104,7 +175,10 @@ class _Draft:
 
     def text(self) -> str:
         head = [
-            f"# A first description of {json.dumps(self.file)}: check each line. docs/arrays.md has all keys.",
+            (
+                f"# A first description of {json.dumps(self.file)}: check each line. docs/arrays.md has all"
+                " keys."
+            ),
             f"name = {_quoted(self.name)}",
             '# source = "where the data is from"',
         ]
@@ -129,7 +203,9 @@ def _chosen(names: Sequence[str], wanted: Sequence[str], without: Sequence[str] 
 
 
 def _modality_name(text: str) -> str:
-    plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "_" for letter in text)
+    plain = "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "_" for letter in text
+    )
     return (plain if plain[:1].isalpha() else f"m{plain}")[:64]
 
 
@@ -139,7 +215,11 @@ def _modality_name(text: str) -> str:
 def _task(cells: Sequence[Any] | None) -> list[str]:
     """Classification where labels are words or a few whole numbers, else regression."""
     if cells is None:
-        return ['kind = "regression"  # no column of labels was found', '# kind = "classification"', '# classes = ["no", "yes"]']
+        return [
+            'kind = "regression"  # no column of labels was found',
+            '# kind = "classification"',
+            '# classes = ["no", "yes"]',
+        ]
     known = [cell for cell in cells if not is_absent(cell)]
     numbers = [float(cell) if isinstance(cell, bool) else as_number(cell) for cell in known]
     words = any(number is None or number != number for number in numbers)
@@ -147,7 +227,9 @@ def _task(cells: Sequence[Any] | None) -> list[str]:
     if words and len(called) >= 2:
         return ['kind = "classification"', f"classes = {_several(called)}"]
     distinct = {number for number in numbers if number is not None}
-    if 2 <= len(distinct) <= _MOST_CLASSES and all(number.is_integer() and number >= 0 for number in distinct):
+    if 2 <= len(distinct) <= _MOST_CLASSES and all(
+        number.is_integer() and number >= 0 for number in distinct
+    ):
         classes = [str(int(number)) for number in sorted(distinct)]
         return [
             'kind = "classification"  # if the numbers are scores: "regression", without classes',
@@ -159,7 +241,10 @@ def _task(cells: Sequence[Any] | None) -> list[str]:
 def _splits(cells: Sequence[Any] | None) -> list[str]:
     """What is to be said where nothing, or other names than the usual ones, tell the splits."""
     if cells is None:
-        return ['train = "*"  # all samples; `train --split-valid 0.15` takes a part of them', '# test = "test.txt"  # one id a line']
+        return [
+            'train = "*"  # all samples; `train --split-valid 0.15` takes a part of them',
+            '# test = "test.txt"  # one id a line',
+        ]
     names = sorted({str(cell) for cell in cells if not is_absent(cell)})
     if any(SPLIT_NAMES.get(name.strip().lower()) for name in names):
         return []
@@ -180,7 +265,10 @@ def _of_table(path: Path, name: str) -> str:
     ids = [] if headless else _table_ids(path, head, form)
     label = columns[0] if headless and _is_class(head[columns[0]]) else _chosen(columns, _LABELS, ids)
     split = _chosen(columns, _SPLITS, [*ids, label])
-    text = next((each for each in columns if each.lower() in _TEXTS and each not in ids and _has_words(head[each])), "")
+    text = next(
+        (each for each in columns if each.lower() in _TEXTS and each not in ids and _has_words(head[each])),
+        "",
+    )
     group = _chosen(columns, _GROUPS, [label, split, text, *([] if len(ids) > 1 else ids)])
     draft.samples.append(f"id = {_several(ids) if len(ids) > 1 else _quoted(ids[0] if ids else ROW_NUMBER)}")
     if not ids:
@@ -204,7 +292,9 @@ def _form(path: Path) -> tuple[TableForm, list[str]]:
     cells = list(first_rows(path, 1, form=TableForm(header=False)))
     first = [column[0] for column in first_rows(path, 1, form=TableForm(header=False)).values()]
     if all(as_number(cell) is not None and not is_absent(cell) for cell in first):
-        return TableForm(header=False), ["header = false  # the columns are called 1, 2 and so on; or give their names in a list"]
+        return TableForm(header=False), [
+            "header = false  # the columns are called 1, 2 and so on; or give their names in a list"
+        ]
     spaced = TableForm(separator=" ")
     if len(cells) > 1 and len(first_rows(path, 1)) == 1:
         return spaced, ['separator = " "']
@@ -226,7 +316,10 @@ def _table_ids(path: Path, head: Mapping[str, Sequence[Any]], form: TableForm) -
 
 def _is_class(cells: Sequence[Any]) -> bool:
     numbers = [as_number(cell) for cell in cells]
-    return all(number is not None and number.is_integer() and number >= 0 for number in numbers) and len(set(numbers)) <= _MOST_CLASSES
+    return (
+        all(number is not None and number.is_integer() and number >= 0 for number in numbers)
+        and len(set(numbers)) <= _MOST_CLASSES
+    )
 
 
 def _is_numeric(cells: Sequence[Any]) -> bool:
@@ -237,14 +330,20 @@ def _has_words(cells: Sequence[Any]) -> bool:
     return any(isinstance(cell, str) and as_number(cell) is None for cell in cells)
 
 
-def _in_table(name: str, keys: Sequence[str], ids: Sequence[str], numeric: Sequence[str], others: Sequence[str]) -> list[str]:
+def _in_table(
+    name: str, keys: Sequence[str], ids: Sequence[str], numeric: Sequence[str], others: Sequence[str]
+) -> list[str]:
     """The columns of numbers of the table itself: one vector for each sample."""
     if not numeric:
         raise DataError(
-            f"{name}: no column of numbers is left for features, and no folder beside it has files named by its ids; docs/arrays.md says "
-            "how features are described"
+            f"{name}: no column of numbers is left for features, and no folder beside it has files named by"
+            " its ids; docs/arrays.md says how features are described"
         )
-    chosen = f"columns = {_several(numeric)}" if len(numeric) <= _MOST_LISTED else f"exclude = {_several(others)}  # all others"
+    chosen = (
+        f"columns = {_several(numeric)}"
+        if len(numeric) <= _MOST_LISTED
+        else f"exclude = {_several(others)}  # all others"
+    )
     return [
         "[modalities.features]  # one vector for each row",
         f"table = {_quoted(name)}",
@@ -262,10 +361,15 @@ def _beside(path: Path, name: str, ids: Sequence[str], head: Mapping[str, Sequen
     prefix = "" if "/" not in name else name.rpartition("/")[0] + "/"
     stems = [f"{{{each}}}" if len(ids) > 1 else "{id}" for each in ids]
     rows = list(zip(*(head[each] for each in ids), strict=True))
-    for folder in sorted(each for each in path.parent.iterdir() if each.is_dir() and not each.name.startswith(".")):
+    for folder in sorted(
+        each for each in path.parent.iterdir() if each.is_dir() and not each.name.startswith(".")
+    ):
         for separator in dict.fromkeys(("/", "_")) if len(ids) > 1 else ("/",):
             for suffix in _SUFFIXES:
-                found = next((row for row in rows if _is_there(folder / (separator.join(map(str, row)) + suffix))), None)
+                found = next(
+                    (row for row in rows if _is_there(folder / (separator.join(map(str, row)) + suffix))),
+                    None,
+                )
                 if found is None:
                     continue
                 pattern = f"{prefix}{folder.name}/{separator.join(stems)}{suffix}"
@@ -293,7 +397,11 @@ def _of_clip(path: Path) -> list[str]:
     head = first_rows(path, _ROWS, form=form)
     time = _chosen(list(head), _TIMES)
     others = [each for each in head if each != time and not _is_numeric(head[each])]
-    return [*keys, *([f"time = {_quoted(time)}"] if time else []), *([f"exclude = {_several(others)}"] if others else [])]
+    return [
+        *keys,
+        *([f"time = {_quoted(time)}"] if time else []),
+        *([f"exclude = {_several(others)}"] if others else []),
+    ]
 
 
 # Arrays
@@ -314,7 +422,9 @@ def _of_arrays(path: Path, name: str) -> str:
         "texts": _key(flat, leaf, _TEXTS),
         "groups": _key(flat, leaf, _GROUPS),
     }
-    size = len(opened[next(filter(None, [ids, *given.values()]), max(keys, key=lambda key: _axes(opened[key])))])
+    size = len(
+        opened[next(filter(None, [ids, *given.values()]), max(keys, key=lambda key: _axes(opened[key])))]
+    )
     draft = _Draft(name=path.stem, file=name)
 
     def called(key: str) -> str:
@@ -323,17 +433,31 @@ def _of_arrays(path: Path, name: str) -> str:
     def cells(key: str) -> list[Any] | None:
         return arrays.listed(str(path), f"{path.name}#{key}", kinds="USiufb") if key else None
 
-    draft.samples.append(f"ids = {called(ids)}" if ids else f"ids = {_quoted(ROW_NUMBER)}  # numbers, for no array of ids was found")
-    draft.samples += [f"{kind} = {called(key)}" if key else f'# {kind} = "{path.name}#array"' for kind, key in given.items()]
+    draft.samples.append(
+        f"ids = {called(ids)}"
+        if ids
+        else f"ids = {_quoted(ROW_NUMBER)}  # numbers, for no array of ids was found"
+    )
+    draft.samples += [
+        f"{kind} = {called(key)}" if key else f'# {kind} = "{path.name}#array"' for kind, key in given.items()
+    ]
     draft.task, draft.splits = _task(cells(given["labels"])), _splits(cells(given["splits"]))
     for key, array in opened.items():
-        if key in filter(None, (ids, *given.values())) or not (isinstance(array, Ragged) or array.dtype.kind in "fiu"):
+        if key in filter(None, (ids, *given.values())) or not (
+            isinstance(array, Ragged) or array.dtype.kind in "fiu"
+        ):
             continue
         lines = _array_lines(key, array, opened, size, called)
         if lines:
-            draft.modalities += [*([""] if draft.modalities else []), f"[modalities.{_modality_name(leaf[key] or path.stem)}]", *lines]
+            draft.modalities += [
+                *([""] if draft.modalities else []),
+                f"[modalities.{_modality_name(leaf[key] or path.stem)}]",
+                *lines,
+            ]
     if not draft.modalities:
-        raise DataError(f"{path}: expected an array of numbers with {size} entries, one for each sample, found none")
+        raise DataError(
+            f"{path}: expected an array of numbers with {size} entries, one for each sample, found none"
+        )
     return draft.text()
 
 
@@ -352,7 +476,12 @@ def _array_lines(key: str, array: Opened, opened: Mapping[str, Opened], size: in
         if array.ndim not in (2, 3):
             return []
         lines[0] += f"  # {' x '.join(map(str, array.shape))}"
-    for ending, kind in (("offsets", "offsets"), ("lengths", "lengths"), ("length", "lengths"), ("times", "times")):
+    for ending, kind in (
+        ("offsets", "offsets"),
+        ("lengths", "lengths"),
+        ("length", "lengths"),
+        ("times", "times"),
+    ):
         other = f"{key}_{ending}"
         if other in opened and not (kind != "times" and isinstance(array, Ragged)):
             lines.append(f"{kind} = {called(other)}")

@@ -41,14 +41,25 @@ def split_roles(names: Iterable[str], where: str) -> dict[str, Role]:
         role = SPLIT_NAMES.get(name.strip().lower())
         if role is None:
             continue
-        other = next((other for other in roles if roles[other] == role and other.strip().lower() != name.strip().lower()), None)
+        other = next(
+            (
+                other
+                for other in roles
+                if roles[other] == role and other.strip().lower() != name.strip().lower()
+            ),
+            None,
+        )
         if other is not None:
-            raise DataError(f"{where}: {other!r} and {name!r} both name the {role} split, expected one of them")
+            raise DataError(
+                f"{where}: {other!r} and {name!r} both name the {role} split, expected one of them"
+            )
         roles[name] = role
     return roles
 
 
-def left_out(samples: str, count: int, first: str, roles: Iterable[Role | None], names: Iterable[str] = ()) -> list[str]:
+def left_out(
+    samples: str, count: int, first: str, roles: Iterable[Role | None], names: Iterable[str] = ()
+) -> list[str]:
     """What is to be said of samples that are in no split, and of the test split where there is none.
 
     Args:
@@ -61,7 +72,9 @@ def left_out(samples: str, count: int, first: str, roles: Iterable[Role | None],
     if not count:
         return []
     called = sorted({name[:40] for name in names})
-    own = f" of the split{'s' if len(called) > 1 else ''} {', '.join(map(repr, called[:8]))}" if called else ""
+    own = (
+        f" of the split{'s' if len(called) > 1 else ''} {', '.join(map(repr, called[:8]))}" if called else ""
+    )
     none = "" if "test" in set(roles) else NO_TEST
     return [f"{count} {samples}{own} are in no split and were dropped, {first!r} first.{none}"]
 
@@ -75,7 +88,11 @@ def unused(names: Iterable[str], known: Container[str], where: str) -> list[str]
         where: What lists them.
     """
     unknown = [name for name in names if name not in known]
-    return [f"{len(unknown)} ids of {where} name nothing that is in the files, {unknown[0]!r} first."] if unknown else []
+    return (
+        [f"{len(unknown)} ids of {where} name nothing that is in the files, {unknown[0]!r} first."]
+        if unknown
+        else []
+    )
 
 
 def folds_beside(folder: Path) -> list[Path]:
@@ -94,7 +111,8 @@ def folds_path(given: Path | None, folder: Path) -> Path:
     beside = folds_beside(folder)
     if not beside:
         raise NeedsOptionError(
-            f"{folder}: nothing says which id is in which split: give folds (--folds FILE), {_EXPECTED}, or put it there as folds.json",
+            f"{folder}: nothing says which id is in which split: give folds (--folds FILE), {_EXPECTED}, or"
+            " put it there as folds.json",
             option="--folds FILE",
         )
     return beside[0]
@@ -105,7 +123,8 @@ UNDIVIDED = "Nothing says which sample is in which split, and there are no label
 
 
 def undivided(given: Path | None, folder: Path, *, labelled: bool) -> bool:
-    """Whether files are new ones to be predicted: without labels, and without anything that says which sample is in which split.
+    """Whether files are new ones to be predicted: without labels, and without anything that says which sample
+    is in which split.
 
     Args:
         given: The file of folds that is given.
@@ -137,5 +156,8 @@ def read_folds(path: Path) -> dict[str, Role]:
                 raise DataError(f"{path}: {name}: expected ids as text, found {shown(identity)}")
         for identity in ids:
             if home.setdefault(identity, role) != role:
-                raise DataError(f"{path}: id {identity!r} is in {home[identity]!r} and in {role!r}, expected splits that share none")
+                raise DataError(
+                    f"{path}: id {identity!r} is in {home[identity]!r} and in {role!r}, expected splits that"
+                    " share none"
+                )
     return home

@@ -1,4 +1,6 @@
-"""What a foreign file holds, ready for the archive: lazy samples, a task, and the faults that were met on the way."""
+"""What a foreign file holds, ready for the archive: lazy samples, a task, and the faults that were met on the
+way.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,23 +92,28 @@ class ReadOptions(Config):
     dims: Mapping[str, int] = {}
     """Expected width by modality; another width is refused."""
     nonfinite: Literal["zero", "mean", "error", "keep"] = "zero"
-    """What takes the place of -inf, NaN, +inf and of numbers too large for float32: 0, or the mean of the channel's finite values in
-    the train split. ``error`` refuses the file; ``keep`` leaves them as they are, for `load_corpus` to be told what to do."""
+    """What takes the place of -inf, NaN, +inf and of numbers too large for float32: 0, or the mean of the
+    channel's finite values in the train split. ``error`` refuses the file; ``keep`` leaves them as they are,
+    for `load_corpus` to be told what to do."""
     text: Literal["features", "ids"] = "features"
     """MMSA: text features, or the ids of ``text_bert``, which are kept as tokens for an encoder."""
     tokenizer: Path | None = None
-    """Folder of a tokenizer, which makes token ids of what was said in each sample; they replace features of the text."""
+    """Folder of a tokenizer, which makes token ids of what was said in each sample; they replace features of
+    the text."""
     label: str = ""
-    """Which label to take where a format has several: MMSA ``regression_labels_T`` and such, a column of a table; empty for the
-    format's first."""
+    """Which label to take where a format has several: MMSA ``regression_labels_T`` and such, a column of a
+    table; empty for the format's first."""
     folds: Path | None = None
-    """CSD, GCNet: file of the ids of each split, JSON or TOML: ``{"train": [...], "valid": [...], "test": [...]}``."""
+    """CSD, GCNet: file of the ids of each split, JSON or TOML: ``{"train": [...], "valid": [...], "test":
+    [...]}``."""
     align: bool = False
-    """CSD: whether every other sequence gets one vector for each frame of the text, the mean over the frames that overlap it."""
+    """CSD: whether every other sequence gets one vector for each frame of the text, the mean over the frames
+    that overlap it."""
     padding: Literal["auto", "front", "back"] = "auto"
     """MMSA, MulT: on which side clips are padded, where their zeros do not show it."""
     clip_labels: bool = False
-    """Whether a label outside the task's range is moved to its nearer end; otherwise the file is refused, naming the first."""
+    """Whether a label outside the task's range is moved to its nearer end; otherwise the file is refused,
+    naming the first."""
 
 
 SHARED_OPTIONS = frozenset({"dims", "nonfinite", "clip_labels", "tokenizer"})
@@ -114,7 +121,8 @@ SHARED_OPTIONS = frozenset({"dims", "nonfinite", "clip_labels", "tokenizer"})
 
 
 def refuse_shared_features(ids: Mapping[Role, Sequence[str]], where: str) -> None:
-    """Refuse ids that stand for several samples, where features are looked up by the id: all of them would have the same.
+    """Refuse ids that stand for several samples, where features are looked up by the id: all of them would
+    have the same.
 
     Args:
         ids: By split, what features are looked up by.
@@ -135,7 +143,9 @@ def refuse_shared_features(ids: Mapping[Role, Sequence[str]], where: str) -> Non
     across = next((identity for identity, (one, other) in repeated.items() if one != other), "")
     first = across or next(iter(repeated))
     one, other = repeated[first]
-    stands = f"stands in {one} and again in {other}, a leak" if across else f"stands for several samples of {one}"
+    stands = (
+        f"stands in {one} and again in {other}, a leak" if across else f"stands for several samples of {one}"
+    )
     raise DataError(
         f"{where}: id {first!r} {stands}: features are looked up by the id, so all of them have the same "
         f"({len(repeated)} such ids); give each sample an id of its own, or remove it from all splits but one"
@@ -145,8 +155,9 @@ def refuse_shared_features(ids: Mapping[Role, Sequence[str]], where: str) -> Non
 class Reader(Protocol):
     """The face of a module that reads one format.
 
-    Where a file refers to others, or a folder has more in it than is read or links to more, the module also has
-    ``files(path) -> Sequence[Path]``: all files that would be read, the path itself included if it is one.
+    Where a file refers to others, or a folder has more in it than is read or links to more, the module also
+    has ``files(path) -> Sequence[Path]``: all files that would be read, the path itself included if it is
+    one.
     """
 
     FORMAT: str

@@ -1,25 +1,30 @@
-"""Feature folders as GCNet and MERBench keep them: one `.npy` per utterance in a folder per modality, and a table of labels.
+"""Feature folders as GCNet and MERBench keep them: one `.npy` per utterance in a folder per modality, and a
+table of labels.
 
     corpus/
       labels.csv                   one row per utterance
       features/<feature name>/     or directly under corpus/
-        <utterance>.npy            (width,) for one vector (the `-UTT` features), (time, width) for frames (`-FRA`)
-        <utterance>/<frame>.npy    or a folder of frames (faces), in the order of their names
+        <utterance>.npy            (width,) for one vector (the `-UTT` features), (time, width) for frames
+        (`-FRA`) <utterance>/<frame>.npy    or a folder of frames (faces), in the order of their names
 
-**Sources** are the folder, or each part by name: `labels=labels.csv text=features/deberta-FRA audio=features/hubert-UTT`. In a
-folder the table is the one `.csv`, `.tsv`, `.parquet`, `.npz` or `.pkl` whose name begins with "label", or else its only table; a folder of
-features is named by what its own name says (text, audio, vision, or the models that MERBench takes features from), else by its name.
+**Sources** are the folder, or each part by name: `labels=labels.csv text=features/deberta-FRA
+audio=features/hubert-UTT`. In a folder the table is the one `.csv`, `.tsv`, `.parquet`, `.npz` or `.pkl`
+whose name begins with "label", or else its only table; a folder of features is named by what its own name
+says (text, audio, vision, or the models that MERBench takes features from), else by its name.
 
-**The table** has the columns `id` (or `name`, `utterance`), `label` (or `emo`, `emotion`, `val`, `sentiment`; the option `label` names
-another), and, optionally, `split` (or `set`, `mode`, `fold`; `folds.SPLIT_NAMES` are understood) and `conversation` (or `dialogue`,
-`video`, `video_id`). An `.npz` of labels has arrays of these names. Without a split the option `folds` tells it, by utterances or
-conversations. Labels in words are classes in alphabetical order; whole numbers from 0 to at most 31 are numbered classes; other
-numbers are a regression. A table without labels is of new utterances, all in test if nothing says their splits.
+**The table** has the columns `id` (or `name`, `utterance`), `label` (or `emo`, `emotion`, `val`, `sentiment`;
+the option `label` names another), and, optionally, `split` (or `set`, `mode`, `fold`; `folds.SPLIT_NAMES` are
+understood) and `conversation` (or `dialogue`, `video`, `video_id`). An `.npz` of labels has arrays of these
+names. Without a split the option `folds` tells it, by utterances or conversations. Labels in words are
+classes in alphabetical order; whole numbers from 0 to at most 31 are numbered classes; other numbers are a
+regression. A table without labels is of new utterances, all in test if nothing says their splits.
 
-**Conversations** are the groups of the samples. They are kept in the ids as well, `conversation/utterance`, and in the order: the
-utterances of one follow each other. Columns of labels that are not the one that is predicted are kept as further labels.
+**Conversations** are the groups of the samples. They are kept in the ids as well, `conversation/utterance`,
+and in the order: the utterances of one follow each other. Columns of labels that are not the one that is
+predicted are kept as further labels.
 
-The tables that GCNet and MERBench publish are pickles (`.pkl`, and `.npz` of Python objects); `label_tables` reads them as data.
+The tables that GCNet and MERBench publish are pickles (`.pkl`, and `.npz` of Python objects); `label_tables`
+reads them as data.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,7 +36,16 @@ import numpy as np
 
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.folds import UNDIVIDED, folds_beside, folds_path, left_out, read_folds, split_roles, undivided, unused
+from alignmamba.data.readers.folds import (
+    UNDIVIDED,
+    folds_beside,
+    folds_path,
+    left_out,
+    read_folds,
+    split_roles,
+    undivided,
+    unused,
+)
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions, refuse_shared_features
 from alignmamba.data.readers.label_tables import npz_table, pickled_table
 from alignmamba.data.readers.plain import LazyRows, hinted, npz_keys, one_line, open_npy, open_npz
@@ -62,7 +76,21 @@ _MOST_CLASSES = 32
 _PICKLES = (".pkl", ".pickle")
 # Pieces of the names of MERBench's features, asked for in this order.
 _HINTS = {
-    "text": ("text", "bert", "gpt", "llama", "glm", "xlnet", "sentence", "glove", "baichuan", "bloom", "electra", "albert", "macbert"),
+    "text": (
+        "text",
+        "bert",
+        "gpt",
+        "llama",
+        "glm",
+        "xlnet",
+        "sentence",
+        "glove",
+        "baichuan",
+        "bloom",
+        "electra",
+        "albert",
+        "macbert",
+    ),
     "audio": (
         "audio",
         "wav2vec",
@@ -109,7 +137,8 @@ def recognises(path: Path) -> bool:
 
 
 def files(path: Path) -> Sequence[Path]:
-    """The table of a folder, the folds beside it, and the features of every utterance of the table, links followed.
+    """The table of a folder, the folds beside it, and the features of every utterance of the table, links
+    followed.
 
     Raises:
         DataError: If there is no table, or it is none.
@@ -143,13 +172,21 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     further = _further_labels(columns, options.label)
     roles, notes = _roles(table_path, utterances, options, labelled=targets is not None)
     if targets is None:
-        notes.insert(0, f"unlabelled: {table_path.name} has nothing in a column {' or '.join(_LABEL)}; the option label names another")
-    homes = {role: [each.id for each, home in zip(utterances, roles, strict=True) if home == role] for role in ROLES}
+        notes.insert(
+            0,
+            f"unlabelled: {table_path.name} has nothing in a column {' or '.join(_LABEL)}; the option label"
+            " names another",
+        )
+    homes = {
+        role: [each.id for each, home in zip(utterances, roles, strict=True) if home == role]
+        for role in ROLES
+    }
     refuse_shared_features(homes, str(table_path))
     for folder in folders.values():
         if not any(_place(folder, utterance.id) is not None for utterance in utterances):
             raise DataError(
-                f"{folder}: has the features of none of the {len(utterances)} utterances of {table_path}, the first is {utterances[0].id!r}"
+                f"{folder}: has the features of none of the {len(utterances)} utterances of {table_path}, the"
+                f" first is {utterances[0].id!r}"
             )
     order = _by_conversation(utterances)
     splits: dict[Role, SplitArrays] = {}
@@ -157,7 +194,10 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         rows = [row for row in order if roles[row] == role]
         if rows:
             splits[role] = SplitArrays(
-                features={name: _features(folder, [utterances[row].id for row in rows]) for name, folder in folders.items()},
+                features={
+                    name: _features(folder, [utterances[row].id for row in rows])
+                    for name, folder in folders.items()
+                },
                 targets=None if targets is None else [targets[row] for row in rows],
                 ids=[utterances[row].name for row in rows],
                 groups=[utterances[row].conversation or None for row in rows],
@@ -168,10 +208,16 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     for name, folder in folders.items():
         others = _others(folder, {utterance.id for utterance in utterances})
         if others:
-            notes.append(f"{len(others)} entries of {folder.name} ({name}) are of no utterance and were dropped, {others[0]!r} first.")
+            notes.append(
+                f"{len(others)} entries of {folder.name} ({name}) are of no utterance and were dropped,"
+                f" {others[0]!r} first."
+            )
     if any(utterance.conversation for utterance in utterances):
         count = len({utterance.conversation for utterance in utterances})
-        notes.append(f"{count} conversations: an id is conversation/utterance, and the utterances of a conversation follow each other.")
+        notes.append(
+            f"{count} conversations: an id is conversation/utterance, and the utterances of a conversation"
+            " follow each other."
+        )
     return Foreign(
         format=FORMAT,
         name=table_path.parent.name or "gcnet",
@@ -203,24 +249,37 @@ def _parts(sources: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
         elif source.is_dir():
             found = _tables(source)
             if len(found) > 1 or (not found and table is None and len(sources) == 1):
-                raise DataError(f"{source}: expected one table of labels, found {[path.name for path in found][:5]}; give labels=FILE")
+                raise DataError(
+                    f"{source}: expected one table of labels, found {[path.name for path in found][:5]}; give"
+                    " labels=FILE"
+                )
             table = table or (found[0] if found else None)
             for folder in _feature_folders(source):
                 modality = _modality(folder.name)
                 if modality in named:
-                    raise DataError(f"{folder}: is {modality}, as {named[modality]} is; give one of them as {modality}=FOLDER")
+                    raise DataError(
+                        f"{folder}: is {modality}, as {named[modality]} is; give one of them as"
+                        f" {modality}=FOLDER"
+                    )
                 named[modality] = folder
         elif is_table(source) or source.suffix.lower() in (".npz", *_PICKLES):
             table = source
         else:
-            raise DataError(f"{source}: expected a folder, or NAME=FOLDER, found {'a file' if source.exists() else 'nothing'}")
+            raise DataError(
+                f"{source}: expected a folder, or NAME=FOLDER, found"
+                f" {'a file' if source.exists() else 'nothing'}"
+            )
     if table is None:
-        raise DataError(f"{', '.join(map(str, sources))}: expected a table of labels, found none; give labels=FILE")
+        raise DataError(
+            f"{', '.join(map(str, sources))}: expected a table of labels, found none; give labels=FILE"
+        )
     if not named:
         raise DataError(f"{', '.join(map(str, sources))}: expected folders of .npy files, found none")
     for name, folder in named.items():
         if not folder.is_dir():
-            raise DataError(f"{name}={folder}: expected a folder, found {'a file' if folder.exists() else 'nothing'}")
+            raise DataError(
+                f"{name}={folder}: expected a folder, found {'a file' if folder.exists() else 'nothing'}"
+            )
     return table, named
 
 
@@ -236,7 +295,9 @@ def _feature_folders(folder: Path) -> Iterator[Path]:
     """Folders that hold `.npy` files, or folders of them."""
     inner = folder / "features"
     for path in sorted((inner if inner.is_dir() else folder).iterdir()):
-        if path.is_dir() and (any(True for _ in path.glob("*.npy")) or any(True for _ in path.glob("*/*.npy"))):
+        if path.is_dir() and (
+            any(True for _ in path.glob("*.npy")) or any(True for _ in path.glob("*/*.npy"))
+        ):
             yield path
 
 
@@ -268,7 +329,11 @@ def _others(folder: Path, ids: Collection[str]) -> list[str]:
     """Names of features in a folder that are of no utterance; utterances may lie in folders of its own."""
     within = {part.as_posix() for identity in ids for part in Path(identity).parents}
     found = (path.name for path in folder.iterdir() if path.suffix == ".npy" or path.is_dir())
-    return sorted(name for name in found if name not in within and name not in ids and name.removesuffix(".npy") not in ids)
+    return sorted(
+        name
+        for name in found
+        if name not in within and name not in ids and name.removesuffix(".npy") not in ids
+    )
 
 
 def _features(folder: Path, ids: Sequence[str]) -> LazyRows:
@@ -288,7 +353,9 @@ def _read(folder: Path, identity: str) -> np.ndarray | None:
     frames = [_frames(name, folder) for name in names]
     for name, frame in zip(names, frames, strict=True):
         if frame.shape[1] != frames[0].shape[1]:
-            raise DataError(f"{name}: expected width {frames[0].shape[1]} as in {names[0].name}, found {frame.shape[1]}")
+            raise DataError(
+                f"{name}: expected width {frames[0].shape[1]} as in {names[0].name}, found {frame.shape[1]}"
+            )
     return np.concatenate(frames) if frames else np.empty((0, 1))
 
 
@@ -302,7 +369,10 @@ def _frames(path: Path, folder: Path) -> np.ndarray:
         raise DataError(f"{path}: expected shape (width,) or (time, width), found {array.shape}")
     if array.size == 0:
         return np.empty((0, 1))
-    return np.array(array if array.ndim == 2 else array[None, :], dtype=array.dtype if array.dtype.kind == "f" else np.float64)
+    return np.array(
+        array if array.ndim == 2 else array[None, :],
+        dtype=array.dtype if array.dtype.kind == "f" else np.float64,
+    )
 
 
 # The table
@@ -323,13 +393,19 @@ class _Utterance:
 
 
 def _columns(path: Path, faults: Faults, label: str) -> dict[str, list[Any]]:
-    """The columns of a table of labels, those alone that are looked at where the table allows it; `label` is a further one."""
+    """The columns of a table of labels, those alone that are looked at where the table allows it; `label` is
+    a further one.
+    """
     if path.suffix.lower() not in (".npz", *_PICKLES):
         names = _checked_names(path, column_names(path), label)
         wanted = {*_ID, *_LABEL, *_SPLIT, *_CONVERSATION}
         note_open_end(path, faults)
         return read_columns(path, [name for name in names if name.lower() in wanted or name == label])
-    columns = pickled_table(path, faults) if path.suffix.lower() in _PICKLES else npz_table(path, faults) or _npz_columns(path)
+    columns = (
+        pickled_table(path, faults)
+        if path.suffix.lower() in _PICKLES
+        else npz_table(path, faults) or _npz_columns(path)
+    )
     _checked_names(path, list(columns), label)
     return columns
 
@@ -353,7 +429,9 @@ def _npz_columns(path: Path) -> dict[str, list[Any]]:
             try:
                 columns[key] = [cell.decode() if isinstance(cell, bytes) else cell for cell in array.tolist()]
             except (UnicodeDecodeError, ValueError) as error:
-                raise DataError(f"{path}: array {key!r}: expected text in UTF-8: {one_line(error)}") from error
+                raise DataError(
+                    f"{path}: array {key!r}: expected text in UTF-8: {one_line(error)}"
+                ) from error
     return columns
 
 
@@ -370,12 +448,20 @@ def _utterances(path: Path, columns: Mapping[str, list[Any]], options: ReadOptio
     conversations = _column(columns, _CONVERSATION) or empty
     if not ids or not len(ids) == len(labels) == len(splits) == len(conversations):
         found = [len(ids), len(labels), len(splits), len(conversations)]
-        raise DataError(f"{path}: expected columns of one length above 0, found {found} for id, label, split and conversation")
+        raise DataError(
+            f"{path}: expected columns of one length above 0, found {found} for id, label, split and"
+            " conversation"
+        )
     for row, identity in enumerate(ids, start=1):
         if identity is None or identity == "":
             raise DataError(f"{path}: row {row}: expected the id of an utterance, found nothing")
     return [
-        _Utterance(id=str(identity), label=label, split=split, conversation="" if is_missing(conversation) else str(conversation))
+        _Utterance(
+            id=str(identity),
+            label=label,
+            split=split,
+            conversation="" if is_missing(conversation) else str(conversation),
+        )
         for identity, label, split, conversation in zip(ids, labels, splits, conversations, strict=True)
     ]
 
@@ -388,7 +474,9 @@ def _task(path: Path, labels: Sequence[Any]) -> tuple[Task, list[Any] | None]:
         classes = tuple(sorted({str(label) for label in named}))
         if len(classes) < 2:
             raise DataError(f"{path}: expected labels of at least two classes, found {classes[0]!r} alone")
-        return Task(kind="classification", classes=classes), [None if is_absent(label) else str(label) for label in labels]
+        return Task(kind="classification", classes=classes), [
+            None if is_absent(label) else str(label) for label in labels
+        ]
     known = [label for label in labels if not is_missing(label)]
     if not known:
         return Task(kind="regression"), None
@@ -397,12 +485,16 @@ def _task(path: Path, labels: Sequence[Any]) -> tuple[Task, list[Any] | None]:
     highest = max(number for number in numbers if number is not None)
     if all(text.isdecimal() for text in written) and 1 <= highest < _MOST_CLASSES:
         classes = tuple(str(number) for number in range(int(highest) + 1))
-        return Task(kind="classification", classes=classes), [None if is_missing(label) else int(label) for label in labels]
+        return Task(kind="classification", classes=classes), [
+            None if is_missing(label) else int(label) for label in labels
+        ]
     return Task(kind="regression"), [as_number(label) for label in labels]
 
 
 def _further_labels(columns: Mapping[str, list[Any]], label: str) -> dict[str, list[float | str | None]]:
-    """The columns of labels that are not the one that is predicted, as numbers where all of it are numbers."""
+    """The columns of labels that are not the one that is predicted, as numbers where all of it are
+    numbers.
+    """
     chosen = columns[label] if label else _column(columns, _LABEL)
     found: dict[str, list[float | str | None]] = {}
     for name, cells in columns.items():
@@ -412,7 +504,9 @@ def _further_labels(columns: Mapping[str, list[Any]], label: str) -> dict[str, l
     return found
 
 
-def _roles(path: Path, utterances: Sequence[_Utterance], options: ReadOptions, *, labelled: bool) -> tuple[list[Role | None], list[str]]:
+def _roles(
+    path: Path, utterances: Sequence[_Utterance], options: ReadOptions, *, labelled: bool
+) -> tuple[list[Role | None], list[str]]:
     """The split of each utterance, and what is to be said of those without."""
     notes: list[str] = []
     if options.folds is None and any(utterance.split is not None for utterance in utterances):
@@ -426,9 +520,15 @@ def _roles(path: Path, utterances: Sequence[_Utterance], options: ReadOptions, *
         folds_file = folds_path(options.folds, path.parent)
         folds = read_folds(folds_file)
         roles = [folds.get(utterance.id, folds.get(utterance.conversation)) for utterance in utterances]
-        notes = unused(folds, {name for utterance in utterances for name in (utterance.id, utterance.conversation)}, str(folds_file))
+        notes = unused(
+            folds,
+            {name for utterance in utterances for name in (utterance.id, utterance.conversation)},
+            str(folds_file),
+        )
     left = [utterance for utterance, role in zip(utterances, roles, strict=True) if role is None]
-    names = [str(utterance.split) for utterance in left if options.folds is None and utterance.split is not None]
+    names = [
+        str(utterance.split) for utterance in left if options.folds is None and utterance.split is not None
+    ]
     return roles, [*left_out("utterances", len(left), left[0].name if left else "", roles, names), *notes]
 
 
@@ -437,4 +537,6 @@ def _by_conversation(utterances: Sequence[_Utterance]) -> list[int]:
     first: dict[str, int] = {}
     for row, utterance in enumerate(utterances):
         first.setdefault(utterance.conversation or f"\0{row}", row)
-    return sorted(range(len(utterances)), key=lambda row: (first[utterances[row].conversation or f"\0{row}"], row))
+    return sorted(
+        range(len(utterances)), key=lambda row: (first[utterances[row].conversation or f"\0{row}"], row)
+    )

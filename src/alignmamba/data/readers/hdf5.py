@@ -1,7 +1,7 @@
 """HDF5 files of others, read in a process of its own.
 
-The HDF5 library is known to crash and to loop on damaged and on hostile files. Here that ends a child process, and the reader says
-so in one line. What the child refuses before it reads is told in `hdf5_child`.
+The HDF5 library is known to crash and to loop on damaged and on hostile files. Here that ends a child
+process, and the reader says so in one line. What the child refuses before it reads is told in `hdf5_child`.
 """
 
 import contextlib
@@ -25,9 +25,11 @@ from alignmamba.errors import DataError
 from alignmamba.extras import require
 
 SECONDS = 60.0
-"""The child is ended when an answer takes longer than this and a second for each MiB that it may have to read."""
+"""The child is ended when an answer takes longer than this and a second for each MiB that it may have to
+read."""
 ROOM_BYTES = 1 << 30
-"""Address space of the child beyond what it starts with and the largest slice that is asked of it, where the system can limit it."""
+"""Address space of the child beyond what it starts with and the largest slice that is asked of it, where the
+system can limit it."""
 
 SLICE_BYTES = 256 << 20
 """What one sample may ask of one array."""
@@ -69,7 +71,9 @@ class HDF5Array:
         dtype: Of its numbers.
     """
 
-    def __init__(self, process: "HDF5Process", path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(
+        self, process: "HDF5Process", path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype
+    ) -> None:
         self._process, self._path, self._name = process, path, name
         self.shape, self.dtype, self.ndim = shape, dtype, len(shape)
 
@@ -80,7 +84,9 @@ class HDF5Array:
         """``array[start:stop]`` or ``array[row, start:stop]``."""
         row, part = (None, at) if isinstance(at, slice) else at
         start, stop, _ = part.indices(self.shape[0 if row is None else 1])
-        return self._process.slice(self._path, self._name, row, start, stop, self.shape[1 if row is None else 2 :], self.dtype)
+        return self._process.slice(
+            self._path, self._name, row, start, stop, self.shape[1 if row is None else 2 :], self.dtype
+        )
 
 
 class HDF5Process:
@@ -98,7 +104,11 @@ class HDF5Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry), "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+                "OMP_NUM_THREADS": "1",
+            },
         )
         self._alarm = _Alarm(self._process)
         self.close = weakref.finalize(self, _end, self._process, self._alarm)
@@ -110,7 +120,9 @@ class HDF5Process:
             DataError: If anything is wrong with it.
         """
         size = regular_file(path).stat().st_size
-        content = self._ask(path, {"do": "open"}, largest=100 * size + (1 << 20), seconds=SECONDS + size / (1 << 20))
+        content = self._ask(
+            path, {"do": "open"}, largest=100 * size + (1 << 20), seconds=SECONDS + size / (1 << 20)
+        )
         told = json.loads(content)
         entries = {
             name: Entry(
@@ -124,7 +136,9 @@ class HDF5Process:
         self._structures[path] = Structure(root=told["root"], metadata=told["metadata"], entries=entries)
         return self._structures[path]
 
-    def read(self, path: Path, entry: str, field: Literal["features", "intervals"], start: int, stop: int) -> np.ndarray:
+    def read(
+        self, path: Path, entry: str, field: Literal["features", "intervals"], start: int, stop: int
+    ) -> np.ndarray:
         """Rows `start` to `stop` of an array of an open file.
 
         Raises:
@@ -136,13 +150,18 @@ class HDF5Process:
         shape = (stop - start, *shape[1:])
         size = math.prod(shape) * dtype.itemsize
         if size > SLICE_BYTES:
-            raise DataError(f"{path}: entry {entry!r}: {field}: a sample of {size} bytes, expected at most {SLICE_BYTES}")
+            raise DataError(
+                f"{path}: entry {entry!r}: {field}: a sample of {size} bytes, expected at most {SLICE_BYTES}"
+            )
         if size == 0:
             return np.empty(shape, dtype=dtype)
         request = {"do": "read", "entry": entry, "field": field, "start": start, "stop": stop}
         content = self._ask(path, request, largest=size, seconds=SECONDS + size / (1 << 20))
         if len(content) != size:
-            raise DataError(f"{path}: entry {entry!r}: {field}: expected {size} bytes, found {len(content)}; the file is damaged")
+            raise DataError(
+                f"{path}: entry {entry!r}: {field}: expected {size} bytes, found {len(content)}; the file is"
+                " damaged"
+            )
         return np.frombuffer(content, dtype=dtype).reshape(shape)
 
     def names(self, path: Path) -> list[str]:
@@ -167,11 +186,24 @@ class HDF5Process:
         told = json.loads(self._ask_plain(path, {"do": "shape", "name": name}))
         shape = tuple(told["shape"])
         if told["dtype"] == "text":
-            texts: list[str] = json.loads(self._ask_plain(path, {"do": "slice", "name": name, "start": 0, "stop": shape[0], "row": None}))
+            texts: list[str] = json.loads(
+                self._ask_plain(
+                    path, {"do": "slice", "name": name, "start": 0, "stop": shape[0], "row": None}
+                )
+            )
             return texts
         return HDF5Array(self, path, name, shape, np.dtype(told["dtype"]).newbyteorder("<"))
 
-    def slice(self, path: Path, name: str, row: int | None, start: int, stop: int, rest: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def slice(
+        self,
+        path: Path,
+        name: str,
+        row: int | None,
+        start: int,
+        stop: int,
+        rest: tuple[int, ...],
+        dtype: np.dtype,
+    ) -> np.ndarray:
         """Rows `start` to `stop` of a data set, or of its row `row`, each of shape `rest`.
 
         Raises:
@@ -180,13 +212,17 @@ class HDF5Process:
         shape = (stop - start, *rest)
         size = math.prod(shape) * dtype.itemsize
         if size > SLICE_BYTES:
-            raise DataError(f"{path}: data set {name!r}: a sample of {size} bytes, expected at most {SLICE_BYTES}")
+            raise DataError(
+                f"{path}: data set {name!r}: a sample of {size} bytes, expected at most {SLICE_BYTES}"
+            )
         if size == 0:
             return np.empty(shape, dtype=dtype)
         request = {"do": "slice", "name": name, "start": start, "stop": stop, "row": row}
         content = self._ask(path, request, largest=size, seconds=SECONDS + size / (1 << 20))
         if len(content) != size:
-            raise DataError(f"{path}: data set {name!r}: expected {size} bytes, found {len(content)}; the file is damaged")
+            raise DataError(
+                f"{path}: data set {name!r}: expected {size} bytes, found {len(content)}; the file is damaged"
+            )
         return np.frombuffer(content, dtype=dtype).reshape(shape)
 
     def _ask_plain(self, path: Path, request: dict[str, Any]) -> bytes:
@@ -206,7 +242,11 @@ class HDF5Process:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=1)  # for the code that a crash left
             self.close()
-            reason = f"took longer than {seconds:.0f} s" if self._alarm.rang else f"ended with code {self._process.returncode}"
+            reason = (
+                f"took longer than {seconds:.0f} s"
+                if self._alarm.rang
+                else f"ended with code {self._process.returncode}"
+            )
             raise DataError(f"{path}: the file is damaged: the process that reads it {reason}") from error
         finally:
             self._alarm.deadline = math.inf
@@ -216,7 +256,9 @@ class HDF5Process:
 
 
 def _answer(stdout: IO[bytes], largest: int) -> tuple[dict[str, Any], bytes]:
-    """What the child says, and the bytes that go with it; raises what tells that it is no longer to be trusted."""
+    """What the child says, and the bytes that go with it; raises what tells that it is no longer to be
+    trusted.
+    """
     head = stdout.readline(_HEAD_BYTES)
     told: dict[str, Any] = json.loads(head)
     if "error" in told:
@@ -230,7 +272,9 @@ def _answer(stdout: IO[bytes], largest: int) -> tuple[dict[str, Any], bytes]:
 
 
 class _Alarm:
-    """Ends a process that is late. One thread looks at the clock: to start one for each answer would take longer than the answer."""
+    """Ends a process that is late. One thread looks at the clock: to start one for each answer would take
+    longer than the answer.
+    """
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.deadline = math.inf

@@ -1,19 +1,23 @@
-"""The process that reads HDF5 files, so that a file on which the HDF5 library fails cannot take the program with it.
+"""The process that reads HDF5 files, so that a file on which the HDF5 library fails cannot take the program
+with it.
 
-It is run as a script by `alignmamba.data.readers.hdf5` and imports nothing of this package, so that it starts at once. Requests
-come as lines of JSON on standard input:
+It is run as a script by `alignmamba.data.readers.hdf5` and imports nothing of this package, so that it starts
+at once. Requests come as lines of JSON on standard input:
 
-    {"do": "open", "path": P}                                        what the computational sequence in a file holds
-    {"do": "read", "path": P, "entry": E, "field": F, "start": A, "stop": B}    rows of an array of one entry
-    {"do": "names", "path": P}                                       the names of the data sets of any file
-    {"do": "shape", "path": P, "name": N}                            shape and type of a data set
-    {"do": "slice", "path": P, "name": N, "start": A, "stop": B, "row": R}    rows of it, or, with R, of its row R
+    {"do": "open", "path": P}                                        what the computational sequence in a file
+    holds {"do": "read", "path": P, "entry": E, "field": F, "start": A, "stop": B}    rows of an array of one
+    entry {"do": "names", "path": P}                                       the names of the data sets of any
+    file {"do": "shape", "path": P, "name": N}                            shape and type of a data set
+    {"do": "slice", "path": P, "name": N, "start": A, "stop": B, "row": R}    rows of it, or, with R, of its
+    row R
 
-An answer is a line of JSON and the bytes that it announces: `{"bytes": N}`, or `{"error": "..."}` and no bytes. The content of
-`open`, `names` and `shape` is JSON, as is that of `slice` for text; else the rows as they lie in memory, little-endian.
+An answer is a line of JSON and the bytes that it announces: `{"bytes": N}`, or `{"error": "..."}` and no
+bytes. The content of `open`, `names` and `shape` is JSON, as is that of `slice` for text; else the rows as
+they lie in memory, little-endian.
 
-What is refused before anything of it is read: links other than hard ones, virtual datasets, datasets stored in other files,
-filters beyond those that HDF5 and h5py bring, text of variable length, and arrays whose declared size the file cannot hold.
+What is refused before anything of it is read: links other than hard ones, virtual datasets, datasets stored
+in other files, filters beyond those that HDF5 and h5py bring, text of variable length, and arrays whose
+declared size the file cannot hold.
 """
 
 import json
@@ -32,7 +36,8 @@ import numpy as np
 DECLARED_PER_BYTE = 100
 """All arrays of a file together may declare at most this many bytes for each byte of the file, and 1 MiB."""
 DEFLATE_RATIO = 1100
-"""No array declares more for each byte that is stored of it: deflate reaches 1032, and a chunk may reach over the end."""
+"""No array declares more for each byte that is stored of it: deflate reaches 1032, and a chunk may reach over
+the end."""
 CHUNK_BYTES = 64 << 20
 WORD_BYTES = 256
 METADATA_CHARACTERS = 500
@@ -60,14 +65,19 @@ class OpenFile:
 
     @staticmethod
     def _links_to(group: Any, name: str, kind: type) -> bool:
-        return isinstance(group.get(name, getlink=True), h5py.HardLink) and group.get(name, getclass=True) is kind
+        return (
+            isinstance(group.get(name, getlink=True), h5py.HardLink)
+            and group.get(name, getclass=True) is kind
+        )
 
     def _child(self, group: Any, name: str, kind: type, where: str) -> Any:
         if name not in group:
             raise RefusedError(f"{where}: expected {name!r}, found {list(group)[:5]}")
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
-            raise RefusedError(f"{where}/{name}: a {type(link).__name__}, which may lead out of the file, is not followed")
+            raise RefusedError(
+                f"{where}/{name}: a {type(link).__name__}, which may lead out of the file, is not followed"
+            )
         if group.get(name, getclass=True) is not kind:
             raise RefusedError(f"{where}/{name}: expected a {kind.__name__.lower()}, found another object")
         return group[name]
@@ -81,13 +91,20 @@ class OpenFile:
         for number in range(properties.get_nfilters()):
             code = properties.get_filter(number)[0]
             if code not in _FILTERS:
-                raise RefusedError(f"{where}: compressed by filter {code}, expected one of {list(_FILTERS.values())}")
+                raise RefusedError(
+                    f"{where}: compressed by filter {code}, expected one of {list(_FILTERS.values())}"
+                )
         if dataset.chunks is not None and math.prod(dataset.chunks) * dtype.itemsize > CHUNK_BYTES:
-            raise RefusedError(f"{where}: chunks of shape {dataset.chunks} are larger than {CHUNK_BYTES} bytes")
+            raise RefusedError(
+                f"{where}: chunks of shape {dataset.chunks} are larger than {CHUNK_BYTES} bytes"
+            )
         declared, stored = math.prod(dataset.shape) * dtype.itemsize, dataset.id.get_storage_size()
         self.allowance -= declared
         if declared > DEFLATE_RATIO * stored or self.allowance < 0:
-            raise RefusedError(f"{where}: shape {dataset.shape} of {dtype} declares {declared} bytes, more than the file can hold")
+            raise RefusedError(
+                f"{where}: shape {dataset.shape} of {dtype} declares {declared} bytes, more than the file can"
+                " hold"
+            )
         return dataset
 
 
@@ -106,7 +123,10 @@ class Sequence(OpenFile):
         roots = [name for name in self.file if _is_text(name) and self._links_to(self.file, name, h5py.Group)]
         roots = [name for name in roots if "data" in self.file[name]]
         if len(roots) != 1:
-            raise RefusedError(f"expected one group that holds a group 'data', found {len(roots)} among {list(self.file)[:5]}")
+            raise RefusedError(
+                f"expected one group that holds a group 'data', found {len(roots)} among"
+                f" {list(self.file)[:5]}"
+            )
         self.root = roots[0]
         group = self.file[self.root]
         self.data = self._child(group, "data", h5py.Group, self.root)
@@ -121,7 +141,9 @@ class Sequence(OpenFile):
             entry = self._child(self.data, name, h5py.Group, f"{self.root}/data")
             features = self._array(entry, "features", where, words=True)
             intervals = self._array(entry, "intervals", where)
-            entries.append([name, list(features.shape), features.dtype.str, list(intervals.shape), intervals.dtype.str])
+            entries.append(
+                [name, list(features.shape), features.dtype.str, list(intervals.shape), intervals.dtype.str]
+            )
         return {"root": self.root, "metadata": self._metadata(), "entries": entries}
 
     def rows(self, entry: str, field: str, start: int, stop: int) -> bytes:
@@ -137,7 +159,10 @@ class Sequence(OpenFile):
         if len(dataset.shape or ()) not in (1, 2):
             raise RefusedError(f"{where}: expected shape (time, width), found {dataset.shape}")
         dtype = dataset.dtype
-        if not ((dtype.kind in "fiu" and dtype.itemsize <= 8) or (words and dtype.kind == "S" and dtype.itemsize <= WORD_BYTES)):
+        if not (
+            (dtype.kind in "fiu" and dtype.itemsize <= 8)
+            or (words and dtype.kind == "S" and dtype.itemsize <= WORD_BYTES)
+        ):
             raise RefusedError(f"{where}: expected numbers, found {_type_name(dtype)}")
         return self._checked(dataset, where)
 
@@ -147,7 +172,12 @@ class Sequence(OpenFile):
         group = self.file[self.root]
         if "metadata" not in group or not self._links_to(group, "metadata", h5py.Group):
             return found
-        for name in ("dataset name", "dataset version", "computational sequence description", "dimension names"):
+        for name in (
+            "dataset name",
+            "dataset version",
+            "computational sequence description",
+            "dimension names",
+        ):
             if name in group["metadata"] and self._links_to(group["metadata"], name, h5py.Dataset):
                 try:
                     value = group["metadata"][name]
@@ -186,7 +216,10 @@ class DataSets(OpenFile):
     def shape(self, name: str) -> dict[str, Any]:
         """Shape and type of a data set, after it was checked; without a name of the only one."""
         dataset = self._named(name)
-        return {"shape": list(dataset.shape), "dtype": "text" if dataset.dtype.hasobject else dataset.dtype.str}
+        return {
+            "shape": list(dataset.shape),
+            "dtype": "text" if dataset.dtype.hasobject else dataset.dtype.str,
+        }
 
     def slice(self, name: str, start: int, stop: int, row: int | None) -> bytes:
         """Rows of a data set, or of one of its rows: little-endian bytes, or a list in JSON for text."""
@@ -215,7 +248,9 @@ class DataSets(OpenFile):
             if not text and (dtype.kind not in "fiub" or dtype.itemsize > 8):
                 raise RefusedError(f"{name}: expected numbers or text, found {_type_name(dtype)}")
             if not 1 <= len(dataset.shape or ()) <= (1 if text else 3):
-                raise RefusedError(f"{name}: expected 1 to {1 if text else 3} axes, found shape {dataset.shape}")
+                raise RefusedError(
+                    f"{name}: expected 1 to {1 if text else 3} axes, found shape {dataset.shape}"
+                )
             self.found[name] = self._checked(dataset, name)
         return self.found[name]
 
@@ -244,8 +279,12 @@ def _limit_memory(room: int) -> None:
         pass
 
 
-def answer(line: bytes, opened: dict[str, Sequence], plain: dict[str, DataSets]) -> tuple[dict[str, Any], bytes]:
-    """The head and the content of the answer to a request; files that were opened for earlier ones are in `opened` and `plain`."""
+def answer(
+    line: bytes, opened: dict[str, Sequence], plain: dict[str, DataSets]
+) -> tuple[dict[str, Any], bytes]:
+    """The head and the content of the answer to a request; files that were opened for earlier ones are in
+    `opened` and `plain`.
+    """
     try:
         request = json.loads(line)
         path, do = request["path"], request["do"]
@@ -267,7 +306,11 @@ def answer(line: bytes, opened: dict[str, Sequence], plain: dict[str, DataSets])
     except RefusedError as error:
         return {"error": str(error)}, b""
     except Exception as error:  # whatever the library raises on a damaged file
-        return {"error": f"cannot be read, the file is damaged: {' '.join(str(error).split()) or type(error).__name__}"}, b""
+        return {
+            "error": (
+                f"cannot be read, the file is damaged: {' '.join(str(error).split()) or type(error).__name__}"
+            )
+        }, b""
     return {"bytes": len(content)}, content
 
 

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 _AUDIO = "audio (COVAREP) holds -inf and NaN"
-_TEXT = "text holds vectors that are not zero at padded positions: its lengths are those of the attention mask"
+_TEXT = (
+    "text holds vectors that are not zero at padded positions: its lengths are those of the attention mask"
+)
 _ALIGNED = "audio and vision are zero beyond the length of the text"
 _OVERFLOW = "audio is float64, with values that float32 does not hold"
 
@@ -37,6 +39,7 @@ KNOWN: dict[str, KnownFile] = {
 }
 """SHA-256 to the file that has it.
 
-Source: sums from the README of MMSA (https://github.com/thuiar/MMSA), where its feature files are offered; faults as the
-data loader of MMSA treats them (it reads -inf as 0), and from CLGSI, issue 9 (float64 of MOSEI).
+Source: sums from the README of MMSA (https://github.com/thuiar/MMSA), where its feature files are offered;
+faults as the data loader of MMSA treats them (it reads -inf as 0), and from CLGSI, issue 9 (float64 of
+MOSEI).
 """

@@ -1,4 +1,6 @@
-"""The values of one modality that a description names: files of single samples, one array for all, or a table."""
+"""The values of one modality that a description names: files of single samples, one array for all, or a
+table.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from alignmamba.data.readers.description import ModalityPart, any_of, filled, is_pattern_of_tables, placeholders, plain_path
+from alignmamba.data.readers.description import (
+    ModalityPart,
+    any_of,
+    filled,
+    is_pattern_of_tables,
+    placeholders,
+    plain_path,
+)
 from alignmamba.data.readers.objects import Ragged
 from alignmamba.data.readers.opening import Arrays, Opened
 from alignmamba.data.readers.plain import regular_file
@@ -22,8 +31,8 @@ class Values:
     features: Callable[[int], np.ndarray | None]
     times: Callable[[int], np.ndarray | None] | None = None
     key: Callable[[int], str] | None = None
-    """By what the values of a sample are looked up: samples of one key have the same ones. ``None`` where they lie in the order of the
-    samples."""
+    """By what the values of a sample are looked up: samples of one key have the same ones. ``None`` where
+    they lie in the order of the samples."""
     notes: tuple[str, ...] = ()
     """What is to be said of values that are of no sample."""
 
@@ -135,9 +144,15 @@ def _from_files(arrays: Arrays, where: str, modality: ModalityPart, samples: Sam
     def times(row: int) -> np.ndarray | None:
         return array_of(filled(modality.times, samples.cells, row), row)
 
-    if not any(_exists(folder / name.partition("#")[0]) and (known is None or name.partition("#")[2] in known) for name in named):
+    if not any(
+        _exists(folder / name.partition("#")[0]) and (known is None or name.partition("#")[2] in known)
+        for name in named
+    ):
         called = "files" if modality.files else "table"
-        raise DataError(f"{where}.{called}: {pattern!r} names a file of none of {len(named)} samples, the first is {samples.ids[0]!r}")
+        raise DataError(
+            f"{where}.{called}: {pattern!r} names a file of none of {len(named)} samples, the first is"
+            f" {samples.ids[0]!r}"
+        )
     if whole is not None:
         others, what = [key for key in whole if key not in keys], f"arrays of {pattern.partition('#')[0]}"
     else:
@@ -154,7 +169,13 @@ def _from_files(arrays: Arrays, where: str, modality: ModalityPart, samples: Sam
             return None if array is None else _shaped(array, modality, str(folder / named[row]))
 
         return Values(features=features, times=times if modality.times else None, key=key, notes=notes)
-    tables = SampleTables(inside=folder, time=modality.time, values=modality.columns, exclude=modality.exclude, form=modality.form)
+    tables = SampleTables(
+        inside=folder,
+        time=modality.time,
+        values=modality.columns,
+        exclude=modality.exclude,
+        form=modality.form,
+    )
     read = _Latest(lambda row: tables.read(folder / named[row]) if there(named[row], row) else None)
 
     def table_features(row: int) -> np.ndarray | None:
@@ -171,7 +192,9 @@ def _from_files(arrays: Arrays, where: str, modality: ModalityPart, samples: Sam
 def _check_placeholders(where: str, pattern: str, samples: Samples) -> None:
     for name in placeholders(pattern):
         if name not in samples.cells:
-            raise DataError(f"{where}: {pattern!r}: no column {name!r} of the samples, only {list(samples.cells)[:20]}")
+            raise DataError(
+                f"{where}: {pattern!r}: no column {name!r} of the samples, only {list(samples.cells)[:20]}"
+            )
 
 
 def _others(folder: Path, pattern: str, named: Sequence[str], known: frozenset[Path]) -> list[str]:
@@ -179,8 +202,11 @@ def _others(folder: Path, pattern: str, named: Sequence[str], known: frozenset[P
     own = {plain_path(name.partition("#")[0]) for name in named}
     try:
         found = [path for path in folder.glob(any_of(pattern)) if path not in known and path.is_file()]
-        return sorted(name for path in found if (name := plain_path(str(path.relative_to(folder)))) not in own)
-    except (OSError, ValueError, NotImplementedError):  # a pattern that is absolute, or no path at all, names no file of the folder
+        return sorted(
+            name for path in found if (name := plain_path(str(path.relative_to(folder)))) not in own
+        )
+    # a pattern that is absolute, or no path at all, names no file of the folder
+    except (OSError, ValueError, NotImplementedError):
         return []
 
 
@@ -217,7 +243,11 @@ def _from_array(arrays: Arrays, where: str, modality: ModalityPart, ids: Sequenc
     axes = 2 if modality.kind == "tokens" else 3
     padded = values.ndim == axes
     if not padded and values.ndim != axes - 1:
-        forms = "(total time,) or (samples, time)" if axes == 2 else "(total time, width) or (samples, time, width)"
+        forms = (
+            "(total time,) or (samples, time)"
+            if axes == 2
+            else "(total time, width) or (samples, time, width)"
+        )
         raise DataError(f"{where}.values: expected shape {forms}, found {values.shape}")
     starts, stops = _bounds(arrays, where, modality, values.shape, len(ids), padded=padded)
     if isinstance(times, Ragged) or (times is not None and times.shape != values.shape[: 1 + padded]):
@@ -238,10 +268,15 @@ def _from_array(arrays: Arrays, where: str, modality: ModalityPart, ids: Sequenc
     return Values(features=features, times=None if times is None else seconds)
 
 
-def _from_ragged(where: str, modality: ModalityPart, ids: Sequence[str], values: Ragged, times: Opened | None) -> Values:
+def _from_ragged(
+    where: str, modality: ModalityPart, ids: Sequence[str], values: Ragged, times: Opened | None
+) -> Values:
     """An array of objects, one for each sample."""
     if modality.offsets or modality.lengths:
-        raise DataError(f"{where}.values: {modality.values} has one array for each sample, which takes no offsets and no lengths")
+        raise DataError(
+            f"{where}.values: {modality.values} has one array for each sample, which takes no offsets and no"
+            " lengths"
+        )
     for kind, given in (("values", values), ("times", times)):
         if given is not None and len(given) != len(ids):
             raise DataError(f"{where}.{kind}: expected {len(ids)}, one per sample, found {len(given)}")
@@ -251,7 +286,9 @@ def _from_ragged(where: str, modality: ModalityPart, ids: Sequence[str], values:
         return None if found is None else _shaped(found, modality, f"{where}.values: sample {ids[row]!r}")
 
     def seconds(row: int) -> np.ndarray | None:
-        found = None if times is None else times[row] if isinstance(times, Ragged) else times[row : row + 1][0]
+        found = (
+            None if times is None else times[row] if isinstance(times, Ragged) else times[row : row + 1][0]
+        )
         return None if found is None else np.array(found, dtype=np.float64)
 
     return Values(features=features, times=None if times is None else seconds)
@@ -268,7 +305,10 @@ def _bounds(
         if not padded and shape[0] == samples:
             return np.arange(samples), np.arange(1, samples + 1)
         if not padded:
-            raise DataError(f"{where}: values of shape {shape} are not one for each of {samples} samples: they need offsets or lengths")
+            raise DataError(
+                f"{where}: values of shape {shape} are not one for each of {samples} samples: they need"
+                " offsets or lengths"
+            )
         return np.zeros(samples, dtype=np.int64), np.full(samples, shape[1], dtype=np.int64)
     kind = "offsets" if modality.offsets else "lengths"
     if kind == "offsets" and padded:
@@ -280,19 +320,30 @@ def _bounds(
             raise DataError(f"{where}: expected whole numbers of 0 or more, found {number} in row {at}")
     found = np.array([int(number) for number in numbers], dtype=np.int64)
     if len(found) != samples + (kind == "offsets"):
-        raise DataError(f"{where}: expected {samples + (kind == 'offsets')} numbers for {samples} samples, found {len(found)}")
+        raise DataError(
+            f"{where}: expected {samples + (kind == 'offsets')} numbers for {samples} samples, found"
+            f" {len(found)}"
+        )
     if padded:
         if (found > shape[1]).any():
             at = int(found.argmax())
-            raise DataError(f"{where}: found {found[at]} in row {at}, expected at most {shape[1]}, the positions of the values")
+            raise DataError(
+                f"{where}: found {found[at]} in row {at}, expected at most {shape[1]}, the positions of the"
+                " values"
+            )
         return np.zeros(samples, dtype=np.int64), found
     if kind == "lengths":
         total = sum(found.tolist())
         if total != shape[0]:
-            raise DataError(f"{where}: its lengths add up to {total}, expected {shape[0]}, the positions of the values")
+            raise DataError(
+                f"{where}: its lengths add up to {total}, expected {shape[0]}, the positions of the values"
+            )
         found = np.cumsum([0, *found.tolist()], dtype=np.int64)
     elif found[0] != 0 or found[-1] != shape[0] or (np.diff(found) < 0).any():
-        raise DataError(f"{where}: go from {found[0]} to {found[-1]}, expected numbers from 0 to {shape[0]} that never fall")
+        raise DataError(
+            f"{where}: go from {found[0]} to {found[-1]}, expected numbers from 0 to {shape[0]} that never"
+            " fall"
+        )
     return found[:-1], found[1:]
 
 
@@ -317,7 +368,8 @@ def _from_table(where: str, modality: ModalityPart, samples: Samples) -> Values:
     known = set(samples.ids)
     if known.isdisjoint(table.runs):
         raise DataError(
-            f"{where}.table: {modality.table!r} has rows of none of the samples; its first id is {next(iter(table.runs), None)!r}"
+            f"{where}.table: {modality.table!r} has rows of none of the samples; its first id is"
+            f" {next(iter(table.runs), None)!r}"
         )
     others = [identity for identity in table.runs if identity not in known]
     rows = sum(table.runs[identity][2] for identity in others)
@@ -326,7 +378,9 @@ def _from_table(where: str, modality: ModalityPart, samples: Samples) -> Values:
 
     def features(row: int) -> np.ndarray | None:
         found = read(row)
-        return None if found is None else _shaped(found[0], modality, f"{path}: {called} {samples.ids[row]!r}")
+        return (
+            None if found is None else _shaped(found[0], modality, f"{path}: {called} {samples.ids[row]!r}")
+        )
 
     def times(row: int) -> np.ndarray | None:
         found = read(row)
@@ -341,7 +395,9 @@ def _from_table(where: str, modality: ModalityPart, samples: Samples) -> Values:
 
 
 def _id_columns(path: Path, modality: ModalityPart, samples: Samples) -> Sequence[str]:
-    """The columns of the ids: those that are named, else `id`, else those of the samples where the table has them."""
+    """The columns of the ids: those that are named, else `id`, else those of the samples where the table has
+    them.
+    """
     if "id" not in modality.model_fields_set:
         names = column_names(path, inside=samples.path.parent, form=modality.form)
         if "id" not in names and set(samples.id) <= set(names):

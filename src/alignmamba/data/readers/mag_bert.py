@@ -1,8 +1,9 @@
 """MAG-BERT pickles: words with the visual and acoustic features of each.
 
-A dict of ``train``, ``dev`` (or ``valid``) and ``test``, each a list of ``((words, visual, acoustic), label, segment)``: a list of
-words, arrays (words, width), a number or an array of one, a text. Nothing is padded. There are no features of the text: words become ids.
-A clip without a label has ``None`` in its place, or is ``((words, visual, acoustic), segment)``.
+A dict of ``train``, ``dev`` (or ``valid``) and ``test``, each a list of ``((words, visual, acoustic), label,
+segment)``: a list of words, arrays (words, width), a number or an array of one, a text. Nothing is padded.
+There are no features of the text: words become ids. A clip without a label has ``None`` in its place, or is
+``((words, visual, acoustic), segment)``.
 
 Source:
     Rahman et al., ACL 2020, https://github.com/WasifurRahman/BERT_multimodal_transformer
@@ -61,12 +62,15 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     numbered = _vocabulary(parts)
     notes = [
         *content.notes,
-        f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any other; the words are kept",
+        (
+            f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any"
+            " other; the words are kept"
+        ),
     ]
     if "train" not in parts:
         notes.append(
-            "text: words are numbered anew in each file, and a run that was trained on another file refuses them; "
-            "put new clips into the test split of the file with its train split"
+            "text: words are numbered anew in each file, and a run that was trained on another file refuses"
+            " them; put new clips into the test split of the file with its train split"
         )
     if unlabelled := [role for role in parts if role not in scores]:
         notes.append(f"unlabelled: {', '.join(unlabelled)}")
@@ -76,7 +80,10 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         format=FORMAT,
         name=path.stem,
         task=score_task(list(scores.values())) if scores else Task(kind="regression"),
-        splits={role: part.arrays(numbered, scores[role].tolist() if role in scores else None) for role, part in parts.items()},
+        splits={
+            role: part.arrays(numbered, scores[role].tolist() if role in scores else None)
+            for role, part in parts.items()
+        },
         units={"text": f"numbers of words, list {_fingerprint(numbered)}"},
         vocabulary_sizes={"text": len(numbered) + 1},
         source=f"MAG-BERT pickle {path.name}",
@@ -120,13 +127,20 @@ class _Part:
             clips = Clips(arrays, f"{self.where}: {name}")
             features[name] = LazyRows(len(clips), clips.whole)
         texts = [" ".join(words) or None for words in self.words]
-        return SplitArrays(features=features, targets=targets, ids=self.segments, tokens={"text": self.words}, texts=texts)
+        return SplitArrays(
+            features=features, targets=targets, ids=self.segments, tokens={"text": self.words}, texts=texts
+        )
 
 
 def _is_split(value: Any) -> bool:
     """Whether a value looks like a list of clips."""
     first = value[0] if isinstance(value, list) and value else None
-    return isinstance(first, list | tuple) and len(first) in (2, 3) and isinstance(first[0], list | tuple) and len(first[0]) == 3
+    return (
+        isinstance(first, list | tuple)
+        and len(first) in (2, 3)
+        and isinstance(first[0], list | tuple)
+        and len(first[0]) == 3
+    )
 
 
 def _clip(value: Any, place: str) -> Sequence[Any]:

@@ -1,12 +1,13 @@
 """MMSA pickles: MOSI, MOSEI, SIMS and SIMSv2 as their authors publish them, and what MMSA-FET makes.
 
-A dict of ``train``, ``valid`` and ``test``, each a dict of parallel fields: ``text`` (clips, time, width), ``text_bert``
-(clips, 3, time: ids, attention mask, token types), ``audio``, ``vision``, in unaligned files ``audio_lengths`` and
-``vision_lengths``, ``raw_text``, ``id`` and labels. Padding is at the end; padded positions of ``text`` are not zero, the attention
-mask says what is content.
+A dict of ``train``, ``valid`` and ``test``, each a dict of parallel fields: ``text`` (clips, time, width),
+``text_bert`` (clips, 3, time: ids, attention mask, token types), ``audio``, ``vision``, in unaligned files
+``audio_lengths`` and ``vision_lengths``, ``raw_text``, ``id`` and labels. Padding is at the end; padded
+positions of ``text`` are not zero, the attention mask says what is content.
 
 Source:
-    MMSA 2.2.1, README and `data_loader.py`, https://github.com/thuiar/MMSA; MMSA-FET, https://github.com/thuiar/MMSA-FET
+    MMSA 2.2.1, README and `data_loader.py`, https://github.com/thuiar/MMSA; MMSA-FET,
+    https://github.com/thuiar/MMSA-FET
 """
 
 import math
@@ -19,7 +20,15 @@ import numpy as np
 
 from alignmamba.contracts import Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.mmsa_layout import CLASSES, EXTRAS, SCORES, SENTIMENTS, MmsaExtras, display_words, video_of
+from alignmamba.data.mmsa_layout import (
+    CLASSES,
+    EXTRAS,
+    SCORES,
+    SENTIMENTS,
+    MmsaExtras,
+    display_words,
+    video_of,
+)
 from alignmamba.data.readers.folds import SPLIT_NAMES
 from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.data.readers.padded import (
@@ -34,7 +43,15 @@ from alignmamba.data.readers.padded import (
     zero_rows,
 )
 from alignmamba.data.readers.plain import LazyRows
-from alignmamba.data.readers.splits import MODALITIES, SplitTable, has_fields, shared_fields, single_source, split_tables, unlabelled_notes
+from alignmamba.data.readers.splits import (
+    MODALITIES,
+    SplitTable,
+    has_fields,
+    shared_fields,
+    single_source,
+    split_tables,
+    unlabelled_notes,
+)
 from alignmamba.data.readers.stored import StoredArray, unboxed
 from alignmamba.data.readers.unpickling import glimpse, read_pickle
 from alignmamba.data.readers.values import labels, numbers, score_task, several_per_clip
@@ -63,9 +80,9 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
 
     Args:
         sources: One file.
-        options: With ``text="ids"`` the ids of ``text_bert`` are taken for the text; also where a file has no ``text``. `label` is
-            ``regression_labels`` (default) or one with ``_T``, ``_A`` or ``_V``, or, for classes, ``annotations`` or
-            ``classification_labels``.
+        options: With ``text="ids"`` the ids of ``text_bert`` are taken for the text; also where a file has no
+            ``text``. `label` is ``regression_labels`` (default) or one with ``_T``, ``_A`` or ``_V``, or, for
+            classes, ``annotations`` or ``classification_labels``.
 
     Raises:
         DataError: If the file is damaged, asks for anything to be run, or is of another layout.
@@ -76,13 +93,20 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     extras = MmsaExtras.of(path, given.get(EXTRAS, {}))
     label = options.label or extras.label
     faults = Faults()
-    parts = {role: SplitTable(path, role, table, label=label, labels=_LABELS, known=_FIELDS) for role, table in content.tables.items()}
+    parts = {
+        role: SplitTable(path, role, table, label=label, labels=_LABELS, known=_FIELDS)
+        for role, table in content.tables.items()
+    }
     shared = shared_fields(path, parts, _FIELDS)
     fields = _modality_fields(path, shared, options)
     layout = _Layout(parts, fields, shared, stated=None if options.padding == "auto" else options.padding)
-    task, targets = _labels(parts, label, faults, task=extras.task if EXTRAS in given and label == extras.label else None)
+    task, targets = _labels(
+        parts, label, faults, task=extras.task if EXTRAS in given and label == extras.label else None
+    )
     beside, unfit = _labels_beside(parts, label)
-    splits = {role: _split(part, layout, targets[role], beside, extras, faults) for role, part in parts.items()}
+    splits = {
+        role: _split(part, layout, targets[role], beside, extras, faults) for role, part in parts.items()
+    }
     kept = {*fields.values(), *layout.declared.values(), "id", "raw_text", *_LABELS}
     notes = [*content.notes, *([f"label: {label}"] if any(part.labels for part in parts.values()) else [])]
     notes += [*unlabelled_notes(path, parts, label, asked=bool(options.label)), layout.note()]
@@ -92,7 +116,9 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         kept.add("text_bert")
         notes.append("text_bert: its attention mask was used, its ids are dropped")
     if "raw_text" in shared and "text" in fields:
-        notes.append("raw_text: kept, and as display tokens where the words are as many as the positions of the text")
+        notes.append(
+            "raw_text: kept, and as display tokens where the words are as many as the positions of the text"
+        )
     if others := dict.fromkeys(name for split in splits.values() for name in split.labels):
         notes.append(f"labels kept besides: {', '.join(others)}")
     notes += [f"{name}: dropped, expected one label per clip, found {found}" for name, found in unfit.items()]
@@ -104,7 +130,9 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
         task=task,
         splits=splits,
         units={name: unit for name, unit in extras.units.items() if name in fields},
-        vocabulary_sizes={"text": extras.vocabulary_size} if layout.has_ids and extras.vocabulary_size else {},
+        vocabulary_sizes={"text": extras.vocabulary_size}
+        if layout.has_ids and extras.vocabulary_size
+        else {},
         source=f"MMSA pickle {path.name}",
         faults=faults,
         notes=tuple(notes),
@@ -115,20 +143,30 @@ def _modality_fields(path: Path, fields: set[str], options: ReadOptions) -> dict
     """The field that each modality is read from."""
     found = {name: name for name in MODALITIES if name in fields}
     if options.text == "ids" and "text_bert" not in fields:
-        raise DataError(f"{path}: text ids are asked for, but the file has no 'text_bert', only {sorted(fields)}")
+        raise DataError(
+            f"{path}: text ids are asked for, but the file has no 'text_bert', only {sorted(fields)}"
+        )
     if "text_bert" in fields and (options.text == "ids" or "text" not in fields):
         found = {"text": "text_bert", **{name: field for name, field in found.items() if name != "text"}}
     if not found:
-        raise DataError(f"{path}: expected at least one of the fields {', '.join(MODALITIES)}, found {sorted(fields)}")
+        raise DataError(
+            f"{path}: expected at least one of the fields {', '.join(MODALITIES)}, found {sorted(fields)}"
+        )
     return found
 
 
 def _labels(
     parts: Mapping[Role, SplitTable], label: str, faults: Faults, *, task: Task | None
 ) -> tuple[Task, dict[Role, Sequence[Any] | None]]:
-    """The task, that which is given or else what the labels say, and the labels of each split, NaN or ``None`` where there is none."""
+    """The task, that which is given or else what the labels say, and the labels of each split, NaN or
+    ``None`` where there is none.
+    """
     labelled = {role: part for role, part in parts.items() if part.labels}
-    known, targets = _known_labels(labelled, label, faults, task=task) if labelled else (task or Task(kind="regression"), {})
+    known, targets = (
+        _known_labels(labelled, label, faults, task=task)
+        if labelled
+        else (task or Task(kind="regression"), {})
+    )
     return known, {role: targets.get(role) for role in parts}
 
 
@@ -139,21 +177,37 @@ def _known_labels(
         for part in parts.values():
             if found := several_per_clip(part.fields[label]):
                 raise DataError(f"{part.where}: {label}: expected one label per clip, found {found}")
-        given = {role: labels(part.fields[label], f"{part.where}: {label}", label, faults) for role, part in parts.items()}
-        names = {role: [None if each is None else _class_name(each) for each in column] for role, column in given.items()}
+        given = {
+            role: labels(part.fields[label], f"{part.where}: {label}", label, faults)
+            for role, part in parts.items()
+        }
+        names = {
+            role: [None if each is None else _class_name(each) for each in column]
+            for role, column in given.items()
+        }
         distinct = {name for column in names.values() for name in column if name is not None}
         if task is None:
             classes = SENTIMENTS if distinct <= set(SENTIMENTS) else _in_order(distinct)
             if len(classes) < 2:
-                raise DataError(f"{next(iter(parts.values())).where}: {label}: expected at least two classes, found {list(classes)}")
+                raise DataError(
+                    f"{next(iter(parts.values())).where}: {label}: expected at least two classes, found"
+                    f" {list(classes)}"
+                )
             task = Task(kind="classification", classes=classes)
         return task, dict(names)
-    scores = {role: numbers(part.fields[label], part.count, f"{part.where}: {label}") for role, part in parts.items()}
-    return task or score_task(list(scores.values())), {role: values.tolist() for role, values in scores.items()}
+    scores = {
+        role: numbers(part.fields[label], part.count, f"{part.where}: {label}")
+        for role, part in parts.items()
+    }
+    return task or score_task(list(scores.values())), {
+        role: values.tolist() for role, values in scores.items()
+    }
 
 
 def _class_name(label: float | int | str) -> str:
-    """What a class is called. A whole number is the same class however it was written: splits may differ in their types."""
+    """What a class is called. A whole number is the same class however it was written: splits may differ in
+    their types.
+    """
     return str(int(label)) if not isinstance(label, str) and label == int(label) else str(label)
 
 
@@ -169,9 +223,16 @@ def _in_order(names: Collection[str]) -> tuple[str, ...]:
 
 
 def _labels_beside(parts: Mapping[Role, SplitTable], label: str) -> tuple[list[str], dict[str, str]]:
-    """The fields of labels that are kept besides the targets, and those that no sample can have, with what was found in them."""
-    names = [name for name in _LABELS if name != label and any(name in part.fields for part in parts.values())]
-    found = {name: next(filter(None, (several_per_clip(part.fields.get(name)) for part in parts.values())), "") for name in names}
+    """The fields of labels that are kept besides the targets, and those that no sample can have, with what
+    was found in them.
+    """
+    names = [
+        name for name in _LABELS if name != label and any(name in part.fields for part in parts.values())
+    ]
+    found = {
+        name: next(filter(None, (several_per_clip(part.fields.get(name)) for part in parts.values())), "")
+        for name in names
+    }
     return [name for name in names if not found[name]], {name: what for name, what in found.items() if what}
 
 
@@ -183,10 +244,23 @@ class _TextBert:
         value = unboxed(part.fields["text_bert"])
         self._arrays: list[StoredArray] = list(value) if isinstance(value, list | tuple) else [value]
         self._together = not isinstance(value, list | tuple)
-        axes, expected = (3, "numbers of shape (clips, 3, time)") if self._together else (2, "a list of arrays of shape (3, time)")
+        axes, expected = (
+            (3, "numbers of shape (clips, 3, time)")
+            if self._together
+            else (2, "a list of arrays of shape (3, time)")
+        )
         for array in self._arrays:
-            if not isinstance(array, StoredArray) or len(array.shape) != axes or array.shape[-2] != 3 or array.dtype.kind not in "fiu":
-                found = f"{array.dtype} of shape {array.shape}" if isinstance(array, StoredArray) else type(array).__name__
+            if (
+                not isinstance(array, StoredArray)
+                or len(array.shape) != axes
+                or array.shape[-2] != 3
+                or array.dtype.kind not in "fiu"
+            ):
+                found = (
+                    f"{array.dtype} of shape {array.shape}"
+                    if isinstance(array, StoredArray)
+                    else type(array).__name__
+                )
                 raise DataError(f"{self._where}: expected {expected}, found {found}")
         self.windows = self._windows()
         """First position and end of each clip's text by the attention mask, (clips, 2)."""
@@ -204,7 +278,10 @@ class _TextBert:
             end = np.where(count, content.shape[1] - content[:, ::-1].argmax(axis=1), 0)
             faulty = np.flatnonzero(wrong.any(axis=1) | (end - start != count))
             if len(faulty):
-                raise DataError(f"{self._where}: row {first + faulty[0]}: expected an attention mask of ones without holes")
+                raise DataError(
+                    f"{self._where}: row {first + faulty[0]}: expected an attention mask of ones without"
+                    " holes"
+                )
             windows.append(np.stack([start, end], axis=1))
         return np.concatenate(windows)
 
@@ -221,7 +298,11 @@ class _TextBert:
 
     def ids(self, row: int, start: int, stop: int) -> np.ndarray:
         """The ids of some positions of a clip, (time,) int64."""
-        found = (self._arrays[0].part(row, 0, 1)[0] if self._together else self._arrays[row].part(0, 0, self.steps(row)))[start:stop]
+        found = (
+            self._arrays[0].part(row, 0, 1)[0]
+            if self._together
+            else self._arrays[row].part(0, 0, self.steps(row))
+        )[start:stop]
         with np.errstate(invalid="ignore"):
             sound = (found >= 0) & (found < 1 << 31) & (found == np.floor(found))
         if not sound.all():
@@ -239,30 +320,54 @@ class _Layout:
         stated: The side of the padding by the user, for where it cannot be seen.
     """
 
-    def __init__(self, parts: Mapping[Role, SplitTable], fields: Mapping[str, str], shared: set[str], *, stated: Side | None) -> None:
+    def __init__(
+        self,
+        parts: Mapping[Role, SplitTable],
+        fields: Mapping[str, str],
+        shared: set[str],
+        *,
+        stated: Side | None,
+    ) -> None:
         self.names = list(fields)
         self.has_ids = fields.get("text") == "text_bert"
         self.clips = {
-            role: {name: Clips(part.fields[field], f"{part.where}: {field}") for name, field in fields.items() if field != "text_bert"}
+            role: {
+                name: Clips(part.fields[field], f"{part.where}: {field}")
+                for name, field in fields.items()
+                if field != "text_bert"
+            }
             for role, part in parts.items()
         }
-        self.encoded = {role: _TextBert(part) for role, part in parts.items()} if "text_bert" in shared else {}
+        self.encoded = (
+            {role: _TextBert(part) for role, part in parts.items()} if "text_bert" in shared else {}
+        )
         first = next(iter(self.clips.values()))
         self.declared = {name: field for name, field in _LENGTHS.items() if name in first and field in shared}
-        self.lengths = {role: {name: _declared(part, field) for name, field in self.declared.items()} for role, part in parts.items()}
+        self.lengths = {
+            role: {name: _declared(part, field) for name, field in self.declared.items()}
+            for role, part in parts.items()
+        }
         """What is declared, by split and modality."""
         self.paddings = {
-            name: declared_padding(name, ((self.clips[role][name], self.lengths[role][name]) for role in parts), stated)
+            name: declared_padding(
+                name, ((self.clips[role][name], self.lengths[role][name]) for role in parts), stated
+            )
             for name in self.declared
         }
         """How each modality with declared lengths is padded."""
 
         def agree(role: Role, names: Sequence[str], *, encoded: bool) -> bool:
-            steps = [self.clips[role][name].steps for name in names] + ([self.encoded[role].steps] if encoded else [])
+            steps = [self.clips[role][name].steps for name in names] + (
+                [self.encoded[role].steps] if encoded else []
+            )
             return is_aligned(steps, parts[role].count)
 
         several = "text" in fields and len(fields) > 1
-        self.aligned = several and not self.declared and all(agree(role, list(first), encoded=self.has_ids) for role in parts)
+        self.aligned = (
+            several
+            and not self.declared
+            and all(agree(role, list(first), encoded=self.has_ids) for role in parts)
+        )
         """Whether every modality has the positions of the text."""
         fitting = bool(self.encoded) and "text" in first and "text" not in self.declared
         self.masked = self.has_ids or (fitting and all(agree(role, ["text"], encoded=True) for role in parts))
@@ -281,9 +386,13 @@ class _Layout:
         masked = ["text"] if self.masked else []
         rules = {"the attention mask": masked}
         for padding in dict.fromkeys(sorted(self.paddings.values(), key=lambda each: each.side)):
-            rules[f"declared lengths, {padding.note()}"] = [name for name, each in self.paddings.items() if each == padding]
+            rules[f"declared lengths, {padding.note()}"] = [
+                name for name, each in self.paddings.items() if each == padding
+            ]
         rules[f"zeros at the {self.side}"] = self.by_zeros
-        return "content: " + "; ".join(f"{', '.join(names)} by {rule}" for rule, names in rules.items() if names)
+        return "content: " + "; ".join(
+            f"{', '.join(names)} by {rule}" for rule, names in rules.items() if names
+        )
 
 
 def _split(
@@ -316,7 +425,9 @@ def _split(
         ids=ids,
         tokens=tokens,
         texts=None if said is None or "raw_text" in derived else [text or None for text in said],
-        groups=None if ids is None or part.role in extras.ungrouped else [video_of(identity) for identity in ids],
+        groups=None
+        if ids is None or part.role in extras.ungrouped
+        else [video_of(identity) for identity in ids],
         labels={
             name: labels(part.fields[name], f"{part.where}: {name}", name, faults)
             for name in sorted(beside, key=_position(extras.labels.get(part.role, ())))
@@ -332,7 +443,9 @@ def _position(order: Sequence[str]) -> Callable[[str], int]:
 
 def _features(part: SplitTable, layout: _Layout, windows: np.ndarray, faults: Faults) -> dict[str, LazyRows]:
     clips = layout.clips[part.role]
-    zeros = zero_rows({name: clips[name] for name in layout.by_zeros}, layout.side, faults, aligned=layout.aligned)
+    zeros = zero_rows(
+        {name: clips[name] for name in layout.by_zeros}, layout.side, faults, aligned=layout.aligned
+    )
 
     def content(name: str) -> Callable[[int], np.ndarray]:
         if name == "text" and layout.has_ids:
@@ -345,13 +458,18 @@ def _features(part: SplitTable, layout: _Layout, windows: np.ndarray, faults: Fa
             return lambda row: clips[name].part(row, *map(int, windows[row]))
         return lambda row: masked_content(name, clips[name], windows[row], row, faults)
 
-    return {name: zeros[name] if name in zeros else LazyRows(part.count, content(name)) for name in layout.names}
+    return {
+        name: zeros[name] if name in zeros else LazyRows(part.count, content(name)) for name in layout.names
+    }
 
 
 def _declared(part: SplitTable, field: str) -> list[int]:
     values = numbers(part.fields[field], part.count, f"{part.where}: {field}")
     wrong = np.flatnonzero(~((values >= 0) & (values == np.floor(values)) & (values < 1 << 48)))
     if len(wrong):
-        raise DataError(f"{part.where}: {field}: row {wrong[0]}: expected a whole number from 0, found {values[wrong[0]]:g}")
+        raise DataError(
+            f"{part.where}: {field}: row {wrong[0]}: expected a whole number from 0, found"
+            f" {values[wrong[0]]:g}"
+        )
     lengths: list[int] = values.astype(np.int64).tolist()
     return lengths

@@ -1,4 +1,6 @@
-"""Arrays of Python objects in `.npy` and `.npz` files, read as data: sequences of unequal length, or texts. Nothing in them is run."""
+"""Arrays of Python objects in `.npy` and `.npz` files, read as data: sequences of unequal length, or texts.
+Nothing in them is run.
+"""
 
 import math
 import tempfile
@@ -25,7 +27,8 @@ def read_objects(path: Path, key: str, *, inside: Path | None = None) -> tuple[t
         inside: A folder that the path may not leave.
 
     Returns:
-        The shape of the array, and its elements in row-major order; arrays among them are read when they are asked for.
+        The shape of the array, and its elements in row-major order; arrays among them are read when they are
+        asked for.
 
     Raises:
         DataError: If there is no such array, or it asks for anything but values.
@@ -38,11 +41,20 @@ def read_objects(path: Path, key: str, *, inside: Path | None = None) -> tuple[t
             shape = copy_objects(path, key, target, inside=inside)
         try:
             array = read_pickle(pickled)
-            found = array.items() if isinstance(array, StoredArray) else array if isinstance(array, list) else [array]
+            found = (
+                array.items()
+                if isinstance(array, StoredArray)
+                else array
+                if isinstance(array, list)
+                else [array]
+            )
         except DataError as error:
             raise DataError(f"{place}: {str(error).removeprefix(f'{pickled}: ')}") from error
     if len(found) != math.prod(shape):
-        raise DataError(f"{place}: expected {math.prod(shape)} objects by its shape, found {len(found)}; the file is damaged")
+        raise DataError(
+            f"{place}: expected {math.prod(shape)} objects by its shape, found {len(found)}; the file is"
+            " damaged"
+        )
     return shape, found
 
 
@@ -78,7 +90,13 @@ def _numbers(item: Any, where: str, axes: int) -> np.ndarray | None:
             return item.read()
         except DataError as error:
             raise DataError(f"{where}: {str(error).partition(': ')[2] or error}") from error
-    parts = item.items() if isinstance(item, StoredArray) else list(item) if isinstance(item, list | tuple) else None
+    parts = (
+        item.items()
+        if isinstance(item, StoredArray)
+        else list(item)
+        if isinstance(item, list | tuple)
+        else None
+    )
     if parts is None or axes == 0:
         raise DataError(f"{where}: expected an array of numbers, found {type(item).__name__}; {WAY_OUT}")
     rows = [part if isinstance(part, int | float) else _numbers(part, where, axes - 1) for part in parts]

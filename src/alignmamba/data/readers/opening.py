@@ -16,7 +16,8 @@ _HDF5 = (".h5", ".hdf5", ".hdf")
 _MOST_LISTED = 256 << 20
 
 Opened = np.ndarray | HDF5Array | Ragged
-"""An array of numbers or text, one of which parts are read when they are asked for, or sequences of unequal length."""
+"""An array of numbers or text, one of which parts are read when they are asked for, or sequences of unequal
+length."""
 
 
 def is_hdf5(path: Path) -> bool:
@@ -25,7 +26,8 @@ def is_hdf5(path: Path) -> bool:
 
 
 class Arrays:
-    """Opens the arrays of one folder, which none may leave. A process reads HDF5; it is started when it is first needed.
+    """Opens the arrays of one folder, which none may leave. A process reads HDF5; it is started when it is
+    first needed.
 
     Args:
         folder: The folder.
@@ -101,9 +103,13 @@ class Arrays:
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
         if isinstance(array, Ragged):
-            raise DataError(f"{where}: {name}: expected {expected_kind(kinds)}, found Python objects of other kinds")
+            raise DataError(
+                f"{where}: {name}: expected {expected_kind(kinds)}, found Python objects of other kinds"
+            )
         if array.dtype.kind not in kinds:
-            raise DataError(f"{where}: {name}: expected {expected_kind(kinds)}, found {str(array.dtype)[:40]}")
+            raise DataError(
+                f"{where}: {name}: expected {expected_kind(kinds)}, found {str(array.dtype)[:40]}"
+            )
         if array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)):
             raise DataError(f"{where}: {name}: expected one dimension, found shape {array.shape}")
         if size is not None and len(array) != size:

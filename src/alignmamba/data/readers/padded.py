@@ -1,4 +1,6 @@
-"""Clips that a foreign file holds padded to one length: where the content of each begins and ends, and lazy access to it."""
+"""Clips that a foreign file holds padded to one length: where the content of each begins and ends, and lazy
+access to it.
+"""
 
 import itertools
 import math
@@ -20,10 +22,11 @@ Side = Literal["front", "back"]
 
 # Clips of a modality, or of one in a split, that are looked at to see on which side they are padded.
 _LOOKED_AT = 64
-# As many that tell the side are enough where lengths are declared: most files are padded at the back, and need no looking at.
+# As many that tell the side are enough where lengths are declared: most files are padded at the back, and
+# need no looking at.
 _ENOUGH = 16
-# Padding that is not zero is seen by its values if clips agree more than they do by chance once in a thousand times, and its rows are
-# this many times farther from content than content is.
+# Padding that is not zero is seen by its values if clips agree more than they do by chance once in a thousand
+# times, and its rows are this many times farther from content than content is.
 _CHANCE = 1e-3
 _CLEARLY = 4.0
 # As many clips must be padded with one and the same row to see by that alone that it is padding.
@@ -33,7 +36,8 @@ _FAR = 1e100
 
 
 class Clips:
-    """Arrays of shape (time, width), one per clip: one array (clips, time, width) or a list of arrays (time, width).
+    """Arrays of shape (time, width), one per clip: one array (clips, time, width) or a list of arrays (time,
+    width).
 
     Args:
         value: What the file holds.
@@ -48,15 +52,30 @@ class Clips:
         arrays = value if isinstance(value, list) else [value]
         axes = 2 if isinstance(value, list) else 3
         for array in arrays:
-            if not isinstance(array, StoredArray) or len(array.shape) != axes or array.dtype.kind not in "fiu":
-                found = f"{array.dtype} of shape {array.shape}" if isinstance(array, StoredArray) else type(array).__name__
-                expected = "numbers of shape (clips, time, width)" if axes == 3 else "a list of arrays of shape (time, width)"
+            if (
+                not isinstance(array, StoredArray)
+                or len(array.shape) != axes
+                or array.dtype.kind not in "fiu"
+            ):
+                found = (
+                    f"{array.dtype} of shape {array.shape}"
+                    if isinstance(array, StoredArray)
+                    else type(array).__name__
+                )
+                expected = (
+                    "numbers of shape (clips, time, width)"
+                    if axes == 3
+                    else "a list of arrays of shape (time, width)"
+                )
                 raise DataError(f"{where}: expected {expected}, found {found}")
         self._arrays = arrays
         self._padded = axes == 3
         widths = {array.shape[-1] for array in arrays}
         if len(widths) != 1 or 0 in widths or (self._padded and 0 in arrays[0].shape[1:]):
-            raise DataError(f"{where}: expected arrays of one width with at least one position, found widths {sorted(widths)}")
+            raise DataError(
+                f"{where}: expected arrays of one width with at least one position, found widths"
+                f" {sorted(widths)}"
+            )
 
     def __len__(self) -> int:
         return len(self._arrays[0]) if self._padded else len(self._arrays)
@@ -67,7 +86,9 @@ class Clips:
 
     def part(self, row: int, start: int, stop: int) -> np.ndarray:
         """Positions `start` to `stop` of a clip."""
-        found: np.ndarray = self._arrays[0].part(row, start, stop) if self._padded else self._arrays[row].read()[start:stop]
+        found: np.ndarray = (
+            self._arrays[0].part(row, start, stop) if self._padded else self._arrays[row].read()[start:stop]
+        )
         return found
 
     def whole(self, row: int) -> np.ndarray:
@@ -114,18 +135,28 @@ def is_aligned(steps: Sequence[Callable[[int], int]], count: int) -> bool:
     return all(len({of(row) for of in steps}) == 1 for row in range(count))
 
 
-def zero_rows(parts: Mapping[str, Clips], side: Side, faults: Faults, *, aligned: bool) -> dict[str, LazyRows]:
-    """The content of every clip of some modalities, (time, width) as it lies in the file, without the zero rows at its padded side.
+def zero_rows(
+    parts: Mapping[str, Clips], side: Side, faults: Faults, *, aligned: bool
+) -> dict[str, LazyRows]:
+    """The content of every clip of some modalities, (time, width) as it lies in the file, without the zero
+    rows at its padded side.
 
     Args:
         parts: The modalities of a split.
         side: On which side clips are padded.
         faults: Where clips are counted that have further zero rows, which are kept.
-        aligned: Whether all have the window of the longest content in a clip, so that silence at the end of one stays aligned to the
-            others.
+        aligned: Whether all have the window of the longest content in a clip, so that silence at the end of
+            one stays aligned to the others.
     """
-    groups = [_ZeroRows(group, side, faults) for group in ([parts] if aligned else [{name: clips} for name, clips in parts.items()])]
-    return {name: LazyRows(len(clips), partial(group.content, name)) for group in groups for name, clips in group.parts.items()}
+    groups = [
+        _ZeroRows(group, side, faults)
+        for group in ([parts] if aligned else [{name: clips} for name, clips in parts.items()])
+    ]
+    return {
+        name: LazyRows(len(clips), partial(group.content, name))
+        for group in groups
+        for name, clips in group.parts.items()
+    }
 
 
 class _ZeroRows:
@@ -142,13 +173,19 @@ class _ZeroRows:
         """The content of one of them in a clip."""
         if row != self._row:
             found = {each: clips.whole(row) for each, clips in self.parts.items()}
-            windows = [window for each, values in found.items() if (window := self._own_window(each, values)) != (0, 0)] or [(0, 0)]
+            windows = [
+                window
+                for each, values in found.items()
+                if (window := self._own_window(each, values)) != (0, 0)
+            ] or [(0, 0)]
             start, stop = min(first for first, _ in windows), max(end for _, end in windows)
             self._row, self._recent = row, {each: values[start:stop] for each, values in found.items()}
         return self._recent[name]
 
     def _own_window(self, name: str, values: np.ndarray) -> tuple[int, int]:
-        """First position and end of what is left of (time, width) without the zero rows at its padded side; (0, 0) if nothing is."""
+        """First position and end of what is left of (time, width) without the zero rows at its padded side;
+        (0, 0) if nothing is.
+        """
         places = np.flatnonzero(filled(values))
         if not len(places):
             return 0, 0
@@ -159,7 +196,9 @@ class _ZeroRows:
 
 
 def masked_content(name: str, clips: Clips, window: np.ndarray, row: int, faults: Faults) -> np.ndarray:
-    """What a modality that is aligned to a text with an attention mask has in a clip; what lies outside the mask is counted."""
+    """What a modality that is aligned to a text with an attention mask has in a clip; what lies outside the
+    mask is counted.
+    """
     start, stop = map(int, window)
     values = clips.whole(row)
     with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
@@ -174,7 +213,8 @@ class Padding:
 
     side: Side
     zeros: bool
-    """Whether with zeros. Else what lies beyond a declared length may be anything, and says nothing about the length."""
+    """Whether with zeros. Else what lies beyond a declared length may be anything, and says nothing about the
+    length."""
     stated: bool = False
     """Whether the user says so, for it cannot be seen."""
 
@@ -186,13 +226,15 @@ class Padding:
         return f"padded at the {self.side} with what is not zero ({how})"
 
 
-def declared_padding(name: str, splits: Iterable[tuple[Clips, Sequence[int]]], stated: Side | None) -> Padding:
+def declared_padding(
+    name: str, splits: Iterable[tuple[Clips, Sequence[int]]], stated: Side | None
+) -> Padding:
     """How a modality with declared lengths is padded, by all that its clips show.
 
-    A clip whose array is longer than declared tells the side if it has nothing past its length on one side alone, or else if it has
-    zeros at one end alone. If most have neither, the padding is not zero. Then the rows decide that would be content at one side and
-    padding at the other: those are content that are like the rows that are content at either side, in mean, in spread and in how
-    one row follows from the last.
+    A clip whose array is longer than declared tells the side if it has nothing past its length on one side
+    alone, or else if it has zeros at one end alone. If most have neither, the padding is not zero. Then the
+    rows decide that would be content at one side and padding at the other: those are content that are like
+    the rows that are content at either side, in mean, in spread and in how one row follows from the last.
 
     Args:
         name: The modality, for messages.
@@ -230,15 +272,18 @@ def declared_padding(name: str, splits: Iterable[tuple[Clips, Sequence[int]]], s
     found = _side_by_values(unclear)
     if found is None:
         raise NeedsOptionError(
-            f"{name}: arrays are longer than their declared lengths, with values other than zero on both sides of any content, so the side "
-            "of the padding cannot be seen; padding front or back (--padding front|back) states it",
+            f"{name}: arrays are longer than their declared lengths, with values other than zero on both"
+            " sides of any content, so the side of the padding cannot be seen; padding front or back"
+            " (--padding front|back) states it",
             option="--padding front|back",
         )
     return Padding(side=found, zeros=False)
 
 
 def _side_by_values(clips: Sequence[tuple[np.ndarray, int]]) -> Side | None:
-    """Where clips are padded with what is not zero: values (time, width) and declared lengths; ``None`` where it cannot be said."""
+    """Where clips are padded with what is not zero: values (time, width) and declared lengths; ``None`` where
+    it cannot be said.
+    """
     ends = [_Ends.of(values, declared) for values, declared in clips]
     everything = np.concatenate([end.whole for end in ends])
     scale = everything.std(axis=0)
@@ -249,14 +294,23 @@ def _side_by_values(clips: Sequence[tuple[np.ndarray, int]]) -> Side | None:
     if not certain:
         return None
     shared = np.concatenate(certain)
-    outer = {"front": np.concatenate([end.first for end in ends]), "back": np.concatenate([end.last for end in ends])}
-    same: list[Side] = [side for side in ("front", "back") if (outer[side] == outer[side][0]).all() and (shared != outer[side][0]).any()]
+    outer = {
+        "front": np.concatenate([end.first for end in ends]),
+        "back": np.concatenate([end.last for end in ends]),
+    }
+    same: list[Side] = [
+        side
+        for side in ("front", "back")
+        if (outer[side] == outer[side][0]).all() and (shared != outer[side][0]).any()
+    ]
     if len(same) == 1 and len(ends) >= _FEWEST_CONSTANT:
         return same[0]
     distances = []
     for end in ends:
         own = _looks(end.middle if len(end.middle) > 1 else shared, scale, kept)
-        distances.append([np.square(_looks(rows, scale, kept) - own).mean() for rows in (end.first, end.last)])
+        distances.append(
+            [np.square(_looks(rows, scale, kept) - own).mean() for rows in (end.first, end.last)]
+        )
     first, last = np.array(distances).T
     padded: Side = "front" if (first > last).sum() * 2 > len(first) else "back"
     padding, content = (first, last) if padded == "front" else (last, first)
@@ -297,13 +351,24 @@ def _looks(rows: np.ndarray, scale: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 _DECLARED = {
-    "front": ("kept, zero rows at its beginning", "padding at the back, content taken from the beginning", "positions before it dropped"),
-    "back": ("kept, zero rows at its end", "padding at the front, content taken from the end", "positions past it dropped"),
+    "front": (
+        "kept, zero rows at its beginning",
+        "padding at the back, content taken from the beginning",
+        "positions before it dropped",
+    ),
+    "back": (
+        "kept, zero rows at its end",
+        "padding at the front, content taken from the end",
+        "positions past it dropped",
+    ),
 }
-"""What is done by the side of the padding: with a clip shorter than declared, one that is padded on the other side, a longer one."""
+"""What is done by the side of the padding: with a clip shorter than declared, one that is padded on the other
+side, a longer one."""
 
 
-def declared_content(name: str, clips: Clips, declared: int, row: int, padding: Padding, faults: Faults) -> np.ndarray:
+def declared_content(
+    name: str, clips: Clips, declared: int, row: int, padding: Padding, faults: Faults
+) -> np.ndarray:
     """What a modality has in a clip by the length that the file declares; what does not fit it is counted.
 
     Args:
@@ -320,7 +385,9 @@ def declared_content(name: str, clips: Clips, declared: int, row: int, padding: 
     if spare < 0:
         faults.add("declared length too long", where=name, done="set to the length of the array")
         return values
-    content, outside = (values[spare:], values[:spare]) if side == "front" else (values[:declared], values[declared:])
+    content, outside = (
+        (values[spare:], values[:spare]) if side == "front" else (values[:declared], values[declared:])
+    )
     if not padding.zeros:
         faults.add("padding that is not zero", where=name, done="dropped", count=int(filled(outside).any()))
         return content
@@ -331,7 +398,9 @@ def declared_content(name: str, clips: Clips, declared: int, row: int, padding: 
                 # Zeros may be silence, or a face that was not found, and positions stand for time.
                 faults.add("content shorter than declared", where=name, done=shorter)
             return content
-        other, outside = (values[:declared], values[declared:]) if side == "front" else (values[spare:], values[:spare])
+        other, outside = (
+            (values[:declared], values[declared:]) if side == "front" else (values[spare:], values[:spare])
+        )
         if declared and not outside.any():
             faults.add("declared length too short", where=name, done=opposite)
             return other

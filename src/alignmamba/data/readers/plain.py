@@ -1,7 +1,7 @@
 """Plain files of others: text, `.npy` and `.npz`, opened without trust.
 
-A path may be asked to stay in a folder, links included. Sizes that a file declares are checked against its own before anything is
-made of them, and nothing is ever unpickled.
+A path may be asked to stay in a folder, links included. Sizes that a file declares are checked against its
+own before anything is made of them, and nothing is ever unpickled.
 """
 
 import contextlib
@@ -45,7 +45,9 @@ class LazyRows(Sequence[Any]):
 
 
 def hinted(source: Path) -> tuple[str, Path]:
-    """What a source is, and where: `NAME=PATH` names it, unless there is a file of that very name; else the name is empty."""
+    """What a source is, and where: `NAME=PATH` names it, unless there is a file of that very name; else the
+    name is empty.
+    """
     name, equals, path = str(source).partition("=")
     return (name, Path(path)) if equals and name.isidentifier() and not source.exists() else ("", source)
 
@@ -72,7 +74,9 @@ def regular_file(path: Path, *, inside: Path | None = None) -> Path:
     if home is not None and not found.is_relative_to(home):
         raise DataError(f"{path}: leads out of the folder {inside}, so it is not read")
     if not stat.S_ISREG(mode):
-        raise DataError(f"{path}: expected a file, found {'a folder' if stat.S_ISDIR(mode) else 'something else'}")
+        raise DataError(
+            f"{path}: expected a file, found {'a folder' if stat.S_ISDIR(mode) else 'something else'}"
+        )
     return path
 
 
@@ -91,7 +95,9 @@ def read_text(path: Path, *, largest: int, inside: Path | None = None) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected text in UTF-8, found byte {content[error.start]:#04x} at {error.start}") from error
+        raise DataError(
+            f"{path}: expected text in UTF-8, found byte {content[error.start]:#04x} at {error.start}"
+        ) from error
     raise DataError(f"{path}: expected at most {largest} bytes of text, found more")
 
 
@@ -124,7 +130,8 @@ def npz_keys(path: Path, *, inside: Path | None = None) -> tuple[str, ...]:
 
 
 def open_npz(path: Path, key: str, *, inside: Path | None = None) -> np.ndarray:
-    """One array of an `.npz` file. It is unpacked, and its checksum compared, into a temporary file that is memory-mapped.
+    """One array of an `.npz` file. It is unpacked, and its checksum compared, into a temporary file that is
+    memory-mapped.
 
     Raises:
         DataError: If there is none of that name, or it is none that `open_npy` would take.
@@ -168,7 +175,10 @@ def copy_objects(path: Path, key: str, target: IO[bytes], *, inside: Path | None
             _unpack(path, key, source, inside)
         shape, fortran, dtype = _header(source, place)
         if dtype.kind != "O":
-            raise DataError(f"{place}: expected Python objects, found {str(dtype)[:80] if dtype.hasobject else 'numbers or text'}")
+            raise DataError(
+                f"{place}: expected Python objects, found"
+                f" {str(dtype)[:80] if dtype.hasobject else 'numbers or text'}"
+            )
         if fortran and len(shape) > 1:
             raise DataError(f"{place}: objects in column-major order are not read")
         _copy(source, target, place)
@@ -185,7 +195,10 @@ def _unpack(path: Path, key: str, target: IO[bytes], inside: Path | None) -> int
         with zipfile.ZipFile(path) as archive:
             member = archive.getinfo(f"{key}.npy")
             if member.file_size > UNPACKED_PER_BYTE * path.stat().st_size + (16 << 20):
-                raise DataError(f"{place}: declares {member.file_size} bytes, more than a file of {path.stat().st_size} bytes may hold")
+                raise DataError(
+                    f"{place}: declares {member.file_size} bytes, more than a file of {path.stat().st_size}"
+                    " bytes may hold"
+                )
             with archive.open(member) as packed:
                 _copy(packed, target, place)
         target.seek(0)
@@ -206,7 +219,8 @@ def _copy(source: IO[bytes], target: IO[bytes], place: str) -> None:
             # Or closing it would try once more to write what is left.
             getattr(target, "raw", target).close()
             raise DataError(
-                f"{place}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror or error}; TMPDIR names another folder"
+                f"{place}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror or error}; TMPDIR"
+                " names another folder"
             ) from error
 
 
@@ -224,7 +238,17 @@ def counting(told: Callable[[int, int], None] | None, total: int) -> Callable[[i
 
 
 # What zipfile and the decompressors raise on damaged bytes.
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError, KeyError, OverflowError)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+    KeyError,
+    OverflowError,
+)
 
 
 def _mapped(file: IO[bytes], size: int, place: str) -> np.ndarray:
@@ -232,15 +256,17 @@ def _mapped(file: IO[bytes], size: int, place: str) -> np.ndarray:
     shape, fortran, dtype = _header(file, place)
     if dtype.hasobject:
         raise (ObjectsError if dtype.kind == "O" else DataError)(
-            f"{place}: holds Python objects, which are not read here; save numbers, or text of fixed length; sequences of unequal length "
-            "as one array with offsets, or as one file for each sample"
+            f"{place}: holds Python objects, which are not read here; save numbers, or text of fixed length;"
+            " sequences of unequal length as one array with offsets, or as one file for each sample"
         )
     if dtype.kind not in "fiubSU" or (dtype.kind in "fiu" and dtype.itemsize > 8) or dtype.shape:
         raise DataError(f"{place}: expected numbers or text, found {str(dtype)[:80]}")
     start = file.tell()
     declared = math.prod(shape) * dtype.itemsize
     if declared != size - start:
-        raise DataError(f"{place}: shape {_short(shape)} of {dtype} takes {declared} bytes, found {size - start}")
+        raise DataError(
+            f"{place}: shape {_short(shape)} of {dtype} takes {declared} bytes, found {size - start}"
+        )
     order: str = "F" if fortran else "C"
     if declared == 0:
         return np.empty(shape, dtype=dtype)
@@ -258,18 +284,35 @@ def _header(file: IO[bytes], place: str) -> tuple[tuple[int, ...], bool, np.dtyp
     """Shape, column-major or not, and dtype, by numpy's own parser from bytes of bounded number."""
     magic = file.read(8)
     if magic[:6] != _MAGIC or len(magic) != 8 or magic[6] not in (1, 2, 3):
-        raise DataError(f"{place}: not a .npy file" if magic[:6] != _MAGIC else f"{place}: .npy version {magic[6:].hex()} is not known")
+        raise DataError(
+            f"{place}: not a .npy file"
+            if magic[:6] != _MAGIC
+            else f"{place}: .npy version {magic[6:].hex()} is not known"
+        )
     length = file.read(2 if magic[6] == 1 else 4)
     header = file.read(min(int.from_bytes(length, "little"), _HEADER_BYTES + 1))
     if len(header) != int.from_bytes(length, "little"):
-        raise DataError(f"{place}: its header of {int.from_bytes(length, 'little')} bytes is cut off or too long")
+        raise DataError(
+            f"{place}: its header of {int.from_bytes(length, 'little')} bytes is cut off or too long"
+        )
     parse = np.lib.format.read_array_header_1_0 if magic[6] == 1 else np.lib.format.read_array_header_2_0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # headers of Python 2 are fine
             shape, fortran, dtype = parse(io.BytesIO(length + header), max_header_size=_HEADER_BYTES)
-    except (ValueError, TypeError, SyntaxError, TokenError, LookupError, RecursionError, MemoryError, AttributeError) as error:
-        raise DataError(f"{place}: its header cannot be read, the file is damaged: {one_line(error)}") from error
+    except (
+        ValueError,
+        TypeError,
+        SyntaxError,
+        TokenError,
+        LookupError,
+        RecursionError,
+        MemoryError,
+        AttributeError,
+    ) as error:
+        raise DataError(
+            f"{place}: its header cannot be read, the file is damaged: {one_line(error)}"
+        ) from error
     if any(isinstance(length, bool) or length < 0 for length in shape) or len(shape) > 4:
         raise DataError(f"{place}: shape {_short(shape)}, expected at most 4 lengths of 0 or more")
     return shape, fortran, dtype

@@ -13,7 +13,9 @@ LARGE_BYTES = 256 << 20
 
 @contextmanager
 def samples_display(done: str) -> Iterator["SampleLines"]:
-    """What to tell about the samples of each split, and the bytes of a file; `done` says in a word what became of them."""
+    """What to tell about the samples of each split, and the bytes of a file; `done` says in a word what
+    became of them.
+    """
     display = SampleBar(done) if sys.stderr.isatty() else SampleLines(done)
     try:
         yield display

@@ -10,12 +10,13 @@ import numpy as np
 from alignmamba.errors import DataError
 
 Encoding = Literal["bytes", "utf-8", "string escapes", "unicode escapes"]
-"""How bytes lie in a pickle: as they are; as characters 0 to 255 in UTF-8; as a quoted string of Python 2 (protocol 0); as a line
-of characters 0 to 255 with ``\\u`` escapes (protocol 0)."""
+"""How bytes lie in a pickle: as they are; as characters 0 to 255 in UTF-8; as a quoted string of Python 2
+(protocol 0); as a line of characters 0 to 255 with ``\\u`` escapes (protocol 0)."""
 
 # Encoded bytes are decoded in pieces of this many.
 _PIECE = 1 << 16
-# What Python itself writes; anything else is damage. The possessive repeat ends before an escape that is cut by the end of a piece.
+# What Python itself writes; anything else is damage. The possessive repeat ends before an escape that is cut
+# by the end of a piece.
 _TOKENS = {
     "string escapes": re.compile(rb"(?:[^\\]++|\\x[0-9a-fA-F]{2}|\\[\\'\"nrt])*+"),
     "unicode escapes": re.compile(rb"(?:[^\\]++|\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8})*+"),
@@ -41,7 +42,9 @@ class PickleFile:
                 self.stream = path.open("rb")
                 self.size = path.stat().st_size
         except (OSError, ValueError) as error:
-            raise DataError(f"{str(path)!r}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            raise DataError(
+                f"{str(path)!r}: cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from error
         if found:
             raise DataError(f"{path}: expected a file, found {found}")
 
@@ -67,9 +70,21 @@ class PickleFile:
 class StoredBytes:
     """A run of bytes, or of text, that was left in the file."""
 
-    __slots__ = ("_decoded", "_ended", "_file", "_next", "_pending", "encoding", "is_text", "length", "offset")
+    __slots__ = (
+        "_decoded",
+        "_ended",
+        "_file",
+        "_next",
+        "_pending",
+        "encoding",
+        "is_text",
+        "length",
+        "offset",
+    )
 
-    def __init__(self, file: PickleFile, offset: int, length: int, encoding: Encoding, *, is_text: bool) -> None:
+    def __init__(
+        self, file: PickleFile, offset: int, length: int, encoding: Encoding, *, is_text: bool
+    ) -> None:
         self._file = file
         self.offset = offset
         self.length = length
@@ -87,7 +102,10 @@ class StoredBytes:
     def text(self) -> str:
         """The text, if it is not of absurd length."""
         if not self.is_text or self.length > _LONGEST_TEXT:
-            raise self._file.error(f"expected a text of at most {_LONGEST_TEXT} bytes, found {self.length} bytes at byte {self.offset}")
+            raise self._file.error(
+                f"expected a text of at most {_LONGEST_TEXT} bytes, found {self.length} bytes at byte"
+                f" {self.offset}"
+            )
         raw = self._raw(0, self.length)
         if self.encoding == "unicode escapes":
             return raw.decode("raw_unicode_escape", "replace")
@@ -103,7 +121,8 @@ class StoredBytes:
     def read_into(self, start: int, view: memoryview, *, last: bool) -> None:
         """Fill `view` with the decoded bytes from `start` on.
 
-        Bytes that are encoded are decoded from the front, so reading forward is quick and reading backward starts again.
+        Bytes that are encoded are decoded from the front, so reading forward is quick and reading backward
+        starts again.
 
         Args:
             start: First byte wanted.
@@ -111,7 +130,8 @@ class StoredBytes:
             last: Whether nothing may follow them.
 
         Raises:
-            DataError: If there are fewer bytes than that, or more where none may follow, or they are no encoded bytes at all.
+            DataError: If there are fewer bytes than that, or more where none may follow, or they are no
+                encoded bytes at all.
         """
         if self.encoding == "bytes":
             self._file.read_into(self.offset + start, view)
@@ -124,7 +144,9 @@ class StoredBytes:
             skip = start + filled - first
             if skip >= len(self._pending):
                 if not self._decode_piece():
-                    raise self._file.error(f"the array at byte {self.offset} has fewer bytes than its shape asks for")
+                    raise self._file.error(
+                        f"the array at byte {self.offset} has fewer bytes than its shape asks for"
+                    )
                 continue
             part = self._pending[skip : skip + len(view) - filled]
             view[filled : filled + len(part)] = part
@@ -146,13 +168,18 @@ class StoredBytes:
         stop = min(self._next + _PIECE, self.length)
         piece = self._raw(self._next, stop)
         whole = _whole_characters(piece, self.encoding)
-        if whole == 0 or (whole < len(piece) and (stop == self.length or len(piece) - whole > _LONGEST_ESCAPE)):
-            raise self._file.error(f"damaged: the {self.encoding} at byte {self.offset + self._next + whole} cannot be decoded")
+        if whole == 0 or (
+            whole < len(piece) and (stop == self.length or len(piece) - whole > _LONGEST_ESCAPE)
+        ):
+            raise self._file.error(
+                f"damaged: the {self.encoding} at byte {self.offset + self._next + whole} cannot be decoded"
+            )
         try:
             self._pending = _decoded(piece[:whole], self.encoding)
         except ValueError as error:
             raise self._file.error(
-                f"damaged: the {self.encoding} near byte {self.offset + self._next} cannot be decoded to bytes"
+                f"damaged: the {self.encoding} near byte {self.offset + self._next} cannot be decoded to"
+                " bytes"
             ) from error
         self._next += whole
         self._decoded += len(self._pending)
@@ -190,7 +217,17 @@ def decode_string(piece: bytes, encoding: Encoding) -> bytes:
 class StoredArray:
     """An array whose shape and type are known and whose content is read when it is asked for."""
 
-    __slots__ = ("_axis_order", "_data", "_file", "_order", "_recent", "_whole", "dtype", "is_filled", "shape")
+    __slots__ = (
+        "_axis_order",
+        "_data",
+        "_file",
+        "_order",
+        "_recent",
+        "_whole",
+        "dtype",
+        "is_filled",
+        "shape",
+    )
 
     def __init__(self, file: PickleFile) -> None:
         self._file = file
@@ -212,7 +249,8 @@ class StoredArray:
         order: Literal["C", "F"] = "C",
         axis_order: tuple[int, ...] | None = None,
     ) -> None:
-        """Say what the array holds, once; a content that does not fit the shape is refused, so no shape alone takes memory.
+        """Say what the array holds, once; a content that does not fit the shape is refused, so no shape alone
+        takes memory.
 
         Args:
             shape: Of the array as it lies in the file.
@@ -225,14 +263,19 @@ class StoredArray:
             raise self._file.error("damaged: an array is given its content twice")
         size = math.prod(shape)
         if dtype.kind == "O":
-            fits, found = isinstance(data, list) and len(data) == size, f"{len(data)} objects" if isinstance(data, list) else "bytes"
+            fits, found = (
+                isinstance(data, list) and len(data) == size,
+                f"{len(data)} objects" if isinstance(data, list) else "bytes",
+            )
         elif isinstance(data, StoredBytes) and data.encoding != "bytes":
             fits, found = size * dtype.itemsize <= data.length, f"at most {data.length} bytes"
         else:
             length = data.length if isinstance(data, StoredBytes) else len(data)
             fits, found = not isinstance(data, list) and length == size * dtype.itemsize, f"{length} bytes"
         if not fits:
-            raise self._file.error(f"damaged: an array of shape {shape} and type {dtype} has another content: {found}")
+            raise self._file.error(
+                f"damaged: an array of shape {shape} and type {dtype} has another content: {found}"
+            )
         self.is_filled = True
         self.shape = shape if axis_order is None else tuple(shape[axis] for axis in axis_order)
         self.dtype = dtype
@@ -246,7 +289,9 @@ class StoredArray:
         return self.part(row, 0, self.shape[1]) if len(self.shape) > 1 else self.read()[row]
 
     def part(self, row: int, start: int, stop: int) -> np.ndarray:
-        """``array[row, start:stop]`` of an array with two axes or more, read anew; no place counts from the end."""
+        """``array[row, start:stop]`` of an array with two axes or more, read anew; no place counts from the
+        end.
+        """
         if not 0 <= row < len(self):
             raise IndexError(row)
         start, stop, _ = slice(start, stop).indices(self.shape[1])
@@ -260,10 +305,14 @@ class StoredArray:
         return self._rows(row * self.shape[1] + start, stop - start)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """``array[start:stop]``, read anew, of an array in which those rows are; no place counts from the end."""
+        """``array[start:stop]``, read anew, of an array in which those rows are; no place counts from the
+        end.
+        """
         if self._order == "F" or self._axis_order is not None:
             return self.read()[start:stop]
-        return self._rows(start * self.shape[1], (stop - start) * self.shape[1]).reshape(stop - start, *self.shape[1:])
+        return self._rows(start * self.shape[1], (stop - start) * self.shape[1]).reshape(
+            stop - start, *self.shape[1:]
+        )
 
     def read(self) -> np.ndarray:
         """The whole array, read anew."""
@@ -307,7 +356,11 @@ class StoredArray:
             raise self._file.error(f"expected an array of numbers, found one of {len(self._data)} objects")
         size = self.dtype.itemsize
         if isinstance(self._data, bytes):
-            return np.frombuffer(self._data, self.dtype, count, first * size).copy() if count else np.empty(0, self.dtype)
+            return (
+                np.frombuffer(self._data, self.dtype, count, first * size).copy()
+                if count
+                else np.empty(0, self.dtype)
+            )
         buffer = np.empty(count * size, np.uint8)
         if count:
             self._data.read_into(first * size, buffer.data, last=first + count == math.prod(self.shape))
@@ -315,5 +368,11 @@ class StoredArray:
 
 
 def unboxed(value: Any) -> Any:
-    """The entries of an array of objects with one axis, as which a list may have been written; another value as it is."""
-    return value.items() if isinstance(value, StoredArray) and value.dtype.kind == "O" and len(value.shape) == 1 else value
+    """The entries of an array of objects with one axis, as which a list may have been written; another value
+    as it is.
+    """
+    return (
+        value.items()
+        if isinstance(value, StoredArray) and value.dtype.kind == "O" and len(value.shape) == 1
+        else value
+    )

@@ -1,9 +1,10 @@
-"""Tables of others, CSV or Parquet: single columns of a table of samples, and the rows of one id at a time of a long one.
+"""Tables of others, CSV or Parquet: single columns of a table of samples, and the rows of one id at a time of
+a long one.
 
-CSV is UTF-8 with a line of column names, before which empty lines may stand; cells are separated by commas, semicolons or tabs,
-whichever that line has most of. A `TableForm` says otherwise: that there is no such line, what its columns are called, what separates
-cells. Lines end in LF, CR LF or CR. Cells in quotes may hold line breaks in a table of samples, but not in a long one, whose rows are
-found by their lines.
+CSV is UTF-8 with a line of column names, before which empty lines may stand; cells are separated by commas,
+semicolons or tabs, whichever that line has most of. A `TableForm` says otherwise: that there is no such line,
+what its columns are called, what separates cells. Lines end in LF, CR LF or CR. Cells in quotes may hold line
+breaks in a table of samples, but not in a long one, whose rows are found by their lines.
 """
 
 import csv
@@ -49,11 +50,11 @@ class TableForm:
     """How a table of text is laid out."""
 
     header: bool | tuple[str, ...] = True
-    """Whether the first line that is not empty has the names of the columns; else they are called ``1``, ``2`` and so on, or as
-    these names say."""
+    """Whether the first line that is not empty has the names of the columns; else they are called ``1``,
+    ``2`` and so on, or as these names say."""
     separator: str = ""
-    """What stands between cells; empty for comma, semicolon or tab, whichever the first line has most of, or else, in a table
-    without a line of names, white space."""
+    """What stands between cells; empty for comma, semicolon or tab, whichever the first line has most of, or
+    else, in a table without a line of names, white space."""
 
 
 _PLAIN = TableForm()
@@ -65,13 +66,17 @@ def is_table(path: Path) -> bool:
 
 
 def note_open_end(path: Path, faults: Faults) -> None:
-    """Count a CSV file whose last line has no end: it may have been cut off there, in a number or between two samples."""
+    """Count a CSV file whose last line has no end: it may have been cut off there, in a number or between two
+    samples.
+    """
     if path.suffix.lower() == ".parquet":
         return
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, io.SEEK_END) - 1))
         if file.read() not in (b"\n", b"\r"):
-            faults.add("last line without an end", where=path.name, done="kept; the file may have been cut off")
+            faults.add(
+                "last line without an end", where=path.name, done="kept; the file may have been cut off"
+            )
 
 
 def column_names(path: Path, *, inside: Path | None = None, form: TableForm = _PLAIN) -> list[str]:
@@ -110,8 +115,11 @@ def first_rows(path: Path, count: int, *, form: TableForm = _PLAIN) -> dict[str,
     return columns
 
 
-def read_columns(path: Path, names: Sequence[str], *, inside: Path | None = None, form: TableForm = _PLAIN) -> dict[str, list[Any]]:
-    """Some columns of a table of samples: text from CSV, text and numbers from Parquet; ``None`` where a cell is empty.
+def read_columns(
+    path: Path, names: Sequence[str], *, inside: Path | None = None, form: TableForm = _PLAIN
+) -> dict[str, list[Any]]:
+    """Some columns of a table of samples: text from CSV, text and numbers from Parquet; ``None`` where a cell
+    is empty.
 
     CSV is read line by line, Parquet by column and row group: nothing is kept but the cells of these columns.
 
@@ -129,7 +137,9 @@ def read_columns(path: Path, names: Sequence[str], *, inside: Path | None = None
     return cells | ({ROW_NUMBER: [str(row) for row in range(1, count + 1)]} if ROW_NUMBER in names else {})
 
 
-def _columns(path: Path, names: Sequence[str], inside: Path | None, form: TableForm) -> tuple[dict[str, list[Any]], int]:
+def _columns(
+    path: Path, names: Sequence[str], inside: Path | None, form: TableForm
+) -> tuple[dict[str, list[Any]], int]:
     """The columns, and the number of rows."""
     if path.suffix.lower() == ".parquet":
         table = _Parquet(path, inside, form)
@@ -144,7 +154,10 @@ def _columns(path: Path, names: Sequence[str], inside: Path | None, form: TableF
         for place, cells, known in found:
             cell = row[place].strip()
             # Labels and splits repeat: one text for all cells that say the same.
-            cells.append((known.setdefault(cell, cell) if len(known) < _SHARED_CELLS else known.get(cell, cell)) or None)
+            cells.append(
+                (known.setdefault(cell, cell) if len(known) < _SHARED_CELLS else known.get(cell, cell))
+                or None
+            )
     return {name: cells for name, (_, cells, _) in zip(names, found, strict=True)}, count
 
 
@@ -202,13 +215,16 @@ def _noted_texts(path: Path, taken: list[str]) -> Iterator[str]:
 
 
 def _refuse_swallowed(path: Path, first: int, lines: Sequence[str], width: int, delimiter: str) -> None:
-    """Refuse a row of several lines of which one alone, or the first and the last, would be rows: a quote took them for one cell."""
+    """Refuse a row of several lines of which one alone, or the first and the last, would be rows: a quote
+    took them for one cell.
+    """
     row_alone = [width in (line.count(delimiter) + 1, _cells_alone(line, delimiter)) for line in lines]
     if width > 1 and (any(row_alone[1:-1]) or (row_alone[0] and row_alone[-1])):
         other = first + next(at for at in range(1, len(lines)) if row_alone[at])
         raise DataError(
-            f"{path}, line {first}: a quote that is not closed? Its cell runs to line {first + len(lines) - 1}, but line {other} has "
-            f"{width} cells as a row has; close it, or write the line breaks of the cell as spaces"
+            f"{path}, line {first}: a quote that is not closed? Its cell runs to line"
+            f" {first + len(lines) - 1}, but line {other} has {width} cells as a row has; close it, or write"
+            " the line breaks of the cell as spaces"
         )
 
 
@@ -225,18 +241,31 @@ def _said(error: csv.Error) -> str:
         return "text behind the quote that closes a cell; a quote within a cell in quotes is written twice"
     if "field limit" in said:
         limit = csv.field_size_limit()
-        return f"a cell of more than {limit} characters, which no column of a CSV table may have (or a quote that is not closed)"
+        return (
+            f"a cell of more than {limit} characters, which no column of a CSV table may have (or a quote"
+            " that is not closed)"
+        )
     return said
 
 
 def is_absent(cell: Any) -> bool:
-    """Whether a cell holds nothing: empty or not a number; a word such as "none" may be the name of a class."""
-    return cell is None or (isinstance(cell, str) and cell.strip().lower() in ("", "nan")) or (isinstance(cell, float) and math.isnan(cell))
+    """Whether a cell holds nothing: empty or not a number; a word such as "none" may be the name of a
+    class.
+    """
+    return (
+        cell is None
+        or (isinstance(cell, str) and cell.strip().lower() in ("", "nan"))
+        or (isinstance(cell, float) and math.isnan(cell))
+    )
 
 
 def is_missing(cell: Any) -> bool:
     """Whether a cell among numbers stands for no value."""
-    return cell is None or (isinstance(cell, str) and cell.strip().lower() in _MISSING) or (isinstance(cell, float) and math.isnan(cell))
+    return (
+        cell is None
+        or (isinstance(cell, str) and cell.strip().lower() in _MISSING)
+        or (isinstance(cell, float) and math.isnan(cell))
+    )
 
 
 def as_number(cell: Any) -> float | None:
@@ -250,7 +279,9 @@ def as_number(cell: Any) -> float | None:
 
 
 def further_labels(cells: Sequence[Any]) -> list[float | str | None]:
-    """A column of labels beside the one that is predicted: numbers where all of it are, else text; ``None`` where there is none."""
+    """A column of labels beside the one that is predicted: numbers where all of it are, else text; ``None``
+    where there is none.
+    """
     numbers = [float(cell) if isinstance(cell, bool) else as_number(cell) for cell in cells]
     if any(number is None for number in numbers):
         return [None if is_absent(cell) else str(cell) for cell in cells]
@@ -259,7 +290,8 @@ def further_labels(cells: Sequence[Any]) -> list[float | str | None]:
 
 @dataclass(kw_only=True)
 class LongTable:
-    """A table with one row per position of a sequence; the rows of one id lie together and are read when they are asked for.
+    """A table with one row per position of a sequence; the rows of one id lie together and are read when they
+    are asked for.
 
     Raises:
         DataError: If it is no table, lacks a column, or the rows of an id do not lie together.
@@ -268,20 +300,24 @@ class LongTable:
     path: Path
     inside: Path
     id: Sequence[str]
-    """Columns of the ids, of which several are joined by `/`; `ROW_NUMBER` takes the number of the row, and with none all rows are of
-    one sample, of the id ``""``."""
+    """Columns of the ids, of which several are joined by `/`; `ROW_NUMBER` takes the number of the row, and
+    with none all rows are of one sample, of the id ``""``."""
     time: str = ""
     """Column of the seconds; empty where there is none."""
     values: Sequence[str] = ()
-    """Columns of the features, in which ``*`` stands for any text; all others than `id` and `time` where none are named."""
+    """Columns of the features, in which ``*`` stands for any text; all others than `id` and `time` where none
+    are named."""
     exclude: Sequence[str] = ()
     """Columns that are none of them, in which ``*`` stands for any text."""
     form: TableForm = _PLAIN
     runs: dict[str, tuple[int, int, int]] = field(init=False, default_factory=dict)
-    """Where the rows of an id lie: bytes of a CSV file or row numbers of a Parquet file, first and last but one; and how many."""
+    """Where the rows of an id lie: bytes of a CSV file or row numbers of a Parquet file, first and last but
+    one; and how many."""
 
     def __post_init__(self) -> None:
-        self._parquet = _Parquet(self.path, self.inside, self.form) if self.path.suffix.lower() == ".parquet" else None
+        self._parquet = (
+            _Parquet(self.path, self.inside, self.form) if self.path.suffix.lower() == ".parquet" else None
+        )
         if self._parquet is None:
             regular_file(self.path, inside=self.inside)
             self._head = _Head.of(self.path, self.form)
@@ -302,13 +338,21 @@ class LongTable:
 
         def matching(given: Sequence[str]) -> Iterator[str]:
             for name in given:
-                found = [name] if name in known else [each for each in self._names if "*" in name and fnmatchcase(each, name)]
+                found = (
+                    [name]
+                    if name in known
+                    else [each for each in self._names if "*" in name and fnmatchcase(each, name)]
+                )
                 if not found:
                     _require(self.path, [name], self._names)
                 yield from found
 
         without = {*used, *matching(self.exclude)}
-        chosen = [name for name in dict.fromkeys(matching(self.values)) if name not in matching(self.exclude)] if self.values else []
+        chosen = (
+            [name for name in dict.fromkeys(matching(self.values)) if name not in matching(self.exclude)]
+            if self.values
+            else []
+        )
         chosen = chosen if self.values else [name for name in self._names if name not in without]
         if not chosen:
             raise DataError(f"{self.path}: expected columns of features beside {sorted(without)}, found none")
@@ -318,7 +362,10 @@ class LongTable:
         first, last, count = self.runs.get(identity, (start, start, 0))
         if last != start:
             called = "/".join(self.id)
-            raise DataError(f"{self.path}: the rows of {called} {identity!r} do not lie together; sort the table by {called}")
+            raise DataError(
+                f"{self.path}: the rows of {called} {identity!r} do not lie together; sort the table by"
+                f" {called}"
+            )
         self.runs[identity] = (first, stop, count + 1)
 
     def _identities(self) -> Iterator[tuple[int, int, str]]:
@@ -341,7 +388,9 @@ class LongTable:
                 identity = self._numbered(count)
                 if places:
                     row_cells = self._head.cells(number, line)
-                    identity = joined_identity([row_cells[place] for place in places], f"{self.path}, line {number}", self._id)
+                    identity = joined_identity(
+                        [row_cells[place] for place in places], f"{self.path}, line {number}", self._id
+                    )
                 # Empty lines before a row are taken with it, or rows of one id would not lie together.
                 yield end, stop, identity
                 end = stop
@@ -350,7 +399,9 @@ class LongTable:
         return str(row) if self.id else ""
 
     def rows(self, identity: str) -> tuple[np.ndarray, np.ndarray | None] | None:
-        """Features, (time, width), and seconds of an id; not a number where a cell is empty. ``None`` for an id without rows."""
+        """Features, (time, width), and seconds of an id; not a number where a cell is empty. ``None`` for an
+        id without rows.
+        """
         if identity not in self.runs:
             return None
         start, stop, count = self.runs[identity]
@@ -362,10 +413,16 @@ class LongTable:
                 self._numbers(numbers[:, at], columns[name], identity, name)
         else:
             places = [self._places[name] for name in wanted]
-            lines = ((number, line) for number, (_, _, line) in enumerate(_lines(self.path, start, stop)) if line.strip())
+            lines = (
+                (number, line)
+                for number, (_, _, line) in enumerate(_lines(self.path, start, stop))
+                if line.strip()
+            )
             for row, (number, line) in enumerate(lines):
                 # The number of a line is known where the table is read from its first row on.
-                cells = self._head.cells(self._head.first_line + number if start == self._head.first_byte else 0, line)
+                cells = self._head.cells(
+                    self._head.first_line + number if start == self._head.first_byte else 0, line
+                )
                 try:
                     numbers[row] = [float(cells[place]) for place in places]
                 except ValueError:
@@ -373,7 +430,9 @@ class LongTable:
                         numbers[row, at] = self._number(cells[place], identity, name, row)
         return (numbers[:, :-1], numbers[:, -1]) if self.time else (numbers, None)
 
-    def _numbers(self, target: np.ndarray, cells: Sequence[Any] | np.ndarray, identity: str, name: str) -> None:
+    def _numbers(
+        self, target: np.ndarray, cells: Sequence[Any] | np.ndarray, identity: str, name: str
+    ) -> None:
         if isinstance(cells, np.ndarray):
             target[:] = cells
             return
@@ -383,8 +442,14 @@ class LongTable:
     def _number(self, cell: Any, identity: str, name: str, row: int) -> float:
         number = as_number(cell)
         if number is None:
-            whose = f"{'/'.join(self.id)} {identity!r}, its row {row + 1}" if self._id else f"row {identity or row + 1}"
-            raise DataError(f"{self.path}: column {name!r}, {whose}: expected a number, found {str(cell)[:40]!r}")
+            whose = (
+                f"{'/'.join(self.id)} {identity!r}, its row {row + 1}"
+                if self._id
+                else f"row {identity or row + 1}"
+            )
+            raise DataError(
+                f"{self.path}: column {name!r}, {whose}: expected a number, found {str(cell)[:40]!r}"
+            )
         return number
 
 
@@ -399,8 +464,16 @@ class SampleTables:
         form: As for `LongTable`.
     """
 
-    def __init__(self, *, inside: Path, time: str, values: Sequence[str], exclude: Sequence[str], form: TableForm) -> None:
-        self._inside, self._time, self._values, self._exclude, self._form = inside, time, values, exclude, form
+    def __init__(
+        self, *, inside: Path, time: str, values: Sequence[str], exclude: Sequence[str], form: TableForm
+    ) -> None:
+        self._inside, self._time, self._values, self._exclude, self._form = (
+            inside,
+            time,
+            values,
+            exclude,
+            form,
+        )
         self._first: tuple[Path, Sequence[str]] | None = None
 
     def read(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -412,7 +485,13 @@ class SampleTables:
         if path.stat().st_size > TABLE_BYTES:
             raise DataError(f"{path}: expected at most {TABLE_BYTES} bytes, found more")
         table = LongTable(
-            path=path, inside=self._inside, id=(), time=self._time, values=self._values, exclude=self._exclude, form=self._form
+            path=path,
+            inside=self._inside,
+            id=(),
+            time=self._time,
+            values=self._values,
+            exclude=self._exclude,
+            form=self._form,
         )
         if self._first is None:
             self._first = path, table.values
@@ -420,7 +499,10 @@ class SampleTables:
         if set(table.values) != set(names):
             other = sorted(set(table.values) ^ set(names))[0]
             expected = "a column" if other in names else "no column"
-            raise DataError(f"{path}: expected {expected} {other!r} as {first.name} has{'' if other in names else ' none'}")
+            raise DataError(
+                f"{path}: expected {expected} {other!r} as {first.name}"
+                f" has{'' if other in names else ' none'}"
+            )
         table.values = names
         found = table.rows("")
         return (np.empty((0, len(names))), np.empty(0) if self._time else None) if found is None else found
@@ -444,7 +526,9 @@ def joined_identity(cells: Sequence[Any], place: str, names: Sequence[str]) -> s
 
 
 def _lines(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[int, int, bytes]]:
-    """Lines, which end in LF, CR LF or CR alone: where each starts, where the next one starts, and its bytes."""
+    """Lines, which end in LF, CR LF or CR alone: where each starts, where the next one starts, and its
+    bytes.
+    """
     try:
         with path.open("rb") as file:
             if start == 0 and file.read(len(_BOM)) == _BOM:
@@ -454,7 +538,11 @@ def _lines(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[in
                 read = file.readline(_LINE_BYTES if stop is None else min(_LINE_BYTES, stop - start))
                 if not read:
                     return
-                lines = read.splitlines(keepends=True) if read.count(b"\r") > read.endswith((b"\r", b"\r\n")) else [read]
+                lines = (
+                    read.splitlines(keepends=True)
+                    if read.count(b"\r") > read.endswith((b"\r", b"\r\n"))
+                    else [read]
+                )
                 if len(read) == _LINE_BYTES:
                     # The last one may go on, and is read again from its start.
                     if len(lines) == 1:
@@ -488,11 +576,26 @@ class _Head:
         separator = form.separator or _separator(text, spaces=form.header is not True)
         cells = _split(path, number, text, separator)
         if form.header is True:
-            return cls(path=path, names=_column_names(path, cells), separator=separator, first_line=number + 1, first_byte=stop)
+            return cls(
+                path=path,
+                names=_column_names(path, cells),
+                separator=separator,
+                first_line=number + 1,
+                first_byte=stop,
+            )
         names = list(form.header) if form.header else [str(place) for place in range(1, len(cells) + 1)]
         if len(names) != len(cells):
-            raise DataError(f"{path}, line {number}: expected {len(names)} cells, one for each name of header, found {len(cells)}")
-        return cls(path=path, names=_column_names(path, names), separator=separator, first_line=number, first_byte=start)
+            raise DataError(
+                f"{path}, line {number}: expected {len(names)} cells, one for each name of header, found"
+                f" {len(cells)}"
+            )
+        return cls(
+            path=path,
+            names=_column_names(path, names),
+            separator=separator,
+            first_line=number,
+            first_byte=start,
+        )
 
     def cells(self, number: int, line: bytes) -> list[str]:
         """The cells of a line, as many as there are columns."""
@@ -517,7 +620,10 @@ def _split(path: Path, number: int, text: str, separator: str) -> list[str]:
         return [cell.strip() for cell in next(csv.reader([text], delimiter=separator, strict=True))]
     except csv.Error as error:
         if "unexpected end" in str(error):
-            reason = "a quote that is not closed in its line; cells with line breaks are read in tables of samples only"
+            reason = (
+                "a quote that is not closed in its line; cells with line breaks are read in tables of samples"
+                " only"
+            )
         else:
             reason = _said(error)
         raise DataError(f"{path}, line {number}: {reason}") from error
@@ -527,7 +633,9 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}, line {number}: expected text in UTF-8, found byte {line[error.start]:#04x}") from error
+        raise DataError(
+            f"{path}, line {number}: expected text in UTF-8, found byte {line[error.start]:#04x}"
+        ) from error
 
 
 def _column_names(path: Path, cells: Sequence[str]) -> list[str]:
@@ -542,12 +650,17 @@ def _column_names(path: Path, cells: Sequence[str]) -> list[str]:
 
 
 class _Parquet:
-    """A Parquet file, read one column of one row group at a time; the last row group of each column is kept."""
+    """A Parquet file, read one column of one row group at a time; the last row group of each column is
+    kept.
+    """
 
     def __init__(self, path: Path, inside: Path | None, form: TableForm = _PLAIN) -> None:
         regular_file(path, inside=inside)
         if form != _PLAIN:
-            raise DataError(f"{path}: a Parquet file has names of columns and no separators: header and separator are for text")
+            raise DataError(
+                f"{path}: a Parquet file has names of columns and no separators: header and separator are for"
+                " text"
+            )
         require(str(path), "formats", "pyarrow")
         self._path = path
         self._kept: dict[str, tuple[int, Any]] = {}
@@ -559,15 +672,24 @@ class _Parquet:
         sizes = [metadata.row_group(group).num_rows for group in range(self.groups)]
         self._starts: list[int] = np.cumsum([0, *sizes], dtype=object).tolist()
         self.rows: int = self._starts[-1]
-        declared = [metadata.row_group(group).total_byte_size + 8 * size * len(self.columns) for group, size in enumerate(sizes)]
+        declared = [
+            metadata.row_group(group).total_byte_size + 8 * size * len(self.columns)
+            for group, size in enumerate(sizes)
+        ]
         allowed = UNPACKED_PER_BYTE * path.stat().st_size + (16 << 20)
-        if min([0, *sizes, *declared]) < 0 or sum(declared) > allowed or max(declared, default=0) > _GROUP_BYTES:
+        if (
+            min([0, *sizes, *declared]) < 0
+            or sum(declared) > allowed
+            or max(declared, default=0) > _GROUP_BYTES
+        ):
             raise DataError(
-                f"{path}: declares {sum(sizes)} rows of {len(self.columns)} columns, more than its {path.stat().st_size} bytes may hold"
+                f"{path}: declares {sum(sizes)} rows of {len(self.columns)} columns, more than its"
+                f" {path.stat().st_size} bytes may hold"
             )
 
     def group(self, group: int, names: Sequence[str]) -> dict[str, Any]:
-        """Columns of a row group: each an array of numbers, or a list of text, or of numbers of which some are null.
+        """Columns of a row group: each an array of numbers, or a list of text, or of numbers of which some
+        are null.
 
         They are read at once: to look for a column takes as long as there are columns.
         """
@@ -585,7 +707,10 @@ class _Parquet:
             if first < stop and start < self._starts[group + 1]:
                 for name, cells in self.group(group, names).items():
                     parts[name].append(cells[max(start - first, 0) : stop - first])
-        return {name: part[0] if len(part) == 1 else [cell for each in part for cell in each] for name, part in parts.items()}
+        return {
+            name: part[0] if len(part) == 1 else [cell for each in part for cell in each]
+            for name, part in parts.items()
+        }
 
     def _open(self) -> Any:
         from pyarrow import parquet
@@ -594,7 +719,9 @@ class _Parquet:
         # The schema is made anew whenever it is asked for, which takes as long as there are columns.
         text = [each.name for each in plain.schema_arrow if str(each.type) in ("string", "large_string")]
         # Text stays a dictionary and indices: written out, a few bytes could become any number of copies.
-        return parquet.ParquetFile(self._path, read_dictionary=text, page_checksum_verification=True, pre_buffer=False)
+        return parquet.ParquetFile(
+            self._path, read_dictionary=text, page_checksum_verification=True, pre_buffer=False
+        )
 
     def _read(self, group: int, names: Sequence[str]) -> dict[str, Any]:
         table = self._file.read_row_group(group, columns=list(names), use_threads=False)
@@ -609,16 +736,24 @@ class _Parquet:
             if pyarrow.types.is_dictionary(chunk.type):
                 words = chunk.dictionary.to_pylist()
                 parts.append([None if index is None else words[index] for index in chunk.indices.to_pylist()])
-            elif pyarrow.types.is_floating(chunk.type) or (pyarrow.types.is_integer(chunk.type) and not chunk.null_count):
+            elif pyarrow.types.is_floating(chunk.type) or (
+                pyarrow.types.is_integer(chunk.type) and not chunk.null_count
+            ):
                 parts.append(chunk.to_numpy(zero_copy_only=False))
             elif pyarrow.types.is_boolean(chunk.type) or pyarrow.types.is_integer(chunk.type):
-                parts.append(chunk.to_pylist())  # integers with a null among them would become floats, and 7 the id "7.0"
+                # integers with a null among them would become floats, and 7 the id "7.0"
+                parts.append(chunk.to_pylist())
             else:
-                raise DataError(f"{self._path}: column {name!r}: expected numbers or text, found {str(chunk.type)[:80]}")
+                raise DataError(
+                    f"{self._path}: column {name!r}: expected numbers or text, found {str(chunk.type)[:80]}"
+                )
         whole = bool(parts) and all(isinstance(part, np.ndarray) for part in parts)
         cells: Any = np.concatenate(parts) if whole else [cell for part in parts for cell in _as_list(part)]
         if len(cells) != self._starts[group + 1] - self._starts[group]:
-            raise DataError(f"{self._path}: column {name!r}: {len(cells)} cells in row group {group}, its rows are another number")
+            raise DataError(
+                f"{self._path}: column {name!r}: {len(cells)} cells in row group {group}, its rows are"
+                " another number"
+            )
         return cells
 
     def _guarded(self, call: Any) -> Any:

@@ -20,7 +20,8 @@ TEXT: Final = "text"
 def tokenised(foreign: Foreign, folder: Path) -> Foreign:
     """The same with token ids in place of features of the text, made from what was said in each sample.
 
-    A sample without a text lacks the modality. The special tokens of the tokenizer are kept: its first one gathers the sentence.
+    A sample without a text lacks the modality. The special tokens of the tokenizer are kept: its first one
+    gathers the sentence.
 
     Args:
         foreign: The content of a file.
@@ -32,9 +33,15 @@ def tokenised(foreign: Foreign, folder: Path) -> Foreign:
     """
     require("tokenizer", "text")
     tokenizer = _opened(folder)
-    silent = [role for role, split in foreign.splits.items() if split.texts is None or not any(map(_said, split.texts))]
+    silent = [
+        role
+        for role, split in foreign.splits.items()
+        if split.texts is None or not any(map(_said, split.texts))
+    ]
     if silent:
-        raise DataError(f"tokenizer: found no texts in split {silent[0]!r}, expected what was said in its samples")
+        raise DataError(
+            f"tokenizer: found no texts in split {silent[0]!r}, expected what was said in its samples"
+        )
     return replace(
         foreign,
         splits={role: _with_ids(split, tokenizer) for role, split in foreign.splits.items()},
@@ -62,7 +69,10 @@ def _with_ids(split: SplitArrays, tokenizer: Any) -> SplitArrays:
     size = len(texts)
     return replace(
         split,
-        features={TEXT: LazyRows(size, ids), **{name: rows for name, rows in split.features.items() if name != TEXT}},
+        features={
+            TEXT: LazyRows(size, ids),
+            **{name: rows for name, rows in split.features.items() if name != TEXT},
+        },
         times={name: rows for name, rows in split.times.items() if name != TEXT},
         tokens={**split.tokens, TEXT: LazyRows(size, words)},
     )
@@ -77,9 +87,13 @@ def _opened(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     if not folder.is_dir():
-        raise DataError(f"tokenizer: {folder}: found no such folder, expected one with the files of a tokenizer")
+        raise DataError(
+            f"tokenizer: {folder}: found no such folder, expected one with the files of a tokenizer"
+        )
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # of files and versions, which share no narrower root
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise DataError(f"tokenizer: {folder}: expected a tokenizer that transformers opens, found {reason}") from None
+        raise DataError(
+            f"tokenizer: {folder}: expected a tokenizer that transformers opens, found {reason}"
+        ) from None

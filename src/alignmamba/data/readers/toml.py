@@ -14,7 +14,9 @@ KEY_PARTS = 32
 # A part of a key, or a value in quotes; dots within quotes are none of a key.
 _PART = r"""(?:[A-Za-z0-9_-]+|"(?!"")(?:\\.|[^"\\\n])*"|'(?!'')[^'\n]*')"""
 _TOKEN = re.compile(
-    rf'''#[^\n]*|"""(?:\\.|[^\\])*?"{{3,5}}|\'\'\'.*?'{{3,5}}|(?P<key>{_PART}(?:[ \t]*\.[ \t]*{_PART})*)|(?P<open>["'])''', re.DOTALL
+    rf'''#[^\n]*|"""(?:\\.|[^\\])*?"{{3,5}}|\'\'\'.*?'{{3,5}}|'''
+    rf"""(?P<key>{_PART}(?:[ \t]*\.[ \t]*{_PART})*)|(?P<open>["'])""",
+    re.DOTALL,
 )
 _PART_ALONE = re.compile(_PART, re.DOTALL)
 
@@ -29,9 +31,15 @@ def read_toml(path: Path, *, largest: int) -> dict[str, Any]:
     for token in _TOKEN.finditer(content):
         if token["open"]:
             break  # quotes that are never closed, which the parser refuses there
-        if token["key"] and token["key"].count(".") >= KEY_PARTS and len(_PART_ALONE.findall(token["key"])) > KEY_PARTS:
+        if (
+            token["key"]
+            and token["key"].count(".") >= KEY_PARTS
+            and len(_PART_ALONE.findall(token["key"])) > KEY_PARTS
+        ):
             line = content.count("\n", 0, token.start()) + 1
-            raise DataError(f"{path}, line {line}: a key of more than {KEY_PARTS} parts with dots between them")
+            raise DataError(
+                f"{path}, line {line}: a key of more than {KEY_PARTS} parts with dots between them"
+            )
     try:
         return tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:

@@ -1,16 +1,19 @@
-"""Pickles read as data: a machine of its own for protocols 0 to 5, which makes values and can do nothing else.
+"""Pickles read as data: a machine of its own for protocols 0 to 5, which makes values and can do nothing
+else.
 
-A pickle is a program. Python's unpickler runs it, and even with a list of allowed globals it takes memory before it can be
-stopped: a few bytes ask for a list of memo entries, an array of any shape or a tuple whose hash never ends. Here the program
-drives a machine that knows containers, numbers, text, bytes and numpy arrays. Nothing is ever imported or called by a name that
-stands in the file, and no global outside `_GLOBALS` gets as far as the stack.
+A pickle is a program. Python's unpickler runs it, and even with a list of allowed globals it takes memory
+before it can be stopped: a few bytes ask for a list of memo entries, an array of any shape or a tuple whose
+hash never ends. Here the program drives a machine that knows containers, numbers, text, bytes and numpy
+arrays. Nothing is ever imported or called by a name that stands in the file, and no global outside `_GLOBALS`
+gets as far as the stack.
 
-Long runs of bytes stay in the file (`alignmamba.data.readers.stored`), so opening a file of many gigabytes takes little time and
-memory, and samples are read one by one. What does go into memory is charged to an account: `MEMORY_MULTIPLE` times the size of
-the file and `MEMORY_BASE` bytes at most, and never more than `MEMORY_MOST`. Every operation costs something, so the account also
-bounds the time.
+Long runs of bytes stay in the file (`alignmamba.data.readers.stored`), so opening a file of many gigabytes
+takes little time and memory, and samples are read one by one. What does go into memory is charged to an
+account: `MEMORY_MULTIPLE` times the size of the file and `MEMORY_BASE` bytes at most, and never more than
+`MEMORY_MOST`. Every operation costs something, so the account also bounds the time.
 
-Every change of the format up to protocol 5 is documented in PEP 307, PEP 3154 and PEP 574; the opcodes in Python's `pickletools`.
+Every change of the format up to protocol 5 is documented in PEP 307, PEP 3154 and PEP 574; the opcodes in
+Python's `pickletools`.
 """
 
 import contextlib
@@ -39,7 +42,8 @@ _LONGEST_LINE = 512
 _LONGEST_INTEGER = 9
 _MOST_AXES = 32
 
-# Bytes that things take, from above, measured on 64-bit Python 3.11; every operation is charged for its place on the stack.
+# Bytes that things take, from above, measured on 64-bit Python 3.11; every operation is charged for its place
+# on the stack.
 _OPERATION = 40
 _TEXT = 56
 _LIST = 88
@@ -70,15 +74,17 @@ def read_pickle(path: Path) -> Any:
         path: The file.
 
     Returns:
-        Lists, tuples, dicts, sets, numbers, text, bytes, `StoredArray` for arrays, `StoredBytes` for long runs of bytes or text,
-        `ByteText` for strings of Python 2. A container may hold itself.
+        Lists, tuples, dicts, sets, numbers, text, bytes, `StoredArray` for arrays, `StoredBytes` for long
+        runs of bytes or text, `ByteText` for strings of Python 2. A container may hold itself.
 
     Raises:
-        DataError: If the file cannot be read, is damaged, asks for anything but values (the global or the operation is named), or
-            its values outside arrays take more memory than the account allows.
+        DataError: If the file cannot be read, is damaged, asks for anything but values (the global or the
+            operation is named), or its values outside arrays take more memory than the account allows.
     """
     file = PickleFile(path)
-    machine = _Machine(file, most=min(MEMORY_BASE + MEMORY_MULTIPLE * file.size, MEMORY_MOST), scanned=file.size)
+    machine = _Machine(
+        file, most=min(MEMORY_BASE + MEMORY_MULTIPLE * file.size, MEMORY_MOST), scanned=file.size
+    )
     machine.run()
     return machine.result()
 
@@ -109,20 +115,28 @@ def glimpse(path: Path, splits: Collection[str]) -> Glimpse | None:
     stack = machine.stack if machine is not None else []
     if machine is None or not stack or type(stack[0]) is not dict:
         return None
-    # Python writes a dict and fills it later, so its last keys and values lie above it on the stack until then, those of a large dict
-    # behind a mark, and the fields of the last split likewise above the split.
+    # Python writes a dict and fills it later, so its last keys and values lie above it on the stack until
+    # then, those of a large dict behind a mark, and the fields of the last split likewise above the split.
     marks = machine.marks
     stop = next((mark for mark in marks if mark > 1), len(stack)) if 1 in marks else 3
     last = min(stop, len(stack)) - 1
     found = [*stack[0].items(), *zip(stack[1:stop:2], stack[2:stop:2], strict=False)]
     values = [value for key, value in found if isinstance(key, str) and key.lower() in splits]
     fields = [field for value in values if isinstance(value, dict) for field in value]
-    if isinstance(stack[last], dict) and any(value is stack[last] for value in values) and (last + 1 in marks or 1 not in marks):
+    if (
+        isinstance(stack[last], dict)
+        and any(value is stack[last] for value in values)
+        and (last + 1 in marks or 1 not in marks)
+    ):
         fields += stack[last + 1 : next((mark for mark in marks if mark > last + 1), len(stack)) : 2]
     lists = any(isinstance(value, list) for value in values)
     if not lists and not any(isinstance(value, dict) for value in values):
         return None
-    return Glimpse(fields=frozenset(str(field) for field in fields if isinstance(field, str)), lists=lists, whole=machine.has_ended)
+    return Glimpse(
+        fields=frozenset(str(field) for field in fields if isinstance(field, str)),
+        lists=lists,
+        whole=machine.has_ended,
+    )
 
 
 def refused_global(path: Path) -> str:
@@ -152,7 +166,9 @@ def _begins_as_pickle(path: Path) -> bool:
 
 
 class _Global:
-    """A global that may stand in a pickle, and what calling it makes; ``None`` where it may only be passed on."""
+    """A global that may stand in a pickle, and what calling it makes; ``None`` where it may only be passed
+    on.
+    """
 
     __slots__ = ("make", "name")
 
@@ -227,14 +243,17 @@ class _Machine:
         return self.error(f"byte {code[0]:#04x} is no operation of a pickle")
 
     def _cut_off(self) -> DataError:
-        return self.file.error(f"the file ends after {self.file.size} bytes in the middle of a value; it was cut off or damaged")
+        return self.file.error(
+            f"the file ends after {self.file.size} bytes in the middle of a value; it was cut off or damaged"
+        )
 
     def charge(self, amount: int) -> None:
         """Take memory from the account."""
         self._spent += amount
         if self._spent > self._most:
             raise self.file.error(
-                f"its values outside arrays take more than {self._most >> 20} MiB; long lists of numbers are read as arrays only"
+                f"its values outside arrays take more than {self._most >> 20} MiB; long lists of numbers are"
+                " read as arrays only"
             )
 
     # Bytes of the file
@@ -254,7 +273,11 @@ class _Machine:
         """The rest of a short line."""
         found = self.file.stream.readline(_LONGEST_LINE)
         if not found.endswith(b"\n"):
-            raise self.error(f"a line of more than {_LONGEST_LINE} bytes") if len(found) == _LONGEST_LINE else self._cut_off()
+            raise (
+                self.error(f"a line of more than {_LONGEST_LINE} bytes")
+                if len(found) == _LONGEST_LINE
+                else self._cut_off()
+            )
         return found[:-1]
 
     def _run(self, length: int, longest: int, encoding: Encoding, *, is_text: bool) -> bytes | StoredBytes:
@@ -373,7 +396,9 @@ class _Machine:
             for position, offset in enumerate((found.offset, found.offset + found.length - 1)):
                 self.file.read_into(offset, memoryview(ends)[position : position + 1])
             self.file.stream.seek(found.offset + found.length + 1)
-            inner: Any = StoredBytes(self.file, found.offset + 1, found.length - 2, "string escapes", is_text=True)
+            inner: Any = StoredBytes(
+                self.file, found.offset + 1, found.length - 2, "string escapes", is_text=True
+            )
         else:
             ends = bytearray(found[:1] + found[1:][-1:])
             try:
@@ -464,10 +489,14 @@ class _Machine:
         table.update(zip(self.members(pairs[::2]), pairs[1::2], strict=True))
 
     def members(self, found: list[Any]) -> list[Any]:
-        """The values, if they may be keys of a dict or members of a set: hashing a tuple of tuples may never end."""
+        """The values, if they may be keys of a dict or members of a set: hashing a tuple of tuples may never
+        end.
+        """
         for value in found:
             if not isinstance(value, str | bytes | int | float | None):
-                raise self.file.error(f"a {_kind(value)} as key of a dict or member of a set, expected text or numbers")
+                raise self.file.error(
+                    f"a {_kind(value)} as key of a dict or member of a set, expected text or numbers"
+                )
         self.charge(_ENTRY * len(found) + _TABLE)
         return found
 
@@ -539,7 +568,10 @@ class _Machine:
     def call(self, _: int) -> None:
         given, called = self.stack.pop(), self.stack.pop()
         if type(called) is not _Global or called.make is None:
-            raise self.file.error(f"refused: the pickle calls {called.name if type(called) is _Global else 'a ' + _kind(called)}")
+            raise self.file.error(
+                "refused: the pickle calls"
+                f" {called.name if type(called) is _Global else 'a ' + _kind(called)}"
+            )
         if type(given) is not tuple:
             raise self.error(f"{called.name} is called with a {_kind(given)}")
         self.charge(_ARRAY)
@@ -563,16 +595,22 @@ class _Machine:
 
     def refuse_object(self, _: int) -> None:
         names = [value.name for value in self.stack if type(value) is _Global]
-        raise self.file.error(f"refused: the pickle makes an object{f' of {names[-1]}' if names else ''} by its class")
+        raise self.file.error(
+            f"refused: the pickle makes an object{f' of {names[-1]}' if names else ''} by its class"
+        )
 
     def refuse_reference(self, _: int) -> None:
         raise self.file.error("refused: the pickle refers to an object outside itself (persistent id)")
 
     def refuse_extension(self, size: int) -> None:
-        raise self.file.error(f"refused: the pickle asks for number {self.unsigned(size)} of the registry of extensions")
+        raise self.file.error(
+            f"refused: the pickle asks for number {self.unsigned(size)} of the registry of extensions"
+        )
 
     def refuse_buffer(self, _: int) -> None:
-        raise self.file.error("refused: the pickle's arrays lie outside it (out-of-band buffers of protocol 5)")
+        raise self.file.error(
+            "refused: the pickle's arrays lie outside it (out-of-band buffers of protocol 5)"
+        )
 
 
 _OPERATIONS: Mapping[bytes, tuple[Callable[[_Machine, int], None], int]] = {
@@ -650,9 +688,12 @@ def _kind(value: Any) -> str:
     """What a value is, for people; never the value itself, whose text may have no end."""
     if type(value) is _Global:
         return f"global {value.name}"
-    return {"StoredArray": "numpy array", "StoredBytes": "run of bytes", "_Type": "numpy dtype", "NoneType": "None"}.get(
-        type(value).__name__, type(value).__name__
-    )
+    return {
+        "StoredArray": "numpy array",
+        "StoredBytes": "run of bytes",
+        "_Type": "numpy dtype",
+        "NoneType": "None",
+    }.get(type(value).__name__, type(value).__name__)
 
 
 # What the globals make
@@ -687,23 +728,39 @@ def _array_from_buffer(machine: _Machine, given: tuple[Any, ...]) -> StoredArray
     content, kind, shape, order = given[:4]
     shape = _shape(machine, shape)
     axes = given[4] if order == "K" and len(given) == 5 else None
-    if order == "K" and (type(axes) is not tuple or any(type(axis) is not int for axis in axes) or sorted(axes) != list(range(len(shape)))):
+    if order == "K" and (
+        type(axes) is not tuple
+        or any(type(axis) is not int for axis in axes)
+        or sorted(axes) != list(range(len(shape)))
+    ):
         raise machine.error("the order of an array's axes is none")
     array = StoredArray(machine.file)
-    array.fill(shape, _dtype(machine, kind), _content(machine, content), order="F" if order == "F" else "C", axis_order=axes)
+    array.fill(
+        shape,
+        _dtype(machine, kind),
+        _content(machine, content),
+        order="F" if order == "F" else "C",
+        axis_order=axes,
+    )
     return array
 
 
 def _content(machine: _Machine, content: Any) -> bytes | StoredBytes | list[Any]:
     if isinstance(content, ByteText):
         return content.encode("latin-1")
-    if isinstance(content, bytes | list) or (isinstance(content, StoredBytes) and not (content.is_text and content.encoding in _UNICODE)):
+    if isinstance(content, bytes | list) or (
+        isinstance(content, StoredBytes) and not (content.is_text and content.encoding in _UNICODE)
+    ):
         return content
     raise machine.error(f"the content of an array is a {_kind(content)}")
 
 
 def _shape(machine: _Machine, shape: Any) -> tuple[int, ...]:
-    if type(shape) is not tuple or len(shape) > _MOST_AXES or any(type(size) is not int or not 0 <= size < 1 << 48 for size in shape):
+    if (
+        type(shape) is not tuple
+        or len(shape) > _MOST_AXES
+        or any(type(size) is not int or not 0 <= size < 1 << 48 for size in shape)
+    ):
         raise machine.error("the shape of an array is none")
     if math.prod(shape) == 0 and max(shape, default=0) > 1 << 24:
         raise machine.error(f"an array of shape {shape} without any element")
@@ -713,17 +770,24 @@ def _shape(machine: _Machine, shape: Any) -> tuple[int, ...]:
 def _dtype(machine: _Machine, kind: Any) -> np.dtype[Any]:
     if type(kind) is not _Type:
         raise machine.error(f"the type of an array is a {_kind(kind)}")
-    if kind.dtype.itemsize == 0:  # numpy writes it of an empty text alone; of such elements an array could hold any number
-        raise machine.file.error(f"refused: an array of type {kind.dtype.str!r}, whose elements take no bytes")
+    # numpy writes it of an empty text alone; of such elements an array could hold any number
+    if kind.dtype.itemsize == 0:
+        raise machine.file.error(
+            f"refused: an array of type {kind.dtype.str!r}, whose elements take no bytes"
+        )
     return kind.dtype
 
 
 def _make_type(machine: _Machine, given: tuple[Any, ...]) -> _Type:
     """``dtype("f4", False, True)``."""
     name = given[0] if given else None
-    if not isinstance(name, str) or not re.fullmatch(r"[<>=|]?(f[248]|[iu][1248]|b1|[SU][0-9]{1,9}|O[48]?)", name):
+    if not isinstance(name, str) or not re.fullmatch(
+        r"[<>=|]?(f[248]|[iu][1248]|b1|[SU][0-9]{1,9}|O[48]?)", name
+    ):
         shown = ascii(name[:40]) if isinstance(name, str) else f"a {_kind(name)}"
-        raise machine.file.error(f"refused: an array of type {shown}, expected real numbers, text, bytes or objects")
+        raise machine.file.error(
+            f"refused: an array of type {shown}, expected real numbers, text, bytes or objects"
+        )
     if len(given) > 3 or any(type(flag) not in (bool, int) or flag not in (0, 1) for flag in given[1:]):
         raise machine.error("the type of an array is not made as numpy makes one")
     # The number after O is the size of a pointer where the file was written.
@@ -732,12 +796,22 @@ def _make_type(machine: _Machine, given: tuple[Any, ...]) -> _Type:
 
 def _set_byte_order(machine: _Machine, made: _Type, state: Any) -> None:
     """The state of a type: version, byte order, three fields of structured types, size, alignment, flags."""
-    if type(state) is not tuple or len(state) != 8 or type(state[0]) is not int or state[0] != 3 or state[1] not in ("<", ">", "|", "="):
+    if (
+        type(state) is not tuple
+        or len(state) != 8
+        or type(state[0]) is not int
+        or state[0] != 3
+        or state[1] not in ("<", ">", "|", "=")
+    ):
         raise machine.error("the state of a numpy dtype is not what numpy writes")
     if any(part is not None for part in state[2:5]):
-        raise machine.file.error("refused: an array of structured type, expected real numbers, text, bytes or objects")
+        raise machine.file.error(
+            "refused: an array of structured type, expected real numbers, text, bytes or objects"
+        )
     if any(type(part) is not int for part in state[5:]) or state[5] not in (-1, made.dtype.itemsize):
-        raise machine.error(f"the elements of a type of {made.dtype.itemsize} bytes take another number of bytes")
+        raise machine.error(
+            f"the elements of a type of {made.dtype.itemsize} bytes take another number of bytes"
+        )
     if made.dtype.kind != "O" and state[7] not in (0, _NEEDS_INIT if made.dtype.kind == "U" else 0):
         raise machine.error("the flags of a type are not what numpy writes")
     if made.dtype.kind not in "OSb":
@@ -814,7 +888,9 @@ _UNICODE = ("utf-8", "unicode escapes")
 
 
 def _allowed() -> dict[tuple[str, str], _Global]:
-    """Every global that a pickle may name, in the modules in which Python 2, Python 3 and the versions of numpy have it."""
+    """Every global that a pickle may name, in the modules in which Python 2, Python 3 and the versions of
+    numpy have it.
+    """
     makers: list[tuple[tuple[str, ...], str, Callable[[_Machine, tuple[Any, ...]], Any]]] = [
         (("numpy.core.multiarray", "numpy._core.multiarray"), "_reconstruct", _make_array),
         (("numpy.core.multiarray", "numpy._core.multiarray"), "scalar", _make_scalar),
@@ -827,7 +903,11 @@ def _allowed() -> dict[tuple[str, str], _Global]:
         (("builtins", "__builtin__"), "frozenset", _make_frozen_set),
         (("collections",), "OrderedDict", _make_dict),
     ]
-    allowed = {(module, name): _Global(f"{module}.{name}", make) for modules, name, make in makers for module in modules}
+    allowed = {
+        (module, name): _Global(f"{module}.{name}", make)
+        for modules, name, make in makers
+        for module in modules
+    }
     return {**allowed, ("numpy", "ndarray"): _NDARRAY, ("numpy.core.multiarray", "ndarray"): _NDARRAY}
 
 

@@ -12,7 +12,8 @@ from alignmamba.data.readers.stored import StoredArray, StoredBytes
 from alignmamba.data.readers.unpickling import ByteText
 from alignmamba.errors import DataError
 
-# Scores of which at least this share lies in [-1, 1] are taken for scores of that range: of those of MOSI and MOSEI about half does.
+# Scores of which at least this share lies in [-1, 1] are taken for scores of that range: of those of MOSI and
+# MOSEI about half does.
 _SHARE_OF_NARROW_SCORES = 0.99
 # A number may stand in this many lists of one.
 _MOST_AXES = 4
@@ -39,15 +40,25 @@ def is_nothing(value: Any) -> bool:
 
 
 def several_per_clip(value: Any) -> str:
-    """What a field is that has several entries for each clip, for messages; an empty text where it has one, or is no such thing."""
+    """What a field is that has several entries for each clip, for messages; an empty text where it has one,
+    or is no such thing.
+    """
     if isinstance(value, StoredArray):
-        return f"an array of shape {value.shape}" if len(value.shape) > 1 and math.prod(value.shape[1:]) != 1 else ""
-    sizes = {len(each) if is_sequence(each) else 1 for each in value} if isinstance(value, list | tuple) else {1}
+        return (
+            f"an array of shape {value.shape}"
+            if len(value.shape) > 1 and math.prod(value.shape[1:]) != 1
+            else ""
+        )
+    sizes = (
+        {len(each) if is_sequence(each) else 1 for each in value} if isinstance(value, list | tuple) else {1}
+    )
     return "" if 1 in sizes else f"{' or '.join(map(str, sorted(sizes)))} per clip"
 
 
 def readable(text: str) -> str:
-    """A text that may be told and stored: half characters, which a pickle may hold and UTF-8 may not, become ``?``."""
+    """A text that may be told and stored: half characters, which a pickle may hold and UTF-8 may not, become
+    ``?``.
+    """
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -82,14 +93,17 @@ def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
         return value
     if isinstance(value, int | float) and not is_nothing(value):
         return str(value)
-    raise DataError(f"{where}: expected text, found {'NaN' if isinstance(value, float) else type(value).__name__}")
+    raise DataError(
+        f"{where}: expected text, found {'NaN' if isinstance(value, float) else type(value).__name__}"
+    )
 
 
 def numbers(value: Any, count: int, where: str) -> np.ndarray:
     """One number per clip, (clips,) float64; NaN where ``None`` or NaN stands.
 
     Args:
-        value: An array of as many elements, of any shape, or a list of numbers, or of arrays or lists of one number.
+        value: An array of as many elements, of any shape, or a list of numbers, or of arrays or lists of one
+            number.
         count: Number of clips.
         where: File, split and field, for messages.
 
@@ -99,7 +113,9 @@ def numbers(value: Any, count: int, where: str) -> np.ndarray:
     if not is_sequence(value):
         raise DataError(f"{where}: expected {count} numbers, found {type(value).__name__}")
     if isinstance(value, StoredArray) and (value.shape[0] != count or math.prod(value.shape) != count):
-        raise DataError(f"{where}: expected {count} numbers, one per clip, found an array of shape {value.shape}")
+        raise DataError(
+            f"{where}: expected {count} numbers, one per clip, found an array of shape {value.shape}"
+        )
     items = as_list(value)
     if len(items) != count:
         raise DataError(f"{where}: expected {count} numbers, one per clip, found {len(items)}")
@@ -117,7 +133,8 @@ def _number(item: Any, where: str, row: int) -> float:
 
 
 def labels(value: Any, where: str, field: str, faults: Faults) -> list[float | int | str | None]:
-    """A number or a text per clip; ``None`` where there is none, or an empty text, or a number that is not finite.
+    """A number or a text per clip; ``None`` where there is none, or an empty text, or a number that is not
+    finite.
 
     Args:
         value: An array or a list.
@@ -132,7 +149,9 @@ def labels(value: Any, where: str, field: str, faults: Faults) -> list[float | i
     for row, item in enumerate(as_list(value)):
         label = item if isinstance(item, str | int | float) else _alone(item)
         if label is not None and not isinstance(label, int | float):
-            label = (label if is_ascii(label) else plain_text(label, f"{where}: row {row}", field, faults)) or None
+            label = (
+                label if is_ascii(label) else plain_text(label, f"{where}: row {row}", field, faults)
+            ) or None
         found.append(None if isinstance(label, float) and not math.isfinite(label) else label)
     return found
 

@@ -14,5 +14,6 @@ try:
         import numba  # noqa: F401
 except (ValueError, RuntimeWarning) as error:  # of a number out of range it does not say which one it is
     raise BackendError(
-        f"numba cannot start: {str(error).splitlines()[0]} (look at NUMBA_NUM_THREADS and other variables of that name)"
+        f"numba cannot start: {str(error).splitlines()[0]} (look at NUMBA_NUM_THREADS and other variables of"
+        " that name)"
     ) from error

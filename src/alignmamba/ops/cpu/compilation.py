@@ -15,7 +15,8 @@ from numba import njit
 from numba.core.caching import FunctionCache
 from torch import Tensor
 
-# A sum may be reordered and a product fused into it, so that loops vectorise. NaN and infinity keep their meaning.
+# A sum may be reordered and a product fused into it, so that loops vectorise. NaN and infinity keep their
+# meaning.
 ANY_ORDER = frozenset({"contract", "nsz", "arcp", "reassoc"})
 # Where adding and subtracting a large number rounds to an integer, sums must stay as they are written.
 AS_WRITTEN = frozenset({"contract", "nsz", "arcp"})
@@ -23,11 +24,14 @@ AS_WRITTEN = frozenset({"contract", "nsz", "arcp"})
 EXTREMES = frozenset({"nnan"})
 
 Rows = tuple[np.ndarray, int, int]
-"""Tokens of any layout whose channels lie side by side: memory, and its distances from sample to sample and from token to token."""
+"""Tokens of any layout whose channels lie side by side: memory, and its distances from sample to sample and
+from token to token."""
 
 
 def kernel(function: Callable[..., Any], *, extra: frozenset[str] = frozenset()) -> Callable[..., Any]:
-    """Compile at the first call, without the interpreter's lock, and keep the machine code on disk where that is possible."""
+    """Compile at the first call, without the interpreter's lock, and keep the machine code on disk where that
+    is possible.
+    """
     compiled = njit(fastmath=set(ANY_ORDER | extra), nogil=True, error_model="numpy")(function)
     try:
         compiled._cache = _Cache(function)  # type: ignore[attr-defined]
@@ -37,11 +41,15 @@ def kernel(function: Callable[..., Any], *, extra: frozenset[str] = frozenset())
 
 
 # The kernels call one another across files, and numba looks at the file of the outermost one alone.
-_SOURCES = sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+_SOURCES = sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()
 
 
 class _Cache(FunctionCache):
-    """Machine code on disk, for these sources. What cannot be read is compiled anew, and what cannot be written is not kept."""
+    """Machine code on disk, for these sources. What cannot be read is compiled anew, and what cannot be
+    written is not kept.
+    """
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return *super()._index_key(sig, codegen), _SOURCES
@@ -65,8 +73,14 @@ class _Cache(FunctionCache):
 
 @cache
 def _say_not_kept(reason: str | None) -> None:
-    """Once in a process: compiling resets the record by which Python would know that it has shown a warning."""
-    warnings.warn(f"compiled kernels are not kept on disk, every process compiles them anew: {reason}", RuntimeWarning, stacklevel=2)
+    """Once in a process: compiling resets the record by which Python would know that it has shown a
+    warning.
+    """
+    warnings.warn(
+        f"compiled kernels are not kept on disk, every process compiles them anew: {reason}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def rows(tensor: Tensor) -> Rows:
@@ -101,7 +115,9 @@ def array(tensor: Tensor) -> np.ndarray:
 
 
 def over_tasks(run: Callable[[int, int], object], tasks: int, threads: int) -> None:
-    """Call ``run(first, last)`` over all tasks, spread over threads that end with the call, so that a process may fork at any time."""
+    """Call ``run(first, last)`` over all tasks, spread over threads that end with the call, so that a process
+    may fork at any time.
+    """
     threads = max(1, min(tasks, threads))
     edges = [tasks * part // threads for part in range(threads + 1)]
     if threads == 1:
@@ -125,7 +141,8 @@ class _Memory:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor  # alive as long as the array that looks at it
         self.__array_interface__ = {
-            "data": (tensor.data_ptr(), False), "shape": tuple(tensor.shape), "typestr": _TYPES[tensor.dtype], "version": 3,
+            "data": (tensor.data_ptr(), False), "shape": tuple(tensor.shape), "typestr": _TYPES[tensor.dtype],
+            "version": 3,
         }  # fmt: skip
 
 
@@ -133,7 +150,9 @@ _TYPES = {getattr(torch, name): np.dtype(name).str for name in ("float32", "floa
 
 
 def _seen(tensor: Tensor) -> np.ndarray:
-    """`Tensor.numpy` without its mark on the storage, which may not be resized from then on: FSDP frees parameters by resizing them."""
+    """`Tensor.numpy` without its mark on the storage, which may not be resized from then on: FSDP frees
+    parameters by resizing them.
+    """
     if tensor.numel() == 0:
         return np.empty(tuple(tensor.shape), _TYPES[tensor.dtype])
     return np.asarray(_Memory(tensor))

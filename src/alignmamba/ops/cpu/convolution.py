@@ -35,7 +35,9 @@ def conv_backward(x: Tensor, weight: Tensor, bias: Tensor, grad_y: Tensor) -> tu
 
 
 def _split(x: Tensor, weight: Tensor) -> tuple[int, int]:
-    """How many threads, and into how many groups the channels of one sample are split to give every thread a task."""
+    """How many threads, and into how many groups the channels of one sample are split to give every thread a
+    task.
+    """
     threads = threads_for(x.numel() * len(weight), _LEAST_WORK)
     return threads, max(1, min(-(-threads // max(1, len(x))), x.shape[2] // 64))
 
@@ -82,7 +84,10 @@ def _backward(first, last, groups, time, x, weight, bias, grad_y, grad_x, grad_w
                         grad_x_t[i] += weight_k[i] * grad_ahead[i]
                 behind = t - (width - 1) + k
                 if behind >= 0:
-                    x_k, grad_weight_k = tokens_of(x, row, behind, start, lanes), grad_weight[row, k, start:stop]
+                    x_k, grad_weight_k = (
+                        tokens_of(x, row, behind, start, lanes),
+                        grad_weight[row, k, start:stop],
+                    )
                     for i in range(lanes):
                         grad_weight_k[i] += grad[i] * x_k[i]
 

@@ -1,7 +1,8 @@
 """Sums of Gaussian kernels between tokens and their gradients, tile by tile.
 
-Distances come from matrix products of PyTorch; a kernel compiled by numba turns a tile of products into kernel entries in place; two
-more products add the tile's part to the gradient. Nothing of the size of time x time is held, and no tile is computed twice.
+Distances come from matrix products of PyTorch; a kernel compiled by numba turns a tile of products into
+kernel entries in place; two more products add the tile's part to the gradient. Nothing of the size of time x
+time is held, and no tile is computed twice.
 """
 
 import math
@@ -19,9 +20,17 @@ _BLOCK_ROWS = 256
 
 
 def weighted_kernel_sum(
-    x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, scale: Tensor, weights: Tensor, *, need_gradient: bool
+    x: Tensor,
+    y: Tensor,
+    x_mask: Tensor,
+    y_mask: Tensor,
+    scale: Tensor,
+    weights: Tensor,
+    *,
+    need_gradient: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """``wxx sum k(x, x') + wyy sum k(y, y') + wxy sum k(x, y)`` over all ordered pairs of valid tokens, ``k = exp(-scale |a - b|^2)``.
+    """``wxx sum k(x, x') + wyy sum k(y, y') + wxy sum k(x, y)`` over all ordered pairs of valid tokens, ``k =
+    exp(-scale |a - b|^2)``.
 
     Args:
         x: (batch, n, channel), float32 or float64, near the origin, zero where not valid.
@@ -52,7 +61,9 @@ def weighted_kernel_sum(
             tile = torch.bmm(a, b.transpose(1, 2), out=memory[: math.prod(shape)].view(shape))
             row_sums, column_sums = tile.new_empty(shape[:2]), tile.new_zeros(shape[0], shape[2])
             at = (samples.start, rows.start, columns.start)
-            _kernel_entries(tile.numpy(), *at, *squares, *masks, rates, symmetric, row_sums.numpy(), column_sums.numpy())
+            _kernel_entries(
+                tile.numpy(), *at, *squares, *masks, rates, symmetric, row_sums.numpy(), column_sums.numpy()
+            )
             # A self term's tile off the diagonal stands for its mirror image as well.
             twice = 2.0 if symmetric and rows != columns else 1.0
             total[samples] += twice * weight[samples] * row_sums.sum(1, dtype=torch.float64)
@@ -60,7 +71,9 @@ def weighted_kernel_sum(
                 slope = (-2 * scale * weight)[samples].to(x.dtype)[:, None, None] * (2 if symmetric else 1)
                 _add_gradient(first_grad[samples, rows], a, b, tile, row_sums, slope)
                 if twice == 2.0 or not symmetric:
-                    _add_gradient(second_grad[samples, columns], b, a, tile.transpose(1, 2), column_sums, slope)
+                    _add_gradient(
+                        second_grad[samples, columns], b, a, tile.transpose(1, 2), column_sums, slope
+                    )
     return total, grad_x, grad_y
 
 
@@ -79,8 +92,12 @@ def lower_median(values: Tensor, mask: Tensor) -> Tensor:
     return median
 
 
-def _add_gradient(grad: Tensor, own: Tensor, other: Tensor, entries: Tensor, sums: Tensor, slope: Tensor) -> None:
-    """Add ``slope (sums own - entries other)``: the gradient of a sum of kernel entries with respect to the tokens `own`."""
+def _add_gradient(
+    grad: Tensor, own: Tensor, other: Tensor, entries: Tensor, sums: Tensor, slope: Tensor
+) -> None:
+    """Add ``slope (sums own - entries other)``: the gradient of a sum of kernel entries with respect to the
+    tokens `own`.
+    """
     grad.add_(slope * (sums.unsqueeze(2) * own - torch.bmm(entries, other)))
 
 
@@ -88,7 +105,10 @@ def _tiles(batch: int, n: int, m: int, *, symmetric: bool) -> list[tuple[slice, 
     """Samples and tokens of every tile; of a symmetric sum only the tiles on and above the diagonal."""
     if n * m <= _TILE_ENTRIES:
         some_samples = max(1, _TILE_ENTRIES // max(1, n * m))
-        return [(slice(s, min(batch, s + some_samples)), slice(0, n), slice(0, m)) for s in range(0, batch, some_samples)]
+        return [
+            (slice(s, min(batch, s + some_samples)), slice(0, n), slice(0, m))
+            for s in range(0, batch, some_samples)
+        ]
     across = _BLOCK_ROWS if symmetric else _TILE_ENTRIES // _BLOCK_ROWS
     return [
         (slice(sample, sample + 1), slice(i, min(n, i + _BLOCK_ROWS)), slice(j, min(m, j + across)))
@@ -100,9 +120,22 @@ def _tiles(batch: int, n: int, m: int, *, symmetric: bool) -> list[tuple[slice, 
 
 @kernel
 def _kernel_entries(
-    tile, sample, row, column, first_squares, second_squares, first_mask, second_mask, rates, symmetric, row_sums, column_sums
+    tile,
+    sample,
+    row,
+    column,
+    first_squares,
+    second_squares,
+    first_mask,
+    second_mask,
+    rates,
+    symmetric,
+    row_sums,
+    column_sums,
 ):
-    """Turn inner products into kernel entries, zero for tokens that are not valid, and add them up by rows and by columns."""
+    """Turn inner products into kernel entries, zero for tokens that are not valid, and add them up by rows
+    and by columns.
+    """
     for b in range(tile.shape[0]):
         rate = row_sums.dtype.type(rates[sample + b])
         others = second_squares[sample + b, column : column + tile.shape[2]]
@@ -119,7 +152,8 @@ def _kernel_entries(
                     entries[c] = entry
                     total += entry
                 itself = row + r - column
-                if symmetric and 0 <= itself < entries.size:  # what rounding leaves of this distance would be the largest error of all
+                # what rounding leaves of this distance would be the largest error of all
+                if symmetric and 0 <= itself < entries.size:
                     total += ONE - entries[itself]
                     entries[itself] = ONE
                 for c in range(entries.size):

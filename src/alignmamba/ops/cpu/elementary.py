@@ -1,4 +1,6 @@
-"""Exponential, softplus and sigmoid as short sequences of arithmetic, so that loops over channels vectorise."""
+"""Exponential, softplus and sigmoid as short sequences of arithmetic, so that loops over channels
+vectorise.
+"""
 
 from typing import Any
 
@@ -13,22 +15,31 @@ LOG2E = np.float64(1.4426950408889634)
 LN2 = np.float64(0.6931471805599453)
 ZERO, ONE, TWO, NAN = np.float32(0), np.float32(1), np.float32(2), np.float32(np.nan)
 
-# 2^x = 2^k 2^f with k = round(x) and |f| <= 1/2. Adding 1.5 * 2^23 (float64: 1.5 * 2^52) rounds x to an integer and leaves k in the
-# low bits; shifted into the place of the exponent, it multiplies by 2^k. 2^f is a polynomial with constant term 1, so that 2^0 is 1.
+# 2^x = 2^k 2^f with k = round(x) and |f| <= 1/2. Adding 1.5 * 2^23 (float64: 1.5 * 2^52) rounds x to an
+# integer and leaves k in the low bits; shifted into the place of the exponent, it multiplies by 2^k. 2^f is a
+# polynomial with constant term 1, so that 2^0 is 1.
 _ROUND32, _ROUND64 = np.float32(1.5 * 2**23), np.float64(1.5 * 2**52)
-# Below, the result is zero: so little counts as nothing, and no product with a state is a denormal number, which processors are
-# slow with.
+# Below, the result is zero: so little counts as nothing, and no product with a state is a denormal number,
+# which processors are slow with.
 _LOWEST32, _LOWEST64 = np.float32(-100), np.float64(-800)
 _MANTISSA32, _MANTISSA64 = np.int32(23), np.int64(52)
 # Least largest relative error on [-1/2, 1/2], degree 5: 9e-8, and 1.6e-7 with the rounding of the arithmetic.
-_F5, _F4, _F3 = np.float32(0.0013264727197388323), np.float32(0.009671512639651788), np.float32(0.05550733743251392)
+_F5, _F4, _F3 = (
+    np.float32(0.0013264727197388323),
+    np.float32(0.009671512639651788),
+    np.float32(0.05550733743251392),
+)
 _F2, _F1 = np.float32(0.24022242085375062), np.float32(0.6931469775991645)
 # Taylor's coefficients ln(2)^n / n!, highest first, degree 13: 4e-18.
 _TAYLOR = tuple(np.cumprod([LN2 / n for n in range(1, 14)])[::-1].tolist())
 _T13, _T12, _T11, _T10, _T9, _T8, _T7, _T6, _T5, _T4, _T3, _T2, _T1 = _TAYLOR
 
 # atanh(s) / s as a polynomial in s^2 on [0, 1/9], least largest relative error, degree 4: 4e-9.
-_A4, _A3, _A2 = np.float32(0.14089167521828944), np.float32(0.1398030136194012), np.float32(0.20012455142117977)
+_A4, _A3, _A2 = (
+    np.float32(0.14089167521828944),
+    np.float32(0.1398030136194012),
+    np.float32(0.20012455142117977),
+)
 _A1, _A0 = np.float32(0.33333157340967057), np.float32(1)
 _LOG2E32 = np.float32(LOG2E)
 _SHUT32, _SHUT64 = np.float32(-69), np.float64(-554)
@@ -94,8 +105,8 @@ def sigmoid(x):
     raise NotImplementedError("only for kernels")
 
 
-# Where the exponential is held, nothing is left: the gate of a huge negative number must close. What a NaN carries in its low bits would
-# pass for an exponent, so a NaN is answered first.
+# Where the exponential is held, nothing is left: the gate of a huge negative number must close. What a NaN
+# carries in its low bits would pass for an exponent, so a NaN is answered first.
 @njit(fastmath=set(AS_WRITTEN))
 def _sigmoid_float32(x):
     e = _exp2_float32(-abs(x) * _LOG2E32)
@@ -131,7 +142,9 @@ def silu_slope(x):
 
 
 def softplus(x):
-    """log(1 + e^x); relative error below 1e-7 (4 + |x|) in float32, also where it is small; zero below -69."""
+    """log(1 + e^x); relative error below 1e-7 (4 + |x|) in float32, also where it is small; zero below
+    -69.
+    """
     raise NotImplementedError("only for kernels")
 
 

@@ -1,9 +1,9 @@
 """The selective scan in one pass over memory, compiled by numba for float32 and float64.
 
-Softplus, discretisation, recurrence, skip and gate are fused. Vector lanes run over channels, so nothing is summed across lanes in
-the forward pass. A chunk of tokens is finished for all channels before the next one begins: memory is read in the order in which
-it lies, and what a tile of channels needs for one chunk stays in the first cache. The backward pass recomputes states from the
-one kept at the start of each chunk.
+Softplus, discretisation, recurrence, skip and gate are fused. Vector lanes run over channels, so nothing is
+summed across lanes in the forward pass. A chunk of tokens is finished for all channels before the next one
+begins: memory is read in the order in which it lies, and what a tile of channels needs for one chunk stays in
+the first cache. The backward pass recomputes states from the one kept at the start of each chunk.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,25 @@ import torch
 from torch import Tensor
 
 from alignmamba.ops.cpu.compilation import array, entry_of, kernel, over_tasks, rows, threads_for, tokens_of
-from alignmamba.ops.cpu.elementary import LN2, LOG2E, NAN, ONE, ZERO, exp2, sigmoid, silu, silu_slope, softplus
+from alignmamba.ops.cpu.elementary import (
+    LN2,
+    LOG2E,
+    NAN,
+    ONE,
+    ZERO,
+    exp2,
+    sigmoid,
+    silu,
+    silu_slope,
+    softplus,
+)
 
 _CHUNK = 32
-"""Tokens between two kept states; at least the number of states, so that these take no more memory than the drive."""
+"""Tokens between two kept states; at least the number of states, so that these take no more memory than the
+drive."""
 
-# Channels of a tile: wide enough to hide the latency of the recurrence, narrow enough not to be idle. The forward pass needs little
-# beside them and takes the widest where these fit exactly.
+# Channels of a tile: wide enough to hide the latency of the recurrence, narrow enough not to be idle. The
+# forward pass needs little beside them and takes the widest where these fit exactly.
 _WIDEST, _WIDE, _NARROW = 128, 64, 16
 
 _LEAST_WORK = 2**18
@@ -42,25 +54,40 @@ def scan_forward(
     softplus: bool,
     checkpoint: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`alignmamba.ops.scan.selective_scan` on tensors of one dtype, float32 or float64; any layout, channels side by side at best.
+    """`alignmamba.ops.scan.selective_scan` on tensors of one dtype, float32 or float64; any layout, channels
+    side by side at best.
 
     Returns:
-        Output (batch, time, channel), final state (batch, channel, state), and with `checkpoint` what `scan_backward` needs.
+        Output (batch, time, channel), final state (batch, channel, state), and with `checkpoint` what
+        `scan_backward` needs.
     """
     batch, time, channels = u.shape
     states = A.shape[1]
     y = u.new_empty(batch, time, channels)
     state = _state_first(initial_state, (batch, states, channels), u)
     chunk = max(_CHUNK, states)
-    kept = u.new_empty(checkpoint_shape(batch, time, channels, states) if checkpoint else (batch, 0, states, channels))
+    kept = u.new_empty(
+        checkpoint_shape(batch, time, channels, states) if checkpoint else (batch, 0, states, channels)
+    )
     lanes = _WIDEST if channels % _WIDEST == 0 else _lanes(channels)
     threads = threads_for(u.numel() * states, _LEAST_WORK)
     per_row = _groups(batch, channels, lanes, threads)
-    arguments = (rows(u), rows(delta), rows(B), rows(C), rows(u if z is None else z), z is not None, softplus, chunk)
+    arguments = (
+        rows(u),
+        rows(delta),
+        rows(B),
+        rows(C),
+        rows(u if z is None else z),
+        z is not None,
+        softplus,
+        chunk,
+    )
     weights = (_rates(A), _vector(D, u), _vector(delta_bias, u), *_limits(A))
     run = _forward(lanes)
     over_tasks(
-        lambda first, last: run(first, last, per_row, time, *arguments, *weights, array(state), array(y), array(kept)),
+        lambda first, last: run(
+            first, last, per_row, time, *arguments, *weights, array(state), array(y), array(kept)
+        ),
         batch * per_row,
         threads,
     )
@@ -91,15 +118,33 @@ def scan_backward(
     per_row = _groups(batch, channels, lanes, threads)
     carried = _state_first(grad_state, (batch, states, channels), u)
     grad_u, grad_delta, grad_z = (u.new_empty(batch, time, channels) for _ in range(3))
-    # What is summed over tokens and channels is summed within a task first, and over tasks in their order: no race, one result.
+    # What is summed over tokens and channels is summed within a task first, and over tasks in their order: no
+    # race, one result.
     grad_A = u.new_zeros(batch, states, channels)
     grad_D, grad_bias = u.new_zeros(batch, channels), u.new_zeros(batch, channels)
     grad_B, grad_C = u.new_zeros(batch, per_row, time, states), u.new_zeros(batch, per_row, time, states)
-    inputs = (rows(u), rows(delta), rows(B), rows(C), rows(u if z is None else z), rows(grad_y), z is not None, softplus, chunk)
+    inputs = (
+        rows(u),
+        rows(delta),
+        rows(B),
+        rows(C),
+        rows(u if z is None else z),
+        rows(grad_y),
+        z is not None,
+        softplus,
+        chunk,
+    )
     weights = (_rates(A), _vector(D, u), _vector(delta_bias, u), *_limits(A), array(checkpoints))
-    results = tuple(array(tensor) for tensor in (carried, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias))
+    results = tuple(
+        array(tensor)
+        for tensor in (carried, grad_u, grad_delta, grad_z, grad_A, grad_B, grad_C, grad_D, grad_bias)
+    )
     run = _backward(lanes)
-    over_tasks(lambda first, last: run(first, last, per_row, time, *inputs, *weights, *results), batch * per_row, threads)
+    over_tasks(
+        lambda first, last: run(first, last, per_row, time, *inputs, *weights, *results),
+        batch * per_row,
+        threads,
+    )
     return (
         grad_u,
         grad_delta,
@@ -119,14 +164,18 @@ def checkpoint_shape(batch: int, time: int, channels: int, states: int) -> tuple
 
 
 def _state_first(state: Tensor | None, shape: tuple[int, int, int], like: Tensor) -> Tensor:
-    """A copy of (batch, channel, state) as (batch, state, channel), which the kernels overwrite; zero if there is none."""
+    """A copy of (batch, channel, state) as (batch, state, channel), which the kernels overwrite; zero if
+    there is none.
+    """
     if state is None:
         return like.new_zeros(shape)
     return like.new_empty(shape).copy_(state.transpose(1, 2))
 
 
 def _rates(A: Tensor) -> np.ndarray:
-    """(state, channel), for powers of 2; NaN without a payload, which the kernel's exponential would take for an exponent."""
+    """(state, channel), for powers of 2; NaN without a payload, which the kernel's exponential would take for
+    an exponent.
+    """
     rates = A.t() * LOG2E
     return array(torch.where(rates.isnan(), torch.nan, rates))
 
@@ -136,7 +185,9 @@ def _vector(weight: Tensor | None, u: Tensor) -> np.ndarray:
 
 
 def _limits(A: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The shortest and the longest step of each channel: beyond, a state grows by over 2^127 (float64: 2^1023) and is no number."""
+    """The shortest and the longest step of each channel: beyond, a state grows by over 2^127 (float64:
+    2^1023) and is no number.
+    """
     if A.shape[1] == 0:
         return array(A.new_full((len(A),), -torch.inf)), array(A.new_full((len(A),), torch.inf))
     most = 127 if A.dtype == torch.float32 else 1023
@@ -151,13 +202,15 @@ def _lanes(channels: int) -> int:
 
 
 def _groups(batch: int, channels: int, lanes: int, threads: int) -> int:
-    """Into how many groups of tiles the channels of one sample are split: as few as give every thread a task."""
+    """Into how many groups of tiles the channels of one sample are split: as few as give every thread a
+    task.
+    """
     return max(1, min(-(-threads // max(1, batch)), -(-channels // lanes)))
 
 
-# Rows of the kernels' scratch, for each token of a chunk and for each state; the first few are the forward pass's as well. What one
-# loop reads and writes lies at constant distances in few arrays: numba has no `restrict`, and checks at run time whether separate
-# arrays overlap.
+# Rows of the kernels' scratch, for each token of a chunk and for each state; the first few are the forward
+# pass's as well. What one loop reads and writes lies at constant distances in few arrays: numba has no
+# `restrict`, and checks at run time whether separate arrays overlap.
 _STEP, _DRIVE, _OUT, _SLOPE, _GRAD_STEP, _GRAD_DRIVE, _GRAD_OUT, _DECAY, _STATE = range(9)
 _RATE, _CARRIED, _GRAD_RATE = range(3)
 
@@ -167,7 +220,28 @@ def _forward(L: int) -> Callable[..., Any]:
     """The forward kernel for tiles of `L` channels."""
 
     @kernel
-    def forward(first, last, per_row, time, u, delta, B, C, z, gated, positive, chunk, A, D, bias, shortest, longest, state, y, kept):
+    def forward(
+        first,
+        last,
+        per_row,
+        time,
+        u,
+        delta,
+        B,
+        C,
+        z,
+        gated,
+        positive,
+        chunk,
+        A,
+        D,
+        bias,
+        shortest,
+        longest,
+        state,
+        y,
+        kept,
+    ):
         channels, states = D.shape[0], A.shape[0]
         tiles = (channels + L - 1) // L
         dtype = D.dtype
@@ -195,7 +269,10 @@ def _forward(L: int) -> Callable[..., Any]:
                             for i in range(lanes):
                                 kept[row, c // chunk, n, s + i] = own[n, _CARRIED, i]
                     for k in range(length):
-                        u_k, delta_k = tokens_of(u, row, c + k, s, lanes), tokens_of(delta, row, c + k, s, lanes)
+                        u_k, delta_k = (
+                            tokens_of(u, row, c + k, s, lanes),
+                            tokens_of(delta, row, c + k, s, lanes),
+                        )
                         if positive:
                             for i in range(lanes):
                                 token[k, _STEP, i] = softplus(delta_k[i] + bias_tile[i])
@@ -203,9 +280,15 @@ def _forward(L: int) -> Callable[..., Any]:
                             for i in range(lanes):
                                 token[k, _STEP, i] = delta_k[i] + bias_tile[i]
                         for i in range(lanes):
-                            token[k, _STEP, i] = NAN if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
-                            token[k, _STEP, i] = NAN if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
-                            token[k, _STEP, i] = NAN if token[k, _STEP, i] != token[k, _STEP, i] else token[k, _STEP, i]
+                            token[k, _STEP, i] = (
+                                NAN if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
+                            )
+                            token[k, _STEP, i] = (
+                                NAN if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
+                            )
+                            token[k, _STEP, i] = (
+                                NAN if token[k, _STEP, i] != token[k, _STEP, i] else token[k, _STEP, i]
+                            )
                             token[k, _DRIVE, i] = token[k, _STEP, i] * u_k[i]
                             token[k, _OUT, i] = D_tile[i] * u_k[i]
                     for n in range(states):
@@ -213,7 +296,8 @@ def _forward(L: int) -> Callable[..., Any]:
                             b, m = entry_of(B, row, c + k, n), entry_of(C, row, c + k, n)
                             for i in range(L):
                                 own[n, _CARRIED, i] = (
-                                    exp2(token[k, _STEP, i] * own[n, _RATE, i]) * own[n, _CARRIED, i] + token[k, _DRIVE, i] * b
+                                    exp2(token[k, _STEP, i] * own[n, _RATE, i]) * own[n, _CARRIED, i]
+                                    + token[k, _DRIVE, i] * b
                                 )
                                 token[k, _OUT, i] += own[n, _CARRIED, i] * m
                     for k in range(length):
@@ -258,13 +342,17 @@ def _backward(L: int) -> Callable[..., Any]:
                 for tile in range(begin, end):
                     s = tile * L
                     lanes = min(L, channels - s)
-                    if lanes < L:  # what the tile before left in the idle lanes would enter the sums over channels
+                    # what the tile before left in the idle lanes would enter the sums over channels
+                    if lanes < L:
                         token[:] = ZERO
                         state[:] = ZERO
                     D_tile, bias_tile = D[s : s + lanes], bias[s : s + lanes]
                     shortest_tile, longest_tile = shortest[s : s + lanes], longest[s : s + lanes]
                     for k in range(length):
-                        u_k, delta_k = tokens_of(u, row, c + k, s, lanes), tokens_of(delta, row, c + k, s, lanes)
+                        u_k, delta_k = (
+                            tokens_of(u, row, c + k, s, lanes),
+                            tokens_of(delta, row, c + k, s, lanes),
+                        )
                         grad_y_k = tokens_of(grad_y, row, c + k, s, lanes)
                         for i in range(lanes):
                             token[k, _STEP, i] = delta_k[i] + bias_tile[i]
@@ -274,9 +362,15 @@ def _backward(L: int) -> Callable[..., Any]:
                                 token[k, _SLOPE, i] = sigmoid(token[k, _STEP, i])
                                 token[k, _STEP, i] = softplus(token[k, _STEP, i])
                         for i in range(lanes):
-                            token[k, _STEP, i] = NAN if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
-                            token[k, _STEP, i] = NAN if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
-                            token[k, _STEP, i] = NAN if token[k, _STEP, i] != token[k, _STEP, i] else token[k, _STEP, i]
+                            token[k, _STEP, i] = (
+                                NAN if token[k, _STEP, i] > longest_tile[i] else token[k, _STEP, i]
+                            )
+                            token[k, _STEP, i] = (
+                                NAN if token[k, _STEP, i] < shortest_tile[i] else token[k, _STEP, i]
+                            )
+                            token[k, _STEP, i] = (
+                                NAN if token[k, _STEP, i] != token[k, _STEP, i] else token[k, _STEP, i]
+                            )
                             token[k, _DRIVE, i] = token[k, _STEP, i] * u_k[i]
                             token[k, _OUT, i] = D_tile[i] * u_k[i]
                             token[k, _GRAD_STEP, i] = ZERO
@@ -298,7 +392,9 @@ def _backward(L: int) -> Callable[..., Any]:
                             b, m = entry_of(B, row, c + k, n), entry_of(C, row, c + k, n)
                             for i in range(L):
                                 token[k, _DECAY, i] = exp2(token[k, _STEP, i] * state[_RATE, i])
-                                token[k + 1, _STATE, i] = token[k, _DECAY, i] * token[k, _STATE, i] + token[k, _DRIVE, i] * b
+                                token[k + 1, _STATE, i] = (
+                                    token[k, _DECAY, i] * token[k, _STATE, i] + token[k, _DRIVE, i] * b
+                                )
                                 token[k, _OUT, i] += token[k + 1, _STATE, i] * m
                         for k in range(length - 1, -1, -1):
                             b, m = entry_of(B, row, c + k, n), entry_of(C, row, c + k, n)
@@ -319,17 +415,31 @@ def _backward(L: int) -> Callable[..., Any]:
                             grad_A[row, n, s + i] += state[_GRAD_RATE, i]
                     grad_D_tile, grad_bias_tile = grad_D[row, s : s + lanes], grad_bias[row, s : s + lanes]
                     for k in range(length):
-                        u_k, grad_y_k = tokens_of(u, row, c + k, s, lanes), tokens_of(grad_y, row, c + k, s, lanes)
-                        grad_u_k, grad_delta_k = grad_u[row, c + k, s : s + lanes], grad_delta[row, c + k, s : s + lanes]
+                        u_k, grad_y_k = (
+                            tokens_of(u, row, c + k, s, lanes),
+                            tokens_of(grad_y, row, c + k, s, lanes),
+                        )
+                        grad_u_k, grad_delta_k = (
+                            grad_u[row, c + k, s : s + lanes],
+                            grad_delta[row, c + k, s : s + lanes],
+                        )
                         for i in range(lanes):
                             # `a` carries a factor log2(e), which the derivative of 2^x takes out again.
-                            to_step = (token[k, _GRAD_STEP, i] * ln2 + token[k, _GRAD_DRIVE, i] * u_k[i]) * token[k, _SLOPE, i]
-                            grad_u_k[i] = token[k, _GRAD_DRIVE, i] * token[k, _STEP, i] + token[k, _GRAD_OUT, i] * D_tile[i]
+                            to_step = (
+                                token[k, _GRAD_STEP, i] * ln2 + token[k, _GRAD_DRIVE, i] * u_k[i]
+                            ) * token[k, _SLOPE, i]
+                            grad_u_k[i] = (
+                                token[k, _GRAD_DRIVE, i] * token[k, _STEP, i]
+                                + token[k, _GRAD_OUT, i] * D_tile[i]
+                            )
                             grad_delta_k[i] = to_step
                             grad_bias_tile[i] += to_step
                             grad_D_tile[i] += token[k, _GRAD_OUT, i] * u_k[i]
                         if gated:
-                            z_k, grad_z_k = tokens_of(z, row, c + k, s, lanes), grad_z[row, c + k, s : s + lanes]
+                            z_k, grad_z_k = (
+                                tokens_of(z, row, c + k, s, lanes),
+                                grad_z[row, c + k, s : s + lanes],
+                            )
                             for i in range(lanes):
                                 grad_z_k[i] = grad_y_k[i] * token[k, _OUT, i] * silu_slope(z_k[i])
 

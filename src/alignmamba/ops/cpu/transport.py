@@ -1,8 +1,9 @@
 """Matching on the CPU: a search in single precision, decided in double.
 
-Similarities come tile by tile from the matrix product of PyTorch, a kernel compiled by numba looks at each tile while it is in the
-cache, and the similarity matrix is never held. Single precision only narrows the choice: every anchor token whose score lies within
-the rounding error of the best one is compared again in double precision, so the result is that of the reference.
+Similarities come tile by tile from the matrix product of PyTorch, a kernel compiled by numba looks at each
+tile while it is in the cache, and the similarity matrix is never held. Single precision only narrows the
+choice: every anchor token whose score lies within the rounding error of the best one is compared again in
+double precision, so the result is that of the reference.
 """
 
 import math
@@ -23,7 +24,8 @@ _NARROW_BLOCK_ROWS = 64
 """Source tokens of a tile where each has less than `_NARROW` candidates: their windows then overlap well."""
 _NARROW = 512
 _RIVALS = 8
-"""Anchor tokens within rounding of the best that are remembered for a source token; one with more is matched by the reference."""
+"""Anchor tokens within rounding of the best that are remembered for a source token; one with more is matched
+by the reference."""
 
 
 def match(
@@ -49,8 +51,9 @@ def match(
         tie: Scores are compared as multiples of this.
 
     Returns:
-        index (batch, n) int64, -1 without a candidate; the cosine of each pair, float64; and which source tokens have too many
-        anchor tokens within rounding of the best, (batch, n) bool: their index is not to be used.
+        index (batch, n) int64, -1 without a candidate; the cosine of each pair, float64; and which source
+        tokens have too many anchor tokens within rounding of the best, (batch, n) bool: their index is not to
+        be used.
     """
     batch, n, channels = source.shape
     m = anchor.shape[1]
@@ -60,7 +63,14 @@ def match(
     count = np.zeros((batch, n), np.int64)
     # Rounding of a product of `channels` terms, twice, and of the single-precision copies.
     margin = np.float32(2 * (channels + 8) * 2.0**-24)
-    candidates = (array(first), array(last), array(source_times), array(anchor_times), float(time_weight), margin)
+    candidates = (
+        array(first),
+        array(last),
+        array(source_times),
+        array(anchor_times),
+        float(time_weight),
+        margin,
+    )
     found = (best, rivals, scores, count)
     memory = torch.empty(_TILE_ENTRIES, dtype=torch.float32, device="cpu")
     for samples, rows, columns in _tiles(batch, n, m, first, last):
@@ -68,7 +78,11 @@ def match(
         shape = (len(x), x.shape[1], y.shape[1])
         tile = torch.bmm(x, y.transpose(1, 2), out=memory[: math.prod(shape)].view(shape))
         _search(tile.numpy(), samples.start, rows.start, columns.start, *candidates, *found)
-    index, similarity, crowded = np.full((batch, n), -1, np.int64), np.zeros((batch, n)), np.zeros((batch, n), np.bool_)
+    index, similarity, crowded = (
+        np.full((batch, n), -1, np.int64),
+        np.zeros((batch, n)),
+        np.zeros((batch, n), np.bool_),
+    )
     tokens = tuple(array(tensor) for tensor in (source, anchor, *lengths))
     _decide(*tokens, *candidates[2:5], tie, rivals, count, index, similarity, crowded)
     return torch.from_numpy(index), torch.from_numpy(similarity), torch.from_numpy(crowded)
@@ -86,7 +100,10 @@ def _tiles(batch: int, n: int, m: int, first: Tensor, last: Tensor) -> list[tupl
     """Samples, source tokens and anchor tokens of every tile that holds a candidate."""
     if n * m <= _TILE_ENTRIES:
         some_samples = max(1, _TILE_ENTRIES // max(1, n * m))
-        return [(slice(s, min(batch, s + some_samples)), slice(0, n), slice(0, m)) for s in range(0, batch, some_samples)]
+        return [
+            (slice(s, min(batch, s + some_samples)), slice(0, n), slice(0, m))
+            for s in range(0, batch, some_samples)
+        ]
     tiles = []
     some = last > first
     for sample in range(batch):
@@ -99,7 +116,10 @@ def _tiles(batch: int, n: int, m: int, first: Tensor, last: Tensor) -> list[tupl
             if not bool(here.any()):
                 continue
             begin, end = int(first[sample, rows][here].min()), int(last[sample, rows][here].max())
-            tiles += [(slice(sample, sample + 1), rows, slice(c, min(end, c + across))) for c in range(begin, end, across)]
+            tiles += [
+                (slice(sample, sample + 1), rows, slice(c, min(end, c + across)))
+                for c in range(begin, end, across)
+            ]
     return tiles
 
 
@@ -125,8 +145,25 @@ def _normalise(tokens, unit, length):
 
 
 @partial(kernel, extra=EXTREMES)
-def _search(tile, sample, row, column, first, last, source_times, anchor_times, time_weight, margin, best, rivals, scores, count):
-    """Take a tile of similarities into account: the best score of each source token, and who comes within rounding of it."""
+def _search(
+    tile,
+    sample,
+    row,
+    column,
+    first,
+    last,
+    source_times,
+    anchor_times,
+    time_weight,
+    margin,
+    best,
+    rivals,
+    scores,
+    count,
+):
+    """Take a tile of similarities into account: the best score of each source token, and who comes within
+    rounding of it.
+    """
     for b in range(tile.shape[0]):
         for r in range(tile.shape[1]):
             s, i = sample + b, row + r

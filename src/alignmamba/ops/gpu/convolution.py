@@ -1,8 +1,10 @@
-"""Causal depthwise convolution and SiLU as Triton kernels: the short mixing step before the scan (arXiv 2312.00752, section 3.4).
+"""Causal depthwise convolution and SiLU as Triton kernels: the short mixing step before the scan (arXiv
+2312.00752, section 3.4).
 
-The work is bound by memory, so each pass reads its inputs once from there and writes its outputs once; a token that several outputs
-need comes from the cache. The backward pass recomputes the activation's argument where it needs it, as often as the kernel is
-wide: at width 4, Mamba's, that arithmetic still hides behind the memory.
+The work is bound by memory, so each pass reads its inputs once from there and writes its outputs once; a
+token that several outputs need comes from the cache. The backward pass recomputes the activation's argument
+where it needs it, as often as the kernel is wide: at width 4, Mamba's, that arithmetic still hides behind the
+memory.
 """
 
 import torch
@@ -13,7 +15,8 @@ from torch import Tensor
 from alignmamba.ops.gpu.elementary import sigmoid
 from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
 
-# Tokens and channels of a tile, and its groups of threads: each thread has four neighbouring channels at a time.
+# Tokens and channels of a tile, and its groups of threads: each thread has four neighbouring channels at a
+# time.
 _TOKENS, _CHANNELS, _WARPS = 16, 128, 4
 
 
@@ -21,12 +24,16 @@ _TOKENS, _CHANNELS, _WARPS = 16, 128, 4
 def _argument(x, x_time, weight, bias, t, channel, time, channels, WIDTH: tl.constexpr):
     """Sum of bias and weight[k] x[t - (WIDTH - 1) + k] over k, with zeros before the first token."""
     inside = channel < channels
-    total = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)[None, :] + tl.zeros((t.shape[0], 1), tl.float32)
+    total = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)[None, :] + tl.zeros(
+        (t.shape[0], 1), tl.float32
+    )
     for k in tl.static_range(WIDTH):
         source = t + (k - (WIDTH - 1))
         mask = ((source >= 0) & (source < time))[:, None] & inside[None, :]
         token = tl.load(x + source[:, None].to(tl.int64) * x_time + channel[None, :], mask=mask, other=0.0)
-        total += tl.load(weight + k * channels + channel, mask=inside, other=0.0).to(tl.float32)[None, :] * token.to(tl.float32)
+        total += tl.load(weight + k * channels + channel, mask=inside, other=0.0).to(tl.float32)[
+            None, :
+        ] * token.to(tl.float32)
     return total
 
 
@@ -42,7 +49,19 @@ def _place(time, channels, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["time"])
-def _forward_kernel(x, weight, bias, y, time, channels, x_batch, x_time, WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
+def _forward_kernel(
+    x,
+    weight,
+    bias,
+    y,
+    time,
+    channels,
+    x_batch,
+    x_time,
+    WIDTH: tl.constexpr,
+    TOKENS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
     row, t, channel, _ = _place(time, channels, TOKENS, CHANNELS)
     total = _argument(x + row * x_batch, x_time, weight, bias, t, channel, time, channels, WIDTH)
     mask = (t < time)[:, None] & (channel < channels)[None, :]
@@ -55,7 +74,9 @@ def _asked(grad_y, grad_time, x, x_time, weight, bias, t, channel, time, channel
     """Gradient of the argument of the activation at tokens `t`; zero past the end."""
     total = _argument(x, x_time, weight, bias, t, channel, time, channels, WIDTH)
     mask = (t < time)[:, None] & (channel < channels)[None, :]
-    grad = tl.load(grad_y + t[:, None].to(tl.int64) * grad_time + channel[None, :], mask=mask, other=0.0).to(tl.float32)
+    grad = tl.load(grad_y + t[:, None].to(tl.int64) * grad_time + channel[None, :], mask=mask, other=0.0).to(
+        tl.float32
+    )
     slope = sigmoid(total)
     return grad * slope * (1.0 + total * (1.0 - slope))
 
@@ -87,7 +108,9 @@ def _backward_kernel(
     total = tl.zeros((TOKENS, CHANNELS), tl.float32)
     for ahead in range(0, WIDTH):
         asked = _asked(grad_y, grad_time, x, x_time, weight, bias, t + ahead, channel, time, channels, WIDTH)
-        share = tl.load(weight + (WIDTH - 1 - ahead) * channels + channel, mask=inside, other=0.0).to(tl.float32)
+        share = tl.load(weight + (WIDTH - 1 - ahead) * channels + channel, mask=inside, other=0.0).to(
+            tl.float32
+        )
         total += share[None, :] * asked
     mask = (t < time)[:, None] & inside[None, :]
     place = (row * time + t[:, None]) * channels + channel[None, :]
@@ -98,8 +121,12 @@ def _backward_kernel(
     for k in range(0, WIDTH):
         source = t + (k - (WIDTH - 1))
         seen = ((source >= 0) & (source < time))[:, None] & inside[None, :]
-        token = tl.load(x + source[:, None].to(tl.int64) * x_time + channel[None, :], mask=seen, other=0.0).to(tl.float32)
-        tl.store(grad_weight + (part * WIDTH + k) * channels + channel, tl.sum(asked * token, axis=0), mask=inside)
+        token = tl.load(
+            x + source[:, None].to(tl.int64) * x_time + channel[None, :], mask=seen, other=0.0
+        ).to(tl.float32)
+        tl.store(
+            grad_weight + (part * WIDTH + k) * channels + channel, tl.sum(asked * token, axis=0), mask=inside
+        )
 
 
 @on_its_device
@@ -107,7 +134,8 @@ def conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Causal depthwise convolution and SiLU, ``silu(bias + sum_k weight[k] * x[t - (width - 1) + k])``.
 
     Args:
-        x: (batch, time, channel), float32, bfloat16 or float16; strides are free, but a last stride other than 1 costs a copy.
+        x: (batch, time, channel), float32, bfloat16 or float16; strides are free, but a last stride other
+            than 1 costs a copy.
         weight: (width, channel), width 1 to 16.
         bias: (channel).
 

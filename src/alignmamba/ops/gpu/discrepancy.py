@@ -1,9 +1,11 @@
-"""Sums of the Gaussian kernel over all pairs of tokens, with their gradient, as a Triton kernel (arXiv 2412.00833, eq. 8-9).
+"""Sums of the Gaussian kernel over all pairs of tokens, with their gradient, as a Triton kernel (arXiv
+2412.00833, eq. 8-9).
 
-A program holds a tile of tokens and lets all others pass by, as attention kernels do (Dao et al., arXiv 2205.14135): distances come
-from one matrix product, the gradient from another with the kernel values as its left factor, and no matrix of all pairs exists.
-With ``r_i = sum_j w_ij k_ij``, where w_ij is twice the weight of the pair's own side or the weight between the sides,
-the value is half of the sum of all r_i, and the gradient of token i is ``2 scale (sum_j w_ij k_ij x_j - r_i x_i)``.
+A program holds a tile of tokens and lets all others pass by, as attention kernels do (Dao et al., arXiv
+2205.14135): distances come from one matrix product, the gradient from another with the kernel values as its
+left factor, and no matrix of all pairs exists. With ``r_i = sum_j w_ij k_ij``, where w_ij is twice the weight
+of the pair's own side or the weight between the sides, the value is half of the sum of all r_i, and the
+gradient of token i is ``2 scale (sum_j w_ij k_ij x_j - r_i x_i)``.
 """
 
 import torch
@@ -18,8 +20,8 @@ from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
 MOST_CHANNELS = 1024
 """Above this the gradient's recomputed distances cost more than the kernel saves."""
 
-# Tokens of a tile, tokens that pass by at a time, its groups of threads, channels of one step of the distance, and channels of the
-# gradient that a program forms.
+# Tokens of a tile, tokens that pass by at a time, its groups of threads, channels of one step of the
+# distance, and channels of the gradient that a program forms.
 _TOKENS, _OTHERS, _WARPS, _CHANNELS, _GRADIENT_CHANNELS = 64, 32, 8, 32, 128
 
 
@@ -131,9 +133,9 @@ def _kernel_sum_kernel(
     if BETWEEN:
         row_sum, product = _add_side(
             row_sum, product, own, own_time, square, valid, i,
-            other, other_time, other_mask + row * other_length, other_squares + row * other_length, other_length,
-            tl.load(other_weight + row), exponent, channels, first_channel,
-            False, GRADIENT, PRECISION, TOKENS, OTHERS, CHANNELS, GRADIENT_CHANNELS,
+            other, other_time, other_mask + row * other_length, other_squares + row * other_length,
+            other_length, tl.load(other_weight + row), exponent, channels, first_channel, False, GRADIENT,
+            PRECISION, TOKENS, OTHERS, CHANNELS, GRADIENT_CHANNELS,
         )  # fmt: skip
     if first_channel == 0:
         tl.store(row_sums + row * own_length + i, row_sum, mask=i < own_length)
@@ -156,14 +158,15 @@ def weighted_kernel_sum(
     *,
     need_gradient: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """``w_xx sum k(x_i, x_j) + w_yy sum k(y_i, y_j) + w_xy sum k(x_i, y_j)`` over valid pairs, ``k(a, b) = exp(-scale |a - b|^2)``.
+    """``w_xx sum k(x_i, x_j) + w_yy sum k(y_i, y_j) + w_xy sum k(x_i, y_j)`` over valid pairs, ``k(a, b) =
+    exp(-scale |a - b|^2)``.
 
-    Products are of float32 accuracy (three TF32 products on CUDA). Rows are summed in float32 and the rows' sums in float64, always in
-    the same order. Time is O(time^2 channel), memory linear.
+    Products are of float32 accuracy (three TF32 products on CUDA). Rows are summed in float32 and the rows'
+    sums in float64, always in the same order. Time is O(time^2 channel), memory linear.
 
     Args:
-        x: (batch, x time, channel) float32, at most 1024 channels, near the origin (distances cancel elsewhere).
-            What stands at tokens that are not valid is not read.
+        x: (batch, x time, channel) float32, at most 1024 channels, near the origin (distances cancel
+            elsewhere). What stands at tokens that are not valid is not read.
         y: (batch, y time, channel) float32.
         x_mask: (batch, x time) bool.
         y_mask: (batch, y time) bool.
@@ -172,14 +175,18 @@ def weighted_kernel_sum(
         need_gradient: Whether the gradients are computed.
 
     Returns:
-        Value (batch) float64; gradients of x and y, float32 and zero at tokens that are not valid, or None for both.
+        Value (batch) float64; gradients of x and y, float32 and zero at tokens that are not valid, or None
+        for both.
 
     Raises:
         BackendError: If there are more than 1024 channels.
     """
     batch, _, channels = x.shape
     if channels > MOST_CHANNELS:
-        raise BackendError(f"weighted_kernel_sum: the Triton kernel serves at most {MOST_CHANNELS} channels, found {channels}")
+        raise BackendError(
+            f"weighted_kernel_sum: the Triton kernel serves at most {MOST_CHANNELS} channels, found"
+            f" {channels}"
+        )
     x, y = channels_adjacent(x), channels_adjacent(y)
     within_x, within_y, between = weights.float().unbind(0)
     squares = [side.square().sum(2) for side in (x, y)]
@@ -195,11 +202,11 @@ def weighted_kernel_sum(
         blocks = triton.cdiv(channels, _GRADIENT_CHANNELS) if need_gradient else 1
         _kernel_sum_kernel[(batch * triton.cdiv(tokens.shape[1], _TOKENS) * blocks,)](
             tokens, other, masks[own], masks[1 - own], squares[own], squares[1 - own], scale,
-            (2 * weight).contiguous(), (between if need_gradient else 2 * between).contiguous(), row_sums, grad,
-            tokens.shape[1], other.shape[1], channels,
-            tokens.stride(0), tokens.stride(1), other.stride(0), other.stride(1),
-            BETWEEN=seen and other.shape[1] > 0, GRADIENT=need_gradient, PRECISION="ieee" if torch.version.hip else "tf32x3",
-            TOKENS=_TOKENS, OTHERS=_OTHERS, CHANNELS=_CHANNELS, GRADIENT_CHANNELS=_GRADIENT_CHANNELS, num_warps=_WARPS, num_stages=2,
+            (2 * weight).contiguous(), (between if need_gradient else 2 * between).contiguous(), row_sums,
+            grad, tokens.shape[1], other.shape[1], channels, tokens.stride(0), tokens.stride(1),
+            other.stride(0), other.stride(1), BETWEEN=seen and other.shape[1] > 0, GRADIENT=need_gradient,
+            PRECISION="ieee" if torch.version.hip else "tf32x3", TOKENS=_TOKENS, OTHERS=_OTHERS,
+            CHANNELS=_CHANNELS, GRADIENT_CHANNELS=_GRADIENT_CHANNELS, num_warps=_WARPS, num_stages=2,
         )  # fmt: skip
         return row_sums, grad
 

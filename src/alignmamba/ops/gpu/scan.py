@@ -1,14 +1,15 @@
 """The selective scan as Triton kernels (Gu & Dao, arXiv 2312.00752, section 3.3).
 
-A thread owns a channel and holds that channel's states in registers, so nothing is summed across threads on the way forward, and
-a group of threads reads neighbouring channels. With few rows in the batch, time is cut into chunks: each is scanned from a zero
-state, a short kernel carries the states across chunks (the decay of a chunk is ``exp(A sum dt)``), and each is scanned again from
-the right one.
+A thread owns a channel and holds that channel's states in registers, so nothing is summed across threads on
+the way forward, and a group of threads reads neighbouring channels. With few rows in the batch, time is cut
+into chunks: each is scanned from a zero state, a short kernel carries the states across chunks (the decay of
+a chunk is ``exp(A sum dt)``), and each is scanned again from the right one.
 
-The backward pass has two parts. The first walks back through time with nothing but the gradient of the state, and notes what
-arrives at the end of each tile of `_TILE` tokens. The second takes the tiles in any order: from the state before a tile
-(noted on the way forward) and the gradient after it, it recomputes the states one at a time and forms every gradient. Sums over
-the batch, over time or over channels are written as parts and added by torch, so every result is the same on each run.
+The backward pass has two parts. The first walks back through time with nothing but the gradient of the state,
+and notes what arrives at the end of each tile of `_TILE` tokens. The second takes the tiles in any order:
+from the state before a tile (noted on the way forward) and the gradient after it, it recomputes the states
+one at a time and forms every gradient. Sums over the batch, over time or over channels are written as parts
+and added by torch, so every result is the same on each run.
 """
 
 from typing import Literal
@@ -23,23 +24,28 @@ from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
 
 Algorithm = Literal["auto", "sequential", "chunked"]
 
-# Tokens between two states that are kept for the backward pass: with 16 states these take as much memory as `u` in float32.
+# Tokens between two states that are kept for the backward pass: with 16 states these take as much memory as
+# `u` in float32.
 _TILE = 16
 # States of one channel that one thread holds; more are shared among as many groups of threads, eight at most.
 _STATES_PER_THREAD = 16
-# Tokens of a chunk, shortest and longest: below, the carry costs more than it saves; above, parallelism is lost for nothing.
+# Tokens of a chunk, shortest and longest: below, the carry costs more than it saves; above, parallelism is
+# lost for nothing.
 _SHORTEST_CHUNK, _LONGEST_CHUNK = 32, 256
-# Groups of threads that one multiprocessor holds at a time: three for each scheduler, at some 160 registers a thread.
+# Groups of threads that one multiprocessor holds at a time: three for each scheduler, at some 160 registers a
+# thread.
 _GROUPS_PER_MULTIPROCESSOR = 12
 
-# Arguments that differ from batch to batch: a kernel is not to be compiled anew where one of them is 1 or a multiple of 16. `nothing`
-# is always 0, which the compiler must not know.
+# Arguments that differ from batch to batch: a kernel is not to be compiled anew where one of them is 1 or a
+# multiple of 16. `nothing` is always 0, which the compiler must not know.
 _GENERAL = ["batch", "time", "chunk_length", "chunks", "nothing"]
 
 
 @triton.jit
 def _row(tile, rows, k: tl.constexpr):
-    """Row `k` of a tile whose rows all lie in one thread. The compiler may drop zeros from a sum of integers, so it costs nothing."""
+    """Row `k` of a tile whose rows all lie in one thread. The compiler may drop zeros from a sum of integers,
+    so it costs nothing.
+    """
     bits = tile.to(tl.int32, bitcast=True)
     return tl.sum(tl.where(rows == k, bits, 0), axis=0).to(tl.float32, bitcast=True)
 
@@ -48,8 +54,9 @@ def _row(tile, rows, k: tl.constexpr):
 def _sum_of_rows(tile, MATRIX: tl.constexpr):
     """Sum of each row of a tile whose columns lie in different threads."""
     if MATRIX:
-        # As products with ones, because shuffles take far more instructions. The first 11 bits of a float32 are a TF32 number and so,
-        # but for the last bits, is what remains, so the sum is that of float32. All 16 columns come out alike.
+        # As products with ones, because shuffles take far more instructions. The first 11 bits of a float32
+        # are a TF32 number and so, but for the last bits, is what remains, so the sum is that of float32. All
+        # 16 columns come out alike.
         high = (tile.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
         ones = tl.full((tile.shape[1], 16), 1.0, tl.float32)
         total = tl.dot(high, ones, input_precision="tf32")
@@ -103,13 +110,15 @@ def _forward_kernel(
     STATES: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """One chunk of one row for a tile of channels, token by token. Without OUTPUT only the last state and the sum of steps."""
+    """One chunk of one row for a tile of channels, token by token. Without OUTPUT only the last state and the
+    sum of steps.
+    """
     groups = tl.cdiv(channels, LANES)
     program = tl.program_id(0)
     part = (program // groups).to(tl.int64)  # which chunk of which row
     row, chunk = part // chunks, part % chunks
-    # `nothing` is 0, but the compiler must not know: addresses that it knew to be multiples of 16 bytes would make it give each thread
-    # four neighbouring channels and spread a channel's states over four threads.
+    # `nothing` is 0, but the compiler must not know: addresses that it knew to be multiples of 16 bytes would
+    # make it give each thread four neighbouring channels and spread a channel's states over four threads.
     channel = (program % groups) * LANES + tl.arange(0, LANES)
     lane = channel + nothing
     inside = channel < channels
@@ -158,7 +167,9 @@ def _forward_kernel(
         next_b = tl.load(B + n, mask=n < states, other=0.0)
         if CHECKPOINT:
             if t % TILE == 0:
-                tl.store(checkpoints + (checkpoints_of_row + t // TILE) * states * channels + own, h, mask=square)
+                tl.store(
+                    checkpoints + (checkpoints_of_row + t // TILE) * states * channels + own, h, mask=square
+                )
         if HAS_BIAS:
             step += shift
         if SOFTPLUS:
@@ -202,7 +213,9 @@ def _carry_kernel(
     ROWS: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Replace what each chunk leaves, scanned from zero, by what it must start from; ROWS chunks are in flight at a time."""
+    """Replace what each chunk leaves, scanned from zero, by what it must start from; ROWS chunks are in
+    flight at a time.
+    """
     groups = tl.cdiv(channels, LANES)
     program = tl.program_id(0)
     row, state = (program // groups // states).to(tl.int64), program // groups % states
@@ -226,7 +239,9 @@ def _carry_kernel(
         places = edges + part * states * channels + own[None, :]
         left = tl.load(places, mask=mask, other=0.0)
         # Past the last chunk the sum of steps reads 0: the state passes unchanged.
-        decay = tl.exp2(tl.load(step_sums + part * channels + lane[None, :], mask=mask, other=0.0) * decay_rate[None, :])
+        decay = tl.exp2(
+            tl.load(step_sums + part * channels + lane[None, :], mask=mask, other=0.0) * decay_rate[None, :]
+        )
         before = tl.zeros((ROWS, LANES), tl.float32)
         for k in tl.static_range(ROWS):
             before = tl.where(rows == k, h[None, :], before)
@@ -271,7 +286,9 @@ def _gradient_of_state_kernel(
     STATES: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """One chunk of one row from its last token to its first: r_t = exp(dt_t A) (C_t grad_y_t + r_{t+1}), noted after each tile."""
+    """One chunk of one row from its last token to its first: r_t = exp(dt_t A) (C_t grad_y_t + r_{t+1}),
+    noted after each tile.
+    """
     groups = tl.cdiv(channels, LANES)
     program = tl.program_id(0)
     part = (program // groups).to(tl.int64)
@@ -389,7 +406,9 @@ def _gradients_kernel(
     TILE: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Every gradient of one tile of tokens and channels, one state after the other; `arriving` ends as the parts of grad_A."""
+    """Every gradient of one tile of tokens and channels, one state after the other; `arriving` ends as the
+    parts of grad_A.
+    """
     groups = tl.cdiv(channels, LANES)
     program = tl.program_id(0)
     group = program % groups
@@ -414,7 +433,8 @@ def _gradients_kernel(
     token = tl.minimum(tl.arange(0, TILE), (time - 1 - tile * TILE).to(tl.int32))
     B += row * B_batch + tile * TILE * B_time
     C += row * C_batch + tile * TILE * C_time
-    maps = (group * batch + row) * states * time + tile * TILE  # grad_B and grad_C are (group, batch, state, time)
+    # grad_B and grad_C are (group, batch, state, time)
+    maps = (group * batch + row) * states * time + tile * TILE
 
     step = tl.load(delta_places, mask=mask, other=0.0).to(tl.float32)
     if HAS_BIAS:
@@ -466,13 +486,19 @@ def _gradients_kernel(
         through_drive += grad_state * b[:, None]
         through_exponent += grad_exponent * decay_rate[None, :]
         tl.store(arriving + own, tl.sum(grad_exponent * step, axis=0), mask=inside)
-        tl.store(grad_B + maps + n * time + tl.arange(0, TILE), _sum_of_rows(grad_state * drive, MATRIX), mask=within)
-        tl.store(grad_C + maps + n * time + tl.arange(0, TILE), _sum_of_rows(grad * state, MATRIX), mask=within)
+        tl.store(
+            grad_B + maps + n * time + tl.arange(0, TILE),
+            _sum_of_rows(grad_state * drive, MATRIX),
+            mask=within,
+        )
+        tl.store(
+            grad_C + maps + n * time + tl.arange(0, TILE), _sum_of_rows(grad * state, MATRIX), mask=within
+        )
         if HAS_Z:
             out += state * c[:, None]
 
-    # Tokens are loaded again, because no register is left for them through the loop. Nor is there one for their addresses, but a compiler
-    # that knew them to be the same as before would keep them all the same.
+    # Tokens are loaded again, because no register is left for them through the loop. Nor is there one for
+    # their addresses, but a compiler that knew them to be the same as before would keep them all the same.
     t += nothing
     lane += nothing
     u_places = u + row * u_batch + t[:, None] * u_time + lane[None, :]
@@ -498,7 +524,9 @@ def _gradients_kernel(
         gradient *= sigmoid(before)
     tl.store(grad_delta + packed, gradient.to(grad_delta.dtype.element_ty), mask=mask)
     if HAS_BIAS:
-        tl.store(grad_bias + place * channels + lane, tl.sum(tl.where(mask, gradient, 0.0), axis=0), mask=inside)
+        tl.store(
+            grad_bias + place * channels + lane, tl.sum(tl.where(mask, gradient, 0.0), axis=0), mask=inside
+        )
     if HAS_Z:
         gate = tl.load(z_places, mask=mask, other=0.0).to(tl.float32)
         grad = tl.load(grad_places, mask=mask, other=0.0).to(tl.float32)
@@ -531,8 +559,8 @@ def scan_forward(
     """The selective scan, with step size, skip and gate fused; `alignmamba.ops.selective_scan` defines it.
 
     Args:
-        u: (batch, time, channel), float32, bfloat16 or float16. Strides are free, here and below, but a tensor of tokens whose last
-            stride is not 1 is copied.
+        u: (batch, time, channel), float32, bfloat16 or float16. Strides are free, here and below, but a
+            tensor of tokens whose last stride is not 1 is copied.
         delta: (batch, time, channel), before bias and softplus.
         A: (channel, state), float32, at most 256 states.
         B: (batch, time, state).
@@ -543,23 +571,36 @@ def scan_forward(
         initial_state: (batch, channel, state), or None for zero.
         softplus: Whether softplus is applied to the biased step size.
         checkpoint: Whether the states that `scan_backward` needs are kept.
-        algorithm: ``"sequential"`` walks through time, ``"chunked"`` cuts it; ``"auto"`` cuts it where the rows and channels alone
-            do not fill the device.
+        algorithm: ``"sequential"`` walks through time, ``"chunked"`` cuts it; ``"auto"`` cuts it where the
+            rows and channels alone do not fill the device.
 
     Returns:
-        Output (batch, time, channel) in the dtype of `u`; final state (batch, channel, state) float32; checkpoints of
-        `checkpoint_shape`, float32, or None.
+        Output (batch, time, channel) in the dtype of `u`; final state (batch, channel, state) float32;
+        checkpoints of `checkpoint_shape`, float32, or None.
     """
     batch, time, channels = u.shape
     states = A.shape[1]
     y = u.new_empty(u.shape)
-    kept = torch.empty(checkpoint_shape(batch, time, channels, states), device=u.device) if checkpoint else None
+    kept = (
+        torch.empty(checkpoint_shape(batch, time, channels, states), device=u.device) if checkpoint else None
+    )
     start = None if initial_state is None else _inner(initial_state)
     if y.numel() == 0:
-        final = torch.zeros(batch, channels, states, device=u.device) if initial_state is None else initial_state.float().clone()
+        final = (
+            torch.zeros(batch, channels, states, device=u.device)
+            if initial_state is None
+            else initial_state.float().clone()
+        )
         return y, final, kept
-    u, delta, B, C = channels_adjacent(u), channels_adjacent(delta), channels_adjacent(B), channels_adjacent(C)
-    D, z, delta_bias = (None if tensor is None else channels_adjacent(tensor) for tensor in (D, z, delta_bias))
+    u, delta, B, C = (
+        channels_adjacent(u),
+        channels_adjacent(delta),
+        channels_adjacent(B),
+        channels_adjacent(C),
+    )
+    D, z, delta_bias = (
+        None if tensor is None else channels_adjacent(tensor) for tensor in (D, z, delta_bias)
+    )
     length = _chunk_length(batch, time, channels, u.device, algorithm)
     chunks = -(-time // length)
     A2, lanes, padded = _rates(A), _lanes(), _padded(states)
@@ -573,9 +614,10 @@ def scan_forward(
             u, delta, A2, B, C, D, z, delta_bias, begin, y, end, kept, step_sums,
             time, channels, states, length, chunks,
             *_strides(u), *_strides(delta), *_strides(B), *_strides(C), *_strides(z), 0,
-            HAS_D=D is not None, HAS_Z=z is not None, HAS_BIAS=delta_bias is not None, HAS_START=begin is not None,
-            SOFTPLUS=softplus, OUTPUT=output, FINISH=end is not None, CHECKPOINT=checkpoint and output,
-            TILE=_TILE, STATES=padded, LANES=lanes, num_warps=_warps(padded),
+            HAS_D=D is not None, HAS_Z=z is not None, HAS_BIAS=delta_bias is not None,
+            HAS_START=begin is not None, SOFTPLUS=softplus, OUTPUT=output, FINISH=end is not None,
+            CHECKPOINT=checkpoint and output, TILE=_TILE, STATES=padded, LANES=lanes,
+            num_warps=_warps(padded),
         )  # fmt: skip
 
     if chunks == 1:
@@ -622,8 +664,8 @@ def scan_backward(
         algorithm: As for `scan_forward`; need not be the same.
 
     Returns:
-        Gradients of u, delta, A, B, C, D, z, delta_bias, each in the dtype of what it belongs to and None where that is None,
-        and of the initial state, (batch, channel, state) float32.
+        Gradients of u, delta, A, B, C, D, z, delta_bias, each in the dtype of what it belongs to and None
+        where that is None, and of the initial state, (batch, channel, state) float32.
     """
     batch, time, channels = u.shape
     states = A.shape[1]
@@ -635,12 +677,18 @@ def scan_backward(
         channels_adjacent(C),
         channels_adjacent(grad_y),
     )
-    D, z, delta_bias = (None if tensor is None else channels_adjacent(tensor) for tensor in (D, z, delta_bias))
+    D, z, delta_bias = (
+        None if tensor is None else channels_adjacent(tensor) for tensor in (D, z, delta_bias)
+    )
     grad_u, grad_delta = u.new_empty(u.shape), delta.new_empty(delta.shape)
     grad_z = None if z is None else z.new_empty(z.shape)
     start = None if grad_state is None else _inner(grad_state)
     if u.numel() == 0:
-        through = torch.zeros(batch, channels, states, device=device) if grad_state is None else grad_state.float().clone()
+        through = (
+            torch.zeros(batch, channels, states, device=device)
+            if grad_state is None
+            else grad_state.float().clone()
+        )
         zeros = [None if tensor is None else torch.zeros_like(tensor) for tensor in (A, B, C, D, delta_bias)]
         return grad_u, grad_delta, zeros[0], zeros[1], zeros[2], zeros[3], grad_z, zeros[4], through  # type: ignore[return-value]
     length = _chunk_length(batch, time, channels, device, algorithm)
@@ -654,13 +702,15 @@ def scan_backward(
 
     arriving, through = scratch(batch * tiles, states, channels), scratch(batch, states, channels)
     edges = scratch(batch * chunks, states, channels) if chunked else through
-    tile_sums, step_sums = (scratch(batch * tiles, channels), scratch(batch * chunks, channels)) if chunked else (None, None)
+    tile_sums, step_sums = (
+        (scratch(batch * tiles, channels), scratch(batch * chunks, channels)) if chunked else (None, None)
+    )
     _gradient_of_state_kernel[(batch * chunks * groups,)](
-        delta, A2, C, z, delta_bias, grad_y, None if chunked else start, arriving, edges, tile_sums, step_sums,
-        time, channels, states, length, chunks,
-        *_strides(delta), *_strides(C), *_strides(z), *_strides(grad_y), 0,
-        HAS_Z=z is not None, HAS_BIAS=delta_bias is not None, HAS_START=not chunked and start is not None,
-        SOFTPLUS=softplus, CHUNKED=chunked, TILE=_TILE, STATES=padded, LANES=lanes, num_warps=_warps(padded),
+        delta, A2, C, z, delta_bias, grad_y, None if chunked else start, arriving, edges, tile_sums,
+        step_sums, time, channels, states, length, chunks, *_strides(delta), *_strides(C), *_strides(z),
+        *_strides(grad_y), 0, HAS_Z=z is not None, HAS_BIAS=delta_bias is not None,
+        HAS_START=not chunked and start is not None, SOFTPLUS=softplus, CHUNKED=chunked, TILE=_TILE,
+        STATES=padded, LANES=lanes, num_warps=_warps(padded),
     )  # fmt: skip
     if chunked:
         _carry(edges, A2, step_sums, start, through, reverse=True)
@@ -674,7 +724,8 @@ def scan_backward(
         batch, time, channels, states, length, chunks,
         *_strides(u), *_strides(delta), *_strides(B), *_strides(C), *_strides(z), *_strides(grad_y), 0,
         HAS_D=D is not None, HAS_Z=z is not None, HAS_BIAS=delta_bias is not None,
-        SOFTPLUS=softplus, CHUNKED=chunked, MATRIX=not torch.version.hip, TILE=_TILE, LANES=lanes, num_warps=1, num_stages=1,
+        SOFTPLUS=softplus, CHUNKED=chunked, MATRIX=not torch.version.hip, TILE=_TILE, LANES=lanes,
+        num_warps=1, num_stages=1,
     )  # fmt: skip
     return (
         grad_u,
@@ -689,7 +740,15 @@ def scan_backward(
     )
 
 
-def _carry(edges: Tensor, A2: Tensor, step_sums: Tensor | None, start: Tensor | None, finish: Tensor, *, reverse: bool) -> None:
+def _carry(
+    edges: Tensor,
+    A2: Tensor,
+    step_sums: Tensor | None,
+    start: Tensor | None,
+    finish: Tensor,
+    *,
+    reverse: bool,
+) -> None:
     batch, states, channels = finish.shape
     lanes = _lanes()
     _carry_kernel[(batch * states * triton.cdiv(channels, lanes),)](
@@ -700,11 +759,16 @@ def _carry(edges: Tensor, A2: Tensor, step_sums: Tensor | None, start: Tensor | 
 
 def _chunk_length(batch: int, time: int, channels: int, device: torch.device, algorithm: Algorithm) -> int:
     """Tokens that one program walks through; all of them where there is work enough without cutting time."""
-    processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+    processors = (
+        torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+    )
     wanted = _GROUPS_PER_MULTIPROCESSOR * processors
     walkers = batch * -(-channels // _lanes())
-    # Cutting walks twice, so it must at least halve the time: the device less than a quarter full, and two chunks or more.
-    if algorithm == "sequential" or (algorithm == "auto" and (walkers * 4 > wanted or time <= 2 * _SHORTEST_CHUNK)):
+    # Cutting walks twice, so it must at least halve the time: the device less than a quarter full, and two
+    # chunks or more.
+    if algorithm == "sequential" or (
+        algorithm == "auto" and (walkers * 4 > wanted or time <= 2 * _SHORTEST_CHUNK)
+    ):
         return -(-time // _TILE) * _TILE
     length = -(-time * walkers // wanted)
     return min(max(-(-length // _TILE) * _TILE, _SHORTEST_CHUNK), _LONGEST_CHUNK)

@@ -1,8 +1,8 @@
 """Matching by cosine and the transport of tokens as Triton kernels (Li et al., arXiv 2412.00833, eq. 3-6).
 
-`match` is a matrix product whose epilogue keeps, for each row, the best column so far, as attention kernels keep a running maximum
-(Dao et al., arXiv 2205.14135): the matrix of costs never reaches memory. `segment_sum` scatters without atomics: tokens are sorted by
-where they go, and each destination adds its own in order.
+`match` is a matrix product whose epilogue keeps, for each row, the best column so far, as attention kernels
+keep a running maximum (Dao et al., arXiv 2205.14135): the matrix of costs never reaches memory. `segment_sum`
+scatters without atomics: tokens are sorted by where they go, and each destination adds its own in order.
 """
 
 import torch
@@ -13,10 +13,12 @@ from triton.runtime.jit import JITFunction
 
 from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
 
-# Rows, columns and channels of a tile, and its groups of threads, by bytes of an element. Rows of up to twice so many channels stay
-# on the chip while the columns pass by; longer ones are read again, from the cache, for each tile of columns.
+# Rows, columns and channels of a tile, and its groups of threads, by bytes of an element. Rows of up to twice
+# so many channels stay on the chip while the columns pass by; longer ones are read again, from the cache, for
+# each tile of columns.
 _TILES = {4: (128, 64, 32, 8), 2: (128, 128, 64, 8)}
-# Programs wanted for each multiprocessor: with fewer rows than that, the columns of a row are shared among several.
+# Programs wanted for each multiprocessor: with fewer rows than that, the columns of a row are shared among
+# several.
 _PROGRAMS_PER_MULTIPROCESSOR = 2
 _NONE = tl.constexpr(2147483647)
 
@@ -110,11 +112,19 @@ def _match_kernel(
                 other = _tile(anchor, anchor_time, j, block + channel, columns, channels)
                 score = tl.dot(piece, tl.trans(other), score, input_precision=PRECISION)
         present_column = j < columns
-        score *= inverse[:, None] * tl.load(anchor_inverse + row * columns + j, mask=present_column, other=0.0)[None, :]
+        score *= (
+            inverse[:, None]
+            * tl.load(anchor_inverse + row * columns + j, mask=present_column, other=0.0)[None, :]
+        )
         if TIMED:
-            apart = at[:, None] - tl.load(anchor_times + row * columns + j, mask=present_column, other=0.0)[None, :]
+            apart = (
+                at[:, None]
+                - tl.load(anchor_times + row * columns + j, mask=present_column, other=0.0)[None, :]
+            )
             score -= time_weight * apart * apart
-        allowed = (j[None, :] >= from_column[:, None]) & (j[None, :] < to_column[:, None]) & present_column[None, :]
+        allowed = (
+            (j[None, :] >= from_column[:, None]) & (j[None, :] < to_column[:, None]) & present_column[None, :]
+        )
         score = tl.where(allowed, score, float("-inf"))
         top = tl.max(score, axis=1)
         place = tl.min(tl.where(score == top[:, None], j[None, :], _NONE), axis=1)
@@ -170,26 +180,30 @@ def match(
     anchor_times: Tensor,
     time_weight: float,
 ) -> Tensor:
-    """Index of the best anchor token for each source token, ``argmax_j cos(source_i, anchor_j) - time_weight * (t_i - t_j)^2``.
+    """Index of the best anchor token for each source token, ``argmax_j cos(source_i, anchor_j) - time_weight
+    * (t_i - t_j)^2``.
 
-    Scores are float32. Products of float32 tokens are made of three TF32 products each on CUDA ("tf32x3"), whose error is that of
-    float32 (2e-7 of the cosine, where one TF32 product has 5e-4 and would change matches), at about 2.5 times the speed of float32
-    without tensor cores; ROCm multiplies float32 matrices natively. Squares of tokens must neither overflow nor vanish in float32:
-    lengths between 1e-15 and 1e15 are safe.
+    Scores are float32. Products of float32 tokens are made of three TF32 products each on CUDA ("tf32x3"),
+    whose error is that of float32 (2e-7 of the cosine, where one TF32 product has 5e-4 and would change
+    matches), at about 2.5 times the speed of float32 without tensor cores; ROCm multiplies float32 matrices
+    natively. Squares of tokens must neither overflow nor vanish in float32: lengths between 1e-15 and 1e15
+    are safe.
 
     Args:
         source: (batch, source time, channel), float32, bfloat16 or float16, not normalised.
         anchor: (batch, anchor time, channel), of the same dtype.
         first: (batch, source time) int32 or int64, the first column that each source token may take.
-        last: (batch, source time) int32 or int64, the one past the last; not above `first` for a token that may take none.
+        last: (batch, source time) int32 or int64, the one past the last; not above `first` for a token that
+            may take none.
         source_times: (batch, source time), any floating dtype; not read where `time_weight` is 0.
         anchor_times: (batch, anchor time), any floating dtype; not read where `time_weight` is 0.
         time_weight: At least 0.
 
     Returns:
-        (batch, source time) int64; of equal scores the lowest index, -1 where there was nothing to choose from. A zero token has
-        cosine 0. Equal anchor tokens have equal scores up to the rounding of a product, which may depend on the column.
-        Time is O(source times the widest range within a tile of rows), memory linear.
+        (batch, source time) int64; of equal scores the lowest index, -1 where there was nothing to choose
+        from. A zero token has cosine 0. Equal anchor tokens have equal scores up to the rounding of a
+        product, which may depend on the column. Time is O(source times the widest range within a tile of
+        rows), memory linear.
     """
     batch, rows, channels = source.shape
     columns = anchor.shape[1]
@@ -202,7 +216,9 @@ def match(
     if time_weight:
         # Differences alone count, and float32 keeps more of them about an origin within the sequence.
         origin = anchor_times[:, :1].double()
-        source_times, anchor_times = ((times.double() - origin).float() for times in (source_times, anchor_times))
+        source_times, anchor_times = (
+            (times.double() - origin).float() for times in (source_times, anchor_times)
+        )
     tile_rows, tile_columns, tile_channels, warps = _TILES[source.element_size()]
     resident = channels <= 2 * tile_channels
     if resident:
@@ -213,11 +229,11 @@ def match(
     index = torch.empty(splits, batch, rows, dtype=torch.int32, device=source.device)
     _match_kernel[(batch * tiles * splits,)](
         source, anchor, _inverse_norms(source), _inverse_norms(anchor),
-        first.to(torch.int32).contiguous(), last.to(torch.int32).contiguous(), source_times, anchor_times, best, index,
-        batch, rows, columns, channels, float(time_weight),
-        source.stride(0), source.stride(1), anchor.stride(0), anchor.stride(1),
-        SPLITS=splits, TIMED=time_weight != 0, RESIDENT=resident, PRECISION="ieee" if torch.version.hip else "tf32x3",
-        ROWS=tile_rows, COLUMNS=tile_columns, CHANNELS=tile_channels, num_warps=warps, num_stages=2,
+        first.to(torch.int32).contiguous(), last.to(torch.int32).contiguous(), source_times, anchor_times,
+        best, index, batch, rows, columns, channels, float(time_weight), source.stride(0), source.stride(1),
+        anchor.stride(0), anchor.stride(1), SPLITS=splits, TIMED=time_weight != 0, RESIDENT=resident,
+        PRECISION="ieee" if torch.version.hip else "tf32x3", ROWS=tile_rows, COLUMNS=tile_columns,
+        CHANNELS=tile_channels, num_warps=warps, num_stages=2,
     )  # fmt: skip
     if splits == 1:
         return index[0].long()
@@ -227,7 +243,8 @@ def match(
 
 @on_its_device
 def segment_sum(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:
-    """Sum of the tokens sent to each anchor token, added in the order of the sequence: the same bits on each run.
+    """Sum of the tokens sent to each anchor token, added in the order of the sequence: the same bits on each
+    run.
 
     Args:
         tokens: (batch, time, channel), float32, bfloat16 or float16.
@@ -255,13 +272,19 @@ def segment_sum(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:
 def _inverse_norms(x: Tensor) -> Tensor:
     batch, time, channels = x.shape
     inverse = torch.empty(batch, time, device=x.device)
-    _inverse_norm_kernel[(batch * time,)](x, inverse, time, channels, x.stride(0), x.stride(1), CHANNELS=256, num_warps=1)
+    _inverse_norm_kernel[(batch * time,)](
+        x, inverse, time, channels, x.stride(0), x.stride(1), CHANNELS=256, num_warps=1
+    )
     return inverse
 
 
 def _splits(programs: int, column_tiles: int, device: torch.device) -> int:
-    """Among how many programs the columns of a tile of rows are shared: a power of two, so that few kernels are compiled."""
-    processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+    """Among how many programs the columns of a tile of rows are shared: a power of two, so that few kernels
+    are compiled.
+    """
+    processors = (
+        torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+    )
     splits = 1
     while splits * programs < _PROGRAMS_PER_MULTIPROCESSOR * processors and splits * 4 <= column_tiles:
         splits *= 2

@@ -55,7 +55,9 @@ def mamba_stack(case: Case) -> nn.Module:
 
 
 class Products(nn.Module):
-    """The matrix products of Mamba blocks and nothing else, each on an input of its own that lies as the product wants it."""
+    """The matrix products of Mamba blocks and nothing else, each on an input of its own that lies as the
+    product wants it.
+    """
 
     def __init__(self, case: Case, depth: int) -> None:
         super().__init__()
@@ -73,7 +75,10 @@ def products(depth: Callable[[Case], int]) -> Callable[[Case], Built]:
         draw = Draw(case)
         module = draw.module(Products(case, depth(case)))
         linears = [linear for linear in cast(Products, module).linears if isinstance(linear, nn.Linear)]
-        inputs = {width: draw.normal(case.batch, case.length, width) for width in dict.fromkeys(each.in_features for each in linears)}
+        inputs = {
+            width: draw.normal(case.batch, case.length, width)
+            for width in dict.fromkeys(each.in_features for each in linears)
+        }
 
         def forward() -> Tensor | list[Tensor]:
             if case.training:
@@ -98,7 +103,13 @@ def every_layer(case: Case) -> int:
 
 def attention_config(case: Case, attention: str) -> AttentionConfig:
     return AttentionConfig.model_validate(
-        {"d_model": case.d_model, "depth": case.depth, "heads": case.heads, "attention": attention, "dropout": 0.0}
+        {
+            "d_model": case.d_model,
+            "depth": case.depth,
+            "heads": case.heads,
+            "attention": attention,
+            "dropout": 0.0,
+        }
     )
 
 
@@ -121,7 +132,9 @@ def mambapy_stack(case: Case) -> nn.Module:
     from mambapy.mamba import Mamba
     from mambapy.mamba import MambaConfig as StackConfig
 
-    return cast(nn.Module, Mamba(StackConfig(d_model=case.d_model, n_layers=case.depth, d_state=case.d_state)))
+    return cast(
+        nn.Module, Mamba(StackConfig(d_model=case.d_model, n_layers=case.depth, d_state=case.d_state))
+    )
 
 
 class WithoutMask(nn.Module):
@@ -174,7 +187,10 @@ def without_mask(make: Callable[[Case], nn.Module]) -> Callable[[Case], nn.Modul
 def products_flops(case: Case) -> float:
     """Of one layer."""
     widths = (
-        case.d_model * 2 * case.inner + case.inner * (case.rank + 2 * case.d_state) + case.rank * case.inner + case.inner * case.d_model
+        case.d_model * 2 * case.inner
+        + case.inner * (case.rank + 2 * case.d_state)
+        + case.rank * case.inner
+        + case.inner * case.d_model
     )
     return case.passes * matmul_flops(case.tokens, 1, widths)
 
@@ -184,7 +200,9 @@ def block_flops(case: Case) -> float:
 
 
 def layer_flops(tokens: float, keys: float, width: float) -> float:
-    """Of one attention layer over its own sequence: projections 4 d^2, feed-forward part 8 d^2, attention to `keys` tokens each."""
+    """Of one attention layer over its own sequence: projections 4 d^2, feed-forward part 8 d^2, attention to
+    `keys` tokens each.
+    """
     return matmul_flops(tokens, width, 12 * width) + attention_flops(tokens, keys, width)
 
 
@@ -194,23 +212,34 @@ def transformer_flops(case: Case) -> float:
 
 def thirds(case: Case) -> list[int]:
     """A sequence cut into as many streams as there are modalities, as even as can be."""
-    return [case.length // NUM_MODALITIES + (number < case.length % NUM_MODALITIES) for number in range(NUM_MODALITIES)]
+    return [
+        case.length // NUM_MODALITIES + (number < case.length % NUM_MODALITIES)
+        for number in range(NUM_MODALITIES)
+    ]
 
 
 def crossmodal_flops(case: Case, lengths: Sequence[int]) -> float:
-    """MulT: per ordered pair, queries, output and feed-forward part at the target (10 d^2), keys and values at the source (2 d^2)."""
+    """MulT: per ordered pair, queries, output and feed-forward part at the target (10 d^2), keys and values
+    at the source (2 d^2).
+    """
     d, total = case.d_model, 0.0
     for number, target in enumerate(lengths):
         for other, source in enumerate(lengths):
             if other != number:
-                total += matmul_flops(target, d, 10 * d) + matmul_flops(source, d, 2 * d) + attention_flops(target, source, d)
+                total += (
+                    matmul_flops(target, d, 10 * d)
+                    + matmul_flops(source, d, 2 * d)
+                    + attention_flops(target, source, d)
+                )
         total += layer_flops(target, target, (len(lengths) - 1) * d)
     return case.passes * case.depth * case.batch * total
 
 
 def attention_memory(case: Case, pairs: float) -> float:
     """Scores and their softmax of one layer at a time; with gradients the softmax of every layer."""
-    return linear_memory(case) + 4.0 * case.batch * case.heads * pairs * (case.depth + 2 if case.training else 2)
+    return linear_memory(case) + 4.0 * case.batch * case.heads * pairs * (
+        case.depth + 2 if case.training else 2
+    )
 
 
 def single_stream_memory(case: Case) -> float:
@@ -218,7 +247,9 @@ def single_stream_memory(case: Case) -> float:
 
 
 def multi_stream_memory(case: Case) -> float:
-    """As many matrices of a third of the length as there are ordered pairs and targets, when gradients keep them all."""
+    """As many matrices of a third of the length as there are ordered pairs and targets, when gradients keep
+    them all.
+    """
     third = attention_memory(case, (case.length / NUM_MODALITIES) ** 2)
     return third * (NUM_MODALITIES**2 if case.training else 1)
 

@@ -50,7 +50,9 @@ def check_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"out {path}: expected a directory or a place for one ({error.strerror})") from error
+        raise ConfigError(
+            f"out {path}: expected a directory or a place for one ({error.strerror})"
+        ) from error
     if not os.access(path, os.W_OK):
         raise ConfigError(f"out {path}: cannot be written to")
 
@@ -70,8 +72,15 @@ def write_report(report: Report, directory: Path) -> list[str]:
     parts = [f"# {report.config.subject}\n\n{_settings(report)}\n"]
     parts += [f"## {length} tokens\n\n{markdown(shown_table(report, length))}" for length in lengths]
     if report.slopes:
-        parts.append(f"## Growth\n\nExponents of the power laws in length that fit best.\n\n{markdown(slopes_table(report))}")
-    parts.append("".join(f"- {peer}: {what}\n" for peer, what in dict.fromkeys((row.peer, row.what) for row in report.rows)))
+        parts.append(
+            "## Growth\n\nExponents of the power laws in length that fit"
+            f" best.\n\n{markdown(slopes_table(report))}"
+        )
+    parts.append(
+        "".join(
+            f"- {peer}: {what}\n" for peer, what in dict.fromkeys((row.peer, row.what) for row in report.rows)
+        )
+    )
     if notes(report):
         parts.append("".join(f"- {line}\n" for line in notes(report)))
     files = {
@@ -96,17 +105,33 @@ def write_figures(figures: Figures, directory: Path) -> list[str]:
     tables = figure_tables(figures)
     parts = [f"# The paper's efficiency analysis\n\n{_settings(figures.memory)}\n"]
     parts += [f"## {title}\n\n{markdown(table)}" for title, table in tables.items()]
-    lines = dict.fromkeys(line for report in (figures.memory, figures.passes, figures.flops) for line in notes(report))
+    lines = dict.fromkeys(
+        line for report in (figures.memory, figures.passes, figures.flops) for line in notes(report)
+    )
     if lines:
         parts.append("".join(f"- {line}\n" for line in lines))
     files = {"results.json": to_json(figures_values(figures)).encode(), "table.md": "\n".join(parts).encode()}
     for part, report in (("memory", figures.memory), ("passes", figures.passes), ("flops", figures.flops)):
         files[f"{part}.csv"] = to_csv(measured_table(report)).encode()
     if not why_no_plots():
-        files |= _drawn("figure3", _curves(_bytes_by_peer(figures.memory), "peak memory above the inputs, MB"))
-        files |= _drawn("figure4", _bars({row.peer: row.time_ratio for row in figures.passes.rows}, "passes", "time over AlignMamba"))
+        files |= _drawn(
+            "figure3", _curves(_bytes_by_peer(figures.memory), "peak memory above the inputs, MB")
+        )
+        files |= _drawn(
+            "figure4",
+            _bars(
+                {row.peer: row.time_ratio for row in figures.passes.rows}, "passes", "time over AlignMamba"
+            ),
+        )
         ours = figures.flops.rows[0].flops
-        files |= _drawn("flops", _bars({row.peer: row.flops / ours for row in figures.flops.rows}, "flops", "operations over AlignMamba"))
+        files |= _drawn(
+            "flops",
+            _bars(
+                {row.peer: row.flops / ours for row in figures.flops.rows},
+                "flops",
+                "operations over AlignMamba",
+            ),
+        )
     return _written(directory, files)
 
 
@@ -114,9 +139,10 @@ def _settings(report: Report) -> str:
     config = report.config
     mode = "one forward and backward pass" if config.training else "inference"
     return (
-        f"{config.device}, {config.threads} thread{'s' if config.threads > 1 else ''}, {config.dtype}, batch {config.batch}, "
-        f"width {config.d_model}, depth {config.depth}, {config.heads} heads, state {config.d_state}, window {config.window}, "
-        f"{config.landmarks} landmarks; {mode}; time is {clock(report)}; memory is the peak above weights and inputs."
+        f"{config.device}, {config.threads} thread{'s' if config.threads > 1 else ''}, {config.dtype}, batch"
+        f" {config.batch}, width {config.d_model}, depth {config.depth}, {config.heads} heads, state"
+        f" {config.d_state}, window {config.window}, {config.landmarks} landmarks; {mode}; time is"
+        f" {clock(report)}; memory is the peak above weights and inputs."
     )
 
 
@@ -147,7 +173,9 @@ def _blank() -> "tuple[Figure, Axes]":
 
 
 def _curves(points: Mapping[str, list[tuple[int, float]]], unit: str) -> "Figure":
-    """One line per peer over the length, both axes logarithmic; a bar per peer where there is one length only."""
+    """One line per peer over the length, both axes logarithmic; a bar per peer where there is one length
+    only.
+    """
     if len({length for line in points.values() for length, _ in line}) == 1:
         return _one_length(points, unit)
     figure, axes = _blank()
@@ -180,7 +208,11 @@ def _one_length(points: Mapping[str, list[tuple[int, float]]], unit: str) -> "Fi
     )
     axes.bar_label(bars, [f"{value:.3g}" for value, _ in values], padding=3, fontsize="small")
     least, most = values[-1][0], values[0][0]
-    axes.set(xscale="log", xlim=(least / 2, most * 2), xlabel=f"{unit}, at {next(iter(points.values()))[0][0]:,} tokens")
+    axes.set(
+        xscale="log",
+        xlim=(least / 2, most * 2),
+        xlabel=f"{unit}, at {next(iter(points.values()))[0][0]:,} tokens",
+    )
     axes.grid(visible=True, axis="x", which="major", alpha=0.25)
     axes.set_axisbelow(True)
     return figure
@@ -190,7 +222,12 @@ def _bars(ratios: Mapping[str, float | None], part: str, unit: str) -> "Figure":
     """Ratios to AlignMamba, measured and in the paper."""
     figure, axes = _blank()
     names = list(ratios)
-    axes.barh([place - 0.2 for place in range(len(names))], [ratios[name] or 0 for name in names], height=0.4, label="measured here")
+    axes.barh(
+        [place - 0.2 for place in range(len(names))],
+        [ratios[name] or 0 for name in names],
+        height=0.4,
+        label="measured here",
+    )
     told = [paper_ratio(part, name) or 0 for name in names]
     axes.barh([place + 0.2 for place in range(len(names))], told, height=0.4, label="in the paper")
     axes.set_yticks(range(len(names)), names)

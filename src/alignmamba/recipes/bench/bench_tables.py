@@ -6,7 +6,16 @@ from typing import Any
 
 from alignmamba.evaluation.efficiency import Spread
 from alignmamba.recipes.assembly import environment
-from alignmamba.recipes.bench.figures import FIGURE_PEERS, FLOPS_LENGTH, PAPER, PAPER_LENGTH, PASSES, Figures, paper_ratio, paper_value
+from alignmamba.recipes.bench.figures import (
+    FIGURE_PEERS,
+    FLOPS_LENGTH,
+    PAPER,
+    PAPER_LENGTH,
+    PASSES,
+    Figures,
+    paper_ratio,
+    paper_value,
+)
 from alignmamba.recipes.bench.measuring import Report, Row
 
 Table = dict[str, list[Any]]
@@ -67,7 +76,9 @@ def measured_table(report: Report) -> Table:
 
 
 def shown_table(report: Report, length: int) -> Table:
-    """The rows of one length in readable units; what is missing is a dash. On one thread, time on the clock is left out."""
+    """The rows of one length in readable units; what is missing is a dash. On one thread, time on the clock
+    is left out.
+    """
     rows = [row for row in report.rows if row.length == length]
     table: Table = {"peer": [row.peer for row in rows]}
     if "time" in report.config.measure:
@@ -81,7 +92,9 @@ def shown_table(report: Report, length: int) -> Table:
         table["× memory"] = [_ratio(row.memory_ratio) for row in rows]
     table["GFLOP"] = [_scaled(row.flops, 1e9) for row in rows]
     table["counted"] = [_scaled(row.flops_counted, 1e9) for row in rows]
-    table["weights"] = [f"{_number(row.num_parameters / 1e6)}M" if row.num_parameters else "-" for row in rows]
+    table["weights"] = [
+        f"{_number(row.num_parameters / 1e6)}M" if row.num_parameters else "-" for row in rows
+    ]
     return table
 
 
@@ -98,12 +111,15 @@ def slopes_table(report: Report) -> Table:
 def notes(report: Report) -> list[str]:
     """A line for all that was not measured, and why."""
     lines = dict.fromkeys(
-        f"{row.peer}{'' if row.state == 'unavailable' else f' at {row.length} tokens'}: {row.state}: {row.reason}"
+        f"{row.peer}{'' if row.state == 'unavailable' else f' at {row.length} tokens'}: {row.state}:"
+        f" {row.reason}"
         for row in report.rows
         if row.state != "measured"
     )
     lines |= dict.fromkeys(
-        f"{row.peer} at {row.length} tokens: {row.reason}" for row in report.rows if row.state == "measured" and row.reason
+        f"{row.peer} at {row.length} tokens: {row.reason}"
+        for row in report.rows
+        if row.state == "measured" and row.reason
     )
     repeats = report.config.repeats
     lines |= dict.fromkeys(
@@ -124,10 +140,19 @@ def figure_tables(figures: Figures) -> dict[str, Table]:
     third: Table = {"peer": list(memory)}
     for length in lengths:
         third[f"MB at {length}"] = [_scaled(rows[length].peak_bytes, 1e6) for rows in memory.values()]
-    third |= _beside("memory", f"GB at {PAPER_LENGTH}, × at {told}", {name: rows[told].memory_ratio for name, rows in memory.items()})
+    third |= _beside(
+        "memory",
+        f"GB at {PAPER_LENGTH}, × at {told}",
+        {name: rows[told].memory_ratio for name, rows in memory.items()},
+    )
     timed = {row.peer: row for row in figures.passes.rows}
-    fourth = {"peer": list(timed), f"s for {PASSES} passes at {figures.passes_length}": [_passes(row) for row in timed.values()]}
-    fourth |= _beside("passes", f"s for {PASSES} passes", {name: row.time_ratio for name, row in timed.items()})
+    fourth = {
+        "peer": list(timed),
+        f"s for {PASSES} passes at {figures.passes_length}": [_passes(row) for row in timed.values()],
+    }
+    fourth |= _beside(
+        "passes", f"s for {PASSES} passes", {name: row.time_ratio for name, row in timed.items()}
+    )
     counted = {row.peer: row for row in figures.flops.rows}
     ours = figures.flops.row(figures.flops.baseline, FLOPS_LENGTH).flops
     section: Table = {
@@ -135,8 +160,14 @@ def figure_tables(figures: Figures) -> dict[str, Table]:
         f"GFLOP at {FLOPS_LENGTH}": [_scaled(row.flops, 1e9) for row in counted.values()],
         "counted by PyTorch": [_scaled(row.flops_counted, 1e9) for row in counted.values()],
     }
-    section |= _beside("flops", f"GFLOP at {FLOPS_LENGTH}", {name: row.flops / ours for name, row in counted.items()})
-    return {"Figure 3: peak memory": third, "Figure 4: time of inference": fourth, "Section 4.3.3: operations": section}
+    section |= _beside(
+        "flops", f"GFLOP at {FLOPS_LENGTH}", {name: row.flops / ours for name, row in counted.items()}
+    )
+    return {
+        "Figure 3: peak memory": third,
+        "Figure 4: time of inference": fourth,
+        "Section 4.3.3: operations": section,
+    }
 
 
 def _beside(part: str, unit: str, measured: Mapping[str, float | None]) -> Table:
@@ -184,4 +215,10 @@ def _scaled(value: float | None, unit: float) -> str:
 
 def _number(value: float) -> str:
     """Three significant digits, never in exponents."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.6f}"
+    return (
+        f"{value:.0f}"
+        if abs(value) >= 100
+        else f"{value:.3g}"
+        if abs(value) >= 1e-4 or value == 0
+        else f"{value:.6f}"
+    )

@@ -1,7 +1,7 @@
 """What a measurement is taken of: its size, its inputs, and a peer that computes it.
 
-A peer makes its inputs first and computes later, so that only the computation is measured. In training a computation is one
-forward pass and the gradients of all weights and inputs; there is no optimiser step in it.
+A peer makes its inputs first and computes later, so that only the computation is measured. In training a
+computation is one forward pass and the gradients of all weights and inputs; there is no optimiser step in it.
 """
 
 import math
@@ -86,7 +86,9 @@ def nothing(_: Case) -> str:
 
 
 def linear_memory(case: Case) -> float:
-    """What keeps some 24 numbers per token and channel of the model, in every layer where gradients are wanted."""
+    """What keeps some 24 numbers per token and channel of the model, in every layer where gradients are
+    wanted.
+    """
     return 4.0 * 24 * case.tokens * case.d_model * (case.depth if case.training else 1)
 
 
@@ -99,7 +101,8 @@ class Peer:
     build: Callable[[Case], Built]
     """Makes inputs and weights."""
     flops: Callable[[Case], float]
-    """Floating-point operations by formula; norms, activations, convolutions of width 4 and residuals are left out."""
+    """Floating-point operations by formula; norms, activations, convolutions of width 4 and residuals are
+    left out."""
     memory: Callable[[Case], float] = linear_memory
     """About how many bytes it will hold: to skip what would not fit, not to be reported."""
     why_not: Callable[[Case], str] = nothing
@@ -141,7 +144,9 @@ class Draw:
         return tensor.to(self.device, dtype or self.dtype).requires_grad_(self.training)
 
 
-def computation(forward: Callable[[], Tensor | Sequence[Tensor]], leaves: Sequence[Tensor], *shapes: tuple[int, ...]) -> Call:
+def computation(
+    forward: Callable[[], Tensor | Sequence[Tensor]], leaves: Sequence[Tensor], *shapes: tuple[int, ...]
+) -> Call:
     """`forward` without gradients; or, where the leaves need some, with the gradients of all of them.
 
     Args:
@@ -171,11 +176,19 @@ def computation(forward: Callable[[], Tensor | Sequence[Tensor]], leaves: Sequen
     return differentiate
 
 
-def module_on(draw: Draw, module: nn.Module, inputs: Sequence[Tensor], forward: Callable[[], Any], *shapes: tuple[int, ...]) -> Built:
+def module_on(
+    draw: Draw,
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    forward: Callable[[], Any],
+    *shapes: tuple[int, ...],
+) -> Built:
     """A module's forward pass, with gradients of weights and inputs in training."""
     parameters = list(module.parameters())
     leaves = [*inputs, *parameters] if draw.training else list(inputs)
-    return Built(call=computation(forward, leaves, *shapes), num_parameters=sum(each.numel() for each in parameters))
+    return Built(
+        call=computation(forward, leaves, *shapes), num_parameters=sum(each.numel() for each in parameters)
+    )
 
 
 # Whether a peer is there

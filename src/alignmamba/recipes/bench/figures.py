@@ -1,7 +1,8 @@
-"""The paper's efficiency analysis again: Figure 3 (memory), Figure 4 (time of 50 passes) and section 4.3.3 (operations).
+"""The paper's efficiency analysis again: Figure 3 (memory), Figure 4 (time of 50 passes) and section 4.3.3
+(operations).
 
-The paper (Li et al., arXiv 2412.00833) states neither width nor depth, and ran on a GPU. Only ratios can be compared, and a ratio
-depends on the width. Lengths here are tokens per modality, of which there are three.
+The paper (Li et al., arXiv 2412.00833) states neither width nor depth, and ran on a GPU. Only ratios can be
+compared, and a ratio depends on the width. Lengths here are tokens per modality, of which there are three.
 """
 
 from collections.abc import Mapping
@@ -45,7 +46,10 @@ class Figures:
     @property
     def told_length(self) -> int:
         """Tokens at which memory is put beside the paper's: 6400, or the nearest that was measured."""
-        return min(dict.fromkeys(row.length for row in self.memory.rows), key=lambda length: abs(length - PAPER_LENGTH))
+        return min(
+            dict.fromkeys(row.length for row in self.memory.rows),
+            key=lambda length: abs(length - PAPER_LENGTH),
+        )
 
     @property
     def passes_length(self) -> int:
@@ -56,7 +60,8 @@ class Figures:
 def figure_parts(config: BenchConfig) -> dict[str, BenchConfig]:
     """Lay out what the paper's analysis shows, in inference, and measure nothing.
 
-    Memory is measured at every length, time at the one nearest to 6400 and told for 50 passes, and operations are counted at 1024.
+    Memory is measured at every length, time at the one nearest to 6400 and told for 50 passes, and operations
+    are counted at 1024.
 
     Args:
         config: Of the subject ``model``; its lengths and peers may be left empty.
@@ -65,14 +70,19 @@ def figure_parts(config: BenchConfig) -> dict[str, BenchConfig]:
         Part of `Figures` to what is measured for it, in the order of the work.
 
     Raises:
-        ConfigError: If the subject is another, gradients are asked for, a peer belongs to no method of the paper, or it cannot be
-            measured here.
+        ConfigError: If the subject is another, gradients are asked for, a peer belongs to no method of the
+            paper, or it cannot be measured here.
     """
     if config.subject != "model" or config.training:
-        raise ConfigError("figures: they show whole models in inference: expected subject 'model' without training")
+        raise ConfigError(
+            "figures: they show whole models in inference: expected subject 'model' without training"
+        )
     strangers = [name for name in config.against if name not in FIGURE_PEERS]
     if strangers:
-        raise ConfigError(f"against: {strangers[0]!r} is not in the paper's figures, expected some of {', '.join(FIGURE_PEERS)}")
+        raise ConfigError(
+            f"against: {strangers[0]!r} is not in the paper's figures, expected some of"
+            f" {', '.join(FIGURE_PEERS)}"
+        )
     lengths = config.lengths or FIGURE_LENGTHS
     nearest = min(lengths, key=lambda length: abs(length - PAPER_LENGTH))
     common = config.model_copy(update={"against": config.against or tuple(FIGURE_PEERS)})

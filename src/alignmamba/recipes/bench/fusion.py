@@ -25,11 +25,14 @@ def modalities(draw: Draw, case: Case) -> list[Tokens]:
     """The sources, then the anchor."""
     mask = draw.mask(case.batch, case.length)
     times = torch.full(mask.shape, torch.nan, dtype=torch.float64, device=mask.device)
-    return [Tokens(draw.normal(case.batch, case.length, case.d_model), mask, times) for _ in range(NUM_MODALITIES)]
+    return [
+        Tokens(draw.normal(case.batch, case.length, case.d_model), mask, times) for _ in range(NUM_MODALITIES)
+    ]
 
 
 Matching = Literal["content", "default", "windowed"]
-"""``content``: the paper's cost, every pair compared; ``default``: with the default preset's time prior, exact too; ``windowed``."""
+"""``content``: the paper's cost, every pair compared; ``default``: with the default preset's time prior,
+exact too; ``windowed``."""
 
 
 def matching_of(kind: Matching, case: Case) -> LocalAlignmentConfig:
@@ -39,7 +42,9 @@ def matching_of(kind: Matching, case: Case) -> LocalAlignmentConfig:
 
 
 def whole(stack: Callable[[Case], nn.Module], *, matching: Matching = "content") -> Callable[[Case], Built]:
-    """Alignment, interleaving, backbone; in training also the MMD of each pair with the anchor, by landmarks if `windowed`."""
+    """Alignment, interleaving, backbone; in training also the MMD of each pair with the anchor, by landmarks
+    if `windowed`.
+    """
 
     def build(case: Case) -> Built:
         draw = Draw(case)
@@ -74,7 +79,12 @@ def match_stage(matching: Matching) -> Callable[[Case], Built]:
         *sources, anchor = modalities(draw, case)
         local = matching_of(matching, case)
         options: dict[str, Any] = {"window": local.window, "time_weight": local.time_weight}
-        return Built(call=lambda: [ops.match_tokens(source.x, anchor.x, source.mask, anchor.mask, **options) for source in sources])
+        return Built(
+            call=lambda: [
+                ops.match_tokens(source.x, anchor.x, source.mask, anchor.mask, **options)
+                for source in sources
+            ]
+        )
 
     return build
 
@@ -86,7 +96,9 @@ def transport_stage(case: Case) -> Built:
     mass = LocalAlignmentConfig().mass
 
     def forward() -> list[Tensor]:
-        return [ops.transport(source.x, index, source.mask, anchor.mask.shape[1], mass=mass) for source in sources]
+        return [
+            ops.transport(source.x, index, source.mask, anchor.mask.shape[1], mass=mass) for source in sources
+        ]
 
     leaves = [source.x for source in sources]
     return Built(call=computation(forward, leaves, *(tuple(leaf.shape) for leaf in leaves)))
@@ -94,7 +106,9 @@ def transport_stage(case: Case) -> Built:
 
 def mmd_stage(discrepancy: Callable[..., Tensor]) -> Callable[[Case], Built]:
     def build(case: Case) -> Built:
-        calls = [operators.mmd(discrepancy, always_training=True)(case).call for _ in range(NUM_MODALITIES - 1)]
+        calls = [
+            operators.mmd(discrepancy, always_training=True)(case).call for _ in range(NUM_MODALITIES - 1)
+        ]
         return Built(call=lambda: [call() for call in calls])
 
     return build
@@ -120,11 +134,20 @@ def transport_flops(case: Case) -> float:
 
 
 def whole_flops(*, windowed: bool) -> Callable[[Case], float]:
-    matched, compared = (operators.window_flops, operators.landmark_flops) if windowed else (operators.pairs_flops, operators.mmd_flops)
+    matched, compared = (
+        (operators.window_flops, operators.landmark_flops)
+        if windowed
+        else (operators.pairs_flops, operators.mmd_flops)
+    )
 
     def flops(case: Case) -> float:
         loss = (NUM_MODALITIES - 1) * compared(case) if case.training else 0.0
-        return (NUM_MODALITIES - 1) * matched(case) + transport_flops(case) + backbones.mamba_flops(fused_case(case)) + loss
+        return (
+            (NUM_MODALITIES - 1) * matched(case)
+            + transport_flops(case)
+            + backbones.mamba_flops(fused_case(case))
+            + loss
+        )
 
     return flops
 

@@ -49,8 +49,13 @@ class BenchConfig(Shape):
     """Timed rounds, after one that is not timed."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads on the CPU."""
-    measure: Annotated[tuple[Literal["time", "memory", "flops"], ...], Field(min_length=1)] = ("time", "memory", "flops")
-    """What is measured: time; peak memory, on a CPU in a new process for each peer and length; operations counted in a call."""
+    measure: Annotated[tuple[Literal["time", "memory", "flops"], ...], Field(min_length=1)] = (
+        "time",
+        "memory",
+        "flops",
+    )
+    """What is measured: time; peak memory, on a CPU in a new process for each peer and length; operations
+    counted in a call."""
     memory_limit_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Skip what would need more, in 1e9 bytes; empty takes half of what is available."""
     tflop_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
@@ -59,16 +64,24 @@ class BenchConfig(Shape):
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.subject not in SUBJECTS:
-            raise ValueError(f"subject: found {self.subject!r}, expected one of {', '.join(SUBJECTS)}{nearest(self.subject, SUBJECTS)}")
+            raise ValueError(
+                f"subject: found {self.subject!r}, expected one of"
+                f" {', '.join(SUBJECTS)}{nearest(self.subject, SUBJECTS)}"
+            )
         peers = SUBJECTS[self.subject]
         for name in self.against:
             if name not in peers:
                 known = ", ".join(list(peers)[1:])
-                raise ValueError(f"against: {self.subject} has no peer {name!r}, expected some of {known}{nearest(name, peers)}")
+                raise ValueError(
+                    f"against: {self.subject} has no peer {name!r}, expected some of"
+                    f" {known}{nearest(name, peers)}"
+                )
         if len(set(self.lengths)) != len(self.lengths):
             raise ValueError(f"lengths: expected different ones, found {', '.join(map(str, self.lengths))}")
         if self.d_model % self.heads:
-            raise ValueError(f"heads: found {self.heads}, expected a divisor of d_model, which is {self.d_model}")
+            raise ValueError(
+                f"heads: found {self.heads}, expected a divisor of d_model, which is {self.d_model}"
+            )
         return self
 
     @classmethod
@@ -93,7 +106,8 @@ class Row:
     what: str
     length: int
     state: str
-    """``measured``, or why not: ``skipped`` (a limit), ``unavailable`` (not on this machine), ``failed`` or ``wrong`` (another result)."""
+    """``measured``, or why not: ``skipped`` (a limit), ``unavailable`` (not on this machine), ``failed`` or
+    ``wrong`` (another result)."""
     reason: str = ""
     """Why it was not measured, or what is missing from it."""
     flops: float
@@ -148,8 +162,8 @@ def silent(_: str) -> None:
 def measure(config: BenchConfig, say: Say = silent) -> Report:
     """Measure a subject at every length.
 
-    At each length every peer computes once untimed, where its result is compared with ours if it should be the same and its
-    operations are counted. Then all are timed in turn, then the memory of each is measured.
+    At each length every peer computes once untimed, where its result is compared with ours if it should be
+    the same and its operations are counted. Then all are timed in turn, then the memory of each is measured.
 
     Args:
         config: What to measure.
@@ -173,9 +187,15 @@ def measure(config: BenchConfig, say: Say = silent) -> Report:
 
 
 def growth(config: BenchConfig) -> BenchConfig:
-    """The same for this library's own computations at `GROWTH_LENGTHS`, where lengths and peers are not given."""
-    own = tuple(name for name in OWN[config.subject] if not SUBJECTS[config.subject][name].why_not(config.case(1)))
-    return config.model_copy(update={"lengths": config.lengths or GROWTH_LENGTHS, "against": config.against or own})
+    """The same for this library's own computations at `GROWTH_LENGTHS`, where lengths and peers are not
+    given.
+    """
+    own = tuple(
+        name for name in OWN[config.subject] if not SUBJECTS[config.subject][name].why_not(config.case(1))
+    )
+    return config.model_copy(
+        update={"lengths": config.lengths or GROWTH_LENGTHS, "against": config.against or own}
+    )
 
 
 def _chosen(config: BenchConfig, lengths: Sequence[int]) -> dict[str, Peer]:
@@ -196,7 +216,9 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _at(config: BenchConfig, case: Case, peers: Mapping[str, Peer], memory_limit: float, say: Say) -> list[Row]:
+def _at(
+    config: BenchConfig, case: Case, peers: Mapping[str, Peer], memory_limit: float, say: Say
+) -> list[Row]:
     """All peers at one length."""
     ours = next(iter(peers))
     rows: dict[str, Row] = {}
@@ -215,7 +237,11 @@ def _at(config: BenchConfig, case: Case, peers: Mapping[str, Peer], memory_limit
             else:
                 if name == ours:
                     expected = result
-                problem = _difference(result, expected, TOLERANCE[config.dtype]) if peer.same and expected is not None else ""
+                problem = (
+                    _difference(result, expected, TOLERANCE[config.dtype])
+                    if peer.same and expected is not None
+                    else ""
+                )
                 if problem:
                     row = replace(row, state="wrong", reason=problem)
                 else:
@@ -224,7 +250,9 @@ def _at(config: BenchConfig, case: Case, peers: Mapping[str, Peer], memory_limit
     expected = None
     if "time" in config.measure:
         say(f"{config.subject} {case.length}: {config.repeats} rounds of {', '.join(calls) or 'nothing'}")
-        for name, timing in time_in_turn(calls, repeats=config.repeats, device=config.device, warm_ups=0).items():
+        for name, timing in time_in_turn(
+            calls, repeats=config.repeats, device=config.device, warm_ups=0
+        ).items():
             rows[name] = replace(rows[name], seconds=timing.busy, wall_seconds=timing.wall)
     if "memory" in config.measure and not memory_problem(config.device):
         for name, row in rows.items():
@@ -243,9 +271,17 @@ def _before(name: str, peer: Peer, case: Case, memory_limit: float, config: Benc
         return replace(row, state="unavailable", reason=problem)
     needed = peer.memory(case)
     if needed > memory_limit:
-        return replace(row, state="skipped", reason=f"would need {needed / 1e9:.3g} GB, the limit is {memory_limit / 1e9:.3g} GB")
+        return replace(
+            row,
+            state="skipped",
+            reason=f"would need {needed / 1e9:.3g} GB, the limit is {memory_limit / 1e9:.3g} GB",
+        )
     if flops > 1e12 * config.tflop_limit:
-        return replace(row, state="skipped", reason=f"would take {flops / 1e12:.3g} TFLOP, the limit is {config.tflop_limit:g} TFLOP")
+        return replace(
+            row,
+            state="skipped",
+            reason=f"would take {flops / 1e12:.3g} TFLOP, the limit is {config.tflop_limit:g} TFLOP",
+        )
     return row
 
 
@@ -273,7 +309,10 @@ def _difference(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: 
             return f"result {number} has shape {tuple(a.shape)}, ours {tuple(b.shape)}"
         error = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-30))
         if not error <= tolerance:
-            return f"result {number} differs from ours by {error:.1e} of its largest entry, at most {tolerance:g} is allowed"
+            return (
+                f"result {number} differs from ours by {error:.1e} of its largest entry, at most"
+                f" {tolerance:g} is allowed"
+            )
     return ""
 
 
@@ -281,7 +320,12 @@ def _with_memory(row: Row, config: BenchConfig, case: Case, call: Call | None) -
     """The row with its peak memory, on a CPU measured in a new process."""
     if config.device == "cuda" and call is not None:
         return replace(row, peak_bytes=peak_bytes(call, "cuda"))
-    argument = {"subject": config.subject, "peer": row.peer, "threads": config.threads, "case": case.model_dump()}
+    argument = {
+        "subject": config.subject,
+        "peer": row.peer,
+        "threads": config.threads,
+        "case": case.model_dump(),
+    }
     try:
         return replace(row, peak_bytes=in_fresh_process(f"{__name__}:peak_of", argument))
     except ChildError as error:
@@ -314,7 +358,9 @@ def _slopes(rows: Sequence[Row]) -> Iterator[Slope]:
     for name in dict.fromkeys(row.peer for row in rows):
         of_peer = [row for row in rows if row.peer == name]
         time = _slope([(row.length, row.seconds.median) for row in of_peer if row.seconds])
-        memory = _slope([(row.length, float(row.peak_bytes)) for row in of_peer if row.peak_bytes is not None])
+        memory = _slope(
+            [(row.length, float(row.peak_bytes)) for row in of_peer if row.peak_bytes is not None]
+        )
         if time is not None or memory is not None:
             lengths = tuple(row.length for row in of_peer if row.state == "measured")
             yield Slope(peer=name, lengths=lengths, time=time, memory=memory)

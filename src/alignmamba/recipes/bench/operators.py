@@ -17,7 +17,9 @@ from alignmamba.recipes.bench.case import Built, Case, Draw, computation, needs,
 
 
 def scan(operator: Callable[..., Tensor]) -> Callable[[Case], Built]:
-    """A selective scan as a Mamba block calls it: softplus of the biased step size, skip and gate included."""
+    """A selective scan as a Mamba block calls it: softplus of the biased step size, skip and gate
+    included.
+    """
 
     def build(case: Case) -> Built:
         draw = Draw(case)
@@ -37,18 +39,25 @@ def scan(operator: Callable[..., Tensor]) -> Callable[[Case], Built]:
     return build
 
 
-def loop(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor) -> Tensor:
+def loop(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor
+) -> Tensor:
     """The recurrence as the paper writes it, token by token."""
     step = F.softplus(delta + delta_bias)
     state = A.new_zeros(len(u), *A.shape)
     outputs = []
     for time in range(u.shape[1]):
-        state = torch.exp(step[:, time, :, None] * A) * state + (step[:, time] * u[:, time]).unsqueeze(-1) * B[:, time, None]
+        state = (
+            torch.exp(step[:, time, :, None] * A) * state
+            + (step[:, time] * u[:, time]).unsqueeze(-1) * B[:, time, None]
+        )
         outputs.append((state @ C[:, time, :, None].to(state.dtype)).squeeze(-1))
     return (torch.stack(outputs, 1) + D * u) * F.silu(z)
 
 
-def mambapy_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor) -> Tensor:
+def mambapy_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor
+) -> Tensor:
     """The operations of mambapy's ``MambaBlock.selective_scan`` and of the lines around it."""
     from mambapy.pscan import pscan
 
@@ -59,12 +68,16 @@ def mambapy_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
     return cast(Tensor, y * F.silu(z))
 
 
-def huggingface_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor) -> Tensor:
+def huggingface_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor
+) -> Tensor:
     from transformers.models.mamba.modeling_mamba import mamba_selective_scan
 
     first = (tensor.transpose(1, 2) for tensor in (u, delta))
     second = (tensor.transpose(1, 2) for tensor in (B, C))
-    y = mamba_selective_scan(*first, A, *second, D=D, z=z.transpose(1, 2), delta_bias=delta_bias, delta_softplus=True)
+    y = mamba_selective_scan(
+        *first, A, *second, D=D, z=z.transpose(1, 2), delta_bias=delta_bias, delta_softplus=True
+    )
     return cast(Tensor, y.transpose(1, 2))
 
 
@@ -74,10 +87,16 @@ def why_not_huggingface_scan(case: Case) -> str:
         return missing
     from transformers.models.mamba import modeling_mamba
 
-    return "" if hasattr(modeling_mamba, "mamba_selective_scan") else "this version of transformers has no scan apart from its block"
+    return (
+        ""
+        if hasattr(modeling_mamba, "mamba_selective_scan")
+        else "this version of transformers has no scan apart from its block"
+    )
 
 
-def mamba_ssm_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor) -> Tensor:
+def mamba_ssm_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor
+) -> Tensor:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     u, delta, B, C, z = (tensor.transpose(1, 2).contiguous() for tensor in (u, delta, B, C, z))
@@ -116,7 +135,9 @@ def sides(case: Case, *, shift: float = 0.0) -> tuple[Tensor, Tensor, Tensor, Te
 
 
 def match(**options: Any) -> Callable[[Case], Built]:
-    """`ops.match_tokens` by content alone; an option may be a function of the case. The result is the similarity."""
+    """`ops.match_tokens` by content alone; an option may be a function of the case. The result is the
+    similarity.
+    """
 
     def build(case: Case) -> Built:
         given = sides(case.model_copy(update={"training": False}))
@@ -143,7 +164,8 @@ def dense_match(case: Case) -> Built:
 
 def one_product(case: Case) -> Built:
     source, anchor, _, _ = sides(case.model_copy(update={"training": False}))
-    out = source.new_empty(case.batch, case.length, case.length).fill_(0)  # written to, or it would not be resident yet
+    # written to, or it would not be resident yet
+    out = source.new_empty(case.batch, case.length, case.length).fill_(0)
     return Built(call=lambda: torch.bmm(source, anchor.transpose(1, 2), out=out))
 
 
@@ -151,7 +173,9 @@ def earth_mover(case: Case) -> Built:
     import ot
 
     source, anchor, _, _ = sides(case.model_copy(update={"training": False}))
-    costs = (1 - F.normalize(source, dim=-1) @ F.normalize(anchor, dim=-1).transpose(1, 2)).double().cpu().numpy()
+    costs = (
+        (1 - F.normalize(source, dim=-1) @ F.normalize(anchor, dim=-1).transpose(1, 2)).double().cpu().numpy()
+    )
     return Built(call=lambda: [ot.emd([], [], cost) for cost in costs])
 
 
@@ -160,7 +184,11 @@ EARTH_MOVER_TOKENS = 512
 
 def why_not_earth_mover(case: Case) -> str:
     missing = needs("ot")(case)
-    too_long = f"its time is cubic: measured up to {EARTH_MOVER_TOKENS} tokens" if case.length > EARTH_MOVER_TOKENS else ""
+    too_long = (
+        f"its time is cubic: measured up to {EARTH_MOVER_TOKENS} tokens"
+        if case.length > EARTH_MOVER_TOKENS
+        else ""
+    )
     return missing or too_long
 
 
@@ -178,7 +206,9 @@ def pairs_memory(case: Case) -> float:
 
 
 def mmd(discrepancy: Callable[..., Tensor], *, always_training: bool = False) -> Callable[[Case], Built]:
-    """MMD^2 of two sets of tokens with a fixed bandwidth at which a kernel entry is about 1/e; the second set is shifted."""
+    """MMD^2 of two sets of tokens with a fixed bandwidth at which a kernel entry is about 1/e; the second set
+    is shifted.
+    """
 
     def build(case: Case) -> Built:
         if always_training:
@@ -208,7 +238,9 @@ def dense_mmd(x: Tensor, y: Tensor, _x_mask: Tensor, _y_mask: Tensor, case: Case
 
     def mean(a: Tensor, b: Tensor) -> Tensor:
         squares = a.square().sum(2).unsqueeze(2) + b.square().sum(2).unsqueeze(1)
-        return torch.exp(-scale * torch.baddbmm(squares, a, b.transpose(1, 2), alpha=-2).clamp(min=0)).mean((1, 2))
+        return torch.exp(-scale * torch.baddbmm(squares, a, b.transpose(1, 2), alpha=-2).clamp(min=0)).mean(
+            (1, 2)
+        )
 
     return mean(x, x) + mean(y, y) - 2 * mean(x, y)
 

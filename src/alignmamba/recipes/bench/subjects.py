@@ -5,13 +5,22 @@ from functools import partial
 
 from alignmamba import ops
 from alignmamba.recipes.bench import backbones, fusion, operators
-from alignmamba.recipes.bench.case import Peer, linear_memory, needs, needs_backend, needs_mamba_ssm, why_not_huggingface
+from alignmamba.recipes.bench.case import (
+    Peer,
+    linear_memory,
+    needs,
+    needs_backend,
+    needs_mamba_ssm,
+    why_not_huggingface,
+)
 
 # Subject -> peers; the first is this library, and the others are compared with it.
 SUBJECTS: dict[str, dict[str, Peer]] = {
     "scan": {
         "alignmamba": Peer(
-            what="selective_scan, backend auto", build=operators.scan(ops.selective_scan), flops=operators.selective_scan_flops
+            what="selective_scan, backend auto",
+            build=operators.scan(ops.selective_scan),
+            flops=operators.selective_scan_flops,
         ),
         "torch": Peer(
             what="selective_scan, backend torch: the reference, in chunks",
@@ -43,7 +52,10 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
             same=True,
         ),
         "mambapy": Peer(
-            what="mambapy's parallel scan with its discretisation, skip and gate; holds the states of all tokens",
+            what=(
+                "mambapy's parallel scan with its discretisation, skip and gate; holds the states of all"
+                " tokens"
+            ),
             build=operators.scan(operators.mambapy_scan),
             flops=operators.selective_scan_flops,
             memory=operators.tree_memory,
@@ -51,7 +63,10 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
             same=True,
         ),
         "huggingface": Peer(
-            what="transformers' scan without compiled kernels: a loop over tokens after discretising all of them",
+            what=(
+                "transformers' scan without compiled kernels: a loop over tokens after discretising all of"
+                " them"
+            ),
             build=operators.scan(operators.huggingface_scan),
             flops=operators.selective_scan_flops,
             memory=operators.states_memory,
@@ -67,7 +82,11 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
         ),
     },
     "match": {
-        "alignmamba": Peer(what="match_tokens, exact: never a matrix of all pairs", build=operators.match(), flops=operators.pairs_flops),
+        "alignmamba": Peer(
+            what="match_tokens, exact: never a matrix of all pairs",
+            build=operators.match(),
+            flops=operators.pairs_flops,
+        ),
         "windowed": Peer(
             what="match_tokens within --window tokens of the place in time",
             build=operators.match(window=operators.window_of),
@@ -117,7 +136,9 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
         ),
     },
     "mmd": {
-        "alignmamba": Peer(what="mmd, exact", build=operators.mmd(operators.exact_mmd), flops=operators.mmd_flops),
+        "alignmamba": Peer(
+            what="mmd, exact", build=operators.mmd(operators.exact_mmd), flops=operators.mmd_flops
+        ),
         "landmarks": Peer(
             what="mmd by --landmarks tokens (Nystrom): an approximation",
             build=operators.mmd(operators.landmark_mmd),
@@ -154,7 +175,9 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
         ),
     },
     "block": {
-        "alignmamba": Peer(what="MambaBlock", build=backbones.plain(backbones.mamba_block), flops=backbones.block_flops),
+        "alignmamba": Peer(
+            what="MambaBlock", build=backbones.plain(backbones.mamba_block), flops=backbones.block_flops
+        ),
         "products": Peer(
             what="the block's own matrix products and nothing else",
             build=backbones.products(backbones.single),
@@ -187,7 +210,9 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
         ),
     },
     "backbone": {
-        "alignmamba": Peer(what="MambaStack", build=backbones.masked(backbones.mamba_stack), flops=backbones.mamba_flops),
+        "alignmamba": Peer(
+            what="MambaStack", build=backbones.masked(backbones.mamba_stack), flops=backbones.mamba_flops
+        ),
         "products": Peer(
             what="the stack's own matrix products and nothing else",
             build=backbones.products(backbones.every_layer),
@@ -238,13 +263,19 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
     },
     "model": {
         "alignmamba": Peer(
-            what="whole fusion: exact alignment of two modalities by content, interleaving, Mamba; in training the MMD",
+            what=(
+                "whole fusion: exact alignment of two modalities by content, interleaving, Mamba; in training"
+                " the MMD"
+            ),
             build=fusion.whole(backbones.mamba_stack),
             flops=fusion.whole_flops(windowed=False),
             memory=fusion.of_fused(linear_memory),
         ),
         "default": Peer(
-            what="the same with the default preset's time prior in the cost: exact too, but few pairs can win (GFLOP: an upper bound)",
+            what=(
+                "the same with the default preset's time prior in the cost: exact too, but few pairs can win"
+                " (GFLOP: an upper bound)"
+            ),
             build=fusion.whole(backbones.mamba_stack, matching="default"),
             flops=fusion.whole_flops(windowed=False),
             memory=fusion.of_fused(linear_memory),
@@ -262,7 +293,10 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
             memory=fusion.of_fused(linear_memory),
         ),
         "transformer-materialised": Peer(
-            what="single-stream Transformer over the tokens of all three modalities, matrix of weights in memory",
+            what=(
+                "single-stream Transformer over the tokens of all three modalities, matrix of weights in"
+                " memory"
+            ),
             build=fusion.on_fused(backbones.masked(backbones.transformer("materialised"))),
             flops=fusion.of_fused(backbones.transformer_flops),
             memory=fusion.of_fused(backbones.single_stream_memory),
@@ -309,7 +343,11 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
             build=fusion.match_stage("windowed"),
             flops=fusion.sources_times(operators.window_flops),
         ),
-        "transport": Peer(what="stage: transport of both modalities", build=fusion.transport_stage, flops=fusion.transport_flops),
+        "transport": Peer(
+            what="stage: transport of both modalities",
+            build=fusion.transport_stage,
+            flops=fusion.transport_flops,
+        ),
         "mmd": Peer(
             what="stage: exact MMD of both pairs, forward and backward: training only",
             build=fusion.mmd_stage(operators.exact_mmd),
@@ -337,7 +375,17 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "mmd": ("alignmamba", "landmarks"),
     "block": ("alignmamba",),
     "backbone": ("alignmamba",),
-    "model": ("alignmamba", "windowed", "match", "match-windowed", "transport", "mmd", "mmd-landmarks", "interleave", "backbone"),
+    "model": (
+        "alignmamba",
+        "windowed",
+        "match",
+        "match-windowed",
+        "transport",
+        "mmd",
+        "mmd-landmarks",
+        "interleave",
+        "backbone",
+    ),
 }
 
 # Tokens at which a subject is measured where none are given.

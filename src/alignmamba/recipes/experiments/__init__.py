@@ -1,4 +1,6 @@
-"""Grids of runs: the paper's tables and figures on any corpus, interrupted at will, with honest uncertainty."""
+"""Grids of runs: the paper's tables and figures on any corpus, interrupted at will, with honest
+uncertainty.
+"""
 
 from alignmamba.recipes.experiments.experiment import ExperimentConfig
 from alignmamba.recipes.experiments.grid_run import (

@@ -12,7 +12,14 @@ from alignmamba.methods import METHODS
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Cell, cell
 from alignmamba.recipes.experiments.experiment import Experiment, ExperimentConfig, changed, with_modalities
-from alignmamba.recipes.experiments.grid import RESAMPLES, Grid, combined, headline, metric_column, metrics_table
+from alignmamba.recipes.experiments.grid import (
+    RESAMPLES,
+    Grid,
+    combined,
+    headline,
+    metric_column,
+    metrics_table,
+)
 
 
 class Ablation(Experiment):
@@ -21,7 +28,9 @@ class Ablation(Experiment):
     name: ClassVar[str] = "ablation"
 
     def cells(self, asked: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
-        """Table 3: the model, its own ablations, and the model without each modality; the anchor falls back by itself."""
+        """Table 3: the model, its own ablations, and the model without each modality; the anchor falls back
+        by itself.
+        """
         del asked
         yield cell("full", base, corpus)
         for row, changes in METHODS[base.model].network.ablations.items():
@@ -29,7 +38,9 @@ class Ablation(Experiment):
         names = [modality.name for modality in corpus.modalities]
         if len(names) > 1:
             for left_out in names:
-                yield from with_modalities(f"w/o {left_out}", base, corpus, tuple(name for name in names if name != left_out))
+                yield from with_modalities(
+                    f"w/o {left_out}", base, corpus, tuple(name for name in names if name != left_out)
+                )
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Variants by metrics, then what each part is worth: the variant minus the full model."""
@@ -40,7 +51,11 @@ class Ablation(Experiment):
         standings: Mapping[str, Standing] = {}
         if full in column.methods and column.seeds:
             with suppress(DataError):  # as for the marks of a column
-                standings = compare_to(full, {row: column.scores(row, column.seeds) for row in column.methods}, resamples=RESAMPLES)
+                standings = compare_to(
+                    full,
+                    {row: column.scores(row, column.seeds) for row in column.methods},
+                    resamples=RESAMPLES,
+                )
         least, most = combined([column, column], [1.0, -1.0], higher_is_better=True).bounds
         entries: list[tuple[Entry | None, ...]] = []
         for row in variants:
@@ -54,13 +69,18 @@ class Ablation(Experiment):
             entries.append((Entry.of_seeds(values).model_copy(update=ends), p_value))
         yield ResultTable(
             name="ablation-difference",
-            title=f"What each part is worth on {grid.corpus}: {metric} of the variant minus that of the full model, test",
+            title=(
+                f"What each part is worth on {grid.corpus}: {metric} of the variant minus that of the full"
+                " model, test"
+            ),
             row_label="variant",
             rows=tuple(variants),
             columns=(f"{metric}, difference", "p value (Holm)"),
             entries=tuple(entries),
             notes=(
-                "Intervals and p values are those of a paired test over seeds and samples; what differences vary by over"
-                " seeds is pooled over all variants.",
+                (
+                    "Intervals and p values are those of a paired test over seeds and samples; what"
+                    " differences vary by over seeds is pooled over all variants."
+                ),
             ),
         )

@@ -22,7 +22,8 @@ EXPERIMENTS: Final[Mapping[str, Experiment]] = {
 
 
 def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> list[Cell]:
-    """All cells of an experiment on a corpus, in the order in which they are run: seed by seed, so that a stopped grid is balanced.
+    """All cells of an experiment on a corpus, in the order in which they are run: seed by seed, so that a
+    stopped grid is balanced.
 
     Args:
         experiment: What is varied.
@@ -30,7 +31,8 @@ def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> l
         corpus: With the modalities that are asked for; a cell may take some of them.
 
     Raises:
-        ConfigError: If a model is unknown, an option does not fit, or the settings say what the grid is to say.
+        ConfigError: If a model is unknown, an option does not fit, or the settings say what the grid is to
+            say.
     """
     if experiment.name not in EXPERIMENTS:
         raise ConfigError(f"experiment: found {experiment.name!r}, expected one of {', '.join(EXPERIMENTS)}")
@@ -41,19 +43,29 @@ def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> l
     for name in experiment.models:
         if name not in METHODS and name not in SETS:
             known = (*METHODS, *SETS)
-            raise ConfigError(f"models: found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
+            raise ConfigError(
+                f"models: found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}"
+            )
     lay_out = EXPERIMENTS[experiment.name].cells
     experiment = experiment.model_copy(update={"models": _models(experiment, base, corpus)})
-    return [each for seed in range(experiment.seeds) for each in lay_out(experiment, base.model_copy(update={"seed": seed}), corpus)]
+    return [
+        each
+        for seed in range(experiment.seeds)
+        for each in lay_out(experiment, base.model_copy(update={"seed": seed}), corpus)
+    ]
 
 
 def _models(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> tuple[str, ...]:
     """The methods that were asked for, without those of a set that have no answer to the corpus."""
-    asked = dict.fromkeys(name for given in experiment.models or ("families",) for name in SETS.get(given, (given,)))
+    asked = dict.fromkeys(
+        name for given in experiment.models or ("families",) for name in SETS.get(given, (given,))
+    )
     without = not_compared(experiment, base, corpus)
     if EXPERIMENTS[experiment.name].compares_methods and without and asked.keys() <= without.keys():
         name, why = next(iter(without.items()))
-        raise ConfigError(f"models: none of {', '.join(experiment.models)} can be trained here; {name}: {why}")
+        raise ConfigError(
+            f"models: none of {', '.join(experiment.models)} can be trained here; {name}: {why}"
+        )
     return tuple(name for name in asked if name not in without)
 
 
@@ -73,7 +85,8 @@ def not_compared(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) 
                 continue
             try:
                 model_config(RunConfig(model=name), corpus)
-                if name not in FAMILIES:  # of a family, what the user has set is refused by the name of its row
+                # of a family, what the user has set is refused by the name of its row
+                if name not in FAMILIES:
                     model_config(of_model(base, name, own_settings=experiment.own_settings), corpus)
             except ConfigError as error:
                 reasons[name] = str(error)

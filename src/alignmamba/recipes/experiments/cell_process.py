@@ -1,7 +1,8 @@
-"""One cell of a grid in a process of its own: ``python -m alignmamba.recipes.experiments.cell_process DIR KEY``.
+"""One cell of a grid in a process of its own: ``python -m alignmamba.recipes.experiments.cell_process DIR
+KEY``.
 
-A process that is killed takes no other cell with it, and its lock goes with it. With ``--watch`` it ends when its input does: whoever
-started it is gone. Exit codes: 0 done, 1 our fault, 2 the user's input,
+A process that is killed takes no other cell with it, and its lock goes with it. With ``--watch`` it ends when
+its input does: whoever started it is gone. Exit codes: 0 done, 1 our fault, 2 the user's input,
 75 another process holds the cell, 130 interrupted. Whatever goes wrong is recorded in one line.
 """
 
@@ -67,7 +68,11 @@ def _held(experiment: ExperimentDirectory, key: str) -> int:
         if refused := refused_by_machine(error):
             experiment.set_failure(key, refused)
             return USER_INPUT
-        experiment.set_failure(key, f"internal: {type(error).__name__}: {' '.join(str(error).split())}, see {experiment.log_path(key)}")
+        experiment.set_failure(
+            key,
+            f"internal: {type(error).__name__}: {' '.join(str(error).split())}, see"
+            f" {experiment.log_path(key)}",
+        )
         return OUR_FAULT
     return DONE
 
@@ -91,7 +96,10 @@ def _analyse(run: LoadedRun, analysis: Analysis, out: Path) -> None:
     with beside(out, Path.mkdir) as unfinished:
         try:
             EXPERIMENTS[analysis.kind].analyse(run, analysis, unfinished)
-            write_list(unfinished, [str(path.relative_to(unfinished)) for path in unfinished.rglob("*") if path.is_file()])
+            write_list(
+                unfinished,
+                [str(path.relative_to(unfinished)) for path in unfinished.rglob("*") if path.is_file()],
+            )
             unfinished.rename(out)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -99,9 +107,11 @@ def _analyse(run: LoadedRun, analysis: Analysis, out: Path) -> None:
 
 
 def end_with_input(grace_seconds: float = GRACE_SECONDS) -> None:
-    """Interrupt this process when its standard input closes, and kill it with its children if it has not ended in time.
+    """Interrupt this process when its standard input closes, and kill it with its children if it has not
+    ended in time.
 
-    Standard input is the reading end of a pipe whose other end the grid holds. It closes however the grid ends, on every system.
+    Standard input is the reading end of a pipe whose other end the grid holds. It closes however the grid
+    ends, on every system.
     """
 
     def watch() -> None:
@@ -134,5 +144,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where training has not yet put its own handler in place
+    # also where training has not yet put its own handler in place
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

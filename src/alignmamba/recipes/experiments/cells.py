@@ -15,8 +15,9 @@ class Analysis(Config):
     """What is computed of a trained model besides its scores, in the cell that trained it."""
 
     kind: Literal["missing", "distance", "plans"]
-    """``missing``: scores on test with modalities withheld; ``distance``: how well aligned modalities can be told apart;
-    ``plans``: transport plans of telling samples, and how close in true time matched pairs lie."""
+    """``missing``: scores on test with modalities withheld; ``distance``: how well aligned modalities can be
+    told apart; ``plans``: transport plans of telling samples, and how close in true time matched pairs
+    lie."""
     missing: MissingConfig = MissingConfig()
     """What is withheld."""
     samples: tuple[str, ...] = ()
@@ -27,7 +28,12 @@ class Analysis(Config):
         """Name of its folder in the cell: another for other samples."""
         if self.kind == "missing":
             return f"{self.missing.protocol}-{self.missing.rate}"
-        return "-".join([self.kind, *([hashlib.sha256("\n".join(self.samples).encode()).hexdigest()[:8]] if self.samples else [])])
+        return "-".join(
+            [
+                self.kind,
+                *([hashlib.sha256("\n".join(self.samples).encode()).hexdigest()[:8]] if self.samples else []),
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +121,15 @@ def cell(
 
 
 def jobs_of(cells: Iterable[Cell]) -> list[Job]:
-    """One job per run, in the order in which the cells first need them, with the analyses of all cells that share it."""
+    """One job per run, in the order in which the cells first need them, with the analyses of all cells that
+    share it.
+    """
     jobs: dict[str, Job] = {}
     for each in cells:
         known = jobs.get(each.key)
         analyses = dict.fromkeys((*(known.analyses if known else ()), *each.analyses))
         label = ", ".join(part for part in (each.row, each.column, f"seed {each.config.seed}") if part)
-        jobs[each.key] = Job(key=each.key, label=known.label if known else label, config=each.config, analyses=tuple(analyses))
+        jobs[each.key] = Job(
+            key=each.key, label=known.label if known else label, config=each.config, analyses=tuple(analyses)
+        )
     return list(jobs.values())

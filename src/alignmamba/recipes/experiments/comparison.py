@@ -35,7 +35,9 @@ class Comparison(Experiment):
                 rows.append((None, None))
                 continue
             weights = trained_weights(grid.directory.run_path(next(iter(keys.values()))))
-            spent = Entry.of_seeds([grid.seconds[key] for key in keys.values()]).model_copy(update={"seeds": tuple(keys)})
+            spent = Entry.of_seeds([grid.seconds[key] for key in keys.values()]).model_copy(
+                update={"seeds": tuple(keys)}
+            )
             rows.append((Entry(values=(), mean=weights), spent))
         yield ResultTable(
             name="comparison-cost",
@@ -45,5 +47,10 @@ class Comparison(Experiment):
             columns=("trained weights", "training seconds"),
             entries=tuple(rows),
             digits=0,
-            notes=("Seconds are those of the epochs with their validation; what else ran on the machine meanwhile is in them.",),
+            notes=(
+                (
+                    "Seconds are those of the epochs with their validation; what else ran on the machine"
+                    " meanwhile is in them."
+                ),
+            ),
         )

@@ -48,20 +48,26 @@ class Distance(Experiment):
         found: dict[str, dict[str, list[float]]] = {}
         for row in grid.rows:
             for _, key in sorted(grid.keys(row, "").items()):
-                told = read_facts(grid.directory.run_path(key) / "analysis" / "distance" / "distance.json", _Distances)
+                told = read_facts(
+                    grid.directory.run_path(key) / "analysis" / "distance" / "distance.json", _Distances
+                )
                 for pair, each in told.pairs.items():
                     found.setdefault(pair, {}).setdefault(row, []).append(each.distance)
         yield ResultTable(
             name="distance",
             title=f"Proxy A-distance between aligned modalities on {grid.corpus}, test",
             caption=(
-                "2 (1 - 2 e), e the held-out error of a linear classifier that tells the modalities apart: 2 if it always can, 0 if not."
+                "2 (1 - 2 e), e the held-out error of a linear classifier that tells the modalities apart: 2"
+                " if it always can, 0 if not."
             ),
             row_label="variant",
             rows=grid.rows,
             columns=tuple(found),
             entries=tuple(
-                tuple(Entry.of_seeds(by_row[row], bounds=(-2.0, 2.0)) if by_row.get(row) else None for by_row in found.values())
+                tuple(
+                    Entry.of_seeds(by_row[row], bounds=(-2.0, 2.0)) if by_row.get(row) else None
+                    for by_row in found.values()
+                )
                 for row in grid.rows
             ),
         )
@@ -70,7 +76,8 @@ class Distance(Experiment):
 def write_distance(run: LoadedRun, out: Path) -> None:
     """Proxy A-distance between every pair of aligned modalities on the test split, as ``distance.json``.
 
-    A sample's tokens of a modality count by their mean; samples that lack either modality of a pair are left out.
+    A sample's tokens of a modality count by their mean; samples that lack either modality of a pair are left
+    out.
 
     Raises:
         ConfigError: If the model does not align.
@@ -82,7 +89,10 @@ def write_distance(run: LoadedRun, out: Path) -> None:
         for batch in test_batches(corpus):
             aligned = model.aligned_streams(batch)
             if aligned is None:
-                raise ConfigError(f"run {run.directory.path}: model {config.model!r} aligns no streams whose distance could be measured")
+                raise ConfigError(
+                    f"run {run.directory.path}: model {config.model!r} aligns no streams whose distance could"
+                    " be measured"
+                )
             for name, tokens in aligned.items():
                 means.setdefault(name, []).append(masked_mean(tokens.x, tokens.mask).double().numpy())
                 present.setdefault(name, []).append(tokens.mask.any(1).numpy())
@@ -91,7 +101,9 @@ def write_distance(run: LoadedRun, out: Path) -> None:
     pairs = {}
     for first, second in combinations(vectors, 2):
         both = there[first] & there[second]
-        pairs[f"{first}-{second}"] = asdict(proxy_a_distance(vectors[first][both], vectors[second][both], seed=config.seed))
+        pairs[f"{first}-{second}"] = asdict(
+            proxy_a_distance(vectors[first][both], vectors[second][both], seed=config.seed)
+        )
     (out / "distance.json").write_text(to_json({"split": "test", "pairs": pairs}), encoding="utf-8")
 
 

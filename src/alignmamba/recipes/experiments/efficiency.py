@@ -1,4 +1,6 @@
-"""The paper's efficiency analysis as an experiment: measured by `recipes.bench`, laid down where a report finds it."""
+"""The paper's efficiency analysis as an experiment: measured by `recipes.bench`, laid down where a report
+finds it.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +36,9 @@ def plan_efficiency(out: Path, *, lengths: Sequence[int]) -> dict[str, BenchConf
     return figure_parts(_config(lengths))
 
 
-def run_efficiency(out: Path, *, lengths: Sequence[int], command: Sequence[str], say: Say) -> list[ResultTable]:
+def run_efficiency(
+    out: Path, *, lengths: Sequence[int], command: Sequence[str], say: Say
+) -> list[ResultTable]:
     """Measure Figures 3 and 4 and the operations of section 4.3.3, and write tables and figures.
 
     Args:
@@ -80,13 +84,20 @@ def _facts(command: Sequence[str]) -> dict[str, Any]:
 
 
 def figure_tables(figures: Figures) -> list[ResultTable]:
-    """One table per part: what was measured, what it is of AlignMamba's, and what the paper's figures are of each other."""
+    """One table per part: what was measured, what it is of AlignMamba's, and what the paper's figures are of
+    each other.
+    """
     lengths = list(dict.fromkeys(row.length for row in figures.memory.rows))
-    memory = {f"MB at {length}": _by_peer(figures.memory.rows, length, lambda row: _over(row.peak_bytes, 1e6)) for length in lengths}
+    memory = {
+        f"MB at {length}": _by_peer(figures.memory.rows, length, lambda row: _over(row.peak_bytes, 1e6))
+        for length in lengths
+    }
     told = figures.told_length
     memory[f"× AlignMamba at {told}"] = _by_peer(figures.memory.rows, told, lambda row: row.memory_ratio)
     passes = {
-        "seconds a pass": _by_peer(figures.passes.rows, None, lambda row: None if row.seconds is None else row.seconds.median),
+        "seconds a pass": _by_peer(
+            figures.passes.rows, None, lambda row: None if row.seconds is None else row.seconds.median
+        ),
         "× AlignMamba": _by_peer(figures.passes.rows, None, lambda row: row.time_ratio),
     }
     ours = figures.flops.rows[0].flops
@@ -96,11 +107,22 @@ def figure_tables(figures: Figures) -> list[ResultTable]:
     }
     parts = (
         ("memory", "Peak memory (Figure 3)", memory, "MB above weights and inputs, by tokens per modality"),
-        ("passes", "Time of inference (Figure 4)", passes, f"one pass over three modalities of {figures.passes_length} tokens each"),
+        (
+            "passes",
+            "Time of inference (Figure 4)",
+            passes,
+            f"one pass over three modalities of {figures.passes_length} tokens each",
+        ),
         ("flops", "Operations (section 4.3.3)", flops, f"by formula, at {FLOPS_LENGTH} tokens per modality"),
     )
     return [
-        _table(part, title, {**columns, "paper: × AlignMamba": _paper(part, columns)}, caption, notes(getattr(figures, part)))
+        _table(
+            part,
+            title,
+            {**columns, "paper: × AlignMamba": _paper(part, columns)},
+            caption,
+            notes(getattr(figures, part)),
+        )
         for part, title, columns, caption in parts
     ]
 
@@ -121,7 +143,9 @@ def _paper(part: str, columns: Mapping[str, Cells]) -> Cells:
     return {peer: paper_ratio(part, peer) for peer in next(iter(columns.values()))}
 
 
-def _table(name: str, title: str, columns: Mapping[str, Cells], caption: str, said: Sequence[str]) -> ResultTable:
+def _table(
+    name: str, title: str, columns: Mapping[str, Cells], caption: str, said: Sequence[str]
+) -> ResultTable:
     peers = tuple(next(iter(columns.values())))
     return ResultTable(
         name=f"efficiency-{name}",
@@ -132,7 +156,10 @@ def _table(name: str, title: str, columns: Mapping[str, Cells], caption: str, sa
         columns=tuple(columns),
         digits=2,
         entries=tuple(tuple(_entry(cells.get(peer)) for cells in columns.values()) for peer in peers),
-        notes=(*said, "The paper states neither width nor depth and ran on a GPU: only ratios can be compared."),
+        notes=(
+            *said,
+            "The paper states neither width nor depth and ran on a GPU: only ratios can be compared.",
+        ),
     )
 
 

@@ -1,4 +1,6 @@
-"""Who does the work of a grid: processes of this machine, or a SLURM array. Both leave everything in the experiment's directory."""
+"""Who does the work of a grid: processes of this machine, or a SLURM array. Both leave everything in the
+experiment's directory.
+"""
 
 import os
 import signal
@@ -50,13 +52,17 @@ class _Running:
         self.process.stdin.close()
 
 
-def run_here(experiment: ExperimentDirectory, jobs: Sequence[Job], *, workers: int, progress: GridProgress) -> None:
-    """Work through jobs in processes of this machine, `workers` at a time, each with the threads of `threads_of`.
+def run_here(
+    experiment: ExperimentDirectory, jobs: Sequence[Job], *, workers: int, progress: GridProgress
+) -> None:
+    """Work through jobs in processes of this machine, `workers` at a time, each with the threads of
+    `threads_of`.
 
-    None of them outlives this process: each watches a pipe whose other end this process holds, and ends when it closes.
+    None of them outlives this process: each watches a pipe whose other end this process holds, and ends when
+    it closes.
 
-    A cell that another process holds is taken up again once the others are done. A cell that ends badly is recorded and does not stop the
-    rest.
+    A cell that another process holds is taken up again once the others are done. A cell that ends badly is
+    recorded and does not stop the rest.
 
     Raises:
         KeyboardInterrupt: On Ctrl-C, after the processes have saved and ended.
@@ -89,10 +95,11 @@ def run_here(experiment: ExperimentDirectory, jobs: Sequence[Job], *, workers: i
 
 
 def threads_of(job: Job) -> int:
-    """Threads that a cell computes on: what ``OMP_NUM_THREADS`` says; else one, and up to four for a model of 256 channels or more.
+    """Threads that a cell computes on: what ``OMP_NUM_THREADS`` says; else one, and up to four for a model of
+    256 channels or more.
 
-    How many cells are at work at once does not enter: the last bits of a result depend on the number of threads.
-    `benchmarks/cell_threads.py` measures it.
+    How many cells are at work at once does not enter: the last bits of a result depend on the number of
+    threads. `benchmarks/cell_threads.py` measures it.
     """
     if (given := _threads_given()) is not None:
         return given
@@ -107,16 +114,26 @@ def _threads_given() -> int | None:
 
 
 def thread_settings(threads: int) -> dict[str, str]:
-    """Environment of a process of that many threads; a variable that the user has set to something that counts is left alone."""
+    """Environment of a process of that many threads; a variable that the user has set to something that
+    counts is left alone.
+    """
     settings = {name: os.environ.get(name) or str(threads) for name in THREAD_VARIABLES}
     return settings if _threads_given() is not None else {**settings, "OMP_NUM_THREADS": str(threads)}
 
 
 def _process(experiment: ExperimentDirectory, job: Job, *, wait: bool) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "alignmamba.recipes.experiments.cell_process", str(experiment.path), job.key, "--watch"]
+    command = [
+        sys.executable,
+        "-m",
+        "alignmamba.recipes.experiments.cell_process",
+        str(experiment.path),
+        job.key,
+        "--watch",
+    ]
     environment = {**os.environ, **thread_settings(threads_of(job))}
     with experiment.log_path(job.key).open("ab") as log:
-        # A session of its own: Ctrl-C reaches it through this process alone, once. The pipe to its input closes when this process ends.
+        # A session of its own: Ctrl-C reaches it through this process alone, once. The pipe to its input
+        # closes when this process ends.
         return subprocess.Popen(
             [*command, *(["--wait"] if wait else [])],
             stdin=subprocess.PIPE,
@@ -131,9 +148,13 @@ def _settle(experiment: ExperimentDirectory, ended: _Running, progress: GridProg
     """Record how a cell ended whose process is gone, also where it could not do so itself."""
     state = experiment.state(ended.job)
     if state != "finished" and not experiment.failure(ended.job.key):
-        experiment.set_failure(ended.job.key, f"{_manner(ended.process.returncode)}, see {experiment.log_path(ended.job.key)}")
+        experiment.set_failure(
+            ended.job.key, f"{_manner(ended.process.returncode)}, see {experiment.log_path(ended.job.key)}"
+        )
     state = experiment.state(ended.job)
-    progress.finished(ended.job, state, reason=experiment.failure(ended.job.key), seconds=time.monotonic() - ended.since)
+    progress.finished(
+        ended.job, state, reason=experiment.failure(ended.job.key), seconds=time.monotonic() - ended.since
+    )
 
 
 def _manner(code: int) -> str:
@@ -152,7 +173,8 @@ def run_on_slurm(
     options: Mapping[str, Any],
     cluster: str = "slurm",
 ) -> None:
-    """Submit jobs as a SLURM array of at most `workers` at a time, and wait for them. Ctrl-C leaves the array in the queue.
+    """Submit jobs as a SLURM array of at most `workers` at a time, and wait for them. Ctrl-C leaves the array
+    in the queue.
 
     Args:
         experiment: In a folder that all nodes share.
@@ -176,7 +198,9 @@ def run_on_slurm(
         submitted = dict(
             zip(
                 (job.key for job in jobs),
-                executor.map_array(partial(run_cell, wait=False), [experiment.path] * len(jobs), [job.key for job in jobs]),
+                executor.map_array(
+                    partial(run_cell, wait=False), [experiment.path] * len(jobs), [job.key for job in jobs]
+                ),
                 strict=True,
             )
         )
@@ -192,14 +216,23 @@ def run_on_slurm(
                 busy = submitted[key].exception() is None and submitted[key].result() == BUSY
                 if state != "finished" and not busy and not experiment.failure(key):
                     experiment.set_failure(
-                        key, f"SLURM job {submitted[key].job_id} ended as {submitted[key].state}, see {submitted[key].paths.stderr}"
+                        key,
+                        f"SLURM job {submitted[key].job_id} ended as {submitted[key].state}, see"
+                        f" {submitted[key].paths.stderr}",
                     )
-                progress.finished(job, experiment.state(job), reason=experiment.failure(key), seconds=time.monotonic() - began)
+                progress.finished(
+                    job,
+                    experiment.state(job),
+                    reason=experiment.failure(key),
+                    seconds=time.monotonic() - began,
+                )
         if left:
             time.sleep(SLURM_POLL_SECONDS if cluster == "slurm" else POLL_SECONDS)
 
 
 def shard_of(jobs: Sequence[Job], shard: tuple[int, int]) -> list[Job]:
-    """The jobs of one of several machines that share the work by hand: every n-th, from the i-th on, i counting from 1."""
+    """The jobs of one of several machines that share the work by hand: every n-th, from the i-th on, i
+    counting from 1.
+    """
     index, count = shard
     return list(jobs[index - 1 :: count])

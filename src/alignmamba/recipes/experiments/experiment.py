@@ -28,14 +28,23 @@ class ExperimentConfig(Config):
     name: str
     """Which experiment."""
     models: tuple[str, ...] = ()
-    """Methods that ``comparison`` and ``missing`` compare, sets of them among these (`methods.SETS`); empty means the families."""
+    """Methods that ``comparison`` and ``missing`` compare, sets of them among these (`methods.SETS`); empty
+    means the families."""
     own_settings: bool = False
     """Train each method with the settings it was published with, in place of the ones that all share."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 5
     """Runs of each cell, with the seeds 0, 1, and so on."""
     protocol: Literal["gcnet", "imder-sample", "imder-batch", "tokens"] = "gcnet"
     """How ``missing`` withholds modalities."""
-    rates: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    rates: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+    )
     """Missing rates of ``missing``."""
     mixed: bool = False
     """In ``missing``, train once on all rates mixed and score at each, instead of training at each."""
@@ -44,7 +53,9 @@ class ExperimentConfig(Config):
 
 
 class Experiment(ABC):
-    """One experiment of the paper. A new one is a class in a file of its own and a line in `catalogue.EXPERIMENTS`."""
+    """One experiment of the paper. A new one is a class in a file of its own and a line in
+    `catalogue.EXPERIMENTS`.
+    """
 
     name: ClassVar[str]
     """As people type it."""
@@ -104,7 +115,9 @@ def changed(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
 
 
 def with_modalities(row: str, base: RunConfig, corpus: Corpus, names: tuple[str, ...]) -> Iterator[Cell]:
-    """A cell that takes some modalities alone, none where no sample of a split has them; what the options say of others is left out."""
+    """A cell that takes some modalities alone, none where no sample of a split has them; what the options say
+    of others is left out.
+    """
     if all(any(split.lengths[name].any() for name in names) for split in corpus.splits.values()):
         yield cell(row, of_modalities(base, names), restricted(corpus, names))
 
@@ -113,4 +126,8 @@ def test_batches(corpus: Corpus) -> Iterator[Batch]:
     """The test split, in its order."""
     test = corpus.split("test")
     for start in range(0, len(test), BATCH_SIZE):
-        yield collate([test[row] for row in range(start, min(start + BATCH_SIZE, len(test)))], corpus.modalities, corpus.task)
+        yield collate(
+            [test[row] for row in range(start, min(start + BATCH_SIZE, len(test)))],
+            corpus.modalities,
+            corpus.task,
+        )

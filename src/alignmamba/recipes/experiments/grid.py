@@ -1,4 +1,6 @@
-"""From finished cells to columns of a table: means over seeds with intervals, the best marked by a paired test, what failed said below."""
+"""From finished cells to columns of a table: means over seeds with intervals, the best marked by a paired
+test, what failed said below.
+"""
 
 import csv
 import io
@@ -36,7 +38,8 @@ from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory, S
 from alignmamba.recipes.run_directory import ENVIRONMENT, METRICS, TABLE_BYTES
 from alignmamba.training.logs import LOG
 
-# What a table of missing rates is made of, one table each; the first that a task has is also what its ablations are told by.
+# What a table of missing rates is made of, one table each; the first that a task has is also what its
+# ablations are told by.
 TOLD: Final = ("accuracy", "f1_weighted", "acc2_non0", "f1_non0", "mae")
 RESAMPLES: Final = 500
 
@@ -66,7 +69,9 @@ class Grid:
             task = Task.model_validate(plan["task"])
             jobs = {entry["key"]: directory.job(entry["key"]) for entry in plan["cells"]}
         except (KeyError, TypeError, ValidationError) as error:
-            raise CheckpointError(f"experiment {directory.path}: its plan is not one that this version wrote, it lacks {error}") from error
+            raise CheckpointError(
+                f"experiment {directory.path}: its plan is not one that this version wrote, it lacks {error}"
+            ) from error
         states = {key: directory.state(job) for key, job in jobs.items()}
         done = {key for key, state in states.items() if state == "finished"}
         found: dict[tuple[str, str], dict[int, Predictions]] = {}
@@ -127,7 +132,11 @@ class Grid:
 
     def keys(self, row: str, column: str) -> dict[int, str]:
         """Seed to key of the finished runs of one place."""
-        return {entry["seed"]: entry["key"] for entry in self._entries(row, column) if entry["key"] in self.finished}
+        return {
+            entry["seed"]: entry["key"]
+            for entry in self._entries(row, column)
+            if entry["key"] in self.finished
+        }
 
     def _entries(self, row: str, column: str) -> list[Mapping[str, Any]]:
         return [entry for entry in self.plan["cells"] if (entry["row"], entry["column"]) == (row, column)]
@@ -139,7 +148,9 @@ class Grid:
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """The samples that methods are compared on: the most that any of them was scored on."""
-        return max((said.ids for runs in self.predictions_of.values() for said in runs.values()), key=len, default=())
+        return max(
+            (said.ids for runs in self.predictions_of.values() for said in runs.values()), key=len, default=()
+        )
 
     def analysis(self, kind: str) -> str:
         """Name of the analysis of that kind that was asked for."""
@@ -160,20 +171,33 @@ class Grid:
         if self.plan.get("missing", {}).get("protocol", "none") != "none":
             missing = self.plan["missing"]
             said.append(
-                f"All runs are trained and scored with modalities withheld: protocol {missing['protocol']}, rate {missing['rate']}."
+                f"All runs are trained and scored with modalities withheld: protocol {missing['protocol']},"
+                f" rate {missing['rate']}."
             )
-        fewer = {row: len(said.ids) for (row, _), runs in self.predictions_of.items() for said in runs.values() if said.ids != self.ids}
+        fewer = {
+            row: len(said.ids)
+            for (row, _), runs in self.predictions_of.items()
+            for said in runs.values()
+            if said.ids != self.ids
+        }
         said += [
-            f"{row} is scored on {count} of {len(self.ids)} samples, those that have anything of it, and is not compared."
+            f"{row} is scored on {count} of {len(self.ids)} samples, those that have anything of it, and is"
+            " not compared."
             for row, count in fewer.items()
         ]
-        versions = {read_facts(self.directory.run_path(key) / ENVIRONMENT, _Made).versions.get("alignmamba") for key in self.finished}
+        versions = {
+            read_facts(self.directory.run_path(key) / ENVIRONMENT, _Made).versions.get("alignmamba")
+            for key in self.finished
+        }
         if len(versions) > 1:
-            said.append(f"Runs were made by different versions of alignmamba: {', '.join(sorted(map(str, versions)))}.")
+            said.append(
+                "Runs were made by different versions of alignmamba:"
+                f" {', '.join(sorted(map(str, versions)))}."
+            )
         return tuple(" ".join(each.split()) for each in said)
 
 
-# --- one column of a table ---------------------------------------------------------------------------------------------
+# --- one column of a table ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +235,8 @@ class Column:
         try:
             scores = {name: self.scores(name, self.seeds) for name in self.methods}
             return compare_to_best(scores, higher_is_better=self.higher_is_better, resamples=RESAMPLES)
-        except DataError:  # a test split on which the metric can be told, but not how it varies: of one sample, for example
+        # a test split on which the metric can be told, but not how it varies: of one sample, for example
+        except DataError:
             return {}
 
     def entries(self, rows: Sequence[str]) -> list[Entry | None]:
@@ -230,34 +255,56 @@ class Column:
         return entry.model_copy(update={"seeds": tuple(seeds)})
 
     def same_numbers_as(self, other: "Column") -> bool:
-        """Whether every method has the same values under every seed in both, as accuracy and recall have where classes are of one size."""
+        """Whether every method has the same values under every seed in both, as accuracy and recall have
+        where classes are of one size.
+        """
 
         def numbers(column: Column) -> list[tuple[str, int, float]]:
-            return [(name, seed, round(value, 9)) for name, by_seed in column.values.items() for seed, value in sorted(by_seed.items())]
+            return [
+                (name, seed, round(value, 9))
+                for name, by_seed in column.values.items()
+                for seed, value in sorted(by_seed.items())
+            ]
 
-        return (self.higher_is_better, self.marked, numbers(self)) == (other.higher_is_better, other.marked, numbers(other))
+        return (self.higher_is_better, self.marked, numbers(self)) == (
+            other.higher_is_better,
+            other.marked,
+            numbers(other),
+        )
 
 
 def metric_column(grid: Grid, metric: str, column: str = "") -> Column:
     """A metric of every row, at one column of the grid."""
     said = {row: grid.predictions(row, column) for row in grid.rows}
     return Column(
-        values={row: {seed: score(grid.task, each)[metric] for seed, each in runs.items()} for row, runs in said.items()},
-        compared=frozenset(row for row, runs in said.items() if all(each.ids == grid.ids for each in runs.values())),
+        values={
+            row: {seed: score(grid.task, each)[metric] for seed, each in runs.items()}
+            for row, runs in said.items()
+        },
+        compared=frozenset(
+            row for row, runs in said.items() if all(each.ids == grid.ids for each in runs.values())
+        ),
         scores=lambda row, seeds: scores_of(grid.task, [said[row][seed] for seed in seeds], metric),
         higher_is_better=HIGHER_IS_BETTER[metric],
         bounds=RANGES[metric],
     )
 
 
-def combined(columns: Sequence[Column], weights: Sequence[float], *, higher_is_better: bool, marked: bool = True) -> Column:
-    """The weighted sum of columns, by seed, for example their mean or a difference; of methods that have all of them."""
+def combined(
+    columns: Sequence[Column], weights: Sequence[float], *, higher_is_better: bool, marked: bool = True
+) -> Column:
+    """The weighted sum of columns, by seed, for example their mean or a difference; of methods that have all
+    of them.
+    """
     rows = list(columns[0].values)
     values: dict[str, dict[int, float]] = {}
     for row in rows:
         seeds = set.intersection(*(set(column.values[row]) for column in columns))
         values[row] = {
-            seed: sum(weight * column.values[row][seed] for weight, column in zip(weights, columns, strict=True)) for seed in sorted(seeds)
+            seed: sum(
+                weight * column.values[row][seed] for weight, column in zip(weights, columns, strict=True)
+            )
+            for seed in sorted(seeds)
         }
 
     def scores(row: str, seeds: Sequence[int]) -> Scores:
@@ -266,7 +313,14 @@ def combined(columns: Sequence[Column], weights: Sequence[float], *, higher_is_b
     compared = frozenset.intersection(*(column.compared for column in columns))
     ends = [[weight * end for end in column.bounds] for column, weight in zip(columns, weights, strict=True)]
     bounds = (sum(map(min, ends)), sum(map(max, ends)))
-    return Column(values=values, compared=compared, scores=scores, higher_is_better=higher_is_better, bounds=bounds, marked=marked)
+    return Column(
+        values=values,
+        compared=compared,
+        scores=scores,
+        higher_is_better=higher_is_better,
+        bounds=bounds,
+        marked=marked,
+    )
 
 
 def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
@@ -275,15 +329,21 @@ def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
         runs = zip(*(part.runs for part in metrics), strict=True)
 
         def total(run: Sequence[Callable[[Any], float]]) -> Callable[[Any], float]:
-            return lambda rows: float(sum(weight * statistic(rows) for weight, statistic in zip(weights, run, strict=True)))
+            return lambda rows: float(
+                sum(weight * statistic(rows) for weight, statistic in zip(weights, run, strict=True))
+            )
 
         return RowMetric(runs=tuple(total(run) for run in runs), samples=metrics[0].samples)
     arrays = [np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in parts]
-    total_scores: NDArray[np.float64] = np.sum([weight * array for weight, array in zip(weights, arrays, strict=True)], axis=0)
+    total_scores: NDArray[np.float64] = np.sum(
+        [weight * array for weight, array in zip(weights, arrays, strict=True)], axis=0
+    )
     return total_scores
 
 
-def table_of(grid: Grid, name: str, title: str, columns: Mapping[str, Column], *, row_label: str, **more: Any) -> ResultTable:
+def table_of(
+    grid: Grid, name: str, title: str, columns: Mapping[str, Column], *, row_label: str, **more: Any
+) -> ResultTable:
     rows = grid.rows
     columns = _agreeing(columns)
     by_column = [column.entries(rows) for column in columns.values()]
@@ -300,7 +360,9 @@ def table_of(grid: Grid, name: str, title: str, columns: Mapping[str, Column], *
 
 
 def _agreeing(columns: Mapping[str, Column]) -> dict[str, Column]:
-    """The columns, those of the same numbers with the same scores behind them: their intervals and marks are then the same too."""
+    """The columns, those of the same numbers with the same scores behind them: their intervals and marks are
+    then the same too.
+    """
     agreeing: dict[str, Column] = {}
     for name, column in columns.items():
         same = next((each for each in agreeing.values() if column.same_numbers_as(each)), None)
@@ -311,26 +373,35 @@ def _agreeing(columns: Mapping[str, Column]) -> dict[str, Column]:
 def _how_marked(columns: Mapping[str, Column]) -> list[str]:
     """How marks were decided, and on which seeds, if not on all that are shown."""
     counts = sorted({len(column.seeds) for column in columns.values() if column.standings})
-    notes = [marks_note(seeds=count) for count in ([counts[0], *counts[-1:]] if counts and counts[0] == 1 < counts[-1] else counts[:1])]
+    notes = [
+        marks_note(seeds=count)
+        for count in ([counts[0], *counts[-1:]] if counts and counts[0] == 1 < counts[-1] else counts[:1])
+    ]
     fewer = {
         name: column.seeds
         for name, column in columns.items()
-        if column.standings and any(set(column.values[method]) - set(column.seeds) for method in column.methods)
+        if column.standings
+        and any(set(column.values[method]) - set(column.seeds) for method in column.methods)
     }
     same = len({tuple(seeds) for seeds in fewer.values()}) == 1 and len(fewer) == len(columns)
     told = {"": next(iter(fewer.values()))} if same else fewer
     notes += [
-        f"Marks{f' of {name}' if name else ''} compare the seeds {', '.join(map(str, seeds))} alone, which all methods have finished."
+        f"Marks{f' of {name}' if name else ''} compare the seeds {', '.join(map(str, seeds))} alone, which"
+        " all methods have finished."
         for name, seeds in told.items()
     ]
-    fewest = min((len(values) for column in columns.values() for values in column.values.values() if values), default=0)
+    fewest = min(
+        (len(values) for column in columns.values() for values in column.values.values() if values), default=0
+    )
     return [*notes, interval_note(fewest=fewest)] if fewest else notes
 
 
 def noise(grid: Grid, column: Column, metric: str, at: str = "") -> list[str]:
     """How much of a difference is noise here."""
     notes: list[str] = []
-    best = max((float(np.mean(list(values.values()))) for values in column.values.values() if values), default=0.0)
+    best = max(
+        (float(np.mean(list(values.values()))) for values in column.values.values() if values), default=0.0
+    )
     first = next((run for row in grid.rows for run in grid.predictions(row, at).values()), None)
     if first is None:
         return notes
@@ -360,7 +431,10 @@ def whose_settings(grid: Grid) -> list[str]:
     if not any(row in METHODS and METHODS[row].settings for row in grid.rows):
         return []
     own = grid.plan["settings"].get("own_settings", False)
-    return [f"Each method ran with {'the settings it was published with' if own else 'the settings that all share'}."]
+    return [
+        "Each method ran with"
+        f" {'the settings it was published with' if own else 'the settings that all share'}."
+    ]
 
 
 def weights_note(grid: Grid, column: str) -> list[str]:
@@ -368,10 +442,14 @@ def weights_note(grid: Grid, column: str) -> list[str]:
     keys = {row: next(iter(grid.keys(row, column).values()), None) for row in grid.rows}
     runs = {row: grid.directory.run_path(key) for row, key in keys.items() if key is not None}
     counts = {row: trained_weights(run) for row, run in runs.items()}
-    return [f"Trained weights: {', '.join(f'{row} {count:,}' for row, count in counts.items())}."] if counts else []
+    return (
+        [f"Trained weights: {', '.join(f'{row} {count:,}' for row, count in counts.items())}."]
+        if counts
+        else []
+    )
 
 
-# --- files of a cell ---------------------------------------------------------------------------------------------------
+# --- files of a cell ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -417,9 +495,12 @@ def read_facts(path: Path, form: type[_Form]) -> _Form:
         form: A dataclass with the fields that are needed; others may be there.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, or a field is missing or of another type; the message names it.
+        CheckpointError: If the file is missing or damaged, or a field is missing or of another type; the
+            message names it.
     """
-    found = parse_json(read_listed(path.parent, path.name, limit_bytes=TABLE_BYTES), str(path), error=CheckpointError)
+    found = parse_json(
+        read_listed(path.parent, path.name, limit_bytes=TABLE_BYTES), str(path), error=CheckpointError
+    )
     try:
         return TypeAdapter(form).validate_python(found)
     except ValidationError as error:
@@ -443,5 +524,7 @@ def read_predictions(path: Path, task: Task) -> Predictions:
             prediction = np.array([[float(row[f"p({name})"]) for name in task.classes] for row in rows])
             targets = np.array([task.classes.index(row["target"]) for row in rows])
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise CheckpointError(f"{path}: expected a table of predictions, found none that can be read ({error})") from error
+        raise CheckpointError(
+            f"{path}: expected a table of predictions, found none that can be read ({error})"
+        ) from error
     return Predictions(ids=ids, prediction=prediction, targets=targets)

@@ -1,8 +1,9 @@
 """The directory of an experiment: its plan, its cells, and what became of each.
 
-``experiment.json`` says what was asked for last, ``jobs/<key>.json`` what each cell is. A cell is a run directory ``cells/<key>`` with
-its analyses beside the scores; it is guarded by a lock that ends with the process that holds it, so that no two processes ever write
-the same cell and none is lost to one that was killed.
+``experiment.json`` says what was asked for last, ``jobs/<key>.json`` what each cell is. A cell is a run
+directory ``cells/<key>`` with its analyses beside the scores; it is guarded by a lock that ends with the
+process that holds it, so that no two processes ever write the same cell and none is lost to one that was
+killed.
 """
 
 import json
@@ -43,7 +44,9 @@ class _Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What tables are made from; plans of single experiments hold more, and those of earlier versions less."""
+    """What tables are made from; plans of single experiments hold more, and those of earlier versions
+    less.
+    """
 
     experiment: str
     corpus: dict[str, Any]
@@ -81,7 +84,8 @@ class ExperimentDirectory:
             for folder in ("cells", "failed", JOBS, "logs"):
                 (path / folder).mkdir(parents=True, exist_ok=True)
             for job in jobs_of(cells):
-                # The settings of a key never change, and an analysis that somebody else has asked for is kept.
+                # The settings of a key never change, and an analysis that somebody else has asked for is
+                # kept.
                 known = found.job(job.key).analyses if found._job_path(job.key).is_file() else ()
                 both = replace(job, analyses=tuple(dict.fromkeys((*known, *job.analyses))))
                 replace_file(found._job_path(job.key), to_json(stamped(plain(both.values))).encode())
@@ -99,7 +103,9 @@ class ExperimentDirectory:
             CheckpointError: If there is none.
         """
         if not (path / PLAN).is_file():
-            raise CheckpointError(f"experiment {path}: found no {PLAN}, expected the directory of an experiment")
+            raise CheckpointError(
+                f"experiment {path}: found no {PLAN}, expected the directory of an experiment"
+            )
         return cls(path)
 
     def refuse_other(self, facts: Mapping[str, Any]) -> None:
@@ -113,13 +119,15 @@ class ExperimentDirectory:
         if not self.path.exists() or not any(self.path.iterdir()):
             return
         if not (self.path / PLAN).is_file():
-            raise CheckpointError(f"out {self.path}: holds something that is not an experiment, choose another --out")
+            raise CheckpointError(
+                f"out {self.path}: holds something that is not an experiment, choose another --out"
+            )
         plan = self.plan()
         for name in ("experiment", "corpus"):
             if plan.get(name) != facts[name]:
                 raise CheckpointError(
-                    f"out {self.path}: holds an experiment whose {name} is {_named(plan.get(name))}, found {_named(facts[name])};"
-                    " choose another --out"
+                    f"out {self.path}: holds an experiment whose {name} is {_named(plan.get(name))}, found"
+                    f" {_named(facts[name])}; choose another --out"
                 )
 
     def plan(self) -> dict[str, Any]:
@@ -153,16 +161,22 @@ class ExperimentDirectory:
             raise CheckpointError(f"{path}: expected what a cell is, found {shown(values)}")
         values = unstamped(values, str(path))
         if not isinstance(values.get("config"), dict) or not isinstance(values.get("analyses"), list):
-            raise CheckpointError(f"{path}: expected what a cell is: a mapping 'config' and a list 'analyses'")
+            raise CheckpointError(
+                f"{path}: expected what a cell is: a mapping 'config' and a list 'analyses'"
+            )
         try:
             return Job(
                 key=key,
                 label=str(values["label"]),
                 config=check_config(values["config"]),
-                analyses=tuple(Analysis.model_validate_json(json.dumps(each), strict=True) for each in values["analyses"]),
+                analyses=tuple(
+                    Analysis.model_validate_json(json.dumps(each), strict=True) for each in values["analyses"]
+                ),
             )
         except (ConfigError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: expected what a cell is, found none that can be read ({error})") from error
+            raise CheckpointError(
+                f"{path}: expected what a cell is, found none that can be read ({error})"
+            ) from error
 
     def _job_path(self, key: str) -> Path:
         return self.path / JOBS / f"{key}.json"
@@ -182,7 +196,9 @@ class ExperimentDirectory:
     def state(self, job: Job) -> State:
         """What became of a job so far."""
         run = self.run_path(job.key)
-        if (run / METRICS).is_file() and all(self.analysis_path(job.key, analysis).is_dir() for analysis in job.analyses):
+        if (run / METRICS).is_file() and all(
+            self.analysis_path(job.key, analysis).is_dir() for analysis in job.analyses
+        ):
             return "finished"
         if self._failure_path(job.key).is_file():
             return "failed"
@@ -210,7 +226,8 @@ class ExperimentDirectory:
 
     @contextmanager
     def locked(self, key: str, *, wait: bool) -> Iterator[None]:
-        """Hold a cell: as long as this lasts, no other process, on this machine or another that shares the folder, writes to it.
+        """Hold a cell: as long as this lasts, no other process, on this machine or another that shares the
+        folder, writes to it.
 
         The operating system gives the lock back when its process ends, however it ends.
 
@@ -231,4 +248,8 @@ class ExperimentDirectory:
 
 
 def _named(value: Any) -> str:
-    return repr(value.get("name")) + " " + str(value.get("checksum"))[:12] if isinstance(value, dict) else repr(value)
+    return (
+        repr(value.get("name")) + " " + str(value.get("checksum"))[:12]
+        if isinstance(value, dict)
+        else repr(value)
+    )

@@ -36,13 +36,15 @@ class GridEngine(Config):
     """Who does the work of a grid."""
 
     kind: Literal["local", "slurm"] = "local"
-    """``local``: processes of this machine; ``slurm``: a SLURM array, for which the directory lies in a folder that all nodes share."""
+    """``local``: processes of this machine; ``slurm``: a SLURM array, for which the directory lies in a
+    folder that all nodes share."""
     jobs: Annotated[int, Field(ge=1)] = 1
     """Cells at work at once; how many threads each computes on does not depend on it."""
     options: Mapping[str, Any] = Field(default_factory=dict)
     """Of submitit's executor, for example ``{"timeout_min": 120, "slurm_partition": "gpu"}``."""
     shard: tuple[int, int] | None = None
-    """``(i, n)``: do every n-th cell from the i-th on, counted from 1, and leave the others to other machines that share the folder."""
+    """``(i, n)``: do every n-th cell from the i-th on, counted from 1, and leave the others to other machines
+    that share the folder."""
 
     @model_validator(mode="after")
     def _shard_is_one_of(self) -> Self:
@@ -68,7 +70,9 @@ class ExperimentPlan:
 
     @property
     def threads(self) -> tuple[int, ...]:
-        """Threads that a run computes on, on this machine: distinct numbers where models differ, see `engines.threads_of`."""
+        """Threads that a run computes on, on this machine: distinct numbers where models differ, see
+        `engines.threads_of`.
+        """
         return tuple(sorted({threads_of(job) for job in self.jobs}))
 
     def states(self) -> Mapping[str, State]:
@@ -98,8 +102,8 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
         out: Directory of the experiment.
 
     Raises:
-        ConfigError: If an option does not fit, memory does not hold a model, or a package that the tables or a run need is not
-            installed.
+        ConfigError: If an option does not fit, memory does not hold a model, or a package that the tables or
+            a run need is not installed.
         DataError: If the corpus is damaged, lacks a split, or its test split has no targets.
         CheckpointError: If something else lies at `out`.
     """
@@ -111,10 +115,14 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
     unknown = [identity for identity in experiment.samples if identity not in corpus.split("test").ids]
     if unknown:
         raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
-    ExperimentDirectory(Path(out)).refuse_other({"experiment": experiment.name, "corpus": corpus_identity(corpus)})
+    ExperimentDirectory(Path(out)).refuse_other(
+        {"experiment": experiment.name, "corpus": corpus_identity(corpus)}
+    )
     cells = tuple(cells_of(experiment, base, corpus))
     left_out = not_compared(experiment, base, corpus)
-    for sized in {(cell.config.model, repr(cell.config.options), cell.config.modalities): cell.config for cell in cells}.values():
+    for sized in {
+        (cell.config.model, repr(cell.config.options), cell.config.modalities): cell.config for cell in cells
+    }.values():
         counted_weights(sized, restricted(corpus, sized.modalities))  # refuses more than this machine holds
     return ExperimentPlan(
         experiment=experiment,
@@ -128,7 +136,9 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
     )
 
 
-def run_experiment(plan: ExperimentPlan, engine: GridEngine, *, command: Sequence[str], progress: GridProgress) -> ExperimentResult:
+def run_experiment(
+    plan: ExperimentPlan, engine: GridEngine, *, command: Sequence[str], progress: GridProgress
+) -> ExperimentResult:
     """Do what is not done yet, and write the tables of what is there.
 
     A finished cell is never run again, an unfinished one is resumed, one that failed is tried anew.
@@ -170,7 +180,8 @@ def sum_up(path: str | Path) -> ExperimentResult:
 
 
 def refresh_tables(path: Path) -> None:
-    """Write the tables of what is finished by now, if it is a grid of runs that lies there; a grid that was killed has none.
+    """Write the tables of what is finished by now, if it is a grid of runs that lies there; a grid that was
+    killed has none.
 
     Raises:
         CheckpointError: If its plan is damaged.
@@ -186,11 +197,14 @@ def _summed_up(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> Exper
     jobs = [directory.job(key) for key in dict.fromkeys(entry["key"] for entry in plan["cells"])]
     states = {job.key: directory.state(job) for job in jobs}
     failures = {job.label: directory.failure(job.key) for job in jobs if states[job.key] == "failed"}
-    return ExperimentResult(directory=directory.path, tables=tables, states=dict(Counter(states.values())), failures=failures)
+    return ExperimentResult(
+        directory=directory.path, tables=tables, states=dict(Counter(states.values())), failures=failures
+    )
 
 
 def _result_tables(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> Iterator[ResultTable]:
-    """The tables of an experiment from the cells that are finished; one with a damaged file is left out and named in the notes.
+    """The tables of an experiment from the cells that are finished; one with a damaged file is left out and
+    named in the notes.
 
     Args:
         directory: Where the cells lie.
@@ -211,7 +225,9 @@ def _result_tables(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> I
 def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
     return {
         "experiment": plan.experiment.name,
-        "settings": plan.experiment.model_dump(mode="json", exclude=set() if plan.experiment.own_settings else {"own_settings"}),
+        "settings": plan.experiment.model_dump(
+            mode="json", exclude=set() if plan.experiment.own_settings else {"own_settings"}
+        ),
         "command": list(command),
         "environment": environment(),
         "threads": plan.threads,
@@ -231,7 +247,9 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
 
 @contextmanager
 def _sigterm_is_an_interrupt() -> Iterator[None]:
-    """While this lasts, SIGTERM ends the grid as Ctrl-C does; only in the main thread, where Python allows it."""
+    """While this lasts, SIGTERM ends the grid as Ctrl-C does; only in the main thread, where Python allows
+    it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

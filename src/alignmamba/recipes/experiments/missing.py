@@ -75,22 +75,39 @@ class Missing(Experiment):
             if len(rates) > 1:
                 every = list(rates.values())
                 columns["average"] = combined(every, [1 / len(every)] * len(every), higher_is_better=better)
-                # A method that is poor throughout loses little, so that the smallest drop is no merit by itself.
-                columns["drop"] = combined([every[0], every[-1]], [1, -1] if better else [-1, 1], higher_is_better=False, marked=False)
+                # A method that is poor throughout loses little, so that the smallest drop is no merit by
+                # itself.
+                columns["drop"] = combined(
+                    [every[0], every[-1]],
+                    [1, -1] if better else [-1, 1],
+                    higher_is_better=False,
+                    marked=False,
+                )
             first = next(iter(rates))
             yield table_of(
                 grid,
                 f"missing-{metric}",
-                f"{metric} on {grid.corpus} with modalities missing, test, protocol {grid.plan['settings']['protocol']}",
+                f"{metric} on {grid.corpus} with modalities missing, test, protocol"
+                f" {grid.plan['settings']['protocol']}",
                 columns,
                 row_label="method",
-                caption=f"Columns are nominal missing rates; drop is what is lost from {first} to {list(rates)[-1]}.",
-                notes=[*noise(grid, rates[first], metric, first), *_effective(grid), *whose_settings(grid), *weights_note(grid, first)],
+                caption=(
+                    f"Columns are nominal missing rates; drop is what is lost from {first} to"
+                    f" {list(rates)[-1]}."
+                ),
+                notes=[
+                    *noise(grid, rates[first], metric, first),
+                    *_effective(grid),
+                    *whose_settings(grid),
+                    *weights_note(grid, first),
+                ],
             )
 
 
 def rates_of(experiment: ExperimentConfig, corpus: Corpus) -> tuple[float, ...]:
-    """The missing rates that differ: from 1 - 1/M on, GCNet's rule keeps one of M modalities, and a higher rate changes nothing."""
+    """The missing rates that differ: from 1 - 1/M on, GCNet's rule keeps one of M modalities, and a higher
+    rate changes nothing.
+    """
     if experiment.protocol != "gcnet":
         return experiment.rates
     most = 1 - 1 / len(corpus.modalities)
@@ -103,7 +120,9 @@ def _withheld(experiment: ExperimentConfig, rate: float | tuple[float, ...]) -> 
 
 
 def write_missing(run: LoadedRun, out: Path, *, missing: MissingConfig) -> None:
-    """Scores of a finished run on test with modalities withheld, as ``metrics.json``, with the predictions and what was withheld."""
+    """Scores of a finished run on test with modalities withheld, as ``metrics.json``, with the predictions
+    and what was withheld.
+    """
     scores = score_missing(run, missing)
     for name, table in missing_tables(scores, run.corpus.task).items():
         write_table(out / f"{name}.csv", table)
@@ -112,7 +131,9 @@ def write_missing(run: LoadedRun, out: Path, *, missing: MissingConfig) -> None:
 
 
 def _effective(grid: Grid) -> list[str]:
-    """One sentence: the share that was really withheld on test at each nominal rate, mean over what is finished."""
+    """One sentence: the share that was really withheld on test at each nominal rate, mean over what is
+    finished.
+    """
     found: dict[str, list[float]] = {}
     for entry in grid.plan["cells"]:
         if entry["key"] not in grid.finished:
@@ -123,7 +144,11 @@ def _effective(grid: Grid) -> list[str]:
         found.setdefault(entry["column"], []).append(rate if isinstance(rate, float) else rate.test)
     told = ", ".join(f"{100 * float(np.mean(rates)):.1f} % at {name}" for name, rates in found.items())
     left_out = [f"{100 * rate:g} %" for rate in grid.plan.get("rates_left_out", ())]
-    trained = "trained once on all rates mixed" if grid.plan["settings"]["mixed"] else "trained and selected at each rate"
+    trained = (
+        "trained once on all rates mixed"
+        if grid.plan["settings"]["mixed"]
+        else "trained and selected at each rate"
+    )
     notes = [f"Really withheld on test: {told}. Models are {trained}."] if told else []
     if left_out:
         notes.append(f"{', '.join(left_out)} would withhold no more: one modality of each sample is kept.")

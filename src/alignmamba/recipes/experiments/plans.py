@@ -23,7 +23,14 @@ from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 from alignmamba.recipes.experiments.experiment import Experiment, ExperimentConfig, test_batches
 from alignmamba.recipes.experiments.grid import Grid, read_facts
 from alignmamba.recipes.finished_run import LoadedRun
-from alignmamba.recipes.transport_plans import CONTENT_ALONE, on_content_alone, shown_plans, token_count, token_times, token_words
+from alignmamba.recipes.transport_plans import (
+    CONTENT_ALONE,
+    on_content_alone,
+    shown_plans,
+    token_count,
+    token_times,
+    token_words,
+)
 
 CLOSE_SECONDS: Final = (0.1, 0.2, 0.5)
 """A matched pair counts as close where the true times of its tokens differ by no more."""
@@ -48,28 +55,38 @@ class Plans(Experiment):
         found: dict[str, dict[str, dict[str, list[float]]]] = {}
         for row in grid.rows:
             for _, key in sorted(grid.keys(row, "").items()):
-                told = read_facts(grid.directory.run_path(key) / "analysis" / grid.analysis("plans") / "plans.json", _Plans)
+                told = read_facts(
+                    grid.directory.run_path(key) / "analysis" / grid.analysis("plans") / "plans.json", _Plans
+                )
                 for pair, by_way in told.close.items():
                     for way, shares in by_way.items():
                         for measure, share in shares.items():
-                            found.setdefault(pair, {}).setdefault(way, {}).setdefault(measure, []).append(share)
+                            found.setdefault(pair, {}).setdefault(way, {}).setdefault(measure, []).append(
+                                share
+                            )
         for pair, ways in found.items():
             measures = tuple(dict.fromkeys(measure for shares in ways.values() for measure in shares))
             yield ResultTable(
                 name=f"plans-{pair}",
-                title=f"Share of matched {pair} pairs that belong together in true time on {grid.corpus}, test",
+                title=(
+                    f"Share of matched {pair} pairs that belong together in true time on {grid.corpus}, test"
+                ),
                 row_label="matching",
                 rows=tuple(ways),
                 columns=measures,
                 entries=tuple(
-                    tuple(Entry.of_seeds(shares[measure], bounds=(0.0, 1.0)) if measure in shares else None for measure in measures)
+                    tuple(
+                        Entry.of_seeds(shares[measure], bounds=(0.0, 1.0)) if measure in shares else None
+                        for measure in measures
+                    )
                     for shares in ways.values()
                 ),
             )
 
 
 def write_plans(run: LoadedRun, out: Path, *, samples: Sequence[str] = ()) -> None:
-    """Transport plans of some test samples, and where true times are known, how close in time all matched pairs lie: ``plans.json``.
+    """Transport plans of some test samples, and where true times are known, how close in time all matched
+    pairs lie: ``plans.json``.
 
     Args:
         run: A finished run.
@@ -94,19 +111,28 @@ def write_plans(run: LoadedRun, out: Path, *, samples: Sequence[str] = ()) -> No
             plans = plans or bool(output.plans)
             errors.append(_errors(corpus, batch, output.prediction))
         if not plans:
-            raise ConfigError(f"run {run.directory.path}: model {config.model!r} makes no plans with these settings")
+            raise ConfigError(
+                f"run {run.directory.path}: model {config.model!r} makes no plans with these settings"
+            )
         chosen = dict.fromkeys(samples, "asked for") or _telling(test.ids, np.concatenate(errors))
         rows = [test.ids.index(identity) for identity in chosen]
-        shown = [{**each, "why": why} for each, why in zip(shown_plans(config, corpus, model, test, rows), chosen.values(), strict=True)]
+        shown = [
+            {**each, "why": why}
+            for each, why in zip(shown_plans(config, corpus, model, test, rows), chosen.values(), strict=True)
+        ]
         close = _closeness(config, corpus, model, batches)
-    (out / "plans.json").write_text(json.dumps({"samples": shown, "close": close}, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "plans.json").write_text(
+        json.dumps({"samples": shown, "close": close}, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
-# --- samples -------------------------------------------------------------------------------------------------------------
+# --- samples ------------------------------------------------------------------------------------------------
 
 
 def _errors(corpus: Corpus, batch: Batch, prediction: Tensor) -> NDArray[np.float64]:
-    """(batch,), how wrong each prediction is: absolute error, or one minus the probability of the true class."""
+    """(batch,), how wrong each prediction is: absolute error, or one minus the probability of the true
+    class.
+    """
     assert batch.targets is not None
     if corpus.task.kind == "regression":
         return (prediction - batch.targets).abs().double().numpy()
@@ -118,24 +144,35 @@ def _telling(ids: Sequence[str], errors: NDArray[np.float64]) -> dict[str, str]:
     order = np.argsort(errors, kind="stable")
     half = min(SAMPLES_SHOWN // 2, len(order) // 2) or 1
     best = {ids[row]: "among the best predicted" for row in order[:half]}
-    return best | {ids[row]: "among the worst predicted" for row in order[::-1][:half] if ids[row] not in best}
+    return best | {
+        ids[row]: "among the worst predicted" for row in order[::-1][:half] if ids[row] not in best
+    }
 
 
-# --- how close matched pairs lie ---------------------------------------------------------------------------------------
+# --- how close matched pairs lie ----------------------------------------------------------------------------
 
 
-def _closeness(config: RunConfig, corpus: Corpus, model: Network[Any], batches: Sequence[Batch]) -> dict[str, dict[str, dict[str, float]]]:
-    """Pair of modalities to way of matching to measure to share of matched pairs; empty where no pair knows its true times.
+def _closeness(
+    config: RunConfig, corpus: Corpus, model: Network[Any], batches: Sequence[Batch]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Pair of modalities to way of matching to measure to share of matched pairs; empty where no pair knows
+    its true times.
 
-    Ways: the model's own cost and, where it has such a variant, content alone, each trained and untrained; tokens at proportional
-    times; every pair evenly, which is chance. Measures: true times at most so many seconds apart, and where tokens have words, the
-    same word, of the tokens that have one.
+    Ways: the model's own cost and, where it has such a variant, content alone, each trained and untrained;
+    tokens at proportional times; every pair evenly, which is chance. Measures: true times at most so many
+    seconds apart, and where tokens have words, the same word, of the tokens that have one.
     """
     fresh = _untrained(config, corpus)
     ways = {"own cost, trained": model, "own cost, untrained": fresh}
     if CONTENT_ALONE in METHODS[config.model].network.ablations:
-        alone = {"content alone, trained": on_content_alone(config, model), "content alone, untrained": on_content_alone(config, fresh)}
-        ways |= {way: model if twin is None else twin for (way, twin), model in zip(alone.items(), (model, fresh), strict=True)}
+        alone = {
+            "content alone, trained": on_content_alone(config, model),
+            "content alone, untrained": on_content_alone(config, fresh),
+        }
+        ways |= {
+            way: model if twin is None else twin
+            for (way, twin), model in zip(alone.items(), (model, fresh), strict=True)
+        }
     pairs: dict[str, dict[str, dict[str, float]]] = {}
     anchor = model.config.anchors[0]
     for name in model.config.anchors[1:]:
@@ -143,8 +180,12 @@ def _closeness(config: RunConfig, corpus: Corpus, model: Network[Any], batches: 
         for batch in batches:
             for row in _rows_with_times(batch, name, anchor):
                 source, target = _Side.of(model, batch, name, row), _Side.of(model, batch, anchor, row)
-                proportional = np.rint(np.linspace(0, len(target.times) - 1, len(source.times))).astype(np.int64)
-                counts.setdefault("proportional time", _Shares()).add(source, target, np.arange(len(source.times)), proportional)
+                proportional = np.rint(np.linspace(0, len(target.times) - 1, len(source.times))).astype(
+                    np.int64
+                )
+                counts.setdefault("proportional time", _Shares()).add(
+                    source, target, np.arange(len(source.times)), proportional
+                )
                 every = np.indices((len(source.times), len(target.times))).reshape(2, -1)
                 counts.setdefault("chance", _Shares()).add(source, target, every[0], every[1])
         if not counts:
@@ -161,7 +202,9 @@ def _closeness(config: RunConfig, corpus: Corpus, model: Network[Any], batches: 
                     index = plan.index[row, : len(here.times)].numpy()
                     matched = np.flatnonzero(index >= 0)
                     shares.add(here, there, matched, index[matched])
-        pairs[f"{name}-{anchor}"] = {way: counts[way].means() for way in (*ways, "proportional time", "chance") if counts[way].pairs}
+        pairs[f"{name}-{anchor}"] = {
+            way: counts[way].means() for way in (*ways, "proportional time", "chance") if counts[way].pairs
+        }
     return pairs
 
 
@@ -177,7 +220,10 @@ class _Side:
         sequences = batch.modalities[name]
         times = token_times(model, sequences, name)
         assert times is not None
-        return cls(times[row, : token_count(model, batch, name, row)].numpy(), token_words(model, sequences, name, row))
+        return cls(
+            times[row, : token_count(model, batch, name, row)].numpy(),
+            token_words(model, sequences, name, row),
+        )
 
 
 class _Shares:

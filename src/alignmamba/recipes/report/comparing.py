@@ -45,7 +45,9 @@ def gather_runs(directories: Sequence[Path]) -> Gathered:
         raise ConfigError(f"report: {twice[0]} is given twice, expected runs that differ")
     for path in directories:
         if (path / EXPERIMENT).is_file():
-            raise ConfigError(f"report: {path} is an experiment, expected runs alone where several directories are given")
+            raise ConfigError(
+                f"report: {path} is an experiment, expected runs alone where several directories are given"
+            )
     each = [gather(path) for path in directories]
     labels = _labels(directories)
     _refuse_other_tasks(labels, [one.experiment.task for one in each])
@@ -94,7 +96,10 @@ def _refuse_other_tasks(labels: Sequence[str], tasks: Sequence[Task | None]) -> 
     known = [(label, task) for label, task in zip(labels, tasks, strict=True) if task is not None]
     for label, task in known[1:]:
         if task.kind != known[0][1].kind:
-            raise ConfigError(f"report: {label} is a {task.kind}, {known[0][0]} a {known[0][1].kind}; expected runs of one task")
+            raise ConfigError(
+                f"report: {label} is a {task.kind}, {known[0][0]} a {known[0][1].kind}; expected runs of one"
+                " task"
+            )
 
 
 def _side_by_side(labels: Sequence[str], each: Sequence[Gathered]) -> tuple[ResultTable, ...]:
@@ -107,7 +112,11 @@ def _side_by_side(labels: Sequence[str], each: Sequence[Gathered]) -> tuple[Resu
             for table in one.tables:
                 if role in table.rows:
                     row = table.entries[table.rows.index(role)]
-                    entries[label] = {name: entry for name, entry in zip(table.columns, row, strict=True) if entry is not None}
+                    entries[label] = {
+                        name: entry
+                        for name, entry in zip(table.columns, row, strict=True)
+                        if entry is not None
+                    }
         columns = tuple(dict.fromkeys(name for row in entries.values() for name in row))
         marks = _marks(role, labels, each, columns)
         tables.append(
@@ -121,7 +130,9 @@ def _side_by_side(labels: Sequence[str], each: Sequence[Gathered]) -> tuple[Resu
                 digits=3,
                 entries=tuple(
                     tuple(
-                        replace(entries[label][name], mark=marks.get((label, name), "")) if name in entries[label] else None
+                        replace(entries[label][name], mark=marks.get((label, name), ""))
+                        if name in entries[label]
+                        else None
                         for name in columns
                     )
                     for label in labels
@@ -133,13 +144,15 @@ def _side_by_side(labels: Sequence[str], each: Sequence[Gathered]) -> tuple[Resu
 
 
 _TESTED: Final = (
-    "Level: a paired test on the same samples, Holm over the column, at 5 %. It compares these trained models: "
-    "another seed of the same method may stand elsewhere."
+    "Level: a paired test on the same samples, Holm over the column, at 5 %. It compares these trained"
+    " models: another seed of the same method may stand elsewhere."
 )
 _NOT_TESTED: Final = "Nothing is marked: the runs did not all predict the same samples."
 
 
-def _marks(role: str, labels: Sequence[str], each: Sequence[Gathered], columns: Sequence[str]) -> dict[tuple[str, str], Mark]:
+def _marks(
+    role: str, labels: Sequence[str], each: Sequence[Gathered], columns: Sequence[str]
+) -> dict[tuple[str, str], Mark]:
     """Label and metric to mark; empty where the runs cannot be compared sample by sample."""
     tasks = [one.experiment.task for one in each]
     task = tasks[0]
@@ -153,7 +166,9 @@ def _marks(role: str, labels: Sequence[str], each: Sequence[Gathered], columns: 
     marks: dict[tuple[str, str], Mark] = {}
     for name in columns:
         scores = {label: scores_of(task, [run], name) for label, run in there.items()}
-        for label, standing in compare_to_best(scores, higher_is_better=HIGHER_IS_BETTER[name], resamples=RESAMPLES).items():
+        for label, standing in compare_to_best(
+            scores, higher_is_better=HIGHER_IS_BETTER[name], resamples=RESAMPLES
+        ).items():
             marks[label, name] = standing.mark
     return marks
 
@@ -163,7 +178,9 @@ def _differing(labels: Sequence[str], directories: Sequence[Path]) -> SettingsTa
     settings = [_flat(RunDirectory.open(path).config().model_dump(mode="json")) for path in directories]
     names = dict.fromkeys(name for each in settings for name in each)
     rows = [(name, tuple(each.get(name, "") for each in settings)) for name in names]
-    return SettingsTable(runs=tuple(labels), rows=tuple((name, values) for name, values in rows if len(set(values)) > 1))
+    return SettingsTable(
+        runs=tuple(labels), rows=tuple((name, values) for name, values in rows if len(set(values)) > 1)
+    )
 
 
 def _flat(values: Mapping[str, Any], within: str = "") -> dict[str, str]:
@@ -172,7 +189,9 @@ def _flat(values: Mapping[str, Any], within: str = "") -> dict[str, str]:
         if isinstance(value, Mapping) and value:
             found |= _flat(value, f"{within}{key}.")
         else:
-            found[f"{within}{key}"] = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+            found[f"{within}{key}"] = (
+                json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+            )
     return found
 
 
@@ -190,14 +209,20 @@ def _agreements(found: Sequence[Found]) -> tuple[Agreement, ...]:
             truth = None if first.targets is None else [first.targets[row] for row, _ in rows]
             alike, apart, right = _of_classes(pairs, truth) if first.classes else _of_values(pairs)
             names = (one.cell.row, other.cell.row)
-            made.append(Agreement(first=names[0], second=names[1], samples=len(rows), alike=alike, apart=apart, right=right))
+            made.append(
+                Agreement(
+                    first=names[0], second=names[1], samples=len(rows), alike=alike, apart=apart, right=right
+                )
+            )
     return tuple(made)
 
 
 _Counts = tuple[int, int, int, int]
 
 
-def _of_classes(pairs: Sequence[tuple[str, str]], truth: Sequence[str] | None) -> tuple[float, None, _Counts | None]:
+def _of_classes(
+    pairs: Sequence[tuple[str, str]], truth: Sequence[str] | None
+) -> tuple[float, None, _Counts | None]:
     alike = sum(a == b for a, b in pairs) / len(pairs)
     if truth is None:
         return alike, None, None

@@ -1,4 +1,6 @@
-"""Figures of a page as SVG that takes its colours from the page's style sheet, and so fits a light and a dark screen."""
+"""Figures of a page as SVG that takes its colours from the page's style sheet, and so fits a light and a dark
+screen.
+"""
 
 import io
 import math
@@ -79,8 +81,12 @@ def rate(column: str) -> float | None:
 
 
 def missing_rate_drawing(table: ResultTable, series: Sequence[str], identifier: str) -> Drawing | None:
-    """Means with their intervals over the missing rate; ``None`` where the table has no two columns of rates."""
-    rates = {place: found for place, column in enumerate(table.columns) if (found := rate(column)) is not None}
+    """Means with their intervals over the missing rate; ``None`` where the table has no two columns of
+    rates.
+    """
+    rates = {
+        place: found for place, column in enumerate(table.columns) if (found := rate(column)) is not None
+    }
     if len(rates) < 2:
         return None
     curves: dict[str, list[tuple[float, float]]] = {}
@@ -88,24 +94,35 @@ def missing_rate_drawing(table: ResultTable, series: Sequence[str], identifier: 
     for name, entries in zip(table.rows, table.entries, strict=True):
         at = [(x, entry) for place, x in rates.items() if (entry := entries[place]) is not None]
         curves[name] = [(x, entry.mean) for x, entry in at if _known(entry.mean)]
-        bands[name] = [(x, entry.low, entry.high) for x, entry in at if _known(entry.low) and _known(entry.high)]
+        bands[name] = [
+            (x, entry.low, entry.high) for x, entry in at if _known(entry.low) and _known(entry.high)
+        ]
 
     def draw(axes: "Axes") -> None:
         for name in table.rows:
             number = series.index(name)
             colour = _SERIES[number % NUM_COLOURS]
             x, y = _columns(curves[name], 2)
-            axes.plot(x, y, color=colour, marker=MARKS[number % len(MARKS)], markeredgecolor=_PAPER, clip_on=False)
+            axes.plot(
+                x, y, color=colour, marker=MARKS[number % len(MARKS)], markeredgecolor=_PAPER, clip_on=False
+            )
             x, low, high = _columns(bands[name], 3)
             axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
         axes.set_xticks(sorted(rates.values()), [f"{100 * tick:g} %" for tick in sorted(rates.values())])
         axes.set(xlabel="missing rate")
 
-    ends = [f"{name} from {curve[0][1]:.{table.digits}f} to {curve[-1][1]:.{table.digits}f}" for name, curve in curves.items() if curve]
+    ends = [
+        f"{name} from {curve[0][1]:.{table.digits}f} to {curve[-1][1]:.{table.digits}f}"
+        for name, curve in curves.items()
+        if curve
+    ]
     reach = f"{min(rates.values()):.0%} to {max(rates.values()):.0%}"
     return Drawing(
         title=table.title,
-        text=f"Line chart: {table.title}, over missing rates of {reach}. {'; '.join(ends)}. The table has every number.",
+        text=(
+            f"Line chart: {table.title}, over missing rates of {reach}. {'; '.join(ends)}. The table has"
+            " every number."
+        ),
         svg=_svg(draw, identifier, size=(5.0, 3.1)),
     )
 
@@ -115,8 +132,15 @@ def _columns(points: Sequence[tuple[float, ...]], number: int) -> list[list[floa
 
 
 def loss_drawing(row: str, runs: Sequence[Found], identifier: str) -> Drawing | None:
-    """Loss of training and of validation per epoch, all runs of a row over each other; ``None`` where none has an epoch."""
-    lines = [(run, part, line) for run in runs for part in ("train", "valid") if (line := _line(run, f"{part}/loss/total"))]
+    """Loss of training and of validation per epoch, all runs of a row over each other; ``None`` where none
+    has an epoch.
+    """
+    lines = [
+        (run, part, line)
+        for run in runs
+        for part in ("train", "valid")
+        if (line := _line(run, f"{part}/loss/total"))
+    ]
     if not lines:
         return None
 
@@ -126,11 +150,19 @@ def loss_drawing(row: str, runs: Sequence[Found], identifier: str) -> Drawing | 
         _over_epochs(axes)
 
     ends = ", ".join(f"seed {run.cell.seed} {part} {line[1][-1]:.3g}" for run, part, line in lines)
-    return Drawing(title="loss", text=f"Line chart: loss of {row} per epoch. At the end: {ends}.", svg=_svg(draw, identifier))
+    return Drawing(
+        title="loss",
+        text=f"Line chart: loss of {row} per epoch. At the end: {ends}.",
+        svg=_svg(draw, identifier),
+    )
 
 
-def metric_drawing(row: str, runs: Sequence[Found], metric: str, limits: tuple[float, float], identifier: str) -> Drawing | None:
-    """The metric on the valid split per epoch with a dot at the epoch that was kept; ``None`` where no run has it."""
+def metric_drawing(
+    row: str, runs: Sequence[Found], metric: str, limits: tuple[float, float], identifier: str
+) -> Drawing | None:
+    """The metric on the valid split per epoch with a dot at the epoch that was kept; ``None`` where no run
+    has it.
+    """
     lines = [(run, line) for run in runs if (line := _line(run, f"valid/{metric}"))]
     if not lines:
         return None
@@ -145,21 +177,33 @@ def metric_drawing(row: str, runs: Sequence[Found], metric: str, limits: tuple[f
         _over_epochs(axes)
 
     ends = ", ".join(f"seed {run.cell.seed} {line[1][-1]:.3g}" for run, line in lines)
-    return Drawing(title=metric, text=f"Line chart: {metric} of {row} on valid per epoch. At the end: {ends}.", svg=_svg(draw, identifier))
+    return Drawing(
+        title=metric,
+        text=f"Line chart: {metric} of {row} on valid per epoch. At the end: {ends}.",
+        svg=_svg(draw, identifier),
+    )
 
 
 def reliability_drawing(found: Reliability, samples: int, identifier: str) -> Drawing:
-    """Accuracy over confidence: a dot per bin, larger where more samples are, beside the line on which both are equal."""
+    """Accuracy over confidence: a dot per bin, larger where more samples are, beside the line on which both
+    are equal.
+    """
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1.2)
         for each in found.bins:
-            axes.plot([each.confidence] * 2, [each.confidence, each.accuracy], color=_SERIES[1], linewidth=1.4)
+            axes.plot(
+                [each.confidence] * 2, [each.confidence, each.accuracy], color=_SERIES[1], linewidth=1.4
+            )
             size = 3 + 9 * math.sqrt(each.samples / samples)
-            axes.plot([each.confidence], [each.accuracy], "o", color=_SERIES[0], markersize=size, clip_on=False)
+            axes.plot(
+                [each.confidence], [each.accuracy], "o", color=_SERIES[0], markersize=size, clip_on=False
+            )
         axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
-    told = "; ".join(f"{each.samples} samples at {each.confidence:.2f}: {each.accuracy:.2f}" for each in found.bins)
+    told = "; ".join(
+        f"{each.samples} samples at {each.confidence:.2f}: {each.accuracy:.2f}" for each in found.bins
+    )
     return Drawing(
         title=f"Reliability, ECE {found.error:.3f}",
         text=f"Accuracy over confidence in bins. {told}.",
@@ -168,7 +212,9 @@ def reliability_drawing(found: Reliability, samples: int, identifier: str) -> Dr
 
 
 def scatter_drawing(targets: Sequence[float], predictions: Sequence[float], identifier: str) -> Drawing:
-    """Prediction over truth, beside the line on which both are equal; of very many samples, evenly spaced ones."""
+    """Prediction over truth, beside the line on which both are equal; of very many samples, evenly spaced
+    ones.
+    """
     step = math.ceil(len(targets) / MOST_POINTS) or 1
     x, y = list(targets[::step]), list(predictions[::step])
     low, high = min((*x, *y)), max((*x, *y))
@@ -183,13 +229,18 @@ def scatter_drawing(targets: Sequence[float], predictions: Sequence[float], iden
     shown = f"{len(x):,} of {len(targets):,} samples" if step > 1 else f"{len(x):,} samples"
     return Drawing(
         title=f"Predicted against true, {shown}",
-        text=f"Scatter plot of {shown}: truth from {min(x):.3g} to {max(x):.3g}, predictions from {min(y):.3g} to {max(y):.3g}.",
+        text=(
+            f"Scatter plot of {shown}: truth from {min(x):.3g} to {max(x):.3g}, predictions from {min(y):.3g}"
+            f" to {max(y):.3g}."
+        ),
         svg=_svg(draw, identifier, size=(3.2, 3.0)),
     )
 
 
 def forest_drawing(table: ResultTable, column: int, identifier: str) -> Drawing | None:
-    """One column of a table: a dot per row, and its interval as a line; ``None`` where fewer than two rows have a number."""
+    """One column of a table: a dot per row, and its interval as a line; ``None`` where fewer than two rows
+    have a number.
+    """
     points = [
         (name, entry)
         for name, row in zip(table.rows, table.entries, strict=True)
@@ -200,10 +251,18 @@ def forest_drawing(table: ResultTable, column: int, identifier: str) -> Drawing 
 
     def draw(axes: "Axes") -> None:
         for place, (_, entry) in enumerate(points):
-            colour = _SERIES[0] if entry.mark == "best" else _SERIES[2] if entry.mark == "level" else _SERIES[7]
+            colour = (
+                _SERIES[0] if entry.mark == "best" else _SERIES[2] if entry.mark == "level" else _SERIES[7]
+            )
             if _known(entry.low) and _known(entry.high):
                 axes.plot([entry.low, entry.high], [place, place], color=colour, linewidth=2)
-            axes.plot([entry.mean or 0.0], [place], "D" if entry.mark == "best" else "o", color=colour, markeredgecolor=_PAPER)
+            axes.plot(
+                [entry.mean or 0.0],
+                [place],
+                "D" if entry.mark == "best" else "o",
+                color=colour,
+                markeredgecolor=_PAPER,
+            )
         axes.set_yticks(range(len(points)), [_cut(name) for name, _ in points])
         axes.set_ylim(len(points) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
@@ -235,7 +294,14 @@ def overlaid_drawing(runs: Sequence[Found], column: str, title: str, identifier:
     def draw(axes: "Axes") -> None:
         for number, _, (epochs, values) in lines:
             mark = MARKS[number % len(MARKS)]
-            axes.plot(epochs, values, color=_SERIES[number % NUM_COLOURS], marker=mark, markersize=3.6, markeredgewidth=0)
+            axes.plot(
+                epochs,
+                values,
+                color=_SERIES[number % NUM_COLOURS],
+                marker=mark,
+                markersize=3.6,
+                markeredgewidth=0,
+            )
         _over_epochs(axes)
 
     ends = "; ".join(f"{run.cell.row} {line[1][-1]:.3g}" for _, run, line in lines)
@@ -286,7 +352,9 @@ def _known(value: Number) -> TypeGuard[float]:
 
 
 def _svg(draw: Callable[["Axes"], None], identifier: str, *, size: tuple[float, float] = (3.5, 2.2)) -> str:
-    """What is drawn, ready to stand in a page: without width and height, with ids of its own, in the page's colours and font."""
+    """What is drawn, ready to stand in a page: without width and height, with ids of its own, in the page's
+    colours and font.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -1,4 +1,6 @@
-"""What lies in the directory of an experiment, or of a single run, as plain values; a damaged file is refused by its name."""
+"""What lies in the directory of an experiment, or of a single run, as plain values; a damaged file is refused
+by its name.
+"""
 
 import csv
 import io
@@ -21,7 +23,15 @@ from alignmamba.evaluation.metrics import RANGES, metric_names
 from alignmamba.evaluation.statistics import interval, scores_of
 from alignmamba.files import parse_json
 from alignmamba.models.pretrained import CONFIG_FILE
-from alignmamba.recipes.run_directory import CONFIG, ENVIRONMENT, IDENTITY, METRICS, MODEL, TABLE_BYTES, RunDirectory
+from alignmamba.recipes.run_directory import (
+    CONFIG,
+    ENVIRONMENT,
+    IDENTITY,
+    METRICS,
+    MODEL,
+    TABLE_BYTES,
+    RunDirectory,
+)
 from alignmamba.training.logs import LOG
 
 if TYPE_CHECKING:
@@ -152,7 +162,9 @@ class Anchor:
     def __post_init__(self) -> None:
         for name, found in (("tokens", self.tokens), ("times", self.times)):
             if found is not None and len(found) != self.length:
-                raise ValueError(f"{name} of {self.modality!r}: found {len(found)}, expected length {self.length}")
+                raise ValueError(
+                    f"{name} of {self.modality!r}: found {len(found)}, expected length {self.length}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +181,8 @@ class Source(Anchor):
     """A modality that was aligned, and its matches."""
 
     marginal: Literal["source", "anchor"]
-    """``source``: each of its tokens was sent to one of the anchor; ``anchor``: each token of the anchor took one of it."""
+    """``source``: each of its tokens was sent to one of the anchor; ``anchor``: each token of the anchor took
+    one of it."""
     index: tuple[int, ...]
     """As in `Matches`."""
     similarity: tuple[Number, ...]
@@ -196,13 +209,23 @@ class PlanSample:
 
     def __post_init__(self) -> None:
         for source in self.sources:
-            size, other = (source.length, self.anchor.length) if source.marginal == "source" else (self.anchor.length, source.length)
+            size, other = (
+                (source.length, self.anchor.length)
+                if source.marginal == "source"
+                else (self.anchor.length, source.length)
+            )
             for way in source.ways:
                 for name, found in (("index", way.index), ("similarity", way.similarity)):
                     if len(found) != size:
-                        raise ValueError(f"{name} of {source.modality!r} in {self.id!r}: found {len(found)}, expected {size}")
+                        raise ValueError(
+                            f"{name} of {source.modality!r} in {self.id!r}: found {len(found)}, expected"
+                            f" {size}"
+                        )
                 if any(not -1 <= each < other for each in way.index):
-                    raise ValueError(f"index of {source.modality!r} in {self.id!r}: expected numbers from -1 to {other - 1}")
+                    raise ValueError(
+                        f"index of {source.modality!r} in {self.id!r}: expected numbers from -1 to"
+                        f" {other - 1}"
+                    )
 
     @property
     def tokens_matched(self) -> int:
@@ -278,7 +301,11 @@ class Samples:
         """The same for `alignmamba.evaluation`; needs targets, and of a classification probabilities."""
         if task.kind == "regression":
             values = np.array([float(value) for value in self.predictions])
-            return Predictions(ids=self.ids, prediction=values, targets=np.array([float(value) for value in self.targets or ()]))
+            return Predictions(
+                ids=self.ids,
+                prediction=values,
+                targets=np.array([float(value) for value in self.targets or ()]),
+            )
         number = {name: place for place, name in enumerate(task.classes)}
         assert self.probabilities is not None
         return Predictions(
@@ -328,11 +355,13 @@ class Agreement:
     second: str
     samples: int
     alike: float
-    """Share of samples that both predict alike; of a regression, the correlation of the predictions (NaN if one is constant)."""
+    """Share of samples that both predict alike; of a regression, the correlation of the predictions (NaN if
+    one is constant)."""
     apart: float | None
     """Mean distance of two predictions of a regression."""
     right: tuple[int, int, int, int] | None
-    """Samples that both predict right, only the first, only the second, neither; ``None`` for a regression or without targets."""
+    """Samples that both predict right, only the first, only the second, neither; ``None`` for a regression or
+    without targets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,7 +410,10 @@ def gather(directory: Path) -> Gathered:
         experiment = _run_as_experiment(directory)
         paths = {experiment.cells[0].key: directory}
     elif directory.exists():
-        raise CheckpointError(f"{directory}: expected the directory of an experiment or a run, found neither {EXPERIMENT} nor {IDENTITY}")
+        raise CheckpointError(
+            f"{directory}: expected the directory of an experiment or a run, found neither {EXPERIMENT} nor"
+            f" {IDENTITY}"
+        )
     else:
         raise CheckpointError(f"{directory}: no such directory")
 
@@ -416,7 +448,9 @@ def gather(directory: Path) -> Gathered:
         directory=directory,
         experiment=experiment,
         found=tuple(found),
-        tables=_run_tables(directory, experiment.task) if experiment.experiment == RUN else _tables(directory),
+        tables=_run_tables(directory, experiment.task)
+        if experiment.experiment == RUN
+        else _tables(directory),
         figures=_figures(directory / "figures"),
         left_out=tuple(_left_out_words(what, count) for what, count in left_out.items() if count),
     )
@@ -427,7 +461,10 @@ def _left_out_words(what: str, count: int) -> str:
         "predictions": ("The predictions of {} more cell{}", "cells/*/predictions_*.csv"),
         "plans": ("The transport plans of {} more sample{}", "cells/*/analysis/plans/plans.json"),
     }[what]
-    return f"{named.format(count, '' if count == 1 else 's')} are dropped to keep this page small; they lie in {files}."
+    return (
+        f"{named.format(count, '' if count == 1 else 's')} are dropped to keep this page small; they lie in"
+        f" {files}."
+    )
 
 
 def _state(failure: Path, path: Path, analyses: tuple[str, ...]) -> tuple[State, str]:
@@ -438,7 +475,9 @@ def _state(failure: Path, path: Path, analyses: tuple[str, ...]) -> tuple[State,
     return ("unfinished" if path.is_dir() else "pending"), ""
 
 
-def _found(cell: Cell, state: State, error: str, path: Path, samples: Samples | None, plans: tuple[PlanSample, ...]) -> Found:
+def _found(
+    cell: Cell, state: State, error: str, path: Path, samples: Samples | None, plans: tuple[PlanSample, ...]
+) -> Found:
     summary = _read_json(path / METRICS, _Summary) if (path / METRICS).is_file() else None
     elsewhere = cell.predictions and (path / cell.predictions).is_file() and "/" in cell.predictions
     classes, confusion = _counted(path / cell.predictions) if elsewhere else _confusion(path)
@@ -474,7 +513,15 @@ def _run_as_experiment(directory: Path) -> Experiment:
         task=_run_task(directory),
         metrics=(),
         seeds=(identity.seed,),
-        cells=(Cell(key=identity.digest[:16], row=config.model, column="", seed=identity.seed, digest=identity.digest),),
+        cells=(
+            Cell(
+                key=identity.digest[:16],
+                row=config.model,
+                column="",
+                seed=identity.seed,
+                digest=identity.digest,
+            ),
+        ),
     )
 
 
@@ -507,14 +554,21 @@ def _run_tables(directory: Path, task: Task | None) -> tuple[ResultTable, ...]:
         ResultTable(
             name="metrics",
             title="Scores",
-            caption=f"Epoch {summary.best_epoch} of {summary.epochs} was kept; {summary.num_parameters:,} trained weights.",
+            caption=(
+                f"Epoch {summary.best_epoch} of {summary.epochs} was kept; {summary.num_parameters:,} trained"
+                " weights."
+            ),
             row_label="split",
             rows=rows,
             columns=columns,
             digits=3,
             entries=tuple(entries),
             notes=(
-                *([OVER_SAMPLES] if any(entry and entry.low is not None for row in entries for entry in row) else []),
+                *(
+                    [OVER_SAMPLES]
+                    if any(entry and entry.low is not None for row in entries for entry in row)
+                    else []
+                ),
                 *([_known_words(summary.references)] if summary.references else []),
             ),
         ),
@@ -541,7 +595,9 @@ def scored(directory: Path, role: str, task: Task | None) -> Predictions | None:
     return samples.as_predictions(task) if fits else None
 
 
-def _run_entry(scores: Mapping[str, Number], name: str, predictions: Predictions | None, task: Task | None) -> Entry | None:
+def _run_entry(
+    scores: Mapping[str, Number], name: str, predictions: Predictions | None, task: Task | None
+) -> Entry | None:
     """A score with its interval over samples, which is left out where the metric is not defined."""
     if name not in scores:
         return None
@@ -572,7 +628,10 @@ def _figures(directory: Path) -> tuple[Figure, ...]:
     """One per name: as SVG where there is one."""
     kinds: tuple[Literal["svg"], Literal["png"]] = ("svg", "png")
     paths = {path.stem: (path, kind) for kind in reversed(kinds) for path in directory.glob(f"*.{kind}")}
-    return tuple(Figure(name=name, kind=kind, content=_read_bytes(path)) for name, (path, kind) in sorted(paths.items()))
+    return tuple(
+        Figure(name=name, kind=kind, content=_read_bytes(path))
+        for name, (path, kind) in sorted(paths.items())
+    )
 
 
 def _of_last_split(path: Path, name: str) -> tuple[Path, str] | None:
@@ -584,7 +643,10 @@ def _of_last_split(path: Path, name: str) -> tuple[Path, str] | None:
 
 
 def _log(path: Path) -> dict[str, tuple[Number, ...]]:
-    return {name: tuple(_number(path, each) if each else None for each in values) for name, values in _read_csv(path).items()}
+    return {
+        name: tuple(_number(path, each) if each else None for each in values)
+        for name, values in _read_csv(path).items()
+    }
 
 
 def _number(path: Path, text: str) -> float:
@@ -608,7 +670,10 @@ def _confusion(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]
     table = list(_read_csv(at[0]).values())
     classes, counts = table[0], table[1:]
     if len(counts) != len(classes) or not all(value.isdecimal() for column in counts for value in column):
-        raise CheckpointError(f"{at[0]}: expected counts in as many columns as rows, found {len(counts)} columns and {len(classes)} rows")
+        raise CheckpointError(
+            f"{at[0]}: expected counts in as many columns as rows, found {len(counts)} columns and"
+            f" {len(classes)} rows"
+        )
     return classes, tuple(zip(*(map(int, column) for column in counts), strict=True))
 
 
@@ -629,7 +694,11 @@ def _classes(table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
 def _samples(path: Path, predictions: str, *, probabilities: bool) -> Samples | None:
     """What a cell is scored by; without `predictions`, its own last split."""
     elsewhere = path / predictions
-    at = (elsewhere, "test") if "/" in predictions and elsewhere.is_file() else _of_last_split(path, "predictions")
+    at = (
+        (elsewhere, "test")
+        if "/" in predictions and elsewhere.is_file()
+        else _of_last_split(path, "predictions")
+    )
     if at is None:
         return None
     samples = _samples_of(*at, probabilities=probabilities)
@@ -639,7 +708,9 @@ def _samples(path: Path, predictions: str, *, probabilities: bool) -> Samples | 
     present = _read_csv(masks, "id")
     if present.pop("id") != samples.ids:
         raise CheckpointError(f"{masks}: expected the ids of {at[0].name} in its order, found others")
-    return replace(samples, withheld={name: tuple(value == "0" for value in values) for name, values in present.items()})
+    return replace(
+        samples, withheld={name: tuple(value == "0" for value in values) for name, values in present.items()}
+    )
 
 
 def _samples_of(path: Path, split: str, *, probabilities: bool) -> Samples:
@@ -651,7 +722,9 @@ def _samples_of(path: Path, split: str, *, probabilities: bool) -> Samples:
         if not classes:
             _finite(path, value)
         elif value not in known:
-            raise CheckpointError(f"{path}: found {value[:60]!r}, expected one of the classes {', '.join(classes)[:200]}")
+            raise CheckpointError(
+                f"{path}: found {value[:60]!r}, expected one of the classes {', '.join(classes)[:200]}"
+            )
     shares = None
     if probabilities and classes:
         shares = np.array([[_finite(path, value) for value in table[f"p({name})"]] for name in classes]).T
@@ -677,7 +750,9 @@ _Form = TypeVar("_Form")
 def _read_json(path: Path, form: type[_Form]) -> _Form:
     try:
         found = parse_json(_read_bytes(path), str(path), error=CheckpointError)
-        return TypeAdapter(form).validate_python(unstamped(found, str(path)) if isinstance(found, dict) else found)
+        return TypeAdapter(form).validate_python(
+            unstamped(found, str(path)) if isinstance(found, dict) else found
+        )
     except ValidationError as error:
         raise CheckpointError(f"{path}: {first_fault(error)}") from error
 
@@ -687,7 +762,9 @@ def _read_csv(path: Path, *needed: str) -> dict[str, tuple[str, ...]]:
     try:
         header, *rows = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     except (csv.Error, ValueError) as error:
-        raise CheckpointError(f"{path}: expected CSV with a header, found none that can be read ({error})") from error
+        raise CheckpointError(
+            f"{path}: expected CSV with a header, found none that can be read ({error})"
+        ) from error
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise CheckpointError(f"{path}: row {number}: found {len(row)} fields, expected {len(header)}")
@@ -701,7 +778,9 @@ def _read_text(path: Path) -> str:
     try:
         return _read_bytes(path).decode()
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path}: expected text in UTF-8, found byte {error.object[error.start]:#04x} at {error.start}") from error
+        raise CheckpointError(
+            f"{path}: expected text in UTF-8, found byte {error.object[error.start]:#04x} at {error.start}"
+        ) from error
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -38,7 +38,18 @@ from alignmamba.recipes.report.drawing import (
     reliability_drawing,
     scatter_drawing,
 )
-from alignmamba.recipes.report.gathering import EXPERIMENT, RUN, RUNS, Entry, Figure, Found, Gathered, ResultTable, Samples, gather
+from alignmamba.recipes.report.gathering import (
+    EXPERIMENT,
+    RUN,
+    RUNS,
+    Entry,
+    Figure,
+    Found,
+    Gathered,
+    ResultTable,
+    Samples,
+    gather,
+)
 from alignmamba.recipes.report.studying import Study, Tokens, study
 from alignmamba.recipes.run_directory import plain
 
@@ -66,7 +77,8 @@ _STATES = {"failed": "failed", "unfinished": "begun, not finished", "pending": "
 
 
 MOST_CLASSES: Final = 20
-"""Classes of a confusion matrix that is shown whole; of more, those that are confused most. So many class scores are shown as well."""
+"""Classes of a confusion matrix that is shown whole; of more, those that are confused most. So many class
+scores are shown as well."""
 MOST_FORESTS: Final = 40
 """Columns of tables that are drawn."""
 MOST_PAIRS: Final = 15
@@ -97,14 +109,15 @@ def write_page(
 
     Args:
         directory: Of the experiment or the run; several runs are compared.
-        out: The file, by default ``report.html`` in that directory. One that exists is replaced if its name ends in ``.html``.
-            For several runs it must be given.
+        out: The file, by default ``report.html`` in that directory. One that exists is replaced if its name
+            ends in ``.html``. For several runs it must be given.
         data: Where the corpus of a single run lies now; by default where it lay in training.
         files_only: Leave corpus and model alone, also of a single run.
 
     Raises:
         CheckpointError: If the directory is neither, or a file in it is damaged.
-        ConfigError: If the page cannot be written there, `data` is not the corpus of the run, or a package is not installed.
+        ConfigError: If the page cannot be written there, `data` is not the corpus of the run, or a package is
+            not installed.
         DataError: If `data` cannot be read.
     """
     directories = [directory] if isinstance(directory, Path) else list(directory)
@@ -117,7 +130,9 @@ def write_page(
     return Page(path=path, size=len(content), cells=_states(gathered), note=gathered.not_studied)
 
 
-def check_page(directories: Sequence[Path], out: Path | None = None, *, data: str | None = None, files_only: bool = False) -> Path:
+def check_page(
+    directories: Sequence[Path], out: Path | None = None, *, data: str | None = None, files_only: bool = False
+) -> Path:
     """Refuse a page that cannot be made, before anything is read or written.
 
     Args:
@@ -131,17 +146,24 @@ def check_page(directories: Sequence[Path], out: Path | None = None, *, data: st
 
     Raises:
         CheckpointError: If a directory is not there.
-        ConfigError: If a package is not installed, the page cannot be written there, or the arguments do not fit each other.
+        ConfigError: If a package is not installed, the page cannot be written there, or the arguments do not
+            fit each other.
     """
     require("report", "experiments", "jinja2", "matplotlib", "scipy")
     if not directories:
         raise ConfigError("report: expected the directory of an experiment or a run, found none")
     for directory in directories:
         if not directory.is_dir():
-            found = "expected the directory of an experiment or a run, found a file" if directory.exists() else "no such directory"
+            found = (
+                "expected the directory of an experiment or a run, found a file"
+                if directory.exists()
+                else "no such directory"
+            )
             raise CheckpointError(f"{directory}: {found}")
     if len(directories) > 1 and out is None:
-        raise ConfigError("out: several runs are compared, expected a file for the page, for example --out comparison.html")
+        raise ConfigError(
+            "out: several runs are compared, expected a file for the page, for example --out comparison.html"
+        )
     if data is not None and (len(directories) > 1 or (directories[0] / EXPERIMENT).is_file()):
         raise ConfigError("data: goes with a single run, whose corpus it is")
     if data is not None and files_only:
@@ -152,7 +174,9 @@ def check_page(directories: Sequence[Path], out: Path | None = None, *, data: st
 
 
 def _studied(gathered: Gathered, data: str | None) -> Gathered:
-    """With what model and corpus add; a corpus that was asked for must be there, the run's own may be gone."""
+    """With what model and corpus add; a corpus that was asked for must be there, the run's own may be
+    gone.
+    """
     found = gathered.found[0]
     if found.state != "done" or found.samples is None:
         if data is not None:
@@ -164,7 +188,10 @@ def _studied(gathered: Gathered, data: str | None) -> Gathered:
         if data is not None:
             raise
         reason = str(error).rstrip(".")
-        return replace(gathered, not_studied=f"Made from the files of the run alone, its corpus could not be used: {reason}.")
+        return replace(
+            gathered,
+            not_studied=f"Made from the files of the run alone, its corpus could not be used: {reason}.",
+        )
     return replace(gathered, study=known, found=(replace(found, plans=known.plans or found.plans),))
 
 
@@ -184,14 +211,19 @@ def render(gathered: Gathered) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    # Everything is escaped but these: files of the package itself, SVG drawn here (which holds no words of others), JSON made safe.
+    # Everything is escaped but these: files of the package itself, SVG drawn here (which holds no words of
+    # others), JSON made safe.
     package = files("alignmamba.recipes.report")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-        package.joinpath("page.html.j2").read_text(encoding="utf-8")
-    )
+    template = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(package.joinpath("page.html.j2").read_text(encoding="utf-8"))
     experiment = gathered.experiment
     title = TITLES.get(experiment.experiment, experiment.experiment)
-    series = list(dict.fromkeys([cell.row for cell in experiment.cells] + [row for table in gathered.tables for row in table.rows]))
+    series = list(
+        dict.fromkeys(
+            [cell.row for cell in experiment.cells] + [row for table in gathered.tables for row in table.rows]
+        )
+    )
     confusions = _confusions(gathered)
     plans = _plans(gathered)
     samples = _samples(gathered)
@@ -213,7 +245,8 @@ def render(gathered: Gathered) -> str:
         class_rows=_class_rows(gathered),
         study_notes=(gathered.study.notes if gathered.study else ()),
         legend=[
-            {"name": name, "glyph": GLYPHS[number % len(GLYPHS)], "colour": number % NUM_COLOURS} for number, name in enumerate(series)
+            {"name": name, "glyph": GLYPHS[number % len(GLYPHS)], "colour": number % NUM_COLOURS}
+            for number, name in enumerate(series)
         ],
         figures=[_embedded(figure) for figure in gathered.figures],
         training=_training(gathered),
@@ -277,7 +310,10 @@ def _score_words(gathered: Gathered) -> list[str]:
                 places = _places(entry.mean, table.digits)
                 interval = _interval_words(entry, places)
                 reach = f" (95 % interval {interval})" if interval else ""
-                return [f"On {role}, {table.columns[column].replace('_', ' ')} {_fixed(entry.mean, places)}{reach}."]
+                return [
+                    f"On {role}, {table.columns[column].replace('_', ' ')}"
+                    f" {_fixed(entry.mean, places)}{reach}."
+                ]
     return []
 
 
@@ -293,14 +329,19 @@ def _runs_words(gathered: Gathered) -> list[str]:
 def _experiment_words(gathered: Gathered) -> list[str]:
     experiment, states = gathered.experiment, _states(gathered)
     total = sum(states.values())
-    rows = _counted(len({cell.row for cell in experiment.cells}), gathered.tables[0].row_label if gathered.tables else "row")
+    rows = _counted(
+        len({cell.row for cell in experiment.cells}),
+        gathered.tables[0].row_label if gathered.tables else "row",
+    )
     task = f", {_task_words(experiment.task)}" if experiment.task else ""
     size = f"{_counted(len(experiment.seeds), 'seed')}, {_counted(total, 'training run')}"
     words = [f"{rows} on the corpus {experiment.corpus.name}{task}; {size}."]
     if states["done"] == total:
         return [*words, "All of them are done."]
     begun = f"{states['unfinished']} begun, " if states["unfinished"] else ""
-    words.append(f"Of these, {states['done']} done, {states['failed']} failed, {begun}{states['pending']} pending.")
+    words.append(
+        f"Of these, {states['done']} done, {states['failed']} failed, {begun}{states['pending']} pending."
+    )
     if states["unfinished"] or states["pending"]:
         words.append("The experiment is not finished, and its numbers can change.")
     return words
@@ -313,7 +354,11 @@ def _counted(number: int, noun: str) -> str:
 def _task_words(task: Task) -> str:
     if task.kind == "classification":
         return f"classification into {len(task.classes)} classes"
-    return "regression" if task.label_range is None else "regression from {:g} to {:g}".format(*task.label_range).replace("-", "−")
+    return (
+        "regression"
+        if task.label_range is None
+        else "regression from {:g} to {:g}".format(*task.label_range).replace("-", "−")
+    )
 
 
 def _best_words(gathered: Gathered) -> list[str]:
@@ -324,7 +369,11 @@ def _best_words(gathered: Gathered) -> list[str]:
     table = gathered.tables[0]
     entry = table.entries[place][0]
     assert entry is not None
-    level = [name for name, row in zip(table.rows, table.entries, strict=True) if row[0] is not None and row[0].mark == "level"]
+    level = [
+        name
+        for name, row in zip(table.rows, table.entries, strict=True)
+        if row[0] is not None and row[0].mark == "level"
+    ]
     best = f"the best is {table.rows[place]} with {_mean_words(entry, table.digits)}"
     words = f"In “{table.title}”, column {table.columns[0].replace('_', ' ')}, {best}"
     return [f"{words}; not significantly worse: {', '.join(level)}." if level else f"{words}."]
@@ -345,7 +394,9 @@ def _mean_words(entry: Entry, digits: int) -> str:
 
 
 def _rounded(value: float | None, digits: int) -> str:
-    """A number with that many digits after the point, fewer of a large one and more of a tiny one; a dash where it is not defined."""
+    """A number with that many digits after the point, fewer of a large one and more of a tiny one; a dash
+    where it is not defined.
+    """
     return "–" if value is None or not math.isfinite(value) else _fixed(value, _places(value, digits))
 
 
@@ -356,7 +407,9 @@ def _fixed(value: float | None, places: int) -> str:
 
 
 def _places(value: float | None, digits: int) -> int:
-    """Digits after the point that show a number of that size: six digits of a large one, two of one that would be shown as zero."""
+    """Digits after the point that show a number of that size: six digits of a large one, two of one that
+    would be shown as zero.
+    """
     if value is None or not math.isfinite(value) or value == 0:
         return digits
     size = math.floor(math.log10(abs(value)))
@@ -379,7 +432,9 @@ def _place(found: Found, experiment: str) -> str:
 
 
 def _shown_tables(gathered: Gathered) -> list[dict[str, Any]]:
-    """Tables with what is said below them, which is said once below tables that follow each other and share it."""
+    """Tables with what is said below them, which is said once below tables that follow each other and share
+    it.
+    """
     shown = [_shown_table(table, len(gathered.experiment.seeds)) for table in gathered.tables]
     for table, following in pairwise(shown):
         if (table["legend"], table["notes"]) == (following["legend"], following["notes"]):
@@ -426,13 +481,20 @@ def _shown_table(table: ResultTable, seeds: int) -> dict[str, Any]:
 
 
 def _interval_words(entry: Entry, places: int) -> str:
-    return "" if entry.low is None or entry.high is None else f"{_fixed(entry.low, places)} to {_fixed(entry.high, places)}"
+    return (
+        ""
+        if entry.low is None or entry.high is None
+        else f"{_fixed(entry.low, places)} to {_fixed(entry.high, places)}"
+    )
 
 
 def _missing_drawings(gathered: Gathered, series: Sequence[str]) -> list[Drawing]:
     if gathered.experiment.experiment != "missing":
         return []
-    drawn = [missing_rate_drawing(table, series, f"missing-{number}") for number, table in enumerate(gathered.tables)]
+    drawn = [
+        missing_rate_drawing(table, series, f"missing-{number}")
+        for number, table in enumerate(gathered.tables)
+    ]
     return [drawing for drawing in drawn if drawing is not None]
 
 
@@ -444,7 +506,9 @@ def _forests(gathered: Gathered) -> list[Drawing]:
         forest_drawing(table, column, f"forest-{number}-{column}")
         for number, table in enumerate(gathered.tables)
         for column in range(len(table.columns))
-        if any(entry is not None and entry.low is not None for entry in (row[column] for row in table.entries))
+        if any(
+            entry is not None and entry.low is not None for entry in (row[column] for row in table.entries)
+        )
     ]
     return [drawing for drawing in drawn if drawing is not None][:MOST_FORESTS]
 
@@ -457,7 +521,10 @@ def _overlaid(gathered: Gathered) -> list[Drawing]:
     metric = _watched_metric([found for found in runs if found.log])
     columns = [("valid/loss/total", "loss on valid"), ("train/loss/total", "loss on train")]
     columns += [(f"valid/{metric}", f"{metric.replace('_', ' ')} on valid")] if metric else []
-    drawn = [overlaid_drawing(runs, column, title, f"overlaid-{number}") for number, (column, title) in enumerate(columns)]
+    drawn = [
+        overlaid_drawing(runs, column, title, f"overlaid-{number}")
+        for number, (column, title) in enumerate(columns)
+    ]
     return [drawing for drawing in drawn if drawing is not None]
 
 
@@ -498,29 +565,50 @@ def _worth(gathered: Gathered) -> dict[str, Any] | None:
             places = _places(each.complete[name], 3)
             told = _fixed(change, places)
             seen = told.strip("−0.,") != ""
-            shown = "" if not math.isfinite(change) else f"+{told}" if change > 0 and seen else told if seen else "0"
+            shown = (
+                ""
+                if not math.isfinite(change)
+                else f"+{told}"
+                if change > 0 and seen
+                else told
+                if seen
+                else "0"
+            )
             scores.append((_fixed(each.without[name], places), shown, "loss" if worse and seen else ""))
         rows.append({"name": f"without {each.modality}", "samples": f"{each.samples:,}", "scores": scores})
     return {"columns": names, "rows": rows}
 
 
 def _quality(gathered: Gathered) -> list[Drawing]:
-    """Reliability of a classification, predicted against true of a regression, for each run that is shown by itself."""
+    """Reliability of a classification, predicted against true of a regression, for each run that is shown by
+    itself.
+    """
     drawn = []
     for number, found in enumerate(gathered.found):
         samples = found.samples
-        if gathered.experiment.experiment not in (RUN, RUNS) or samples is None or not samples.targets or number >= MOST_RUNS:
+        if (
+            gathered.experiment.experiment not in (RUN, RUNS)
+            or samples is None
+            or not samples.targets
+            or number >= MOST_RUNS
+        ):
             continue
         name = f"{found.cell.row}: " if gathered.experiment.experiment == RUNS else ""
         if samples.classes and samples.probabilities is not None:
             confidence = samples.probabilities.max(axis=1)
-            if not (np.isfinite(confidence).all() and (confidence >= 0).all() and (confidence <= 1 + 1e-6).all()):
+            if not (
+                np.isfinite(confidence).all() and (confidence >= 0).all() and (confidence <= 1 + 1e-6).all()
+            ):
                 continue
-            right = [target == said for target, said in zip(samples.targets, samples.predictions, strict=True)]
+            right = [
+                target == said for target, said in zip(samples.targets, samples.predictions, strict=True)
+            ]
             made = reliability_drawing(reliability(confidence, right), len(right), f"quality-{number}")
         elif not samples.classes:
             made = scatter_drawing(
-                [float(value) for value in samples.targets], [float(value) for value in samples.predictions], f"quality-{number}"
+                [float(value) for value in samples.targets],
+                [float(value) for value in samples.predictions],
+                f"quality-{number}",
             )
         else:
             continue
@@ -529,7 +617,9 @@ def _quality(gathered: Gathered) -> list[Drawing]:
 
 
 def _class_rows(gathered: Gathered) -> dict[str, Any] | None:
-    """Precision, recall, F1 and support of each class of a single run; of very many classes, of those with the lowest F1."""
+    """Precision, recall, F1 and support of each class of a single run; of very many classes, of those with
+    the lowest F1.
+    """
     if gathered.experiment.experiment != RUN:  # an analysis may have no run at all
         return None
     found = gathered.found[0]
@@ -543,7 +633,10 @@ def _class_rows(gathered: Gathered) -> dict[str, Any] | None:
     note = ""
     if len(scored) > MOST_CLASSES:
         known = sorted((pair for pair in scored if pair[1].support), key=lambda pair: pair[1].f1 or 0.0)
-        note = f"The {min(MOST_CLASSES, len(known))} lowest F1 of {len(known):,} classes that have samples; {len(scored):,} classes in all."
+        note = (
+            f"The {min(MOST_CLASSES, len(known))} lowest F1 of {len(known):,} classes that have samples;"
+            f" {len(scored):,} classes in all."
+        )
         scored = known[:MOST_CLASSES]
     rows = [
         {
@@ -560,7 +653,10 @@ def _class_rows(gathered: Gathered) -> dict[str, Any] | None:
 
 def _embedded(figure: Figure) -> dict[str, str]:
     kind = {"svg": "image/svg+xml", "png": "image/png"}[figure.kind]
-    return {"name": figure.name.replace("_", " "), "source": f"data:{kind};base64,{base64.b64encode(figure.content).decode()}"}
+    return {
+        "name": figure.name.replace("_", " "),
+        "source": f"data:{kind};base64,{base64.b64encode(figure.content).decode()}",
+    }
 
 
 def _training(gathered: Gathered) -> dict[str, Any]:
@@ -580,14 +676,25 @@ def _training(gathered: Gathered) -> dict[str, Any]:
         if limits is not None:
             drawings.append(metric_drawing(row, runs, metric, limits, f"metric-{number}"))
         if any(drawings):
-            rows.append({"name": row, "runs": len(runs), "drawings": [drawing for drawing in drawings if drawing is not None]})
+            rows.append(
+                {
+                    "name": row,
+                    "runs": len(runs),
+                    "drawings": [drawing for drawing in drawings if drawing is not None],
+                }
+            )
     return {"rows": rows, "metric": metric, "omitted": omitted}
 
 
 def _watched_metric(begun: Sequence[Found]) -> str:
     """The metric that epochs were chosen by, or the first that was logged."""
     chosen = [found.selected_by for found in begun if f"valid/{found.selected_by}" in found.log]
-    logged = [name.removeprefix("valid/") for found in begun for name in found.log if name.startswith("valid/") and "/loss/" not in name]
+    logged = [
+        name.removeprefix("valid/")
+        for found in begun
+        for name in found.log
+        if name.startswith("valid/") and "/loss/" not in name
+    ]
     return next(iter([*chosen, *logged]), "")
 
 
@@ -613,7 +720,9 @@ def _confusions(gathered: Gathered) -> list[dict[str, Any]]:
 
 
 def _most_confused(counts: NDArray[np.int64]) -> list[int]:
-    """At most `MOST_CLASSES` classes in their order: all of them, or those of the largest numbers of samples taken for another class."""
+    """At most `MOST_CLASSES` classes in their order: all of them, or those of the largest numbers of samples
+    taken for another class.
+    """
     size = len(counts)
     if size <= MOST_CLASSES:
         return list(range(size))
@@ -650,7 +759,14 @@ def _shown_confusion(run: Found, chosen: Sequence[int]) -> dict[str, Any]:
 
 def _plans(gathered: Gathered) -> list[dict[str, Any]]:
     def short(values: Sequence[float | None] | None, digits: int) -> list[float | None] | None:
-        return None if values is None else [None if value is None or not math.isfinite(value) else round(value, digits) for value in values]
+        return (
+            None
+            if values is None
+            else [
+                None if value is None or not math.isfinite(value) else round(value, digits)
+                for value in values
+            ]
+        )
 
     runs = []
     for found in gathered.found:
@@ -668,7 +784,13 @@ def _plans(gathered: Gathered) -> list[dict[str, Any]]:
                     values[name] = float(f"{values[name]:.4g}")
             samples.append(values)
         if samples:
-            runs.append({"key": _key(found), "label": _label(found, gathered.experiment.experiment), "samples": samples})
+            runs.append(
+                {
+                    "key": _key(found),
+                    "label": _label(found, gathered.experiment.experiment),
+                    "samples": samples,
+                }
+            )
     return runs
 
 
@@ -686,7 +808,9 @@ def _samples(gathered: Gathered) -> dict[str, Any] | None:
     classes = [name for name in known if name in used]
     decimals = 0 if classes else _decimals([samples for _, samples in told])
     places = {name: place for place, name in enumerate(classes)}
-    number: Callable[[str], Any] = places.__getitem__ if classes else lambda value: round(float(value), decimals)
+    number: Callable[[str], Any] = (
+        places.__getitem__ if classes else lambda value: round(float(value), decimals)
+    )
     shared: list[tuple[Any, ...]] = []
     cells = []
     for found, samples in told:
@@ -703,9 +827,13 @@ def _samples(gathered: Gathered) -> dict[str, Any] | None:
                 "withheld": _withheld(samples),
             }
         )
-    sets = [{"ids": ids, "targets": targets and [number(value) for value in targets]} for ids, targets in shared]
+    sets = [
+        {"ids": ids, "targets": targets and [number(value) for value in targets]} for ids, targets in shared
+    ]
     task = gathered.experiment.task
-    study_values = None if gathered.study is None else _study_values(gathered.study, told[0][1], number, decimals)
+    study_values = (
+        None if gathered.study is None else _study_values(gathered.study, told[0][1], number, decimals)
+    )
     return {
         "classes": classes,
         "num_classes": len(known),
@@ -724,10 +852,15 @@ def _used_classes(told: Sequence[Samples], known: Study | None) -> set[str]:
     for samples in told:
         used.update(samples.predictions, samples.targets or ())
         if samples.probabilities is not None:
-            used.update(samples.classes[place] for place in np.unique(_most_probable(samples.probabilities)).tolist())
+            used.update(
+                samples.classes[place] for place in np.unique(_most_probable(samples.probabilities)).tolist()
+            )
         if known is not None and samples.classes:
             for predictions in (known.complete, *known.without.values()):
-                used.update(samples.classes[place] for place in np.unique(predictions.prediction.argmax(axis=1)).tolist())
+                used.update(
+                    samples.classes[place]
+                    for place in np.unique(predictions.prediction.argmax(axis=1)).tolist()
+                )
     return used
 
 
@@ -749,8 +882,12 @@ def _probabilities(samples: Samples, places: Mapping[str, int]) -> list[list[int
     if samples.probabilities is None:
         return None
     made = []
-    for row, values in zip(_most_probable(samples.probabilities).tolist(), samples.probabilities, strict=True):
-        made.append([each for place in row for each in (places[samples.classes[place]], _thousandths(values[place]))])
+    for row, values in zip(
+        _most_probable(samples.probabilities).tolist(), samples.probabilities, strict=True
+    ):
+        made.append(
+            [each for place in row for each in (places[samples.classes[place]], _thousandths(values[place]))]
+        )
     return made
 
 
@@ -758,8 +895,12 @@ def _thousandths(share: float) -> int:
     return round(1000 * float(share)) if math.isfinite(share) else 0
 
 
-def _study_values(known: Study, samples: Samples, number: Callable[[str], Any], decimals: int) -> dict[str, Any]:
-    """Transcripts, groups and tokens of all samples, and of those that were predicted again what each modality changes."""
+def _study_values(
+    known: Study, samples: Samples, number: Callable[[str], Any], decimals: int
+) -> dict[str, Any]:
+    """Transcripts, groups and tokens of all samples, and of those that were predicted again what each
+    modality changes.
+    """
     place = {identity: row for row, identity in enumerate(samples.ids)}
     effects: dict[int, list[Any]] = {}
     kept = {identity: row for row, identity in enumerate(known.complete.ids)}
@@ -783,7 +924,11 @@ def _study_values(known: Study, samples: Samples, number: Callable[[str], Any], 
         if tokens is None:
             return None
         ends = None if tokens.seconds is None else [round(end, 2) for end in tokens.seconds]
-        words = None if tokens.words is None else [vocabulary.setdefault(word, len(vocabulary)) for word in tokens.words]
+        words = (
+            None
+            if tokens.words is None
+            else [vocabulary.setdefault(word, len(vocabulary)) for word in tokens.words]
+        )
         return [tokens.length, ends, words]
 
     tokens = [[shown(each.get(name)) for name in known.modalities] for each in known.tokens]
@@ -799,21 +944,32 @@ def _study_values(known: Study, samples: Samples, number: Callable[[str], Any], 
 
 
 def _lacking(gathered: Gathered) -> str:
-    """Why the page has no transcripts, tokens and modalities left out, in one sentence; empty where it has them."""
+    """Why the page has no transcripts, tokens and modalities left out, in one sentence; empty where it has
+    them.
+    """
     if gathered.study is not None:
         return ""
     if gathered.not_studied:
         return gathered.not_studied
     if gathered.experiment.experiment != RUN:
-        return "Transcripts, tokens and what each modality changes are on the page of a single run: alignmamba report RUN."
-    return "Transcripts, tokens and what each modality changes need the corpus of the run, and this page was made from its files alone."
+        return (
+            "Transcripts, tokens and what each modality changes are on the page of a single run: alignmamba"
+            " report RUN."
+        )
+    return (
+        "Transcripts, tokens and what each modality changes need the corpus of the run, and this page was"
+        " made from its files alone."
+    )
 
 
 def _withheld(samples: Samples) -> dict[str, Any] | None:
     """For each sample a number whose bits say which of the modalities it had to do without."""
     if not samples.withheld:
         return None
-    masks = [sum(1 << place for place, gone in enumerate(row) if gone) for row in zip(*samples.withheld.values(), strict=True)]
+    masks = [
+        sum(1 << place for place, gone in enumerate(row) if gone)
+        for row in zip(*samples.withheld.values(), strict=True)
+    ]
     return {"modalities": list(samples.withheld), "masks": masks}
 
 
@@ -835,7 +991,9 @@ def _undone(gathered: Gathered) -> list[dict[str, str]]:
 
 
 def _versions(gathered: Gathered) -> list[tuple[str, str]]:
-    """Packages with the versions that the cells ran with: more than one where cells were made at different times."""
+    """Packages with the versions that the cells ran with: more than one where cells were made at different
+    times.
+    """
     versions: dict[str, Counter[str]] = {
         str(name): Counter([str(version)] if not any(found.versions for found in gathered.found) else [])
         for name, version in gathered.experiment.environment.get("versions", {}).items()
@@ -862,7 +1020,11 @@ def _facts(gathered: Gathered) -> list[tuple[str, str]]:
         ("checksum of the corpus", experiment.corpus.checksum),
         ("data", experiment.data),
         *([("task", _task_words(experiment.task))] if experiment.task else []),
-        *([("classes", _listed(experiment.task.classes))] if experiment.task and experiment.task.classes else []),
+        *(
+            [("classes", _listed(experiment.task.classes))]
+            if experiment.task and experiment.task.classes
+            else []
+        ),
         ("seeds", ", ".join(map(str, experiment.seeds))),
     ]
 
@@ -873,9 +1035,20 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _facts_of_machine(gathered: Gathered) -> list[tuple[str, str]]:
-    machine = {name: value for name, value in gathered.experiment.environment.items() if name not in ("versions", "command")}
+    machine = {
+        name: value
+        for name, value in gathered.experiment.environment.items()
+        if name not in ("versions", "command")
+    }
     return [
-        (name, ", ".join(map(str, value)) or "none" if isinstance(value, list) else "none" if value is None else str(value))
+        (
+            name,
+            ", ".join(map(str, value)) or "none"
+            if isinstance(value, list)
+            else "none"
+            if value is None
+            else str(value),
+        )
         for name, value in machine.items()
     ]
 

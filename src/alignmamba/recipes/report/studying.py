@@ -1,4 +1,6 @@
-"""What only the model and the corpus of a run know: transcripts, groups, plans, and what each modality is worth."""
+"""What only the model and the corpus of a run know: transcripts, groups, plans, and what each modality is
+worth.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +95,9 @@ def study(directory: Path, samples: Samples, *, data: str | None = None) -> Stud
         )
     split = next((part for role, part in run.corpus.splits.items() if role == samples.split), None)
     if split is None or split.ids != samples.ids:
-        raise ConfigError(f"data {data or run.config.data}: found other ids than in the predictions of the run")
+        raise ConfigError(
+            f"data {data or run.config.data}: found other ids than in the predictions of the run"
+        )
     names = [spec.name for spec in run.modalities]
     present = {name: np.asarray(split.lengths[name]) > 0 for name in names}
     tokens = np.sum([np.asarray(split.lengths[name]) for name in names], axis=0)
@@ -101,7 +105,8 @@ def study(directory: Path, samples: Samples, *, data: str | None = None) -> Stud
     notes = []
     if len(rows) < len(split):
         notes.append(
-            f"What modalities are worth rests on {len(rows):,} of {len(split):,} samples, evenly spaced in the order of the split."
+            f"What modalities are worth rests on {len(rows):,} of {len(split):,} samples, evenly spaced in"
+            " the order of the split."
         )
     complete = run.predictions(_view(split, present, rows))
     without, worth = {}, []
@@ -121,7 +126,10 @@ def study(directory: Path, samples: Samples, *, data: str | None = None) -> Stud
                 )
             )
             if len(some) < len(rows):
-                notes.append(f"{len(rows) - len(some):,} samples have no modality but {name}; its line does without them.")
+                notes.append(
+                    f"{len(rows) - len(some):,} samples have no modality but {name}; its line does without"
+                    " them."
+                )
     texts, groups, cut = _words(split)
     if cut:
         notes.append(f"Transcripts are cut to {cut:,} characters to keep this page small.")
@@ -174,16 +182,25 @@ def _words(split: Split) -> tuple[tuple[str | None, ...], tuple[str | None, ...]
     """
     texts, groups = [], []
     for sample in split:
-        words = next((" ".join(word for word in tokens if word) for tokens in sample.tokens.values() if any(tokens)), None)
+        words = next(
+            (" ".join(word for word in tokens if word) for tokens in sample.tokens.values() if any(tokens)),
+            None,
+        )
         texts.append(sample.text or words)
         groups.append(sample.group)
     most = MOST_CHARACTERS // max(1, len(texts))
     if sum(len(text or "") for text in texts) <= MOST_CHARACTERS:
         return tuple(texts), tuple(groups), 0
-    return tuple(text if text is None or len(text) <= most else f"{text[:most]}…" for text in texts), tuple(groups), most
+    return (
+        tuple(text if text is None or len(text) <= most else f"{text[:most]}…" for text in texts),
+        tuple(groups),
+        most,
+    )
 
 
-def _tokens(split: Split, names: Sequence[str], counts: NDArray[np.int64]) -> tuple[tuple[Mapping[str, Tokens], ...], list[str]]:
+def _tokens(
+    split: Split, names: Sequence[str], counts: NDArray[np.int64]
+) -> tuple[tuple[Mapping[str, Tokens], ...], list[str]]:
     """Lengths, times and words of every sample, and the sentence about words for which there is no room."""
     total = int(counts.sum())
     room = len(counts) if total <= MOST_WORDS else max(1, int(len(counts) * MOST_WORDS / total))
@@ -205,37 +222,63 @@ def _tokens(split: Split, names: Sequence[str], counts: NDArray[np.int64]) -> tu
             )
             cut += bool(words) and row not in roomy
         made.append(held)
-    return tuple(made), [f"Words of tokens are shown of {room:,} of {len(made):,} samples to keep this page small."] if cut else []
+    return tuple(made), [
+        f"Words of tokens are shown of {room:,} of {len(made):,} samples to keep this page small."
+    ] if cut else []
 
 
 def _plans(
     run: LoadedRun, split: Split, rows: NDArray[np.int64], complete: Predictions, tokens: NDArray[np.int64]
 ) -> tuple[tuple[PlanSample, ...], str]:
-    """Plans of samples evenly spaced from the best to the worst predicted, and the sentence that says which samples have none."""
+    """Plans of samples evenly spaced from the best to the worst predicted, and the sentence that says which
+    samples have none.
+    """
     ranked = _errors(complete).argsort(kind="stable")
     order = rows[ranked]
-    chosen = next((some for count in MOST_PLANS if 2 * tokens[some := _evenly(order, count)].sum() <= MOST_PLAN_TOKENS), None)
+    chosen = next(
+        (some for count in MOST_PLANS if 2 * tokens[some := _evenly(order, count)].sum() <= MOST_PLAN_TOKENS),
+        None,
+    )
     if chosen is None:
-        return (), f"Plans are not shown: those of one sample would hold more than {MOST_PLAN_TOKENS:,} matched tokens."
+        return (
+            (),
+            (
+                f"Plans are not shown: those of one sample would hold more than {MOST_PLAN_TOKENS:,} matched"
+                " tokens."
+            ),
+        )
     rank = {int(row): place + 1 for place, row in enumerate(order)}
     form = TypeAdapter(PlanSample)
     model = run.model.cpu()
     known = complete.targets is not None
     plans = []
-    for row, plan in zip(chosen.tolist(), shown_plans(run.config, run.corpus, model, split, chosen.tolist()), strict=True):
+    for row, plan in zip(
+        chosen.tolist(), shown_plans(run.config, run.corpus, model, split, chosen.tolist()), strict=True
+    ):
         if plan["sources"]:
             why = _rank_words(rank[row], len(order)) if known else "unlabelled"
             plans.append(form.validate_python({**plan, "why": why}))
     if not plans:
-        several = np.sum([np.asarray(split.lengths[spec.name])[chosen] > 0 for spec in run.modalities], axis=0).max() > 1
-        why = f"{run.config.model} aligns no tokens" if several else "no sample here has a second modality to align"
+        several = (
+            np.sum(
+                [np.asarray(split.lengths[spec.name])[chosen] > 0 for spec in run.modalities], axis=0
+            ).max()
+            > 1
+        )
+        why = (
+            f"{run.config.model} aligns no tokens"
+            if several
+            else "no sample here has a second modality to align"
+        )
         return (), f"There are no plans: {why}."
     how = "evenly spaced from the best to the worst predicted" if known else "evenly spaced"
     return tuple(plans), f"Plans of {len(plans):,} of {len(split):,} samples are on this page, {how}."
 
 
 def _errors(predictions: Predictions) -> NDArray[np.float64]:
-    """(samples,), absolute error, or one minus the probability of the true class; the order of the split without targets."""
+    """(samples,), absolute error, or one minus the probability of the true class; the order of the split
+    without targets.
+    """
     values = np.asarray(predictions.prediction, dtype=np.float64)
     if predictions.targets is None:
         return np.arange(len(values), dtype=np.float64)

@@ -69,7 +69,7 @@ def resident(field: str) -> int:
 def measure(what: str, path: Path, destination: Path) -> dict[str, float]:
     """Seconds and bytes of one way, in this process."""
     # before the clock starts, and in both, so that both start from the same size
-    from alignmamba.data.readers.converting import convert
+    from alignmamba.formats.conversion import convert
 
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, started, busy = resident("VmRSS"), time.perf_counter(), time.process_time()

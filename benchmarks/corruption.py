@@ -24,15 +24,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS / "data" / "readers"), str(TESTS)]
+sys.path[:0] = [str(TESTS / "formats"), str(TESTS)]
 
 import damaging  # noqa: E402 # lies among the tests
 
 import stub_reader  # noqa: E402
 from alignmamba.data.archive import load_corpus  # noqa: E402
-from alignmamba.data.readers import FORMATS  # noqa: E402
-from alignmamba.data.readers.converting import convert  # noqa: E402
 from alignmamba.errors import DataError  # noqa: E402
+from alignmamba.formats import FORMATS  # noqa: E402
+from alignmamba.formats.conversion import convert  # noqa: E402
 
 ARCHIVE = "archive"
 

@@ -4,7 +4,7 @@ atheris``).
 A reader may refuse an input in one line or read it. Anything else is a crash: another exception, a hang of
 more than 30 s, more than 2 GiB of memory, the end of the process. Each is written into the folder once per
 place in the code; the run goes on until the time is up. Put what was found into
-``tests/data/readers/crashes/FORMAT``, where the tests keep it.
+``tests/formats/crashes/FORMAT``, where the tests keep it.
 
 ``csd`` starts a process for every input, as the product does, so it is slow and its coverage is that of this
 side alone. ``csd-in-process`` calls the HDF5 library here; what ends it would in the product end that
@@ -25,7 +25,7 @@ import traceback
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS / "data" / "readers"), str(TESTS)]
+sys.path[:0] = [str(TESTS / "formats"), str(TESTS)]
 
 HANG_SECONDS, MEMORY_MIB = 30, 2048
 INPUT_BYTES = 1 << 16
@@ -37,8 +37,9 @@ IN_PROCESS = "csd-in-process"
 
 def call_hdf5_here() -> None:
     """Answer what the reader asks of the process that reads HDF5 in this one."""
-    from alignmamba.data.readers import csd, hdf5, hdf5_child
     from alignmamba.errors import DataError
+    from alignmamba.formats.sequences import csd, hdf5_child
+    from alignmamba.formats.sequences import hdf5_process as hdf5
 
     class Here(hdf5.HDF5Process):
         def __init__(self) -> None:
@@ -64,7 +65,7 @@ def fuzz(format: str, folder: Path, seconds: int, out: Path) -> None:
     with atheris.instrument_imports(include=["alignmamba.data"]):
         import damaging
 
-        from alignmamba.data.readers import FORMATS
+        from alignmamba.formats import FORMATS
 
         if format == IN_PROCESS:
             format = "csd"

@@ -11,8 +11,8 @@ import numpy as np
 
 from alignmamba.contracts import Role, Task
 from alignmamba.data.checking import SplitArrays
-from alignmamba.data.readers.foreign import Faults, Foreign, ReadOptions
 from alignmamba.errors import DataError
+from alignmamba.formats.foreign import Faults, Foreign, ReadOptions
 
 FORMAT = "stub"
 SUMMARY = "JSON, for tests"

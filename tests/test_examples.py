@@ -13,7 +13,7 @@ import pytest
 
 from alignmamba import Corpus
 from alignmamba.data.inspection import inspect_corpus
-from alignmamba.data.readers.converting import convert
+from alignmamba.formats.conversion import convert
 from alignmamba.recipes import plan, read_config
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,12 +14,12 @@ import pytest
 import stub_reader
 from alignmamba.contracts import Task
 from alignmamba.data.archive import load_corpus, write_corpus
-from alignmamba.data.readers import FORMATS
-from alignmamba.data.readers.cache import cached_corpus
-from alignmamba.data.readers.foreign import ReadOptions
-from alignmamba.data.readers.known import KNOWN, KnownFile
-from alignmamba.data.readers.progress import SampleLines
 from alignmamba.data.storage import MANIFEST
+from alignmamba.formats import FORMATS
+from alignmamba.formats.conversion_cache import cached_corpus
+from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.published_files import KNOWN, KnownFile
+from alignmamba.formats.sample_lines import SampleLines
 from alignmamba.recipes.run_directory import RunDirectory
 from conftest import Said
 from small_run import SETTINGS

@@ -17,10 +17,10 @@ from corpora import SCORE
 
 from alignmamba.contracts import Corpus, Task
 from alignmamba.data.archive import write_corpus
-from alignmamba.data.exporting import export_mmsa
-from alignmamba.data.readers.converting import convert
-from alignmamba.data.readers.foreign import ReadOptions
 from alignmamba.errors import DataError
+from alignmamba.formats.conversion import convert
+from alignmamba.formats.exporting.mmsa_export import export_mmsa
+from alignmamba.formats.foreign import ReadOptions
 
 MMSA_PYTHON = "ALIGNMAMBA_MMSA_PYTHON"
 """Where this variable is set, it names a Python that can import MMSA 2.2.1; else this one is tried."""

@@ -8,7 +8,7 @@ from typing import get_args
 
 import alignmamba
 from alignmamba.data.missing import Protocol
-from alignmamba.data.readers import FORMATS
+from alignmamba.formats import FORMATS
 from alignmamba.methods import FAMILIES, METHODS
 
 PACKAGE = Path(alignmamba.__file__).parent

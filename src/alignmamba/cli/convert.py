@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 from alignmamba.cli.reader_options import ReadingVerb
 
 if TYPE_CHECKING:
-    from alignmamba.data.readers.converting import Conversion
+    from alignmamba.formats.conversion import Conversion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class Convert(ReadingVerb):
 
     def run(self) -> int:
         """Convert."""
-        from alignmamba.data.readers.converting import convert
-        from alignmamba.data.readers.progress import samples_display
         from alignmamba.errors import ConfigError
+        from alignmamba.formats.conversion import convert
+        from alignmamba.formats.sample_lines import samples_display
 
         if len(self.paths) < 2:
             raise ConfigError(

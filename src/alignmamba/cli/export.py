@@ -31,7 +31,7 @@ class Export(Verb):
     def run(self) -> int:
         """Export."""
         from alignmamba.data.archive import load_corpus
-        from alignmamba.data.exporting import export_mmsa
+        from alignmamba.formats.exporting.mmsa_export import export_mmsa
 
         modalities = {"text": self.text, "audio": self.audio, "vision": self.vision}
         done = export_mmsa(

@@ -27,7 +27,7 @@ class Init(Verb):
 
     def run(self) -> int:
         """Look and write."""
-        from alignmamba.data.readers.drafting import write_draft
+        from alignmamba.formats.tables.draft import write_draft
 
         out = write_draft(self.path, self.out)
         if self.json:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from alignmamba.contracts import Task
     from alignmamba.data.inspection import Inspection, SplitSummary, Training
-    from alignmamba.data.readers.describing import ForeignInspection
+    from alignmamba.formats.foreign_inspection import ForeignInspection
 
 _CLASSES_ACROSS = 12
 """As many classes are the columns of a table; more are its rows."""
@@ -40,8 +40,8 @@ class Inspect(ReadingVerb):
 
     def run(self) -> int:
         """Inspect."""
-        from alignmamba.data.readers.converting import recognised
         from alignmamba.data.storage import MANIFEST, check_path
+        from alignmamba.formats.conversion import recognised
 
         check_path(self.path)
         if self.path == Path("synthetic") and not self.path.exists():
@@ -85,8 +85,8 @@ class Inspect(ReadingVerb):
         from dataclasses import asdict
 
         from alignmamba.cli.convert import fault_rows
-        from alignmamba.data.readers.describing import inspect_foreign
-        from alignmamba.data.readers.progress import samples_display
+        from alignmamba.formats.foreign_inspection import inspect_foreign
+        from alignmamba.formats.sample_lines import samples_display
 
         with samples_display("read") as progress:
             found = inspect_foreign(

@@ -9,7 +9,7 @@ from tyro.conf import UseAppendAction, arg
 from alignmamba.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from alignmamba.data.readers.foreign import ReadOptions
+    from alignmamba.formats.foreign import ReadOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,8 @@ class ReadingVerb(Verb):
 
     def read_options(self) -> "ReadOptions":
         """The options as the readers take them."""
-        from alignmamba.data.readers.foreign import ReadOptions
         from alignmamba.errors import ConfigError
+        from alignmamba.formats.foreign import ReadOptions
 
         dims: dict[str, int] = {}
         for given in (each for group in self.dims for each in group.split(",")):

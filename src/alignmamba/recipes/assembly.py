@@ -20,15 +20,15 @@ from alignmamba.contracts import Corpus, ModalitySpec, Predictions, Role, Split,
 from alignmamba.data.archive import load_corpus
 from alignmamba.data.loader import Loader, lost_workers_told
 from alignmamba.data.missing import only
-from alignmamba.data.readers import FORMATS
-from alignmamba.data.readers.cache import cached_corpus
-from alignmamba.data.readers.converting import check_source, recognised
-from alignmamba.data.readers.drafting import refuse_undescribed
-from alignmamba.data.readers.foreign import NeedsOptionError, ReadOptions
-from alignmamba.data.readers.progress import samples_display
 from alignmamba.data.storage import MANIFEST
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
+from alignmamba.formats import FORMATS
+from alignmamba.formats.conversion import check_source, recognised
+from alignmamba.formats.conversion_cache import cached_corpus
+from alignmamba.formats.foreign import NeedsOptionError, ReadOptions
+from alignmamba.formats.sample_lines import samples_display
+from alignmamba.formats.tables.draft import refuse_undescribed
 from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
 from alignmamba.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
@@ -50,7 +50,7 @@ def located(data: str, nonfinite: Nonfinite) -> str:
 
     Args:
         data: Directory of a corpus, ``synthetic``, or a file or folder of a format that
-            `alignmamba.data.readers` knows.
+            `alignmamba.formats` knows.
         nonfinite: What is to be done with features that are not finite.
 
     Returns:

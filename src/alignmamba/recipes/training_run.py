@@ -15,11 +15,11 @@ from lightning_fabric import Fabric
 from alignmamba.contracts import Corpus, Role, Task
 from alignmamba.data.loader import Loader
 from alignmamba.data.missing import withheld
-from alignmamba.data.readers.progress import samples_display
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, nonfinite_problem, score
 from alignmamba.files import refused_by_machine
+from alignmamba.formats.sample_lines import samples_display
 from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
 from alignmamba.models.pretrained import Provenance

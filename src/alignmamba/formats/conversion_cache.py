@@ -1,0 +1,145 @@
+"""Corpora made from foreign files, kept so that each file is converted once."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from alignmamba import __version__
+from alignmamba.checksums import file_checksum
+from alignmamba.data.archive import load_corpus
+from alignmamba.errors import DataError
+from alignmamba.formats import FORMATS
+from alignmamba.formats.conversion import Conversion, convert, detect
+from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.plain_files import counting, regular_file
+from alignmamba.formats.sample_lines import SampleLines
+
+PLACE = "ALIGNMAMBA_CACHE"
+"""Environment variable: directory for everything that can be made again; by default
+``~/.cache/alignmamba``."""
+
+_GENERATION = 3
+"""Raised where a conversion by the same version of the package gives something else than before, so that
+files are converted anew."""
+
+
+def cached_corpus(source: Path, options: ReadOptions, *, told: SampleLines) -> Path:
+    """Directory of the corpus made from a foreign file: converted now, or found from an earlier time.
+
+    It is found by the content of the file, the options and the version of this package, wherever the file
+    lies; one that is damaged is made again. Of several processes that ask at once, one converts and the
+    others wait.
+
+    Args:
+        source: A file or folder of a format that is recognised.
+        options: How to read it.
+        told: Told in lines what is done, and how far the checksums and the conversion's samples are.
+
+    Raises:
+        DataError: If it is not recognised, cannot be converted, or the cache cannot be written to.
+    """
+    format = detect([source])
+    try:
+        root = Path(os.environ.get(PLACE) or "~/.cache/alignmamba").expanduser() / "corpora"
+        target = root / _key(format, source, options, told.hashed)
+        if _damage(target) is not None:
+            root.mkdir(parents=True, exist_ok=True)
+            with _locked(target.with_suffix(".lock"), source, told.say):
+                if (damage := _damage(target)) is not None:
+                    if damage:
+                        told.say(
+                            f"{source}: the corpus that was made of it is damaged and is made again: {damage}"
+                        )
+                        _remove(target)
+                    told.say(f"{source}: looks like {format}, converting it once into {target}")
+                    done = convert(format, [source], target, options, progress=told, overwrite=True)
+                    for line in (_account(done), *done.notes):
+                        told.say(f"{source}: {line}")
+                    return target
+    except (OSError, RuntimeError) as error:
+        # Of a file that cannot be read, of a cache that cannot be written to, or of a user without a home.
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        where = error.filename if isinstance(error, OSError) and error.filename else PLACE
+        raise DataError(
+            f"{source}: {where}: {reason}; {PLACE} names another directory for the converted corpus"
+        ) from error
+    told.say(f"{source}: converted before, using {target}")
+    return target
+
+
+def _damage(target: Path) -> str | None:
+    """What is wrong with a corpus, empty where there is none yet; ``None`` for one that is whole."""
+    if not (target.exists() or target.is_symlink()):
+        return ""
+    try:
+        load_corpus(target, nonfinite="zero")
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _remove(target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink()
+
+
+@contextmanager
+def _locked(path: Path, source: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock that the operating system gives back when this process ends, however it ends."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{source}: another process converts it, waiting")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _key(
+    format: str, source: Path, options: ReadOptions, hashed: Callable[[int, int], None] | None = None
+) -> str:
+    files = list(_files(format, source))
+    add = counting(hashed, sum(path.stat().st_size for _, path in files))
+    content = {
+        "version": __version__,
+        "generation": _GENERATION,
+        "format": format,
+        "options": options.model_dump(mode="json", exclude={"folds"}),
+        "folds": None if options.folds is None else file_checksum(regular_file(options.folds)),
+        "files": [(str(name), file_checksum(path, add)) for name, path in files],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _files(format: str, source: Path) -> Iterator[tuple[str, Path]]:
+    """All files that are read, with a name that does not depend on where the source lies."""
+    named = getattr(FORMATS[format], "files", None)
+    folder = source if source.is_dir() else source.parent
+    if named is not None:
+        found: Sequence[Path] = named(source)
+    else:
+        found = sorted(source.rglob("*")) if source.is_dir() else [source]
+    yield from (
+        ("" if path == source else os.path.relpath(path, folder), path) for path in found if path.is_file()
+    )
+
+
+def _account(done: Conversion) -> str:
+    """The outcome of a conversion in one line."""
+    sizes = ", ".join(f"{role} {len(split)}" for role, split in done.corpus.splits.items())
+    repairs = "; ".join(f"{kind} in {where}, {what}: {count}" for kind, where, what, count in done.faults)
+    return (
+        f"converted in {done.seconds:.1f} s, samples: {sizes};"
+        f" {f'repaired: {repairs}' if repairs else 'nothing had to be repaired'}"
+    )

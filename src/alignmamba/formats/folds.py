@@ -1,0 +1,163 @@
+"""Which samples are in which split: the names that splits have, and files that list their ids."""
+
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
+
+from alignmamba.contracts import ROLES, Role
+from alignmamba.errors import DataError, shown
+from alignmamba.files import read_json
+from alignmamba.formats.foreign import NeedsOptionError
+from alignmamba.formats.tables.foreign_toml import read_toml
+
+SPLIT_NAMES: Mapping[str, Role] = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "development": "valid",
+    "test": "test",
+    "testing": "test",
+}
+"""What splits are called by others, in lower case."""
+
+NO_TEST = " There is no test split left."
+"""What is said beside samples that were dropped, where it is so."""
+
+_LARGEST = 64 << 20
+_LARGEST_TOML = 4 << 20
+_EXPECTED = 'a JSON or TOML file of the ids of each split, {"train": [...], "valid": [...], "test": [...]}'
+
+
+def split_roles(names: Iterable[str], where: str) -> dict[str, Role]:
+    """The role of each of these names of splits that is a known one, whatever the case of its letters.
+
+    Raises:
+        DataError: If two of them name the same role.
+    """
+    roles: dict[str, Role] = {}
+    for name in dict.fromkeys(names):
+        role = SPLIT_NAMES.get(name.strip().lower())
+        if role is None:
+            continue
+        other = next(
+            (
+                other
+                for other in roles
+                if roles[other] == role and other.strip().lower() != name.strip().lower()
+            ),
+            None,
+        )
+        if other is not None:
+            raise DataError(
+                f"{where}: {other!r} and {name!r} both name the {role} split, expected one of them"
+            )
+        roles[name] = role
+    return roles
+
+
+def left_out(
+    samples: str, count: int, first: str, roles: Iterable[Role | None], names: Iterable[str] = ()
+) -> list[str]:
+    """What is to be said of samples that are in no split, and of the test split where there is none.
+
+    Args:
+        samples: What they are called, in the plural.
+        count: How many are in no split.
+        first: The id of the first of them.
+        roles: The splits that others are in.
+        names: What their own splits are called, where that is known.
+    """
+    if not count:
+        return []
+    called = sorted({name[:40] for name in names})
+    own = (
+        f" of the split{'s' if len(called) > 1 else ''} {', '.join(map(repr, called[:8]))}" if called else ""
+    )
+    none = "" if "test" in set(roles) else NO_TEST
+    return [f"{count} {samples}{own} are in no split and were dropped, {first!r} first.{none}"]
+
+
+def unused(names: Iterable[str], known: Container[str], where: str) -> list[str]:
+    """What is to be said of ids that are put into splits but are not known.
+
+    Args:
+        names: The ids that are put into splits.
+        known: Those that samples have.
+        where: What lists them.
+    """
+    unknown = [name for name in names if name not in known]
+    return (
+        [f"{len(unknown)} ids of {where} name nothing that is in the files, {unknown[0]!r} first."]
+        if unknown
+        else []
+    )
+
+
+def folds_beside(folder: Path) -> list[Path]:
+    """The files of folds that lie in a folder."""
+    return [path for path in (folder / "folds.json", folder / "folds.toml") if path.is_file()]
+
+
+def folds_path(given: Path | None, folder: Path) -> Path:
+    """The file that is given, or else `folds.json` or `folds.toml` in the folder.
+
+    Raises:
+        DataError: If there is neither.
+    """
+    if given is not None:
+        return given
+    beside = folds_beside(folder)
+    if not beside:
+        raise NeedsOptionError(
+            f"{folder}: nothing says which id is in which split: give folds (--folds FILE), {_EXPECTED}, or"
+            " put it there as folds.json",
+            option="--folds FILE",
+        )
+    return beside[0]
+
+
+UNDIVIDED = "Nothing says which sample is in which split, and there are no labels: all are in test."
+"""What is said of files that `undivided` holds for."""
+
+
+def undivided(given: Path | None, folder: Path, *, labelled: bool) -> bool:
+    """Whether files are new ones to be predicted: without labels, and without anything that says which sample
+    is in which split.
+
+    Args:
+        given: The file of folds that is given.
+        folder: Where it may lie instead.
+        labelled: Whether the files have labels.
+    """
+    return not labelled and given is None and not folds_beside(folder)
+
+
+def read_folds(path: Path) -> dict[str, Role]:
+    """Split of each id.
+
+    Raises:
+        DataError: If it is no such file, or names an id in two splits.
+    """
+    is_json = path.suffix.lower() == ".json"
+    given = read_json(path, limit_bytes=_LARGEST) if is_json else read_toml(path, largest=_LARGEST_TOML)
+    roles = split_roles(given, str(path)) if isinstance(given, dict) else {}
+    if not isinstance(given, dict) or not given or len(roles) != len(given):
+        found = sorted(name[:40] for name in given)[:5] if isinstance(given, dict) else type(given).__name__
+        raise DataError(f"{path}: expected {_EXPECTED}, found {found}")
+    home: dict[str, Role] = {}
+    for name, role in sorted(roles.items(), key=lambda item: ROLES.index(item[1])):
+        ids = given[name]
+        if not isinstance(ids, list):
+            raise DataError(f"{path}: {name}: expected a list of ids, found {shown(ids)}")
+        for identity in ids:
+            if not isinstance(identity, str):
+                raise DataError(f"{path}: {name}: expected ids as text, found {shown(identity)}")
+        for identity in ids:
+            if home.setdefault(identity, role) != role:
+                raise DataError(
+                    f"{path}: id {identity!r} is in {home[identity]!r} and in {role!r}, expected splits that"
+                    " share none"
+                )
+    return home

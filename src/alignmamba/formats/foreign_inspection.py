@@ -1,0 +1,172 @@
+"""What is in a foreign file, found by reading it as a conversion does, without writing anything."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alignmamba.checksums import file_checksum
+from alignmamba.contracts import ModalitySpec, Role, Task
+from alignmamba.data.checking import CheckedSplits
+from alignmamba.data.inspection import Channels, SplitSummary, Training, shared_groups, summarise, training
+from alignmamba.errors import DataError
+from alignmamba.formats import FORMATS
+from alignmamba.formats.conversion import (
+    AUTO,
+    FaultRow,
+    Progress,
+    check_source,
+    detect,
+    naming,
+    open_foreign,
+    without_absent,
+)
+from alignmamba.formats.foreign import Foreign, ReadOptions
+from alignmamba.formats.plain_files import counting
+from alignmamba.formats.published_files import KNOWN, KnownFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignInspection:
+    """What `inspect_foreign` found."""
+
+    path: str
+    format: str
+    layout: str
+    """The format in words."""
+    bytes: int
+    """Size of the file, or of all files in the folder."""
+    sha256: str
+    """Of a file; empty for a folder."""
+    known: KnownFile | None
+    """The published file that this is."""
+    name: str
+    """What a corpus made from it is called."""
+    source: str
+    task: Task
+    splits: tuple[SplitSummary, ...]
+    shared_groups: tuple[str, ...]
+    """Groups of which more than one split has samples."""
+    faults: tuple[FaultRow, ...]
+    """What a conversion finds wrong, and what it does about it."""
+    notes: tuple[str, ...]
+    """What a conversion keeps and leaves out, in sentences."""
+    training: Training
+    """What training on it would meet."""
+
+
+def inspect_foreign(
+    path: str | Path,
+    options: ReadOptions | None = None,
+    *,
+    format: str = AUTO,
+    hashed: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+) -> ForeignInspection:
+    """Describe a file or folder, and count what is wrong with it, labels out of range among it.
+
+    Args:
+        path: The file or folder.
+        options: How to read it.
+        format: Name of its format, or ``auto``.
+        hashed: Told how many bytes of how many were read for the checksum.
+        progress: Told after every sample.
+
+    Raises:
+        DataError: If it is not recognised, or `convert` would refuse it for anything but its labels.
+    """
+    path = Path(path)
+    format = detect([path]) if format == AUTO else format
+    check_source(path)
+    try:
+        sha256 = (
+            ""
+            if path.is_dir() or not path.exists()
+            else file_checksum(path, counting(hashed, path.stat().st_size))
+        )
+        size = sum(
+            each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file()
+        )
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+    def counts(absent: Collection[str]) -> tuple[Foreign, dict[Role, _Counted], tuple[ModalitySpec, ...]]:
+        opened = open_foreign(
+            format, [path], options or ReadOptions(), progress=progress, any_label=True, absent=absent
+        )
+        foreign = opened.foreign
+        any_range = foreign.task.model_copy(update={"label_range": None})
+        with naming([path]):
+            checked = CheckedSplits(
+                opened.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip"
+            )
+            counted = {role: _Counted.of(role, checked) for role in checked.roles}
+            return foreign, counted, checked.specs(foreign.units)
+
+    foreign, counted, specs = without_absent(counts)
+    splits = tuple(
+        summarise(
+            role,
+            specs,
+            foreign.task,
+            lengths=found.lengths,
+            timed=found.timed,
+            targets=found.targets,
+            groups=len(found.groups),
+            channels=found.channels,
+        )
+        for role, found in counted.items()
+    )
+    return ForeignInspection(
+        path=str(path),
+        format=format,
+        layout=FORMATS[format].SUMMARY,
+        bytes=size,
+        sha256=sha256,
+        known=KNOWN.get(sha256),
+        name=foreign.name,
+        source=foreign.source,
+        task=foreign.task,
+        splits=splits,
+        shared_groups=shared_groups(found.groups for found in counted.values()),
+        faults=tuple(foreign.faults.rows()),
+        notes=foreign.notes,
+        training=training(foreign.task, splits),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counted:
+    """What is kept of the samples of a split once they were read."""
+
+    lengths: dict[str, np.ndarray]
+    timed: set[str]
+    targets: np.ndarray | None
+    groups: set[str]
+    channels: Channels
+
+    @classmethod
+    def of(cls, role: Role, checked: CheckedSplits) -> "_Counted":
+        lengths: dict[str, list[int]] = {name: [] for name in checked.names}
+        timed: set[str] = set()
+        targets: list[float | int] = []
+        groups: set[str] = set()
+        channels = Channels()
+        for sample in checked.samples(role):
+            for name, values in sample.values.items():
+                lengths[name].append(0 if values is None else len(values))
+                if values is not None and role == "train":
+                    channels.add(name, values)
+            timed.update(sample.times)
+            if sample.target is not None:
+                targets.append(sample.target)
+            if sample.group is not None:
+                groups.add(sample.group)
+        return cls(
+            lengths={name: np.array(counts) for name, counts in lengths.items()},
+            timed=timed,
+            targets=np.array(targets) if targets else None,
+            groups=groups,
+            channels=channels,
+        )

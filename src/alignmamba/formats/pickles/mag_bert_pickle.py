@@ -1,0 +1,168 @@
+"""MAG-BERT pickles: words with the visual and acoustic features of each.
+
+A dict of ``train``, ``dev`` (or ``valid``) and ``test``, each a list of ``((words, visual, acoustic), label,
+segment)``: a list of words, arrays (words, width), a number or an array of one, a text. Nothing is padded.
+There are no features of the text: words become ids. A clip without a label has ``None`` in its place, or is
+``((words, visual, acoustic), segment)``.
+
+Source:
+    Rahman et al., ACL 2020, https://github.com/WasifurRahman/BERT_multimodal_transformer
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignmamba.contracts import Role, Task
+from alignmamba.data.checking import SplitArrays
+from alignmamba.errors import DataError
+from alignmamba.formats.folds import SPLIT_NAMES
+from alignmamba.formats.foreign import Faults, Foreign, ReadOptions
+from alignmamba.formats.pickles.padded_clips import Clips
+from alignmamba.formats.pickles.pickle_machine import glimpse, read_pickle
+from alignmamba.formats.pickles.pickled_splits import single_source, split_tables
+from alignmamba.formats.pickles.pickled_values import as_list, is_sequence, numbers, plain_text, score_task
+from alignmamba.formats.plain_files import LazyRows
+
+FORMAT = "mag-bert"
+SUMMARY = "MAG-BERT pickle (MOSI, MOSEI): words, visual, acoustic"
+OPTIONS: frozenset[str] = frozenset()
+
+
+def recognises(path: Path) -> bool:
+    """Whether the head of a file is a pickle whose splits are lists."""
+    seen = glimpse(path, SPLIT_NAMES)
+    return seen is not None and seen.lists
+
+
+def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
+    """Open a MAG-BERT pickle.
+
+    Args:
+        sources: One file.
+        options: How to read it. There is one label, without a name.
+
+    Raises:
+        DataError: If the file is damaged, asks for anything to be run, or is of another layout.
+    """
+    path = single_source(sources, FORMAT)
+    del options  # it has none of its own
+    content = split_tables(path, read_pickle(path), is_split=_is_split)
+    faults = Faults()
+    parts = {role: _Part(path, role, entries, faults) for role, entries in content.tables.items()}
+    scores = {
+        role: numbers(part.labels, len(part.labels), f"{part.where}: label")
+        for role, part in parts.items()
+        if any(label is not None for label in part.labels)
+    }
+    numbered = _vocabulary(parts)
+    notes = [
+        *content.notes,
+        (
+            f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any"
+            " other; the words are kept"
+        ),
+    ]
+    if "train" not in parts:
+        notes.append(
+            "text: words are numbered anew in each file, and a run that was trained on another file refuses"
+            " them; put new clips into the test split of the file with its train split"
+        )
+    if unlabelled := [role for role in parts if role not in scores]:
+        notes.append(f"unlabelled: {', '.join(unlabelled)}")
+    if content.others:
+        notes.append(f"dropped: {', '.join(content.others)}")
+    return Foreign(
+        format=FORMAT,
+        name=path.stem,
+        task=score_task(list(scores.values())) if scores else Task(kind="regression"),
+        splits={
+            role: part.arrays(numbered, scores[role].tolist() if role in scores else None)
+            for role, part in parts.items()
+        },
+        units={"text": f"numbers of words, list {_fingerprint(numbered)}"},
+        vocabulary_sizes={"text": len(numbered) + 1},
+        source=f"MAG-BERT pickle {path.name}",
+        faults=faults,
+        notes=tuple(notes),
+    )
+
+
+class _Part:
+    """One split, taken apart."""
+
+    def __init__(self, path: Path, role: Role, entries: Any, faults: Faults) -> None:
+        self.where = f"{path}: split {role!r}"
+        if not isinstance(entries, list):
+            raise DataError(f"{self.where}: expected a list of clips, found {type(entries).__name__}")
+        self.words: list[list[str]] = []
+        self.visual: list[Any] = []
+        self.acoustic: list[Any] = []
+        self.labels: list[Any] = []
+        self.segments: list[str] = []
+        for row, entry in enumerate(entries):
+            place = f"{self.where}: row {row}"
+            features, label, segment = _clip(entry, place)
+            words, visual, acoustic = _three(features, place)
+            if not is_sequence(words):
+                raise DataError(f"{place}: expected a list of words, found {type(words).__name__}")
+            self.words.append([plain_text(word, place, "words", faults) for word in as_list(words)])
+            self.visual.append(visual)
+            self.acoustic.append(acoustic)
+            self.labels.append(label)
+            self.segments.append(plain_text(segment, place, "segment", faults))
+
+    def arrays(self, numbered: Mapping[str, int], targets: Sequence[float] | None) -> SplitArrays:
+        """The split as the archive takes it."""
+
+        def ids(row: int) -> np.ndarray:
+            return np.array([numbered.get(word, 0) for word in self.words[row]], np.int64)
+
+        features = {"text": LazyRows(len(self.words), ids)}
+        for name, arrays in (("audio", self.acoustic), ("vision", self.visual)):
+            clips = Clips(arrays, f"{self.where}: {name}")
+            features[name] = LazyRows(len(clips), clips.whole)
+        texts = [" ".join(words) or None for words in self.words]
+        return SplitArrays(
+            features=features, targets=targets, ids=self.segments, tokens={"text": self.words}, texts=texts
+        )
+
+
+def _is_split(value: Any) -> bool:
+    """Whether a value looks like a list of clips."""
+    first = value[0] if isinstance(value, list) and value else None
+    return (
+        isinstance(first, list | tuple)
+        and len(first) in (2, 3)
+        and isinstance(first[0], list | tuple)
+        and len(first[0]) == 3
+    )
+
+
+def _clip(value: Any, place: str) -> Sequence[Any]:
+    """Features, label and segment of a clip."""
+    if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], list | tuple):
+        return value[0], None, value[1]
+    return _three(value, place)
+
+
+def _three(value: Any, place: str) -> Sequence[Any]:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        found = f"{len(value)} parts" if isinstance(value, list | tuple) else type(value).__name__
+        raise DataError(f"{place}: expected ((words, visual, acoustic), label, segment), found {found}")
+    return value
+
+
+def _vocabulary(parts: Mapping[Role, _Part]) -> dict[str, int]:
+    """Words of the first split, which is the train split where there is one, to their numbers from 1."""
+    words = dict.fromkeys(word for clip in next(iter(parts.values())).words for word in clip)
+    return {word: number for number, word in enumerate(words, start=1)}
+
+
+def _fingerprint(numbered: Mapping[str, int]) -> str:
+    """Sixteen digits of the SHA-256 of the words in their order: two files of one list number alike."""
+    return hashlib.sha256(json.dumps(list(numbered)).encode()).hexdigest()[:16]

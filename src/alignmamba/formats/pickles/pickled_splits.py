@@ -1,0 +1,260 @@
+"""A pickle that is a dict of splits: the checks that its formats share."""
+
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignmamba.contracts import ROLES, Role
+from alignmamba.errors import DataError
+from alignmamba.formats.folds import SPLIT_NAMES
+from alignmamba.formats.foreign import Faults
+from alignmamba.formats.pickles.pickled_values import (
+    as_list,
+    is_ascii,
+    is_nothing,
+    is_sequence,
+    plain_text,
+    readable,
+)
+from alignmamba.formats.pickles.stored_values import StoredArray
+
+MODALITIES = ("text", "audio", "vision")
+
+# A name as near as this to one of the format's is a damaged or mistyped one, not another field. In
+# `difflib`'s measure, in which two letters that changed places in a name of five cost 0.2.
+_NEAR = 0.8
+
+
+def single_source(sources: Sequence[Path], form: str) -> Path:
+    """The one file that a format consists of.
+
+    Raises:
+        DataError: If there are more or none.
+    """
+    if len(sources) != 1:
+        raise DataError(
+            f"{form}: expected one file, found {len(sources)}: {', '.join(map(str, sources[:3]))}"
+        )
+    return sources[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a pickle holds."""
+
+    tables: Mapping[Role, Any]
+    """What is in each split that has clips, in the order of `ROLES`."""
+    notes: tuple[str, ...]
+    """Which splits are dropped because they have none."""
+    others: Sequence[str]
+    """The other keys."""
+
+
+def split_tables(
+    path: Path, content: Any, *, is_split: Callable[[Any], bool], others: Sequence[str] = ()
+) -> Content:
+    """What a pickle holds by split, which is called one of `SPLIT_NAMES`, whatever the case of its letters.
+
+    Args:
+        path: The file.
+        content: What it holds.
+        is_split: Whether a value looks like a split of the format, and so may be one of the splits that are
+            not there.
+        others: Further keys of the format.
+
+    Raises:
+        DataError: If it is no dict, has no split with any clips, one twice under two names, or lacks one and
+            has one of another name.
+    """
+    expected = ", ".join(ROLES)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a dict of {expected}, found {type(content).__name__}")
+    names: dict[Role, str] = {}
+    strangers: list[str] = []
+    unnamed: list[str] = []
+    for key, value in content.items():
+        name = readable(key)[:40] if isinstance(key, str) else type(key).__name__
+        role = SPLIT_NAMES.get(key.lower()) if isinstance(key, str) else None
+        if role in names:
+            raise DataError(
+                f"{path}: {names[role]!r} and {key!r} are both the {role} split, expected one of them"
+            )
+        if role is not None:
+            names[role] = key
+        elif key not in others:
+            strangers.append(name)
+            unnamed += [name] if is_split(value) else []
+    if unnamed and len(names) < len(ROLES):
+        raise DataError(
+            f"{path}: {unnamed[0]!r} looks like a split, but is called none of {', '.join(SPLIT_NAMES)}"
+        )
+    if not names:
+        raise DataError(f"{path}: expected a dict of {expected}, found the keys {strangers[:5]}")
+    _refuse_near_names(str(path), strangers, [key for key, role in SPLIT_NAMES.items() if role not in names])
+    empty = [role for role in ROLES if role in names and _is_empty(content[names[role]])]
+    if len(empty) == len(names):
+        raise DataError(
+            f"{path}: no split has any clips, only empty ones: {', '.join(names[role] for role in empty)}"
+        )
+    return Content(
+        tables={role: content[names[role]] for role in ROLES if role in names and role not in empty},
+        notes=tuple(f"split {names[role]!r} has no clips: dropped" for role in empty),
+        others=strangers,
+    )
+
+
+def has_fields(value: Any, known: Collection[str]) -> bool:
+    """Whether a value looks like a split of parallel fields: has several that are known, not modalities
+    alone, as long as each other.
+    """
+    if not isinstance(value, dict):
+        return False
+    sizes = {
+        name: len(field)
+        for name, field in value.items()
+        if isinstance(name, str) and name in known and is_sequence(field)
+    }
+    return (
+        len(sizes) > 1
+        and len(set(sizes.values())) == 1
+        and 0 not in sizes.values()
+        and not sizes.keys() <= set(MODALITIES)
+    )
+
+
+def _is_empty(table: Any) -> bool:
+    """Whether a split is a list without clips, or a dict of fields without any."""
+    if isinstance(table, dict):
+        return all(len(value) == 0 for value in table.values() if is_sequence(value))
+    return is_sequence(table) and len(table) == 0
+
+
+def _refuse_near_names(where: str, names: Sequence[str], absent: Sequence[str]) -> None:
+    """Refuse a name that is nearly an absent one: dropped as a stranger, it would take the absent one with it
+    without a word.
+    """
+    for name in names:
+        if near := _nearest(name[:40], absent):
+            raise DataError(f"{where}: no such field as {name[:40]!r}; is it {near!r}, mistyped or damaged?")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name that another one is with a single character changed, or else largely."""
+    for each in known:
+        if len(each) == len(name) and sum(one != other for one, other in zip(each, name, strict=True)) == 1:
+            return each
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)), None)
+
+
+class SplitTable:
+    """The fields of one split, checked to be parallel as far as that can be done without reading them.
+
+    Args:
+        path: The file.
+        role: The split.
+        table: What it holds.
+        label: The field of the labels, which must be there if any of `labels` is.
+        labels: All fields that may hold labels; a split without any of them is unlabelled.
+        known: All fields of the format.
+
+    Raises:
+        DataError: If it is no dict, has other labels but not this one, or fields of the format are not of one
+            length.
+    """
+
+    def __init__(
+        self, path: Path, role: Role, table: Any, *, label: str, labels: Sequence[str], known: Sequence[str]
+    ) -> None:
+        self.role = role
+        self.where = f"{path}: split {role!r}"
+        if not isinstance(table, dict):
+            raise DataError(f"{self.where}: expected a dict of fields, found {type(table).__name__}")
+        self.fields: dict[str, Any] = {
+            readable(key): value for key, value in table.items() if isinstance(key, str) and value is not None
+        }
+        strangers = [name for name in self.fields if name not in known]
+        _refuse_near_names(self.where, strangers, [name for name in known if name not in table])
+        if label not in labels:
+            raise DataError(f"{self.where}: no label {label!r}, expected one of {list(labels)}")
+        self.labels = [name for name in self.fields if name in labels]
+        """The fields of labels that are there."""
+        if self.labels and label not in self.labels:
+            raise DataError(f"{self.where}: no label {label!r}, only {self.labels}")
+        first = label if self.labels else next((name for name in known if name in self.fields), "")
+        if not first:
+            raise DataError(
+                f"{self.where}: expected the fields {', '.join(known)}, or some of them, found"
+                f" {strangers[:5]}"
+            )
+        if not is_sequence(self.fields[first]):
+            raise DataError(
+                f"{self.where}: {first}: expected one entry per clip, found"
+                f" {type(self.fields[first]).__name__}"
+            )
+        self.count = len(self.fields[first])
+        if self.count == 0:
+            raise DataError(f"{self.where}: has no clips")
+        for name in known:
+            value = self.fields.get(name)
+            if value is not None and (not is_sequence(value) or len(value) != self.count):
+                found = f"{len(value)} entries" if is_sequence(value) else type(value).__name__
+                raise DataError(
+                    f"{self.where}: {name}: expected {self.count} entries, as many as in {first}, found"
+                    f" {found}"
+                )
+
+    def texts(self, name: str, faults: Faults, *, optional: bool = False) -> list[str]:
+        """A field of one text per clip; where a clip may have none, an empty one for ``None`` and NaN."""
+        value = self.fields[name]
+        if isinstance(value, StoredArray) and len(value.shape) != 1:
+            raise DataError(
+                f"{self.where}: {name}: expected one text per clip, found an array of shape {value.shape}"
+            )
+        return [
+            item
+            if is_ascii(item)
+            else ""
+            if optional and is_nothing(item)
+            else plain_text(item, f"{self.where}: {name}: row {row}", name, faults)
+            for row, item in enumerate(as_list(value))
+        ]
+
+
+def shared_fields(path: Path, parts: Mapping[Role, SplitTable], known: Sequence[str]) -> set[str]:
+    """The fields that are there; of those of the format, every split must have the same.
+
+    Raises:
+        DataError: If one is missing from a split, or there is no modality.
+    """
+    first = next(iter(parts))
+    for role, part in parts.items():
+        # A split may be unlabelled.
+        free = {*part.labels, *parts[first].labels} if not (part.labels and parts[first].labels) else set()
+        if different := sorted((part.fields.keys() ^ parts[first].fields.keys()) & set(known) - free):
+            raise DataError(
+                f"{path}: field {different[0]!r} is in one of the splits {first!r} and {role!r} and not in"
+                " the other"
+            )
+    return {name for part in parts.values() for name in part.fields}
+
+
+def unlabelled_notes(path: Path, parts: Mapping[Role, SplitTable], label: str, *, asked: bool) -> list[str]:
+    """What is to be said of splits without labels, if there are any.
+
+    Args:
+        path: The file.
+        parts: The splits.
+        label: The field of the labels.
+        asked: Whether the user named it.
+
+    Raises:
+        DataError: If the user named it, and no split has any.
+    """
+    without = [role for role, part in parts.items() if not part.labels]
+    if len(without) < len(parts):
+        return [f"unlabelled: {', '.join(without)}"] if without else []
+    if asked:
+        raise DataError(f"{path}: label {label!r} is asked for, but no split has any label")
+    return [f"unlabelled: no split has a field of labels such as {label}"]

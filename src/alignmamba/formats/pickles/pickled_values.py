@@ -1,0 +1,178 @@
+"""Texts and numbers of a pickle, whatever they were written as."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from alignmamba.contracts import Task
+from alignmamba.errors import DataError
+from alignmamba.formats.foreign import Faults
+from alignmamba.formats.pickles.pickle_machine import ByteText
+from alignmamba.formats.pickles.stored_values import StoredArray, StoredBytes
+
+# Scores of which at least this share lies in [-1, 1] are taken for scores of that range: of those of MOSI and
+# MOSEI about half does.
+_SHARE_OF_NARROW_SCORES = 0.99
+# A number may stand in this many lists of one.
+_MOST_AXES = 4
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether a value is a list, a tuple or an array with at least one axis."""
+    return isinstance(value, list | tuple) or (isinstance(value, StoredArray) and value.shape != ())
+
+
+def as_list(value: Sequence[Any] | StoredArray) -> list[Any]:
+    """The elements of such a value; of an array with several axes in row-major order."""
+    return value.items() if isinstance(value, StoredArray) else list(value)
+
+
+def is_ascii(value: Any) -> bool:
+    """Whether a value is a text that is as it should be, which most are: there may be many."""
+    return type(value) is str and value.isascii()
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a value says that there is none: ``None`` or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def several_per_clip(value: Any) -> str:
+    """What a field is that has several entries for each clip, for messages; an empty text where it has one,
+    or is no such thing.
+    """
+    if isinstance(value, StoredArray):
+        return (
+            f"an array of shape {value.shape}"
+            if len(value.shape) > 1 and math.prod(value.shape[1:]) != 1
+            else ""
+        )
+    sizes = (
+        {len(each) if is_sequence(each) else 1 for each in value} if isinstance(value, list | tuple) else {1}
+    )
+    return "" if 1 in sizes else f"{' or '.join(map(str, sorted(sizes)))} per clip"
+
+
+def readable(text: str) -> str:
+    """A text that may be told and stored: half characters, which a pickle may hold and UTF-8 may not, become
+    ``?``.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
+    """A text.
+
+    Args:
+        value: Text, bytes, or a number other than NaN.
+        where: File, split, field and row, for messages.
+        field: What is counted as the place of a fault.
+        faults: Where text that is not UTF-8 is counted.
+
+    Raises:
+        DataError: If it is anything else.
+    """
+    if isinstance(value, StoredBytes):
+        value = value.text()
+    if isinstance(value, ByteText):
+        value = value.encode("latin-1")
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            faults.add("text that is not UTF-8", where=field, done="read as latin-1")
+            return value.decode("latin-1")
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            faults.add("text that is not UTF-8", where=field, done="half characters replaced by ?")
+            return readable(value)
+        return value
+    if isinstance(value, int | float) and not is_nothing(value):
+        return str(value)
+    raise DataError(
+        f"{where}: expected text, found {'NaN' if isinstance(value, float) else type(value).__name__}"
+    )
+
+
+def numbers(value: Any, count: int, where: str) -> np.ndarray:
+    """One number per clip, (clips,) float64; NaN where ``None`` or NaN stands.
+
+    Args:
+        value: An array of as many elements, of any shape, or a list of numbers, or of arrays or lists of one
+            number.
+        count: Number of clips.
+        where: File, split and field, for messages.
+
+    Raises:
+        DataError: If it is no such thing, or of another length.
+    """
+    if not is_sequence(value):
+        raise DataError(f"{where}: expected {count} numbers, found {type(value).__name__}")
+    if isinstance(value, StoredArray) and (value.shape[0] != count or math.prod(value.shape) != count):
+        raise DataError(
+            f"{where}: expected {count} numbers, one per clip, found an array of shape {value.shape}"
+        )
+    items = as_list(value)
+    if len(items) != count:
+        raise DataError(f"{where}: expected {count} numbers, one per clip, found {len(items)}")
+    return np.array([_number(item, where, row) for row, item in enumerate(items)], dtype=np.float64)
+
+
+def _number(item: Any, where: str, row: int) -> float:
+    found = _alone(item)
+    if found is None:
+        return math.nan
+    if not isinstance(found, int | float):
+        shown = repr(found[:40]) if isinstance(found, str | bytes) else type(found).__name__
+        raise DataError(f"{where}: row {row}: expected a number, found {shown}")
+    return float(found)
+
+
+def labels(value: Any, where: str, field: str, faults: Faults) -> list[float | int | str | None]:
+    """A number or a text per clip; ``None`` where there is none, or an empty text, or a number that is not
+    finite.
+
+    Args:
+        value: An array or a list.
+        where: File, split and field, for messages.
+        field: What is counted as the place of a fault.
+        faults: Where text that is not UTF-8 is counted.
+
+    Raises:
+        DataError: If anything else is among them.
+    """
+    found: list[float | int | str | None] = []
+    for row, item in enumerate(as_list(value)):
+        label = item if isinstance(item, str | int | float) else _alone(item)
+        if label is not None and not isinstance(label, int | float):
+            label = (
+                label if is_ascii(label) else plain_text(label, f"{where}: row {row}", field, faults)
+            ) or None
+        found.append(None if isinstance(label, float) and not math.isfinite(label) else label)
+    return found
+
+
+def _alone(item: Any) -> Any:
+    """What arrays or lists of one hold."""
+    for _ in range(_MOST_AXES):
+        if isinstance(item, StoredArray) and math.prod(item.shape) == 1:
+            item = item.items()[0]
+        elif isinstance(item, list | tuple) and len(item) == 1:
+            item = item[0]
+        else:
+            break
+    return item
+
+
+def score_task(values: Sequence[np.ndarray]) -> Task:
+    """Sentiment in [-1, 1] where practically all scores lie there (SIMS), else in [-3, 3] (MOSI, MOSEI)."""
+    known = np.concatenate([*values, np.zeros(0)])
+    known = known[np.isfinite(known)]
+    narrow = len(known) > 0 and float((np.abs(known) <= 1).mean()) >= _SHARE_OF_NARROW_SCORES
+    if narrow:
+        return Task(kind="regression", label_range=(-1.0, 1.0), sentiment=True)
+    return Task(kind="regression", label_range=(-3.0, 3.0))

@@ -1,0 +1,1 @@
+"""Arrays and tables of others, described in TOML."""

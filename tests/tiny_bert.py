@@ -17,5 +17,5 @@ def save_tiny_bert(folder: Path, **shape: Any) -> Path:
         "intermediate_size": 32,
         "vocab_size": 64,
     }
-    BertModel(BertConfig(**sizes, max_position_embeddings=12, **shape)).save_pretrained(folder)
+    BertModel(BertConfig(**{**sizes, **shape}, max_position_embeddings=12)).save_pretrained(folder)
     return folder

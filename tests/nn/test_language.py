@@ -1,6 +1,7 @@
 """Language models from a folder as encoders of token ids."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -244,3 +245,31 @@ def test_other_frozen_weights_than_at_training_are_refused(folder: Path, tmp_pat
     (folder / "model.safetensors").unlink()
     with pytest.raises(AlignMambaError, match="found nothing, expected weights with the checksum"):
         AlignMamba.from_pretrained(tmp_path / "saved")
+
+
+def test_a_folder_that_was_moved_is_found_by_its_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network(folder)
+    model.save_pretrained(tmp_path / "saved")
+    other = save_tiny_bert(tmp_path / "models" / "another", intermediate_size=16)
+    folder.rename(tmp_path / "models" / "moved")
+    monkeypatch.setenv("ALIGNMAMBA_MODELS", os.pathsep.join([str(tmp_path / "none"), str(other)]))
+    with pytest.raises(AlignMambaError, match="ALIGNMAMBA_MODELS may name folders to look in"):
+        AlignMamba.from_pretrained(tmp_path / "saved")
+    for place in ("models", "models/moved"):
+        monkeypatch.setenv("ALIGNMAMBA_MODELS", str(tmp_path / place))
+        assert same(model, AlignMamba.from_pretrained(tmp_path / "saved"))
+
+
+def test_weights_that_are_lacking_stay_so_until_all_are_loaded(folder: Path) -> None:
+    model = network(folder, frozen=False)
+    saved = model.state_dict()
+    settings = model.config.encoders["text"].model_dump()
+    shutil.rmtree(folder)
+    again = network(folder, **{key: settings[key] for key in ("frozen", "sha256", "architecture")})
+    again.load_state_dict({}, strict=False)
+    with pytest.raises(CheckpointError, match="found nothing"):
+        again.eval()(batch())
+    again.load_state_dict(saved)
+    assert same(model, again)

@@ -1,5 +1,6 @@
 """Token ids read by a language model of the BERT family, whose weights come from a local folder."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,10 @@ _NO_PART: Final = (
     "auto_map",
 )
 _SUM: Final = "weights_sha256"
+PLACES: Final = "ALIGNMAMBA_MODELS"
+"""Variable of the environment: where to look for the folder of recorded weights that was moved, separated as
+``PATH`` is.
+"""
 
 
 class LanguageConfig(Config):
@@ -65,7 +70,7 @@ class LanguageConfig(Config):
         folder = Path(self.path).resolve()
         for name in (_SHAPE_FILE, _WEIGHTS_FILE):
             if not (folder / name).is_file():
-                found = "a folder without it" if folder.is_dir() else "no such folder"
+                found = _kind_of(folder)
                 raise ConfigError(f"{field}.path: {self.path}: found {found}, expected a folder with {name}")
         shape = read_json(folder / _SHAPE_FILE, error=ConfigError)
         kind = shape.get("model_type") if isinstance(shape, dict) else None
@@ -86,6 +91,12 @@ class LanguageConfig(Config):
                 "architecture": {name: value for name, value in shape.items() if name not in _NO_PART},
             }
         )
+
+
+def _kind_of(folder: Path) -> str:
+    if folder.is_dir():
+        return "a folder without it"
+    return "a file" if folder.exists() else "no such folder"
 
 
 def _branch(given: Any) -> str:
@@ -295,7 +306,8 @@ class Language(nn.Module):
                     " with"
                 )
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        self.missing = ""
+        if self.state_dict(prefix=prefix).keys() <= state_dict.keys():
+            self.missing = ""
 
     @property
     def _device(self) -> torch.device:
@@ -322,11 +334,11 @@ class Language(nn.Module):
                     f" {_first_line(error)}"
                 ) from None
             if torch.empty(0).device.type != "meta":
-                self.missing = _differs(config, field)
+                folder, self.missing = _found(config, field)
                 if self.missing and config.frozen:
                     raise ConfigError(self.missing)
                 if not self.missing:
-                    return _opened(config.path, field, wanted, options)
+                    return _opened(str(folder), field, wanted, options)
             try:
                 return AutoModel.from_config(wanted, **options)
             except Exception as error:  # as above
@@ -336,17 +348,27 @@ class Language(nn.Module):
                 ) from None
 
 
-def _differs(config: LanguageConfig, field: str) -> str:
-    """The fault of the folder's weights; empty where they are those of the configuration."""
-    path = Path(config.path) / _WEIGHTS_FILE
-    if not path.is_file():
-        return f"{field}.path: {path}: found nothing, expected weights with the checksum {config.sha256[:12]}"
-    found = file_checksum(path)
-    if found == config.sha256:
-        return ""
-    return (
-        f"{field}.path: {path}: found weights with the checksum {found[:12]}, expected {config.sha256[:12]}"
-    )
+def _found(config: LanguageConfig, field: str) -> tuple[Path, str]:
+    """Folder that holds the recorded weights, the recorded one first; and the fault where none does."""
+    recorded = Path(config.path)
+    path = recorded / _WEIGHTS_FILE
+    found = file_checksum(path)[:12] if path.is_file() else ""
+    if found == config.sha256[:12]:
+        return recorded, ""
+    for folder in _other_places():
+        if (folder / _WEIGHTS_FILE).is_file() and file_checksum(folder / _WEIGHTS_FILE) == config.sha256:
+            return folder, ""
+    fault = f"found weights with the checksum {found}" if found else "found nothing"
+    expected = f"expected {'' if found else 'weights with the checksum '}{config.sha256[:12]}"
+    return recorded, f"{field}.path: {path}: {fault}, {expected}; {PLACES} may name folders to look in"
+
+
+def _other_places() -> Iterator[Path]:
+    """Folders of ``ALIGNMAMBA_MODELS`` and the folders in them."""
+    for place in filter(None, os.environ.get(PLACES, "").split(os.pathsep)):
+        yield Path(place)
+        if Path(place).is_dir():
+            yield from sorted(each for each in Path(place).iterdir() if each.is_dir())
 
 
 def _opened(path: str, field: str, shape: Any, options: Mapping[str, Any]) -> Any:

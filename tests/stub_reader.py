@@ -12,11 +12,11 @@ import numpy as np
 from alignmamba.contracts import Role, Task
 from alignmamba.data.checking import SplitArrays
 from alignmamba.errors import DataError
-from alignmamba.formats.foreign import Faults, Foreign, ReadOptions
+from alignmamba.formats.foreign import Faults, Foreign, LabelOptions
 
 FORMAT = "stub"
 SUMMARY = "JSON, for tests"
-OPTIONS = frozenset({"label"})
+Options = LabelOptions
 
 asked: list[tuple[str, str, int]] = []
 """Split, modality and row of every array that was asked for, in order."""
@@ -54,7 +54,7 @@ def recognises(path: Path) -> bool:
         return False
 
 
-def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
+def read(sources: Sequence[Path], options: Options) -> Foreign:
     """The content of the one file."""
     del options
     path = sources[0]

@@ -17,7 +17,7 @@ from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.data.storage import MANIFEST
 from alignmamba.formats import FORMATS
 from alignmamba.formats.conversion_cache import cached_corpus
-from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.known_formats import any_options
 from alignmamba.formats.published_files import KNOWN, KnownFile
 from alignmamba.formats.sample_lines import SampleLines
 from alignmamba.recipes.run_directory import RunDirectory
@@ -320,7 +320,7 @@ def test_a_cache_that_cannot_be_made(cli: Cli, file: Path, monkeypatch: pytest.M
 
 def test_options_and_content_decide_where_a_file_lies(file: Path, tmp_path: Path) -> None:
     def at(path: Path, **options: Any) -> Path:
-        return cached_corpus(path, ReadOptions(**options), told=Listening())
+        return cached_corpus(path, any_options()(**options), told=Listening())
 
     first = at(file)
     assert at(file) == first
@@ -332,7 +332,7 @@ def test_options_and_content_decide_where_a_file_lies(file: Path, tmp_path: Path
 
 def _ask(file: str, results: Any) -> None:
     told = Listening()
-    path = cached_corpus(Path(file), ReadOptions(), told=told)
+    path = cached_corpus(Path(file), any_options()(), told=told)
     results.put((str(path), told.said, stub_reader.asked[:1]))
 
 

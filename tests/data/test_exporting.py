@@ -20,7 +20,7 @@ from alignmamba.data.archive import write_corpus
 from alignmamba.errors import DataError
 from alignmamba.formats.conversion import convert
 from alignmamba.formats.exporting.mmsa_export import export_mmsa
-from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.pickles import mmsa_pickle as mmsa
 
 MMSA_PYTHON = "ALIGNMAMBA_MMSA_PYTHON"
 """Where this variable is set, it names a Python that can import MMSA 2.2.1; else this one is tried."""
@@ -102,7 +102,7 @@ def test_read_back_it_is_the_same(tmp_path: Path, kind: str) -> None:
 def test_convert_export_convert_gives_the_same_archive(tmp_path: Path, text: Any) -> None:
     corpus = corpus_of(tmp_path / "corpus")
     export_mmsa(corpus, tmp_path / "a.pkl")
-    options = ReadOptions(text=text)
+    options = mmsa.Options(text=text)
     if text == "ids":  # the file has none but the padding's
         content = pickle.loads((tmp_path / "a.pkl").read_bytes())
         for split in (content[role] for role in corpus.splits):
@@ -294,7 +294,7 @@ def test_the_task_survives(tmp_path: Path, name: str, text: str) -> None:
 def test_a_file_of_mmsa_survives(tmp_path: Path, targets: list[float], label: str) -> None:
     """What was said and every label come back as they were, and so does the corpus."""
     path = labelled_mmsa(tmp_path / "a.pkl", targets, **FACTS)
-    once = convert("mmsa", [path], tmp_path / "once", ReadOptions(label=label)).corpus
+    once = convert("mmsa", [path], tmp_path / "once", mmsa.Options(label=label)).corpus
     assert [sample.text for sample in once.split("train")][:2] == ["So  it   goes .", "nö"]
     export_mmsa(once, tmp_path / "b.pkl")
     content = pickle.loads((tmp_path / "b.pkl").read_bytes())["train"]

@@ -18,8 +18,9 @@ import numpy as np
 from alignmamba.contracts import Corpus
 from alignmamba.data.checking import CheckedSplits
 from alignmamba.errors import DataError
-from alignmamba.formats.conversion import FaultRow, convert, open_foreign, recognised
+from alignmamba.formats.conversion import FaultRow, convert, open_foreign
 from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.known_formats import recognised
 
 Outcome = Literal["refused", "repaired", "unchanged", "one value", "changed"]
 """The last two: accepted with other content, and no fault counted that the sound file does not have. ``one

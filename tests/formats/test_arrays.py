@@ -12,15 +12,15 @@ from pyarrow import parquet
 
 from alignmamba.contracts import Corpus
 from alignmamba.errors import DataError
-from alignmamba.formats.conversion import convert, detect
-from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.conversion import convert
 from alignmamba.formats.foreign_inspection import inspect_foreign
+from alignmamba.formats.known_formats import detect
 from alignmamba.formats.tables import described_arrays as arrays
 
 
 def corpus(path: Path, **options: object) -> Corpus:
     return convert(
-        "arrays", [path], path.parent / "out", ReadOptions.model_validate(options), overwrite=True
+        "arrays", [path], path.parent / "out", arrays.Options.model_validate(options), overwrite=True
     ).corpus
 
 

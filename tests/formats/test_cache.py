@@ -15,6 +15,7 @@ from alignmamba.data.archive import load_corpus
 from alignmamba.data.storage import MANIFEST
 from alignmamba.formats import FORMATS
 from alignmamba.formats import conversion_cache as cache
+from alignmamba.formats.folds import FoldOptions
 from alignmamba.formats.foreign import ReadOptions
 from alignmamba.formats.sample_lines import samples_display
 
@@ -49,10 +50,10 @@ def test_folds_and_options_and_the_version_decide(tmp_path: Path, monkeypatch: p
     folds.write_text("{}")
     keys = [
         cache._key("stub", source, options)
-        for options in (ReadOptions(), ReadOptions(nonfinite="keep"), ReadOptions(folds=folds))
+        for options in (ReadOptions(), ReadOptions(nonfinite="keep"), FoldOptions(folds=folds))
     ]
     folds.write_text("{ }")
-    keys.append(cache._key("stub", source, ReadOptions(folds=folds)))
+    keys.append(cache._key("stub", source, FoldOptions(folds=folds)))
     monkeypatch.setattr(cache, "__version__", "0.0.0")
     keys.append(cache._key("stub", source, ReadOptions()))
     assert len(set(keys)) == 5

@@ -1,5 +1,6 @@
 """What conversion does to every format alike, shown on a made-up one."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,17 +11,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic.fields import FieldInfo
 
 import stub_reader
+from alignmamba.cli.convert import Convert
+from alignmamba.cli.inspect import Inspect
 from alignmamba.contracts import Corpus
 from alignmamba.data.archive import load_corpus
 from alignmamba.data.checking import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats import FORMATS
 from alignmamba.formats import conversion as converting
-from alignmamba.formats.conversion import convert, detect
-from alignmamba.formats.foreign import Faults, ReadOptions
+from alignmamba.formats.conversion import convert
+from alignmamba.formats.foreign import Faults, LabelOptions, ReadOptions
 from alignmamba.formats.foreign_inspection import inspect_foreign
+from alignmamba.formats.known_formats import detect
+from alignmamba.formats.pickles import mmsa_pickle as mmsa
+from alignmamba.formats.sequences import csd
 
 
 @pytest.fixture(autouse=True)
@@ -430,14 +437,17 @@ def test_an_option_that_the_format_does_not_read_is_refused(file: Path, tmp_path
     folds = tmp_path / "folds.json"
     folds.write_text("{}")
     for options, said in (
-        (ReadOptions(align=True), r"align \(--align\): the format stub does not read it, only csd$"),
-        (ReadOptions(folds=folds), r"folds \(--folds\): the format stub does not read it, only csd, gcnet$"),
-        (ReadOptions(text="ids"), r"text \(--text\): the format stub does not read it, only mmsa$"),
+        (csd.Options(align=True), r"align \(--align\): the format stub does not read it, only csd$"),
+        (
+            csd.Options(folds=folds),
+            r"folds \(--folds\): the format stub does not read it, only csd, gcnet$",
+        ),
+        (mmsa.Options(text="ids"), r"text \(--text\): the format stub does not read it, only mmsa$"),
     ):
         for format in ("stub", "auto"):
             with pytest.raises(DataError, match=said):
                 convert(format, [file], tmp_path / "corpus", options)
-    assert convert("stub", [file], tmp_path / "corpus", ReadOptions(label="labels", nonfinite="keep")).corpus
+    assert convert("stub", [file], tmp_path / "corpus", LabelOptions(label="labels", nonfinite="keep")).corpus
 
 
 @pytest.mark.parametrize("destination", [".", "/", "..", "a/.."])
@@ -472,5 +482,13 @@ def test_a_pipe_is_no_source(tmp_path: Path, format: str) -> None:
 
 
 def test_every_reader_says_what_it_reads() -> None:
-    for reader in FORMATS.values():
-        assert set(ReadOptions.model_fields) > reader.OPTIONS
+    """Options of one name are one flag of the command line, and none is the flag of something else."""
+    flags = {field.name for verb in (Convert, Inspect) for field in dataclasses.fields(verb)}
+    declared: dict[str, FieldInfo] = {}
+    for name, reader in FORMATS.items():
+        for option, info in reader.Options.model_fields.items():
+            assert info.description, f"no help text for {name}: {option}"
+            assert option not in flags
+            same = declared.setdefault(option, info)
+            assert (info.annotation, info.default) == (same.annotation, same.default)
+            assert (info.description, info.title) == (same.description, same.title)

@@ -16,7 +16,6 @@ import pytest
 from alignmamba.contracts import Sample
 from alignmamba.errors import DataError
 from alignmamba.formats.conversion import Conversion, convert
-from alignmamba.formats.foreign import ReadOptions
 from alignmamba.formats.foreign_inspection import inspect_foreign
 from alignmamba.formats.sequences import csd, hdf5_child
 from alignmamba.formats.sequences import hdf5_process as hdf5
@@ -26,7 +25,7 @@ LABELS = "Opinion Segment Labels"
 
 
 def converted(sources: list[Path], **options: Any) -> Conversion:
-    return convert("csd", sources, sources[0].parent / "out", ReadOptions(**options), overwrite=True)
+    return convert("csd", sources, sources[0].parent / "out", csd.Options(**options), overwrite=True)
 
 
 def message(sources: list[Path], **options: Any) -> str:
@@ -155,7 +154,7 @@ def test_alignment_leaves_out_what_is_not_finite(tmp_path: Path, written: list[P
     )
     assert done.faults == (("not finite", "audio", "dropped from the mean over a word", 1),)
     with pytest.raises(DataError, match="found -inf at position 0, channel 2"):
-        convert("csd", written, tmp_path / "other", ReadOptions(align=True, nonfinite="error"))
+        convert("csd", written, tmp_path / "other", csd.Options(align=True, nonfinite="error"))
 
 
 def aligned_files(folder: Path) -> list[Path]:
@@ -348,7 +347,7 @@ def test_which_file_is_what(tmp_path: Path) -> None:
     layout.write_folds(tmp_path)
 
     def names(*sources: Path | str) -> list[str]:
-        return list(csd.read([Path(source) for source in sources], ReadOptions()).splits["train"].features)
+        return list(csd.read([Path(source) for source in sources], csd.Options()).splits["train"].features)
 
     assert names(one, two, three) == ["text", "s4_joints"]
     assert names(f"text={two}", one, three) == ["text", "unheard_of"]
@@ -669,7 +668,7 @@ def test_a_sample_is_read_when_it_is_asked_for(written: list[Path], monkeypatch:
         return read(self, path, entry, field, start, stop)
 
     monkeypatch.setattr(hdf5.HDF5Process, "read", noted)
-    found = csd.read(written, ReadOptions()).splits["train"]
+    found = csd.read(written, csd.Options()).splits["train"]
     assert {stem for stem, _ in asked} == {"Opinion_Segment_Labels"}
     asked.clear()
     assert found.features["audio"][1].shape == (20, 5)
@@ -699,7 +698,7 @@ def test_folds_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     folds = (tmp_path / "folds.json").rename(tmp_path / "elsewhere" / "ours.json")
     with pytest.raises(DataError, match=r"give folds \(--folds FILE\)"):
         inspect_foreign(tmp_path)
-    assert inspect_foreign(tmp_path, ReadOptions(folds=folds)).splits
+    assert inspect_foreign(tmp_path, csd.Options(folds=folds)).splits
     with pytest.raises(
         DataError, match=r"`alignmamba convert auto .* CORPUS --folds FILE`, and then CORPUS as the data$"
     ):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import stub_reader
 from alignmamba.formats import FORMATS
-from alignmamba.formats.conversion import recognised
+from alignmamba.formats.known_formats import recognised
 
 CRASHES = Path(__file__).with_name("crashes")
 """One folder per format; every file that ever broke its reader, as the fuzzer found it."""

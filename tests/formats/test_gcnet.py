@@ -13,14 +13,13 @@ import pytest
 
 from alignmamba.errors import DataError
 from alignmamba.formats.conversion import Conversion, convert
-from alignmamba.formats.foreign import ReadOptions
 from alignmamba.formats.sequences import gcnet_folders as gcnet
 
 
 def converted(*sources: Path | str, **options: object) -> Conversion:
     first = Path(str(sources[0]).partition("=")[2] or sources[0])
     return convert(
-        "gcnet", list(sources), first.parent / "out", ReadOptions.model_validate(options), overwrite=True
+        "gcnet", list(sources), first.parent / "out", gcnet.Options.model_validate(options), overwrite=True
     )
 
 
@@ -97,13 +96,14 @@ def test_parts_by_name_and_labels_from_npz(folder: Path, tmp_path: Path) -> None
     )
     assert (
         gcnet.read(
-            [tmp_path / "table.npz", Path(f"sound={folder / 'features' / 'hubert-large-FRA'}")], ReadOptions()
+            [tmp_path / "table.npz", Path(f"sound={folder / 'features' / 'hubert-large-FRA'}")],
+            gcnet.Options(),
         ).task.kind
         == "regression"
     )
     found = gcnet.read(
         [Path(f"labels={tmp_path / 'table.npz'}"), Path(f"sound={folder / 'features' / 'hubert-large-FRA'}")],
-        ReadOptions(),
+        gcnet.Options(),
     )
     assert list(found.splits["train"].features) == ["sound"]
     assert found.splits["train"].targets is not None

@@ -9,8 +9,9 @@ import pytest
 from layouts_pickled import assert_holds, write, write_old
 
 from alignmamba.errors import DataError
-from alignmamba.formats.conversion import convert, detect
-from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.conversion import convert
+from alignmamba.formats.foreign import LabelOptions
+from alignmamba.formats.known_formats import detect
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_what_is_refused(file: Path, entry: Any, said: str) -> None:
     with pytest.raises(DataError, match=rf"mosi\.pkl: split 'valid'.*{said}"):
         convert("mag-bert", [write(file, content)], file.parent / "corpus")
     with pytest.raises(DataError, match=r"label .--label.: the format mag-bert does not read it, only mmsa"):
-        convert("mag-bert", [file], file.parent / "corpus", ReadOptions(label="labels"))
+        convert("mag-bert", [file], file.parent / "corpus", LabelOptions(label="labels"))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from layouts_pickled import SILENCE, Truths, assert_holds, padded, write, write_
 
 from alignmamba.contracts import Corpus
 from alignmamba.errors import DataError
-from alignmamba.formats.conversion import Conversion, convert, detect
-from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.conversion import Conversion, convert
+from alignmamba.formats.known_formats import detect
 from alignmamba.formats.pickles import mmsa_pickle as mmsa
 from alignmamba.formats.pickles import pickle_machine as unpickling
 
@@ -26,7 +26,7 @@ def file(tmp_path: Path) -> Path:
 
 def converted(file: Path, content: Any, **options: Any) -> Conversion:
     return convert(
-        "mmsa", [write(file, content)], file.parent / "corpus", ReadOptions(**options), overwrite=True
+        "mmsa", [write(file, content)], file.parent / "corpus", mmsa.Options(**options), overwrite=True
     )
 
 
@@ -613,7 +613,7 @@ def test_text_bert_as_a_list(file: Path, form: str, protocol: int, text: Any) ->
         ragged[:] = arrays
         split["text_bert"] = {"list": arrays, "objects": ragged, "tuple": tuple(arrays)}[form]
     write(file, content, protocol)
-    assert_holds(convert("mmsa", [file], file.parent / "corpus", ReadOptions(text=text)).corpus, truths)
+    assert_holds(convert("mmsa", [file], file.parent / "corpus", mmsa.Options(text=text)).corpus, truths)
     content["train"]["text_bert"] = [*content["train"]["text_bert"][:4], np.zeros((2, 7))]
     with pytest.raises(
         DataError,
@@ -814,7 +814,7 @@ def test_refusals_by_options(file: Path) -> None:
     with pytest.raises(DataError, match="text ids are asked for, but the file has no 'text_bert'"):
         converted(file, content, text="ids")
     with pytest.raises(DataError, match="mmsa: expected one file, found 2"):
-        mmsa.read([file, file], ReadOptions())
+        mmsa.read([file, file], mmsa.Options())
 
 
 def test_one_split_is_enough(file: Path) -> None:

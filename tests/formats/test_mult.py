@@ -8,7 +8,8 @@ import pytest
 from layouts_pickled import assert_holds, write, write_old
 
 from alignmamba.errors import DataError
-from alignmamba.formats.conversion import convert, detect
+from alignmamba.formats.conversion import convert
+from alignmamba.formats.known_formats import detect
 
 
 @pytest.fixture

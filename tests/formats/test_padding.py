@@ -10,7 +10,8 @@ from safetensors.numpy import load_file
 
 from alignmamba.cli.main import main
 from alignmamba.formats.conversion import Conversion, convert
-from alignmamba.formats.foreign import NeedsOptionError, ReadOptions
+from alignmamba.formats.foreign import NeedsOptionError
+from alignmamba.formats.known_formats import any_options
 
 STEPS, WIDTH = 20, 3
 
@@ -65,7 +66,7 @@ def kept(corpus: Path) -> np.ndarray:
 
 
 def _converted(path: Path, **options: Any) -> Conversion:
-    return convert("mmsa", [path], path.parent / "corpus", ReadOptions(**options), overwrite=True)
+    return convert("mmsa", [path], path.parent / "corpus", any_options()(**options), overwrite=True)
 
 
 @pytest.mark.parametrize("front", [True, False])

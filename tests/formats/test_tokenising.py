@@ -9,7 +9,7 @@ from layouts_pickled import write
 
 from alignmamba.errors import DataError
 from alignmamba.formats.conversion import convert
-from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.pickles import mmsa_pickle as mmsa
 
 pytest.importorskip("transformers")
 
@@ -39,7 +39,7 @@ def test_what_was_said_becomes_ids_and_words(folder: Path, tmp_path: Path) -> No
     content, _ = layouts_pickled.mmsa()
     content["train"]["raw_text"][1] = None
     done = convert(
-        "mmsa", [write(tmp_path / "mosi.pkl", content)], tmp_path / "corpus", ReadOptions(tokenizer=folder)
+        "mmsa", [write(tmp_path / "mosi.pkl", content)], tmp_path / "corpus", mmsa.Options(tokenizer=folder)
     )
     text = next(spec for spec in done.corpus.modalities if spec.name == "text")
     assert text.kind == "tokens"
@@ -74,17 +74,17 @@ def test_what_cannot_be_tokenised_is_refused(folder: Path, tmp_path: Path) -> No
         with pytest.raises(
             DataError, match=f"tokenizer: {tmp_path / place}: .*{said}|tokenizer: {tmp_path / place}: {said}"
         ) as caught:
-            convert("mmsa", [file], tmp_path / "corpus", ReadOptions(tokenizer=tmp_path / place))
+            convert("mmsa", [file], tmp_path / "corpus", mmsa.Options(tokenizer=tmp_path / place))
         assert "\n" not in str(caught.value)
     with pytest.raises(
         DataError, match=r"tokenizer \(--tokenizer\): found beside text ids \(--text ids\), expected one"
     ):
-        convert("mmsa", [file], tmp_path / "corpus", ReadOptions(tokenizer=folder, text="ids"))
+        convert("mmsa", [file], tmp_path / "corpus", mmsa.Options(tokenizer=folder, text="ids"))
     for split in content.values():
         del split["raw_text"]
     write(file, content)
     with pytest.raises(
         DataError, match="tokenizer: found no texts in split 'train', expected what was said in its samples"
     ):
-        convert("mmsa", [file], tmp_path / "corpus", ReadOptions(tokenizer=folder))
+        convert("mmsa", [file], tmp_path / "corpus", mmsa.Options(tokenizer=folder))
     assert not (tmp_path / "corpus").exists()

@@ -18,8 +18,8 @@ from layouts_pickled import write
 
 from alignmamba.cli.main import main
 from alignmamba.errors import DataError
-from alignmamba.formats.conversion import Conversion, convert, detect
-from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.conversion import Conversion, convert
+from alignmamba.formats.known_formats import any_options, detect
 
 
 def _mmsa() -> dict[str, Any]:
@@ -107,7 +107,7 @@ def test_a_label_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"new\.pkl: label 'regression_labels_T' is asked for, but no split has any label"
     ):
-        convert("mmsa", [tmp_path / "new.pkl"], tmp_path / "new", ReadOptions(label="regression_labels_T"))
+        convert("mmsa", [tmp_path / "new.pkl"], tmp_path / "new", any_options()(label="regression_labels_T"))
     content, _ = layouts_pickled.mmsa()
     mistyped = copy.deepcopy(content)
     for split in mistyped.values():
@@ -152,7 +152,7 @@ def test_a_run_predicts_new_clips_and_nothing_else_takes_them(
     label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content, _ = layouts_pickled.mmsa()
-    convert("mmsa", [write(tmp_path / "known.pkl", content)], tmp_path / "known", ReadOptions(label=label))
+    convert("mmsa", [write(tmp_path / "known.pkl", content)], tmp_path / "known", any_options()(label=label))
     settings = ["fit.epochs=1", "options.d_model=8", "options.depth=1", "options.d_state=2"]
     assert (
         main(["train", "--data", str(tmp_path / "known"), "--out", str(tmp_path / "run"), "--set", *settings])

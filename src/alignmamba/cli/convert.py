@@ -22,7 +22,7 @@ class Convert(ReadingVerb):
     """
 
     format: Annotated[Positional[str], arg(metavar="FORMAT")]
-    """mmsa, mult, mag-bert, csd, gcnet or arrays; auto: what the files look like."""
+    """Name of the format; auto: what the files look like."""
     paths: Annotated[
         Positional[tuple[Path, ...]], arg(metavar="SRC [SRC ...] DST", help_behavior_hint="(required)")
     ]

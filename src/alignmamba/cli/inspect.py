@@ -36,12 +36,12 @@ class Inspect(ReadingVerb):
     path: Annotated[Positional[Path], arg(metavar="PATH|synthetic")]
     """Directory of the corpus, or the file or folder, or `synthetic`."""
     format: Annotated[str, arg(metavar="FORMAT")] = "auto"
-    """mmsa, mult, mag-bert, csd, gcnet or arrays; auto: what the file looks like."""
+    """Name of the format; auto: what the file looks like."""
 
     def run(self) -> int:
         """Inspect."""
         from alignmamba.data.storage import MANIFEST, check_path
-        from alignmamba.formats.conversion import recognised
+        from alignmamba.formats.known_formats import recognised
 
         check_path(self.path)
         if self.path == Path("synthetic") and not self.path.exists():

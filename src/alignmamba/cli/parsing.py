@@ -59,11 +59,13 @@ def parsed(arguments: Sequence[str]) -> Verb:
             completion.
         SystemExit: After printing help or a script of completion.
     """
-    if completion.asked_for(arguments):
-        verbs = completion.with_values(VERBS)
+    completing = completion.asked_for(arguments)
+    names = tuple(VERBS) if completing else arguments[:1]
+    verbs = {name: verb.completed() if name in names else verb for name, verb in VERBS.items()}
+    if completing:
+        verbs = completion.with_values(verbs)
     else:
-        refuse_unknown(arguments, VERBS)
-        verbs = VERBS
+        refuse_unknown(arguments, verbs)
     # The list of all verbs has a line for each; what a verb does stands in its own help.
     listing = not arguments or arguments[0] in ("-h", "--help")
     named = tuple(
@@ -73,7 +75,7 @@ def parsed(arguments: Sequence[str]) -> Verb:
     any_verb: Any = Union[named]  # noqa: UP007 # of as many as there are
     said = StringIO()
     try:
-        with redirect_stderr(said if verbs is VERBS else sys.stderr):
+        with redirect_stderr(sys.stderr if completing else said):
             verb: Verb = tyro.cli(
                 any_verb,
                 prog="alignmamba",
@@ -82,8 +84,8 @@ def parsed(arguments: Sequence[str]) -> Verb:
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as stop:
-        if stop.code and verbs is VERBS:
-            raise ConfigError(in_one_line(said.getvalue(), arguments, VERBS[arguments[0]])) from None
+        if stop.code and not completing:
+            raise ConfigError(in_one_line(said.getvalue(), arguments, verbs[arguments[0]])) from None
         raise
     return verb
 

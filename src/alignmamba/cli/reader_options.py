@@ -1,76 +1,96 @@
-"""The options of how other people's files are read, which several verbs take."""
+"""The options of how other people's files are read, which several verbs take: those of the readers."""
 
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from tyro.conf import UseAppendAction, arg
 
 from alignmamba.cli.verb import Verb
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from alignmamba.formats.foreign import ReadOptions
+
+
+_BY_DEFAULT = {None: "(default: none)", "": ""}
+"""How help texts show a default that stands for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingVerb(Verb):
-    """A verb that reads a file of another format. An option that the format does not read is refused."""
+    """A verb that reads a file of another format. An option that the format does not read is refused.
 
-    dims: Annotated[
-        tuple[str, ...],
-        UseAppendAction,
-        arg(metavar="MODALITY=N[,MODALITY=N]", help_behavior_hint="(repeatable)"),
-    ] = ()
-    """Expected width of a modality, for example audio=5,vision=20; another one is refused."""
-    nonfinite: Literal["zero", "mean", "error", "keep"] = "zero"
-    """Features that are not finite, or too large for float32: put 0 or the channel's mean over the train
-    split instead, refuse the file, or keep them, and training needs --nonfinite."""
-    text: Literal["features", "ids"] = "features"
-    """MMSA: the text's features, or its token ids for an encoder."""
-    tokenizer: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
-    """Make token ids of what was said in each sample, by the tokenizer of a language model in a folder."""
-    label: Annotated[str, arg(metavar="NAME", help_behavior_hint="(default: the format's first)")] = ""
-    """Label to take where there are several, for example regression_labels_T, or a column of a table."""
-    folds: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """CSD, GCNet: JSON or TOML file with the ids of train, valid and test."""
-    align: bool = False
-    """CSD: one vector for each frame of the text, the mean over the frames that overlap it."""
-    padding: Literal["auto", "front", "back"] = "auto"
-    """MMSA, MulT: the side on which clips are padded, where their zeros do not show it."""
-    clip_labels: bool = False
-    """Move a label that is out of range to the nearer end, instead of refusing the file."""
+    Each verb declares its own `format`, a word or an option.
+    """
+
+    @classmethod
+    def completed(cls) -> type[Verb]:
+        """The verb with an option for each one that some reader takes."""
+        from alignmamba.formats import FORMATS
+        from alignmamba.formats.known_formats import any_options
+
+        (format,) = (each for each in fields(cls) if each.name == "format")
+        help = f"{', '.join(FORMATS)}; auto: what the files look like."
+        kind: Any = Annotated[get_type_hints(cls, include_extras=True)["format"], arg(help=help)]
+        own: list[Any] = [("format", kind, field(default=format.default))]
+        own += [_flag(name, info) for name, info in any_options().model_fields.items()]
+        namespace = {"__doc__": cls.__doc__, "__module__": cls.__module__}
+        return make_dataclass(cls.__name__, own, bases=(cls,), namespace=namespace, frozen=True, kw_only=True)
 
     def read_options(self) -> "ReadOptions":
         """The options as the readers take them."""
-        from alignmamba.errors import ConfigError
-        from alignmamba.formats.foreign import ReadOptions
+        from alignmamba.formats.known_formats import any_options
 
-        dims: dict[str, int] = {}
-        for given in (each for group in self.dims for each in group.split(",")):
-            name, _, width = given.partition("=")
-            if not name or not width.isascii() or not width.isdigit() or not 0 < int(width[:12]) < 1 << 31:
-                raise ConfigError(
-                    "--dims: expected MODALITY=N with a width from 1, several with commas between them,"
-                    f" found {given!r}"
-                )
-            if dims.setdefault(name, int(width)) != int(width):
-                raise ConfigError(f"--dims: {name} has the widths {dims[name]} and {width}, expected one")
-        return ReadOptions(
-            dims=dims,
-            nonfinite=self.nonfinite,
-            text=self.text,
-            tokenizer=self.tokenizer,
-            label=self.label,
-            folds=self.folds,
-            align=self.align,
-            padding=self.padding,
-            clip_labels=self.clip_labels,
-        )
+        return any_options()(**dict(self._given()))
 
     def given_options(self) -> list[str]:
         """Those of the options of reading that are not at their default, as they are written."""
-        return [
-            f"--{field.name.replace('_', '-')}"
-            for field in fields(ReadingVerb)
-            if field.name not in Verb.__dataclass_fields__ and getattr(self, field.name) != field.default
-        ]
+        return [f"--{name.replace('_', '-')}" for name, _ in self._given()]
+
+    def _given(self) -> Iterator[tuple[str, Any]]:
+        from alignmamba.formats.known_formats import any_options
+
+        for name, info in any_options().model_fields.items():
+            value = getattr(self, name)
+            if isinstance(info.default, Mapping):
+                value = _widths(f"--{name.replace('_', '-')}", value)
+            if value != info.default:
+                yield name, value
+
+
+def _flag(name: str, info: "FieldInfo") -> tuple[str, Any, Any]:
+    """An option of readers as a field that tyro makes a flag of."""
+    from alignmamba.formats.foreign import ReadOptions
+    from alignmamba.formats.known_formats import takers
+
+    text = " ".join((info.description or "").split())
+    if name not in ReadOptions.model_fields:
+        text = f"{text.removesuffix('.')} ({', '.join(takers(name))})."
+    repeated = isinstance(info.default, Mapping)
+    taken = arg(
+        metavar=info.title,
+        help=text,
+        help_behavior_hint="(repeatable)" if repeated else _BY_DEFAULT.get(info.default),
+    )
+    if repeated:
+        return name, Annotated[tuple[str, ...], UseAppendAction, taken], field(default=())
+    return name, Annotated[info.annotation, taken], field(default=info.default)
+
+
+def _widths(flag: str, given: tuple[str, ...]) -> dict[str, int]:
+    """Numbers by name, from words such as ``audio=5,vision=20``."""
+    from alignmamba.errors import ConfigError
+
+    widths: dict[str, int] = {}
+    for each in (each for group in given for each in group.split(",")):
+        name, _, width = each.partition("=")
+        if not name or not width.isascii() or not width.isdigit() or not 0 < int(width[:12]) < 1 << 31:
+            raise ConfigError(
+                f"{flag}: expected MODALITY=N with a width from 1, several with commas between them,"
+                f" found {each!r}"
+            )
+        if widths.setdefault(name, int(width)) != int(width):
+            raise ConfigError(f"{flag}: {name} has the widths {widths[name]} and {width}, expected one")
+    return widths

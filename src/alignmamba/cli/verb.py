@@ -27,6 +27,11 @@ class Verb(ABC):
     traceback: bool = False
     """On an error, show where in the code it happened; so does ALIGNMAMBA_TRACEBACK=1."""
 
+    @classmethod
+    def completed(cls) -> "type[Verb]":
+        """The verb with the options that other rooms declare for it; here it has them all."""
+        return cls
+
     @abstractmethod
     def run(self) -> int:
         """Do it; returns the exit code."""

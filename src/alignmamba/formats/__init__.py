@@ -2,6 +2,8 @@
 imported when it is read.
 """
 
+from typing import Any
+
 from alignmamba.formats.foreign import Reader
 from alignmamba.formats.pickles import mag_bert_pickle as mag_bert
 from alignmamba.formats.pickles import mmsa_pickle as mmsa
@@ -10,7 +12,7 @@ from alignmamba.formats.sequences import csd
 from alignmamba.formats.sequences import gcnet_folders as gcnet
 from alignmamba.formats.tables import described_arrays as arrays
 
-FORMATS: dict[str, Reader] = {
+FORMATS: dict[str, Reader[Any]] = {
     "mmsa": mmsa,
     "mult": mult,
     "mag-bert": mag_bert,

@@ -18,28 +18,19 @@ from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.data.checking import AbsentModalityError, SplitArrays, check_id, split_arrays
 from alignmamba.data.inspection import place, target_problem
 from alignmamba.data.publishing import prepare_destination, temporary_directory
-from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.errors import DataError
-from alignmamba.formats import FORMATS
 from alignmamba.formats.foreign import (
-    SHARED_OPTIONS,
     Faults,
     Foreign,
     NeedsOptionError,
-    Reader,
     ReadOptions,
 )
-from alignmamba.formats.pickles.pickle_machine import refused_global
+from alignmamba.formats.known_formats import AUTO, check_source, detect, own_options, reader_of
 from alignmamba.formats.plain_files import LazyRows
-from alignmamba.formats.tables.array_description import described
-from alignmamba.formats.tables.draft import refuse_undescribed
 from alignmamba.formats.text_tokens import tokenised
 
 SHARD_BYTES = 32 << 20
 """Values of one shard. Up to three are in memory: two are written while the next is read."""
-
-AUTO = "auto"
-"""Instead of the name of a format: what the files look like."""
 
 Progress = Callable[[Role, int, int], None]
 """Told the split, the samples of it that were read, and how many it has."""
@@ -195,58 +186,6 @@ def _written(
     return foreign, corpus
 
 
-def recognised(sources: Sequence[Path]) -> list[str]:
-    """All formats that the files look like."""
-    return [name for name in FORMATS if all(_reader(name).recognises(path) for path in sources)]
-
-
-def check_source(path: Path) -> None:
-    """Refuse what cannot be a source: a path that none can have, or a pipe or device, which a reader could
-    wait for without end.
-
-    Raises:
-        DataError: If it is one.
-    """
-    check_path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise DataError(f"{path}: expected a file or folder, found a pipe, a socket or a device")
-
-
-def detect(sources: Sequence[Path]) -> str:
-    """The format that the files look like.
-
-    Raises:
-        DataError: If they look like none or like several, or are not there.
-    """
-    for path in sources:
-        check_source(path)
-        if (path / MANIFEST).is_file():
-            raise DataError(f"{path}: is a corpus already, it needs no conversion")
-    found = recognised(sources)
-    if len(found) == 1:
-        return found[0]
-    files = ", ".join(map(str, sources))
-    if found:
-        raise DataError(
-            f"{files}: looks like {' and like '.join(found)}, so the format must be given by name: alignmamba"
-            f" convert {found[0]} SRC DST"
-        )
-    absent = [path for path in sources if not path.exists()]
-    if absent:
-        raise DataError(f"{absent[0]}: expected a file or folder, found nothing")
-    for path in sources:
-        if path.suffix.lower() == ".toml":
-            described(path)  # raises what is wrong with it
-        refuse_undescribed(path)
-    refused = next(filter(None, map(refused_global, sources)), "")
-    why = (
-        f"it asks for {refused!a}, which is not read"
-        if refused
-        else "if it is one of them, give the format by name"
-    )
-    raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}; {why}")
-
-
 def open_foreign(
     format: str,
     sources: Sequence[Path],
@@ -285,8 +224,8 @@ def open_foreign(
         raise DataError("sources: expected at least one file, found none")
     if format == AUTO:
         format = detect(sources)
-    reader = _reader(format)
-    _check_options(format, reader, options)
+    reader = reader_of(format)
+    options = own_options(format, options)
     for path in sources:
         check_source(path)
     with naming(sources):
@@ -332,28 +271,6 @@ def naming(sources: Sequence[Path]) -> Iterator[None]:
 
 def _unreadable(error: OSError, where: str) -> DataError:
     return DataError(f"{error.filename or where}: cannot be read: {error.strerror or error}")
-
-
-def _reader(format: str) -> Reader:
-    if format not in FORMATS:
-        raise DataError(f"format: expected {AUTO} or one of {', '.join(FORMATS)}, found {format!r}")
-    return FORMATS[format]
-
-
-def _check_options(format: str, reader: Reader, options: ReadOptions) -> None:
-    """Refuse an option that would change nothing."""
-    if options.tokenizer is not None and options.text == "ids":
-        raise DataError(
-            "tokenizer (--tokenizer): found beside text ids (--text ids), expected one source of token ids"
-        )
-    for name in ReadOptions.model_fields:
-        if (
-            name in SHARED_OPTIONS | reader.OPTIONS
-            or getattr(options, name) == ReadOptions.model_fields[name].default
-        ):
-            continue
-        takers = [other for other, taker in FORMATS.items() if name in taker.OPTIONS]
-        raise DataError(f"{name} (--{name}): the format {format} does not read it, only {', '.join(takers)}")
 
 
 def _in_unicode(text: str) -> str:

@@ -15,9 +15,10 @@ from alignmamba.checksums import file_checksum
 from alignmamba.data.archive import load_corpus
 from alignmamba.errors import DataError
 from alignmamba.formats import FORMATS
-from alignmamba.formats.conversion import Conversion, convert, detect
+from alignmamba.formats.conversion import Conversion, convert
 from alignmamba.formats.foreign import ReadOptions
-from alignmamba.formats.plain_files import counting, regular_file
+from alignmamba.formats.known_formats import detect, own_options
+from alignmamba.formats.plain_files import counting
 from alignmamba.formats.sample_lines import SampleLines
 
 PLACE = "ALIGNMAMBA_CACHE"
@@ -45,6 +46,7 @@ def cached_corpus(source: Path, options: ReadOptions, *, told: SampleLines) -> P
         DataError: If it is not recognised, cannot be converted, or the cache cannot be written to.
     """
     format = detect([source])
+    options = own_options(format, options)
     try:
         root = Path(os.environ.get(PLACE) or "~/.cache/alignmamba").expanduser() / "corpora"
         target = root / _key(format, source, options, told.hashed)
@@ -115,11 +117,17 @@ def _key(
         "version": __version__,
         "generation": _GENERATION,
         "format": format,
-        "options": options.model_dump(mode="json", exclude={"folds"}),
-        "folds": None if options.folds is None else file_checksum(regular_file(options.folds)),
+        "options": {
+            **options.model_dump(mode="json"),
+            **{name: file_checksum(value) for name, value in options if _is_file(value)},
+        },
         "files": [(str(name), file_checksum(path, add)) for name, path in files],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _is_file(value: object) -> bool:
+    return isinstance(value, Path) and value.is_file()
 
 
 def _files(format: str, source: Path) -> Iterator[tuple[str, Path]]:

@@ -2,12 +2,23 @@
 
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from alignmamba.contracts import ROLES, Role
 from alignmamba.errors import DataError, shown
 from alignmamba.files import read_json
-from alignmamba.formats.foreign import NeedsOptionError
+from alignmamba.formats.foreign import LabelOptions, NeedsOptionError
 from alignmamba.formats.tables.foreign_toml import read_toml
+
+
+class FoldOptions(LabelOptions):
+    """How files that may not say their splits are to be read."""
+
+    folds: Annotated[Path | None, Field(title="FILE")] = None
+    """JSON or TOML file with the ids of train, valid and test."""
+
 
 SPLIT_NAMES: Mapping[str, Role] = {
     "train": "train",

@@ -5,7 +5,9 @@ way.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol, TypeVar
+
+from pydantic import Field
 
 from alignmamba.contracts import Config, Role, Task
 from alignmamba.data.checking import SplitArrays
@@ -87,37 +89,29 @@ class Foreign:
 
 
 class ReadOptions(Config):
-    """How a foreign file is to be read."""
+    """How a file is to be read, whatever its format. The options of a reader are a subclass of it.
 
-    dims: Mapping[str, int] = {}
-    """Expected width by modality; another width is refused."""
+    An option is a flag of `alignmamba convert` and `inspect`: its docstring is the help text, and its title
+    stands for its value there.
+    """
+
+    dims: Annotated[Mapping[str, int], Field(title="MODALITY=N[,MODALITY=N]")] = {}
+    """Expected width of a modality, for example audio=5,vision=20; another one is refused."""
     nonfinite: Literal["zero", "mean", "error", "keep"] = "zero"
-    """What takes the place of -inf, NaN, +inf and of numbers too large for float32: 0, or the mean of the
-    channel's finite values in the train split. ``error`` refuses the file; ``keep`` leaves them as they are,
-    for `load_corpus` to be told what to do."""
-    text: Literal["features", "ids"] = "features"
-    """MMSA: text features, or the ids of ``text_bert``, which are kept as tokens for an encoder."""
-    tokenizer: Path | None = None
-    """Folder of a tokenizer, which makes token ids of what was said in each sample; they replace features of
-    the text."""
-    label: str = ""
-    """Which label to take where a format has several: MMSA ``regression_labels_T`` and such, a column of a
-    table; empty for the format's first."""
-    folds: Path | None = None
-    """CSD, GCNet: file of the ids of each split, JSON or TOML: ``{"train": [...], "valid": [...], "test":
-    [...]}``."""
-    align: bool = False
-    """CSD: whether every other sequence gets one vector for each frame of the text, the mean over the frames
-    that overlap it."""
-    padding: Literal["auto", "front", "back"] = "auto"
-    """MMSA, MulT: on which side clips are padded, where their zeros do not show it."""
+    """Features that are not finite, or too large for float32: put 0 or the channel's mean over the train
+    split instead, refuse the file, or keep them, and training needs --nonfinite."""
+    tokenizer: Annotated[Path | None, Field(title="FOLDER")] = None
+    """Make token ids of what was said in each sample, by the tokenizer of a language model in a folder."""
     clip_labels: bool = False
-    """Whether a label outside the task's range is moved to its nearer end; otherwise the file is refused,
-    naming the first."""
+    """Move a label that is out of range to the nearer end, instead of refusing the file."""
 
 
-SHARED_OPTIONS = frozenset({"dims", "nonfinite", "clip_labels", "tokenizer"})
-"""Those that are followed whatever the format."""
+class LabelOptions(ReadOptions):
+    """How a file that may have several labels is to be read."""
+
+    label: Annotated[str, Field(title="NAME")] = ""
+    """Label to take where there are several, for example regression_labels_T, or a column of a table; by
+    default the format's first."""
 
 
 def refuse_shared_features(ids: Mapping[Role, Sequence[str]], where: str) -> None:
@@ -152,7 +146,10 @@ def refuse_shared_features(ids: Mapping[Role, Sequence[str]], where: str) -> Non
     )
 
 
-class Reader(Protocol):
+Own = TypeVar("Own", bound=ReadOptions)
+
+
+class Reader(Protocol[Own]):
     """The face of a module that reads one format.
 
     Where a file refers to others, or a folder has more in it than is read or links to more, the module also
@@ -164,14 +161,17 @@ class Reader(Protocol):
     """Name of the format."""
     SUMMARY: str
     """One line about it, for people."""
-    OPTIONS: frozenset[str]
-    """Those of `ReadOptions` that it reads, beside `SHARED_OPTIONS`; another one is refused before."""
+
+    @property
+    def Options(self) -> type[Own]:  # noqa: N802 # a class of the module
+        """How a file of it is to be read."""
+        ...
 
     def recognises(self, path: Path) -> bool:
         """Whether the path looks like this format: cheap (a bounded head is read), and never raises."""
         ...
 
-    def read(self, sources: Sequence[Path], options: ReadOptions) -> Foreign:
+    def read(self, sources: Sequence[Path], options: Own) -> Foreign:
         """Open the files.
 
         Raises:

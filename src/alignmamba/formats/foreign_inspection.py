@@ -13,16 +13,14 @@ from alignmamba.data.inspection import Channels, SplitSummary, Training, shared_
 from alignmamba.errors import DataError
 from alignmamba.formats import FORMATS
 from alignmamba.formats.conversion import (
-    AUTO,
     FaultRow,
     Progress,
-    check_source,
-    detect,
     naming,
     open_foreign,
     without_absent,
 )
 from alignmamba.formats.foreign import Foreign, ReadOptions
+from alignmamba.formats.known_formats import AUTO, check_source, detect
 from alignmamba.formats.plain_files import counting
 from alignmamba.formats.published_files import KNOWN, KnownFile
 

@@ -24,9 +24,9 @@ from alignmamba.data.storage import MANIFEST
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.formats import FORMATS
-from alignmamba.formats.conversion import check_source, recognised
 from alignmamba.formats.conversion_cache import cached_corpus
 from alignmamba.formats.foreign import NeedsOptionError, ReadOptions
+from alignmamba.formats.known_formats import check_source, recognised
 from alignmamba.formats.sample_lines import samples_display
 from alignmamba.formats.tables.draft import refuse_undescribed
 from alignmamba.methods import METHODS

@@ -30,7 +30,7 @@ from alignmamba.formats.plain_files import LazyRows
 
 FORMAT = "mag-bert"
 SUMMARY = "MAG-BERT pickle (MOSI, MOSEI): words, visual, acoustic"
-OPTIONS: frozenset[str] = frozenset()
+Options = ReadOptions
 
 
 def recognises(path: Path) -> bool:
@@ -39,7 +39,7 @@ def recognises(path: Path) -> bool:
     return seen is not None and seen.lists
 
 
-def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
+def read(sources: Sequence[Path], options: Options) -> Foreign:
     """Open a MAG-BERT pickle.
 
     Args:

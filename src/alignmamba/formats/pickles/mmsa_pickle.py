@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,9 +31,10 @@ from alignmamba.formats.exporting.mmsa_layout import (
     video_of,
 )
 from alignmamba.formats.folds import SPLIT_NAMES
-from alignmamba.formats.foreign import Faults, Foreign, ReadOptions
+from alignmamba.formats.foreign import Faults, Foreign
 from alignmamba.formats.pickles.padded_clips import (
     Clips,
+    PaddedOptions,
     Side,
     declared_content,
     declared_padding,
@@ -59,7 +60,6 @@ from alignmamba.formats.plain_files import LazyRows
 
 FORMAT = "mmsa"
 SUMMARY = "MMSA pickle (MOSI, MOSEI, SIMS, MMSA-FET), aligned or unaligned"
-OPTIONS = frozenset({"text", "label", "padding"})
 
 _LENGTHS = {name: f"{name}_lengths" for name in MODALITIES}
 _LABELS = (*SCORES, *CLASSES)
@@ -69,13 +69,20 @@ _BLOCK_BYTES = 1 << 20
 """Of ``text_bert``, what is read at once."""
 
 
+class Options(PaddedOptions):
+    """How an MMSA pickle is to be read."""
+
+    text: Literal["features", "ids"] = "features"
+    """The text's features, or its token ids for an encoder."""
+
+
 def recognises(path: Path) -> bool:
     """Whether the head of a file is a pickle of which a split has a field that only MMSA has."""
     seen = glimpse(path, SPLIT_NAMES)
     return seen is not None and not seen.fields.isdisjoint(_OWN_FIELDS)
 
 
-def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
+def read(sources: Sequence[Path], options: Options) -> Foreign:
     """Open an MMSA pickle.
 
     Args:
@@ -87,6 +94,10 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     Raises:
         DataError: If the file is damaged, asks for anything to be run, or is of another layout.
     """
+    if options.tokenizer is not None and options.text == "ids":
+        raise DataError(
+            "tokenizer (--tokenizer): found beside text ids (--text ids), expected one source of token ids"
+        )
     path = single_source(sources, FORMAT)
     given = read_pickle(path)
     content = split_tables(path, given, is_split=partial(has_fields, known=_FIELDS), others=(EXTRAS,))
@@ -139,7 +150,7 @@ def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
     )
 
 
-def _modality_fields(path: Path, fields: set[str], options: ReadOptions) -> dict[str, str]:
+def _modality_fields(path: Path, fields: set[str], options: Options) -> dict[str, str]:
     """The field that each modality is read from."""
     found = {name: name for name in MODALITIES if name in fields}
     if options.text == "ids" and "text_bert" not in fields:

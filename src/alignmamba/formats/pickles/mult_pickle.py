@@ -18,9 +18,10 @@ from alignmamba.data.checking import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats.exporting.mmsa_layout import JOINT, video_of
 from alignmamba.formats.folds import SPLIT_NAMES
-from alignmamba.formats.foreign import Faults, Foreign, ReadOptions
+from alignmamba.formats.foreign import Faults, Foreign
 from alignmamba.formats.pickles.padded_clips import (
     Clips,
+    PaddedOptions,
     is_aligned,
     padding_note,
     side_of_padding,
@@ -42,7 +43,7 @@ from alignmamba.formats.plain_files import LazyRows
 
 FORMAT = "mult"
 SUMMARY = "MulT pickle (MOSI, MOSEI), aligned or unaligned, padded at the front"
-OPTIONS = frozenset({"label", "padding"})
+Options = PaddedOptions
 
 _LABEL = "labels"
 _FIELDS = (*MODALITIES, _LABEL, "id")
@@ -58,7 +59,7 @@ def recognises(path: Path) -> bool:
     return _LABEL in seen.fields or (seen.whole and not seen.fields.isdisjoint(MODALITIES))
 
 
-def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
+def read(sources: Sequence[Path], options: Options) -> Foreign:
     """Open a MulT pickle.
 
     Args:

@@ -13,11 +13,18 @@ from typing import Any, Literal
 import numpy as np
 
 from alignmamba.errors import DataError
-from alignmamba.formats.foreign import Faults, NeedsOptionError
+from alignmamba.formats.foreign import Faults, LabelOptions, NeedsOptionError
 from alignmamba.formats.pickles.stored_values import StoredArray, unboxed
 from alignmamba.formats.plain_files import LazyRows
 
 Side = Literal["front", "back"]
+
+
+class PaddedOptions(LabelOptions):
+    """How a file of padded clips is to be read."""
+
+    padding: Literal["auto", "front", "back"] = "auto"
+    """The side on which clips are padded, where their zeros do not show it."""
 
 
 # Clips of a modality, or of one in a split, that are looked at to see on which side they are padded.

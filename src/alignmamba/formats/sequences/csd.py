@@ -47,19 +47,19 @@ from alignmamba.errors import DataError
 from alignmamba.formats.folds import (
     NO_TEST,
     UNDIVIDED,
+    FoldOptions,
     folds_beside,
     folds_path,
     read_folds,
     undivided,
     unused,
 )
-from alignmamba.formats.foreign import Faults, Foreign, ReadOptions
+from alignmamba.formats.foreign import Faults, Foreign
 from alignmamba.formats.plain_files import LazyRows, hinted
 from alignmamba.formats.sequences.hdf5_process import Entry, HDF5Process, Structure
 
 FORMAT = "csd"
 SUMMARY = "CMU-MultimodalSDK computational sequences (.csd): one HDF5 file per modality and one of labels"
-OPTIONS = frozenset({"label", "folds", "align"})
 
 SHORTEST_SECONDS = 1e-5
 """Intervals and overlaps that are not longer count as empty (the SDK's `epsilon`)."""
@@ -79,6 +79,13 @@ _HINTS = {
 _SENTIMENT_AND_EMOTIONS = ("sentiment", "happy", "sad", "anger", "surprise", "disgust", "fear")
 _MOST_LABELS = 64
 _SENTIMENT_RANGE = (-3.0, 3.0)
+
+
+class Options(FoldOptions):
+    """How computational sequences are to be read."""
+
+    align: bool = False
+    """One vector for each frame of the text, the mean over the frames that overlap it."""
 
 
 def recognises(path: Path) -> bool:
@@ -105,7 +112,7 @@ def files(path: Path) -> Sequence[Path]:
     )
 
 
-def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
+def read(sources: Sequence[Path], options: Options) -> Foreign:
     """Open the files of one corpus.
 
     Args:
@@ -491,7 +498,7 @@ class _Clips:
     sequences: Sequence[_Sequence]
     anchor: _Sequence
     words: _Sequence | None
-    options: ReadOptions
+    options: Options
     faults: Faults
     _timelines: dict[str, tuple[tuple[str, ...], _Timeline]] = field(default_factory=dict)
     _clips: dict[str, tuple[str, _Clip]] = field(default_factory=dict)

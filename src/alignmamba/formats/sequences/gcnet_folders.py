@@ -39,6 +39,7 @@ from alignmamba.data.checking import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import (
     UNDIVIDED,
+    FoldOptions,
     folds_beside,
     folds_path,
     left_out,
@@ -47,7 +48,7 @@ from alignmamba.formats.folds import (
     undivided,
     unused,
 )
-from alignmamba.formats.foreign import Faults, Foreign, ReadOptions, refuse_shared_features
+from alignmamba.formats.foreign import Faults, Foreign, refuse_shared_features
 from alignmamba.formats.pickles.pickled_labels import npz_table, pickled_table
 from alignmamba.formats.plain_files import LazyRows, hinted, npz_keys, one_line, open_npy, open_npz
 from alignmamba.formats.tables.foreign_tables import (
@@ -63,7 +64,7 @@ from alignmamba.formats.tables.foreign_tables import (
 
 FORMAT = "gcnet"
 SUMMARY = "GCNet and MERBench folders: one .npy per utterance in a folder per modality, and a table of labels"
-OPTIONS = frozenset({"label", "folds"})
+Options = FoldOptions
 
 FRAMES = 100_000
 """A folder of frames may have as many files."""
@@ -154,7 +155,7 @@ def files(path: Path) -> Sequence[Path]:
     return found
 
 
-def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
+def read(sources: Sequence[Path], options: Options) -> Foreign:
     """Open the folders of one corpus.
 
     Args:
@@ -440,7 +441,7 @@ def _column(columns: Mapping[str, list[Any]], names: Sequence[str]) -> list[Any]
     return next((columns[known[name]] for name in names if name in known), None)
 
 
-def _utterances(path: Path, columns: Mapping[str, list[Any]], options: ReadOptions) -> list[_Utterance]:
+def _utterances(path: Path, columns: Mapping[str, list[Any]], options: Options) -> list[_Utterance]:
     ids = _column(columns, _ID) or []
     empty = [None] * len(ids)
     labels = columns[options.label] if options.label else (_column(columns, _LABEL) or empty)
@@ -505,7 +506,7 @@ def _further_labels(columns: Mapping[str, list[Any]], label: str) -> dict[str, l
 
 
 def _roles(
-    path: Path, utterances: Sequence[_Utterance], options: ReadOptions, *, labelled: bool
+    path: Path, utterances: Sequence[_Utterance], options: Options, *, labelled: bool
 ) -> tuple[list[Role | None], list[str]]:
     """The split of each utterance, and what is to be said of those without."""
     notes: list[str] = []

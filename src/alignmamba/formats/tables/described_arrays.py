@@ -17,7 +17,7 @@ from alignmamba.data.checking import SplitArrays
 from alignmamba.data.classes import Classes
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import SPLIT_NAMES, UNDIVIDED, left_out, split_roles, unused
-from alignmamba.formats.foreign import Faults, Foreign, ReadOptions, refuse_shared_features
+from alignmamba.formats.foreign import Faults, Foreign, LabelOptions, refuse_shared_features
 from alignmamba.formats.plain_files import LazyRows, read_text
 from alignmamba.formats.tables.array_description import (
     LARGEST_DESCRIPTION,
@@ -43,7 +43,7 @@ from alignmamba.formats.tables.value_layouts import Samples, Values, opened, tab
 
 FORMAT = "arrays"
 SUMMARY = "arrays and tables (.npy, .npz, HDF5, Parquet, CSV) that a TOML file describes"
-OPTIONS = frozenset({"label"})
+Options = LabelOptions
 
 EVERY_OTHER = "*"
 """In place of the ids of a split: every sample that no other split lists."""
@@ -117,7 +117,7 @@ def _is_file_inside(path: Path, home: Path) -> bool:
         return False
 
 
-def read(sources: Sequence[Path], options: ReadOptions) -> Foreign:
+def read(sources: Sequence[Path], options: Options) -> Foreign:
     """Open what one TOML file describes.
 
     Args:

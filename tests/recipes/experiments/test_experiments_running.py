@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +338,75 @@ def test_an_interrupt_ends_the_processes(
         interrupting.join()
     assert mark.read_text() == "\n\n"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """The processes that a grid has started; none of them outlives the test."""
+    processes: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def recorded(*arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        processes.append(start(*arguments, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", recorded)
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_a_process_that_starts_while_the_grid_is_interrupted_ends_too(
+    tmp_path: Path,
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: list["subprocess.Popen[bytes]"],
+) -> None:
+    plan = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
+    monkeypatch.setattr(sys, "executable", _script(tmp_path, "while :; do sleep 0.05; done"))
+    start = subprocess.Popen
+
+    def interrupted(*arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        process = start(*arguments, **options)
+        signal.raise_signal(signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(plan, GridEngine(jobs=1), command=[], progress=Recorder())
+    assert [process.returncode for process in started] == [-signal.SIGINT]
+
+
+def test_a_second_interrupt_leaves_the_processes_to_their_closing_input(
+    tmp_path: Path,
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: list["subprocess.Popen[bytes]"],
+) -> None:
+    plan = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
+    ready, asked = tmp_path / "ready", tmp_path / "asked"
+    saving = f"trap 'echo > {asked}' INT; echo > {ready}; while kill -0 $!; do wait $!; done; exit 7"
+    monkeypatch.setattr(sys, "executable", _script(tmp_path, f"exec 3<&0; cat <&3 & {saving}"))
+    over = threading.Event()
+
+    def interrupt_twice() -> None:
+        for seen in (ready, asked):
+            while not seen.exists() and not over.wait(0.02):
+                pass
+            if not over.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    interrupting = threading.Thread(target=interrupt_twice)
+    interrupting.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(plan, GridEngine(jobs=1), command=[], progress=Recorder())
+    finally:
+        over.set()
+        interrupting.join()
+    assert asked.exists()
+    assert [process.wait() for process in started] == [7]
 
 
 # Two workers and one cell

@@ -1,5 +1,5 @@
-"""Who does the work of a grid: processes of this machine, or a SLURM array. Both leave everything in the
-experiment's directory.
+"""Engines of a grid: processes of this machine, or a SLURM array. Both leave everything in the experiment's
+directory.
 """
 
 import os
@@ -9,9 +9,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from multiprocessing import Pipe
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 
@@ -20,6 +20,7 @@ from alignmamba.extras import require
 from alignmamba.recipes.experiments.cell_process import BUSY, run_cell
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory, State
+from alignmamba.training.interrupts import Interrupts
 
 POLL_SECONDS: Final = 0.1
 SLURM_POLL_SECONDS: Final = 5.0
@@ -40,16 +41,10 @@ class GridProgress(Protocol):
         """A cell ended, with the reason if it failed."""
 
 
-@dataclass(slots=True)
-class _Running:
+class _Running(NamedTuple):
     job: Job
     process: subprocess.Popen[bytes]
-    since: float
-
-    def close(self) -> None:
-        """Close this end of the pipe, of which the process knows that we are there."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+    began: float
 
 
 def run_here(
@@ -58,40 +53,52 @@ def run_here(
     """Work through jobs in processes of this machine, `workers` at a time, each with the threads of
     `threads_of`.
 
-    None of them outlives this process: each watches a pipe whose other end this process holds, and ends when
-    it closes.
-
-    A cell that another process holds is taken up again once the others are done. A cell that ends badly is
-    recorded and does not stop the rest.
+    A cell that another grid holds is taken up again after the others. A cell that ends badly is recorded and
+    does not stop the rest. No process outlives this one: all read one pipe, and end when its near end closes.
 
     Raises:
-        KeyboardInterrupt: On Ctrl-C, after the processes have saved and ended.
+        KeyboardInterrupt: On Ctrl-C, SIGTERM or a hangup, after the processes have saved and ended. A second
+            one gives them `cell_process.GRACE_SECONDS` for that.
     """
-    waiting = deque(jobs)
-    held: deque[Job] = deque()
+    waiting = deque((job, False) for job in jobs)
     running: list[_Running] = []
-    try:
-        while waiting or held or running:
-            while len(running) < workers and (waiting or held):
-                last_resort = not waiting
-                job = held.popleft() if last_resort else waiting.popleft()
-                running.append(_Running(job, _process(experiment, job, wait=last_resort), time.monotonic()))
-            ended = [each for each in running if each.process.poll() is not None]
-            for each in ended:
-                running.remove(each)
-                each.close()
-                if each.process.returncode == BUSY:
-                    held.append(each.job)
-                else:
-                    _settle(experiment, each, progress)
-            if not ended:
+    far_end, near_end = Pipe(duplex=False)
+    # A signal sets a mark that is looked at between two steps: no process is ever started and not listed.
+    with Interrupts() as interrupts, far_end, near_end:
+        try:
+            while (waiting or running) and not interrupts.requested:
+                while waiting and len(running) < workers:
+                    running.append(_begun(experiment, *waiting.popleft(), stdin=far_end.fileno()))
                 time.sleep(POLL_SECONDS)
-    finally:
-        for each in running:
-            each.process.send_signal(signal.SIGINT)
-        for each in running:
-            each.process.wait()
-            each.close()
+                for each in [each for each in running if each.process.poll() is not None]:
+                    running.remove(each)
+                    if each.process.returncode == BUSY:
+                        waiting.append((each.job, True))
+                    else:
+                        how = f"{_manner(each.process.returncode)}, see {experiment.log_path(each.job.key)}"
+                        _settle(experiment, each.job, progress, how=how, began=each.began)
+        finally:
+            for each in running:
+                each.process.send_signal(signal.SIGINT)
+            for each in running:
+                each.process.wait()
+    if interrupts.requested:
+        raise KeyboardInterrupt
+
+
+def _begun(experiment: ExperimentDirectory, job: Job, wait: bool, *, stdin: int) -> _Running:
+    module = "alignmamba.recipes.experiments.cell_process"
+    command = [sys.executable, "-m", module, str(experiment.path), job.key, "--watch"]
+    with experiment.log_path(job.key).open("ab") as log:
+        process = subprocess.Popen(
+            [*command, *(["--wait"] if wait else [])],
+            stdin=stdin,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **thread_settings(threads_of(job))},
+            start_new_session=True,  # Ctrl-C in a terminal reaches it through the grid alone, once
+        )
+    return _Running(job, process, time.monotonic())
 
 
 def threads_of(job: Job) -> int:
@@ -121,39 +128,17 @@ def thread_settings(threads: int) -> dict[str, str]:
     return settings if _threads_given() is not None else {**settings, "OMP_NUM_THREADS": str(threads)}
 
 
-def _process(experiment: ExperimentDirectory, job: Job, *, wait: bool) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "alignmamba.recipes.experiments.cell_process",
-        str(experiment.path),
-        job.key,
-        "--watch",
-    ]
-    environment = {**os.environ, **thread_settings(threads_of(job))}
-    with experiment.log_path(job.key).open("ab") as log:
-        # A session of its own: Ctrl-C reaches it through this process alone, once. The pipe to its input
-        # closes when this process ends.
-        return subprocess.Popen(
-            [*command, *(["--wait"] if wait else [])],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
-
-
-def _settle(experiment: ExperimentDirectory, ended: _Running, progress: GridProgress) -> None:
-    """Record how a cell ended whose process is gone, also where it could not do so itself."""
-    state = experiment.state(ended.job)
-    if state != "finished" and not experiment.failure(ended.job.key):
-        experiment.set_failure(
-            ended.job.key, f"{_manner(ended.process.returncode)}, see {experiment.log_path(ended.job.key)}"
-        )
-    state = experiment.state(ended.job)
+def _settle(
+    experiment: ExperimentDirectory, job: Job, progress: GridProgress, *, how: str, began: float
+) -> None:
+    """Report how a cell ended; `how` is recorded where its process could not say so itself."""
+    if how and experiment.state(job) != "finished" and not experiment.failure(job.key):
+        experiment.set_failure(job.key, how)
     progress.finished(
-        ended.job, state, reason=experiment.failure(ended.job.key), seconds=time.monotonic() - ended.since
+        job,
+        experiment.state(job),
+        reason=experiment.failure(job.key),
+        seconds=time.monotonic() - began,
     )
 
 
@@ -189,45 +174,24 @@ def run_on_slurm(
     """
     require("engine slurm", "experiments", "submitit")
     import submitit
+    from submitit.helpers import as_completed
 
+    began = time.monotonic()
     try:
         executor = submitit.AutoExecutor(folder=experiment.path / "logs" / "slurm", cluster=cluster)
         parallel = {"slurm_array_parallelism": workers} if cluster == "slurm" else {}
         executor.update_parameters(**{"name": "alignmamba", **parallel, **options})
-        began = time.monotonic()
-        submitted = dict(
-            zip(
-                (job.key for job in jobs),
-                executor.map_array(
-                    partial(run_cell, wait=False), [experiment.path] * len(jobs), [job.key for job in jobs]
-                ),
-                strict=True,
-            )
-        )
+        array = executor.map_array(partial(run_cell, experiment.path, wait=False), [job.key for job in jobs])
     except (RuntimeError, NameError, TypeError, ValueError, FileNotFoundError) as error:
         raise ConfigError(f"engine slurm: {' '.join(str(error).split())}") from error
-    left = {job.key: job for job in jobs}
-    while left:
-        for key, job in list(left.items()):
-            if submitted[key].done():
-                del left[key]
-                state = experiment.state(job)
-                # A cell that a job of an earlier call holds is left to it.
-                busy = submitted[key].exception() is None and submitted[key].result() == BUSY
-                if state != "finished" and not busy and not experiment.failure(key):
-                    experiment.set_failure(
-                        key,
-                        f"SLURM job {submitted[key].job_id} ended as {submitted[key].state}, see"
-                        f" {submitted[key].paths.stderr}",
-                    )
-                progress.finished(
-                    job,
-                    experiment.state(job),
-                    reason=experiment.failure(key),
-                    seconds=time.monotonic() - began,
-                )
-        if left:
-            time.sleep(SLURM_POLL_SECONDS if cluster == "slurm" else POLL_SECONDS)
+    job_of = dict(zip(array, jobs, strict=True))
+    for ended in as_completed(
+        array, poll_frequency=SLURM_POLL_SECONDS if cluster == "slurm" else POLL_SECONDS
+    ):
+        # A cell that a job of an earlier call holds is left to it.
+        busy = ended.exception() is None and ended.result() == BUSY
+        how = "" if busy else f"SLURM job {ended.job_id} ended as {ended.state}, see {ended.paths.stderr}"
+        _settle(experiment, job_of[ended], progress, how=how, began=began)
 
 
 def shard_of(jobs: Sequence[Job], shard: tuple[int, int]) -> list[Job]:

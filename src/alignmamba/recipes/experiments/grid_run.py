@@ -1,13 +1,9 @@
 """Running an experiment: lay out its grid, do what is not done yet, sum up what is there."""
 
-import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -151,7 +147,8 @@ def run_experiment(
 
     Raises:
         CheckpointError: If the directory holds something else or cannot be written to.
-        KeyboardInterrupt: On Ctrl-C or SIGTERM, after what runs on this machine has saved.
+        KeyboardInterrupt: On Ctrl-C, SIGTERM or a hangup, after what runs on this machine has saved; a SLURM
+            array stays in its queue.
     """
     if engine.kind == "slurm":
         require("engine slurm", "experiments", "submitit")
@@ -160,11 +157,10 @@ def run_experiment(
     mine = list(plan.jobs) if engine.shard is None else shard_of(plan.jobs, engine.shard)
     left = [job for job in mine if directory.state(job) != "finished"]
     progress.started(done=len(mine) - len(left), total=len(mine))
-    with _sigterm_is_an_interrupt():
-        if left and engine.kind == "slurm":
-            run_on_slurm(directory, left, workers=engine.jobs, progress=progress, options=engine.options)
-        elif left:
-            run_here(directory, left, workers=engine.jobs, progress=progress)
+    if left and engine.kind == "slurm":
+        run_on_slurm(directory, left, workers=engine.jobs, progress=progress, options=engine.options)
+    elif left:
+        run_here(directory, left, workers=engine.jobs, progress=progress)
     # By the plan of this call, whatever another one has asked for in the meantime.
     return _summed_up(directory, {**facts, "cells": [each.entry for each in plan.cells]})
 
@@ -243,25 +239,6 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         **({"not_compared": dict(plan.not_compared)} if plan.not_compared else {}),
         "rates_left_out": sorted(set(plan.experiment.rates) - set(rates_of(plan.experiment, plan.corpus))),
     }
-
-
-@contextmanager
-def _sigterm_is_an_interrupt() -> Iterator[None]:
-    """While this lasts, SIGTERM ends the grid as Ctrl-C does; only in the main thread, where Python allows
-    it.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def shard_from(text: str) -> tuple[int, int]:

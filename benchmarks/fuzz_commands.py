@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from alignmamba.cli.arguments import VERBS
 from alignmamba.cli.main import main as alignmamba
-from alignmamba.cli.parsing import VERBS
 from alignmamba.data.archive import write_corpus
 from fuzz_ends import Case, fuzz, one_thread, options
 

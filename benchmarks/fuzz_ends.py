@@ -27,8 +27,8 @@ from typing import IO, NoReturn
 
 import torch
 
+from alignmamba.cli.arguments import VERBS
 from alignmamba.cli.main import main as alignmamba
-from alignmamba.cli.parsing import VERBS
 
 ADDRESS_BYTES = 12 << 30
 """Address space of a child: an allocation beyond it fails."""

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, ModalitySpec, Sequences, Task
-from alignmamba.evaluation.efficiency import time_in_turn
+from alignmamba.evaluation.computing_cost import time_in_turn
 from alignmamba.methods import FAMILIES
 
 SAMPLES = 16

@@ -23,7 +23,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from alignmamba.files import replace_file
 from alignmamba.recipes.bench.bench_tables import markdown, notes
-from alignmamba.recipes.bench.measuring import BenchConfig, Report, Row, measure
+from alignmamba.recipes.bench.measurement import BenchConfig, Report, Row, measure
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alignmamba.contracts import Role, Task
-from alignmamba.data.checking import SplitArrays
+from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats.foreign import Faults, Foreign, LabelOptions
 

@@ -334,12 +334,12 @@ BAD = [
     ),
     ("models/alignmamba.py", "from alignmamba.data.archive import load_corpus", "upward import"),
     ("models/alignmamba.py", "from alignmamba import train", "upward import"),
-    ("models/alignmamba.py", "from alignmamba.training.fitting import fit", "upward import"),
-    ("training/fitting.py", "from alignmamba.models.alignmamba import AlignMamba", "upward import"),
-    ("training/fitting.py", "from alignmamba.data.loader import Loader", "upward import"),
-    ("training/fitting.py", "from alignmamba.evaluation import metrics", "upward import"),
+    ("models/alignmamba.py", "from alignmamba.training.loop import fit", "upward import"),
+    ("training/loop.py", "from alignmamba.models.alignmamba import AlignMamba", "upward import"),
+    ("training/loop.py", "from alignmamba.data.loader import Loader", "upward import"),
+    ("training/loop.py", "from alignmamba.evaluation import metrics", "upward import"),
     (
-        "training/fitting.py",
+        "training/loop.py",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from alignmamba.data import loader",
         "upward import",
     ),
@@ -434,7 +434,7 @@ _TREE = [
         "nn/pooling.py",
         "models/alignmamba.py",
     ),
-    *("data/archive.py", "data/loader.py", "training/fitting.py", "evaluation/metrics.py", "cli/main.py"),
+    *("data/archive.py", "data/loader.py", "training/loop.py", "evaluation/metrics.py", "cli/main.py"),
 ]
 
 

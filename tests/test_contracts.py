@@ -17,7 +17,7 @@ from alignmamba.contracts import (
     TargetScale,
     Task,
 )
-from alignmamba.data.memory import MemorySplit
+from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.errors import AlignMambaError, DataError, ShapeError
 
 

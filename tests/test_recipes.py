@@ -19,7 +19,7 @@ from alignmamba import capacity
 from alignmamba.contracts import Corpus, Task
 from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.data.loader import LoaderConfig
-from alignmamba.data.missing import MissingConfig, withheld
+from alignmamba.data.missing_protocols import MissingConfig, withheld
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.files import settle_leftovers
@@ -41,7 +41,7 @@ from alignmamba.recipes.finished_run import distance_covered
 from alignmamba.recipes.report.gathering import gather
 from alignmamba.recipes.run_directory import RunDirectory, _settle, corpus_identity, to_json
 from alignmamba.recipes.training_run import _lost_process
-from alignmamba.training.fitting import FitConfig
+from alignmamba.training.loop import FitConfig
 from small_run import CONFIG, write_small_corpus
 
 

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from alignmamba import ops as ops
     from alignmamba.contracts import Batch, Corpus, ModalitySpec, Output, Sequences, Task
     from alignmamba.data.archive import load_corpus, write_corpus
-    from alignmamba.data.checking import SplitArrays
+    from alignmamba.data.user_arrays import SplitArrays
     from alignmamba.errors import AlignMambaError
     from alignmamba.methods import from_pretrained
     from alignmamba.methods.method import Method
     from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
     from alignmamba.models.network import Network
     from alignmamba.recipes import Run, RunConfig, evaluate, open_run, predict, train
-    from alignmamba.recipes.feeding import fit
-    from alignmamba.training.fitting import FitConfig
+    from alignmamba.recipes.sample_sources import fit
+    from alignmamba.training.loop import FitConfig
     from alignmamba.training.objective import Minimise, Objective, Stage
 
 __version__ = "0.1.0"
@@ -63,7 +63,7 @@ _EXPORTS = {
     "AlignMambaError": "alignmamba.errors",
     "Batch": "alignmamba.contracts",
     "Corpus": "alignmamba.contracts",
-    "FitConfig": "alignmamba.training.fitting",
+    "FitConfig": "alignmamba.training.loop",
     "Method": "alignmamba.methods.method",
     "Minimise": "alignmamba.training.objective",
     "ModalitySpec": "alignmamba.contracts",
@@ -73,11 +73,11 @@ _EXPORTS = {
     "Run": "alignmamba.recipes",
     "RunConfig": "alignmamba.recipes",
     "Sequences": "alignmamba.contracts",
-    "SplitArrays": "alignmamba.data.checking",
+    "SplitArrays": "alignmamba.data.user_arrays",
     "Stage": "alignmamba.training.objective",
     "Task": "alignmamba.contracts",
     "evaluate": "alignmamba.recipes",
-    "fit": "alignmamba.recipes.feeding",
+    "fit": "alignmamba.recipes.sample_sources",
     "from_pretrained": "alignmamba.methods",
     "load_corpus": "alignmamba.data.archive",
     "models": "alignmamba.models",

@@ -14,10 +14,10 @@ from torch import nn
 
 from alignmamba.cli.experiment import GridLines
 from alignmamba.cli.terminal_tables import blocks, rows_table
-from alignmamba.evaluation.efficiency import Spread
+from alignmamba.evaluation.computing_cost import Spread
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.bench.figures import Figures
-from alignmamba.recipes.bench.measuring import BenchConfig, Report, Row
+from alignmamba.recipes.bench.measurement import BenchConfig, Report, Row
 from alignmamba.recipes.display import duration
 from alignmamba.recipes.experiments.cells import Job
 from cli.conftest import Said

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import alignmamba.cli
+from alignmamba.cli.arguments import parsed
 from alignmamba.cli.main import main
-from alignmamba.cli.parsing import parsed
 from alignmamba.cli.train import Train
 from alignmamba.cli.verb import console
 from alignmamba.data.archive import write_corpus

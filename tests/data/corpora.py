@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from alignmamba.contracts import ModalitySpec, Role, Sample, Split, Task
-from alignmamba.data.memory import MemorySplit
+from alignmamba.data.memory_splits import MemorySplit
 
 CLASSES = Task(kind="classification", classes=("sad", "glad"))
 SCORE = Task(kind="regression", label_range=(-3.0, 3.0))

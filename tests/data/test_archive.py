@@ -20,10 +20,10 @@ from alignmamba.checksums import file_checksum
 from alignmamba.contracts import Corpus, Split, Task
 from alignmamba.data import archive, storage
 from alignmamba.data.archive import load_corpus, write_corpus
-from alignmamba.data.checking import SplitArrays
 from alignmamba.data.inspection import inspect_corpus
 from alignmamba.data.storage import Manifest, Shard
 from alignmamba.data.synthetic import synthetic_corpus
+from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from alignmamba.contracts import Batch, ModalitySpec, Sample, Task
 from alignmamba.data.archive import write_corpus
 from alignmamba.data.loader import Loader, LoaderConfig, collate, lost_workers_told
-from alignmamba.data.memory import MemorySplit
-from alignmamba.data.missing import MissingConfig
+from alignmamba.data.memory_splits import MemorySplit
+from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.errors import ConfigError, DataError, TrainingError
 
 BOTH = (SOUND, WORDS)

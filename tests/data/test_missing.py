@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from alignmamba.contracts import ModalitySpec, Role, Sample, Split
 from alignmamba.data.loader import Loader, LoaderConfig
-from alignmamba.data.memory import MemorySplit
-from alignmamba.data.missing import MissingConfig, WithheldSplit, only, patterns, withheld
+from alignmamba.data.memory_splits import MemorySplit
+from alignmamba.data.missing_protocols import MissingConfig, WithheldSplit, only, patterns, withheld
 from alignmamba.errors import DataError
 
 NAMES = ("text", "audio", "video", "touch", "smell")
@@ -421,7 +421,7 @@ def test_another_process_draws_the_same() -> None:
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_missing import PROTOCOLS, masks, split
-from alignmamba.data.missing import withheld
+from alignmamba.data.missing_protocols import withheld
 print([masks(withheld(split(200, time=2), missing, seed=0)) for missing in PROTOCOLS])
 """
     done = subprocess.run(

@@ -6,7 +6,7 @@ import torch
 from corpora import SOUND, WORDS, memory_split
 
 from alignmamba.contracts import ModalitySpec, Sample, TargetScale, Task
-from alignmamba.data.memory import MemorySplit
+from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import DataError
 

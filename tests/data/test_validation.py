@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignmamba.contracts import Corpus, ModalitySpec, Sample, Task
-from alignmamba.data.memory import MemorySplit
+from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.data.validation import TrainSamples
 from alignmamba.errors import ConfigError, DataError
 

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from alignmamba.errors import ConfigError, DataError
-from alignmamba.evaluation.distance import _fit_logistic, proxy_a_distance
+from alignmamba.evaluation.proxy_distance import _fit_logistic, proxy_a_distance
 
 Array = NDArray[np.float64]
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from alignmamba.errors import ConfigError
-from alignmamba.evaluation import efficiency
-from alignmamba.evaluation.efficiency import (
+from alignmamba.evaluation import computing_cost
+from alignmamba.evaluation.computing_cost import (
     ChildError,
     attention_flops,
     counted_flops,
@@ -50,14 +50,14 @@ def test_everything_is_measured_in_turn() -> None:
 def test_what_is_slow_is_measured_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(
-        efficiency, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=time.process_time)
+        computing_cost, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=time.process_time)
     )
 
     def slow() -> None:
-        now[0] += efficiency.SLOW_SECONDS + 1
+        now[0] += computing_cost.SLOW_SECONDS + 1
 
     found = time_in_turn({"slow": slow, "quick": lambda: None}, repeats=6, warm_ups=0)
-    assert (found["slow"].wall.count, found["quick"].wall.count) == (efficiency.SLOW_REPEATS, 6)
+    assert (found["slow"].wall.count, found["quick"].wall.count) == (computing_cost.SLOW_REPEATS, 6)
 
 
 def test_waiting_is_time_on_the_clock_and_not_of_the_processor() -> None:
@@ -120,7 +120,7 @@ def test_a_child_that_fails_says_why() -> None:
 
 
 def test_a_platform_without_a_way_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficiency, "_CLEAR", efficiency.Path("/nowhere/clear_refs"))
+    monkeypatch.setattr(computing_cost, "_CLEAR", computing_cost.Path("/nowhere/clear_refs"))
     assert "Linux only" in memory_problem()
     with pytest.raises(ConfigError, match="Linux only"):
         peak_bytes(lambda: None)

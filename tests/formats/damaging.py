@@ -16,7 +16,7 @@ import layouts_pickled
 import numpy as np
 
 from alignmamba.contracts import Corpus
-from alignmamba.data.checking import CheckedSplits
+from alignmamba.data.user_arrays import CheckedSplits
 from alignmamba.errors import DataError
 from alignmamba.formats.conversion import FaultRow, convert, open_foreign
 from alignmamba.formats.foreign import ReadOptions

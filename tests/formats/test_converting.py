@@ -18,7 +18,7 @@ from alignmamba.cli.convert import Convert
 from alignmamba.cli.inspect import Inspect
 from alignmamba.contracts import Corpus
 from alignmamba.data.archive import load_corpus
-from alignmamba.data.checking import SplitArrays
+from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats import FORMATS
 from alignmamba.formats import conversion as converting

@@ -14,15 +14,15 @@ from lightning_fabric import Fabric
 
 from alignmamba.contracts import Batch, ModalitySpec, Sample, Task
 from alignmamba.data.loader import Loader, LoaderConfig
-from alignmamba.data.memory import MemorySplit
-from alignmamba.data.missing import MissingConfig
+from alignmamba.data.memory_splits import MemorySplit
+from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
 from alignmamba.methods.method import Method
 from alignmamba.models.network import Network, merged
-from alignmamba.training.fitting import FitConfig, FitResult, fit
 from alignmamba.training.interrupts import Interrupted
+from alignmamba.training.loop import FitConfig, FitResult, fit
 from alignmamba.training.objective import Objective
 from alignmamba.training.progress import Progress
 from tolerances import MODEL

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import alignmamba
-from alignmamba.data.missing import Protocol
+from alignmamba.data.missing_protocols import Protocol
 from alignmamba.formats import FORMATS
 from alignmamba.methods import FAMILIES, METHODS
 

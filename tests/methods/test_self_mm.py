@@ -11,9 +11,9 @@ from mmsa_parity import arguments, bert_text, check_heads, copy_weights, mmsa_cl
 from alignmamba.contracts import Batch, ModalitySpec, Task
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.methods.self_mm import SELF_MM, SelfMM, SelfMMConfig, SelfMMLabels
-from alignmamba.training.memory import Seen
 from alignmamba.training.objective import Parcel, Stage
 from alignmamba.training.refinement import FUSED, of
+from alignmamba.training.sample_memory import Seen
 from tolerances import FLOAT32
 
 TASK = TASKS["regression"]

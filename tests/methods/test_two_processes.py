@@ -19,7 +19,7 @@ from alignmamba.data.loader import Loader, LoaderConfig
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
 from alignmamba.methods import METHODS
-from alignmamba.training.fitting import FitConfig, fit
+from alignmamba.training.loop import FitConfig, fit
 from tolerances import FLOAT64
 
 NAMES = ("self-mm", "mtmd")

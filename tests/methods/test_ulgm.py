@@ -10,9 +10,9 @@ from torch import Tensor
 from alignmamba.errors import ConfigError
 from alignmamba.methods.ulgm import UNIMODAL_LABELS, Recalibration, ULGMLabels
 from alignmamba.nn.alignment import Tokens
-from alignmamba.training.memory import Seen
 from alignmamba.training.objective import Stage
 from alignmamba.training.refinement import FUSED, of
+from alignmamba.training.sample_memory import Seen
 from tolerances import EXACT, FLOAT32
 
 TASK = TASKS["regression"]

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from alignmamba.contracts import Batch, ModalitySpec, Sequences, Task
 from alignmamba.errors import ShapeError
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
-from alignmamba.models.exporting import TensorsIn
+from alignmamba.models.exportable import TensorsIn
 from alignmamba.nn.mamba import MambaLayer
 from tolerances import BFLOAT16_MODEL, MODEL
 

@@ -14,7 +14,7 @@ from alignmamba.contracts import Batch, ModalitySpec, Output, Sequences, Standar
 from alignmamba.errors import CheckpointError, ConfigError, DataError, ShapeError
 from alignmamba.methods import FAMILIES
 from alignmamba.models.alignmamba import AlignMamba
-from alignmamba.models.exporting import TensorsIn
+from alignmamba.models.exportable import TensorsIn
 from alignmamba.models.network import Network
 from alignmamba.models.pretrained import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from tolerances import MODEL

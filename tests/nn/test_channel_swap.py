@@ -7,7 +7,7 @@ from torch import Tensor
 
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.channel_swap import swap_channels
-from alignmamba.nn.convolution import TimeConvolution
+from alignmamba.nn.masked_convolution import TimeConvolution
 from tolerances import EXACT, FLOAT32
 
 SWAPPED = torch.tensor([True, True, False, False])

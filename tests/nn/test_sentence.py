@@ -3,7 +3,7 @@
 import torch
 
 from alignmamba.nn.attention import AttentionConfig
-from alignmamba.nn.sentence import SentenceEncoder, beside
+from alignmamba.nn.sentence_encoder import SentenceEncoder, beside
 from tolerances import MODEL
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from alignmamba.training.memory import SampleMemory
+from alignmamba.training.sample_memory import SampleMemory
 
 
 def test_micro_batches_of_a_step_are_written_together() -> None:

@@ -16,8 +16,8 @@ from toy import DIRECTIONS, REGRESSION, ToyModel, ToySource, toy_score
 from alignmamba.contracts import Batch, Output
 from alignmamba.errors import ConfigError, TrainingError
 from alignmamba.training.batches import BatchSource, targets_by_id
-from alignmamba.training.fitting import FitConfig, FitResult, fit
 from alignmamba.training.interrupts import Interrupted
+from alignmamba.training.loop import FitConfig, FitResult, fit
 from alignmamba.training.objective import Minimise, Objective, Stage, Supervised
 from alignmamba.training.progress import Progress
 

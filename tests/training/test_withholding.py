@@ -3,7 +3,7 @@
 import torch
 
 from alignmamba.contracts import Batch
-from alignmamba.training.withholding import withhold
+from alignmamba.training.withheld_batches import withhold
 
 
 def batch() -> Batch:

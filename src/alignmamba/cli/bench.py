@@ -10,7 +10,7 @@ from alignmamba.cli.verb import Verb, console, say
 
 if TYPE_CHECKING:
     from alignmamba.recipes.bench.figures import Figures
-    from alignmamba.recipes.bench.measuring import BenchConfig, Report
+    from alignmamba.recipes.bench.measurement import BenchConfig, Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Bench(Verb):
 
     def _configuration(self) -> "BenchConfig":
         from alignmamba.errors import ConfigError
-        from alignmamba.recipes.bench.measuring import BenchConfig, growth
+        from alignmamba.recipes.bench.measurement import BenchConfig, growth
 
         subject = "model" if self.subject == "figures" else self.subject
         same = BenchConfig.model_fields.keys() - {"subject"}
@@ -110,7 +110,7 @@ class Bench(Verb):
     def _report(self, config: "BenchConfig") -> None:
         from alignmamba.recipes.bench.bench_files import write_report
         from alignmamba.recipes.bench.bench_tables import report_values
-        from alignmamba.recipes.bench.measuring import measure
+        from alignmamba.recipes.bench.measurement import measure
 
         report = measure(config, say=say)
         files = write_report(report, self.out) if self.out is not None else []

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from alignmamba.cli.modalities import ApplyingVerb, heading
+from alignmamba.cli.modality_mapping import ApplyingVerb, heading
 from alignmamba.cli.verb import PROTOCOLS
 
 

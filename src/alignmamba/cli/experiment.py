@@ -13,7 +13,7 @@ from alignmamba.cli.verb import Verb, console, say, write
 
 if TYPE_CHECKING:
     from alignmamba.recipes import RunConfig
-    from alignmamba.recipes.bench.measuring import BenchConfig
+    from alignmamba.recipes.bench.measurement import BenchConfig
     from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, ExperimentResult, GridEngine
     from alignmamba.recipes.experiments.cells import Job
 

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"alignmamba {__version__}")
                 ended = DONE
             else:
-                from alignmamba.cli.parsing import parsed
+                from alignmamba.cli.arguments import parsed
 
                 verb = parsed(given)
                 ended = verb.run()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.modalities import ApplyingVerb
+from alignmamba.cli.modality_mapping import ApplyingVerb
 from alignmamba.cli.verb import write
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PROTOCOLS = "{none,gcnet,imder-sample,imder-batch,fixed,tokens}"
-"""How help texts show the protocols of `alignmamba.data.missing`."""
+"""How help texts show the protocols of `alignmamba.data.missing_protocols`."""
 
 
 @dataclass(frozen=True, kw_only=True)

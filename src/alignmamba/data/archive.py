@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 
 from alignmamba.contracts import Corpus, ModalitySpec, Role, Split, Task
-from alignmamba.data.checking import CheckedSample, CheckedSplits, SplitArrays, check_mapping, is_integer
 from alignmamba.data.inspection import examine
 from alignmamba.data.publishing import prepare_destination, publish, temporary_directory
 from alignmamba.data.storage import (
@@ -29,6 +28,7 @@ from alignmamba.data.storage import (
     SplitEntry,
     read_manifest,
 )
+from alignmamba.data.user_arrays import CheckedSample, CheckedSplits, SplitArrays, check_mapping, is_integer
 from alignmamba.errors import ConfigError, DataError
 
 _TYPES = {"<i8": "I64", "<f8": "F64", "<f4": "F32", "<i4": "I32"}

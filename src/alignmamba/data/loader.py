@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from alignmamba.contracts import Batch, Config, ModalitySpec, Role, Sample, Sequences, Split, Task
-from alignmamba.data.missing import MissingConfig, WithheldSplit, withheld
+from alignmamba.data.missing_protocols import MissingConfig, WithheldSplit, withheld
 from alignmamba.data.randomness import generator
 from alignmamba.errors import AlignMambaError, ConfigError, DataError, TrainingError
 

@@ -53,7 +53,7 @@ from itertools import product
 import numpy as np
 
 from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Role, Sample, Split, Task
-from alignmamba.data.memory import MemorySplit, content_checksum
+from alignmamba.data.memory_splits import MemorySplit, content_checksum
 from alignmamba.data.randomness import generator
 from alignmamba.errors import DataError
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from alignmamba.contracts import Corpus, Role, Split
 from alignmamba.data.archive import load_corpus, write_corpus
-from alignmamba.data.checking import AbsentModalityError, SplitArrays, check_id, split_arrays
 from alignmamba.data.inspection import place, target_problem
 from alignmamba.data.publishing import prepare_destination, temporary_directory
+from alignmamba.data.user_arrays import AbsentModalityError, SplitArrays, check_id, split_arrays
 from alignmamba.errors import DataError
 from alignmamba.formats.foreign import (
     Faults,

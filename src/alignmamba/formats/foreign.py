@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Protocol, TypeVar
 from pydantic import Field
 
 from alignmamba.contracts import Config, Role, Task
-from alignmamba.data.checking import SplitArrays
+from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 
 FaultKind = Literal[

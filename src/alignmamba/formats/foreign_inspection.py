@@ -8,8 +8,8 @@ import numpy as np
 
 from alignmamba.checksums import file_checksum
 from alignmamba.contracts import ModalitySpec, Role, Task
-from alignmamba.data.checking import CheckedSplits
 from alignmamba.data.inspection import Channels, SplitSummary, Training, shared_groups, summarise, training
+from alignmamba.data.user_arrays import CheckedSplits
 from alignmamba.errors import DataError
 from alignmamba.formats import FORMATS
 from alignmamba.formats.conversion import (

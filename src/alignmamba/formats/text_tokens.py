@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from alignmamba.data.checking import SplitArrays
+from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.extras import require
 from alignmamba.formats.foreign import Foreign

@@ -21,11 +21,11 @@ from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.ops import masked_mean
 from alignmamba.training.batches import BatchSource
-from alignmamba.training.memory import SampleMemory
 from alignmamba.training.neighbours import DRAWN, Neighbours
 from alignmamba.training.objective import TASK, Minimise, Objective, Stage
 from alignmamba.training.pairs import mean_present
 from alignmamba.training.refinement import check_signed, signed_labels
+from alignmamba.training.sample_memory import SampleMemory
 
 _NEVER: Final = -1e4
 """Logit of what is not there: its exponential is zero in every precision."""

@@ -15,7 +15,7 @@ from alignmamba.methods.method import Method
 from alignmamba.models.crossmodal import CrossmodalFusion, CrossmodalFusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.crossmodal import Reader, Residual
+from alignmamba.nn.crossmodal_transformer import Reader, Residual
 from alignmamba.nn.distillation import Graph, Prior, distance_to_prior
 from alignmamba.ops import last_valid, masked_mean
 from alignmamba.training.objective import Objective

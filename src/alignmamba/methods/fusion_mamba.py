@@ -15,8 +15,8 @@ from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.channel_swap import swap_channels
-from alignmamba.nn.convolution import TimeConvolution
 from alignmamba.nn.mamba import MambaConfig, SelectiveScan
+from alignmamba.nn.masked_convolution import TimeConvolution
 from alignmamba.nn.pooling import POOLINGS
 from alignmamba.ops import resample, reverse_valid
 

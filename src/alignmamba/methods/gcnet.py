@@ -17,7 +17,7 @@ from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS, Pooling
 from alignmamba.nn.recurrent import Recurrent
 from alignmamba.training.objective import Objective, Parcel, Predicted
-from alignmamba.training.withholding import withhold
+from alignmamba.training.withheld_batches import withhold
 
 
 class GCNetConfig(FusionConfig):

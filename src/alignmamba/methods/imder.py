@@ -19,7 +19,7 @@ from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS, Pooling
 from alignmamba.training.objective import Minimise, Objective, Parcel, Predicted, Stage
-from alignmamba.training.withholding import withhold
+from alignmamba.training.withheld_batches import withhold
 
 
 class IMDerConfig(FusionConfig, AttentionConfig):

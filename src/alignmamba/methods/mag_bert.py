@@ -16,7 +16,7 @@ from alignmamba.models.sentence import SentenceConfig, SentenceFusion
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
-from alignmamba.nn.sentence import beside
+from alignmamba.nn.sentence_encoder import beside
 
 _LEAST = 1e-6
 

@@ -21,10 +21,10 @@ from alignmamba.nn.likelihood import Likelihood, LikelihoodKind
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.batches import BatchSource, targets_by_id
-from alignmamba.training.memory import SampleMemory
 from alignmamba.training.objective import Minimise, Objective, Stage
 from alignmamba.training.pairs import contrast_of
 from alignmamba.training.refinement import check_signed
+from alignmamba.training.sample_memory import SampleMemory
 
 
 class MMIMConfig(FusionConfig):

@@ -19,7 +19,7 @@ from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS
 from alignmamba.nn.recurrent import Recurrent
 from alignmamba.training.objective import Minimise, Objective, Parcel, Predicted, Stage
-from alignmamba.training.withholding import withhold
+from alignmamba.training.withheld_batches import withhold
 
 
 class MMINConfig(FusionConfig):

@@ -14,7 +14,7 @@ from alignmamba.methods.method import Method
 from alignmamba.models.crossmodal import CrossmodalFusion, CrossmodalFusionConfig
 from alignmamba.models.network import Head
 from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.crossmodal import Residual
+from alignmamba.nn.crossmodal_transformer import Residual
 
 
 class MulTConfig(CrossmodalFusionConfig):

@@ -1,7 +1,7 @@
 """Networks: each takes a batch and predicts; nothing here knows how it is trained."""
 
 from alignmamba.models.alignmamba import AlignMamba
-from alignmamba.models.exporting import TensorsIn
+from alignmamba.models.exportable import TensorsIn
 from alignmamba.models.multi_stream import CrossmodalTransformer, LateFusion, MultiStreamMamba
 from alignmamba.models.network import Network
 from alignmamba.models.single_stream import SingleStreamMamba, SingleStreamTransformer

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.crossmodal import CrossmodalConfig, Narrowing, Reader
+from alignmamba.nn.crossmodal_transformer import CrossmodalConfig, Narrowing, Reader
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.ops import last_valid

@@ -6,7 +6,7 @@ from typing import ClassVar, TypeVar
 from alignmamba.models.encoded import Fusion, FusionConfig
 from alignmamba.nn.attention import AttentionConfig
 from alignmamba.nn.language import LanguageSteps
-from alignmamba.nn.sentence import SentenceEncoder
+from alignmamba.nn.sentence_encoder import SentenceEncoder
 
 
 class SentenceConfig(FusionConfig, AttentionConfig):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Config, ModalitySpec
 from alignmamba.errors import ConfigError
-from alignmamba.nn.convolution import TimeConvolution
 from alignmamba.nn.mamba import MambaConfig, MambaStack
+from alignmamba.nn.masked_convolution import TimeConvolution
 
 
 class EncoderConfig(Config):

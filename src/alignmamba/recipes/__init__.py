@@ -1,6 +1,6 @@
 """Recipes: the one floor where data, model and training meet."""
 
-from alignmamba.data.missing import MissingConfig
+from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.recipes.assembly import environment
 from alignmamba.recipes.configuration import EngineConfig, RunConfig, check_config, check_missing, read_config
 from alignmamba.recipes.finished_run import (

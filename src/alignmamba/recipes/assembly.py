@@ -19,7 +19,7 @@ from alignmamba.capacity import refuse_beyond_memory
 from alignmamba.contracts import Corpus, ModalitySpec, Predictions, Role, Split, Task
 from alignmamba.data.archive import load_corpus
 from alignmamba.data.loader import Loader, lost_workers_told
-from alignmamba.data.missing import only
+from alignmamba.data.missing_protocols import only
 from alignmamba.data.storage import MANIFEST
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError

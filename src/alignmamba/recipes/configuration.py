@@ -16,12 +16,12 @@ from pydantic.fields import FieldInfo
 
 from alignmamba.contracts import Config, Corpus, Name, configurations, dotted_keys
 from alignmamba.data.loader import LoaderConfig
-from alignmamba.data.missing import MissingConfig
+from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.errors import ConfigError, explain, likely, nearest, shown_with_type, suggestion
 from alignmamba.files import read_bounded
 from alignmamba.methods import FORMER, METHODS
 from alignmamba.models.network import NetworkConfig, merged
-from alignmamba.training.fitting import FitConfig
+from alignmamba.training.loop import FitConfig
 
 _MOST_BYTES = 1 << 20
 """A larger file of settings is not read."""

@@ -62,7 +62,7 @@ def _in_notebook() -> bool:
 
 
 class EpochLines:
-    """Writes a line at the end of each epoch; meets `alignmamba.training.fitting.Progress`."""
+    """Writes a line at the end of each epoch; meets `alignmamba.training.loop.Progress`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         from rich.console import Console

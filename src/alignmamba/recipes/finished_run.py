@@ -9,7 +9,7 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from alignmamba.contracts import ROLES, Corpus, ModalitySpec, Predictions, Role, Split, Task
-from alignmamba.data.missing import MissingConfig, WithheldSplit, only, patterns, withheld
+from alignmamba.data.missing_protocols import MissingConfig, WithheldSplit, only, patterns, withheld
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import nonfinite_problem, score
 from alignmamba.models.network import Network

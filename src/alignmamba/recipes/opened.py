@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from alignmamba.contracts import ROLES, Corpus, Role, Sample, Task
-from alignmamba.data.checking import CheckedSplits
 from alignmamba.data.loader import Loader
-from alignmamba.data.memory import MemorySplit
-from alignmamba.data.missing import MissingConfig
+from alignmamba.data.memory_splits import MemorySplit
+from alignmamba.data.missing_protocols import MissingConfig
+from alignmamba.data.user_arrays import CheckedSplits
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.extras import require
 from alignmamba.models.network import Network

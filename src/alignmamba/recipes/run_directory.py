@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 from alignmamba.checksums import LIST, check_listed, checksum, read_listed, write_list
 from alignmamba.contracts import Corpus, Predictions, Role, Task
-from alignmamba.data.missing import WithheldSplit
+from alignmamba.data.missing_protocols import WithheldSplit
 from alignmamba.errors import CheckpointError, ConfigError, shown
 from alignmamba.evaluation.metrics import confusion_matrix
 from alignmamba.extras import lacking

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 
 from alignmamba.contracts import Corpus, Role, Task
 from alignmamba.data.loader import Loader
-from alignmamba.data.missing import withheld
+from alignmamba.data.missing_protocols import withheld
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, nonfinite_problem, score
@@ -54,8 +54,8 @@ from alignmamba.recipes.run_directory import (
     to_csv,
 )
 from alignmamba.training.checkpoints import LAST
-from alignmamba.training.fitting import FitResult, fit, require_loggers
 from alignmamba.training.inference import predict
+from alignmamba.training.loop import FitResult, fit, require_loggers
 from alignmamba.training.progress import Progress, together
 from alignmamba.training.selection import VALIDATION_LOSS
 

@@ -1,7 +1,7 @@
 """How a network learns: its loss terms, which optimisers minimise which of them, and in what stages.
 
 Optimisers and stages are data. Accumulation, mixed precision, several processes, exact resumption and
-interruption belong to the one loop in `training.fitting`, and hold for every objective without a line of its
+interruption belong to the one loop in `training.loop`, and hold for every objective without a line of its
 own.
 
 Losses stay per sample up to here, so that the mean over a global batch is the same however the batch was

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.errors import DataError
 from alignmamba.training.batches import BatchSource, targets_by_id
-from alignmamba.training.memory import SampleMemory, Seen
 from alignmamba.training.objective import Objective, Stage
+from alignmamba.training.sample_memory import SampleMemory, Seen
 
 FUSED: Final = "fused"
 """Name of the fused feature in `Output.extras` and in the memory."""

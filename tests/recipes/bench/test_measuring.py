@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from alignmamba.errors import ConfigError
-from alignmamba.evaluation.efficiency import Timing, spread
-from alignmamba.recipes.bench import measuring
+from alignmamba.evaluation.computing_cost import Timing, spread
+from alignmamba.recipes.bench import measurement
 from alignmamba.recipes.bench.bench_tables import (
     figure_tables,
     measured_table,
@@ -18,7 +18,7 @@ from alignmamba.recipes.bench.bench_tables import (
 )
 from alignmamba.recipes.bench.case import Built, Case, Peer
 from alignmamba.recipes.bench.figures import FIGURE_PEERS, PAPER, paper_figures, paper_ratio
-from alignmamba.recipes.bench.measuring import BenchConfig, Row, growth, measure
+from alignmamba.recipes.bench.measurement import BenchConfig, Row, growth, measure
 from alignmamba.recipes.bench.subjects import SUBJECTS
 
 
@@ -118,9 +118,9 @@ def test_ratios_and_slopes_of_known_times(peers: dict[str, Peer], monkeypatch: p
     def held(_: str, argument: dict[str, Any]) -> int:
         return int({"alignmamba": 50, "rival": 200}[argument["peer"]] * argument["case"]["length"])
 
-    monkeypatch.setattr(measuring, "time_in_turn", timed)
-    monkeypatch.setattr(measuring, "in_fresh_process", held)
-    monkeypatch.setattr(measuring, "memory_problem", lambda _: "")
+    monkeypatch.setattr(measurement, "time_in_turn", timed)
+    monkeypatch.setattr(measurement, "in_fresh_process", held)
+    monkeypatch.setattr(measurement, "memory_problem", lambda _: "")
     report = measure(config(subject="scan", lengths=(10, 100), measure=("time", "memory")))
     row = report.row("rival", 100)
     assert (row.time_ratio, row.memory_ratio, row.peak_bytes) == (30.0, 4.0, 20_000)
@@ -144,7 +144,7 @@ def test_threads_are_put_back(peers: dict[str, Peer]) -> None:
 
 def test_growth_asks_for_this_librarys_own_computations() -> None:
     grown = growth(config(subject="model", lengths=()))
-    assert grown.lengths == measuring.GROWTH_LENGTHS
+    assert grown.lengths == measurement.GROWTH_LENGTHS
     assert {"alignmamba", "windowed", "match", "backbone"} <= set(grown.against)
     assert not {"transformer-fused", "mult-fused", "mambapy"} & set(grown.against)
     assert growth(config(subject="model", lengths=(5,), against=("match",))) == config(
@@ -208,8 +208,8 @@ def test_figures_put_the_papers_numbers_beside(monkeypatch: pytest.MonkeyPatch) 
             argument["case"]["length"]
         )
 
-    monkeypatch.setattr(measuring, "in_fresh_process", held)
-    monkeypatch.setattr(measuring, "memory_problem", lambda _: "")
+    monkeypatch.setattr(measurement, "in_fresh_process", held)
+    monkeypatch.setattr(measurement, "memory_problem", lambda _: "")
     figures = paper_figures(config(subject="model", lengths=(8, 16), against=("transformer-materialised",)))
     assert (figures.told_length, figures.passes_length) == (16, 16)
     memory, passes, operations = figure_tables(figures).values()
@@ -274,4 +274,4 @@ def test_times_are_shown_in_the_unit_of_their_median(peers: dict[str, Peer]) -> 
     ],
 )
 def test_memory_that_runs_out_is_no_fault_of_the_library(error: RuntimeError, expected: bool) -> None:
-    assert measuring._out_of_memory(error) is expected
+    assert measurement._out_of_memory(error) is expected

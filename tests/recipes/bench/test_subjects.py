@@ -5,7 +5,7 @@ counter.
 import pytest
 import torch
 
-from alignmamba.evaluation.efficiency import counted_flops, scan_flops
+from alignmamba.evaluation.computing_cost import counted_flops, scan_flops
 from alignmamba.recipes.bench.backbones import thirds
 from alignmamba.recipes.bench.case import Case, Peer
 from alignmamba.recipes.bench.subjects import LENGTHS, OWN, SUBJECTS

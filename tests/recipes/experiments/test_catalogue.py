@@ -14,7 +14,7 @@ from alignmamba.recipes.experiments import ExperimentConfig
 from alignmamba.recipes.experiments.catalogue import cells_of, not_compared
 from alignmamba.recipes.experiments.cells import Cell, jobs_of
 from alignmamba.recipes.experiments.experiment import of_model
-from alignmamba.training.fitting import FitConfig
+from alignmamba.training.loop import FitConfig
 from small_run import CONFIG, write_small_corpus
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alignmamba.contracts import Role, Task
-from alignmamba.data.checking import SplitArrays
+from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats.exporting.mmsa_layout import (
     CLASSES,

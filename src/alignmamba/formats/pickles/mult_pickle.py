@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignmamba.contracts import Task
-from alignmamba.data.checking import SplitArrays
+from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats.exporting.mmsa_layout import JOINT, video_of
 from alignmamba.formats.folds import SPLIT_NAMES

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from alignmamba.contracts import ROLES, Role, Task
-from alignmamba.data.checking import SplitArrays
 from alignmamba.data.classes import Classes
+from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import SPLIT_NAMES, UNDIVIDED, left_out, split_roles, unused
 from alignmamba.formats.foreign import Faults, Foreign, LabelOptions, refuse_shared_features

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from alignmamba.ops.gpu.elementary import sigmoid
-from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
+from alignmamba.ops.gpu.launch import channels_adjacent, on_its_device
 
 # Tokens and channels of a tile, and its groups of threads: each thread has four neighbouring channels at a
 # time.

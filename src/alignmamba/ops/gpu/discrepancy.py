@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alignmamba.errors import BackendError
 from alignmamba.ops.gpu.elementary import LOG2E
-from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
+from alignmamba.ops.gpu.launch import channels_adjacent, on_its_device
 
 MOST_CHANNELS = 1024
 """Above this the gradient's recomputed distances cost more than the kernel saves."""

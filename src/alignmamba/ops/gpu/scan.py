@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from alignmamba.ops.gpu.elementary import LN2, LOG2E, sigmoid, softplus
-from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
+from alignmamba.ops.gpu.launch import channels_adjacent, on_its_device
 
 Algorithm = Literal["auto", "sequential", "chunked"]
 

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from alignmamba.ops.gpu.launching import channels_adjacent, on_its_device
+from alignmamba.ops.gpu.launch import channels_adjacent, on_its_device
 
 # Rows, columns and channels of a tile, and its groups of threads, by bytes of an element. Rows of up to twice
 # so many channels stay on the chip while the columns pass by; longer ones are read again, from the cache, for

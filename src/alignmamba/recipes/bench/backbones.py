@@ -5,7 +5,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from alignmamba.evaluation.efficiency import attention_flops, matmul_flops
+from alignmamba.evaluation.computing_cost import attention_flops, matmul_flops
 from alignmamba.nn.attention import AttentionConfig, AttentionLayer, CrossModalStack, TransformerStack
 from alignmamba.nn.mamba import MambaBlock, MambaConfig, MambaStack
 from alignmamba.recipes.bench.case import NUM_MODALITIES, Built, Case, Draw, linear_memory, module_on

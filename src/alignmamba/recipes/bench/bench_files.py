@@ -21,7 +21,7 @@ from alignmamba.recipes.bench.bench_tables import (
     slopes_table,
 )
 from alignmamba.recipes.bench.figures import Figures, paper_ratio
-from alignmamba.recipes.bench.measuring import Report
+from alignmamba.recipes.bench.measurement import Report
 from alignmamba.recipes.run_directory import to_csv, to_json
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from alignmamba.evaluation.efficiency import Spread
+from alignmamba.evaluation.computing_cost import Spread
 from alignmamba.recipes.assembly import environment
 from alignmamba.recipes.bench.figures import (
     FIGURE_PEERS,
@@ -16,7 +16,7 @@ from alignmamba.recipes.bench.figures import (
     paper_ratio,
     paper_value,
 )
-from alignmamba.recipes.bench.measuring import Report, Row
+from alignmamba.recipes.bench.measurement import Report, Row
 
 Table = dict[str, list[Any]]
 """Column name to values, all of one length."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from alignmamba import ops
 from alignmamba.contracts import Config
-from alignmamba.evaluation.efficiency import Call
+from alignmamba.evaluation.computing_cost import Call
 
 NUM_MODALITIES = 3
 

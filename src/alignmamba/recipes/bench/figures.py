@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alignmamba.errors import ConfigError
-from alignmamba.recipes.bench.measuring import BenchConfig, Report, Say, measure, silent
+from alignmamba.recipes.bench.measurement import BenchConfig, Report, Say, measure, silent
 
 FIGURE_LENGTHS = (800, 1600, 3200, 6400, 12_800, 25_600)
 FLOPS_LENGTH = 1024

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba import ops
-from alignmamba.evaluation.efficiency import matmul_flops, scan_flops
+from alignmamba.evaluation.computing_cost import matmul_flops, scan_flops
 from alignmamba.recipes.bench.case import Built, Case, Draw, computation, needs, why_not_huggingface
 
 # Scan

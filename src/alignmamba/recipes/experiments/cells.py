@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from alignmamba.contracts import Config, Corpus
-from alignmamba.data.missing import MissingConfig
+from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.errors import ConfigError
 from alignmamba.recipes.configuration import RunConfig, resolve
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from alignmamba.contracts import Corpus
 from alignmamba.errors import ConfigError
-from alignmamba.evaluation.distance import proxy_a_distance
+from alignmamba.evaluation.proxy_distance import proxy_a_distance
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import METHODS
 from alignmamba.ops import masked_mean

@@ -12,7 +12,7 @@ from alignmamba.recipes.assembly import environment
 from alignmamba.recipes.bench.bench_files import check_directory, why_no_plots, write_figures
 from alignmamba.recipes.bench.bench_tables import notes
 from alignmamba.recipes.bench.figures import FLOPS_LENGTH, Figures, figure_parts, paper_figures, paper_ratio
-from alignmamba.recipes.bench.measuring import BenchConfig, Row, Say
+from alignmamba.recipes.bench.measurement import BenchConfig, Row, Say
 from alignmamba.recipes.experiments.grid_directory import PLAN, ExperimentDirectory
 from alignmamba.recipes.run_directory import to_json
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from alignmamba.contracts import Corpus
-from alignmamba.data.missing import MissingConfig
+from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.models.pretrained import validated

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from alignmamba.contracts import Predictions, Split
-from alignmamba.data.missing import WithheldSplit
+from alignmamba.data.missing_protocols import WithheldSplit
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import score
 from alignmamba.recipes.finished_run import LoadedRun, load_run

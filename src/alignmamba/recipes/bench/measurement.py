@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alignmamba.capacity import available_bytes
 from alignmamba.errors import ConfigError, nearest
-from alignmamba.evaluation.efficiency import (
+from alignmamba.evaluation.computing_cost import (
     Call,
     ChildError,
     Spread,

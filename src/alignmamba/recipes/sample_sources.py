@@ -12,18 +12,18 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from alignmamba.contracts import Batch, Corpus, ModalitySpec, Role, Sample, Split, Task, labelled
-from alignmamba.data.checking import CheckedSplits
 from alignmamba.data.loader import Loader, LoaderConfig
-from alignmamba.data.memory import MemorySplit
+from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.data.standardise import fit_standardisation
+from alignmamba.data.user_arrays import CheckedSplits
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names
 from alignmamba.evaluation.metrics import score as score_of
 from alignmamba.models.network import Network
 from alignmamba.recipes.display import Shown, shown_progress
-from alignmamba.training import fitting
+from alignmamba.training import loop
 from alignmamba.training.batches import BatchSource
-from alignmamba.training.fitting import FitConfig, FitResult, Score
+from alignmamba.training.loop import FitConfig, FitResult, Score
 from alignmamba.training.progress import Progress, together
 
 
@@ -96,7 +96,7 @@ def fit(
         ours.provenance = None
     names = metric_names(task)
     with shown_progress(progress) as shown:
-        return fitting.fit(
+        return loop.fit(
             model,
             sources[0],
             sources[1],

@@ -186,7 +186,7 @@ def test_times_are_given_as_the_modality_is() -> None:
          r"modality 'a', sample 1: expected \(time, 2\) as in sample 0, found \(2, 3\)"),
         ({"a": [[1, 2], np.ones((2, 3))]}, {},
          r"modality 'a', sample 1: expected \(time,\) integers as in sample 0"),
-        ({"a": [None, None]}, {}, "modality 'a': no sample has it; leave it out"),
+        ({"a": [None, None]}, {}, "modality 'a': found it in no sample; drop it"),
         ({"a": [["x", "y"]]}, {}, "modality 'a', sample 0: expected real numbers, found text"),
         ({"a": [np.array([[None, 1]])]}, {},
          "modality 'a', sample 0: expected real numbers, found dtype object"),
@@ -205,7 +205,7 @@ def test_times_are_given_as_the_modality_is() -> None:
          "lengths: expected a mapping by modality, found list"),
         ({"a": torch.ones(2, 3, 4)}, {"lengths": {"b": [1, 2]}}, r"lengths: no modality 'b', only \['a'\]"),
         ({"a": SOUND}, {"lengths": {"a": [1, 1, 1, 1]}},
-         "lengths: modality 'a' is a list of arrays, each of its own length"),
+         "lengths: modality 'a' is a list of arrays, which have their own lengths"),
         ({"a": SOUND}, {"times": {"a": [[1], None, None, None]}},
          r"times: modality 'a', sample 0: expected shape \(3,\), found \(1,\)"),
         ({"a": SOUND}, {"times": {"a": [None]}},
@@ -248,7 +248,7 @@ def test_rows_of_a_dataset_are_collated() -> None:
     assert made.targets is not None
     assert made.targets.tolist() == [1, 0]
     assert Batch.collate([{"audio": np.ones((2, 1))}]).targets is None
-    with pytest.raises(DataError, match="row 1: has no target"):
+    with pytest.raises(DataError, match="row 1: found no target"):
         Batch.collate([({"audio": np.ones((2, 1))}, 1), {"audio": np.ones((2, 1))}])
     with pytest.raises(DataError, match=r"sample: expected \(features, target\) with a mapping"):
         Batch.collate([(np.ones((2, 1)), 1)])  # type: ignore[list-item]

@@ -117,13 +117,13 @@ JSON_REFUSED = {
         b'{"a": -' + b"9" * 101 + b"}",
         "an integer of 102 digits, expected at most 100",
     ),
-    "lists in lists": (b"[" * 65 + b"]" * 65, "more lists and objects in one another than 64"),
-    "objects in objects": (b'{"a":' * 65 + b"0" + b"}" * 65, "more lists and objects in one another than 64"),
+    "lists in lists": (b"[" * 65 + b"]" * 65, "more than 64 nested lists and objects"),
+    "objects in objects": (b'{"a":' * 65 + b"0" + b"}" * 65, "more than 64 nested lists and objects"),
     "a hundred thousand lists": (
         b"[" * 100_000 + b"]" * 100_000,
-        "more lists and objects in one another than 64",
+        "more than 64 nested lists and objects",
     ),
-    "a hundred thousand lists without end": (b"[" * 100_000, "more lists and objects in one another than 64"),
+    "a hundred thousand lists without end": (b"[" * 100_000, "more than 64 nested lists and objects"),
 }
 
 

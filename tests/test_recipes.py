@@ -226,7 +226,7 @@ def test_a_lost_process_is_named_without_places_in_foreign_source() -> None:
     )
     assert (
         _lost_process(RuntimeError(said), 2)
-        == "another of the 2 processes ended: Connection closed by peer [127.0.0.1]:80"
+        == "another of 2 processes ended: Connection closed by peer [127.0.0.1]:80"
     )
     assert not _lost_process(RuntimeError(said), 1)
     assert not _lost_process(ValueError("no socket"), 2)
@@ -363,14 +363,14 @@ def test_nothing_but_a_run_is_replaced(place: Path, corpus: Corpus, tmp_path: Pa
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(run)
     for out, said in (
-        (run, "holds 'thesis.tex', which is no file of a run"),
+        (run, "found 'thesis.tex', which is not a file of a run"),
         (tmp_path / "file", "a file is there"),
         (tmp_path / "link", "a link is there"),
         (tmp_path, "holds something that is not a run"),
     ):
         with pytest.raises(CheckpointError, match=said):
             train(small(place), out=out, overwrite=True)
-    with pytest.raises(ConfigError, match="resume: takes the run's own configuration"):
+    with pytest.raises(ConfigError, match="resume: found a configuration or a directory"):
         train(resume=run, overwrite=True)
     assert (run / "metrics.json").exists()
 
@@ -432,9 +432,9 @@ def test_what_cannot_be_trained_on(tmp_path: Path, sizes: Any, labelled: bool, s
 
 
 def test_what_does_not_go_together(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="takes the run's own configuration"):
+    with pytest.raises(ConfigError, match="resume: found a configuration or a directory"):
         train(small(place), resume=tmp_path)
-    with pytest.raises(ConfigError, match="goes with resume only"):
+    with pytest.raises(ConfigError, match="found without resume"):
         train(small(place), data="synthetic")
 
 
@@ -604,13 +604,13 @@ def test_what_cannot_be_withheld_is_refused_before_training(
     write_small_corpus(tmp_path / "uneven", sizes={"train": 170, "valid": 170, "test": 5})
     for data, role in ((place, "valid"), (tmp_path / "uneven", "test")):
         with pytest.raises(
-            DataError, match=f"split '{role}': protocol 'imder-batch' rounds the number of groups"
+            DataError, match=f"split '{role}': found .* groups of .* for protocol 'imder-batch'"
         ):
             train(small(data, missing=missing), out=tmp_path / "run")
         assert not (tmp_path / "run").exists()
-    with pytest.raises(DataError, match="split 'test': protocol 'imder-batch'"):
+    with pytest.raises(DataError, match=r"split 'test': found .* for protocol 'imder-batch'"):
         evaluate(thinned, missing=MissingConfig.model_validate(missing))
-    with pytest.raises(ConfigError, match="drop: does not go with missing; choose one of them"):
+    with pytest.raises(ConfigError, match="drop: found missing too; choose one of them"):
         evaluate(thinned, drop=["audio"], missing=MissingConfig(protocol="fixed"))
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"out .*file: cannot be made"):
@@ -759,7 +759,7 @@ def test_a_run_takes_a_path_or_a_corpus(place: Path, corpus: Corpus) -> None:
     for strange in (synthetic_corpus(sizes={"train": 3}), replace(corpus, name="other")):
         with pytest.raises(
             ConfigError,
-            match=r"data: corpus '\w+' lives in memory alone, expected one that write_corpus or load_corpus",
+            match=r"data: corpus '\w+' is only in memory, expected one from write_corpus or load_corpus",
         ):
             RunConfig(data=strange)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"^data: found 3 \(int\), expected a valid string$"):

@@ -130,8 +130,8 @@ def check_listed(folder: Path, names: Iterable[str]) -> None:
 
 def _damaged(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path}: damaged, or changed since it was written: its checksum is not the one in {LIST}; if you"
-        " changed it, delete that list"
+        f"{path}: damaged or changed: found another checksum than in {LIST}; if you changed the"
+        " file, delete that list"
     )
 
 
@@ -156,8 +156,8 @@ def unstamped(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     rest = {name: value for name, value in values.items() if name != FIELD}
     if FIELD in values and values[FIELD] != checksum(_canonical(rest)):
         raise CheckpointError(
-            f"{where}: damaged, or edited since it was written: its content does not have the checksum in"
-            f" {FIELD!r}; if you edited it, remove that field"
+            f"{where}: damaged or edited: found another checksum than the one in"
+            f" {FIELD!r}; if you edited the file, remove that field"
         )
     return rest
 

@@ -152,8 +152,8 @@ class Task(Config):
             raise ValueError("classes: a regression task has none")
         if self.label_range is not None and not all(map(math.isfinite, self.label_range)):
             raise ValueError(
-                f"label_range: expected finite ends, found {self.label_range}; without a range any number is"
-                " a label"
+                f"label_range: expected finite ends, found {self.label_range}; drop the range to allow"
+                " any number"
             )
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
             raise ValueError(
@@ -379,7 +379,9 @@ class Batch:
         names = list(dict.fromkeys(name for features, _ in pairs for name in features))
         known = [target is not None for _, target in pairs]
         if any(known) and not all(known):
-            raise DataError(f"row {known.index(False)}: has no target, but others of its batch have")
+            raise DataError(
+                f"row {known.index(False)}: found no target, expected one, as other rows of its batch have"
+            )
         present = {name: [features.get(name) for features, _ in pairs] for name in names}
         filled = {
             name: arrays
@@ -500,7 +502,7 @@ class Batch:
         modalities = {name: _concatenate([batch.modalities[name] for batch in batches]) for name in names}
         targets = [batch.targets for batch in batches if batch.targets is not None]
         if targets and len(targets) != len(batches):
-            raise ShapeError("cannot concatenate batches of which only some have targets")
+            raise ShapeError("cannot concatenate batches with targets and batches without")
         groups = [batch.groups for batch in batches if batch.groups is not None]
         names = [name for name in names if any(name in batch.withheld for batch in batches)]
         withheld = {name: _concatenate([_withheld_of(batch, name) for batch in batches]) for name in names}
@@ -551,8 +553,8 @@ def _sequences(name: str, given: Any, lengths: Any, times: Any) -> Sequences:
             )
         if lengths is not None:
             raise ShapeError(
-                f"lengths: modality {name!r} is a list of arrays, each of its own length; they go with a"
-                " padded array"
+                f"lengths: modality {name!r} is a list of arrays, which have their own lengths; expected"
+                " a padded array"
             )
         padded, mask, tokens = _padded(name, given)
         seconds = None if times is None else _padded_times(name, times, mask)
@@ -622,7 +624,7 @@ def _padded(name: str, arrays: Sequence[Any] | np.ndarray) -> tuple[Tensor, Tens
         if array is not None and not (isinstance(array, Sequence | np.ndarray | Tensor) and len(array) == 0)
     }
     if not rows:
-        raise DataError(f"modality {name!r}: no sample has it; leave it out")
+        raise DataError(f"modality {name!r}: found it in no sample; drop it")
     first_row, first = next(iter(rows.items()))
     tokens = first.ndim == 1 and not first.is_floating_point()
     for row, array in rows.items():
@@ -678,7 +680,7 @@ def _padded_times(name: str, times: Any, mask: Tensor) -> Tensor:
 def _targets(given: Any) -> Tensor:
     """(batch,) int64 of integers, float64 of other numbers."""
     if isinstance(given, Sequence) and any(isinstance(each, str) for each in given):
-        raise DataError("targets: found text, expected numbers; of a classification give class indices")
+        raise DataError("targets: found text, expected numbers; a classification takes class indices")
     plain = (
         [each.item() if isinstance(each, Tensor) and each.ndim == 0 else each for each in given]
         if isinstance(given, list)

@@ -290,7 +290,7 @@ def parse_json(content: bytes, where: str, *, error: type[AlignMambaError] = Dat
     raise error(f"{where}: not valid JSON: {problem}")
 
 
-_TOO_DEEP = f"more lists and objects in one another than {_JSON_DEPTH}"
+_TOO_DEEP = f"more than {_JSON_DEPTH} nested lists and objects"
 
 
 def _integer(digits: str) -> int:

@@ -195,10 +195,10 @@ def test_the_papers_figures(cli: Cli, tmp_path: Path) -> None:
         (["scan", "--threads", 0], "error: threads: found 0"),
         (["block", "--heads", 7], "error: heads: found 7, expected a divisor of d_model, which is 256"),
         (["model", "--memory-limit-gb", -1], "error: memory_limit_gb: found -1.0"),
-        (["figures", "--training"], "error: figures: they show whole models in inference"),
+        (["figures", "--training"], "error: figures: expected subject 'model' without training"),
         (
             ["figures", "--growth"],
-            "error: figures: measures what the paper shows: drop --growth and --measure",
+            "error: figures: expected neither --growth nor --measure",
         ),
         (["figures", "--against", "mambapy"], "error: against: 'mambapy' is not in the paper's figures"),
         (["match", "--lengths", 1000, "--against", "earth-mover"], "measured up to 512 tokens"),

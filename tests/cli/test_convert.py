@@ -129,7 +129,7 @@ def test_convert_as_json(cli: Cli, file: Path, tmp_path: Path) -> None:
         (["stub", "given.json", "text.txt"], "text.txt: exists already"),
         (
             ["stub", "given.json", "text.txt", "--overwrite"],
-            "text.txt: is not a corpus directory, so it is not replaced",
+            "text.txt: expected a corpus directory to replace",
         ),
         (["stub", "given.json", "text.txt/corpus"], "cannot be"),
     ],
@@ -160,7 +160,7 @@ def test_export_writes_what_convert_reads(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "out.pkl"
     refused = cli("export", "mmsa", tmp_path / "corpus", out)
     assert (refused.code, refused.out) == (2, "")
-    assert "no modality 'text' to stand for 'text'" in refused.err
+    assert "no modality 'text' to write as 'text'" in refused.err
     said = cli("export", "mmsa", tmp_path / "corpus", out, "--text", "words")
     assert (said.code, said.err) == (0, "")
     assert said.out.startswith(f"train 3 samples in {out}\nnote: modalities dropped: touch\n")
@@ -186,7 +186,7 @@ def test_inspect_reads_a_foreign_file(cli: Cli, file: Path, monkeypatch: pytest.
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     for words in (
         "format stub (JSON, for tests)",
-        "data set not one of the published files that are known",
+        "data set not a published file that is known",
         f"SHA-256 {sha256}",
         "train (12) audio features 3",
         "train (12) text tokens 9",
@@ -304,7 +304,7 @@ def test_data_that_is_nothing_known(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("all of it")
     said = cli("train", "--data", tmp_path / "thesis.txt")
     assert said.code == 2
-    assert "thesis.txt: expected a corpus directory, found a file, and of none of the formats" in said.err
+    assert "thesis.txt: expected a corpus directory or a file of the formats" in said.err
     (tmp_path / "folder").mkdir()
     assert "folder: not a corpus, it has no corpus.json" in cli("train", "--data", tmp_path / "folder").err
     assert not (tmp_path / "cache").exists()
@@ -407,7 +407,7 @@ def test_inspect_reads_as_convert_does(cli: Cli, file: Path, tmp_path: Path) -> 
     cli("convert", "stub", file, tmp_path / "corpus")
     said = cli("inspect", tmp_path / "corpus", "--align", "--label", "x")
     assert said.code == 2
-    assert "--label, --align: for files of other formats" in said.err
+    assert "--label, --align: expected a file of another format" in said.err
 
 
 def test_widths_before_the_paths(cli: Cli, file: Path, tmp_path: Path) -> None:

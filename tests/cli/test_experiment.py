@@ -289,8 +289,7 @@ def test_what_a_page_lacks_is_told_before_any_work(
     )
     first, *_ = said.err.splitlines()
     assert (
-        first
-        == "`alignmamba report` cannot make a page of it here: jinja2 is not installed, try: pip install"
+        first == "`alignmamba report` cannot write its page here: jinja2 is not installed, try: pip install"
         " 'alignmamba[experiments]'"
     )
 

@@ -70,7 +70,7 @@ from alignmamba.cli.main import main
         ),
         (
             ["train", "--model", "late-fusion", "--set", "options.local.window=5"],
-            "options.local: model late-fusion has no such option, it is one of alignmamba",
+            "options.local: model late-fusion has no such option; it belongs to alignmamba",
         ),
     ],
 )

@@ -45,28 +45,28 @@ UNKNOWN: dict[str, tuple[dict[str, str], dict[str, int], str]] = {
     "renamed": (
         {"text": "text", "audio": "sound"},
         {},
-        "has modalities text, sound, the run knows text, audio: take --rename sound=audio or --ignore sound",
+        "found modalities text, sound, expected text, audio: use --rename sound=audio or --ignore sound",
     ),
     "all renamed": (
         {"text": "words", "audio": "sound"},
         {},
-        "take --rename words=text, and --rename sound=audio",
+        "use --rename words=text, and --rename sound=audio",
     ),
     "one more": (
         {"text": "text", "audio": "audio"},
         {"depth": 2},
-        "has modalities text, audio, depth, the run knows text, audio: take --ignore depth",
+        "found modalities text, audio, depth, expected text, audio: use --ignore depth",
     ),
-    "another width": ({"text": "text"}, {"sound": 3}, "take --ignore sound"),
+    "another width": ({"text": "text"}, {"sound": 3}, "use --ignore sound"),
     "two of a width": (
         {"text": "text", "audio": "sound"},
         {"depth": 2},
-        "take --rename sound=audio or --ignore sound, and --ignore depth",
+        "use --rename sound=audio or --ignore sound, and --ignore depth",
     ),
     "nothing that goes": (
         {},
         {"smell": 3},
-        "found modalities smell, expected some of text, audio, which the run was trained on",
+        "found modalities smell, expected some of text, audio, the modalities of the run",
     ),
 }
 
@@ -104,8 +104,8 @@ def test_a_renamed_corpus_scores_as_the_original(cli: Cli, run: Path, corpus: Pa
     assert code == 0
     assert "all modalities" in out
     assert err.splitlines() == [
-        "note: text of corpus 'other' is taken for audio",
-        "note: words of corpus 'other' is taken for text",
+        "note: text of corpus 'other' is read as audio",
+        "note: words of corpus 'other' is read as text",
         "note: dropped from corpus 'other': depth",
     ]
     code, out, err = cli("predict", run, *options, "--out", tmp_path / "p.csv", "--json")
@@ -134,14 +134,14 @@ def test_repairs_follow_the_new_name(run: Path, tmp_path: Path) -> None:
 def test_absent_modalities_are_named(cli: Cli, run: Path, corpus: Path, tmp_path: Path) -> None:
     other = renamed_copy(corpus, tmp_path / "other", {"text": "text"})
     code, out, err = cli("evaluate", run, "--data", other)
-    assert (code, err) == (0, "note: audio is not in corpus 'other', predictions are made without it\n")
+    assert (code, err) == (0, "note: audio is not in corpus 'other'; predictions do without it\n")
     assert "text (audio is not in this corpus)" in out
     assert "all modalities" not in out
     report = json.loads(cli("evaluate", run, "--data", other, "--json").out)
     assert (report["modalities"]["used"], report["modalities"]["not_in_corpus"]) == (["text"], ["audio"])
     assert report["metrics"] == evaluate(run, drop=["audio"])["metrics_dropped"]
     code, _, err = cli("predict", run, "--data", other, "--out", tmp_path / "p.csv")
-    assert (code, err) == (0, "note: audio is not in corpus 'other', predictions are made without it\n")
+    assert (code, err) == (0, "note: audio is not in corpus 'other'; predictions do without it\n")
 
 
 def test_a_modality_that_no_sample_has_is_named_as_well(cli: Cli, run: Path, tmp_path: Path) -> None:
@@ -155,35 +155,32 @@ def test_a_modality_that_no_sample_has_is_named_as_well(cli: Cli, run: Path, tmp
     code, out, err = cli("evaluate", run, "--data", tmp_path / "other")
     assert code == 0
     assert "text (no sample has audio)" in out
-    assert (
-        err
-        == "note: no sample of corpus 'other' that is predicted has audio, predictions are made without it\n"
-    )
+    assert err == "note: no predicted sample of corpus 'other' has audio; predictions do without it\n"
     assert cli("evaluate", run, "--data", tmp_path / "other", "--split", "train").err == ""
 
 
 WRONG = [
     (["--rename", "sight=audio"], "rename: corpus 'other' has no modality 'sight', only text, sound"),
-    (["--rename", "sound=video"], "rename sound=video: the run knows no such modality, only text, audio"),
+    (["--rename", "sound=video"], "rename sound=video: expected a modality of the run, some of text, audio"),
     (
         ["--rename", "sound=text"],
         "rename sound=text: 'text' is in the corpus already, corpus 'other' has text, sound",
     ),
-    (["--rename", "sound=audio", "--rename", "text=audio"], "'audio' is the new name of 'text' as well"),
+    (["--rename", "sound=audio", "--rename", "text=audio"], "'audio' is the new name of 'text' too"),
     (
         ["--rename", "sound=audio", "sound=text"],
-        "--rename: 'sound' is to be both 'audio' and 'text', expected one",
+        "--rename: 'sound' has the names 'audio' and 'text', expected one",
     ),
     (["--rename", "sound"], "--rename 'sound': expected NAME=KNOWN, for example vision=video"),
     (["--rename", "=audio"], "--rename '=audio': expected NAME=KNOWN"),
     (["--ignore", "sight"], "ignore: corpus 'other' has no modality 'sight', only text, sound"),
     (
         ["--ignore", "sound", "--rename", "sound=audio"],
-        "rename: modality 'sound' is to be ignored as well; choose one of them",
+        "rename: modality 'sound' is ignored too; choose one of them",
     ),
     (
         ["--ignore", "sound", "text"],
-        "corpus 'other': nothing is left of text, sound, the run knows text, audio",
+        "corpus 'other': found no modality after text, sound, expected some of text, audio",
     ),
     (
         ["--rename", "text=audio", "--ignore", "sound"],

@@ -168,7 +168,7 @@ def test_a_lost_loader_says_how_to_resume(
     )
     assert code == 2
     assert (
-        "a process that reads ahead has ended"
+        "a process that reads ahead ended"
         if told
         else "a process that loads batches ended: DataLoader worker"
     ) in err

@@ -117,7 +117,7 @@ def test_a_metric_that_is_not_defined(cli: Cli, tmp_path: Path) -> None:
     settings = [*SETTINGS, "fit.epochs=1"]
     assert cli("train", "--data", tmp_path / "data", "--out", tmp_path / "run", "--set", *settings)[0] == 0
     code, out, err = cli("evaluate", tmp_path / "run", "--data", tmp_path / "one", "--json")
-    assert (code, err) == (0, "note: audio is not in corpus 'one', predictions are made without it\n")
+    assert (code, err) == (0, "note: audio is not in corpus 'one'; predictions do without it\n")
     assert json.loads(out)["metrics"]["corr"] is None
     code, out, _ = cli("evaluate", tmp_path / "run", "--data", tmp_path / "one")
     assert code == 0
@@ -139,11 +139,11 @@ def test_what_evaluation_refuses(cli: Cli, run: Path, corpus: Path, tmp_path: Pa
         ([run, "--drop", "smell"], "drop: no modality 'smell', expected some of text, audio"),
         (
             [run, "--drop", "text", "--drop", "audio"],
-            "drop: leaves no modality; keep at least one of text, audio",
+            "drop: found every modality; keep at least one of text, audio",
         ),
         (
             [run, "--drop", "audio", "--missing-protocol", "fixed"],
-            "drop: does not go with missing; choose one of them",
+            "drop: found missing too; choose one of them",
         ),
         ([run, "--out", run / "metrics.json"], f"out {run / 'metrics.json'}: cannot be made: File exists"),
         ([run, "--data", unlabelled], "split 'test' is unlabelled, expected a target for every sample"),
@@ -177,7 +177,7 @@ def test_a_corpus_that_changed_must_be_named(cli: Cli, run: Path, corpus: Path, 
         write_small_corpus(corpus, seed=1)
         code, _, err = cli("evaluate", run)
         assert code == 2
-        assert "the corpus has changed since training" in err
+        assert "the corpus changed after training" in err
         assert cli("evaluate", run, "--data", corpus)[0] == 0
     finally:  # other tests use both
         corpus.rename(tmp_path / "changed")
@@ -346,9 +346,9 @@ def test_inspect_says_what_training_would_meet(cli: Cli, corpus: Path, tmp_path:
         "there is no split 'valid', only 'train', 'test'; `train --split-valid 0.15` takes that share of"
         " train for it"
     )
-    assert out.splitlines()[-2:] == ["no problems", f"it cannot be trained on as it is: {said}"]
+    assert out.splitlines()[-2:] == ["no problems", f"training is not possible as it is: {said}"]
     assert json.loads(cli("inspect", tmp_path / "part", "--json").out)["training"]["hindrance"] == said
-    assert "it cannot be trained on" not in cli("inspect", corpus).out
+    assert "training is not possible" not in cli("inspect", corpus).out
     # The same of a file of another format.
     audio = {role: [np.ones((2, 2)), np.zeros((1, 2)), np.eye(2)] for role in ("train", "test")}
     split = {
@@ -364,9 +364,9 @@ def test_inspect_says_what_training_would_meet(cli: Cli, corpus: Path, tmp_path:
     code, out, _ = cli("inspect", tmp_path / "file.pkl")
     assert code == 0
     assert out.splitlines()[-1].startswith(
-        "it cannot be trained on as it is: there is no split 'valid', only 'train', 'test'; "
+        "training is not possible as it is: there is no split 'valid', only 'train', 'test'; "
     )
-    assert "note: vision: its channel has one value in all of train, of which nothing can be learned" in out
+    assert "note: vision: its channel has one value in all of train, so nothing can be learned" in out
 
 
 def test_inspect_knows_the_corpus_that_is_built_in(
@@ -390,7 +390,7 @@ def test_inspect_knows_the_corpus_that_is_built_in(
     assert (code, out, err) == (
         2,
         "",
-        "error: --align: for files of other formats, but synthetic is made in memory\n",
+        "error: --align: expected a file of another format, found that synthetic is made in memory\n",
     )
     write_small_corpus(tmp_path / "synthetic")
     assert "features 4" in cli("inspect", "synthetic").out
@@ -421,7 +421,7 @@ def test_no_answer_is_no_class(cli: Cli, run: Path, tmp_path: Path) -> None:
     code, out, err = cli("predict", run, "--data", tmp_path / "corpus", "--out", table)
     assert (code, out) == (2, "")
     said = "split 'test': 1 of 14 predictions are not finite, the first is of sample 'test-000003'"
-    assert err == f"error: {said}; its features may be too large for the model\n"
+    assert err == f"error: {said}; the features may be too large for the model\n"
     assert table.read_text() == "mine"
     assert cli("predict", run, "--data", tmp_path / "corpus", "--split", "valid", "--out", table)[0] == 0
 
@@ -462,7 +462,7 @@ def test_a_corpus_that_was_moved_is_asked_for(cli: Cli, tmp_path: Path, verb: st
     given = ("train", "--resume", tmp_path / "run") if verb == "resume" else ("evaluate", tmp_path / "run")
     code, _, err = cli(*given)
     assert (code, err.count("\n")) == (2, 1)
-    assert f"{tmp_path / 'here'}: the run was trained on a corpus there, found nothing; --data" in err
+    assert f"{tmp_path / 'here'}: expected the corpus of the run, found nothing; --data" in err
     assert cli(*given, "--data", tmp_path / "there")[0] == 0
 
 

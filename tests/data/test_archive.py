@@ -359,7 +359,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "strings": (
         _set("features", "words", 1, np.array(["a"])),
-        "'train-b', modality 'words': expected real numbers, found text; words go into texts or tokens",
+        "'train-b', modality 'words': expected real numbers, found text; put words into texts or tokens",
     ),
     "ragged": (
         _set("features", "sound", 0, [[1.0], [1.0, 2.0]]),
@@ -643,7 +643,7 @@ def test_a_directory_that_is_no_corpus_is_never_replaced(tmp_path: Path) -> None
     (tmp_path / "thesis" / "chapter").write_text("all of it")
     (tmp_path / "file").write_text("x")
     for name, said in (
-        ("thesis", "holds 'chapter', which is no file of a corpus"),
+        ("thesis", "found 'chapter', which is not a file of a corpus"),
         ("file", "is not a corpus directory"),
     ):
         with pytest.raises(DataError, match=f"{said}, so it is not replaced"):
@@ -656,7 +656,7 @@ def test_what_lies_in_a_corpus_beside_it_is_not_lost(tmp_path: Path) -> None:
     path = tmp_path / "corpus"
     (path / "notes.txt").write_text("mine")
     with pytest.raises(
-        DataError, match=r"holds 'notes\.txt', which is no file of a corpus, so it is not replaced"
+        DataError, match=r"found 'notes\.txt', which is not a file of a corpus, so the directory is kept"
     ):
         write_corpus(path, {"train": arrays()}, task=CLASSES, overwrite=True)
     (path / "notes.txt").unlink()
@@ -955,7 +955,7 @@ def test_nothing_and_a_file_are_no_corpus(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a corpus directory, found nothing"):
         load_corpus(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="expected a corpus directory, found a file"):
+    with pytest.raises(DataError, match="expected a corpus directory"):
         load_corpus(tmp_path / "file")
 
 

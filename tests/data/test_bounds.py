@@ -143,8 +143,8 @@ def test_a_vocabulary_that_memory_does_not_hold_is_refused(
     said = capsys.readouterr().err
     assert "model alignmamba: training 8,796,505,038,849 weights" in said
     assert (
-        "GB are available; the largest part is modality 'text', of vocabulary 2147483648; drop it with"
-        " modalities, or lower" in said
+        "GB are available; the largest part is modality 'text', of vocabulary 2147483648; drop"
+        " it from modalities, or lower" in said
     )
 
 
@@ -168,7 +168,7 @@ HEADERS: dict[str, tuple[Callable[[str], str], str]] = {
     ),
     "deep": (
         lambda text: text.rstrip()[:-1] + ',"x":' + "[" * 9000 + "]" * 9000 + "}",
-        "in one another than 64",
+        "more than 64 nested",
     ),
     "a huge shape": (
         lambda text: text.replace("[8,3]", "[8000000000000,3]"),

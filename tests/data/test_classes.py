@@ -40,7 +40,7 @@ def test_an_index_of_classes_that_are_numbers_is_refused(tmp_path: Path, names: 
     features = {"m": [np.ones((1, 1))] * 2}
     task = Task(kind="classification", classes=names)
     with pytest.raises(
-        DataError, match=rf"target 1 may be a class index or the name .* for example '{names[0]}'"
+        DataError, match=rf"target 1 may be the index or the name .* for example '{names[0]}'"
     ):
         write_corpus(tmp_path / "corpus", {"train": {"features": features, "targets": [1, 0]}}, task=task)
     corpus = write_corpus(

@@ -187,8 +187,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         (
             {"text": "words"},
             (
-                "no modality 'words' to stand for 'text'; say which of \\['vision', 'text', 'audio',"
-                " 'other'\\] does"
+                "no modality 'words' to write as 'text'; choose one of \\['vision', 'text', 'audio',"
+                " 'other'\\]"
             ),
         ),
         ({"video": "vision"}, "expected text, audio, vision, found 'video'"),
@@ -196,7 +196,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=said):
             export_mmsa(corpus, out, modalities=modalities)
     tokens = corpus_of(tmp_path / "tokens", kind="tokens")
-    with pytest.raises(DataError, match="modality 'text': audio has to be features"):
+    with pytest.raises(DataError, match="modality 'text': expected features for audio"):
         export_mmsa(tokens, out, modalities={"audio": "text"})
     features = {name: [np.ones((1, 1))] for name in ("text", "audio", "vision")}
     unlabelled = write_corpus(
@@ -214,7 +214,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         export_mmsa(unlabelled, out, overwrite=True)
     assert out.read_bytes() == b"all of it"
     for path in (tmp_path, Path(os.devnull)):
-        with pytest.raises(DataError, match=f"{path}: is not a file, so it is not replaced"):
+        with pytest.raises(DataError, match=f"{path}: expected a file to replace"):
             export_mmsa(corpus, path, overwrite=True)
     export_mmsa(corpus, out, overwrite=True)
     assert out.stat().st_size > 1000
@@ -280,7 +280,9 @@ def test_the_task_survives(tmp_path: Path, name: str, text: str) -> None:
         tmp_path / "corpus", {"train": arrays}, task=task, units=units, vocabulary_sizes=sizes
     )
     done = export_mmsa(corpus, tmp_path / "a.pkl")
-    assert ("there are no regression_labels, which MMSA needs to train" in done.notes) == bool(task.classes)
+    assert ("MMSA needs regression_labels to train, and the corpus has no such labels" in done.notes) == bool(
+        task.classes
+    )
     again = convert("auto", [tmp_path / "a.pkl"], tmp_path / "again").corpus
     assert again.task == task
     assert again.modalities == corpus.modalities

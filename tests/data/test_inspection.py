@@ -144,7 +144,7 @@ MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]
         },
         {},
         "split 'train' has no targets",
-        ["split 'test' has no targets: it is predicted, and not scored"],
+        ["split 'test' has no targets: it is predicted and not scored"],
     ),
     "no targets of valid": (
         {"train": _arrays([0, 1, 2]), "valid": {"features": {"sound": ROWS}}, "test": _arrays([0, 1, 2])},
@@ -171,7 +171,7 @@ MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]
         "",
         [
             "no training sample has words: training drops it from the model",
-            "no sample of valid has sight: valid says nothing of it",
+            "no sample of valid has sight: valid does not measure it",
         ],
     ),
     "one class": (
@@ -207,8 +207,8 @@ MEETS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any], str, list[str]
         {},
         "",
         [
-            "sound: 2 of 3 channels have one value in all of train, of which nothing can be learned",
-            "still: its channel has one value in all of train, of which nothing can be learned",
+            "sound: 2 of 3 channels have one value in all of train, so nothing can be learned from it",
+            "still: its channel has one value in all of train, so nothing can be learned from it",
         ],
     ),
 }

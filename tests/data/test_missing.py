@@ -176,7 +176,7 @@ def test_imder_in_groups_withholds_the_same_from_a_group() -> None:
 
 def test_imder_in_groups_refuses_a_split_that_it_would_leave_whole() -> None:
     with pytest.raises(
-        DataError, match=r"split 'test': protocol 'imder-batch' .* found 5 groups, expected at least 6"
+        DataError, match=r"split 'test': found 5 groups of .*, expected at least 6 for protocol 'imder-batch'"
     ):
         withheld(split(160), config("imder-batch", 0.5), seed=0)
     withheld(split(161), config("imder-batch", 0.5), seed=0)

@@ -114,14 +114,14 @@ REFUSED: dict[str, tuple[Corpus, float, str]] = {
     "valid is there": (
         corpus([0.0] * 9, valid=True),
         0.2,
-        "split_valid: corpus 'c' has a split 'valid' already, of 1 samples; leave",
+        "split_valid: corpus 'c' has a split 'valid' already, of 1 samples; drop",
     ),
     "none": (
         corpus([0.0] * 9),
         0.05,
-        "split_valid: found 0.05, which is none of the 9 samples of train, expected at least 0.11",
+        "split_valid: found 0.05, which makes no sample of the 9 of train, expected at least 0.11",
     ),
-    "all": (corpus([0.0] * 9), 0.95, "split_valid: found 0.95, which is all 9 samples of train"),
+    "all": (corpus([0.0] * 9), 0.95, "split_valid: found 0.95, which takes all 9 samples of train"),
     "a class": (
         corpus([0] * 18 + [1] * 2, num_classes=2),
         0.9,
@@ -131,12 +131,12 @@ REFUSED: dict[str, tuple[Corpus, float, str]] = {
     "one group": (
         corpus([0.0] * 9, ["a"] * 9),
         0.2,
-        "is no whole group: train has 9 samples in 1 groups of 9 to 9",
+        "makes no whole group: train has 9 samples in 1 groups of 9 to 9",
     ),
     "large groups": (
         corpus([0.0] * 9, ["a"] * 4 + ["b"] * 5),
         0.1,
-        "is no whole group: train has 9 samples in 2 groups of 4 to 5",
+        "makes no whole group: train has 9 samples in 2 groups of 4 to 5",
     ),
 }
 

@@ -252,9 +252,9 @@ def test_scores_are_plain_floats(task: Task) -> None:
 @pytest.mark.parametrize(
     ("task", "given_", "message"),
     [
-        (SENTIMENT, predictions([], []), "no sample to score"),
-        (THREE, predictions(np.zeros((0, 3)), []), "no sample to score"),
-        (SENTIMENT, predictions([1.0], None), "none known"),
+        (SENTIMENT, predictions([], []), "found no sample"),
+        (THREE, predictions(np.zeros((0, 3)), []), "found no sample"),
+        (SENTIMENT, predictions([1.0], None), "found no known target"),
         (
             SENTIMENT,
             predictions([1.0, np.nan], [1.0, 1.0]),

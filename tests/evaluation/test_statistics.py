@@ -608,7 +608,7 @@ def test_power_of_the_test_split_of_mosi() -> None:
     assert (
         power_note("MOSI", 656, 0.869)
         == "MOSI: with 656 test samples and an accuracy of 86.9 %, one standard error is 1.3 points; two"
-        " single runs on the same samples must lie 2.4 points apart if they disagree on a tenth of the"
+        " single runs on the same samples need a difference of 2.4 points if they disagree on a tenth of the"
         " samples, and 3.7 if their errors are independent, to differ at the 5 % level."
     )
 

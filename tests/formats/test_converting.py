@@ -193,7 +193,7 @@ def test_a_modality_that_no_sample_has_is_left_out_and_told(
     assert (seen.notes, seen.faults) == (done.notes, ())
     for split in content["splits"].values():
         split["features"], split["times"], split["tokens"] = {"smell": [[]] * 6}, {}, {}
-    with pytest.raises(DataError, match=r"given\.json: split 'train': no sample has any modality"):
+    with pytest.raises(DataError, match=r"given\.json: split 'train': found no modality in any sample"):
         convert("stub", [stub_reader.write(path, content)], tmp_path / "none")
 
 
@@ -202,7 +202,7 @@ def test_a_split_of_nothing_is_refused(tmp_path: Path, content: dict[str, Any]) 
         "features": {"audio": [[], []], "text": [None, None]},
         "targets": [1.0, 2.0],
     }
-    with pytest.raises(DataError, match="split 'valid': no sample has any modality"):
+    with pytest.raises(DataError, match="split 'valid': found no modality in any sample"):
         convert("stub", [stub_reader.write(tmp_path / "given.json", content)], tmp_path / "corpus")
 
 

@@ -156,6 +156,6 @@ def test_streams_that_are_marked_alike_may_change_places() -> None:
 
 
 def test_an_encoder_that_mixes_tokens_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"expected none, linear or embedding for audio, found conv"):
+    with pytest.raises(ConfigError, match=r"found conv for audio, expected none, linear or embedding"):
         AOBERT.for_regression({"text": 3, "audio": 2}, encoders={"audio": {"kind": "conv"}})
     AOBERT.for_regression({"text": 3, "audio": 2}, encoder={"kind": "linear"})

@@ -74,5 +74,5 @@ def test_sharing_halves_the_modules_between_streams() -> None:
 
 
 def test_refuses_one_modality() -> None:
-    with pytest.raises(ConfigError, match="co-attention needs at least 2 that attend to each other"):
+    with pytest.raises(ConfigError, match="co-attention needs at least 2"):
         network(METHOD, REGRESSION, modalities=SPECS[:1])

@@ -181,7 +181,10 @@ def test_each_stage_leaves_the_weights_of_the_other() -> None:
 
 def test_labels_without_two_signs_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match="task: ConFEDE needs numbers on both sides of a neutral one, found 3 classes"
+        ConfigError,
+        match=(
+            "task: ConFEDE needs a regression with labels on both sides of a neutral one, found 3 classes"
+        ),
     ):
         network(CONTRASTED_PARTS, TASKS["classification"])
     task = Task(kind="regression")

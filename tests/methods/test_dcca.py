@@ -99,7 +99,7 @@ def test_too_few_samples_or_modalities_are_refused() -> None:
     objective = CORRELATED_VIEWS.objective(network(CORRELATED_VIEWS, TASK, components=8), TASK)
     with pytest.raises(
         DataError,
-        match=r"loader.batch_size: a correlation of options.components=8 numbers .* found at most [678]",
+        match=r"loader.batch_size: found at most [678] samples .*, expected more than options.components=8",
     ):
         objective.prepare(sources(CORRELATED_VIEWS, TASK, missing=False)[0])
     with pytest.raises(

@@ -102,6 +102,6 @@ def test_classes_are_contrasted_as_they_are() -> None:
 
 
 def test_a_label_of_one_sign_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"neutral: HyCon contrasts .*found 0\.0"):
+    with pytest.raises(ConfigError, match=r"neutral: found 0\.0, expected a number within"):
         HyCon.for_regression({"text": 3}, label_range=(1.0, 5.0))
     HyCon.for_regression({"text": 3}, label_range=(1.0, 5.0), neutral=3.0)

@@ -81,10 +81,14 @@ def test_samples_without_the_anchor_or_a_side_do_not_count() -> None:
 
 
 def test_too_few_modalities_or_samples_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"modalities: ICCN correlates .* so it needs at least 3, found 2"):
+    with pytest.raises(ConfigError, match=r"modalities: ICCN correlates .* and needs at least 3, found 2"):
         network(INTERACTIONS, TASK, modalities=SPECS[:2])
     objective = INTERACTIONS.objective(network(INTERACTIONS, TASK, components=8), TASK)
     with pytest.raises(
-        DataError, match=r"loader.batch_size: a correlation of options.components=8 .* text and another"
+        DataError,
+        match=(
+            r"loader.batch_size: found at most .* text and another modality, expected more than"
+            " options.components=8"
+        ),
     ):
         objective.prepare(sources(INTERACTIONS, TASK, missing=False)[0])

@@ -121,9 +121,7 @@ def test_the_entropy_counts_the_step_before_and_no_other_epoch() -> None:
 
 
 def test_one_modality_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match="modalities: MMIM bounds the information between two or more, found 1"
-    ):
+    with pytest.raises(ConfigError, match="modalities: MMIM needs at least 2, found 1"):
         network(MULTIMODAL_INFOMAX, TASK, modalities=SPECS[:1])
 
 

@@ -124,7 +124,10 @@ def test_labels_move_from_the_second_epoch_on() -> None:
 
 def test_labels_without_two_signs_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match="task: Self-MM needs numbers on both sides of a neutral one, found 3 classes"
+        ConfigError,
+        match=(
+            "task: Self-MM needs a regression with labels on both sides of a neutral one, found 3 classes"
+        ),
     ):
         network(SELF_MM, TASKS["classification"])
     with pytest.raises(

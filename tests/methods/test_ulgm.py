@@ -107,6 +107,7 @@ def test_a_missing_modality_has_no_part_in_the_loss() -> None:
 
 def test_classes_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match="task: ULGM needs numbers on both sides of a neutral one, found 3 classes"
+        ConfigError,
+        match=("task: ULGM needs a regression with labels on both sides of a neutral one, found 3 classes"),
     ):
         network(UNIMODAL_LABELS, TASKS["classification"])

@@ -90,7 +90,7 @@ def test_a_configuration_that_does_not_fit_is_refused(
 
 
 def test_neither_a_folder_nor_a_repository(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="neither a local folder nor a Hub repository"):
+    with pytest.raises(CheckpointError, match="expected a local folder or a readable Hub repository"):
         AlignMamba.from_pretrained(tmp_path / "nothing", local_files_only=True)
 
 
@@ -181,7 +181,10 @@ def test_weights_that_memory_does_not_hold_are_refused_before_they_are_read(
     from_pretrained(folder)
     monkeypatch.setattr(capacity, "available_bytes", lambda _: 3 * size - 1)
     assert re.search(
-        rf"model\.safetensors: opening {size:,} bytes of weights needs .* are available; make it smaller",
+        (
+            rf"model\.safetensors: opening {size:,} bytes of weights needs .* are available; make the"
+            " model smaller"
+        ),
         refused(folder),
     )
 

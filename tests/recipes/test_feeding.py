@@ -73,8 +73,11 @@ def test_what_cannot_be_fitted(tmp_path: Path) -> None:
             DataError,
             lambda: fit(model(), [1], [2]),
         ),
-        "task: this model does not say": (ConfigError, lambda: fit(torch.nn.Linear(1, 1), corpus)),
-        "score: goes with higher_is_better": (ConfigError, lambda: fit(model(), corpus, score=lambda _: {})),
+        "task: found no task in this model": (ConfigError, lambda: fit(torch.nn.Linear(1, 1), corpus)),
+        "score: expected it together with higher_is_better": (
+            ConfigError,
+            lambda: fit(model(), corpus, score=lambda _: {}),
+        ),
         "expected class indices from 0 to 2, found": (
             DataError,
             lambda: fit(model(), floats, floats, CONFIG),
@@ -87,7 +90,10 @@ def test_what_cannot_be_fitted(tmp_path: Path) -> None:
             DataError,
             lambda: fit(model(("x", "y", "z")), corpus, config=CONFIG),
         ),
-        "resume: a DataLoader": (ConfigError, lambda: fit(model(), floats, floats, CONFIG, resume=True)),
+        "resume: found a DataLoader": (
+            ConfigError,
+            lambda: fit(model(), floats, floats, CONFIG, resume=True),
+        ),
     }
     for said, (kind, refused) in cases.items():
         with pytest.raises(kind, match=said):

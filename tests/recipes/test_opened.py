@@ -102,7 +102,7 @@ def test_a_run_is_scored_as_by_the_recipe(run: Run, loaded: Corpus) -> None:
 def test_what_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases: dict[str, tuple[type[AlignMambaError], Any]] = {
         "no such directory": (CheckpointError, lambda: open_run(tmp_path / "none")),
-        "has modalities text, vision, the run knows": (
+        "found modalities text, vision, expected": (
             DataError,
             lambda: run.predict({"text": [np.zeros((2, 4))], "vision": [np.zeros((2, 2))]}),
         ),
@@ -114,10 +114,10 @@ def test_what_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             DataError,
             lambda: run.predict({"text": [None]}),
         ),
-        "ids: go with arrays": (ConfigError, lambda: run.predict(ids=["a"])),
+        "ids: expected them with arrays": (ConfigError, lambda: run.predict(ids=["a"])),
         "split: found 'tset'": (ConfigError, lambda: run.predict(split="tset")),  # type: ignore[arg-type]
         "has no such id": (ConfigError, lambda: run.plan("nobody")),
-        "test-000001'.*matches nothing in it": (ConfigError, lambda: run.plan("test-000001")),
+        "test-000001'.*makes no plan of it": (ConfigError, lambda: run.plan("test-000001")),
     }
     for said, (kind, refused) in cases.items():
         with pytest.raises(kind, match=said) as caught:

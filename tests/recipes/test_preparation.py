@@ -94,13 +94,13 @@ def test_an_interrupted_run_goes_on_with_its_own_valid_split(
     identity["split_valid"]["valid_ids"] = "0" * 64  # as if another version drew otherwise
     (copy / "run.json").write_text(json.dumps(identity))
     (copy / "SHA256SUMS").unlink()
-    with pytest.raises(CheckpointError, match="its valid split cannot be made again"):
+    with pytest.raises(CheckpointError, match="its valid split cannot be repeated"):
         train(resume=copy)
 
 
 def test_what_was_drawn_is_said(drawn: tuple[Path, Path], tmp_path: Path) -> None:
     assert prepared(config(drawn[0], split_valid=0.25)).notes == (
-        "'valid' is 10 of the 40 samples of train, of every class its share, drawn from the seed",
+        "'valid' is 10 of the 40 samples of train, the same share of every class, drawn from the seed",
     )
     features = {"sound": [np.ones((1, 1))] * 12}
     arrays = {"features": features, "targets": [0, 1, 2, 0] * 3}
@@ -128,7 +128,7 @@ def test_without_a_valid_split_the_way_out_is_named(tmp_path: Path) -> None:
     write_small_corpus(tmp_path / "whole", sizes={"train": 12, "valid": 8})
     with pytest.raises(
         ConfigError,
-        match="split_valid: corpus 'small' has a split 'valid' already, of 8 samples; leave split_valid out",
+        match="split_valid: corpus 'small' has a split 'valid' already, of 8 samples; drop split_valid",
     ):
         plan(config(tmp_path / "whole", split_valid=0.25), out=tmp_path / "run")
     with pytest.raises(ConfigError, match="split_valid: corpus 'synthetic' has a split 'valid' already"):
@@ -201,7 +201,7 @@ def test_all_cells_of_a_seed_share_the_split(drawn: tuple[Path, Path], tmp_path:
             drawn_ids.setdefault(job.config.seed, set()).add(part)
     assert [len(each) for each in drawn_ids.values()] == [1, 1]
     assert drawn_ids[0] != drawn_ids[1]
-    with pytest.raises(ConfigError, match="which is none of the 40 samples"):
+    with pytest.raises(ConfigError, match="which makes no sample of the 40"):
         plan_experiment(
             ExperimentConfig(name="comparison", seeds=2),
             config(drawn[0], split_valid=0.01),
@@ -222,10 +222,10 @@ def test_a_modality_that_no_training_sample_has_is_dropped(
     options = {**FAST["options"], "anchor_order": ["text", "audio"]}
     result = train(config(tmp_path / "data", options=options), out=tmp_path / "run")
     note = (
-        "no training sample has text, so the model does without it; samples that have nothing else are"
-        " dropped: 6 of test"
+        "no training sample has text, so the model is trained without it; samples without any"
+        " other modality are dropped: 6 of test"
     )
-    unseen = [f"no sample of {role} has video, so {role} says nothing of it" for role in ("valid", "test")]
+    unseen = [f"no sample of {role} has video, so {role} does not measure it" for role in ("valid", "test")]
     assert capsys.readouterr().err.splitlines() == [f"note: {each}" for each in (note, *unseen)]
     assert result.config.modalities == ("audio", "video")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["untrained_modalities"] == ["text"]
@@ -234,7 +234,7 @@ def test_a_modality_that_no_training_sample_has_is_dropped(
     assert report["modalities"]["used"] == ["audio"]
     assert predict(tmp_path / "run", str(tmp_path / "data"), tmp_path / "p.csv")["rows"] == 30
     write(tmp_path / "other", {"test": ["text", "audio"]})
-    with pytest.raises(DataError, match=r"the run knows audio, video: take .*--ignore text"):
+    with pytest.raises(DataError, match=r"expected audio, video: use .*--ignore text"):
         evaluate(tmp_path / "run", data=str(tmp_path / "other"))
 
 
@@ -260,7 +260,7 @@ def test_grids_do_without_it_as_well(tmp_path: Path) -> None:
         config(tmp_path / "data"),
         out=tmp_path / "g",
     )
-    assert made.notes[0] == "no training sample has text, so the model does without it"
+    assert made.notes[0] == "no training sample has text, so the model is trained without it"
     assert [(each.row, each.config.modalities) for each in made.cells] == [
         ("alignmamba", ("audio", "video")),
         ("audio alone", ("audio",)),

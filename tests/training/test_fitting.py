@@ -431,7 +431,7 @@ def test_steps_that_the_gradient_scaler_skips_do_not_count(tmp_path: Path) -> No
 def test_no_step_at_all_is_refused() -> None:
     with pytest.raises(
         TrainingError,
-        match="none of 21 optimiser steps was taken: every gradient overflowed under precision 16-mixed",
+        match="no optimiser step of 21 was applied: every gradient overflowed under precision 16-mixed",
     ):
         run(QUICK.model_copy(update={"precision": "16-mixed"}), **half_precision(2.0**100))
 
@@ -532,7 +532,8 @@ def test_a_rate_that_is_too_high_is_blamed_and_no_sample() -> None:
     blamed = "the learning rate is probably too high, found 100; set a smaller fit.learning_rate"
     config = FitConfig(epochs=2, learning_rate=100.0, warmup_fraction=0.0)
     with pytest.raises(
-        TrainingError, match=f"^epoch 1, step 2: loss 'task' is inf, though all inputs are finite: {blamed}$"
+        TrainingError,
+        match=(f"^epoch 1, step 2: loss 'task' is inf, although all inputs are finite: {blamed}$"),
     ):
         run(config, model=Bursting())
 
@@ -545,7 +546,7 @@ def test_a_rate_that_is_too_high_is_blamed_and_no_sample() -> None:
                 else Output(prediction=output.prediction * torch.nan, embedding=output.embedding)
             )
 
-    with pytest.raises(TrainingError, match=f"^valid: no prediction is finite any more: {blamed}$"):
+    with pytest.raises(TrainingError, match=f"^valid: found no finite prediction: {blamed}$"):
         run(config, model=Blind())
 
 
@@ -601,7 +602,7 @@ def test_the_engine_must_have_the_precision_that_was_asked_for() -> None:
         ConfigError, match="precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true"
     ):
         run(FitConfig(precision="16-mixed"), fabric=fabric)
-    with pytest.raises(ConfigError, match="made with '32-true', the configuration asks for 'bf16-mixed'"):
+    with pytest.raises(ConfigError, match="found '32-true' in the engine, expected 'bf16-mixed'"):
         run(FitConfig(precision="bf16-mixed"), fabric=Fabric(accelerator="cpu", devices=1))
 
 
@@ -706,14 +707,14 @@ def test_resuming_before_the_first_checkpoint_starts_over(tmp_path: Path) -> Non
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     run(run_dir=tmp_path)
-    with pytest.raises(CheckpointError, match="already holds a run"):
+    with pytest.raises(CheckpointError, match="found a run"):
         run(run_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learning_rate": 0.5}, "learning_rate=0.02, it cannot resume with 0.5"),
+        ({"learning_rate": 0.5}, "learning_rate=0.5, expected 0.02 to resume"),
         ({"epochs": 9}, "epochs=3"),
         ({"accumulate": 2}, "accumulate=1"),
     ],
@@ -726,7 +727,7 @@ def test_another_course_is_refused(tmp_path: Path, change: dict[str, Any], messa
 
 def test_another_train_split_is_refused(tmp_path: Path) -> None:
     run(run_dir=tmp_path)
-    with pytest.raises(CheckpointError, match="batches per epoch=7, it cannot resume with 10"):
+    with pytest.raises(CheckpointError, match="batches per epoch=10, expected 7 to resume"):
         run(train=ToySource("train", samples=40), run_dir=tmp_path, resume=True)
 
 

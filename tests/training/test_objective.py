@@ -120,7 +120,7 @@ def test_a_term_of_the_whole_batch_counts_once_per_sample() -> None:
             Fixed(torch.zeros(3), task=torch.zeros(3)),
             REGRESSION,
             ConfigError,
-            r"losses\['task'\] is a name that training keeps",
+            r"losses\['task'\] is reserved for training",
         ),
     ],
 )

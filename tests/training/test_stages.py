@@ -247,7 +247,7 @@ def with_stages(*stages: Stage) -> Objective:
         (
             (Stage(optimisers=(Minimise(rates={"model.head.": 1.0}),)),),
             ConfigError,
-            "no optimiser says what becomes of weight 'model",
+            "found no optimiser for weight 'model",
         ),
         ((Stage(optimisers=(Minimise(), Minimise())),), ConfigError, "belongs to 2 optimisers, expected one"),
         (
@@ -255,7 +255,7 @@ def with_stages(*stages: Stage) -> Objective:
             ConfigError,
             "no weight has a name that begins with 'modle.'",
         ),
-        ((Stage(optimisers=(Minimise(rates={"": 0.0}),)),), TrainingError, "has no weight to train"),
+        ((Stage(optimisers=(Minimise(rates={"": 0.0}),)),), TrainingError, "found no weight to train"),
         (
             (Stage(optimisers=(Minimise(terms=("tsak",)),)),),
             ConfigError,

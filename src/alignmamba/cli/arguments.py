@@ -27,12 +27,12 @@ from alignmamba.errors import ConfigError
 
 DESCRIPTION = """Fuse text, audio, video or any other token sequences into one prediction with AlignMamba.
 
-Start with `alignmamba train`; each verb explains itself with `alignmamba VERB --help`. \
-`alignmamba --version` prints the version.
+Start with `alignmamba train`. Show the options of a verb with `alignmamba VERB --help`. \
+Show the version with `alignmamba --version`.
 
-Shell completion: `alignmamba --tyro-print-completion SHELL` prints a script for bash, zsh or fish.
+Print a completion script for bash, zsh or fish with `alignmamba --tyro-print-completion SHELL`.
 
-Exit codes: 0 done, 1 a fault of alignmamba, 2 an input it cannot use, 130 interrupted.
+Exit codes: 0 done, 1 fault of alignmamba, 2 input that it cannot use, 130 interrupted.
 """
 
 VERBS: dict[str, type[Verb]] = {

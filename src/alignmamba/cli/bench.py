@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Verb):
-    """Measure this library and its peers in turn, on this machine: time, peak memory, floating-point
-    operations.
+    """Measure time, peak memory and operations of this library and its peers on this machine.
 
-    Subjects: `scan`, `match` and `mmd` are operators, `block` is one Mamba block, `backbone` a stack over one
-    sequence, `model` the whole fusion of three modalities, alignment included, with its stages apart.
-    `figures` repeats the paper's efficiency analysis. Medians with least and most; memory is the peak above
-    weights and inputs; ratios are to this library.
+    Subjects: `scan`, `match` and `mmd` are operators. `block` is one Mamba block, and `backbone` is a stack
+    over one sequence. `model` is the whole fusion of three modalities with alignment, and each of its stages.
+    `figures` repeats the paper's efficiency analysis. Tables show the median, the least and the most. Memory
+    is the peak above weights and inputs. Ratios are to this library.
     """
 
     subject: Annotated[
@@ -32,27 +31,26 @@ class Bench(Verb):
     lengths: Annotated[
         tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the subject's own)")
     ] = ()
-    """Tokens of the sequence, of either side of a matching or an MMD, per modality of a model."""
+    """Tokens of the sequence, of each side of `match` and `mmd`, or of each modality of a model."""
     against: Annotated[
         tuple[str, ...], arg(metavar="PEER ...", help_behavior_hint="(default: all that are installed)")
     ] = ()
-    """Peers to compare with; a name that is not known is answered with those that are."""
+    """Peers to compare with; an unknown name prints the list of peers."""
     measure: Annotated[
         tuple[Literal["time", "memory", "flops"], ...],
         arg(metavar="{time,memory,flops} ...", help_behavior_hint="(default: all)"),
     ] = ("time", "memory", "flops")
     """Quantities to measure."""
     growth: bool = False
-    """How this library grows from 1k to 100k tokens: its own computations alone, and the exponents of time
-    and memory."""
+    """Measure this library alone from 1k to 100k tokens, and fit how time and memory grow."""
     training: bool = False
-    """One forward and backward pass in place of inference."""
+    """Measure a forward and backward pass instead of inference."""
     repeats: Annotated[int, arg(metavar="N")] = 5
-    """Timed rounds; what takes longer than 10 s takes part in the first three."""
+    """Timed rounds; a peer that takes longer than 10 s runs three at most."""
     threads: Annotated[int, arg(metavar="N")] = 1
     """Threads on the CPU."""
     device: Annotated[Literal["cpu", "cuda"], arg(metavar="{cpu,cuda}")] = "cpu"
-    """Where to compute."""
+    """Device to compute on."""
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], arg(metavar="{float32,bfloat16,float16}")] = (
         "float32"
     )
@@ -74,12 +72,11 @@ class Bench(Verb):
     memory_limit_gb: Annotated[
         float | None, arg(metavar="GB", help_behavior_hint="(default: half of what is available)")
     ] = None
-    """Skip what would need more memory."""
+    """Skip peers that would need more memory."""
     tflop_limit: Annotated[float, arg(metavar="TFLOP")] = 10.0
-    """Skip what would take more operations."""
+    """Skip peers that would take more operations."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    """Directory for results.json, tables, and plots where matplotlib is installed; files of an earlier run
-    are replaced."""
+    """Directory for results.json, tables and plots; files of an earlier run are replaced."""
 
     def run(self) -> int:
         """Measure."""
@@ -104,7 +101,9 @@ class Bench(Verb):
         same = BenchConfig.model_fields.keys() - {"subject"}
         config = BenchConfig.checked(subject=subject, **{name: getattr(self, name) for name in same})
         if self.subject == "figures" and (self.growth or set(self.measure) != {"time", "memory", "flops"}):
-            raise ConfigError("figures: measures what the paper shows: drop --growth and --measure")
+            raise ConfigError(
+                "figures: expected neither --growth nor --measure, as the paper fixes what is measured"
+            )
         return growth(config) if self.growth else config
 
     def _report(self, config: "BenchConfig") -> None:

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 class Convert(ReadingVerb):
     """Convert files of another format into a corpus, without running anything that is in them.
 
-    What is wrong with a file and can be repaired is repaired, counted and listed; what cannot be repaired is
-    refused, and then nothing is written. `alignmamba inspect FILE` reports it beforehand, with the same
-    options.
+    Faults that can be repaired are repaired, counted and listed. Any other fault refuses the file, and
+    nothing is written. Preview both with `alignmamba inspect FILE` and the same options.
     """
 
     format: Annotated[Positional[str], arg(metavar="FORMAT")]
@@ -26,11 +25,11 @@ class Convert(ReadingVerb):
     paths: Annotated[
         Positional[tuple[Path, ...]], arg(metavar="SRC [SRC ...] DST", help_behavior_hint="(required)")
     ]
-    """The files or folders, and last the directory of the corpus to make."""
+    """Files or folders to read, then the corpus directory to write."""
     name: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: that of the file)")] = None
     """Name of the corpus."""
     overwrite: bool = False
-    """Replace the corpus at DST, once the new one is complete."""
+    """Replace the corpus at DST once the new one is complete."""
 
     def run(self) -> int:
         """Convert."""
@@ -40,7 +39,7 @@ class Convert(ReadingVerb):
 
         if len(self.paths) < 2:
             raise ConfigError(
-                f"expected at least one file and the directory to make, found {len(self.paths)}"
+                f"expected at least one file and the directory to write, found {len(self.paths)}"
                 f" path{'s' * (len(self.paths) != 1)}"
             )
         *sources, destination = self.paths

@@ -23,9 +23,7 @@ PURPOSES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor(Verb):
-    """Print versions, devices, what serves each operator and how long its first call takes, and which
-    optional extras are installed.
-    """
+    """Print versions, devices, the backend and first-call time of each operator, and installed extras."""
 
     def run(self) -> int:
         """Examine."""

@@ -12,41 +12,40 @@ from alignmamba.cli.verb import PROTOCOLS
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(ApplyingVerb):
-    """Score a finished run on a split, on request with some modalities withheld."""
+    """Score a finished run on a split, with all modalities or with some withheld."""
 
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
     """Directory of the run."""
     data: Annotated[
         str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: the corpus of the run)")
     ] = None
-    """Another corpus to score on, or where the run's own lies now."""
+    """Corpus to score on, or the new place of the run's own corpus."""
     split: Literal["train", "valid", "test"] = "test"
-    """Part of the corpus."""
+    """Split to score."""
     drop: Annotated[
         tuple[tuple[str, ...], ...],
         UseAppendAction,
         arg(metavar="MODALITY ...", help_behavior_hint="(repeatable)"),
     ] = ()
-    """Modalities to withhold from every sample; the scores with all of them stand beside."""
+    """Modalities to withhold from every sample; scores with all modalities are shown too."""
     missing_protocol: Annotated[str | None, arg(metavar=PROTOCOLS, help_behavior_hint="(default: none)")] = (
         None
     )
-    """Withhold modalities from samples; the scores with all of them stand beside:
-    gcnet: each one with the chance of the rate, but never all of a sample;
-    imder-sample, imder-batch: all but one, one or none, in the shares of IMDer, drawn for each sample or for
-    groups of 32; fixed: keeps every proper subset of them in turn; tokens: single tokens of all
-    modalities."""
+    """Withhold modalities from samples; scores with all modalities are shown too.
+    gcnet: each modality with probability R, but never all of a sample.
+    imder-sample: none, one, or all but one, in the published shares, drawn for each sample.
+    imder-batch: as imder-sample, drawn for groups of 32 samples.
+    fixed: keep every proper subset of the modalities in turn.
+    tokens: single tokens of all modalities."""
     missing_rate: Annotated[float | None, arg(metavar="R", help_behavior_hint="(default: none)")] = None
-    """Share to withhold, from 0 to less than 1. With fixed there is none."""
+    """Share to withhold, from 0 to below 1; not for fixed."""
     nonfinite: Annotated[
         Literal["error", "zero", "mean"] | None,
         arg(metavar="{error,zero,mean}", help_behavior_hint="(default: as in training)"),
     ] = None
-    """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split
-    instead."""
+    """Action on features that are not finite: refuse them, or read 0 or the channel's train mean."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    """Directory for tables: predictions.csv, and with a protocol predictions_missing.csv and missing.csv,
-    what each sample kept."""
+    """Directory for predictions.csv; a protocol adds predictions_missing.csv and missing.csv."""
 
     def run(self) -> int:
         """Evaluate."""

@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Verb):
-    """Repeat an experiment of the paper on a corpus: a grid of runs, then tables with intervals and tests.
+    """Repeat an experiment of the paper: a grid of runs, then tables with intervals and tests.
 
-    `comparison`: every fusion model and every modality alone. `missing`: every model at each missing rate.
-    `ablation`: the model without its parts. `distance`: how far apart aligned modalities are. `plans`:
-    transport plans, and how close in true time matched tokens lie. `efficiency`: time, memory and operations,
-    which needs no corpus.
+    `comparison`: every fusion model, and every modality alone.
+    `missing`: every model at each missing rate.
+    `ablation`: the model without each of its parts.
+    `distance`: the distance between aligned modalities.
+    `plans`: transport plans, and how far apart in true time matched tokens are.
+    `efficiency`: time, memory and operations; needs no corpus.
 
-    Give the same command again to resume after an interruption: finished runs are kept, failed ones are tried
-    anew. Then `alignmamba report DIR` makes a page of it.
+    Repeat the command to resume after an interruption: finished runs are kept, failed ones run again. Then
+    write a page with `alignmamba report DIR`.
     """
 
     name: Annotated[
@@ -39,36 +41,34 @@ class Experiment(Verb):
     data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = (
         None
     )
-    """Directory of a corpus; a file that `alignmamba convert` reads, converted once; or `synthetic`."""
+    """Corpus directory, file that `alignmamba convert` reads, or `synthetic`."""
     out: Annotated[Path, arg(metavar="DIR")]
-    """Directory of the experiment; made if need be, continued if it holds this experiment."""
+    """Directory of the experiment; a directory that holds this experiment is resumed."""
     model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
-    """Model that `ablation`, `distance` and `plans` look into."""
+    """Model that `ablation`, `distance` and `plans` study."""
     models: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: families)")] = ()
-    """Methods that `comparison` and `missing` compare; `families`, `table1`, `table2` and `all` stand for
-    several."""
+    """Methods that `comparison` and `missing` compare, or `families`, `table1`, `table2`, `all`."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
-    """Options of the model to start from."""
+    """Starting options of the model, as for `train`."""
     config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """YAML file with settings of every run, as for `train`."""
+    """YAML file of settings for every run, as for `train`."""
     set: Annotated[
         tuple[tuple[str, ...], ...],
         UseAppendAction,
         arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)"),
     ] = ()
-    """Single settings of every run by dotted key, for example fit.epochs=5."""
+    """Settings of every run by dotted key, for example fit.epochs=5."""
     split_valid: Annotated[
         float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")
     ] = None
-    """Where the corpus has no valid split: share of train to take for it, as for `train`; for one seed the
-    same in every cell."""
+    """Share of train that serves as the valid split, as for `train`; the same in every cell."""
     seeds: Annotated[int, arg(metavar="N")] = 5
     """Runs of each cell, with seeds 0 to N-1."""
     protocol: Annotated[
         Literal["gcnet", "imder-sample", "imder-batch", "tokens"],
         arg(metavar="{gcnet,imder-sample,imder-batch,tokens}"),
     ] = "gcnet"
-    """How `missing` withholds modalities."""
+    """Protocol by which `missing` withholds modalities."""
     rates: Annotated[tuple[float, ...], arg(metavar="R ...", help_behavior_hint="(default: 0.1 to 0.7)")] = (
         0.1,
         0.2,
@@ -78,27 +78,25 @@ class Experiment(Verb):
         0.6,
         0.7,
     )
-    """Missing rates of `missing`."""
+    """Missing rates that `missing` measures."""
     mixed: bool = False
-    """In `missing`, train each model once on all rates mixed, and score it at each."""
+    """In `missing`, train each model once on all rates mixed, then score it at each rate."""
     samples: Annotated[
         tuple[str, ...], arg(metavar="ID ...", help_behavior_hint="(default: predicted best and worst)")
     ] = ()
     """Test samples that `plans` shows."""
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
-    """Metrics that the tables on the terminal show, for example accuracy; the files and --json have all of
-    them."""
+    """Metrics in the tables on the terminal; files and --json have all of them."""
     lengths: Annotated[
         tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the paper's)")
     ] = ()
-    """Tokens per modality that `efficiency` measures at."""
+    """Tokens per modality that `efficiency` measures."""
     own_settings: bool = False
-    """Train each method with the settings it was published with, in place of those that all share."""
+    """Train each method with its published settings instead of settings that all share."""
     jobs: Annotated[int, arg(metavar="J")] = 1
-    """Runs at work at once. Each computes on one thread, or up to four from 256 channels on; OMP_NUM_THREADS
-    sets another number."""
+    """Runs at the same time, each on one to four threads; OMP_NUM_THREADS sets their number."""
     engine: Literal["local", "slurm"] = "local"
-    """Who does the work: processes of this machine, or a SLURM array."""
+    """Processes of this machine, or a SLURM array."""
     slurm: Annotated[
         tuple[tuple[str, ...], ...],
         UseAppendAction,
@@ -106,9 +104,9 @@ class Experiment(Verb):
     ] = ()
     """Options of submitit's executor, for example timeout_min=120 slurm_partition=gpu."""
     shard: Annotated[str | None, arg(metavar="i/n", help_behavior_hint="(default: all)")] = None
-    """Do every n-th run from the i-th on, and leave the others to machines that share the folder."""
+    """Take every n-th run from the i-th; other machines that share the folder take the others."""
     dry_run: bool = False
-    """Print the runs and what became of them so far; train nothing, measure nothing, write nothing."""
+    """Print the runs and their states; train, measure and write nothing."""
 
     def run(self) -> int:
         """Run the experiment."""
@@ -126,7 +124,7 @@ class Experiment(Verb):
             self._show_plan(plan)
             return 0
         if why := lacking("experiments", "jinja2", "matplotlib"):
-            say(f"`alignmamba report` cannot make a page of it here: {why}")
+            say(f"`alignmamba report` cannot write its page here: {why}")
         if engine.kind == "local":
             say(f"{_threads(plan)} a run; OMP_NUM_THREADS sets another number")
         with _grid_progress(engine.jobs) as progress:
@@ -258,7 +256,7 @@ class Experiment(Verb):
         for label, reason in result.failures.items():
             say(f"failed: {label}: {reason}")
         say(
-            f"{said}; tables in {result.directory / 'tables'}; a page of it: alignmamba report"
+            f"{said}; tables in {result.directory / 'tables'}; write a page with: alignmamba report"
             f" {result.directory}"
         )
 

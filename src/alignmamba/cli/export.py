@@ -11,22 +11,22 @@ from alignmamba.cli.verb import Verb, write
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Verb):
-    """Write a corpus as another program reads it."""
+    """Write a corpus in the format of another program."""
 
     format: Annotated[Positional[Literal["mmsa"]], arg(metavar="FORMAT")]
-    """mmsa: the pickle that MMSA trains on."""
+    """mmsa, the pickle that MMSA trains on."""
     corpus: Annotated[Positional[Path], arg(metavar="CORPUS")]
     """Directory of the corpus."""
     out: Annotated[Positional[Path], arg(metavar="OUT.pkl")]
     """File to write."""
     text: Annotated[str, arg(metavar="MODALITY")] = "text"
-    """Modality that stands for MMSA's text."""
+    """Modality to write as MMSA's text."""
     audio: Annotated[str, arg(metavar="MODALITY")] = "audio"
-    """Modality that stands for MMSA's audio."""
+    """Modality to write as MMSA's audio."""
     vision: Annotated[str, arg(metavar="MODALITY")] = "vision"
-    """Modality that stands for MMSA's vision."""
+    """Modality to write as MMSA's vision."""
     overwrite: bool = False
-    """Replace the file that is there, once the new one is complete."""
+    """Replace an existing file once the new one is complete."""
 
     def run(self) -> int:
         """Export."""

@@ -11,19 +11,18 @@ from alignmamba.cli.verb import Verb, write
 
 @dataclass(frozen=True, kw_only=True)
 class Init(Verb):
-    """Look at a table (CSV, TSV, Parquet) or at arrays (.npy, .npz, HDF5) and write the TOML file that
-    describes them.
+    """Draft the TOML file that describes a table (CSV, TSV, Parquet) or arrays (.npy, .npz, HDF5).
 
-    What each column is, is guessed by its name and its cells; every guess stands in a line of its own, to be
-    corrected. `alignmamba inspect` then shows what is read by it. docs/arrays.md has all keys.
+    The draft guesses the role of each column from its name and its cells. Correct the guesses, one a line,
+    then check them with `alignmamba inspect`. See docs/arrays.md for all keys.
     """
 
     path: Annotated[Positional[Path], arg(metavar="FILE")]
-    """The table or the arrays."""
+    """Table or arrays to describe."""
     out: Annotated[
         Path | None, arg(metavar="OUT.toml", help_behavior_hint="(default: corpus.toml beside FILE)")
     ] = None
-    """File to write, in the folder of FILE or above it. One that is there is not replaced."""
+    """New file to write, in the folder of FILE or above it."""
 
     def run(self) -> int:
         """Look and write."""

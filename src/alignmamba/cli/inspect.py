@@ -23,18 +23,17 @@ _CLASSES_SHOWN = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(ReadingVerb):
-    """Summarise a corpus, `synthetic`, or a file that `alignmamba convert` reads.
+    """Summarise a corpus or a file, list its problems, and preview what training would meet.
 
-    Of a corpus every problem is listed. Of another file, what a conversion with these options would repair is
-    reported; of a published one also what it is. Labels out of range are counted, for which `convert` refuses
-    a file unless --clip-labels is given. Of both, what training would meet is reported: a split or targets
-    that are not there, modalities that no sample of a split has, classes without a sample, channels that
-    never change. The exit code is 2 if a corpus has a problem, or a file would be refused for anything else.
-    Lengths are counted in tokens.
+    A corpus gets a list of every problem. Any other file gets a list of the repairs that `alignmamba convert`
+    would make with the same options. A published file is also named. Both get notes on what training would
+    meet: missing splits or targets, modalities or classes without samples, constant channels. Labels out of
+    range are counted; `convert` refuses them without --clip-labels. Exit code 2 means that the corpus has a
+    problem, or that `convert` would refuse the file. Lengths are in tokens.
     """
 
     path: Annotated[Positional[Path], arg(metavar="PATH|synthetic")]
-    """Directory of the corpus, or the file or folder, or `synthetic`."""
+    """Corpus directory, file or folder that `alignmamba convert` reads, or `synthetic`."""
     format: Annotated[str, arg(metavar="FORMAT")] = "auto"
     """Name of the format; auto: what the file looks like."""
 
@@ -56,7 +55,7 @@ class Inspect(ReadingVerb):
         from alignmamba.data.inspection import inspect_corpus
 
         if self.path.exists():
-            self._refuse_options(f"{self.path} is none that is recognised")
+            self._refuse_options(f"the format of {self.path} is not recognised")
         return self._show(inspect_corpus(self.path))
 
     def _inspect_synthetic(self) -> int:
@@ -70,7 +69,7 @@ class Inspect(ReadingVerb):
         from alignmamba.errors import ConfigError
 
         if given := [*self.given_options(), *(["--format"] if self.format != "auto" else [])]:
-            raise ConfigError(f"{', '.join(given)}: for files of other formats, but {reason}")
+            raise ConfigError(f"{', '.join(given)}: expected a file of another format, found that {reason}")
 
     def _show(self, found: "Inspection") -> int:
         from dataclasses import asdict
@@ -134,9 +133,7 @@ def _show_foreign(found: "ForeignInspection") -> None:
     screen = console()
     facts: Mapping[str, Any] = {
         "format": f"{found.format} ({found.layout})",
-        "data set": "not one of the published files that are known"
-        if found.known is None
-        else found.known.dataset,
+        "data set": "not a published file that is known" if found.known is None else found.known.dataset,
         **(
             {}
             if found.known is None
@@ -145,7 +142,7 @@ def _show_foreign(found: "ForeignInspection") -> None:
         "task": _task(found.task),
         "size": f"{found.bytes / 1e6:.1f} MB",
         "source": found.source or "not stated",
-        "SHA-256": found.sha256 or "of a folder there is none",
+        "SHA-256": found.sha256 or "not computed for a folder",
     }
     screen.print(facts_table(found.path, facts))
     _show_splits(screen, found.splits, found.task)
@@ -160,7 +157,7 @@ def _show_training(screen: "Console", training: "Training") -> None:
     for note in training.notes:
         screen.print(f"note: {note}", soft_wrap=True)
     if training.hindrance:
-        screen.print(f"it cannot be trained on as it is: {training.hindrance}", soft_wrap=True)
+        screen.print(f"training is not possible as it is: {training.hindrance}", soft_wrap=True)
 
 
 def _task(task: "Task") -> str:

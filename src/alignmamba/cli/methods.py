@@ -7,9 +7,7 @@ from alignmamba.cli.verb import Verb, say
 
 @dataclass(frozen=True, kw_only=True)
 class Methods(Verb):
-    """List every method that train --model takes: what it is, where it was published, and what it needs of a
-    corpus.
-    """
+    """List every method that `train --model` takes, with its source and its demands on a corpus."""
 
     def run(self) -> int:
         """List them."""
@@ -38,7 +36,7 @@ class Methods(Verb):
         ]
         console().print(rows_table("methods", ("name", "what it is", "source", "needs"), lines))
         say(
-            "`alignmamba train --model NAME --settings` prints the options of one; docs/methods.md says how"
-            " each differs from its source"
+            "`alignmamba train --model NAME --settings` prints the options of one; docs/methods.md"
+            " lists how each differs from its source"
         )
         return 0

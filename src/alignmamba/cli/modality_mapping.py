@@ -20,13 +20,13 @@ class ApplyingVerb(Verb):
         UseAppendAction,
         arg(metavar="NAME=KNOWN ...", help_behavior_hint="(repeatable)"),
     ] = ()
-    """Take a modality of the corpus for one that the run knows, for example vision=video."""
+    """Read a modality of the corpus as one that the run knows, for example vision=video."""
     ignore: Annotated[
         tuple[tuple[str, ...], ...],
         UseAppendAction,
         arg(metavar="MODALITY ...", help_behavior_hint="(repeatable)"),
     ] = ()
-    """Leave out a modality of the corpus, for example one that the run does not know."""
+    """Ignore a modality of the corpus, for example one that the run does not know."""
 
     def matching(self) -> dict[str, Any]:
         """The options as `recipes` take them.
@@ -43,21 +43,18 @@ class ApplyingVerb(Verb):
                 raise ConfigError(f"--rename {given!r}: expected NAME=KNOWN, for example vision=video")
             if renamed.setdefault(old, new) != new:
                 raise ConfigError(
-                    f"--rename: {old!r} is to be both {renamed[old]!r} and {new!r}, expected one"
+                    f"--rename: {old!r} has the names {renamed[old]!r} and {new!r}, expected one"
                 )
         return {"rename": renamed, "ignore": [name for group in self.ignore for name in group]}
 
     def tell(self, modalities: Mapping[str, Any], corpus: str) -> None:
         """Say on standard error what is predicted without, and what was taken for something else."""
         for name in modalities["not_in_corpus"]:
-            say(f"note: {name} is not in corpus {corpus!r}, predictions are made without it")
+            say(f"note: {name} is not in corpus {corpus!r}; predictions do without it")
         for name in modalities["in_no_sample"]:
-            say(
-                f"note: no sample of corpus {corpus!r} that is predicted has {name}, predictions are made"
-                " without it"
-            )
+            say(f"note: no predicted sample of corpus {corpus!r} has {name}; predictions do without it")
         for old, new in modalities["renamed"].items():
-            say(f"note: {old} of corpus {corpus!r} is taken for {new}")
+            say(f"note: {old} of corpus {corpus!r} is read as {new}")
         if modalities["ignored"]:
             say(f"note: dropped from corpus {corpus!r}: {', '.join(modalities['ignored'])}")
 

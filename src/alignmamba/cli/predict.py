@@ -12,16 +12,16 @@ from alignmamba.cli.verb import write
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(ApplyingVerb):
-    """Predict every sample of a corpus, labelled or not, and write a table.
+    """Predict every sample of a corpus, labelled or not, and write the predictions to a table.
 
-    Columns: id, split, target where it is known, prediction, and for a classification p(CLASS), the
-    probability of each class from 0 to 1.
+    Columns: id, split, target if known, prediction. A classification adds p(CLASS), the probability of each
+    class from 0 to 1.
     """
 
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
     """Directory of the run."""
     data: Annotated[str, arg(metavar="PATH|synthetic")]
-    """Directory of the corpus, or a file that `alignmamba convert` reads, converted once."""
+    """Corpus directory, or file that `alignmamba convert` reads."""
     out: Annotated[Path, arg(metavar="FILE.csv|.parquet")]
     """File to write; an existing one is replaced once the new one is complete. Parquet needs
     alignmamba[formats]."""
@@ -29,13 +29,12 @@ class Predict(ApplyingVerb):
         Literal["train", "valid", "test"] | None,
         arg(metavar="{train,valid,test}", help_behavior_hint="(default: every split)"),
     ] = None
-    """Only this part of the corpus."""
+    """Split to predict."""
     nonfinite: Annotated[
         Literal["error", "zero", "mean"] | None,
         arg(metavar="{error,zero,mean}", help_behavior_hint="(default: as in training)"),
     ] = None
-    """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split
-    instead."""
+    """Action on features that are not finite: refuse them, or read 0 or the channel's train mean."""
 
     def run(self) -> int:
         """Predict."""

@@ -32,7 +32,7 @@ class ReadingVerb(Verb):
         from alignmamba.formats.known_formats import any_options
 
         (format,) = (each for each in fields(cls) if each.name == "format")
-        help = f"{', '.join(FORMATS)}; auto: what the files look like."
+        help = f"{', '.join(FORMATS)}, or auto to detect the format."
         kind: Any = Annotated[get_type_hints(cls, include_extras=True)["format"], arg(help=help)]
         own: list[Any] = [("format", kind, field(default=format.default))]
         own += [_flag(name, info) for name, info in any_options().model_fields.items()]

@@ -11,22 +11,18 @@ from alignmamba.cli.verb import Verb
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Verb):
-    """Write one self-contained HTML page of an experiment, finished or not, of a single run, or of several
-    runs beside each other.
-    """
+    """Write one self-contained HTML page about an experiment, a run, or several runs side by side."""
 
     directories: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]")]
-    """Directory of the experiment or the run; several runs are compared."""
+    """Directory of an experiment or of a run; several runs are compared."""
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: DIR/report.html)")] = None
-    """The page; a file that is there is replaced if its name ends in .html. Needed where runs are
-    compared."""
+    """Page to write; an existing .html file is replaced. Required to compare several runs."""
     data: Annotated[
         str | None, arg(metavar="PATH", help_behavior_hint="(default: the corpus of the run)")
     ] = None
-    """Where the corpus of a single run lies now. Transcripts, plans and the worth of each modality come from
-    it."""
+    """New place of the run's corpus, the source of transcripts, plans and modality scores."""
     files_only: bool = False
-    """Make the page of a single run from its files alone, without loading corpus and model."""
+    """Build the page of a single run from its files alone, without loading corpus and model."""
 
     def run(self) -> int:
         """Write the page."""

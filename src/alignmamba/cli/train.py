@@ -18,87 +18,81 @@ class Train(Verb):
     """Train a model on a corpus and evaluate it.
 
     Settings come from the defaults, then --config, then --set, then the other options; the later one wins.
-    See them all with --dry-run. The best epoch is chosen on the valid split (or on a share of train, see
-    --split-valid), and the test split is scored once, at the end. The run directory then holds the model, the
+    Show them all with --dry-run. The valid split, or a share of train (--split-valid), chooses the best
+    epoch. The test split is scored once, at the end. The run directory then holds the model, the
     configuration, the metrics and the predictions.
     """
 
     data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = (
         None
     )
-    """Directory of a corpus; a file that `alignmamba convert` reads, converted once; or `synthetic`: built
-    in, with a known best score."""
+    """Corpus directory, file that `alignmamba convert` reads, or `synthetic`, the built-in corpus."""
     model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
-    """Method; `alignmamba methods` lists them all."""
+    """Method to train; `alignmamba methods` lists all of them."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
-    """Options of the model to start from: `default`, chosen by measurement, or `paper`, the published
-    equations to the letter."""
+    """Starting options of the model: `default`, chosen by measurement, or `paper`, as published."""
     config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """YAML file with settings, for example the config.yaml of another run."""
+    """YAML file of settings, for example the config.yaml of another run."""
     set: Annotated[
         tuple[tuple[str, ...], ...],
         UseAppendAction,
         arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)"),
     ] = ()
-    """Single settings by dotted key, for example fit.epochs=5 loader.batch_size=64 options.d_model=128;
-    values are YAML."""
+    """Settings by dotted key, with YAML values: fit.epochs=5 options.d_model=128."""
     seed: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: 0)")] = None
-    """Decides the first weights, dropout and the order of samples."""
+    """Seed of the first weights, of dropout and of the order of samples."""
     nonfinite: Annotated[
         Literal["error", "zero", "mean"] | None,
         arg(metavar="{error,zero,mean}", help_behavior_hint="(default: error)"),
     ] = None
-    """Features that are not finite: refuse the corpus, or read 0 or the channel's mean over the train split
-    instead."""
+    """Action on features that are not finite: refuse them, or read 0 or the channel's train mean."""
     split_valid: Annotated[
         float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")
     ] = None
-    """Where the corpus has no valid split: share of train to take for it, for example 0.15; whole groups
-    where samples have groups, else the same share of every class; drawn from the seed."""
+    """Share of train that serves as the valid split, for example 0.15, if the corpus has none."""
     missing_protocol: Annotated[str | None, arg(metavar=PROTOCOLS, help_behavior_hint="(default: none)")] = (
         None
     )
-    """Withhold modalities from samples, in training, validation and test:
-    gcnet: each one with the chance of the rate, but never all of a sample;
-    imder-sample, imder-batch: all but one, one or none, in the shares of IMDer, drawn for each sample or for
-    groups of 32; fixed: keeps a proper subset of them, any alike; tokens: single tokens of all modalities."""
+    """Withhold modalities in training, validation and test.
+    gcnet: each modality with probability R, but never all of a sample.
+    imder-sample: none, one, or all but one, in the published shares, drawn for each sample.
+    imder-batch: as imder-sample, drawn for groups of 32 samples.
+    fixed: keep a random proper subset of the modalities.
+    tokens: single tokens of all modalities."""
     missing_rate: Annotated[
         tuple[float, ...], arg(metavar="R [R ...]", help_behavior_hint="(default: none)")
     ] = ()
-    """Share to withhold, from 0 to less than 1; of several rates each sample takes one, anew every epoch.
-    With fixed there is none."""
+    """Share to withhold, 0 to below 1; one of several is drawn per sample and epoch; not for fixed."""
     accelerator: Annotated[
         Literal["auto", "cpu", "cuda"] | None,
         arg(metavar="{auto,cpu,cuda}", help_behavior_hint="(default: auto)"),
     ] = None
-    """Where to compute; auto: a GPU if there is one, otherwise the CPU."""
+    """Device to compute on; auto: a GPU if there is one, otherwise the CPU."""
     devices: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: 1)")] = None
-    """Processes per machine, each with a GPU or a share of the cores; they share each batch."""
+    """Processes per machine; each takes a part of every batch, and a GPU or a share of the cores."""
     num_nodes: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: 1)")] = None
-    """Machines; start the same command on each, see Lightning Fabric on clusters."""
+    """Number of machines; start the same command on each, as Lightning Fabric describes."""
     strategy: Annotated[
         Literal["auto", "ddp"] | None, arg(metavar="{auto,ddp}", help_behavior_hint="(default: auto)")
     ] = None
-    """How several processes work together; auto: ddp where there are several."""
+    """Cooperation of processes; auto: ddp if there are several."""
     precision: Annotated[
         str | None,
         arg(metavar="{32-true,bf16-mixed,16-mixed,64-true}", help_behavior_hint="(default: 32-true)"),
     ] = None
-    """Arithmetic: bits of a number, `mixed` where half precision is used only where that is safe."""
+    """Bits of a number; `mixed` uses half precision where it is safe."""
     out: Annotated[
         Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/CORPUS-MODEL-DIGEST-seedN)")
     ] = None
-    """Directory of the run; nothing that exists is overwritten. By default a number is added where a finished
-    run has the name."""
+    """Directory of the run. Without this option, a number is added if a finished run has the name."""
     overwrite: bool = False
-    """Replace the run that lies there, once everything is checked; anything but a run is refused."""
+    """Replace the run at --out after all checks; anything but a run is refused."""
     resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    """Go on with an interrupted run by its own settings; with --data if its corpus was moved."""
+    """Resume an interrupted run with its own settings; add --data if its corpus was moved."""
     dry_run: bool = False
-    """Print the complete settings, the size of the model and the batches per epoch; train nothing, write
-    nothing."""
+    """Print all settings, the size of the model and the batches per epoch; train and write nothing."""
     settings: bool = False
-    """Print every key that --set takes, with its default and its meaning; train nothing, write nothing."""
+    """Print every key that --set takes, with default and meaning; train and write nothing."""
 
     def run(self) -> int:
         """Train."""
@@ -234,7 +228,7 @@ class Train(Verb):
             screen.print(missing_line(result.missing, result.missing["effective_rate"]))
         if result.references:
             screen.print(reference_table(result.references, result.distance_covered))
-        ended = "no improvement any more" if result.stopped == "patience" else "all epochs done"
+        ended = "no further improvement" if result.stopped == "patience" else "all epochs done"
         screen.print(
             f"epoch {result.best_epoch} of {result.epochs} kept ({ended}), {result.optimiser_steps} optimiser"
             f" steps, {result.num_parameters:,} weights, {result.seconds:.0f} s"

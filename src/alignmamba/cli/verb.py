@@ -23,9 +23,9 @@ class Verb(ABC):
     """A verb of the command line."""
 
     json: bool = False
-    """Print the result as one line of JSON on standard output; everything else goes to standard error."""
+    """Print the result as one line of JSON; everything else goes to standard error."""
     traceback: bool = False
-    """On an error, show where in the code it happened; so does ALIGNMAMBA_TRACEBACK=1."""
+    """Show the traceback of an error, as does ALIGNMAMBA_TRACEBACK=1."""
 
     @classmethod
     def completed(cls) -> "type[Verb]":

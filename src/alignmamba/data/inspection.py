@@ -175,7 +175,7 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
     for role in ("valid", "test"):
         unseen = [each.name for each in parts[role].modalities if each.missing == 1] if role in parts else []
         notes += [
-            f"no sample of {role} has {name}: {role} says nothing of it"
+            f"no sample of {role} has {name}: {role} does not measure it"
             for name in unseen
             if name not in dropped
         ]
@@ -185,7 +185,7 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
             " experiment needs one"
         )
     elif not parts["test"].targets:
-        notes.append("split 'test' has no targets: it is predicted, and not scored")
+        notes.append("split 'test' has no targets: it is predicted and not scored")
     notes += _target_notes(task, train)
     notes += [_constant(each) for each in train.modalities if each.constant]
     return Training(hindrance=hindrance, dropped=dropped, notes=tuple(notes))
@@ -197,7 +197,7 @@ def _constant(modality: ModalitySummary) -> str:
         which = f"all {modality.dim} channels have" if modality.dim > 1 else "its channel has"
     else:
         which = f"{modality.constant} of {modality.dim} channels {'have' if modality.constant > 1 else 'has'}"
-    return f"{modality.name}: {which} one value in all of train, of which nothing can be learned"
+    return f"{modality.name}: {which} one value in all of train, so nothing can be learned from it"
 
 
 def _target_notes(task: Task, train: SplitSummary) -> Iterator[str]:

@@ -84,9 +84,7 @@ class Loader:
         keep_withheld: bool = False,
     ) -> None:
         if keep_withheld and split.role != "train":
-            raise ConfigError(
-                f"keep_withheld: what is withheld is for training alone, found split {split.role!r}"
-            )
+            raise ConfigError(f"keep_withheld: expected split 'train', found split {split.role!r}")
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank: expected 0 to {world_size - 1}, found {rank}")
         if len(split) == 0:
@@ -94,9 +92,8 @@ class Loader:
         batches = math.ceil(len(split) / config.batch_size)
         if len(split) // batches < world_size and not config.keep_groups:
             raise ConfigError(
-                f"batch_size: {config.batch_size} spreads the {len(split)} samples of split {split.role!r}"
-                f" over {batches} batches, of which the smallest has {len(split) // batches}, too few for"
-                f" {world_size} processes"
+                f"batch_size: {config.batch_size} leaves {len(split) // batches} of {len(split)} samples"
+                f" of split {split.role!r} for the smallest batch, expected at least {world_size}"
             )
         absent = [spec.name for spec in modalities if spec.name not in split.lengths]
         if absent:
@@ -189,8 +186,8 @@ class Loader:
         while True:
             if turn != self._turn:
                 raise DataError(
-                    f"split {self.role!r}: another pass was begun before this one ended, and its workers"
-                    " serve one at a time"
+                    f"split {self.role!r}: found a second pass before the end of the first; workers serve one"
+                    " pass at a time"
                 )
             try:
                 found = next(source)
@@ -397,8 +394,8 @@ def lost_workers_told() -> Iterator[None]:
 
 
 def _lost_worker(said: str) -> TrainingError:
-    advice = "often memory runs out, and a smaller loader.num_workers needs less"
-    return TrainingError(f"a process that reads ahead has ended, {said}: {advice}")
+    advice = "perhaps memory ran out; lower loader.num_workers"
+    return TrainingError(f"a process that reads ahead ended, {said}: {advice}")
 
 
 def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task: Task) -> Batch:
@@ -414,7 +411,8 @@ def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task:
     known = [sample.target is not None for sample in samples]
     if any(known) and not all(known):
         raise DataError(
-            f"sample {samples[known.index(False)].id!r} has no target, but others of its batch have"
+            f"sample {samples[known.index(False)].id!r}: found no target, expected one, as other"
+            " samples of its batch have"
         )
     targets = None
     if known and all(known):

@@ -74,14 +74,14 @@ class MissingConfig(Config):
             raise ValueError(f"found {value!r}, but protocol {protocol!r} has no rate, expected 0 or nothing")
         if protocol == "imder-batch" and len(rates) > 1:
             raise ValueError(
-                f"found {value!r}, expected one rate: protocol 'imder-batch' has its shares over the whole"
+                f"found {value!r}, expected one rate, as protocol 'imder-batch' takes shares of the whole"
                 " split"
             )
         if protocol in ("imder-sample", "imder-batch") and not all(
             _level(rate) <= 7 and math.isclose(_level(rate), 10 * rate) for rate in rates
         ):
             raise ValueError(
-                f"found {value!r}, expected 0, 0.1, 0.2 .. 0.7, for which protocol {protocol!r} has shares"
+                f"found {value!r}, expected one of 0, 0.1, 0.2 .. 0.7, the rates of protocol {protocol!r}"
             )
         return value if len(rates) == 1 else tuple(rates)
 
@@ -315,8 +315,8 @@ def _imder_batch(present: np.ndarray, level: int, role: Role, draws: _Draws) -> 
     tenth = round(groups / 10)  # half to even, as numpy's
     if level and not tenth:
         raise DataError(
-            f"split {role!r}: protocol 'imder-batch' rounds the number of groups of {IMDER_GROUP} samples to"
-            f" tens, found {groups} groups, expected at least 6; protocol 'imder-sample' takes any number"
+            f"split {role!r}: found {groups} groups of {IMDER_GROUP} samples, expected at least 6 for"
+            " protocol 'imder-batch'; protocol 'imder-sample' takes any number"
         )
     two, one = int(_TWO_MISSING[level]) * tenth, int(_ONE_MISSING[level]) * tenth
     order = (

@@ -27,11 +27,13 @@ def prepare_destination(target: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a corpus")
     if target.is_symlink() or not target.is_dir():
-        raise DataError(f"{target}: is not a corpus directory, so it is not replaced")
+        raise DataError(f"{target}: expected a corpus directory to replace, found something else")
     # A corpus may be damaged, but whatever else lies there would go with it.
     names = sorted(path.name for path in target.iterdir())
     if stranger := next((name for name in names if not is_archive_file(name)), None):
-        raise DataError(f"{target}: holds {stranger!r}, which is no file of a corpus, so it is not replaced")
+        raise DataError(
+            f"{target}: found {stranger!r}, which is not a file of a corpus, so the directory is kept"
+        )
     if names == [MANIFEST]:
         read_manifest(target)
 

@@ -234,7 +234,7 @@ class Shard:
             size = path.stat().st_size
             if size != file.bytes:
                 raise DataError(
-                    f"{path}: expected {file.bytes} bytes, found {size}; the file was cut off or replaced"
+                    f"{path}: expected {file.bytes} bytes, found {size}; the file was cut short or replaced"
                 )
         if entry.samples > entry.strings.bytes // _LINE_BYTES:
             raise DataError(
@@ -356,8 +356,10 @@ class Shard:
                         and len(words) != np.diff(self.offsets[name][number - 1 : number + 1])[0]
                     ):
                         raise DataError(
-                            f"{self.strings}, line {number}: tokens of {name!r}: {len(words)} of them, not"
-                            " one per position"
+                            f"{self.strings}, line {number}: tokens of {name!r}: {len(words)} of them,"
+                            " expected"
+                            " one"
+                            " per position"
                         )
                 lines.append(lines[-1] + len(line))
         if len(ids) != samples:

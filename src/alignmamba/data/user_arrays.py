@@ -116,7 +116,7 @@ def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArra
                 f"split {role!r}: {first} has {len(parallel[first])} entries, but {label} has {len(values)}"
             )
     if len(parallel[first]) == 0:
-        raise DataError(f"split {role!r}: has no samples; leave the split out instead")
+        raise DataError(f"split {role!r}: found no samples; drop the split")
     return split
 
 
@@ -182,7 +182,7 @@ class AbsentModalityError(DataError):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(
-            f"modality {names[0]!r}: no sample of any split has it, so its width is unknown; leave it out"
+            f"modality {names[0]!r}: found it in no sample of any split, so its width is unknown; drop it"
         )
         self.names = tuple(names)
 
@@ -234,7 +234,7 @@ class _Modality:
             )
         if array.dtype.kind not in "fiu":
             found = (
-                "text; words go into texts or tokens, and numbers made of them here"
+                "text; put words into texts or tokens, and numbers here"
                 if array.dtype.kind in "US"
                 else f"dtype {array.dtype}"
             )
@@ -380,9 +380,8 @@ def _stored_target(where: str, wrapped: Any, task: Task, classes: Classes) -> fl
             raise DataError(f"{where}: {said}, expected a class index or one of {classes}")
         if not classes.numbers_are_places:
             raise DataError(
-                f"{where}: {said} may be a class index or the name of a class, of which {classes} are at"
-                f" other places; give the names as text, for example {classes.names[0]!r}, or sort the"
-                " classes as 0, 1, 2 and so on"
+                f"{where}: {said} may be the index or the name of a class of {classes}; give names as"
+                f" text, for example {classes.names[0]!r}, or sort the classes as 0, 1, 2"
             )
         value = int(given)
     else:
@@ -546,6 +545,5 @@ class CheckedSplits:
             )
         if not found:
             raise DataError(
-                f"split {role!r}: no sample has any modality, expected at least one; leave the split out"
-                " instead"
+                f"split {role!r}: found no modality in any sample, expected at least one; drop the split"
             )

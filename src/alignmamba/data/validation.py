@@ -38,7 +38,7 @@ class TrainSamples:
         if "valid" in corpus.splits:
             raise ConfigError(
                 f"split_valid: corpus {corpus.name!r} has a split 'valid' already, of"
-                f" {len(corpus.splits['valid'])} samples; leave split_valid out"
+                f" {len(corpus.splits['valid'])} samples; drop split_valid"
             )
         classes: list[int] = []
         groups: dict[str, int] = {}
@@ -78,16 +78,16 @@ class TrainSamples:
         if not taken.any():
             size = np.bincount(self.groups)
             raise ConfigError(
-                f"{found} is no whole group: train has {len(taken)} samples in {len(size)} groups of"
+                f"{found} makes no whole group: train has {len(taken)} samples in {len(size)} groups of"
                 f" {size.min()} to {size.max()}"
                 if self.grouped
                 else (
-                    f"{found} is none of the {len(taken)} samples of train, expected at least"
+                    f"{found} makes no sample of the {len(taken)} of train, expected at least"
                     f" {1 / max(len(taken), 1):.2g}"
                 )
             )
         if taken.all():
-            raise ConfigError(f"{found} is all {len(taken)} samples of train")
+            raise ConfigError(f"{found} takes all {len(taken)} samples of train")
         left = self.corpus.split("train")
         for index, name in enumerate(self.corpus.task.classes):
             members = self.classes == index
@@ -189,7 +189,7 @@ class ValidShare:
     def notes(self) -> tuple[str, ...]:
         """What was taken, and which classes it lacks, in sentences."""
         train, valid = self.corpus.split("train"), self.corpus.split("valid")
-        how = {"group": ", whole groups", "class": ", of every class its share", "sample": ""}[self.by]
+        how = {"group": ", whole groups", "class": ", the same share of every class", "sample": ""}[self.by]
         said = (
             f"'valid' is {len(valid)} of the {len(train) + len(valid)} samples of train{how}, drawn from the"
             " seed"

@@ -102,15 +102,13 @@ def named(corpus: Corpus, *, rename: Mapping[str, str] = {}, ignore: Sequence[st
             )
     both = [name for name in rename if name in ignore]
     if both:
-        raise DataError(f"rename: modality {both[0]!r} is to be ignored as well; choose one of them")
+        raise DataError(f"rename: modality {both[0]!r} is ignored too; choose one of them")
     names = {name: rename.get(name, name) for name in offered if name not in ignore}
     for old, new in rename.items():
         others = [name for name, shown in names.items() if shown == new and name != old]
         if others:
             reason = (
-                "is in the corpus already"
-                if others[0] == new
-                else f"is the new name of {others[0]!r} as well"
+                "is in the corpus already" if others[0] == new else f"is the new name of {others[0]!r} too"
             )
             raise DataError(
                 f"rename {old}={new}: {new!r} {reason}, corpus {corpus.name!r} has {', '.join(offered)}"

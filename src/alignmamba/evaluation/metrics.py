@@ -187,10 +187,10 @@ def _classes(task: Task, predictions: Predictions) -> tuple[NDArray[np.int64], N
 
 def _targets(predictions: Predictions) -> NDArray[np.generic]:
     if predictions.targets is None:
-        raise DataError("targets: none known, so nothing can be scored")
+        raise DataError("targets: found no known target, expected one to score")
     targets = np.asarray(predictions.targets)
     if targets.size == 0:
-        raise DataError("predictions: no sample to score")
+        raise DataError("predictions: found no sample, expected one to score")
     if targets.shape != (len(predictions.ids),):
         raise DataError(f"targets: expected shape {(len(predictions.ids),)}, found {targets.shape}")
     return targets

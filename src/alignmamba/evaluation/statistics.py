@@ -475,7 +475,7 @@ def power_note(name: str, samples: int, accuracy: float) -> str:
     small, large = about if close <= apart else about[::-1]
     return (
         f"{name}: with {samples} test samples and an accuracy of {100 * accuracy:.1f} %, one standard error"
-        f" is {error:.1f} points; two single runs on the same samples must lie {least:.1f} points apart"
+        f" is {error:.1f} points; two single runs on the same samples need a difference of {least:.1f} points"
         f" {small}, and {most:.1f} {large}, to differ at the 5 % level."
     )
 
@@ -487,8 +487,8 @@ def marks_note(*, seeds: int, level: float = 0.05) -> str:
     )
     if seeds == 1:
         tests = (
-            "McNemar's exact test for accuracies and a paired bootstrap over samples otherwise, of the one"
-            " seed that was run"
+            "McNemar's exact test for accuracies and a paired bootstrap over samples otherwise, on"
+            " the one seed that ran"
         )
     return (
         f"A method is level with the best of its column unless it is worse at {100 * level:g} % by {tests},"
@@ -524,8 +524,8 @@ def interval_note(*, fewest: int) -> str:
     if fewest >= FEWEST_SEEDS:
         return f"[low, high]: {scale}; over seeds and test samples."
     return (
-        f"[low, high]: {scale}; over seeds and test samples from {FEWEST_SEEDS} seeds on. With fewer it is"
-        " over the test samples alone: two seeds say too little of how much training varies."
+        f"[low, high]: {scale}; over seeds and test samples from {FEWEST_SEEDS} seeds on. With"
+        " fewer it is over the test samples alone: two seeds do not show how much training varies."
     )
 
 

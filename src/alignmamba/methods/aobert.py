@@ -43,8 +43,8 @@ class AOBERTConfig(FusionConfig, AttentionConfig):
             kind = self.encoders.get(modality.name, self.encoder).kind
             if kind in ("conv", "mamba", "pretrained") or (kind == "auto" and modality.kind == "features"):
                 raise ValueError(
-                    "encoders: AOBERT hides tokens that were encoded one by one, expected none, linear or"
-                    f" embedding for {modality.name}, found {kind}"
+                    f"encoders: found {kind} for {modality.name}, expected none, linear or embedding, which"
+                    " encode tokens one by one"
                 )
         return self
 

@@ -32,9 +32,7 @@ class CMBERTConfig(SentenceConfig):
     @model_validator(mode="after")
     def _sides(self) -> Self:
         if len(self.modalities) < 2:
-            raise ValueError(
-                f"modalities: CM-BERT compares tokens in two modalities or more, found {len(self.modalities)}"
-            )
+            raise ValueError(f"modalities: CM-BERT needs at least 2, found {len(self.modalities)}")
         return self
 
 

@@ -27,9 +27,7 @@ class CoAttentionConfig(FusionConfig, AttentionConfig):
     def _several(self) -> Self:
         if len(self.modalities) < 2:
             found = [modality.name for modality in self.modalities]
-            raise ValueError(
-                f"modalities: co-attention needs at least 2 that attend to each other, found {found}"
-            )
+            raise ValueError(f"modalities: co-attention needs at least 2, found {found}")
         return self
 
 

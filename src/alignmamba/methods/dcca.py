@@ -54,7 +54,9 @@ class DCCAConfig(FusionConfig):
                 f"modalities: canonical correlation is between two or more, found {len(self.modalities)}"
             )
         if self.absent != "zeros":
-            raise ValueError(f"absent: expected 'zeros', the mean of the train tokens, found {self.absent!r}")
+            raise ValueError(
+                f"absent: expected 'zeros', which is the mean of the train tokens, found {self.absent!r}"
+            )
         return self
 
 
@@ -173,8 +175,8 @@ class Correlated(Objective):
         most = most_together(train, list(combinations(config.anchors, 2)))
         if most <= config.components:
             raise DataError(
-                f"loader.batch_size: a correlation of options.components={config.components} numbers needs"
-                f" more samples of a batch that have two modalities, found at most {most}"
+                f"loader.batch_size: found at most {most} samples of a batch with two modalities,"
+                f" expected more than options.components={config.components}"
             )
 
     def begin_epoch(self, stage: Stage, epoch: int) -> None:

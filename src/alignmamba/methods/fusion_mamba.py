@@ -38,9 +38,7 @@ class FusionMambaConfig(FusionConfig, MambaConfig):
     def _possible(self) -> Self:
         if len(self.modalities) < 2:
             found = [modality.name for modality in self.modalities]
-            raise ValueError(
-                f"modalities: fusion-mamba needs at least 2 that exchange channels, found {found}"
-            )
+            raise ValueError(f"modalities: fusion-mamba needs at least 2, found {found}")
         if self.d_conv % 2 == 0:
             raise ValueError(f"d_conv: expected an odd number, found {self.d_conv}")
         return self

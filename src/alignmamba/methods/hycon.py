@@ -54,8 +54,7 @@ class HyConConfig(FusionConfig):
             and not bounds[0] < self.neutral <= bounds[1]
         ):
             raise ValueError(
-                "neutral: HyCon contrasts labels below it with labels from it on, expected one within"
-                f" {bounds}, found {self.neutral}"
+                f"neutral: found {self.neutral}, expected a number within {bounds}, with labels on both sides"
             )
         return self
 

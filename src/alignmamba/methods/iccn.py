@@ -54,8 +54,8 @@ class ICCNConfig(FusionConfig):
     def _interactions(self) -> Self:
         if len(self.modalities) < 3:
             raise ValueError(
-                "modalities: ICCN correlates what two others make of the anchor, so it needs at least 3,"
-                f" found {len(self.modalities)}"
+                "modalities: ICCN correlates two modalities with the anchor and needs at least 3, found"
+                f" {len(self.modalities)}"
             )
         return self
 
@@ -160,8 +160,8 @@ class Interactions(Objective):
         most = most_together(train, [(anchor, name) for name in others])
         if most <= config.components:
             raise DataError(
-                f"loader.batch_size: a correlation of options.components={config.components} numbers needs"
-                f" more samples of a batch that have {anchor} and another modality, found at most {most}"
+                f"loader.batch_size: found at most {most} samples of a batch with {anchor} and another"
+                f" modality, expected more than options.components={config.components}"
             )
 
     def begin_epoch(self, stage: Stage, epoch: int) -> None:

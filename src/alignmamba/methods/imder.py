@@ -51,10 +51,7 @@ class IMDerConfig(FusionConfig, AttentionConfig):
     @model_validator(mode="after")
     def _several(self) -> Self:
         if len(self.modalities) < 2:
-            raise ValueError(
-                "modalities: IMDer recovers one from others and needs at least 2, found"
-                f" {len(self.modalities)}"
-            )
+            raise ValueError(f"modalities: IMDer needs at least 2, found {len(self.modalities)}")
         return self
 
 

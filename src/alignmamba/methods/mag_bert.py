@@ -35,10 +35,7 @@ class MAGBERTConfig(SentenceConfig):
     @model_validator(mode="after")
     def _sides(self) -> Self:
         if len(self.modalities) < 2:
-            raise ValueError(
-                "modalities: MAG-BERT needs a modality that shifts the tokens of another, found"
-                f" {len(self.modalities)}"
-            )
+            raise ValueError(f"modalities: MAG-BERT needs at least 2, found {len(self.modalities)}")
         return self
 
 

@@ -42,7 +42,7 @@ class MCTNConfig(FusionConfig):
     def _translatable(self) -> Self:
         others = self.anchors[1:]
         if not others:
-            raise ValueError("modalities: MCTN translates between two modalities or more, found 1")
+            raise ValueError("modalities: MCTN needs at least 2, found 1")
         if self.targets and sorted(self.targets) != sorted(others):
             raise ValueError(
                 f"targets: expected each of {list(others)} once, in any order, found {list(self.targets)}"

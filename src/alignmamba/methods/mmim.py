@@ -60,7 +60,7 @@ class MMIMConfig(FusionConfig):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if len(self.modalities) < 2:
-            raise ValueError("modalities: MMIM bounds the information between two or more, found 1")
+            raise ValueError("modalities: MMIM needs at least 2, found 1")
         if self.task.kind == "regression":
             check_signed(self.task, self.neutral, "MMIM")
         return self

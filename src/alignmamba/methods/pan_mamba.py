@@ -39,7 +39,7 @@ class PanMambaConfig(FusionConfig, MambaConfig):
     def _several(self) -> Self:
         if len(self.modalities) < 2:
             found = [modality.name for modality in self.modalities]
-            raise ValueError(f"modalities: pan-mamba needs at least 2 that exchange channels, found {found}")
+            raise ValueError(f"modalities: pan-mamba needs at least 2, found {found}")
         return self
 
 

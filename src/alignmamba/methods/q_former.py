@@ -29,9 +29,7 @@ class QFormerConfig(FusionConfig, AttentionConfig):
     def _several(self) -> Self:
         if len(self.modalities) < 2:
             found = [modality.name for modality in self.modalities]
-            raise ValueError(
-                f"modalities: q-former needs at least 2, an anchor and one that queries read, found {found}"
-            )
+            raise ValueError(f"modalities: q-former needs at least 2, found {found}")
         return self
 
 

@@ -32,12 +32,10 @@ class CrossmodalFusionConfig(FusionConfig, CrossmodalConfig):
     def _for_its_modalities(self) -> Self:
         names = [modality.name for modality in self.modalities]
         if len(names) < 2:
-            raise ValueError(
-                f"modalities: {self.method} needs at least 2 that attend to each other, found {names}"
-            )
+            raise ValueError(f"modalities: {self.method} needs at least 2, found {names}")
         unknown = [name for name in self.kernel_sizes if name not in names]
         if unknown:
-            raise ValueError(f"kernel_sizes: no modality is called {unknown[0]!r}; there are {names}")
+            raise ValueError(f"kernel_sizes: found {unknown[0]!r}, expected some of {names}")
         return self
 
 

@@ -46,7 +46,7 @@ class FusionConfig(NetworkConfig):
         names = [modality.name for modality in self.modalities]
         unknown = [name for name in self.encoders if name not in names]
         if unknown:
-            raise ValueError(f"encoders: no modality is called {unknown[0]!r}; there are {names}")
+            raise ValueError(f"encoders: found {unknown[0]!r}, expected some of {names}")
         return self
 
     def pinned(self) -> Self:
@@ -129,8 +129,8 @@ class Fusion(Network[ConfigT], ABC):
         if self._looks_at(present) and not bool(present.any(1).all()):
             empty = [batch.ids[row] for row in (~present.any(1)).nonzero().flatten().tolist()]
             raise DataError(
-                f"sample {empty[0]!r} has no modality at all ({len(empty)} such in this batch); expected at"
-                " least one"
+                f"sample {empty[0]!r}: found no modality, expected at least one ({len(empty)} such"
+                " samples in this batch)"
             )
         kept = self._kept(present)
         times = _clocked(sequences)

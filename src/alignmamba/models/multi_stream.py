@@ -123,10 +123,7 @@ class CrossmodalTransformerConfig(FusionConfig, AttentionConfig):
     def _several(self) -> Self:
         if len(self.modalities) < 2:
             found = [modality.name for modality in self.modalities]
-            raise ValueError(
-                "modalities: crossmodal-transformer needs at least 2 that attend to each other, found"
-                f" {found}"
-            )
+            raise ValueError(f"modalities: crossmodal-transformer needs at least 2, found {found}")
         return self
 
 

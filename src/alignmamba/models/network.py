@@ -51,7 +51,7 @@ class NetworkConfig(Config):
             raise ValueError(f"modalities: names must be distinct, found {names}")
         unknown = [name for name in self.anchor_order if name not in names]
         if unknown:
-            raise ValueError(f"anchor_order: no modality is called {unknown[0]!r}; there are {names}")
+            raise ValueError(f"anchor_order: found {unknown[0]!r}, expected some of {names}")
         if len(set(self.anchor_order)) != len(self.anchor_order):
             raise ValueError(f"anchor_order: names must be distinct, found {list(self.anchor_order)}")
         return self
@@ -269,7 +269,7 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
         for name, given in modalities.items():
             if isinstance(given, ModalitySpec) and given.name != name:
                 raise ConfigError(
-                    f"modalities: {name!r} is described as {given.name!r}, expected the same name"
+                    f"modalities: {name!r} has a description of {given.name!r}, expected the same name"
                 )
             try:
                 specs.append(given if isinstance(given, ModalitySpec) else ModalitySpec(name=name, dim=given))
@@ -349,7 +349,7 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
             ConfigError: If the task is a classification, whose targets have no scale.
         """
         if self.target_scaling is None:
-            raise ConfigError(f"scale_targets: the targets of a classification have no scale, found {scale}")
+            raise ConfigError(f"scale_targets: found {scale}, expected no scale for a classification")
         self.target_scaling.mean.fill_(scale.mean)
         self.target_scaling.deviation.fill_(scale.deviation)
         self.target_scaling.known = True

@@ -170,7 +170,7 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         with open_regular(path, error=CheckpointError) as file:
             dtype = cls._check_fit(config, _declared(file, path), path)
             size = os.fstat(file.fileno()).st_size
-            cure = "make it smaller or take a machine with more memory"
+            cure = "make the model smaller or use a machine with more memory"
             refuse_beyond_memory(
                 _COPIES * size, f"{path}: opening {size:,} bytes of weights", cure, error=CheckpointError
             )
@@ -182,8 +182,7 @@ class Pretrained(nn.Module, Generic[ConfigT]):
         expected = unstamped(description, str(folder / CONFIG_FILE)).get(_WEIGHTS_SUM)
         if expected is not None and checksum(content) != expected:
             raise CheckpointError(
-                f"{path}: damaged, or not the weights that {CONFIG_FILE} was saved with: their checksum is"
-                " another"
+                f"{path}: damaged, or from another save: found another checksum than in {CONFIG_FILE}"
             )
         try:
             weights = load(content)
@@ -308,7 +307,7 @@ with torch.no_grad():
 ```
 
 A list holds one array per sample, (time, width) or (time,) token ids; `None` stands for a modality that a
-sample lacks. The model says nothing reliable about data of another kind than it was trained on.
+sample lacks. The model is not reliable on data of another kind than it was trained on.
 """
 
 
@@ -398,7 +397,7 @@ def fetched(source: str | Path, *, revision: str | None = None, local_files_only
         )
     except Exception as error:
         raise CheckpointError(
-            f"{source}: neither a local folder nor a Hub repository that can be read ({_first_line(error)})"
+            f"{source}: expected a local folder or a readable Hub repository ({_first_line(error)})"
         ) from None
 
 
@@ -422,7 +421,7 @@ def _declared(file: BinaryIO, path: Path) -> dict[str, Tensor]:
     header = parse_json(file.read(length), f"{path}: header", error=CheckpointError)
     file.seek(0)
     if not isinstance(header, dict):
-        raise _no_weights(path, "a header that is no JSON object")
+        raise _no_weights(path, "a header that is not a JSON object")
     header.pop("__metadata__", None)
     declared = {}
     for name, entry in header.items():
@@ -437,7 +436,7 @@ def _declared(file: BinaryIO, path: Path) -> dict[str, Tensor]:
             )
         declared[name] = torch.empty(shape, dtype=_DTYPES[kind], device="meta")
     if sum(math.prod(each.shape) * each.element_size() for each in declared.values()) != size - 8 - length:
-        raise _no_weights(path, f"{size} bytes, another number than its header declares")
+        raise _no_weights(path, f"{size} bytes, expected as many as its header declares")
     return declared
 
 

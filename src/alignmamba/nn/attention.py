@@ -176,9 +176,7 @@ class CrossModalStack(nn.Module):
         """
         super().__init__()
         if num_streams < 2:
-            raise ConfigError(
-                f"num_streams: expected at least 2 modalities that attend to each other, found {num_streams}"
-            )
+            raise ConfigError(f"num_streams: expected at least 2 modalities, found {num_streams}")
         self.pairs = [
             (target, source)
             for target in range(num_streams)

@@ -302,8 +302,7 @@ class Language(nn.Module):
             found, expected = (bytes(each.cpu().tolist()).hex()[:12] for each in (self.weights_sha256, saved))
             if found != expected:
                 raise CheckpointError(
-                    f"{self.path}: found weights of checksum {found}, expected {expected} as they were saved"
-                    " with"
+                    f"{self.path}: found weights of checksum {found}, expected {expected}, as saved"
                 )
         super()._load_from_state_dict(state_dict, prefix, *rest)
         if self.state_dict(prefix=prefix).keys() <= state_dict.keys():
@@ -398,7 +397,7 @@ def _opened(path: str, field: str, shape: Any, options: Mapping[str, Any]) -> An
     surplus = sorted(key for key in map(str, said["unexpected_keys"]) if ".layer." in key)
     if surplus:
         raise ConfigError(
-            f"{where}: expected the layers of its {_SHAPE_FILE} alone, found {surplus[0]!r} too"
+            f"{where}: expected the layers of its {_SHAPE_FILE} and no others, found {surplus[0]!r} too"
         )
     return model
 

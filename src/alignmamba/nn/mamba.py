@@ -208,10 +208,7 @@ class MambaStack(nn.Module):
         for layer, state in zip(self.layers, states, strict=True):
             assert isinstance(layer, MambaLayer)
             if layer.backward_block is not None:
-                raise ConfigError(
-                    "bidirectional: expected false for step-by-step inference, found true: the backward scan"
-                    " needs the last token"
-                )
+                raise ConfigError("bidirectional: found true, expected false for step-by-step inference")
             y, state = layer.block.extend(layer.norm(x), state)
             x = x + layer.dropout(y)
             after.append(state)

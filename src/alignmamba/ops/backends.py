@@ -139,6 +139,6 @@ def refuse_second_derivative(operator: str) -> Callable[..., Any]:
     """
 
     def refuse(*_: Any) -> Any:
-        raise BackendError(f"{operator}: the gradient that its kernels give cannot be differentiated again")
+        raise BackendError(f"{operator}: expected first derivatives only; its kernels have no second ones")
 
     return refuse

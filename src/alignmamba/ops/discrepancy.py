@@ -108,7 +108,7 @@ def mmd(
             f"x is {x.dtype} of shape {tuple(x.shape)} on {x.device}, y {y.dtype} of shape {tuple(y.shape)}"
             f" on {y.device}"
         )
-        raise ShapeError(f"{found}: batch, channel, device and dtype must agree, and the dtype be floating")
+        raise ShapeError(f"{found}: expected equal batch, channel, device and floating dtype")
     if isinstance(bandwidth, str) and bandwidth != "median":
         raise ConfigError(f"bandwidth: expected a positive number or 'median', found {bandwidth!r}")
     if not isinstance(bandwidth, str) and not (

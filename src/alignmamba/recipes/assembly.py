@@ -69,10 +69,7 @@ def located(data: str, nonfinite: Nonfinite) -> str:
         if path.is_dir():
             return data
         refuse_undescribed(path)
-        raise DataError(
-            f"{path}: expected a corpus directory, found a file, and of none of the formats"
-            f" {', '.join(FORMATS)}"
-        )
+        raise DataError(f"{path}: expected a corpus directory or a file of the formats {', '.join(FORMATS)}")
     options = ReadOptions(nonfinite="zero" if nonfinite == "error" else "keep")
     try:
         with samples_display("converted") as told:
@@ -111,8 +108,8 @@ def own_data(config: RunConfig) -> str:
     """
     if config.data != SYNTHETIC and not Path(config.data).exists():
         raise DataError(
-            f"{config.data}: the run was trained on a corpus there, found nothing; --data (data=) says where"
-            " it lies now"
+            f"{config.data}: expected the corpus of the run, found nothing; --data (data=) names its"
+            " new place"
         )
     return config.data
 
@@ -158,12 +155,12 @@ def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> Non
     expected = identity.get("corpus", {}).get("checksum")
     if corpus.checksum != expected:
         raise CheckpointError(
-            f"run {run.path}: the corpus has changed since training, its checksum is {corpus.checksum[:12]},"
-            f" expected {str(expected)[:12]}"
+            f"run {run.path}: the corpus changed after training: found checksum"
+            f" {corpus.checksum[:12]}, expected {str(expected)[:12]}"
         )
     if config.digest(corpus) != identity.get("digest") or config.seed != identity.get("seed"):
         raise CheckpointError(
-            f"run {run.path}: its configuration was changed since training began, start a new run instead"
+            f"run {run.path}: the configuration changed after the start of training; start a new run"
         )
 
 
@@ -187,7 +184,7 @@ def counted_weights(config: RunConfig, corpus: Corpus) -> int:
     if sum(size for name, size in sizes.items() if name.startswith(f"encoders.{largest.name}.")) > total / 2:
         kind = "vocabulary" if largest.kind == "tokens" else "width"
         cure = (
-            f"the largest part is modality {largest.name!r}, of {kind} {largest.dim}; drop it with"
+            f"the largest part is modality {largest.name!r}, of {kind} {largest.dim}; drop it from"
             f" modalities, or {cure}"
         )
     processes, name = config.engine.devices, f"model {config.model}"

@@ -52,8 +52,7 @@ def _place_of(data: Any) -> Any:
     if isinstance(data, Corpus):
         if not data.location:
             raise ValueError(
-                f"corpus {data.name!r:.80} lives in memory alone, expected one that write_corpus or"
-                " load_corpus returned"
+                f"corpus {data.name!r:.80} is only in memory, expected one from write_corpus or load_corpus"
             )
         return data.location
     return str(data) if isinstance(data, PurePath) else data
@@ -244,7 +243,7 @@ def check_config(values: Mapping[str, Any]) -> RunConfig:
     if isinstance(values.get("model"), Mapping):
         keys = _known_keys(None)
         lost = [f"model.{key}: unknown key{suggestion(f'options.{key}', keys)}" for key in values["model"]]
-        raise ConfigError("; ".join([*lost, "model is a name, what it is set to stands under options"]))
+        raise ConfigError("; ".join([*lost, "model takes a name; its settings belong to options"]))
     try:
         # JSON is the strict mode in which a list may stand for a tuple, but "3" not for 3.
         return RunConfig.model_validate_json(
@@ -285,11 +284,11 @@ def _option_problems(config: RunConfig) -> Iterator[str]:
     keys = _known_keys(config.model)
     for name, value in config.options.items():
         if name in _FROM_CORPUS:
-            yield f"options.{name}: comes from the corpus and cannot be set"
+            yield f"options.{name}: comes from the corpus, so it cannot be set"
         elif name not in fields:
             others = [model for model in METHODS if name in _options(model)]
             unknown = f"unknown key{suggestion(f'options.{name}', keys)}"
-            elsewhere = f"model {config.model} has no such option, it is one of {', '.join(others)}"
+            elsewhere = f"model {config.model} has no such option; it belongs to {', '.join(others)}"
             yield f"options.{name}: {elsewhere if others else unknown}"
         else:
             info = fields[name]
@@ -394,7 +393,7 @@ class _Yaml(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(
-                None, None, f"alias *{event.anchor}, write out what it stands for", event.start_mark
+                None, None, f"alias *{event.anchor}, expected its value", event.start_mark
             )
         return super().compose_node(parent, index)
 

@@ -253,7 +253,7 @@ def evaluate(
     """
     _check_role(split)
     if drop and missing is not None:
-        raise ConfigError("drop: does not go with missing; choose one of them")
+        raise ConfigError("drop: found missing too; choose one of them")
     loaded = load_run(run, data=data, nonfinite=nonfinite, rename=rename, ignore=ignore)
     corpus = loaded.corpus
     kept = _without(loaded.modalities, drop)
@@ -412,7 +412,7 @@ def predicted(loaded: LoadedRun, split: Role | None) -> tuple[Table, Mapping[Rol
         predictions = loaded.predictions(rows)
         unanswered = nonfinite_problem(predictions)
         if unanswered is not None:
-            raise DataError(f"split {role!r}: {unanswered}; its features may be too large for the model")
+            raise DataError(f"split {role!r}: {unanswered}; the features may be too large for the model")
         tables.append((role, prediction_table(predictions, task)))
     return joined(tables), splits
 
@@ -443,8 +443,8 @@ def _check_nothing_is_empty(split: Split, kept: Sequence[ModalitySpec]) -> None:
     if empty:
         names = " and ".join(spec.name for spec in kept)
         raise DataError(
-            f"split {split.role!r}: {len(empty)} samples have no {names}, the first is {empty[0]!r}; nothing"
-            " would be left of them"
+            f"split {split.role!r}: {len(empty)} samples have no {names}, the first is {empty[0]!r},"
+            " expected another modality in each"
         )
 
 
@@ -467,8 +467,8 @@ def refuse_unlabelled(corpus: Corpus, roles: Sequence[Role]) -> None:
     for role in roles:
         if not is_labelled(corpus.split(role)):
             raise DataError(
-                f"corpus {corpus.name!r}: split {role!r} is unlabelled, expected a target for every sample;"
-                " only predict does without"
+                f"corpus {corpus.name!r}: split {role!r} is unlabelled, expected a target for every"
+                " sample; predict needs no targets"
             )
 
 
@@ -493,5 +493,5 @@ def _without(modalities: Sequence[ModalitySpec], drop: Sequence[str]) -> tuple[M
         raise ConfigError(f"drop: no modality {unknown[0]!r}, expected some of {', '.join(names)}")
     kept = tuple(spec for spec in modalities if spec.name not in drop)
     if not kept:
-        raise ConfigError(f"drop: leaves no modality; keep at least one of {', '.join(names)}")
+        raise ConfigError(f"drop: found every modality; keep at least one of {', '.join(names)}")
     return kept

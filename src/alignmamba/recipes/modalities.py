@@ -72,7 +72,7 @@ def matched(
     names = [spec.name for spec in known]
     wrong = [f"{old}={new}" for old, new in rename.items() if new not in names]
     if wrong:
-        raise ConfigError(f"rename {wrong[0]}: the run knows no such modality, only {', '.join(names)}")
+        raise ConfigError(f"rename {wrong[0]}: expected a modality of the run, some of {', '.join(names)}")
     try:
         given = named(corpus, rename=rename, ignore=ignore)
     except DataError as error:
@@ -85,7 +85,7 @@ def matched(
     if not shared:
         found = ", ".join(_names(corpus.modalities))
         raise DataError(
-            f"corpus {corpus.name!r}: nothing is left of {found}, the run knows {', '.join(names)}"
+            f"corpus {corpus.name!r}: found no modality after {found}, expected some of {', '.join(names)}"
         )
     for spec in shared:
         if not _fits(offered[spec.name], spec):
@@ -123,11 +123,11 @@ def _refuse_unknown(known: Sequence[ModalitySpec], corpus: Corpus) -> None:
     found, expected = ", ".join(_names(corpus.modalities)), ", ".join(names)
     if not any(ways):
         raise DataError(
-            f"corpus {corpus.name!r}: found modalities {found}, expected some of {expected}, which the run"
-            " was trained on"
+            f"corpus {corpus.name!r}: found modalities {found}, expected some of {expected}, the"
+            " modalities of the run"
         )
     raise DataError(
-        f"corpus {corpus.name!r} has modalities {found}, the run knows {expected}: take"
+        f"corpus {corpus.name!r}: found modalities {found}, expected {expected}: use"
         f" {', and '.join(filter(None, ways))}"
     )
 

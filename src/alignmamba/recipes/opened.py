@@ -206,8 +206,8 @@ class Run:
                 (found,) = shown_plans(self.config, loaded.corpus, model, split, [split.ids.index(sample)])
                 if not found["sources"]:
                     raise ConfigError(
-                        f"sample {sample!r}: the model {self.config.model!r} matches nothing in it: it makes"
-                        " no plans with these settings, or the sample has one modality"
+                        f"sample {sample!r}: the model {self.config.model!r} makes no plan of it with these"
+                        " settings, or the sample has one modality"
                     )
                 return SamplePlan(
                     **{name: found[name] for name in ("id", "target", "prediction", "anchor", "sources")}
@@ -245,7 +245,7 @@ class Run:
         if isinstance(data, Mapping):
             data = _corpus_of(data, self.model, ids)
         elif ids is not None:
-            raise ConfigError("ids: go with arrays; a corpus has its own")
+            raise ConfigError("ids: expected them with arrays only; a corpus has ids of its own")
         return load_run(self._run, data=data, **options)
 
 

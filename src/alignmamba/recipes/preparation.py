@@ -48,8 +48,8 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
         if "valid" not in corpus.splits and "train" in corpus.splits:
             there = ", ".join(repr(role) for role in ROLES if role in corpus.splits)
             raise DataError(
-                f"corpus {corpus.name!r} has no split 'valid', only {there}; the best epoch is "
-                "chosen on it: --split-valid 0.15 (split_valid=0.15) takes that share of train for it"
+                f"corpus {corpus.name!r} has no split 'valid', only {there}; --split-valid 0.15"
+                " (split_valid=0.15) takes it from train"
             )
         share, identity = None, dict[str, Any]()
     else:
@@ -61,8 +61,8 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
     if asked:
         rest = [name for name in _names(whole) if name not in absent]
         raise ConfigError(
-            f"modalities: no training sample of corpus {whole.name!r} has {asked[0]!r}, so nothing can be"
-            f" learned of it; expected some of {', '.join(rest)}"
+            f"modalities: no training sample of corpus {whole.name!r} has {asked[0]!r}, expected some"
+            f" of {', '.join(rest)}"
         )
     restricted(whole, config.modalities)  # refuses names that are not there
     if absent and not config.modalities:
@@ -76,7 +76,7 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
             if role in corpus.splits and not _has(corpus, role, name)
         ]
         if unseen:
-            notes.append(f"no sample of {role} has {' or '.join(unseen)}, so {role} says nothing of it")
+            notes.append(f"no sample of {role} has {' or '.join(unseen)}, so {role} does not measure it")
     if "test" not in corpus.splits:
         notes.append(
             f"corpus {corpus.name!r} has no split 'test': scores are of 'valid', on which the best epoch is"
@@ -146,7 +146,7 @@ def _check_share(run: RunDirectory, share: ValidShare) -> None:
     expected = run.identity().get(SPLIT_VALID)
     if expected != share.facts:
         raise CheckpointError(
-            f"run {run.path}: its valid split cannot be made again: found {dict(share.facts)}, expected"
+            f"run {run.path}: its valid split cannot be repeated: found {dict(share.facts)}, expected"
             f" {expected}"
         )
 
@@ -181,8 +181,8 @@ def _left_out(absent: Collection[str], whole: Corpus, left: Corpus) -> str:
         role: len(whole.splits[role]) - len(left.splits[role]) for role in ROLES if role in whole.splits
     }
     lost = " and ".join(f"{count} of {role}" for role, count in counts.items() if count)
-    samples = f"; samples that have nothing else are dropped: {lost}" if lost else ""
+    samples = f"; samples without any other modality are dropped: {lost}" if lost else ""
     return (
-        f"no training sample has {names}, so the model does without"
+        f"no training sample has {names}, so the model is trained without"
         f" {'it' if len(absent) == 1 else 'them'}{samples}"
     )

@@ -284,7 +284,7 @@ def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
         stranger = next((name for name in names if not _OWN.fullmatch(name)), None)
         if stranger is not None:
             raise CheckpointError(
-                f"out {path}: holds {stranger[:80]!r}, which is no file of a run, so it is not replaced"
+                f"out {path}: found {stranger[:80]!r}, which is not a file of a run, so the directory is kept"
             )
         return
     replace = "replace it with overwrite=True (--overwrite)"

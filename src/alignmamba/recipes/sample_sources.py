@@ -77,19 +77,21 @@ def fit(
     ours = model if isinstance(model, Network) else None
     task = task or (ours.config.task if ours is not None else None)
     if task is None:
-        raise ConfigError("task: this model does not say what it predicts, give a Task")
+        raise ConfigError("task: found no task in this model, expected a Task")
     if (score is None) != (higher_is_better is None):
-        raise ConfigError("score: goes with higher_is_better, give both or neither")
+        raise ConfigError("score: expected it together with higher_is_better, found one of them")
     if valid is None:
         if not isinstance(train, Corpus):
-            raise ConfigError("valid: expected samples on which the best epoch is chosen, found none")
+            raise ConfigError("valid: expected samples to choose the best epoch, found no sample")
         valid = train
     specs: tuple[ModalitySpec, ...] | None = None if ours is None else ours.config.modalities
     settings = loader or LoaderConfig()
     roles: tuple[tuple[Any, Role], ...] = ((train, "train"), (valid, "valid"))
     sources = [_source(given, role, task, specs, settings, seed) for given, role in roles]
     if resume and isinstance(sources[0], _Batches):
-        raise ConfigError("resume: a DataLoader has an order of its own, which cannot be taken up again")
+        raise ConfigError(
+            "resume: found a DataLoader, whose order cannot be resumed; expected a Dataset or a corpus"
+        )
     if ours is not None:
         if standardise:
             ours.standardise(fit_standardisation(_samples(sources[0]), ours.config.modalities, task))

@@ -258,7 +258,7 @@ def train(
     """
     if resume is None:
         if data is not None:
-            raise ConfigError("data: goes with resume only; put it into the configuration")
+            raise ConfigError("data: found without resume; put it into the configuration")
         if config is not None and not isinstance(config, RunConfig):
             raise ConfigError(f"config: expected a RunConfig, found {type(config).__name__}")
         ready = plan(config or RunConfig(), out=out, overwrite=overwrite)
@@ -285,7 +285,7 @@ def train(
                 )
 
     if config is not None or out is not None or overwrite:
-        raise ConfigError("resume: takes the run's own configuration and directory, give no other")
+        raise ConfigError("resume: found a configuration or a directory, expected only the run to resume")
     run = RunDirectory.open(Path(resume))
     complete = run.config()
     if run.finished:
@@ -394,7 +394,7 @@ def _lost_process(error: Exception, processes: int) -> str:
     if processes > 1 and isinstance(error, RuntimeError | OSError) and _GONE.search(said):
         # without the place in the source, and without guesses
         heard = re.sub(r"^\[[^]]*\] *", "", said).split(". ")[0].rstrip(".")
-        return f"another of the {processes} processes ended: {heard[:160]}"
+        return f"another of {processes} processes ended: {heard[:160]}"
     return ""
 
 
@@ -496,5 +496,5 @@ def _result(
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"run {run.path}: {METRICS} is not one that this version wrote, it lacks {error}"
+            f"run {run.path}: expected {METRICS} with {error}, found a file of another version"
         ) from error

@@ -71,7 +71,7 @@ def targets_by_id(train: BatchSource) -> dict[str, float]:
     with torch.random.fork_rng(devices=[]):
         for batch in train:
             if batch.targets is None:
-                raise DataError(f"train: samples without targets, for example {batch.ids[0]!r}")
+                raise DataError(f"train: found samples without targets, for example {batch.ids[0]!r}")
             found.update(zip(batch.ids, batch.targets.tolist(), strict=True))
     merged = {identity: target for share in gather(found) for identity, target in share.items()}
     return {identity: merged[identity] for identity in train.ids if identity in merged}

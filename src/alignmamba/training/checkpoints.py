@@ -103,7 +103,7 @@ def load(fabric: Fabric, path: Path, state: Mapping[str, Any]) -> dict[str, Any]
     if version not in (_UNSEALED, FORMAT_VERSION):
         raise CheckpointError(f"{path}: format version {version}, expected {FORMAT_VERSION}")
     if version == FORMAT_VERSION and not sealed:
-        raise CheckpointError(f"{path}: damaged, its checksum is gone")
+        raise CheckpointError(f"{path}: damaged: found no checksum")
     return rest
 
 
@@ -250,12 +250,12 @@ def _check_seal(path: Path) -> bool:
         listed = checksums.read_list(path)
         absent = [name for name in listed if not (path / name).is_file()]
         if absent:
-            raise CheckpointError(f"{path / absent[0]}: missing, expected as {checksums.LIST} lists it")
+            raise CheckpointError(f"{path / absent[0]}: missing, but {checksums.LIST} lists it")
         checksums.check_listed(path, listed)
         return bool(listed)
     if not zipfile.is_zipfile(path):  # torch would try older formats, and warn about what it finds
         raise CheckpointError(
-            f"{path}: not a checkpoint, or cut short: expected a zip archive as torch writes it"
+            f"{path}: expected a zip archive as torch writes it, found something else or a file cut short"
         )
     with path.open("rb") as file:
         file.seek(-min(_COMMENT_BYTES, path.stat().st_size), os.SEEK_END)
@@ -264,13 +264,9 @@ def _check_seal(path: Path) -> bool:
         if checksums.file_checksum(path, without_last=_COMMENT_BYTES) != comment[len(_LABEL) :].decode(
             "ascii", "replace"
         ):
-            raise CheckpointError(
-                f"{path}: damaged, its content does not have the checksum that it was written with"
-            )
+            raise CheckpointError(f"{path}: damaged: its content has another checksum than at writing")
         return True
     with zipfile.ZipFile(path) as archive:
         if (damaged := archive.testzip()) is not None:
-            raise CheckpointError(
-                f"{path}: damaged, {damaged!r} in it does not have the checksum that it was written with"
-            )
+            raise CheckpointError(f"{path}: damaged, {damaged!r} in it has another checksum than at writing")
     return False

@@ -118,8 +118,8 @@ def _in_order(rows: dict[str, _Row], ids: tuple[str, ...]) -> Predictions:
     if missing or len(rows) != len(ids):
         foreign = sorted(rows.keys() - set(ids))
         raise DataError(
-            f"source: expected each of {len(ids)} samples, found {len(rows)}; never seen: {missing[:3]}, not"
-            f" of the split: {foreign[:3]}"
+            f"source: expected each of {len(ids)} samples, found {len(rows)}; missing: {missing[:3]},"
+            f" not of the split: {foreign[:3]}"
         )
     if not ids:
         raise DataError("source: the split has no sample to predict")

@@ -62,7 +62,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, checkpoint: Path | None, *, epoch: int, signal_number: int) -> None:
         where = (
-            "nothing was saved, training had no run directory"
+            "nothing was saved, as training has no run directory"
             if checkpoint is None
             else f"saved {checkpoint}"
         )

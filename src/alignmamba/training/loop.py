@@ -184,7 +184,7 @@ def fit(
         objective,
         type(objective.model).__name__,
         "make the model smaller"
-        + ("" if run_dir else ", or give a run_dir, where the best weights are kept on disk"),
+        + ("" if run_dir else ", or give a run_dir, to keep the best weights on disk"),
         precision=config.precision,
         device=fabric.device.type,
         keeps_best=run_dir is None,
@@ -291,7 +291,7 @@ def _check_source(source: BatchSource, role: Role) -> None:
         raise DataError(f"fit: expected a {role} split in the place of `{role}`, found a {source.role} split")
     if len(source) == 0:
         raise DataError(
-            f"fit: the {role} split has no batch, so there would be 0 optimiser steps"
+            f"fit: the {role} split has no batch, expected at least one optimiser step"
             if role == "train"
             else f"fit: the {role} split is empty"
         )
@@ -304,7 +304,8 @@ def _check_precision(fabric: Fabric, config: FitConfig) -> None:
         raise ConfigError("precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
     if found != config.precision:
         raise ConfigError(
-            f"precision: the engine was made with {found!r}, the configuration asks for {config.precision!r}"
+            f"precision: found {found!r} in the engine, expected {config.precision!r}, as in the"
+            " configuration"
         )
 
 
@@ -426,8 +427,7 @@ def _next_batches(batches: Iterator[Batch], count: int, state: _State) -> list[B
     if len(group) < count:
         epoch = len(state.history) + 1
         raise DataError(
-            f"train: epoch {epoch} ended after {state.batch + len(group)} batches, the source had promised"
-            " more"
+            f"train: epoch {epoch} ended after {state.batch + len(group)} batches, expected as many as before"
         )
     return group
 
@@ -473,7 +473,7 @@ def _backward(
     sample.
     """
     if batch.targets is None:
-        raise DataError(f"train: samples without targets, for example {batch.ids[0]!r}")
+        raise DataError(f"train: found samples without targets, for example {batch.ids[0]!r}")
     with run.fabric.no_backward_sync(run.module, enabled=not last):  # type: ignore[arg-type]
         _, losses = run.module(Parcel(batch.to(run.fabric.device, non_blocking=True)))
         unknown = [name for name in terms if name not in losses]
@@ -529,9 +529,9 @@ def _diverged(
             f"{where}, samples {', '.join(ids[:3])}: their inputs are finite, but perhaps too large"
         )
     if len(ids) == len(group[-1]) or len(ids) > 3:  # not a sample of its own kind, but the weights
-        return TrainingError(f"{where}, though all inputs are finite: {_rate_to_blame(run)}")
+        return TrainingError(f"{where}, although all inputs are finite: {_rate_to_blame(run)}")
     return TrainingError(
-        f"{where}, samples {', '.join(ids)}, though all inputs are finite: they are too large, or"
+        f"{where}, samples {', '.join(ids)}, although all inputs are finite: they are too large, or"
         f" {_rate_to_blame(run)}"
     )
 
@@ -614,10 +614,10 @@ def _validate(run: _Run) -> dict[str, float]:
     with torch.random.fork_rng(devices=devices):
         predictions = collect(run.module, run.valid, task=run.objective.task, device=run.fabric.device)
     if predictions.targets is None:
-        raise DataError("valid: samples without targets, so no epoch can be chosen")
+        raise DataError("valid: found samples without targets, expected all of them to choose the best epoch")
     wrong = ~np.isfinite(predictions.prediction.reshape(len(predictions.ids), -1)).all(axis=1)
     if wrong.all():  # of one sample, the scores will say which it is
-        raise TrainingError(f"valid: no prediction is finite any more: {_rate_to_blame(run)}")
+        raise TrainingError(f"valid: found no finite prediction: {_rate_to_blame(run)}")
     metrics = run.fabric.broadcast(dict(run.score(predictions)))
     check_metric(run.metric, metrics)
     losses = {f"valid/loss/{name}": value for name, value in predictions.losses.items()}
@@ -630,9 +630,7 @@ def _restore_best(run: _Run, state: _State) -> None:
         where = f"{run.metric} on the valid split" + (
             f", stage {run.stage.name!r}," if run.last_stage else ""
         )
-        raise TrainingError(
-            f"{where} was not a number in any of {state.epoch} epochs, so none is best; select another metric"
-        )
+        raise TrainingError(f"{where} was not a number in any of {state.epoch} epochs; select another metric")
     if run.run_dir is None:
         run.objective.load_state_dict(run.best_weights)
     else:
@@ -644,8 +642,8 @@ def _finish(run: _Run, state: _State) -> FitResult:
     """Put the best weights into the model and report."""
     if state.optimiser_steps == 0:
         raise TrainingError(
-            f"none of {state.step} optimiser steps was taken: every gradient overflowed under precision"
-            f" {run.config.precision}"
+            f"no optimiser step of {state.step} was applied: every gradient overflowed under"
+            f" precision {run.config.precision}"
         )
     _restore_best(run, state)
     return FitResult(
@@ -663,7 +661,7 @@ def _finish(run: _Run, state: _State) -> FitResult:
 
 def _begin(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
     if run.run_dir is not None and (run.run_dir / checkpoints.LAST).exists():
-        raise CheckpointError(f"{run.run_dir}: already holds a run; resume it or choose another directory")
+        raise CheckpointError(f"{run.run_dir}: found a run; resume it or choose another directory")
     return _start(run, target_scale)
 
 
@@ -719,7 +717,7 @@ def _resume(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
     for name, value in _identity(run).items():
         if identity.get(name) != value:
             raise CheckpointError(
-                f"{path}: the run had {name}={identity.get(name)!r}, it cannot resume with {value!r}"
+                f"{path}: found {name}={value!r}, expected {identity.get(name)!r} to resume"
             )
     own = processes[run.fabric.global_rank]
     state.samples, state.sums = own["samples"], own["sums"]

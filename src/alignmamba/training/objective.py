@@ -181,7 +181,7 @@ class Objective(nn.Module, ABC):
         losses: dict[str, Tensor] = {}
         for name, value in self.losses(batch, output).items():
             if name == TOTAL:
-                raise ConfigError(f"{self._name}: losses[{name!r}] is a name that training keeps for itself")
+                raise ConfigError(f"{self._name}: losses[{name!r}] is reserved for training")
             if value.ndim == 0:
                 value = value.expand(len(batch))
             if tuple(value.shape) != (len(batch),):
@@ -228,7 +228,7 @@ class Objective(nn.Module, ABC):
         """
         assert batch.targets is not None
         if TASK in output.losses:
-            raise ConfigError(f"{self._name}: losses[{TASK!r}] is a name that training keeps for itself")
+            raise ConfigError(f"{self._name}: losses[{TASK!r}] is reserved for training")
         return {TASK: self.task_loss(output.prediction, batch.targets), **output.losses}
 
     @property

@@ -33,7 +33,8 @@ def check_signed(task: Task, neutral: float, method: str) -> None:
     """
     if task.kind == "classification":
         raise ValueError(
-            f"task: {method} needs numbers on both sides of a neutral one, found {len(task.classes)} classes"
+            f"task: {method} needs a regression with labels on both sides of a neutral one, found"
+            f" {len(task.classes)} classes"
         )
     if task.label_range is not None and not task.label_range[0] < neutral < task.label_range[1]:
         low, high = task.label_range
@@ -56,7 +57,7 @@ def signed_labels(train: BatchSource, task: Task, neutral: float) -> tuple[tuple
     distances = torch.tensor(list(targets.values()), dtype=torch.float64) - neutral
     if not (bool((distances > 0).any()) and bool((distances < 0).any())):
         raise DataError(
-            f"train: expected labels on both sides of options.neutral ({neutral:g}), found them on one"
+            f"train: expected labels on both sides of options.neutral ({neutral:g}), found them on one side"
         )
     ends = task.label_range
     largest = max(abs(end - neutral) for end in ends) if ends else float(distances.abs().max())

@@ -37,8 +37,7 @@ def check_stages(objective: Objective) -> Sequence[Stage]:
             rates = [rate for each in stage.optimisers if (rate := each.rate(name)) is not None]
             if not rates:
                 raise ConfigError(
-                    f"{where}: no optimiser says what becomes of weight {name!r}; a rate of 0 leaves it as"
-                    " it is"
+                    f"{where}: found no optimiser for weight {name!r}; a rate of 0 keeps it as it is"
                 )
             if sum(rate > 0 for rate in rates) > 1:
                 raise ConfigError(
@@ -48,7 +47,8 @@ def check_stages(objective: Objective) -> Sequence[Stage]:
         for each in stage.optimisers:
             if not any(each.rate(name) for name in names):
                 raise TrainingError(
-                    f"{where}: an optimiser of {', '.join(each.terms) or 'all terms'} has no weight to train"
+                    f"{where}: found no weight to train for the optimiser of"
+                    f" {', '.join(each.terms) or 'all terms'}"
                 )
     return stages
 

@@ -226,7 +226,7 @@ def test_figures_put_the_papers_numbers_beside(monkeypatch: pytest.MonkeyPatch) 
 def test_figures_refuse_what_the_paper_does_not_show() -> None:
     with pytest.raises(ConfigError, match="against: 'mambapy' is not in the paper's figures"):
         paper_figures(config(subject="model", against=("mambapy",)))
-    with pytest.raises(ConfigError, match="figures: they show whole models in inference"):
+    with pytest.raises(ConfigError, match="figures: expected subject 'model' without training"):
         paper_figures(config(subject="model", training=True))
 
 

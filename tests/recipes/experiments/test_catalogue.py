@@ -57,7 +57,7 @@ def test_a_method_of_a_set_that_the_settings_do_not_suit_is_named_with_the_reaso
     base = check_config({"options": {"encoder": {"kind": "conv"}}})
     asked = ExperimentConfig(name="comparison", models=("table2", "families"), seeds=1)
     reasons = not_compared(asked, base, corpus)
-    assert "AOBERT hides tokens that were encoded one by one" in reasons["aobert"]
+    assert "which encode tokens one by one" in reasons["aobert"]
     rows = {each.row for each in cells_of(asked, base, corpus)}
     assert {*FAMILIES, "misa"} <= rows
     assert "aobert" not in rows

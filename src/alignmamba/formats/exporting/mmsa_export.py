@@ -67,7 +67,7 @@ def export_mmsa(
     target = Path(path)
     check_path(target)
     if target.exists() and not target.is_file():
-        raise DataError(f"{target}: is not a file, so it is not replaced")
+        raise DataError(f"{target}: expected a file to replace, found something else")
     if target.exists() and not overwrite:
         raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a file")
     chosen = _chosen(corpus, modalities)
@@ -100,7 +100,7 @@ def export_mmsa(
             "text_bert holds the attention mask alone, for models that read features (use_bert false)"
         )
     if any(SCORES[0] not in part.columns for part in parts.values()):
-        notes.append("there are no regression_labels, which MMSA needs to train")
+        notes.append("MMSA needs regression_labels to train, and the corpus has no such labels")
     return Exported(samples={role: len(split) for role, split in corpus.splits.items()}, notes=tuple(notes))
 
 
@@ -113,12 +113,12 @@ def _chosen(corpus: Corpus, modalities: Mapping[str, str]) -> dict[str, Modality
         name = modalities.get(place, place)
         if name not in specs:
             raise DataError(
-                f"corpus {corpus.name!r}: no modality {name!r} to stand for {place!r}; say which of"
-                f" {list(specs)} does"
+                f"corpus {corpus.name!r}: no modality {name!r} to write as {place!r}; choose one of"
+                f" {list(specs)}"
             )
         if specs[name].kind == "tokens" and place != "text":
             raise DataError(
-                f"corpus {corpus.name!r}: modality {name!r}: {place} has to be features, found token ids"
+                f"corpus {corpus.name!r}: modality {name!r}: expected features for {place}, found token ids"
             )
         chosen[place] = specs[name]
     return chosen

@@ -74,13 +74,11 @@ def figure_parts(config: BenchConfig) -> dict[str, BenchConfig]:
             paper, or it cannot be measured here.
     """
     if config.subject != "model" or config.training:
-        raise ConfigError(
-            "figures: they show whole models in inference: expected subject 'model' without training"
-        )
+        raise ConfigError("figures: expected subject 'model' without training")
     strangers = [name for name in config.against if name not in FIGURE_PEERS]
     if strangers:
         raise ConfigError(
-            f"against: {strangers[0]!r} is not in the paper's figures, expected some of"
+            f"against: found {strangers[0]!r}, which the paper's figures lack, expected some of"
             f" {', '.join(FIGURE_PEERS)}"
         )
     lengths = config.lengths or FIGURE_LENGTHS

@@ -73,7 +73,7 @@ class BenchConfig(Shape):
             if name not in peers:
                 known = ", ".join(list(peers)[1:])
                 raise ValueError(
-                    f"against: {self.subject} has no peer {name!r}, expected some of"
+                    f"against: found {name!r}, expected some of the peers of {self.subject}:"
                     f" {known}{nearest(name, peers)}"
                 )
         if len(set(self.lengths)) != len(self.lengths):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignmamba.formats.pickles.pickle_machine import MEMORY_BASE, MEMORY_MULTIPLE
+from alignmamba.formats.pickles.pickle_file import MEMORY_BASE, MEMORY_MULTIPLE
 
 SENTINEL = "was-run"
 
@@ -251,7 +251,8 @@ import json, resource, sys, time
 from pathlib import Path
 import numpy
 from alignmamba.formats.folds import SPLIT_NAMES
-from alignmamba.formats.pickles.pickle_machine import glimpse, read_pickle
+from alignmamba.formats.pickles.pickle_glimpse import glimpse
+from alignmamba.formats.pickles.pickle_machine import read_pickle
 from alignmamba.errors import DataError
 
 def peak():

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import SPLIT_NAMES
-from alignmamba.formats.pickles import pickle_machine as unpickling
-from alignmamba.formats.pickles.pickle_machine import ByteText, Glimpse, glimpse, read_pickle, refused_global
-from alignmamba.formats.pickles.stored_values import StoredArray, StoredBytes
+from alignmamba.formats.pickles import pickle_glimpse
+from alignmamba.formats.pickles.pickle_file import ByteText, StoredBytes
+from alignmamba.formats.pickles.pickle_glimpse import Glimpse, glimpse, refused_global
+from alignmamba.formats.pickles.pickle_machine import read_pickle
+from alignmamba.formats.pickles.stored_arrays import StoredArray
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -349,7 +351,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 def test_a_glimpse_shows_splits_and_fields(
     tmp_path: Path, protocol: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpickling, "_GLIMPSE_SPENT", 700_000)
+    monkeypatch.setattr(pickle_glimpse, "_GLIMPSE_SPENT", 700_000)
     path = tmp_path / "a.pkl"
     table = {"raw_text": ["a"] * 100, "audio": np.zeros((50, 60)), "id": [1]}
     clips = [(["a"], np.zeros((50, 60)))] * 100

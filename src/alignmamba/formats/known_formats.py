@@ -10,7 +10,7 @@ from alignmamba.data.storage import MANIFEST, check_path
 from alignmamba.errors import DataError
 from alignmamba.formats import FORMATS
 from alignmamba.formats.foreign import Reader, ReadOptions
-from alignmamba.formats.pickles.pickle_machine import refused_global
+from alignmamba.formats.pickles.pickle_glimpse import refused_global
 from alignmamba.formats.tables.array_description import described
 from alignmamba.formats.tables.draft import refuse_undescribed
 

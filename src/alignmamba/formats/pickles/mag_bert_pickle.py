@@ -23,7 +23,8 @@ from alignmamba.errors import DataError
 from alignmamba.formats.folds import SPLIT_NAMES
 from alignmamba.formats.foreign import Faults, Foreign, ReadOptions
 from alignmamba.formats.pickles.padded_clips import Clips
-from alignmamba.formats.pickles.pickle_machine import glimpse, read_pickle
+from alignmamba.formats.pickles.pickle_glimpse import glimpse
+from alignmamba.formats.pickles.pickle_machine import read_pickle
 from alignmamba.formats.pickles.pickled_splits import single_source, split_tables
 from alignmamba.formats.pickles.pickled_values import as_list, is_sequence, numbers, plain_text, score_task
 from alignmamba.formats.plain_files import LazyRows

@@ -44,7 +44,8 @@ from alignmamba.formats.pickles.padded_clips import (
     side_of_padding,
     zero_rows,
 )
-from alignmamba.formats.pickles.pickle_machine import glimpse, read_pickle
+from alignmamba.formats.pickles.pickle_glimpse import glimpse
+from alignmamba.formats.pickles.pickle_machine import read_pickle
 from alignmamba.formats.pickles.pickled_splits import (
     MODALITIES,
     SplitTable,
@@ -55,7 +56,7 @@ from alignmamba.formats.pickles.pickled_splits import (
     unlabelled_notes,
 )
 from alignmamba.formats.pickles.pickled_values import labels, numbers, score_task, several_per_clip
-from alignmamba.formats.pickles.stored_values import StoredArray, unboxed
+from alignmamba.formats.pickles.stored_arrays import StoredArray, unboxed
 from alignmamba.formats.plain_files import LazyRows
 
 FORMAT = "mmsa"

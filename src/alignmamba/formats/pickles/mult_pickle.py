@@ -27,7 +27,8 @@ from alignmamba.formats.pickles.padded_clips import (
     side_of_padding,
     zero_rows,
 )
-from alignmamba.formats.pickles.pickle_machine import glimpse, read_pickle
+from alignmamba.formats.pickles.pickle_glimpse import glimpse
+from alignmamba.formats.pickles.pickle_machine import read_pickle
 from alignmamba.formats.pickles.pickled_splits import (
     MODALITIES,
     SplitTable,
@@ -38,7 +39,7 @@ from alignmamba.formats.pickles.pickled_splits import (
     unlabelled_notes,
 )
 from alignmamba.formats.pickles.pickled_values import as_list, numbers, plain_text, score_task
-from alignmamba.formats.pickles.stored_values import StoredArray
+from alignmamba.formats.pickles.stored_arrays import StoredArray
 from alignmamba.formats.plain_files import LazyRows
 
 FORMAT = "mult"

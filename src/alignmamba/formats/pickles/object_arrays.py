@@ -12,7 +12,7 @@ import numpy as np
 
 from alignmamba.errors import DataError
 from alignmamba.formats.pickles.pickle_machine import read_pickle
-from alignmamba.formats.pickles.stored_values import StoredArray
+from alignmamba.formats.pickles.stored_arrays import StoredArray
 from alignmamba.formats.plain_files import copy_objects
 
 WAY_OUT = "save one array with offsets, or one file for each sample"

@@ -14,7 +14,7 @@ import numpy as np
 
 from alignmamba.errors import DataError
 from alignmamba.formats.foreign import Faults, LabelOptions, NeedsOptionError
-from alignmamba.formats.pickles.stored_values import StoredArray, unboxed
+from alignmamba.formats.pickles.stored_arrays import StoredArray, unboxed
 from alignmamba.formats.plain_files import LazyRows
 
 Side = Literal["front", "back"]

@@ -17,7 +17,7 @@ from alignmamba.formats.foreign import Faults
 from alignmamba.formats.pickles.object_arrays import read_objects
 from alignmamba.formats.pickles.pickle_machine import read_pickle
 from alignmamba.formats.pickles.pickled_values import as_list, is_sequence, plain_text
-from alignmamba.formats.pickles.stored_values import StoredArray
+from alignmamba.formats.pickles.stored_arrays import StoredArray
 from alignmamba.formats.plain_files import npz_keys
 
 _CORPUS = "_corpus"

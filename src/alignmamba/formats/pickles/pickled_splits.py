@@ -18,7 +18,7 @@ from alignmamba.formats.pickles.pickled_values import (
     plain_text,
     readable,
 )
-from alignmamba.formats.pickles.stored_values import StoredArray
+from alignmamba.formats.pickles.stored_arrays import StoredArray
 
 MODALITIES = ("text", "audio", "vision")
 

@@ -9,8 +9,8 @@ import numpy as np
 from alignmamba.contracts import Task
 from alignmamba.errors import DataError
 from alignmamba.formats.foreign import Faults
-from alignmamba.formats.pickles.pickle_machine import ByteText
-from alignmamba.formats.pickles.stored_values import StoredArray, StoredBytes
+from alignmamba.formats.pickles.pickle_file import ByteText, StoredBytes
+from alignmamba.formats.pickles.stored_arrays import StoredArray
 
 # Scores of which at least this share lies in [-1, 1] are taken for scores of that range: of those of MOSI and
 # MOSEI about half does.

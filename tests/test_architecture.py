@@ -1,4 +1,5 @@
-"""The house rules of DESIGN section 4, read off the source text: floors, forbidden edges, names, no pickle.
+"""The house rules of DESIGN section 4, read off the source text: floors, forbidden edges, names, sizes,
+circles, no pickle.
 
 `violations` is the checker. It is run on the real tree, and on small wrong trees that show that it catches
 each kind.
@@ -43,6 +44,43 @@ REFUSED_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "core
 UNSAFE_MODULES = frozenset(
     {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 )
+
+SPEAKERS = frozenset({"cli", "__main__"})
+"""Rooms that may write to the terminal."""
+MODEL_ROOMS = frozenset({"nn", "models", "methods", "training", "evaluation", "recipes"})
+MODEL_NAMES = frozenset({"model", "network", "module", "encoder", "fusion", "objective"})
+NOUNS = frozenset({"pooling", "missing"})
+"""Words in -ing that are no gerunds."""
+MOST_FILE_LINES, MOST_FUNCTION_LINES = 600, 60
+
+# Kind and the file or folder that may offend so, with the reason. One that no longer offends must go:
+# `test_exemptions_are_needed` names it.
+EXEMPT: dict[tuple[str, str], str] = {
+    ("speaks below cli", "recipes/display.py"): "what train() and fit() show in Python, asked for by name",
+    ("speaks below cli", "formats/sequences/hdf5_child.py"): "a child process; its output is a pipe",
+    ("speaks below cli", "recipes/experiments/cell_process.py"): "a process of its own, as a command is",
+    ("guessed model", "recipes/bench/operators.py"): "asks another library which of its versions it is",
+    # To be brought into order:
+    ("speaks below cli", "formats/sample_lines.py"): "",
+    ("bare gerund", "recipes/report/"): "",
+    ("circle", "recipes.report."): "",
+    ("twin name", "recipes/experiments/"): "",
+    ("long file", "contracts.py"): "",
+    ("long file", "evaluation/statistics.py"): "",
+    ("long file", "formats/"): "",
+    ("long file", "ops/transport.py"): "",
+    ("long file", "recipes/report/"): "",
+    ("long file", "training/loop.py"): "",
+    ("long function", "data/"): "",
+    ("long function", "formats/"): "",
+    ("long function", "ops/"): "",
+    ("long function", "recipes/finished_run.py"): "",
+    ("long function", "recipes/report/"): "",
+    ("long function", "recipes/sample_sources.py"): "",
+    ("long function", "recipes/training_run.py"): "",
+    ("long function", "training/loop.py"): "",
+    ("bare gerund", "data/publishing.py"): "",
+}
 
 
 @dataclass(frozen=True)
@@ -199,6 +237,13 @@ def _file_violations(
     if ast.get_docstring(tree) is None and (is_package or not parts[-1].startswith("_")):
         yield "no docstring", 1, dotted
 
+    if room not in SPEAKERS:
+        for line, what in _speech(tree):
+            yield "speaks below cli", line, what
+    if room in MODEL_ROOMS:
+        for line, what in _guesses(tree):
+            yield "guessed model", line, what
+
     imports = _Imports(dotted, is_package=is_package, exports=exports, modules=modules)
     imports.visit(tree)
     for imported in imports.found:
@@ -223,6 +268,122 @@ def _file_violations(
                 yield "registry decorator", decorator.lineno, ast.unparse(decorator)
 
 
+def _speech(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Where a module writes to the terminal."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _call_name(node.func) == "print":
+            yield node.lineno, "print"
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stderr", "sys.stdout"):
+            yield node.lineno, ast.unparse(node)
+        if isinstance(node, ast.ImportFrom) and node.module == "sys":
+            yield from ((node.lineno, f"sys.{a.name}") for a in node.names if a.name in ("stderr", "stdout"))
+
+
+def _guesses(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Where a module asks what a model is like instead of relying on its contract."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            asked = _call_name(node.func)
+            if asked == "hasattr" or (
+                asked == "getattr" and ast.unparse(node.args[0]).rpartition(".")[2] in MODEL_NAMES
+            ):
+                yield node.lineno, ast.unparse(node)
+        named: tuple[str, ast.expr | None] = ("", None)
+        if isinstance(node, ast.arg):
+            named = node.arg, node.annotation
+        elif isinstance(node, ast.AnnAssign):
+            named = ast.unparse(node.target).rpartition(".")[2], node.annotation
+        name, annotation = named
+        if name in MODEL_NAMES and annotation is not None and ast.unparse(annotation) in ("Any", "object"):
+            yield annotation.lineno, f"{name}: {ast.unparse(annotation)}"
+
+
+def _long_functions(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > MOST_FUNCTION_LINES:
+                yield node.lineno, node.name
+
+
+def _size_violations(path: Path, package: Path) -> Iterator[Violation]:
+    """Files and functions too long to be read at once; the kernels are long by nature."""
+    parts = path.relative_to(package).with_suffix("").parts
+    if any(_within(".".join((PACKAGE, *parts)), kernel) for kernel in KERNELS):
+        return
+    shown, text = str(path.relative_to(package)), path.read_text(encoding="utf-8")
+    if len(text.splitlines()) > MOST_FILE_LINES:
+        yield Violation("long file", shown, 1, path.stem)
+    for line, name in _long_functions(ast.parse(text)):
+        yield Violation("long function", shown, line, name)
+
+
+def _gerunds(package: Path) -> Iterator[Violation]:
+    """Files named by a bare gerund, which says what is done and hides to what."""
+    for path in sorted(package.rglob("*ing.py")):
+        if "_" not in path.stem and path.stem not in NOUNS:
+            yield Violation("bare gerund", str(path.relative_to(package)), 0, path.stem)
+
+
+def _twins(package: Path) -> Iterator[Violation]:
+    """Files of one name. An `__init__` has no other name; the backends of an operator are named like it."""
+    seen: dict[str, Path] = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).parts
+        if path.stem == "__init__" or (parts[0] == "ops" and parts[1:2] in (("cpu",), ("gpu",))):
+            continue
+        if path.stem in seen:
+            yield Violation("twin name", str(path.relative_to(package)), 0, f"also {seen[path.stem]}")
+        seen.setdefault(path.stem, path.relative_to(package))
+
+
+def _edges(package: Path) -> dict[str, set[str]]:
+    """Module to the modules of the package that it imports, in functions and for types too.
+
+    The package's own `__init__` is left aside: it imports the rooms when they are asked for, and they its
+    version.
+    """
+    files = {
+        ".".join((PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts))): path
+        for path in package.rglob("*.py")
+        for parts in [path.relative_to(package).with_suffix("").parts]
+    }
+    exports = _exports(package)
+    edges: dict[str, set[str]] = {}
+    for module, path in files.items():
+        imports = _Imports(
+            module, is_package=path.name == "__init__.py", exports=exports, modules=frozenset(files)
+        )
+        imports.visit(ast.parse(path.read_text(encoding="utf-8")))
+        edges[module] = {each.module for each in imports.found} & files.keys() - {module, PACKAGE}
+    return edges
+
+
+def _reachable(edges: dict[str, set[str]], module: str) -> set[str]:
+    found: set[str] = set()
+    ahead = set(edges[module])
+    while ahead:
+        found |= ahead
+        ahead = set().union(*(edges[each] for each in ahead)) - found
+    return found
+
+
+def _circles(package: Path) -> Iterator[Violation]:
+    """Files that import each other, however long the way round."""
+    edges = {
+        module: found
+        for module, found in _edges(package).items()
+        if not any(_within(module, kernel) for kernel in KERNELS) and module != PACKAGE
+    }
+    edges = {module: found & edges.keys() for module, found in edges.items()}
+    reached = {module: _reachable(edges, module) for module in edges}
+    for module in sorted(edges):
+        circle = {other for other in reached[module] if module in reached[other]}
+        if circle and module == min(circle):
+            names = sorted(each.removeprefix(f"{PACKAGE}.") for each in circle)
+            yield Violation("circle", names[0], 0, " ".join(names))
+
+
 def violations(package: Path) -> list[Violation]:
     """Every house rule that a file of the package at `package` breaks, in the order of files and lines."""
     files = sorted(package.rglob("*.py"))
@@ -236,7 +397,9 @@ def violations(package: Path) -> list[Violation]:
         for path in files
         for kind, line, what in _file_violations(path, package, exports, modules)
     ]
-    return found + refused_names(package)
+    found += refused_names(package)
+    found += [each for path in files for each in _size_violations(path, package)]
+    return [*found, *_gerunds(package), *_twins(package), *_circles(package)]
 
 
 def refused_names(tree: Path) -> list[Violation]:
@@ -253,9 +416,20 @@ def refused_names(tree: Path) -> list[Violation]:
 # The real tree
 
 
+def _exempt(violation: Violation) -> set[tuple[str, str]]:
+    return {
+        (kind, place) for kind, place in EXEMPT if violation.kind == kind and violation.path.startswith(place)
+    }
+
+
 def test_the_house_stands() -> None:
-    found = violations(ROOT / "src" / PACKAGE)
+    found = [each for each in violations(ROOT / "src" / PACKAGE) if not _exempt(each)]
     assert not found, "\n" + "\n".join(f"{v.path}:{v.line}: {v.kind}: {v.found}" for v in found)
+
+
+def test_exemptions_are_needed() -> None:
+    needed = set().union(*map(_exempt, violations(ROOT / "src" / PACKAGE)))
+    assert EXEMPT.keys() == needed, "these offend no longer: remove them from EXEMPT"
 
 
 def test_the_checker_reads_the_real_edges() -> None:
@@ -375,13 +549,33 @@ BAD = [
     ("models/alignmamba.py", "@registry.register('x')\nclass A: ...", "registry decorator"),
     ("models/alignmamba.py", "@register\nclass A: ...", "registry decorator"),
     ("__init__.py", "from alignmamba.contracts import Batch", "eager import"),
-    ("helping.py", "", "unknown room"),
+    ("hoard.py", "", "unknown room"),
     ("data/utils.py", "", "refused name"),
-    ("data/core/archive.py", "", "refused name"),
+    ("data/core/shelf.py", "", "refused name"),
     ("nn/mamba_helpers.py", "", "refused name"),
+    ("data/working.py", "", "bare gerund"),
+    ("training/loop.py", "print('epoch 1')", "speaks below cli"),
+    ("training/loop.py", "import sys\ndef f():\n    sys.stderr.write('epoch 1')", "speaks below cli"),
+    ("recipes.py", "from sys import stderr", "speaks below cli"),
+    ("training/loop.py", "def f(model):\n    return hasattr(model, 'losses')", "guessed model"),
+    ("training/loop.py", "def f(network):\n    return getattr(network, 'losses', None)", "guessed model"),
+    (
+        "training/loop.py",
+        "from typing import Any\ndef f(model: Any) -> None:\n    model.eval()",
+        "guessed model",
+    ),
+    ("models/alignmamba.py", "class A:\n    encoder: object", "guessed model"),
+    ("training/scan.py", "", "twin name"),
+    ("data/archive.py", "X = 1\n" * 600, "long file"),
+    ("data/archive.py", "def f():\n" + "    x = 1\n" * 60, "long function"),
+    ("data/archive.py", "class A:\n    async def f(self):\n" + "        x = 1\n" * 60, "long function"),
 ]
 GOOD = [
     ("errors.py", "import re"),
+    ("cli/main.py", "import sys\nprint('done')\nsys.stderr.write('done')"),
+    ("data/archive.py", "def f():\n" + "    x = 1\n" * 59),
+    ("ops/cpu/scan.py", "def f():\n" + "    x = 1\n" * 99),
+    ("nn/pooling.py", "def f(values):\n    return getattr(values, 'mask', None)"),
     ("contracts.py", "import torch\nfrom alignmamba.errors import DataError"),
     (
         "ops/scan.py",
@@ -404,7 +598,7 @@ GOOD = [
         "recipes.py",
         (
             "from alignmamba.models import alignmamba\nfrom alignmamba.data import archive\nfrom"
-            " alignmamba.training import fitting"
+            " alignmamba.training import loop"
         ),
     ),
     ("cli/main.py", "def f():\n    from alignmamba.recipes import train"),
@@ -461,6 +655,29 @@ def test_a_wrong_module_is_caught(tmp_path: Path, path: str, source: str, kind: 
     assert kind == "refused name" or {v.path for v in found} == {path}
 
 
+CIRCLES = [
+    ("from alignmamba.data import loader", "from alignmamba.data.archive import X"),
+    ("from alignmamba.data import loader", "def f():\n    from alignmamba.data import archive"),
+    (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from alignmamba.data.loader import X",
+        "import alignmamba.data.archive",
+    ),
+    ("from . import loader", "from . import third"),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), CIRCLES)
+def test_files_that_import_each_other_are_caught(tmp_path: Path, first: str, second: str) -> None:
+    package = _write_tree(tmp_path, "data/archive.py", first)
+    third = '"""A module."""\nfrom alignmamba.data import archive\n'
+    (package / "data" / "third.py").write_text(third, encoding="utf-8")
+    assert violations(package) == []
+    (package / "data" / "loader.py").write_text(f'"""A module."""\n{second}\n', encoding="utf-8")
+    (found,) = violations(package)
+    assert (found.kind, found.path) == ("circle", "data.archive")
+    assert {"data.archive", "data.loader"} <= set(found.found.split())
+
+
 @pytest.mark.parametrize(("path", "source"), GOOD)
 def test_a_right_module_is_left_alone(tmp_path: Path, path: str, source: str) -> None:
     assert violations(_write_tree(tmp_path, path, source)) == []
@@ -476,4 +693,4 @@ def test_every_kind_is_tried() -> None:
     """A rule that no wrong tree breaks is a rule that nobody knows to work."""
     source = Path(__file__).read_text(encoding="utf-8").partition("# The real tree")[0]
     kinds = set(re.findall(r'yield "([a-z ]+)"', source)) | set(re.findall(r'Violation\("([a-z ]+)"', source))
-    assert kinds == {kind for _, _, kind in BAD} | {"no docstring"}
+    assert kinds == {kind for _, _, kind in BAD} | {"no docstring", "circle"}

@@ -300,11 +300,11 @@ def _option_problems(config: RunConfig) -> Iterator[str]:
                 yield explain(error, prefix=f"options.{name}", keys=keys)
 
 
-def _known_keys(model: object) -> tuple[str, ...]:
+def _known_keys(named: object) -> tuple[str, ...]:
     """Every dotted key of a run with that model."""
     name = (
-        model
-        if isinstance(model, str) and model in METHODS
+        named
+        if isinstance(named, str) and named in METHODS
         else cast(str, RunConfig.model_fields["model"].default)
     )
     return (*dotted_keys(RunConfig.model_fields), *dotted_keys(_options(name), "options."))

@@ -40,6 +40,11 @@ def shown_progress(progress: Shown) -> Iterator[Progress | None]:
         yield None
 
 
+def say_note(note: str) -> None:
+    """Write a line that concerns the whole training to standard error."""
+    print(f"note: {note}", file=sys.stderr, flush=True)
+
+
 LONG_SECONDS = 300.0
 """A training that takes this long is told so after its first step, also where there is no bar."""
 

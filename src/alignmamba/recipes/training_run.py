@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -35,7 +34,7 @@ from alignmamba.recipes.assembly import (
     untrained_network,
 )
 from alignmamba.recipes.configuration import RunConfig, resolve
-from alignmamba.recipes.display import Shown, shown_progress
+from alignmamba.recipes.display import Shown, say_note, shown_progress
 from alignmamba.recipes.finished_run import distance_covered, refuse_unlabelled
 from alignmamba.recipes.preparation import prepared, training_corpus
 from alignmamba.recipes.run_directory import (
@@ -266,7 +265,7 @@ def train(
         with set_aside(ready.directory) if overwrite and fabric.is_global_zero else nullcontext():
             if fabric.is_global_zero:
                 for note in ready.notes:
-                    print(f"note: {note}", file=sys.stderr, flush=True)
+                    say_note(note)
                 facts = {
                     "digest": ready.digest,
                     "corpus": corpus_identity(ready.corpus),

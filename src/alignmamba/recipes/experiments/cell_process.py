@@ -61,20 +61,19 @@ def _held(experiment: ExperimentDirectory, key: str) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except AlignMambaError as error:
-        experiment.set_failure(key, " ".join(str(error).split()))
+        experiment.set_failure(key, _in_one_line(error))
         return USER_INPUT
     except Exception as error:
         traceback.print_exc()
-        if refused := refused_by_machine(error):
-            experiment.set_failure(key, refused)
-            return USER_INPUT
-        experiment.set_failure(
-            key,
-            f"internal: {type(error).__name__}: {' '.join(str(error).split())}, see"
-            f" {experiment.log_path(key)}",
-        )
-        return OUR_FAULT
+        refused = refused_by_machine(error)
+        ours = f"internal: {type(error).__name__}: {_in_one_line(error)}, see {experiment.log_path(key)}"
+        experiment.set_failure(key, refused or ours)
+        return USER_INPUT if refused else OUR_FAULT
     return DONE
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _work(experiment: ExperimentDirectory, job: Job) -> None:
@@ -107,11 +106,10 @@ def _analyse(run: LoadedRun, analysis: Analysis, out: Path) -> None:
 
 
 def end_with_input(grace_seconds: float = GRACE_SECONDS) -> None:
-    """Interrupt this process when its standard input closes, and kill it with its children if it has not
-    ended in time.
+    """Interrupt this process when its standard input closes, and kill its group if it has not ended in time.
 
-    Standard input is the reading end of a pipe whose other end the grid holds. It closes however the grid
-    ends, on every system.
+    Standard input is the far end of a pipe whose near end the grid holds. It closes however the grid ends, on
+    every system.
     """
 
     def watch() -> None:
@@ -119,9 +117,7 @@ def end_with_input(grace_seconds: float = GRACE_SECONDS) -> None:
             pass
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(grace_seconds)
-        if os.getpgrp() == os.getpid():  # loaders' workers belong to the group
-            os.killpg(0, signal.SIGKILL)
-        os._exit(INTERRUPTED)
+        os.killpg(0, signal.SIGKILL)  # loaders' workers belong to the group that the grid has given it
 
     threading.Thread(target=watch, name="watch the grid", daemon=True).start()
 
@@ -132,7 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path, help="of the experiment")
     parser.add_argument("key", help="of the cell")
     parser.add_argument("--wait", action="store_true", help="wait while another process holds the cell")
-    parser.add_argument("--watch", action="store_true", help="end when standard input does")
+    parser.add_argument(
+        "--watch", action="store_true", help="end with standard input, and the process group too"
+    )
     given = parser.parse_args(arguments)
     if given.watch:
         end_with_input()

@@ -1,7 +1,7 @@
 """Running an experiment: lay out its grid, do what is not done yet, sum up what is there."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -187,20 +187,7 @@ def refresh_tables(path: Path) -> None:
 
 
 def _summed_up(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> ExperimentResult:
-    tables = tuple(_result_tables(directory, plan))
-    for table in tables:
-        table.write(directory.path / "tables")
-    jobs = [directory.job(key) for key in dict.fromkeys(entry["key"] for entry in plan["cells"])]
-    states = {job.key: directory.state(job) for job in jobs}
-    failures = {job.label: directory.failure(job.key) for job in jobs if states[job.key] == "failed"}
-    return ExperimentResult(
-        directory=directory.path, tables=tables, states=dict(Counter(states.values())), failures=failures
-    )
-
-
-def _result_tables(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> Iterator[ResultTable]:
-    """The tables of an experiment from the cells that are finished; one with a damaged file is left out and
-    named in the notes.
+    """Write the tables of the cells that are finished; one with a damaged file is named in the notes.
 
     Args:
         directory: Where the cells lie.
@@ -212,10 +199,17 @@ def _result_tables(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> I
     """
     require("tables", "experiments", "scipy")
     grid = Grid.read(directory, plan)
-    if grid.experiment not in EXPERIMENTS:
-        return
-    for table in EXPERIMENTS[grid.experiment].tables(grid):
-        yield table.model_copy(update={"notes": (*table.notes, *grid.notes)})
+    found = EXPERIMENTS[grid.experiment].tables(grid) if grid.experiment in EXPERIMENTS else ()
+    tables = tuple(table.model_copy(update={"notes": (*table.notes, *grid.notes)}) for table in found)
+    for table in tables:
+        table.write(directory.path / "tables")
+    failed = [key for key, state in grid.states.items() if state == "failed"]
+    return ExperimentResult(
+        directory=directory.path,
+        tables=tables,
+        states=dict(Counter(grid.states.values())),
+        failures={grid.jobs[key].label: directory.failure(key) for key in failed},
+    )
 
 
 def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:

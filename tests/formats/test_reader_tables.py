@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from alignmamba.errors import DataError
 from alignmamba.formats.tables import foreign_tables as tables
+from alignmamba.formats.tables import text_tables
 from alignmamba.formats.tables.foreign_tables import column_names, is_absent, is_missing, read_columns
 
 
@@ -149,7 +150,7 @@ def test_lines_may_end_in_any_way(tmp_path: Path, end: str, monkeypatch: pytest.
     """The line of the names decides on the delimiter, however many commas the others have; empty lines are
     none.
     """
-    monkeypatch.setattr(tables, "_LINE_BYTES", 50)
+    monkeypatch.setattr(text_tables, "_BLOCK_BYTES", 50)
     rows = ["", ";;", "id;t", "a;1,2,3,4", "a;1,5", "", "a;2", "b;3", "", "c;4"]
     path = tmp_path / "table.csv"
     path.write_bytes(b"\xef\xbb\xbf" + end.join(rows).encode())

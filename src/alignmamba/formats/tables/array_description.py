@@ -12,13 +12,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from alignmamba.contracts import Name, Role, Task
 from alignmamba.errors import DataError, first_fault
-from alignmamba.formats.tables.foreign_tables import ROW_NUMBER, TableForm, is_table
+from alignmamba.formats.tables.foreign_tables import ROW_NUMBER, is_table
 from alignmamba.formats.tables.foreign_toml import read_toml
+from alignmamba.formats.tables.text_tables import FeatureColumns, TableForm
 
 LARGEST_DESCRIPTION = 64 << 10
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
-_SEPARATORS = (",", ";", "\t", " ", "|")
 
 
 class _Part(BaseModel):
@@ -33,20 +33,6 @@ def _several(given: Any) -> Any:
 
 
 _Names = Annotated[list[str], BeforeValidator(_several)]
-
-
-class _Table(_Part):
-    """What is said of how a table is laid out."""
-
-    header: bool | list[str] = True
-    separator: Literal["", ",", ";", "\t", " ", "|"] = ""
-
-    @property
-    def form(self) -> TableForm:
-        return TableForm(
-            header=tuple(self.header) if isinstance(self.header, list) else self.header,
-            separator=self.separator,
-        )
 
 
 class TaskPart(_Part):
@@ -74,7 +60,7 @@ class TaskPart(_Part):
 _COLUMN_OR_ARRAY = (("label", "labels"), ("split", "splits"), ("text", "texts"), ("group", "groups"))
 
 
-class SamplesPart(_Table):
+class SamplesPart(_Part, TableForm):
     """Where the samples are listed, and what is known of each."""
 
     table: str = ""
@@ -114,7 +100,7 @@ class SamplesPart(_Table):
 _TABLE_KEYS = ("time", "columns", "exclude", "header", "separator")
 
 
-class ModalityPart(_Table):
+class ModalityPart(_Part, FeatureColumns):
     """Where the values of a modality are."""
 
     kind: Literal["features", "tokens"] = "features"
@@ -126,9 +112,6 @@ class ModalityPart(_Table):
     lengths: str = ""
     table: str = ""
     id: _Names = ["id"]
-    time: str = ""
-    columns: list[str] = []
-    exclude: list[str] = []
     times: str = ""
 
     @property

@@ -307,7 +307,7 @@ def _columns(path: Path, given: SamplesPart, *names: str, patterned: Collection[
         return {}
     table = table_path(path.parent, f"{path}: samples.table", given.table)
     wanted = [*dict.fromkeys([*filter(None, names), *sorted(patterned)])]
-    return read_columns(table, wanted, inside=path.parent, form=given.form)
+    return read_columns(table, wanted, inside=path.parent, form=given)
 
 
 def _ids(path: Path, description: Description, columns: Mapping[str, list[Any]], arrays: Arrays) -> list[str]:
@@ -316,7 +316,7 @@ def _ids(path: Path, description: Description, columns: Mapping[str, list[Any]],
     if given.table:
         rows = zip(*(columns[name] for name in given.id), strict=True)
         ids = [
-            joined_identity(cells, f"{path.parent / given.table}: row {row}", given.id)
+            joined_identity(cells, given.id, f"{path.parent / given.table}: row", row)
             for row, cells in enumerate(rows, start=1)
         ]
     elif given.ids == ROW_NUMBER:

@@ -169,13 +169,7 @@ def _from_files(arrays: Arrays, where: str, modality: ModalityPart, samples: Sam
             return None if array is None else _shaped(array, modality, str(folder / named[row]))
 
         return Values(features=features, times=times if modality.times else None, key=key, notes=notes)
-    tables = SampleTables(
-        inside=folder,
-        time=modality.time,
-        values=modality.columns,
-        exclude=modality.exclude,
-        form=modality.form,
-    )
+    tables = SampleTables(inside=folder, form=modality)
     read = _Latest(lambda row: tables.read(folder / named[row]) if there(named[row], row) else None)
 
     def table_features(row: int) -> np.ndarray | None:
@@ -358,10 +352,7 @@ def _from_table(where: str, modality: ModalityPart, samples: Samples) -> Values:
             path=path,
             inside=folder,
             id=_id_columns(path, modality, samples),
-            time=modality.time,
-            values=modality.columns,
-            exclude=modality.exclude,
-            form=modality.form,
+            form=modality,
         )
     except DataError as error:
         raise DataError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
@@ -372,7 +363,7 @@ def _from_table(where: str, modality: ModalityPart, samples: Samples) -> Values:
             f" {next(iter(table.runs), None)!r}"
         )
     others = [identity for identity in table.runs if identity not in known]
-    rows = sum(table.runs[identity][2] for identity in others)
+    rows = sum(table.runs[identity][3] for identity in others)
     read = _Latest(lambda row: table.rows(samples.ids[row]))
     called = "/".join(modality.id)
 
@@ -399,7 +390,7 @@ def _id_columns(path: Path, modality: ModalityPart, samples: Samples) -> Sequenc
     them.
     """
     if "id" not in modality.model_fields_set:
-        names = column_names(path, inside=samples.path.parent, form=modality.form)
+        names = column_names(path, inside=samples.path.parent, form=modality)
         if "id" not in names and set(samples.id) <= set(names):
             return samples.id
     return modality.id

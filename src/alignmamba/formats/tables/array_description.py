@@ -17,6 +17,8 @@ from alignmamba.formats.tables.foreign_toml import read_toml
 from alignmamba.formats.tables.text_tables import FeatureColumns, TableForm
 
 LARGEST_DESCRIPTION = 64 << 10
+EVERY_OTHER = "*"
+"""In place of the ids of a split: every sample that no other split lists."""
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
@@ -57,11 +59,8 @@ class TaskPart(_Part):
         return self
 
 
-_COLUMN_OR_ARRAY = (("label", "labels"), ("split", "splits"), ("text", "texts"), ("group", "groups"))
-
-
 class SamplesPart(_Part, TableForm):
-    """Where the samples are listed, and what is known of each."""
+    """Where the samples are listed, and what is known of each: by a column of the table, or by an array."""
 
     table: str = ""
     ids: str = ""
@@ -84,20 +83,22 @@ class SamplesPart(_Part, TableForm):
             raise ValueError("label and split are columns of a table, but there is none")
         if self.ids and (self.text or self.group or self.further):
             raise ValueError("text, group and further are columns of a table, but there is none")
-        for one, other in _COLUMN_OR_ARRAY:
-            if getattr(self, one) and getattr(self, other):
-                raise ValueError(f"expected one of {one} and {other}, found both")
-        if (
-            not self.id
-            or "" in self.id
-            or len(set(self.id)) != len(self.id)
-            or (ROW_NUMBER in self.id and len(self.id) > 1)
-        ):
+        for one in ("label", "split", "text", "group"):
+            if getattr(self, one) and getattr(self, f"{one}s"):
+                raise ValueError(f"expected one of {one} and {one}s, found both")
+        names = set(self.id)
+        if not names or "" in names or len(names) != len(self.id) or (ROW_NUMBER in names and len(names) > 1):
             raise ValueError(f"id: expected one column or several different ones, found {self.id}")
         return self
 
 
-_TABLE_KEYS = ("time", "columns", "exclude", "header", "separator")
+_OF_TABLES = ("time", "columns", "exclude", "header", "separator")
+_LAYOUTS = {
+    "files": ("times",),
+    "values": ("offsets", "lengths", "times"),
+    "table": ("id", *_OF_TABLES),
+}
+"""The key that says where values are, and those that go with it."""
 
 
 class ModalityPart(_Part, FeatureColumns):
@@ -119,24 +120,26 @@ class ModalityPart(_Part, FeatureColumns):
         """The pattern of the file of a sample; empty where all samples share one."""
         return self.files or (self.table if placeholders(self.table) else "")
 
+    @property
+    def has_sample_tables(self) -> bool:
+        """Whether each sample has a table of its own, by the names of the files."""
+        return "#" not in self.pattern and is_table(Path(_PLACE.sub("x", self.pattern)))
+
     @model_validator(mode="after")
     def _one_layout(self) -> Self:
-        given = [name for name in ("files", "values", "table") if getattr(self, name)]
+        given = [name for name in _LAYOUTS if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(
                 f"expected one of files, values and table, found {' and '.join(given) or 'none'}"
             )
         if self.files and not placeholders(self.files):
             raise ValueError(f"files: expected a pattern with {{id}}, found {self.files!r}")
-        own = {"files": ("times",), "values": ("offsets", "lengths", "times"), "table": ("id", *_TABLE_KEYS)}[
-            given[0]
-        ]
-        where = given[0]
-        if self.pattern and is_pattern_of_tables(self.pattern):
-            own, where = _TABLE_KEYS, f"a table for each sample ({given[0]} = {self.pattern!r})"
-        elif self.files:
-            where = "files that are no tables" if self.model_fields_set & {*_TABLE_KEYS} else where
-        for other in {"offsets", "lengths", "times", "id", *_TABLE_KEYS} & self.model_fields_set:
+        where, own = given[0], _LAYOUTS[given[0]]
+        if self.has_sample_tables:
+            where, own = f"a table for each sample ({where} = {self.pattern!r})", _OF_TABLES
+        elif self.files and self.model_fields_set & {*_OF_TABLES}:
+            where = "files that are no tables"
+        for other in {name for names in _LAYOUTS.values() for name in names} & self.model_fields_set:
             if other not in own:
                 raise ValueError(f"{other} does not go with {where}, only {', '.join(own)}")
         if self.offsets and self.lengths:
@@ -156,6 +159,24 @@ class Description(_Part):
     splits: dict[Role, str | list[str]] = {}
     modalities: Annotated[dict[Name, ModalityPart], Field(min_length=1)]
 
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns of the files of single samples."""
+        parts = [part for part in self.modalities.values() if part.pattern]
+        return [pattern for part in parts for pattern in (part.pattern, part.times) if pattern]
+
+    @property
+    def files(self) -> set[str]:
+        """The files that are named by themselves."""
+        samples = self.samples
+        named = [samples.table, samples.ids, samples.labels, samples.splits, samples.texts, samples.groups]
+        if not samples.split and not samples.splits:
+            named += [given for given in self.splits.values() if isinstance(given, str)]
+        for part in self.modalities.values():
+            named += [part.values, part.offsets, part.lengths, part.table, part.times]
+        files = {name.partition("#")[0] for name in named} - {"", EVERY_OTHER}
+        return {name for name in files if not placeholders(name)}
+
 
 def described(path: Path) -> Description:
     """The description in a TOML file.
@@ -173,11 +194,6 @@ def described(path: Path) -> Description:
 def placeholders(pattern: str) -> list[str]:
     """The names in braces in a pattern of files: columns of the samples, or ``id`` for the id."""
     return list(dict.fromkeys(_PLACE.findall(pattern)))
-
-
-def is_pattern_of_tables(pattern: str) -> bool:
-    """Whether the files of a pattern are tables, by their name."""
-    return "#" not in pattern and is_table(Path(_PLACE.sub("x", pattern)))
 
 
 def filled(pattern: str, cells: Mapping[str, Sequence[Any]], row: int) -> str:

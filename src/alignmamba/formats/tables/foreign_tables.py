@@ -22,6 +22,9 @@ from alignmamba.formats.tables.text_tables import TABLE_BYTES, FeatureColumns, T
 ROW_NUMBER = "#"
 """In place of a column of ids: the number of the row, from 1."""
 
+Table = tuple[np.ndarray, np.ndarray | None]
+"""Features, (time, width), and seconds, (time,), where a column has them."""
+
 _PLAIN = TableForm()
 _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 
@@ -141,12 +144,17 @@ def as_number(cell: Any) -> float | None:
         return math.nan if is_missing(cell) else None
 
 
+def label_number(cell: Any) -> float | None:
+    """A label as a number, as `as_number` gives it; true and false are 1 and 0."""
+    return float(cell) if isinstance(cell, bool) else as_number(cell)
+
+
 def further_labels(cells: Sequence[Any]) -> list[float | str | None]:
     """A column of labels beside the one that is predicted: numbers where all of it are, else text; ``None``
     where there is none.
     """
-    numbers = [float(cell) if isinstance(cell, bool) else as_number(cell) for cell in cells]
-    if any(number is None for number in numbers):
+    numbers = list(map(label_number, cells))
+    if None in numbers:
         return [None if is_absent(cell) else str(cell) for cell in cells]
     return [number if number is not None and math.isfinite(number) else None for number in numbers]
 
@@ -244,7 +252,7 @@ class LongTable:
             else:
                 yield str(row) if self._called else "", start, stop, number
 
-    def rows(self, identity: str) -> tuple[np.ndarray, np.ndarray | None] | None:
+    def rows(self, identity: str) -> Table | None:
         """Features, (time, width), and seconds of an id; not a number where a cell is empty. ``None`` for an
         id without rows.
         """
@@ -288,7 +296,7 @@ class SampleTables:
         self._inside, self._form = inside, form
         self._first: tuple[Path, Sequence[str]] | None = None
 
-    def read(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    def read(self, path: Path) -> Table:
         """Features, (time, width), in the order of columns of the table that was read first, and seconds.
 
         Raises:

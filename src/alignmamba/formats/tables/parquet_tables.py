@@ -120,6 +120,7 @@ class ParquetTable:
         are null.
         """
         rows = self._starts[group + 1] - self._starts[group]
+        found: list[Any] = []
         with self._guarded():
             table = self._file.read_row_group(group, columns=list(names), use_threads=False)
             places = {name: place for place, name in enumerate(table.column_names)}
@@ -163,4 +164,4 @@ class ParquetTable:
 
 
 def _as_list(cells: Any) -> list[Any]:
-    return cells.tolist() if isinstance(cells, np.ndarray) else cells
+    return list(cells.tolist() if isinstance(cells, np.ndarray) else cells)

@@ -2,8 +2,9 @@
 table.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ import numpy as np
 from alignmamba.errors import DataError
 from alignmamba.formats.pickles.object_arrays import Ragged
 from alignmamba.formats.plain_files import regular_file
+from alignmamba.formats.sequences.hdf5_process import HDF5Array
 from alignmamba.formats.tables.array_description import (
+    Description,
     ModalityPart,
     any_of,
     filled,
-    is_pattern_of_tables,
     placeholders,
     plain_path,
 )
-from alignmamba.formats.tables.foreign_tables import LongTable, SampleTables, column_names, is_table
+from alignmamba.formats.tables.foreign_tables import LongTable, SampleTables, Table, column_names
 from alignmamba.formats.tables.named_arrays import Arrays, Opened
+from alignmamba.formats.tables.sample_list import SampleList, table_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,49 +40,24 @@ class Values:
     """What is to be said of values that are of no sample."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """What patterns and tables refer to."""
-
-    path: Path
-    """The description."""
-    ids: Sequence[str]
-    id: Sequence[str]
-    """The columns of the ids."""
-    cells: Mapping[str, Sequence[Any]]
-    """Columns that patterns name, the ids as ``id`` among them."""
-    named: frozenset[Path]
-    """Files that the description names by themselves."""
-
-
-def opened(arrays: Arrays, name: str, modality: ModalityPart, samples: Samples) -> Values:
+def opened(arrays: Arrays, name: str, description: Description, samples: SampleList) -> Values:
     """Open what a modality is described to be.
 
     Raises:
         DataError: If it is not as described.
     """
-    where = f"{samples.path}: modalities.{name}"
+    where, modality = f"{samples.path}: modalities.{name}", description.modalities[name]
     if modality.pattern:
-        return _from_files(arrays, where, modality, samples)
+        return _from_files(_Files(arrays, where, modality, samples), modality, description.files)
     if modality.values:
         return _from_array(arrays, where, modality, samples.ids)
-    return _from_table(where, modality, samples)
+    return _from_table(where, modality, description.samples.id, samples)
 
 
-def table_path(folder: Path, where: str, name: str) -> Path:
-    """The path of a table.
-
-    Raises:
-        DataError: If the name is none of a table.
-    """
-    table = folder / name
-    if not is_table(table):
-        raise DataError(f"{where}: expected a .csv, .tsv, .txt or .parquet file, found {name!r}")
-    return table
-
-
-def _shaped(array: np.ndarray, modality: ModalityPart, place: str) -> np.ndarray:
-    """One sample as the archive takes it."""
+def _shaped(array: np.ndarray | None, modality: ModalityPart, place: str) -> np.ndarray | None:
+    """One sample as the archive takes it; ``None`` for one that lacks the modality."""
+    if array is None:
+        return None
     if modality.kind == "tokens":
         with np.errstate(invalid="ignore"):
             if array.dtype.kind == "f" and not ((np.abs(array) < 1 << 31) & (array % 1 == 0)).all():
@@ -96,112 +74,136 @@ def _shaped(array: np.ndarray, modality: ModalityPart, place: str) -> np.ndarray
     return np.array(array, dtype=np.float64 if array.dtype.kind != "f" else array.dtype)
 
 
-class _Latest:
-    """What was read last, for the values and the times of the same sample."""
-
-    def __init__(self, make: Callable[[int], Any]) -> None:
-        self._make, self._row, self._made = make, -1, None
-
-    def __call__(self, row: int) -> Any:
-        if row != self._row:
-            self._made, self._row = self._make(row), row
-        return self._made
-
-
 # One file for each sample
 
 
-def _from_files(arrays: Arrays, where: str, modality: ModalityPart, samples: Samples) -> Values:
-    folder, pattern = arrays.folder, modality.pattern
-    _check_placeholders(where, pattern, samples)
-    _check_placeholders(where, modality.times, samples)
-    named = [filled(pattern, samples.cells, row) for row in range(len(samples.ids))]
-    keys = {name.partition("#")[2] for name in named} if placeholders(pattern.partition("#")[2]) else set()
-    whole = arrays.keys(pattern) if keys and not placeholders(pattern.partition("#")[0]) else None
-    known = None if whole is None else set(whole)
+class _Files:
+    """The files of a pattern; each is one of a sample, or an array of one archive is.
 
-    def there(name: str, row: int) -> bool:
-        file, _, key = name.partition("#")
-        path = folder / file
+    Raises:
+        DataError: If the pattern names columns that the samples lack, or no file of any sample.
+    """
+
+    def __init__(self, arrays: Arrays, where: str, modality: ModalityPart, samples: SampleList) -> None:
+        self._arrays, self._where, self._samples = arrays, where, samples
+        self.folder, self._pattern = arrays.folder, modality.pattern
+        self.named = self.filled(self._pattern)
+        archive, _, key = self._pattern.partition("#")
+        one_archive = bool(placeholders(key)) and not placeholders(archive)
+        self._keys = dict.fromkeys(arrays.keys(self._pattern)) if one_archive else None
+        if not any(self._is_named(name) and _exists(self._path(name)) for name in self.named):
+            raise DataError(
+                f"{where}.{'files' if modality.files else 'table'}: {self._pattern!r} names a file of none of"
+                f" {len(self.named)} samples, the first is {samples.ids[0]!r}"
+            )
+
+    def filled(self, pattern: str) -> list[str]:
+        """The pattern as it is for each sample."""
+        for name in placeholders(pattern):
+            if name not in self._samples.cells:
+                raise DataError(
+                    f"{self._where}: {pattern!r}: no column {name!r} of the samples, only"
+                    f" {list(self._samples.cells)[:20]}"
+                )
+        return [filled(pattern, self._samples.cells, row) for row in range(len(self._samples.ids))]
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name.partition("#")[0]
+
+    def _is_named(self, name: str) -> bool:
+        return self._keys is None or name.partition("#")[2] in self._keys
+
+    def is_there(self, name: str, row: int) -> bool:
+        """Whether a sample has this file.
+
+        Raises:
+            DataError: If the name leads to anything but a file of the folder.
+        """
+        path = self._path(name)
         try:
-            regular_file(path, inside=folder)
+            regular_file(path, inside=self.folder)
         except DataError as error:
             # A link to nowhere is no missing modality, and neither is a folder.
             if _exists(path) or "\0" in name or ".." in path.parts:
-                raise DataError(f"{where}: sample {samples.ids[row]!r}: {error}") from error
+                raise DataError(f"{self._where}: sample {self._samples.ids[row]!r}: {error}") from error
             return False
-        return known is None or key in known
+        return self._is_named(name)
 
-    def array_of(name: str, row: int) -> np.ndarray | None:
-        if not there(name, row):
+    def array(self, name: str, row: int) -> np.ndarray | None:
+        """The array in the file of a sample; ``None`` for one without it."""
+        if not self.is_there(name, row):
             return None
-        array = arrays.open(name)
+        array = self._arrays.open(name)
         if isinstance(array, Ragged) or array.dtype.kind not in "fiu":
             found = "Python objects" if isinstance(array, Ragged) else str(array.dtype)[:40]
-            raise DataError(f"{folder / name}: expected numbers, found {found}")
+            raise DataError(f"{self.folder / name}: expected numbers, found {found}")
         return array[0 : len(array)] if array.ndim else np.asarray(array)
 
-    def times(row: int) -> np.ndarray | None:
-        return array_of(filled(modality.times, samples.cells, row), row)
+    def notes(self, besides: Collection[str]) -> tuple[str, ...]:
+        """A note on files, or arrays of the archive, that are of no sample; some files are for something
+        else.
+        """
+        pattern = self._pattern.partition("#")[0]
+        if self._keys is not None:
+            own = {name.partition("#")[2] for name in self.named}
+            others, called = [key for key in self._keys if key not in own], f"arrays of {pattern}"
+        else:
+            others, called = self._others(pattern, besides), f"files {pattern}"
+        return _of_no_sample(len(others), called, others[0] if others else "")
 
-    if not any(
-        _exists(folder / name.partition("#")[0]) and (known is None or name.partition("#")[2] in known)
-        for name in named
-    ):
-        called = "files" if modality.files else "table"
-        raise DataError(
-            f"{where}.{called}: {pattern!r} names a file of none of {len(named)} samples, the first is"
-            f" {samples.ids[0]!r}"
-        )
-    if whole is not None:
-        others, what = [key for key in whole if key not in keys], f"arrays of {pattern.partition('#')[0]}"
-    else:
-        others, what = _others(folder, pattern.partition("#")[0], named, samples.named), f"files {pattern}"
-    notes = _of_no_sample(len(others), what, others[0] if others else "")
+    def _others(self, pattern: str, besides: Collection[str]) -> list[str]:
+        own = {plain_path(name.partition("#")[0]) for name in [*self.named, *besides]}
+        try:
+            paths = [path for path in self.folder.glob(any_of(pattern)) if path.is_file()]
+            return sorted({plain_path(str(path.relative_to(self.folder))) for path in paths} - own)
+        # a pattern that is absolute, or no path at all, names no file of the folder
+        except (OSError, ValueError, NotImplementedError):
+            return []
+
+
+def _from_files(files: _Files, modality: ModalityPart, besides: Collection[str]) -> Values:
+    named, times, notes = files.named, files.filled(modality.times), files.notes(besides)
+
+    def place(row: int) -> str:
+        return str(files.folder / named[row])
 
     def key(row: int) -> str:
         return plain_path(named[row])
 
-    if not is_pattern_of_tables(pattern):
+    if modality.has_sample_tables:
+        tables = SampleTables(inside=files.folder, form=modality)
 
-        def features(row: int) -> np.ndarray | None:
-            array = array_of(named[row], row)
-            return None if array is None else _shaped(array, modality, str(folder / named[row]))
+        def read(row: int) -> Table | None:
+            return tables.read(files.folder / named[row]) if files.is_there(named[row], row) else None
 
-        return Values(features=features, times=times if modality.times else None, key=key, notes=notes)
-    tables = SampleTables(inside=folder, form=modality)
-    read = _Latest(lambda row: tables.read(folder / named[row]) if there(named[row], row) else None)
-
-    def table_features(row: int) -> np.ndarray | None:
-        found = read(row)
-        return None if found is None else _shaped(found[0], modality, str(folder / named[row]))
-
-    def table_times(row: int) -> np.ndarray | None:
-        found = read(row)
-        return None if found is None or not len(found[0]) else found[1]
-
-    return Values(features=table_features, times=table_times if modality.time else None, key=key, notes=notes)
+        return _of_tables(read, modality, place, key, notes)
+    return Values(
+        features=lambda row: _shaped(files.array(named[row], row), modality, place(row)),
+        times=(lambda row: files.array(times[row], row)) if modality.times else None,
+        key=key,
+        notes=notes,
+    )
 
 
-def _check_placeholders(where: str, pattern: str, samples: Samples) -> None:
-    for name in placeholders(pattern):
-        if name not in samples.cells:
-            raise DataError(
-                f"{where}: {pattern!r}: no column {name!r} of the samples, only {list(samples.cells)[:20]}"
-            )
+def _of_tables(
+    read: Callable[[int], Table | None],
+    modality: ModalityPart,
+    place: Callable[[int], str],
+    key: Callable[[int], str],
+    notes: tuple[str, ...],
+) -> Values:
+    """Values of samples of which each has a table, or rows of one."""
+    latest = lru_cache(maxsize=1)(read)  # values and times of a sample are asked for one after the other
 
+    def features(row: int) -> np.ndarray | None:
+        table = latest(row)
+        return None if table is None else _shaped(table[0], modality, place(row))
 
-def _others(folder: Path, pattern: str, named: Sequence[str], known: frozenset[Path]) -> list[str]:
-    """Files of the pattern that are of no sample."""
-    own = {plain_path(name.partition("#")[0]) for name in named}
-    try:
-        found = [path for path in folder.glob(any_of(pattern)) if path not in known and path.is_file()]
-        return sorted(
-            name for path in found if (name := plain_path(str(path.relative_to(folder)))) not in own
-        )
-    # a pattern that is absolute, or no path at all, names no file of the folder
-    except (OSError, ValueError, NotImplementedError):
-        return []
+    def times(row: int) -> np.ndarray | None:
+        table = latest(row)
+        return None if table is None or not len(table[0]) else table[1]
+
+    return Values(features=features, times=times if modality.time else None, key=key, notes=notes)
 
 
 def _of_no_sample(count: int, what: str, first: str, *, rows: int = 0) -> tuple[str, ...]:
@@ -233,130 +235,133 @@ def _from_array(arrays: Arrays, where: str, modality: ModalityPart, ids: Sequenc
     values = _numbers(arrays, f"{where}.values", modality.values)
     times = _numbers(arrays, f"{where}.times", modality.times) if modality.times else None
     if isinstance(values, Ragged):
-        return _from_ragged(where, modality, ids, values, times)
+        part = _ragged_parts(where, modality, len(ids), values, times)
+    else:
+        part = _dense_parts(arrays, where, modality, len(ids), values, times)
+
+    def seconds(row: int) -> np.ndarray | None:
+        found = part(times, row)
+        return None if found is None else np.array(found, dtype=np.float64)
+
+    return Values(
+        features=lambda row: _shaped(part(values, row), modality, f"{where}.values: sample {ids[row]!r}"),
+        times=None if times is None else seconds,
+    )
+
+
+def _dense_parts(
+    arrays: Arrays,
+    where: str,
+    modality: ModalityPart,
+    samples: int,
+    values: np.ndarray | HDF5Array,
+    times: Opened | None,
+) -> Callable[[Any, int], np.ndarray | None]:
+    """What cuts a sample from arrays of numbers, padded or one sample after the other."""
     axes = 2 if modality.kind == "tokens" else 3
     padded = values.ndim == axes
     if not padded and values.ndim != axes - 1:
-        forms = (
-            "(total time,) or (samples, time)"
-            if axes == 2
-            else "(total time, width) or (samples, time, width)"
-        )
+        width = ", width" * (axes - 2)
+        forms = f"(total time{width or ','}) or (samples, time{width})"
         raise DataError(f"{where}.values: expected shape {forms}, found {values.shape}")
-    starts, stops = _bounds(arrays, where, modality, values.shape, len(ids), padded=padded)
+    starts, stops = _bounds(arrays, where, modality, values.shape, samples, padded=padded)
     if isinstance(times, Ragged) or (times is not None and times.shape != values.shape[: 1 + padded]):
         found = "one array for each sample" if isinstance(times, Ragged) else times.shape
         raise DataError(f"{where}.times: expected shape {values.shape[: 1 + padded]}, found {found}")
 
-    def part(array: Any, row: int) -> np.ndarray:
-        start, stop = int(starts[row]), int(stops[row])
-        found: np.ndarray = array[row, start:stop] if padded else array[start:stop]
-        return found
+    def part(array: Any, row: int) -> Any:
+        within = slice(int(starts[row]), int(stops[row]))
+        return array[row, within] if padded else array[within]
 
-    def features(row: int) -> np.ndarray | None:
-        return _shaped(part(values, row), modality, f"{where}.values: sample {ids[row]!r}")
-
-    def seconds(row: int) -> np.ndarray | None:
-        return None if times is None else np.array(part(times, row), dtype=np.float64)
-
-    return Values(features=features, times=None if times is None else seconds)
+    return part
 
 
-def _from_ragged(
-    where: str, modality: ModalityPart, ids: Sequence[str], values: Ragged, times: Opened | None
-) -> Values:
-    """An array of objects, one for each sample."""
+def _ragged_parts(
+    where: str, modality: ModalityPart, samples: int, values: Ragged, times: Opened | None
+) -> Callable[[Any, int], np.ndarray | None]:
+    """What takes a sample from arrays of objects, one for each sample."""
     if modality.offsets or modality.lengths:
         raise DataError(
             f"{where}.values: {modality.values} has one array for each sample, which takes no offsets and no"
             " lengths"
         )
     for kind, given in (("values", values), ("times", times)):
-        if given is not None and len(given) != len(ids):
-            raise DataError(f"{where}.{kind}: expected {len(ids)}, one per sample, found {len(given)}")
-
-    def features(row: int) -> np.ndarray | None:
-        found = values[row]
-        return None if found is None else _shaped(found, modality, f"{where}.values: sample {ids[row]!r}")
-
-    def seconds(row: int) -> np.ndarray | None:
-        found = (
-            None if times is None else times[row] if isinstance(times, Ragged) else times[row : row + 1][0]
-        )
-        return None if found is None else np.array(found, dtype=np.float64)
-
-    return Values(features=features, times=None if times is None else seconds)
+        if given is not None and len(given) != samples:
+            raise DataError(f"{where}.{kind}: expected {samples}, one per sample, found {len(given)}")
+    return lambda array, row: array[row] if isinstance(array, Ragged) else array[row : row + 1][0]
 
 
 def _bounds(
     arrays: Arrays, where: str, modality: ModalityPart, shape: tuple[int, ...], samples: int, *, padded: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First position of each sample, and last but one: in its row where padded, else in the whole."""
+    """Where each sample begins and ends: in its row where padded, else in the whole."""
     if padded and shape[0] != samples:
         raise DataError(f"{where}.values: expected {samples} samples, found {shape[0]}")
-    name = modality.offsets or modality.lengths
-    if not name:
-        if not padded and shape[0] == samples:
-            return np.arange(samples), np.arange(1, samples + 1)
-        if not padded:
-            raise DataError(
-                f"{where}: values of shape {shape} are not one for each of {samples} samples: they need"
-                " offsets or lengths"
-            )
-        return np.zeros(samples, dtype=np.int64), np.full(samples, shape[1], dtype=np.int64)
-    kind = "offsets" if modality.offsets else "lengths"
-    if kind == "offsets" and padded:
+    if padded and modality.offsets:
         raise DataError(f"{where}: padded values take lengths, found offsets")
-    numbers = arrays.listed(f"{where}.{kind}", name, kinds="iuf")
-    where = f"{where}.{kind}: {name}"
+    each = np.arange(samples)
+    if padded:
+        stops = np.full(samples, shape[1])
+        if modality.lengths:
+            stops = _whole_numbers(arrays, f"{where}.lengths", modality.lengths, samples, samples)
+            if (stops > shape[1]).any():
+                at = int(stops.argmax())
+                raise DataError(
+                    f"{where}.lengths: {modality.lengths}: found {stops[at]} in row {at}, expected at most"
+                    f" {shape[1]}, the positions of the values"
+                )
+        return 0 * each, stops
+    if modality.lengths:
+        lengths = _whole_numbers(arrays, f"{where}.lengths", modality.lengths, samples, samples).tolist()
+        if sum(lengths) != shape[0]:
+            raise DataError(
+                f"{where}.lengths: {modality.lengths}: its lengths add up to {sum(lengths)}, expected"
+                f" {shape[0]}, the positions of the values"
+            )
+        offsets = np.cumsum([0, *lengths], dtype=np.int64)
+    elif modality.offsets:
+        offsets = _whole_numbers(arrays, f"{where}.offsets", modality.offsets, samples + 1, samples)
+        if offsets[0] != 0 or offsets[-1] != shape[0] or (np.diff(offsets) < 0).any():
+            raise DataError(
+                f"{where}.offsets: {modality.offsets}: go from {offsets[0]} to {offsets[-1]}, expected"
+                f" numbers from 0 to {shape[0]} that never fall"
+            )
+    elif shape[0] == samples:
+        return each, each + 1
+    else:
+        raise DataError(
+            f"{where}: values of shape {shape} are not one for each of {samples} samples: they need offsets"
+            " or lengths"
+        )
+    return offsets[:-1], offsets[1:]
+
+
+def _whole_numbers(arrays: Arrays, where: str, name: str, size: int, samples: int) -> np.ndarray:
+    """An array of so many whole numbers of 0 or more."""
+    numbers = arrays.listed(where, name, kinds="iuf")
     for at, number in enumerate(numbers):
         if not (float(number).is_integer() and 0 <= number < 1 << 62):
-            raise DataError(f"{where}: expected whole numbers of 0 or more, found {number} in row {at}")
-    found = np.array([int(number) for number in numbers], dtype=np.int64)
-    if len(found) != samples + (kind == "offsets"):
-        raise DataError(
-            f"{where}: expected {samples + (kind == 'offsets')} numbers for {samples} samples, found"
-            f" {len(found)}"
-        )
-    if padded:
-        if (found > shape[1]).any():
-            at = int(found.argmax())
             raise DataError(
-                f"{where}: found {found[at]} in row {at}, expected at most {shape[1]}, the positions of the"
-                " values"
+                f"{where}: {name}: expected whole numbers of 0 or more, found {number} in row {at}"
             )
-        return np.zeros(samples, dtype=np.int64), found
-    if kind == "lengths":
-        total = sum(found.tolist())
-        if total != shape[0]:
-            raise DataError(
-                f"{where}: its lengths add up to {total}, expected {shape[0]}, the positions of the values"
-            )
-        found = np.cumsum([0, *found.tolist()], dtype=np.int64)
-    elif found[0] != 0 or found[-1] != shape[0] or (np.diff(found) < 0).any():
+    if len(numbers) != size:
         raise DataError(
-            f"{where}: go from {found[0]} to {found[-1]}, expected numbers from 0 to {shape[0]} that never"
-            " fall"
+            f"{where}: {name}: expected {size} numbers for {samples} samples, found {len(numbers)}"
         )
-    return found[:-1], found[1:]
+    return np.array(numbers, dtype=np.int64)
 
 
 # A table of all samples
 
 
-def _from_table(where: str, modality: ModalityPart, samples: Samples) -> Values:
-    folder = samples.path.parent
+def _from_table(where: str, modality: ModalityPart, own: Sequence[str], samples: SampleList) -> Values:
+    folder, ids = samples.path.parent, samples.ids
+    path = table_path(folder, f"{where}.table", modality.table)
     try:
-        path = table_path(folder, f"{where}.table", modality.table)
-        table = LongTable(
-            path=path,
-            inside=folder,
-            id=_id_columns(path, modality, samples),
-            form=modality,
-        )
+        table = LongTable(path=path, inside=folder, id=_id_columns(path, modality, own), form=modality)
     except DataError as error:
-        raise DataError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
-    known = set(samples.ids)
+        raise DataError(f"{where}: {error}") from error
+    known = set(ids)
     if known.isdisjoint(table.runs):
         raise DataError(
             f"{where}.table: {modality.table!r} has rows of none of the samples; its first id is"
@@ -364,33 +369,21 @@ def _from_table(where: str, modality: ModalityPart, samples: Samples) -> Values:
         )
     others = [identity for identity in table.runs if identity not in known]
     rows = sum(table.runs[identity][3] for identity in others)
-    read = _Latest(lambda row: table.rows(samples.ids[row]))
-    called = "/".join(modality.id)
-
-    def features(row: int) -> np.ndarray | None:
-        found = read(row)
-        return (
-            None if found is None else _shaped(found[0], modality, f"{path}: {called} {samples.ids[row]!r}")
-        )
-
-    def times(row: int) -> np.ndarray | None:
-        found = read(row)
-        return None if found is None else found[1]
-
-    return Values(
-        features=features,
-        times=times if modality.time else None,
-        key=lambda row: samples.ids[row],
-        notes=_of_no_sample(len(others), f"ids of {modality.table}", others[0] if others else "", rows=rows),
+    return _of_tables(
+        lambda row: table.rows(ids[row]),
+        modality,
+        lambda row: f"{path}: {'/'.join(modality.id)} {ids[row]!r}",
+        lambda row: ids[row],
+        _of_no_sample(len(others), f"ids of {modality.table}", others[0] if others else "", rows=rows),
     )
 
 
-def _id_columns(path: Path, modality: ModalityPart, samples: Samples) -> Sequence[str]:
+def _id_columns(path: Path, modality: ModalityPart, own: Sequence[str]) -> Sequence[str]:
     """The columns of the ids: those that are named, else `id`, else those of the samples where the table has
     them.
     """
     if "id" not in modality.model_fields_set:
-        names = column_names(path, inside=samples.path.parent, form=modality)
-        if "id" not in names and set(samples.id) <= set(names):
-            return samples.id
+        names = column_names(path, inside=path.parent, form=modality)
+        if "id" not in names and set(own) <= set(names):
+            return own
     return modality.id

@@ -1,0 +1,169 @@
+"""The samples that a description lists: their ids, and what is known of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignmamba.contracts import Task
+from alignmamba.data.classes import Classes
+from alignmamba.errors import DataError
+from alignmamba.formats.tables.array_description import Description, SamplesPart, placeholders
+from alignmamba.formats.tables.foreign_tables import (
+    ROW_NUMBER,
+    further_labels,
+    is_absent,
+    is_missing,
+    is_table,
+    joined_identity,
+    label_number,
+    read_columns,
+)
+from alignmamba.formats.tables.named_arrays import Arrays
+
+_KINDS = {"label": "USiufb", "split": "USiu", "text": "US", "group": "USiu"}
+"""What is known of samples by a column or an array, and the kinds of entries of such an array."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleList:
+    """What is known of all samples, in order."""
+
+    path: Path
+    """The description."""
+    ids: Sequence[str]
+    labels: Sequence[Any] | None
+    places: str
+    """Where the labels are from, for messages."""
+    splits: Sequence[Any] | None
+    texts: Sequence[str | None] | None
+    groups: Sequence[str | None] | None
+    further: Mapping[str, Sequence[float | str | None]]
+    cells: Mapping[str, Sequence[Any]]
+    """The columns that patterns name, and the ids as ``id``."""
+
+    @classmethod
+    def of(cls, path: Path, description: Description, arrays: Arrays, label: str = "") -> "SampleList":
+        """The samples of a description.
+
+        Args:
+            path: The description.
+            description: What it says.
+            arrays: The arrays of its folder.
+            label: Column of the labels in place of the one that is described.
+
+        Raises:
+            DataError: If they are not as described.
+        """
+        given = description.samples
+        if label and not given.table:
+            raise DataError(f"{path}: label {label!r} is to be a column of samples.table, but there is none")
+        names = {kind: getattr(given, kind) for kind in _KINDS} | ({"label": label} if label else {})
+        patterned = {name for pattern in description.patterns for name in placeholders(pattern)} - {"id"}
+        wanted = filter(None, [*given.id, *names.values(), *given.further, *sorted(patterned)])
+        columns = _columns(path, given, list(dict.fromkeys(wanted)))
+        ids = _ids(path, description, columns, arrays)
+        known: dict[str, Any] = dict.fromkeys(_KINDS)
+        for kind, kinds in _KINDS.items():
+            if names[kind]:
+                known[kind] = columns[names[kind]]
+            elif array := getattr(given, f"{kind}s"):
+                where = f"{path}: samples.{kind}s"
+                known[kind] = arrays.listed(where, array, kinds=kinds, size=len(ids))
+        column = f"{path.parent / given.table}: column {names['label']!r}"
+        return cls(
+            path=path,
+            ids=ids,
+            labels=known["label"],
+            places=column if names["label"] else f"{path}: samples.labels",
+            splits=known["split"],
+            texts=_texts(known["text"]),
+            groups=_texts(known["group"]),
+            further={name: further_labels(columns[name]) for name in given.further},
+            cells={name: columns[name] for name in patterned if name in columns} | {"id": ids},
+        )
+
+    def target(self, row: int, task: Task, classes: Classes) -> Any:
+        """The label of a sample as the archive takes it; ``None`` where it has none.
+
+        Raises:
+            DataError: If it is none of the task.
+        """
+        assert self.labels is not None
+        cell = self.labels[row]
+        number = label_number(cell)
+        if task.kind == "regression" and number is not None:
+            return None if is_missing(cell) else number
+        if task.kind == "classification":
+            # A number may be the name of a class, as which it is the same whether a file has it as text,
+            # integer or float.
+            if classes.place_of_name(str(cell)) is not None:
+                return str(cell)
+            if is_absent(cell):
+                return None
+            if number is not None and (place := classes.place_of_number(number)) is not None:
+                return classes.names[place]
+        or_number = " or its number" if classes.numbers_are_places else ""
+        expected = "a number" if task.kind == "regression" else f"one of {classes}{or_number}"
+        raise DataError(
+            f"{self.places}: sample {self.ids[row]!r}: expected {expected}, found {str(cell)[:40]!r}"
+        )
+
+
+def table_path(folder: Path, where: str, name: str) -> Path:
+    """The path of a table.
+
+    Raises:
+        DataError: If the name is none of a table.
+    """
+    table = folder / name
+    if not is_table(table):
+        raise DataError(f"{where}: expected a .csv, .tsv, .txt or .parquet file, found {name!r}")
+    return table
+
+
+def _columns(path: Path, given: SamplesPart, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Columns of the table of samples; none where there is no table."""
+    if not given.table:
+        return {}
+    table = table_path(path.parent, f"{path}: samples.table", given.table)
+    return read_columns(table, names, inside=path.parent, form=given)
+
+
+def _ids(path: Path, description: Description, columns: Mapping[str, list[Any]], arrays: Arrays) -> list[str]:
+    """Ids of all samples, in order."""
+    given = description.samples
+    if given.table:
+        place, rows = (
+            f"{path.parent / given.table}: row",
+            zip(*(columns[name] for name in given.id), strict=True),
+        )
+        ids = [joined_identity(cells, given.id, place, row) for row, cells in enumerate(rows, start=1)]
+    elif given.ids == ROW_NUMBER:
+        ids = [str(row + 1) for row in range(_count(path, description, arrays))]
+    else:
+        ids = [str(cell) for cell in arrays.listed(f"{path}: samples.ids", given.ids, kinds="USiu")]
+    if not ids:
+        raise DataError(f"{path}: samples: expected at least one, found none")
+    return ids
+
+
+def _count(path: Path, description: Description, arrays: Arrays) -> int:
+    """How many samples there are, as the first array says that has one entry for each."""
+    parts = description.modalities.values()
+    named = [getattr(description.samples, f"{kind}s") for kind in _KINDS] + [part.lengths for part in parts]
+    named += [part.values for part in parts if not part.offsets and not part.lengths]
+    name = next(filter(None, named), "")
+    if not name:
+        raise DataError(
+            f"{path}: samples.ids: {ROW_NUMBER!r} needs an array with one entry for each sample, found none"
+        )
+    try:
+        return len(arrays.open(name))
+    except DataError as error:
+        raise DataError(f"{path}: samples.ids: {error}") from error
+
+
+def _texts(cells: Sequence[Any] | None) -> list[str | None] | None:
+    """Cells as text; ``None`` where one is empty."""
+    return None if cells is None else [None if is_absent(cell) else str(cell) for cell in cells]

@@ -156,33 +156,56 @@ def test_without_matplotlib_there_are_tables_and_a_reason(
 
 def test_the_papers_figures(cli: Cli, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    code, out, err = cli(
-        "bench",
-        "figures",
-        "--lengths",
-        12,
-        "--against",
-        "transformer-materialised",
-        *SMALL,
-        "--out",
-        tmp_path,
-    )
+    settings = ["d_model=8", "heads=2", "depth=1", "d_state=2", "window=2", "repeats=2"]
+    settings += ["against=[transformer-materialised]"]
+    code, out, err = cli("experiment", "efficiency", "--lengths", 12, "--out", tmp_path, "--set", *settings)
     assert code == 0, err
     for said in (
-        "Figure 3: peak memory",
-        "Figure 4: time of inference",
-        "Section 4.3.3: operations",
+        "Peak memory (Figure 3)",
+        "Time of inference (Figure 4)",
+        "Operations (section 4.3.3)",
         "8.53",
         "36.1",
         "102",
+        "cpu, 1 thread, float32, batch 1, width 8, depth 1",
     ):
         assert said in out, said
     plots = {f"{name}.{kind}" for name in ("figure3", "figure4", "flops") for kind in ("svg", "png")}
-    tables = {"results.json", "table.md", "memory.csv", "passes.csv", "flops.csv"}
-    assert {path.name for path in tmp_path.iterdir()} == plots | tables
-    values = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    files = {"results.json", "memory.csv", "passes.csv", "flops.csv"}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == plots | files
+    tables = {"efficiency-memory.md", "efficiency-passes.md", "efficiency-flops.md"}
+    assert {path.name for path in (tmp_path / "tables").glob("*.md")} == tables
+    values = json.loads((tmp_path / "figures" / "results.json").read_text(encoding="utf-8"))
     assert values["paper"]["passes"] == {"AlignMamba": 6.05, "single-stream": 36.13, "multi-stream": 48.61}
     assert [row["peak_bytes"] > 0 for row in values["memory_report"]["rows"]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["training=true"], "error: figures: expected subject 'model' without training"),
+        (["measure=[time]"], "error: measure: expected no such setting, as the paper fixes"),
+        (["subject=scan"], "error: subject: expected no such setting, as the paper fixes"),
+        (["against=[mambapy]"], "error: against: found 'mambapy', which the paper's figures lack"),
+        (["depht=1"], "error: depht: unknown key, perhaps you meant 'depth'"),
+    ],
+)
+def test_what_the_papers_figures_refuse(cli: Cli, tmp_path: Path, settings: list[str], said: str) -> None:
+    code, out, err = cli("experiment", "efficiency", "--out", tmp_path / "new", "--set", *settings)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_former_name_of_the_papers_figures_says_what_to_type(cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli("bench", "--out", tmp_path / "new", "figures", "--d-model", 64)
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: bench figures: type alignmamba experiment efficiency --out DIR, with options of bench as"
+        " --set d_model=64; see alignmamba bench --help\n"
+    )
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -195,12 +218,6 @@ def test_the_papers_figures(cli: Cli, tmp_path: Path) -> None:
         (["scan", "--threads", 0], "error: threads: found 0"),
         (["block", "--heads", 7], "error: heads: found 7, expected a divisor of d_model, which is 256"),
         (["model", "--memory-limit-gb", -1], "error: memory_limit_gb: found -1.0"),
-        (["figures", "--training"], "error: figures: expected subject 'model' without training"),
-        (
-            ["figures", "--growth"],
-            "error: figures: expected neither --growth nor --measure",
-        ),
-        (["figures", "--against", "mambapy"], "error: against: 'mambapy' is not in the paper's figures"),
         (["match", "--lengths", 1000, "--against", "earth-mover"], "measured up to 512 tokens"),
     ],
 )

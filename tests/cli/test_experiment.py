@@ -16,10 +16,10 @@ from alignmamba.cli.experiment import GridLines
 from alignmamba.cli.terminal_tables import blocks, rows_table
 from alignmamba.evaluation.computing_cost import Spread
 from alignmamba.evaluation.tables import Entry, ResultTable
-from alignmamba.recipes.bench.figures import Figures
 from alignmamba.recipes.bench.measurement import BenchConfig, Report, Row
 from alignmamba.recipes.display import duration
 from alignmamba.recipes.experiments.cells import Job
+from alignmamba.recipes.experiments.efficiency import Figures
 from cli.conftest import Said
 from small_run import SETTINGS
 
@@ -168,7 +168,7 @@ def test_efficiency_lays_down_what_was_measured(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "alignmamba.recipes.experiments.efficiency.paper_figures",
+        "alignmamba.recipes.experiments.efficiency_run.paper_figures",
         lambda _, say: (say("measured"), FIGURES)[1],
     )
     ended = cli("experiment", "efficiency", "--out", tmp_path / "grid", "--json")
@@ -195,7 +195,7 @@ def test_a_dry_run_of_efficiency_measures_and_writes_nothing(
     def measured(*_: object, **__: object) -> None:
         raise AssertionError("something was measured")
 
-    monkeypatch.setattr("alignmamba.recipes.bench.figures.measure", measured)
+    monkeypatch.setattr("alignmamba.recipes.experiments.efficiency.measure", measured)
     out = tmp_path / "grid"
     dry = cli("experiment", "efficiency", "--out", out, "--lengths", 100, 5000, "--dry-run")
     assert dry.code == 0, dry.err

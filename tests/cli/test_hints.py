@@ -35,8 +35,8 @@ from alignmamba.cli.main import main
         (
             ["bench", "modl"],
             (
-                "subject: found 'modl', expected one of scan, match, mmd, block, backbone, model, figures,"
-                " perhaps you meant model; "
+                "subject: found 'modl', expected one of scan, match, mmd, block, backbone, model, perhaps you"
+                " meant model; "
             ),
         ),
         (

@@ -15,7 +15,7 @@ from alignmamba.contracts import Corpus, Role
 from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.recipes import RunConfig, check_config, evaluate, plan, predict, train
-from alignmamba.recipes.experiments import ExperimentConfig, plan_experiment
+from alignmamba.recipes.experiments import ComparisonOptions, plan_experiment
 from alignmamba.recipes.preparation import prepared
 from small_run import CLASSES, CONFIG, write_small_corpus
 
@@ -189,7 +189,7 @@ def test_the_digest_knows_the_share_and_nothing_else_changed(drawn: tuple[Path, 
 def test_all_cells_of_a_seed_share_the_split(drawn: tuple[Path, Path], tmp_path: Path) -> None:
     base = config(drawn[0], split_valid=0.25)
     made = plan_experiment(
-        ExperimentConfig(name="comparison", models=("alignmamba", "late-fusion"), seeds=2),
+        ComparisonOptions(models=("alignmamba", "late-fusion"), seeds=2),
         base,
         out=tmp_path / "grid",
     )
@@ -203,7 +203,7 @@ def test_all_cells_of_a_seed_share_the_split(drawn: tuple[Path, Path], tmp_path:
     assert drawn_ids[0] != drawn_ids[1]
     with pytest.raises(ConfigError, match="which makes no sample of the 40"):
         plan_experiment(
-            ExperimentConfig(name="comparison", seeds=2),
+            ComparisonOptions(seeds=2),
             config(drawn[0], split_valid=0.01),
             out=tmp_path / "other",
         )
@@ -256,7 +256,7 @@ def test_grids_do_without_it_as_well(tmp_path: Path) -> None:
         {"train": ["audio", "video"], "valid": ["text", "audio"], "test": ["text", "audio"]},
     )
     made = plan_experiment(
-        ExperimentConfig(name="comparison", models=("alignmamba",), seeds=1),
+        ComparisonOptions(models=("alignmamba",), seeds=1),
         config(tmp_path / "data"),
         out=tmp_path / "g",
     )

@@ -1,16 +1,16 @@
 """``alignmamba bench``: time, memory and operations of this library beside others."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
 from alignmamba.cli.verb import Verb, console, say
 
 if TYPE_CHECKING:
-    from alignmamba.recipes.bench.figures import Figures
-    from alignmamba.recipes.bench.measurement import BenchConfig, Report
+    from alignmamba.recipes.bench.measurement import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +19,21 @@ class Bench(Verb):
 
     Subjects: `scan`, `match` and `mmd` are operators. `block` is one Mamba block, and `backbone` is a stack
     over one sequence. `model` is the whole fusion of three modalities with alignment, and each of its stages.
-    `figures` repeats the paper's efficiency analysis. Tables show the median, the least and the most. Memory
-    is the peak above weights and inputs. Ratios are to this library.
+    Tables show the median, the least and the most. Memory is the peak above weights and inputs. Ratios are to
+    this library.
     """
 
+    moved: ClassVar[Mapping[str, str]] = {
+        "figures": (
+            "type alignmamba experiment efficiency --out DIR, with options of bench as --set d_model=64"
+        )
+    }
+
     subject: Annotated[
-        Positional[Literal["scan", "match", "mmd", "block", "backbone", "model", "figures"]],
+        Positional[Literal["scan", "match", "mmd", "block", "backbone", "model"]],
         arg(metavar="SUBJECT"),
     ]
-    """scan, match, mmd, block, backbone, model or figures."""
+    """scan, match, mmd, block, backbone or model."""
     lengths: Annotated[
         tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the subject's own)")
     ] = ()
@@ -80,57 +86,26 @@ class Bench(Verb):
 
     def run(self) -> int:
         """Measure."""
-        from alignmamba.recipes.bench.bench_files import check_directory, why_no_plots
+        from alignmamba.recipes.bench.bench_files import check_directory, why_no_plots, write_report
+        from alignmamba.recipes.bench.bench_tables import report_values
+        from alignmamba.recipes.bench.measurement import BenchConfig, growth, measure
 
-        config = self._configuration()
+        config = BenchConfig.checked(**{name: getattr(self, name) for name in BenchConfig.model_fields})
+        if self.growth:
+            config = growth(config)
         if self.out is not None:
             check_directory(self.out)
             if why_no_plots():
                 say(f"no plots will be drawn: {why_no_plots()}")
-        if self.subject == "figures":
-            self._figures(config)
-        else:
-            self._report(config)
-        return 0
-
-    def _configuration(self) -> "BenchConfig":
-        from alignmamba.errors import ConfigError
-        from alignmamba.recipes.bench.measurement import BenchConfig, growth
-
-        subject = "model" if self.subject == "figures" else self.subject
-        same = BenchConfig.model_fields.keys() - {"subject"}
-        config = BenchConfig.checked(subject=subject, **{name: getattr(self, name) for name in same})
-        if self.subject == "figures" and (self.growth or set(self.measure) != {"time", "memory", "flops"}):
-            raise ConfigError(
-                "figures: expected neither --growth nor --measure, as the paper fixes what is measured"
-            )
-        return growth(config) if self.growth else config
-
-    def _report(self, config: "BenchConfig") -> None:
-        from alignmamba.recipes.bench.bench_files import write_report
-        from alignmamba.recipes.bench.bench_tables import report_values
-        from alignmamba.recipes.bench.measurement import measure
-
         report = measure(config, say=say)
         files = write_report(report, self.out) if self.out is not None else []
         if self.json:
             self.emit(report_values(report))
         else:
             self._show_report(report)
-        self._tell_files(files)
-
-    def _figures(self, config: "BenchConfig") -> None:
-        from alignmamba.recipes.bench.bench_files import write_figures
-        from alignmamba.recipes.bench.bench_tables import figures_values
-        from alignmamba.recipes.bench.figures import paper_figures
-
-        figures = paper_figures(config, say=say)
-        files = write_figures(figures, self.out) if self.out is not None else []
-        if self.json:
-            self.emit(figures_values(figures))
-        else:
-            self._show_figures(figures)
-        self._tell_files(files)
+        if files:
+            say(f"wrote {', '.join(files)} in {self.out}")
+        return 0
 
     def _show_report(self, report: "Report") -> None:
         from alignmamba.recipes.bench.bench_tables import clock, notes, shown_table, slopes_table
@@ -151,28 +126,12 @@ class Bench(Verb):
             f"time: {clock(report)}, {threads}; memory: peak above weights and inputs; GFLOP: by formula, and"
             " counted by PyTorch"
         )
-        self._show_lines([*lines, *notes(report)])
-
-    def _show_figures(self, figures: "Figures") -> None:
-        from alignmamba.recipes.bench.bench_tables import figure_tables, notes
-
-        for title, table in figure_tables(figures).items():
-            self._show_table(title, table)
-        reports = (figures.memory, figures.passes, figures.flops)
-        self._show_lines(list(dict.fromkeys(line for report in reports for line in notes(report))))
+        screen = console()
+        for line in (*lines, *notes(report)):
+            screen.print(line, soft_wrap=True)
 
     @staticmethod
     def _show_table(title: str, table: dict[str, list[Any]]) -> None:
         from alignmamba.cli.terminal_tables import rows_table
 
         console().print(rows_table(title, tuple(table), list(zip(*table.values(), strict=True))))
-
-    @staticmethod
-    def _show_lines(lines: list[str]) -> None:
-        screen = console()
-        for line in lines:
-            screen.print(line, soft_wrap=True)
-
-    def _tell_files(self, files: list[str]) -> None:
-        if files:
-            say(f"wrote {', '.join(files)} in {self.out}")

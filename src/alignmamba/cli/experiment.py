@@ -3,41 +3,37 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
+from inspect import cleandoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from alignmamba.cli.config_flags import flag
 from alignmamba.cli.verb import Verb, console, say, write
 
 if TYPE_CHECKING:
+    from alignmamba.contracts import Config
     from alignmamba.recipes import RunConfig
     from alignmamba.recipes.bench.measurement import BenchConfig
-    from alignmamba.recipes.experiments import ExperimentConfig, ExperimentPlan, ExperimentResult, GridEngine
+    from alignmamba.recipes.experiments import ExperimentPlan, ExperimentResult, GridEngine
     from alignmamba.recipes.experiments.cells import Job
+    from alignmamba.recipes.experiments.efficiency import EfficiencyOptions
+
+ConfigT = TypeVar("ConfigT", bound="Config")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Verb):
     """Repeat an experiment of the paper: a grid of runs, then tables with intervals and tests.
 
-    `comparison`: every fusion model, and every modality alone.
-    `missing`: every model at each missing rate.
-    `ablation`: the model without each of its parts.
-    `distance`: the distance between aligned modalities.
-    `plans`: transport plans, and how far apart in true time matched tokens are.
-    `efficiency`: time, memory and operations; needs no corpus.
-
     Repeat the command to resume after an interruption: finished runs are kept, failed ones run again. Then
     write a page with `alignmamba report DIR`.
     """
 
-    name: Annotated[
-        Positional[Literal["comparison", "missing", "ablation", "distance", "plans", "efficiency"]],
-        arg(metavar="NAME"),
-    ]
-    """comparison, missing, ablation, distance, plans or efficiency."""
+    name: Annotated[Positional[str], arg(metavar="NAME")]
+    """Which experiment."""
     data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = (
         None
     )
@@ -45,9 +41,7 @@ class Experiment(Verb):
     out: Annotated[Path, arg(metavar="DIR")]
     """Directory of the experiment; a directory that holds this experiment is resumed."""
     model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
-    """Model that `ablation`, `distance` and `plans` study."""
-    models: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: families)")] = ()
-    """Methods that `comparison` and `missing` compare, or `families`, `table1`, `table2`, `all`."""
+    """Model to study, in an experiment that does not compare methods."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
     """Starting options of the model, as for `train`."""
     config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
@@ -57,42 +51,13 @@ class Experiment(Verb):
         UseAppendAction,
         arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)"),
     ] = ()
-    """Settings of every run by dotted key, for example fit.epochs=5."""
+    """Settings of every run by dotted key, for example fit.epochs=5; of a measurement, options of `bench`."""
     split_valid: Annotated[
         float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")
     ] = None
     """Share of train that serves as the valid split, as for `train`; the same in every cell."""
-    seeds: Annotated[int, arg(metavar="N")] = 5
-    """Runs of each cell, with seeds 0 to N-1."""
-    protocol: Annotated[
-        Literal["gcnet", "imder-sample", "imder-batch", "tokens"],
-        arg(metavar="{gcnet,imder-sample,imder-batch,tokens}"),
-    ] = "gcnet"
-    """Protocol by which `missing` withholds modalities."""
-    rates: Annotated[tuple[float, ...], arg(metavar="R ...", help_behavior_hint="(default: 0.1 to 0.7)")] = (
-        0.1,
-        0.2,
-        0.3,
-        0.4,
-        0.5,
-        0.6,
-        0.7,
-    )
-    """Missing rates that `missing` measures."""
-    mixed: bool = False
-    """In `missing`, train each model once on all rates mixed, then score it at each rate."""
-    samples: Annotated[
-        tuple[str, ...], arg(metavar="ID ...", help_behavior_hint="(default: predicted best and worst)")
-    ] = ()
-    """Test samples that `plans` shows."""
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
     """Metrics in the tables on the terminal; files and --json have all of them."""
-    lengths: Annotated[
-        tuple[int, ...], arg(metavar="N ...", help_behavior_hint="(default: the paper's)")
-    ] = ()
-    """Tokens per modality that `efficiency` measures."""
-    own_settings: bool = False
-    """Train each method with its published settings instead of settings that all share."""
     jobs: Annotated[int, arg(metavar="J")] = 1
     """Runs at the same time, each on one to four threads; OMP_NUM_THREADS sets their number."""
     engine: Literal["local", "slurm"] = "local"
@@ -108,15 +73,34 @@ class Experiment(Verb):
     dry_run: bool = False
     """Print the runs and their states; train, measure and write nothing."""
 
+    @classmethod
+    def completed(cls) -> type[Verb]:
+        """The verb with the names of all experiments and the options of each."""
+        from alignmamba.recipes.experiments.catalogue import EXPERIMENTS, any_option, takers
+
+        names: Any = Literal[tuple(EXPERIMENTS)]
+        choice = Annotated[Positional[names], arg(metavar="NAME", help=f"{', '.join(EXPERIMENTS)}.")]
+        summaries = "\n".join(f"`{name}`: {each.summary}." for name, each in EXPERIMENTS.items())
+        first, _, rest = cleandoc(cls.__doc__ or "").partition("\n\n")
+        namespace = {"__doc__": f"{first}\n\n{summaries}\n\n{rest}", "__module__": cls.__module__}
+        own: list[Any] = [("name", choice)]
+        own += [flag(name, info, takers(name)) for name, info in any_option().items()]
+        return make_dataclass(cls.__name__, own, bases=(cls,), namespace=namespace, frozen=True, kw_only=True)
+
     def run(self) -> int:
         """Run the experiment."""
-        if self.name == "efficiency":
-            return self._efficiency()
+        from alignmamba.recipes.experiments.catalogue import EXPERIMENTS, grids
+
+        if self.name not in grids():
+            return self._efficiency(self._options(EXPERIMENTS[self.name].options))
         from alignmamba.extras import lacking
         from alignmamba.recipes.experiments import plan_experiment, run_experiment
 
         engine = self._engine()
-        plan = plan_experiment(self._experiment(), self._base(), out=self.out)
+        options = {name: self._options(each.options) for name, each in grids().items()}
+        plan = plan_experiment(options[self.name], self._base(), out=self.out)
+        for name, each in grids().items():  # a value that is wrong is refused also where it does not matter
+            each.check(options[name], plan.corpus)
         self._refuse_unknown_metrics(plan)
         for note in plan.notes:
             say(f"note: {note}")
@@ -134,6 +118,10 @@ class Experiment(Verb):
             return 0
         return 1 if any(reason.startswith("internal: ") for reason in result.failures.values()) else 2
 
+    def _options(self, config: type[ConfigT]) -> ConfigT:
+        """What was given, as the options of one experiment."""
+        return config(**{name: getattr(self, name) for name in config.model_fields})
+
     def _refuse_unknown_metrics(self, plan: "ExperimentPlan") -> None:
         from alignmamba.errors import ConfigError
         from alignmamba.evaluation.metrics import metric_names
@@ -141,13 +129,6 @@ class Experiment(Verb):
         known = metric_names(plan.corpus.task)
         if unknown := [name for name in self.metrics if name not in known]:
             raise ConfigError(f"metrics: found {unknown[0]!r}, expected some of {', '.join(known)}")
-
-    def _experiment(self) -> "ExperimentConfig":
-        from alignmamba.models.pretrained import validated
-        from alignmamba.recipes.experiments import ExperimentConfig
-
-        given = ("name", "models", "own_settings", "seeds", "protocol", "rates", "mixed", "samples")
-        return validated(ExperimentConfig, {name: getattr(self, name) for name in given})
 
     def _base(self) -> "RunConfig":
         from alignmamba.recipes import read_config
@@ -179,21 +160,22 @@ class Experiment(Verb):
             },
         )
 
-    def _efficiency(self) -> int:
-        from alignmamba.recipes.experiments.efficiency import plan_efficiency, run_efficiency
+    def _efficiency(self, options: "EfficiencyOptions") -> int:
+        from alignmamba.recipes.configuration import assigned
+        from alignmamba.recipes.experiments.efficiency_run import plan_efficiency, run_efficiency
 
+        settings = assigned([each for group in self.set for each in group])
         if self.dry_run:
-            self._show_parts(plan_efficiency(self.out, lengths=self.lengths))
+            self._show_parts(plan_efficiency(options, settings, out=self.out))
             return 0
-        tables = run_efficiency(
-            self.out, lengths=self.lengths, command=["alignmamba", *sys.argv[1:]], say=say
-        )
+        command = ["alignmamba", *sys.argv[1:]]
+        tables = run_efficiency(options, settings, out=self.out, command=command, say=say)
         if self.json:
             self.emit(
                 {"experiment": str(self.out), "tables": [table.model_dump(mode="json") for table in tables]}
             )
-            return 0
-        self._show_tables(tables)
+        else:
+            self._show_tables(tables)
         return 0
 
     def _show_parts(self, parts: "Mapping[str, BenchConfig]") -> None:
@@ -202,7 +184,7 @@ class Experiment(Verb):
                 part: {"measure": each.measure, "lengths": each.lengths, "peers": each.against}
                 for part, each in parts.items()
             }
-            self.emit({"experiment": "efficiency", "out": str(self.out), "parts": laid_out})
+            self.emit({"experiment": self.name, "out": str(self.out), "parts": laid_out})
             return
         from alignmamba.cli.terminal_tables import rows_table
 
@@ -212,7 +194,7 @@ class Experiment(Verb):
         ]
         console().print(
             rows_table(
-                "efficiency: what is measured", ("part", "measure", "tokens per modality", "models"), rows
+                f"{self.name}: what is measured", ("part", "measure", "tokens per modality", "models"), rows
             )
         )
         write("dry run: nothing was measured or written")

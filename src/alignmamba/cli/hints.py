@@ -69,6 +69,8 @@ def _told(text: str, rows: Sequence[str], given: Sequence[str], verb: type[Verb]
     if found := re.search(r"Missing value for argument '(.+?)'", text):
         return f"{found[1]}: expected a value, found none"
     if found := re.search(r"invalid choice '(.*?)' for argument '(.+?)'\. Expected one of \((.*?)\)", text):
+        if found[1] in verb.moved:
+            return f"{given[0]} {found[1]}: {verb.moved[found[1]]}"
         choices = re.findall(r"'(.*?)'", found[3])
         return (
             f"{found[2]}: found {found[1]!r}, expected one of"

@@ -4,18 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from tyro.conf import UseAppendAction, arg
+from tyro.conf import arg
 
+from alignmamba.cli.config_flags import flag
 from alignmamba.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from alignmamba.formats.foreign import ReadOptions
-
-
-_BY_DEFAULT = {None: "(default: none)", "": ""}
-"""How help texts show a default that stands for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +24,15 @@ class ReadingVerb(Verb):
     def completed(cls) -> type[Verb]:
         """The verb with an option for each one that some reader takes."""
         from alignmamba.formats import FORMATS
-        from alignmamba.formats.known_formats import any_options
+        from alignmamba.formats.foreign import ReadOptions
+        from alignmamba.formats.known_formats import any_options, takers
 
         (format,) = (each for each in fields(cls) if each.name == "format")
         help = f"{', '.join(FORMATS)}, or auto to detect the format."
         kind: Any = Annotated[get_type_hints(cls, include_extras=True)["format"], arg(help=help)]
         own: list[Any] = [("format", kind, field(default=format.default))]
-        own += [_flag(name, info) for name, info in any_options().model_fields.items()]
+        for name, info in any_options().model_fields.items():
+            own.append(flag(name, info, () if name in ReadOptions.model_fields else takers(name)))
         namespace = {"__doc__": cls.__doc__, "__module__": cls.__module__}
         return make_dataclass(cls.__name__, own, bases=(cls,), namespace=namespace, frozen=True, kw_only=True)
 
@@ -58,25 +55,6 @@ class ReadingVerb(Verb):
                 value = _widths(f"--{name.replace('_', '-')}", value)
             if value != info.default:
                 yield name, value
-
-
-def _flag(name: str, info: "FieldInfo") -> tuple[str, Any, Any]:
-    """An option of readers as a field that tyro makes a flag of."""
-    from alignmamba.formats.foreign import ReadOptions
-    from alignmamba.formats.known_formats import takers
-
-    text = " ".join((info.description or "").split())
-    if name not in ReadOptions.model_fields:
-        text = f"{text.removesuffix('.')} ({', '.join(takers(name))})."
-    repeated = isinstance(info.default, Mapping)
-    taken = arg(
-        metavar=info.title,
-        help=text,
-        help_behavior_hint="(repeatable)" if repeated else _BY_DEFAULT.get(info.default),
-    )
-    if repeated:
-        return name, Annotated[tuple[str, ...], UseAppendAction, taken], field(default=())
-    return name, Annotated[info.annotation, taken], field(default=info.default)
 
 
 def _widths(flag: str, given: tuple[str, ...]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 from alignmamba.errors import printable, safe_json
 
@@ -21,6 +21,9 @@ PROTOCOLS = "{none,gcnet,imder-sample,imder-batch,fixed,tokens}"
 @dataclass(frozen=True, kw_only=True)
 class Verb(ABC):
     """A verb of the command line."""
+
+    moved: ClassVar[Mapping[str, str]] = {}
+    """Words that it took once, each with what to type in its place."""
 
     json: bool = False
     """Print the result as one line of JSON; everything else goes to standard error."""

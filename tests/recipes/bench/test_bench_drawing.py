@@ -1,12 +1,12 @@
 """Plots of a benchmark can be read: one mark per peer."""
 
-from alignmamba.recipes.bench.bench_files import _curves
+from alignmamba.recipes.bench.bench_files import curves
 
 PEERS = [f"peer {number}" for number in range(15)]
 
 
 def test_one_length_is_drawn_as_bars() -> None:
-    axes = _curves(
+    axes = curves(
         {"alignmamba": [(800, 0.01)], **{peer: [(800, 0.1 + place)] for place, peer in enumerate(PEERS)}},
         "seconds",
     ).axes[0]
@@ -18,7 +18,7 @@ def test_one_length_is_drawn_as_bars() -> None:
 
 
 def test_several_lengths_are_lines_that_differ() -> None:
-    figure = _curves(
+    figure = curves(
         {peer: [(800, 0.1), (1600, 0.2 + place)] for place, peer in enumerate(["alignmamba", *PEERS])},
         "seconds",
     )

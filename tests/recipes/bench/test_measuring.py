@@ -9,17 +9,17 @@ import torch
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.computing_cost import Timing, spread
 from alignmamba.recipes.bench import measurement
-from alignmamba.recipes.bench.bench_tables import (
-    figure_tables,
-    measured_table,
-    notes,
-    report_values,
-    shown_table,
-)
+from alignmamba.recipes.bench.bench_tables import measured_table, notes, report_values, shown_table
 from alignmamba.recipes.bench.case import Built, Case, Peer
-from alignmamba.recipes.bench.figures import FIGURE_PEERS, PAPER, paper_figures, paper_ratio
 from alignmamba.recipes.bench.measurement import BenchConfig, Row, growth, measure
 from alignmamba.recipes.bench.subjects import SUBJECTS
+from alignmamba.recipes.experiments.efficiency import (
+    FIGURE_PEERS,
+    PAPER,
+    Efficiency,
+    paper_figures,
+    paper_ratio,
+)
 
 
 def config(**options: Any) -> BenchConfig:
@@ -212,11 +212,17 @@ def test_figures_put_the_papers_numbers_beside(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(measurement, "memory_problem", lambda _: "")
     figures = paper_figures(config(subject="model", lengths=(8, 16), against=("transformer-materialised",)))
     assert (figures.told_length, figures.passes_length) == (16, 16)
-    memory, passes, operations = figure_tables(figures).values()
-    assert memory["× AlignMamba"] == ["1×", "3×"]
-    assert memory["paper: × AlignMamba"] == ["1×", "1.25×"]
-    assert passes["paper: s for 50 passes"] == ["6.05", "36.1"]
-    assert operations["paper: GFLOP at 1024"] == ["46.7", "102"]
+    memory, passes, operations = Efficiency().tables(figures)
+    assert memory.columns == ("MB at 8", "MB at 16", "× AlignMamba at 16", "paper: × AlignMamba")
+    means = [[entry and entry.mean for entry in row] for row in memory.entries]
+    assert means == [[0.0008, 0.0016, 1.0, 1.0], [0.0024, 0.0048, 3.0, pytest.approx(10.7 / 8.53)]]
+    assert (
+        "The paper's figures, s for 50 passes: AlignMamba 6.05, single-stream 36.13, multi-stream 48.61."
+        in passes.notes
+    )
+    assert "The paper's figures, GFLOP at 1024 tokens: AlignMamba 46.7, single-stream 101.6," in " ".join(
+        operations.notes
+    )
     assert paper_ratio("flops", "mult-materialised") == pytest.approx(203.2 / 46.7)
     assert paper_ratio("flops", "mult-fused") is None
     assert FIGURE_PEERS.keys() <= SUBJECTS["model"].keys()
@@ -224,7 +230,7 @@ def test_figures_put_the_papers_numbers_beside(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_figures_refuse_what_the_paper_does_not_show() -> None:
-    with pytest.raises(ConfigError, match="against: 'mambapy' is not in the paper's figures"):
+    with pytest.raises(ConfigError, match="against: found 'mambapy', which the paper's figures lack"):
         paper_figures(config(subject="model", against=("mambapy",)))
     with pytest.raises(ConfigError, match="figures: expected subject 'model' without training"):
         paper_figures(config(subject="model", training=True))

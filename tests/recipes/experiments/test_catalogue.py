@@ -10,8 +10,8 @@ from alignmamba.errors import ConfigError
 from alignmamba.methods import FAMILIES, METHODS, SETS
 from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig, check_config, settings_of
-from alignmamba.recipes.experiments import ExperimentConfig
-from alignmamba.recipes.experiments.catalogue import cells_of, not_compared
+from alignmamba.recipes.experiments import ComparisonOptions
+from alignmamba.recipes.experiments.catalogue import cells_of, grids, not_compared
 from alignmamba.recipes.experiments.cells import Cell, jobs_of
 from alignmamba.recipes.experiments.experiment import of_model
 from alignmamba.training.loop import FitConfig
@@ -23,10 +23,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return write_small_corpus(tmp_path_factory.mktemp("data") / "small")
 
 
-def cells(corpus: Corpus, base: RunConfig | None = None, **experiment: Any) -> list[Cell]:
-    return cells_of(
-        ExperimentConfig.model_validate({"seeds": 1, **experiment}), base or check_config(CONFIG), corpus
-    )
+def cells(corpus: Corpus, base: RunConfig | None = None, *, name: str, **options: Any) -> list[Cell]:
+    asked = grids()[name].options(**{"seeds": 1, **options})
+    return cells_of(asked, base or check_config(CONFIG), corpus)
 
 
 def test_comparison_takes_every_model_and_every_modality_alone(corpus: Corpus) -> None:
@@ -41,7 +40,7 @@ def test_comparison_takes_every_model_and_every_modality_alone(corpus: Corpus) -
 
 def test_a_method_of_a_set_that_the_corpus_does_not_suit_is_named_with_the_reason(corpus: Corpus) -> None:
     signed = {"self-mm", "ulgm"}
-    asked = ExperimentConfig(name="comparison", models=("table2", "late-fusion"), seeds=1)
+    asked = ComparisonOptions(models=("table2", "late-fusion"), seeds=1)
     classes = replace(corpus, task=Task(kind="classification", classes=("no", "yes")))
     reasons = not_compared(asked, check_config(CONFIG), classes)
     assert signed <= reasons.keys()
@@ -55,7 +54,7 @@ def test_a_method_of_a_set_that_the_corpus_does_not_suit_is_named_with_the_reaso
 
 def test_a_method_of_a_set_that_the_settings_do_not_suit_is_named_with_the_reason(corpus: Corpus) -> None:
     base = check_config({"options": {"encoder": {"kind": "conv"}}})
-    asked = ExperimentConfig(name="comparison", models=("table2", "families"), seeds=1)
+    asked = ComparisonOptions(models=("table2", "families"), seeds=1)
     reasons = not_compared(asked, base, corpus)
     assert "which encode tokens one by one" in reasons["aobert"]
     rows = {each.row for each in cells_of(asked, base, corpus)}
@@ -227,7 +226,7 @@ def test_the_key_is_the_settings_and_the_seed_alone(corpus: Corpus) -> None:
     [
         ({"name": "comparison", "models": ("late-fusoin",)}, "perhaps you meant 'late-fusion'"),
         ({"name": "missing", "rates": ()}, "at least 1"),
-        ({"name": "missing", "rates": (0.1, float("nan"))}, r"rates\.1\n.*less than 1"),
+        ({"name": "missing", "rates": (0.1, float("nan"))}, r"rates\.1: found nan .*less than 1"),
         ({"name": "missing", "rates": (1.0,)}, "less than 1"),
         ({"name": "missing", "protocol": "imder-sample", "rates": (0.15,)}, "expected 0, 0.1"),
     ],

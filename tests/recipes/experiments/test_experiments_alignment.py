@@ -12,8 +12,9 @@ from alignmamba.data.archive import write_corpus
 from alignmamba.errors import ConfigError
 from alignmamba.recipes import train
 from alignmamba.recipes.configuration import check_config
-from alignmamba.recipes.experiments.distance import write_distance
-from alignmamba.recipes.experiments.plans import _Shares, _Side, write_plans
+from alignmamba.recipes.experiments.cells import Analysis
+from alignmamba.recipes.experiments.distance import Distance
+from alignmamba.recipes.experiments.plans import Counts, Plans, PlansAnalysis, Side
 from alignmamba.recipes.finished_run import load_run
 from alignmamba.recipes.transport_plans import on_content_alone
 from small_run import CONFIG
@@ -65,8 +66,16 @@ def run(timed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(timed, tmp_path_factory.mktemp("runs") / "run")
 
 
+def write_plans(run: Path, out: Path, *, samples: tuple[str, ...] = ()) -> None:
+    Plans().analyse(load_run(run), PlansAnalysis(kind="plans", samples=samples), out)
+
+
+def write_distance(run: Path, out: Path) -> None:
+    Distance().analyse(load_run(run), Analysis(kind="distance"), out)
+
+
 def told(run: Path, out: Path, **options: Any) -> dict[str, Any]:
-    write_plans(load_run(run), out, **options)
+    write_plans(run, out, **options)
     found: dict[str, Any] = json.loads((out / "plans.json").read_text())
     return found
 
@@ -110,10 +119,10 @@ def test_plans_by_content_alone_stand_beside(run: Path, timed: Path, tmp_path: P
 
 
 def test_samples_can_be_asked_for(run: Path, tmp_path: Path) -> None:
-    (shown,) = told(run, tmp_path, samples=["test-000010"])["samples"]
+    (shown,) = told(run, tmp_path, samples=("test-000010",))["samples"]
     assert (shown["id"], shown["why"], shown["sources"]) == ("test-000010", "asked for", [])
     with pytest.raises(ConfigError, match="samples: 'nobody' is not in the test split"):
-        write_plans(load_run(run), tmp_path, samples=["nobody"])
+        write_plans(run, tmp_path, samples=("nobody",))
 
 
 def test_closeness_in_true_time(run: Path, tmp_path: Path) -> None:
@@ -143,11 +152,11 @@ def test_closeness_in_true_time(run: Path, tmp_path: Path) -> None:
 
 
 def test_shares_count_pairs() -> None:
-    shares = _Shares()
-    here = _Side(np.array([0.0, 1.0, 2.0]), ["a", "", "b"])
-    there = _Side(np.array([0.1, 1.4]), ["a", "a"])
-    shares.add(here, there, np.array([0, 1, 2]), np.array([0, 1, 1]))
-    assert shares.means() == {
+    counts = Counts()
+    here = Side(np.array([0.0, 1.0, 2.0]), np.array(["a", "", "b"]))
+    there = Side(np.array([0.1, 1.4]), np.array(["a", "a"]))
+    counts.add(here, there, np.array([0, 1, 2]), np.array([0, 1, 1]))
+    assert counts.shares() == {
         "within 0.1 s": 1 / 3,
         "within 0.2 s": 1 / 3,
         "within 0.5 s": 2 / 3,
@@ -167,7 +176,7 @@ def test_strides_group_times_and_words(timed: Path, tmp_path: Path) -> None:
 
 
 def test_distance_of_aligned_modalities(run: Path, tmp_path: Path) -> None:
-    write_distance(load_run(run), tmp_path)
+    write_distance(run, tmp_path)
     found = json.loads((tmp_path / "distance.json").read_text())
     (told,) = found["pairs"].values()
     assert -2 <= told["distance"] <= 2
@@ -178,6 +187,6 @@ def test_distance_of_aligned_modalities(run: Path, tmp_path: Path) -> None:
 def test_a_model_without_alignment_is_refused(timed: Path, tmp_path: Path) -> None:
     run = trained(timed, tmp_path / "run", model="single-stream-mamba")
     with pytest.raises(ConfigError, match="aligns no streams"):
-        write_distance(load_run(run), tmp_path)
+        write_distance(run, tmp_path)
     with pytest.raises(ConfigError, match="makes no plans"):
-        write_plans(load_run(run), tmp_path)
+        write_plans(run, tmp_path)

@@ -25,9 +25,12 @@ from alignmamba.recipes import train
 from alignmamba.recipes.assembly import counted_weights
 from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.experiments import (
-    ExperimentConfig,
+    AblationOptions,
+    ComparisonOptions,
+    DistanceOptions,
     ExperimentPlan,
     GridEngine,
+    MissingOptions,
     plan_experiment,
     run_experiment,
     shard_from,
@@ -42,9 +45,7 @@ from alignmamba.recipes.run_directory import METRICS
 from alignmamba.training.logs import LOG
 from small_run import CONFIG, write_small_corpus
 
-MISSING = ExperimentConfig(
-    name="missing", models=("alignmamba", "late-fusion"), seeds=2, rates=(0.2, 0.4), mixed=True
-)
+MISSING = MissingOptions(models=("alignmamba", "late-fusion"), seeds=2, rates=(0.2, 0.4), mixed=True)
 
 
 class Recorder:
@@ -230,7 +231,7 @@ def test_a_cell_that_fails_says_why_and_sinks_nothing(tmp_path: Path, corpus: Pa
 
 def test_a_modality_that_some_samples_lack(tmp_path: Path, corpus: Path) -> None:
     plan = plan_experiment(
-        ExperimentConfig(name="comparison", models=("late-fusion",), seeds=1),
+        ComparisonOptions(models=("late-fusion",), seeds=1),
         base(corpus),
         out=tmp_path / "grid",
     )
@@ -590,7 +591,7 @@ def test_a_process_ends_when_its_input_closes(manner: str, grace: str, said: byt
 
 def test_another_experiment_is_refused(uninterrupted: Path, corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"experiment is 'missing', found 'ablation'"):
-        plan_experiment(ExperimentConfig(name="ablation"), base(corpus), out=uninterrupted)
+        plan_experiment(AblationOptions(), base(corpus), out=uninterrupted)
     write_small_corpus(tmp_path / "other", seed=9)
     with pytest.raises(CheckpointError, match="whose corpus is"):
         plan_experiment(MISSING, base(tmp_path / "other"), out=uninterrupted)
@@ -630,7 +631,7 @@ def test_an_unlabelled_test_split_is_refused(tmp_path: Path) -> None:
 
 def test_a_user_mistake_in_a_cell_is_recorded(tmp_path: Path, corpus: Path) -> None:
     plan = plan_experiment(
-        ExperimentConfig(name="distance", seeds=1),
+        DistanceOptions(seeds=1),
         base(corpus, model="late-fusion", options={"d_model": 8}),
         out=tmp_path / "grid",
     )

@@ -12,16 +12,9 @@ from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError
 from alignmamba.evaluation.metrics import score
 from alignmamba.evaluation.statistics import scores_of
+from alignmamba.recipes.experiments.cell_files import _Made, _Trained, read_facts, read_predictions
+from alignmamba.recipes.experiments.columns import Column, _agreeing, combined
 from alignmamba.recipes.experiments.distance import _Distances
-from alignmamba.recipes.experiments.grid import (
-    Column,
-    _agreeing,
-    _Made,
-    _Trained,
-    combined,
-    read_facts,
-    read_predictions,
-)
 from alignmamba.recipes.experiments.missing import _Scored
 from alignmamba.recipes.experiments.plans import _Plans
 from alignmamba.recipes.run_directory import prediction_table, to_csv

@@ -11,8 +11,6 @@ from alignmamba.extras import lacking
 from alignmamba.files import replace_file
 from alignmamba.recipes.bench.bench_tables import (
     clock,
-    figure_tables,
-    figures_values,
     markdown,
     measured_table,
     notes,
@@ -20,7 +18,6 @@ from alignmamba.recipes.bench.bench_tables import (
     shown_table,
     slopes_table,
 )
-from alignmamba.recipes.bench.figures import Figures, paper_ratio
 from alignmamba.recipes.bench.measurement import Report
 from alignmamba.recipes.run_directory import to_csv, to_json
 
@@ -69,7 +66,7 @@ def write_report(report: Report, directory: Path) -> list[str]:
         The names of the files.
     """
     lengths = list(dict.fromkeys(row.length for row in report.rows))
-    parts = [f"# {report.config.subject}\n\n{_settings(report)}\n"]
+    parts = [f"# {report.config.subject}\n\n{settings_note(report)}\n"]
     parts += [f"## {length} tokens\n\n{markdown(shown_table(report, length))}" for length in lengths]
     if report.slopes:
         parts.append(
@@ -90,52 +87,14 @@ def write_report(report: Report, directory: Path) -> list[str]:
     }
     if not why_no_plots():
         if "time" in report.config.measure:
-            files |= _drawn("time", _curves(_seconds_by_peer(report), f"seconds ({clock(report)})"))
+            files |= drawn("time", curves(_seconds_by_peer(report), f"seconds ({clock(report)})"))
         if "memory" in report.config.measure:
-            files |= _drawn("memory", _curves(_bytes_by_peer(report), "peak memory above the inputs, MB"))
+            files |= drawn("memory", curves(bytes_by_peer(report), "peak memory above the inputs, MB"))
     return _written(directory, files)
 
 
-def write_figures(figures: Figures, directory: Path) -> list[str]:
-    """Write the paper's figures; files of an earlier run are replaced.
-
-    Returns:
-        The names of the files.
-    """
-    tables = figure_tables(figures)
-    parts = [f"# The paper's efficiency analysis\n\n{_settings(figures.memory)}\n"]
-    parts += [f"## {title}\n\n{markdown(table)}" for title, table in tables.items()]
-    lines = dict.fromkeys(
-        line for report in (figures.memory, figures.passes, figures.flops) for line in notes(report)
-    )
-    if lines:
-        parts.append("".join(f"- {line}\n" for line in lines))
-    files = {"results.json": to_json(figures_values(figures)).encode(), "table.md": "\n".join(parts).encode()}
-    for part, report in (("memory", figures.memory), ("passes", figures.passes), ("flops", figures.flops)):
-        files[f"{part}.csv"] = to_csv(measured_table(report)).encode()
-    if not why_no_plots():
-        files |= _drawn(
-            "figure3", _curves(_bytes_by_peer(figures.memory), "peak memory above the inputs, MB")
-        )
-        files |= _drawn(
-            "figure4",
-            _bars(
-                {row.peer: row.time_ratio for row in figures.passes.rows}, "passes", "time over AlignMamba"
-            ),
-        )
-        ours = figures.flops.rows[0].flops
-        files |= _drawn(
-            "flops",
-            _bars(
-                {row.peer: row.flops / ours for row in figures.flops.rows},
-                "flops",
-                "operations over AlignMamba",
-            ),
-        )
-    return _written(directory, files)
-
-
-def _settings(report: Report) -> str:
+def settings_note(report: Report) -> str:
+    """One sentence: with which settings, and by which clock, a report was measured."""
     config = report.config
     mode = "one forward and backward pass" if config.training else "inference"
     return (
@@ -160,7 +119,8 @@ def _seconds_by_peer(report: Report) -> dict[str, list[tuple[int, float]]]:
     return {peer: [(length, value) for name, length, value in rows if name == peer] for peer, _, _ in rows}
 
 
-def _bytes_by_peer(report: Report) -> dict[str, list[tuple[int, float]]]:
+def bytes_by_peer(report: Report) -> dict[str, list[tuple[int, float]]]:
+    """Peer to lengths and peak memory in MB, where it was measured."""
     rows = [(row.peer, row.length, row.peak_bytes / 1e6) for row in report.rows if row.peak_bytes]
     return {peer: [(length, value) for name, length, value in rows if name == peer] for peer, _, _ in rows}
 
@@ -172,7 +132,7 @@ def _blank() -> "tuple[Figure, Axes]":
     return figure, figure.subplots()
 
 
-def _curves(points: Mapping[str, list[tuple[int, float]]], unit: str) -> "Figure":
+def curves(points: Mapping[str, list[tuple[int, float]]], unit: str) -> "Figure":
     """One line per peer over the length, both axes logarithmic; a bar per peer where there is one length
     only.
     """
@@ -218,18 +178,18 @@ def _one_length(points: Mapping[str, list[tuple[int, float]]], unit: str) -> "Fi
     return figure
 
 
-def _bars(ratios: Mapping[str, float | None], part: str, unit: str) -> "Figure":
-    """Ratios to AlignMamba, measured and in the paper."""
+def paired_bars(ratios: Mapping[str, Mapping[str, float | None]], unit: str) -> "Figure":
+    """Two bars per peer, one for each of two kinds of ratios; none where a ratio is unknown.
+
+    Args:
+        ratios: Name of the kind to peer to ratio; both kinds have the same peers.
+        unit: Of the axis.
+    """
     figure, axes = _blank()
-    names = list(ratios)
-    axes.barh(
-        [place - 0.2 for place in range(len(names))],
-        [ratios[name] or 0 for name in names],
-        height=0.4,
-        label="measured here",
-    )
-    told = [paper_ratio(part, name) or 0 for name in names]
-    axes.barh([place + 0.2 for place in range(len(names))], told, height=0.4, label="in the paper")
+    for offset, (kind, by_peer) in zip((-0.2, 0.2), ratios.items(), strict=True):
+        places = [place + offset for place in range(len(by_peer))]
+        axes.barh(places, [ratio or 0 for ratio in by_peer.values()], height=0.4, label=kind)
+    names = list(next(iter(ratios.values())))
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set(xlabel=unit)
@@ -237,7 +197,7 @@ def _bars(ratios: Mapping[str, float | None], part: str, unit: str) -> "Figure":
     return figure
 
 
-def _drawn(name: str, figure: "Figure") -> Files:
+def drawn(name: str, figure: "Figure") -> Files:
     """A plot as SVG and PNG."""
     files = {}
     for kind in ("svg", "png"):

@@ -1,22 +1,11 @@
 """What was measured, as tables for people and as plain values for programs."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from alignmamba.evaluation.computing_cost import Spread
 from alignmamba.recipes.assembly import environment
-from alignmamba.recipes.bench.figures import (
-    FIGURE_PEERS,
-    FLOPS_LENGTH,
-    PAPER,
-    PAPER_LENGTH,
-    PASSES,
-    Figures,
-    paper_ratio,
-    paper_value,
-)
-from alignmamba.recipes.bench.measurement import Report, Row
+from alignmamba.recipes.bench.measurement import Report
 
 Table = dict[str, list[Any]]
 """Column name to values, all of one length."""
@@ -38,16 +27,6 @@ def report_values(report: Report) -> dict[str, Any]:
         "environment": environment(),
         "rows": [asdict(row) for row in report.rows],
         "slopes": [asdict(slope) for slope in report.slopes],
-    }
-
-
-def figures_values(figures: Figures) -> dict[str, Any]:
-    """The paper's figures as JSON values; seconds stand for one pass."""
-    return {
-        "paper": {part: dict(values) for part, values in PAPER.items()},
-        "stands_for": dict(FIGURE_PEERS),
-        "passes": PASSES,
-        **{f"{part}_report": report_values(getattr(figures, part)) for part in ("memory", "passes", "flops")},
     }
 
 
@@ -128,59 +107,6 @@ def notes(report: Report) -> list[str]:
         if row.seconds and row.seconds.count < repeats
     )
     return list(lines)
-
-
-def figure_tables(figures: Figures) -> dict[str, Table]:
-    """Figure 3, Figure 4 and section 4.3.3: what was measured, and the paper's numbers beside."""
-    memory: dict[str, dict[int, Row]] = {}
-    for row in figures.memory.rows:
-        memory.setdefault(row.peer, {})[row.length] = row
-    lengths = list(dict.fromkeys(row.length for row in figures.memory.rows))
-    told = figures.told_length
-    third: Table = {"peer": list(memory)}
-    for length in lengths:
-        third[f"MB at {length}"] = [_scaled(rows[length].peak_bytes, 1e6) for rows in memory.values()]
-    third |= _beside(
-        "memory",
-        f"GB at {PAPER_LENGTH}, × at {told}",
-        {name: rows[told].memory_ratio for name, rows in memory.items()},
-    )
-    timed = {row.peer: row for row in figures.passes.rows}
-    fourth = {
-        "peer": list(timed),
-        f"s for {PASSES} passes at {figures.passes_length}": [_passes(row) for row in timed.values()],
-    }
-    fourth |= _beside(
-        "passes", f"s for {PASSES} passes", {name: row.time_ratio for name, row in timed.items()}
-    )
-    counted = {row.peer: row for row in figures.flops.rows}
-    ours = figures.flops.row(figures.flops.baseline, FLOPS_LENGTH).flops
-    section: Table = {
-        "peer": list(counted),
-        f"GFLOP at {FLOPS_LENGTH}": [_scaled(row.flops, 1e9) for row in counted.values()],
-        "counted by PyTorch": [_scaled(row.flops_counted, 1e9) for row in counted.values()],
-    }
-    section |= _beside(
-        "flops", f"GFLOP at {FLOPS_LENGTH}", {name: row.flops / ours for name, row in counted.items()}
-    )
-    return {
-        "Figure 3: peak memory": third,
-        "Figure 4: time of inference": fourth,
-        "Section 4.3.3: operations": section,
-    }
-
-
-def _beside(part: str, unit: str, measured: Mapping[str, float | None]) -> Table:
-    """Our ratio to AlignMamba, the paper's value and the paper's ratio, for each peer."""
-    return {
-        "× AlignMamba": [_ratio(ratio) for ratio in measured.values()],
-        f"paper: {unit}": [_scaled(paper_value(part, name), 1) for name in measured],
-        "paper: × AlignMamba": [_ratio(paper_ratio(part, name)) for name in measured],
-    }
-
-
-def _passes(row: Row) -> str:
-    return "-" if row.seconds is None else _number(PASSES * row.seconds.median)
 
 
 def markdown(table: Table) -> str:

@@ -2,7 +2,9 @@
 uncertainty.
 """
 
-from alignmamba.recipes.experiments.experiment import ExperimentConfig
+from alignmamba.recipes.experiments.ablation import AblationOptions
+from alignmamba.recipes.experiments.comparison import ComparisonOptions
+from alignmamba.recipes.experiments.distance import DistanceOptions
 from alignmamba.recipes.experiments.grid_run import (
     ExperimentPlan,
     ExperimentResult,
@@ -13,12 +15,18 @@ from alignmamba.recipes.experiments.grid_run import (
     shard_from,
     sum_up,
 )
+from alignmamba.recipes.experiments.missing import MissingOptions
+from alignmamba.recipes.experiments.plans import PlansOptions
 
 __all__ = [
-    "ExperimentConfig",
+    "AblationOptions",
+    "ComparisonOptions",
+    "DistanceOptions",
     "ExperimentPlan",
     "ExperimentResult",
     "GridEngine",
+    "MissingOptions",
+    "PlansOptions",
     "plan_experiment",
     "refresh_tables",
     "run_experiment",

@@ -1,93 +1,138 @@
 """All experiments, and the cells of one that was asked for."""
 
-from collections.abc import Mapping
-from typing import Final
+import json
+from typing import Any, Final
 
-from alignmamba.contracts import Corpus
-from alignmamba.errors import ConfigError, nearest
+from pydantic.fields import FieldInfo
+
+from alignmamba.contracts import Config, Corpus
+from alignmamba.errors import ConfigError, shown
 from alignmamba.methods import FAMILIES, METHODS, SETS
 from alignmamba.recipes.configuration import RunConfig, model_config
 from alignmamba.recipes.experiments.ablation import Ablation
-from alignmamba.recipes.experiments.cells import Cell
+from alignmamba.recipes.experiments.cells import Analysis, Cell
 from alignmamba.recipes.experiments.comparison import Comparison
 from alignmamba.recipes.experiments.distance import Distance
-from alignmamba.recipes.experiments.experiment import Experiment, ExperimentConfig, of_model
+from alignmamba.recipes.experiments.efficiency import Efficiency
+from alignmamba.recipes.experiments.experiment import (
+    Experiment,
+    GridExperiment,
+    GridOptions,
+    MethodsOptions,
+    of_model,
+)
 from alignmamba.recipes.experiments.missing import Missing
 from alignmamba.recipes.experiments.plans import Plans
 
-EXPERIMENTS: Final[Mapping[str, Experiment]] = {
-    experiment.name: experiment for experiment in (Comparison(), Missing(), Ablation(), Distance(), Plans())
+EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
+    experiment.name: experiment
+    for experiment in (Comparison(), Missing(), Ablation(), Distance(), Plans(), Efficiency())
 }
-"""Every grid of runs by its name; ``efficiency`` has no runs and is measured by `recipes.bench`."""
+"""Every experiment by its name, the only list of them."""
 
 
-def cells_of(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> list[Cell]:
+def grids() -> dict[str, GridExperiment[Any, Any]]:
+    """Those that are a grid of runs, by name."""
+    return {name: each for name, each in EXPERIMENTS.items() if isinstance(each, GridExperiment)}
+
+
+def grid_of(options: GridOptions) -> GridExperiment[Any, Any]:
+    """The experiment whose options these are."""
+    return next(each for each in grids().values() if each.options is type(options))
+
+
+def any_option() -> dict[str, FieldInfo]:
+    """Every option that some experiment takes, by name.
+
+    Raises:
+        TypeError: If one has no default, or another type or default in another experiment.
+    """
+    found: dict[str, FieldInfo] = {}
+    for config in (each.options for each in EXPERIMENTS.values()):
+        for name, info in config.model_fields.items():
+            known = found.setdefault(name, info)
+            if info.is_required() or (known.annotation, known.default) != (info.annotation, info.default):
+                raise TypeError(f"{config.__name__}.{name}: expected a default, and the same as elsewhere")
+    return found
+
+
+def takers(option: str) -> tuple[str, ...]:
+    """Names of the experiments that take an option, none where every grid does."""
+    if option in GridOptions.model_fields:
+        return ()
+    return tuple(name for name, each in EXPERIMENTS.items() if option in each.options.model_fields)
+
+
+def analysis_from(values: object) -> Analysis:
+    """An analysis as the file of a cell holds it. Fields of other experiments, which version 0.1 wrote as
+    well, are dropped.
+
+    Raises:
+        ValueError: If it is no analysis of an experiment, or a field is wrong.
+    """
+    kinds: dict[str, type[Analysis]] = {name: each.analysis for name, each in grids().items()}
+    if not isinstance(values, dict) or values.get("kind") not in kinds:
+        raise ValueError(f"expected an analysis of one kind of {', '.join(kinds)}, found {shown(values)}")
+    analysis = kinds[values["kind"]]
+    own = {name: value for name, value in values.items() if name in analysis.model_fields}
+    return analysis.model_validate_json(json.dumps(own), strict=True)
+
+
+def cells_of(options: GridOptions, base: RunConfig, corpus: Corpus) -> list[Cell]:
     """All cells of an experiment on a corpus, in the order in which they are run: seed by seed, so that a
     stopped grid is balanced.
 
     Args:
-        experiment: What is varied.
+        options: Of the experiment, what is varied.
         base: Settings of every run. Options that a model does not have are left out for it.
         corpus: With the modalities that are asked for; a cell may take some of them.
 
     Raises:
-        ConfigError: If a model is unknown, an option does not fit, or the settings say what the grid is to
-            say.
+        ConfigError: If an option does not fit, or the settings say what the grid is to say.
     """
-    if experiment.name not in EXPERIMENTS:
-        raise ConfigError(f"experiment: found {experiment.name!r}, expected one of {', '.join(EXPERIMENTS)}")
     if base.seed:
         raise ConfigError(f"seed: found {base.seed}, but the grid gives every run its own; take --seeds")
-    if experiment.name == "missing" and base.missing.protocol != "none":
-        raise ConfigError("missing: the grid gives every run its own; take --protocol and --rates")
-    for name in experiment.models:
-        if name not in METHODS and name not in SETS:
-            known = (*METHODS, *SETS)
-            raise ConfigError(
-                f"models: found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}"
-            )
-    lay_out = EXPERIMENTS[experiment.name].cells
-    experiment = experiment.model_copy(update={"models": _models(experiment, base, corpus)})
+    experiment = grid_of(options)
+    experiment.check(options, corpus)
+    if isinstance(options, MethodsOptions):
+        options = options.model_copy(update={"models": _compared(options, base, corpus)})
     return [
         each
-        for seed in range(experiment.seeds)
-        for each in lay_out(experiment, base.model_copy(update={"seed": seed}), corpus)
+        for seed in range(options.seeds)
+        for each in experiment.cells(options, base.model_copy(update={"seed": seed}), corpus)
     ]
 
 
-def _models(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> tuple[str, ...]:
+def _compared(options: MethodsOptions, base: RunConfig, corpus: Corpus) -> tuple[str, ...]:
     """The methods that were asked for, without those of a set that have no answer to the corpus."""
-    asked = dict.fromkeys(
-        name for given in experiment.models or ("families",) for name in SETS.get(given, (given,))
-    )
-    without = not_compared(experiment, base, corpus)
-    if EXPERIMENTS[experiment.name].compares_methods and without and asked.keys() <= without.keys():
+    asked = dict.fromkeys(name for given in _asked(options) for name in SETS.get(given, (given,)))
+    without = not_compared(options, base, corpus)
+    if without and asked.keys() <= without.keys():
         name, why = next(iter(without.items()))
-        raise ConfigError(
-            f"models: none of {', '.join(experiment.models)} can be trained here; {name}: {why}"
-        )
+        raise ConfigError(f"models: none of {', '.join(options.models)} can be trained here; {name}: {why}")
     return tuple(name for name in asked if name not in without)
 
 
-def not_compared(experiment: ExperimentConfig, base: RunConfig, corpus: Corpus) -> dict[str, str]:
+def _asked(options: MethodsOptions) -> tuple[str, ...]:
+    return options.models or ("families",)
+
+
+def not_compared(options: Config, base: RunConfig, corpus: Corpus) -> dict[str, str]:
     """Methods of the sets that were asked for which cannot be trained, each with the reason.
 
     The corpus may not suit them, and outside the families the settings that all share may not.
     One that was asked for by its name is not among them: its refusal is the user's answer.
     """
-    if not EXPERIMENTS[experiment.name].compares_methods:
+    if not isinstance(options, MethodsOptions):
         return {}
-    named = {name for name in experiment.models if name in METHODS}
+    named = {name for name in options.models if name in METHODS}
     reasons: dict[str, str] = {}
-    for given in experiment.models or ("families",):
-        for name in SETS.get(given, ()):
-            if name in named:
-                continue
-            try:
-                model_config(RunConfig(model=name), corpus)
-                # of a family, what the user has set is refused by the name of its row
-                if name not in FAMILIES:
-                    model_config(of_model(base, name, own_settings=experiment.own_settings), corpus)
-            except ConfigError as error:
-                reasons[name] = str(error)
+    for name in (each for given in _asked(options) for each in SETS.get(given, ()) if each not in named):
+        try:
+            model_config(RunConfig(model=name), corpus)
+            # of a family, what the user has set is refused by the name of its row
+            if name not in FAMILIES:
+                model_config(of_model(base, name, own_settings=options.own_settings), corpus)
+        except ConfigError as error:
+            reasons[name] = str(error)
     return reasons

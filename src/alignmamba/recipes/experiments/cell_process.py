@@ -21,7 +21,7 @@ from typing import Final
 from alignmamba.checksums import write_list
 from alignmamba.errors import AlignMambaError, printable
 from alignmamba.files import beside, refused_by_machine, settle_leftovers
-from alignmamba.recipes.experiments.catalogue import EXPERIMENTS
+from alignmamba.recipes.experiments.catalogue import grids
 from alignmamba.recipes.experiments.cells import Analysis, Job
 from alignmamba.recipes.experiments.grid_directory import BusyError, ExperimentDirectory
 from alignmamba.recipes.finished_run import LoadedRun, load_run
@@ -94,7 +94,7 @@ def _analyse(run: LoadedRun, analysis: Analysis, out: Path) -> None:
     settle_leftovers(out, shutil.rmtree)
     with beside(out, Path.mkdir) as unfinished:
         try:
-            EXPERIMENTS[analysis.kind].analyse(run, analysis, unfinished)
+            grids()[analysis.kind].analyse(run, analysis, unfinished)
             write_list(
                 unfinished,
                 [str(path.relative_to(unfinished)) for path in unfinished.rglob("*") if path.is_file()],

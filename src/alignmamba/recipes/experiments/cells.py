@@ -6,34 +6,25 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from alignmamba.contracts import Config, Corpus
-from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.errors import ConfigError
 from alignmamba.recipes.configuration import RunConfig, resolve
 
+State = Literal["finished", "failed", "begun", "pending"]
+"""What became of a run."""
+
 
 class Analysis(Config):
-    """What is computed of a trained model besides its scores, in the cell that trained it."""
+    """What is computed of a trained model besides its scores, in the cell that trained it. An experiment that
+    has something to say of it adds fields.
+    """
 
-    kind: Literal["missing", "distance", "plans"]
-    """``missing``: scores on test with modalities withheld; ``distance``: how well aligned modalities can be
-    told apart; ``plans``: transport plans of telling samples, and how close in true time matched pairs
-    lie."""
-    missing: MissingConfig = MissingConfig()
-    """What is withheld."""
-    samples: tuple[str, ...] = ()
-    """Samples whose plans are kept; empty means the most telling ones."""
+    kind: str
+    """Name of the experiment that computes it."""
 
     @property
     def name(self) -> str:
-        """Name of its folder in the cell: another for other samples."""
-        if self.kind == "missing":
-            return f"{self.missing.protocol}-{self.missing.rate}"
-        return "-".join(
-            [
-                self.kind,
-                *([hashlib.sha256("\n".join(self.samples).encode()).hexdigest()[:8]] if self.samples else []),
-            ]
-        )
+        """Name of its folder in the cell: another for other fields."""
+        return self.kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

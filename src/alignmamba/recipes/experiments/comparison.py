@@ -6,18 +6,31 @@ from typing import ClassVar
 from alignmamba.contracts import Corpus
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.experiments.cells import Cell, cell
-from alignmamba.recipes.experiments.experiment import Experiment, ExperimentConfig, of_model, with_modalities
-from alignmamba.recipes.experiments.grid import Grid, metrics_table, trained_weights
+from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
+from alignmamba.recipes.experiments.columns import metrics_table
+from alignmamba.recipes.experiments.experiment import (
+    GridExperiment,
+    MethodsOptions,
+    of_model,
+    with_modalities,
+)
+from alignmamba.recipes.experiments.grid import Grid
 
 
-class Comparison(Experiment):
+class ComparisonOptions(MethodsOptions):
+    """Options of the comparison."""
+
+
+class Comparison(GridExperiment[ComparisonOptions, Analysis]):
     """Methods by metrics, then what each of them costs."""
 
     name: ClassVar[str] = "comparison"
-    compares_methods: ClassVar[bool] = True
+    title: ClassVar[str] = "Comparison of methods"
+    summary: ClassVar[str] = "every fusion model, and every modality alone"
+    options = ComparisonOptions
+    analysis = Analysis
 
-    def cells(self, asked: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+    def cells(self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Table 2: every model with all modalities, then each modality alone."""
         for name in asked.models:
             yield cell(name, of_model(base, name, own_settings=asked.own_settings), corpus)
@@ -28,29 +41,26 @@ class Comparison(Experiment):
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Methods by metrics, then what each of them costs."""
         yield metrics_table(grid, f"Comparison of methods on {grid.corpus}, test", row_label="method")
-        rows: list[tuple[Entry | None, ...]] = []
-        for row in grid.rows:
-            keys = dict(sorted(grid.keys(row, "").items()))
-            if not keys:
-                rows.append((None, None))
-                continue
-            weights = trained_weights(grid.directory.run_path(next(iter(keys.values()))))
-            spent = Entry.of_seeds([grid.seconds[key] for key in keys.values()]).model_copy(
-                update={"seeds": tuple(keys)}
-            )
-            rows.append((Entry(values=(), mean=weights), spent))
         yield ResultTable(
             name="comparison-cost",
             title=f"What methods cost on {grid.corpus}",
             row_label="method",
             rows=grid.rows,
             columns=("trained weights", "training seconds"),
-            entries=tuple(rows),
+            entries=tuple(_cost(grid, row) for row in grid.rows),
             digits=0,
             notes=(
-                (
-                    "Seconds are those of the epochs with their validation; what else ran on the machine"
-                    " meanwhile is in them."
-                ),
+                "Seconds are those of the epochs with their validation; what else ran on the machine"
+                " meanwhile is in them.",
             ),
         )
+
+
+def _cost(grid: Grid, row: str) -> tuple[Entry | None, Entry | None]:
+    """Trained weights of a method, and seconds of its training under each seed."""
+    runs = {seed: grid.runs[key] for seed, key in sorted(grid.keys(row, "").items())}
+    if not runs:
+        return None, None
+    first, *_ = runs.values()
+    spent = Entry.of_seeds([run.seconds for run in runs.values()])
+    return Entry(values=(), mean=first.weights), spent.model_copy(update={"seeds": tuple(runs)})

@@ -18,8 +18,8 @@ import torch
 from alignmamba.errors import ConfigError
 from alignmamba.extras import require
 from alignmamba.recipes.experiments.cell_process import BUSY, run_cell
-from alignmamba.recipes.experiments.cells import Job
-from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory, State
+from alignmamba.recipes.experiments.cells import Job, State
+from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory
 from alignmamba.training.interrupts import Interrupts
 
 POLL_SECONDS: Final = 0.1

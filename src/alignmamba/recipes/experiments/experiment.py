@@ -1,16 +1,17 @@
-"""An experiment: a grid of runs, what is computed of each, and the tables that sum them up."""
+"""An experiment: its options, a grid of runs, what is computed of each, and the tables that sum them up."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from alignmamba.contracts import Batch, Config, Corpus
 from alignmamba.data.loader import collate
+from alignmamba.errors import nearest
 from alignmamba.evaluation.tables import ResultTable
-from alignmamba.methods import METHODS
+from alignmamba.methods import METHODS, SETS
 from alignmamba.models.network import merged
 from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig
@@ -22,57 +23,81 @@ from alignmamba.recipes.preparation import of_modalities
 BATCH_SIZE = 64
 
 
-class ExperimentConfig(Config):
-    """Settings that an experiment varies; everything else comes from the settings of a run."""
+class GridOptions(Config):
+    """Options of a grid of runs. Each experiment has a class of its own, which adds those that it varies."""
 
-    name: str
-    """Which experiment."""
-    models: tuple[str, ...] = ()
-    """Methods that ``comparison`` and ``missing`` compare, sets of them among these (`methods.SETS`); empty
-    means the families."""
+    seeds: Annotated[int, Field(ge=1, le=1000, title="N")] = 5
+    """Runs of each cell, with seeds 0 to N-1."""
+
+
+class MethodsOptions(GridOptions):
+    """Options of an experiment whose rows are methods."""
+
+    models: Annotated[tuple[str, ...], Field(title="NAME ...")] = ()
+    """Methods to compare, or `families` (the default), `table1`, `table2`, `all`."""
     own_settings: bool = False
-    """Train each method with the settings it was published with, in place of the ones that all share."""
-    seeds: Annotated[int, Field(ge=1, le=1000)] = 5
-    """Runs of each cell, with the seeds 0, 1, and so on."""
-    protocol: Literal["gcnet", "imder-sample", "imder-batch", "tokens"] = "gcnet"
-    """How ``missing`` withholds modalities."""
-    rates: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (
-        0.1,
-        0.2,
-        0.3,
-        0.4,
-        0.5,
-        0.6,
-        0.7,
-    )
-    """Missing rates of ``missing``."""
-    mixed: bool = False
-    """In ``missing``, train once on all rates mixed and score at each, instead of training at each."""
-    samples: tuple[str, ...] = ()
-    """Test samples that ``plans`` shows; empty means those predicted best and worst."""
+    """Train each method with its published settings instead of settings that all share."""
+
+    @field_validator("models")
+    @classmethod
+    def _known(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        known = (*METHODS, *SETS)
+        for name in models:
+            if name not in known:
+                raise ValueError(f"found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
+        return models
 
 
-class Experiment(ABC):
+OptionsT = TypeVar("OptionsT", bound=Config)
+GridOptionsT = TypeVar("GridOptionsT", bound=GridOptions)
+AnalysisT = TypeVar("AnalysisT", bound=Analysis)
+
+
+class Experiment(ABC, Generic[OptionsT]):
     """One experiment of the paper. A new one is a class in a file of its own and a line in
     `catalogue.EXPERIMENTS`.
     """
 
     name: ClassVar[str]
     """As people type it."""
-    compares_methods: ClassVar[bool] = False
-    """Its rows are the methods that were asked for, not one model's variants."""
+    title: ClassVar[str]
+    """Of its page."""
+    summary: ClassVar[str]
+    """What it shows, for the help of the command line; a phrase without a full stop."""
+    options: type[OptionsT]
+    """Its own, of which the command line makes flags; every field has a default, and no two experiments share
+    a class."""
+
+
+class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT]):
+    """An experiment that is a grid of runs."""
+
+    analysis: type[AnalysisT]
+    """What its cells ask for besides scores."""
+
+    def check(self, asked: GridOptionsT, corpus: Corpus) -> None:
+        """Refuse options that do not go with a corpus.
+
+        Raises:
+            ConfigError: Naming the option.
+        """
 
     @abstractmethod
-    def cells(self, asked: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+    def cells(self, asked: GridOptionsT, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Cells for one seed, which the configuration holds.
 
         Args:
-            asked: What is varied; its ``models`` are methods, no sets.
+            asked: What is varied; its ``models``, if it has any, are methods, no sets.
             base: Settings of every run.
             corpus: With the modalities that are asked for.
         """
 
-    def analyse(self, run: LoadedRun, analysis: Analysis, out: Path) -> None:
+    def facts(self, asked: GridOptionsT, corpus: Corpus) -> Mapping[str, Any]:
+        """What ``experiment.json`` records beside options and corpus."""
+        del asked, corpus
+        return {}
+
+    def analyse(self, run: LoadedRun, analysis: AnalysisT, out: Path) -> None:
         """Compute of a finished run what its cell asks for.
 
         Args:
@@ -108,10 +133,23 @@ def _other(base: RunConfig, name: str) -> RunConfig:
     return base.model_copy(update={"model": name, "preset": "default", "options": options})
 
 
-def changed(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-    """A run with an ablation's model and options laid over its own."""
-    other = of_model(base, changes.get("model", base.model))
-    return other.model_copy(update={"options": merged(other.options, changes.get("options", {}))})
+def variants(
+    base: RunConfig, corpus: Corpus, *, analyses: tuple[Analysis, ...] = (), same_model: bool = False
+) -> Iterator[Cell]:
+    """A cell for the model as it is, `full`, and one for each ablation that its network declares.
+
+    Args:
+        base: Settings of every run.
+        corpus: With the modalities that are asked for.
+        analyses: What is computed of each trained model.
+        same_model: Leave out ablations that put another model in its place.
+    """
+    yield cell("full", base, corpus, analyses=analyses)
+    for row, changes in METHODS[base.model].network.ablations.items():
+        if not (same_model and "model" in changes):
+            other = of_model(base, changes.get("model", base.model))
+            options = merged(other.options, changes.get("options", {}))
+            yield cell(row, other.model_copy(update={"options": options}), corpus, analyses=analyses)
 
 
 def with_modalities(row: str, base: RunConfig, corpus: Corpus, names: tuple[str, ...]) -> Iterator[Cell]:

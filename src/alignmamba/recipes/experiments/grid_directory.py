@@ -6,12 +6,11 @@ process that holds it, so that no two processes ever write the same cell and non
 killed.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -20,13 +19,12 @@ from alignmamba.contracts import Task
 from alignmamba.errors import CheckpointError, ConfigError, first_fault, shown
 from alignmamba.files import read_json, replace_file
 from alignmamba.recipes.configuration import check_config
-from alignmamba.recipes.experiments.cells import Analysis, Cell, Job, jobs_of
+from alignmamba.recipes.experiments.catalogue import analysis_from
+from alignmamba.recipes.experiments.cells import Analysis, Cell, Job, State, jobs_of
 from alignmamba.recipes.run_directory import METRICS, plain, to_json
 
 PLAN: Final = "experiment.json"
 JOBS: Final = "jobs"
-
-State = Literal["finished", "failed", "begun", "pending"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +167,7 @@ class ExperimentDirectory:
                 key=key,
                 label=str(values["label"]),
                 config=check_config(values["config"]),
-                analyses=tuple(
-                    Analysis.model_validate_json(json.dumps(each), strict=True) for each in values["analyses"]
-                ),
+                analyses=tuple(analysis_from(each) for each in values["analyses"]),
             )
         except (ConfigError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(

@@ -15,13 +15,12 @@ from alignmamba.evaluation.tables import ResultTable
 from alignmamba.extras import require
 from alignmamba.recipes.assembly import counted_weights, environment, restricted
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.experiments.catalogue import EXPERIMENTS, cells_of, not_compared
-from alignmamba.recipes.experiments.cells import Cell, Job, jobs_of
+from alignmamba.recipes.experiments.catalogue import cells_of, grid_of, grids, not_compared
+from alignmamba.recipes.experiments.cells import Cell, Job, State, jobs_of
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
-from alignmamba.recipes.experiments.experiment import ExperimentConfig
-from alignmamba.recipes.experiments.grid import Grid
-from alignmamba.recipes.experiments.grid_directory import JOBS, PLAN, ExperimentDirectory, State
-from alignmamba.recipes.experiments.missing import rates_of
+from alignmamba.recipes.experiments.experiment import GridExperiment, GridOptions
+from alignmamba.recipes.experiments.grid_directory import JOBS, PLAN, ExperimentDirectory
+from alignmamba.recipes.experiments.grid_reader import read_grid
 from alignmamba.recipes.finished_run import refuse_unlabelled
 from alignmamba.recipes.preparation import prepared
 from alignmamba.recipes.run_directory import corpus_identity
@@ -53,7 +52,8 @@ class GridEngine(Config):
 class ExperimentPlan:
     """An experiment that is about to be run: everything is checked, nothing is written."""
 
-    experiment: ExperimentConfig
+    options: GridOptions
+    """What is varied; they also say which experiment it is."""
     base: RunConfig
     corpus: Corpus
     cells: tuple[Cell, ...]
@@ -63,6 +63,11 @@ class ExperimentPlan:
     """Methods of a set that was asked for which the corpus does not suit, each with the reason."""
     notes: tuple[str, ...] = ()
     """What training does otherwise than one may think, in sentences."""
+
+    @property
+    def experiment(self) -> GridExperiment[Any, Any]:
+        """Which experiment it is."""
+        return grid_of(self.options)
 
     @property
     def threads(self) -> tuple[int, ...]:
@@ -89,11 +94,11 @@ class ExperimentResult:
     """Label of a run to the reason why it failed."""
 
 
-def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str | Path) -> ExperimentPlan:
+def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -> ExperimentPlan:
     """Check everything about an experiment that can be checked before it starts.
 
     Args:
-        experiment: What is varied.
+        options: Of the experiment, for example `MissingOptions`: what is varied.
         base: Settings of every run.
         out: Directory of the experiment.
 
@@ -105,23 +110,20 @@ def plan_experiment(experiment: ExperimentConfig, base: RunConfig, *, out: str |
     """
     require("experiment", "experiments", "scipy")
     refuse_missing_extras(base)
-    made = prepared(base, seeds=range(1, experiment.seeds))
+    made = prepared(base, seeds=range(1, options.seeds))
     base, corpus = made.config, made.corpus
     refuse_unlabelled(corpus, ("train", "valid", "test"))
-    unknown = [identity for identity in experiment.samples if identity not in corpus.split("test").ids]
-    if unknown:
-        raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
     ExperimentDirectory(Path(out)).refuse_other(
-        {"experiment": experiment.name, "corpus": corpus_identity(corpus)}
+        {"experiment": grid_of(options).name, "corpus": corpus_identity(corpus)}
     )
-    cells = tuple(cells_of(experiment, base, corpus))
-    left_out = not_compared(experiment, base, corpus)
+    cells = tuple(cells_of(options, base, corpus))
+    left_out = not_compared(options, base, corpus)
     for sized in {
         (cell.config.model, repr(cell.config.options), cell.config.modalities): cell.config for cell in cells
     }.values():
         counted_weights(sized, restricted(corpus, sized.modalities))  # refuses more than this machine holds
     return ExperimentPlan(
-        experiment=experiment,
+        options=options,
         base=base,
         corpus=corpus,
         cells=cells,
@@ -198,26 +200,23 @@ def _summed_up(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> Exper
         CheckpointError: If the plan does not tell its task or its settings.
     """
     require("tables", "experiments", "scipy")
-    grid = Grid.read(directory, plan)
-    found = EXPERIMENTS[grid.experiment].tables(grid) if grid.experiment in EXPERIMENTS else ()
+    grid = read_grid(directory, plan)
+    found = grids()[grid.experiment].tables(grid) if grid.experiment in grids() else ()
     tables = tuple(table.model_copy(update={"notes": (*table.notes, *grid.notes)}) for table in found)
     for table in tables:
         table.write(directory.path / "tables")
-    failed = [key for key, state in grid.states.items() if state == "failed"]
     return ExperimentResult(
         directory=directory.path,
         tables=tables,
         states=dict(Counter(grid.states.values())),
-        failures={grid.jobs[key].label: directory.failure(key) for key in failed},
+        failures={grid.labels[key]: why for key, why in grid.failures.items()},
     )
 
 
 def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
     return {
         "experiment": plan.experiment.name,
-        "settings": plan.experiment.model_dump(
-            mode="json", exclude=set() if plan.experiment.own_settings else {"own_settings"}
-        ),
+        "settings": plan.options.model_dump(mode="json"),
         "command": list(command),
         "environment": environment(),
         "threads": plan.threads,
@@ -227,11 +226,11 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         "modalities": [spec.name for spec in plan.corpus.modalities],
         "test_samples": len(plan.corpus.split("test")),
         "metrics": list(metric_names(plan.corpus.task)),
-        "seeds": list(range(plan.experiment.seeds)),
+        "seeds": list(range(plan.options.seeds)),
         "missing": plan.base.missing.model_dump(mode="json"),
         **({} if plan.base.split_valid is None else {"split_valid": plan.base.split_valid}),
         **({"not_compared": dict(plan.not_compared)} if plan.not_compared else {}),
-        "rates_left_out": sorted(set(plan.experiment.rates) - set(rates_of(plan.experiment, plan.corpus))),
+        **plan.experiment.facts(plan.options, plan.corpus),
     }
 
 

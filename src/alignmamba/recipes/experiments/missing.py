@@ -1,147 +1,160 @@
 """Table 1: methods at every missing rate."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from alignmamba.contracts import Corpus
 from alignmamba.data.missing_protocols import MissingConfig
+from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names
 from alignmamba.evaluation.tables import ResultTable
-from alignmamba.models.pretrained import validated
 from alignmamba.recipes.configuration import RunConfig
+from alignmamba.recipes.experiments.cell_files import read_facts
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
-from alignmamba.recipes.experiments.experiment import Experiment, ExperimentConfig, of_model
-from alignmamba.recipes.experiments.grid import (
-    TOLD,
-    Grid,
-    combined,
-    metric_column,
-    noise,
-    read_facts,
-    table_of,
-    weights_note,
-    whose_settings,
-)
+from alignmamba.recipes.experiments.columns import TOLD, combined, metric_column, notes_on, table_of
+from alignmamba.recipes.experiments.experiment import GridExperiment, MethodsOptions, of_model
+from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun, missing_tables, score_missing
 from alignmamba.recipes.run_directory import METRICS, to_json, write_table
 
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
-class Missing(Experiment):
+
+class MissingOptions(MethodsOptions):
+    """Options of the experiment on missing modalities."""
+
+    protocol: Literal["gcnet", "imder-sample", "imder-batch", "tokens"] = "gcnet"
+    """Protocol by which modalities are withheld."""
+    rates: Annotated[tuple[Rate, ...], Field(min_length=1, title="R ...")] = (
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+    )
+    """Missing rates to measure."""
+    mixed: bool = False
+    """Train each model once on all rates mixed, then score it at each rate."""
+
+    def withheld(self, rate: float | tuple[float, ...]) -> MissingConfig:
+        """Modalities withheld at a rate, or at several mixed.
+
+        Raises:
+            ConfigError: If the protocol has no such rate.
+        """
+        return MissingConfig(protocol=self.protocol, rate=rate)
+
+    def rates_for(self, corpus: Corpus) -> tuple[float, ...]:
+        """The missing rates that differ. From 1 - 1/M on, GCNet's rule keeps one of M modalities, and a
+        higher rate changes nothing.
+        """
+        if self.protocol != "gcnet":
+            return self.rates
+        most = 1 - 1 / len(corpus.modalities)
+        beyond = [rate for rate in self.rates if rate >= most - 1e-9]
+        return tuple(rate for rate in self.rates if rate < most - 1e-9 or rate == min(beyond))
+
+
+class MissingAnalysis(Analysis):
+    """Scores on test with modalities withheld."""
+
+    missing: MissingConfig
+    """What is withheld."""
+
+    @property
+    def name(self) -> str:
+        """Name of its folder in the cell."""
+        return f"{self.missing.protocol}-{self.missing.rate}"
+
+
+class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
     """Methods by missing rates, the mean over the rates, and what is lost from the first to the last."""
 
     name: ClassVar[str] = "missing"
-    compares_methods: ClassVar[bool] = True
+    title: ClassVar[str] = "Missing modalities"
+    summary: ClassVar[str] = "every model at each missing rate"
+    options = MissingOptions
+    analysis = MissingAnalysis
 
-    def cells(self, asked: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+    def cells(self, asked: MissingOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Table 1: every model at every missing rate, trained at that rate or once on all of them."""
+        if base.missing.protocol != "none":
+            raise ConfigError("missing: the grid gives every run its own; take --protocol and --rates")
+        rates = asked.rates_for(corpus)
         for name in asked.models:
             config = of_model(base, name, own_settings=asked.own_settings)
-            for rate in rates_of(asked, corpus):
-                column = f"{100 * rate:g} %"
-                missing = _withheld(asked, rate)
+            for rate in rates:
+                missing, column = asked.withheld(rate), f"{100 * rate:g} %"
                 if asked.mixed:
-                    trained = _withheld(asked, rates_of(asked, corpus))
-                    analysis = Analysis(kind="missing", missing=missing)
+                    analysis = MissingAnalysis(kind=self.name, missing=missing)
                     yield cell(
                         name,
-                        config.model_copy(update={"missing": trained}),
+                        config.model_copy(update={"missing": asked.withheld(rates)}),
                         corpus,
                         column=column,
                         analyses=[analysis],
                         predictions=f"analysis/{analysis.name}/predictions_missing.csv",
                     )
                 else:
-                    yield cell(
-                        name,
-                        config.model_copy(update={"missing": missing}),
-                        corpus,
-                        column=column,
-                    )
+                    yield cell(name, config.model_copy(update={"missing": missing}), corpus, column=column)
 
-    def analyse(self, run: LoadedRun, analysis: Analysis, out: Path) -> None:
-        """Write scores on test with modalities withheld."""
-        write_missing(run, out, missing=analysis.missing)
+    def facts(self, asked: MissingOptions, corpus: Corpus) -> Mapping[str, Any]:
+        """Record the rates that change nothing."""
+        return {"rates_left_out": sorted(set(asked.rates) - set(asked.rates_for(corpus)))}
+
+    def analyse(self, run: LoadedRun, analysis: MissingAnalysis, out: Path) -> None:
+        """Write scores on test with modalities withheld, as ``metrics.json``, with the predictions and what
+        was withheld.
+        """
+        missing = analysis.missing
+        scores = score_missing(run, missing)
+        for name, table in missing_tables(scores, run.corpus.task).items():
+            write_table(out / f"{name}.csv", table)
+        said = {**missing.model_dump(mode="json"), "effective_rate": scores.effective_rate}
+        facts = {"metrics": scores.metrics, "missing": {**said, "seed": scores.seed}}
+        (out / METRICS).write_text(to_json(facts), encoding="utf-8")
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Methods by missing rates, the mean over the rates, and what is lost from the first to the last."""
         for metric in (each for each in TOLD if each in metric_names(grid.task)):
             better = HIGHER_IS_BETTER[metric]
-            rates = {name: metric_column(grid, metric, name) for name in grid.columns}
-            columns = dict(rates)
+            columns = {name: metric_column(grid, metric, name) for name in grid.columns}
+            first, last, rates = grid.columns[0], grid.columns[-1], list(columns.values())
             if len(rates) > 1:
-                every = list(rates.values())
-                columns["average"] = combined(every, [1 / len(every)] * len(every), higher_is_better=better)
+                columns["average"] = combined(rates, [1 / len(rates)] * len(rates), higher_is_better=better)
                 # A method that is poor throughout loses little, so that the smallest drop is no merit by
                 # itself.
+                weights = [1, -1] if better else [-1, 1]
                 columns["drop"] = combined(
-                    [every[0], every[-1]],
-                    [1, -1] if better else [-1, 1],
-                    higher_is_better=False,
-                    marked=False,
+                    [rates[0], rates[-1]], weights, higher_is_better=False, marked=False
                 )
-            first = next(iter(rates))
+            protocol = grid.plan["settings"]["protocol"]
             yield table_of(
                 grid,
                 f"missing-{metric}",
-                f"{metric} on {grid.corpus} with modalities missing, test, protocol"
-                f" {grid.plan['settings']['protocol']}",
+                f"{metric} on {grid.corpus} with modalities missing, test, protocol {protocol}",
                 columns,
                 row_label="method",
-                caption=(
-                    f"Columns are nominal missing rates; drop is what is lost from {first} to"
-                    f" {list(rates)[-1]}."
-                ),
-                notes=[
-                    *noise(grid, rates[first], metric, first),
-                    *_effective(grid),
-                    *whose_settings(grid),
-                    *weights_note(grid, first),
-                ],
+                caption=(f"Columns are nominal missing rates; drop is what is lost from {first} to {last}."),
+                notes=notes_on(grid, columns, metric, at=first, more=_really_withheld(grid)),
             )
 
 
-def rates_of(experiment: ExperimentConfig, corpus: Corpus) -> tuple[float, ...]:
-    """The missing rates that differ: from 1 - 1/M on, GCNet's rule keeps one of M modalities, and a higher
-    rate changes nothing.
-    """
-    if experiment.protocol != "gcnet":
-        return experiment.rates
-    most = 1 - 1 / len(corpus.modalities)
-    beyond = [rate for rate in experiment.rates if rate >= most - 1e-9]
-    return tuple(rate for rate in experiment.rates if rate < most - 1e-9 or rate == min(beyond))
-
-
-def _withheld(experiment: ExperimentConfig, rate: float | tuple[float, ...]) -> MissingConfig:
-    return validated(MissingConfig, {"protocol": experiment.protocol, "rate": rate})
-
-
-def write_missing(run: LoadedRun, out: Path, *, missing: MissingConfig) -> None:
-    """Scores of a finished run on test with modalities withheld, as ``metrics.json``, with the predictions
-    and what was withheld.
-    """
-    scores = score_missing(run, missing)
-    for name, table in missing_tables(scores, run.corpus.task).items():
-        write_table(out / f"{name}.csv", table)
-    facts = {**missing.model_dump(mode="json"), "effective_rate": scores.effective_rate, "seed": scores.seed}
-    (out / METRICS).write_text(to_json({"metrics": scores.metrics, "missing": facts}), encoding="utf-8")
-
-
-def _effective(grid: Grid) -> list[str]:
-    """One sentence: the share that was really withheld on test at each nominal rate, mean over what is
-    finished.
-    """
+def _really_withheld(grid: Grid) -> list[str]:
+    """The share that was withheld on test at each nominal rate, mean over what is finished."""
     found: dict[str, list[float]] = {}
     for entry in grid.plan["cells"]:
-        if entry["key"] not in grid.finished:
-            continue
-        run = grid.directory.run_path(entry["key"])
-        place = (run / entry["predictions"]).parent
-        rate = read_facts(place / METRICS, _Scored).missing.effective_rate
-        found.setdefault(entry["column"], []).append(rate if isinstance(rate, float) else rate.test)
+        if entry["key"] in grid.runs:
+            folder = (grid.run_path(entry["key"]) / entry["predictions"]).parent
+            rate = read_facts(folder / METRICS, _Scored).missing.effective_rate
+            found.setdefault(entry["column"], []).append(rate if isinstance(rate, float) else rate.test)
     told = ", ".join(f"{100 * float(np.mean(rates)):.1f} % at {name}" for name, rates in found.items())
     left_out = [f"{100 * rate:g} %" for rate in grid.plan.get("rates_left_out", ())]
     trained = (
@@ -157,11 +170,15 @@ def _effective(grid: Grid) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _OfTest:
+    """A share of each split, of which the one of test counts."""
+
     test: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Withheld:
+    """What was withheld."""
+
     effective_rate: float | _OfTest
 
 

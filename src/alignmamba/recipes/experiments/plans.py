@@ -1,27 +1,30 @@
 """Figure 5: transport plans, and how close in true time matched tokens lie."""
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
-from alignmamba.contracts import Batch, Corpus
+from alignmamba.contracts import Batch, Corpus, Plan
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import ConfigError
-from alignmamba.evaluation.tables import Entry, ResultTable
+from alignmamba.evaluation.tables import ResultTable
 from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
 from alignmamba.recipes.assembly import seed_everything, untrained_network
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
-from alignmamba.recipes.experiments.experiment import Experiment, ExperimentConfig, test_batches
-from alignmamba.recipes.experiments.grid import Grid, read_facts
+from alignmamba.recipes.experiments.columns import plain_table
+from alignmamba.recipes.experiments.experiment import GridExperiment, GridOptions, test_batches
+from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun
 from alignmamba.recipes.transport_plans import (
     CONTENT_ALONE,
@@ -32,101 +35,117 @@ from alignmamba.recipes.transport_plans import (
     token_words,
 )
 
+FILE: Final = "plans.json"
 CLOSE_SECONDS: Final = (0.1, 0.2, 0.5)
 """A matched pair counts as close where the true times of its tokens differ by no more."""
 SAMPLES_SHOWN: Final = 6
 
+Shares = dict[str, float]
+"""Measure to share of matched pairs."""
 
-class Plans(Experiment):
+
+class PlansOptions(GridOptions):
+    """Options of the transport plans."""
+
+    samples: Annotated[tuple[str, ...], Field(title="ID ...")] = ()
+    """Test samples to show, by default those predicted best and worst."""
+
+
+class PlansAnalysis(Analysis):
+    """Transport plans of some samples, and how close in time all matched pairs lie."""
+
+    samples: tuple[str, ...] = ()
+    """Samples whose plans are kept; empty means the most telling ones."""
+
+    @property
+    def name(self) -> str:
+        """Name of its folder in the cell: another for other samples."""
+        digest = hashlib.sha256("\n".join(self.samples).encode()).hexdigest()
+        return f"{self.kind}-{digest[:8]}" if self.samples else self.kind
+
+
+class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
     """Ways of matching by closeness in true time, one table per pair of modalities that know it."""
 
     name: ClassVar[str] = "plans"
+    title: ClassVar[str] = "Transport plans"
+    summary: ClassVar[str] = "transport plans, and how far apart in true time matched tokens are"
+    options = PlansOptions
+    analysis = PlansAnalysis
 
-    def cells(self, asked: ExperimentConfig, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+    def check(self, asked: PlansOptions, corpus: Corpus) -> None:
+        """Refuse samples that are not in the test split."""
+        _refuse_unknown(asked.samples, corpus)
+
+    def cells(self, asked: PlansOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Figure 5: the model's transport plans."""
-        yield cell("full", base, corpus, analyses=[Analysis(kind="plans", samples=asked.samples)])
+        yield cell("full", base, corpus, analyses=[PlansAnalysis(kind=self.name, samples=asked.samples)])
 
-    def analyse(self, run: LoadedRun, analysis: Analysis, out: Path) -> None:
-        """Write the plans of telling samples, or of those that were asked for."""
-        write_plans(run, out, samples=analysis.samples)
+    def analyse(self, run: LoadedRun, analysis: PlansAnalysis, out: Path) -> None:
+        """Write transport plans of telling samples, or of those that were asked for, and where true times are
+        known, how close in time all matched pairs lie, as ``plans.json``.
+
+        Raises:
+            ConfigError: If the model makes no plans, or a sample is not in the test split.
+        """
+        config, corpus, model = run.config, run.corpus, run.model
+        _refuse_unknown(analysis.samples, corpus)
+        test, batches = corpus.split("test"), list(test_batches(corpus))
+        with torch.no_grad():
+            errors = _errors_of_plans(run, batches)
+            chosen = dict.fromkeys(analysis.samples, "asked for") or _telling(test.ids, errors)
+            rows = [test.ids.index(identity) for identity in chosen]
+            plans = shown_plans(config, corpus, model, test, rows)
+            shown = [{**each, "why": why} for each, why in zip(plans, chosen.values(), strict=True)]
+            close = _closeness(config, corpus, model, batches)
+        found = json.dumps({"samples": shown, "close": close}, ensure_ascii=False)
+        (out / FILE).write_text(f"{found}\n", encoding="utf-8")
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Ways of matching by closeness in true time, one table per pair of modalities that know it."""
         found: dict[str, dict[str, dict[str, list[float]]]] = {}
-        for row in grid.rows:
-            for _, key in sorted(grid.keys(row, "").items()):
-                told = read_facts(
-                    grid.directory.run_path(key) / "analysis" / grid.analysis("plans") / "plans.json", _Plans
-                )
-                for pair, by_way in told.close.items():
-                    for way, shares in by_way.items():
-                        for measure, share in shares.items():
-                            found.setdefault(pair, {}).setdefault(way, {}).setdefault(measure, []).append(
-                                share
-                            )
+        for _, told in grid.analysed(self.name, FILE, _Plans):
+            for pair, by_way in told.close.items():
+                ways = found.setdefault(pair, {})
+                for way, shares in by_way.items():
+                    for measure, share in shares.items():
+                        ways.setdefault(way, {}).setdefault(measure, []).append(share)
         for pair, ways in found.items():
-            measures = tuple(dict.fromkeys(measure for shares in ways.values() for measure in shares))
-            yield ResultTable(
-                name=f"plans-{pair}",
-                title=(
-                    f"Share of matched {pair} pairs that belong together in true time on {grid.corpus}, test"
-                ),
+            yield plain_table(
+                f"plans-{pair}",
+                f"Share of matched {pair} pairs that belong together in true time on {grid.corpus}, test",
+                ways,
                 row_label="matching",
-                rows=tuple(ways),
-                columns=measures,
-                entries=tuple(
-                    tuple(
-                        Entry.of_seeds(shares[measure], bounds=(0.0, 1.0)) if measure in shares else None
-                        for measure in measures
-                    )
-                    for shares in ways.values()
-                ),
+                bounds=(0.0, 1.0),
             )
-
-
-def write_plans(run: LoadedRun, out: Path, *, samples: Sequence[str] = ()) -> None:
-    """Transport plans of some test samples, and where true times are known, how close in time all matched
-    pairs lie: ``plans.json``.
-
-    Args:
-        run: A finished run.
-        out: Existing folder.
-        samples: Ids of samples; by default the most telling ones: those predicted best and worst.
-
-    Raises:
-        ConfigError: If the model makes no plans, or a sample is not in the test split.
-    """
-    config, corpus, model = run.config, run.corpus, run.model
-    test = corpus.split("test")
-    unknown = [identity for identity in samples if identity not in test.ids]
-    if unknown:
-        raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
-    batches = list(test_batches(corpus))
-    errors, plans = [], False
-    with torch.no_grad():
-        for batch in batches:
-            output = model(batch, return_plans=True)
-            if output.plans is None:
-                break
-            plans = plans or bool(output.plans)
-            errors.append(_errors(corpus, batch, output.prediction))
-        if not plans:
-            raise ConfigError(
-                f"run {run.directory.path}: model {config.model!r} makes no plans with these settings"
-            )
-        chosen = dict.fromkeys(samples, "asked for") or _telling(test.ids, np.concatenate(errors))
-        rows = [test.ids.index(identity) for identity in chosen]
-        shown = [
-            {**each, "why": why}
-            for each, why in zip(shown_plans(config, corpus, model, test, rows), chosen.values(), strict=True)
-        ]
-        close = _closeness(config, corpus, model, batches)
-    (out / "plans.json").write_text(
-        json.dumps({"samples": shown, "close": close}, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
 
 
 # --- samples ------------------------------------------------------------------------------------------------
+
+
+def _refuse_unknown(samples: Sequence[str], corpus: Corpus) -> None:
+    ids = corpus.split("test").ids
+    unknown = [identity for identity in samples if identity not in ids]
+    if unknown:
+        raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
+
+
+def _errors_of_plans(run: LoadedRun, batches: Sequence[Batch]) -> NDArray[np.float64]:
+    """(samples,), how wrong the prediction of each sample is, of a model that makes plans.
+
+    Raises:
+        ConfigError: If it makes none.
+    """
+    errors, plans = [], False
+    for batch in batches:
+        output = run.model(batch, return_plans=True)
+        plans = plans or bool(output.plans)
+        errors.append(_errors(run.corpus, batch, output.prediction))
+    if not plans:
+        raise ConfigError(
+            f"run {run.directory.path}: model {run.config.model!r} makes no plans with these settings"
+        )
+    return np.concatenate(errors)
 
 
 def _errors(corpus: Corpus, batch: Batch, prediction: Tensor) -> NDArray[np.float64]:
@@ -152,90 +171,35 @@ def _telling(ids: Sequence[str], errors: NDArray[np.float64]) -> dict[str, str]:
 # --- how close matched pairs lie ----------------------------------------------------------------------------
 
 
-def _closeness(
-    config: RunConfig, corpus: Corpus, model: Network[Any], batches: Sequence[Batch]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Pair of modalities to way of matching to measure to share of matched pairs; empty where no pair knows
-    its true times.
-
-    Ways: the model's own cost and, where it has such a variant, content alone, each trained and untrained;
-    tokens at proportional times; every pair evenly, which is chance. Measures: true times at most so many
-    seconds apart, and where tokens have words, the same word, of the tokens that have one.
-    """
-    fresh = _untrained(config, corpus)
-    ways = {"own cost, trained": model, "own cost, untrained": fresh}
-    if CONTENT_ALONE in METHODS[config.model].network.ablations:
-        alone = {
-            "content alone, trained": on_content_alone(config, model),
-            "content alone, untrained": on_content_alone(config, fresh),
-        }
-        ways |= {
-            way: model if twin is None else twin
-            for (way, twin), model in zip(alone.items(), (model, fresh), strict=True)
-        }
-    pairs: dict[str, dict[str, dict[str, float]]] = {}
-    anchor = model.config.anchors[0]
-    for name in model.config.anchors[1:]:
-        counts: dict[str, _Shares] = {}
-        for batch in batches:
-            for row in _rows_with_times(batch, name, anchor):
-                source, target = _Side.of(model, batch, name, row), _Side.of(model, batch, anchor, row)
-                proportional = np.rint(np.linspace(0, len(target.times) - 1, len(source.times))).astype(
-                    np.int64
-                )
-                counts.setdefault("proportional time", _Shares()).add(
-                    source, target, np.arange(len(source.times)), proportional
-                )
-                every = np.indices((len(source.times), len(target.times))).reshape(2, -1)
-                counts.setdefault("chance", _Shares()).add(source, target, every[0], every[1])
-        if not counts:
-            continue
-        for way, variant in ways.items():
-            shares = counts.setdefault(way, _Shares())
-            for batch in batches:
-                plan = (variant(batch, return_plans=True).plans or {}).get(name)
-                if plan is None:
-                    continue
-                for row in _rows_with_times(batch, name, anchor):
-                    source, target = _Side.of(model, batch, name, row), _Side.of(model, batch, anchor, row)
-                    here, there = (source, target) if plan.marginal == "source" else (target, source)
-                    index = plan.index[row, : len(here.times)].numpy()
-                    matched = np.flatnonzero(index >= 0)
-                    shares.add(here, there, matched, index[matched])
-        pairs[f"{name}-{anchor}"] = {
-            way: counts[way].means() for way in (*ways, "proportional time", "chance") if counts[way].pairs
-        }
-    return pairs
-
-
-class _Side:
+@dataclass(frozen=True)
+class Side:
     """One modality of one sample, as far as closeness is concerned."""
 
-    def __init__(self, times: NDArray[np.float64], words: list[str] | None) -> None:
-        self.times = times
-        self.words = None if words is None else np.array(words)
+    times: NDArray[np.float64]
+    """(tokens,), in seconds."""
+    words: NDArray[np.str_] | None
+    """(tokens,), empty where a token has none."""
 
     @classmethod
-    def of(cls, model: Network[Any], batch: Batch, name: str, row: int) -> "_Side":
+    def of(cls, model: Network[Any], batch: Batch, name: str, row: int) -> "Side":
+        """Of a modality that knows its true times."""
         sequences = batch.modalities[name]
-        times = token_times(model, sequences, name)
+        times, words = token_times(model, sequences, name), token_words(model, sequences, name, row)
         assert times is not None
-        return cls(
-            times[row, : token_count(model, batch, name, row)].numpy(),
-            token_words(model, sequences, name, row),
-        )
+        length = token_count(model, batch, name, row)
+        return cls(times[row, :length].numpy(), None if words is None else np.array(words))
 
 
-class _Shares:
+@dataclass
+class Counts:
     """How many pairs were close, by each measure."""
 
-    def __init__(self) -> None:
-        self.pairs = 0
-        self.close = dict.fromkeys(CLOSE_SECONDS, 0)
-        self.worded = 0
-        self.same_word = 0
+    pairs: int = 0
+    close: dict[float, int] = field(default_factory=lambda: dict.fromkeys(CLOSE_SECONDS, 0))
+    worded: int = 0
+    same_word: int = 0
 
-    def add(self, here: _Side, there: _Side, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
+    def add(self, here: Side, there: Side, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
         """Count pairs of tokens `first` of one side and `second` of the other."""
         apart = np.abs(here.times[first] - there.times[second])
         self.pairs += len(apart)
@@ -246,21 +210,65 @@ class _Shares:
             self.worded += int(spoken.sum())
             self.same_word += int((spoken & (here.words[first] == there.words[second])).sum())
 
-    def means(self) -> dict[str, float]:
+    def shares(self) -> Shares:
         """Shares of all pairs counted."""
         shares = {f"within {seconds:g} s": count / self.pairs for seconds, count in self.close.items()}
         return shares | ({"same word": self.same_word / self.worded} if self.worded else {})
 
 
-def _rows_with_times(batch: Batch, first: str, second: str) -> list[int]:
-    """Samples that have both modalities and know the true times of both."""
-    known = torch.ones(len(batch), dtype=torch.bool)
-    for name in (first, second):
-        sequences = batch.modalities[name]
-        if sequences.times is None:
-            return []
-        known &= sequences.mask.any(1) & (sequences.times.isfinite() | ~sequences.mask).all(1)
-    return [int(row) for row in known.nonzero().flatten()]
+@dataclass(frozen=True)
+class Sample:
+    """The two sides of a pair of modalities in one sample that knows the true times of both."""
+
+    row: int
+    """Place in its batch."""
+    source: Side
+    anchor: Side
+
+
+def _closeness(
+    config: RunConfig, corpus: Corpus, model: Network[Any], batches: Sequence[Batch]
+) -> dict[str, dict[str, Shares]]:
+    """Pair of modalities to way of matching to shares; empty where no pair knows its true times.
+
+    Ways: the model's own cost and, where it has such a variant, content alone, each trained and untrained;
+    tokens at proportional times; every pair evenly, which is chance. Measures: true times at most so many
+    seconds apart, and where tokens have words, the same word, of the tokens that have one.
+    """
+    anchor, *names = model.config.anchors
+    variants = _variants(config, corpus, model)
+    found = {name: {way: Counts() for way in (*variants, *_WITHOUT_A_MODEL)} for name in names}
+    for batch in batches:
+        samples = {name: list(_samples(model, batch, name, anchor)) for name in names}
+        if not any(samples.values()):
+            continue
+        for way, variant in variants.items():
+            plans = variant(batch, return_plans=True).plans or {}
+            for name in names:
+                if name in plans:
+                    _add_matched(found[name][way], samples[name], plans[name])
+        for way, matching in _WITHOUT_A_MODEL.items():
+            for name in names:
+                for each in samples[name]:
+                    found[name][way].add(each.source, each.anchor, *matching(each))
+    closeness = {
+        f"{name}-{anchor}": {way: counts.shares() for way, counts in by_way.items() if counts.pairs}
+        for name, by_way in found.items()
+    }
+    return {pair: by_way for pair, by_way in closeness.items() if by_way}
+
+
+def _variants(config: RunConfig, corpus: Corpus, model: Network[Any]) -> Mapping[str, Network[Any]]:
+    """The model with its own cost and, where it has such a variant, by content alone, each trained and
+    untrained.
+    """
+    states = {"trained": model, "untrained": _untrained(config, corpus)}
+    ways = {f"own cost, {state}": each for state, each in states.items()}
+    if CONTENT_ALONE in METHODS[config.model].network.ablations:
+        for state, each in states.items():
+            twin = on_content_alone(config, each)
+            ways[f"{CONTENT_ALONE}, {state}"] = each if twin is None else twin
+    return ways
 
 
 def _untrained(config: RunConfig, corpus: Corpus) -> Network[Any]:
@@ -271,8 +279,51 @@ def _untrained(config: RunConfig, corpus: Corpus) -> Network[Any]:
     return fresh.eval()
 
 
+def _samples(model: Network[Any], batch: Batch, name: str, anchor: str) -> Iterator[Sample]:
+    """Samples that have both modalities and know the true times of both."""
+    known = torch.ones(len(batch), dtype=torch.bool)
+    for sequences in (batch.modalities[name], batch.modalities[anchor]):
+        if sequences.times is None:
+            return
+        known &= sequences.mask.any(1) & (sequences.times.isfinite() | ~sequences.mask).all(1)
+    for row in known.nonzero().flatten().tolist():
+        yield Sample(row, Side.of(model, batch, name, row), Side.of(model, batch, anchor, row))
+
+
+def _add_matched(counts: Counts, samples: Sequence[Sample], plan: Plan) -> None:
+    """Count what a model matched in samples of a batch."""
+    for each in samples:
+        sides = (each.source, each.anchor)
+        here, there = sides if plan.marginal == "source" else sides[::-1]
+        index = plan.index[each.row, : len(here.times)].numpy()
+        matched = np.flatnonzero(index >= 0)
+        counts.add(here, there, matched, index[matched])
+
+
+Matching = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Places of tokens of the source, and of the anchor's tokens that they are matched with."""
+
+
+def _proportional(sample: Sample) -> Matching:
+    """Each token of the source with the anchor's at the same share of the sequence."""
+    first = np.arange(len(sample.source.times))
+    return first, np.rint(np.linspace(0, len(sample.anchor.times) - 1, len(first))).astype(np.int64)
+
+
+def _by_chance(sample: Sample) -> Matching:
+    """Every token of the source with every one of the anchor."""
+    first, second = np.indices((len(sample.source.times), len(sample.anchor.times))).reshape(2, -1)
+    return first, second
+
+
+_WITHOUT_A_MODEL: Final[Mapping[str, Callable[[Sample], Matching]]] = {
+    "proportional time": _proportional,
+    "chance": _by_chance,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Plans:
     """Of ``plans.json``: pair, way of matching and measure to a share."""
 
-    close: dict[str, dict[str, dict[str, float]]]
+    close: dict[str, dict[str, Shares]]

@@ -1,0 +1,33 @@
+"""Flags of the command line from the fields of configurations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import UseAppendAction, arg
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+_BY_DEFAULT: Mapping[Any, str] = {None: "(default: none)", "": "", (): ""}
+"""How help texts show a default that stands for nothing; what it means, the description says."""
+
+
+def flag(name: str, info: "FieldInfo", takers: Sequence[str] = ()) -> tuple[str, Any, Any]:
+    """An option as a field of a verb, of which tyro makes a flag.
+
+    Args:
+        name: Of the option.
+        info: Its type, default and description; the title is how a value stands in the help. One that holds
+            values by name is given as words, once or several times.
+        takers: Who takes it, where not all do.
+    """
+    text = " ".join((info.description or "").split())
+    if takers:
+        text = f"{text.removesuffix('.')} ({', '.join(takers)})."
+    repeated = isinstance(info.default, Mapping)
+    hint = "(repeatable)" if repeated else _BY_DEFAULT.get(info.default)
+    taken = arg(metavar=info.title, help=text, help_behavior_hint=hint)
+    if repeated:
+        return name, Annotated[tuple[str, ...], UseAppendAction, taken], field(default=())
+    return name, Annotated[(info.annotation, taken)], field(default=info.default)

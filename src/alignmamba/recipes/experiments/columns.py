@@ -1,0 +1,327 @@
+"""From finished cells to tables: means over seeds with intervals, the best of a column marked by a paired
+test.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignmamba.contracts import Task
+from alignmamba.errors import DataError
+from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, RANGES, metric_names, sample_scores, score
+from alignmamba.evaluation.statistics import (
+    UNBOUNDED,
+    RowMetric,
+    Scores,
+    Standing,
+    compare_to_best,
+    interval,
+    interval_note,
+    marks_note,
+    power_note,
+    reach_note,
+    scores_of,
+)
+from alignmamba.evaluation.tables import Entry, ResultTable
+from alignmamba.methods import METHODS
+from alignmamba.recipes.experiments.grid import Grid
+
+# What a table of missing rates is made of, one table each; the first that a task has is also what its
+# ablations are told by.
+TOLD: Final = ("accuracy", "f1_weighted", "acc2_non0", "f1_non0", "mae")
+RESAMPLES: Final = 500
+
+Values = Mapping[str, Mapping[int, float]]
+"""Method to seed to value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One number per method and seed, with what a paired test needs to know of it."""
+
+    values: Values
+    compared: frozenset[str]
+    """The methods that were scored on the same samples."""
+    scores: Callable[[str, Sequence[int]], Scores]
+    """Of a method under some seeds."""
+    higher_is_better: bool
+    bounds: tuple[float, float]
+    """Least and largest possible value."""
+    marked: bool = True
+    """Whether it makes sense to say which method is best."""
+
+    @property
+    def methods(self) -> list[str]:
+        """Those that can be compared."""
+        return [name for name, values in self.values.items() if values and name in self.compared]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those under which every one of these is finished: what can be compared in pairs."""
+        sets = [set(self.values[name]) for name in self.methods]
+        return sorted(set.intersection(*sets)) if sets else []
+
+    @cached_property
+    def standings(self) -> Mapping[str, Standing]:
+        """The marks of the methods, on common seeds; empty where there is nothing to compare."""
+        if not self.marked or len(self.methods) < 2 or not self.seeds:
+            return {}
+        try:
+            scores = {name: self.scores(name, self.seeds) for name in self.methods}
+            return compare_to_best(scores, higher_is_better=self.higher_is_better, resamples=RESAMPLES)
+        # a test split on which the metric can be told, but not how it varies: of one sample, for example
+        except DataError:
+            return {}
+
+    def entries(self, rows: Sequence[str]) -> list[Entry | None]:
+        """The column from the top; None where nothing is finished."""
+        return [self._entry(name) if self.values[name] else None for name in rows]
+
+    def _entry(self, name: str) -> Entry:
+        seeds = sorted(self.values[name])
+        try:
+            estimate = interval(self.scores(name, seeds), bounds=self.bounds, resamples=RESAMPLES)
+        except DataError:  # as for the standings
+            estimate = None
+        entry = Entry.of_seeds(
+            [self.values[name][seed] for seed in seeds],
+            mark=self.standings[name].mark if name in self.standings else "",
+            bounds=self.bounds,
+            estimate=estimate,
+        )
+        return entry.model_copy(update={"seeds": tuple(seeds)})
+
+    def same_numbers_as(self, other: "Column") -> bool:
+        """Whether every method has the same values under every seed in both, as accuracy and recall have
+        where classes are of one size.
+        """
+        return self._numbers == other._numbers
+
+    @property
+    def _numbers(self) -> tuple[bool, bool, list[tuple[str, int, float]]]:
+        values = [
+            (name, seed, round(value, 9))
+            for name, by_seed in self.values.items()
+            for seed, value in sorted(by_seed.items())
+        ]
+        return self.higher_is_better, self.marked, values
+
+
+# --- making columns -----------------------------------------------------------------------------------------
+
+
+def metric_column(grid: Grid, metric: str, column: str = "") -> Column:
+    """A metric of every row, at one column of the grid."""
+    said = {row: grid.predictions(row, column) for row in grid.rows}
+    return Column(
+        values={
+            row: {seed: score(grid.task, each)[metric] for seed, each in runs.items()}
+            for row, runs in said.items()
+        },
+        compared=frozenset(
+            row for row, runs in said.items() if all(each.ids == grid.ids for each in runs.values())
+        ),
+        scores=lambda row, seeds: scores_of(grid.task, [said[row][seed] for seed in seeds], metric),
+        higher_is_better=HIGHER_IS_BETTER[metric],
+        bounds=RANGES[metric],
+    )
+
+
+def combined(
+    columns: Sequence[Column], weights: Sequence[float], *, higher_is_better: bool, marked: bool = True
+) -> Column:
+    """The weighted sum of columns, by seed, for example their mean or a difference; of methods that have all
+    of them.
+    """
+
+    def total(row: str, seed: int) -> float:
+        return sum(weight * column.values[row][seed] for weight, column in zip(weights, columns, strict=True))
+
+    values: dict[str, dict[int, float]] = {}
+    for row in columns[0].values:
+        seeds = set.intersection(*(set(column.values[row]) for column in columns))
+        values[row] = {seed: total(row, seed) for seed in sorted(seeds)}
+    ends = [[weight * end for end in column.bounds] for column, weight in zip(columns, weights, strict=True)]
+    return Column(
+        values=values,
+        compared=frozenset.intersection(*(column.compared for column in columns)),
+        scores=lambda row, seeds: _weighted([column.scores(row, seeds) for column in columns], weights),
+        higher_is_better=higher_is_better,
+        bounds=(sum(map(min, ends)), sum(map(max, ends))),
+        marked=marked,
+    )
+
+
+def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
+    metrics = [part for part in parts if isinstance(part, RowMetric)]
+    if metrics:
+        runs = zip(*(part.runs for part in metrics), strict=True)
+
+        def total(run: Sequence[Callable[[Any], float]]) -> Callable[[Any], float]:
+            return lambda rows: float(
+                sum(weight * statistic(rows) for weight, statistic in zip(weights, run, strict=True))
+            )
+
+        return RowMetric(runs=tuple(total(run) for run in runs), samples=metrics[0].samples)
+    arrays = [np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in parts]
+    total_scores: NDArray[np.float64] = np.sum(
+        [weight * array for weight, array in zip(weights, arrays, strict=True)], axis=0
+    )
+    return total_scores
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def headline(task: Task) -> str:
+    """The metric by which methods are told apart first."""
+    return next((metric for metric in TOLD if metric in metric_names(task)), metric_names(task)[0])
+
+
+def metrics_table(grid: Grid, title: str, *, row_label: str) -> ResultTable:
+    """Rows by metrics, all at once; named like the experiment."""
+    columns = {metric: metric_column(grid, metric) for metric in metric_names(grid.task)}
+    notes = notes_on(grid, columns, headline(grid.task))
+    return table_of(grid, grid.experiment, title, columns, row_label=row_label, notes=notes)
+
+
+def table_of(
+    grid: Grid,
+    name: str,
+    title: str,
+    columns: Mapping[str, Column],
+    *,
+    row_label: str,
+    notes: Sequence[str],
+    caption: str = "",
+) -> ResultTable:
+    """The rows of a grid by columns, with the best of each column marked, and notes on the marks first."""
+    columns = _agreeing(columns)
+    by_column = [column.entries(grid.rows) for column in columns.values()]
+    return ResultTable(
+        name=name,
+        title=title,
+        caption=caption,
+        row_label=row_label,
+        rows=grid.rows,
+        columns=tuple(columns),
+        entries=tuple(zip(*by_column, strict=True)),
+        notes=(*_notes_on_marks(columns), *notes),
+    )
+
+
+def plain_table(
+    name: str,
+    title: str,
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    row_label: str,
+    bounds: tuple[float, float] = UNBOUNDED,
+    caption: str = "",
+) -> ResultTable:
+    """A table of numbers that are not compared: row to column to one value per seed, empty where there is
+    none.
+    """
+    columns = tuple(dict.fromkeys(column for by_column in values.values() for column in by_column))
+    return ResultTable(
+        name=name,
+        title=title,
+        caption=caption,
+        row_label=row_label,
+        rows=tuple(values),
+        columns=columns,
+        entries=tuple(
+            tuple(
+                Entry.of_seeds(by_column[column], bounds=bounds) if column in by_column else None
+                for column in columns
+            )
+            for by_column in values.values()
+        ),
+    )
+
+
+def _agreeing(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """The columns, those of the same numbers with the same scores behind them: their intervals and marks are
+    then the same too.
+    """
+    agreeing: dict[str, Column] = {}
+    for name, column in columns.items():
+        same = next((each for each in agreeing.values() if column.same_numbers_as(each)), None)
+        agreeing[name] = column if same is None else replace(column, scores=same.scores)
+    return agreeing
+
+
+# --- notes --------------------------------------------------------------------------------------------------
+
+
+def notes_on(
+    grid: Grid, columns: Mapping[str, Column], metric: str, *, at: str = "", more: Sequence[str] = ()
+) -> list[str]:
+    """What a reader must know of a table of methods.
+
+    Args:
+        grid: What is finished.
+        columns: Of the table.
+        metric: Whose differences are judged.
+        at: The column of the grid at which they are.
+        more: What this table alone has to say; it stands between the noise and the settings.
+    """
+    column = columns[at or metric]
+    return [*_noise(grid, column, metric, at), *more, *_whose_settings(grid), *_weights(grid, at)]
+
+
+def _notes_on_marks(columns: Mapping[str, Column]) -> Iterator[str]:
+    """How marks were decided, and on which seeds, if not on all that are shown."""
+    counts = sorted({len(column.seeds) for column in columns.values() if column.standings})
+    # one seed is tested otherwise than several
+    for count in [counts[0], *counts[-1:]] if counts and counts[0] == 1 < counts[-1] else counts[:1]:
+        yield marks_note(seeds=count)
+    fewer = {
+        name: column.seeds
+        for name, column in columns.items()
+        if column.standings
+        and any(set(column.values[method]) - set(column.seeds) for method in column.methods)
+    }
+    same = len({tuple(seeds) for seeds in fewer.values()}) == 1 and len(fewer) == len(columns)
+    for name, seeds in ({"": next(iter(fewer.values()))} if same else fewer).items():
+        yield (
+            f"Marks{f' of {name}' if name else ''} compare the seeds {', '.join(map(str, seeds))} alone,"
+            " which all methods have finished."
+        )
+    numbers = [len(values) for column in columns.values() for values in column.values.values() if values]
+    if numbers:
+        yield interval_note(fewest=min(numbers))
+
+
+def _noise(grid: Grid, column: Column, metric: str, at: str) -> Iterator[str]:
+    """How much of a difference is noise here."""
+    first = next((run for row in grid.rows for run in grid.predictions(row, at).values()), None)
+    if first is None:
+        return
+    counted = sample_scores(grid.task, first, metric)
+    samples = len(first.ids) if counted is None else len(counted)
+    best = max(float(np.mean(list(values.values()))) for values in column.values.values() if values)
+    if metric.startswith("acc") and 0 < best < 1:
+        yield power_note(metric, samples, best)
+    if told := reach_note(metric, column.standings, seeds=len(column.seeds), samples=samples):
+        yield told
+
+
+def _whose_settings(grid: Grid) -> Iterator[str]:
+    """One sentence, where methods were published with settings of their own: whether they ran with these."""
+    if any(row in METHODS and METHODS[row].settings for row in grid.rows):
+        own = grid.plan["settings"].get("own_settings", False)
+        whose = "the settings it was published with" if own else "the settings that all share"
+        yield f"Each method ran with {whose}."
+
+
+def _weights(grid: Grid, column: str) -> Iterator[str]:
+    """One sentence: how many trained weights each row has."""
+    first = {row: next(iter(grid.keys(row, column).values()), None) for row in grid.rows}
+    counts = [f"{row} {grid.runs[key].weights:,}" for row, key in first.items() if key is not None]
+    if counts:
+        yield f"Trained weights: {', '.join(counts)}."

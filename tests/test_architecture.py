@@ -61,13 +61,11 @@ EXEMPT: dict[tuple[str, str], str] = {
     ("speaks below cli", "recipes/experiments/cell_process.py"): "a process of its own, as a command is",
     ("guessed model", "recipes/bench/operators.py"): "asks another library which of its versions it is",
     # To be brought into order:
-    ("speaks below cli", "formats/sample_lines.py"): "",
     ("bare gerund", "recipes/report/"): "",
     ("circle", "recipes.report."): "",
     ("twin name", "recipes/experiments/"): "",
     ("long file", "contracts.py"): "",
     ("long file", "evaluation/statistics.py"): "",
-    ("long file", "formats/"): "",
     ("long file", "ops/transport.py"): "",
     ("long file", "recipes/report/"): "",
     ("long file", "training/loop.py"): "",

@@ -19,7 +19,7 @@ from alignmamba.formats import FORMATS
 from alignmamba.formats.conversion_cache import cached_corpus
 from alignmamba.formats.known_formats import any_options
 from alignmamba.formats.published_files import KNOWN, KnownFile
-from alignmamba.formats.sample_lines import SampleLines
+from alignmamba.recipes.display import SampleLines
 from alignmamba.recipes.run_directory import RunDirectory
 from conftest import Said
 from small_run import SETTINGS

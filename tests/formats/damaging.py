@@ -18,8 +18,8 @@ import numpy as np
 from alignmamba.contracts import Corpus
 from alignmamba.data.user_arrays import CheckedSplits
 from alignmamba.errors import DataError
-from alignmamba.formats.conversion import FaultRow, convert, open_foreign
-from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.conversion import convert, open_foreign
+from alignmamba.formats.foreign import FaultRow, ReadOptions
 from alignmamba.formats.known_formats import recognised
 
 Outcome = Literal["refused", "repaired", "unchanged", "one value", "changed"]

@@ -17,7 +17,7 @@ from alignmamba.formats import FORMATS
 from alignmamba.formats import conversion_cache as cache
 from alignmamba.formats.folds import FoldOptions
 from alignmamba.formats.foreign import ReadOptions
-from alignmamba.formats.sample_lines import samples_display
+from alignmamba.recipes.display import samples_display
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,7 @@ from alignmamba.formats.foreign import Faults, LabelOptions, ReadOptions
 from alignmamba.formats.foreign_inspection import inspect_foreign
 from alignmamba.formats.known_formats import detect
 from alignmamba.formats.pickles import mmsa_pickle as mmsa
+from alignmamba.formats.repairs import distinct_ids
 from alignmamba.formats.sequences import csd
 
 
@@ -226,7 +227,7 @@ def test_thousands_of_one_id_are_told_apart_without_trying_every_number() -> Non
     """Where every number is tried for every id, this takes minutes."""
     size = 20_000
     splits = {"train": SplitArrays(features={"audio": [None] * size}, ids=["a"] * size)}
-    ids = converting._distinct_ids(splits, Faults())["train"]
+    ids = distinct_ids(splits, Faults())["train"]
     assert ids == ["a", *(f"a#{number}" for number in range(2, size + 1))]
 
 

@@ -35,7 +35,7 @@ class Convert(ReadingVerb):
         """Convert."""
         from alignmamba.errors import ConfigError
         from alignmamba.formats.conversion import convert
-        from alignmamba.formats.sample_lines import samples_display
+        from alignmamba.recipes.display import samples_display
 
         if len(self.paths) < 2:
             raise ConfigError(

@@ -85,7 +85,7 @@ class Inspect(ReadingVerb):
 
         from alignmamba.cli.convert import fault_rows
         from alignmamba.formats.foreign_inspection import inspect_foreign
-        from alignmamba.formats.sample_lines import samples_display
+        from alignmamba.recipes.display import samples_display
 
         with samples_display("read") as progress:
             found = inspect_foreign(

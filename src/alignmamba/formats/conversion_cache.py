@@ -7,19 +7,20 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
 from alignmamba import __version__
 from alignmamba.checksums import file_checksum
+from alignmamba.contracts import Role
 from alignmamba.data.archive import load_corpus
 from alignmamba.errors import DataError
 from alignmamba.formats import FORMATS
 from alignmamba.formats.conversion import Conversion, convert
-from alignmamba.formats.foreign import ReadOptions
+from alignmamba.formats.foreign import ReadOptions, faults_in_words
 from alignmamba.formats.known_formats import detect, own_options
 from alignmamba.formats.plain_files import counting
-from alignmamba.formats.sample_lines import SampleLines
 
 PLACE = "ALIGNMAMBA_CACHE"
 """Environment variable: directory for everything that can be made again; by default
@@ -30,7 +31,23 @@ _GENERATION = 3
 files are converted anew."""
 
 
-def cached_corpus(source: Path, options: ReadOptions, *, told: SampleLines) -> Path:
+class Told(Protocol):
+    """Told how far the making of a corpus is."""
+
+    def __call__(self, role: Role, done: int, total: int) -> None:
+        """Told the split, the samples that were read, and how many it has."""
+        ...
+
+    def hashed(self, done: int, total: int) -> None:
+        """Told the bytes of the files that were read for their checksums."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Told in words what is done."""
+        ...
+
+
+def cached_corpus(source: Path, options: ReadOptions, *, told: Told) -> Path:
     """Directory of the corpus made from a foreign file: converted now, or found from an earlier time.
 
     It is found by the content of the file, the options and the version of this package, wherever the file
@@ -146,7 +163,7 @@ def _files(format: str, source: Path) -> Iterator[tuple[str, Path]]:
 def _account(done: Conversion) -> str:
     """The outcome of a conversion in one line."""
     sizes = ", ".join(f"{role} {len(split)}" for role, split in done.corpus.splits.items())
-    repairs = "; ".join(f"{kind} in {where}, {what}: {count}" for kind, where, what, count in done.faults)
+    repairs = faults_in_words(done.faults)
     return (
         f"converted in {done.seconds:.1f} s, samples: {sizes};"
         f" {f'repaired: {repairs}' if repairs else 'nothing had to be repaired'}"

@@ -1,6 +1,6 @@
 """Which samples are in which split: the names that splits have, and files that list their ids."""
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -130,19 +130,35 @@ def folds_path(given: Path | None, folder: Path) -> Path:
 
 
 UNDIVIDED = "Nothing says which sample is in which split, and there are no labels: all are in test."
-"""What is said of files that `undivided` holds for."""
+"""What is said of new files, to be predicted."""
 
 
-def undivided(given: Path | None, folder: Path, *, labelled: bool) -> bool:
-    """Whether files are new ones to be predicted: without labels, and without anything that says which sample
-    is in which split.
+def roles_by_folds(
+    samples: Sequence[tuple[str, str]], given: Path | None, folder: Path, *, labelled: bool
+) -> tuple[list[Role | None], list[str], Path]:
+    """The splits of samples, by the file that is given or lies in a folder.
 
     Args:
+        samples: Id and group of each; a fold names one or the other.
         given: The file of folds that is given.
-        folder: Where it may lie instead.
+        folder: Where it may lie instead. Files without labels may have none: they are new ones, to be
+            predicted, and all in test.
         labelled: Whether the files have labels.
+
+    Returns:
+        The split of each sample, sentences on what was found, and what they are about: the file of folds, or
+        the folder.
+
+    Raises:
+        NeedsOptionError: If there is no such file.
+        DataError: If it is no such file, or names an id in two splits.
     """
-    return not labelled and given is None and not folds_beside(folder)
+    if not labelled and given is None and not folds_beside(folder):
+        return ["test" for _ in samples], [UNDIVIDED], folder
+    path = folds_path(given, folder)
+    folds = read_folds(path)
+    roles = [folds.get(identity, folds.get(group)) for identity, group in samples]
+    return roles, unused(folds, {name for pair in samples for name in pair}, str(path)), path
 
 
 def read_folds(path: Path) -> dict[str, Role]:

@@ -2,7 +2,7 @@
 way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, TypeVar
@@ -41,6 +41,10 @@ class NeedsOptionError(DataError):
         """What `alignmamba convert` takes for it."""
 
 
+FaultRow = tuple[str, str, str, int]
+"""Kind, where, what was done, how many."""
+
+
 class Faults:
     """Counts of what was wrong with a file and of what was done about it."""
 
@@ -60,9 +64,14 @@ class Faults:
             key = (kind, where, done)
             self._counts[key] = self._counts.get(key, 0) + count
 
-    def rows(self) -> list[tuple[str, str, str, int]]:
+    def rows(self) -> list[FaultRow]:
         """Kind, where, what was done and how many, in the order in which they were first met."""
         return [(*key, count) for key, count in self._counts.items()]
+
+
+def faults_in_words(faults: Iterable[FaultRow]) -> str:
+    """All faults in one line; empty if there are none."""
+    return "; ".join(f"{kind} in {where}, {done}: {count}" for kind, where, done, count in faults)
 
 
 @dataclass(frozen=True, kw_only=True)

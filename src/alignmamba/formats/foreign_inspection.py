@@ -1,6 +1,6 @@
 """What is in a foreign file, found by reading it as a conversion does, without writing anything."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +12,12 @@ from alignmamba.data.inspection import Channels, SplitSummary, Training, shared_
 from alignmamba.data.user_arrays import CheckedSplits
 from alignmamba.errors import DataError
 from alignmamba.formats import FORMATS
-from alignmamba.formats.conversion import (
-    FaultRow,
-    Progress,
-    naming,
-    open_foreign,
-    without_absent,
-)
-from alignmamba.formats.foreign import Foreign, ReadOptions
+from alignmamba.formats.conversion import Opened, with_opened
+from alignmamba.formats.foreign import FaultRow, Foreign, ReadOptions
 from alignmamba.formats.known_formats import AUTO, check_source, detect
 from alignmamba.formats.plain_files import counting
 from alignmamba.formats.published_files import KNOWN, KnownFile
+from alignmamba.formats.repairs import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,32 +72,10 @@ def inspect_foreign(
     path = Path(path)
     format = detect([path]) if format == AUTO else format
     check_source(path)
-    try:
-        sha256 = (
-            ""
-            if path.is_dir() or not path.exists()
-            else file_checksum(path, counting(hashed, path.stat().st_size))
-        )
-        size = sum(
-            each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file()
-        )
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-
-    def counts(absent: Collection[str]) -> tuple[Foreign, dict[Role, _Counted], tuple[ModalitySpec, ...]]:
-        opened = open_foreign(
-            format, [path], options or ReadOptions(), progress=progress, any_label=True, absent=absent
-        )
-        foreign = opened.foreign
-        any_range = foreign.task.model_copy(update={"label_range": None})
-        with naming([path]):
-            checked = CheckedSplits(
-                opened.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip"
-            )
-            counted = {role: _Counted.of(role, checked) for role in checked.roles}
-            return foreign, counted, checked.specs(foreign.units)
-
-    foreign, counted, specs = without_absent(counts)
+    size, sha256 = _size_and_checksum(path, hashed)
+    foreign, specs, counted = with_opened(
+        format, [path], options or ReadOptions(), _counts, progress=progress, any_label=True
+    )
     splits = tuple(
         summarise(
             role,
@@ -132,6 +105,28 @@ def inspect_foreign(
         notes=foreign.notes,
         training=training(foreign.task, splits),
     )
+
+
+def _size_and_checksum(path: Path, hashed: Callable[[int, int], None] | None) -> tuple[int, str]:
+    """Bytes of a file, or of all files in a folder; and the SHA-256 of a file, empty for anything else."""
+    try:
+        if not path.is_file():
+            return sum(each.stat().st_size for each in path.rglob("*") if each.is_file()), ""
+        size = path.stat().st_size
+        return size, file_checksum(path, counting(hashed, size))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _counts(opened: Opened) -> tuple[Foreign, tuple[ModalitySpec, ...], dict[Role, "_Counted"]]:
+    """What opened files hold: their modalities, and what is kept of each split."""
+    foreign = opened.foreign
+    any_range = foreign.task.model_copy(update={"label_range": None})
+    checked = CheckedSplits(
+        opened.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip"
+    )
+    counted = {role: _Counted.of(role, checked) for role in checked.roles}
+    return foreign, checked.specs(foreign.units), counted
 
 
 @dataclass(frozen=True, kw_only=True)

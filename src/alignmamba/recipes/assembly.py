@@ -27,13 +27,13 @@ from alignmamba.formats import FORMATS
 from alignmamba.formats.conversion_cache import cached_corpus
 from alignmamba.formats.foreign import NeedsOptionError, ReadOptions
 from alignmamba.formats.known_formats import check_source, recognised
-from alignmamba.formats.sample_lines import samples_display
 from alignmamba.formats.tables.draft import refuse_undescribed
 from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
 from alignmamba.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from alignmamba.nn.language import refuse_longer
 from alignmamba.recipes.configuration import SYNTHETIC, EngineConfig, RunConfig, model_config, resolve
+from alignmamba.recipes.display import samples_display
 from alignmamba.recipes.run_directory import MODEL, RunDirectory
 from alignmamba.training import inference
 from alignmamba.training.footprint import refuse_untrainable

@@ -18,7 +18,6 @@ from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, TrainingError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, nonfinite_problem, score
 from alignmamba.files import refused_by_machine
-from alignmamba.formats.sample_lines import samples_display
 from alignmamba.methods import METHODS
 from alignmamba.models.network import Network
 from alignmamba.models.pretrained import Provenance
@@ -34,7 +33,7 @@ from alignmamba.recipes.assembly import (
     untrained_network,
 )
 from alignmamba.recipes.configuration import RunConfig, resolve
-from alignmamba.recipes.display import Shown, say_note, shown_progress
+from alignmamba.recipes.display import Shown, samples_display, say_note, shown_progress
 from alignmamba.recipes.finished_run import distance_covered, refuse_unlabelled
 from alignmamba.recipes.preparation import prepared, training_corpus
 from alignmamba.recipes.run_directory import (

@@ -37,20 +37,11 @@ import numpy as np
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
-from alignmamba.formats.folds import (
-    UNDIVIDED,
-    FoldOptions,
-    folds_beside,
-    folds_path,
-    left_out,
-    read_folds,
-    split_roles,
-    undivided,
-    unused,
-)
+from alignmamba.formats.folds import FoldOptions, folds_beside, left_out, roles_by_folds, split_roles
 from alignmamba.formats.foreign import Faults, Foreign, refuse_shared_features
 from alignmamba.formats.pickles.pickled_labels import npz_table, pickled_table
 from alignmamba.formats.plain_files import LazyRows, hinted, npz_keys, one_line, open_npy, open_npz
+from alignmamba.formats.sequences.modality_names import as_modality, told_by
 from alignmamba.formats.tables.foreign_tables import (
     as_number,
     column_names,
@@ -76,55 +67,12 @@ _CONVERSATION = ("conversation", "dialogue", "dialogue_id", "video", "video_id")
 _MOST_CLASSES = 32
 _PICKLES = (".pkl", ".pickle")
 # Pieces of the names of MERBench's features, asked for in this order.
-_HINTS = {
-    "text": (
-        "text",
-        "bert",
-        "gpt",
-        "llama",
-        "glm",
-        "xlnet",
-        "sentence",
-        "glove",
-        "baichuan",
-        "bloom",
-        "electra",
-        "albert",
-        "macbert",
-    ),
-    "audio": (
-        "audio",
-        "wav2vec",
-        "hubert",
-        "wavlm",
-        "whisper",
-        "vggish",
-        "opensmile",
-        "is09",
-        "is10",
-        "is13",
-        "egemaps",
-        "mfcc",
-        "acoustic",
-    ),
-    "vision": (
-        "vision",
-        "visual",
-        "video",
-        "face",
-        "clip",
-        "manet",
-        "resnet",
-        "senet",
-        "emonet",
-        "msceleb",
-        "dino",
-        "videomae",
-        "vit",
-        "openface",
-    ),
-}
-_AUDIO_FIRST = ("hubert", "data2vec-audio")
+_HINTS = (
+    ("audio", "hubert|data2vec-audio"),
+    ("text", "text|bert|gpt|llama|glm|xlnet|sentence|glove|baichuan|bloom|electra"),
+    ("audio", "audio|wav2vec|wavlm|whisper|vggish|opensmile|is09|is10|is13|egemaps|mfcc|acoustic"),
+    ("vision", "vision|visual|video|face|clip|manet|resnet|senet|emonet|msceleb|dino|vit"),
+)
 
 
 def recognises(path: Path) -> bool:
@@ -183,22 +131,20 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
         for role in ROLES
     }
     refuse_shared_features(homes, str(table_path))
-    for folder in folders.values():
-        if not any(_place(folder, utterance.id) is not None for utterance in utterances):
-            raise DataError(
-                f"{folder}: has the features of none of the {len(utterances)} utterances of {table_path}, the"
-                f" first is {utterances[0].id!r}"
-            )
+    notes += _notes_on_folders(folders, utterances, table_path)
+    conversations = {each.conversation for each in utterances if each.conversation}
+    if conversations:
+        notes.append(
+            f"{len(conversations)} conversations: an id is conversation/utterance, and the utterances of a"
+            " conversation follow each other."
+        )
     order = _by_conversation(utterances)
     splits: dict[Role, SplitArrays] = {}
     for role in ROLES:
-        rows = [row for row in order if roles[row] == role]
-        if rows:
+        if rows := [row for row in order if roles[row] == role]:
+            ids = [utterances[row].id for row in rows]
             splits[role] = SplitArrays(
-                features={
-                    name: _features(folder, [utterances[row].id for row in rows])
-                    for name, folder in folders.items()
-                },
+                features={name: _features(folder, ids) for name, folder in folders.items()},
                 targets=None if targets is None else [targets[row] for row in rows],
                 ids=[utterances[row].name for row in rows],
                 groups=[utterances[row].conversation or None for row in rows],
@@ -206,19 +152,6 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
             )
     if not splits:
         raise DataError(f"{table_path}: no utterance is in a split")
-    for name, folder in folders.items():
-        others = _others(folder, {utterance.id for utterance in utterances})
-        if others:
-            notes.append(
-                f"{len(others)} entries of {folder.name} ({name}) are of no utterance and were dropped,"
-                f" {others[0]!r} first."
-            )
-    if any(utterance.conversation for utterance in utterances):
-        count = len({utterance.conversation for utterance in utterances})
-        notes.append(
-            f"{count} conversations: an id is conversation/utterance, and the utterances of a conversation"
-            " follow each other."
-        )
     return Foreign(
         format=FORMAT,
         name=table_path.parent.name or "gcnet",
@@ -230,6 +163,27 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
         faults=faults,
         notes=tuple(notes),
     )
+
+
+def _notes_on_folders(
+    folders: Mapping[str, Path], utterances: Sequence["_Utterance"], table: Path
+) -> Iterator[str]:
+    """What is to be said of features that are of no utterance.
+
+    Raises:
+        DataError: If a folder has those of none.
+    """
+    for name, folder in folders.items():
+        if not any(_place(folder, utterance.id) is not None for utterance in utterances):
+            raise DataError(
+                f"{folder}: has the features of none of the {len(utterances)} utterances of {table}, the"
+                f" first is {utterances[0].id!r}"
+            )
+        if others := _others(folder, {utterance.id for utterance in utterances}):
+            yield (
+                f"{len(others)} entries of {folder.name} ({name}) are of no utterance and were dropped,"
+                f" {others[0]!r} first."
+            )
 
 
 # Folders
@@ -256,7 +210,7 @@ def _parts(sources: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
                 )
             table = table or (found[0] if found else None)
             for folder in _feature_folders(source):
-                modality = _modality(folder.name)
+                modality = told_by(folder.name, _HINTS) or as_modality(folder.name)
                 if modality in named:
                     raise DataError(
                         f"{folder}: is {modality}, as {named[modality]} is; give one of them as"
@@ -300,17 +254,6 @@ def _feature_folders(folder: Path) -> Iterator[Path]:
             any(True for _ in path.glob("*.npy")) or any(True for _ in path.glob("*/*.npy"))
         ):
             yield path
-
-
-def _modality(name: str) -> str:
-    lower = name.lower()
-    if any(piece in lower for piece in _AUDIO_FIRST):
-        return "audio"
-    for modality, pieces in _HINTS.items():
-        if any(piece in lower for piece in pieces):
-            return modality
-    plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
-    return (plain if plain[:1].isalpha() else f"s{plain}")[:64]
 
 
 def _place(folder: Path, identity: str) -> Path | None:
@@ -515,17 +458,9 @@ def _roles(
         roles = [known.get(str(utterance.split)) for utterance in utterances]
         if all(role is None for role in roles):
             raise DataError(f"{path}: split: expected train, valid or test, found {utterances[0].split!r}")
-    elif undivided(options.folds, path.parent, labelled=labelled):
-        return ["test" for _ in utterances], [UNDIVIDED]
     else:
-        folds_file = folds_path(options.folds, path.parent)
-        folds = read_folds(folds_file)
-        roles = [folds.get(utterance.id, folds.get(utterance.conversation)) for utterance in utterances]
-        notes = unused(
-            folds,
-            {name for utterance in utterances for name in (utterance.id, utterance.conversation)},
-            str(folds_file),
-        )
+        samples = [(utterance.id, utterance.conversation) for utterance in utterances]
+        roles, notes, _ = roles_by_folds(samples, options.folds, path.parent, labelled=labelled)
     left = [utterance for utterance, role in zip(utterances, roles, strict=True) if role is None]
     names = [
         str(utterance.split) for utterance in left if options.folds is None and utterance.split is not None

@@ -120,10 +120,7 @@ class HDF5Process:
             DataError: If anything is wrong with it.
         """
         size = regular_file(path).stat().st_size
-        content = self._ask(
-            path, {"do": "open"}, largest=100 * size + (1 << 20), seconds=SECONDS + size / (1 << 20)
-        )
-        told = json.loads(content)
+        told = json.loads(self._ask(path, {"do": "open"}, reads=size, largest=100 * size + (1 << 20)))
         entries = {
             name: Entry(
                 features=tuple(features),
@@ -147,22 +144,8 @@ class HDF5Process:
         declared = self._structures[path].entries[entry]
         shape = declared.features if field == "features" else declared.intervals
         dtype = declared.dtype if field == "features" else declared.intervals_dtype
-        shape = (stop - start, *shape[1:])
-        size = math.prod(shape) * dtype.itemsize
-        if size > SLICE_BYTES:
-            raise DataError(
-                f"{path}: entry {entry!r}: {field}: a sample of {size} bytes, expected at most {SLICE_BYTES}"
-            )
-        if size == 0:
-            return np.empty(shape, dtype=dtype)
         request = {"do": "read", "entry": entry, "field": field, "start": start, "stop": stop}
-        content = self._ask(path, request, largest=size, seconds=SECONDS + size / (1 << 20))
-        if len(content) != size:
-            raise DataError(
-                f"{path}: entry {entry!r}: {field}: expected {size} bytes, found {len(content)}; the file is"
-                " damaged"
-            )
-        return np.frombuffer(content, dtype=dtype).reshape(shape)
+        return self._rows(path, f"entry {entry!r}: {field}", request, (stop - start, *shape[1:]), dtype)
 
     def names(self, path: Path) -> list[str]:
         """Names of the data sets of any file.
@@ -186,11 +169,8 @@ class HDF5Process:
         told = json.loads(self._ask_plain(path, {"do": "shape", "name": name}))
         shape = tuple(told["shape"])
         if told["dtype"] == "text":
-            texts: list[str] = json.loads(
-                self._ask_plain(
-                    path, {"do": "slice", "name": name, "start": 0, "stop": shape[0], "row": None}
-                )
-            )
+            request = {"do": "slice", "name": name, "start": 0, "stop": shape[0], "row": None}
+            texts: list[str] = json.loads(self._ask_plain(path, request))
             return texts
         return HDF5Array(self, path, name, shape, np.dtype(told["dtype"]).newbyteorder("<"))
 
@@ -209,27 +189,31 @@ class HDF5Process:
         Raises:
             DataError: If they cannot be read.
         """
-        shape = (stop - start, *rest)
+        request = {"do": "slice", "name": name, "start": start, "stop": stop, "row": row}
+        return self._rows(path, f"data set {name!r}", request, (stop - start, *rest), dtype)
+
+    def _rows(
+        self, path: Path, where: str, request: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype
+    ) -> np.ndarray:
         size = math.prod(shape) * dtype.itemsize
         if size > SLICE_BYTES:
-            raise DataError(
-                f"{path}: data set {name!r}: a sample of {size} bytes, expected at most {SLICE_BYTES}"
-            )
+            raise DataError(f"{path}: {where}: a sample of {size} bytes, expected at most {SLICE_BYTES}")
         if size == 0:
             return np.empty(shape, dtype=dtype)
-        request = {"do": "slice", "name": name, "start": start, "stop": stop, "row": row}
-        content = self._ask(path, request, largest=size, seconds=SECONDS + size / (1 << 20))
+        content = self._ask(path, request, reads=size, largest=size)
         if len(content) != size:
             raise DataError(
-                f"{path}: data set {name!r}: expected {size} bytes, found {len(content)}; the file is damaged"
+                f"{path}: {where}: expected {size} bytes, found {len(content)}; the file is damaged"
             )
         return np.frombuffer(content, dtype=dtype).reshape(shape)
 
     def _ask_plain(self, path: Path, request: dict[str, Any]) -> bytes:
         size = regular_file(path).stat().st_size
-        return self._ask(path, request, largest=600 * size + (16 << 20), seconds=SECONDS + size / (1 << 20))
+        return self._ask(path, request, reads=size, largest=600 * size + (16 << 20))
 
-    def _ask(self, path: Path, request: dict[str, Any], *, largest: int, seconds: float) -> bytes:
+    def _ask(self, path: Path, request: dict[str, Any], *, reads: int, largest: int) -> bytes:
+        """The answer to a request that may have to read so many bytes."""
+        seconds = SECONDS + reads / (1 << 20)
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from alignmamba.formats.sample_lines import LARGE_BYTES, SampleBar, samples_display
+from alignmamba.recipes.display import LARGE_BYTES, SampleBar, samples_display
 
 
 class Terminal(io.StringIO):

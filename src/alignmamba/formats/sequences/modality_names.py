@@ -1,0 +1,20 @@
+"""Names of modalities, from what files and folders of features are called."""
+
+import re
+from collections.abc import Sequence
+
+
+def told_by(name: str, hints: Sequence[tuple[str, str]]) -> str:
+    """What a name tells by one of its pieces, in letters of any case; empty if it tells nothing.
+
+    Args:
+        name: What something is called.
+        hints: What it may be, and a pattern of the pieces that tell it; the first that is found counts.
+    """
+    return next((told for told, pieces in hints if re.search(pieces, name.lower())), "")
+
+
+def as_modality(name: str) -> str:
+    """A name as one of a modality: a letter first, then letters, digits and `_`."""
+    plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
+    return (plain if plain[:1].isalpha() else f"s{plain}")[:64]

@@ -358,11 +358,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list["subprocess.Popen[
         process.wait()
 
 
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
 def test_a_process_that_starts_while_the_grid_is_interrupted_ends_too(
     tmp_path: Path,
     corpus: Path,
     monkeypatch: pytest.MonkeyPatch,
     started: list["subprocess.Popen[bytes]"],
+    ctrl_c: Any,
 ) -> None:
     plan = plan_experiment(MISSING.model_copy(update={"seeds": 1}), base(corpus), out=tmp_path / "grid")
     monkeypatch.setattr(sys, "executable", _script(tmp_path, "while :; do sleep 0.05; done"))
@@ -374,8 +376,13 @@ def test_a_process_that_starts_while_the_grid_is_interrupted_ends_too(
         return process
 
     monkeypatch.setattr(subprocess, "Popen", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_experiment(plan, GridEngine(jobs=1), command=[], progress=Recorder())
+    before = signal.signal(signal.SIGINT, ctrl_c)  # ignored, as in the background of a script
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(plan, GridEngine(jobs=1), command=[], progress=Recorder())
+        assert signal.getsignal(signal.SIGINT) is ctrl_c
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [process.returncode for process in started] == [-signal.SIGINT]
 
 

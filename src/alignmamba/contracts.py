@@ -418,10 +418,6 @@ class Batch:
         """The batch on another device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
-        """The batch in page-locked memory, for fast transfer to a GPU."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
     def in_precision(self, dtype: torch.dtype) -> Self:
         """The batch with features of that floating type; token ids stay integers, and times and targets keep
         theirs.
@@ -457,12 +453,6 @@ class Batch:
             groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
             withheld={name: rows_of(s) for name, s in self.withheld.items()},
         )
-
-    def split(self, size: int) -> list[Self]:
-        """Consecutive batches of at most `size` samples."""
-        return [
-            self.select(range(start, min(start + size, len(self)))) for start in range(0, len(self), size)
-        ]
 
     def without(self, *names: str) -> Self:
         """The batch with the named modalities missing from every sample.

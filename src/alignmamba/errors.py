@@ -21,6 +21,10 @@ _UNSEEN = re.compile(
 surrogates."""
 
 
+DONE, OUR_FAULT, USER_INPUT, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes of every process of ours."""
+
+
 class AlignMambaError(Exception):
     """Root of the errors that name a wrong input: the file or field, what was found and what was expected."""
 

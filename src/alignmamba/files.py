@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections import Counter
@@ -33,6 +34,8 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 PARTIAL = ".partial"
 """How the name of what is being written ends."""
+REPLACED = ".replaced"
+"""How the name of what is being replaced ends."""
 
 _POLL_SECONDS = 0.1
 _NAME_BYTES = 6
@@ -81,8 +84,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         try:
             with temporary.open("wb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+            synchronise(temporary)
             temporary.replace(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -113,7 +115,7 @@ def beside(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
     """
     with ExitStack() as stack:
         while True:
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(_NAME_BYTES)}{PARTIAL}")
+            temporary = name_beside(path, PARTIAL)
             try:
                 make(temporary)
             except OSError as error:
@@ -124,6 +126,84 @@ def beside(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
                     break
             # Another process took it for a leftover before it was locked.
         yield temporary
+
+
+def name_beside(path: Path, ending: str) -> Path:
+    """A hidden name beside `path` that nothing has, and that `settle_leftovers` finds."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(_NAME_BYTES)}{ending}")
+
+
+def synchronise(path: Path) -> None:
+    """Wait until a file or directory is on disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a directory
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Directories that are there whole or not at all
+
+
+@contextmanager
+def temporary_directory(path: Path) -> Iterator[Path]:
+    """A new directory beside `path`, whose parents are made; gone afterwards if it still has its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path, Path.mkdir) as directory:
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A directory that takes its name when the block ends; nothing is left if the block raises.
+
+    Args:
+        path: Where nothing lies, or an empty directory.
+    """
+    restore(path)
+    with temporary_directory(path) as directory:
+        yield directory
+        directory.rename(path)  # takes the place of an empty directory, and of nothing else
+
+
+def put_in_place(directory: Path, target: Path) -> None:
+    """Give a complete directory its name; one that has the name keeps it until then.
+
+    The name is free only for the moment between two renames; a failed second one is undone, here or by the
+    next process that calls `restore`.
+    """
+    synchronise(directory)
+    if target.exists():
+        replaced = directory.with_suffix(REPLACED)
+        with held(target):
+            target.rename(replaced)
+            try:
+                directory.rename(target)
+            except BaseException:
+                replaced.rename(target)
+                raise
+            shutil.rmtree(replaced)
+    else:
+        directory.rename(target)
+    synchronise(target.parent)
+
+
+def restore(path: Path) -> None:
+    """Deal with what killed processes left beside a directory, see `settle`."""
+    settle_leftovers(path, lambda leftover: settle(path, leftover))
+
+
+def settle(path: Path, leftover: Path) -> None:
+    """Put back what was moved aside to be replaced, if nothing took its place; remove everything else."""
+    if leftover.suffix == REPLACED and not path.exists():
+        leftover.rename(path)
+    else:
+        shutil.rmtree(leftover)
 
 
 def _renamed(error: OSError, path: Path) -> OSError:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from alignmamba.data.publishing import prepare_destination, publish, temporary_directory
-from alignmamba.data.storage import MANIFEST
+from alignmamba.data.storage import MANIFEST, prepare_destination, publish
 from alignmamba.errors import DataError
+from alignmamba.files import temporary_directory
 
 KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
-from alignmamba.data import publishing
-from alignmamba.data.storage import MANIFEST
+from alignmamba.data.storage import MANIFEST, publish
+from alignmamba.files import temporary_directory
 
 moment, target = sys.argv[1], Path(sys.argv[2])
 rename = Path.rename
@@ -32,12 +32,12 @@ def renaming(self, to):
     return rename(self, to)
 
 Path.rename = renaming
-with publishing.temporary_directory(target) as directory:
+with temporary_directory(target) as directory:
     (directory / MANIFEST).write_text("new")
     (directory / "train-00000.jsonl").touch()
     if moment == "while the old one is removed":
         shutil.rmtree = kill
-    publishing.publish(directory, target, overwrite=True)
+    publish(directory, target, overwrite=True)
 """
 
 posix = pytest.mark.skipif(

@@ -56,7 +56,7 @@ def test_conversations_are_read_apart_and_in_any_order() -> None:
 def test_without_groups_each_sample_is_a_conversation() -> None:
     model = network(GRAPH_COMPLETION, TASK).eval()
     batch = replace(batch_of(TASK), groups=None)
-    alone = torch.cat([model(each).prediction for each in batch.split(1)])
+    alone = torch.cat([model(each).prediction for each in (batch.select([row]) for row in range(len(batch)))])
     torch.testing.assert_close(model(batch).prediction, alone, **FLOAT32)
 
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from alignmamba import __version__
+from alignmamba.errors import DONE, INTERRUPTED, OUR_FAULT, USER_INPUT
 
 if TYPE_CHECKING:
     from alignmamba.cli.verb import Verb
-
-DONE, OUR_FAULT, USER_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

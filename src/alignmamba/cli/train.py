@@ -10,7 +10,7 @@ from tyro.conf import UseAppendAction, arg
 from alignmamba.cli.verb import PROTOCOLS, Verb, say, write
 
 if TYPE_CHECKING:
-    from alignmamba.recipes import Plan, RunConfig, RunResult
+    from alignmamba.recipes import ReadyRun, RunConfig, RunResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ class Train(Verb):
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ConfigError(f"--resume takes the run's own settings: drop {options}")
 
-    def _show_plan(self, ready: "Plan") -> None:
+    def _show_plan(self, ready: "ReadyRun") -> None:
         for note in ready.notes:
             say(f"note: {note}")
         sizes = {role: len(split) for role, split in ready.corpus.splits.items()}

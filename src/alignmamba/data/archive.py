@@ -6,7 +6,6 @@ a corpus appears under its name complete or not at all.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
@@ -17,7 +16,6 @@ import numpy as np
 
 from alignmamba.contracts import Corpus, ModalitySpec, Role, Split, Task
 from alignmamba.data.inspection import examine
-from alignmamba.data.publishing import prepare_destination, publish, temporary_directory
 from alignmamba.data.storage import (
     MANIFEST,
     ArchiveSplit,
@@ -26,10 +24,13 @@ from alignmamba.data.storage import (
     Shard,
     ShardEntry,
     SplitEntry,
+    prepare_destination,
+    publish,
     read_manifest,
 )
 from alignmamba.data.user_arrays import CheckedSample, CheckedSplits, SplitArrays, check_mapping, is_integer
 from alignmamba.errors import ConfigError, DataError
+from alignmamba.files import synchronise, temporary_directory
 
 _TYPES = {"<i8": "I64", "<f8": "F64", "<f4": "F32", "<i4": "I32"}
 """Types of stored arrays to their names in safetensors, in the order in which they lie there."""
@@ -325,7 +326,7 @@ def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, A
             digest.update(block)
             size += len(block)
             file.write(block)
-        os.fsync(file.fileno())
+    synchronise(path)
     return {"path": path.name, "bytes": size, "sha256": digest.hexdigest()}
 
 

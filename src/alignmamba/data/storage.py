@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 
 from alignmamba.contracts import Config, ModalitySpec, Role, Sample, Task
 from alignmamba.errors import DataError, first_fault
-from alignmamba.files import JSON_BYTES, open_regular, parse_json, read_json
+from alignmamba.files import JSON_BYTES, open_regular, parse_json, put_in_place, read_json, restore
 
 MANIFEST = "corpus.json"
 FORMAT = "alignmamba-corpus"
@@ -176,6 +176,40 @@ def check_path(path: Path) -> None:
 def is_archive_file(name: str) -> bool:
     """Whether a corpus directory may hold a file of that name."""
     return name == MANIFEST or re.match(_FILE_NAME, name) is not None
+
+
+def prepare_destination(target: Path, *, overwrite: bool) -> None:
+    """Refuse a place where a corpus cannot go; what killed processes left beside it is put in order first.
+
+    Raises:
+        DataError: If something is there that may not be replaced.
+    """
+    check_path(target)
+    restore(target)
+    if not (target.exists() or target.is_symlink()):
+        return
+    if not overwrite:
+        raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a corpus")
+    if target.is_symlink() or not target.is_dir():
+        raise DataError(f"{target}: expected a corpus directory to replace, found something else")
+    # A corpus may be damaged, but whatever else lies there would go with it.
+    names = sorted(path.name for path in target.iterdir())
+    if stranger := next((name for name in names if not is_archive_file(name)), None):
+        raise DataError(
+            f"{target}: found {stranger!r}, which is not a file of a corpus, so the directory is kept"
+        )
+    if names == [MANIFEST]:
+        read_manifest(target)
+
+
+def publish(directory: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a complete corpus its name; one that is there before keeps it until then.
+
+    Raises:
+        DataError: If something has come to the target's place in the meantime that may not be replaced.
+    """
+    prepare_destination(target, overwrite=overwrite)
+    put_in_place(directory, target)
 
 
 def read_manifest(directory: Path) -> Manifest:

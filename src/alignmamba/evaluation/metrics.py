@@ -7,8 +7,9 @@ float64.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,43 +21,46 @@ from alignmamba.errors import ConfigError, DataError
 Values = NDArray[Any]
 Result = TypeVar("Result", Values, float)
 
-HIGHER_IS_BETTER: Final[dict[str, bool]] = {
-    "mae": False,
-    "corr": True,
-    "acc2_has0": True,
-    "f1_has0": True,
-    "acc2_non0": True,
-    "f1_non0": True,
-    "acc5": True,
-    "acc7": True,
-    "accuracy": True,
-    "f1_macro": True,
-    "f1_weighted": True,
-    "recall_unweighted": True,
-}
-"""Every metric that `score` can return, and whether more of it is better."""
 
-RANGES: Final[dict[str, tuple[float, float]]] = {
-    **dict.fromkeys(HIGHER_IS_BETTER, (0.0, 1.0)),
-    "mae": (0.0, math.inf),
-    "corr": (-1.0, 1.0),
-}
-"""Least and largest value that each of them can have."""
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One row of `METRICS`: everything that is known of a metric."""
+
+    task: Literal["regression", "classification"]
+    """Kind of the tasks that have it."""
+    samples: Callable[[Values, Values], Values] | None = None
+    """Score of each sample from targets and predictions; the metric is the mean."""
+    whole: Callable[[Values, Values], float] | None = None
+    """The metric itself, where it is no mean over samples."""
+    higher_is_better: bool = True
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """Least and largest value that it can have."""
+    reach: float | None = None
+    """Of a metric of sentiments: the label range includes plus and minus this value."""
+
+    def __call__(self, truth: Values, predicted: Values) -> float:
+        """The metric of targets and predictions, or of true and predicted classes."""
+        if self.samples is not None:
+            return _mean(self.samples(truth, predicted))
+        return self.whole(truth, predicted) if self.whole is not None else math.nan
+
+    def suits(self, task: Task) -> bool:
+        """Answer to whether predictions of that task are scored by it."""
+        if self.task != task.kind or self.reach is None:
+            return self.task == task.kind
+        if not task.is_sentiment or task.label_range is None:
+            return False
+        low, high = task.label_range
+        return low <= -self.reach and high >= self.reach
 
 
 def metric_names(task: Task) -> tuple[str, ...]:
-    """The metrics that `score` returns for this task, in its order.
+    """The metrics that `score` returns for this task, in the order of `METRICS`.
 
     Sentiment accuracies are there only where `Task.is_sentiment` holds: ``acc2``, and where the label range
     reaches plus and minus 2 ``acc5``, 3 ``acc7``.
     """
-    if task.kind == "classification":
-        return ("accuracy", "f1_macro", "f1_weighted", "recall_unweighted")
-    if not task.is_sentiment or task.label_range is None:
-        return ("mae", "corr")
-    low, high = task.label_range
-    reached = [name for name, limit in (("acc5", 2.0), ("acc7", 3.0)) if low <= -limit and high >= limit]
-    return ("mae", "corr", "acc2_has0", "f1_has0", "acc2_non0", "f1_non0", *reached)
+    return tuple(name for name, metric in METRICS.items() if metric.suits(task))
 
 
 def score(task: Task, predictions: Predictions) -> dict[str, float]:
@@ -74,7 +78,7 @@ def score(task: Task, predictions: Predictions) -> dict[str, float]:
         DataError: If there is no sample, no target, or a value that is not finite or not of the task's shape.
     """
     truth, predicted = _checked(task, predictions)
-    return {name: _metric(name, truth, predicted) for name in metric_names(task)}
+    return {name: METRICS[name](truth, predicted) for name in metric_names(task)}
 
 
 def nonfinite_problem(predictions: Predictions) -> str | None:
@@ -103,8 +107,8 @@ def sample_scores(task: Task, predictions: Predictions, metric: str) -> NDArray[
         ConfigError: If the task has no such metric.
         DataError: As for `score`.
     """
-    _refuse_unknown(task, metric)
-    return _SAMPLE_SCORES[metric](*_checked(task, predictions)) if metric in _SAMPLE_SCORES else None
+    samples = _known(task, metric).samples
+    return None if samples is None else samples(*_checked(task, predictions))
 
 
 def row_metric(task: Task, predictions: Predictions, metric: str) -> Callable[[NDArray[np.int64]], float]:
@@ -114,9 +118,9 @@ def row_metric(task: Task, predictions: Predictions, metric: str) -> Callable[[N
         ConfigError: If the task has no such metric.
         DataError: As for `score`.
     """
-    _refuse_unknown(task, metric)
+    known = _known(task, metric)
     truth, predicted = _checked(task, predictions)
-    return lambda rows: _metric(metric, truth[rows], predicted[rows])
+    return lambda rows: known(truth[rows], predicted[rows])
 
 
 def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:
@@ -131,19 +135,12 @@ def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:
     return _confusion(*_classes(task, predictions), num_classes=len(task.classes))
 
 
-def _metric(name: str, truth: Values, predicted: Values) -> float:
-    return (
-        _mean(_SAMPLE_SCORES[name](truth, predicted))
-        if name in _SAMPLE_SCORES
-        else _WHOLE_SCORES[name](truth, predicted)
-    )
-
-
-def _refuse_unknown(task: Task, metric: str) -> None:
+def _known(task: Task, metric: str) -> Metric:
     if metric not in metric_names(task):
         raise ConfigError(
             f"metric: this {task.kind} task has {', '.join(metric_names(task))}, found {metric!r}"
         )
+    return METRICS[metric]
 
 
 def _checked(task: Task, predictions: Predictions) -> tuple[Values, Values]:
@@ -288,21 +285,34 @@ def _non0(formula: Callable[[Values, Values], Result]) -> Callable[[Values, Valu
     return masked
 
 
-# The metrics that are means over samples: the score of each sample.
-_SAMPLE_SCORES: Final[dict[str, Callable[[Values, Values], Values]]] = {
-    "mae": lambda truth, predicted: np.abs(predicted - truth),
-    "acc2_has0": lambda truth, predicted: _hits(truth >= 0.0, predicted >= 0.0),
-    "acc2_non0": _non0(_hits),
-    "acc5": partial(_rounded_hits, limit=2),
-    "acc7": partial(_rounded_hits, limit=3),
-    "accuracy": _hits,
+METRICS: Final[dict[str, Metric]] = {
+    "mae": Metric(
+        task="regression",
+        samples=lambda truth, predicted: np.abs(predicted - truth),
+        higher_is_better=False,
+        bounds=(0.0, math.inf),
+    ),
+    "corr": Metric(task="regression", whole=_correlation, bounds=(-1.0, 1.0)),
+    "acc2_has0": Metric(
+        task="regression",
+        samples=lambda truth, predicted: _hits(truth >= 0.0, predicted >= 0.0),
+        reach=0.0,
+    ),
+    "f1_has0": Metric(
+        task="regression",
+        whole=lambda truth, predicted: _f1_weighted(truth >= 0.0, predicted >= 0.0),
+        reach=0.0,
+    ),
+    "acc2_non0": Metric(task="regression", samples=_non0(_hits), reach=0.0),
+    "f1_non0": Metric(task="regression", whole=_non0(_f1_weighted), reach=0.0),
+    "acc5": Metric(task="regression", samples=partial(_rounded_hits, limit=2), reach=2.0),
+    "acc7": Metric(task="regression", samples=partial(_rounded_hits, limit=3), reach=3.0),
+    "accuracy": Metric(task="classification", samples=_hits),
+    "f1_macro": Metric(task="classification", whole=_f1_macro),
+    "f1_weighted": Metric(task="classification", whole=_f1_weighted),
+    "recall_unweighted": Metric(task="classification", whole=_recall_unweighted),
 }
-# Those that are not.
-_WHOLE_SCORES: Final[dict[str, Callable[[Values, Values], float]]] = {
-    "corr": _correlation,
-    "f1_has0": lambda truth, predicted: _f1_weighted(truth >= 0.0, predicted >= 0.0),
-    "f1_non0": _non0(_f1_weighted),
-    "f1_macro": _f1_macro,
-    "f1_weighted": _f1_weighted,
-    "recall_unweighted": _recall_unweighted,
-}
+"""Every metric, in the order in which scores are shown."""
+
+HIGHER_IS_BETTER: Final = {name: metric.higher_is_better for name, metric in METRICS.items()}
+RANGES: Final = {name: metric.bounds for name, metric in METRICS.items()}

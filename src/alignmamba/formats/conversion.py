@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 from alignmamba.contracts import Corpus, Role, Split
 from alignmamba.data.archive import load_corpus, write_corpus
-from alignmamba.data.publishing import prepare_destination, temporary_directory
+from alignmamba.data.storage import prepare_destination
 from alignmamba.data.user_arrays import AbsentModalityError, SplitArrays, split_arrays
 from alignmamba.errors import DataError
+from alignmamba.files import temporary_directory
 from alignmamba.formats.foreign import FaultRow, Foreign, NeedsOptionError, ReadOptions, faults_in_words
 from alignmamba.formats.known_formats import AUTO, check_source, detect, own_options, reader_of
 from alignmamba.formats.plain_files import LazyRows

@@ -1,7 +1,7 @@
 """Encoders: one modality's raw tokens to tokens of the model's width, one class for each kind."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,9 @@ class Encoder(nn.Module, ABC):
         stride: Tokens of the modality that become one.
     """
 
+    reads: ClassVar[Literal["features", "tokens"]] = "features"
+    """Kind of the modalities that it encodes."""
+
     def __init__(self, width: int, stride: int) -> None:
         super().__init__()
         self.width = width
@@ -72,6 +75,8 @@ class Encoder(nn.Module, ABC):
 
 class EmbeddingEncoder(Encoder):
     """A table for token ids; in training whole tokens are dropped."""
+
+    reads = "tokens"
 
     def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
         super().__init__(d_model, config.stride)
@@ -161,12 +166,14 @@ class MambaEncoder(LinearEncoder):
         return mixed
 
 
-_FEATURE_ENCODERS: Final = {
+ENCODERS: Final[dict[str, type[EmbeddingEncoder | FeatureEncoder]]] = {
     "linear": LinearEncoder,
     "conv": ConvEncoder,
     "mamba": MambaEncoder,
+    "embedding": EmbeddingEncoder,
     "none": FeatureEncoder,
 }
+"""Kind to class; `EncoderConfig.kind` names the same kinds."""
 
 
 def encoder_of(modality: ModalitySpec, config: EncoderConfig, d_model: int) -> Encoder:
@@ -180,10 +187,10 @@ def encoder_of(modality: ModalitySpec, config: EncoderConfig, d_model: int) -> E
     Raises:
         ConfigError: If the kind does not read such a modality, or a setting does not go with the kind.
     """
-    kind = config.kind
+    kind: str = config.kind
     if kind == "auto":
         kind = "embedding" if modality.kind == "tokens" else "conv"
-    if (kind == "embedding") != (modality.kind == "tokens"):
+    if ENCODERS[kind].reads != modality.kind:
         where, fitting = (
             f"encoders.{modality.name}.kind",
             "embedding" if modality.kind == "tokens" else "auto",
@@ -192,8 +199,7 @@ def encoder_of(modality: ModalitySpec, config: EncoderConfig, d_model: int) -> E
             f"{where}: {kind!r} does not fit a modality of kind {modality.kind!r}; set"
             f" options.{where}={fitting}"
         )
-    made = EmbeddingEncoder if kind == "embedding" else _FEATURE_ENCODERS[kind]
-    return made(modality, config, d_model)
+    return ENCODERS[kind](modality, config, d_model)
 
 
 class MaskedConvolution(nn.Module):

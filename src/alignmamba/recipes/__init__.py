@@ -13,14 +13,14 @@ from alignmamba.recipes.finished_run import (
 )
 from alignmamba.recipes.opened import Run, SamplePlan, open_run
 from alignmamba.recipes.run_directory import RunDirectory
-from alignmamba.recipes.training_run import Plan, RunInterrupted, RunResult, plan, train
+from alignmamba.recipes.training_run import ReadyRun, RunInterrupted, RunResult, plan, train
 
 __all__ = [
     "EngineConfig",
     "LoadedRun",
     "MissingConfig",
     "MissingScores",
-    "Plan",
+    "ReadyRun",
     "Run",
     "RunConfig",
     "RunDirectory",

@@ -87,17 +87,31 @@ def corpus_at(
     Args:
         data: As for `located`; a corpus is taken as it is.
         nonfinite: What to do with features that are not finite.
-        means: By modality, what stands in for them where that is their mean; by default the corpus's own
-            train split gives the means.
+        means: As for `corpus_in`.
 
     Raises:
         DataError: If there is none, or something is wrong with it.
     """
     if isinstance(data, Corpus):
         return data
-    if data == SYNTHETIC:
+    return corpus_in(located(str(data), nonfinite), nonfinite, means=means)
+
+
+def corpus_in(place: str, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarray] | None = None) -> Corpus:
+    """The corpus in that directory, which `located` gave, or the synthetic one.
+
+    Args:
+        place: Directory of a corpus, or ``synthetic``.
+        nonfinite: What to do with features that are not finite.
+        means: By modality, what stands in for them where that is their mean; by default the corpus's own
+            train split gives the means.
+
+    Raises:
+        DataError: If something is wrong with it.
+    """
+    if place == SYNTHETIC:
         return synthetic_corpus()
-    return load_corpus(located(str(data), nonfinite), nonfinite=nonfinite, means=means)
+    return load_corpus(place, nonfinite=nonfinite, means=means)
 
 
 def own_data(config: RunConfig) -> str:

@@ -10,7 +10,7 @@ from alignmamba.contracts import ROLES, Corpus, Role
 from alignmamba.data.standardise import finite_means
 from alignmamba.data.validation import TrainSamples, ValidShare
 from alignmamba.errors import CheckpointError, ConfigError, DataError
-from alignmamba.recipes.assembly import check_unchanged, corpus_at, located, restricted
+from alignmamba.recipes.assembly import check_unchanged, corpus_in, located, restricted
 from alignmamba.recipes.configuration import SYNTHETIC, RunConfig
 from alignmamba.recipes.run_directory import RunDirectory
 
@@ -44,7 +44,7 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
     """
     config = config.model_copy(update={"data": located(config.data, config.nonfinite)})
     if config.split_valid is None:
-        whole = corpus = corpus_at(config.data, config.nonfinite)
+        whole = corpus = corpus_in(config.data, config.nonfinite)
         if "valid" not in corpus.splits and "train" in corpus.splits:
             there = ", ".join(repr(role) for role in ROLES if role in corpus.splits)
             raise DataError(
@@ -105,11 +105,12 @@ def training_corpus(run: RunDirectory, config: RunConfig, data: str) -> Corpus:
     Raises:
         CheckpointError: If it is another than the run was trained on, or another valid split comes of it.
     """
+    place = located(data, config.nonfinite)
     if config.split_valid is None:
-        corpus = corpus_at(data, config.nonfinite)
+        corpus = corpus_in(place, config.nonfinite)
         check_unchanged(run, corpus, config)
     else:
-        _, share = _with_valid_share(config, located(data, config.nonfinite), run=run)
+        _, share = _with_valid_share(config, place, run=run)
         _check_share(run, share)
         corpus = share.corpus
     return restricted(corpus, config.modalities)
@@ -152,16 +153,16 @@ def _check_share(run: RunDirectory, share: ValidShare) -> None:
 
 
 def _with_valid_share(
-    config: RunConfig, data: str, *, seeds: Iterable[int] = (), run: RunDirectory | None = None
+    config: RunConfig, place: str, *, seeds: Iterable[int] = (), run: RunDirectory | None = None
 ) -> tuple[Corpus, ValidShare]:
     """The corpus, and the same with the valid split of the run; of every other seed it is only checked that
     there is one.
     """
     assert config.split_valid is not None
-    by_means = config.nonfinite == "mean" and data != SYNTHETIC
+    by_means = config.nonfinite == "mean" and place != SYNTHETIC
     # Means stand in for values that are not finite: they have to be those of the samples that are left to
     # train on.
-    corpus = corpus_at(data, config.nonfinite, means={} if by_means else None)
+    corpus = corpus_in(place, config.nonfinite, means={} if by_means else None)
     if run is not None:
         check_unchanged(run, corpus, config)
     samples = TrainSamples.of(corpus)
@@ -169,7 +170,7 @@ def _with_valid_share(
         samples.split(config.split_valid, seed=seed)
     share = samples.split(config.split_valid, seed=config.seed)
     if by_means:
-        corpus = corpus_at(data, "mean", means=finite_means(share.corpus.split("train"), corpus.modalities))
+        corpus = corpus_in(place, "mean", means=finite_means(share.corpus.split("train"), corpus.modalities))
         share = TrainSamples.of(corpus).split(config.split_valid, seed=config.seed)
     return corpus, share
 

@@ -5,9 +5,8 @@ import json
 import math
 import os
 import re
-import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,13 +21,15 @@ from alignmamba.evaluation.metrics import confusion_matrix
 from alignmamba.extras import lacking
 from alignmamba.files import (
     JSON_BYTES,
-    beside,
+    REPLACED,
     csv_text,
     held,
+    name_beside,
+    new_directory,
     parse_json,
     read_json,
     replace_file,
-    settle_leftovers,
+    settle,
 )
 from alignmamba.recipes.configuration import RunConfig, read_config
 from alignmamba.training.checkpoints import LAST
@@ -45,8 +46,6 @@ TABLE_BYTES: Final = 1 << 28
 _ORPHANS_SECONDS: Final = 6.0
 """Workers of a killed process, which still hold its lock, notice after 5 seconds that it is gone."""
 
-_REPLACED: Final = ".replaced"
-"""How the name of a run ends that another one is about to replace."""
 _OWN: Final = re.compile(
     r"(config\.yaml|run\.json|environment\.json|resumed\.json|metrics\.json|SHA256SUMS|model|tensorboard|wandb|report\.html|log\.csv"
     r"|(last|best)\.ckpt|(predictions|confusion|missing)(_\w+)?\.csv|\..+)"
@@ -81,19 +80,12 @@ class RunDirectory:
         """
         refuse_existing(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            settle_leftovers(path, _settle(path))
-            with beside(path, Path.mkdir) as temporary:
-                try:
-                    run = cls(temporary)
-                    run.write(CONFIG, config.to_yaml())
-                    run.write(IDENTITY, to_json(identity))
-                    run.write(ENVIRONMENT, to_json(environment))
-                    write_list(temporary, (CONFIG, IDENTITY, ENVIRONMENT))
-                    temporary.rename(path)  # takes the place of an empty directory, and of nothing else
-                except BaseException:
-                    shutil.rmtree(temporary, ignore_errors=True)
-                    raise
+            with new_directory(path) as temporary:
+                run = cls(temporary)
+                run.write(CONFIG, config.to_yaml())
+                run.write(IDENTITY, to_json(identity))
+                run.write(ENVIRONMENT, to_json(environment))
+                write_list(temporary, (CONFIG, IDENTITY, ENVIRONMENT))
         except OSError as error:
             raise CheckpointError(f"out {path}: cannot be made: {error.strerror}") from error
         return cls(path)
@@ -324,7 +316,7 @@ def set_aside(path: Path) -> Iterator[None]:
     if not _is_run(path):
         yield
         return
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_REPLACED}")
+    aside = name_beside(path, REPLACED)
     with RunDirectory(path).alone():
         try:
             path.rename(aside)
@@ -335,21 +327,7 @@ def set_aside(path: Path) -> Iterator[None]:
         finally:
             if path.exists() and not ((path / LAST).exists() or (path / METRICS).exists()):
                 shutil.rmtree(path)  # nothing of it could be used
-            _settle(path)(aside)
-
-
-def _settle(path: Path) -> Callable[[Path], None]:
-    """Deals with what is found beside a run under a temporary name: a run that was set aside comes back if
-    none took its place.
-    """
-
-    def settle(leftover: Path) -> None:
-        if leftover.suffix == _REPLACED and not path.exists():
-            leftover.rename(path)
-        else:
-            shutil.rmtree(leftover)
-
-    return settle
+            settle(path, aside)
 
 
 def _is_run(path: Path) -> bool:

@@ -65,7 +65,7 @@ RUNS = Path("runs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ReadyRun:
     """A run that is about to be made: everything is checked and loaded, nothing is written."""
 
     config: RunConfig
@@ -165,7 +165,7 @@ class RunInterrupted(KeyboardInterrupt):
         self.directory = directory
 
 
-def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = False) -> Plan:
+def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = False) -> ReadyRun:
     """Check everything about a run that can be checked before it starts.
 
     Args:
@@ -193,7 +193,7 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
     refuse_existing(directory, overwrite=overwrite)
     refuse_unlabelled(corpus, ("train", "valid"))  # now, not after the first epoch
     _check_select(complete.fit.select, corpus.task)
-    return Plan(
+    return ReadyRun(
         config=complete,
         corpus=corpus,
         digest=digest,

@@ -23,7 +23,7 @@ from lightning_fabric.strategies.strategy import Strategy
 
 from alignmamba import checksums
 from alignmamba.errors import CheckpointError
-from alignmamba.files import replacing
+from alignmamba.files import replacing, synchronise
 
 LAST: Final = "last.ckpt"
 """Everything that training needs to resume."""
@@ -160,7 +160,7 @@ def _writing(strategy: Strategy) -> Iterator[None]:
 def _replace(temporary: Path, path: Path) -> None:
     """Move a finished file or directory of shards over `path`, on disk before it is visible."""
     for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
-        _sync(file)
+        synchronise(file)
     if path.is_dir():  # a directory cannot be replaced in one step: the old shards step aside first
         retired = path.with_name(f".{path.name}.retired")
         _remove(retired)
@@ -169,7 +169,7 @@ def _replace(temporary: Path, path: Path) -> None:
         _remove(retired)
     else:
         temporary.replace(path)
-    _sync(path.parent)
+    synchronise(path.parent)
 
 
 def _remove(path: Path) -> None:
@@ -178,14 +178,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # The seal

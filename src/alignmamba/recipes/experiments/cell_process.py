@@ -8,7 +8,6 @@ its input does: whoever started it is gone. Exit codes: 0 done, 1 our fault, 2 t
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -19,15 +18,15 @@ from pathlib import Path
 from typing import Final
 
 from alignmamba.checksums import write_list
-from alignmamba.errors import AlignMambaError, printable
-from alignmamba.files import beside, refused_by_machine, settle_leftovers
+from alignmamba.errors import DONE, INTERRUPTED, OUR_FAULT, USER_INPUT, AlignMambaError, printable
+from alignmamba.files import new_directory, refused_by_machine
 from alignmamba.recipes.experiments.catalogue import grids
 from alignmamba.recipes.experiments.cells import Analysis, Job
 from alignmamba.recipes.experiments.grid_directory import BusyError, ExperimentDirectory
 from alignmamba.recipes.finished_run import LoadedRun, load_run
 from alignmamba.recipes.training_run import train
 
-DONE, OUR_FAULT, USER_INPUT, BUSY, INTERRUPTED = 0, 1, 2, 75, 130
+BUSY = 75
 GRACE_SECONDS: Final = 20.0
 """Time in which a cell whose grid is gone may save what it has."""
 
@@ -90,19 +89,12 @@ def _work(experiment: ExperimentDirectory, job: Job) -> None:
 
 def _analyse(run: LoadedRun, analysis: Analysis, out: Path) -> None:
     """Write an analysis beside its place and move it there when it is whole."""
-    out.parent.mkdir(exist_ok=True)
-    settle_leftovers(out, shutil.rmtree)
-    with beside(out, Path.mkdir) as unfinished:
-        try:
-            grids()[analysis.kind].analyse(run, analysis, unfinished)
-            write_list(
-                unfinished,
-                [str(path.relative_to(unfinished)) for path in unfinished.rglob("*") if path.is_file()],
-            )
-            unfinished.rename(out)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
+    with new_directory(out) as unfinished:
+        grids()[analysis.kind].analyse(run, analysis, unfinished)
+        write_list(
+            unfinished,
+            [str(path.relative_to(unfinished)) for path in unfinished.rglob("*") if path.is_file()],
+        )
 
 
 def end_with_input(grace_seconds: float = GRACE_SECONDS) -> None:

@@ -14,7 +14,7 @@ from alignmamba.errors import DataError
 from alignmamba.formats.conversion import Conversion, convert
 from alignmamba.formats.known_formats import detect
 from alignmamba.formats.pickles import mmsa_pickle as mmsa
-from alignmamba.formats.pickles import pickle_machine as unpickling
+from alignmamba.formats.pickles import pickle_glimpse
 
 PROTOCOLS = [0, 1, 2, 3, 4, 5]
 
@@ -84,7 +84,7 @@ def test_what_comes_first_is_not_taken_for_another_format(file: Path, protocol: 
 def test_where_the_head_does_not_decide_the_format_is_asked_for(
     file: Path, protocol: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpickling, "_GLIMPSE_SCANNED", 1 << 18)
+    monkeypatch.setattr(pickle_glimpse, "_GLIMPSE_SCANNED", 1 << 18)
     write(file, {"train": {"audio": np.arange(1e5).reshape(1, 100, 1000), "raw_text": ["a"]}}, protocol)
     if protocol:  # whose arrays have a length that can be passed over
         assert detect([file]) == "mmsa"

@@ -17,15 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from alignmamba.contracts import Role, Task
+from alignmamba.contracts import Role
 from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import SPLIT_NAMES
 from alignmamba.formats.foreign import Faults, Foreign, ReadOptions
 from alignmamba.formats.pickles.padded_clips import Clips
 from alignmamba.formats.pickles.pickle_glimpse import glimpse
-from alignmamba.formats.pickles.pickle_machine import read_pickle
-from alignmamba.formats.pickles.pickled_splits import single_source, split_tables
+from alignmamba.formats.pickles.pickled_splits import dropped, read_single, split_tables
 from alignmamba.formats.pickles.pickled_values import as_list, is_sequence, numbers, plain_text, score_task
 from alignmamba.formats.plain_files import LazyRows
 
@@ -50,9 +49,9 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     Raises:
         DataError: If the file is damaged, asks for anything to be run, or is of another layout.
     """
-    path = single_source(sources, FORMAT)
     del options  # it has none of its own
-    content = split_tables(path, read_pickle(path), is_split=_is_split)
+    path, given = read_single(sources, FORMAT)
+    content = split_tables(path, given, is_split=_is_split)
     faults = Faults()
     parts = {role: _Part(path, role, entries, faults) for role, entries in content.tables.items()}
     scores = {
@@ -60,13 +59,15 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
         for role, part in parts.items()
         if any(label is not None for label in part.labels)
     }
-    numbered = _vocabulary(parts)
+    # Of the first split, which is the train split where there is one.
+    first = dict.fromkeys(word for clip in next(iter(parts.values())).words for word in clip)
+    numbered = {word: number for number, word in enumerate(first, start=1)}
+    # Two files of one list number alike.
+    fingerprint = hashlib.sha256(json.dumps(list(numbered)).encode()).hexdigest()[:16]
     notes = [
         *content.notes,
-        (
-            f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any"
-            " other; the words are kept"
-        ),
+        f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any"
+        " other; the words are kept",
     ]
     if "train" not in parts:
         notes.append(
@@ -75,21 +76,19 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
         )
     if unlabelled := [role for role in parts if role not in scores]:
         notes.append(f"unlabelled: {', '.join(unlabelled)}")
-    if content.others:
-        notes.append(f"dropped: {', '.join(content.others)}")
     return Foreign(
         format=FORMAT,
         name=path.stem,
-        task=score_task(list(scores.values())) if scores else Task(kind="regression"),
+        task=score_task(list(scores.values())),
         splits={
             role: part.arrays(numbered, scores[role].tolist() if role in scores else None)
             for role, part in parts.items()
         },
-        units={"text": f"numbers of words, list {_fingerprint(numbered)}"},
+        units={"text": f"numbers of words, list {fingerprint}"},
         vocabulary_sizes={"text": len(numbered) + 1},
         source=f"MAG-BERT pickle {path.name}",
         faults=faults,
-        notes=tuple(notes),
+        notes=(*notes, *dropped(content.others)),
     )
 
 
@@ -156,14 +155,3 @@ def _three(value: Any, place: str) -> Sequence[Any]:
         found = f"{len(value)} parts" if isinstance(value, list | tuple) else type(value).__name__
         raise DataError(f"{place}: expected ((words, visual, acoustic), label, segment), found {found}")
     return value
-
-
-def _vocabulary(parts: Mapping[Role, _Part]) -> dict[str, int]:
-    """Words of the first split, which is the train split where there is one, to their numbers from 1."""
-    words = dict.fromkeys(word for clip in next(iter(parts.values())).words for word in clip)
-    return {word: number for number, word in enumerate(words, start=1)}
-
-
-def _fingerprint(numbered: Mapping[str, int]) -> str:
-    """Sixteen digits of the SHA-256 of the words in their order: two files of one list number alike."""
-    return hashlib.sha256(json.dumps(list(numbered)).encode()).hexdigest()[:16]

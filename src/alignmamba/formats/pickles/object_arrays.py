@@ -12,6 +12,7 @@ import numpy as np
 
 from alignmamba.errors import DataError
 from alignmamba.formats.pickles.pickle_machine import read_pickle
+from alignmamba.formats.pickles.pickled_values import as_list
 from alignmamba.formats.pickles.stored_arrays import StoredArray
 from alignmamba.formats.plain_files import copy_objects
 
@@ -41,13 +42,7 @@ def read_objects(path: Path, key: str, *, inside: Path | None = None) -> tuple[t
             shape = copy_objects(path, key, target, inside=inside)
         try:
             array = read_pickle(pickled)
-            found = (
-                array.items()
-                if isinstance(array, StoredArray)
-                else array
-                if isinstance(array, list)
-                else [array]
-            )
+            found = as_list(array) if isinstance(array, StoredArray | list) else [array]
         except DataError as error:
             raise DataError(f"{place}: {str(error).removeprefix(f'{pickled}: ')}") from error
     if len(found) != math.prod(shape):
@@ -90,16 +85,11 @@ def _numbers(item: Any, where: str, axes: int) -> np.ndarray | None:
             return item.read()
         except DataError as error:
             raise DataError(f"{where}: {str(error).partition(': ')[2] or error}") from error
-    parts = (
-        item.items()
-        if isinstance(item, StoredArray)
-        else list(item)
-        if isinstance(item, list | tuple)
-        else None
-    )
-    if parts is None or axes == 0:
+    if not isinstance(item, StoredArray | list | tuple) or axes == 0:
         raise DataError(f"{where}: expected an array of numbers, found {type(item).__name__}; {WAY_OUT}")
-    rows = [part if isinstance(part, int | float) else _numbers(part, where, axes - 1) for part in parts]
+    rows = [
+        part if isinstance(part, int | float) else _numbers(part, where, axes - 1) for part in as_list(item)
+    ]
     if len({np.shape(row) for row in rows if row is not None}) > 1 or any(row is None for row in rows):
         raise DataError(f"{where}: expected rows of one length, found others; {WAY_OUT}")
     try:

@@ -5,7 +5,7 @@
 - MERBench (`label-6way.npz` and such): arrays `train_corpus`, `val_corpus`, `test_corpus` or `whole_corpus`,
   each one Python object, a dict of utterance to `{"emo": ..., "val": ...}`.
 
-Nothing of a pickle is run; see `unpickling`.
+Nothing of a pickle is run; see the README of this folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,40 +31,43 @@ def pickled_table(path: Path, faults: Faults) -> dict[str, list[Any]]:
     """
     content = read_pickle(path)
     parts = as_list(content) if is_sequence(content) else []
-    expected = (
-        "a tuple of ids, labels, speakers and sentences by conversation and the conversations of each split"
-    )
     if len(parts) not in (6, 7) or not isinstance(parts[0], dict) or not isinstance(parts[1], dict):
-        raise DataError(f"{path}: expected {expected}, found {type(content).__name__}")
-    split_of: dict[str, str] = {}
-    for name, given in zip(
-        ("train", "valid", "test") if len(parts) == 7 else ("train", "test"), parts[4:], strict=True
-    ):
-        if not (is_sequence(given) or isinstance(given, set | frozenset)):
-            raise DataError(
-                f"{path}: {name}: expected the conversations of the split, found {type(given).__name__}"
-            )
-        members = list(given) if isinstance(given, set | frozenset) else as_list(given)
-        for conversation in (plain_text(each, f"{path}: {name}", name, faults) for each in members):
-            if split_of.setdefault(conversation, name) != name:
-                raise DataError(
-                    f"{path}: conversation {conversation!r} is in {split_of[conversation]!r} and in {name!r}"
-                )
+        raise DataError(
+            f"{path}: expected a tuple of ids, labels, speakers and sentences by conversation and the"
+            f" conversations of each split, found {type(content).__name__}"
+        )
+    split_of = _splits(path, parts[4:], faults)
     columns: dict[str, list[Any]] = {"id": [], "label": [], "split": [], "conversation": []}
     labels = {plain_text(key, f"{path}: labels", "labels", faults): value for key, value in parts[1].items()}
     for key, ids in parts[0].items():
         conversation = plain_text(key, f"{path}: ids", "ids", faults)
+        where = f"{path}: conversation {conversation!r}"
         own: Any = labels.get(conversation, [None] * len(ids) if is_sequence(ids) else None)
         if not is_sequence(ids) or not is_sequence(own) or len(ids) != len(own):
-            raise DataError(f"{path}: conversation {conversation!r}: expected as many labels as utterances")
+            raise DataError(f"{where}: expected as many labels as utterances")
         for identity, label in zip(as_list(ids), as_list(own), strict=True):
-            columns["id"].append(
-                plain_text(identity, f"{path}: conversation {conversation!r}", "ids", faults)
-            )
-            columns["label"].append(_label(label, f"{path}: conversation {conversation!r}"))
-            columns["split"].append(split_of.get(conversation))
-            columns["conversation"].append(conversation)
+            columns["id"].append(plain_text(identity, where, "ids", faults))
+            columns["label"].append(_label(label, where))
+        columns["split"] += [split_of.get(conversation)] * len(ids)
+        columns["conversation"] += [conversation] * len(ids)
     return columns
+
+
+def _splits(path: Path, given: Sequence[Any], faults: Faults) -> dict[str, str]:
+    """The split of each conversation: of train, perhaps valid, and test."""
+    split_of: dict[str, str] = {}
+    for name, members in zip(("train", "valid", "test")[:: 2 if len(given) == 2 else 1], given, strict=True):
+        where = f"{path}: {name}"
+        if not (is_sequence(members) or isinstance(members, set | frozenset)):
+            found = type(members).__name__
+            raise DataError(f"{where}: expected the conversations of the split, found {found}")
+        for each in as_list(members):
+            conversation = plain_text(each, where, name, faults)
+            if split_of.setdefault(conversation, name) != name:
+                raise DataError(
+                    f"{path}: conversation {conversation!r} is in {split_of[conversation]!r} and in {name!r}"
+                )
+    return split_of
 
 
 def npz_table(path: Path, faults: Faults) -> dict[str, list[Any]] | None:
@@ -79,7 +82,10 @@ def npz_table(path: Path, faults: Faults) -> dict[str, list[Any]] | None:
         return None
     rows: list[tuple[str, str, Mapping[Any, Any]]] = []
     for key in keys:
-        corpus = _single_object(path, key)
+        _, objects = read_objects(path, key)
+        if len(objects) != 1:
+            raise DataError(f"{path}: array {key!r}: expected one object, found {len(objects)}")
+        corpus = objects[0]
         if not isinstance(corpus, dict) or not all(isinstance(value, dict) for value in corpus.values()):
             raise DataError(
                 f"{path}: array {key!r}: expected a dict of utterance to its labels, found"
@@ -104,17 +110,9 @@ def npz_table(path: Path, faults: Faults) -> dict[str, list[Any]] | None:
     return columns
 
 
-def _single_object(path: Path, key: str) -> Any:
-    _, objects = read_objects(path, key)
-    if len(objects) != 1:
-        raise DataError(f"{path}: array {key!r}: expected one object, found {len(objects)}")
-    return objects[0]
-
-
 def _label(value: Any, where: str) -> Any:
     if isinstance(value, StoredArray) and value.shape in ((), (1,)):
-        found: Sequence[Any] = value.items()
-        value = found[0]
+        value = value.items()[0]
     if value is None or isinstance(value, int | float | str):
         return value if not isinstance(value, str) else str(value)
     raise DataError(f"{where}: expected a number or text as label, found {type(value).__name__}")

@@ -10,6 +10,7 @@ from alignmamba.contracts import ROLES, Role
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import SPLIT_NAMES
 from alignmamba.formats.foreign import Faults
+from alignmamba.formats.pickles.pickle_machine import read_pickle
 from alignmamba.formats.pickles.pickled_values import (
     as_list,
     is_ascii,
@@ -27,17 +28,16 @@ MODALITIES = ("text", "audio", "vision")
 _NEAR = 0.8
 
 
-def single_source(sources: Sequence[Path], form: str) -> Path:
-    """The one file that a format consists of.
+def read_single(sources: Sequence[Path], form: str) -> tuple[Path, Any]:
+    """The one file that a format consists of, and what is in it.
 
     Raises:
-        DataError: If there are more or none.
+        DataError: If there are more or none, or it is no pickle of values.
     """
     if len(sources) != 1:
-        raise DataError(
-            f"{form}: expected one file, found {len(sources)}: {', '.join(map(str, sources[:3]))}"
-        )
-    return sources[0]
+        named = ", ".join(map(str, sources[:3]))
+        raise DataError(f"{form}: expected one file, found {len(sources)}: {named}")
+    return sources[0], read_pickle(sources[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +68,13 @@ def split_tables(
         DataError: If it is no dict, has no split with any clips, one twice under two names, or lacks one and
             has one of another name.
     """
-    expected = ", ".join(ROLES)
+    expected = f"{path}: expected a dict of {', '.join(ROLES)}"
     if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a dict of {expected}, found {type(content).__name__}")
+        raise DataError(f"{expected}, found {type(content).__name__}")
     names: dict[Role, str] = {}
     strangers: list[str] = []
     unnamed: list[str] = []
     for key, value in content.items():
-        name = readable(key)[:40] if isinstance(key, str) else type(key).__name__
         role = SPLIT_NAMES.get(key.lower()) if isinstance(key, str) else None
         if role in names:
             raise DataError(
@@ -84,14 +83,14 @@ def split_tables(
         if role is not None:
             names[role] = key
         elif key not in others:
-            strangers.append(name)
-            unnamed += [name] if is_split(value) else []
+            strangers.append(readable(key)[:40] if isinstance(key, str) else type(key).__name__)
+            unnamed += strangers[-1:] if is_split(value) else []
     if unnamed and len(names) < len(ROLES):
         raise DataError(
             f"{path}: {unnamed[0]!r} looks like a split, but is called none of {', '.join(SPLIT_NAMES)}"
         )
     if not names:
-        raise DataError(f"{path}: expected a dict of {expected}, found the keys {strangers[:5]}")
+        raise DataError(f"{expected}, found the keys {strangers[:5]}")
     _refuse_near_names(str(path), strangers, [key for key, role in SPLIT_NAMES.items() if role not in names])
     empty = [role for role in ROLES if role in names and _is_empty(content[names[role]])]
     if len(empty) == len(names):
@@ -105,23 +104,23 @@ def split_tables(
     )
 
 
-def has_fields(value: Any, known: Collection[str]) -> bool:
+def dropped(names: Sequence[str]) -> list[str]:
+    """What is to be said of what is not read, if there is any."""
+    return [f"dropped: {', '.join(names)}"] if names else []
+
+
+def _has_fields(value: Any, known: Collection[str]) -> bool:
     """Whether a value looks like a split of parallel fields: has several that are known, not modalities
     alone, as long as each other.
     """
-    if not isinstance(value, dict):
-        return False
+    table = value if isinstance(value, dict) else {}
     sizes = {
         name: len(field)
-        for name, field in value.items()
+        for name, field in table.items()
         if isinstance(name, str) and name in known and is_sequence(field)
     }
-    return (
-        len(sizes) > 1
-        and len(set(sizes.values())) == 1
-        and 0 not in sizes.values()
-        and not sizes.keys() <= set(MODALITIES)
-    )
+    lengths = set(sizes.values())
+    return len(sizes) > 1 and len(lengths) == 1 and 0 not in lengths and not sizes.keys() <= set(MODALITIES)
 
 
 def _is_empty(table: Any) -> bool:
@@ -131,21 +130,21 @@ def _is_empty(table: Any) -> bool:
     return is_sequence(table) and len(table) == 0
 
 
-def _refuse_near_names(where: str, names: Sequence[str], absent: Sequence[str]) -> None:
+def _refuse_near_names(where: str, names: Collection[str], absent: Sequence[str]) -> None:
     """Refuse a name that is nearly an absent one: dropped as a stranger, it would take the absent one with it
     without a word.
     """
-    for name in names:
-        if near := _nearest(name[:40], absent):
-            raise DataError(f"{where}: no such field as {name[:40]!r}; is it {near!r}, mistyped or damaged?")
-
-
-def _nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name that another one is with a single character changed, or else largely."""
-    for each in known:
-        if len(each) == len(name) and sum(one != other for one, other in zip(each, name, strict=True)) == 1:
-            return each
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)), None)
+    for name in (name[:40] for name in names):
+        one_changed = (
+            each
+            for each in absent
+            if len(each) == len(name) and sum(a != b for a, b in zip(each, name, strict=True)) == 1
+        )
+        near = next(one_changed, None) or next(
+            iter(difflib.get_close_matches(name, absent, n=1, cutoff=_NEAR)), None
+        )
+        if near:
+            raise DataError(f"{where}: no such field as {name!r}; is it {near!r}, mistyped or damaged?")
 
 
 class SplitTable:
@@ -189,16 +188,14 @@ class SplitTable:
                 f" {strangers[:5]}"
             )
         if not is_sequence(self.fields[first]):
-            raise DataError(
-                f"{self.where}: {first}: expected one entry per clip, found"
-                f" {type(self.fields[first]).__name__}"
-            )
+            found = type(self.fields[first]).__name__
+            raise DataError(f"{self.where}: {first}: expected one entry per clip, found {found}")
         self.count = len(self.fields[first])
         if self.count == 0:
             raise DataError(f"{self.where}: has no clips")
-        for name in known:
-            value = self.fields.get(name)
-            if value is not None and (not is_sequence(value) or len(value) != self.count):
+        for name in (name for name in known if name in self.fields):
+            value = self.fields[name]
+            if not is_sequence(value) or len(value) != self.count:
                 found = f"{len(value)} entries" if is_sequence(value) else type(value).__name__
                 raise DataError(
                     f"{self.where}: {name}: expected {self.count} entries, as many as in {first}, found"
@@ -222,39 +219,72 @@ class SplitTable:
         ]
 
 
-def shared_fields(path: Path, parts: Mapping[Role, SplitTable], known: Sequence[str]) -> set[str]:
-    """The fields that are there; of those of the format, every split must have the same.
-
-    Raises:
-        DataError: If one is missing from a split, or there is no modality.
-    """
-    first = next(iter(parts))
-    for role, part in parts.items():
-        # A split may be unlabelled.
-        free = {*part.labels, *parts[first].labels} if not (part.labels and parts[first].labels) else set()
-        if different := sorted((part.fields.keys() ^ parts[first].fields.keys()) & set(known) - free):
-            raise DataError(
-                f"{path}: field {different[0]!r} is in one of the splits {first!r} and {role!r} and not in"
-                " the other"
-            )
-    return {name for part in parts.values() for name in part.fields}
-
-
-def unlabelled_notes(path: Path, parts: Mapping[Role, SplitTable], label: str, *, asked: bool) -> list[str]:
-    """What is to be said of splits without labels, if there are any.
+class ParallelFields:
+    """A pickle whose splits are dicts of parallel fields.
 
     Args:
         path: The file.
-        parts: The splits.
-        label: The field of the labels.
-        asked: Whether the user named it.
+        given: What it holds.
+        label: The field of the labels that the user asks for, if any.
+        default: The field that is taken otherwise.
+        labels: All fields that may hold labels.
+        known: All fields of the format.
+        others: Its further keys beside the splits.
 
     Raises:
-        DataError: If the user named it, and no split has any.
+        DataError: If it is of another layout, the splits differ in their fields, or no split has the label
+            that is asked for.
     """
-    without = [role for role, part in parts.items() if not part.labels]
-    if len(without) < len(parts):
+
+    def __init__(
+        self,
+        path: Path,
+        given: Any,
+        *,
+        label: str,
+        default: str,
+        labels: Sequence[str],
+        known: Sequence[str],
+        others: Sequence[str] = (),
+    ) -> None:
+        content = split_tables(path, given, is_split=lambda value: _has_fields(value, known), others=others)
+        self.path = path
+        self.label = label or default
+        self.splits = {
+            role: SplitTable(path, role, table, label=self.label, labels=labels, known=known)
+            for role, table in content.tables.items()
+        }
+        self._refuse_different(known)
+        self.names = {name for part in self.splits.values() for name in part.fields}
+        """The fields that are there."""
+        self.labelled = {role: part for role, part in self.splits.items() if part.labels}
+        if label and not self.labelled:
+            raise DataError(f"{path}: label {label!r} is asked for, but no split has any label")
+        self.empty = content.notes
+        self.others = content.others
+
+    def _refuse_different(self, known: Sequence[str]) -> None:
+        """Refuse a field of the format that is missing from a split; a split may be unlabelled."""
+        first, *_ = self.splits.values()
+        for part in self.splits.values():
+            free = set() if part.labels and first.labels else {*part.labels, *first.labels}
+            if different := sorted((part.fields.keys() ^ first.fields.keys()) & set(known) - free):
+                raise DataError(
+                    f"{self.path}: field {different[0]!r} is in one of the splits {first.role!r} and"
+                    f" {part.role!r} and not in the other"
+                )
+
+    def unlabelled(self) -> list[str]:
+        """What is to be said of splits without labels, if there are any."""
+        if not self.labelled:
+            return [f"unlabelled: no split has a field of labels such as {self.label}"]
+        without = [role for role in self.splits if role not in self.labelled]
         return [f"unlabelled: {', '.join(without)}"] if without else []
-    if asked:
-        raise DataError(f"{path}: label {label!r} is asked for, but no split has any label")
-    return [f"unlabelled: no split has a field of labels such as {label}"]
+
+    def refuse_no_modality(self, found: Collection[str]) -> None:
+        """Refuse a file without any modality."""
+        if not found:
+            raise DataError(
+                f"{self.path}: expected at least one of the fields {', '.join(MODALITIES)}, found"
+                f" {sorted(self.names)}"
+            )

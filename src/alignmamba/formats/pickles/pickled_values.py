@@ -1,4 +1,4 @@
-"""Texts and numbers of a pickle, whatever they were written as."""
+"""Texts, numbers and labels of a pickle, whatever they were written as."""
 
 import math
 from collections.abc import Sequence
@@ -44,14 +44,10 @@ def several_per_clip(value: Any) -> str:
     or is no such thing.
     """
     if isinstance(value, StoredArray):
-        return (
-            f"an array of shape {value.shape}"
-            if len(value.shape) > 1 and math.prod(value.shape[1:]) != 1
-            else ""
-        )
-    sizes = (
-        {len(each) if is_sequence(each) else 1 for each in value} if isinstance(value, list | tuple) else {1}
-    )
+        several = len(value.shape) > 1 and math.prod(value.shape[1:]) != 1
+        return f"an array of shape {value.shape}" if several else ""
+    each = value if isinstance(value, list | tuple) else [1]
+    sizes = {len(entry) if is_sequence(entry) else 1 for entry in each}
     return "" if 1 in sizes else f"{' or '.join(map(str, sorted(sizes)))} per clip"
 
 
@@ -85,17 +81,13 @@ def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
             faults.add("text that is not UTF-8", where=field, done="read as latin-1")
             return value.decode("latin-1")
     if isinstance(value, str):
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
+        if (found := readable(value)) != value:
             faults.add("text that is not UTF-8", where=field, done="half characters replaced by ?")
-            return readable(value)
-        return value
+        return found
     if isinstance(value, int | float) and not is_nothing(value):
         return str(value)
-    raise DataError(
-        f"{where}: expected text, found {'NaN' if isinstance(value, float) else type(value).__name__}"
-    )
+    found = "NaN" if isinstance(value, float) else type(value).__name__
+    raise DataError(f"{where}: expected text, found {found}")
 
 
 def numbers(value: Any, count: int, where: str) -> np.ndarray:
@@ -112,24 +104,19 @@ def numbers(value: Any, count: int, where: str) -> np.ndarray:
     """
     if not is_sequence(value):
         raise DataError(f"{where}: expected {count} numbers, found {type(value).__name__}")
+    expected = f"{where}: expected {count} numbers, one per clip"
     if isinstance(value, StoredArray) and (value.shape[0] != count or math.prod(value.shape) != count):
-        raise DataError(
-            f"{where}: expected {count} numbers, one per clip, found an array of shape {value.shape}"
-        )
+        raise DataError(f"{expected}, found an array of shape {value.shape}")
     items = as_list(value)
     if len(items) != count:
-        raise DataError(f"{where}: expected {count} numbers, one per clip, found {len(items)}")
-    return np.array([_number(item, where, row) for row, item in enumerate(items)], dtype=np.float64)
-
-
-def _number(item: Any, where: str, row: int) -> float:
-    found = _alone(item)
-    if found is None:
-        return math.nan
-    if not isinstance(found, int | float):
-        shown = repr(found[:40]) if isinstance(found, str | bytes) else type(found).__name__
-        raise DataError(f"{where}: row {row}: expected a number, found {shown}")
-    return float(found)
+        raise DataError(f"{expected}, found {len(items)}")
+    found = np.empty(count)
+    for row, item in enumerate(map(_alone, items)):
+        if item is not None and not isinstance(item, int | float):
+            shown = repr(item[:40]) if isinstance(item, str | bytes) else type(item).__name__
+            raise DataError(f"{where}: row {row}: expected a number, found {shown}")
+        found[row] = math.nan if item is None else float(item)
+    return found
 
 
 def labels(value: Any, where: str, field: str, faults: Faults) -> list[float | int | str | None]:
@@ -149,9 +136,8 @@ def labels(value: Any, where: str, field: str, faults: Faults) -> list[float | i
     for row, item in enumerate(as_list(value)):
         label = item if isinstance(item, str | int | float) else _alone(item)
         if label is not None and not isinstance(label, int | float):
-            label = (
-                label if is_ascii(label) else plain_text(label, f"{where}: row {row}", field, faults)
-            ) or None
+            text = label if is_ascii(label) else plain_text(label, f"{where}: row {row}", field, faults)
+            label = text or None
         found.append(None if isinstance(label, float) and not math.isfinite(label) else label)
     return found
 
@@ -169,10 +155,13 @@ def _alone(item: Any) -> Any:
 
 
 def score_task(values: Sequence[np.ndarray]) -> Task:
-    """Sentiment in [-1, 1] where practically all scores lie there (SIMS), else in [-3, 3] (MOSI, MOSEI)."""
-    known = np.concatenate([*values, np.zeros(0)])
+    """Sentiment in [-1, 1] where practically all scores lie there (SIMS), else in [-3, 3] (MOSI, MOSEI); of
+    no scores at all nothing is known.
+    """
+    if not values:
+        return Task(kind="regression")
+    known = np.concatenate(values)
     known = known[np.isfinite(known)]
-    narrow = len(known) > 0 and float((np.abs(known) <= 1).mean()) >= _SHARE_OF_NARROW_SCORES
-    if narrow:
+    if len(known) and float((np.abs(known) <= 1).mean()) >= _SHARE_OF_NARROW_SCORES:
         return Task(kind="regression", label_range=(-1.0, 1.0), sentiment=True)
     return Task(kind="regression", label_range=(-3.0, 3.0))

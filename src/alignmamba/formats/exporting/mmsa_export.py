@@ -1,22 +1,22 @@
-"""A corpus as a file that other people's programs read."""
+"""A corpus as the pickle that MMSA trains on."""
 
 import math
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from alignmamba.contracts import Corpus, ModalitySpec, Role, Sample, Split
+from alignmamba.contracts import Corpus, ModalitySpec, Role, Sample, Split, Task
 from alignmamba.data.storage import check_path
 from alignmamba.errors import DataError, shown
 from alignmamba.files import replacing
 from alignmamba.formats.exporting.mmsa_layout import (
     CLASSES,
     EXTRAS,
+    LABELS,
     SCORES,
     SENTIMENTS,
     MmsaExtras,
@@ -71,35 +71,23 @@ def export_mmsa(
     if target.exists() and not overwrite:
         raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a file")
     chosen = _chosen(corpus, modalities)
-    longest = {
-        field: max(1, *(int(split.lengths[spec.name].max(initial=0)) for split in corpus.splits.values()))
-        for field, spec in chosen.items()
-    }
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        parts = {role: _Part.of(corpus, role, chosen["text"]) for role in corpus.splits}
-        columns = {name for part in parts.values() for name in part.columns}
+        facts = {role: _facts(corpus, role, chosen["text"]) for role in corpus.splits}
         with replacing(target) as file:
-            pickle = _PickleWriter(file)
-            pickle.start()
-            for role, split in corpus.splits.items():
-                pickle.text(role)
-                _write_split(pickle, split, parts[role], columns, chosen, longest)
-            pickle.text(EXTRAS)
-            pickle.value(_extras(corpus, parts, chosen).model_dump(mode="json"))
-            pickle.end()
+            file.write(b"\x80\x04")
+            _write(file, _content(corpus, facts, chosen))
+            file.write(b".")
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
-    notes = []
     others = [spec.name for spec in corpus.modalities if spec not in chosen.values()]
-    if others:
-        notes.append(f"modalities dropped: {', '.join(others)}")
-    notes += [f"{what} dropped" for what in sorted(set().union(*(part.left_out for part in parts.values())))]
+    notes = [f"modalities dropped: {', '.join(others)}"] if others else []
+    notes += [f"{what} dropped" for what in sorted(set().union(*(each.dropped for each in facts.values())))]
     if chosen["text"].kind == "features":
         notes.append(
             "text_bert holds the attention mask alone, for models that read features (use_bert false)"
         )
-    if any(SCORES[0] not in part.columns for part in parts.values()):
+    if any(SCORES[0] not in each.columns for each in facts.values()):
         notes.append("MMSA needs regression_labels to train, and the corpus has no such labels")
     return Exported(samples={role: len(split) for role, split in corpus.splits.items()}, notes=tuple(notes))
 
@@ -124,258 +112,220 @@ def _chosen(corpus: Corpus, modalities: Mapping[str, str]) -> dict[str, Modality
     return chosen
 
 
-@dataclass(kw_only=True)
-class _Part:
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
     """What a split has beside the arrays of its modalities."""
 
-    texts: list[str] = field(default_factory=list)
-    columns: dict[str, list[Any]] = field(default_factory=dict)
+    texts: Sequence[str]
+    columns: Mapping[str, Sequence[Any]]
     """Labels by field of MMSA."""
-    derived: list[str] = field(default_factory=list)
-    tokens: dict[str, Sequence[str]] = field(default_factory=dict)
-    """Display tokens, by id, that are not made of the text when it is read."""
-    labels: tuple[str, ...] = ()
-    """Names of the further labels in the order of the samples."""
-    ungrouped: bool = False
-    """Whether no sample has a group, though the ids of some name a video."""
-    left_out: set[str] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, corpus: Corpus, role: Role, text: ModalitySpec) -> "_Part":
-        """Read a split through."""
-        part, targets, labelled, groups = cls(), [], [], []
-        words: list[Sequence[str]] = []
-        split = corpus.splits[role]
-        for sample in split:
-            if sample.target is None:
-                raise DataError(
-                    f"corpus {corpus.name!r}, split {role!r}, sample {sample.id!r}: has no target"
-                )
-            for name, label in sample.labels.items():
-                if type(label) is int and not -(2**63) <= label < 2**63:
-                    raise DataError(
-                        f"corpus {corpus.name!r}, split {role!r}, sample {sample.id!r}: label {name!r}: "
-                        f"expected a whole number that 64 bits hold, found {shown(label)}"
-                    )
-            targets.append(sample.target)
-            labelled.append(sample.labels)
-            groups.append(sample.group)
-            words.append(sample.tokens.get(text.name, ()))
-            part.texts.append(sample.text or "")
-            part.left_out |= _without_place(sample, text.name)
-        if not any(part.texts):
-            part.derived.append("raw_text")
-            part.texts = [spoken(tokens) for tokens in words]
-        for identity, said, tokens, length in zip(
-            split.ids, part.texts, words, split.lengths[text.name], strict=True
-        ):
-            if (display_words(said, int(length), framed=True) or []) != list(tokens):
-                part.tokens[identity] = tokens
-        videos = [video_of(identity) for identity in split.ids]
-        part.ungrouped = all(group is None for group in groups) and any(videos)
-        if groups != videos and not part.ungrouped:
-            part.left_out.add("groups other than the video of an id")
-        part._label(corpus, targets, labelled)
-        return part
-
-    def _label(
-        self, corpus: Corpus, targets: Sequence[float | int], labelled: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Fill in the columns of labels."""
-        classes = corpus.task.classes
-        signs = [int(target) if classes else int(np.sign(target)) + 1 for target in targets]
-        names = classes or SENTIMENTS
-        made: dict[str, list[Any]] = dict(zip(CLASSES, ([names[sign] for sign in signs], signs), strict=True))
-        field_of_targets = CLASSES[0] if classes else SCORES[0]
-        if any(label == "" for labels in labelled for label in labels.values()):
-            self.left_out.add("empty labels")
-        names_in_order = _in_order(labelled)
-        for name in names_in_order:
-            if name not in (*SCORES, *CLASSES) or name == field_of_targets:
-                self.left_out.add(f"label {name}")
-            else:
-                self.columns[name] = [labels.get(name) for labels in labelled]
-        self.labels = tuple(name for name in names_in_order if name in self.columns)
-        self.derived += [name for name in CLASSES if name not in self.columns and name != field_of_targets]
-        self.columns |= {name: made[name] for name in CLASSES if name not in self.columns}
-        if not classes:
-            self.columns[SCORES[0]] = [float(target) for target in targets]
+    extras: Mapping[str, Any]
+    """What MMSA has no place for, by field of `MmsaExtras`."""
+    dropped: set[str]
 
 
-def _in_order(labelled: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The names of the labels in an order that is that of every sample, of which each may lack some; else as
-    they are met.
-    """
-    sorter: TopologicalSorter[str] = TopologicalSorter()
-    for names in dict.fromkeys(tuple(labels) for labels in labelled):
-        for place, name in enumerate(names):
-            sorter.add(name, *names[max(0, place - 1) : place])
-    try:
-        return tuple(sorter.static_order())
-    except CycleError:
-        return tuple(dict.fromkeys(name for labels in labelled for name in labels))
+def _facts(corpus: Corpus, role: Role, text: ModalitySpec) -> _Facts:
+    """Read a split through."""
+    split, dropped = corpus.splits[role], set()
+    samples: list[tuple[Any, Mapping[str, Any], str | None, str, Sequence[str]]] = []
+    for sample in split:
+        _check_labels(sample, f"corpus {corpus.name!r}, split {role!r}, sample {sample.id!r}")
+        dropped |= _without_place(sample, text.name)
+        words = sample.tokens.get(text.name, ())
+        samples.append((sample.target, sample.labels, sample.group, sample.text or "", words))
+    targets, labelled, groups, texts, tokens = zip(*samples, strict=True)
+    columns, derived, order = _columns(corpus.task, targets, labelled)
+    dropped |= {f"label {name}" for labels in labelled for name in labels if name not in order}
+    if not any(texts):
+        derived = ["raw_text", *derived]
+        texts = tuple(map(spoken, tokens))
+    remade = [
+        display_words(said, int(length), framed=True) or []
+        for said, length in zip(texts, split.lengths[text.name], strict=True)
+    ]
+    videos = tuple(video_of(identity) for identity in split.ids)
+    ungrouped = groups.count(None) == len(groups) and any(videos)
+    if groups != videos and not ungrouped:
+        dropped.add("groups other than the video of an id")
+    extras = {
+        "derived": derived,
+        "tokens": {
+            identity: own
+            for identity, own, made in zip(split.ids, tokens, remade, strict=True)
+            if list(own) != made
+        },
+        "labels": [] if order == [name for name in LABELS if name in order] else order,
+        "ungrouped": ungrouped,
+    }
+    return _Facts(texts=texts, columns=columns, extras=extras, dropped=dropped)
+
+
+def _check_labels(sample: Sample, where: str) -> None:
+    if sample.target is None:
+        raise DataError(f"{where}: has no target")
+    for name, label in sample.labels.items():
+        if type(label) is int and not -(2**63) <= label < 2**63:
+            raise DataError(
+                f"{where}: label {name!r}: expected a whole number that 64 bits hold, found {shown(label)}"
+            )
 
 
 def _without_place(sample: Sample, text: str) -> set[str]:
     """What of a sample is not written."""
     found = {f"display tokens of {name}" for name in sample.tokens if name != text}
     found |= {"times"} if sample.times else set()
+    found |= {"empty labels"} if "" in sample.labels.values() else set()
     return found | ({"empty texts"} if sample.text == "" else set())
 
 
-def _extras(corpus: Corpus, parts: Mapping[Role, _Part], chosen: Mapping[str, ModalitySpec]) -> MmsaExtras:
-    text = chosen["text"]
-    given = {
-        "label_range": corpus.task.label_range,
-        "sentiment": corpus.task.sentiment,
-        "classes": corpus.task.classes,
-        "units": {name: spec.units for name, spec in chosen.items() if spec.units},
-        "vocabulary_size": text.dim if text.kind == "tokens" else None,
-        "derived": {role: part.derived for role, part in parts.items() if part.derived},
-        "tokens": {role: part.tokens for role, part in parts.items() if part.tokens},
-        "labels": {
-            role: part.labels
-            for role, part in parts.items()
-            if part.labels != tuple(n for n in (*SCORES, *CLASSES) if n in part.labels)
-        },
-        "ungrouped": tuple(role for role, part in parts.items() if part.ungrouped),
+def _columns(
+    task: Task, targets: Sequence[float | int], labelled: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Sequence[Any]], list[str], list[str]]:
+    """The labels by field, those fields that are made of the target, and the others in their order."""
+    own = CLASSES[0] if task.classes else SCORES[0]
+    order = [name for name in _in_order(labelled) if name in LABELS and name != own]
+    columns: dict[str, Sequence[Any]] = {name: [labels.get(name) for labels in labelled] for name in order}
+    derived = [name for name in CLASSES if name not in columns and name != own]
+    places = [int(target) if task.classes else int(np.sign(target)) + 1 for target in targets]
+    names = [(task.classes or SENTIMENTS)[place] for place in places]
+    columns = {CLASSES[0]: names, CLASSES[1]: places, **columns}
+    if not task.classes:
+        columns[SCORES[0]] = [float(target) for target in targets]
+    return columns, derived, order
+
+
+def _in_order(labelled: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the labels in the order of MMSA if every sample has them so, else in that of the samples,
+    those with most labels first.
+    """
+    fullest = sorted(labelled, key=len, reverse=True)
+    names = list(dict.fromkeys(name for labels in fullest for name in labels))
+    usual = sorted(names, key=lambda name: LABELS.index(name) if name in LABELS else len(LABELS))
+    is_usual = all(list(labels) == [name for name in usual if name in labels] for labels in labelled)
+    return usual if is_usual else names
+
+
+def _content(
+    corpus: Corpus, facts: Mapping[Role, _Facts], chosen: Mapping[str, ModalitySpec]
+) -> dict[str, Any]:
+    """The whole file."""
+    longest = {
+        place: max(1, *(int(split.lengths[spec.name].max(initial=0)) for split in corpus.splits.values()))
+        for place, spec in chosen.items()
     }
-    return MmsaExtras.model_validate(given)
+    # All splits have the same fields.
+    labels = [name for name in (*CLASSES, *SCORES) if any(name in each.columns for each in facts.values())]
+    content: dict[str, Any] = {}
+    for role, split in corpus.splits.items():
+        content[role] = {"raw_text": facts[role].texts, "id": split.ids, **_arrays(split, chosen, longest)}
+        for name in labels:
+            content[role][name] = _column(facts[role].columns.get(name, [None] * len(split)))
+    text, task = chosen["text"], corpus.task
+    by_role = {
+        name: {role: each.extras[name] for role, each in facts.items() if each.extras[name]}
+        for name in ("derived", "tokens", "labels")
+    }
+    extras = MmsaExtras.model_validate(
+        {
+            "label_range": task.label_range,
+            "sentiment": task.sentiment,
+            "classes": task.classes,
+            "units": {place: spec.units for place, spec in chosen.items() if spec.units},
+            "vocabulary_size": text.dim if text.kind == "tokens" else None,
+            "ungrouped": [role for role, each in facts.items() if each.extras["ungrouped"]],
+            **by_role,
+        }
+    )
+    return {**content, EXTRAS: extras.model_dump(mode="json")}
 
 
-def _write_split(
-    pickle: "_PickleWriter",
-    split: Split,
-    part: _Part,
-    columns: Collection[str],
-    chosen: Mapping[str, ModalitySpec],
-    longest: Mapping[str, int],
-) -> None:
-    def rows(place: str) -> Iterator[np.ndarray]:
-        name = chosen[place].name
+@dataclass(frozen=True)
+class _Array:
+    """An array that is written row by row: `rows` together hold its content in row-major order."""
+
+    shape: tuple[int, ...]
+    kind: str
+    rows: Iterable[np.ndarray]
+
+
+def _arrays(
+    split: Split, chosen: Mapping[str, ModalitySpec], longest: Mapping[str, int]
+) -> dict[str, _Array]:
+    """The modalities of a split, zero-padded, and their lengths."""
+    size, text = len(split), chosen["text"]
+
+    def padded(place: str, name: str, width: int) -> Iterator[np.ndarray]:
         for sample in split:
-            padded = np.zeros((longest[place], chosen[place].width), np.float32)
-            content = sample.features.get(name, padded[:0])
-            padded[: len(content)] = content
-            yield padded
+            row = np.zeros((longest[place], width), np.float32)
+            content = sample.features.get(name, row[:0])
+            row[: len(content)] = content
+            yield row
 
     def text_bert() -> Iterator[np.ndarray]:
-        name = chosen["text"].name
-        for sample, length in zip(split, split.lengths[name], strict=True):
-            padded = np.zeros((3, longest["text"]), np.int64)
-            padded[1, :length] = 1
-            if chosen["text"].kind == "tokens" and length:
-                padded[0, :length] = sample.features[name][:, 0]
-            yield padded
+        for sample, length in zip(split, split.lengths[text.name], strict=True):
+            row = np.zeros((3, longest["text"]), np.int64)
+            row[1, :length] = 1
+            if text.kind == "tokens" and length:
+                row[0, :length] = sample.features[text.name][:, 0]
+            yield row
 
-    size = len(split)
-    pickle.begin_dict()
-    pickle.text("raw_text")
-    pickle.value(part.texts)
-    pickle.text("id")
-    pickle.value(split.ids)
-    pickle.text("text_bert")
-    pickle.array((size, 3, longest["text"]), "i8", text_bert())
+    arrays = {"text_bert": _Array((size, 3, longest["text"]), "i8", text_bert())}
     for place, spec in chosen.items():
         if spec.kind == "features":
-            pickle.text(place)
-            pickle.array((size, longest[place], spec.width), "f4", rows(place))
+            rows = padded(place, spec.name, spec.width)
+            arrays[place] = _Array((size, longest[place], spec.width), "f4", rows)
         if place != "text":
-            pickle.text(f"{place}_lengths")
-            pickle.array((size,), "i8", [np.asarray(split.lengths[spec.name], np.int64)])
-    for name in (*CLASSES, *SCORES):
-        if name in columns:  # of any split: all have the same fields
-            pickle.text(name)
-            _write_labels(pickle, part.columns.get(name, [None] * size))
-    pickle.end_dict()
+            arrays[f"{place}_lengths"] = _Array((size,), "i8", [split.lengths[spec.name]])
+    return arrays
 
 
-def _write_labels(pickle: "_PickleWriter", column: Sequence[Any]) -> None:
-    """Write a column as MMSA has it: an array of numbers, with NaN where there is none, or a list of texts,
-    empty where there is none.
+def _column(column: Sequence[Any]) -> _Array | list[Any]:
+    """A column of labels as MMSA has it: an array of numbers, with NaN where there is none, or a list of
+    texts, empty where there is none.
     """
     if all(type(label) is int for label in column):
-        pickle.array((len(column),), "i8", [np.array(column)])
-    elif all(label is None or type(label) is float for label in column):
-        pickle.array(
-            (len(column),), "f8", [np.array([math.nan if label is None else label for label in column])]
-        )
-    else:
-        pickle.value(["" if label is None else label for label in column])
+        return _Array((len(column),), "i8", [np.array(column)])
+    if all(label is None or type(label) is float for label in column):
+        found = np.array([math.nan if label is None else label for label in column])
+        return _Array((len(column),), "f8", [found])
+    return ["" if label is None else label for label in column]
 
 
-class _PickleWriter:
-    """Dicts, lists of text and arrays as a pickle of protocol 4, which Python 3.4 and later read; arrays are
-    written row by row.
+def _write(file: BinaryIO, value: Any) -> None:
+    """Write a value in the opcodes of protocol 4, which Python 3.4 and later read: dicts whose keys are
+    texts, lists and tuples as lists, texts, numbers, ``None`` and arrays.
     """
+    if isinstance(value, str):
+        encoded = value.encode()
+        file.write(b"X" + struct.pack("<I", len(encoded)) + encoded)
+    elif isinstance(value, int):
+        file.write(b"\x8a\x08" + struct.pack("<q", value))
+    elif isinstance(value, float):
+        file.write(b"G" + struct.pack(">d", value))
+    elif value is None:
+        file.write(b"N")
+    elif isinstance(value, _Array):
+        _write_array(file, value)
+    else:
+        is_dict = isinstance(value, Mapping)
+        file.write(b"}(" if is_dict else b"](")
+        for each in (part for pair in value.items() for part in pair) if is_dict else value:
+            _write(file, each)
+        file.write(b"u" if is_dict else b"e")
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
 
-    def start(self) -> None:
-        """Begin the file, which holds a dict."""
-        self._file.write(b"\x80\x04")
-        self.begin_dict()
-
-    def end(self) -> None:
-        """End the dict and the file."""
-        self.end_dict()
-        self._file.write(b".")
-
-    def begin_dict(self) -> None:
-        """Begin a dict; its keys and values follow."""
-        self._file.write(b"}(")
-
-    def end_dict(self) -> None:
-        """End a dict."""
-        self._file.write(b"u")
-
-    def text(self, text: str) -> None:
-        """Write a text."""
-        encoded = text.encode()
-        self._file.write(b"X" + struct.pack("<I", len(encoded)) + encoded)
-
-    def value(self, value: Any) -> None:
-        """Write plain values: dicts whose keys are texts, lists and tuples as lists, texts, numbers and
-        ``None``.
-        """
-        if isinstance(value, str):
-            self.text(value)
-        elif isinstance(value, int):
-            self._file.write(b"\x8a\x08" + struct.pack("<q", value))
-        elif isinstance(value, float):
-            self._file.write(b"G" + struct.pack(">d", value))
-        elif isinstance(value, Mapping):
-            self.begin_dict()
-            for key, each in value.items():
-                self.text(key)
-                self.value(each)
-            self.end_dict()
-        elif value is None:
-            self._file.write(b"N")
-        else:
-            self._file.write(b"](")
-            for each in value:
-                self.value(each)
-            self._file.write(b"e")
-
-    def array(self, shape: Sequence[int], kind: str, rows: Iterable[np.ndarray]) -> None:
-        """Write an array of numpy's type `kind`, as numpy itself does it; `rows` together hold its content in
-        row-major order.
-        """
-        dtype: np.dtype[Any] = np.dtype(f"<{kind}")
-        sizes = b"".join(b"\x8a\x08" + struct.pack("<q", size) for size in shape)
-        self._file.write(
-            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01("
-            + sizes
-            + b"t"
-        )
-        self._file.write(b"cnumpy\ndtype\n")
-        self.text(kind)
-        self._file.write(b"\x89\x88\x87R(K\x03")
-        self.text("<")
-        self._file.write(b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89\x8e")
-        self._file.write(struct.pack("<Q", int(np.prod(shape, dtype=object)) * dtype.itemsize))
-        for row in rows:
-            self._file.write(np.ascontiguousarray(row, dtype).data)
-        self._file.write(b"tb")
+def _write_array(file: BinaryIO, array: _Array) -> None:
+    """Write an array as numpy itself does it."""
+    dtype: np.dtype[Any] = np.dtype(f"<{array.kind}")
+    file.write(b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01(")
+    for size in array.shape:
+        _write(file, size)
+    file.write(b"tcnumpy\ndtype\n")
+    _write(file, array.kind)
+    file.write(b"\x89\x88\x87R(K\x03")
+    _write(file, "<")
+    file.write(b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89\x8e")
+    file.write(struct.pack("<Q", math.prod(array.shape) * dtype.itemsize))
+    for row in array.rows:
+        file.write(np.ascontiguousarray(row, dtype).data)
+    file.write(b"tb")

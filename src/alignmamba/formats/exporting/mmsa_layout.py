@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from alignmamba.contracts import Config, Role, Task
 from alignmamba.errors import ConfigError, DataError, first_fault
+from alignmamba.formats.pickles.pickled_values import readable
 
 EXTRAS = "alignmamba"
 """The key beside the splits, which MMSA does not ask for."""
@@ -19,6 +20,8 @@ SCORES = ("regression_labels", "regression_labels_T", "regression_labels_A", "re
 """Fields of one score per clip."""
 CLASSES = ("annotations", "classification_labels")
 """Fields of one class per clip."""
+LABELS = (*SCORES, *CLASSES)
+"""All fields of labels."""
 SENTIMENTS = ("Negative", "Neutral", "Positive")
 """What ``annotations`` says of a score below, at and above 0, which is 0, 1 and 2 in
 ``classification_labels``."""
@@ -63,16 +66,17 @@ class MmsaExtras(Config):
         try:
             extras = cls.model_validate(given)
             extras.task  # noqa: B018  its parts have to go together
-            for name, value in extras.model_dump(mode="json").items():
-                if _has_half_characters(value):
-                    raise DataError(
-                        f"{path}: {EXTRAS}.{name}: expected text in Unicode, found half a character (a lone"
-                        " surrogate)"
-                    )
         except ValidationError as error:
             raise DataError(f"{path}: {first_fault(error, EXTRAS)}") from error
         except ConfigError as error:
             raise DataError(f"{path}: {EXTRAS}: {error}") from error
+        for name, value in extras.model_dump(mode="json").items():
+            found = json.dumps(value, ensure_ascii=False)
+            if found != readable(found):
+                raise DataError(
+                    f"{path}: {EXTRAS}.{name}: expected text in Unicode, found half a character (a lone"
+                    " surrogate)"
+                )
         return extras
 
     @property
@@ -85,14 +89,6 @@ class MmsaExtras(Config):
     def label(self) -> str:
         """The field of the targets."""
         return CLASSES[0] if self.classes else SCORES[0]
-
-
-def _has_half_characters(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def display_words(text: str, length: int, *, framed: bool) -> list[str] | None:

@@ -23,7 +23,7 @@ from alignmamba.errors import DataError
 from alignmamba.formats.exporting.mmsa_layout import (
     CLASSES,
     EXTRAS,
-    SCORES,
+    LABELS,
     SENTIMENTS,
     MmsaExtras,
     display_words,
@@ -58,8 +58,7 @@ FORMAT = "mmsa"
 SUMMARY = "MMSA pickle (MOSI, MOSEI, SIMS, MMSA-FET), aligned or unaligned"
 
 _LENGTHS = {name: f"{name}_lengths" for name in MODALITIES}
-_LABELS = (*SCORES, *CLASSES)
-_OWN_FIELDS = ("raw_text", "text_bert", *_LENGTHS.values(), *_LABELS)
+_OWN_FIELDS = ("raw_text", "text_bert", *_LENGTHS.values(), *LABELS)
 _FIELDS = ("id", *MODALITIES, *_OWN_FIELDS)
 
 
@@ -100,7 +99,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
         given,
         label=options.label,
         default=extras.label,
-        labels=_LABELS,
+        labels=LABELS,
         known=_FIELDS,
         others=(EXTRAS,),
     )
@@ -219,7 +218,7 @@ def _labels_beside(content: ParallelFields) -> tuple[list[str], dict[str, str]]:
     tables = [part.fields for part in content.splits.values()]
     found = {
         name: next(filter(None, (several_per_clip(fields.get(name)) for fields in tables)), "")
-        for name in _LABELS
+        for name in LABELS
         if name != content.label and any(name in fields for fields in tables)
     }
     return [name for name in found if not found[name]], {name: what for name, what in found.items() if what}
@@ -280,7 +279,7 @@ class _Layout:
         self.by_zeros = [name for name in first if name not in declared and name not in masked]
         """Modalities of which nothing but zeros says what is padding."""
         self.side = side_of_padding([first[name] for name in self.by_zeros], usual=stated or "back")
-        self.kept = {*self.fields.values(), *declared.values(), "id", "raw_text", *_LABELS}
+        self.kept = {*self.fields.values(), *declared.values(), "id", "raw_text", *LABELS}
         """The fields of the file that are read."""
         if self.masked:
             self.kept.add("text_bert")

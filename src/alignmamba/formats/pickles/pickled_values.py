@@ -46,7 +46,7 @@ def several_per_clip(value: Any) -> str:
     if isinstance(value, StoredArray):
         several = len(value.shape) > 1 and math.prod(value.shape[1:]) != 1
         return f"an array of shape {value.shape}" if several else ""
-    each = value if isinstance(value, list | tuple) else [1]
+    each: Any = value if isinstance(value, list | tuple) else [1]
     sizes = {len(entry) if is_sequence(entry) else 1 for entry in each}
     return "" if 1 in sizes else f"{' or '.join(map(str, sorted(sizes)))} per clip"
 

@@ -63,6 +63,7 @@ class TextBert:
 
     def ids(self, row: int, start: int, stop: int) -> np.ndarray:
         """The ids of some positions of a clip, (time,) int64."""
+        found: np.ndarray
         if self._together:
             found = self._arrays[0].part(row, 0, 1)[0][start:stop]
         else:

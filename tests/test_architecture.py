@@ -70,7 +70,6 @@ EXEMPT: dict[tuple[str, str], str] = {
     ("long file", "recipes/report/"): "",
     ("long file", "training/loop.py"): "",
     ("long function", "data/"): "",
-    ("long function", "formats/"): "",
     ("long function", "ops/"): "",
     ("long function", "recipes/finished_run.py"): "",
     ("long function", "recipes/report/"): "",

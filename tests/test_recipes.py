@@ -38,7 +38,7 @@ from alignmamba.recipes import (
 from alignmamba.recipes.assembly import seed_everything, trained_model, untrained_network
 from alignmamba.recipes.configuration import _parse_yaml, resolve
 from alignmamba.recipes.finished_run import distance_covered
-from alignmamba.recipes.report.gathering import gather
+from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.run_directory import RunDirectory, _settle, corpus_identity, to_json
 from alignmamba.recipes.training_run import _lost_process
 from alignmamba.training.loop import FitConfig

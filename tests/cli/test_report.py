@@ -20,7 +20,7 @@ def test_a_run(cli: Cli, run: Path, tmp_path: Path) -> None:
     assert json.loads(said.out) == {
         "report": str(out),
         "bytes": out.stat().st_size,
-        "cells": {"done": 1, "failed": 0, "unfinished": 0, "pending": 0},
+        "cells": {"finished": 1, "failed": 0, "begun": 0, "pending": 0},
     }
     page = out.read_text(encoding="utf-8")
     metrics = json.loads((run / "metrics.json").read_text())
@@ -48,7 +48,7 @@ def test_an_unfinished_run(cli: Cli, run: Path, tmp_path: Path) -> None:
     (copy / "metrics.json").unlink()
     said = cli("report", copy)
     assert said.code == 0, said.err
-    assert said.out.strip().endswith("1 unfinished")
+    assert said.out.strip().endswith("1 begun")
     page = (copy / "report.html").read_text(encoding="utf-8")
     assert "The run is not finished: 3 epochs so far." in page
     assert '<section id="results"' not in page

@@ -28,7 +28,7 @@ class Report(Verb):
         """Write the page."""
         from alignmamba.cli.verb import say
         from alignmamba.recipes.experiments import refresh_tables
-        from alignmamba.recipes.report.rendering import check_page, write_page
+        from alignmamba.recipes.report.page import check_page, write_page
 
         check_page(self.directories, self.out, data=self.data, files_only=self.files_only)
         if len(self.directories) == 1:

@@ -4,7 +4,7 @@ that can be plotted.
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,14 +203,19 @@ class Run:
         for split in loaded.corpus.splits.values():
             if sample in split.ids:
                 model = loaded.model.to("cpu")
-                (found,) = shown_plans(self.config, loaded.corpus, model, split, [split.ids.index(sample)])
-                if not found["sources"]:
+                place = split.ids.index(sample)
+                (found,) = shown_plans(self.config, loaded.corpus, model, split, {place: "asked for"})
+                if not found.sources:
                     raise ConfigError(
                         f"sample {sample!r}: the model {self.config.model!r} makes no plan of it with these"
                         " settings, or the sample has one modality"
                     )
                 return SamplePlan(
-                    **{name: found[name] for name in ("id", "target", "prediction", "anchor", "sources")}
+                    id=found.id,
+                    target=found.target,
+                    prediction=found.prediction,
+                    anchor=asdict(found.anchor),
+                    sources=[asdict(source) for source in found.sources],
                 )
         raise ConfigError(f"sample {sample!r:.80}: corpus {loaded.corpus.name!r} has no such id")
 

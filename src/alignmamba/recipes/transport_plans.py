@@ -1,7 +1,8 @@
-"""Transport plans of single samples as plain values, as ``plans.json`` holds them and a page draws them."""
+"""Transport plans of single samples, as ``plans.json`` holds them and a page draws them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -18,24 +19,98 @@ CONTENT_ALONE: Final = "content alone"
 _BATCH_SIZE: Final = 16
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenLane:
+    """The tokens of one modality in one sample."""
+
+    modality: str
+    tokens: tuple[str, ...] | None
+    """Words, where they are known."""
+    times: tuple[float | None, ...] | None
+    """In seconds, where they are known."""
+    length: int
+
+    def __post_init__(self) -> None:
+        for name, found in (("tokens", self.tokens), ("times", self.times)):
+            if found is not None and len(found) != self.length:
+                raise ValueError(
+                    f"{name} of {self.modality!r}: found {len(found)}, expected length {self.length}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matches:
+    """Which token went where."""
+
+    index: tuple[int, ...]
+    """The matched token on the other side, -1 where there is none."""
+    similarity: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(TokenLane):
+    """A modality that was aligned, and its matches."""
+
+    marginal: Literal["source", "anchor"]
+    """``source``: each of its tokens was sent to one of the anchor; ``anchor``: each token of the anchor took
+    one of it."""
+    index: tuple[int, ...]
+    """As in `Matches`."""
+    similarity: tuple[float | None, ...]
+    content: Matches | None = None
+    """The matches if time had no part in the cost; ``None`` where they are not known or the same."""
+
+    @property
+    def ways(self) -> tuple["Matches | Source", ...]:
+        """Every way of matching that is known."""
+        return (self,) if self.content is None else (self, self.content)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSample:
+    """The transport plans of one sample."""
+
+    id: str
+    target: str | float | None
+    """Name of a class, or a number."""
+    prediction: str | float
+    why: str
+    """Why this sample was chosen."""
+    anchor: TokenLane
+    """The modality that others are aligned to."""
+    sources: tuple[Source, ...]
+
+    def __post_init__(self) -> None:
+        for source in self.sources:
+            lengths = (source.length, self.anchor.length)
+            size, other = lengths if source.marginal == "source" else lengths[::-1]
+            where = f"{source.modality!r} in {self.id!r}"
+            for way in source.ways:
+                for name, found in (("index", way.index), ("similarity", way.similarity)):
+                    if len(found) != size:
+                        raise ValueError(f"{name} of {where}: found {len(found)}, expected {size}")
+                if any(not -1 <= each < other for each in way.index):
+                    raise ValueError(f"index of {where}: expected numbers from -1 to {other - 1}")
+
+    @property
+    def tokens_matched(self) -> int:
+        """Entries of all plans."""
+        return sum(len(way.index) for source in self.sources for way in source.ways)
+
+
 def shown_plans(
-    config: RunConfig, corpus: Corpus, model: Network[Any], split: Split, rows: Sequence[int]
-) -> Iterator[dict[str, Any]]:
-    """Describe the plans of some samples, one dictionary per row, in the order of the rows.
+    config: RunConfig, corpus: Corpus, model: Network[Any], split: Split, why: Mapping[int, str]
+) -> Iterator[PlanSample]:
+    """Describe the plans of some samples, in the order given.
 
     Args:
         config: Of the run.
         corpus: Its modalities and task are read.
         model: Makes plans; in evaluation mode, on the CPU.
         split: Of the corpus.
-        rows: Places in the split.
-
-    Yields:
-        ``id``, ``target``, ``prediction``, ``anchor`` and ``sources``. A source has its matches under
-        ``index`` and ``similarity``, and those that content alone would make under ``content``: None where
-        the model knows no such variant, or is it already.
+        why: Place in the split to why this sample was chosen.
     """
-    twin = on_content_alone(config, model)
+    twin, rows = on_content_alone(config, model), list(why)
     for start in range(0, len(rows), _BATCH_SIZE):
         batch = collate(
             [split[row] for row in rows[start : start + _BATCH_SIZE]], corpus.modalities, corpus.task
@@ -44,12 +119,15 @@ def shown_plans(
             output: Output = model(batch, return_plans=True)
             content = {} if twin is None else twin(batch, return_plans=True).plans or {}
         for row, identity in enumerate(batch.ids):
-            yield {
-                "id": identity,
-                "target": _target(corpus, batch, row),
-                "prediction": _prediction(corpus, output.prediction[row]),
-                **_shown_plan(model, batch, output.plans or {}, content, row),
-            }
+            anchor, sources = _lanes(model, batch, output.plans or {}, content, row)
+            yield PlanSample(
+                id=identity,
+                target=_target(corpus, batch, row),
+                prediction=_prediction(corpus, output.prediction[row]),
+                why=why[rows[start + row]],
+                anchor=anchor,
+                sources=sources,
+            )
 
 
 def on_content_alone(config: RunConfig, model: Network[Any]) -> Network[Any] | None:
@@ -117,49 +195,45 @@ def _prediction(corpus: Corpus, prediction: Tensor) -> float | str:
     )
 
 
-def _shown_plan(
+def _lanes(
     model: Network[Any], batch: Batch, plans: Mapping[str, Plan], content: Mapping[str, Plan], row: int
-) -> dict[str, Any]:
+) -> tuple[TokenLane, tuple[Source, ...]]:
     """One sample's anchor and sources with what matches what."""
-    present = [
+    anchor, *others = (
         name
         for name in model.config.anchors
         if name in batch.modalities and bool(batch.modalities[name].mask[row].any())
-    ]
-    anchor = present[0]
+    )
     sources = []
-    for name in present[1:]:
-        if name not in plans:
-            continue
-        length = token_count(model, batch, name if plans[name].marginal == "source" else anchor, row)
-        sources.append(
-            {
-                **_shown_tokens(model, batch, name, row),
-                "marginal": plans[name].marginal,
-                **_matches(plans[name], row, length),
-                "content": _matches(content[name], row, length) if name in content else None,
-            }
-        )
-    return {"anchor": _shown_tokens(model, batch, anchor, row), "sources": sources}
+    for name in others:
+        if name in plans:
+            sender = name if plans[name].marginal == "source" else anchor
+            length = token_count(model, batch, sender, row)
+            source = Source(
+                **asdict(_lane(model, batch, name, row)),
+                **asdict(_matches(plans[name], row, length)),
+                marginal=plans[name].marginal,
+                content=_matches(content[name], row, length) if name in content else None,
+            )
+            sources.append(source)
+    return _lane(model, batch, anchor, row), tuple(sources)
 
 
-def _matches(plan: Plan, row: int, length: int) -> dict[str, Any]:
-    return {
-        "index": plan.index[row, :length].tolist(),
-        "similarity": [round(float(value), 4) for value in plan.similarity[row, :length]],
-    }
+def _matches(plan: Plan, row: int, length: int) -> Matches:
+    return Matches(
+        index=tuple(plan.index[row, :length].tolist()),
+        similarity=tuple(round(float(value), 4) for value in plan.similarity[row, :length]),
+    )
 
 
-def _shown_tokens(model: Network[Any], batch: Batch, name: str, row: int) -> dict[str, Any]:
+def _lane(model: Network[Any], batch: Batch, name: str, row: int) -> TokenLane:
     sequences = batch.modalities[name]
-    length = token_count(model, batch, name, row)
+    length, words = token_count(model, batch, name, row), token_words(model, sequences, name, row)
     times = token_times(model, sequences, name)
-    known = times is not None and bool(times[row, :length].isfinite().all())
-    return {
-        "modality": name,
-        "length": length,
-        "tokens": token_words(model, sequences, name, row),
-        "times": [round(float(value), 4) for value in times[row, :length]]
-        if times is not None and known
-        else None,
-    }
+    known = None if times is None or not times[row, :length].isfinite().all() else times[row, :length]
+    return TokenLane(
+        modality=name,
+        length=length,
+        tokens=None if words is None else tuple(words),
+        times=None if known is None else tuple(round(float(value), 4) for value in known),
+    )

@@ -9,7 +9,7 @@ from alignmamba.errors import CheckpointError
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.cells import Cell
 from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory
-from alignmamba.recipes.report.gathering import gather
+from alignmamba.recipes.report.contents import gather
 from small_run import CONFIG
 
 FACTS = {

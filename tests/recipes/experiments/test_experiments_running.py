@@ -40,7 +40,7 @@ from alignmamba.recipes.experiments.cell_process import BUSY, DONE, USER_INPUT, 
 from alignmamba.recipes.experiments.cells import Job
 from alignmamba.recipes.experiments.engines import THREAD_VARIABLES, run_on_slurm, shard_of, thread_settings
 from alignmamba.recipes.experiments.grid_directory import BusyError, ExperimentDirectory
-from alignmamba.recipes.report.gathering import gather
+from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.run_directory import METRICS
 from alignmamba.training.logs import LOG
 from small_run import CONFIG, write_small_corpus

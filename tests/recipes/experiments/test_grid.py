@@ -12,12 +12,13 @@ from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError
 from alignmamba.evaluation.metrics import score
 from alignmamba.evaluation.statistics import scores_of
-from alignmamba.recipes.experiments.cell_files import _Made, _Trained, read_facts, read_predictions
+from alignmamba.recipes.experiments.cell_files import _Made, _Trained, read_predictions
 from alignmamba.recipes.experiments.columns import Column, _agreeing, combined
 from alignmamba.recipes.experiments.distance import _Distances
 from alignmamba.recipes.experiments.missing import _Scored
 from alignmamba.recipes.experiments.plans import _Plans
 from alignmamba.recipes.run_directory import prediction_table, to_csv
+from alignmamba.recipes.run_records import read_record
 
 CLASSES = Task(kind="classification", classes=("a", "b", "c"))
 SENTIMENT = Task(kind="regression", label_range=(-3, 3))
@@ -222,6 +223,6 @@ def test_a_value_that_no_table_can_hold_is_named(
 ) -> None:
     (tmp_path / "facts.json").write_text(text)
     with pytest.raises(CheckpointError) as caught:
-        read_facts(tmp_path / "facts.json", form)
+        read_record(tmp_path / "facts.json", form)
     assert str(caught.value).startswith(str(tmp_path / "facts.json"))
     assert said in str(caught.value)

@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from alignmamba.contracts import Predictions
-from alignmamba.recipes.report.gathering import Gathered, PlanSample, gather
-from alignmamba.recipes.report.studying import Study, Tokens, Worth
+from alignmamba.recipes.report.contents import gather
+from alignmamba.recipes.report.findings import Gathered, Study, Tokens, Worth
+from alignmamba.recipes.transport_plans import PlanSample
 
 HOSTILE = "<script>alert(1)</script>"
 ENDS_SCRIPT = "</script><img src=x onerror=alert(2)>"
@@ -123,11 +124,7 @@ def write_experiment(
                 "num_parameters": 1234,
             },
         )
-    names = (
-        [metric, "f1_macro"]
-        if experiment != "missing"
-        else [*(f"{float(column):.0%}".replace("%", " %") for column in columns), "average"]
-    )
+    names = [metric, "f1_macro"] if experiment != "missing" else [*columns, "average"]
     write_table(
         path,
         metric,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from invented_experiments import HOSTILE, LONG, METHODS, QUOTES, STRINGS, studied_run, write_experiment
 
-from alignmamba.recipes.report.rendering import render, write_page
+from alignmamba.recipes.report.page import render, write_page
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
@@ -61,7 +61,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         root / "numbers",
         kind="regression",
         rows=METHODS[:1],
-        columns=["0.1", "0.2"],
+        columns=["10 %", "20 %"],
         seeds=1,
         samples=240,
         experiment="missing",
@@ -273,7 +273,7 @@ def test_numbers_are_sorted_as_numbers(browser: Any, pages: dict[str, Path]) -> 
         pairs = zip(page.texts(f"{rows} td:nth-child(2)"), page.texts(f"{rows} td:nth-child(3)"), strict=True)
         assert all(number(target) * number(prediction) < 0 for target, prediction in pairs)
         page.choose("#sample-run", 1)
-        assert page.text("#sample-table caption") == "alignmamba, 20 % missing, seed 0, test"
+        assert page.text("#sample-table caption") == "alignmamba, 20 %, seed 0, test"
         assert set(page.texts(f"{rows} td:last-child")) == {"", "audio"}
 
 

@@ -1,15 +1,16 @@
 """Figures: what is in them, and that several of them can stand in one page."""
 
-import math
 import re
 import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from invented_experiments import METHODS, write_experiment
 
-from alignmamba.recipes.report.drawing import (
+from alignmamba.evaluation.tables import Entry, ResultTable
+from alignmamba.recipes.experiments.grid_directory import CellRecord
+from alignmamba.recipes.report.contents import gather
+from alignmamba.recipes.report.drawings import (
     MOST_EPOCHS,
     Drawing,
     loss_drawing,
@@ -18,7 +19,7 @@ from alignmamba.recipes.report.drawing import (
     missing_rate_drawing,
     rate,
 )
-from alignmamba.recipes.report.gathering import Cell, Entry, Found, ResultTable, gather
+from alignmamba.recipes.report.findings import Found
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def _drawn(drawing: Drawing | None) -> Drawing:
 
 @pytest.fixture
 def table(tmp_path: Path) -> ResultTable:
-    return gather(write_experiment(tmp_path, experiment="missing", columns=["0.0", "0.3", "0.7"])).tables[0]
+    return gather(write_experiment(tmp_path, experiment="missing", columns=["0 %", "30 %", "70 %"])).tables[0]
 
 
 def test_one_line_and_one_band_per_method(table: ResultTable) -> None:
@@ -69,14 +70,19 @@ def test_higher_is_higher(table: ResultTable) -> None:
 def test_gaps_and_undefined_numbers(table: ResultTable) -> None:
     holes = (
         None,
-        Entry(values=(math.nan,), mean=math.nan, low=math.nan, high=1.0),
+        Entry(values=(None,), mean=None, low=None, high=1.0),
         Entry(values=(0.5,), mean=0.5),
         None,
     )
-    drawing = _drawn(missing_rate_drawing(replace(table, entries=(holes, *table.entries[1:])), METHODS, "a"))
+    drawing = _drawn(
+        missing_rate_drawing(table.model_copy(update={"entries": (holes, *table.entries[1:])}), METHODS, "a")
+    )
     assert "alignmamba from 0.500 to 0.500" in drawing.text
     assert "nan" not in drawing.svg
-    assert missing_rate_drawing(replace(table, columns=("10 %", "a", "b", "c")), METHODS, "a") is None
+    assert (
+        missing_rate_drawing(table.model_copy(update={"columns": ("10 %", "a", "b", "c")}), METHODS, "a")
+        is None
+    )
 
 
 def test_figures_share_no_id_and_no_colour_of_their_own(tmp_path: Path) -> None:
@@ -112,10 +118,10 @@ def test_lines_of_training(tmp_path: Path) -> None:
 
 
 def test_labels_of_an_axis_keep_their_digits() -> None:
-    cell = Cell(key="0" * 16, row="a", column="", seed=0, digest="")
+    cell = CellRecord(key="0" * 16, row="a", column="", seed=0, digest="")
     log = {"epoch": (1.0, 2.0), "valid/accuracy": (0.281, 0.289)}
     drawing = _drawn(
-        metric_drawing("a", [Found(cell=cell, state="unfinished", log=log)], "accuracy", (0.28, 0.29), "a")
+        metric_drawing("a", [Found(cell=cell, state="begun", log=log)], "accuracy", (0.28, 0.29), "a")
     )
     labels = re.findall(r">(0\.\d+)</text>", drawing.svg)
     assert len(labels) > 2
@@ -126,11 +132,11 @@ def test_labels_of_an_axis_keep_their_digits() -> None:
 def test_a_long_training_is_thinned_and_keeps_its_end() -> None:
     epochs = tuple(map(float, range(1, 5001)))
     losses = tuple(1 / epoch for epoch in epochs)
-    cell = Cell(key="0" * 16, row="a", column="", seed=0, digest="")
+    cell = CellRecord(key="0" * 16, row="a", column="", seed=0, digest="")
     drawing = _drawn(
         loss_drawing(
             "a",
-            [Found(cell=cell, state="unfinished", log={"epoch": epochs, "valid/loss/total": losses})],
+            [Found(cell=cell, state="begun", log={"epoch": epochs, "valid/loss/total": losses})],
             "a",
         )
     )
@@ -144,6 +150,6 @@ def test_a_long_training_is_thinned_and_keeps_its_end() -> None:
 
 
 def test_a_value_that_no_axis_holds_is_not_drawn() -> None:
-    cell = Cell(key="0" * 16, row="a", column="", seed=0, digest="")
+    cell = CellRecord(key="0" * 16, row="a", column="", seed=0, digest="")
     log = {"epoch": (1.0, 2.0, 3.0), "valid/loss/total": (0.5, 1e308, -1e308)}
-    assert "valid 0.5" in _drawn(loss_drawing("a", [Found(cell=cell, state="unfinished", log=log)], "a")).text
+    assert "valid 0.5" in _drawn(loss_drawing("a", [Found(cell=cell, state="begun", log=log)], "a")).text

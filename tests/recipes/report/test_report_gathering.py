@@ -7,15 +7,22 @@ import pytest
 from invented_experiments import CLASSES, write_experiment, write_json
 
 from alignmamba.errors import CheckpointError
-from alignmamba.recipes.report import gathering
-from alignmamba.recipes.report.gathering import gather
+from alignmamba.recipes.report import contents
+from alignmamba.recipes.report.contents import gather
 
 CELL = "cells/0000000000000000"
 
 
 def test_a_half_finished_experiment(tmp_path: Path) -> None:
     found = gather(write_experiment(tmp_path, failed=[1], pending=[3], unfinished=[4], epochs=5)).found
-    assert [each.state for each in found] == ["done", "failed", "done", "pending", "unfinished", "done"]
+    assert [each.state for each in found] == [
+        "finished",
+        "failed",
+        "finished",
+        "pending",
+        "begun",
+        "finished",
+    ]
     assert found[1].error.startswith("loss is not finite")
     assert len(found[4].log["epoch"]) == 5
     assert found[4].samples is None
@@ -44,7 +51,7 @@ def test_predictions_of_the_first_finished_seed(tmp_path: Path) -> None:
 
 def test_what_was_withheld(tmp_path: Path) -> None:
     found = gather(
-        write_experiment(tmp_path, experiment="missing", columns=["0.1", "0.2"], kind="regression")
+        write_experiment(tmp_path, experiment="missing", columns=["10 %", "20 %"], kind="regression")
     ).found
     samples = found[0].samples
     assert samples is not None
@@ -68,8 +75,8 @@ def test_what_would_make_a_page_too_large_is_left_out_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_experiment(tmp_path, samples=10, plan_lengths=(20, 5))  # 45 matches a sample, 3 samples, 2 runs
-    monkeypatch.setattr(gathering, "MOST_PREDICTIONS", 20)
-    monkeypatch.setattr(gathering, "MOST_PLAN_TOKENS", 180)
+    monkeypatch.setattr(contents, "MOST_PREDICTIONS", 20)
+    monkeypatch.setattr(contents, "MOST_PLAN_TOKENS", 180)
     gathered = gather(tmp_path)
     assert [each.samples is not None for each in gathered.found] == [True, False, True, False, False, False]
     assert [len(each.plans) for each in gathered.found] == [3, 1, 0, 0, 0, 0]
@@ -162,7 +169,7 @@ def test_a_table_that_lacks_an_entry(tmp_path: Path) -> None:
     table = json.loads(path.read_text())
     table["entries"][1].pop()
     write_json(path, table)
-    with pytest.raises(CheckpointError, match="entries of 'mult': found 1, expected 2"):
+    with pytest.raises(CheckpointError, match="entries: row 'mult': expected one per column, 2, found 1"):
         gather(tmp_path)
 
 

@@ -23,8 +23,10 @@ from invented_experiments import (
 )
 
 from alignmamba.errors import ConfigError
-from alignmamba.recipes.report.gathering import gather
-from alignmamba.recipes.report.rendering import _decimals, _rounded, render, write_page
+from alignmamba.recipes.report.contents import gather
+from alignmamba.recipes.report.page import render, write_page
+from alignmamba.recipes.report.sentences import rounded
+from alignmamba.recipes.report.viewer_data import decimals_of
 
 VOID = {"meta", "link", "input", "img", "br"}
 
@@ -186,8 +188,8 @@ def test_numbers_are_rounded_by_their_spread(tmp_path: Path) -> None:
     large = replace(
         samples, targets=tuple(f"{200 + 60 * place}" for place in range(12)), predictions=("512.123456",) * 12
     )
-    assert _decimals([large]) == 1
-    assert _decimals([replace(large, targets=("1",) * 12, predictions=("1",) * 12)]) == 3
+    assert decimals_of([large]) == 1
+    assert decimals_of([replace(large, targets=("1",) * 12, predictions=("1",) * 12)]) == 3
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_numbers_are_rounded_by_their_spread(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_have_as_many_digits_as_a_person_reads(value: float | None, digits: int, shown: str) -> None:
-    assert _rounded(value, digits) == shown
+    assert rounded(value, digits) == shown
 
 
 def test_of_very_many_classes_the_most_confused_are_shown(tmp_path: Path) -> None:
@@ -369,7 +371,7 @@ def test_missing_modalities(tmp_path: Path) -> None:
     page = render(
         gather(
             write_experiment(
-                tmp_path, experiment="missing", kind="regression", columns=["0.1", "0.5"], seeds=1, epochs=0
+                tmp_path, experiment="missing", kind="regression", columns=["10 %", "50 %"], seeds=1, epochs=0
             )
         )
     )
@@ -377,7 +379,7 @@ def test_missing_modalities(tmp_path: Path) -> None:
     assert "Missing rates" in document.words
     assert "regression from −3 to 3" in document.words
     cells = document.data["samples"]["cells"]
-    assert cells[1]["label"] == "alignmamba, 50 % missing, seed 0, test"
+    assert cells[1]["label"] == "alignmamba, 50 %, seed 0, test"
     assert cells[0]["withheld"]["modalities"] == ["text", "audio"]
     assert set(cells[0]["withheld"]["masks"]) == {0, 2}  # audio is the second
     assert document.data["confusions"] == []
@@ -405,7 +407,7 @@ def test_a_usual_experiment_is_small(tmp_path: Path) -> None:
     page = write_page(tmp_path)
     assert page.path == tmp_path / "report.html"
     assert page.size == page.path.stat().st_size < 3_000_000
-    assert page.cells == {"done": 30, "failed": 0, "unfinished": 0, "pending": 0}
+    assert page.cells == {"finished": 30, "failed": 0, "begun": 0, "pending": 0}
     data = Document(page.path.read_text(encoding="utf-8")).data["samples"]
     assert [len(cell["prediction"]) for cell in data["cells"]] == [700] * 6
     assert len(data["sets"]) == 1  # ids and targets once for all

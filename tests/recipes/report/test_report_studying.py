@@ -12,11 +12,12 @@ from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import score
 from alignmamba.recipes import evaluate, train
 from alignmamba.recipes.configuration import check_config
-from alignmamba.recipes.report import comparing, gathering, studying
-from alignmamba.recipes.report.comparing import gather_runs
-from alignmamba.recipes.report.gathering import Samples, gather
-from alignmamba.recipes.report.rendering import write_page
-from alignmamba.recipes.report.studying import Tokens, study
+from alignmamba.recipes.report import contents, model_study, run_comparison
+from alignmamba.recipes.report.contents import gather
+from alignmamba.recipes.report.findings import Samples, Tokens
+from alignmamba.recipes.report.model_study import study
+from alignmamba.recipes.report.page import write_page
+from alignmamba.recipes.report.run_comparison import gather_runs
 from small_run import CONFIG, write_small_corpus
 
 
@@ -33,7 +34,7 @@ def rival(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (gathering, comparing):
+    for module in (contents, run_comparison):
         monkeypatch.setattr(module, "RESAMPLES", 60)
 
 
@@ -53,7 +54,7 @@ def test_each_modality_left_out_scores_as_evaluate_says(run: Path) -> None:
     # Every fifth sample has text alone: without it nothing is left, so both numbers are of the others.
     assert known.worth[0].samples == 14 - 3
     kept = [row for row in range(14) if row % 5]
-    some = studying._of(known.complete, np.isin(np.arange(14), kept))
+    some = model_study._of(known.complete, np.isin(np.arange(14), kept))
     task = gather(run).experiment.task
     assert task is not None
     assert known.worth[0].complete == pytest.approx(score(task, some))
@@ -63,12 +64,12 @@ def test_each_modality_left_out_scores_as_evaluate_says(run: Path) -> None:
 def test_plans_reach_from_the_best_to_the_worst(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everyone = study(run, samples_of(run)).plans
     assert len(everyone) == 11  # three have nothing to align
-    monkeypatch.setattr(studying, "MOST_PLANS", (5, 2))
+    monkeypatch.setattr(model_study, "MOST_PLANS", (5, 2))
     told = [each.why.removesuffix(" predicted of 14") for each in study(run, samples_of(run)).plans]
     expected = ["best", "4th best", "7th best", "11th best", "worst"]
     assert told == [each for each in expected if each in told]
     assert len(told) >= 3
-    monkeypatch.setattr(studying, "MOST_PLAN_TOKENS", 1)
+    monkeypatch.setattr(model_study, "MOST_PLAN_TOKENS", 1)
     none = study(run, samples_of(run))
     assert none.plans == ()
     assert any("more than 1 matched tokens" in note for note in none.notes)
@@ -90,7 +91,7 @@ def test_tokens_are_told_with_and_without_plans(
         assert known.tokens[1]["audio"] == Tokens(length=8, seconds=None, words=None)
     split = synthetic_corpus(sizes={"train": 9}).splits["train"]
     names, counts = ["text", "video"], split.lengths["text"] + split.lengths["video"]
-    tokens, notes = studying._tokens(split, names, counts)
+    tokens, notes = model_study._tokens(split, names, counts)
     assert notes == []
     for sample, found in zip(split, tokens, strict=True):
         for name in names:
@@ -99,16 +100,16 @@ def test_tokens_are_told_with_and_without_plans(
                 length=len(sample.features[name]), seconds=(first, last), words=sample.tokens[name]
             )
             assert found[name] == expected
-    monkeypatch.setattr(studying, "MOST_WORDS", int(counts.sum()) // 3)
-    tokens, notes = studying._tokens(split, names, counts)
+    monkeypatch.setattr(model_study, "MOST_WORDS", int(counts.sum()) // 3)
+    tokens, notes = model_study._tokens(split, names, counts)
     with_words = [row for row, each in enumerate(tokens) if each["text"].words]
     assert 1 <= len(with_words) <= 3
     assert notes == [f"Words of tokens are shown of {len(with_words)} of 9 samples to keep this page small."]
 
 
 def test_a_large_split_is_bounded_and_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studying, "MOST_TOKENS", 60)
-    monkeypatch.setattr(studying, "MOST_CHARACTERS", 28)
+    monkeypatch.setattr(model_study, "MOST_TOKENS", 60)
+    monkeypatch.setattr(model_study, "MOST_CHARACTERS", 28)
     known = study(run, samples_of(run))
     assert 1 <= len(known.complete.ids) < 14
     assert known.complete.ids[0] == samples_of(run).ids[0]
@@ -173,7 +174,7 @@ def test_runs_beside_each_other(run: Path, rival: Path, tmp_path: Path) -> None:
     assert pair.right[0] + pair.right[1] == sum(right)
     page = write_page([run, rival], tmp_path / "both.html")
     text = page.path.read_text(encoding="utf-8")
-    assert page.cells["done"] == 2
+    assert page.cells["finished"] == 2
     assert all(
         f'<section id="{name}"' in text
         for name in ("results", "forests", "differing", "agreement", "quality", "training", "samples")

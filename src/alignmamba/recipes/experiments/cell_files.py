@@ -4,19 +4,16 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from alignmamba.checksums import read_listed
 from alignmamba.contracts import Predictions, Task
-from alignmamba.errors import CheckpointError, first_fault
-from alignmamba.files import parse_json
+from alignmamba.errors import CheckpointError
 from alignmamba.recipes.run_directory import ENVIRONMENT, METRICS, TABLE_BYTES
+from alignmamba.recipes.run_records import read_record
 from alignmamba.training.logs import LOG
-
-_Form = TypeVar("_Form")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +49,8 @@ class RunFacts:
             CheckpointError: If a file is missing or damaged.
         """
         return cls(
-            weights=read_facts(run / METRICS, _Trained).num_parameters,
-            version=str(read_facts(run / ENVIRONMENT, _Made).versions.get("alignmamba")),
+            weights=read_record(run / METRICS, _Trained).num_parameters,
+            version=str(read_record(run / ENVIRONMENT, _Made).versions.get("alignmamba")),
             seconds=_training_seconds(run),
         )
 
@@ -69,26 +66,6 @@ def _training_seconds(run: Path) -> float:
         return sum(float(epoch["seconds"]) for epoch in csv.DictReader(io.StringIO(text.decode("utf-8"))))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{run / LOG}: not a table of epochs: {error}") from error
-
-
-def read_facts(path: Path, form: type[_Form]) -> _Form:
-    """What tables need of a JSON file of a finished cell.
-
-    Args:
-        path: The file.
-        form: A dataclass with the fields that are needed; others may be there.
-
-    Raises:
-        CheckpointError: If the file is missing or damaged, or a field is missing or of another type; the
-            message names it.
-    """
-    found = parse_json(
-        read_listed(path.parent, path.name, limit_bytes=TABLE_BYTES), str(path), error=CheckpointError
-    )
-    try:
-        return TypeAdapter(form).validate_python(found)
-    except ValidationError as error:
-        raise CheckpointError(f"{path}: {first_fault(error)}") from error
 
 
 def read_predictions(path: Path, task: Task) -> Predictions:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from alignmamba.contracts import Predictions, Task
-from alignmamba.recipes.experiments.cell_files import RunFacts, read_facts
+from alignmamba.recipes.experiments.cell_files import RunFacts
 from alignmamba.recipes.experiments.cells import State
+from alignmamba.recipes.run_records import read_record
 
 _Form = TypeVar("_Form")
 
@@ -95,7 +96,7 @@ class Grid:
         for row in self.rows:
             for _, key in sorted(self.keys(row, "").items()):
                 folder = next(name for name in asked if name == kind or name.startswith(f"{kind}-"))
-                yield row, read_facts(self.run_path(key) / "analysis" / folder / file, form)
+                yield row, read_record(self.run_path(key) / "analysis" / folder / file, form)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:

@@ -6,49 +6,58 @@ process that holds it, so that no two processes ever write the same cell and non
 killed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Final
-
-from pydantic import Field, TypeAdapter, ValidationError
+from typing import Any, Final
 
 from alignmamba.checksums import stamped, unstamped
 from alignmamba.contracts import Task
-from alignmamba.errors import CheckpointError, ConfigError, first_fault, shown
+from alignmamba.errors import CheckpointError, ConfigError, shown
 from alignmamba.files import read_json, replace_file
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.catalogue import analysis_from
 from alignmamba.recipes.experiments.cells import Analysis, Cell, Job, State, jobs_of
 from alignmamba.recipes.run_directory import METRICS, plain, to_json
+from alignmamba.recipes.run_records import CorpusIdentity, Failure, read_record
 
 PLAN: Final = "experiment.json"
 JOBS: Final = "jobs"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Entry:
-    """What a plan says of a cell."""
+class CellRecord:
+    """What ``experiment.json`` says of a cell, see `cells.Cell`."""
 
-    key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    key: str
     row: str
     column: str
     seed: int
     digest: str
-    predictions: Annotated[str, Field(pattern=r"^[^/.]+([./][^/.]+)*$")] = "predictions_test.csv"
+    predictions: str = "predictions_test.csv"
+    """File of the run that holds what this cell is scored by."""
     analyses: tuple[str, ...] = ()
+    """Folders of the run's ``analysis``."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{16}", self.key):
+            raise ValueError(f"key: found {self.key!r}, expected 16 hexadecimal digits")
+        for place in (self.predictions, *self.analyses):
+            if place.startswith("/") or ".." in place:
+                raise ValueError(f"cell {self.key}: found {place!r}, expected a path within the run")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What tables are made from; plans of single experiments hold more, and those of earlier versions
-    less.
+class ExperimentRecord:
+    """What tables and pages need of ``experiment.json``; plans of single experiments hold more, and those of
+    earlier versions less.
     """
 
     experiment: str
-    corpus: dict[str, Any]
-    cells: tuple[_Entry, ...]
+    corpus: CorpusIdentity
+    cells: tuple[CellRecord, ...]
     task: Task | None = None
     metrics: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
@@ -57,6 +66,9 @@ class _Plan:
     modalities: tuple[str, ...] = ()
     test_samples: int = 0
     rates_left_out: tuple[float, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
 
 
 class BusyError(Exception):
@@ -134,16 +146,17 @@ class ExperimentDirectory:
         Raises:
             CheckpointError: If it is damaged.
         """
-        path = self.path / PLAN
-        found = read_json(path, error=CheckpointError)
-        if not isinstance(found, dict) or not {"experiment", "corpus", "cells"} <= found.keys():
-            raise CheckpointError(f"{path}: expected the plan of an experiment, found something else")
-        plan = unstamped(found, str(path))
-        try:
-            TypeAdapter(_Plan).validate_python(plan)
-        except ValidationError as error:
-            raise CheckpointError(f"{path}: {first_fault(error)}") from error
+        plan: dict[str, Any] = read_record(self.path / PLAN, dict)
+        self.record()
         return plan
+
+    def record(self) -> ExperimentRecord:
+        """What ``experiment.json`` holds, checked field by field.
+
+        Raises:
+            CheckpointError: If it is damaged.
+        """
+        return read_record(self.path / PLAN, ExperimentRecord)
 
     def job(self, key: str) -> Job:
         """What a cell is.
@@ -191,33 +204,34 @@ class ExperimentDirectory:
 
     def state(self, job: Job) -> State:
         """What became of a job so far."""
-        run = self.run_path(job.key)
-        if (run / METRICS).is_file() and all(
-            self.analysis_path(job.key, analysis).is_dir() for analysis in job.analyses
-        ):
+        return self.state_of(job.key, (analysis.name for analysis in job.analyses))
+
+    def state_of(self, key: str, analyses: Iterable[str]) -> State:
+        """What became of a cell so far, which asks for analyses of these names."""
+        run = self.run_path(key)
+        if (run / METRICS).is_file() and all((run / "analysis" / name).is_dir() for name in analyses):
             return "finished"
-        if self._failure_path(job.key).is_file():
+        if self.failure_path(key).is_file():
             return "failed"
         return "begun" if run.is_dir() else "pending"
 
     def failure(self, key: str) -> str:
         """Why a cell failed, in one line; empty if it did not."""
-        path = self._failure_path(key)
-        if not path.exists():
-            return ""
+        path = self.failure_path(key)
         try:
-            return str(read_json(path, error=CheckpointError)["error"])
-        except (CheckpointError, KeyError, TypeError):
+            return read_record(path, Failure).error if path.exists() else ""
+        except CheckpointError:
             return f"{path} cannot be read"
 
     def set_failure(self, key: str, error: str) -> None:
         """Record why a cell failed; an empty reason takes the record away."""
         if error:
-            replace_file(self._failure_path(key), to_json({"error": error}).encode())
+            replace_file(self.failure_path(key), to_json({"error": error}).encode())
         else:
-            self._failure_path(key).unlink(missing_ok=True)
+            self.failure_path(key).unlink(missing_ok=True)
 
-    def _failure_path(self, key: str) -> Path:
+    def failure_path(self, key: str) -> Path:
+        """Where the reason lies why a cell failed."""
         return self.path / "failed" / f"{key}.json"
 
     @contextmanager

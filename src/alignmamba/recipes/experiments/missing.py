@@ -14,13 +14,13 @@ from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.experiments.cell_files import read_facts
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 from alignmamba.recipes.experiments.columns import TOLD, combined, metric_column, notes_on, table_of
 from alignmamba.recipes.experiments.experiment import GridExperiment, MethodsOptions, of_model
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun, missing_tables, score_missing
 from alignmamba.recipes.run_directory import METRICS, to_json, write_table
+from alignmamba.recipes.run_records import read_record
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
@@ -153,7 +153,7 @@ def _really_withheld(grid: Grid) -> list[str]:
     for entry in grid.plan["cells"]:
         if entry["key"] in grid.runs:
             folder = (grid.run_path(entry["key"]) / entry["predictions"]).parent
-            rate = read_facts(folder / METRICS, _Scored).missing.effective_rate
+            rate = read_record(folder / METRICS, _Scored).missing.effective_rate
             found.setdefault(entry["column"], []).append(rate if isinstance(rate, float) else rate.test)
     told = ", ".join(f"{100 * float(np.mean(rates)):.1f} % at {name}" for name, rates in found.items())
     left_out = [f"{100 * rate:g} %" for rate in grid.plan.get("rates_left_out", ())]

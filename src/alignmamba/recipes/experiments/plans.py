@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
@@ -94,9 +94,8 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
         with torch.no_grad():
             errors = _errors_of_plans(run, batches)
             chosen = dict.fromkeys(analysis.samples, "asked for") or _telling(test.ids, errors)
-            rows = [test.ids.index(identity) for identity in chosen]
-            plans = shown_plans(config, corpus, model, test, rows)
-            shown = [{**each, "why": why} for each, why in zip(plans, chosen.values(), strict=True)]
+            why = {test.ids.index(identity): reason for identity, reason in chosen.items()}
+            shown = [asdict(plan) for plan in shown_plans(config, corpus, model, test, why)]
             close = _closeness(config, corpus, model, batches)
         found = json.dumps({"samples": shown, "close": close}, ensure_ascii=False)
         (out / FILE).write_text(f"{found}\n", encoding="utf-8")

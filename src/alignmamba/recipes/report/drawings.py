@@ -1,6 +1,4 @@
-"""Figures of a page as SVG that takes its colours from the page's style sheet, and so fits a light and a dark
-screen.
-"""
+"""Figures of a page as SVG in the colours of its style sheet, so that they fit a light and a dark screen."""
 
 import io
 import math
@@ -10,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from alignmamba.evaluation.calibration import Reliability
-from alignmamba.recipes.report.gathering import Entry, Found, Number, ResultTable
+from alignmamba.evaluation.tables import Entry, ResultTable
+from alignmamba.recipes.report.findings import Found
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,28 +83,23 @@ def missing_rate_drawing(table: ResultTable, series: Sequence[str], identifier: 
     """Means with their intervals over the missing rate; ``None`` where the table has no two columns of
     rates.
     """
-    rates = {
-        place: found for place, column in enumerate(table.columns) if (found := rate(column)) is not None
-    }
+    rates = {place: x for place, column in enumerate(table.columns) if (x := rate(column)) is not None}
     if len(rates) < 2:
         return None
     curves: dict[str, list[tuple[float, float]]] = {}
-    bands: dict[str, list[tuple[float, float, float]]] = {}
-    for name, entries in zip(table.rows, table.entries, strict=True):
-        at = [(x, entry) for place, x in rates.items() if (entry := entries[place]) is not None]
+    bands: dict[str, list[tuple[float, ...]]] = {}
+    for name, row in zip(table.rows, table.entries, strict=True):
+        at = [(x, entry) for place, x in rates.items() if (entry := row[place]) is not None]
         curves[name] = [(x, entry.mean) for x, entry in at if _known(entry.mean)]
-        bands[name] = [
-            (x, entry.low, entry.high) for x, entry in at if _known(entry.low) and _known(entry.high)
-        ]
+        bands[name] = [(x, *reach) for x, entry in at if (reach := _reach(entry))]
 
     def draw(axes: "Axes") -> None:
         for name in table.rows:
             number = series.index(name)
             colour = _SERIES[number % NUM_COLOURS]
             x, y = _columns(curves[name], 2)
-            axes.plot(
-                x, y, color=colour, marker=MARKS[number % len(MARKS)], markeredgecolor=_PAPER, clip_on=False
-            )
+            mark = MARKS[number % len(MARKS)]
+            axes.plot(x, y, color=colour, marker=mark, markeredgecolor=_PAPER, clip_on=False)
             x, low, high = _columns(bands[name], 3)
             axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
         axes.set_xticks(sorted(rates.values()), [f"{100 * tick:g} %" for tick in sorted(rates.values())])
@@ -116,11 +110,11 @@ def missing_rate_drawing(table: ResultTable, series: Sequence[str], identifier: 
         for name, curve in curves.items()
         if curve
     ]
-    reach = f"{min(rates.values()):.0%} to {max(rates.values()):.0%}"
+    span = f"{min(rates.values()):.0%} to {max(rates.values()):.0%}"
     return Drawing(
         title=table.title,
         text=(
-            f"Line chart: {table.title}, over missing rates of {reach}. {'; '.join(ends)}. The table has"
+            f"Line chart: {table.title}, over missing rates of {span}. {'; '.join(ends)}. The table has"
             " every number."
         ),
         svg=_svg(draw, identifier, size=(5.0, 3.1)),
@@ -192,13 +186,10 @@ def reliability_drawing(found: Reliability, samples: int, identifier: str) -> Dr
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1.2)
         for each in found.bins:
-            axes.plot(
-                [each.confidence] * 2, [each.confidence, each.accuracy], color=_SERIES[1], linewidth=1.4
-            )
+            x, y = each.confidence, each.accuracy
+            axes.plot([x, x], [x, y], color=_SERIES[1], linewidth=1.4)
             size = 3 + 9 * math.sqrt(each.samples / samples)
-            axes.plot(
-                [each.confidence], [each.accuracy], "o", color=_SERIES[0], markersize=size, clip_on=False
-            )
+            axes.plot([x], [y], "o", color=_SERIES[0], markersize=size, clip_on=False)
         axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
 
     told = "; ".join(
@@ -241,21 +232,17 @@ def forest_drawing(table: ResultTable, column: int, identifier: str) -> Drawing 
     """One column of a table: a dot per row, and its interval as a line; ``None`` where fewer than two rows
     have a number.
     """
-    points = [
-        (name, entry)
-        for name, row in zip(table.rows, table.entries, strict=True)
-        if (entry := row[column]) is not None and _known(entry.mean)
-    ]
+    named = [(name, row[column]) for name, row in zip(table.rows, table.entries, strict=True)]
+    points = [(name, entry) for name, entry in named if entry is not None and _known(entry.mean)]
     if len(points) < 2:
         return None
+    label = table.columns[column].replace("_", " ")
 
     def draw(axes: "Axes") -> None:
         for place, (_, entry) in enumerate(points):
-            colour = (
-                _SERIES[0] if entry.mark == "best" else _SERIES[2] if entry.mark == "level" else _SERIES[7]
-            )
-            if _known(entry.low) and _known(entry.high):
-                axes.plot([entry.low, entry.high], [place, place], color=colour, linewidth=2)
+            colour = {"best": _SERIES[0], "level": _SERIES[2], "": _SERIES[7]}[entry.mark]
+            if reach := _reach(entry):
+                axes.plot(reach, [place, place], color=colour, linewidth=2)
             axes.plot(
                 [entry.mean or 0.0],
                 [place],
@@ -266,19 +253,23 @@ def forest_drawing(table: ResultTable, column: int, identifier: str) -> Drawing 
         axes.set_yticks(range(len(points)), [_cut(name) for name, _ in points])
         axes.set_ylim(len(points) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
-        axes.set(xlabel=table.columns[column].replace("_", " "))
+        axes.set(xlabel=label)
 
     def words(entry: Entry) -> str:
-        known = _known(entry.low) and _known(entry.high)
-        reach = f" ({entry.low:.{table.digits}f} to {entry.high:.{table.digits}f})" if known else ""
-        return f"{entry.mean:.{table.digits}f}{reach}"
+        reach = " to ".join(f"{end:.{table.digits}f}" for end in _reach(entry))
+        return f"{entry.mean:.{table.digits}f}{f' ({reach})' if reach else ''}"
 
-    told = "; ".join(f"{name} {words(entry)}" for name, entry in points)
+    ends = "; ".join(f"{name} {words(entry)}" for name, entry in points)
     return Drawing(
-        title=f"{table.title}: {table.columns[column].replace('_', ' ')}",
-        text=f"Forest plot, {table.columns[column].replace('_', ' ')} with its interval. {told}.",
+        title=f"{table.title}: {label}",
+        text=f"Forest plot, {label} with its interval. {ends}.",
         svg=_svg(draw, identifier, size=(4.6, 0.7 + 0.27 * len(points))),
     )
+
+
+def _reach(entry: Entry) -> tuple[float, ...]:
+    """Both ends of an interval; empty where it has none that an axis can hold."""
+    return (entry.low, entry.high) if _known(entry.low) and _known(entry.high) else ()
 
 
 def _cut(name: str, most: int = 26) -> str:
@@ -293,15 +284,8 @@ def overlaid_drawing(runs: Sequence[Found], column: str, title: str, identifier:
 
     def draw(axes: "Axes") -> None:
         for number, _, (epochs, values) in lines:
-            mark = MARKS[number % len(MARKS)]
-            axes.plot(
-                epochs,
-                values,
-                color=_SERIES[number % NUM_COLOURS],
-                marker=mark,
-                markersize=3.6,
-                markeredgewidth=0,
-            )
+            colour, mark = _SERIES[number % NUM_COLOURS], MARKS[number % len(MARKS)]
+            axes.plot(epochs, values, color=colour, marker=mark, markersize=3.6, markeredgewidth=0)
         _over_epochs(axes)
 
     ends = "; ".join(f"{run.cell.row} {line[1][-1]:.3g}" for _, run, line in lines)
@@ -346,7 +330,7 @@ def _line(run: Found, column: str) -> tuple[list[float], list[float]] | None:
     return ([epoch for epoch, _ in points], [value for _, value in points]) if points else None
 
 
-def _known(value: Number) -> TypeGuard[float]:
+def _known(value: float | None) -> TypeGuard[float]:
     """Answer to whether an axis can hold a value."""
     return value is not None and abs(value) <= _LARGEST  # NaN is not
 

@@ -1,0 +1,218 @@
+"""The page itself: what was gathered, drawn and put into one HTML file that asks nothing of the network."""
+
+import base64
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from alignmamba import __version__
+from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
+from alignmamba.extras import require
+from alignmamba.files import replace_file
+from alignmamba.recipes.experiments.grid_directory import PLAN
+from alignmamba.recipes.report import sections, sentences
+from alignmamba.recipes.report.contents import gather
+from alignmamba.recipes.report.findings import RUN, RUNS, Gathered
+from alignmamba.recipes.report.model_study import study
+from alignmamba.recipes.report.run_comparison import gather_runs
+from alignmamba.recipes.report.viewer_data import viewer_data
+from alignmamba.recipes.run_directory import plain
+
+TITLES: Final = {
+    "comparison": "Comparison of methods",
+    "missing": "Missing modalities",
+    "ablation": "Ablation",
+    "distance": "Distance between modalities",
+    "plans": "Transport plans",
+    "efficiency": "Efficiency",
+    RUN: "Training run",
+    RUNS: "Runs compared",
+}
+"""Name of an experiment to the page's title; an experiment of another name is titled by it."""
+MOST_PAIRS: Final = 15
+"""Pairs of runs whose agreement is shown."""
+_SCRIPTS = ("elements.js", "viewer.js", "samples.js")
+"""Parts of the page's script, in their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What was written."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    cells: Mapping[str, int]
+    """State to the number of cells in it."""
+    note: str = ""
+    """Why model and corpus of a single run have no part in it."""
+
+
+def write_page(
+    directory: Path | Sequence[Path],
+    out: Path | None = None,
+    *,
+    data: str | None = None,
+    files_only: bool = False,
+) -> Page:
+    """Write one HTML file about an experiment, finished or not, about a single run, or about several runs.
+
+    Args:
+        directory: Of the experiment or the run; several runs are compared.
+        out: The file, by default ``report.html`` in that directory. One that exists is replaced if its name
+            ends in ``.html``. For several runs it must be given.
+        data: Where the corpus of a single run lies now; by default where it lay in training.
+        files_only: Leave corpus and model alone, also of a single run.
+
+    Raises:
+        CheckpointError: If the directory is neither, or a file in it is damaged.
+        ConfigError: If the page cannot be written there, `data` is not the corpus of the run, or a package is
+            not installed.
+        DataError: If `data` cannot be read.
+    """
+    directories = [directory] if isinstance(directory, Path) else list(directory)
+    path = check_page(directories, out, data=data, files_only=files_only)
+    gathered = gather(directories[0]) if len(directories) == 1 else gather_runs(directories)
+    if gathered.kind == RUN and not files_only:
+        gathered = _studied(gathered, data)
+    content = render(gathered).encode()
+    replace_file(path, content)
+    cells = sentences.states(gathered)
+    return Page(path=path, size=len(content), cells=cells, note=gathered.not_studied)
+
+
+def check_page(
+    directories: Sequence[Path], out: Path | None = None, *, data: str | None = None, files_only: bool = False
+) -> Path:
+    """Refuse a page that cannot be made, before anything is read or written.
+
+    Args:
+        directories: Of one experiment or run, or of several runs.
+        out: As for `write_page`.
+        data: As for `write_page`.
+        files_only: As for `write_page`.
+
+    Returns:
+        Where the page goes.
+
+    Raises:
+        CheckpointError: If a directory is not there.
+        ConfigError: If a package is not installed, the page cannot be written there, or the arguments do not
+            fit each other.
+    """
+    require("report", "experiments", "jinja2", "matplotlib", "scipy")
+    if not directories:
+        raise ConfigError("report: expected the directory of an experiment or a run, found none")
+    for directory in directories:
+        if not directory.exists():
+            raise CheckpointError(f"{directory}: no such directory")
+        if not directory.is_dir():
+            raise CheckpointError(
+                f"{directory}: expected the directory of an experiment or a run, found a file"
+            )
+    if len(directories) > 1 and out is None:
+        raise ConfigError(
+            "out: several runs are compared, expected a file for the page, for example --out comparison.html"
+        )
+    if data is not None and (len(directories) > 1 or (directories[0] / PLAN).is_file()):
+        raise ConfigError("data: goes with a single run, whose corpus it is")
+    if data is not None and files_only:
+        raise ConfigError("data: does not go with files alone; choose one of them")
+    path = directories[0] / "report.html" if out is None else out
+    _check_place(path)
+    return path
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise ConfigError(f"out {path}: a directory is there, expected a file")
+    if path.exists() and path.suffix != ".html":
+        raise ConfigError(f"out {path}: is there already and does not end in .html, choose another --out")
+    if not path.parent.is_dir():
+        raise ConfigError(f"out {path}: there is no directory {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"out {path}: directory {path.parent} cannot be written to")
+
+
+def _studied(gathered: Gathered, data: str | None) -> Gathered:
+    """With what model and corpus add; a corpus that was asked for must be there, the run's own may be
+    gone.
+    """
+    found = gathered.found[0]
+    if found.state != "finished" or found.samples is None:
+        if data is not None:
+            raise ConfigError(f"data: run {gathered.directory} is not finished, so its model cannot be asked")
+        return gathered
+    try:
+        known = study(gathered.directory, found.samples, data=data)
+    except AlignMambaError as error:
+        if data is not None:
+            raise
+        why = f"Made from the files of the run alone, its corpus could not be used: {str(error).rstrip('.')}."
+        return replace(gathered, not_studied=why)
+    return replace(gathered, study=known, found=(replace(found, plans=known.plans or found.plans),))
+
+
+def render(gathered: Gathered) -> str:
+    """The page as text."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    # Everything is escaped but these: files of the package itself, SVG drawn here (which holds no words of
+    # others), JSON made safe.
+    package = files("alignmamba.recipes.report")
+    style, template, *scripts = (
+        package.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.html.j2", *_SCRIPTS)
+    )
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "fixed": sentences.fixed,
+        "rounded": sentences.rounded,
+        "places": sentences.places,
+        "interval": sentences.interval_words,
+        "thousands": "{:,}".format,
+        "base64": lambda content: base64.b64encode(content).decode(),
+    }
+    data = viewer_data(gathered)
+    return environment.from_string(template).render(
+        version=__version__,
+        markup=Markup,
+        style=Markup(style),
+        script=Markup("".join(scripts)),
+        data=Markup(_safe_json(data)),
+        title=TITLES.get(gathered.kind, gathered.kind),
+        gathered=gathered,
+        experiment=gathered.experiment,
+        command=shlex.join(gathered.experiment.command),
+        summary=sentences.summary(gathered),
+        tables=sections.result_tables(gathered),
+        forests=sections.forests(gathered),
+        agreement=gathered.agreement[:MOST_PAIRS],
+        worth=sections.worth_rows(gathered),
+        quality=sections.quality(gathered),
+        class_rows=sections.class_rows(gathered),
+        legend=sections.legend(gathered),
+        missing=sections.missing_rates(gathered),
+        overlaid=sections.overlaid(gathered),
+        training=sections.training(gathered),
+        undone=sentences.undone(gathered),
+        facts=sentences.facts(gathered),
+        machine=sentences.machine(gathered),
+        settings=sentences.settings(gathered),
+        **{name: bool(values) for name, values in data.items()},
+    )
+
+
+def _safe_json(value: object) -> str:
+    """JSON that cannot end the script element that it stands in."""
+    text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

@@ -49,21 +49,14 @@ def split_roles(names: Iterable[str], where: str) -> dict[str, Role]:
     """
     roles: dict[str, Role] = {}
     for name in dict.fromkeys(names):
-        role = SPLIT_NAMES.get(name.strip().lower())
-        if role is None:
+        plain = name.strip().lower()
+        if (role := SPLIT_NAMES.get(plain)) is None:
             continue
-        other = next(
-            (
-                other
-                for other in roles
-                if roles[other] == role and other.strip().lower() != name.strip().lower()
-            ),
-            None,
-        )
-        if other is not None:
-            raise DataError(
-                f"{where}: {other!r} and {name!r} both name the {role} split, expected one of them"
-            )
+        for other in roles:
+            if roles[other] == role and other.strip().lower() != plain:
+                raise DataError(
+                    f"{where}: {other!r} and {name!r} both name the {role} split, expected one of them"
+                )
         roles[name] = role
     return roles
 

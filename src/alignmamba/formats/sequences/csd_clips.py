@@ -51,13 +51,6 @@ class _Timeline:
     row: np.ndarray
     """Its row there."""
 
-    def overlapping(self, start: float, end: float) -> tuple[np.ndarray, int]:
-        """Frames that overlap an interval, and how many were looked at."""
-        low = int(np.searchsorted(self.reach, start, side="right"))
-        high = int(np.searchsorted(self.starts, end, side="left"))
-        overlap = np.minimum(self.ends[low:high], end) - np.maximum(self.starts[low:high], start)
-        return low + np.flatnonzero(overlap > SHORTEST_SECONDS), max(high - low, 0)
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Chosen:
@@ -175,7 +168,9 @@ class Clips:
         words = self._chosen(self.anchor, segment)
         if words is None:
             return _Clip()
-        overlapping = self._overlaps(sequence, words, chosen)
+        moments = zip(words.timeline.starts[words.index], words.timeline.ends[words.index], strict=True)
+        # Frames that overlap a word count, within the segment or not.
+        overlapping = [self._overlapping(sequence, chosen.timeline, *moment) for moment in moments]
         if not any(map(len, overlapping)):
             return _Clip(features=np.empty((0, sequence.width)), times=np.empty(0))
         index = np.unique(np.concatenate(overlapping))
@@ -201,19 +196,6 @@ class Clips:
             total = np.where(finite, frames, 0).sum(axis=0, dtype=np.float64)
             return np.asarray(total / np.maximum(np.count_nonzero(finite, axis=0), 1))
 
-    def _overlaps(self, sequence: ComputationalSequence, words: _Chosen, chosen: _Chosen) -> list[np.ndarray]:
-        """For each frame of the text, the frames of another sequence that overlap it, within the segment or
-        not.
-        """
-        found = []
-        for frame in words.index:
-            frames, seen = chosen.timeline.overlapping(
-                float(words.timeline.starts[frame]), float(words.timeline.ends[frame])
-            )
-            self._look(sequence, seen)
-            found.append(frames)
-        return found
-
     def _chosen(self, sequence: ComputationalSequence, segment: Segment) -> _Chosen | None:
         """The frames of a clip, perhaps none; nothing where the sequence does not have the video."""
         if segment.entry is not None and segment.entry in sequence.lengths:
@@ -226,8 +208,7 @@ class Clips:
             return None
         else:
             timeline = self._timeline(sequence, sequence.by_video[segment.video])
-            index, seen = timeline.overlapping(segment.start, segment.end)
-            self._look(sequence, seen)
+            index = self._overlapping(sequence, timeline, segment.start, segment.end)
             low = np.maximum(timeline.starts[index], segment.start)
             high = np.minimum(timeline.ends[index], segment.end)
         with np.errstate(over="ignore"):
@@ -235,16 +216,23 @@ class Clips:
         order = np.argsort(times, kind="stable")
         return _Chosen(timeline=timeline, index=index[order], times=times[order])
 
-    def _look(self, sequence: ComputationalSequence, seen: int) -> None:
-        """Count frames that were looked at: hostile intervals could make them as many as frames times
-        segments.
+    def _overlapping(
+        self, sequence: ComputationalSequence, timeline: _Timeline, start: float, end: float
+    ) -> np.ndarray:
+        """Frames that overlap an interval. Those that are looked at are counted: hostile intervals could make
+        them as many as frames times segments.
         """
-        self._seen += seen
+        low = int(np.searchsorted(timeline.reach, start, side="right"))
+        high = int(np.searchsorted(timeline.starts, end, side="left"))
+        self._seen += max(high - low, 0)
         if self._seen > self._allowed:
             raise DataError(
                 f"{sequence.path}: segments overlap so much that each frame is in more than {SEEN_PER_FRAME}"
                 " of them"
             )
+        ends, starts = timeline.ends[low:high], timeline.starts[low:high]
+        overlap = np.minimum(ends, end) - np.maximum(starts, start)
+        return low + np.flatnonzero(overlap > SHORTEST_SECONDS)
 
     def _timeline(self, sequence: ComputationalSequence, entries: tuple[str, ...]) -> _Timeline:
         kept = self._timelines.get(sequence.name)

@@ -126,10 +126,11 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
             f"unlabelled: {table_path.name} has nothing in a column {' or '.join(_LABEL)}; the option label"
             " names another",
         )
-    homes = {
-        role: [each.id for each, home in zip(utterances, roles, strict=True) if home == role]
-        for role in ROLES
-    }
+    order = _by_conversation(utterances)
+    rows_of = {role: [row for row in order if roles[row] == role] for role in ROLES}
+    if not any(rows_of.values()):
+        raise DataError(f"{table_path}: no utterance is in a split")
+    homes = {role: [utterances[row].id for row in sorted(rows)] for role, rows in rows_of.items()}
     refuse_shared_features(homes, str(table_path))
     notes += _notes_on_folders(folders, utterances, table_path)
     conversations = {each.conversation for each in utterances if each.conversation}
@@ -138,25 +139,22 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
             f"{len(conversations)} conversations: an id is conversation/utterance, and the utterances of a"
             " conversation follow each other."
         )
-    order = _by_conversation(utterances)
-    splits: dict[Role, SplitArrays] = {}
-    for role in ROLES:
-        if rows := [row for row in order if roles[row] == role]:
-            ids = [utterances[row].id for row in rows]
-            splits[role] = SplitArrays(
-                features={name: _features(folder, ids) for name, folder in folders.items()},
-                targets=None if targets is None else [targets[row] for row in rows],
-                ids=[utterances[row].name for row in rows],
-                groups=[utterances[row].conversation or None for row in rows],
-                labels={name: [cells[row] for row in rows] for name, cells in further.items()},
-            )
-    if not splits:
-        raise DataError(f"{table_path}: no utterance is in a split")
+
+    def arrays(rows: Sequence[int]) -> SplitArrays:
+        ids = [utterances[row].id for row in rows]
+        return SplitArrays(
+            features={name: _features(folder, ids) for name, folder in folders.items()},
+            targets=None if targets is None else [targets[row] for row in rows],
+            ids=[utterances[row].name for row in rows],
+            groups=[utterances[row].conversation or None for row in rows],
+            labels={name: [cells[row] for row in rows] for name, cells in further.items()},
+        )
+
     return Foreign(
         format=FORMAT,
         name=table_path.parent.name or "gcnet",
         task=task,
-        splits=splits,
+        splits={role: arrays(rows) for role, rows in rows_of.items() if rows},
         units={name: f"features {folder.name}" for name, folder in folders.items()},
         vocabulary_sizes={},
         source=f"{table_path.name} with " + ", ".join(folder.name for folder in folders.values()),
@@ -440,12 +438,11 @@ def _further_labels(columns: Mapping[str, list[Any]], label: str) -> dict[str, l
     numbers.
     """
     chosen = columns[label] if label else _column(columns, _LABEL)
-    found: dict[str, list[float | str | None]] = {}
-    for name, cells in columns.items():
-        if cells is chosen or name.lower() not in _LABEL:
-            continue
-        found[name] = further_labels(cells)
-    return found
+    return {
+        name: further_labels(cells)
+        for name, cells in columns.items()
+        if cells is not chosen and name.lower() in _LABEL
+    }
 
 
 def _roles(

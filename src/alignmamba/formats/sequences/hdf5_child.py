@@ -2,14 +2,13 @@
 with it.
 
 It is run as a script by `alignmamba.formats.sequences.hdf5_process` and imports nothing of this package, so
-that it starts at once. Requests come as lines of JSON on standard input:
+that it starts at once. Requests come as lines of JSON on standard input, each with a `path`:
 
-    {"do": "open", "path": P}                                        what the computational sequence in a file
-    holds {"do": "read", "path": P, "entry": E, "field": F, "start": A, "stop": B}    rows of an array of one
-    entry {"do": "names", "path": P}                                       the names of the data sets of any
-    file {"do": "shape", "path": P, "name": N}                            shape and type of a data set
-    {"do": "slice", "path": P, "name": N, "start": A, "stop": B, "row": R}    rows of it, or, with R, of its
-    row R
+    {"do": "open"}                      what the computational sequence in the file holds
+    {"do": "read", "entry": E, "field": F, "start": A, "stop": B}     rows of an array of one entry
+    {"do": "names"}                     the names of all data sets
+    {"do": "shape", "name": N}          shape and type of a data set
+    {"do": "slice", "name": N, "start": A, "stop": B, "row": R}       rows of it, or, with R, of its row R
 
 An answer is a line of JSON and the bytes that it announces: `{"bytes": N}`, or `{"error": "..."}` and no
 bytes. The content of `open`, `names` and `shape` is JSON, as is that of `slice` for text; else the rows as
@@ -149,8 +148,7 @@ class Sequence(OpenFile):
     def rows(self, entry: str, field: str, start: int, stop: int) -> bytes:
         """Rows of an array as little-endian bytes."""
         dataset = self.data[entry][field]
-        values: np.ndarray = dataset[start:stop]
-        return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
+        return _little_endian(dataset[start:stop])
 
     def _array(self, entry: Any, name: str, where: str, *, words: bool = False) -> Any:
         """A dataset of numbers, or of words of fixed length, whose size the file can hold."""
@@ -229,8 +227,7 @@ class DataSets(OpenFile):
             if sum(map(len, texts)) > self.most:
                 raise RefusedError(f"{name}: its texts have more characters than the file can hold")
             return json.dumps(texts).encode()
-        values: np.ndarray = dataset[start:stop] if row is None else dataset[row, start:stop]
-        return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
+        return _little_endian(dataset[start:stop] if row is None else dataset[row, start:stop])
 
     def _named(self, name: str) -> Any:
         if name not in self.found:
@@ -253,6 +250,10 @@ class DataSets(OpenFile):
                 )
             self.found[name] = self._checked(dataset, name)
         return self.found[name]
+
+
+def _little_endian(values: np.ndarray) -> bytes:
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
 
 
 def _is_text(name: str) -> bool:

@@ -181,3 +181,44 @@ def test_a_long_table_has_no_line_breaks_in_cells(tmp_path: Path) -> None:
         ),
     ):
         tables.LongTable(path=path, inside=tmp_path, id=["id"])
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_whole_however_they_are_read(
+    tmp_path: Path, end: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_tables, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(text_tables, "_BLOCK_ROWS", 2)
+    path = tmp_path / "table.csv"
+    path.write_bytes(end.join(["id,x", "a,1", "", "a,2", "a,3", "b,4", "c,five"]).encode())
+    assert read_columns(path, ["x"]) == {"x": ["1", "2", "3", "4", "five"]}
+    long = tables.LongTable(path=path, inside=tmp_path, id=["id"])
+    assert [rows[0].tolist() for name in "ab" if (rows := long.rows(name))] == [[[1], [2], [3]], [[4]]]
+    with pytest.raises(DataError, match=r"column 'x', id 'c', its row 1: expected a number, found 'five'"):
+        long.rows("c")
+
+
+def test_a_line_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_tables, "_BLOCK_BYTES", 16)
+    monkeypatch.setattr(text_tables, "_LINE_BYTES", 64)
+    path = tmp_path / "table.csv"
+    path.write_text("id,x\na," + "1" * 100 + "\n")
+    with pytest.raises(DataError, match=r"table\.csv: a line of more than 64 bytes"):
+        read_columns(path, ["id"])
+
+
+def test_a_row_of_another_width_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(";;\nx\ty\n1\t2\n\n3\n")
+    numbered = tables.LongTable(path=path, inside=tmp_path, id=["#"])
+    for read in (lambda: numbered.rows("2"), lambda: read_columns(path, ["x"])):
+        with pytest.raises(DataError, match=r"line 5: expected 2 cells, found 1"):
+            read()
+
+
+def test_first_rows_cross_row_groups_and_leave_other_columns(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    content = {"x": [1, 2, 3], "odd": [[1], [2], [3]], "said": ["a", None, "a"]}
+    parquet.write_table(pa.table(content), path, row_group_size=1)
+    assert tables.first_rows(path, 2) == {"x": [1, 2], "said": ["a", None]}

@@ -209,6 +209,11 @@ def any_of(pattern: str) -> str:
     return "".join("*" if at % 2 else re.sub(r"([*?[])", r"[\1]", part) for at, part in enumerate(parts))
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; of an id that can be no name there is none."""
+    return os.path.isfile(path)  # noqa: PTH113 `Path.is_file` raises for names that are too long
+
+
 def plain_path(name: str) -> str:
     """A relative path without detours, by which two that name the same file are the same."""
     return os.path.normpath(name)

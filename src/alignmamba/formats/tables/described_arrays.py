@@ -24,6 +24,7 @@ from alignmamba.formats.tables.array_description import (
     Description,
     described,
     filled,
+    is_file,
 )
 from alignmamba.formats.tables.foreign_tables import note_open_end
 from alignmamba.formats.tables.foreign_toml import read_toml
@@ -65,14 +66,7 @@ def files(path: Path) -> Sequence[Path]:
             for pattern in description.patterns
         )
     home = folder.resolve()
-    return sorted(each for each in found if _is_file_inside(each, home))
-
-
-def _is_file_inside(path: Path, home: Path) -> bool:
-    try:
-        return path.is_file() and path.resolve().is_relative_to(home)
-    except (OSError, ValueError):  # an id that can be no name of a file
-        return False
+    return sorted(each for each in found if is_file(each) and each.resolve().is_relative_to(home))
 
 
 def read(sources: Sequence[Path], options: Options) -> Foreign:

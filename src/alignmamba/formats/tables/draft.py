@@ -12,6 +12,7 @@ from alignmamba.files import replacing
 from alignmamba.formats.folds import SPLIT_NAMES
 from alignmamba.formats.pickles.object_arrays import Ragged
 from alignmamba.formats.plain_files import regular_file
+from alignmamba.formats.tables.array_description import is_file
 from alignmamba.formats.tables.foreign_tables import (
     ROW_NUMBER,
     as_number,
@@ -231,18 +232,9 @@ def _of_table(path: Path, name: str) -> str:
         "samples": [*table, id_line + unnamed, *(_line(*each, "column") for each in found.items())],
         "splits": _splits(read.get(split)),
     }
-    return _composed(
-        path,
-        name,
-        parts,
-        modalities
-        or [
-            "[modalities.features]  # one vector for each row",
-            *table,
-            id_line,
-            f"columns = {_several(numeric)}" if few else f"exclude = {_several(others)}  # all others",
-        ],
-    )
+    chosen = f"columns = {_several(numeric)}" if few else f"exclude = {_several(others)}  # all others"
+    features = ["[modalities.features]  # one vector for each row", *table, id_line, chosen]
+    return _composed(path, name, parts, modalities or features)
 
 
 def _form(path: Path) -> tuple[TableForm, list[str]]:
@@ -292,7 +284,7 @@ def _beside(path: Path, name: str, ids: Sequence[str], head: Mapping[str, Sequen
         plain = _modality_name(folder.name)
         for separator, suffix in forms:
             found = next(
-                (file for row in rows if _is_there(file := folder / (separator.join(row) + suffix))), None
+                (file for row in rows if is_file(file := folder / (separator.join(row) + suffix))), None
             )
             if found is None:
                 continue
@@ -306,13 +298,6 @@ def _beside(path: Path, name: str, ids: Sequence[str], head: Mapping[str, Sequen
             lines += [*([""] if lines else []), f"[modalities.{called}]", f"files = {_quoted(pattern)}"]
             lines += _of_clip(found) if is_table(found) else []
     return lines
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # an id that is no name of a file
-        return False
 
 
 def _of_clip(path: Path) -> list[str]:
@@ -364,11 +349,8 @@ def _of_arrays(path: Path, name: str) -> str:
         raise DataError(
             f"{path}: expected an array of numbers with {size} entries, one for each sample, found none"
         )
-    parts = {
-        "task": _task(cells(given["label"])),
-        "samples": samples,
-        "splits": _splits(cells(given["split"])),
-    }
+    task, splits = _task(cells(given["label"])), _splits(cells(given["split"]))
+    parts = {"task": task, "samples": samples, "splits": splits}
     return _composed(path, name, parts, modalities)
 
 

@@ -43,7 +43,8 @@ class Arrays:
         Raises:
             DataError: If there is none of that name, or it holds anything else.
         """
-        path, key = self._place(name)
+        file, _, key = name.partition("#")
+        path = self.folder / file
         if is_hdf5(path):
             found = self._hdf5(path).array(path, key)
             return np.array(found, dtype=str) if isinstance(found, list) else found
@@ -58,12 +59,8 @@ class Arrays:
         Raises:
             DataError: If it cannot be read.
         """
-        path, _ = self._place(name)
+        path = self.folder / name.partition("#")[0]
         return self._hdf5(path).names(path) if is_hdf5(path) else list(npz_keys(path, inside=self.folder))
-
-    def _place(self, name: str) -> tuple[Path, str]:
-        file, _, key = name.partition("#")
-        return self.folder / file, key
 
     def _hdf5(self, path: Path) -> HDF5Process:
         regular_file(path, inside=self.folder)

@@ -8,7 +8,7 @@ from typing import Any
 from alignmamba.contracts import Task
 from alignmamba.data.classes import Classes
 from alignmamba.errors import DataError
-from alignmamba.formats.tables.array_description import Description, SamplesPart, placeholders
+from alignmamba.formats.tables.array_description import Description, placeholders
 from alignmamba.formats.tables.foreign_tables import (
     ROW_NUMBER,
     further_labels,
@@ -61,7 +61,10 @@ class SampleList:
         names = {kind: getattr(given, kind) for kind in _KINDS} | ({"label": label} if label else {})
         patterned = {name for pattern in description.patterns for name in placeholders(pattern)} - {"id"}
         wanted = filter(None, [*given.id, *names.values(), *given.further, *sorted(patterned)])
-        columns = _columns(path, given, list(dict.fromkeys(wanted)))
+        columns: dict[str, list[Any]] = {}
+        if given.table:
+            table = table_path(path.parent, f"{path}: samples.table", given.table)
+            columns = read_columns(table, list(dict.fromkeys(wanted)), inside=path.parent, form=given)
         ids = _ids(path, description, columns, arrays)
         known: dict[str, Any] = dict.fromkeys(_KINDS)
         for kind, kinds in _KINDS.items():
@@ -120,14 +123,6 @@ def table_path(folder: Path, where: str, name: str) -> Path:
     if not is_table(table):
         raise DataError(f"{where}: expected a .csv, .tsv, .txt or .parquet file, found {name!r}")
     return table
-
-
-def _columns(path: Path, given: SamplesPart, names: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns of the table of samples; none where there is no table."""
-    if not given.table:
-        return {}
-    table = table_path(path.parent, f"{path}: samples.table", given.table)
-    return read_columns(table, names, inside=path.parent, form=given)
 
 
 def _ids(path: Path, description: Description, columns: Mapping[str, list[Any]], arrays: Arrays) -> list[str]:

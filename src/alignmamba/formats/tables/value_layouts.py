@@ -2,6 +2,7 @@
 table.
 """
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -91,7 +92,7 @@ class _Files:
         archive, _, key = self._pattern.partition("#")
         one_archive = bool(placeholders(key)) and not placeholders(archive)
         self._keys = dict.fromkeys(arrays.keys(self._pattern)) if one_archive else None
-        if not any(self._is_named(name) and _exists(self._path(name)) for name in self.named):
+        if not any(self._is_named(name) and os.path.lexists(self._path(name)) for name in self.named):
             raise DataError(
                 f"{where}.{'files' if modality.files else 'table'}: {self._pattern!r} names a file of none of"
                 f" {len(self.named)} samples, the first is {samples.ids[0]!r}"
@@ -124,7 +125,7 @@ class _Files:
             regular_file(path, inside=self.folder)
         except DataError as error:
             # A link to nowhere is no missing modality, and neither is a folder.
-            if _exists(path) or "\0" in name or ".." in path.parts:
+            if os.path.lexists(path) or "\0" in name or ".." in path.parts:
                 raise DataError(f"{self._where}: sample {self._samples.ids[row]!r}: {error}") from error
             return False
         return self._is_named(name)
@@ -211,13 +212,6 @@ def _of_no_sample(count: int, what: str, first: str, *, rows: int = 0) -> tuple[
     return (f"{count} {what}{counted} are of no sample and were dropped, {first!r} first.",) if count else ()
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists() or path.is_symlink()
-    except (OSError, ValueError):
-        return False
-
-
 # One array for all samples
 
 
@@ -297,57 +291,51 @@ def _bounds(
     """Where each sample begins and ends: in its row where padded, else in the whole."""
     if padded and shape[0] != samples:
         raise DataError(f"{where}.values: expected {samples} samples, found {shape[0]}")
-    if padded and modality.offsets:
-        raise DataError(f"{where}: padded values take lengths, found offsets")
-    each = np.arange(samples)
-    if padded:
-        stops = np.full(samples, shape[1])
-        if modality.lengths:
-            stops = _whole_numbers(arrays, f"{where}.lengths", modality.lengths, samples, samples)
-            if (stops > shape[1]).any():
-                at = int(stops.argmax())
-                raise DataError(
-                    f"{where}.lengths: {modality.lengths}: found {stops[at]} in row {at}, expected at most"
-                    f" {shape[1]}, the positions of the values"
-                )
-        return 0 * each, stops
-    if modality.lengths:
-        lengths = _whole_numbers(arrays, f"{where}.lengths", modality.lengths, samples, samples).tolist()
-        if sum(lengths) != shape[0]:
-            raise DataError(
-                f"{where}.lengths: {modality.lengths}: its lengths add up to {sum(lengths)}, expected"
-                f" {shape[0]}, the positions of the values"
-            )
-        offsets = np.cumsum([0, *lengths], dtype=np.int64)
-    elif modality.offsets:
-        offsets = _whole_numbers(arrays, f"{where}.offsets", modality.offsets, samples + 1, samples)
-        if offsets[0] != 0 or offsets[-1] != shape[0] or (np.diff(offsets) < 0).any():
-            raise DataError(
-                f"{where}.offsets: {modality.offsets}: go from {offsets[0]} to {offsets[-1]}, expected"
-                f" numbers from 0 to {shape[0]} that never fall"
-            )
-    elif shape[0] == samples:
+    each, name = np.arange(samples), modality.offsets or modality.lengths
+    if not name and padded:
+        return 0 * each, np.full(samples, shape[1])
+    if not name and shape[0] == samples:
         return each, each + 1
-    else:
+    if not name:
         raise DataError(
             f"{where}: values of shape {shape} are not one for each of {samples} samples: they need offsets"
             " or lengths"
         )
-    return offsets[:-1], offsets[1:]
+    if padded and modality.offsets:
+        raise DataError(f"{where}: padded values take lengths, found offsets")
+    kind = "offsets" if modality.offsets else "lengths"
+    place = f"{where}.{kind}: {name}"
+    numbers = arrays.listed(f"{where}.{kind}", name, kinds="iuf")
+    found = _whole_numbers(numbers, place, samples, samples + (kind == "offsets"))
+    if padded and (found > shape[1]).any():
+        at = int(found.argmax())
+        raise DataError(
+            f"{place}: found {found[at]} in row {at}, expected at most {shape[1]}, the positions of the"
+            " values"
+        )
+    if padded:
+        return 0 * each, found
+    if kind == "lengths":
+        total = sum(found.tolist())
+        if total != shape[0]:
+            raise DataError(
+                f"{place}: its lengths add up to {total}, expected {shape[0]}, the positions of the values"
+            )
+        found = np.cumsum([0, *found.tolist()])
+    elif found[0] != 0 or found[-1] != shape[0] or (np.diff(found) < 0).any():
+        raise DataError(
+            f"{place}: go from {found[0]} to {found[-1]}, expected numbers from 0 to {shape[0]} that never"
+            " fall"
+        )
+    return found[:-1], found[1:]
 
 
-def _whole_numbers(arrays: Arrays, where: str, name: str, size: int, samples: int) -> np.ndarray:
-    """An array of so many whole numbers of 0 or more."""
-    numbers = arrays.listed(where, name, kinds="iuf")
+def _whole_numbers(numbers: list[Any], place: str, samples: int, size: int) -> np.ndarray:
     for at, number in enumerate(numbers):
         if not (float(number).is_integer() and 0 <= number < 1 << 62):
-            raise DataError(
-                f"{where}: {name}: expected whole numbers of 0 or more, found {number} in row {at}"
-            )
+            raise DataError(f"{place}: expected whole numbers of 0 or more, found {number} in row {at}")
     if len(numbers) != size:
-        raise DataError(
-            f"{where}: {name}: expected {size} numbers for {samples} samples, found {len(numbers)}"
-        )
+        raise DataError(f"{place}: expected {size} numbers for {samples} samples, found {len(numbers)}")
     return np.array(numbers, dtype=np.int64)
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from alignmamba.checksums import stamped, unstamped
+from alignmamba.checksums import stamped
 from alignmamba.contracts import Task
-from alignmamba.errors import CheckpointError, ConfigError, shown
-from alignmamba.files import read_json, replace_file
+from alignmamba.errors import CheckpointError, shown
+from alignmamba.files import replace_file
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.catalogue import analysis_from
 from alignmamba.recipes.experiments.cells import Analysis, Cell, Job, State, jobs_of
@@ -71,6 +71,15 @@ class ExperimentRecord:
     data: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _JobRecord:
+    """What ``jobs/<key>.json`` says, see `cells.Job`."""
+
+    label: str
+    config: dict[str, Any]
+    analyses: tuple[dict[str, Any], ...]
+
+
 class BusyError(Exception):
     """Another process is at work on the cell."""
 
@@ -98,9 +107,8 @@ class ExperimentDirectory:
                 # kept.
                 known = found.job(job.key).analyses if found._job_path(job.key).is_file() else ()
                 both = replace(job, analyses=tuple(dict.fromkeys((*known, *job.analyses))))
-                replace_file(found._job_path(job.key), to_json(stamped(plain(both.values))).encode())
-            plan = {**facts, "cells": [each.entry for each in cells]}
-            replace_file(path / PLAN, to_json(stamped(plain(plan))).encode())
+                _write(found._job_path(job.key), both.values)
+            _write(path / PLAN, {**facts, "cells": [each.entry for each in cells]})
         except OSError as error:
             raise CheckpointError(f"out {path}: cannot be written to: {error.strerror}") from error
         return found
@@ -146,9 +154,12 @@ class ExperimentDirectory:
         Raises:
             CheckpointError: If it is damaged.
         """
-        plan: dict[str, Any] = read_record(self.path / PLAN, dict)
+        path = self.path / PLAN
+        found = read_record(path, object)
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{path}: expected the plan of an experiment, found {shown(found)}")
         self.record()
-        return plan
+        return found
 
     def record(self) -> ExperimentRecord:
         """What ``experiment.json`` holds, checked field by field.
@@ -167,24 +178,17 @@ class ExperimentDirectory:
         path = self._job_path(key)
         if not path.exists():
             raise CheckpointError(f"experiment {self.path}: has no cell {key!r}")
-        values = read_json(path, error=CheckpointError)
-        if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: expected what a cell is, found {shown(values)}")
-        values = unstamped(values, str(path))
-        if not isinstance(values.get("config"), dict) or not isinstance(values.get("analyses"), list):
-            raise CheckpointError(
-                f"{path}: expected what a cell is: a mapping 'config' and a list 'analyses'"
-            )
+        record = read_record(path, _JobRecord)
         try:
             return Job(
                 key=key,
-                label=str(values["label"]),
-                config=check_config(values["config"]),
-                analyses=tuple(analysis_from(each) for each in values["analyses"]),
+                label=record.label,
+                config=check_config(record.config),
+                analyses=tuple(map(analysis_from, record.analyses)),
             )
-        except (ConfigError, KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise CheckpointError(
-                f"{path}: expected what a cell is, found none that can be read ({error})"
+                f"{path}: not a cell of this version: {' '.join(str(error).split())}"
             ) from error
 
     def _job_path(self, key: str) -> Path:
@@ -257,9 +261,11 @@ class ExperimentDirectory:
             lock.release()
 
 
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    replace_file(path, to_json(stamped(plain(values))).encode())
+
+
 def _named(value: Any) -> str:
-    return (
-        repr(value.get("name")) + " " + str(value.get("checksum"))[:12]
-        if isinstance(value, dict)
-        else repr(value)
-    )
+    if not isinstance(value, dict):
+        return repr(value)
+    return f"{value.get('name')!r} {str(value.get('checksum'))[:12]}"

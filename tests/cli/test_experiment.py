@@ -154,6 +154,33 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "grid").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["comparison", "--rates", "1.5"], "rates.0: found 1.5"),
+        (["distance", "--models", "late-fusoin"], "models: found 'late-fusoin', expected some of"),
+        (["ablation", "--samples", "nobody"], "samples: 'nobody' is not in the test split"),
+    ],
+)
+def test_a_wrong_value_is_refused_also_where_it_does_not_matter(
+    cli: Cli, corpus: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    settings = ("--seeds", "1", "--set", *SETTINGS, "--dry-run")
+    ended = cli("experiment", *arguments, "--data", corpus, "--out", tmp_path / "grid", *settings)
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_options_of_other_experiments_change_nothing(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    common = ("--data", corpus, "--out", tmp_path / "grid", "--seeds", "1", "--dry-run", "--json")
+    others = ("--rates", "0.2", "--mixed", "--protocol", "tokens", "--samples", "test-000001")
+    alone = cli("experiment", "distance", *common, "--set", *SETTINGS)
+    both = cli("experiment", "distance", *others, "--lengths", "-1", *common, "--set", *SETTINGS)
+    assert (alone.code, both.code) == (0, 0), both.err
+    assert json.loads(both.out) == json.loads(alone.out)
+
+
 def test_a_directory_that_is_something_else_is_left_alone(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     ended = cli("experiment", "plans", "--data", corpus, "--out", tmp_path, "--seeds", "1")
@@ -209,6 +236,8 @@ def test_a_dry_run_of_efficiency_measures_and_writes_nothing(
         "passes": [5000],
         "memory": [100, 5000],
     }
+    wrong = ("--rates", "1.5", "--models", "nobody", "--seeds", "0", "--data", "nowhere")
+    assert cli("experiment", "efficiency", "--out", out, *wrong, "--dry-run").code == 0
     assert not list(tmp_path.iterdir())
     (tmp_path / "letter.txt").write_text("mine")
     assert cli("experiment", "efficiency", "--out", tmp_path, "--dry-run").code == 2

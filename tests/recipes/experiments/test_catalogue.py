@@ -1,6 +1,8 @@
 """Which runs each experiment is made of."""
 
+import inspect
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,13 @@ from alignmamba.methods import FAMILIES, METHODS, SETS
 from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig, check_config, settings_of
 from alignmamba.recipes.experiments import ComparisonOptions
-from alignmamba.recipes.experiments.catalogue import cells_of, grids, not_compared
+from alignmamba.recipes.experiments.catalogue import (
+    EXPERIMENTS,
+    analysis_from,
+    cells_of,
+    grids,
+    not_compared,
+)
 from alignmamba.recipes.experiments.cells import Cell, jobs_of
 from alignmamba.recipes.experiments.experiment import of_model
 from alignmamba.training.loop import FitConfig
@@ -228,7 +236,7 @@ def test_the_key_is_the_settings_and_the_seed_alone(corpus: Corpus) -> None:
         ({"name": "missing", "rates": ()}, "at least 1"),
         ({"name": "missing", "rates": (0.1, float("nan"))}, r"rates\.1: found nan .*less than 1"),
         ({"name": "missing", "rates": (1.0,)}, "less than 1"),
-        ({"name": "missing", "protocol": "imder-sample", "rates": (0.15,)}, "expected 0, 0.1"),
+        ({"name": "missing", "protocol": "imder-sample", "rates": (0.15,)}, "expected one of 0, 0.1"),
     ],
 )
 def test_mistakes_are_named(corpus: Corpus, experiment: dict[str, Any], said: str) -> None:
@@ -264,3 +272,34 @@ def test_samples_that_were_asked_for_are_part_of_the_analysis(corpus: Corpus) ->
     (telling,) = cells(corpus, name="plans")
     assert len({each.analyses[0].name for each in (cell, other, telling)}) == 3
     assert cell.key == telling.key
+
+
+@pytest.mark.parametrize(
+    ("written", "folder"),
+    [
+        ({"kind": "missing", "missing": {"protocol": "gcnet", "rate": 0.2}, "samples": []}, "gcnet-0.2"),
+        ({"kind": "distance", "missing": {"protocol": "none", "rate": 0.0}, "samples": []}, "distance"),
+        ({"kind": "plans", "missing": {"protocol": "none", "rate": 0.0}, "samples": []}, "plans"),
+        ({"kind": "plans", "missing": {}, "samples": ["test-000001"]}, "plans-8875221e"),
+    ],
+)
+def test_analyses_that_version_0_1_wrote_keep_their_folders(written: dict[str, Any], folder: str) -> None:
+    """It wrote the fields of every experiment."""
+    analysis = analysis_from(written)
+    assert analysis.name == folder
+    assert analysis_from(analysis.model_dump(mode="json")) == analysis
+
+
+@pytest.mark.parametrize(
+    "written", [[], {}, {"kind": "plan"}, {"kind": ["plans"]}, {"kind": "efficiency"}, {"kind": "missing"}]
+)
+def test_what_is_no_analysis_is_refused(written: object) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        analysis_from(written)
+
+
+def test_the_name_of_an_experiment_stands_in_its_file_alone() -> None:
+    room = Path(inspect.getfile(cells_of)).parent
+    for name in EXPERIMENTS.keys() - {"missing"}:  # which is also a setting of every run
+        found = [path.name for path in room.glob("*.py") if f'"{name}"' in path.read_text(encoding="utf-8")]
+        assert found == [f"{name}.py"]

@@ -56,7 +56,7 @@ def test_a_method_of_a_set_that_the_corpus_does_not_suit_is_named_with_the_reaso
     rows = [each.row for each in cells_of(asked, check_config(CONFIG), classes)]
     assert set(rows) >= {"late-fusion", *SETS["table2"]} - reasons.keys()
     assert not set(rows) & reasons.keys()
-    with pytest.raises(ConfigError, match=r"^self-mm: task: Self-MM needs numbers"):
+    with pytest.raises(ConfigError, match=r"^self-mm: task: Self-MM needs a regression"):
         cells(classes, name="comparison", models=("table2", "self-mm"))
 
 

@@ -411,6 +411,20 @@ def test_the_order_of_labels_and_the_absence_of_groups_survive(tmp_path: Path, g
     ]
 
 
+def test_labels_in_the_order_of_mmsa_come_back_though_no_clip_has_all(tmp_path: Path) -> None:
+    """As a file of MMSA gives them; the clips with most labels have not the first of all."""
+    labels = {
+        "regression_labels_T": [None, 0.5, None],
+        "regression_labels_V": [1.5, None, 0.25],
+        "annotations": ["a", None, "b"],
+        "classification_labels": [None, 1, 2],
+    }
+    corpus = facts_of(tmp_path / "corpus", 3, labels=labels)
+    export_mmsa(corpus, tmp_path / "a.pkl")
+    assert pickle.loads((tmp_path / "a.pkl").read_bytes())["alignmamba"]["labels"] == {}
+    assert convert("mmsa", [tmp_path / "a.pkl"], tmp_path / "again").corpus.checksum == corpus.checksum
+
+
 def test_labels_of_one_split_alone_come_back(tmp_path: Path) -> None:
     arrays = {"features": {name: [np.ones((1, 1))] for name in ("text", "audio", "vision")}, "targets": [0.5]}
     splits = {

@@ -335,6 +335,23 @@ def test_a_file_cut_off_anywhere(tmp_path: Path, protocol: int) -> None:
         read(path, content + b"\n")
 
 
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (b"cnumpy\ndtype\nNa.", "a list finds a global numpy.dtype"),
+        (b"]NNs.", "a dict finds a list"),
+        (b"Nb.", "finds no value to work on"),
+    ],
+)
+def test_an_operation_on_another_kind_of_value_says_what_it_finds(
+    tmp_path: Path, program: bytes, said: str
+) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x02" + program)
+    with pytest.raises(DataError, match=rf"a\.pkl: damaged at byte \d+: an operation .*{said}$|{said}$"):
+        read_pickle(path)
+
+
 def test_what_is_no_file(tmp_path: Path) -> None:
     for path, said in (
         (tmp_path, "something else"),

@@ -63,7 +63,6 @@ EXEMPT: dict[tuple[str, str], str] = {
     # To be brought into order:
     ("twin name", "recipes/experiments/"): "",
     ("long file", "contracts.py"): "",
-    ("long file", "evaluation/statistics.py"): "",
     ("long file", "ops/transport.py"): "",
     ("long file", "training/loop.py"): "",
     ("long function", "data/"): "",

@@ -13,22 +13,17 @@ from scipy import stats as oracle
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import ConfigError, DataError
 from alignmamba.evaluation.metrics import score
+from alignmamba.evaluation.seed_variance import RowMetric, Scores, scores_of
 from alignmamba.evaluation.statistics import (
-    RowMetric,
-    Scores,
     compare_to,
     compare_to_best,
     holm,
     interval,
-    interval_note,
-    marks_note,
     mcnemar_exact,
     over_seeds,
     paired_bootstrap,
-    power_note,
-    reach_note,
-    scores_of,
 )
+from alignmamba.evaluation.statistics_notes import interval_note, marks_note, power_note, reach_note
 
 Array = NDArray[np.float64]
 
@@ -361,6 +356,28 @@ def test_equal_scores_do_not_differ() -> None:
     assert paired_bootstrap(np.ones(20), np.zeros(20)).p_value == 0.0
 
 
+def test_resamples_are_those_of_scipy() -> None:
+    """The same rows in the same order, so that any figure could be made again with it."""
+    scores = generator().random(23)
+    drawn: list[NDArray[np.int64]] = []
+
+    def metric(rows: NDArray[np.int64]) -> float:
+        drawn.append(rows)
+        return float(scores[rows].mean())
+
+    interval(RowMetric(runs=(metric,), samples=23), seed=5, resamples=40)
+    found = oracle.bootstrap(
+        (np.arange(23),),
+        lambda rows, axis: scores[rows].mean(axis=axis),
+        n_resamples=40,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(5),
+    )
+    ours = [scores[rows].mean() for rows in drawn[1:]]
+    assert ours == pytest.approx(found.bootstrap_distribution, rel=1e-12)
+
+
 def test_resamples_on_which_a_metric_is_undefined_are_left_out() -> None:
     values = generator(10).normal(10.0, 1.0, size=(1, 12))
     plain, nothing = as_row_metric(values), as_row_metric(np.zeros((1, 12)))
@@ -615,7 +632,7 @@ def test_power_of_the_test_split_of_mosi() -> None:
 
 def test_power_where_errors_are_rare() -> None:
     note = power_note("GRID", 1000, 0.99)
-    assert "0.9 points apart if their errors are independent, and 2.0 if they disagree on a tenth" in note
+    assert "0.9 points if their errors are independent, and 2.0 if they disagree on a tenth" in note
 
 
 def test_notes_tell_the_test() -> None:

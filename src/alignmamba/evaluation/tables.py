@@ -4,7 +4,7 @@ LaTeX and Markdown.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -41,8 +41,9 @@ _LATEX = {
 }
 
 
-# What follows a number on a terminal.
-_MARKED: Mapping[Mark, str] = {"best": " *", "level": " ≈", "": ""}
+_LATEX_MARKS: Mapping[Mark, str] = {"best": r"\textbf{{{}}}", "level": r"\underline{{{}}}", "": "{}"}
+_MARKDOWN_MARKS: Mapping[Mark, str] = {"best": "**{}**", "level": "≈ {}", "": "{}"}
+_TERMINAL_MARKS: Mapping[Mark, str] = {"best": "{} *", "level": "{} ≈", "": "{}"}
 
 
 class Entry(Config):
@@ -119,17 +120,19 @@ class ResultTable(Config):
         for field, names in (("rows", self.rows), ("columns", self.columns)):
             if len(set(names)) != len(names):
                 raise ValueError(f"{field}: expected distinct names, found {list(names)}")
-        if len(self.entries) != len(self.rows):
-            raise ValueError(
-                f"entries: expected one row per row name, {len(self.rows)}, found {len(self.entries)}"
-            )
-        for name, entries in zip(self.rows, self.entries, strict=True):
+        count = len(self.entries)
+        if count != len(self.rows):
+            raise ValueError(f"entries: expected one row per row name, {len(self.rows)}, found {count}")
+        for name, entries in self._lines:
+            expected = f"expected one per column, {len(self.columns)}, found {len(entries)}"
             if len(entries) != len(self.columns):
-                raise ValueError(
-                    f"entries: row {name!r}: expected one per column, {len(self.columns)}, found"
-                    f" {len(entries)}"
-                )
+                raise ValueError(f"entries: row {name!r}: {expected}")
         return self
+
+    @property
+    def _lines(self) -> list[tuple[str, tuple[Entry | None, ...]]]:
+        """Name and entries of each row."""
+        return list(zip(self.rows, self.entries, strict=True))
 
     def to_json(self) -> str:
         """All of it, as `from_json` reads it."""
@@ -155,24 +158,20 @@ class ResultTable(Config):
         """
         known = [
             (row, column, entry)
-            for row, entries in zip(self.rows, self.entries, strict=True)
+            for row, entries in self._lines
             for column, entry in zip(self.columns, entries, strict=True)
             if entry is not None
         ]
-        most = max((len(entry.values) for _, _, entry in known), default=0)
         seeds = sorted({seed for _, _, entry in known for seed in entry.seeds})
+        most = max((len(entry.values) for _, _, entry in known), default=0)
         names = [f"seed_{seed}" for seed in seeds] or [f"value_{number}" for number in range(1, most + 1)]
-        rows: list[list[object]] = [
-            [self.row_label, "column", "mean", "deviation", "low", "high", "mark", *names]
-        ]
+        fields = ("mean", "deviation", "low", "high", "mark")
+        rows: list[list[object]] = [[self.row_label, "column", *fields, *names]]
         for row, column, entry in known:
-            by_name = dict(
-                zip((f"seed_{seed}" for seed in entry.seeds) if seeds else names, entry.values, strict=False)
-            )
-            values = [by_name.get(name) for name in names]
-            rows.append(
-                [row, column, entry.mean, entry.deviation, entry.low, entry.high, entry.mark, *values]
-            )
+            own = [f"seed_{seed}" for seed in entry.seeds] if seeds else names
+            values = dict(zip(own, entry.values, strict=False))
+            facts = [getattr(entry, field) for field in fields]
+            rows.append([row, column, *facts, *map(values.get, names)])
         return csv_text(rows)
 
     def to_latex(self) -> str:
@@ -181,17 +180,12 @@ class ResultTable(Config):
         """
 
         def cell(entry: Entry | None) -> str:
-            if entry is None or entry.mean is None:
-                return "--"
-            mean, interval = _latex(self._mean(entry)), self._interval(entry)
-            shown = {"best": rf"\textbf{{{mean}}}", "level": rf"\underline{{{mean}}}", "": mean}[entry.mark]
-            return f"{shown} {{\\scriptsize {_latex(interval)}}}" if interval else shown
+            interval = _latex(self._interval(entry))
+            shown = self._cell(entry, _LATEX_MARKS, "--", _latex)
+            return f"{shown} {{\\scriptsize {interval}}}" if interval else shown
 
-        caption = " ".join(
-            _sentence(part)
-            for part in (self.title, self.caption, *self.notes, *self._legend("bold", "underlined"))
-            if part
-        )
+        said = (self.title, self.caption, *self.notes, *self._legend("bold", "underlined"))
+        caption = " ".join(_sentence(part) for part in said if part)
         lines = [
             r"\begin{table}[t]",
             r"\centering",
@@ -201,10 +195,7 @@ class ResultTable(Config):
             r"\toprule",
             " & ".join(map(_latex, (self.row_label, *self.columns))) + r" \\",
             r"\midrule",
-            *(
-                " & ".join([_latex(row), *map(cell, entries)]) + r" \\"
-                for row, entries in zip(self.rows, self.entries, strict=True)
-            ),
+            *(" & ".join([_latex(row), *map(cell, entries)]) + r" \\" for row, entries in self._lines),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -217,20 +208,12 @@ class ResultTable(Config):
         """
 
         def cell(entry: Entry | None) -> str:
-            if entry is None or entry.mean is None:
-                return "–"
-            shown = {
-                "best": f"**{self._mean(entry)}**",
-                "level": f"≈ {self._mean(entry)}",
-                "": self._mean(entry),
-            }[entry.mark]
-            return f"{shown} {self._interval(entry)}".rstrip()
+            return f"{self._cell(entry, _MARKDOWN_MARKS, '–')} {self._interval(entry)}".rstrip()
 
-        header = list(map(_markdown, (self.row_label, *self.columns)))
-        lines = [_pipes(header), _pipes(["---", *["---:"] * len(self.columns)])]
-        lines += [
-            _pipes([_markdown(row), *map(cell, entries)])
-            for row, entries in zip(self.rows, self.entries, strict=True)
+        lines = [
+            _pipes(map(_markdown, (self.row_label, *self.columns))),
+            _pipes(["---", *["---:"] * len(self.columns)]),
+            *(_pipes([_markdown(row), *map(cell, entries)]) for row, entries in self._lines),
         ]
         notes = "\n".join(f"- {_markdown(note)}" for note in (*self.notes, *self._legend("bold", "≈")))
         parts = (f"## {_markdown(self.title)}", _markdown(self.caption), "\n".join(lines), notes)
@@ -246,17 +229,10 @@ class ResultTable(Config):
         for place, name in enumerate(self.columns):
             entries = [row[place] for row in self.entries]
             header.append(name)
-            columns.append(
-                [
-                    "–"
-                    if entry is None or entry.mean is None
-                    else f"{self._mean(entry)}{_MARKED[entry.mark]}"
-                    for entry in entries
-                ]
-            )
+            columns.append([self._cell(entry, _TERMINAL_MARKS, "–") for entry in entries])
             if intervals and any(entry is not None and entry.low is not None for entry in entries):
                 header.append("95 % interval")
-                columns.append(["" if entry is None else self._interval(entry) for entry in entries])
+                columns.append([self._interval(entry) for entry in entries])
         return tuple(header), [tuple(row) for row in zip(*columns, strict=True)]
 
     def of_columns(self, names: Sequence[str]) -> "ResultTable":
@@ -267,12 +243,8 @@ class ResultTable(Config):
         if not places:
             return self
         columns = tuple(self.columns[place] for place in places)
-        return self.model_copy(
-            update={
-                "columns": columns,
-                "entries": tuple(tuple(row[place] for place in places) for row in self.entries),
-            }
-        )
+        entries = tuple(tuple(row[place] for place in places) for row in self.entries)
+        return self.model_copy(update={"columns": columns, "entries": entries})
 
     def write(self, directory: Path) -> list[Path]:
         """Put the table into a directory as ``name``.json, .csv, .tex and .md, each whole or not at all;
@@ -284,52 +256,51 @@ class ResultTable(Config):
         Raises:
             DataError: If the directory cannot be made or written to.
         """
-        contents = {
-            "json": self.to_json(),
-            "csv": self.to_csv(),
-            "tex": self.to_latex(),
-            "md": self.to_markdown(),
-        }
-        paths = [directory / f"{self.name}.{ending}" for ending in contents]
+        texts = (self.to_json(), self.to_csv(), self.to_latex(), self.to_markdown())
+        paths = [directory / f"{self.name}.{ending}" for ending in ("json", "csv", "tex", "md")]
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            for path, content in zip(paths, contents.values(), strict=True):
-                replace_file(path, content.encode())
+            for path, text in zip(paths, texts, strict=True):
+                replace_file(path, text.encode())
         except OSError as error:
             raise DataError(f"tables {directory}: cannot be written: {error.strerror}") from error
         return paths
 
-    def _mean(self, entry: Entry) -> str:
+    def _cell(
+        self,
+        entry: Entry | None,
+        marks: Mapping[Mark, str],
+        nothing: str,
+        escape: Callable[[str], str] = str,
+    ) -> str:
+        """Mean and deviation with the mark, or what stands where nothing is known."""
+        if entry is None or entry.mean is None:
+            return nothing
         mean = self._number(entry.mean)
-        return mean if entry.deviation is None else f"{mean} ± {self._number(entry.deviation)}"
+        both = mean if entry.deviation is None else f"{mean} ± {self._number(entry.deviation)}"
+        return marks[entry.mark].format(escape(both))
 
-    def _interval(self, entry: Entry) -> str:
-        return (
-            ""
-            if entry.low is None or entry.high is None
-            else f"[{self._number(entry.low)}, {self._number(entry.high)}]"
-        )
+    def _interval(self, entry: Entry | None) -> str:
+        if entry is None or entry.mean is None or entry.low is None or entry.high is None:
+            return ""
+        return f"[{self._number(entry.low)}, {self._number(entry.high)}]"
 
-    def _number(self, value: float | None) -> str:
-        # A rounded -0.0 is no negative number.
-        shown = "–" if value is None else f"{value:.{self.digits}f}"
-        return shown.removeprefix("-") if not shown.strip("-0.") else shown
+    def _number(self, value: float) -> str:
+        shown = f"{value:.{self.digits}f}"
+        return shown if shown.strip("-0.") else shown.removeprefix("-")  # a rounded -0.0 is not negative
 
     def _legend(self, best: str, level: str) -> list[str]:
         """What is shown, of that which is there."""
         entries = [entry for row in self.entries for entry in row if entry is not None]
         marks = {entry.mark for entry in entries}
-        told = {
+        there = {
             "mean ± standard deviation over seeds": any(entry.deviation is not None for entry in entries),
             "[95 % interval]": any(entry.low is not None for entry in entries),
             f"{best}: best": "best" in marks,
             f"{level}: level with the best": "level" in marks,
         }
-        return (
-            [f"Shown: {'; '.join(part for part, shown in told.items() if shown)}."]
-            if any(told.values())
-            else []
-        )
+        parts = "; ".join(part for part, shown in there.items() if shown)
+        return [f"Shown: {parts}."] if parts else []
 
 
 def _sentence(text: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError
 from alignmamba.evaluation.metrics import score
-from alignmamba.evaluation.statistics import scores_of
+from alignmamba.evaluation.seed_variance import scores_of
 from alignmamba.recipes.experiments.cell_files import _Made, _Trained, read_predictions
 from alignmamba.recipes.experiments.columns import Column, _agreeing, combined
 from alignmamba.recipes.experiments.distance import _Distances

@@ -9,6 +9,7 @@ from invented_experiments import METHODS, write_experiment
 
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.experiments.grid_directory import CellRecord
+from alignmamba.recipes.experiments.missing import Missing, rate_of
 from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.report.drawings import (
     MOST_EPOCHS,
@@ -17,7 +18,6 @@ from alignmamba.recipes.report.drawings import (
     metric_drawing,
     metric_limits,
     missing_rate_drawing,
-    rate,
 )
 from alignmamba.recipes.report.findings import Found
 
@@ -26,12 +26,16 @@ from alignmamba.recipes.report.findings import Found
     ("column", "expected"), [("10 %", 0.1), ("0 %", 0.0), ("12.5%", 0.125), ("average", None), ("f1", None)]
 )
 def test_rates(column: str, expected: float | None) -> None:
-    assert rate(column) == expected
+    assert rate_of(column) == expected
 
 
 def _drawn(drawing: Drawing | None) -> Drawing:
     assert drawing is not None
     return drawing
+
+
+def _over_rates(table: ResultTable) -> Drawing | None:
+    return missing_rate_drawing(table, Missing().rates(table), METHODS, "a")
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def table(tmp_path: Path) -> ResultTable:
 
 
 def test_one_line_and_one_band_per_method(table: ResultTable) -> None:
-    svg = _drawn(missing_rate_drawing(table, METHODS, "a")).svg
+    svg = _drawn(_over_rates(table)).svg
     for number in range(3):
         line = [
             path
@@ -55,7 +59,7 @@ def test_one_line_and_one_band_per_method(table: ResultTable) -> None:
 
 
 def test_higher_is_higher(table: ResultTable) -> None:
-    svg = _drawn(missing_rate_drawing(table, METHODS, "a")).svg
+    svg = _drawn(_over_rates(table)).svg
     path = next(
         path for path in re.findall(r"<path [^>]*>", svg) if "fill: none; stroke: var(--series-0)" in path
     )
@@ -74,15 +78,10 @@ def test_gaps_and_undefined_numbers(table: ResultTable) -> None:
         Entry(values=(0.5,), mean=0.5),
         None,
     )
-    drawing = _drawn(
-        missing_rate_drawing(table.model_copy(update={"entries": (holes, *table.entries[1:])}), METHODS, "a")
-    )
+    drawing = _drawn(_over_rates(table.model_copy(update={"entries": (holes, *table.entries[1:])})))
     assert "alignmamba from 0.500 to 0.500" in drawing.text
     assert "nan" not in drawing.svg
-    assert (
-        missing_rate_drawing(table.model_copy(update={"columns": ("10 %", "a", "b", "c")}), METHODS, "a")
-        is None
-    )
+    assert _over_rates(table.model_copy(update={"columns": ("10 %", "a", "b", "c")})) is None
 
 
 def test_figures_share_no_id_and_no_colour_of_their_own(tmp_path: Path) -> None:

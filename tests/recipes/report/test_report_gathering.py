@@ -61,6 +61,18 @@ def test_what_was_withheld(tmp_path: Path) -> None:
     assert samples.classes == ()
 
 
+def test_what_was_withheld_is_found_where_the_plan_names_the_predictions(tmp_path: Path) -> None:
+    """As every plan does that the engine writes."""
+    write_experiment(tmp_path, experiment="missing", columns=["10 %"], kind="regression")
+    plan = json.loads((tmp_path / "experiment.json").read_text())
+    for cell in plan["cells"]:
+        cell["predictions"] = "predictions_test.csv"
+    write_json(tmp_path / "experiment.json", plan)
+    samples = gather(tmp_path).found[0].samples
+    assert samples is not None
+    assert samples.withheld.keys() == {"text", "audio"}
+
+
 def test_valid_where_test_is_not_there(tmp_path: Path) -> None:
     write_experiment(tmp_path, rows=["a"], seeds=1)
     for name in ("predictions", "confusion"):

@@ -13,19 +13,9 @@ from numpy.typing import NDArray
 from alignmamba.contracts import Task
 from alignmamba.errors import DataError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, RANGES, metric_names, sample_scores, score
-from alignmamba.evaluation.statistics import (
-    UNBOUNDED,
-    RowMetric,
-    Scores,
-    Standing,
-    compare_to_best,
-    interval,
-    interval_note,
-    marks_note,
-    power_note,
-    reach_note,
-    scores_of,
-)
+from alignmamba.evaluation.seed_variance import RowMetric, Scores, scores_of
+from alignmamba.evaluation.statistics import UNBOUNDED, Standing, compare_to_best, interval
+from alignmamba.evaluation.statistics_notes import interval_note, marks_note, power_note, reach_note
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import METHODS
 from alignmamba.recipes.experiments.grid import Grid

@@ -68,6 +68,11 @@ class Experiment(ABC, Generic[OptionsT]):
     """Its own, of which the command line makes flags; every field has a default, and no two experiments share
     a class."""
 
+    def rates(self, table: ResultTable) -> Mapping[int, float]:
+        """Columns that a page draws rows over, by their place in a table: the rate, from 0 to 1, of each."""
+        del table
+        return {}
+
 
 class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT]):
     """An experiment that is a grid of runs."""

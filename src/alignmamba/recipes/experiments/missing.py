@@ -1,5 +1,6 @@
 """Table 1: methods at every missing rate."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,12 @@ class MissingAnalysis(Analysis):
         return f"{self.missing.protocol}-{self.missing.rate}"
 
 
+def rate_of(column: str) -> float | None:
+    """The rate that a column such as ``10 %`` is about."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", column)
+    return float(found[1]) / 100 if found else None
+
+
 class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
     """Methods by missing rates, the mean over the rates, and what is lost from the first to the last."""
 
@@ -120,6 +127,11 @@ class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
         said = {**missing.model_dump(mode="json"), "effective_rate": scores.effective_rate}
         facts = {"metrics": scores.metrics, "missing": {**said, "seed": scores.seed}}
         (out / METRICS).write_text(to_json(facts), encoding="utf-8")
+
+    def rates(self, table: ResultTable) -> Mapping[int, float]:
+        """The missing rate of each column that is one."""
+        rates = {place: rate_of(column) for place, column in enumerate(table.columns)}
+        return {place: rate for place, rate in rates.items() if rate is not None}
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Methods by missing rates, the mean over the rates, and what is lost from the first to the last."""

@@ -11,7 +11,8 @@ from alignmamba.checksums import read_listed
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError, DataError
 from alignmamba.evaluation.metrics import RANGES, metric_names
-from alignmamba.evaluation.statistics import interval, scores_of
+from alignmamba.evaluation.seed_variance import scores_of
+from alignmamba.evaluation.statistics import interval
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.models.pretrained import CONFIG_FILE
 from alignmamba.recipes.experiments.cells import State

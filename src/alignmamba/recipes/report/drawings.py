@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
@@ -28,7 +28,7 @@ MOST_EPOCHS: Final = 120
 _LARGEST: Final = 1e30
 """Values beyond are not drawn: an axis cannot divide what lies between them."""
 
-# What matplotlib is told to draw with, and the style sheet's name for it.
+# What matplotlib draws with, and the style sheet's name for it.
 _INK, _GRID, _PAPER = "#010203", "#010204", "#010205"
 _SERIES = tuple(f"#0102{16 + number:02x}" for number in range(NUM_COLOURS))
 _NAMES = {
@@ -73,17 +73,12 @@ class Drawing:
     svg: str
 
 
-def rate(column: str) -> float | None:
-    """The rate that a column such as ``10 %`` is about."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", column)
-    return float(found[1]) / 100 if found else None
-
-
-def missing_rate_drawing(table: ResultTable, series: Sequence[str], identifier: str) -> Drawing | None:
+def missing_rate_drawing(
+    table: ResultTable, rates: Mapping[int, float], series: Sequence[str], identifier: str
+) -> Drawing | None:
     """Means with their intervals over the missing rate; ``None`` where the table has no two columns of
     rates.
     """
-    rates = {place: x for place, column in enumerate(table.columns) if (x := rate(column)) is not None}
     if len(rates) < 2:
         return None
     curves: dict[str, list[tuple[float, float]]] = {}
@@ -95,13 +90,11 @@ def missing_rate_drawing(table: ResultTable, series: Sequence[str], identifier: 
 
     def draw(axes: "Axes") -> None:
         for name in table.rows:
-            number = series.index(name)
-            colour = _SERIES[number % NUM_COLOURS]
+            look = _look(series.index(name))
             x, y = _columns(curves[name], 2)
-            mark = MARKS[number % len(MARKS)]
-            axes.plot(x, y, color=colour, marker=mark, markeredgecolor=_PAPER, clip_on=False)
+            axes.plot(x, y, **look, markeredgecolor=_PAPER, clip_on=False)
             x, low, high = _columns(bands[name], 3)
-            axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+            axes.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
         axes.set_xticks(sorted(rates.values()), [f"{100 * tick:g} %" for tick in sorted(rates.values())])
         axes.set(xlabel="missing rate")
 
@@ -111,44 +104,38 @@ def missing_rate_drawing(table: ResultTable, series: Sequence[str], identifier: 
         if curve
     ]
     span = f"{min(rates.values()):.0%} to {max(rates.values()):.0%}"
-    return Drawing(
-        title=table.title,
-        text=(
-            f"Line chart: {table.title}, over missing rates of {span}. {'; '.join(ends)}. The table has"
-            " every number."
-        ),
-        svg=_svg(draw, identifier, size=(5.0, 3.1)),
-    )
+    text = f"Line chart: {table.title}, over missing rates of {span}. {'; '.join(ends)}."
+    svg = _svg(draw, identifier, size=(5.0, 3.1))
+    return Drawing(title=table.title, text=f"{text} The table has every number.", svg=svg)
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Colour and mark of the series of that number."""
+    return {"color": _SERIES[number % NUM_COLOURS], "marker": MARKS[number % len(MARKS)]}
 
 
 def _columns(points: Sequence[tuple[float, ...]], number: int) -> list[list[float]]:
     return [[point[place] for point in points] for place in range(number)]
 
 
+_Line = tuple[str, tuple[list[float], list[float]], Mapping[str, Any]]
+"""What it is, empty for a mark beside a line; epochs and values; how matplotlib draws it."""
+_TRAIN: Final = {"color": _SERIES[1], "linewidth": 1.1, "linestyle": (0, (4, 2)), "alpha": 0.8}
+_VALID: Final = {"color": _SERIES[0], "linewidth": 1.3, "alpha": 0.8}
+_KEPT: Final = {"color": _SERIES[0], "marker": "o", "linestyle": "None", "markeredgecolor": _PAPER}
+
+
 def loss_drawing(row: str, runs: Sequence[Found], identifier: str) -> Drawing | None:
     """Loss of training and of validation per epoch, all runs of a row over each other; ``None`` where none
     has an epoch.
     """
-    lines = [
-        (run, part, line)
+    lines: list[_Line] = [
+        (f"seed {run.cell.seed} {part}", line, stroke)
         for run in runs
-        for part in ("train", "valid")
+        for part, stroke in (("train", _TRAIN), ("valid", _VALID))
         if (line := _line(run, f"{part}/loss/total"))
     ]
-    if not lines:
-        return None
-
-    def draw(axes: "Axes") -> None:
-        for _, part, (epochs, values) in lines:
-            axes.plot(epochs, values, **_stroke(part), label=part)
-        _over_epochs(axes)
-
-    ends = ", ".join(f"seed {run.cell.seed} {part} {line[1][-1]:.3g}" for run, part, line in lines)
-    return Drawing(
-        title="loss",
-        text=f"Line chart: loss of {row} per epoch. At the end: {ends}.",
-        svg=_svg(draw, identifier),
-    )
+    return _over_epochs("loss", f"loss of {row} per epoch", lines, identifier)
 
 
 def metric_drawing(
@@ -157,25 +144,54 @@ def metric_drawing(
     """The metric on the valid split per epoch with a dot at the epoch that was kept; ``None`` where no run
     has it.
     """
-    lines = [(run, line) for run in runs if (line := _line(run, f"valid/{metric}"))]
+    lines: list[_Line] = []
+    for run in runs:
+        if line := _line(run, f"valid/{metric}"):
+            lines.append((f"seed {run.cell.seed}", line, _VALID))
+            for epoch, value in zip(run.log["epoch"], run.log[f"valid/{metric}"], strict=True):
+                if epoch == run.best_epoch and _known(epoch) and _known(value):
+                    lines.append(("", ([epoch], [value]), _KEPT))
+    return _over_epochs(metric, f"{metric} of {row} on valid per epoch", lines, identifier, limits=limits)
+
+
+def overlaid_drawing(runs: Sequence[Found], column: str, title: str, identifier: str) -> Drawing | None:
+    """A column of the log per epoch, each run in its own colour; ``None`` where no run has it."""
+    lines: list[_Line] = [
+        (run.cell.row, line, {**_look(number), "markersize": 3.6, "markeredgewidth": 0})
+        for number, run in enumerate(runs)
+        if (line := _line(run, column))
+    ]
+    about = f"{title} per epoch, runs over each other"
+    return _over_epochs(title, about, lines, identifier, separator="; ", size=(4.6, 2.8))
+
+
+def _over_epochs(
+    title: str,
+    about: str,
+    lines: Sequence[_Line],
+    identifier: str,
+    *,
+    limits: tuple[float, float] | None = None,
+    separator: str = ", ",
+    size: tuple[float, float] = (3.5, 2.2),
+) -> Drawing | None:
+    """Lines over epochs, and in words where each of them ends."""
     if not lines:
         return None
 
     def draw(axes: "Axes") -> None:
-        for run, (epochs, values) in lines:
-            axes.plot(epochs, values, **_stroke("valid"))
-            for epoch, value in zip(run.log["epoch"], run.log[f"valid/{metric}"], strict=True):
-                if epoch == run.best_epoch and _known(epoch) and _known(value):
-                    axes.plot([epoch], [value], "o", color=_SERIES[0], markeredgecolor=_PAPER)
-        axes.set_ylim(*limits)
-        _over_epochs(axes)
+        from matplotlib.ticker import MaxNLocator
 
-    ends = ", ".join(f"seed {run.cell.seed} {line[1][-1]:.3g}" for run, line in lines)
-    return Drawing(
-        title=metric,
-        text=f"Line chart: {metric} of {row} on valid per epoch. At the end: {ends}.",
-        svg=_svg(draw, identifier),
-    )
+        for _, (epochs, values), stroke in lines:
+            axes.plot(epochs, values, **stroke)
+        if limits:
+            axes.set_ylim(*limits)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.set(xlabel="epoch")
+
+    ends = separator.join(f"{name} {values[-1]:.3g}" for name, (_, values), _ in lines if name)
+    text = f"Line chart: {about}. At the end: {ends}."
+    return Drawing(title=title, text=text, svg=_svg(draw, identifier, size=size))
 
 
 def reliability_drawing(found: Reliability, samples: int, identifier: str) -> Drawing:
@@ -218,12 +234,10 @@ def scatter_drawing(targets: Sequence[float], predictions: Sequence[float], iden
         axes.set(xlabel="true", ylabel="predicted", xlim=ends, ylim=ends, aspect="equal")
 
     shown = f"{len(x):,} of {len(targets):,} samples" if step > 1 else f"{len(x):,} samples"
+    truth, said = (f"from {min(side):.3g} to {max(side):.3g}" for side in (x, y))
     return Drawing(
         title=f"Predicted against true, {shown}",
-        text=(
-            f"Scatter plot of {shown}: truth from {min(x):.3g} to {max(x):.3g}, predictions from {min(y):.3g}"
-            f" to {max(y):.3g}."
-        ),
+        text=f"Scatter plot of {shown}: truth {truth}, predictions {said}.",
         svg=_svg(draw, identifier, size=(3.2, 3.0)),
     )
 
@@ -276,26 +290,6 @@ def _cut(name: str, most: int = 26) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def overlaid_drawing(runs: Sequence[Found], column: str, title: str, identifier: str) -> Drawing | None:
-    """A column of the log per epoch, each run in its own colour; ``None`` where no run has it."""
-    lines = [(number, run, line) for number, run in enumerate(runs) if (line := _line(run, column))]
-    if not lines:
-        return None
-
-    def draw(axes: "Axes") -> None:
-        for number, _, (epochs, values) in lines:
-            colour, mark = _SERIES[number % NUM_COLOURS], MARKS[number % len(MARKS)]
-            axes.plot(epochs, values, color=colour, marker=mark, markersize=3.6, markeredgewidth=0)
-        _over_epochs(axes)
-
-    ends = "; ".join(f"{run.cell.row} {line[1][-1]:.3g}" for _, run, line in lines)
-    return Drawing(
-        title=title,
-        text=f"Line chart: {title} per epoch, runs over each other. At the end: {ends}.",
-        svg=_svg(draw, identifier, size=(4.6, 2.8)),
-    )
-
-
 def metric_limits(runs: Sequence[Found], metric: str) -> tuple[float, float] | None:
     """One range of the metric for the figures of all rows, so that they can be compared."""
     values = [value for run in runs for value in run.log.get(f"valid/{metric}", ()) if _known(value)]
@@ -303,19 +297,6 @@ def metric_limits(runs: Sequence[Found], metric: str) -> tuple[float, float] | N
         return None
     margin = 0.05 * (max(values) - min(values)) or 0.05
     return min(values) - margin, max(values) + margin
-
-
-def _stroke(part: str) -> dict[str, Any]:
-    if part == "train":
-        return {"color": _SERIES[1], "linewidth": 1.1, "linestyle": (0, (4, 2)), "alpha": 0.8}
-    return {"color": _SERIES[0], "linewidth": 1.3, "alpha": 0.8}
-
-
-def _over_epochs(axes: "Axes") -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.set(xlabel="epoch")
 
 
 def _line(run: Found, column: str) -> tuple[list[float], list[float]] | None:
@@ -335,7 +316,7 @@ def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and abs(value) <= _LARGEST  # NaN is not
 
 
-def _svg(draw: Callable[["Axes"], None], identifier: str, *, size: tuple[float, float] = (3.5, 2.2)) -> str:
+def _svg(draw: Callable[["Axes"], None], identifier: str, *, size: tuple[float, float]) -> str:
     """What is drawn, ready to stand in a page: without width and height, with ids of its own, in the page's
     colours and font.
     """

@@ -14,6 +14,7 @@ from alignmamba import __version__
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
 from alignmamba.extras import require
 from alignmamba.files import replace_file
+from alignmamba.recipes.experiments.catalogue import EXPERIMENTS
 from alignmamba.recipes.experiments.grid_directory import PLAN
 from alignmamba.recipes.report import sections, sentences
 from alignmamba.recipes.report.contents import gather
@@ -23,17 +24,8 @@ from alignmamba.recipes.report.run_comparison import gather_runs
 from alignmamba.recipes.report.viewer_data import viewer_data
 from alignmamba.recipes.run_directory import plain
 
-TITLES: Final = {
-    "comparison": "Comparison of methods",
-    "missing": "Missing modalities",
-    "ablation": "Ablation",
-    "distance": "Distance between modalities",
-    "plans": "Transport plans",
-    "efficiency": "Efficiency",
-    RUN: "Training run",
-    RUNS: "Runs compared",
-}
-"""Name of an experiment to the page's title; an experiment of another name is titled by it."""
+TITLES: Final = {RUN: "Training run", RUNS: "Runs compared"}
+"""Title of a page that is about no experiment."""
 MOST_PAIRS: Final = 15
 """Pairs of runs whose agreement is shown."""
 _SCRIPTS = ("elements.js", "viewer.js", "samples.js")
@@ -187,7 +179,7 @@ def render(gathered: Gathered) -> str:
         style=Markup(style),
         script=Markup("".join(scripts)),
         data=Markup(_safe_json(data)),
-        title=TITLES.get(gathered.kind, gathered.kind),
+        title=_title(gathered.kind),
         gathered=gathered,
         experiment=gathered.experiment,
         command=shlex.join(gathered.experiment.command),
@@ -208,6 +200,11 @@ def render(gathered: Gathered) -> str:
         settings=sentences.settings(gathered),
         **{name: bool(values) for name, values in data.items()},
     )
+
+
+def _title(kind: str) -> str:
+    """Title of an experiment, or of runs; an experiment that this version does not know has its name."""
+    return EXPERIMENTS[kind].title if kind in EXPERIMENTS else TITLES.get(kind, kind)
 
 
 def _safe_json(value: object) -> str:

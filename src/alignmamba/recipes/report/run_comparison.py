@@ -14,7 +14,8 @@ import numpy as np
 from alignmamba.contracts import Task
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
-from alignmamba.evaluation.statistics import Mark, compare_to_best, scores_of
+from alignmamba.evaluation.seed_variance import scores_of
+from alignmamba.evaluation.statistics import Mark, compare_to_best
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.experiments.grid_directory import PLAN
 from alignmamba.recipes.report.contents import OVER_SAMPLES, RESAMPLES, gather, scored

@@ -10,6 +10,7 @@ import numpy as np
 from alignmamba.evaluation.calibration import class_scores, reliability
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
 from alignmamba.evaluation.tables import Entry, ResultTable
+from alignmamba.recipes.experiments.catalogue import EXPERIMENTS
 from alignmamba.recipes.report.drawings import (
     GLYPHS,
     MOST_RUNS,
@@ -136,11 +137,11 @@ def legend(gathered: Gathered) -> list[dict[str, Any]]:
 
 def missing_rates(gathered: Gathered) -> list[Drawing]:
     """Curves over the missing rate, one per table."""
-    if gathered.kind != "missing":
+    if gathered.kind not in EXPERIMENTS:
         return []
-    series = series_of(gathered)
+    experiment, series = EXPERIMENTS[gathered.kind], series_of(gathered)
     return _made(
-        missing_rate_drawing(table, series, f"missing-{number}")
+        missing_rate_drawing(table, experiment.rates(table), series, f"missing-{number}")
         for number, table in enumerate(gathered.tables)
     )
 

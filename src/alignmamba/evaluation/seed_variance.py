@@ -1,0 +1,245 @@
+"""Where a score over seeds and samples varies: what was measured of each method, taken apart by one
+decomposition of the variance.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from alignmamba.contracts import Predictions, Task
+from alignmamba.errors import ConfigError, DataError
+from alignmamba.evaluation.metrics import row_metric, sample_scores
+
+Statistic = Callable[[NDArray[np.int64]], float]
+"""A number computed of the samples at the given rows; a row may come more than once."""
+
+_PIECE: Final = 2_000_000
+"""Resamples are drawn and looked at in pieces of about this many row indices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowMetric:
+    """A metric that is no mean over samples, of one method's runs on the same samples."""
+
+    runs: tuple[Statistic, ...]
+    """One per seed."""
+    samples: int
+    """How many rows there are."""
+
+
+Scores: TypeAlias = ArrayLike | RowMetric
+"""What one method scored: (seeds, samples), or (samples,) for one seed, of per-sample scores; or a metric of
+rows."""
+
+
+def scores_of(task: Task, runs: Sequence[Predictions], metric: str) -> Scores:
+    """What the tests need to know of a method's runs, one `Predictions` per seed, all of the same samples in
+    the same order.
+
+    Returns:
+        (seeds, samples) per-sample scores where the metric is a mean of such, a `RowMetric` otherwise.
+
+    Raises:
+        ConfigError: If the task has no such metric.
+        DataError: If there is no run, runs are not of the same samples, or as for `metrics.score`.
+    """
+    if not runs:
+        raise DataError("runs: expected predictions of one seed or more, found none")
+    if any(run.ids != runs[0].ids for run in runs):
+        raise DataError("runs: expected predictions of the same samples in the same order for every seed")
+    scores = [each for each in (sample_scores(task, run, metric) for run in runs) if each is not None]
+    if scores:
+        return np.stack(scores)
+    return RowMetric(runs=tuple(row_metric(task, run, metric) for run in runs), samples=len(runs[0].ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """A method's metric under each seed, and how it varies with the samples.
+
+    The covariance over samples between seeds s and t is the sum of spread[s] * spread[t] over the second
+    axis, times `scale` and over its length; subtracting the spread of two methods gives that of their
+    difference.
+    """
+
+    observed: NDArray[np.float64]  # (seeds,)
+    spread: NDArray[np.float64]  # (seeds, samples or resamples)
+    scale: float
+    samples: int
+    binary: NDArray[np.float64] | None  # (samples,) of one run that is right or wrong sample by sample
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return float(self.observed.mean())
+
+    @property
+    def defined(self) -> bool:
+        """True where the metric is a number under every seed."""
+        return bool(np.isfinite(self.observed).all())
+
+    def __sub__(self, other: "Runs") -> "Runs":
+        """The difference under each seed, of the same samples."""
+        return Runs(
+            self.observed - other.observed, self.spread - other.spread, self.scale, self.samples, None
+        )
+
+
+def measured(methods: Mapping[str, Scores], *, seed: int, resamples: int) -> dict[str, Runs]:
+    """What was measured of methods that can be paired.
+
+    Args:
+        methods: Name to scores.
+        seed: Of the resamples, for metrics of rows.
+        resamples: How many, for metrics of rows.
+
+    Raises:
+        ConfigError: If there are fewer than two samples or resamples.
+        DataError: If scores are malformed, or not of the same seeds and samples.
+    """
+    found = {name: _measure(name, scores, seed=seed, resamples=resamples) for name, scores in methods.items()}
+    for name, runs in found.items():
+        first = next(iter(found))
+        of = found[first]
+        if runs.spread.shape != of.spread.shape or runs.scale != of.scale:
+            raise DataError(
+                f"{name}: expected scores of the same seeds and samples as {first}, {of.observed.size}"
+                f" seeds of {of.samples} samples, found {runs.observed.size} of {runs.samples}"
+            )
+    return found
+
+
+def refuse_undefined(found: Mapping[str, Runs]) -> None:
+    """Refuse methods whose metric is NaN.
+
+    Raises:
+        DataError: Naming the first of them.
+    """
+    for name, runs in found.items():
+        if not runs.defined:
+            raise DataError(f"{name}: the metric is not defined (NaN) on these samples")
+
+
+def _measure(name: str, scores: Scores, *, seed: int, resamples: int) -> Runs:
+    if isinstance(scores, RowMetric):
+        return _resampled(name, scores, seed=seed, resamples=resamples)
+    values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    if values.ndim != 2 or values.shape[0] == 0 or values.shape[1] == 1:
+        raise DataError(
+            f"{name}: expected (seeds, samples) with two samples or more, found shape {values.shape}"
+        )
+    if not np.isfinite(values).all():
+        raise DataError(f"{name}: expected finite numbers; drop samples that do not count")
+    seeds, samples = values.shape
+    if samples == 0:
+        return Runs(np.full(seeds, np.nan), values, 1.0, samples, None)
+    binary = values[0] if seeds == 1 and is_binary(values) else None
+    return Runs(values.mean(axis=1), values, 1.0 / (samples - 1), samples, binary)
+
+
+def _resampled(name: str, metric: RowMetric, *, seed: int, resamples: int) -> Runs:
+    """A metric of rows on the samples and on resamples of them."""
+    samples = at_least("samples", metric.samples, 2)
+    if not metric.runs:
+        raise DataError(f"{name}: expected one run or more, found none")
+    observed = np.array([run(np.arange(samples)) for run in metric.runs], dtype=np.float64)
+    drawn = np.full((observed.size, at_least("resamples", resamples, 2)), np.nan)
+    if np.isfinite(observed).all():
+        for place, rows in enumerate(_resampled_rows(samples, resamples, seed)):
+            drawn[:, place] = [run(rows) for run in metric.runs]
+    return Runs(observed, drawn, 1.0, samples, None)
+
+
+def _resampled_rows(samples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Rows drawn with replacement, as `scipy.stats.bootstrap` draws them; the same for every statistic of one
+    seed.
+    """
+    generator = np.random.default_rng(seed)
+    piece = max(1, _PIECE // samples)
+    for start in range(0, resamples, piece):
+        yield from generator.integers(0, samples, size=(min(piece, resamples - start), samples))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Where the variance of a mean over seeds comes from."""
+
+    of_samples: float
+    """Variance of the mean over the seeds by the samples."""
+    within: float
+    """What seeds vary by because single samples fall out differently: own variance less that which seeds
+    share."""
+    between: float
+    """What they really vary by: variance over the seeds."""
+
+    @classmethod
+    def of(cls, runs: Runs) -> "Parts":
+        """Take apart what runs, or the difference of runs, vary by.
+
+        Raises:
+            DataError: If the metric is defined on fewer than two resamples.
+        """
+        seeds = runs.observed.size
+        spread = runs.spread[:, np.isfinite(runs.spread).all(axis=0)]
+        if spread.shape[1] < 2:
+            raise DataError("scores: a metric is not defined (NaN) on the resamples")
+        spread = spread - spread.mean(axis=1, keepdims=True)
+        covariance = spread @ spread.T * (runs.scale / spread.shape[1])
+        of_samples = max(0.0, float(covariance.mean()))
+        if seeds == 1:
+            return cls(of_samples, 0.0, 0.0)
+        own = float(np.trace(covariance)) / seeds
+        shared = (float(covariance.sum()) - own * seeds) / (seeds * (seeds - 1))
+        return cls(of_samples, own - shared, float(runs.observed.var(ddof=1)))
+
+    @classmethod
+    def pooled(cls, methods: Sequence[Runs]) -> "Parts | None":
+        """What the difference of two methods varies by over seeds, the mean over all pairs of the column."""
+        if methods[0].observed.size == 1 or len(methods) < 2:
+            return None
+        pairs = [cls.of(a - b) for place, a in enumerate(methods) for b in methods[place + 1 :]]
+        within, between = (
+            float(np.mean([getattr(each, name) for each in pairs])) for name in ("within", "between")
+        )
+        return cls(0.0, within, between)
+
+
+def error_of(
+    of_samples: float, seeds_vary: Parts | None, freedom: float, seeds: int, samples: int
+) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a mean over seeds.
+
+    Args:
+        of_samples: Variance of the mean by the samples.
+        seeds_vary: How seeds vary, where that counts.
+        freedom: Degrees of freedom of the variance between seeds.
+        seeds: How many.
+        samples: How many.
+    """
+    if seeds_vary is not None and seeds_vary.between > 0.0:
+        of_seeds = max(0.0, seeds_vary.between - seeds_vary.within) / seeds
+        if of_seeds > 0.0:
+            total = of_samples + of_seeds
+            of_both = total**2 * freedom / (seeds_vary.between / seeds) ** 2
+            return math.sqrt(total), min(samples - 1.0, of_both)
+    return math.sqrt(of_samples), samples - 1.0
+
+
+def is_binary(values: NDArray[np.float64]) -> bool:
+    """True where all values are 0 or 1."""
+    return bool(((values == 0.0) | (values == 1.0)).all())
+
+
+def at_least(name: str, value: int, least: int) -> int:
+    """The value, if it is no less than that.
+
+    Raises:
+        ConfigError: Naming it.
+    """
+    if value < least:
+        raise ConfigError(f"{name}: expected {least} or more, found {value}")
+    return value

@@ -1,0 +1,80 @@
+"""Sentences below tables: how marks and intervals came about, and what a test can tell apart."""
+
+import math
+from collections.abc import Mapping
+
+from alignmamba.evaluation.seed_variance import at_least
+from alignmamba.evaluation.statistics import FEWEST_SEEDS, Standing, refuse_outside
+
+
+def power_note(name: str, samples: int, accuracy: float) -> str:
+    """One sentence: what a test split of this size can tell apart, in points of accuracy.
+
+    The standard error is √(p (1 - p) / n). Two runs on the same samples that disagree on a share d of them
+    differ significantly (5 %, two-sided) from 1.96 √(d / n) on, as McNemar's test does; d is 2 p (1 - p)
+    where their errors are independent.
+
+    Raises:
+        ConfigError: If there is no sample or the accuracy is not between 0 and 1.
+    """
+    at_least("samples", samples, 1)
+    refuse_outside("accuracy", accuracy)
+    variance = accuracy * (1 - accuracy)
+    error, close, apart = (100 * math.sqrt(each / samples) for each in (variance, 0.1, 2 * variance))
+    least, most = sorted((1.96 * close, 1.96 * apart))
+    about = ("if they disagree on a tenth of the samples", "if their errors are independent")
+    small, large = about if close <= apart else about[::-1]
+    return (
+        f"{name}: with {samples} test samples and an accuracy of {100 * accuracy:.1f} %, one standard error"
+        f" is {error:.1f} points; two single runs on the same samples need a difference of {least:.1f} points"
+        f" {small}, and {most:.1f} {large}, to differ at the 5 % level."
+    )
+
+
+def marks_note(*, seeds: int, level: float = 0.05) -> str:
+    """One sentence: how `compare_to_best` decided the marks of a table."""
+    tests = (
+        "a paired test over seeds and samples (Obuchowski and Rockette, covariance by bootstrap over samples)"
+    )
+    if seeds == 1:
+        tests = (
+            "McNemar's exact test for accuracies and a paired bootstrap over samples otherwise, on"
+            " the one seed that ran"
+        )
+    return (
+        f"A method is level with the best of its column unless it is worse at {100 * level:g} % by {tests},"
+        " with Holm's correction."
+    )
+
+
+def reach_note(
+    name: str, standings: Mapping[str, Standing], *, seeds: int, samples: int, digits: int = 3
+) -> str:
+    """One sentence: from which difference on the test of a column tells a method from the best; empty where
+    nothing is compared.
+    """
+    told = sorted(each.told_from for each in standings.values() if each.told_from is not None)
+    if not told:
+        return ""
+    least, most = (f"{value:.{digits}f}" for value in (told[0], told[-1]))
+    span = least if least == most else f"{least} to {most}, depending on the method,"
+    return (
+        f"{name}: with {seeds} seed{'s' * (seeds > 1)} and {samples} test samples the test tells a method"
+        f" from the best if they differ by about {span} or more; what differs by less is level."
+    )
+
+
+def interval_note(*, fewest: int) -> str:
+    """One or two sentences: what the intervals of a table are over, where its methods have no fewer than
+    `fewest` seeds.
+    """
+    scale = (
+        "95 % interval of the mean, on the logit scale (log for errors), which keeps it within the metric's"
+        " range"
+    )
+    if fewest >= FEWEST_SEEDS:
+        return f"[low, high]: {scale}; over seeds and test samples."
+    return (
+        f"[low, high]: {scale}; over seeds and test samples from {FEWEST_SEEDS} seeds on. With"
+        " fewer it is over the test samples alone: two seeds do not show how much training varies."
+    )

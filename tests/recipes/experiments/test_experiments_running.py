@@ -565,8 +565,8 @@ def test_a_cells_threads_do_not_depend_on_how_many_are_at_work(
 WATCHED = """
 import signal, sys, time
 from alignmamba.recipes.experiments.cell_process import end_with_input
-if sys.argv[1] == "deaf":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+# said in both cases: the background of a script ignores it
+signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[1] == "deaf" else signal.default_int_handler)
 end_with_input(grace_seconds=float(sys.argv[2]))
 try:
     print("ready", flush=True)  # within: the interrupt may come before the next line

@@ -306,11 +306,8 @@ def _of_clip(path: Path) -> list[str]:
     head = first_rows(path, _ROWS, form=form)
     time = _chosen(list(head), "time")
     others = [each for each in head if each != time and not _is_numeric(head[each])]
-    return [
-        *keys,
-        *([f"time = {_quoted(time)}"] if time else []),
-        *([f"exclude = {_several(others)}"] if others else []),
-    ]
+    timed = [f"time = {_quoted(time)}"] if time else []
+    return [*keys, *timed, *([f"exclude = {_several(others)}"] if others else [])]
 
 
 # Arrays

@@ -263,11 +263,13 @@ class LongTable:
         numbers = np.empty((count, len(wanted)))
         first = 0
         for columns in self._table.blocks(wanted, *place):
+            if not isinstance(columns, np.ndarray):
+                columns = [
+                    cells if isinstance(cells, np.ndarray) else self._numbers(cells, identity, name, first)
+                    for name, cells in zip(wanted, columns, strict=True)
+                ]
             stop = first + len(columns[0])
-            for at, cells in enumerate(columns):
-                if not isinstance(cells, np.ndarray):
-                    cells = self._numbers(cells, identity, wanted[at], first)
-                numbers[first:stop, at] = cells
+            numbers[first:stop] = np.transpose(columns)
             first = stop
         return (numbers[:, :-1], numbers[:, -1]) if self._time else (numbers, None)
 

@@ -84,7 +84,7 @@ class ParquetTable:
         for row, cells in enumerate(rows if names else repeat((), self._starts[-1])):
             yield row, row + 1, row + 1, cells
 
-    def blocks(self, names: Sequence[str], start: int, stop: int, number: int) -> Iterator[list[Any]]:
+    def blocks(self, names: Sequence[str], start: int, stop: int, number: int) -> Iterator[Any]:
         """Cells of these columns between two rows, some rows at a time.
 
         Args:

@@ -9,10 +9,10 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from alignmamba.errors import DataError
@@ -92,6 +92,7 @@ class TextTable:
                 f" {len(cells)}"
             )
         self.names = checked_names(path, cells if self._named else names)
+        self._places = {name: place for place, name in enumerate(self.names)}
         self._line, self._start = (number + 1, stop) if self._named else (number, start)
 
     def _first_line(self, path: Path) -> "_Line":
@@ -107,9 +108,7 @@ class TextTable:
             names: The columns.
             size: How many rows there may be.
         """
-        found: list[tuple[int, list[Any], dict[str, str]]] = [
-            (self.names.index(name), [], {}) for name in names
-        ]
+        found: list[tuple[int, list[Any], dict[str, str]]] = [(self._places[name], [], {}) for name in names]
         total = 0
         for total, row in enumerate(islice(self._rows(), size), start=1):  # noqa: B007
             for place, cells, known in found:
@@ -124,13 +123,14 @@ class TextTable:
         """Of each row its first byte, the byte behind its last, the number of its line, and the cells of
         these columns.
         """
-        places = [self.names.index(name) for name in names]
+        places = [self._places[name] for name in names]
         for number, start, stop, line in self._filled(self._start, self._line):
             cells = self._cells(number, line) if places else []
             yield start, stop, number, [cells[place].strip() for place in places]
 
-    def blocks(self, names: Sequence[str], start: int, stop: int, number: int) -> Iterator[list[Any]]:
-        """Cells of these columns in the rows between two bytes, some rows at a time.
+    def blocks(self, names: Sequence[str], start: int, stop: int, number: int) -> Iterator[Any]:
+        """These columns in the rows between two bytes, some rows at a time: an array, (columns, rows), where
+        all cells are numbers, else the cells of each column.
 
         Args:
             names: The columns.
@@ -138,11 +138,14 @@ class TextTable:
             stop: As `keys` gives it for the last row.
             number: Number of the line of the first row.
         """
-        picked = itemgetter(*(self.names.index(name) for name in names))
+        places = [self._places[name] for name in names]
         rows = (self._cells(at, line) for at, _, _, line in self._filled(start, number, stop))
         while block := [*islice(rows, _BLOCK_ROWS)]:
-            columns = picked([*zip(*block, strict=True)])
-            yield list(columns) if len(names) > 1 else [columns]
+            try:
+                yield np.array([[float(row[place]) for place in places] for row in block]).T
+            except ValueError:
+                columns = [*zip(*block, strict=True)]
+                yield [columns[place] for place in places]
 
     def _rows(self) -> Iterator[list[str]]:
         """Cells of each row of a table of samples."""

@@ -101,7 +101,7 @@ def test_convert_as_json(cli: Cli, file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["stub", "given.json"], "expected at least one file and the directory to make, found 1 path"),
+        (["stub", "given.json"], "expected at least one file and the directory to write, found 1 path"),
         (["mmsaa", "given.json", "corpus"], "format: expected auto or one of"),
         (["stub", "none.json", "corpus"], "none.json: cannot be read: No such file"),
         (["auto", "none.json", "corpus"], "none.json: expected a file or folder, found nothing"),

@@ -62,15 +62,6 @@ EXEMPT: dict[tuple[str, str], str] = {
     ("guessed model", "recipes/bench/operators.py"): "asks another library which of its versions it is",
     # To be brought into order:
     ("twin name", "recipes/experiments/"): "",
-    ("long file", "contracts.py"): "",
-    ("long file", "ops/transport.py"): "",
-    ("long file", "training/loop.py"): "",
-    ("long function", "data/"): "",
-    ("long function", "ops/"): "",
-    ("long function", "recipes/finished_run.py"): "",
-    ("long function", "recipes/sample_sources.py"): "",
-    ("long function", "recipes/training_run.py"): "",
-    ("long function", "training/loop.py"): "",
 }
 
 
@@ -290,9 +281,12 @@ def _guesses(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _long_functions(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Functions with too many lines beside their docstring, which lists shapes, units and errors."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                lines -= (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
             if lines > MOST_FUNCTION_LINES:
                 yield node.lineno, node.name
 
@@ -425,9 +419,9 @@ def test_exemptions_are_needed() -> None:
 
 def test_the_checker_reads_the_real_edges() -> None:
     """Were nothing read, nothing would be found wrong."""
-    path = ROOT / "src" / PACKAGE / "contracts.py"
+    path = ROOT / "src" / PACKAGE / "contracts" / "batch.py"
     imports = _Imports(
-        "alignmamba.contracts", is_package=False, exports={}, modules=frozenset({"alignmamba.errors"})
+        "alignmamba.contracts.batch", is_package=False, exports={}, modules=frozenset({"alignmamba.errors"})
     )
     imports.visit(ast.parse(path.read_text(encoding="utf-8")))
     assert {"alignmamba.errors", "torch.Tensor"} <= {imported.module for imported in imports.found}
@@ -565,6 +559,7 @@ GOOD = [
     ("errors.py", "import re"),
     ("cli/main.py", "import sys\nprint('done')\nsys.stderr.write('done')"),
     ("data/archive.py", "def f():\n" + "    x = 1\n" * 59),
+    ("data/archive.py", "def f():\n" + '    """Say.\n' + "\n" * 20 + '    """\n' + "    x = 1\n" * 59),
     ("ops/cpu/scan.py", "def f():\n" + "    x = 1\n" * 99),
     ("nn/pooling.py", "def f(values):\n    return getattr(values, 'mask', None)"),
     ("contracts.py", "import torch\nfrom alignmamba.errors import DataError"),

@@ -299,7 +299,7 @@ def test_targets_without_a_scale_are_refused(targets: list[float]) -> None:
 
 def test_masks_are_checked_where_a_batch_is_made_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    monkeypatch.setattr("alignmamba.contracts._check_padding", lambda mask: seen.append(len(mask)))
+    monkeypatch.setattr("alignmamba.contracts.batch._check_padding", lambda mask: seen.append(len(mask)))
     batch = Batch.of(
         {"audio": [torch.randn(3, 4), torch.randn(2, 4)], "video": torch.randn(2, 5, 3)}, targets=[1.0, 2.0]
     )

@@ -41,7 +41,7 @@ from alignmamba.recipes.finished_run import distance_covered
 from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.run_directory import RunDirectory, _settle, corpus_identity, to_json
 from alignmamba.recipes.training_run import _lost_process
-from alignmamba.training.loop import FitConfig
+from alignmamba.training.fit_config import FitConfig
 from small_run import CONFIG, write_small_corpus
 
 

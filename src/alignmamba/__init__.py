@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alignmamba.models.network import Network
     from alignmamba.recipes import Run, RunConfig, evaluate, open_run, predict, train
     from alignmamba.recipes.sample_sources import fit
-    from alignmamba.training.loop import FitConfig
+    from alignmamba.training.fit_config import FitConfig
     from alignmamba.training.objective import Minimise, Objective, Stage
 
 __version__ = "0.1.0"
@@ -63,7 +63,7 @@ _EXPORTS = {
     "AlignMambaError": "alignmamba.errors",
     "Batch": "alignmamba.contracts",
     "Corpus": "alignmamba.contracts",
-    "FitConfig": "alignmamba.training.loop",
+    "FitConfig": "alignmamba.training.fit_config",
     "Method": "alignmamba.methods.method",
     "Minimise": "alignmamba.training.objective",
     "ModalitySpec": "alignmamba.contracts",

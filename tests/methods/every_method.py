@@ -21,8 +21,9 @@ from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
 from alignmamba.methods.method import Method
 from alignmamba.models.network import Network, merged
+from alignmamba.training.fit_config import FitConfig, FitResult
 from alignmamba.training.interrupts import Interrupted
-from alignmamba.training.loop import FitConfig, FitResult, fit
+from alignmamba.training.loop import fit
 from alignmamba.training.objective import Objective
 from alignmamba.training.progress import Progress
 from tolerances import MODEL

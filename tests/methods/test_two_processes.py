@@ -19,7 +19,8 @@ from alignmamba.data.loader import Loader, LoaderConfig
 from alignmamba.data.standardise import fit_standardisation
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names, score
 from alignmamba.methods import METHODS
-from alignmamba.training.loop import FitConfig, fit
+from alignmamba.training.fit_config import FitConfig
+from alignmamba.training.loop import fit
 from tolerances import FLOAT64
 
 NAMES = ("self-mm", "mtmd")

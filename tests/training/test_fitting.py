@@ -21,9 +21,10 @@ from alignmamba import capacity
 from alignmamba.contracts import Batch, Output, Predictions, TargetScale
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.training import checkpoints
+from alignmamba.training.fit_config import FitConfig, FitResult, learning_rate_at
 from alignmamba.training.interrupts import Interrupted, Interrupts
 from alignmamba.training.logs import LOG
-from alignmamba.training.loop import FitConfig, FitResult, fit, learning_rate_at
+from alignmamba.training.loop import fit
 
 QUICK = FitConfig(epochs=3, learning_rate=0.02, warmup_fraction=0.2)
 
@@ -801,7 +802,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from test_fitting import StopAfter, run, course, QUICK
 from toy import ToyModel, ToySource
-from alignmamba.training.loop import FitConfig
+from alignmamba.training.fit_config import FitConfig
 from alignmamba.training.interrupts import Interrupted
 
 def main(fabric, directory):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from alignmamba.errors import ConfigError
+from alignmamba.training.fit_config import FitConfig, require_loggers
 from alignmamba.training.logs import LOG, EventLog, MlflowLog, Tracker, WandbLog, write_table
-from alignmamba.training.loop import FitConfig, require_loggers
 
 
 def test_the_table_is_replaced_and_complete(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from toy import DIRECTIONS, REGRESSION, ToyModel, ToySource, toy_score
 from alignmamba.contracts import Batch, Output
 from alignmamba.errors import ConfigError, TrainingError
 from alignmamba.training.batches import BatchSource, targets_by_id
+from alignmamba.training.fit_config import FitConfig, FitResult
 from alignmamba.training.interrupts import Interrupted
-from alignmamba.training.loop import FitConfig, FitResult, fit
+from alignmamba.training.loop import fit
 from alignmamba.training.objective import Minimise, Objective, Stage, Supervised
 from alignmamba.training.progress import Progress
 

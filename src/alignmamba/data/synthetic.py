@@ -46,9 +46,11 @@ rule exceeds the scores for one or two modalities, and a good one comes close.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from typing import Final
 
 import numpy as np
 
@@ -179,6 +181,46 @@ def _held_values() -> dict[tuple[int, ...], float]:
     return probabilities
 
 
+_MOST: Final = {
+    "text": TEXT_TOKENS[1],
+    **{name: round(TEXT_TOKENS[1] * high) for name, (_, high) in RATES.items()},
+}
+"""Most tokens of a sample, by modality."""
+_LAYOUT: Final = 3 * SLOTS
+
+
+class _Draws:
+    """Uniform numbers of every sample, each from a generator of its own, handed out in order."""
+
+    def __init__(self, seed: int, ids: Sequence[str]) -> None:
+        per_token = sum(_MOST[name] * (2 + WIDTHS[name]) for name in WIDTHS)
+        self.total = 4 + _LAYOUT - 1 + 2 * (1 + 3 * SLOTS) + per_token
+        self.used = 0
+        self._uniform = np.stack([generator(seed, "synthetic", each).random(self.total) for each in ids])
+
+    def __call__(self, *shape: int) -> np.ndarray:
+        """The next numbers of every sample, (samples, *shape)."""
+        size = int(np.prod(shape))
+        self.used += size
+        return self._uniform[:, self.used - size : self.used].reshape(-1, *shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stories:
+    """What happens in every sample, before it is put into tokens."""
+
+    counts: Mapping[str, np.ndarray]
+    """Modality to the number of tokens, (samples,)."""
+    seconds: np.ndarray
+    """Length, (samples,)."""
+    events: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+    """Modality to moment from 0 to 1, kind and presence of each event, (samples, events)."""
+    labels: np.ndarray
+    """Class, (samples,)."""
+    replaced: np.ndarray
+    """Whether noise replaced it, (samples,)."""
+
+
 def _samples(seed: int, role: Role, indices: range) -> tuple[list[Sample], int]:
     """Samples of a split, and how many of their labels the noise left alone.
 
@@ -186,42 +228,38 @@ def _samples(seed: int, role: Role, indices: range) -> tuple[list[Sample], int]:
     together.
     """
     ids = [f"{role}-{index + 1:06d}" for index in indices]
-    most = {
-        "text": TEXT_TOKENS[1],
-        **{name: round(TEXT_TOKENS[1] * high) for name, (_, high) in RATES.items()},
-    }
-    per_token = {name: most[name] * (2 + WIDTHS[name]) for name in WIDTHS}
-    layout = 3 * SLOTS
-    total = 4 + layout - 1 + 2 * (1 + 3 * SLOTS) + sum(per_token.values())
-    uniform = np.stack([generator(seed, "synthetic", identity).random(total) for identity in ids])
-    used = 0
+    draw = _Draws(seed, ids)
+    stories = _stories(draw)
+    counts = stories.counts
+    features, times, symbols = {}, {}, {}
+    for name in WIDTHS:
+        features[name], times[name], symbols[name] = _tokens(draw, name, stories)
+    assert draw.used == draw.total
+    samples = [
+        Sample(
+            id=identity,
+            features={name: features[name][row, : counts[name][row]] for name in WIDTHS},
+            target=int(stories.labels[row]),
+            times={name: times[name][row, : counts[name][row]] for name in WIDTHS},
+            tokens={
+                name: tuple(_WORDS[name][symbols[name][row, : counts[name][row]]].tolist()) for name in WIDTHS
+            },
+        )
+        for row, identity in enumerate(ids)
+    ]
+    return samples, int((~stories.replaced).sum())
 
-    def draw(*shape: int) -> np.ndarray:
-        """The next uniform numbers of every sample, (samples, *shape)."""
-        nonlocal used
-        used += int(np.prod(shape))
-        return uniform[:, used - int(np.prod(shape)) : used].reshape(-1, *shape)
 
-    rows = np.arange(len(ids))
+def _stories(draw: _Draws) -> _Stories:
     text_tokens = _integers(draw(), TEXT_TOKENS[0], TEXT_TOKENS[1])
     seconds = text_tokens * _between(draw(), *TOKEN_SECONDS)
     cue_slot = _integers(draw(), 0, SLOTS - 2)
     noise = draw()
-
-    # Edges of the timeline in order: start and end of pulse slot 0, cue 0, start and end of pulse slot 1, cue
-    # 1, ...
-    spare = 1 - 2 * (SLOTS - 1) * LAG
-    edges = np.sort(draw(layout - 1), axis=1) * spare
-    place = np.arange(layout - 1)
-    # A cue has one lag on each side: the k-th cue is edge 3k + 2.
-    edges += LAG * ((place + 1) // 3 + place // 3)
-    slot_start, slot_end, cues = edges[:, 0::3], edges[:, 1::3], edges[:, 2::3]
-    moment = cues[rows, cue_slot]
-
+    slot_start, slot_end, cues = _timeline(draw)
+    rows = np.arange(len(text_tokens))
+    moment = cues[rows, cue_slot][:, None]
     counts = {"text": text_tokens}
-    events = {
-        "text": (moment[:, None], np.zeros((len(ids), 1), dtype=np.int64), np.ones((len(ids), 1), dtype=bool))
-    }
+    events = {"text": (moment, np.zeros(moment.shape, dtype=np.int64), np.ones(moment.shape, dtype=bool))}
     values = {}
     for name, (low, high) in RATES.items():
         counts[name] = np.rint(text_tokens * _between(draw(), low, high)).astype(np.int64)
@@ -234,44 +272,41 @@ def _samples(seed: int, role: Role, indices: range) -> tuple[list[Sample], int]:
         eligible = present & (np.arange(SLOTS) <= cue_slot[:, None])
         last = SLOTS - 1 - np.argmax(eligible[:, ::-1], axis=1)
         values[name] = value[rows, last]
-
-    clean = 2 * values["audio"] + values["video"]
     # One number decides both: whether the label is replaced and, if so, by which of the three others.
     replaced = noise < LABEL_NOISE
     shift = np.where(replaced, 1 + np.minimum((noise / LABEL_NOISE * 3).astype(np.int64), 2), 0)
-    labels = (clean + shift) % len(CLASSES)
+    labels = (2 * values["audio"] + values["video"] + shift) % len(CLASSES)
+    return _Stories(counts=counts, seconds=seconds, events=events, labels=labels, replaced=replaced)
 
-    features, times, symbols = {}, {}, {}
-    for name, dim in WIDTHS.items():
-        length = most[name]
-        count = counts[name]
-        # A token's moment lies in the middle three fifths of its share of the timeline, an event's exactly
-        # where the event is.
-        moments = (np.arange(length) + _between(draw(length), 0.2, 0.8)) / count[:, None]
-        symbol = _integers(draw(length), len(EVENTS[name]), dim - 1)
-        when, value, present = events[name]
-        sample, event = np.nonzero(present)
-        token = np.floor(when * count[:, None]).astype(np.int64)[sample, event]
-        moments[sample, token] = when[sample, event]
-        symbol[sample, token] = value[sample, event]
-        features[name] = (np.eye(dim)[symbol] + _between(draw(length, dim), -NOISE, NOISE)).astype(np.float32)
-        times[name] = moments * seconds[:, None]
-        symbols[name] = symbol
-    assert used == total
 
-    samples = [
-        Sample(
-            id=identity,
-            features={name: features[name][row, : counts[name][row]] for name in WIDTHS},
-            target=int(labels[row]),
-            times={name: times[name][row, : counts[name][row]] for name in WIDTHS},
-            tokens={
-                name: tuple(_WORDS[name][symbols[name][row, : counts[name][row]]].tolist()) for name in WIDTHS
-            },
-        )
-        for row, identity in enumerate(ids)
-    ]
-    return samples, int((~replaced).sum())
+def _timeline(draw: _Draws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Start and end of every pulse slot, (samples, slots), and the cues between them, (samples, slots - 1).
+
+    The edges stand in order: start and end of pulse slot 0, cue 0, start and end of pulse slot 1, cue 1, ...
+    """
+    spare = 1 - 2 * (SLOTS - 1) * LAG
+    edges = np.sort(draw(_LAYOUT - 1), axis=1) * spare
+    place = np.arange(_LAYOUT - 1)
+    # A cue has one lag on each side: the k-th cue is edge 3k + 2.
+    edges += LAG * ((place + 1) // 3 + place // 3)
+    return edges[:, 0::3], edges[:, 1::3], edges[:, 2::3]
+
+
+def _tokens(draw: _Draws, name: str, stories: _Stories) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, times in seconds and symbols of one modality, (samples, most tokens, ...)."""
+    length, dim = _MOST[name], WIDTHS[name]
+    count = stories.counts[name]
+    # A token's moment lies in the middle three fifths of its share of the timeline, an event's exactly
+    # where the event is.
+    moments = (np.arange(length) + _between(draw(length), 0.2, 0.8)) / count[:, None]
+    symbol = _integers(draw(length), len(EVENTS[name]), dim - 1)
+    when, value, present = stories.events[name]
+    sample, event = np.nonzero(present)
+    token = np.floor(when * count[:, None]).astype(np.int64)[sample, event]
+    moments[sample, token] = when[sample, event]
+    symbol[sample, token] = value[sample, event]
+    features = (np.eye(dim)[symbol] + _between(draw(length, dim), -NOISE, NOISE)).astype(np.float32)
+    return features, moments * stories.seconds[:, None], symbol
 
 
 def _between(uniform: np.ndarray, low: float, high: float) -> np.ndarray:

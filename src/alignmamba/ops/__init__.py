@@ -5,6 +5,7 @@ channel).
 from alignmamba.ops.backends import operator_backends
 from alignmamba.ops.convolution import causal_conv
 from alignmamba.ops.discrepancy import central_moment_discrepancy, mmd, subspace_overlap
+from alignmamba.ops.entropic_transport import transport_distance
 from alignmamba.ops.scan import selective_scan, selective_scan_step
 from alignmamba.ops.sequence import (
     deinterleave,
@@ -15,7 +16,7 @@ from alignmamba.ops.sequence import (
     relative_time,
     reverse_valid,
 )
-from alignmamba.ops.transport import match_tokens, resample, transport, transport_distance, transport_plan
+from alignmamba.ops.transport import match_tokens, resample, transport, transport_plan
 
 __all__ = [
     "causal_conv",

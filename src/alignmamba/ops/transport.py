@@ -99,6 +99,26 @@ def match_tokens(
         raise ConfigError(f"window: expected a whole number from 0 to {_WIDEST_WINDOW}, found {window!r}")
     if not 0 <= time_weight < float("inf"):
         raise ConfigError(f"time_weight: expected at least 0 and finite, found {time_weight}")
+    source_times, anchor_times = _checked_times(source_times, anchor_times, source_mask, anchor_mask)
+    if source.shape[1] == 0 or anchor.shape[1] == 0:
+        return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(
+            source_mask.shape
+        )
+    use = "torch" if exporting() else chosen("match_tokens", backend, source.device, source.dtype)
+    run: Callable[..., tuple[Tensor, Tensor]] = _match if use == "torch" else _fused_match
+    with torch.no_grad(), without_autocast(source.device):
+        when = (source_times.double(), anchor_times.double())
+        index, similarity = run(
+            source.detach(), anchor.detach(), anchor_mask, *when, float(time_weight), window
+        )
+        matched = source_mask & anchor_mask.any(1, keepdim=True)
+        return index.masked_fill(~matched, -1), similarity.masked_fill(~matched, 0).to(source.dtype)
+
+
+def _checked_times(
+    source_times: Tensor | None, anchor_times: Tensor | None, source_mask: Tensor, anchor_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The times that were given, or the position from 0 to 1 within each sequence."""
     if (source_times is None) != (anchor_times is None):
         raise ConfigError("source_times and anchor_times: give both or neither")
     if source_times is None or anchor_times is None:
@@ -115,19 +135,7 @@ def match_tokens(
         if times.is_complex():
             raise ShapeError(f"{name}: expected real numbers, found {times.dtype}")
     _check_order(anchor_times, anchor_mask)
-    if source.shape[1] == 0 or anchor.shape[1] == 0:
-        return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(
-            source_mask.shape
-        )
-    use = "torch" if exporting() else chosen("match_tokens", backend, source.device, source.dtype)
-    run: Callable[..., tuple[Tensor, Tensor]] = _match if use == "torch" else _fused_match
-    with torch.no_grad(), without_autocast(source.device):
-        when = (source_times.double(), anchor_times.double())
-        index, similarity = run(
-            source.detach(), anchor.detach(), anchor_mask, *when, float(time_weight), window
-        )
-        matched = source_mask & anchor_mask.any(1, keepdim=True)
-        return index.masked_fill(~matched, -1), similarity.masked_fill(~matched, 0).to(source.dtype)
+    return source_times, anchor_times
 
 
 def transport(
@@ -202,79 +210,6 @@ def _gather_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
 
 _segment_sum.register_autograd(_gather_gradient, setup_context=_keep_index)
 _segment_sum.register_vmap(refuse_vmap("transport"))
-
-
-def transport_distance(
-    x: Tensor,
-    y: Tensor,
-    x_mask: Tensor,
-    y_mask: Tensor,
-    *,
-    regularisation: float = 0.05,
-    iterations: int = 30,
-) -> Tensor:
-    r"""Cost of moving the valid tokens of one sequence onto those of the other, sample by sample, by an
-    entropic plan.
-
-    The cost of a pair is ``1 - cos(x_i, y_j)``; all valid tokens of a side weigh the same. The plan, found by
-    Sinkhorn's iterations over logarithms, is a constant to the gradient. Memory is O(x time * y time).
-
-    Args:
-        x: (batch, x time, channel), floating.
-        y: (batch, y time, channel), of the same dtype.
-        x_mask: (batch, x time) bool.
-        y_mask: (batch, y time) bool.
-        regularisation: Weight of the entropy; the smaller, the nearer to the exact distance, and the more
-            iterations are needed.
-        iterations: Of Sinkhorn.
-
-    Returns:
-        (batch,), at least float32; zero for a sample where a side has no valid token.
-
-    Raises:
-        ShapeError: If shapes do not fit.
-        ConfigError: If `regularisation` is not positive and finite, or there is no iteration.
-
-    Source:
-        Cuturi, NIPS 2013, arXiv:1306.0895, algorithm 1, over logarithms.
-    """
-    check_mask("x_mask", x_mask, x)
-    check_mask("y_mask", y_mask, y)
-    if x.shape[0] != y.shape[0] or x.shape[2] != y.shape[2]:
-        raise ShapeError(f"x has shape {tuple(x.shape)}, y {tuple(y.shape)}: batch and channel must agree")
-    if not 0 < regularisation < float("inf"):
-        raise ConfigError(f"regularisation: expected a positive number, found {regularisation}")
-    if iterations < 1:
-        raise ConfigError(f"iterations: expected at least 1, found {iterations}")
-    if x.shape[1] == 0 or y.shape[1] == 0:
-        return x.new_zeros(len(x), dtype=torch.promote_types(x.dtype, torch.float32))
-    with without_autocast(x.device):
-        working = torch.promote_types(x.dtype, torch.float32)
-        one, other = (
-            F.normalize(side.to(working).masked_fill(~mask.unsqueeze(-1), 0), dim=2)
-            for side, mask in ((x, x_mask), (y, y_mask))
-        )
-        cost = 1 - one @ other.transpose(1, 2)
-        with torch.no_grad():
-            # What is not valid has the logarithm of no mass; where a side is empty nothing is moved.
-            least = -1e30
-            logs = -cost / regularisation
-            rows, columns = (
-                torch.where(mask, -mask.sum(1, keepdim=True).clamp(min=1).to(working).log(), least)
-                for mask in (x_mask, y_mask)
-            )
-            of_rows, of_columns = torch.zeros_like(rows), torch.zeros_like(columns)
-            valid = x_mask.unsqueeze(2) & y_mask.unsqueeze(1)
-            logs = logs.masked_fill(~valid, least)
-            for _ in range(iterations):
-                of_rows = rows - (logs + of_columns.unsqueeze(1)).logsumexp(2).masked_fill(~x_mask, 0)
-                of_columns = columns - (logs + of_rows.unsqueeze(2)).logsumexp(1).masked_fill(~y_mask, 0)
-            plan = (
-                (logs + of_rows.unsqueeze(2) + of_columns.unsqueeze(1)).masked_fill(~valid, -torch.inf).exp()
-            )
-            plan = plan.masked_fill(~valid, 0)
-        distance: Tensor = (plan * cost).sum((1, 2))
-        return distance
 
 
 def transport_plan(index: Tensor, source_mask: Tensor, num_anchor: int, *, mass: Mass = "paper") -> Tensor:

@@ -21,7 +21,7 @@ from alignmamba.errors import ConfigError, explain, likely, nearest, shown_with_
 from alignmamba.files import read_bounded
 from alignmamba.methods import FORMER, METHODS
 from alignmamba.models.network import NetworkConfig, merged
-from alignmamba.training.loop import FitConfig
+from alignmamba.training.fit_config import FitConfig
 
 _MOST_BYTES = 1 << 20
 """A larger file of settings is not read."""

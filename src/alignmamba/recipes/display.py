@@ -67,7 +67,7 @@ def _in_notebook() -> bool:
 
 
 class EpochLines:
-    """Writes a line at the end of each epoch; meets `alignmamba.training.loop.Progress`."""
+    """Writes a line at the end of each epoch; meets `alignmamba.training.progress.Progress`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         from rich.console import Console

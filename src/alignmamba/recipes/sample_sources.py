@@ -23,7 +23,7 @@ from alignmamba.models.network import Network
 from alignmamba.recipes.display import Shown, shown_progress
 from alignmamba.training import loop
 from alignmamba.training.batches import BatchSource
-from alignmamba.training.loop import FitConfig, FitResult, Score
+from alignmamba.training.fit_config import FitConfig, FitResult, Score
 from alignmamba.training.progress import Progress, together
 
 

@@ -52,8 +52,9 @@ from alignmamba.recipes.run_directory import (
     to_csv,
 )
 from alignmamba.training.checkpoints import LAST
+from alignmamba.training.fit_config import FitResult, require_loggers
 from alignmamba.training.inference import predict
-from alignmamba.training.loop import FitResult, fit, require_loggers
+from alignmamba.training.loop import fit
 from alignmamba.training.progress import Progress, together
 from alignmamba.training.selection import VALIDATION_LOSS
 

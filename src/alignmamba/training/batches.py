@@ -92,3 +92,19 @@ def most_together(train: BatchSource, pairs: Sequence[tuple[str, str]]) -> int:
                 0,
             )
     return max(gather(most))
+
+
+def check_source(source: BatchSource, role: Role) -> None:
+    """Refuse batches of another split than of `role`, and a split without any.
+
+    Raises:
+        DataError: If it is another, or empty.
+    """
+    if source.role != role:
+        raise DataError(f"fit: expected a {role} split in the place of `{role}`, found a {source.role} split")
+    if len(source) == 0:
+        raise DataError(
+            f"fit: the {role} split has no batch, expected at least one optimiser step"
+            if role == "train"
+            else f"fit: the {role} split is empty"
+        )

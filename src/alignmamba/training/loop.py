@@ -1,7 +1,7 @@
 """Fitting a fusion model on the train split, choosing by the valid split, surviving interruption.
 
 One loop for every method: what it minimises, with which optimisers and in which stages, its `Objective` says.
-Small named steps around one plain record of where training stands (`_State`); everything in that record, with
+Small named steps around one plain record of where training stands (`State`); everything in that record, with
 the weights, the optimisers and the random generators of every process, is a checkpoint. A run that resumes
 from one takes bit for bit the course that it would have taken without the interruption.
 """
@@ -9,117 +9,46 @@ from one takes bit for bit the course that it would have taken without the inter
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
-from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from alignmamba.contracts import Batch, Config, Predictions, Role, ScalesTargets, TargetScale, Task
+from alignmamba.contracts import Batch, ScalesTargets, TargetScale, Task
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
-from alignmamba.extras import require
 from alignmamba.training import checkpoints
-from alignmamba.training.batches import BatchSource, gather, targets_by_id
+from alignmamba.training.batches import BatchSource, check_source, gather, targets_by_id
+from alignmamba.training.divergence import diverged, rate_to_blame
+from alignmamba.training.fit_config import (
+    FREE_ON_RESUME,
+    FitConfig,
+    FitResult,
+    Score,
+    learning_rate_at,
+    loggers_of,
+    require_loggers,
+)
+from alignmamba.training.fit_state import PER_PROCESS, Run, State
 from alignmamba.training.footprint import refuse_untrainable
 from alignmamba.training.inference import collect, known_scale
 from alignmamba.training.interrupts import Interrupted, Interrupts
-from alignmamba.training.logs import LOG, LOGS, Log, Tracker, write_table
-from alignmamba.training.objective import Objective, Parcel, RegressionLoss, Stage, Supervised
+from alignmamba.training.logs import LOG, LOGS, Log, write_table
+from alignmamba.training.objective import Objective, Parcel, Supervised
 from alignmamba.training.progress import Progress
 from alignmamba.training.selection import check_metric, column, improves, selection
-from alignmamba.training.stages import Turn, check_stages, in_turn, optimiser
-
-
-class FitConfig(Config):
-    """How a model is fitted."""
-
-    epochs: Annotated[int, Field(ge=1)] = 30
-    """Passes over the train split at most."""
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-3
-    """Peak learning rate of AdamW, reached after the warm-up."""
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
-    """Decoupled weight decay; biases, norms and other vectors are spared."""
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of all optimiser steps during which the learning rate rises linearly; it then falls along a
-    cosine to 0."""
-    gradient_clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """Largest norm of the gradient over all parameters; 0 does not clip."""
-    patience: Annotated[int, Field(ge=0)] = 10
-    """Epochs without improvement on the valid split after which training stops; 0 never stops early."""
-    select: str = "auto"
-    """Metric on the valid split that picks the best epoch; auto: accuracy for classification, mae for
-    regression; loss: the total loss."""
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
-    """Arithmetic: 32-true and 64-true are plain float32 and float64; the mixed ones compute in half precision
-    where that is safe."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Classification: share of the target spread evenly over all classes."""
-    regression_loss: RegressionLoss = "l1"
-    """Regression: absolute, squared, or Huber loss (squared below an error of 1, absolute above); errors are
-    in standard deviations of the train targets."""
-    accumulate: Annotated[int, Field(ge=1)] = 1
-    """Batches per optimiser step; the last step of an epoch takes what is left."""
-    compile: bool = False
-    """Compile the model with torch.compile: faster steps after about a minute."""
-    checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
-    """Optimiser steps between checkpoints within an epoch; 0 saves at the end of each epoch only."""
-    tensorboard: bool = False
-    """Write TensorBoard events beside log.csv; the same as naming it under `loggers`."""
-    loggers: tuple[Tracker, ...] = ()
-    """Where epochs are logged beside log.csv: tensorboard, wandb, mlflow; each is an extra of the same
-    name."""
-
+from alignmamba.training.stages import check_stages, optimiser
 
 # Between these a model that predicts in units of the label needs no help: targets have about the size of what
 # a fresh head says.
 _UNSCALED: Final = (0.1, 10.0)
-
-# Fields that a resumed run may change: they do not touch the course of training.
-_FREE_ON_RESUME = {"compile", "checkpoint_every_steps", "tensorboard", "loggers"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitResult:
-    """How training went. The model itself holds the weights of the best epoch."""
-
-    history: tuple[Mapping[str, float], ...]
-    """One record per epoch, as `alignmamba.training.logs.Record` describes; epochs count from 1."""
-    metric: str
-    """Metric that chose the best epoch."""
-    best_epoch: int
-    """Best epoch, from 1."""
-    best_score: float
-    """Its score on the valid split."""
-    optimiser_steps: int
-    """Steps that changed the weights; mixed precision may have skipped some others."""
-    stopped: Literal["epochs", "patience"]
-    """Why training ended."""
-
-
-def require_loggers(config: FitConfig) -> None:
-    """Refuse to begin without the package of a logger that is asked for.
-
-    Raises:
-        ConfigError: With the command that installs it.
-    """
-    for name in _loggers(config):
-        require("fit.loggers" if name in config.loggers else f"fit.{name}", name)
-
-
-def _loggers(config: FitConfig) -> list[Tracker]:
-    also: tuple[Tracker, ...] = ("tensorboard",) if config.tensorboard else ()
-    return list(dict.fromkeys((*config.loggers, *also)))
-
-
-Score = Callable[[Predictions], Mapping[str, float]]
 
 
 def fit(
@@ -169,34 +98,21 @@ def fit(
             scored.
         Interrupted: On Ctrl-C, SIGTERM or a hangup, after saving. A second one ends the process at once.
     """
-    _check_source(train, "train")
-    _check_source(valid, "valid")
+    check_source(train, "train")
+    check_source(valid, "valid")
     require_loggers(config)
     objective = model if isinstance(model, Objective) else Supervised(model, task)
     objective.regression_loss, objective.label_smoothing = config.regression_loss, config.label_smoothing
     for stage in check_stages(objective):
         # a mistake is reported now, not stages later
         selection(stage.select or config.select, task, higher_is_better)
-    if fabric is None:
-        fabric = Fabric(accelerator="auto", devices=1, precision=config.precision)
+    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=config.precision)
     _check_precision(fabric, config)
-    refuse_untrainable(
-        objective,
-        type(objective.model).__name__,
-        "make the model smaller"
-        + ("" if run_dir else ", or give a run_dir, to keep the best weights on disk"),
-        precision=config.precision,
-        device=fabric.device.type,
-        keeps_best=run_dir is None,
-    )
+    _check_memory(objective, config, fabric, keeps_best=run_dir is None)
     with _compiled(objective.model, config.compile):
         run = _set_up(objective, train, valid, config, score, higher_is_better, fabric, run_dir, progress)
         run, state = _resume(run, target_scale) if resume else _begin(run, target_scale)
-        if run.progress is not None and not (state.stopped and state.stage == run.last_stage):
-            epochs = len(state.history) - state.epoch + run.epochs_from(state.stage)
-            run.progress.started(
-                epochs=epochs, batches=len(run.train), epoch=len(state.history) + 1, batch=state.batch
-            )
+        _announce(run, state)
         with Interrupts() as interrupts:
             _train(run, state, interrupts)
             while state.stage < run.last_stage:
@@ -205,96 +121,25 @@ def fit(
         return _finish(run, state)
 
 
-def learning_rate_at(step: int, total_steps: int, config: FitConfig) -> float:
-    """Learning rate of the optimiser step `step`, from 0: linear warm-up to the peak, then a cosine to 0
-    after the last step.
-    """
-    warmup = math.ceil(config.warmup_fraction * total_steps)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (total_steps - warmup)))
-
-
-# --- what a run is made of ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """The parts that stay the same throughout a stage."""
-
-    module: nn.Module  # the objective as the engine wraps it
-    objective: Objective
-    train: BatchSource
-    valid: BatchSource
-    config: FitConfig
-    score: Score
-    higher_is_better: Mapping[str, bool]
-    fabric: Fabric
-    run_dir: Path | None
-    progress: Progress | None
-    stage: Stage = Stage()  # noqa: RUF009 # immutable
-    optimizers: tuple[Optimizer, ...] = ()  # those of the stage, in its order
-    metric: str = ""  # chooses the best epoch of the stage
-    best_weights: dict[str, Tensor] = field(default_factory=dict)  # used where there is no run directory
-
-    @property
-    def epochs(self) -> int:
-        """Of the stage."""
-        return self.stage.epochs or self.config.epochs
-
-    def epochs_from(self, stage: int) -> int:
-        """Of this stage, from 0, and those after it."""
-        return sum(each.epochs or self.config.epochs for each in self.objective.stages[stage:])
-
-    @property
-    def last_stage(self) -> int:
-        return len(self.objective.stages) - 1
-
-    def turns(self, epoch: int) -> list[Turn]:
-        """The optimisers that step in an epoch of the stage."""
-        steps = math.ceil(len(self.train) / self.config.accumulate)
-        return in_turn(self.stage, self.optimizers, epoch=epoch, epochs=self.epochs, steps=steps)
-
-    def named_optimizers(self) -> dict[str, Optimizer]:
-        """By the names under which a checkpoint holds them."""
-        return {
-            f"optimizer-{number}" if number else "optimizer": each
-            for number, each in enumerate(self.optimizers)
-        }
-
-
-@dataclass(kw_only=True)
-class _State:
-    """Where training stands. Plain values only: they go into the checkpoint as they are."""
-
-    stage: int = 0  # under way, from 0
-    epoch: int = 0  # of the stage, under way, from 0
-    batch: int = 0  # batches of it that are done
-    step: int = 0  # optimiser steps tried, over all stages
-    optimiser_steps: int = 0  # those that were not skipped by the gradient scaler
-    learning_rate: float = 0.0  # of the last step
-    seconds: float = 0.0  # spent on this epoch so far
-    best_epoch: int = 0  # of the stage, from 1; 0 while there is none
-    best_score: float = math.nan
-    stopped: str = ""
-    history: list[dict[str, float]] = field(default_factory=list)
-    # The epoch's sums over this process's samples; unlike all above they differ between processes.
-    samples: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-
-
-_PER_PROCESS = ("samples", "sums")
-
-
-def _check_source(source: BatchSource, role: Role) -> None:
-    if source.role != role:
-        raise DataError(f"fit: expected a {role} split in the place of `{role}`, found a {source.role} split")
-    if len(source) == 0:
-        raise DataError(
-            f"fit: the {role} split has no batch, expected at least one optimiser step"
-            if role == "train"
-            else f"fit: the {role} split is empty"
+def _announce(run: Run, state: State) -> None:
+    """Tell the listener from where training starts, if anything is left to do."""
+    if run.progress is not None and not (state.stopped and state.stage == run.last_stage):
+        epochs = len(state.history) - state.epoch + run.epochs_from(state.stage)
+        run.progress.started(
+            epochs=epochs, batches=len(run.train), epoch=len(state.history) + 1, batch=state.batch
         )
+
+
+def _check_memory(objective: Objective, config: FitConfig, fabric: Fabric, *, keeps_best: bool) -> None:
+    elsewhere = ", or give a run_dir, to keep the best weights on disk" if keeps_best else ""
+    refuse_untrainable(
+        objective,
+        type(objective.model).__name__,
+        f"make the model smaller{elsewhere}",
+        precision=config.precision,
+        device=fabric.device.type,
+        keeps_best=keeps_best,
+    )
 
 
 def _check_precision(fabric: Fabric, config: FitConfig) -> None:
@@ -334,14 +179,14 @@ def _set_up(
     fabric: Fabric,
     run_dir: Path | None,
     progress: Progress | None,
-) -> _Run:
+) -> Run:
     if isinstance(fabric.strategy, DDPStrategy):
         # A modality may be absent from all samples that one process sees; its encoder then gets no gradient
         # there.
         fabric.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
     with torch.random.fork_rng(devices=[]):
         objective.prepare(train)
-    return _Run(
+    return Run(
         module=fabric.setup_module(objective),
         objective=objective,
         train=train,
@@ -355,7 +200,7 @@ def _set_up(
     )
 
 
-def _staged(run: _Run, number: int) -> _Run:
+def _staged(run: Run, number: int) -> Run:
     """The run in a stage, with new optimisers."""
     stage = run.objective.stages[number]
     rates = {"learning_rate": run.config.learning_rate, "weight_decay": run.config.weight_decay}
@@ -367,7 +212,7 @@ def _staged(run: _Run, number: int) -> _Run:
     return replace(run, stage=stage, optimizers=optimizers, metric=metric, best_weights={})
 
 
-def _next_stage(run: _Run, state: _State) -> _Run:
+def _next_stage(run: Run, state: State) -> Run:
     """Begin the next stage from the best epoch of this one.
 
     It is saved at once: the next best epoch takes the place of this one's weights.
@@ -375,7 +220,7 @@ def _next_stage(run: _Run, state: _State) -> _Run:
     _restore_best(run, state)
     run = _staged(run, state.stage + 1)
     kept = {name: getattr(state, name) for name in ("step", "optimiser_steps", "history")}
-    vars(state).update(vars(_State(stage=state.stage + 1, **kept)))
+    vars(state).update(vars(State(stage=state.stage + 1, **kept)))
     _save(run, state)
     return run
 
@@ -383,7 +228,7 @@ def _next_stage(run: _Run, state: _State) -> _Run:
 # --- the loop -----------------------------------------------------------------------------------------------
 
 
-def _train(run: _Run, state: _State, interrupts: Interrupts) -> None:
+def _train(run: Run, state: State, interrupts: Interrupts) -> None:
     logs = _logs(run, state)
     try:
         while not state.stopped:
@@ -399,7 +244,7 @@ def _train(run: _Run, state: _State, interrupts: Interrupts) -> None:
             log.close()
 
 
-def _train_epoch(run: _Run, state: _State, interrupts: Interrupts) -> None:
+def _train_epoch(run: Run, state: State, interrupts: Interrupts) -> None:
     """Train on the batches of the epoch that are still to come."""
     run.objective.begin_epoch(run.stage, state.epoch)
     run.train.set_epoch(len(state.history))
@@ -419,7 +264,7 @@ def _train_epoch(run: _Run, state: _State, interrupts: Interrupts) -> None:
             _save(run, state)
 
 
-def _next_batches(batches: Iterator[Batch], count: int, state: _State) -> list[Batch]:
+def _next_batches(batches: Iterator[Batch], count: int, state: State) -> list[Batch]:
     # Data never draws from the generators that dropout draws from: a resumed epoch opens its loader once more
     # than an uninterrupted one.
     with torch.random.fork_rng(devices=[]):
@@ -441,7 +286,7 @@ def _agree(fabric: Fabric, samples: int, stop: bool) -> tuple[int, bool]:
     return int(totals[0]), bool(totals[1] > 0)
 
 
-def _step(run: _Run, state: _State, group: Sequence[Batch], samples: int) -> None:
+def _step(run: Run, state: State, group: Sequence[Batch], samples: int) -> None:
     """One step of each optimiser whose turn it is, on the mean loss over the `samples` samples of all micro
     batches and processes.
     """
@@ -466,9 +311,7 @@ def _step(run: _Run, state: _State, group: Sequence[Batch], samples: int) -> Non
         run.progress.stepped(**done, loss=mean, learning_rate=state.learning_rate)
 
 
-def _backward(
-    run: _Run, batch: Batch, samples: int, terms: Sequence[str], *, last: bool
-) -> dict[str, Tensor]:
+def _backward(run: Run, batch: Batch, samples: int, terms: Sequence[str], *, last: bool) -> dict[str, Tensor]:
     """Add a micro batch's share of the gradient of these terms, of all where none is named; returns them per
     sample.
     """
@@ -489,9 +332,7 @@ def _backward(
     return {name: value.detach() for name, value in wanted.items()}
 
 
-def _account(
-    run: _Run, state: _State, group: Sequence[Batch], losses: Sequence[Mapping[str, Tensor]]
-) -> float:
+def _account(run: Run, state: State, group: Sequence[Batch], losses: Sequence[Mapping[str, Tensor]]) -> float:
     """Add the step's losses to the epoch's sums; returns their mean over this process's samples.
 
     It comes after the backward pass of the whole step: reading a value waits for the device, and a process
@@ -508,73 +349,26 @@ def _account(
                     for identity, finite in zip(batch.ids, terms[name].isfinite().tolist(), strict=True)
                     if not finite
                 ]
-                raise _diverged(run, state, f"loss {name!r} is {value}", group, wrong or batch.ids)
+                raise diverged(run, state, f"loss {name!r} is {value}", group, wrong or batch.ids)
             state.sums[name] = state.sums.get(name, 0.0) + value
             total += value
     return total / sum(len(batch) for batch in group)
 
 
-def _diverged(
-    run: _Run, state: _State, found: str, group: Sequence[Batch], ids: Sequence[str]
-) -> TrainingError:
-    """What is not finite in a step, and what probably made it so: an input, the steps before, or the samples
-    themselves.
-    """
-    where = f"epoch {len(state.history) + 1}, step {state.step + 1}: {found}"
-    spoilt = next((problem for batch in group if (problem := _nonfinite_input(batch)) is not None), None)
-    if spoilt is not None:
-        return TrainingError(f"{where}: {spoilt}")
-    if not state.optimiser_steps:
-        return TrainingError(
-            f"{where}, samples {', '.join(ids[:3])}: their inputs are finite, but perhaps too large"
-        )
-    if len(ids) == len(group[-1]) or len(ids) > 3:  # not a sample of its own kind, but the weights
-        return TrainingError(f"{where}, although all inputs are finite: {_rate_to_blame(run)}")
-    return TrainingError(
-        f"{where}, samples {', '.join(ids)}, although all inputs are finite: they are too large, or"
-        f" {_rate_to_blame(run)}"
-    )
-
-
-def _rate_to_blame(run: _Run) -> str:
-    return (
-        f"the learning rate is probably too high, found {run.config.learning_rate:g}; set a smaller"
-        " fit.learning_rate"
-    )
-
-
-def _nonfinite_input(batch: Batch) -> str | None:
-    """The first sample that brings a feature or a target which is not finite, with the cure."""
-    for name, s in batch.modalities.items():
-        if s.features.is_floating_point():
-            wrong = (~s.features.isfinite() & s.mask.unsqueeze(-1)).flatten(1).any(1).nonzero()
-            if len(wrong):
-                where = f"sample {batch.ids[int(wrong[0])]!r}, modality {name!r}"
-                return f"{where}: features are not finite; --nonfinite mean or zero repairs those of a corpus"
-    if (
-        batch.targets is not None
-        and batch.targets.is_floating_point()
-        and not bool(batch.targets.isfinite().all())
-    ):
-        identity = batch.ids[int((~batch.targets.isfinite()).nonzero()[0])]
-        return f"sample {identity!r} has a target that is not finite"
-    return None
-
-
-def _update(run: _Run, state: _State, group: Sequence[Batch], optimizer: Optimizer) -> bool:
+def _update(run: Run, state: State, group: Sequence[Batch], optimizer: Optimizer) -> bool:
     """Clip the gradient and change the weights of one optimiser; returns whether the step was taken."""
     limit = run.config.gradient_clip or math.inf
     norm = run.fabric.clip_gradients(run.module, optimizer, max_norm=limit, error_if_nonfinite=False)
     assert norm is not None
     finite = bool(norm.isfinite())
     if not finite and run.config.precision != "16-mixed":
-        raise _diverged(run, state, f"gradient norm is {norm.item()}", group, group[-1].ids)
+        raise diverged(run, state, f"gradient norm is {norm.item()}", group, group[-1].ids)
     optimizer.step()  # under 16-mixed the gradient scaler skips what is not finite and lowers its scale
     run.objective.zero_grad()
     return finite
 
 
-def _end_epoch(run: _Run, state: _State) -> None:
+def _end_epoch(run: Run, state: State) -> None:
     """Validate, record, keep what is best, decide whether to stop, save."""
     started = time.perf_counter()
     record = {"epoch": len(state.history) + 1, "step": state.step, **_train_losses(state), **_validate(run)}
@@ -598,7 +392,7 @@ def _end_epoch(run: _Run, state: _State) -> None:
         run.progress.epoch_finished(record, best=best)
 
 
-def _train_losses(state: _State) -> dict[str, float]:
+def _train_losses(state: State) -> dict[str, float]:
     """Mean loss terms of the epoch over the samples of all processes."""
     shares = gather((state.samples, state.sums))
     samples = sum(count for count, _ in shares)
@@ -607,7 +401,7 @@ def _train_losses(state: _State) -> dict[str, float]:
     return {f"train/loss/{name}": value for name, value in {**means, "total": sum(means.values())}.items()}
 
 
-def _validate(run: _Run) -> dict[str, float]:
+def _validate(run: Run) -> dict[str, float]:
     """Losses and metrics on the valid split, the same on every process."""
     run.module.eval()
     devices = [run.fabric.device] if run.fabric.device.type == "cuda" else []
@@ -617,14 +411,14 @@ def _validate(run: _Run) -> dict[str, float]:
         raise DataError("valid: found samples without targets, expected all of them to choose the best epoch")
     wrong = ~np.isfinite(predictions.prediction.reshape(len(predictions.ids), -1)).all(axis=1)
     if wrong.all():  # of one sample, the scores will say which it is
-        raise TrainingError(f"valid: found no finite prediction: {_rate_to_blame(run)}")
+        raise TrainingError(f"valid: found no finite prediction: {rate_to_blame(run)}")
     metrics = run.fabric.broadcast(dict(run.score(predictions)))
     check_metric(run.metric, metrics)
     losses = {f"valid/loss/{name}": value for name, value in predictions.losses.items()}
     return {**losses, **{f"valid/{name}": value for name, value in metrics.items()}}
 
 
-def _restore_best(run: _Run, state: _State) -> None:
+def _restore_best(run: Run, state: State) -> None:
     """Put the weights of the stage's best epoch into the objective."""
     if state.best_epoch == 0:
         where = f"{run.metric} on the valid split" + (
@@ -638,7 +432,7 @@ def _restore_best(run: _Run, state: _State) -> None:
     run.objective.zero_grad()
 
 
-def _finish(run: _Run, state: _State) -> FitResult:
+def _finish(run: Run, state: State) -> FitResult:
     """Put the best weights into the model and report."""
     if state.optimiser_steps == 0:
         raise TrainingError(
@@ -659,13 +453,13 @@ def _finish(run: _Run, state: _State) -> FitResult:
 # --- checkpoints --------------------------------------------------------------------------------------------
 
 
-def _begin(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
+def _begin(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
     if run.run_dir is not None and (run.run_dir / checkpoints.LAST).exists():
         raise CheckpointError(f"{run.run_dir}: found a run; resume it or choose another directory")
     return _start(run, target_scale)
 
 
-def _start(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
+def _start(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
     """Where a run starts; the model and the loss get the scale of the targets, measured where nobody has
     given one.
     """
@@ -684,10 +478,10 @@ def _start(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
                 " a model that inherits from ScalesTargets is given both",
                 stacklevel=4,
             )
-    return _staged(run, 0), _State()
+    return _staged(run, 0), State()
 
 
-def _measured_scale(run: _Run) -> TargetScale:
+def _measured_scale(run: Run) -> TargetScale:
     """The scale of all targets of the train split, whichever process holds them."""
     targets = targets_by_id(run.train)
     wrong = [identity for identity, target in targets.items() if not math.isfinite(target)]
@@ -698,7 +492,7 @@ def _measured_scale(run: _Run) -> TargetScale:
     return TargetScale.of(list(targets.values()))
 
 
-def _resume(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
+def _resume(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
     """Where the last checkpoint left off, with weights, optimisers and random generators put back."""
     if run.run_dir is None:
         raise CheckpointError("resume: needs the directory of the run to resume")
@@ -708,7 +502,7 @@ def _resume(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
     run = _staged(run, _stage_of(run, path))
     found = checkpoints.load(run.fabric, path, {"model": run.module, **run.named_optimizers()})
     try:
-        state, processes, identity = _State(**found["state"]), found["processes"], found["identity"]
+        state, processes, identity = State(**found["state"]), found["processes"], found["identity"]
         scaler = found["precision"]
         # Version 0.1 did not scale targets: what it began continues in units of the label.
         run.objective.target_scale = TargetScale(**found.get("target_scale", {}))
@@ -728,7 +522,7 @@ def _resume(run: _Run, target_scale: TargetScale | None) -> tuple[_Run, _State]:
     return run, state
 
 
-def _stage_of(run: _Run, path: Path) -> int:
+def _stage_of(run: Run, path: Path) -> int:
     """The stage that a checkpoint was saved in, from 0: its optimisers must be made before they can be
     filled.
     """
@@ -741,13 +535,13 @@ def _stage_of(run: _Run, path: Path) -> int:
     return number
 
 
-def _identity(run: _Run) -> dict[str, Any]:
+def _identity(run: Run) -> dict[str, Any]:
     """What must not change between the parts of a run."""
-    fields = {name: value for name, value in run.config.model_dump().items() if name not in _FREE_ON_RESUME}
+    fields = {name: value for name, value in run.config.model_dump().items() if name not in FREE_ON_RESUME}
     return {**fields, "batches per epoch": len(run.train), "processes": run.fabric.world_size}
 
 
-def _save(run: _Run, state: _State) -> None:
+def _save(run: Run, state: State) -> None:
     """Write the last checkpoint and the table of epochs."""
     if run.run_dir is None:
         return
@@ -759,7 +553,7 @@ def _save(run: _Run, state: _State) -> None:
     contents = {
         "model": run.module,
         **run.named_optimizers(),
-        "state": {name: value for name, value in asdict(state).items() if name not in _PER_PROCESS},
+        "state": {name: value for name, value in asdict(state).items() if name not in PER_PROCESS},
         "processes": gather(own),
         "precision": run.fabric.strategy.precision.state_dict(),
         "identity": _identity(run),
@@ -770,7 +564,7 @@ def _save(run: _Run, state: _State) -> None:
         write_table(run.run_dir / LOG, state.history)
 
 
-def _keep_best(run: _Run, state: _State) -> None:
+def _keep_best(run: Run, state: State) -> None:
     if run.run_dir is None:
         run.best_weights.update(
             {name: value.detach().clone() for name, value in run.objective.state_dict().items()}
@@ -785,14 +579,14 @@ def _keep_best(run: _Run, state: _State) -> None:
         checkpoints.save(run.fabric, run.run_dir / checkpoints.BEST, contents)
 
 
-def _logs(run: _Run, state: _State) -> list[Log]:
+def _logs(run: Run, state: State) -> list[Log]:
     if run.run_dir is None or not run.fabric.is_global_zero:
         return []
     settings = run.config.model_dump(mode="json")
-    return [LOGS[name](run.run_dir, settings, first_epoch=state.epoch + 1) for name in _loggers(run.config)]
+    return [LOGS[name](run.run_dir, settings, first_epoch=state.epoch + 1) for name in loggers_of(run.config)]
 
 
-def _stop(run: _Run, state: _State, interrupts: Interrupts) -> None:
+def _stop(run: Run, state: State, interrupts: Interrupts) -> None:
     """Save and leave."""
     _save(run, state)
     checkpoint = None if run.run_dir is None else run.run_dir / checkpoints.LAST

@@ -22,7 +22,7 @@ from alignmamba.recipes.experiments.catalogue import (
 )
 from alignmamba.recipes.experiments.cells import Cell, jobs_of
 from alignmamba.recipes.experiments.experiment import of_model
-from alignmamba.training.loop import FitConfig
+from alignmamba.training.fit_config import FitConfig
 from small_run import CONFIG, write_small_corpus
 
 

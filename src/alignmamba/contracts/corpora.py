@@ -1,0 +1,113 @@
+"""Samples, sealed splits, a corpus of them, and what was predicted of a split."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import (
+    Protocol,
+    Self,
+    runtime_checkable,
+)
+
+import numpy as np
+
+from alignmamba.contracts.tasks import ModalitySpec, Role, Task
+from alignmamba.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One example, unpadded."""
+
+    id: str
+    features: Mapping[str, np.ndarray]
+    """Modality name to (time, width); a missing modality is absent from the mapping."""
+    target: float | int | None = None
+    times: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    text: str | None = None
+    """What was said, for people and for export."""
+    group: str | None = None
+    """What the sample belongs to, such as a conversation or a video."""
+    labels: Mapping[str, float | int | str] = field(default_factory=dict)
+    """Labels besides the target, by name, for analysis and export; nothing is trained on them."""
+
+
+@runtime_checkable
+class Split(Protocol):
+    """One part of a corpus. Its role is fixed where it is made: `fit` takes ``train`` and ``valid``, never
+    ``test``.
+    """
+
+    @property
+    def role(self) -> Role: ...
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+    @property
+    def lengths(self) -> Mapping[str, np.ndarray]:
+        """Modality name to the number of tokens of each sample, 0 where missing."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, row: int) -> Sample: ...
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+_SHOWN = 6
+"""Modalities that a corpus names where it is printed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """A named set of splits with its task and modalities."""
+
+    name: str
+    task: Task
+    modalities: tuple[ModalitySpec, ...]
+    splits: Mapping[Role, Split]
+    checksum: str
+    """SHA-256 that identifies the content."""
+    references: Mapping[str, float] = field(default_factory=dict)
+    """Known scores to print beside a result, for example the best reachable accuracy of a synthetic
+    corpus."""
+    location: str = field(default="", init=False, compare=False)
+    """Where it can be loaded from again: a directory, or ``synthetic``. Empty in memory, and of what was made
+    of another corpus."""
+
+    def at(self, location: str) -> Self:
+        """The same corpus, which can be loaded again from there."""
+        copy = replace(self)
+        object.__setattr__(copy, "location", location)
+        return copy
+
+    def __repr__(self) -> str:
+        modalities = ", ".join(f"{spec.name} ({spec.dim})" for spec in self.modalities[:_SHOWN])
+        more = f" and {len(self.modalities) - _SHOWN} more" if len(self.modalities) > _SHOWN else ""
+        classes = f" into {len(self.task.classes)} classes" if self.task.classes else ""
+        splits = ", ".join(f"{role} {len(split)}" for role, split in self.splits.items())
+        return f"Corpus({self.name!r:.80}: {self.task.kind}{classes}; {modalities}{more}; {splits})"
+
+    def split(self, role: Role) -> Split:
+        """The split of that role.
+
+        Raises:
+            DataError: If the corpus has none.
+        """
+        if role not in self.splits:
+            raise DataError(f"corpus {self.name!r} has no split {role!r}, only {sorted(self.splits)}")
+        return self.splits[role]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """What a model said of a split, in the order of the split's ids."""
+
+    ids: tuple[str, ...]
+    prediction: np.ndarray
+    """(samples,) values for regression, (samples, classes) probabilities for classification."""
+    targets: np.ndarray | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """Mean of each loss term over the samples, ``task`` and ``total`` among them, where targets are known."""
+
+    def __repr__(self) -> str:
+        known = "no targets" if self.targets is None else "with targets"
+        return f"Predictions({len(self.ids)} samples, prediction {self.prediction.shape}, {known})"

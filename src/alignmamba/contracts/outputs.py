@@ -1,0 +1,109 @@
+"""What a model returns for a batch, and the scales that it is given."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import (
+    Literal,
+    Self,
+)
+
+import numpy as np
+from torch import Tensor
+
+from alignmamba.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A matching between a modality and the anchor, for display and study (Li et al., arXiv 2412.00833, eq.
+    5).
+    """
+
+    index: Tensor
+    """(batch, time) int64; -1 where nothing was matched. With marginal ``source``, the anchor token of each
+    source token; with marginal ``anchor``, the source token of each anchor token."""
+    similarity: Tensor
+    """(batch, time) cosine similarity of the matched pair, 0 where nothing was matched."""
+    marginal: Literal["source", "anchor"] = "source"
+    """Which side every token of was matched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a fusion model returns for a batch."""
+
+    prediction: Tensor
+    """(batch,) value in units of the label for regression, (batch, classes) logits for classification."""
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+    """The model's own loss terms by name, each (batch,), already weighted; the trainer adds ``task`` and
+    averages over samples."""
+    embedding: Tensor
+    """(batch, channel) pooled representation."""
+    plans: Mapping[str, Plan] | None = None
+    """Source modality to its matching onto the anchor, where asked for."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors that the objective of this network reads beside the prediction, by name: unimodal predictions,
+    shared and private parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetScale:
+    """Where the targets of a regression task lie and how far they spread, in units of the label."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+    """Population standard deviation; 1 where all targets are equal."""
+
+    @classmethod
+    def of(cls, targets: Sequence[float]) -> Self:
+        """The scale of these targets, computed in float64 from differences to the first; 0 and 1 where there
+        is none.
+
+        Raises:
+            DataError: If a target is not finite, or they spread further than float64 can hold.
+        """
+        if len(targets) == 0:
+            return cls()
+        values = np.asarray(targets, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            shifted = values - values[0]
+        widest = float(np.abs(shifted).max())
+        if not math.isfinite(widest):
+            raise DataError(
+                f"targets: expected finite numbers of one scale, found {values.min()} to {values.max()}"
+            )
+        # Squares of what was divided by the widest difference neither overflow nor vanish.
+        deviation = widest * float((shifted / widest).std()) if widest else 0.0
+        return cls(mean=float(values[0] + shifted.mean()), deviation=deviation or 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standardisation:
+    """What a model subtracts from its inputs and targets, and divides them by: learnt from the train split
+    alone.
+    """
+
+    features: Mapping[str, tuple[Tensor, Tensor]]
+    """Modality of features to mean and standard deviation of each channel, float32 of shape (width,)."""
+    targets: TargetScale = TargetScale()
+    """Scale of the targets of a regression task; 0 and 1 for a classification."""
+
+
+class ScalesTargets(ABC):
+    """A model whose regression head gives deviations from the mean of the targets; its `Output` is in units
+    of the label.
+
+    A model of your own says so by inheriting from this class: fitting then gives it the scale of the train
+    targets.
+    """
+
+    @property
+    @abstractmethod
+    def target_scale(self) -> TargetScale | None:
+        """The scale that was set or loaded; ``None`` as long as there is none."""
+
+    @abstractmethod
+    def scale_targets(self, scale: TargetScale) -> None:
+        """Set the scale; from now on a head's output z is predicted as ``mean + deviation * z``."""

@@ -1,0 +1,98 @@
+"""What is predicted, and of which modalities."""
+
+import math
+from typing import (
+    Annotated,
+    Literal,
+    Self,
+)
+
+from pydantic import Field, model_validator
+
+from alignmamba.contracts.configs import Config
+
+Role = Literal["train", "valid", "test"]
+
+ROLES: tuple[Role, ...] = ("train", "valid", "test")
+
+MOST_IDS = 1 << 31
+"""A vocabulary, and so a feature vector, may be as large: token ids are stored in 32 bits."""
+
+MOST_CLASSES = 100_000
+"""A task may have as many."""
+
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="letters, digits, - and _, a letter first"),
+]
+
+
+class ModalitySpec(Config):
+    """One modality as a corpus stores it and a model expects it."""
+
+    name: Name
+    """Name of the modality, for example ``text``."""
+    dim: Annotated[int, Field(ge=1, le=MOST_IDS)]
+    """Width of one feature vector; for token ids, the size of the vocabulary."""
+    kind: Literal["features", "tokens"] = "features"
+    """``features``: float vectors; ``tokens``: integer ids in ``[0, dim)``."""
+    units: str = ""
+    """What one feature vector measures, for people, for example ``log-mel energy at 100 Hz``."""
+
+    @property
+    def width(self) -> int:
+        """Channels of the stored array: ``dim`` for features, 1 for token ids."""
+        return self.dim if self.kind == "features" else 1
+
+
+class Task(Config):
+    """What is predicted for a sample."""
+
+    kind: Literal["regression", "classification"]
+    """``regression``: one real number; ``classification``: one of ``classes``."""
+    classes: Annotated[tuple[str, ...], Field(max_length=MOST_CLASSES)] = ()
+    """Class names; a target is an index into them. Empty for regression."""
+    label_range: tuple[float, float] | None = None
+    """Smallest and largest admissible label of a regression task; ``None`` where any number is."""
+    sentiment: bool | None = None
+    """Mark of a regression whose label is a sentiment: 0 is neutral, and sign and nearest integer are scored
+    as well. ``None``: it is one where the range is exactly [-3, 3]."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind == "classification" and len(self.classes) < 2:
+            raise ValueError(f"classes: a classification task needs at least 2, found {len(self.classes)}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: names must be distinct")
+        if self.kind == "regression" and self.classes:
+            raise ValueError("classes: a regression task has none")
+        if self.label_range is not None and not all(map(math.isfinite, self.label_range)):
+            raise ValueError(
+                f"label_range: expected finite ends, found {self.label_range}; drop the range to allow"
+                " any number"
+            )
+        if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
+            raise ValueError(
+                f"label_range: lower end {self.label_range[0]} is not below upper end {self.label_range[1]}"
+            )
+        if self.sentiment and (
+            self.kind != "regression"
+            or self.label_range is None
+            or not self.label_range[0] < 0 < self.label_range[1]
+        ):
+            raise ValueError(
+                "sentiment: needs a regression whose label_range has both signs, for example [-3, 3]"
+            )
+        return self
+
+    @property
+    def is_sentiment(self) -> bool:
+        """Answer to whether signs and sentiment classes are scored and named; only then is there a "wrong
+        sign" or an ``acc2``.
+        """
+        return self.label_range == (-3.0, 3.0) if self.sentiment is None else self.sentiment
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the prediction head: 1 for regression, the number of classes otherwise."""
+        return 1 if self.kind == "regression" else len(self.classes)

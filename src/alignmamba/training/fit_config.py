@@ -1,0 +1,103 @@
+"""How a model is fitted, and how that went."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from alignmamba.contracts import Config, Predictions
+from alignmamba.extras import require
+from alignmamba.training.logs import Tracker
+from alignmamba.training.objective import RegressionLoss
+
+
+class FitConfig(Config):
+    """How a model is fitted."""
+
+    epochs: Annotated[int, Field(ge=1)] = 30
+    """Passes over the train split at most."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-3
+    """Peak learning rate of AdamW, reached after the warm-up."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    """Decoupled weight decay; biases, norms and other vectors are spared."""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of all optimiser steps during which the learning rate rises linearly; it then falls along a
+    cosine to 0."""
+    gradient_clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Largest norm of the gradient over all parameters; 0 does not clip."""
+    patience: Annotated[int, Field(ge=0)] = 10
+    """Epochs without improvement on the valid split after which training stops; 0 never stops early."""
+    select: str = "auto"
+    """Metric on the valid split that picks the best epoch; auto: accuracy for classification, mae for
+    regression; loss: the total loss."""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
+    """Arithmetic: 32-true and 64-true are plain float32 and float64; the mixed ones compute in half precision
+    where that is safe."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Classification: share of the target spread evenly over all classes."""
+    regression_loss: RegressionLoss = "l1"
+    """Regression: absolute, squared, or Huber loss (squared below an error of 1, absolute above); errors are
+    in standard deviations of the train targets."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches per optimiser step; the last step of an epoch takes what is left."""
+    compile: bool = False
+    """Compile the model with torch.compile: faster steps after about a minute."""
+    checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps between checkpoints within an epoch; 0 saves at the end of each epoch only."""
+    tensorboard: bool = False
+    """Write TensorBoard events beside log.csv; the same as naming it under `loggers`."""
+    loggers: tuple[Tracker, ...] = ()
+    """Where epochs are logged beside log.csv: tensorboard, wandb, mlflow; each is an extra of the same
+    name."""
+
+
+# Fields that a resumed run may change: they do not touch the course of training.
+FREE_ON_RESUME = {"compile", "checkpoint_every_steps", "tensorboard", "loggers"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """How training went. The model itself holds the weights of the best epoch."""
+
+    history: tuple[Mapping[str, float], ...]
+    """One record per epoch, as `alignmamba.training.logs.Record` describes; epochs count from 1."""
+    metric: str
+    """Metric that chose the best epoch."""
+    best_epoch: int
+    """Best epoch, from 1."""
+    best_score: float
+    """Its score on the valid split."""
+    optimiser_steps: int
+    """Steps that changed the weights; mixed precision may have skipped some others."""
+    stopped: Literal["epochs", "patience"]
+    """Why training ended."""
+
+
+def require_loggers(config: FitConfig) -> None:
+    """Refuse to begin without the package of a logger that is asked for.
+
+    Raises:
+        ConfigError: With the command that installs it.
+    """
+    for name in loggers_of(config):
+        require("fit.loggers" if name in config.loggers else f"fit.{name}", name)
+
+
+def loggers_of(config: FitConfig) -> list[Tracker]:
+    also: tuple[Tracker, ...] = ("tensorboard",) if config.tensorboard else ()
+    return list(dict.fromkeys((*config.loggers, *also)))
+
+
+Score = Callable[[Predictions], Mapping[str, float]]
+
+
+def learning_rate_at(step: int, total_steps: int, config: FitConfig) -> float:
+    """Learning rate of the optimiser step `step`, from 0: linear warm-up to the peak, then a cosine to 0
+    after the last step.
+    """
+    warmup = math.ceil(config.warmup_fraction * total_steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (total_steps - warmup)))

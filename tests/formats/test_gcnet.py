@@ -123,6 +123,16 @@ def test_labels_in_numbers(folder: Path) -> None:
     assert done.corpus.task.kind == "regression"
 
 
+def test_a_file_of_folds_that_is_given_overrules_column_and_neighbour(folder: Path) -> None:
+    (folder / "folds.toml").write_text('train = ["ses1"]\ntest = ["ses2", "ses3"]\n')
+    given = folder.parent / "given.json"
+    given.write_text('{"train": ["ses2", "ses3"], "test": ["ses1"]}')
+    for column in ("split", "remark"):
+        retabled(folder, {"split": column})
+        done = converted(folder, folds=given)
+        assert {role: len(split) for role, split in done.corpus.splits.items()} == {"train": 5, "test": 3}
+
+
 def test_splits_from_a_file_of_conversations_or_utterances(folder: Path) -> None:
     retabled(folder, {"split": "remark"})
     assert "nothing says which id is in which split: give folds" in message(folder)

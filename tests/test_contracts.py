@@ -103,7 +103,7 @@ def test_without_hides_a_modality_from_every_sample() -> None:
     [
         ({"kind": "classification", "classes": ("a",)}, "at least 2"),
         ({"kind": "classification", "classes": ("a", "a")}, "distinct"),
-        ({"kind": "regression", "classes": ("a", "b")}, "a regression task has none"),
+        ({"kind": "regression", "classes": ("a", "b")}, "expected none for a regression task"),
         ({"kind": "regression", "label_range": (1.0, -1.0)}, "label_range"),
         ({"kind": "regression", "label_range": (0.0, float("inf"))}, "label_range: expected finite ends"),
         ({"kind": "regression", "label_range": (float("nan"), 1.0)}, "label_range: expected finite ends"),

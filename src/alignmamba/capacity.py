@@ -1,4 +1,4 @@
-"""How much memory this machine has left, asked before anything large is put into it."""
+"""Memory that this machine has left, asked before anything large is put into it."""
 
 import os
 import resource
@@ -15,8 +15,9 @@ _GROUP_FILES: Final = (
     (_GROUPS, "memory.max", "memory.current", ""),
     (_GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
-"""Of control groups of version 2 and 1: where they lie, their limit, their use, and what the names of their
-sums begin with."""
+"""Control groups of version 2 and 1: their place, their limit, their use, and what the names of their sums
+begin with.
+"""
 
 
 def available_bytes(device: str = "cpu") -> int:

@@ -18,7 +18,7 @@ from alignmamba.files import read_bounded, replace_file
 LIST: Final = "SHA256SUMS"
 """The list of a folder, in the form that ``sha256sum --check`` reads."""
 FIELD: Final = "sha256"
-"""Where a JSON object holds the checksum of its other fields."""
+"""Field in which a JSON object holds the checksum of its other fields."""
 
 _LIST_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 20
@@ -35,7 +35,7 @@ def file_checksum(path: Path, told: Callable[[int], None] | None = None, *, with
 
     Args:
         path: The file.
-        told: Told after each piece how many bytes it had.
+        told: Called after each piece how many bytes it had.
         without_last: Bytes at the end that do not count.
     """
     digest = hashlib.sha256()

@@ -10,15 +10,16 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 _KINDS = ("[ours]", "[pretrained]")
-"""Tags by which pydantic tells apart the configurations that one field may hold."""
+"""Tags by which pydantic distinguishes the configurations that one field may hold."""
 _BRANCHES = ("str", "list[str]", "[key]", *_KINDS)
-"""What pydantic puts into the place of a mistake beside the names of fields."""
+"""Parts of the place of a mistake, in pydantic, besides the names of fields."""
 
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""What a terminal obeys and does not show: control characters, line ends, changes of direction; and lone
-surrogates."""
+"""Characters that a terminal obeys and does not show: control characters, line ends, changes of direction;
+and lone surrogates.
+"""
 
 
 DONE, OUR_FAULT, USER_INPUT, INTERRUPTED = 0, 1, 2, 130

@@ -33,9 +33,9 @@ _JSON_DIGITS = 100
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 PARTIAL = ".partial"
-"""How the name of what is being written ends."""
+"""Ending of the name of a file that is being written."""
 REPLACED = ".replaced"
-"""How the name of what is being replaced ends."""
+"""Ending of the name of a directory that is being replaced."""
 
 _POLL_SECONDS = 0.1
 _NAME_BYTES = 6
@@ -213,11 +213,11 @@ def _renamed(error: OSError, path: Path) -> OSError:
 
 def settle_leftovers(path: Path, settle: Callable[[Path], object]) -> None:
     """Deal with what killed processes left beside `path` under temporary names; what a living process holds
-    is left alone.
+    is kept.
 
     Args:
         path: What they were writing.
-        settle: Told each of them, locked meanwhile. One that it cannot deal with stays.
+        settle: Called with each of them, locked meanwhile. One that it cannot deal with stays.
     """
     for found in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 2 * _NAME_BYTES}.*"):
         with suppress(OSError), held(found) as alone:
@@ -325,7 +325,7 @@ def read_bounded(path: Path, *, limit_bytes: int, error: type[AlignMambaError] =
 
 
 def read_json(path: Path, *, limit_bytes: int = JSON_BYTES, error: type[AlignMambaError] = DataError) -> Any:
-    """What a JSON file of a stranger holds, read within bounds of time and memory.
+    """Content of a foreign JSON file, read within bounds of time and memory.
 
     Args:
         path: The file; links are followed.
@@ -340,7 +340,7 @@ def read_json(path: Path, *, limit_bytes: int = JSON_BYTES, error: type[AlignMam
 
 
 def parse_json(content: bytes, where: str, *, error: type[AlignMambaError] = DataError) -> Any:
-    """What a JSON text of a stranger says.
+    """Content of a foreign JSON text.
 
     Refused are, beside what is no JSON: text that is not UTF-8, also by its escapes (lone surrogates), a key
     that an object has twice, and lists, objects or integers beyond what any file of ours has.

@@ -648,7 +648,8 @@ def test_notes_tell_what_the_test_can_tell() -> None:
     (told,) = [each.told_from for each in standings.values() if each.told_from is not None]
     assert (
         reach_note("accuracy", standings, seeds=3, samples=70)
-        == "accuracy: with 3 seeds and 70 test samples the test tells a method from the best if they differ"
+        == "accuracy: with 3 seeds and 70 test samples the test distinguishes a method"
+        " from the best if they differ"
         f" by about {told:.3f} or more; what differs by less is level."
     )
     assert reach_note("accuracy", {}, seeds=0, samples=70) == ""

@@ -281,7 +281,7 @@ WRONG = {
         {"audio": 'files = "audio.npy"\n'},
         "files: expected a pattern with {id}, found 'audio.npy'",
     ),
-    "no file of any sample": ({"audio": 'files = "sound/{id}.npy"\n'}, "names a file of none of 7 samples"),
+    "no file of any sample": ({"audio": 'files = "sound/{id}.npy"\n'}, "names no file of 7 samples"),
     "not of this layout": (
         {"audio": 'table = "audio.csv"\nlengths = "all.npz#audio_lengths"\n'},
         "lengths does not go with table",
@@ -335,7 +335,7 @@ WRONG = {
     ),
     "ids of others": (
         {"audio": 'table = "audio.parquet"\nid = "x"\n'},
-        "audio.parquet' has rows of none of the samples",
+        "audio.parquet' has no row of any sample",
     ),
     "modality": (
         {"audio": 'files = "audio/{id}.npy"\n[modalities."a b"]\nfiles = "{id}"\n'},
@@ -380,7 +380,7 @@ def test_nothing_outside_the_folder_is_read(tmp_path: Path, name: str, place: st
         (folder / "samples.csv").write_text(table)
         np.save(folder / "s1.npy", np.zeros((2, 3)))
     path = layout.describe(folder, **parts)
-    assert "leads out of the folder" in message(path)
+    assert "expected a path within the folder" in message(path)
 
 
 def test_what_is_no_file_is_refused(written: Path) -> None:
@@ -409,7 +409,7 @@ HOSTILE = {
     "many axes": (header("(1,)".replace("1,", "1, " * 40)) + bytes(4), "expected at most 4 lengths"),
     "true": (header("(True, 3)") + bytes(12), "expected at most 4 lengths of 0 or more"),
     "objects": (header("(2, 3)", "'|O'") + b"cos\nsystem\n", "refused: the pickle asks for 'os.system'"),
-    "structure": (header("(2, 3)", "[('a', '<f4'), ('b', '|O')]") + bytes(48), "holds Python objects"),
+    "structure": (header("(2, 3)", "[('a', '<f4'), ('b', '|O')]") + bytes(48), "found Python objects"),
     "times": (header("(2, 3)", "'<M8[s]'") + bytes(48), "expected numbers or text, found datetime64[s]"),
     "call": (header("__import__('os').getpid()") + bytes(12), "its header cannot be read"),
     "deep": (header("(" * 3000) + bytes(12), "its header cannot be read"),

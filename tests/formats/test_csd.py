@@ -330,7 +330,7 @@ def test_splits_of_the_folds(tmp_path: Path, written: list[Path]) -> None:
         ("{", "folds.json: not valid JSON"),
         ('{"train": ["alpha"], "train": ["beta"]}', "the key 'train' appears twice"),
         ("[" * 100_000, "folds.json: not valid JSON"),
-        ('{"train": ["omega"]}', "no sample is left"),
+        ('{"train": ["omega"]}', "found no sample"),
         ("\udcff", "folds.json: not valid JSON"),
     ],
 )
@@ -362,9 +362,7 @@ def test_which_file_is_what(tmp_path: Path) -> None:
         ),
     ):
         names(one, four, five)
-    with pytest.raises(
-        DataError, match="expected the sequence of at least one modality beside labels and words"
-    ):
+    with pytest.raises(DataError, match="expected a sequence besides labels and words"):
         names(f"labels={three}")
     assert csd.files(tmp_path / "one.csd") == [one, tmp_path / "folds.json"]
 
@@ -382,7 +380,7 @@ def test_a_folder_is_all_its_files_and_is_recognised(tmp_path: Path, written: li
 
 def test_labels_alone_ask_for_the_folder(written: list[Path]) -> None:
     labels = next(path for path in written if "label" in path.name.lower())
-    assert "found none; give the folder that all files of the corpus lie in" in message([labels])
+    assert "found none; give the folder with all files of the corpus" in message([labels])
 
 
 def test_entries_that_do_not_fit_are_refused(tmp_path: Path, written: list[Path]) -> None:
@@ -573,7 +571,7 @@ def test_segments_may_not_multiply_the_frames(tmp_path: Path) -> None:
         layout.write_csd(tmp_path / "a.csd", "glove", entries),
         layout.write_csd(tmp_path / "b.csd", "labels", labels, compression=None),
     ]
-    assert "segments overlap so much that each frame is in more than 20 of them" in message(files)
+    assert "segments overlap too much: found each frame in more than 20 of them" in message(files)
 
 
 def test_metadata_describes_and_cannot_harm(tmp_path: Path, written: list[Path]) -> None:

@@ -760,11 +760,11 @@ def _misspelt(content: dict[str, Any]) -> None:
             _set("test", "regression_labels", np.zeros((3, 2))),
             r"regression_labels: expected 3 numbers, one per clip, found an array of shape",
         ),
-        (_misspelt, "no such field as 'audio_lenghts'; is it 'audio_lengths', mistyped or damaged"),
+        (_misspelt, "found an unknown field 'audio_lenghts'; perhaps 'audio_lengths', mistyped or damaged"),
         (lambda content: content["test"].pop("vision"), "field 'vision' is in one of the splits"),
         (
             lambda content: content.pop("train") and content.update(trian=1),
-            "no such field as 'trian'; is it 'train'",
+            "found an unknown field 'trian'; perhaps 'train'",
         ),
         (lambda content: content.update(test=[1]), "split 'test': expected a dict of fields, found list"),
         (lambda content: content.clear(), "expected a dict of train, valid, test"),
@@ -811,7 +811,7 @@ def test_refusals_by_options(file: Path) -> None:
     with pytest.raises(DataError, match="text_bert: row 0: expected whole numbers from 0 as ids"):
         converted(file, content, text="ids")
     _without("text_bert")(content)
-    with pytest.raises(DataError, match="text ids are asked for, but the file has no 'text_bert'"):
+    with pytest.raises(DataError, match="expected the field 'text_bert' for text ids"):
         converted(file, content, text="ids")
     with pytest.raises(DataError, match="mmsa: expected one file, found 2"):
         mmsa.read([file, file], mmsa.Options())
@@ -838,7 +838,7 @@ def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path)
     write(file, {"held\ud800out" if name == "test" else name: part for name, part in content.items()})
     with pytest.raises(
         DataError,
-        match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, ",
+        match=r"'held\?out' looks like a split, expected one of the names train, training, valid, val, ",
     ):
         convert("mmsa", [file], file.parent / "corpus")
     facts = {"text": [0.5], "audio": [1.5], "ids": [[["a", "b"], 1, 2]], "many": [1, 2, 3]}

@@ -149,7 +149,7 @@ def test_a_split_of_another_name_is_not_left_out_where_one_is_absent(file: Path)
     write(file, {"held\ud800out" if name == "test" else name: part for name, part in content.items()})
     with pytest.raises(
         DataError,
-        match=r"'held\?out' looks like a split, but is called none of train, training, valid, val, ",
+        match=r"'held\?out' looks like a split, expected one of the names train, training, valid, val, ",
     ):
         convert("mult", [file], file.parent / "corpus")
     facts = {"text": [0.5], "audio": [1.5], "ids": [[["a", "b"], 1, 2]], "many": [1, 2, 3]}

@@ -106,7 +106,10 @@ def test_where_nothing_tells_the_side_the_user_states_it(
     path, rows = pickled(tmp_path / "x.pkl", "white", "noise", front=front, lengths=lengths)
     with pytest.raises(
         NeedsOptionError,
-        match=r"audio: .* cannot be seen; padding front or back \(--padding front\|back\) states it",
+        match=(
+            r"audio: expected padding on one side, .*; state it by padding front or back \(--padding"
+            r" front\|back\)"
+        ),
     ) as refused:
         _converted(path)
     assert refused.value.option == "--padding front|back"

@@ -106,19 +106,19 @@ SWALLOWING = {
     ),
     "to another": (
         quoted((5, "said", '"said'), (8, "7\n", '7"\n'), (8, "said 7", 'said 7"')),
-        r"line 6: a quote .* line 9, but line 7 has 4",
+        r"line 6: perhaps a quote .* line 9, but line 7 has the 4",
     ),
     "to the next": (
         quoted((5, "said", '"said'), (6, "said 5", 'said 5"')),
-        r"line 6: a quote .* runs to line 7, but line 7 has 4",
+        r"line 6: perhaps a quote .* ends in line 7, but line 7 has the 4",
     ),
     "empty": (
         quoted((5, "said 4", '"'), (6, "said 5", '"')),
-        r"line 6: a quote .* runs to line 7, but line 7 has 4",
+        r"line 6: perhaps a quote .* ends in line 7, but line 7 has the 4",
     ),
     "in the middle": (
         'id,t,label\na,"one,0\nb,two",1\nc,three,1\n',
-        r"line 2: a quote .* runs to line 3, but line 3 has 3",
+        r"line 2: perhaps a quote .* ends in line 3, but line 3 has the 3",
     ),
     "too long": (
         "id,t\na," + "x" * 140_000 + "\n",

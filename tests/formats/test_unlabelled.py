@@ -105,7 +105,7 @@ def test_one_split_may_be_unlabelled(case: str, tmp_path: Path) -> None:
 def test_a_label_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
     write(tmp_path / "new.pkl", _mmsa())
     with pytest.raises(
-        DataError, match=r"new\.pkl: label 'regression_labels_T' is asked for, but no split has any label"
+        DataError, match=r"new\.pkl: expected label 'regression_labels_T', found no label in any split"
     ):
         convert("mmsa", [tmp_path / "new.pkl"], tmp_path / "new", any_options()(label="regression_labels_T"))
     content, _ = layouts_pickled.mmsa()
@@ -113,7 +113,7 @@ def test_a_label_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
     for split in mistyped.values():
         split["regression_label"] = split.pop("regression_labels")
     write(tmp_path / "mistyped.pkl", mistyped)
-    with pytest.raises(DataError, match="is it 'regression_labels', mistyped or damaged"):
+    with pytest.raises(DataError, match="perhaps 'regression_labels', mistyped or damaged"):
         convert("mmsa", [tmp_path / "mistyped.pkl"], tmp_path / "new")
 
 

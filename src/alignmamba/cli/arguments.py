@@ -1,4 +1,4 @@
-"""What the command line consists of, and how its arguments become a verb."""
+"""Verbs of the command line, and the parser that makes a verb of its arguments."""
 
 import sys
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ _OPTIONS = ("--tyro-print-completion", "--tyro-write-completion")
 
 
 def asked_for(given: Sequence[str]) -> bool:
-    """Whether the arguments ask for a script of completion.
+    """Return whether the arguments ask for a script of completion.
 
     Raises:
         ConfigError: If they do, for a shell that has none.
@@ -81,7 +81,7 @@ def _retyped(verb: type[Verb], types: Mapping[str, Any]) -> type[Verb]:
 
 
 def _meanings(verb: type[Verb]) -> dict[str, str]:
-    """What stands below each option, in one line."""
+    """Text below each option, in one line."""
     found: dict[str, str] = {}
     for each in reversed(verb.__mro__[:-1]):
         found |= {
@@ -92,6 +92,6 @@ def _meanings(verb: type[Verb]) -> dict[str, str]:
 
 
 def _literal(declared: Any) -> Any:
-    """What an optional choice is one of; None for any other type."""
+    """Values of an optional choice; None for any other type."""
     choices = [part for part in get_args(declared) if get_origin(part) is Literal]
     return choices[0] if len(choices) == 1 and type(None) in get_args(declared) else None

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 _BY_DEFAULT: Mapping[Any, str] = {None: "(default: none)", "": "", (): ""}
-"""How help texts show a default that stands for nothing; what it means, the description says."""
+"""Form of a default that stands for nothing in help; its meaning, the description says."""
 
 
 def flag(name: str, info: "FieldInfo", takers: Sequence[str] = ()) -> tuple[str, Any, Any]:

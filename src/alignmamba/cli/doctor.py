@@ -84,8 +84,8 @@ def examine() -> dict[str, Any]:
 
 
 def _operators() -> list[dict[str, str]]:
-    """What serves each operator for float32 tensors on the device that ``auto`` takes, why, and how long the
-    first call takes.
+    """Backend that serves each operator for float32 tensors on the device that ``auto`` takes, why, and how
+    long the first call takes.
     """
     import torch
 

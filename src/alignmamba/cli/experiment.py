@@ -33,7 +33,7 @@ class Experiment(Verb):
     """
 
     name: Annotated[Positional[str], arg(metavar="NAME")]
-    """Which experiment."""
+    """Name of the experiment."""
     data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = (
         None
     )
@@ -119,7 +119,7 @@ class Experiment(Verb):
         return 1 if any(reason.startswith("internal: ") for reason in result.failures.values()) else 2
 
     def _options(self, config: type[ConfigT]) -> ConfigT:
-        """What was given, as the options of one experiment."""
+        """Given values as the options of one experiment."""
         return config(**{name: getattr(self, name) for name in config.model_fields})
 
     def _refuse_unknown_metrics(self, plan: "ExperimentPlan") -> None:
@@ -297,7 +297,7 @@ class GridLines:
         return f"about {duration(left)} left" if self._total > self._done else "all done"
 
     def close(self) -> None:
-        """Nothing to put back."""
+        """Do nothing: no state was changed."""
 
     def _tell(self, line: str) -> None:
         say(line)

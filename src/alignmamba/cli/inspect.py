@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alignmamba.formats.foreign_inspection import ForeignInspection
 
 _CLASSES_ACROSS = 12
-"""As many classes are the columns of a table; more are its rows."""
+"""Most classes shown as columns of a table; more are its rows."""
 _CLASSES_SHOWN = 40
 
 

@@ -73,7 +73,7 @@ def _let_threads_sleep() -> None:
     """Let PyTorch's OpenMP threads spin for a shorter time before they sleep: spinning, they take the cores
     from the kernels' threads.
 
-    Read when PyTorch is first imported; whoever sets either variable is left alone (`benchmarks/threads.py`
+    Read when PyTorch is first imported; whoever sets either variable is kept (`benchmarks/threads.py`
     measures it).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -108,7 +108,7 @@ def _told(error: BaseException, verb: "Verb | None") -> int:
 
 
 def _is_full(stream: TextIO) -> bool:
-    """Whether a stream takes no character; it is then discarded."""
+    """Return whether a stream takes no character; it is then discarded."""
     try:
         stream.write("\n")
         stream.flush()
@@ -141,7 +141,7 @@ def _our_fault(error: BaseException, *, show: bool) -> int:
 
 
 def _report(error: BaseException) -> str:
-    """Where the traceback lies, or how to see it where no file can be made."""
+    """Path of the traceback, or the way to see it where no file can be made."""
     import tempfile
     import traceback
 
@@ -156,7 +156,7 @@ def _report(error: BaseException) -> str:
 
 
 def _names_given_path(error: OSError, verb: "Verb") -> bool:
-    """Whether the error is about a path on the command line or something under it."""
+    """Return whether the error is about a path on the command line or something under it."""
     if not isinstance(error.filename, str | Path) or not error.strerror:
         return False
     failed = Path(error.filename).absolute()

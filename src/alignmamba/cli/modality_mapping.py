@@ -1,4 +1,4 @@
-"""What the verbs that apply a run to a corpus say and ask of its modalities."""
+"""Options and notes of verbs that apply a run to a corpus, about its modalities."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

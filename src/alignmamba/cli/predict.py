@@ -23,8 +23,7 @@ class Predict(ApplyingVerb):
     data: Annotated[str, arg(metavar="PATH|synthetic")]
     """Corpus directory, or file that `alignmamba convert` reads."""
     out: Annotated[Path, arg(metavar="FILE.csv|.parquet")]
-    """File to write; an existing one is replaced once the new one is complete. Parquet needs
-    alignmamba[formats]."""
+    """Table to write; replaces a file once it is complete. Parquet needs alignmamba[formats]."""
     split: Annotated[
         Literal["train", "valid", "test"] | None,
         arg(metavar="{train,valid,test}", help_behavior_hint="(default: every split)"),

@@ -37,7 +37,9 @@ def reference_table(
 
 
 def missing_line(facts: Mapping[str, Any], effective_rates: Mapping[str, float]) -> str:
-    """What was withheld: the protocol, the rate it was asked for, and the share it took from each split."""
+    """Line about withheld modalities: the protocol, the rate it was asked for, and the share it took from
+    each split.
+    """
     rates = facts["rate"] if isinstance(facts["rate"], list | tuple) else [facts["rate"]]
     nominal = f"nominal rate{'s' * (len(rates) > 1)} {', '.join(f'{rate:g}' for rate in rates)}, "
     effective = ", ".join(f"{rate:.4f} on {split}" for split, rate in effective_rates.items())
@@ -109,7 +111,7 @@ def blocks(
 
 
 def faults_table(title: str, faults: Sequence[tuple[str, str, str, int]]) -> Table | str:
-    """What was wrong with a file and what is done about it, or that nothing was."""
+    """Table of the faults of a file and their repairs, or that nothing was."""
     if not faults:
         return f"{title}: nothing"
     return rows_table(title, ("what", "where", "done", "how many"), list(faults))

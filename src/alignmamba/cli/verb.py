@@ -1,4 +1,4 @@
-"""What all verbs have in common: two options, and where they print."""
+"""Common parts of all verbs: two options, and where they print."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PROTOCOLS = "{none,gcnet,imder-sample,imder-batch,fixed,tokens}"
-"""How help texts show the protocols of `alignmamba.data.missing_protocols`."""
+"""Form of the protocols in help texts, those of `alignmamba.data.missing_protocols`."""
 
 
 @dataclass(frozen=True, kw_only=True)

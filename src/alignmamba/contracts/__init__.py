@@ -1,4 +1,4 @@
-"""What the parts of AlignMamba agree on: one batch, one output, one task, sealed splits.
+"""Contracts between the parts of AlignMamba: one batch, one output, one task, sealed splits.
 
 Everything above this floor speaks in these types. A model sees a `Batch` and returns an `Output`; training
 and evaluation know models only by that; data hands out `Split` objects whose role cannot be changed.

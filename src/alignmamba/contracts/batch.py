@@ -107,9 +107,10 @@ class Batch:
     """Group of each sample, such as a conversation, whose samples stand in order; ``None`` where that is
     unknown."""
     withheld: Mapping[str, Sequences] = field(default_factory=dict)
-    """In training alone, by modality, what was withheld from the samples of this batch: a target to learn
-    from, never an input. Valid positions are those of the samples that the modality was withheld from; see
-    `complete`."""
+    """Withheld parts by modality, in training only from the samples of this batch: a target to learn from,
+    never an input. Valid positions are those of the samples that the modality was withheld from; see
+    `complete`.
+    """
 
     def __post_init__(self) -> None:
         if not isinstance(self.modalities, Mapping):
@@ -394,7 +395,7 @@ def _sequences(name: str, given: Any, lengths: Any, times: Any) -> Sequences:
 
 
 def _withheld_of(batch: Batch, name: str) -> Sequences:
-    """Sequences withheld of a modality; none, where the batch has none of it."""
+    """Sequences withheld of a modality; none, where the batch has not one of it."""
     if name in batch.withheld:
         return batch.withheld[name]
     there = batch.modalities[name]
@@ -402,7 +403,7 @@ def _withheld_of(batch: Batch, name: str) -> Sequences:
 
 
 def _either(shown: Sequences, withheld: Sequences) -> Sequences:
-    """Of each sample the sequence that has valid positions."""
+    """Sequence with valid positions of each sample."""
     longest = max(shown.mask.shape[1], withheld.mask.shape[1])
     there, behind = shown.padded(longest), withheld.padded(longest)
     hidden = withheld.mask.any(1)[:, None]

@@ -1,4 +1,4 @@
-"""Tensors of a batch, made of arrays as a user brings them and checked."""
+"""Tensors of a batch, made of arrays as a user has them and checked."""
 
 from collections.abc import Sequence
 from typing import (

@@ -25,9 +25,9 @@ class Sample:
     times: Mapping[str, np.ndarray] = field(default_factory=dict)
     tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     text: str | None = None
-    """What was said, for people and for export."""
+    """Spoken text, for people and for export."""
     group: str | None = None
-    """What the sample belongs to, such as a conversation or a video."""
+    """Group of the sample, such as a conversation or a video."""
     labels: Mapping[str, float | int | str] = field(default_factory=dict)
     """Labels besides the target, by name, for analysis and export; nothing is trained on them."""
 
@@ -70,8 +70,9 @@ class Corpus:
     """Known scores to print beside a result, for example the best reachable accuracy of a synthetic
     corpus."""
     location: str = field(default="", init=False, compare=False)
-    """Where it can be loaded from again: a directory, or ``synthetic``. Empty in memory, and of what was made
-    of another corpus."""
+    """Place to load it from again: a directory, or ``synthetic``. Empty in memory, and of what was made of
+    another corpus.
+    """
 
     def at(self, location: str) -> Self:
         """The same corpus, which can be loaded again from there."""
@@ -99,7 +100,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictions:
-    """What a model said of a split, in the order of the split's ids."""
+    """Predictions of a model for a split, in the order of the split's ids."""
 
     ids: tuple[str, ...]
     prediction: np.ndarray

@@ -1,4 +1,4 @@
-"""What a model returns for a batch, and the scales that it is given."""
+"""Result of a model for a batch, and the scales that it is given."""
 
 import math
 from abc import ABC, abstractmethod
@@ -27,12 +27,12 @@ class Plan:
     similarity: Tensor
     """(batch, time) cosine similarity of the matched pair, 0 where nothing was matched."""
     marginal: Literal["source", "anchor"] = "source"
-    """Which side every token of was matched."""
+    """Side of which every token was matched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What a fusion model returns for a batch."""
+    """Result of a fusion model for a batch."""
 
     prediction: Tensor
     """(batch,) value in units of the label for regression, (batch, classes) logits for classification."""
@@ -50,7 +50,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetScale:
-    """Where the targets of a regression task lie and how far they spread, in units of the label."""
+    """Centre and spread of the targets of a regression task, in units of the label."""
 
     mean: float = 0.0
     deviation: float = 1.0
@@ -81,9 +81,7 @@ class TargetScale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standardisation:
-    """What a model subtracts from its inputs and targets, and divides them by: learnt from the train split
-    alone.
-    """
+    """Offsets and divisors of a model's inputs and targets: learnt from the train split alone."""
 
     features: Mapping[str, tuple[Tensor, Tensor]]
     """Modality of features to mean and standard deviation of each channel, float32 of shape (width,)."""

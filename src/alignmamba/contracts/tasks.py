@@ -1,4 +1,4 @@
-"""What is predicted, and of which modalities."""
+"""Task to predict, and its modalities."""
 
 import math
 from typing import (
@@ -37,7 +37,7 @@ class ModalitySpec(Config):
     kind: Literal["features", "tokens"] = "features"
     """``features``: float vectors; ``tokens``: integer ids in ``[0, dim)``."""
     units: str = ""
-    """What one feature vector measures, for people, for example ``log-mel energy at 100 Hz``."""
+    """Meaning of one feature vector, for people, for example ``log-mel energy at 100 Hz``."""
 
     @property
     def width(self) -> int:
@@ -46,7 +46,7 @@ class ModalitySpec(Config):
 
 
 class Task(Config):
-    """What is predicted for a sample."""
+    """Target of a sample."""
 
     kind: Literal["regression", "classification"]
     """``regression``: one real number; ``classification``: one of ``classes``."""
@@ -65,7 +65,7 @@ class Task(Config):
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: names must be distinct")
         if self.kind == "regression" and self.classes:
-            raise ValueError("classes: a regression task has none")
+            raise ValueError("classes: expected none for a regression task")
         if self.label_range is not None and not all(map(math.isfinite, self.label_range)):
             raise ValueError(
                 f"label_range: expected finite ends, found {self.label_range}; drop the range to allow"

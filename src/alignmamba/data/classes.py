@@ -1,4 +1,4 @@
-"""Which class a label means: one rule for arrays in Python, for tables and for every other file."""
+"""Class of a label: one rule for arrays in Python, for tables and for every other file."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ class Classes:
 
     A text is the name of a class. A whole number is a place among the classes, counted from 0, as long as no
     name says otherwise: ``("no", "yes")``, ``("0", "1", "2")`` and ``("none", "1", "2")`` are of that kind.
-    Of other names that are numbers, such as ``("1", "2", "3")`` or ``("0", "2", "1")``, a number could mean a
+    Other names that are numbers, such as ``("1", "2", "3")`` or ``("0", "2", "1")``: a number could mean a
     place or a name.
 
     Args:
@@ -23,8 +23,9 @@ class Classes:
             place: value for place, name in enumerate(self.names) if (value := _value(name)) is not None
         }
         self.numbers_are_places = all(value == place for place, value in values.items())
-        """Whether a whole number can only be a place: every name that is a number stands at the place of that
-        number."""
+        """True if a whole number can only be a place: every name that is a number stands at the place of that
+        number.
+        """
         self._by_value: dict[float, int | None] = {}
         for place, value in values.items():
             self._by_value[value] = None if value in self._by_value else place

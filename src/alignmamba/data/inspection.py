@@ -1,4 +1,4 @@
-"""What is in a corpus, and what is wrong with it."""
+"""Content and problems of a corpus."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ class ModalitySummary:
     missing: float
     """Share of the samples that lack the modality."""
     timed: bool
-    """Whether its tokens have times."""
+    """True if its tokens have times."""
     constant: int = 0
     """Channels of features that have one value in all tokens of train; in other splits they are not
     counted."""
@@ -49,7 +49,7 @@ class SplitSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What `inspect_corpus` found."""
+    """Findings of `inspect_corpus`."""
 
     path: str
     name: str
@@ -67,19 +67,19 @@ class Inspection:
     problems: tuple[str, ...]
     """One line per fault: the place, what was found and what was expected. Empty for a sound corpus."""
     training: "Training"
-    """What training on it would meet."""
+    """Problems that training on it would meet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What training on a corpus would meet."""
+    """Problems that training on a corpus would meet."""
 
     hindrance: str
-    """Why it cannot be trained on as it is, and the way out; empty where it can."""
+    """Reason why training is impossible as it is, and the way out; empty where it can."""
     dropped: tuple[str, ...]
     """Modalities that no training sample has, which a model does without."""
     notes: tuple[str, ...]
-    """What else there is to know, in sentences."""
+    """Further notes, in sentences."""
 
 
 def inspect_corpus(path: str | Path) -> Inspection:
@@ -192,7 +192,7 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
 
 
 def _constant(modality: ModalitySummary) -> str:
-    """What is said of channels that never change."""
+    """Note on channels that never change."""
     if modality.constant == modality.dim:
         which = f"all {modality.dim} channels have" if modality.dim > 1 else "its channel has"
     else:
@@ -201,7 +201,7 @@ def _constant(modality: ModalitySummary) -> str:
 
 
 def _target_notes(task: Task, train: SplitSummary) -> Iterator[str]:
-    """What is odd about the targets of train, where they are known."""
+    """Note on odd targets of train, where they are known."""
     if not train.targets:
         return
     if task.kind == "regression":
@@ -338,12 +338,12 @@ NOTHING_PRESENT = "no modality is present, expected at least one"
 
 
 def place(role: str, identity: str, modality: str | None = None) -> str:
-    """Where something is, for the start of a message."""
+    """Place of something, for the start of a message."""
     return f"split {role!r}, sample {identity!r}" + ("" if modality is None else f", modality {modality!r}")
 
 
 def repeated_id(identity: str, first: str, second: str) -> str:
-    """What to say of an id that two samples share."""
+    """Problem of an id that two samples share."""
     if first == second:
         return f"split {first!r}: id {identity!r} appears more than once, expected distinct ids"
     return (
@@ -352,7 +352,7 @@ def repeated_id(identity: str, first: str, second: str) -> str:
 
 
 def values_problem(values: np.ndarray, spec: ModalitySpec) -> str | None:
-    """What is wrong with the values of a modality, if anything; (time, width)."""
+    """Problem of the values of a modality, if any; (time, width)."""
     if spec.kind == "tokens":
         outside = np.flatnonzero((values[:, 0] < 0) | (values[:, 0] >= spec.dim))
         if len(outside) == 0:
@@ -369,7 +369,7 @@ def values_problem(values: np.ndarray, spec: ModalitySpec) -> str | None:
 
 
 def times_problem(seconds: np.ndarray) -> str | None:
-    """What is wrong with the times of a modality, if anything; (time,)."""
+    """Problem of the times of a modality, if any; (time,)."""
     wrong = np.flatnonzero(~np.isfinite(seconds))
     if len(wrong):
         return f"times: found {seconds[wrong[0]]} at position {wrong[0]}, expected finite seconds"
@@ -384,7 +384,7 @@ def times_problem(seconds: np.ndarray) -> str | None:
 
 
 def target_problem(target: float, task: Task) -> str | None:
-    """What is wrong with a target, if anything."""
+    """Problem of a target, if any."""
     if task.kind == "classification":
         if not 0 <= target < len(task.classes):
             return f"target {shown(target)}, expected a class index from 0 to {len(task.classes) - 1}"
@@ -463,7 +463,7 @@ def summarise(
     groups: int,
     channels: Channels,
 ) -> SplitSummary:
-    """What there is to say of a split.
+    """Notes on a split.
 
     Args:
         role: Its role.

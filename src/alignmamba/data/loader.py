@@ -1,6 +1,4 @@
-"""From a split to batches: bucketed by length, the same for every number of processes, resumable at any
-batch.
-"""
+"""Batches of a split: bucketed by length, the same for every number of processes, resumable at any batch."""
 
 import math
 import multiprocessing
@@ -27,7 +25,7 @@ WINDOW_BATCHES = 16
 
 
 class LoaderConfig(Config):
-    """How samples are put into batches."""
+    """Options of batches."""
 
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Samples per batch at most, over all processes together; the samples of an epoch are spread evenly over
@@ -60,7 +58,7 @@ class Loader:
         seed: Seed of that order, and of what is withheld.
         rank: Which process this is.
         world_size: How many processes share each global batch.
-        missing: What is withheld of the samples: with shuffling drawn anew each epoch, without always the
+        missing: What is withheld of the samples: with shuffling drawn again each epoch, without always the
             same.
         keep_withheld: Give what is withheld as `Batch.withheld`, to learn from; of a train split alone.
 
@@ -377,8 +375,8 @@ def _as_it_is(batch: Batch | AlignMambaError) -> Batch | AlignMambaError:
 
 @contextmanager
 def lost_workers_told() -> Iterator[None]:
-    """Tell in one line that a process that reads ahead was ended from outside, which PyTorch raises wherever
-    the main thread then is.
+    """Report in one line that a process that reads ahead was ended from outside, which PyTorch raises
+    wherever the main thread then is.
 
     Raises:
         TrainingError: In place of PyTorch's error.
@@ -402,8 +400,8 @@ def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task:
     """One right-padded batch from samples.
 
     Every modality has at least one position; a sample that lacks the modality has no valid one. Times appear
-    where any sample brings them, NaN throughout the others; display tokens where every sample that has the
-    modality brings them.
+    where any sample has them, NaN throughout the others; display tokens where every sample that has the
+    modality has them.
 
     Raises:
         DataError: If a sample's width differs from its modality's, or only some samples have a target.

@@ -27,7 +27,7 @@ _ONE_MISSING = np.array([0, 1, 2, 3, 2, 1, 0, 0])
 
 
 class MissingConfig(Config):
-    """Which modalities are withheld from which samples.
+    """Protocols that withhold modalities from samples.
 
     A naturally missing modality is never given back, and a sample is never left with nothing. In all formulas
     the number of modalities M is that of the modalities which the sample really has.
@@ -39,7 +39,8 @@ class MissingConfig(Config):
         ``trains/singleTask/IMDER.py``. ``fixed``: Zhao et al., "MMIN", ACL 2021. ``tokens``: the task of
         Zhang et al., "LNLN", NeurIPS 2024, who put zeros (or an unknown word) in the place of lost tokens,
         draw every modality of equal shape alike, and keep the first and last word. Here a lost token is taken
-        out of the sequence, so that a model is not told where it was, and modalities are drawn independently.
+        out of the sequence, so that a model is not shown where it was, and modalities are drawn
+        independently.
     """
 
     protocol: Protocol = "none"
@@ -50,9 +51,10 @@ class MissingConfig(Config):
     ``tokens``: single tokens of all modalities."""
     rate: float | tuple[float, ...] = Field(default=0.0, validate_default=True)
     """Share to withhold, from 0 to less than 1, as the protocol counts it; of several, each sample takes one
-    evenly, in training anew each epoch. ``gcnet``: above 1 - 1/M exactly one modality is kept, so that with
+    evenly, in training again each epoch. ``gcnet``: above 1 - 1/M exactly one modality is kept, so that with
     three modalities 0.7 withholds 2/3. ``imder-sample``, ``imder-batch``: 0, 0.1 .. 0.7, a nominal rate, and
-    one alone for ``imder-batch``. ``fixed`` has none."""
+    one alone for ``imder-batch``. ``fixed`` has none.
+    """
 
     @field_validator("rate", mode="before")
     @classmethod
@@ -99,7 +101,7 @@ class MissingConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class WithheldSplit:
-    """What is left of a split; meets `alignmamba.contracts.Split`.
+    """Split without what is withheld; meets `alignmamba.contracts.Split`.
 
     Only the modalities of `kept` are shown.
     """
@@ -109,7 +111,7 @@ class WithheldSplit:
     kept: Mapping[str, np.ndarray]
     """Modality name to (samples,) bool: whether the sample has it and keeps it."""
     kept_tokens: Mapping[str, Sequence[np.ndarray]] | None = None
-    """Where single tokens are withheld, modality name to one (time,) bool array per sample."""
+    """Positions of withheld single tokens, modality name to one (time,) bool array per sample."""
     rows: np.ndarray
     """(samples,) rows of the complete split that are shown."""
     lengths: Mapping[str, np.ndarray] = field(init=False)
@@ -184,7 +186,7 @@ def withheld(
     epoch: int | None = None,
     modalities: Sequence[str] | None = None,
 ) -> WithheldSplit:
-    """What a protocol leaves of a split.
+    """Split as a protocol leaves it.
 
     What a sample keeps is a function of the seed, its id, the protocol and the rate, in training also of the
     epoch; with ``imder-batch`` also of the order of the split. A sample's draws are the same at every rate:
@@ -336,7 +338,7 @@ def _imder_batch(present: np.ndarray, level: int, role: Role, draws: _Draws) -> 
 def _tokens(
     ids: Sequence[str], lengths: np.ndarray, rates: np.ndarray, draws: _Draws
 ) -> list[list[np.ndarray]]:
-    """For every sample, for every modality, (time,) bool."""
+    """Mask of every sample and modality, (time,) bool."""
     masks = []
     for identity, counts in zip(ids, lengths.tolist(), strict=True):
         uniform = draws.of(identity).random(1 + sum(counts))

@@ -4,8 +4,7 @@ A corpus is a directory:
 
     corpus.json               `Manifest`: task, modalities, and every other file with its size and SHA-256
     train-00000.safetensors   per modality NAME.values (total time, width), NAME.offsets (samples + 1),
-    perhaps NAME.times; targets.
-                              Nothing of a modality that none of the shard's samples has
+    perhaps NAME.times; targets. Nothing of a modality that not one of the shard's samples has
     train-00000.jsonl         one line per sample: its id and, where they are known, its group, text, display
     tokens and other labels ...                       further shards of this split, then the other splits
 
@@ -48,7 +47,7 @@ _LINE_BYTES = 2
 # A scan of a shard holds this many bytes of it at a time, or one sample if that is larger.
 _BLOCK_BYTES = 64 << 20
 
-"""Of a file, what is read at once for its checksum."""
+"""Bytes of a file that are read at once for its checksum."""
 
 
 _FILE_NAME = r"^(train|valid|test)-[0-9]{5,9}\.(safetensors|jsonl)$"
@@ -69,7 +68,7 @@ class ShardEntry(Config):
     """Consecutive samples of a split."""
 
     samples: Annotated[int, Field(ge=1)]
-    """How many."""
+    """Number of samples."""
     values: FileEntry
     """Their arrays."""
     strings: FileEntry
@@ -95,13 +94,13 @@ class Manifest(Config):
     name: Annotated[str, Field(min_length=1)]
     """Name of the corpus."""
     source: str = ""
-    """Where the data comes from."""
+    """Source of the data."""
     licence: str = ""
-    """On what terms it may be used."""
+    """Licence of the data."""
     task: Task
-    """What is predicted."""
+    """Task to predict."""
     modalities: Annotated[tuple[ModalitySpec, ...], Field(min_length=1, max_length=MOST_MODALITIES)]
-    """What a sample holds, in order."""
+    """Modalities of a sample, in order."""
     splits: Annotated[tuple[SplitEntry, ...], Field(min_length=1)]
     """The splits, in order."""
     references: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
@@ -146,7 +145,7 @@ class Manifest(Config):
         return self
 
     def content_checksum(self) -> str:
-        """What `checksum` must be."""
+        """Expected value of `checksum`."""
         content = self.model_dump(mode="json", include={"task", "modalities", "splits"})
         del content["task"]["sentiment"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -174,7 +173,7 @@ def check_path(path: Path) -> None:
 
 
 def is_archive_file(name: str) -> bool:
-    """Whether a corpus directory may hold a file of that name."""
+    """Return whether a corpus directory may hold a file of that name."""
     return name == MANIFEST or re.match(_FILE_NAME, name) is not None
 
 
@@ -251,7 +250,7 @@ class Shard:
     """One shard, with its index in memory and its values on disk until they are asked for.
 
     Opening it checks everything that the index says; the values themselves are `alignmamba.data.inspection`'s
-    to check. It can be sent to another process, which opens the file anew.
+    to check. It can be sent to another process, which opens the file again.
 
     Raises:
         DataError: If a file is missing, has another size, or its structure is not what the manifest says.
@@ -425,7 +424,7 @@ class Shard:
         return values
 
     def annotations(self, row: int) -> dict[str, Any]:
-        """What a sample has of ``tokens``, ``text``, ``group`` and ``labels``, as fields of a `Sample`."""
+        """Fields ``tokens``, ``text``, ``group`` and ``labels``, as fields of a `Sample`."""
         if not self._annotated:
             return {"group": self.groups[row]}
         with self.strings.open("rb") as file:

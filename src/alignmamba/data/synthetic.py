@@ -102,8 +102,8 @@ def synthetic_corpus(*, seed: int = 0, sizes: Mapping[Role, int] = SIZES) -> Cor
     Returns:
         A corpus whose `references` hold ``best_reachable_accuracy``, ``best_pair_accuracy`` (two modalities),
         ``best_single_modality_accuracy``, ``chance_accuracy`` (expectations) and, where there is a test
-        split, ``test_labels_kept``: the share of its labels that the noise left alone, so what the best rule
-        scores on this very split.
+        split, ``test_labels_kept``: the share of its labels that the noise kept, so what the best rule scores
+        on this very split.
 
     Raises:
         DataError: If a split's name is unknown or its size below one.
@@ -152,7 +152,7 @@ def _with_label_noise(clean: float) -> float:
 
 @cache
 def _best_guess(modalities: int) -> float:
-    """How often the values of that many pulse modalities are guessed right together when the cue slot is
+    """Share of right guesses of the values of that many pulse modalities together when the cue slot is
     unknown.
     """
     cue_slots = SLOTS - 1
@@ -207,7 +207,7 @@ class _Draws:
 
 @dataclass(frozen=True, kw_only=True)
 class _Stories:
-    """What happens in every sample, before it is put into tokens."""
+    """Events of every sample, before it becomes tokens."""
 
     counts: Mapping[str, np.ndarray]
     """Modality to the number of tokens, (samples,)."""
@@ -218,11 +218,11 @@ class _Stories:
     labels: np.ndarray
     """Class, (samples,)."""
     replaced: np.ndarray
-    """Whether noise replaced it, (samples,)."""
+    """True if noise replaced it, (samples,)."""
 
 
 def _samples(seed: int, role: Role, indices: range) -> tuple[list[Sample], int]:
-    """Samples of a split, and how many of their labels the noise left alone.
+    """Samples of a split, and how many of their labels the noise kept.
 
     Every sample draws its numbers at once from its own generator; the arithmetic then runs over all samples
     together.

@@ -1,6 +1,4 @@
-"""Arrays as a user brings them, checked: what concerns all samples at once, each sample when it is asked
-for.
-"""
+"""Arrays as a user has them, checked: what concerns all samples at once, each sample when it is asked for."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -29,7 +27,7 @@ _INT32_MAX = np.iinfo(np.int32).max
 
 @dataclass(frozen=True, kw_only=True)
 class SplitArrays:
-    """One split as a user brings it: parallel lists, one entry per sample."""
+    """One split as a user has it: parallel lists, one entry per sample."""
 
     features: Mapping[str, Sequence[np.ndarray | None]]
     """Per modality, an array of shape (time, width) of each sample, or integer token ids of shape (time,).
@@ -45,12 +43,13 @@ class SplitArrays:
     tokens: Mapping[str, Sequence[Sequence[str] | None]] = field(default_factory=dict)
     """Per modality, a word for each position, for display; ``None`` where unknown."""
     texts: Sequence[str | None] | None = None
-    """What was said in each sample, as one text, for people and for export; ``None`` or NaN where unknown."""
+    """Spoken text of each sample, as one text, for people and for export; ``None`` or NaN where unknown."""
     groups: Sequence[str | None] | None = None
-    """What each sample belongs to, such as a conversation or a video; ``None`` or NaN where unknown."""
+    """Group of each sample, such as a conversation or a video; ``None`` or NaN where unknown."""
     labels: Mapping[str, Sequence[float | int | str | None]] = field(default_factory=dict)
-    """By name, labels besides the targets, for analysis and export; ``None`` or NaN where unknown. Nothing is
-    trained on them."""
+    """Labels besides the targets, by name, for analysis and export; ``None`` or NaN where unknown. Nothing is
+    trained on them.
+    """
 
 
 def is_integer(given: Any) -> bool:
@@ -188,8 +187,8 @@ class AbsentModalityError(DataError):
 
 
 class _Modality:
-    """What is known of a modality so far: the first sample that has it settles kind and width, all others
-    must agree.
+    """State of a modality so far: the first sample that has it settles kind and width, all others must
+    agree.
     """
 
     def __init__(self, name: str, vocabulary_size: int | None) -> None:

@@ -17,7 +17,9 @@ from alignmamba.errors import ConfigError, DataError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSamples:
-    """What decides which training samples are taken for validation; read once, for any number of seeds."""
+    """Facts that decide which training samples become validation samples; read once, for any number of
+    seeds.
+    """
 
     corpus: Corpus
     classes: NDArray[np.int64]
@@ -127,7 +129,7 @@ class TrainSamples:
         return chosen
 
     def _whole_groups(self, share: float, random: np.random.Generator) -> NDArray[np.bool_]:
-        """Groups in random order, each taken if it brings the classes and the whole nearer to their share.
+        """Groups in random order, each taken if it has the classes and the whole nearer to their share.
 
         Where rounding of many small classes leaves too few samples, those groups follow that disturb the
         classes least.
@@ -170,7 +172,7 @@ class ValidShare:
 
     corpus: Corpus
     by: Literal["group", "class", "sample"]
-    """What the share was taken by: whole groups, the share of each class, or samples of a regression."""
+    """Unit of the share: whole groups, the share of each class, or samples of a regression."""
 
     @classmethod
     def of(
@@ -187,7 +189,7 @@ class ValidShare:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was taken, and which classes it lacks, in sentences."""
+        """Note on the share and the classes that it lacks, in sentences."""
         train, valid = self.corpus.split("train"), self.corpus.split("valid")
         how = {"group": ", whole groups", "class": ", the same share of every class", "sample": ""}[self.by]
         said = (

@@ -14,7 +14,7 @@ from torch.masked import MaskedTensor
 
 
 class NotAnArrayError(ValueError):
-    """Why a value cannot become an array, in words that name the way out."""
+    """Reason why a value cannot become an array, with the way out."""
 
 
 def plain_array(given: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -83,7 +83,7 @@ def plain_scalar(given: Any) -> Any:
 
 
 def is_null(value: Any) -> bool:
-    """Whether a value is the null of Python, numpy, pandas or Arrow. NaN is none."""
+    """Return whether a value is the null of Python, numpy, pandas or Arrow. NaN is none."""
     pandas, arrow = sys.modules.get("pandas"), sys.modules.get("pyarrow")
     return (
         value is None

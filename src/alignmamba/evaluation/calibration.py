@@ -1,4 +1,4 @@
-"""How far the probabilities of a classifier can be believed, and how it does on each class."""
+"""Calibration of the probabilities of a classifier, and its scores on each class."""
 
 from dataclasses import dataclass
 from typing import Final

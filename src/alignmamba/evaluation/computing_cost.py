@@ -1,4 +1,4 @@
-"""What a computation costs: time in turn with its rivals, memory above its inputs, operations, and how each
+"""Cost of a computation: time in turn with its rivals, memory above its inputs, operations, and how each
 grows with length.
 
 Nothing here knows a model. A computation is a call without arguments whose inputs exist already.
@@ -48,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """How long a computation takes."""
+    """Duration of a computation."""
 
     busy: Spread
     """Seconds of processor time of all threads of this process; on a GPU, seconds between two events in its
@@ -116,7 +116,7 @@ def _cuda_seconds(call: Call) -> tuple[float, float]:
 
 
 def memory_problem(device: str = "cpu") -> str:
-    """Why `peak_bytes` cannot measure here; empty if it can."""
+    """Reason why `peak_bytes` cannot measure here; empty if it can."""
     if device == "cuda" or os.access(_CLEAR, os.W_OK):
         return ""
     return f"the peak of the resident set is measured on Linux only, by way of {_CLEAR}"
@@ -234,19 +234,21 @@ def counted_flops(call: Call) -> int:
 
 
 def matmul_flops(rows: float, inner: float, columns: float) -> float:
-    """Of a (rows, inner) matrix times an (inner, columns) matrix: a multiplication and an addition per
-    term.
+    """Operations of a (rows, inner) matrix times an (inner, columns) matrix: a multiplication and an addition
+    per term.
     """
     return 2.0 * rows * inner * columns
 
 
 def attention_flops(queries: float, keys: float, channels: float) -> float:
-    """Of softmax(QK')V over all heads together: the two matrix products; the softmax is left out."""
+    """Operations of softmax(QK')V over all heads together: the two matrix products; the softmax is left
+    out.
+    """
     return 2 * matmul_flops(queries, channels, keys)
 
 
 def scan_flops(tokens: float, channels: float, states: float) -> float:
-    """Of a selective scan, forward, an exponential or a logarithm counted as one operation.
+    """Operations of a selective scan, forward, with an exponential or a logarithm counted as one operation.
 
     Per token, channel and state: dt A, exp, decay times state, drive times B, their sum, and a product and a
     sum for the output: 7. Per token and channel: softplus 3, dt u 1, skip 2, gate 5: 11.

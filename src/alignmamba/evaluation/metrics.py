@@ -36,7 +36,7 @@ class Metric:
     bounds: tuple[float, float] = (0.0, 1.0)
     """Least and largest value that it can have."""
     reach: float | None = None
-    """Of a metric of sentiments: the label range includes plus and minus this value."""
+    """Half range of a metric of sentiments: the label range includes plus and minus this value."""
 
     def __call__(self, truth: Values, predicted: Values) -> float:
         """The metric of targets and predictions, or of true and predicted classes."""
@@ -82,7 +82,7 @@ def score(task: Task, predictions: Predictions) -> dict[str, float]:
 
 
 def nonfinite_problem(predictions: Predictions) -> str | None:
-    """How many samples have a prediction that is not finite, and the first of them; ``None`` if there is
+    """Number of samples with a prediction that is not finite, and the first of them; ``None`` if there is
     none.
     """
     values = np.asarray(predictions.prediction, dtype=np.float64).reshape(len(predictions.ids), -1)
@@ -206,8 +206,8 @@ def _hits(truth: Values, predicted: Values) -> Values:
 
 
 def _rounded_hits(truth: Values, predicted: Values, *, limit: int) -> Values:
-    """Who falls on the true integer after clipping; np.round takes halves to the even neighbour, as MMSA
-    does.
+    """Share of predictions on the true integer after clipping; np.round takes halves to the even neighbour,
+    as MMSA does.
     """
     return _hits(np.round(np.clip(truth, -limit, limit)), np.round(np.clip(predicted, -limit, limit)))
 

@@ -1,4 +1,4 @@
-"""How far apart the aligned tokens of two modalities are: the proxy A-distance."""
+"""Distance of the aligned tokens of two modalities: the proxy A-distance."""
 
 import math
 from dataclasses import dataclass
@@ -14,28 +14,31 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyDistance:
-    """How well a linear classifier tells two sets of vectors apart."""
+    """Proxy A-distance: how well a linear classifier separates two sets of vectors."""
 
     distance: float
-    """2 (1 - 2 error): 2 where they are told apart without fault, about 0 where nothing tells them apart."""
+    """2 (1 - 2 error): 2 where they are distinguished without fault, about 0 where nothing distinguishes
+    them.
+    """
     error: float
     """Share of held-out vectors that are taken for those of the other set."""
     standard_error: float
-    """Of the distance: standard deviation over the folds divided by √folds. Folds share training samples, so
-    it is a guide, no more."""
+    """Standard error of the distance: standard deviation over the folds divided by √folds. Folds share
+    training samples, so it is a guide, no more.
+    """
 
 
 def proxy_a_distance(
     first: ArrayLike, second: ArrayLike, *, seed: int, folds: int = 5, strength: float = 1.0
 ) -> ProxyDistance:
-    """Proxy A-distance of two modalities, by the held-out error of a classifier that tells them apart.
+    """Proxy A-distance of two modalities, by the held-out error of a classifier that distinguishes them.
 
     The classifier is a logistic regression that minimises the sum of the losses over its training vectors
     plus ``strength`` / 2 times the squared norm of its weights, the intercept left free. It is trained on all
     folds but one and tried on that one; both vectors of a sample are in the same fold, and channels are
-    brought to mean 0 and deviation 1 by the training folds alone.
+    scaled to mean 0 and deviation 1 by the training folds alone.
 
-    The distance is not clipped: where nothing tells the two apart the error scatters around 1/2, and clipping
+    The distance is not clipped: where nothing shows the two apart the error scatters around 1/2, and clipping
     at 0 would make a mean over seeds or folds look like a distance. So it may be a little below 0.
 
     Args:
@@ -85,7 +88,7 @@ def _checked(name: str, values: ArrayLike) -> Array:
 
 
 def _wrong(first: Array, second: Array, held_out: NDArray[np.int64], strength: float) -> int:
-    """How many vectors of the held-out samples are taken for the other modality's."""
+    """Number of held-out vectors that are classified as the other modality's."""
     kept = np.setdiff1d(np.arange(len(first)), held_out)
     known = np.concatenate([first[kept], second[kept]])
     centre, deviation = known.mean(axis=0), known.std(axis=0)

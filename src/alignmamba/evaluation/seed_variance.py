@@ -1,4 +1,4 @@
-"""Where a score over seeds and samples varies: what was measured of each method, taken apart by one
+"""Variance of a score over seeds and samples: what was measured of each method, taken apart by one
 decomposition of the variance.
 """
 
@@ -28,17 +28,18 @@ class RowMetric:
     runs: tuple[Statistic, ...]
     """One per seed."""
     samples: int
-    """How many rows there are."""
+    """Number of rows."""
 
 
 Scores: TypeAlias = ArrayLike | RowMetric
-"""What one method scored: (seeds, samples), or (samples,) for one seed, of per-sample scores; or a metric of
-rows."""
+"""Scores of one method: (seeds, samples), or (samples,) for one seed, of per-sample scores; or a metric of
+rows.
+"""
 
 
 def scores_of(task: Task, runs: Sequence[Predictions], metric: str) -> Scores:
-    """What the tests need to know of a method's runs, one `Predictions` per seed, all of the same samples in
-    the same order.
+    """Scores of a method's runs for the tests, one `Predictions` per seed, all of the same samples in the
+    same order.
 
     Returns:
         (seeds, samples) per-sample scores where the metric is a mean of such, a `RowMetric` otherwise.
@@ -90,7 +91,7 @@ class Runs:
 
 
 def measured(methods: Mapping[str, Scores], *, seed: int, resamples: int) -> dict[str, Runs]:
-    """What was measured of methods that can be paired.
+    """Measurements of methods that can be paired.
 
     Args:
         methods: Name to scores.
@@ -166,15 +167,16 @@ def _resampled_rows(samples: int, resamples: int, seed: int) -> Iterator[NDArray
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Where the variance of a mean over seeds comes from."""
+    """Parts of the variance of a mean over seeds."""
 
     of_samples: float
     """Variance of the mean over the seeds by the samples."""
     within: float
-    """What seeds vary by because single samples fall out differently: own variance less that which seeds
-    share."""
+    """Variance of seeds from single samples that fall out differently: own variance less that which seeds
+    share.
+    """
     between: float
-    """What they really vary by: variance over the seeds."""
+    """Their true variance: variance over the seeds."""
 
     @classmethod
     def of(cls, runs: Runs) -> "Parts":
@@ -198,7 +200,7 @@ class Parts:
 
     @classmethod
     def pooled(cls, methods: Sequence[Runs]) -> "Parts | None":
-        """What the difference of two methods varies by over seeds, the mean over all pairs of the column."""
+        """Variance of the difference of two methods over seeds, the mean over all pairs of the column."""
         if methods[0].observed.size == 1 or len(methods) < 2:
             return None
         pairs = [cls.of(a - b) for place, a in enumerate(methods) for b in methods[place + 1 :]]

@@ -1,4 +1,4 @@
-"""What differs by more than chance: intervals over seeds and over samples, paired tests, the best of a
+"""Statistics of differences beyond chance: intervals over seeds and over samples, paired tests, the best of a
 column.
 
 A result has two sources of chance, the samples of the test split and the seeds of training. `interval` and
@@ -53,7 +53,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What separates two methods, the first minus the second."""
+    """Difference of two methods, the first minus the second."""
 
     difference: float
     low: float
@@ -70,10 +70,11 @@ class Standing:
     to_best: Difference | None
     """The method minus the best; None for the best itself, and for a method whose metric is not defined."""
     adjusted_p_value: float | None
-    """After Holm's correction over the column; None where ``to_best`` is."""
+    """P value after Holm's correction over the column; None where ``to_best`` is."""
     told_from: float | None = None
-    """Difference to the best from which it would be told apart at the first and strictest step of Holm's
-    correction, about."""
+    """Difference to the best from which it would be distinguished at the first and strictest step of Holm's
+    correction, about.
+    """
 
 
 # Intervals
@@ -130,7 +131,7 @@ def interval(
     trained models, not of the method.
 
     The interval is Student's on a scale without ends, mapped back: the logit of the place within the range,
-    log for a range with one end, the value itself for one without. Of a correlation, from -1 to 1, that is
+    log for a range with one end, the value itself for one without. For a correlation, from -1 to 1, that is
     twice Fisher's z. At an end of a range the scale has no place for the value. If all n samples are right,
     the interval reaches from ``(α / 2)^(1 / n)`` of the range on, as for a share of n.
 
@@ -200,7 +201,7 @@ def _ends(
 def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     """Two-sided p-value that two classifiers are right equally often, on the same samples.
 
-    Of the samples that only one of the two gets right, each is as likely to be the one's as the other's: a
+    Among the samples that only one of the two gets right, each is as likely to be the one's as the other's: a
     binomial test with probability 1/2. It is a test of one run against one run. The same sample under several
     seeds is not several samples, so runs may not be stacked; `paired_bootstrap` takes several seeds.
 
@@ -248,8 +249,8 @@ def paired_bootstrap(
     of three or five resampled seeds are too narrow where seeds matter. A t-test over seeds alone takes the
     test split for the whole world.
 
-    With one seed the level of a run cannot be told from that of its method: the result then speaks of these
-    two trained models.
+    With one seed the level of a run cannot be distinguished from that of its method: the result then speaks
+    of these two trained models.
 
     Args:
         a: Per-sample scores, (seeds, samples) or (samples,), for which the bootstrap has a closed form; or a
@@ -305,7 +306,7 @@ def compare_to(
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, Standing]:
-    """What separates the methods of a column from one of them, which is chosen beforehand.
+    """Differences of the methods of a column from one of them, which is chosen beforehand.
 
     Every other method is compared to it by `paired_bootstrap`, with what the difference varies by over seeds
     taken from all pairs of the column together: that of one pair under two or three seeds says little, and a
@@ -345,7 +346,7 @@ def compare_to_best(
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, Standing]:
-    """Which method of a column is best, and which are not significantly worse.
+    """Best method of a column, and those that are not significantly worse.
 
     The method of the best mean is compared to every other as by `compare_to`, and a method is level with it
     unless its adjusted p-value is below `level`. A method that is truly as good as any goes unmarked with a

@@ -1,4 +1,4 @@
-"""Sentences below tables: how marks and intervals came about, and what a test can tell apart."""
+"""Sentences below tables: how marks and intervals came about, and what a test can distinguish."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from alignmamba.evaluation.statistics import FEWEST_SEEDS, Standing, refuse_outs
 
 
 def power_note(name: str, samples: int, accuracy: float) -> str:
-    """One sentence: what a test split of this size can tell apart, in points of accuracy.
+    """One sentence: what a test split of this size can distinguish, in points of accuracy.
 
     The standard error is √(p (1 - p) / n). Two runs on the same samples that disagree on a share d of them
     differ significantly (5 %, two-sided) from 1.96 √(d / n) on, as McNemar's test does; d is 2 p (1 - p)
@@ -50,7 +50,7 @@ def marks_note(*, seeds: int, level: float = 0.05) -> str:
 def reach_note(
     name: str, standings: Mapping[str, Standing], *, seeds: int, samples: int, digits: int = 3
 ) -> str:
-    """One sentence: from which difference on the test of a column tells a method from the best; empty where
+    """One sentence: from which difference on the test of a column shows a method from the best; empty where
     nothing is compared.
     """
     told = sorted(each.told_from for each in standings.values() if each.told_from is not None)
@@ -59,8 +59,8 @@ def reach_note(
     least, most = (f"{value:.{digits}f}" for value in (told[0], told[-1]))
     span = least if least == most else f"{least} to {most}, depending on the method,"
     return (
-        f"{name}: with {seeds} seed{'s' * (seeds > 1)} and {samples} test samples the test tells a method"
-        f" from the best if they differ by about {span} or more; what differs by less is level."
+        f"{name}: with {seeds} seed{'s' * (seeds > 1)} and {samples} test samples the test distinguishes"
+        f" a method from the best if they differ by about {span} or more; what differs by less is level."
     )
 
 

@@ -54,7 +54,7 @@ class Entry(Config):
     mean: Number | None
     """Null where one of the values is."""
     seeds: tuple[int, ...] = ()
-    """Of the values, where they are known."""
+    """Range of the values, if known."""
     deviation: Number | None = None
     """Standard deviation over the seeds; null for a single one."""
     low: Number | None = None
@@ -79,7 +79,7 @@ class Entry(Config):
             values: (n,).
             mark: Of the entry.
             bounds: Least and largest possible value.
-            estimate: Brings the interval; by default that of `over_seeds`, which looks at the values alone.
+            estimate: Gives the interval; by default that of `over_seeds`, which looks at the values alone.
         """
         known = over_seeds(values, bounds=bounds)
         within = estimate or known
@@ -97,13 +97,13 @@ class ResultTable(Config):
     """Methods or settings in rows, metrics or conditions in columns."""
 
     name: Name
-    """Of the files, and of the label in LaTeX."""
+    """Name of the files, and of the label in LaTeX."""
     title: Text
-    """What the table shows."""
+    """Title of the table."""
     caption: Text = ""
     """One or two sentences more."""
     row_label: Text
-    """What a row is, for example ``method``."""
+    """Meaning of a row, for example ``method``."""
     rows: tuple[Text, ...]
     """Names of the rows, from the top."""
     columns: tuple[Text, ...]
@@ -236,7 +236,7 @@ class ResultTable(Config):
         return tuple(header), [tuple(row) for row in zip(*columns, strict=True)]
 
     def of_columns(self, names: Sequence[str]) -> "ResultTable":
-        """The table with those of its columns that are named; with all of them if it has none of that
+        """The table with those of its columns that are named; with all of them if it has not one of that
         name.
         """
         places = [place for place, name in enumerate(self.columns) if name in names]
@@ -290,7 +290,7 @@ class ResultTable(Config):
         return shown if shown.strip("-0.") else shown.removeprefix("-")  # a rounded -0.0 is not negative
 
     def _legend(self, best: str, level: str) -> list[str]:
-        """What is shown, of that which is there."""
+        """Shown parts of those that exist."""
         entries = [entry for row in self.entries for entry in row if entry is not None]
         marks = {entry.mark for entry in entries}
         there = {
@@ -313,7 +313,9 @@ def _latex(text: str) -> str:
 
 
 def _markdown(text: str) -> str:
-    """The text with what Markdown takes for itself escaped; an underscore within a word is none of that."""
+    """The text with what Markdown takes for itself escaped; an underscore within a word is not one of
+    that.
+    """
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", re.sub(r"[\\|*`<]", r"\\\g<0>", text))
 
 

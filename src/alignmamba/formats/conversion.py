@@ -35,9 +35,9 @@ class Conversion:
     format: str
     corpus: Corpus
     faults: tuple[FaultRow, ...]
-    """What was wrong with the files, and what was done about it."""
+    """Faults of the files, and their repairs."""
     notes: tuple[str, ...]
-    """What was kept and what was dropped, in sentences."""
+    """Notes on what was kept and dropped, in sentences."""
     seconds: float
 
 
@@ -72,7 +72,7 @@ def convert(
         destination: Directory of the corpus to make.
         options: How to read them.
         name: Name of the corpus; by default what the reader calls it.
-        progress: Told after every sample.
+        progress: Called after every sample.
         overwrite: Replace the corpus that is there, once the new one is complete.
 
     Raises:
@@ -112,15 +112,15 @@ def with_opened(
     progress: Progress | None = None,
     any_label: bool = False,
 ) -> Result:
-    """What reading through opened files gives. That no sample has a modality is known once all was read,
-    which is done again without it.
+    """Result of reading through opened files. That no sample has a modality is known once all was read, which
+    is done again without it.
 
     Args:
         format: Name of a format, or ``auto``.
         paths: The files or folders.
         options: How to read them.
         use: Reads through the files.
-        progress: Told after every sample.
+        progress: Called after every sample.
         any_label: As for `open_foreign`.
 
     Raises:
@@ -150,7 +150,7 @@ def _written(opened: Opened, target: Path, nonfinite: str, *, name: str | None, 
     }
 
     def as_read(place: Path, *, overwrite: bool = False) -> Corpus:
-        """What is not finite was dealt with as it was read, or is kept: it is not looked for again."""
+        """Handling of what is not finite: repaired as it was read, or is kept: it is not looked for again."""
         sizes = foreign.vocabulary_sizes
         how: dict[str, Any] = {"nonfinite": "keep", "empty": "skip", "overwrite": overwrite}
         return write_corpus(place, opened.splits, vocabulary_sizes=sizes, **how, **facts)
@@ -169,7 +169,7 @@ def _written(opened: Opened, target: Path, nonfinite: str, *, name: str | None, 
 
 
 def _source(foreign: Foreign) -> str:
-    """Where the data comes from, and what was repaired on the way."""
+    """Source of the data, and what was repaired on the way."""
     repairs = faults_in_words(foreign.faults.rows())
     return f"{foreign.source or foreign.format}{f' (repaired: {repairs})' if repairs else ''}"
 
@@ -200,7 +200,7 @@ def open_foreign(
         format: Name of a format, or ``auto``.
         sources: The files or folders.
         options: How to read them.
-        progress: Told after every sample.
+        progress: Called after every sample.
         any_label: Whether a label outside the task's range is counted and left as it is, where it would be
             refused.
         absent: Modalities that no sample has, which are dropped with a note.
@@ -265,7 +265,7 @@ def _in_unicode(text: str) -> str:
 
 
 def _told_in_unicode(foreign: Foreign) -> Foreign:
-    """The same, with nothing of a file's name in what is told of it that a manifest could not hold."""
+    """The same, with nothing of a file's name in what is reported of it that a manifest could not hold."""
     return replace(
         foreign,
         name=_in_unicode(foreign.name),

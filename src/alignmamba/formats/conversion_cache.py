@@ -28,22 +28,23 @@ PLACE = "ALIGNMAMBA_CACHE"
 
 _GENERATION = 3
 """Raised where a conversion by the same version of the package gives something else than before, so that
-files are converted anew."""
+files are converted again.
+"""
 
 
 class Told(Protocol):
-    """Told how far the making of a corpus is."""
+    """Observer of the progress of making a corpus."""
 
     def __call__(self, role: Role, done: int, total: int) -> None:
-        """Told the split, the samples that were read, and how many it has."""
+        """Called with the split, the samples that were read, and how many it has."""
         ...
 
     def hashed(self, done: int, total: int) -> None:
-        """Told the bytes of the files that were read for their checksums."""
+        """Called with the bytes of the files that were read for their checksums."""
         ...
 
     def say(self, line: str) -> None:
-        """Told in words what is done."""
+        """Called with lines about what is done."""
         ...
 
 
@@ -51,13 +52,14 @@ def cached_corpus(source: Path, options: ReadOptions, *, told: Told) -> Path:
     """Directory of the corpus made from a foreign file: converted now, or found from an earlier time.
 
     It is found by the content of the file, the options and the version of this package, wherever the file
-    lies; one that is damaged is made again. Of several processes that ask at once, one converts and the
+    lies; one that is damaged is made again. Among several processes that ask at once, one converts and the
     others wait.
 
     Args:
         source: A file or folder of a format that is recognised.
         options: How to read it.
-        told: Told in lines what is done, and how far the checksums and the conversion's samples are.
+        told: Called with lines about what is done, and how far the checksums and the conversion's samples
+            are.
 
     Raises:
         DataError: If it is not recognised, cannot be converted, or the cache cannot be written to.
@@ -93,7 +95,7 @@ def cached_corpus(source: Path, options: ReadOptions, *, told: Told) -> Path:
 
 
 def _damage(target: Path) -> str | None:
-    """What is wrong with a corpus, empty where there is none yet; ``None`` for one that is whole."""
+    """Problem of a corpus, empty where no corpus exists yet; ``None`` for one that is whole."""
     if not (target.exists() or target.is_symlink()):
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Which samples are in which split: the names that splits have, and files that list their ids."""
+"""Split of each sample: the names that splits have, and files that list their ids."""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from alignmamba.formats.tables.foreign_toml import read_toml
 
 
 class FoldOptions(LabelOptions):
-    """How files that may not say their splits are to be read."""
+    """Options for files that may not name their splits."""
 
     folds: Annotated[Path | None, Field(title="FILE")] = None
     """JSON or TOML file with the ids of train, valid and test."""
@@ -31,10 +31,10 @@ SPLIT_NAMES: Mapping[str, Role] = {
     "test": "test",
     "testing": "test",
 }
-"""What splits are called by others, in lower case."""
+"""Names of splits in other programs, in lower case."""
 
 NO_TEST = " There is no test split left."
-"""What is said beside samples that were dropped, where it is so."""
+"""Note on dropped samples, if there are any."""
 
 _LARGEST = 64 << 20
 _LARGEST_TOML = 4 << 20
@@ -64,7 +64,7 @@ def split_roles(names: Iterable[str], where: str) -> dict[str, Role]:
 def left_out(
     samples: str, count: int, first: str, roles: Iterable[Role | None], names: Iterable[str] = ()
 ) -> list[str]:
-    """What is to be said of samples that are in no split, and of the test split where there is none.
+    """Note on samples that are in no split, and of the test split where there is none.
 
     Args:
         samples: What they are called, in the plural.
@@ -84,7 +84,7 @@ def left_out(
 
 
 def unused(names: Iterable[str], known: Container[str], where: str) -> list[str]:
-    """What is to be said of ids that are put into splits but are not known.
+    """Note on ids that are put into splits but are not known.
 
     Args:
         names: The ids that are put into splits.
@@ -123,7 +123,7 @@ def folds_path(given: Path | None, folder: Path) -> Path:
 
 
 UNDIVIDED = "Nothing says which sample is in which split, and there are no labels: all are in test."
-"""What is said of new files, to be predicted."""
+"""Note on new files, to be predicted."""
 
 
 def roles_by_folds(

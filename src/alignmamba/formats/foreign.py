@@ -1,4 +1,4 @@
-"""What a foreign file holds, ready for the archive: lazy samples, a task, and the faults that were met on the
+"""Content of a foreign file, ready for the archive: lazy samples, a task, and the faults that were met on the
 way.
 """
 
@@ -38,7 +38,7 @@ class NeedsOptionError(DataError):
     def __init__(self, message: str, *, option: str) -> None:
         super().__init__(message)
         self.option = option
-        """What `alignmamba convert` takes for it."""
+        """Option of `alignmamba convert` that resolves it."""
 
 
 FaultRow = tuple[str, str, str, int]
@@ -86,11 +86,11 @@ class Foreign:
     splits: Mapping[Role, SplitArrays]
     """Lazy sequences where the format allows it; each sample is asked for once, in order."""
     units: Mapping[str, str]
-    """What one feature vector measures, by modality, for people."""
+    """Meaning of one feature vector, by modality, for people."""
     vocabulary_sizes: Mapping[str, int]
     """Number of distinct token ids, by modality of token ids."""
     source: str
-    """Where the data comes from, for the corpus's manifest."""
+    """Source of the data, for the corpus's manifest."""
     faults: Faults
     """Filled while samples are read."""
     notes: tuple[str, ...] = ()
@@ -98,29 +98,27 @@ class Foreign:
 
 
 class ReadOptions(Config):
-    """How a file is to be read, whatever its format. The options of a reader are a subclass of it.
+    """Options to read a file of any format. The options of a reader are a subclass of it.
 
     An option is a flag of `alignmamba convert` and `inspect`: its docstring is the help text, and its title
     stands for its value there.
     """
 
     dims: Annotated[Mapping[str, int], Field(title="MODALITY=N[,MODALITY=N]")] = {}
-    """Expected width of a modality, for example audio=5,vision=20; another one is refused."""
+    """Expected widths of modalities, for example audio=5,vision=20; any other is refused."""
     nonfinite: Literal["zero", "mean", "error", "keep"] = "zero"
-    """Features that are not finite, or too large for float32: put 0 or the channel's mean over the train
-    split instead, refuse the file, or keep them, and training needs --nonfinite."""
+    """Action on values that float32 cannot hold: read 0 or the train mean, refuse, or keep them."""
     tokenizer: Annotated[Path | None, Field(title="FOLDER")] = None
-    """Make token ids of what was said in each sample, by the tokenizer of a language model in a folder."""
+    """Folder of a language model whose tokenizer turns the text of each sample into token ids."""
     clip_labels: bool = False
-    """Move a label that is out of range to the nearer end, instead of refusing the file."""
+    """Move a label that is out of range to the nearer end instead of refusing the file."""
 
 
 class LabelOptions(ReadOptions):
-    """How a file that may have several labels is to be read."""
+    """Options to read a file that may have several labels."""
 
     label: Annotated[str, Field(title="NAME")] = ""
-    """Label to take where there are several, for example regression_labels_T, or a column of a table; by
-    default the format's first."""
+    """Label to read, for example regression_labels_T or a column; by default the format's first."""
 
 
 def refuse_shared_features(ids: Mapping[Role, Sequence[str]], where: str) -> None:
@@ -150,8 +148,8 @@ def refuse_shared_features(ids: Mapping[Role, Sequence[str]], where: str) -> Non
         f"stands in {one} and again in {other}, a leak" if across else f"stands for several samples of {one}"
     )
     raise DataError(
-        f"{where}: id {first!r} {stands}: features are looked up by the id, so all of them have the same "
-        f"({len(repeated)} such ids); give each sample an id of its own, or remove it from all splits but one"
+        f"{where}: id {first!r} {stands}: all of them would have the same features"
+        f" ({len(repeated)} such ids); give each sample an id of its own, or keep it in one split"
     )
 
 
@@ -173,11 +171,13 @@ class Reader(Protocol[Own]):
 
     @property
     def Options(self) -> type[Own]:  # noqa: N802 # a class of the module
-        """How a file of it is to be read."""
+        """Options to read a file of this format."""
         ...
 
     def recognises(self, path: Path) -> bool:
-        """Whether the path looks like this format: cheap (a bounded head is read), and never raises."""
+        """Return whether the path looks like this format: cheap (a bounded head is read), and never
+        raises.
+        """
         ...
 
     def read(self, sources: Sequence[Path], options: Own) -> Foreign:

@@ -1,4 +1,4 @@
-"""What is in a foreign file, found by reading it as a conversion does, without writing anything."""
+"""Content of a foreign file, found by reading it as a conversion does, without writing anything."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from alignmamba.formats.repairs import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignInspection:
-    """What `inspect_foreign` found."""
+    """Findings of `inspect_foreign`."""
 
     path: str
     format: str
@@ -31,22 +31,22 @@ class ForeignInspection:
     bytes: int
     """Size of the file, or of all files in the folder."""
     sha256: str
-    """Of a file; empty for a folder."""
+    """Checksum of a file; empty for a folder."""
     known: KnownFile | None
     """The published file that this is."""
     name: str
-    """What a corpus made from it is called."""
+    """Name of a corpus made from it."""
     source: str
     task: Task
     splits: tuple[SplitSummary, ...]
     shared_groups: tuple[str, ...]
     """Groups of which more than one split has samples."""
     faults: tuple[FaultRow, ...]
-    """What a conversion finds wrong, and what it does about it."""
+    """Faults that a conversion finds, and their repairs."""
     notes: tuple[str, ...]
-    """What a conversion keeps and leaves out, in sentences."""
+    """Notes on what a conversion keeps and drops, in sentences."""
     training: Training
-    """What training on it would meet."""
+    """Problems that training on it would meet."""
 
 
 def inspect_foreign(
@@ -63,8 +63,8 @@ def inspect_foreign(
         path: The file or folder.
         options: How to read it.
         format: Name of its format, or ``auto``.
-        hashed: Told how many bytes of how many were read for the checksum.
-        progress: Told after every sample.
+        hashed: Called with how many bytes of how many were read for the checksum.
+        progress: Called after every sample.
 
     Raises:
         DataError: If it is not recognised, or `convert` would refuse it for anything but its labels.
@@ -119,7 +119,7 @@ def _size_and_checksum(path: Path, hashed: Callable[[int, int], None] | None) ->
 
 
 def _counts(opened: Opened) -> tuple[Foreign, tuple[ModalitySpec, ...], dict[Role, "_Counted"]]:
-    """What opened files hold: their modalities, and what is kept of each split."""
+    """Content of opened files: their modalities, and what is kept of each split."""
     foreign = opened.foreign
     any_range = foreign.task.model_copy(update={"label_range": None})
     checked = CheckedSplits(
@@ -131,7 +131,7 @@ def _counts(opened: Opened) -> tuple[Foreign, tuple[ModalitySpec, ...], dict[Rol
 
 @dataclass(frozen=True, kw_only=True)
 class _Counted:
-    """What is kept of the samples of a split once they were read."""
+    """Summary of the samples of a split once they were read."""
 
     lengths: dict[str, np.ndarray]
     timed: set[str]

@@ -1,4 +1,4 @@
-"""Which formats there are, which of them files look like, and which options each of them takes."""
+"""Formats, detection of the format of files, and the options that each of them takes."""
 
 from collections.abc import Sequence
 from pathlib import Path

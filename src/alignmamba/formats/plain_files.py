@@ -45,7 +45,7 @@ class LazyRows(Sequence[Any]):
 
 
 def hinted(source: Path) -> tuple[str, Path]:
-    """What a source is, and where: `NAME=PATH` names it, unless there is a file of that very name; else the
+    """Kind and place of a source: `NAME=PATH` names it, unless there is a file of that very name; else the
     name is empty.
     """
     name, equals, path = str(source).partition("=")
@@ -53,7 +53,7 @@ def hinted(source: Path) -> tuple[str, Path]:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, short and in one line."""
+    """Message of an exception, short and in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -72,7 +72,7 @@ def regular_file(path: Path, *, inside: Path | None = None) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{str(path)!a}: cannot be read: {one_line(error)}") from error
     if home is not None and not found.is_relative_to(home):
-        raise DataError(f"{path}: leads out of the folder {inside}, so it is not read")
+        raise DataError(f"{path}: expected a path within the folder {inside}")
     if not stat.S_ISREG(mode):
         raise DataError(
             f"{path}: expected a file, found {'a folder' if stat.S_ISDIR(mode) else 'something else'}"
@@ -134,7 +134,7 @@ def open_npz(path: Path, key: str, *, inside: Path | None = None) -> np.ndarray:
     memory-mapped.
 
     Raises:
-        DataError: If there is none of that name, or it is none that `open_npy` would take.
+        DataError: If there is not one of that name, or it is none that `open_npy` would take.
     """
     place = f"{path}: array {key!r}"
     with contextlib.ExitStack() as opened:
@@ -180,7 +180,7 @@ def copy_objects(path: Path, key: str, target: IO[bytes], *, inside: Path | None
                 f" {str(dtype)[:80] if dtype.hasobject else 'numbers or text'}"
             )
         if fortran and len(shape) > 1:
-            raise DataError(f"{place}: objects in column-major order are not read")
+            raise DataError(f"{place}: expected objects in row-major order, found column-major order")
         _copy(source, target, place)
     return shape
 
@@ -225,7 +225,7 @@ def _copy(source: IO[bytes], target: IO[bytes], place: str) -> None:
 
 
 def counting(told: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
-    """What adds up the bytes that it is told of, and tells how many of `total` they are."""
+    """Counter that adds up the bytes reported to it, and reports how many of `total` they are."""
     done = 0
 
     def add(count: int) -> None:
@@ -256,8 +256,8 @@ def _mapped(file: IO[bytes], size: int, place: str) -> np.ndarray:
     shape, fortran, dtype = _header(file, place)
     if dtype.hasobject:
         raise (ObjectsError if dtype.kind == "O" else DataError)(
-            f"{place}: holds Python objects, which are not read here; save numbers, or text of fixed length;"
-            " sequences of unequal length as one array with offsets, or as one file for each sample"
+            f"{place}: found Python objects, which are never read; save numbers or text, and unequal"
+            " sequences as one array with offsets or one file per sample"
         )
     if dtype.kind not in "fiubSU" or (dtype.kind in "fiu" and dtype.itemsize > 8) or dtype.shape:
         raise DataError(f"{place}: expected numbers or text, found {str(dtype)[:80]}")

@@ -17,7 +17,7 @@ class KnownFile:
     dataset: str
     version: str
     faults: tuple[str, ...]
-    """What is known to be wrong or unexpected, in sentences."""
+    """Known faults, in sentences."""
 
 
 KNOWN: dict[str, KnownFile] = {

@@ -16,13 +16,13 @@ from alignmamba.formats.foreign import Faults, Foreign, NeedsOptionError, ReadOp
 from alignmamba.formats.plain_files import LazyRows
 
 Progress = Callable[[Role, int, int], None]
-"""Told the split, the samples of it that were read, and how many it has."""
+"""Called with the split, the samples of it that were read, and how many it has."""
 
 _DONE = {"zero": "set to 0", "mean": "set to the channel's mean over train", "keep": "kept as it is"}
 
 
 class Latest:
-    """What was made last, for several columns that need the same of a row."""
+    """Last result, for several columns that need the same of a row."""
 
     def __init__(self, make: Callable[[int], Any]) -> None:
         self._make, self._row, self._made = make, -1, None
@@ -38,12 +38,12 @@ class Repairs:
     """Repairs of the samples of a file."""
 
     foreign: Foreign
-    """What the reader found; faults are counted there."""
+    """Findings of the reader; faults are counted there."""
     options: ReadOptions
     progress: Progress | None
-    """Told after every sample."""
+    """Called after every sample."""
     any_label: bool
-    """Whether a label outside the task's range is counted and left as it is, where it would be refused."""
+    """True if a label outside the task's range is counted and left as it is, where it would be refused."""
 
     def split(self, role: Role, split: SplitArrays, ids: Sequence[str]) -> SplitArrays:
         """A split whose samples are repaired when they are asked for.
@@ -170,7 +170,7 @@ class Repairs:
 
 
 def unreadable(error: OSError, where: str) -> DataError:
-    """What to say where a file cannot be read."""
+    """Message for a file that cannot be read."""
     return DataError(f"{error.filename or where}: cannot be read: {error.strerror or error}")
 
 
@@ -218,7 +218,7 @@ def distinct_ids(splits: Mapping[Role, SplitArrays], faults: Faults) -> dict[Rol
 
 
 def shared_ids(splits: Mapping[Role, SplitArrays]) -> list[str]:
-    """What is to be said of ids that several splits have: one sample may be in each of them."""
+    """Note on ids that several splits have: one sample may be in each of them."""
     home: dict[str, Role] = {}
     shared: dict[tuple[Role, Role], dict[str, None]] = {}
     for role, split in splits.items():

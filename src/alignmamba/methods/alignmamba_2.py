@@ -27,14 +27,15 @@ class AlignMamba2Config(FusionConfig, MambaConfig):
     transport: Annotated[float, Field(ge=0)] = 0.001
     """Weight of the transport distance between two modalities' tokens."""
     regularisation: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
-    """Of the transport plan, by its entropy."""
+    """Regularisation of the transport plan, by its entropy."""
     iterations: Annotated[int, Field(ge=1)] = 30
-    """Of Sinkhorn."""
+    """Iterations of Sinkhorn."""
     discrepancy: Annotated[float, Field(ge=0)] = 0.01
     """Weight of the maximum mean discrepancy between them."""
     bandwidth: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Of its kernel; none: the root of half the width, so that the exponent is a squared distance per
-    channel."""
+    """Bandwidth of its kernel; none: the root of half the width, so that the exponent is a squared distance
+    per channel.
+    """
 
 
 class AlignMamba2(Fusion[AlignMamba2Config]):

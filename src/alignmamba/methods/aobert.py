@@ -35,7 +35,7 @@ class AOBERTConfig(FusionConfig, AttentionConfig):
     masking: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the error with which hidden tokens are rebuilt."""
     alignment: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of telling samples with a replaced stream from whole ones."""
+    """Weight of showing samples with a replaced stream from whole ones."""
 
     @model_validator(mode="after")
     def _token_by_token(self) -> Self:
@@ -120,8 +120,8 @@ class AOBERT(Fusion[AOBERTConfig]):
 
 
 class MaskedAndMatched(Objective):
-    """The task; while training, hidden tokens are rebuilt, and samples with a stream of another one are told
-    from whole ones.
+    """The task; while training, hidden tokens are rebuilt, and samples with a stream of another one are
+    distinguished from whole ones.
     """
 
     def __init__(self, model: AOBERT, task: Task) -> None:
@@ -213,7 +213,7 @@ def with_replaced(
 
 
 def another(having: Tensor) -> Tensor:
-    """For each sample that has a stream, (batch,) bool, another one that has it, (batch,) int64: no two the
+    """Another sample with the stream for each sample that has it, (batch,) bool, (batch,) int64: no two the
     same one.
 
     Without a second such sample, and for those that have none, it is the sample itself.

@@ -25,7 +25,7 @@ class CMBERTConfig(SentenceConfig):
     hidden: Annotated[int, Field(ge=1)] = 30
     """Width in which tokens are compared."""
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """On the weights of the multimodal attention."""
+    """Dropout on the weights of the multimodal attention."""
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Behind the dense layer, and before the head."""
 
@@ -96,7 +96,7 @@ class CMBERT(SentenceFusion[CMBERTConfig]):
     Changed: any number of streams, one weight for each. Likeness is divided by the root of its width, where
     the public code divides by a norm over the whole batch, in which neighbours change a prediction. The first
     token, which predicts, holds the mean of each stream: beside the published zeros its likeness to every
-    token is zero, and no stream would reach the head. Others are brought to the anchor's tokens by relative
+    token is zero, and no stream would reach the head. Others are resampled to the anchor's tokens by relative
     time in place of an alignment of words. Not repeated: a head that the public optimiser forgets.
 
     Where a language model from a folder encodes the anchor, its last hidden states are mixed. Feature mode
@@ -139,7 +139,7 @@ MASKED_ATTENTION = Method(
     differs=(
         "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its rates and"
         " three epochs do not apply. With a language model from a folder, the form is the published one. Any"
-        " number of streams, brought to the tokens of text by relative time. The token that predicts holds"
+        " number of streams, resampled to the tokens of text by relative time. The token that predicts holds"
         " their means: beside the published zeros no stream reaches it. Likeness is scaled by its width, not"
         " by a norm over the batch."
     ),

@@ -45,7 +45,7 @@ class ConFEDEConfig(FusionConfig, AttentionConfig):
     hidden: Annotated[int, Field(ge=4)] = 384
     """Width of a part; predictions are made in layers of this width, a half and a quarter of it."""
     temperature: Annotated[float, Field(gt=0)] = 0.5
-    """By which similarities are divided in the contrast."""
+    """Temperature, the divisor of similarities in the contrast."""
     contrast: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the contrast."""
     unimodal: Annotated[float, Field(ge=0)] = 0.01
@@ -73,7 +73,7 @@ class Stream(nn.Module):
         self.stack = TransformerStack(config)
 
     def forward(self, tokens: Tokens) -> Tensor:
-        """To (batch, d_model)."""
+        """Map to (batch, d_model)."""
         x = self.project(tokens.x)
         x = torch.cat([self.first.to(x.dtype).expand(len(x), 1, -1), x], 1)
         mask = torch.cat([torch.ones_like(tokens.mask[:, :1]), tokens.mask], 1)

@@ -36,8 +36,9 @@ class FDMERConfig(FusionConfig):
     hidden: Annotated[int, Field(ge=1)] = 64
     """Width of the recurrent layers, and of the discriminator's inner one."""
     anchor: Literal["recurrent", "pool"] = "recurrent"
-    """How the anchor becomes a vector: as the others, or pooled, where its features are already those of a
-    language model."""
+    """Way in which the anchor becomes a vector: as the others, or pooled, where its features are already
+    those of a language model.
+    """
     pooling: Pooling = "mean"
     heads: Annotated[int, Field(ge=1)] = 2
     """Heads of the attention between parts."""

@@ -53,9 +53,9 @@ class FusionMamba(Fusion[FusionMambaConfig]):
     hidden states, gated by itself. The result is added to the encoded streams, and these are summed.
 
     Chosen here: with more than two streams, channels go round in a circle, and hidden states of all are
-    summed. Other lengths are brought to the receiver's by relative time; pooled streams are summed. A
-    missing modality sends nothing; sums grow by the share that is missing, so that their scale stays.
-    Images become sequences in time: two directions in place of four, one-dimensional convolutions.
+    summed. Other lengths are resampled to the receiver's by relative time; pooled streams are summed. A
+    missing modality sends nothing; sums grow by the share that is missing, so that their scale stays. Images
+    become sequences in time: two directions in place of four, one-dimensional convolutions.
 
     Not repeated from the released code: it overwrites the first stream's hidden state before the second
     stream reads it. The embedding is (batch, d_model).
@@ -166,7 +166,8 @@ DUAL_STATE_SPACE = Method(
     source="Dong et al., IEEE Transactions on Multimedia 2025, arXiv 2404.09146",
     needs="two modalities or more",
     differs=(
-        "Sequences in time for images, brought to one length by relative time: two directions of the scan in"
+        "Sequences in time for images, resampled to one length by relative time: two directions"
+        " of the scan in"
         " place of four. One level of features in place of three; two fusion blocks in place of 8. The"
         " released code's asymmetry is not repeated."
     ),

@@ -31,11 +31,11 @@ class GCNetConfig(FusionConfig):
     depth: Annotated[int, Field(ge=1, le=16)] = 2
     """Layers of each LSTM."""
     window: Annotated[int, Field(ge=0)] = 2
-    """How many utterances before and after its own an utterance is joined to."""
+    """Number of utterances before and after its own that an utterance is joined to."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Before each LSTM and each head."""
     withhold: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """In training on a run that withholds nothing, the chance that a modality of a sample is withheld."""
+    """Chance, in training on a run that withholds nothing, that a modality of a sample is withheld."""
     reconstruction: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the error of reconstructed modalities."""
 
@@ -135,7 +135,7 @@ class GCNet(Fusion[GCNetConfig]):
         return self._converse(self.utterances(self._encoded(batch)), batch.groups or batch.ids)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        """As `_predict`, where nothing is known of conversations."""
+        """Predict as `_predict`, where nothing is known of conversations."""
         vectors = self.utterances(encoded)
         return self._converse(vectors, [str(row) for row in range(len(vectors))])
 
@@ -164,7 +164,7 @@ class GCNet(Fusion[GCNetConfig]):
         return torch.cat(pooled, 1)
 
     def withheld_parts(self, batch: Batch) -> tuple[Sequence[Tensor], Tensor]:
-        """By modality, the pooled vectors of the complete batch, (batch, width); and what of it was withheld,
+        """Pooled vectors of the complete batch by modality, (batch, width), and what of it was withheld,
         (batch, modality) bool.
         """
         encoded = self._encoded(batch.complete())

@@ -31,8 +31,9 @@ class HyConConfig(FusionConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Behind each LSTM, and before the head."""
     anchor: Literal["lstm", "pool"] = "lstm"
-    """How the anchor becomes a vector: as the others, or pooled and mapped, where its features are already
-    those of a language model."""
+    """Way in which the anchor becomes a vector: as the others, or pooled and mapped, where its features are
+    already those of a language model.
+    """
     pooling: Pooling = "mean"
     within: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the contrast between samples in one modality."""

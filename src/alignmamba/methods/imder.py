@@ -35,14 +35,14 @@ class IMDerConfig(FusionConfig, AttentionConfig):
     hidden: Annotated[int, Field(ge=2)] = 256
     """Width of the networks of the scores."""
     sigma: Annotated[float, Field(gt=1)] = 25.0
-    """How much noise the diffusion adds in the end."""
+    """Noise that the diffusion adds in the end."""
     steps: Annotated[int, Field(ge=1)] = 100
     """Steps in which a vector is recovered from noise."""
     seed: int = 0
     """Seed of the noise at inference, which also depends on the id of the sample and the name of the
     modality."""
     withhold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """In training on a run that withholds nothing, the chance that a modality of a sample is withheld."""
+    """Chance, in training on a run that withholds nothing, that a modality of a sample is withheld."""
     score: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the error of the scores."""
     refinement: Annotated[float, Field(ge=0)] = 0.1
@@ -96,7 +96,7 @@ class IMDer(Fusion[IMDerConfig]):
         return self._fuse(self._encoded(batch), batch.ids)
 
     def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        """As `_predict`, where the ids of samples are not known."""
+        """Predict as `_predict`, where the ids of samples are not known."""
         return self._fuse(encoded, [str(row) for row in range(len(next(iter(encoded.values())).mask))])
 
     def _fuse(self, encoded: Mapping[str, Tokens], ids: Sequence[str]) -> Output:

@@ -54,7 +54,7 @@ class LMF(Fusion[LMFConfig]):
 
     Kept from the source: the vectors of a tensor fusion network, a constant one beside each, a learned factor
     of each modality and rank, their product over modalities, a learned weight of each rank. With other
-    modalities than three it is the product over those there are. Of a missing modality the constant one
+    modalities than three it is the product over those there are. For a missing modality the constant one
     remains.
 
     Not repeated of the public code: weights of the ranks that an optimiser forgets (MMSA), a dropout that is

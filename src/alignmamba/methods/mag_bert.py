@@ -28,7 +28,7 @@ class MAGBERTConfig(SentenceConfig):
     shift: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Longest step of a token, in lengths of that token (beta)."""
     gate_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """On shifted tokens."""
+    """Dropout on shifted tokens."""
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Before the head."""
 
@@ -89,7 +89,7 @@ class MAGBERT(SentenceFusion[MAGBERTConfig]):
     1908.05787, and the code that the authors and MMSA publish. Kept: the gate, its place between embedding
     and first layer, its bound, the tanh of the first token before the head. Where a language model from a
     folder encodes the anchor, the gate stands inside it. Feature mode else: a small Transformer over the
-    anchor's features, above any encoder of kind other than ``none``. Others are brought to the anchor's
+    anchor's features, above any encoder of kind other than ``none``. Others are resampled to the anchor's
     tokens by relative time in place of an alignment of words. The authors' script reports its best test
     accuracy over epochs; here the valid split chooses.
     """
@@ -133,6 +133,6 @@ ADAPTATION_GATE = Method(
     differs=(
         "Feature mode: a small Transformer over text features in place of a fine-tuned BERT, so its learning"
         " rate does not apply. With a language model from a folder, the form is the published one. Others are"
-        " brought to the tokens of text by relative time; a modality that a sample lacks shifts nothing."
+        " resampled to the tokens of text by relative time; a modality that a sample lacks shifts nothing."
     ),
 )

@@ -32,7 +32,7 @@ class MCTNConfig(FusionConfig):
     hidden: Annotated[int, Field(ge=1)] = 32
     """Width of the recurrent layer that reads the last code."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of the codes that a decoder reads."""
+    """Width of the codes that a decoder reads."""
     translation: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the error of each translation."""
     cycle: Annotated[float, Field(ge=0)] = 0.1
@@ -118,8 +118,8 @@ class MCTN(Fusion[MCTNConfig]):
     Cyclic Translations Between Modalities", AAAI 2019, arXiv 1812.07809, and the code of its authors. Kept:
     the first level translates there and back with one encoder and one decoder, the further ones there alone;
     sums of directions, decoders that attend, sizes, weights, and the anchor as the only input. Linear maps
-    stand where a shared encoder and decoder meet modalities of unequal widths. Each target is brought to the
-    anchor's length by shares of time, since the length of what is not read cannot be known. Not kept: the
+    stand where a shared encoder and decoder meet modalities of unequal widths. Each target is resampled to
+    the anchor's length by shares of time, since the length of what is not read cannot be known. Not kept: the
     penalty on the weights of the last layer. Not repeated: a forget gate made of the input gate's weights,
     decoders that never leave -1 to 1, losses over padding. A sample that lacks a target has no such term; one
     that lacks the anchor is predicted from the token of its absence.
@@ -163,7 +163,7 @@ class MCTN(Fusion[MCTNConfig]):
         return Output(prediction=self.head(embedding), embedding=embedding, losses=losses)
 
     def translations(self, mask: Tensor, codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """By modality, the anchor last, what is said of it: (batch, anchor time, its channels).
+        """Tokens by modality, the anchor last, as decoded: (batch, anchor time, its channels).
 
         Args:
             mask: (batch, anchor time) bool.
@@ -216,7 +216,8 @@ CYCLIC_TRANSLATION = Method(
     source="Pham et al., AAAI 2019, arXiv 1812.07809",
     needs="two or more modalities; where the anchor is missing, the prediction knows nothing of the sample",
     differs=(
-        "Targets are brought to the anchor's length, and are those that a run leaves in the train split, not"
+        "Targets are resampled to the anchor's length, and are those that a run leaves in the"
+        " train split, not"
         " what it withholds. Linear maps let one encoder and decoder serve modalities of unequal widths. No"
         " penalty on the last layer's weights."
     ),

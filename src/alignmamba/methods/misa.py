@@ -37,8 +37,9 @@ class MISAConfig(FusionConfig):
     cell: Cell = "lstm"
     """Kind of recurrence."""
     anchor: Literal["recurrent", "pool"] = "recurrent"
-    """How the anchor becomes a vector: as the others, or pooled, where its features are already those of a
-    language model."""
+    """Way in which the anchor becomes a vector: as the others, or pooled, where its features are already
+    those of a language model.
+    """
     pooling: Pooling = "mean"
     heads: Annotated[int, Field(ge=1)] = 2
     """Heads of the Transformer layer over the parts."""
@@ -49,7 +50,7 @@ class MISAConfig(FusionConfig):
     difference: Annotated[float, Field(ge=0)] = 0.3
     """Weight of what parts overlap."""
     similarity: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of what tells the shared parts of two modalities apart."""
+    """Weight of what shows the shared parts of two modalities apart."""
     reconstruction: Annotated[float, Field(ge=0)] = 1.0
     """Weight of what the two parts of a modality fail to say of it."""
     alike: Literal["moments", "adversary"] = "moments"
@@ -154,7 +155,7 @@ class Disentangled(Objective):
         }
 
     def _unlike(self, shared: Tensor, present: Tensor) -> Tensor:
-        """How far shared parts differ: () by moments, (batch,) by how well the discriminator names their
+        """Difference of shared parts: () by moments, (batch,) by how well the discriminator names their
         modality.
         """
         if self.discriminator is None:

@@ -40,8 +40,9 @@ class MMIMConfig(FusionConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Before these layers."""
     anchor: Literal["lstm", "pool"] = "lstm"
-    """How the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are already
-    those of a language model."""
+    """Way in which the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are
+    already those of a language model.
+    """
     pooling: Pooling = "mean"
     contrast: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the bound between fusion and modalities, alpha of the paper."""
@@ -50,8 +51,9 @@ class MMIMConfig(FusionConfig):
     other_pairs: bool = False
     """Bound the information between modalities other than the anchor as well."""
     likelihood: LikelihoodKind = "gaussian"
-    """Of one modality given another: that of a normal distribution whose log-variance stays within -1 and 1,
-    or the released code's, which lacks the term that keeps the variance from growing without end."""
+    """Likelihood of one modality given another: that of a normal distribution whose log-variance stays within
+    -1 and 1, or the released code's, which lacks the term that keeps the variance from growing without end.
+    """
     ridge: Annotated[float, Field(ge=0)] = 1e-4
     """Added to the diagonal of covariances."""
     neutral: float = 0.0

@@ -38,7 +38,7 @@ class MMINConfig(FusionConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Before the layers of the prediction."""
     withhold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """In training on a run that withholds nothing, the chance that a modality of a sample is withheld."""
+    """Chance, in training on a run that withholds nothing, that a modality of a sample is withheld."""
     imagination: Annotated[float, Field(ge=0)] = 4.0
     """Weight of the error of the vectors that are imagined."""
     cycle: Annotated[float, Field(ge=0)] = 2.0
@@ -144,7 +144,7 @@ class MMIN(Fusion[MMINConfig]):
         return torch.stack(read, 1).masked_fill(~present.unsqueeze(-1), 0), present
 
     def withheld_vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """As `vectors`, of what was withheld from a batch."""
+        """Vectors, as in `vectors`, of what was withheld from a batch."""
         vectors, present = self.vectors(self._encoded(batch.complete()))
         there = torch.zeros_like(present)
         for number, name in enumerate(self.config.anchors):
@@ -229,7 +229,7 @@ IMAGINATION_NETWORK = Method(
     needs="at least two modalities, of which some are missing or withheld",
     differs=(
         "Feature mode. An LSTM with max-pooling reads text as it reads the others. Patterns of missing"
-        " modalities are drawn anew each epoch, not listed. Targets of present modalities are zero."
+        " modalities are drawn again each epoch, not listed. Targets of present modalities are zero."
     ),
     keeps_withheld=True,
 )

@@ -43,7 +43,7 @@ class MTMDConfig(FusionConfig):
     distillation: Annotated[float, Field(ge=0)] = 0.1
     """Weight of what teachers ask of students."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
-    """By which class scores are divided before students are compared with teachers."""
+    """Temperature, the divisor of class scores before students are compared with teachers."""
 
 
 class Subtask(nn.Module):

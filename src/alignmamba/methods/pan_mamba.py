@@ -55,10 +55,10 @@ class PanMamba(Fusion[PanMambaConfig]):
     were before the first such block.
 
     Chosen here: the main stream, the image to be sharpened in the source, is each sample's anchor, and
-    all others are guides, of whose scans the mean is taken. With more than two streams, channels go round
-    in a circle. Other lengths are brought to the receiver's by relative time. A missing modality neither
-    sends nor guides. Images become sequences in time, convolutions one-dimensional, norms those of the
-    other Mambas here.
+    all others are guides, of whose scans the mean is taken. With more than two streams, channels go round in
+    a circle. Other lengths are resampled to the receiver's by relative time. A missing modality neither sends
+    nor guides. Images become sequences in time, convolutions one-dimensional, norms those of the other Mambas
+    here.
 
     Not repeated from the released code: it loses the residual sums before and after the cross-modal
     blocks, applies their norms twice, and feeds the second stream's convolution with the first stream's
@@ -197,7 +197,8 @@ CHANNEL_SWAPPING = Method(
     source="He et al., 2024, arXiv 2402.12192",
     needs="two modalities or more",
     differs=(
-        "Sequences in time for images, brought to one length by relative time. The anchor of a sample is the"
+        "Sequences in time for images, resampled to one length by relative time. The anchor of a"
+        " sample is the"
         " main stream, all others are its guides. Two blocks of each stream alone in place of 8, two"
         " cross-modal ones in place of 5."
     ),

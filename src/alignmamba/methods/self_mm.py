@@ -35,8 +35,9 @@ class SelfMMConfig(FusionConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Before each head, and behind each LSTM."""
     anchor: Literal["lstm", "pool"] = "lstm"
-    """How the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are already
-    those of a language model."""
+    """Way in which the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are
+    already those of a language model.
+    """
     pooling: Pooling = "mean"
     stream_rate: Annotated[float, Field(gt=0)] = 5.0
     """Factor on the learning rate of what reads the modalities."""

@@ -60,7 +60,7 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """What the model remembers of a sequence that arrives token by token: constant in size."""
+    """State of the model for a sequence that arrives token by token: constant in size."""
 
     layers: tuple[BlockState, ...]
     pooled: PooledState
@@ -86,7 +86,7 @@ class AlignMamba(Fusion[AlignMambaConfig]):
     """Fusion of any number of modalities, any of which may be missing from any sample.
 
     A sample is aligned to its anchor, the first modality it has in the configured order. Every other modality
-    is brought to the anchor's length (eq. 3-6), compared with the anchor by MMD (eq. 8-10), and interleaved
+    is resampled to the anchor's length (eq. 3-6), compared with the anchor by MMD (eq. 8-10), and interleaved
     with it (eq. 11). One Mamba stack reads the result; its pooled output gives the prediction.
     """
 

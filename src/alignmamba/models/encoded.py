@@ -31,15 +31,15 @@ class FusionConfig(NetworkConfig):
     """Fields that define every network on our encoders, beside those of its backbone."""
 
     encoder: AnyEncoderConfig = EncoderConfig()
-    """How a modality is encoded where `encoders` does not say."""
+    """Encoder of a modality that `encoders` does not name."""
     encoders: Mapping[Name, AnyEncoderConfig] = Field(default_factory=dict)
-    """How each named modality is encoded."""
+    """Encoder of each named modality."""
     absent: Literal["learned", "zeros"] = "learned"
-    """What stands in the stream of a missing modality: one learned token per modality, or zeros."""
+    """Content of the stream of a missing modality: one learned token per modality, or zeros."""
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Chance that a present modality of a sample is hidden in a training step; at least one is kept."""
     pooling: Pooling = "max"
-    """How a sequence becomes one vector: the mean, maximum or last of its valid tokens."""
+    """Pooling of a sequence to one vector: the mean, maximum or last of its valid tokens."""
 
     @model_validator(mode="after")
     def _known_encoders(self) -> Self:
@@ -239,7 +239,7 @@ class Fusion(Network[ConfigT], ABC):
 
 def _clocked(sequences: Mapping[str, Sequences]) -> dict[str, Tensor]:
     """Each modality's times from the first token of the sample on, (batch, time) float64; NaN where a
-    modality brings none.
+    modality has none.
     """
     times = {
         name: s.mask.new_full(s.mask.shape, torch.nan, dtype=torch.float64) for name, s in sequences.items()

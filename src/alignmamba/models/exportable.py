@@ -16,7 +16,7 @@ class TensorsIn(nn.Module):
     ``torch.export.export(TensorsIn(model), tensors, dynamic_shapes=...)`` and ``torch.onnx.export`` of the
     same accept lengths of their own for every modality; the number of samples is fixed. A program may not
     look at data, so what the model refuses otherwise, a sample without any modality, gives a meaningless
-    prediction, and AlignMamba brings every sequence to the length of the longest modality in place of the
+    prediction, and AlignMamba has every sequence to the length of the longest modality in place of the
     anchor's: padding, which changes no prediction. Its matching holds all pairs at once there. The model that
     is given is put into evaluation mode.
     """

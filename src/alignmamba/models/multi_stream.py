@@ -29,10 +29,10 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
 
     Kept from the sources: a stream of its own for every modality, and at every depth an exchange in which a
     stream's own tokens gate what comes from the others, as hidden states do in Fusion-Mamba. Simplified:
-    where the sources take equal lengths for granted, the others are brought to a stream's length by relative
-    time; in place of the exchange of channels (Pan-Mamba's channel swap, Fusion-Mamba's and MambaDFuse's
-    shallow exchange) and of scans whose maps come from the other stream, the mean of the other streams is
-    projected, gated and added. Streams missing from a sample receive and do not send.
+    where the sources take equal lengths for granted, the others are resampled to a stream's length by
+    relative time; in place of the exchange of channels (Pan-Mamba's channel swap, Fusion-Mamba's and
+    MambaDFuse's shallow exchange) and of scans whose maps come from the other stream, the mean of the other
+    streams is projected, gated and added. Streams missing from a sample receive and do not send.
 
     The pooled streams, one after the other in anchor order, are the embedding, (batch, modalities * d_model).
 

@@ -38,7 +38,7 @@ class NetworkConfig(Config):
     modalities: Annotated[tuple[ModalitySpec, ...], Field(min_length=1)]
     """The modalities the network takes, in the order that breaks ties."""
     task: Task
-    """What is predicted."""
+    """Task to predict."""
     anchor_order: tuple[Name, ...] = ()
     """Modalities in the order of preference as anchor: a sample is aligned to the first one it has. Those not
     named follow; empty means text, audio, video, then the order of `modalities`. In one sequence streams
@@ -136,8 +136,8 @@ class Head(nn.Linear):
 
 
 class TargetScaling(nn.Module):
-    """From deviations to units of the label, with the mean and deviation of the train targets: stored with
-    the model, in float64.
+    """Map from deviations to units of the label, with the mean and deviation of the train targets: stored
+    with the model, in float64.
 
     Labels such as 1e9 and 1e9 + 1 are one number in single precision, so neither the buffers nor the result
     ever are.
@@ -191,11 +191,12 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
 
     config_class: ClassVar[Any]  # a subclass of NetworkConfig; `Any` lets each state its own
     least_modalities: ClassVar[int] = 1
-    """With how few modalities the network can be made."""
+    """Fewest modalities of the network."""
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Variants that tell what a part of the network is worth: the name of a table row to the fields of a run
+    """Variants that show what a part of the network is worth: the name of a table row to the fields of a run
     that differ, ``model`` and ``options``. Read by the protocol that trains them; the network itself makes no
-    use of it."""
+    use of it.
+    """
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__()
@@ -307,14 +308,16 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
 
     @property
     def strides(self) -> Mapping[str, int]:
-        """By modality, how many tokens of the batch become one of the tokens that `aligned_streams` and plans
-        speak of.
+        """Number of tokens of the batch, by modality, that become one of the tokens that `aligned_streams`
+        and plans speak of.
         """
         return {modality.name: 1 for modality in self.config.modalities}
 
     @property
     def longest(self) -> Mapping[str, int]:
-        """Of modalities whose sequences may not be of any length, the most tokens of one; nothing here."""
+        """Most tokens of a sequence, for modalities whose sequences may not be of any length; nothing
+        here.
+        """
         return {}
 
     def aligned_streams(self, batch: Batch) -> Mapping[str, Tokens] | None:

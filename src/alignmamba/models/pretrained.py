@@ -32,7 +32,7 @@ _WEIGHTS_SUM: Final = "weights_sha256"
 """Field of the configuration file: the checksum of the weights' file."""
 _HEADER_BYTES: Final = 16 << 20
 _COPIES: Final = 3
-"""Of the weights at a time while a model is opened: the file, its tensors, and the model."""
+"""Copies of the weights while a model is opened: the file, its tensors, and the model."""
 _DTYPES: Final = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -53,7 +53,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 class Provenance(Config):
-    """What a model was trained on and how well it did, for its card."""
+    """Provenance of a model for its card: its data and its scores."""
 
     data: str
     """Name of the corpus."""
@@ -62,7 +62,7 @@ class Provenance(Config):
     scores: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     """Split to metric to score; ``None`` where a metric is not defined."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """How it was trained, as plain values."""
+    """Settings of training, as plain values."""
 
 
 class Pretrained(nn.Module, Generic[ConfigT]):
@@ -73,11 +73,11 @@ class Pretrained(nn.Module, Generic[ConfigT]):
     config_class: ClassVar[Any]
     config: ConfigT
     summary: ClassVar[str]
-    """What the model is, in half a sentence for its card."""
+    """Summary of the model, half a sentence for its card."""
     tags: ClassVar[tuple[str, ...]]
-    """What the card is found by, beside ``multimodal``."""
+    """Tags of the card, besides ``multimodal``."""
     provenance: Provenance | None = None
-    """What the weights come from, where that is known; saved with them."""
+    """Source of the weights, if known; saved with them."""
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write configuration, weights and a model card into a folder, each file whole or not at all.
@@ -243,7 +243,7 @@ class Pretrained(nn.Module, Generic[ConfigT]):
 
     @classmethod
     def _description(cls, path: Path) -> dict[str, Any]:
-        """What the configuration file holds, if it is one of this class."""
+        """Content of the configuration file, if it is one of this class."""
         description = read_json(path, error=CheckpointError)
         made_by = description.get("model_type") if isinstance(description, dict) else None
         if not isinstance(description, dict) or made_by != cls.__name__:

@@ -56,10 +56,10 @@ class SingleStreamMambaConfig(FusionConfig, MambaConfig):
 class SingleStreamMamba(_SingleStream[SingleStreamMambaConfig]):
     """One Mamba stack over the tokens of all modalities, one modality after the other.
 
-    Kept from the sources: modalities are brought to one width, concatenated and read by one Mamba; language
+    Kept from the sources: modalities are mapped to one width, concatenated and read by one Mamba; language
     comes last, so that its tokens have read all others. Simplified: no pretrained language model, no image
     encoder, and no multimodal connector with a two-dimensional scan (VL-Mamba), since tokens here come in
-    order; a learned vector tells the modalities apart. With one modality it is the plain sequence model of
+    order; a learned vector distinguishes the modalities. With one modality it is the plain sequence model of
     that modality.
 
     Modalities follow one another in the reverse of the anchor order: video, audio, text.

@@ -18,15 +18,16 @@ from alignmamba.ops import match_tokens, mmd, relative_time, resample, transport
 
 
 class LocalAlignmentConfig(Config):
-    """How the tokens of each modality are brought to the anchor's tokens."""
+    """Options of the alignment of each modality with the anchor's tokens."""
 
     method: Literal["match", "proportional", "none"] = "match"
     """``match``: relaxed optimal transport; ``proportional``: the mean of each anchor token's share of time,
     content unseen; ``none``: lengths stay as they are and tokens are merged in the order of their relative
     times."""
     mass: Literal["paper", "mean"] = "mean"
-    """What an anchor token receives from the tokens matched to it: ``paper`` is their sum over the number of
-    source tokens (eq. 6), ``mean`` their mean. Used with marginal ``source``."""
+    """Value of an anchor token, made from the tokens matched to it: ``paper`` is their sum over the number of
+    source tokens (eq. 6), ``mean`` their mean. Used with marginal ``source``.
+    """
     marginal: Literal["source", "anchor"] = "source"
     """``source``: every source token is sent to its nearest anchor token (eq. 4-5), some anchor tokens
     receive nothing; ``anchor``: every anchor token takes its nearest source token."""
@@ -141,7 +142,7 @@ def first_present(streams: Mapping[str, Tokens]) -> tuple[Tokens, dict[str, Tens
 
 
 def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple[Tensor, Plan | None]:
-    """Bring a modality to the anchor's length.
+    """Resample a modality to the anchor's length.
 
     Returns:
         (batch, anchor time, channel), and the matching where there is one.

@@ -14,8 +14,8 @@ def swap_channels(
 ) -> dict[str, Tensor]:
     """Give each stream some channels of the next one, in a circle of the streams that a sample has.
 
-    Between two streams of equal length this is an exchange, and twice is not at all. What comes from a
-    stream of another length is brought to the own one by relative time.
+    Between two streams of equal length this is an exchange, and twice is not at all. What comes from a stream
+    of another length is resampled to the own one by relative time.
 
     Args:
         streams: Each modality's tokens, all of one width, at least one valid in every sample.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 Prior = Literal["uniform", "anchor", "order"]
-"""Who is expected to teach: all alike, the first modality, or each modality those after it."""
+"""Expected teachers: all alike, the first modality, or each modality those after it."""
 
 _COOLING: Final = 8.0
 """Edges are a softmax of scores divided by this."""
@@ -15,8 +15,8 @@ _FAVOUR: Final = 4.0
 
 
 class Graph(nn.Module):
-    """Who teaches whom in each sample: an edge for every ordered pair of modalities, from what they say and
-    are.
+    """Graph of teachers and students in each sample: an edge for every ordered pair of modalities, from what
+    they say and are.
 
     Args:
         modalities: How many there are.

@@ -15,7 +15,7 @@ from alignmamba.nn.masked_convolution import TimeConvolution
 
 
 class EncoderConfig(Config):
-    """How one modality is encoded by weights of our own.
+    """Encoder of one modality with weights of our own.
 
     All these kinds share their fields, so that a setting keeps its value, and a run its digest, whichever of
     them reads it.
@@ -36,8 +36,9 @@ class EncoderConfig(Config):
     """Standard deviation of the noise added in training to each feature, in standard deviations of its
     channel; unused for token ids."""
     gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """In training, each channel of a sample is scaled by a factor drawn evenly from 1 - gain to 1 + gain;
-    unused for token ids."""
+    """Range of factors in training: each channel of a sample is scaled by one drawn evenly from 1 - gain to 1
+    + gain; unused for token ids.
+    """
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout inside the encoder and on its tokens; for ``embedding``, on whole tokens; unused by
     ``none``."""

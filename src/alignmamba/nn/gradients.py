@@ -1,4 +1,4 @@
-"""Gradient reversal: what one network learns to tell apart, the one before it learns to hide."""
+"""Gradient reversal: what one network learns to distinguish, the one before it learns to hide."""
 
 from typing import Any
 

@@ -38,7 +38,7 @@ PLACES: Final = "ALIGNMAMBA_MODELS"
 
 
 class LanguageConfig(Config):
-    """How one modality of token ids is read by a language model from a folder."""
+    """Encoder of one modality of token ids by a language model from a folder."""
 
     kind: Literal["pretrained"] = "pretrained"
     """A model of the BERT family, made by `transformers`."""
@@ -109,7 +109,7 @@ AnyEncoderConfig = Annotated[
     Annotated[EncoderConfig, Tag("[ours]")] | Annotated[LanguageConfig, Tag("[pretrained]")],
     Discriminator(_branch),
 ]
-"""How one modality is encoded, told apart by ``kind``."""
+"""Encoder of one modality, distinguished by ``kind``."""
 
 
 class LanguageReader(Encoder):
@@ -221,7 +221,7 @@ class Language(nn.Module):
 
     @property
     def width(self) -> int:
-        """Of a hidden state."""
+        """Width of a hidden state."""
         return int(self.model.config.hidden_size)
 
     @property

@@ -38,7 +38,7 @@ class MambaConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class BlockState:
-    """What a block remembers of the tokens before: constant in size."""
+    """State of a block after the tokens before: constant in size."""
 
     inputs: Tensor
     """(batch, d_conv - 1, inner channel), the last inputs of the convolution."""
@@ -119,7 +119,9 @@ class MambaBranch(SelectiveScan):
 
 
 class MambaBlock(MambaBranch):
-    """In-projection to drive and gate, causal depthwise convolution, selective scan, gate, out-projection."""
+    """Block of an in-projection to drive and gate, causal depthwise convolution, selective scan, gate,
+    out-projection.
+    """
 
     def _make(self, config: MambaConfig) -> None:
         super()._make(config)
@@ -221,8 +223,8 @@ class MambaStack(nn.Module):
         return y.squeeze(1), states
 
     def _in_pieces(self, x: Tensor) -> bool:
-        """Whether the sequence goes through all layers piece by piece: on a CPU in evaluation, where nothing
-        is kept for a backward pass.
+        """Return whether the sequence goes through all layers piece by piece: on a CPU in evaluation, where
+        nothing is kept for a backward pass.
 
         Not where somebody has wrapped a layer or wants to see its calls: pieces do not call layers.
         """
@@ -243,8 +245,8 @@ class MambaStack(nn.Module):
         )
 
     def _forward_in_pieces(self, x: Tensor) -> Tensor:
-        """What a piece needs fits into the cache, and memory beyond input and output does not grow with the
-        sequence.
+        """Length of a piece: its memory fits into the cache, and memory beyond input and output does not grow
+        with the sequence.
         """
         out = torch.empty_like(x)
         states = self.initial_states(len(x))

@@ -62,7 +62,7 @@ class SentenceEncoder(nn.Module):
 
 
 def beside(side: Tensor, side_mask: Tensor, mask: Tensor) -> Tensor:
-    """A stream brought to the tokens of a sentence by relative time, with nothing beside its first token.
+    """A stream resampled to the tokens of a sentence by relative time, with nothing beside its first token.
 
     Args:
         side: (batch, side time, channel).

@@ -1,5 +1,5 @@
-"""Which implementation serves a call: the best that can, or the one asked for by name, and never another in
-silence.
+"""Choice of the implementation that serves a call: the best that can, or the one asked for by name, and never
+another in silence.
 """
 
 import os
@@ -32,8 +32,8 @@ _AUTOMATIC = {"cpu": "numba", "cuda": "triton"}
 
 
 def operator_backends(device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, dict[str, str]]:
-    """What can serve such tensors: for each operator that has kernels, each backend to ``"ready"`` or the
-    reason why not.
+    """Backends that can serve such tensors: for each operator that has kernels, each backend to ``"ready"``
+    or the reason why not.
     """
     return {
         operator: {kernel: why_not(kernel, torch.device(device), dtype) or "ready" for kernel in kernels}
@@ -103,7 +103,7 @@ def chosen(
 
 
 def exporting() -> bool:
-    """Whether `torch.export` runs.
+    """Return whether `torch.export` runs.
 
     The flag behind `torch.compiler.is_exporting`, which in older releases also holds inside torch.compile,
     where the kernels are wanted (github.com/pytorch/pytorch/issues/176347).
@@ -123,7 +123,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def refuse_vmap(operator: str) -> Callable[..., Any]:
-    """What `torch.vmap` calls in place of an operator that has its own batch dimension."""
+    """Rule that `torch.vmap` calls in place of an operator that has its own batch dimension."""
 
     def refuse(*_: Any) -> Any:
         raise BackendError(
@@ -134,7 +134,7 @@ def refuse_vmap(operator: str) -> Callable[..., Any]:
 
 
 def refuse_second_derivative(operator: str) -> Callable[..., Any]:
-    """What differentiating a kernel's gradient calls: without it, a gradient of a gradient would fail
+    """Rule that differentiation of a kernel's gradient calls: without it, a gradient of a gradient would fail
     obscurely or be wrong.
     """
 

@@ -1,5 +1,5 @@
-"""How two sequences differ (maximum mean discrepancy, Li et al., arXiv 2412.00833, section 3.3), and how two
-batches of vectors do.
+"""Difference of two sequences (maximum mean discrepancy, Li et al., arXiv 2412.00833, section 3.3), and how
+two batches of vectors do.
 """
 
 from typing import Any, Literal
@@ -30,8 +30,9 @@ _TILE_ENTRIES = 2**21
 _MOST_CHANNELS_ON_GPU = 1024
 
 _LARGEST_EXPONENT_ERROR = 1e-4
-"""Of a kernel entry in single precision, relative to it; where it may be larger, the CPU's kernel computes in
-double precision."""
+"""Error of a kernel entry in single precision, relative to it; where it may be larger, the CPU's kernel
+computes in double precision.
+"""
 
 # Kernel entries between landmarks and a chunk of tokens: 1 MB in single precision, which stays in the second
 # cache.
@@ -235,8 +236,8 @@ def _nystrom(
     *,
     unbiased: bool,
 ) -> Tensor:
-    """With ``phi(a) = L^-1 k(Z, a)`` and ``L L^T = k(Z, Z)``, every ``k(a, b)`` off the diagonal is taken as
-    ``phi(a) . phi(b)``.
+    """Features ``phi(a)``: with ``phi(a) = L^-1 k(Z, a)`` and ``L L^T = k(Z, Z)``, every ``k(a, b)`` off the
+    diagonal is taken as ``phi(a) . phi(b)``.
     """
     result_dtype = torch.promote_types(x.dtype, torch.float32)
     x, y = _centred(x.to(result_dtype), y.to(result_dtype), x_mask, y_mask)
@@ -356,8 +357,8 @@ def _landmark_entries(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, s
 
 
 def _weights(x_mask: Tensor, y_mask: Tensor, *, unbiased: bool) -> tuple[Tensor, Tensor]:
-    """What the sums of k(x, x'), k(y, y') and k(x, y) are multiplied by, (3, batch), and what is added to the
-    result, (batch,).
+    """Factors of the sums of k(x, x'), k(y, y') and k(x, y), (3, batch), and what is added to the result,
+    (batch,).
     """
     n, m = (mask.sum(1).double() for mask in (x_mask, y_mask))
     if unbiased:
@@ -466,8 +467,8 @@ for _operator in (_fused, _fused_backward):
 
 
 def _single_precision_serves(x: Tensor, y: Tensor, scale: Tensor) -> bool:
-    """Whether no kernel entry can be wrong by much in single precision: |x|^2 + |y|^2 - 2xy cancels, and tiny
-    squares vanish.
+    """Return whether no kernel entry can be wrong by much in single precision: |x|^2 + |y|^2 - 2xy cancels,
+    and tiny squares vanish.
     """
     if x.numel() == 0 or y.numel() == 0:
         return True
@@ -524,8 +525,8 @@ def _median_distance(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Te
 
 @torch.library.custom_op("alignmamba::lower_median", mutates_args=())
 def _lower_median(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Of squared distances, by a selection compiled for the CPU, which takes a tenth of the time of sorting;
-    few samples at once.
+    """Median of squared distances, by a selection compiled for the CPU, which takes a tenth of the time of
+    sorting; few samples at once.
     """
     from alignmamba.ops.cpu.discrepancy import lower_median
 
@@ -546,7 +547,7 @@ _lower_median.register_vmap(refuse_vmap("mmd"))
 
 
 def _evenly_spaced(x: Tensor, mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """At most `most` valid tokens of each sample, by the sample's own length."""
+    """Choose at most `most` valid tokens of each sample, by the sample's own length."""
     if x.shape[1] <= most:
         return x, mask
     lengths = mask.sum(1, keepdim=True)

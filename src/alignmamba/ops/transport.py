@@ -242,7 +242,7 @@ def transport_plan(index: Tensor, source_mask: Tensor, num_anchor: int, *, mass:
 
 
 def _sent(index: Tensor, source_mask: Tensor, num_anchor: int) -> Tensor:
-    """Which source tokens are sent anywhere, after checking that the index fits."""
+    """Source tokens that are sent anywhere, after checking that the index fits."""
     if index.shape != source_mask.shape or index.dtype != torch.int64:
         raise ShapeError(
             f"index: expected int64 of shape {tuple(source_mask.shape)}, found {index.dtype} of shape"
@@ -504,8 +504,8 @@ def _settle(index: Tensor, similarity: Tensor, crowded: Tensor, arguments: tuple
 
 
 def resample(source: Tensor, source_mask: Tensor, anchor_mask: Tensor) -> Tensor:
-    """Bring a sequence to the anchor's length by relative time alone: each anchor token takes the mean of its
-    share of the source.
+    """Resample a sequence to the anchor's length by relative time alone: each anchor token takes the mean of
+    its share of the source.
 
     The plain rival of matching: anchor token ``j`` of ``n`` averages the valid source tokens ``floor(j m /
     n)`` up to ``ceil((j + 1) m / n)`` of ``m`` (adaptive average pooling on each sample's own lengths).

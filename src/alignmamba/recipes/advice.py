@@ -1,4 +1,4 @@
-"""What is worth knowing before a long training begins."""
+"""Advice before a long training begins."""
 
 from typing import Final
 

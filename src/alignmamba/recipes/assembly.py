@@ -1,4 +1,4 @@
-"""What a run is put together from: corpus, model, batches, engine."""
+"""Parts of a run: corpus, model, batches, engine."""
 
 import os
 import platform
@@ -45,7 +45,7 @@ def located(data: str, nonfinite: Nonfinite) -> str:
     """The same data where a corpus of it lies: a file of a foreign format is converted once, into a cache,
     and the user is informed.
 
-    Of the values that are not finite, the common fault of such files, 0 takes the place unless something else
+    Values that are not finite are a common fault of such files: 0 takes the place unless something else
     is asked for.
 
     Args:
@@ -115,7 +115,7 @@ def corpus_in(place: str, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarra
 
 
 def own_data(config: RunConfig) -> str:
-    """Where the corpus that a run was trained on lies, if it still lies there.
+    """Place of the corpus that a run was trained on, if it is still there.
 
     Raises:
         DataError: If nothing does, naming the option that says where it lies now.
@@ -129,8 +129,8 @@ def own_data(config: RunConfig) -> str:
 
 
 def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:
-    """The corpus with these of its modalities alone, and without the samples that have none of them; all of
-    it if none is named.
+    """The corpus with these of its modalities alone, and without the samples that have not one of them; all
+    of it if none is named.
 
     Raises:
         ConfigError: If it has no modality of that name, or nothing is left of a split.
@@ -179,7 +179,7 @@ def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> Non
 
 
 def counted_weights(config: RunConfig, corpus: Corpus) -> int:
-    """How many weights training changes, counted without making one.
+    """Number of weights that training changes, counted without making one.
 
     Raises:
         ConfigError: If what training keeps of them does not fit into memory.
@@ -343,7 +343,7 @@ def _accelerator(engine: EngineConfig) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """What a run depends on besides its configuration: versions, platform, threads, devices."""
+    """Environment of a run besides its configuration: versions, platform, threads, devices."""
     versions = {"alignmamba": __version__, "python": platform.python_version()}
     for package in (
         "torch",

@@ -1,5 +1,5 @@
-"""What a run is configured by: read from a file and the command line, checked before anything is loaded, and
-given a digest.
+"""Configuration of a run: read from a file and the command line, checked before anything is loaded, and given
+a digest.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _FROM_CORPUS = frozenset({"modalities", "task"})
 
 
 class EngineConfig(Config):
-    """Where a run computes; handed to Lightning Fabric."""
+    """Engine of a run; handed to Lightning Fabric."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: a GPU if PyTorch sees one, otherwise the CPU."""
@@ -48,7 +48,7 @@ class EngineConfig(Config):
 
 
 def _place_of(data: Any) -> Any:
-    """Where a corpus or a path lies; anything else as it is."""
+    """Place of a corpus or a path; anything else as it is."""
     if isinstance(data, Corpus):
         if not data.location:
             raise ValueError(
@@ -76,19 +76,21 @@ class RunConfig(Config):
     """Share of train that is taken for validation where the corpus has no valid split, drawn from the seed:
     by whole groups where samples have groups, else in the share of each class."""
     loader: LoaderConfig = LoaderConfig()
-    """How samples are put into batches."""
+    """Options of batches."""
     missing: MissingConfig = MissingConfig()
-    """What is withheld of the samples of every split, in training, validation and test."""
+    """Protocol that withholds modalities from the samples of every split, in training, validation and test.
+    """
     fit: FitConfig = FitConfig()
-    """How the model is trained."""
+    """Options of training."""
     engine: EngineConfig = EngineConfig()
-    """Where it is trained."""
+    """Options of the engine."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides the first weights, dropout, the order of samples and what is withheld of them; the synthetic
     corpus is always the same."""
     nonfinite: Literal["error", "zero", "mean"] = "error"
-    """What to do with features that are not finite: refuse the corpus, or read zero or the channel's training
-    mean instead."""
+    """Action on features that are not finite: refuse the corpus, or read zero or the channel's training mean
+    instead.
+    """
 
     @classmethod
     def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -128,7 +130,7 @@ class RunConfig(Config):
 
         Left out are the seed, so that runs of one experiment under several seeds share it, and what changes
         from machine to machine: the engine and the place where the corpus lies. Where nothing is withheld,
-        where all modalities are taken, and where the corpus brings its valid split, the digest is that of a
+        where all modalities are taken, and where the corpus has its valid split, the digest is that of a
         configuration which does not mention it.
         """
         settings = {
@@ -254,7 +256,7 @@ def check_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def check_missing(protocol: str | None, rates: Sequence[float] = ()) -> MissingConfig:
-    """What is to be withheld, from the words of a command line.
+    """Protocol of missing modalities from the words of a command line.
 
     Raises:
         ConfigError: If the protocol is unknown, or its rate is out of range or missing.
@@ -317,7 +319,7 @@ class Setting:
     key: str
     """Dotted, as ``--set`` takes it."""
     default: str
-    """As YAML; empty where it comes from elsewhere."""
+    """Place as YAML; empty where it comes from elsewhere."""
     meaning: str
 
 

@@ -12,13 +12,14 @@ from alignmamba.errors import ConfigError, printable
 from alignmamba.training.progress import Progress
 
 Shown = Progress | Literal["auto"] | None
-"""What may be asked for: ``auto`` shows a bar on a terminal, a line in a notebook, and nothing elsewhere;
-None shows nothing."""
+"""Choices of progress: ``auto`` shows a bar on a terminal, a line in a notebook, and nothing elsewhere; None
+shows nothing.
+"""
 
 
 @contextmanager
 def shown_progress(progress: Shown) -> Iterator[Progress | None]:
-    """Yield what is told how training goes; what it shows of a step under way is gone afterwards.
+    """Yield the observer of training; what it shows of a step under way is gone afterwards.
 
     Raises:
         ConfigError: If it is something else than may be asked for.
@@ -46,7 +47,7 @@ def say_note(note: str) -> None:
 
 
 LONG_SECONDS = 300.0
-"""A training that takes this long is told so after its first step, also where there is no bar."""
+"""A training that takes this long is reported after its first step, also where there is no bar."""
 
 
 @contextmanager
@@ -60,7 +61,7 @@ def progress_display() -> Iterator["EpochLines"]:
 
 
 def _in_notebook() -> bool:
-    """Whether cells of a notebook show what is printed."""
+    """Return whether cells of a notebook show what is printed."""
     shell = sys.modules.get("IPython")
     # Jupyter, Colab
     return shell is not None and type(shell.get_ipython()).__name__ in ("ZMQInteractiveShell", "Shell")
@@ -113,7 +114,7 @@ class EpochLines:
         self._done = (epoch - 1) * self._batches + batch - self._before
 
     def _seconds_left(self) -> float:
-        """Of the whole training, if no epoch is spared, by the mean of what was done so far, validation
+        """Time of the whole training, if no epoch is spared, by the mean of what was done so far, validation
         included.
         """
         to_come = self._epochs * self._batches - self._before - self._done
@@ -218,8 +219,8 @@ LARGE_BYTES = 256 << 20
 
 @contextmanager
 def samples_display(done: str) -> Iterator["SampleLines"]:
-    """What to tell about the samples of each split, and the bytes of a file; `done` says in a word what
-    became of them.
+    """Callbacks for the samples of each split, and the bytes of a file; `done` says in a word what became of
+    them.
     """
     display = SampleBar(done) if sys.stderr.isatty() else SampleLines(done)
     try:
@@ -236,12 +237,12 @@ class SampleLines:
         self._hashing = False
 
     def __call__(self, role: str, done: int, total: int) -> None:
-        """Told the split, the samples that were read, and how many it has."""
+        """Called with the split, the samples that were read, and how many it has."""
         if done == total:
             print(f"{role}: {total} samples {self._done}", file=sys.stderr, flush=True)
 
     def hashed(self, done: int, total: int) -> None:
-        """Told the bytes of the files that were read for their checksums."""
+        """Called with the bytes of the files that were read for their checksums."""
         if not self._hashing and done < total and total >= LARGE_BYTES:
             print(f"checksum: {total / 1e9:.1f} GB to read", file=sys.stderr, flush=True)
             self._hashing = True
@@ -251,7 +252,7 @@ class SampleLines:
         print(printable(line), file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Nothing to put back."""
+        """Do nothing: no state was changed."""
 
 
 class SampleBar(SampleLines):

@@ -49,7 +49,7 @@ class LoadedRun:
     modalities: tuple[ModalitySpec, ...]
     """Those of the corpus that the model knows."""
     matched: Matched
-    """How the modalities of the corpus and of the model go together."""
+    """Match of the modalities of the corpus and of the model."""
     fabric: Fabric
 
     def predictions(self, split: Split, modalities: Sequence[ModalitySpec] | None = None) -> Predictions:
@@ -61,19 +61,19 @@ class LoadedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class MissingPart:
-    """What a run said of a split with something withheld."""
+    """Predictions of a run for a split with something withheld."""
 
     pattern: tuple[str, ...] | None
     """The modalities that were kept in every sample; ``None`` where each sample had a draw of its own."""
     split: WithheldSplit
-    """What was left of the samples, in the order of the predictions."""
+    """Parts of the samples that were left, in the order of the predictions."""
     predictions: Predictions
     metrics: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MissingScores:
-    """What a protocol of missing modalities does to a run."""
+    """Scores of a run under a protocol of missing modalities."""
 
     config: MissingConfig
     seed: int
@@ -150,7 +150,7 @@ def _loaded(
     rename: Mapping[str, str],
     ignore: Sequence[str],
 ) -> LoadedRun:
-    """As `load_run`, of a corpus that may have another task."""
+    """Load a run as `load_run`, for a corpus that may have another task."""
     ready = run if isinstance(run, OpenedRun) else opened(run)
     found, config, model = ready.directory, ready.config, ready.model
     called = {new: old for old, new in rename.items()}
@@ -361,7 +361,7 @@ def predict(
 
     Returns:
         ``out``, ``rows``, the ``splits`` in it, the ``corpus``, and ``modalities`` as of `evaluate`.
-        Of the corpus of training, samples are left out that training left out.
+        In the corpus of training, samples that training dropped are dropped.
 
     Raises:
         AlignMambaError: If the run, the corpus or the file cannot be used as asked.
@@ -454,7 +454,7 @@ def _check_role(split: str) -> None:
 
 
 def is_labelled(split: Split) -> bool:
-    """Whether the samples of a split have targets."""
+    """Return whether the samples of a split have targets."""
     return len(split) > 0 and split[0].target is not None
 
 

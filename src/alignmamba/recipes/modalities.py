@@ -16,7 +16,7 @@ class Matched:
     """A corpus as a trained model takes it."""
 
     corpus: Corpus
-    """With the modalities that the model knows, under the model's names."""
+    """Corpus with the modalities that the model knows, under the model's names."""
     modalities: tuple[ModalitySpec, ...]
     """Those of the model that the corpus has, as the model describes them."""
     absent: tuple[str, ...]
@@ -27,7 +27,7 @@ class Matched:
     """Modalities of the corpus that were dropped on request."""
 
     def facts(self, splits: Iterable[Split]) -> dict[str, Any]:
-        """What these splits are predicted from, for a report.
+        """Modalities that these splits are predicted from, for a report.
 
         Returns:
             ``used``, ``not_in_corpus`` and ``in_no_sample``, which together are those of the model,
@@ -54,7 +54,7 @@ def matched(
     ignore: Sequence[str],
     trained_on: bool,
 ) -> Matched:
-    """Bring the modalities of a corpus under those of a trained model.
+    """Match the modalities of a corpus under those of a trained model.
 
     Args:
         known: Those of the model.

@@ -61,12 +61,12 @@ class Run:
 
     @property
     def directory(self) -> Path:
-        """Where it lies."""
+        """Directory of the run."""
         return self._run.directory.path
 
     @property
     def config(self) -> RunConfig:
-        """How it was trained."""
+        """Configuration of the run."""
         return self._run.config
 
     @property
@@ -256,7 +256,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplePlan:
-    """What a model matches in one sample."""
+    """Tokens that a model matches in one sample."""
 
     id: str
     target: float | str | None

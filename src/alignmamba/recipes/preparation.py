@@ -1,5 +1,5 @@
-"""From a corpus as it lies on disk to the one that a run is trained on: its valid split, its modalities, what
-is said of them.
+"""Preparation of a corpus on disk for the one that a run is trained on: its valid split, its modalities, what
+is reported of them.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -15,7 +15,7 @@ from alignmamba.recipes.configuration import SYNTHETIC, RunConfig
 from alignmamba.recipes.run_directory import RunDirectory
 
 SPLIT_VALID = "split_valid"
-"""Of ``run.json``: what is known of a valid split that was drawn."""
+"""Key of ``run.json`` with the facts of a valid split that was drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +23,12 @@ class Prepared:
     """A corpus that a run can be trained on, and the settings that make it again."""
 
     config: RunConfig
-    """With the modalities that are left, where some cannot be learned."""
+    """Corpus with the modalities that are left, where some cannot be learned."""
     corpus: Corpus
     notes: tuple[str, ...] = ()
-    """What training does otherwise than one may think, in sentences."""
+    """Notes on what training does differently than expected, in sentences."""
     identity: Mapping[str, Any] = field(default_factory=dict)
-    """What ``run.json`` records of it."""
+    """Record in ``run.json`` of it."""
 
 
 def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
@@ -176,7 +176,7 @@ def _with_valid_share(
 
 
 def _left_out(absent: Collection[str], whole: Corpus, left: Corpus) -> str:
-    """What is said of modalities that no training sample has."""
+    """Note on modalities that no training sample has."""
     names = " and ".join(absent)
     counts = {
         role: len(whole.splits[role]) - len(left.splits[role]) for role in ROLES if role in whole.splits

@@ -109,7 +109,7 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
-        """Whether training ended and was evaluated."""
+        """Return whether training ended and was evaluated."""
         return (self.path / METRICS).is_file()
 
     def require_finished(self) -> None:
@@ -193,7 +193,7 @@ class RunDirectory:
             self.write(RESUMED, to_json([*records, environment]))
 
     def resumed_under(self) -> list[str]:
-        """What differed each time that the run was resumed under another environment, in one line each.
+        """Differences each time that the run was resumed under another environment, in one line each.
 
         Raises:
             CheckpointError: If a record cannot be read.
@@ -222,7 +222,7 @@ class RunDirectory:
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What of two environments differs that can change the last digits of a result; empty if nothing does."""
+    """Differences of two environments that can change the last digits of a result; empty if nothing does."""
 
     def decisive(environment: Mapping[str, Any]) -> dict[str, Any]:
         versions = environment.get("versions")
@@ -292,7 +292,7 @@ def numbered(path: Path) -> Path:
     """The path, or where a finished run or something else has the name, the first of ``path-2``, ``path-3``
     and so on that is free.
 
-    An unfinished run keeps its name, so that whoever repeats the same settings is told to resume it.
+    An unfinished run keeps its name, so that whoever repeats the same settings is asked to resume it.
     """
     place, number = path, 1
     while place.is_symlink() or (
@@ -419,7 +419,7 @@ def to_csv(table: Table) -> str:
 
 
 def table_writer_problem(path: Path) -> str:
-    """Why `write_table` could not write that file; empty if it could."""
+    """Reason why `write_table` could not write that file; empty if it could."""
     if path.suffix not in (".csv", ".parquet"):
         return f"out {path}: found the ending {path.suffix!r}, expected .csv or .parquet"
     if path.is_dir():

@@ -15,7 +15,7 @@ from alignmamba.recipes.run_directory import TABLE_BYTES
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusIdentity:
-    """Which corpus it was, see `run_directory.corpus_identity`."""
+    """Corpus of the run, see `run_directory.corpus_identity`."""
 
     name: str
     checksum: str
@@ -23,7 +23,7 @@ class CorpusIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """Of ``run.json``."""
+    """Content of ``run.json``."""
 
     digest: str
     corpus: CorpusIdentity
@@ -36,7 +36,7 @@ class RunIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnvironment:
-    """Of ``environment.json``."""
+    """Content of ``environment.json``."""
 
     versions: dict[str, str]
     command: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class RunEnvironment:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """Of ``metrics.json``."""
+    """Content of ``metrics.json``."""
 
     metrics: dict[Role, dict[str, float | None]]
     references: dict[str, float]
@@ -56,14 +56,14 @@ class RunSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:
-    """Of ``model/config.json``."""
+    """Content of ``model/config.json``."""
 
     task: Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Of ``failed/<key>.json`` of an experiment."""
+    """Content of ``failed/<key>.json`` of an experiment."""
 
     error: str
 

@@ -67,7 +67,7 @@ def fit(
         resume: Resume from the last checkpoint in `run_dir`; not with a ``DataLoader``, whose order is its
             own.
         progress: As of `train`.
-        callbacks: More objects that are told about steps and epochs.
+        callbacks: More objects that receive steps and epochs.
 
     Raises:
         ConfigError: If something is missing or does not go together.

@@ -59,10 +59,10 @@ from alignmamba.training.progress import Progress, together
 from alignmamba.training.selection import VALIDATION_LOSS
 
 _GONE = re.compile("[Cc]onnection|[Bb]roken pipe|gloo|NCCL|[Ss]ocket|[Tt]imed out")
-"""What distributed operations say when a process that takes part is gone."""
+"""Messages of distributed operations when a process of theirs is gone."""
 
 RUNS = Path("runs")
-"""Where runs go that are given no directory, under the current one."""
+"""Directory of runs that are given none, under the current one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +79,13 @@ class ReadyRun:
     loaders: Mapping[Role, Loader] = field(repr=False)
     """Batches of each split."""
     notes: tuple[str, ...] = ()
-    """What training does otherwise than one may think, in sentences."""
+    """Notes on what training does differently than expected, in sentences."""
     prepared: Mapping[str, Any] = field(default_factory=dict)
-    """What ``run.json`` records of the corpus's preparation."""
+    """Record in ``run.json`` of the corpus's preparation."""
 
     @property
     def batches_per_epoch(self) -> int:
-        """Of the train split, over all processes together."""
+        """Number of samples of the train split, over all processes together."""
         return len(self.loaders["train"])
 
 
@@ -113,10 +113,11 @@ class RunResult:
     seconds: float
     """Time spent in training and validation."""
     notes: tuple[str, ...] = ()
-    """What to know of the scores: why test has none, or that the run was resumed under other versions,
-    threads or devices."""
+    """Notes on the scores: why test has none, or that the run was resumed under other versions, threads or
+    devices.
+    """
     missing: Mapping[str, Any] | None = None
-    """Where something is withheld, ``protocol``, ``rate`` and the ``effective_rate`` of valid and test."""
+    """Facts of what is withheld: ``protocol``, ``rate`` and the ``effective_rate`` of valid and test."""
     first_process: bool = True
     """False in all but one of several processes that trained together; that one speaks for all."""
 
@@ -246,7 +247,7 @@ def train(
             run is refused.
         progress: ``"auto"`` shows a bar on a terminal and a line in a notebook, and nothing elsewhere;
             ``None`` is silent. Or an object that meets `Progress`.
-        callbacks: More objects that are told about steps and epochs, in the first process.
+        callbacks: More objects that receive steps and epochs, in the first process.
 
     Returns:
         The scores and where everything lies.
@@ -355,8 +356,8 @@ def _train(
 
 @contextmanager
 def _ending_well(run: RunDirectory, fabric: Fabric, *, resume: bool) -> Iterator[None]:
-    """Hold a run while it is trained; what ends it early is told in one line, with the way to resume where
-    there is one.
+    """Hold a run while it is trained; what ends it early is reported in one line, with the way to resume
+    where there is one.
 
     Before the first checkpoint there is nothing to resume: the directory goes, and does not stand in the way
     of the next try.
@@ -398,8 +399,8 @@ def _lost_process(error: Exception, processes: int) -> str:
 
 
 def _provenance(config: RunConfig, corpus: Corpus, summary: Mapping[str, Any]) -> Provenance:
-    """What the model's card says of the run; where the corpus lay and where it was trained are nobody else's
-    business.
+    """Provenance of the run for the model's card; where the corpus lay and where it was trained are nobody
+    else's business.
     """
     settings = config.model_dump(mode="json", exclude={"data", "engine"})
     return Provenance(

@@ -27,7 +27,7 @@ class TokenLane:
     tokens: tuple[str, ...] | None
     """Words, where they are known."""
     times: tuple[float | None, ...] | None
-    """In seconds, where they are known."""
+    """Times in seconds, where they are known."""
     length: int
 
     def __post_init__(self) -> None:
@@ -40,7 +40,7 @@ class TokenLane:
 
 @dataclass(frozen=True, kw_only=True)
 class Matches:
-    """Which token went where."""
+    """Match of each token."""
 
     index: tuple[int, ...]
     """The matched token on the other side, -1 where there is none."""
@@ -55,7 +55,7 @@ class Source(TokenLane):
     """``source``: each of its tokens was sent to one of the anchor; ``anchor``: each token of the anchor took
     one of it."""
     index: tuple[int, ...]
-    """As in `Matches`."""
+    """Field of `Matches`."""
     similarity: tuple[float | None, ...]
     content: Matches | None = None
     """The matches if time had no part in the cost; ``None`` where they are not known or the same."""
@@ -75,7 +75,7 @@ class PlanSample:
     """Name of a class, or a number."""
     prediction: str | float
     why: str
-    """Why this sample was chosen."""
+    """Reason why this sample was chosen."""
     anchor: TokenLane
     """The modality that others are aligned to."""
     sources: tuple[Source, ...]
@@ -154,8 +154,8 @@ def token_count(model: Network[Any], batch: Batch, name: str, row: int) -> int:
 
 
 def token_times(model: Network[Any], sequences: Sequences, name: str) -> Tensor | None:
-    """(batch, tokens) seconds of a modality's tokens after its encoder's stride, or None where no sample
-    brings times.
+    """(batch, tokens) seconds of a modality's tokens after its encoder's stride, or None where no sample has
+    times.
     """
     if sequences.times is None:
         return None

@@ -31,7 +31,7 @@ BEST: Final = "best.ckpt"
 """The weights that scored best on the validation split."""
 
 FORMAT_VERSION: Final = 2
-"""From 2 on a checkpoint is sealed."""
+"""Version of the format; a checkpoint is sealed from version 2."""
 _UNSEALED: Final = 1
 
 _LABEL = b"sha256:"
@@ -138,8 +138,8 @@ class _Beside(TorchCheckpointIO):
 
 
 def _by_torch(strategy: Strategy) -> bool:
-    """Whether rank 0 writes one file in torch's way; other strategies, and a plugin of the user, write in
-    their own.
+    """Return whether rank 0 writes one file in torch's way; other strategies, and a plugin of the user, write
+    in their own.
     """
     try:
         return type(strategy.checkpoint_io) is TorchCheckpointIO

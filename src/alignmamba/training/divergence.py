@@ -1,4 +1,4 @@
-"""Why a step is not finite: an input, the learning rate, or the samples themselves."""
+"""Reason why a step is not finite: an input, the learning rate, or the samples themselves."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from alignmamba.training.fit_state import Run, State
 
 
 def diverged(run: Run, state: State, found: str, group: Sequence[Batch], ids: Sequence[str]) -> TrainingError:
-    """What is not finite in a step, and what probably made it so: an input, the steps before, or the samples
-    themselves.
+    """Values that are not finite in a step, and their probable cause: an input, the steps before, or the
+    samples themselves.
     """
     where = f"epoch {len(state.history) + 1}, step {state.step + 1}: {found}"
     spoilt = next((problem for batch in group if (problem := _nonfinite_input(batch)) is not None), None)
@@ -35,7 +35,7 @@ def rate_to_blame(run: Run) -> str:
 
 
 def _nonfinite_input(batch: Batch) -> str | None:
-    """The first sample that brings a feature or a target which is not finite, with the cure."""
+    """The first sample that has a feature or a target which is not finite, with the cure."""
     for name, s in batch.modalities.items():
         if s.features.is_floating_point():
             wrong = (~s.features.isfinite() & s.mask.unsqueeze(-1)).flatten(1).any(1).nonzero()

@@ -1,4 +1,4 @@
-"""How a model is fitted, and how that went."""
+"""Options and result of fitting a model."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from alignmamba.training.objective import RegressionLoss
 
 
 class FitConfig(Config):
-    """How a model is fitted."""
+    """Options of fitting a model."""
 
     epochs: Annotated[int, Field(ge=1)] = 30
     """Passes over the train split at most."""
@@ -49,8 +49,7 @@ class FitConfig(Config):
     tensorboard: bool = False
     """Write TensorBoard events beside log.csv; the same as naming it under `loggers`."""
     loggers: tuple[Tracker, ...] = ()
-    """Where epochs are logged beside log.csv: tensorboard, wandb, mlflow; each is an extra of the same
-    name."""
+    """Loggers of epochs besides log.csv: tensorboard, wandb, mlflow; each is an extra of the same name."""
 
 
 # Fields that a resumed run may change: they do not touch the course of training.
@@ -59,7 +58,7 @@ FREE_ON_RESUME = {"compile", "checkpoint_every_steps", "tensorboard", "loggers"}
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """How training went. The model itself holds the weights of the best epoch."""
+    """Result of training. The model itself holds the weights of the best epoch."""
 
     history: tuple[Mapping[str, float], ...]
     """One record per epoch, as `alignmamba.training.logs.Record` describes; epochs count from 1."""
@@ -72,7 +71,7 @@ class FitResult:
     optimiser_steps: int
     """Steps that changed the weights; mixed precision may have skipped some others."""
     stopped: Literal["epochs", "patience"]
-    """Why training ended."""
+    """Reason why training ended."""
 
 
 def require_loggers(config: FitConfig) -> None:

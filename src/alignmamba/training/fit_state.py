@@ -1,4 +1,4 @@
-"""What training is made of: the parts that stay the same throughout a stage, and where it stands."""
+"""Parts of training: the parts that stay the same throughout a stage, and where it stands."""
 
 import math
 from collections.abc import Mapping
@@ -37,11 +37,11 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """Of the stage."""
+        """Epoch of the stage."""
         return self.stage.epochs or self.config.epochs
 
     def epochs_from(self, stage: int) -> int:
-        """Of this stage, from 0, and those after it."""
+        """Epochs of this stage, from 0, and those after it."""
         return sum(each.epochs or self.config.epochs for each in self.objective.stages[stage:])
 
     @property
@@ -54,7 +54,7 @@ class Run:
         return in_turn(self.stage, self.optimizers, epoch=epoch, epochs=self.epochs, steps=steps)
 
     def named_optimizers(self) -> dict[str, Optimizer]:
-        """By the names under which a checkpoint holds them."""
+        """Parts by the names under which a checkpoint holds them."""
         return {
             f"optimizer-{number}" if number else "optimizer": each
             for number, each in enumerate(self.optimizers)
@@ -63,7 +63,7 @@ class Run:
 
 @dataclass(kw_only=True)
 class State:
-    """Where training stands. Plain values only: they go into the checkpoint as they are."""
+    """State of training. Plain values only: they go into the checkpoint as they are."""
 
     stage: int = 0  # under way, from 0
     epoch: int = 0  # of the stage, under way, from 0

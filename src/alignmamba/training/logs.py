@@ -1,5 +1,5 @@
-"""What training writes down while it runs: a table of epochs, and on request logs of TensorBoard, Weights &
-Biases and MLflow.
+"""Logs of training while it runs: a table of epochs, and on request logs of TensorBoard, Weights & Biases and
+MLflow.
 """
 
 import csv
@@ -34,7 +34,7 @@ def write_table(path: Path, records: Sequence[Record]) -> None:
 
 
 class Log(Protocol):
-    """Where the epochs of a run are written to."""
+    """Logger of the epochs of a run."""
 
     def write(self, record: Record) -> None:
         """Add one epoch."""
@@ -166,7 +166,7 @@ def _started(name: str) -> Iterator[None]:
 
 
 def _remembered(run_dir: Path, name: str) -> str | None:
-    """How a tracker calls the run, if it was begun there before."""
+    """Name of the run in a tracker, if it was begun there before."""
     path = run_dir / f".{name}-id"
     return path.read_text(encoding="utf-8").strip() or None if path.exists() else None
 

@@ -81,9 +81,9 @@ def fit(
             loggers, if it has any, get every epoch.
         run_dir: Existing directory for checkpoints and logs; without it the best weights are kept in memory
             and training cannot be resumed.
-        resume: Go on from the last checkpoint in `run_dir`; starts from the beginning if the run was stopped
+        resume: Resume from the last checkpoint in `run_dir`; starts from the beginning if the run was stopped
             before its first.
-        progress: Told about steps and epochs.
+        progress: Called for steps and epochs.
         target_scale: Mean and deviation of the targets of a regression; its loss is in deviations, and a
             `ScalesTargets` is given both. By default those that the model knows, or else those of the train
             batches, which takes one pass over them.
@@ -122,7 +122,7 @@ def fit(
 
 
 def _announce(run: Run, state: State) -> None:
-    """Tell the listener from where training starts, if anything is left to do."""
+    """Report the listener from where training starts, if anything is left to do."""
     if run.progress is not None and not (state.stopped and state.stage == run.last_stage):
         epochs = len(state.history) - state.epoch + run.epochs_from(state.stage)
         run.progress.started(
@@ -460,8 +460,8 @@ def _begin(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
 
 
 def _start(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
-    """Where a run starts; the model and the loss get the scale of the targets, measured where nobody has
-    given one.
+    """Start of a run; the model and the loss get the scale of the targets, measured where nobody has given
+    one.
     """
     model = run.objective.model
     if run.objective.task.kind == "regression":
@@ -493,7 +493,7 @@ def _measured_scale(run: Run) -> TargetScale:
 
 
 def _resume(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
-    """Where the last checkpoint left off, with weights, optimisers and random generators put back."""
+    """State at the last checkpoint, with weights, optimisers and random generators put back."""
     if run.run_dir is None:
         raise CheckpointError("resume: needs the directory of the run to resume")
     path = run.run_dir / checkpoints.LAST
@@ -536,7 +536,7 @@ def _stage_of(run: Run, path: Path) -> int:
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """What must not change between the parts of a run."""
+    """Facts that must not change between the parts of a run."""
     fields = {name: value for name, value in run.config.model_dump().items() if name not in FREE_ON_RESUME}
     return {**fields, "batches per epoch": len(run.train), "processes": run.fabric.world_size}
 

@@ -1,4 +1,4 @@
-"""Neighbours of train samples: found by what is remembered of them and by their labels, drawn anew each
+"""Neighbours of train samples: found by what is remembered of them and by their labels, drawn again each
 epoch.
 """
 
@@ -46,7 +46,7 @@ class Neighbours(nn.Module):
         self.register_buffer("drawn", torch.tensor(-1))
 
     def retrieve(self, vectors: Tensor, known: Tensor, labels: Tensor) -> None:
-        """Find the pools anew, by cosine.
+        """Find the pools again, by cosine.
 
         Args:
             vectors: (samples, width).

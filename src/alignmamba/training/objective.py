@@ -1,4 +1,4 @@
-"""How a network learns: its loss terms, which optimisers minimise which of them, and in what stages.
+"""Objective of a network: its loss terms, which optimisers minimise which of them, and in what stages.
 
 Optimisers and stages are data. Accumulation, mixed precision, several processes, exact resumption and
 interruption belong to the one loop in `training.loop`, and hold for every objective without a line of its
@@ -221,7 +221,7 @@ class Objective(nn.Module, ABC):
         return error.abs()
 
     def supervised(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        """The loss of the task under ``task``, and beside it the terms that the network itself brings.
+        """The loss of the task under ``task``, and beside it the terms that the network itself has.
 
         Raises:
             ConfigError: If the network calls a term of its own ``task``.

@@ -65,7 +65,7 @@ def mean_present(values: Tensor, present: Tensor) -> Tensor:
 
 
 def margin_triplets(likeness: Tensor, margin: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """How far negatives come nearer to an anchor than its positives less a margin, ().
+    """Excess by which negatives come nearer to an anchor than its positives less a margin, ().
 
     The mean over the anchors that have both, and for each over all pairs of a positive p and a negative n, of
     max(0, margin of n - likeness of p + likeness of n). Memory is that of one matrix: a pair counts where it

@@ -1,12 +1,13 @@
-"""Who is told how training goes."""
+"""Observers of the progress of training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told how training goes, in the process of rank 0 only. A class that derives from it need only say what
-    it listens to.
+    """Observer of the progress of training, in the process of rank 0 only. A class that derives from it
+    need only
+    say what it listens to.
     """
 
     def started(self, *, epochs: int, batches: int, epoch: int, batch: int) -> None:
@@ -20,7 +21,7 @@ class Progress(Protocol):
 
 
 def together(*listeners: Progress | None) -> Progress | None:
-    """One that tells several, in their order; None where there is none."""
+    """One that calls several, in their order; None where there is none."""
     there = [listener for listener in listeners if listener is not None]
     return _Together(there) if len(there) > 1 else next(iter(there), None)
 

@@ -1,4 +1,4 @@
-"""Learning from a label of its own for each modality, which is refined as training goes on."""
+"""Learning from a label of its own for each modality, which is refined as training continues."""
 
 from abc import abstractmethod
 from collections.abc import Mapping

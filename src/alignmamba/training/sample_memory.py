@@ -11,7 +11,7 @@ from alignmamba.training.batches import gather
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Vectors that the samples of a step brought."""
+    """Vectors that the samples of a step gave."""
 
     rows: Tensor
     """(samples,), places of the samples in the memory."""
@@ -54,7 +54,7 @@ class SampleMemory(nn.Module):
         return torch.tensor([self._row[identity] for identity in ids], device=device)
 
     def note(self, rows: Tensor, vectors: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> None:
-        """Keep what a micro batch brought until the step is done."""
+        """Keep what a micro batch gave until the step is done."""
         self._noted.append(
             Seen(rows, {name: value.detach() for name, value in vectors.items()}, dict(present))
         )
@@ -75,14 +75,14 @@ class SampleMemory(nn.Module):
         )
 
     def write(self, seen: Seen) -> None:
-        """Keep the vectors that samples brought in place of their earlier ones; those that they lack stay."""
+        """Keep the vectors that samples gave in place of their earlier ones; those that they lack stay."""
         for name in self._names:
             rows = seen.rows[seen.present[name]]
             self.vectors(name)[rows] = seen.vectors[name][seen.present[name]].to(self.vectors(name).dtype)
             self.known(name)[rows] = True
 
     def forget(self) -> None:
-        """Begin anew with nothing known."""
+        """Begin again with nothing known."""
         for name in self._names:
             self.vectors(name).zero_()
             self.known(name).zero_()

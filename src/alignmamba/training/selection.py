@@ -1,4 +1,4 @@
-"""Which epoch is best."""
+"""Choice of the best epoch."""
 
 import math
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def check_metric(name: str, known: Mapping[str, Any]) -> None:
 
 
 def column(metric: str) -> str:
-    """Where a record of an epoch holds a metric."""
+    """Key of a metric in the record of an epoch."""
     return "valid/loss/total" if metric == VALIDATION_LOSS else f"valid/{metric}"
 
 

@@ -77,7 +77,7 @@ def optimiser(module: nn.Module, minimise: Minimise, *, learning_rate: float, we
 def in_turn(
     stage: Stage, optimisers: Sequence[Optimizer], *, epoch: int, epochs: int, steps: int
 ) -> list["Turn"]:
-    """Which optimisers step in an epoch.
+    """Optimisers that step in an epoch.
 
     Args:
         stage: Theirs.

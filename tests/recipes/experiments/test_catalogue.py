@@ -77,7 +77,11 @@ def test_a_set_of_which_nothing_can_be_trained_is_refused(
 ) -> None:
     monkeypatch.setitem(SETS, "pairs", ("dcca", "mctn"))
     alone = restricted(corpus, ["audio"])
-    with pytest.raises(ConfigError, match=r"^models: none of pairs can be trained here; dcca: "):
+    with pytest.raises(
+        ConfigError,
+        match=r"^models: expected one that can be trained here, found only pairs;"
+        r" dcca: ",
+    ):
         cells(alone, name="comparison", models=("pairs",))
 
 

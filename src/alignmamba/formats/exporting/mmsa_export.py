@@ -114,13 +114,13 @@ def _chosen(corpus: Corpus, modalities: Mapping[str, str]) -> dict[str, Modality
 
 @dataclass(frozen=True, kw_only=True)
 class _Facts:
-    """What a split has beside the arrays of its modalities."""
+    """Fields of a split besides the arrays of its modalities."""
 
     texts: Sequence[str]
     columns: Mapping[str, Sequence[Any]]
     """Labels by field of MMSA."""
     extras: Mapping[str, Any]
-    """What MMSA has no place for, by field of `MmsaExtras`."""
+    """Facts that have no place in MMSA, by field of `MmsaExtras`."""
     dropped: set[str]
 
 
@@ -171,7 +171,7 @@ def _check_labels(sample: Sample, where: str) -> None:
 
 
 def _without_place(sample: Sample, text: str) -> set[str]:
-    """What of a sample is not written."""
+    """Parts of a sample that are not written."""
     found = {f"display tokens of {name}" for name in sample.tokens if name != text}
     found |= {"times"} if sample.times else set()
     found |= {"empty labels"} if "" in sample.labels.values() else set()

@@ -1,5 +1,5 @@
-"""What the reader and the writer of MMSA's layout agree on: its labels, its words, and what AlignMamba adds
-beside the splits.
+"""Layout that the reader and the writer of MMSA share: its labels, its words, and what AlignMamba adds beside
+the splits.
 """
 
 import json
@@ -23,28 +23,29 @@ CLASSES = ("annotations", "classification_labels")
 LABELS = (*SCORES, *CLASSES)
 """All fields of labels."""
 SENTIMENTS = ("Negative", "Neutral", "Positive")
-"""What ``annotations`` says of a score below, at and above 0, which is 0, 1 and 2 in
-``classification_labels``."""
+"""Value of ``annotations`` for a score below, at and above 0, which is 0, 1 and 2 in
+``classification_labels``.
+"""
 
 JOINT = "$_$"
-"""Between the parts of an id, the first of which is the video."""
+"""Separator between the parts of an id, the first of which is the video."""
 
 _FIRST, _LAST = "[CLS]", "[SEP]"
 
 
 class MmsaExtras(Config):
-    """What a corpus says of itself that MMSA's layout has no place for, as plain values under `EXTRAS`."""
+    """Facts of a corpus that have no place in MMSA's layout, as plain values under `EXTRAS`."""
 
     label_range: tuple[float, float] | None = None
     """Smallest and largest label of a regression task."""
     sentiment: bool | None = None
-    """As in `Task`."""
+    """Field of `Task`."""
     classes: tuple[str, ...] = ()
     """Class names in order; empty for regression."""
     units: Mapping[Literal["text", "audio", "vision"], str] = {}
-    """What one feature vector measures."""
+    """Meaning of one feature vector."""
     vocabulary_size: Annotated[int, Field(ge=1)] | None = None
-    """Of a text of token ids."""
+    """Vocabulary size of a text of token ids."""
     derived: Mapping[Role, tuple[Literal["raw_text", "annotations", "classification_labels"], ...]] = {}
     """Fields of a split that were made up for MMSA: the corpus has no such thing."""
     tokens: Mapping[Role, Mapping[str, tuple[str, ...]]] = {}
@@ -58,7 +59,7 @@ class MmsaExtras(Config):
 
     @classmethod
     def of(cls, path: Path, given: Any) -> Self:
-        """What stands in a file.
+        """Content of a file.
 
         Raises:
             DataError: If it is not that.
@@ -81,7 +82,7 @@ class MmsaExtras(Config):
 
     @property
     def task(self) -> Task:
-        """What is predicted."""
+        """Task to predict."""
         kind: Literal["regression", "classification"] = "classification" if self.classes else "regression"
         return Task(kind=kind, classes=self.classes, label_range=self.label_range, sentiment=self.sentiment)
 

@@ -26,17 +26,18 @@ _FAR = 1e100
 
 @dataclass(frozen=True, kw_only=True)
 class Padding:
-    """How a modality with declared lengths is padded."""
+    """Padding of a modality with declared lengths."""
 
     side: Side
     zeros: bool
-    """Whether with zeros. Else what lies beyond a declared length may be anything, and says nothing about the
-    length."""
+    """True if with zeros. Else what lies beyond a declared length may be anything, and says nothing about the
+    length.
+    """
     stated: bool = False
-    """Whether the user says so, for it cannot be seen."""
+    """True if the user says so, for it cannot be seen."""
 
     def note(self) -> str:
-        """How it is known, for people."""
+        """Evidence for it, for people."""
         if self.zeros:
             return f"padded at the {self.side}"
         how = "as stated" if self.stated else "seen by its values; --padding states another side"
@@ -46,20 +47,20 @@ class Padding:
 def declared_padding(
     name: str, splits: Iterable[tuple[Clips, Sequence[int]]], stated: Side | None
 ) -> Padding:
-    """How a modality with declared lengths is padded, by all that its clips show.
+    """Padding of a modality with declared lengths, by all that its clips show.
 
-    A clip whose array is longer than declared tells the side if it has nothing past its length on one side
+    A clip whose array is longer than declared shows the side if it has nothing past its length on one side
     alone, or else if it has zeros at one end alone. If most have neither, the padding is not zero. Then the
     rows decide that would be content at one side and padding at the other: those are content that are like
     the rows that are content at either side, in mean, in spread and in how one row follows from the last.
 
     Args:
         name: The modality, for messages.
-        splits: The clips of each split and their declared lengths. Of each split few clips are looked at.
-        stated: The side that the user states, which is taken where zeros do not tell.
+        splits: The clips of each split and their declared lengths. For each split few clips are looked at.
+        stated: The side that the user states, which is taken where zeros do not show.
 
     Raises:
-        NeedsOptionError: If there is padding that is not zero, and nothing tells on which side.
+        NeedsOptionError: If there is padding that is not zero, and nothing shows on which side.
     """
     votes: Counter[Side] = Counter()
     ends: Counter[Side] = Counter()
@@ -88,17 +89,16 @@ def declared_padding(
     found = _side_by_values(unclear)
     if found is None:
         raise NeedsOptionError(
-            f"{name}: arrays are longer than their declared lengths, with values other than zero on both"
-            " sides of any content, so the side of the padding cannot be seen; padding front or back"
-            " (--padding front|back) states it",
+            f"{name}: expected padding on one side, found arrays longer than declared with values on"
+            " both sides; state it by padding front or back (--padding front|back)",
             option="--padding front|back",
         )
     return Padding(side=found, zeros=False)
 
 
 def _side_by_values(clips: Sequence[tuple[np.ndarray, int]]) -> Side | None:
-    """Where clips are padded with what is not zero: values (time, width) and declared lengths; ``None`` where
-    it cannot be said.
+    """Side on which clips are padded with other values than zero: values (time, width) and declared lengths;
+    ``None`` where it cannot be said.
     """
     ends = [_ends(values, declared) for values, declared in clips]
     scale = np.concatenate([end.whole for end in ends]).std(axis=0)
@@ -147,7 +147,7 @@ def _ends(values: np.ndarray, declared: int) -> _Ends:
 
 
 def _looks(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """What rows look like, by channel: mean, spread, and how much of it one row shares with the next."""
+    """Statistics of rows, by channel: mean, spread, and how much of it one row shares with the next."""
     scaled = rows[:, scale > 0] / scale[scale > 0]
     mean = scaled.mean(axis=0)
     centred = scaled - mean
@@ -167,14 +167,15 @@ _DECLARED = {
         "positions past it dropped",
     ),
 }
-"""What is done by the side of the padding: with a clip shorter than declared, one that is padded on the other
-side, a longer one."""
+"""Repairs by the side of the padding: with a clip shorter than declared, one that is padded on the other
+side, a longer one.
+"""
 
 
 def declared_content(
     name: str, clips: Clips, declared: int, row: int, padding: Padding, faults: Faults
 ) -> np.ndarray:
-    """What a modality has in a clip by the length that the file declares; what does not fit it is counted.
+    """Content of a modality in a clip by the length that the file declares; what does not fit it is counted.
 
     Args:
         name: The modality.

@@ -34,7 +34,7 @@ Options = ReadOptions
 
 
 def recognises(path: Path) -> bool:
-    """Whether the head of a file is a pickle whose splits are lists."""
+    """Return whether the head of a file is a pickle whose splits are lists."""
     seen = glimpse(path, SPLIT_NAMES)
     return seen is not None and seen.lists
 
@@ -133,7 +133,7 @@ class _Part:
 
 
 def _is_split(value: Any) -> bool:
-    """Whether a value looks like a list of clips."""
+    """Return whether a value looks like a list of clips."""
     first = value[0] if isinstance(value, list) and value else None
     return (
         isinstance(first, list | tuple)

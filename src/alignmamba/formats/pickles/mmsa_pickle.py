@@ -63,14 +63,14 @@ _FIELDS = ("id", *MODALITIES, *_OWN_FIELDS)
 
 
 class Options(PaddedOptions):
-    """How an MMSA pickle is to be read."""
+    """Options to read an MMSA pickle."""
 
     text: Literal["features", "ids"] = "features"
-    """The text's features, or its token ids for an encoder."""
+    """Text as features, or as token ids for an encoder."""
 
 
 def recognises(path: Path) -> bool:
-    """Whether the head of a file is a pickle of which a split has a field that only MMSA has."""
+    """Return whether the head of a file is a pickle of which a split has a field that only MMSA has."""
     seen = glimpse(path, SPLIT_NAMES)
     return seen is not None and not seen.fields.isdisjoint(_OWN_FIELDS)
 
@@ -147,8 +147,7 @@ def _modality_fields(content: ParallelFields, options: Options) -> dict[str, str
     found = {name: name for name in MODALITIES if name in content.names}
     if options.text == "ids" and "text_bert" not in content.names:
         raise DataError(
-            f"{content.path}: text ids are asked for, but the file has no 'text_bert', only"
-            f" {sorted(content.names)}"
+            f"{content.path}: expected the field 'text_bert' for text ids, found only {sorted(content.names)}"
         )
     if "text_bert" in content.names and (options.text == "ids" or "text" not in found):
         found = {"text": "text_bert"} | {name: name for name in found if name != "text"}
@@ -194,8 +193,8 @@ def _classes(
 
 
 def _class_name(label: float | int | str) -> str:
-    """What a class is called. A whole number is the same class however it was written: splits may differ in
-    their types.
+    """Name of a class. A whole number is the same class however it was written: splits may differ in their
+    types.
     """
     return str(int(label)) if not isinstance(label, str) and label == int(label) else str(label)
 
@@ -225,7 +224,7 @@ def _labels_beside(content: ParallelFields) -> tuple[list[str], dict[str, str]]:
 
 
 class _Layout:
-    """Which modalities a file has, and what tells their content from padding.
+    """Modalities of a file, and the rule that separates their content from padding.
 
     Args:
         content: The file.
@@ -259,22 +258,22 @@ class _Layout:
             name: {role: _declared(part, field) for role, part in parts.items()}
             for name, field in declared.items()
         }
-        """What is declared, by modality and split."""
+        """Declared lengths, by modality and split."""
         self.paddings = {
             name: declared_padding(name, ((self.clips[role][name], own[role]) for role in parts), stated)
             for name, own in self.lengths.items()
         }
-        """How each modality with declared lengths is padded."""
+        """Padding of each modality with declared lengths."""
         self.aligned = (
             "text" in self.fields
             and len(self.fields) > 1
             and not declared
             and self._agree(parts, first, encoded=self.has_ids)
         )
-        """Whether every modality has the positions of the text."""
+        """True if every modality has the positions of the text."""
         fitting = has_mask and "text" in first and "text" not in declared
         self.masked = self.has_ids or (fitting and self._agree(parts, ["text"], encoded=True))
-        """Whether the positions of the text are those of the attention mask."""
+        """True if the positions of the text are those of the attention mask."""
         masked = first if self.aligned and self.masked else ["text"] if self.masked else []
         self.by_zeros = [name for name in first if name not in declared and name not in masked]
         """Modalities of which nothing but zeros says what is padding."""
@@ -285,7 +284,9 @@ class _Layout:
             self.kept.add("text_bert")
 
     def _agree(self, parts: Mapping[Role, SplitTable], names: Collection[str], *, encoded: bool) -> bool:
-        """Whether these modalities have as many positions in every clip, and the attention mask if asked."""
+        """Return whether these modalities have as many positions in every clip, and the attention mask if
+        asked.
+        """
         return all(
             is_aligned(
                 [
@@ -298,7 +299,7 @@ class _Layout:
         )
 
     def notes(self) -> list[str]:
-        """What tells content from padding, and what is kept of the text, for people."""
+        """Rule that separates content from padding, and what is kept of the text, for people."""
         notes = [self._padding_note()]
         if self.has_ids:
             notes.append("text: ids of text_bert, without padding")

@@ -44,8 +44,8 @@ _FIELDS = (*MODALITIES, _LABEL, "id")
 
 
 def recognises(path: Path) -> bool:
-    """Whether the head of a file is a pickle whose splits have no fields but MulT's: its labels, or in all of
-    the file none.
+    """Return whether the head of a file is a pickle whose splits have no fields but MulT's: its labels, or in
+    all of the file none.
     """
     seen = glimpse(path, SPLIT_NAMES)
     if seen is None or not seen.fields <= set(_FIELDS):

@@ -20,10 +20,10 @@ LOOKED_AT = 64
 
 
 class PaddedOptions(LabelOptions):
-    """How a file of padded clips is to be read."""
+    """Options to read a file of padded clips."""
 
     padding: Literal["auto", "front", "back"] = "auto"
-    """The side on which clips are padded, where their zeros do not show it."""
+    """Padded side of clips; auto: the side that their zeros show."""
 
 
 def number_arrays(value: Any, where: str, axes: str, *, height: int | None = None) -> list[StoredArray]:
@@ -100,13 +100,13 @@ class Clips:
 
 
 def filled(values: np.ndarray) -> np.ndarray:
-    """Which positions of (time, width) are not zero throughout, (time,) bool."""
+    """Positions of (time, width) that are not zero throughout, (time,) bool."""
     with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
         return np.asarray(values.any(axis=1))
 
 
 def side_of_padding(parts: Iterable[Clips], *, usual: Side) -> Side:
-    """Where clips are padded with zeros: on the side where more of them begin or end with zeros.
+    """Side on which clips are padded with zeros: on the side where more of them begin or end with zeros.
 
     Args:
         parts: Modalities of a split; of each the first clips are looked at.
@@ -123,16 +123,16 @@ def side_of_padding(parts: Iterable[Clips], *, usual: Side) -> Side:
 
 
 def padding_note(side: Side, *, aligned: bool) -> str:
-    """How the content of a file is told from padding, for people."""
+    """Rule that separates the content of a file from padding, for people."""
     shared = "aligned: all modalities of a clip have the positions of the longest, " if aligned else ""
     return f"{shared}zeros at the {side} taken for padding"
 
 
 def is_aligned(steps: Sequence[Callable[[int], int]], count: int) -> bool:
-    """Whether each clip of a split has as many positions in every modality.
+    """Return whether each clip of a split has as many positions in every modality.
 
     Args:
-        steps: Of each modality, what tells the positions of a clip, padding included.
+        steps: Of each modality, what shows the positions of a clip, padding included.
         count: Number of clips.
     """
     return all(len({of(row) for of in steps}) == 1 for row in range(count))
@@ -187,7 +187,7 @@ def _window(name: str, values: np.ndarray, side: Side, faults: Faults) -> tuple[
 
 
 def masked_content(name: str, clips: Clips, window: np.ndarray, row: int, faults: Faults) -> np.ndarray:
-    """What a modality that is aligned to a text with an attention mask has in a clip; what lies outside the
+    """Content of a modality that is aligned to a text with an attention mask in a clip; what lies outside the
     mask is counted.
     """
     start, stop = map(int, window)

@@ -9,8 +9,9 @@ from typing import Literal
 from alignmamba.errors import DataError
 
 Encoding = Literal["bytes", "utf-8", "string escapes", "unicode escapes"]
-"""How bytes lie in a pickle: as they are; as characters 0 to 255 in UTF-8; as a quoted string of Python 2
-(protocol 0); as a line of characters 0 to 255 with ``\\u`` escapes (protocol 0)."""
+"""Encodings of bytes in a pickle: as they are; as characters 0 to 255 in UTF-8; as a quoted string of Python
+2 (protocol 0); as a line of characters 0 to 255 with ``\\u`` escapes (protocol 0).
+"""
 
 MEMORY_BASE = 64 << 20
 MEMORY_MULTIPLE = 32
@@ -98,7 +99,7 @@ class PickleFile:
         self.left -= amount
         if self.left < 0:
             raise self.error(
-                f"its values outside arrays take more than {self._most >> 20} MiB; long lists of numbers are"
+                f"found values outside arrays of more than {self._most >> 20} MiB; long lists of numbers are"
                 " read as arrays only"
             )
 

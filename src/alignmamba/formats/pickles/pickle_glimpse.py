@@ -20,14 +20,14 @@ _BEGINNING = re.compile(rb"\x80[\x02-\x05]|[(\]})]|c[\w.]+\n[\w.]+\n(p\d+\n|q)")
 
 @dataclass(frozen=True, kw_only=True)
 class Glimpse:
-    """What the head of a pickle says of its layout, where it holds a dict of splits."""
+    """Layout of a pickle as its head shows it, where it holds a dict of splits."""
 
     fields: frozenset[str]
     """Names of the fields of those splits that are dicts, as far as they were met."""
     lists: bool
-    """Whether a split is a list."""
+    """True if a split is a list."""
     whole: bool
-    """Whether all of the pickle was looked at."""
+    """True if all of the pickle was looked at."""
 
 
 def glimpse(path: Path, splits: Collection[str]) -> Glimpse | None:
@@ -88,7 +88,9 @@ def _head(path: Path) -> tuple[Machine | None, str]:
 
 
 def _begins_as_pickle(path: Path) -> bool:
-    """Whether a file is no text by its first bytes: many a text begins with a letter that is an operation."""
+    """Return whether a file is no text by its first bytes: many a text begins with a letter that is an
+    operation.
+    """
     with contextlib.suppress(OSError), path.open("rb") as file:
         return _BEGINNING.match(file.read(2 * LONGEST_LINE)) is not None
     return False

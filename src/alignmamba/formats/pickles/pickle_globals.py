@@ -29,7 +29,7 @@ _MOST_AXES = 32
 _NEEDS_INIT = 8
 
 Given = tuple[Any, ...]
-"""What a global is called with."""
+"""Arguments of a call of a global."""
 
 
 @dataclass(slots=True, eq=False, frozen=True)
@@ -44,7 +44,7 @@ class Global:
 
 @dataclass(slots=True, eq=False)
 class _Type:
-    """The type of an array's elements; its byte order is told after it is made."""
+    """The type of an array's elements; its byte order is reported after it is made."""
 
     dtype: np.dtype[Any]
 
@@ -66,7 +66,7 @@ class RefusedGlobalError(DataError):
 
 
 def kind(value: Any) -> str:
-    """What a value is, for people; never the value itself, whose text may have no end."""
+    """Kind of a value, for people; never the value itself, whose text may have no end."""
     if type(value) is Global:
         return f"global {value.name}"
     return _KINDS.get(type(value).__name__, type(value).__name__)
@@ -134,7 +134,7 @@ def set_state(file: PickleFile, made: Any, state: Any) -> None:
 def _make_array(file: PickleFile, given: Given) -> StoredArray:
     """``_reconstruct(ndarray, (0,), b"b")``: an array that gets its content later."""
     if len(given) != 3 or given[0] is not _NDARRAY or given[1] != (0,) or given[2] not in (b"b", "b"):
-        raise file.damaged("an array is not made as numpy makes one")
+        raise file.damaged("found an array that numpy did not write")
     return StoredArray(file)
 
 
@@ -147,7 +147,7 @@ def _fill_array(file: PickleFile, array: StoredArray, state: Any) -> None:
         or state[0] != 1
         or type(state[3]) not in (bool, int)
     ):
-        raise file.damaged("the state of an array is not what numpy writes")
+        raise file.damaged("found an array state that numpy did not write")
     _, shape, dtype, column_major, content = state
     array.fill(
         _shape(file, shape),
@@ -160,7 +160,7 @@ def _fill_array(file: PickleFile, array: StoredArray, state: Any) -> None:
 def _array_from_buffer(file: PickleFile, given: Given) -> StoredArray:
     """``_frombuffer(content, dtype, shape, order[, axes])`` of protocol 5."""
     if len(given) not in (4, 5) or given[3] not in ("C", "F", "K"):
-        raise file.damaged("an array is not made as numpy makes one")
+        raise file.damaged("found an array that numpy did not write")
     content, dtype, shape, order = given[:4]
     shape = _shape(file, shape)
     axes = given[4] if order == "K" and len(given) == 5 else None
@@ -169,7 +169,7 @@ def _array_from_buffer(file: PickleFile, given: Given) -> StoredArray:
         or any(type(axis) is not int for axis in axes)
         or sorted(axes) != list(range(len(shape)))
     ):
-        raise file.damaged("the order of an array's axes is none")
+        raise file.damaged("expected an order of an array's axes, found something else")
     array = StoredArray(file)
     array.fill(
         shape,
@@ -200,7 +200,7 @@ def _shape(file: PickleFile, shape: Any) -> tuple[int, ...]:
         or len(shape) > _MOST_AXES
         or any(type(size) is not int or not 0 <= size < 1 << 48 for size in shape)
     ):
-        raise file.damaged("the shape of an array is none")
+        raise file.damaged("expected the shape of an array, found something else")
     if math.prod(shape) == 0 and max(shape, default=0) > 1 << 24:
         raise file.damaged(f"an array of shape {shape} without any element")
     return shape
@@ -223,7 +223,7 @@ def _make_type(file: PickleFile, given: Given) -> _Type:
         shown = ascii(name[:40]) if isinstance(name, str) else f"a {kind(name)}"
         raise file.error(f"refused: an array of type {shown}, expected real numbers, text, bytes or objects")
     if len(given) > 3 or any(type(flag) not in (bool, int) or flag not in (0, 1) for flag in given[1:]):
-        raise file.damaged("the type of an array is not made as numpy makes one")
+        raise file.damaged("found an array type that numpy did not write")
     # The number after O is the size of a pointer where the file was written.
     return _Type(np.dtype("O" if "O" in name else str(name)))
 
@@ -237,7 +237,7 @@ def _set_byte_order(file: PickleFile, made: _Type, state: Any) -> None:
         or state[0] != 3
         or state[1] not in ("<", ">", "|", "=")
     ):
-        raise file.damaged("the state of a numpy dtype is not what numpy writes")
+        raise file.damaged("found a dtype state that numpy did not write")
     if any(part is not None for part in state[2:5]):
         raise file.error(
             "refused: an array of structured type, expected real numbers, text, bytes or objects"
@@ -246,7 +246,7 @@ def _set_byte_order(file: PickleFile, made: _Type, state: Any) -> None:
     if any(type(part) is not int for part in state[5:]) or state[5] not in (-1, dtype.itemsize):
         raise file.damaged(f"the elements of a type of {dtype.itemsize} bytes take another number of bytes")
     if dtype.kind != "O" and state[7] not in (0, _NEEDS_INIT if dtype.kind == "U" else 0):
-        raise file.damaged("the flags of a type are not what numpy writes")
+        raise file.damaged("found type flags that numpy did not write")
     if dtype.kind not in "OSb":
         made.dtype = dtype.newbyteorder(">" if state[1] == ">" else "<")
 
@@ -256,19 +256,19 @@ def _make_scalar(file: PickleFile, given: Given) -> Any:
     dtype = given[0].dtype if len(given) == 2 and type(given[0]) is _Type else np.dtype(object)
     content = _content(file, given[1]) if len(given) == 2 else b""
     if dtype.kind == "O" or not isinstance(content, bytes) or len(content) != dtype.itemsize:
-        raise file.damaged("a numpy number is not made as numpy makes one")
+        raise file.damaged("found a number that numpy did not write")
     if dtype.itemsize == 0:
         return "" if dtype.kind == "U" else b""
     try:
         return np.frombuffer(content, dtype)[0].item()
     except ValueError as error:
-        raise file.damaged("a numpy text that is none") from error
+        raise file.damaged("expected a numpy text, found something else") from error
 
 
 def _make_encoded(file: PickleFile, given: Given) -> bytes | StoredBytes:
     """``encode("...", "latin1")``: how Python 3 writes bytes for protocols 0 to 2."""
     if len(given) != 2 or given[1] not in ("latin1", "latin-1"):
-        raise file.damaged("bytes are not written as Python writes them")
+        raise file.damaged("found bytes that Python did not write")
     text = given[0]
     if isinstance(text, StoredBytes) and text.is_text:
         return text.as_bytes()
@@ -278,7 +278,7 @@ def _make_encoded(file: PickleFile, given: Given) -> bytes | StoredBytes:
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError as error:
-        raise file.damaged("characters that are no bytes are taken for bytes") from error
+        raise file.damaged("expected bytes, found other characters") from error
 
 
 def _make_bytes(file: PickleFile, given: Given) -> bytes | StoredBytes:
@@ -295,7 +295,7 @@ def _listed(file: PickleFile, given: Given) -> list[Any]:
     if not given:
         return []
     if len(given) != 1 or not isinstance(given[0], list | tuple):
-        raise file.damaged("a container is not made from a list")
+        raise file.damaged("expected a container made from a list, found something else")
     return list(given[0])
 
 
@@ -311,7 +311,7 @@ def _make_dict(file: PickleFile, given: Given) -> dict[Any, Any]:
     """``OrderedDict()`` and, of Python 2, ``OrderedDict([[key, value], ...])``."""
     pairs = _listed(file, given)
     if any(not isinstance(pair, list | tuple) or len(pair) != 2 for pair in pairs):
-        raise file.damaged("a dict is not made from pairs")
+        raise file.damaged("expected a dict made from pairs, found something else")
     keys = members(file, [pair[0] for pair in pairs])
     return dict(zip(keys, (pair[1] for pair in pairs), strict=True))
 

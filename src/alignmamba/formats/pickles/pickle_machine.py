@@ -86,7 +86,7 @@ class Machine:
                 operation(self, operand)
             self.has_ended = True
         except IndexError as error:
-            raise file.damaged("an operation finds no value to work on") from error
+            raise file.damaged("found an operation without a value") from error
         except OSError as error:
             raise file.error(f"cannot be read: {error.strerror or error}") from error
 
@@ -123,7 +123,9 @@ class Machine:
     def long_number(self, size: int) -> None:
         length = self.file.unsigned(size)
         if length > _LONGEST_INTEGER:
-            raise self.file.error(f"a whole number of {length} bytes, expected at most {_LONGEST_INTEGER}")
+            raise self.file.error(
+                f"found found a whole number of {length} bytes, expected at most {_LONGEST_INTEGER}"
+            )
         self.signed_number(length)
 
     def number_line(self, _: None) -> None:
@@ -135,14 +137,14 @@ class Machine:
 
     def _digits(self, line: bytes) -> int:
         if not re.fullmatch(rb"-?[0-9]{1,20}", line):
-            raise self.file.damaged("a whole number that is none, or of more than 20 digits")
+            raise self.file.damaged("expected a whole number of at most 20 digits, found something else")
         return int(line)
 
     def float_line(self, _: None) -> None:
         try:
             self.stack.append(float(self.file.line()))
         except ValueError as error:
-            raise self.file.damaged("a number that is none") from error
+            raise self.file.damaged("expected a number, found something else") from error
 
     def binary_float(self, size: int) -> None:
         self.stack.append(struct.unpack(">d", self.file.take(size))[0])
@@ -157,11 +159,15 @@ class Machine:
 
     def text(self, size: int) -> None:
         found = self.file.run(self.file.unsigned(size), _TEXT_IN_MEMORY, "utf-8", is_text=True)
-        self._push_text(found, lambda raw: raw.decode("utf-8", "surrogatepass"), "text that is not UTF-8")
+        self._push_text(
+            found, lambda raw: raw.decode("utf-8", "surrogatepass"), "found text that is not UTF-8"
+        )
 
     def text_line(self, _: None) -> None:
         found = self.file.long_line("unicode escapes")
-        self._push_text(found, lambda raw: raw.decode("raw_unicode_escape"), "text with a damaged escape")
+        self._push_text(
+            found, lambda raw: raw.decode("raw_unicode_escape"), "found found text with a damaged escape"
+        )
 
     def byte_text(self, size: int) -> None:
         found = self.file.run(self.file.unsigned(size), _BYTES_IN_MEMORY, "bytes", is_text=True)
@@ -177,9 +183,9 @@ class Machine:
             try:
                 inner = ByteText(decode_string(found[1:-1], "string escapes").decode("latin-1"))
             except ValueError as error:
-                raise self.file.damaged("a string with a damaged escape") from error
+                raise self.file.damaged("found found a string with a damaged escape") from error
         if ends not in (b"''", b'""'):
-            raise self.file.damaged("a string without quotes")
+            raise self.file.damaged("found found a string without quotes")
         self.stack.append(inner)
 
     def raw_bytes(self, size: int) -> None:
@@ -195,7 +201,7 @@ class Machine:
     def _above_mark(self) -> list[Any]:
         start = self.marks.pop()
         if start > len(self.stack):
-            raise self.file.damaged("values below a mark were taken")
+            raise self.file.damaged("found an operation on values below a mark")
         found = self.stack[start:]
         del self.stack[start:]
         return found
@@ -246,7 +252,7 @@ class Machine:
     def _enter(self, pairs: list[Any]) -> None:
         table = self._last(dict)
         if len(pairs) % 2:
-            raise self.file.damaged("a dict has a key without a value")
+            raise self.file.damaged("found a dict with a key that has no value")
         table.update(zip(members(self.file, pairs[::2]), pairs[1::2], strict=True))
 
     def pop(self, _: None) -> None:
@@ -267,7 +273,7 @@ class Machine:
             return self.file.unsigned(size)
         line = self.file.line()
         if not re.fullmatch(rb"[0-9]{1,10}", line):
-            raise self.file.damaged("an index that is none")
+            raise self.file.damaged("expected an index, found something else")
         return int(line)
 
     def remember(self, size: int | None) -> None:
@@ -281,7 +287,7 @@ class Machine:
     def recall(self, size: int) -> None:
         index = self._index(size)
         if index not in self._memo:
-            raise self.file.damaged(f"it recalls value {index}, which it never gave")
+            raise self.file.damaged(f"found a recall of value {index}, which was never stored")
         self.stack.append(self._memo[index])
 
     def named_by_lines(self, _: None) -> None:
@@ -293,7 +299,7 @@ class Machine:
     def named_by_stack(self, _: None) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise self.file.damaged("a global whose name is no text")
+            raise self.file.damaged("expected text as the name of a global, found something else")
         self.stack.append(found_global(self.file, str(module), str(name)))
 
     def call(self, _: None) -> None:

@@ -42,12 +42,12 @@ def read_single(sources: Sequence[Path], form: str) -> tuple[Path, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What a pickle holds."""
+    """Content of a pickle."""
 
     tables: Mapping[Role, Any]
-    """What is in each split that has clips, in the order of `ROLES`."""
+    """Content of each split that has clips, in the order of `ROLES`."""
     notes: tuple[str, ...]
-    """Which splits are dropped because they have none."""
+    """Splits that are dropped because they have no clips."""
     others: Sequence[str]
     """The other keys."""
 
@@ -55,7 +55,7 @@ class Content:
 def split_tables(
     path: Path, content: Any, *, is_split: Callable[[Any], bool], others: Sequence[str] = ()
 ) -> Content:
-    """What a pickle holds by split, which is called one of `SPLIT_NAMES`, whatever the case of its letters.
+    """Content of a pickle by split, which is called one of `SPLIT_NAMES`, whatever the case of its letters.
 
     Args:
         path: The file.
@@ -87,7 +87,7 @@ def split_tables(
             unnamed += strangers[-1:] if is_split(value) else []
     if unnamed and len(names) < len(ROLES):
         raise DataError(
-            f"{path}: {unnamed[0]!r} looks like a split, but is called none of {', '.join(SPLIT_NAMES)}"
+            f"{path}: {unnamed[0]!r} looks like a split; expected one of the names {', '.join(SPLIT_NAMES)}"
         )
     if not names:
         raise DataError(f"{expected}, found the keys {strangers[:5]}")
@@ -105,13 +105,13 @@ def split_tables(
 
 
 def dropped(names: Sequence[str]) -> list[str]:
-    """What is to be said of what is not read, if there is any."""
+    """Note on what is not read, if there is any."""
     return [f"dropped: {', '.join(names)}"] if names else []
 
 
 def _has_fields(value: Any, known: Collection[str]) -> bool:
-    """Whether a value looks like a split of parallel fields: has several that are known, not modalities
-    alone, as long as each other.
+    """Return whether a value looks like a split of parallel fields: has several that are known, not
+    modalities alone, as long as each other.
     """
     table = value if isinstance(value, dict) else {}
     sizes = {
@@ -124,7 +124,7 @@ def _has_fields(value: Any, known: Collection[str]) -> bool:
 
 
 def _is_empty(table: Any) -> bool:
-    """Whether a split is a list without clips, or a dict of fields without any."""
+    """Return whether a split is a list without clips, or a dict of fields without any."""
     if isinstance(table, dict):
         return all(len(value) == 0 for value in table.values() if is_sequence(value))
     return is_sequence(table) and len(table) == 0
@@ -144,7 +144,7 @@ def _refuse_near_names(where: str, names: Collection[str], absent: Sequence[str]
             iter(difflib.get_close_matches(name, absent, n=1, cutoff=_NEAR)), None
         )
         if near:
-            raise DataError(f"{where}: no such field as {name!r}; is it {near!r}, mistyped or damaged?")
+            raise DataError(f"{where}: found an unknown field {name!r}; is it {near!r}, mistyped or damaged?")
 
 
 class SplitTable:
@@ -259,7 +259,7 @@ class ParallelFields:
         """The fields that are there."""
         self.labelled = {role: part for role, part in self.splits.items() if part.labels}
         if label and not self.labelled:
-            raise DataError(f"{path}: label {label!r} is asked for, but no split has any label")
+            raise DataError(f"{path}: expected label {label!r}, found no label in any split")
         self.empty = content.notes
         self.others = content.others
 
@@ -275,7 +275,7 @@ class ParallelFields:
                 )
 
     def unlabelled(self) -> list[str]:
-        """What is to be said of splits without labels, if there are any."""
+        """Note on splits without labels, if there are any."""
         if not self.labelled:
             return [f"unlabelled: no split has a field of labels such as {self.label}"]
         without = [role for role in self.splits if role not in self.labelled]

@@ -20,7 +20,7 @@ _MOST_AXES = 4
 
 
 def is_sequence(value: Any) -> bool:
-    """Whether a value is a list, a tuple or an array with at least one axis."""
+    """Return whether a value is a list, a tuple or an array with at least one axis."""
     return isinstance(value, list | tuple) or (isinstance(value, StoredArray) and value.shape != ())
 
 
@@ -30,18 +30,18 @@ def as_list(value: Sequence[Any] | StoredArray) -> list[Any]:
 
 
 def is_ascii(value: Any) -> bool:
-    """Whether a value is a text that is as it should be, which most are: there may be many."""
+    """Return whether a value is a text that is as it should be, which most are: there may be many."""
     return type(value) is str and value.isascii()
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether a value says that there is none: ``None`` or NaN."""
+    """Return whether a value says that there is none: ``None`` or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def several_per_clip(value: Any) -> str:
-    """What a field is that has several entries for each clip, for messages; an empty text where it has one,
-    or is no such thing.
+    """Description of a field with several entries for each clip, for messages; an empty text where it has
+    one, or is no such thing.
     """
     if isinstance(value, StoredArray):
         several = len(value.shape) > 1 and math.prod(value.shape[1:]) != 1
@@ -52,8 +52,8 @@ def several_per_clip(value: Any) -> str:
 
 
 def readable(text: str) -> str:
-    """A text that may be told and stored: half characters, which a pickle may hold and UTF-8 may not, become
-    ``?``.
+    """A text that may be reported and stored: half characters, which a pickle may hold and UTF-8 may not,
+    become ``?``.
     """
     return text.encode("utf-8", "replace").decode("utf-8")
 
@@ -143,7 +143,7 @@ def labels(value: Any, where: str, field: str, faults: Faults) -> list[float | i
 
 
 def _alone(item: Any) -> Any:
-    """What arrays or lists of one hold."""
+    """Content of arrays or lists of one value."""
     for _ in range(_MOST_AXES):
         if isinstance(item, StoredArray) and math.prod(item.shape) == 1:
             item = item.items()[0]

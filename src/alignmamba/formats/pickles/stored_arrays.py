@@ -23,7 +23,7 @@ class StoredArray:
     _stored_shape: tuple[int, ...] = field(default=(0,), init=False)
     _order: Literal["C", "F"] = field(default="C", init=False)
     _axes: tuple[int, ...] | None = field(default=None, init=False)
-    """How the stored axes are to be permuted."""
+    """Permutation of the stored axes."""
     _whole: np.ndarray | None = field(default=None, init=False)
     _recent: tuple[int, np.ndarray] | None = field(default=None, init=False)
 
@@ -69,11 +69,11 @@ class StoredArray:
         return self.shape[0] if self.shape else 0
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """What the first axis holds at `row`, read anew."""
+        """Entry of the first axis at `row`, read again."""
         return self.part(row, 0, self.shape[1]) if len(self.shape) > 1 else self.read()[row]
 
     def part(self, row: int, start: int, stop: int) -> np.ndarray:
-        """``array[row, start:stop]`` of an array with two axes or more, read anew; no place counts from the
+        """``array[row, start:stop]`` of an array with two axes or more, read again; no place counts from the
         end.
         """
         if not 0 <= row < len(self):
@@ -89,7 +89,7 @@ class StoredArray:
         return self._rows(row * self.shape[1] + start, stop - start)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """``array[start:stop]``, read anew, of an array in which those rows are; no place counts from the
+        """``array[start:stop]``, read again, of an array in which those rows are; no place counts from the
         end.
         """
         if self._is_scattered:
@@ -98,7 +98,7 @@ class StoredArray:
         return found.reshape(stop - start, *self.shape[1:])
 
     def read(self) -> np.ndarray:
-        """The whole array, read anew."""
+        """The whole array, read again."""
         flat = self._elements(0, math.prod(self.shape))
         found = flat.reshape(self._stored_shape, order=self._order)
         return found if self._axes is None else found.transpose(self._axes)
@@ -117,7 +117,7 @@ class StoredArray:
 
     @property
     def _is_scattered(self) -> bool:
-        """Whether the elements of a row do not lie together."""
+        """Return whether the elements of a row do not lie together."""
         return self._order == "F" or self._axes is not None
 
     def _from_whole(self, row: int) -> np.ndarray:

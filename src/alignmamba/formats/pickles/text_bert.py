@@ -10,7 +10,7 @@ from alignmamba.errors import DataError
 from alignmamba.formats.pickles.padded_clips import number_arrays
 
 _BLOCK_BYTES = 1 << 20
-"""What is read at once."""
+"""Rows that are read at once."""
 
 
 class TextBert:

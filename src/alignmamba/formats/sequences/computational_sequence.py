@@ -24,7 +24,7 @@ class ComputationalSequence:
     """Its entries, ``video[2]`` before ``video[10]``."""
     width: int
     numbered: bool
-    """Whether any entry is called ``video[k]``."""
+    """True if any entry is called ``video[k]``."""
 
     @classmethod
     def of(cls, name: str, path: Path, process: HDF5Process, structure: Structure) -> "ComputationalSequence":

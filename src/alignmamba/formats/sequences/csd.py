@@ -7,7 +7,7 @@ Layout of a file (mmsdk/mmdatasdk/computational_sequence/file_ops.py):
     /<root name>/metadata/<key>                       JSON
 
 **Which file is what.** A source is a file, a folder of them, or `NAME=FILE`, which names its modality;
-`labels=FILE` are the labels and `words=FILE` the words. Without a name the root name tells: one with "label"
+`labels=FILE` are the labels and `words=FILE` the words. Without a name the root name shows: one with "label"
 in it holds the labels; "glove", "bert", "text", "vector" or "language" the text; "covarep", "coavarep",
 "opensmile", "audio" or "acoustic" the audio; "facet", "openface", "visual", "vision" or "face" the vision. A
 file of words (bytes, not numbers) gives the text its display tokens. Any other first file is the text, if no
@@ -66,14 +66,16 @@ _SENTIMENT_RANGE = (-3.0, 3.0)
 
 
 class Options(FoldOptions):
-    """How computational sequences are to be read."""
+    """Options to read computational sequences."""
 
     align: bool = False
-    """One vector for each frame of the text, the mean over the frames that overlap it."""
+    """Average the frames of every modality over each frame of the text."""
 
 
 def recognises(path: Path) -> bool:
-    """Whether this is an HDF5 file, or a folder with `.csd` files in it; `NAME=FILE` is looked through."""
+    """Return whether this is an HDF5 file, or a folder with `.csd` files in it; `NAME=FILE` is looked
+    through.
+    """
     try:
         _, path = hinted(path)
         if path.is_dir():
@@ -100,7 +102,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     """Open the files of one corpus.
 
     Args:
-        sources: One file per modality, and one of labels; see the module for how they are told apart.
+        sources: One file per modality, and one of labels; see the module for how they are distinguished.
         options: ``folds``, which may lie beside the first file as ``folds.json`` or ``folds.toml`` instead;
             ``label``, the name or number of the label's column.
 
@@ -117,8 +119,8 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     first = opened[0][1]
     if not parts:
         raise DataError(
-            f"{first}: expected the sequence of at least one modality beside labels and words, found none;"
-            " give the folder that all files of the corpus lie in"
+            f"{first}: expected a sequence besides labels and words, found none; give the folder with"
+            " all files of the corpus"
         )
     sequences = list(parts.values())
     anchor = parts.get("text", sequences[0])
@@ -271,7 +273,7 @@ def _known(value: Any) -> float:
 
 
 def _label_names(labels: ComputationalSequence) -> list[str]:
-    """The names of the columns of the labels, told apart where the file does not do it."""
+    """The names of the columns of the labels, distinguished where the file does not do it."""
     given = labels.structure.metadata.get("dimension names")
     if (
         isinstance(given, list)
@@ -311,7 +313,7 @@ def _by_role(
             result[role] = rows
     if not result:
         raise DataError(
-            f"{where}: no sample is left: no segment of {anchor.name} and the other files is in a split"
+            f"{where}: found no sample: no segment of {anchor.name} and the other files is in a split"
         )
     left = [segment.video for segment, home in zip(segments, roles, strict=True) if home is None]
     count = len(set(left))

@@ -32,7 +32,7 @@ class Segment:
     entry: str | None
     """Name of the entry that the sample is, where it is one."""
     target: float = math.nan
-    """Not a number where there are no labels."""
+    """Label of each segment; NaN where there are no labels."""
     others: Mapping[str, float] = field(default_factory=dict)
     """The other columns of the labels."""
 
@@ -63,7 +63,7 @@ class _Chosen:
 
 @dataclass(frozen=True, kw_only=True)
 class _Clip:
-    """What one sample has of one modality."""
+    """Data of one sample in one modality."""
 
     features: np.ndarray | None = None
     times: np.ndarray | None = None
@@ -78,10 +78,11 @@ class Clips:
     anchor: ComputationalSequence
     words: ComputationalSequence | None
     align: bool
-    """Whether every other sequence gets one vector for each frame of the anchor."""
+    """True if every other sequence gets one vector for each frame of the anchor."""
     keep_nonfinite: bool
-    """Whether a mean over frames takes in what is not finite; otherwise it is dropped from the mean, or the
-    whole word would be lost."""
+    """True if a mean over frames takes in what is not finite; otherwise it is dropped from the mean, or the
+    whole word would be lost.
+    """
     faults: Faults
     _timelines: dict[str, tuple[tuple[str, ...], _Timeline]] = field(default_factory=dict)
     _clips: dict[str, tuple[str, _Clip]] = field(default_factory=dict)
@@ -98,7 +99,7 @@ class Clips:
         )
 
     def notes(self) -> list[str]:
-        """What was done beside the repairs."""
+        """Changes besides the repairs."""
         notes = []
         if self.align:
             notes.append(
@@ -145,7 +146,7 @@ class Clips:
         return LazyRows(len(segments), lambda row: getattr(self._clip(sequence, segments[row]), what))
 
     def _clip(self, sequence: ComputationalSequence, segment: Segment) -> _Clip:
-        """What the sample has of a modality."""
+        """Data of the sample in a modality."""
         kept = self._clips.get(sequence.name)
         if kept is None or kept[0] != segment.id:
             kept = (segment.id, self._cut(sequence, segment))
@@ -227,7 +228,7 @@ class Clips:
         self._seen += max(high - low, 0)
         if self._seen > self._allowed:
             raise DataError(
-                f"{sequence.path}: segments overlap so much that each frame is in more than {SEEN_PER_FRAME}"
+                f"{sequence.path}: segments overlap too much: found each frame in more than {SEEN_PER_FRAME}"
                 " of them"
             )
         ends, starts = timeline.ends[low:high], timeline.starts[low:high]

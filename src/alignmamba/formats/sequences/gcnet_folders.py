@@ -15,7 +15,7 @@ says (text, audio, vision, or the models that MERBench takes features from), els
 **The table** has the columns `id` (or `name`, `utterance`), `label` (or `emo`, `emotion`, `val`, `sentiment`;
 the option `label` names another), and, optionally, `split` (or `set`, `mode`, `fold`; `folds.SPLIT_NAMES` are
 understood) and `conversation` (or `dialogue`, `video`, `video_id`). An `.npz` of labels has arrays of these
-names. Without a split the option `folds` tells it, by utterances or conversations. Labels in words are
+names. Without a split the option `folds` shows it, by utterances or conversations. Labels in words are
 classes in alphabetical order; whole numbers from 0 to at most 31 are numbered classes; other numbers are a
 regression. A table without labels is of new utterances, all in test if nothing says their splits.
 
@@ -76,7 +76,7 @@ _HINTS = (
 
 
 def recognises(path: Path) -> bool:
-    """Whether this is a folder with a table of labels and at least one folder of `.npy` files."""
+    """Return whether this is a folder with a table of labels and at least one folder of `.npy` files."""
     try:
         if not path.is_dir():
             return False
@@ -108,7 +108,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
 
     Args:
         sources: The folder, or `NAME=FOLDER` for each modality and `labels=FILE`.
-        options: ``label`` is the column of the labels; ``folds`` tells the splits where the table has none.
+        options: ``label`` is the column of the labels; ``folds`` shows the splits where the table has none.
 
     Raises:
         DataError: If there is no table, it does not fit the folders, or a file is none.
@@ -129,7 +129,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     order = _by_conversation(utterances)
     rows_of = {role: [row for row in order if roles[row] == role] for role in ROLES}
     if not any(rows_of.values()):
-        raise DataError(f"{table_path}: no utterance is in a split")
+        raise DataError(f"{table_path}: found no utterance in any split")
     homes = {role: [utterances[row].id for row in sorted(rows)] for role, rows in rows_of.items()}
     refuse_shared_features(homes, str(table_path))
     notes += _notes_on_folders(folders, utterances, table_path)
@@ -166,7 +166,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
 def _notes_on_folders(
     folders: Mapping[str, Path], utterances: Sequence["_Utterance"], table: Path
 ) -> Iterator[str]:
-    """What is to be said of features that are of no utterance.
+    """Note on features that are of no utterance.
 
     Raises:
         DataError: If a folder has those of none.
@@ -174,7 +174,7 @@ def _notes_on_folders(
     for name, folder in folders.items():
         if not any(_place(folder, utterance.id) is not None for utterance in utterances):
             raise DataError(
-                f"{folder}: has the features of none of the {len(utterances)} utterances of {table}, the"
+                f"{folder}: found no features of the {len(utterances)} utterances of {table}, the"
                 f" first is {utterances[0].id!r}"
             )
         if others := _others(folder, {utterance.id for utterance in utterances}):
@@ -196,7 +196,7 @@ def _parts(sources: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
         if name == "labels":
             table = path
         elif name in named:
-            raise DataError(f"{source}: {name} was given already: {named[name]}")
+            raise DataError(f"{source}: found {name} twice, first as {named[name]}")
         elif name:
             named[name] = path
         elif source.is_dir():
@@ -255,7 +255,7 @@ def _feature_folders(folder: Path) -> Iterator[Path]:
 
 
 def _place(folder: Path, identity: str) -> Path | None:
-    """Where the features of an utterance are; `None` where it has none."""
+    """Path of the features of an utterance; `None` where it has none."""
     if "\0" in identity or ".." in Path(identity).parts or Path(identity).is_absolute():
         raise DataError(f"{folder}: utterance {identity!r}: expected a name that stays in the folder")
     for path in (folder / f"{identity}.npy", folder / identity):
@@ -409,7 +409,7 @@ def _utterances(path: Path, columns: Mapping[str, list[Any]], options: Options) 
 
 
 def _task(path: Path, labels: Sequence[Any]) -> tuple[Task, list[Any] | None]:
-    """What the labels are, and the label of each utterance as the archive takes it."""
+    """Task of the labels, and the label of each utterance as the archive takes it."""
     named = [label for label in labels if not is_absent(label)]
     if any(as_number(label) is None for label in named):
         # Among words, "none" is one of them.

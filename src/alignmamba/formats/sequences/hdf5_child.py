@@ -15,7 +15,7 @@ bytes. The content of `open`, `names` and `shape` is JSON, as is that of `slice`
 they lie in memory, little-endian.
 
 What is refused before anything of it is read: links other than hard ones, virtual datasets, datasets stored
-in other files, filters beyond those that HDF5 and h5py bring, text of variable length, and arrays whose
+in other files, filters beyond those that HDF5 and h5py have, text of variable length, and arrays whose
 declared size the file cannot hold.
 """
 
@@ -41,18 +41,18 @@ CHUNK_BYTES = 64 << 20
 WORD_BYTES = 256
 METADATA_CHARACTERS = 500
 OPEN_FILES = 16
-"""Of files of data sets, of which there may be one for each sample, as many are open at a time."""
+"""Limit for files of data sets, of which there may be one for each sample, as many are open at a time."""
 MOST_NAMES = 100_000
 
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 
 
 class RefusedError(Exception):
-    """What is wrong with the file, in one line without its name."""
+    """Fault of the file, in one line without its name."""
 
 
 class OpenFile:
-    """What is asked of any HDF5 file.
+    """Requests to any HDF5 file.
 
     Args:
         path: The file.

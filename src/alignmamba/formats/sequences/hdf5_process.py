@@ -1,7 +1,8 @@
 """HDF5 files of others, read in a process of its own.
 
 The HDF5 library is known to crash and to loop on damaged and on hostile files. Here that ends a child
-process, and the reader says so in one line. What the child refuses before it reads is told in `hdf5_child`.
+process, and the reader says so in one line. What the child refuses before it reads is reported in
+`hdf5_child`.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ ROOM_BYTES = 1 << 30
 system can limit it."""
 
 SLICE_BYTES = 256 << 20
-"""What one sample may ask of one array."""
+"""Bytes that one sample may take from one array."""
 
 _CHILD = Path(__file__).with_name("hdf5_child.py")
 _HEAD_BYTES = 1 << 20
@@ -40,12 +41,12 @@ _HEAD_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What a file declares of one entry."""
+    """Declaration of one entry of a file."""
 
     features: tuple[int, ...]
     """Shape of the features, (time, width), (time,) or (width,)."""
     dtype: np.dtype
-    """Of the features: real numbers, or bytes of fixed length."""
+    """Type of the features: real numbers, or bytes of fixed length."""
     intervals: tuple[int, ...]
     """Shape of the intervals, (time, 2) or (2,)."""
     intervals_dtype: np.dtype
@@ -53,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """What a file holds."""
+    """Content of a file."""
 
     root: str
     metadata: Mapping[str, Any]
@@ -240,7 +241,7 @@ class HDF5Process:
 
 
 def _answer(stdout: IO[bytes], largest: int) -> tuple[dict[str, Any], bytes]:
-    """What the child says, and the bytes that go with it; raises what tells that it is no longer to be
+    """Answer of the child, with its bytes; raises an error that reports that it is no longer to be
     trusted.
     """
     head = stdout.readline(_HEAD_BYTES)

@@ -1,5 +1,5 @@
-"""What a TOML file says of arrays and tables: its keys, and the patterns of files that columns of the samples
-fill in.
+"""Description of arrays and tables in a TOML file: its keys, and the patterns of files that columns of the
+samples fill in.
 """
 
 import os
@@ -18,7 +18,7 @@ from alignmamba.formats.tables.text_tables import FeatureColumns, TableForm
 
 LARGEST_DESCRIPTION = 64 << 10
 EVERY_OTHER = "*"
-"""In place of the ids of a split: every sample that no other split lists."""
+"""Placeholder for the ids of a split: every sample that no other split lists."""
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
@@ -38,7 +38,7 @@ _Names = Annotated[list[str], BeforeValidator(_several)]
 
 
 class TaskPart(_Part):
-    """What is predicted."""
+    """Task to predict."""
 
     kind: Literal["regression", "classification"]
     classes: list[str] = []
@@ -60,7 +60,7 @@ class TaskPart(_Part):
 
 
 class SamplesPart(_Part, TableForm):
-    """Where the samples are listed, and what is known of each: by a column of the table, or by an array."""
+    """List of samples, with the facts known of each: by a column of the table, or by an array."""
 
     table: str = ""
     ids: str = ""
@@ -80,9 +80,9 @@ class SamplesPart(_Part, TableForm):
         if bool(self.table) == bool(self.ids):
             raise ValueError("expected one of table and ids")
         if self.ids and (self.label or self.split):
-            raise ValueError("label and split are columns of a table, but there is none")
+            raise ValueError("label and split: expected a table with these columns, found no table")
         if self.ids and (self.text or self.group or self.further):
-            raise ValueError("text, group and further are columns of a table, but there is none")
+            raise ValueError("text, group and further: expected a table with these columns, found no table")
         for one in ("label", "split", "text", "group"):
             if getattr(self, one) and getattr(self, f"{one}s"):
                 raise ValueError(f"expected one of {one} and {one}s, found both")
@@ -102,7 +102,7 @@ _LAYOUTS = {
 
 
 class ModalityPart(_Part, FeatureColumns):
-    """Where the values of a modality are."""
+    """Place of the values of a modality."""
 
     kind: Literal["features", "tokens"] = "features"
     units: str = ""
@@ -122,7 +122,7 @@ class ModalityPart(_Part, FeatureColumns):
 
     @property
     def has_sample_tables(self) -> bool:
-        """Whether each sample has a table of its own, by the names of the files."""
+        """Return whether each sample has a table of its own, by the names of the files."""
         return "#" not in self.pattern and is_table(Path(_PLACE.sub("x", self.pattern)))
 
     @model_validator(mode="after")
@@ -150,7 +150,7 @@ class ModalityPart(_Part, FeatureColumns):
 
 
 class Description(_Part):
-    """What a TOML file says; `docs/arrays.md` has all keys."""
+    """Content of a TOML file; `docs/arrays.md` has all keys."""
 
     name: Annotated[str, Field(min_length=1)]
     source: str = ""
@@ -210,7 +210,7 @@ def any_of(pattern: str) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; of an id that can be no name there is none."""
+    """Return whether there is such a file; of an id that can be no name there is none."""
     return os.path.isfile(path)  # noqa: PTH113 `Path.is_file` raises for names that are too long
 
 

@@ -40,7 +40,7 @@ _LARGEST_LIST = 64 << 20
 
 
 def recognises(path: Path) -> bool:
-    """Whether this is a TOML file with a table `samples` and tables of modalities."""
+    """Return whether this is a TOML file with a table `samples` and tables of modalities."""
     try:
         if path.suffix.lower() != ".toml" or not path.is_file():
             return False

@@ -41,7 +41,7 @@ _NAMES = {
     ),
     "time": "time timestamp frametime seconds t",
 }
-"""What columns and arrays are called in lower case, the likeliest first."""
+"""Names of columns and arrays in lower case, the likeliest first."""
 _KINDS = ("label", "split", "text", "group")
 _PAIRS = (("video_id", "clip_id"), ("dialogue_id", "utterance_id"), ("video", "clip"))
 _MEDIA = ".mp4 .avi .mov .mkv .webm .wav .mp3 .flac .ogg .m4a .jpg .jpeg .png .gif"
@@ -50,7 +50,7 @@ _SUFFIXES = (".npy", ".csv", ".tsv", ".parquet", ".npz", ".h5", ".hdf5")
 
 
 def may_be_drafted(path: Path) -> bool:
-    """Whether a name is one of a table or of arrays."""
+    """Return whether a name is one of a table or of arrays."""
     return is_table(path) or path.suffix.lower() in (".npy", ".npz") or is_hdf5(path)
 
 
@@ -67,7 +67,7 @@ def refuse_undescribed(path: Path) -> None:
         )
     if path.suffix.lower() in _MEDIA.split() and path.is_file():
         raise DataError(
-            f"{path}: sound and pictures are not read; make features of them first, and describe those"
+            f"{path}: sound and pictures are not read; extract features first and describe them"
             " (docs/arrays.md)"
         )
 
@@ -94,21 +94,18 @@ def write_draft(path: Path, out: Path | None = None) -> Path:
     regular_file(path)
     out = path.parent / "corpus.toml" if out is None else out
     if out.exists() or out.is_symlink():
-        raise DataError(f"{out}: exists already and is not replaced; --out names another file")
+        raise DataError(f"{out}: exists already; --out names another file")
     if out.suffix.lower() != ".toml":
         raise DataError(f"{out}: expected a name that ends in .toml")
     try:
         name = path.resolve().relative_to(out.parent.resolve()).as_posix()
     except ValueError:
-        raise DataError(
-            f"{out}: expected a place in the folder of {path} or above it, for no path may leave the"
-            " description's folder"
-        ) from None
+        raise DataError(f"{out}: expected a place in the folder of {path} or above it") from None
     content = (_of_table if is_table(path) else _of_arrays)(path, name)
     try:
         encoded = content.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{path}: its name or one in it is not UTF-8, which TOML does not hold") from error
+        raise DataError(f"{path}: its name or one in it is not UTF-8, which TOML cannot hold") from error
     try:
         with replacing(out) as file:
             file.write(encoded)
@@ -185,7 +182,7 @@ def _class_numbers(cells: Sequence[Any]) -> list[int]:
 
 
 def _splits(cells: Sequence[Any] | None) -> list[str]:
-    """What is to be said where nothing, or other names than the usual ones, tell the splits."""
+    """Note for the case that no names, or other names than the usual ones, give the splits."""
     if cells is None:
         return [
             'train = "*"  # all samples; `train --split-valid 0.15` takes a part of them',
@@ -221,8 +218,8 @@ def _of_table(path: Path, name: str) -> str:
     modalities = _beside(path, name, ids, head)
     if not modalities and not numeric:
         raise DataError(
-            f"{name}: no column of numbers is left for features, and no folder beside it has files named by"
-            " its ids; docs/arrays.md says how features are described"
+            f"{name}: found no columns of numbers and no folder with files named by its ids;"
+            " docs/arrays.md describes features"
         )
     others = [each for each in columns if each not in numeric]
     few = len(numeric) <= _MOST_LISTED
@@ -238,7 +235,7 @@ def _of_table(path: Path, name: str) -> str:
 
 
 def _form(path: Path) -> tuple[TableForm, list[str]]:
-    """How a table is laid out, and the lines that say it."""
+    """Layout of a table, and the lines that describe it."""
     if is_parquet(path):
         return TableForm(), []
     first = [column[0] for column in first_rows(path, 1, form=TableForm(header=False)).values()]
@@ -251,7 +248,7 @@ def _form(path: Path) -> tuple[TableForm, list[str]]:
 
 
 def _table_ids(path: Path, head: Mapping[str, Sequence[Any]], form: TableForm) -> list[str]:
-    """The columns that together tell the rows apart."""
+    """The columns that together distinguish the rows."""
     lower = {name.lower(): name for name in head}
     for wanted in (*_PAIRS, *((name,) for name in _NAMES["id"].split())):
         names = [lower[name] for name in wanted if name in lower]
@@ -301,7 +298,7 @@ def _beside(path: Path, name: str, ids: Sequence[str], head: Mapping[str, Sequen
 
 
 def _of_clip(path: Path) -> list[str]:
-    """What is to be said of the table of one clip."""
+    """Note on the table of one clip."""
     form, keys = _form(path)
     head = first_rows(path, _ROWS, form=form)
     time = _chosen(list(head), "time")
@@ -356,7 +353,7 @@ def _axes(array: Opened) -> int:
 
 
 def _array_lines(key: str, opened: Mapping[str, Opened], size: int, name: str) -> list[str]:
-    """What describes an array of values; nothing where it is none."""
+    """Lines that describe an array of values; empty for another array."""
     array = opened[key]
     ragged = isinstance(array, Ragged)
     lines = [f"values = {_quoted(f'{name}#{key}' if key else name)}"]

@@ -20,7 +20,7 @@ from alignmamba.formats.tables.parquet_tables import ParquetTable
 from alignmamba.formats.tables.text_tables import TABLE_BYTES, FeatureColumns, TableForm, TextTable
 
 ROW_NUMBER = "#"
-"""In place of a column of ids: the number of the row, from 1."""
+"""Placeholder for a column of ids: the number of the row, from 1."""
 
 Table = tuple[np.ndarray, np.ndarray | None]
 """Features, (time, width), and seconds, (time,), where a column has them."""
@@ -30,12 +30,12 @@ _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 
 
 def is_table(path: Path) -> bool:
-    """Whether the name is one of a table."""
+    """Return whether the name is one of a table."""
     return path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet")
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether the name is one of a Parquet file."""
+    """Return whether the name is one of a Parquet file."""
     return path.suffix.lower() == ".parquet"
 
 
@@ -119,14 +119,14 @@ def _require(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
 
 
 def is_absent(cell: Any) -> bool:
-    """Whether a cell holds nothing: empty or not a number; a word such as "none" may be the name of a
+    """Return whether a cell holds nothing: empty or not a number; a word such as "none" may be the name of a
     class.
     """
     return _is_among(cell, ("", "nan"))
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell among numbers stands for no value."""
+    """Return whether a cell among numbers stands for no value."""
     return _is_among(cell, _MISSING)
 
 
@@ -202,8 +202,9 @@ class LongTable:
         self._time = [form.time] if form.time else []
         self.values = self._chosen(form)
         self.runs: dict[str, tuple[int, int, int, int]] = {}
-        """Where the rows of an id lie: where the first begins, where the last ends and the number of the
-        first, as the table gives them; and how many there are."""
+        """Place of the rows of an id: where the first begins, where the last ends and the number of the
+        first, as the table gives them; and how many there are.
+        """
         for identity, keys in groupby(self._identities(), key=itemgetter(0)):
             if identity in self.runs:
                 raise DataError(
@@ -244,7 +245,7 @@ class LongTable:
         return chosen
 
     def _identities(self) -> Iterator[tuple[str, int, int, int]]:
-        """Of each row its id, and where it lies."""
+        """Id and place of each row."""
         place = f"{self._path}, {'row' if is_parquet(self._path) else 'line'}"
         for row, (start, stop, number, cells) in enumerate(self._table.keys(self._id), start=1):
             if self._id:

@@ -22,7 +22,7 @@ _PART_ALONE = re.compile(_PART, re.DOTALL)
 
 
 def read_toml(path: Path, *, largest: int) -> dict[str, Any]:
-    """What a TOML file of at most `largest` bytes holds.
+    """Content of a TOML file of at most `largest` bytes.
 
     Raises:
         DataError: If there is none, it is larger, a key has too many parts, or it is no TOML.

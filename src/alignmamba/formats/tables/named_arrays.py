@@ -21,7 +21,7 @@ length."""
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether the name is one of an HDF5 file of data sets."""
+    """Return whether the name is one of an HDF5 file of data sets."""
     return path.suffix.lower() in _HDF5
 
 
@@ -41,7 +41,7 @@ class Arrays:
         """An array of numbers or text.
 
         Raises:
-            DataError: If there is none of that name, or it holds anything else.
+            DataError: If there is not one of that name, or it holds anything else.
         """
         file, _, key = name.partition("#")
         path = self.folder / file
@@ -121,5 +121,5 @@ class Arrays:
 
 
 def expected_kind(kinds: Sequence[str]) -> str:
-    """What an array of these kinds holds, for messages."""
+    """Content of an array of these kinds, for messages."""
     return "text" if kinds[0] == "U" else "numbers"

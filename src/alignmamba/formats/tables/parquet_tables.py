@@ -78,7 +78,7 @@ class ParquetTable:
         return found, count
 
     def keys(self, names: Sequence[str]) -> Iterator[tuple[int, int, int, Sequence[Any]]]:
-        """Of each row its place, the place of the next, its number from 1, and the cells of these columns."""
+        """Place of each row, the place of the next, its number from 1, and the cells of these columns."""
         parts = self._parts(names, 0, self._starts[-1])
         rows = (cells for columns in parts for cells in zip(*map(_as_list, columns), strict=True))
         for row, cells in enumerate(rows if names else repeat((), self._starts[-1])):

@@ -22,19 +22,19 @@ from alignmamba.formats.tables.foreign_tables import (
 from alignmamba.formats.tables.named_arrays import Arrays
 
 _KINDS = {"label": "USiufb", "split": "USiu", "text": "US", "group": "USiu"}
-"""What is known of samples by a column or an array, and the kinds of entries of such an array."""
+"""Facts about samples from a column or an array, and the kinds of entries of such an array."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleList:
-    """What is known of all samples, in order."""
+    """Facts about all samples, in order."""
 
     path: Path
     """The description."""
     ids: Sequence[str]
     labels: Sequence[Any] | None
     places: str
-    """Where the labels are from, for messages."""
+    """Source of the labels, for messages."""
     splits: Sequence[Any] | None
     texts: Sequence[str | None] | None
     groups: Sequence[str | None] | None
@@ -57,7 +57,9 @@ class SampleList:
         """
         given = description.samples
         if label and not given.table:
-            raise DataError(f"{path}: label {label!r} is to be a column of samples.table, but there is none")
+            raise DataError(
+                f"{path}: expected samples.table with a column {label!r} for the label, found no table"
+            )
         names = {kind: getattr(given, kind) for kind in _KINDS} | ({"label": label} if label else {})
         patterned = {name for pattern in description.patterns for name in placeholders(pattern)} - {"id"}
         wanted = filter(None, [*given.id, *names.values(), *given.further, *sorted(patterned)])
@@ -90,7 +92,7 @@ class SampleList:
         """The label of a sample as the archive takes it; ``None`` where it has none.
 
         Raises:
-            DataError: If it is none of the task.
+            DataError: If it is not one of the task.
         """
         assert self.labels is not None
         cell = self.labels[row]
@@ -117,7 +119,7 @@ def table_path(folder: Path, where: str, name: str) -> Path:
     """The path of a table.
 
     Raises:
-        DataError: If the name is none of a table.
+        DataError: If the name is not one of a table.
     """
     table = folder / name
     if not is_table(table):
@@ -144,7 +146,7 @@ def _ids(path: Path, description: Description, columns: Mapping[str, list[Any]],
 
 
 def _count(path: Path, description: Description, arrays: Arrays) -> int:
-    """How many samples there are, as the first array says that has one entry for each."""
+    """Number of samples, as the first array says that has one entry for each."""
     parts = description.modalities.values()
     named = [getattr(description.samples, f"{kind}s") for kind in _KINDS] + [part.lengths for part in parts]
     named += [part.values for part in parts if not part.offsets and not part.lengths]

@@ -43,20 +43,22 @@ _CSV_ERRORS = {
 
 
 class TableForm(BaseModel):
-    """How a table of text is laid out."""
+    """Layout of a table of text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     header: bool | list[str] = True
-    """Whether the first line that is not empty has the names of the columns; else they are called ``1``,
-    ``2`` and so on, or as these names say."""
+    """True if the first line that is not empty has the names of the columns; else they are called ``1``,
+    ``2`` and so on, or as these names say.
+    """
     separator: Literal["", ",", ";", "\t", " ", "|"] = ""
-    """What stands between cells; empty for comma, semicolon or tab, whichever the first line has most of, or
-    else, in a table without a line of names, white space."""
+    """Separator of cells; empty for comma, semicolon or tab, whichever the first line has most of, or else,
+    in a table without a line of names, white space.
+    """
 
 
 class FeatureColumns(TableForm):
-    """Which columns of a table are features."""
+    """Choice of the columns of a table that are features."""
 
     time: str = ""
     """Column of the seconds; empty where there is none."""
@@ -64,7 +66,7 @@ class FeatureColumns(TableForm):
     """Columns of the features, in which ``*`` stands for any text; all others than ids and `time` where none
     are named."""
     exclude: list[str] = []
-    """Columns that are none of them, in which ``*`` stands for any text."""
+    """Columns that are not one of them, in which ``*`` stands for any text."""
 
 
 class TextTable:
@@ -76,7 +78,7 @@ class TextTable:
         form: How it is laid out.
 
     Raises:
-        DataError: If its first line is none of a table.
+        DataError: If its first line is not one of a table.
     """
 
     def __init__(self, path: Path, inside: Path | None, form: TableForm) -> None:
@@ -120,8 +122,8 @@ class TextTable:
         return {name: cells for name, (_, cells, _) in zip(names, found, strict=True)}, total
 
     def keys(self, names: Sequence[str]) -> Iterator[tuple[int, int, int, Sequence[Any]]]:
-        """Of each row its first byte, the byte behind its last, the number of its line, and the cells of
-        these columns.
+        """First byte of each row, the byte behind its last, the number of its line, and the cells of these
+        columns.
         """
         places = [self._places[name] for name in names]
         for number, start, stop, line in self._filled(self._start, self._line):
@@ -192,9 +194,9 @@ class TextTable:
         if width > 1 and (any(row_alone[1:-1]) or (row_alone[0] and row_alone[-1])):
             other = first + row_alone.index(True, 1)
             raise DataError(
-                f"{self._path}, line {first}: a quote that is not closed? Its cell runs to line"
-                f" {first + len(lines) - 1}, but line {other} has {width} cells as a row has; close it, or"
-                " write the line breaks of the cell as spaces"
+                f"{self._path}, line {first}: perhaps a quote is not closed. Its cell ends in line"
+                f" {first + len(lines) - 1}, but line {other} has the {width} cells of a row. Close it,"
+                " or write its line breaks as spaces"
             )
 
     def _filled(self, start: int, number: int, stop: int | None = None) -> Iterator["_Line"]:
@@ -284,6 +286,6 @@ def _separator(text: str, *, spaces: bool) -> str:
 
 
 def _said(error: csv.Error) -> str:
-    """What the parser of CSV says, in words of a table."""
+    """Message of the CSV parser, in words of a table."""
     said = one_line(error)
     return next((words for part, words in _CSV_ERRORS.items() if part in said), said)

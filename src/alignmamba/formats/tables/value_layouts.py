@@ -30,15 +30,16 @@ from alignmamba.formats.tables.sample_list import SampleList, table_path
 
 @dataclass(frozen=True, kw_only=True)
 class Values:
-    """What gives the values of a modality by the row of the sample."""
+    """Source of the values of a modality by the row of the sample."""
 
     features: Callable[[int], np.ndarray | None]
     times: Callable[[int], np.ndarray | None] | None = None
     key: Callable[[int], str] | None = None
-    """By what the values of a sample are looked up: samples of one key have the same ones. ``None`` where
-    they lie in the order of the samples."""
+    """Key by which the values of a sample are looked up: samples of one key have the same ones. ``None``
+    where they lie in the order of the samples.
+    """
     notes: tuple[str, ...] = ()
-    """What is to be said of values that are of no sample."""
+    """Note on values that are of no sample."""
 
 
 def opened(arrays: Arrays, name: str, description: Description, samples: SampleList) -> Values:
@@ -94,7 +95,7 @@ class _Files:
         self._keys = dict.fromkeys(arrays.keys(self._pattern)) if one_archive else None
         if not any(self._is_named(name) and os.path.lexists(self._path(name)) for name in self.named):
             raise DataError(
-                f"{where}.{'files' if modality.files else 'table'}: {self._pattern!r} names a file of none of"
+                f"{where}.{'files' if modality.files else 'table'}: {self._pattern!r} names no file of"
                 f" {len(self.named)} samples, the first is {samples.ids[0]!r}"
             )
 
@@ -115,7 +116,7 @@ class _Files:
         return self._keys is None or name.partition("#")[2] in self._keys
 
     def is_there(self, name: str, row: int) -> bool:
-        """Whether a sample has this file.
+        """Return whether a sample has this file.
 
         Raises:
             DataError: If the name leads to anything but a file of the folder.
@@ -251,7 +252,7 @@ def _dense_parts(
     values: np.ndarray | HDF5Array,
     times: Opened | None,
 ) -> Callable[[Any, int], np.ndarray | None]:
-    """What cuts a sample from arrays of numbers, padded or one sample after the other."""
+    """Cut of a sample from arrays of numbers, padded or one sample after the other."""
     axes = 2 if modality.kind == "tokens" else 3
     padded = values.ndim == axes
     if not padded and values.ndim != axes - 1:
@@ -273,7 +274,7 @@ def _dense_parts(
 def _ragged_parts(
     where: str, modality: ModalityPart, samples: int, values: Ragged, times: Opened | None
 ) -> Callable[[Any, int], np.ndarray | None]:
-    """What takes a sample from arrays of objects, one for each sample."""
+    """Choice of a sample from arrays of objects, one for each sample."""
     if modality.offsets or modality.lengths:
         raise DataError(
             f"{where}.values: {modality.values} has one array for each sample, which takes no offsets and no"
@@ -288,7 +289,7 @@ def _ragged_parts(
 def _bounds(
     arrays: Arrays, where: str, modality: ModalityPart, shape: tuple[int, ...], samples: int, *, padded: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where each sample begins and ends: in its row where padded, else in the whole."""
+    """Begin and end of each sample: in its row where padded, else in the whole."""
     if padded and shape[0] != samples:
         raise DataError(f"{where}.values: expected {samples} samples, found {shape[0]}")
     each, name = np.arange(samples), modality.offsets or modality.lengths
@@ -352,7 +353,7 @@ def _from_table(where: str, modality: ModalityPart, own: Sequence[str], samples:
     known = set(ids)
     if known.isdisjoint(table.runs):
         raise DataError(
-            f"{where}.table: {modality.table!r} has rows of none of the samples; its first id is"
+            f"{where}.table: {modality.table!r} has no row of any sample; its first id is"
             f" {next(iter(table.runs), None)!r}"
         )
     others = [identity for identity in table.runs if identity not in known]

@@ -1,4 +1,4 @@
-"""How kernels are compiled, cached, handed tensors, and spread over threads."""
+"""Compilation, cache, tensors and threads of kernels."""
 
 import warnings
 from collections.abc import Callable
@@ -47,7 +47,7 @@ _SOURCES = sha256(
 
 
 class _Cache(FunctionCache):
-    """Machine code on disk, for these sources. What cannot be read is compiled anew, and what cannot be
+    """Machine code on disk, for these sources. What cannot be read is compiled again, and what cannot be
     written is not kept.
     """
 
@@ -96,7 +96,7 @@ def rows(tensor: Tensor) -> Rows:
 
 @kernel
 def tokens_of(x, row, time, start, lanes):
-    """In a kernel: channels `start` to `start + lanes` of one token of `Rows`."""
+    """Channels, in a kernel, `start` to `start + lanes` of one token of `Rows`."""
     memory, per_row, per_token = x
     at = row * per_row + time * per_token + start
     return memory[at : at + lanes]
@@ -104,7 +104,7 @@ def tokens_of(x, row, time, start, lanes):
 
 @kernel
 def entry_of(x, row, time, channel):
-    """In a kernel: one number of `Rows`."""
+    """One number of `Rows`, in a kernel."""
     memory, per_row, per_token = x
     return memory[row * per_row + time * per_token + channel]
 
@@ -131,7 +131,7 @@ def over_tasks(run: Callable[[int, int], object], tasks: int, threads: int) -> N
 
 
 def threads_for(work: int, least: int) -> int:
-    """As many threads as torch uses, but none for less than `least` units of work."""
+    """Number of threads: as many as torch uses, but none for less than `least` units of work."""
     return max(1, min(torch.get_num_threads(), work // least))
 
 

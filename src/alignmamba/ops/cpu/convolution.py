@@ -23,7 +23,7 @@ def conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def conv_backward(x: Tensor, weight: Tensor, bias: Tensor, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias; the sum before the activation is computed anew."""
+    """Gradients of x, weight and bias; the sum before the activation is computed again."""
     grad_x = x.new_empty(x.shape)
     # Summed within a sample first, and over samples in their order.
     grad_weight, grad_bias = x.new_zeros(len(x), *weight.shape), x.new_zeros(len(x), *bias.shape)
@@ -35,9 +35,7 @@ def conv_backward(x: Tensor, weight: Tensor, bias: Tensor, grad_y: Tensor) -> tu
 
 
 def _split(x: Tensor, weight: Tensor) -> tuple[int, int]:
-    """How many threads, and into how many groups the channels of one sample are split to give every thread a
-    task.
-    """
+    """Number of threads, and of groups the channels of one sample are split to give every thread a task."""
     threads = threads_for(x.numel() * len(weight), _LEAST_WORK)
     return threads, max(1, min(-(-threads // max(1, len(x))), x.shape[2] // 64))
 

@@ -130,13 +130,13 @@ def _sigmoid(x):
 
 @njit(fastmath=set(AS_WRITTEN))
 def silu(x):
-    """In a kernel: x sigmoid(x), which other factors may not be multiplied into before."""
+    """Compute x sigmoid(x) in a kernel, which other factors may not be multiplied into before."""
     return x * sigmoid(x)
 
 
 @njit(fastmath=set(AS_WRITTEN))
 def silu_slope(x):
-    """In a kernel: the derivative of `silu`."""
+    """Derivative of `silu`, in a kernel."""
     open_ = sigmoid(x)
     return open_ * (ONE + x * (ONE - open_))
 

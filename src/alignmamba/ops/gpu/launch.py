@@ -1,4 +1,4 @@
-"""What every launch of a Triton kernel needs, whatever the operator."""
+"""Common parts of every launch of a Triton kernel, whatever the operator."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -185,7 +185,7 @@ def without_mask(make: Callable[[Case], nn.Module]) -> Callable[[Case], nn.Modul
 
 
 def products_flops(case: Case) -> float:
-    """Of one layer."""
+    """Operations of one layer."""
     widths = (
         case.d_model * 2 * case.inner
         + case.inner * (case.rank + 2 * case.d_state)
@@ -200,8 +200,8 @@ def block_flops(case: Case) -> float:
 
 
 def layer_flops(tokens: float, keys: float, width: float) -> float:
-    """Of one attention layer over its own sequence: projections 4 d^2, feed-forward part 8 d^2, attention to
-    `keys` tokens each.
+    """Operations of one attention layer over its own sequence: projections 4 d^2, feed-forward part 8 d^2,
+    attention to `keys` tokens each.
     """
     return matmul_flops(tokens, width, 12 * width) + attention_flops(tokens, keys, width)
 
@@ -247,8 +247,8 @@ def single_stream_memory(case: Case) -> float:
 
 
 def multi_stream_memory(case: Case) -> float:
-    """As many matrices of a third of the length as there are ordered pairs and targets, when gradients keep
-    them all.
+    """Bytes of as many matrices of a third of the length as there are ordered pairs and targets, when
+    gradients keep them all.
     """
     third = attention_memory(case, (case.length / NUM_MODALITIES) ** 2)
     return third * (NUM_MODALITIES**2 if case.training else 1)
@@ -273,7 +273,7 @@ def mamba_flops(case: Case) -> float:
 
 
 def tree_stack_memory(case: Case) -> float:
-    """Without gradients one layer at a time holds its states."""
+    """Bytes of states; without gradients one layer at a time holds them."""
     return tree_memory(case) * (case.depth if case.training else 1)
 
 

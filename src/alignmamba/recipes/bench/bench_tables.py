@@ -1,4 +1,4 @@
-"""What was measured, as tables for people and as plain values for programs."""
+"""Measurements as tables for people and as plain values for programs."""
 
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +12,7 @@ Table = dict[str, list[Any]]
 
 
 def clock(report: Report) -> str:
-    """What the seconds of a report are."""
+    """Meaning of the seconds of a report."""
     return "time between CUDA events" if report.config.device == "cuda" else "process CPU time of all threads"
 
 

@@ -1,4 +1,4 @@
-"""What a measurement is taken of: its size, its inputs, and a peer that computes it.
+"""Case of a measurement: its size, its inputs, and a peer that computes it.
 
 A peer makes its inputs first and computes later, so that only the computation is measured. In training a
 computation is one forward pass and the gradients of all weights and inputs; there is no optimiser step in it.
@@ -39,11 +39,11 @@ class Shape(Config):
     landmarks: Annotated[int, Field(ge=2)] = 256
     """Tokens that the approximate MMD compares with."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where it is computed."""
+    """Device of the computation."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of inputs and weights."""
     training: bool = False
-    """Whether gradients are computed as well."""
+    """True if gradients are computed as well."""
 
 
 class Case(Shape):
@@ -86,8 +86,8 @@ def nothing(_: Case) -> str:
 
 
 def linear_memory(case: Case) -> float:
-    """What keeps some 24 numbers per token and channel of the model, in every layer where gradients are
-    wanted.
+    """Bytes of a pass that keeps some 24 numbers per token and channel of the model, in every layer where
+    gradients are wanted.
     """
     return 4.0 * 24 * case.tokens * case.d_model * (case.depth if case.training else 1)
 
@@ -97,7 +97,7 @@ class Peer:
     """One way to compute a subject."""
 
     what: str
-    """What is computed, in a line."""
+    """Summary of the computation, in a line."""
     build: Callable[[Case], Built]
     """Makes inputs and weights."""
     flops: Callable[[Case], float]
@@ -106,11 +106,11 @@ class Peer:
     memory: Callable[[Case], float] = linear_memory
     """About how many bytes it will hold: to skip what would not fit, not to be reported."""
     why_not: Callable[[Case], str] = nothing
-    """Why it cannot be measured here, empty if it can."""
+    """Reason why it cannot be measured here, empty if it can."""
     same: bool = False
-    """Whether its result must be that of the subject's first peer."""
+    """True if its result must be that of the subject's first peer."""
     by_name_only: bool = False
-    """Whether it is left out unless it is asked for."""
+    """True if it is left out unless it is asked for."""
 
 
 # Inputs

@@ -37,10 +37,10 @@ _FIRST_TOKENS = 256
 
 
 class BenchConfig(Shape):
-    """What is measured, and how."""
+    """Measurement and its options."""
 
     subject: str
-    """What is computed: a key of `SUBJECTS`."""
+    """Subject: a key of `SUBJECTS`."""
     lengths: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = ()
     """Tokens; empty takes the subject's own."""
     against: tuple[str, ...] = ()
@@ -54,8 +54,9 @@ class BenchConfig(Shape):
         "memory",
         "flops",
     )
-    """What is measured: time; peak memory, on a CPU in a new process for each peer and length; operations
-    counted in a call."""
+    """Quantities: time; peak memory, on a CPU in a new process for each peer and length; operations counted
+    in a call.
+    """
     memory_limit_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Skip what would need more, in 1e9 bytes; empty takes half of what is available."""
     tflop_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
@@ -109,11 +110,11 @@ class Row:
     """``measured``, or why not: ``skipped`` (a limit), ``unavailable`` (not on this machine), ``failed`` or
     ``wrong`` (another result)."""
     reason: str = ""
-    """Why it was not measured, or what is missing from it."""
+    """Reason why it was not measured, or what is missing from it."""
     flops: float
     """Floating-point operations by formula."""
     flops_counted: int | None = None
-    """Operations of the matrix products that PyTorch dispatched; a scan is none of them."""
+    """Operations of the matrix products that PyTorch dispatched; a scan is not one of them."""
     num_parameters: int = 0
     seconds: Spread | None = None
     """Processor time of all threads; on a GPU, time between events."""
@@ -128,7 +129,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slope:
-    """How a peer grows: exponents of the power laws in length that fit best."""
+    """Growth of a peer: exponents of the power laws in length that fit best."""
 
     peer: str
     lengths: tuple[int, ...]
@@ -212,7 +213,7 @@ def _chosen(config: BenchConfig, lengths: Sequence[int]) -> dict[str, Peer]:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out: on a CPU PyTorch says so in words alone."""
+    """Return whether memory ran out: on a CPU PyTorch says so in words alone."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -303,7 +304,7 @@ def _tensors(found: object) -> Iterator[Tensor]:
 
 
 def _difference(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> str:
-    """How a result differs from ours by more than rounding; empty if it does not."""
+    """Difference of a result from ours beyond rounding; empty if it does not."""
     for number, (a, b) in enumerate(zip(found, expected, strict=True)):
         if a.shape != b.shape:
             return f"result {number} has shape {tuple(a.shape)}, ours {tuple(b.shape)}"

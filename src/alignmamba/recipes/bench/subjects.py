@@ -1,4 +1,4 @@
-"""What `alignmamba bench` measures: for each subject, this library and whom it is compared with."""
+"""Subjects of `alignmamba bench`: for each subject, this library and whom it is compared with."""
 
 from collections.abc import Mapping
 from functools import partial

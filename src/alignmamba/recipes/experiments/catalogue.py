@@ -109,7 +109,11 @@ def _compared(options: MethodsOptions, base: RunConfig, corpus: Corpus) -> tuple
     without = not_compared(options, base, corpus)
     if without and asked.keys() <= without.keys():
         name, why = next(iter(without.items()))
-        raise ConfigError(f"models: none of {', '.join(options.models)} can be trained here; {name}: {why}")
+        raise ConfigError(
+            "models: expected one that can be trained here, found only"
+            f" {', '.join(options.models)};"
+            f" {name}: {why}"
+        )
     return tuple(name for name in asked if name not in without)
 
 

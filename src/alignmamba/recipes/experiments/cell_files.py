@@ -1,4 +1,6 @@
-"""What tables read of a finished cell: facts, times and predictions, each refused by name where damaged."""
+"""Facts that tables read of a finished cell: facts, times and predictions, each refused by name where
+damaged.
+"""
 
 import csv
 import io
@@ -18,32 +20,32 @@ from alignmamba.training.logs import LOG
 
 @dataclass(frozen=True, kw_only=True)
 class _Trained:
-    """Of a cell's ``metrics.json``."""
+    """Content of a cell's ``metrics.json``."""
 
     num_parameters: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """Of its ``environment.json``."""
+    """Content of its ``environment.json``."""
 
     versions: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What tables tell of a finished run beside its scores."""
+    """Facts of a finished run in tables besides its scores."""
 
     weights: int
-    """How many of its weights training has changed."""
+    """Number of of its weights training has changed."""
     seconds: float
-    """What its epochs took."""
+    """Time of its epochs."""
     version: str
-    """Of the package that trained it."""
+    """Version of the package that trained it."""
 
     @classmethod
     def read(cls, run: Path) -> Self:
-        """From the directory of the run.
+        """Read the directory of the run.
 
         Raises:
             CheckpointError: If a file is missing or damaged.

@@ -10,12 +10,12 @@ from alignmamba.errors import ConfigError
 from alignmamba.recipes.configuration import RunConfig, resolve
 
 State = Literal["finished", "failed", "begun", "pending"]
-"""What became of a run."""
+"""State of a run."""
 
 
 class Analysis(Config):
-    """What is computed of a trained model besides its scores, in the cell that trained it. An experiment that
-    has something to say of it adds fields.
+    """Analysis of a trained model besides its scores, in the cell that trained it. An experiment that has
+    something to say of it adds fields.
     """
 
     kind: str
@@ -34,13 +34,13 @@ class Cell:
     row: str
     """Method or variant."""
     column: str
-    """What else the table varies, for example the missing rate; empty where its columns are metrics."""
+    """Column of the table, for example the missing rate; empty where its columns are metrics."""
     config: RunConfig
     """Complete, seed included."""
     digest: str
-    """Of the settings and the corpus, without the seed."""
+    """Digest of the settings and the corpus, without the seed."""
     analyses: tuple[Analysis, ...] = ()
-    """What is computed of the trained model."""
+    """Analyses of the trained model."""
     predictions: str = "predictions_test.csv"
     """File of the run that holds what this place of the table is scored by."""
 
@@ -51,7 +51,7 @@ class Cell:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """As the record of an experiment tells it."""
+        """Cell as the record of an experiment holds it."""
         return {
             "key": self.key,
             "row": self.row,
@@ -65,17 +65,17 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What has to be done for one or several cells of the same settings: one run, then its analyses."""
+    """Work for one or several cells of the same settings: one run, then its analyses."""
 
     key: str
     label: str
-    """For people, for example ``mult, 30 %, seed 2``."""
+    """Label for people, for example ``mult, 30 %, seed 2``."""
     config: RunConfig
     analyses: tuple[Analysis, ...]
 
     @property
     def values(self) -> dict[str, Any]:
-        """As a file."""
+        """Content as a file."""
         return {
             "label": self.label,
             "config": self.config.model_dump(mode="json"),

@@ -1,6 +1,4 @@
-"""From finished cells to tables: means over seeds with intervals, the best of a column marked by a paired
-test.
-"""
+"""Tables of finished cells: means over seeds with intervals, the best of a column marked by a paired test."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,12 +35,12 @@ class Column:
     compared: frozenset[str]
     """The methods that were scored on the same samples."""
     scores: Callable[[str, Sequence[int]], Scores]
-    """Of a method under some seeds."""
+    """Scores of a method under some seeds."""
     higher_is_better: bool
     bounds: tuple[float, float]
     """Least and largest possible value."""
     marked: bool = True
-    """Whether it makes sense to say which method is best."""
+    """True if it makes sense to say which method is best."""
 
     @property
     def methods(self) -> list[str]:
@@ -86,8 +84,8 @@ class Column:
         return entry.model_copy(update={"seeds": tuple(seeds)})
 
     def same_numbers_as(self, other: "Column") -> bool:
-        """Whether every method has the same values under every seed in both, as accuracy and recall have
-        where classes are of one size.
+        """Return whether every method has the same values under every seed in both, as accuracy and recall
+        have where classes are of one size.
         """
         return self._numbers == other._numbers
 
@@ -168,7 +166,7 @@ def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
 
 
 def headline(task: Task) -> str:
-    """The metric by which methods are told apart first."""
+    """The metric by which methods are distinguished first."""
     return next((metric for metric in TOLD if metric in metric_names(task)), metric_names(task)[0])
 
 
@@ -251,7 +249,7 @@ def _agreeing(columns: Mapping[str, Column]) -> dict[str, Column]:
 def notes_on(
     grid: Grid, columns: Mapping[str, Column], metric: str, *, at: str = "", more: Sequence[str] = ()
 ) -> list[str]:
-    """What a reader must know of a table of methods.
+    """Notes for the reader of a table of methods.
 
     Args:
         grid: What is finished.
@@ -265,7 +263,7 @@ def notes_on(
 
 
 def _notes_on_marks(columns: Mapping[str, Column]) -> Iterator[str]:
-    """How marks were decided, and on which seeds, if not on all that are shown."""
+    """Rule of the marks, and on which seeds, if not on all that are shown."""
     counts = sorted({len(column.seeds) for column in columns.values() if column.standings})
     # one seed is tested otherwise than several
     for count in [counts[0], *counts[-1:]] if counts and counts[0] == 1 < counts[-1] else counts[:1]:
@@ -288,7 +286,7 @@ def _notes_on_marks(columns: Mapping[str, Column]) -> Iterator[str]:
 
 
 def _noise(grid: Grid, column: Column, metric: str, at: str) -> Iterator[str]:
-    """How much of a difference is noise here."""
+    """Note on the noise of a difference here."""
     first = next((run for row in grid.rows for run in grid.predictions(row, at).values()), None)
     if first is None:
         return

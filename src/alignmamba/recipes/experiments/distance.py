@@ -109,13 +109,13 @@ def _means_of_tokens(
 
 @dataclass(frozen=True, kw_only=True)
 class _Apart:
-    """Of a pair of modalities."""
+    """Distance of a pair of modalities."""
 
     distance: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Distances:
-    """Of ``distance.json``."""
+    """Content of ``distance.json``."""
 
     pairs: dict[str, _Apart]

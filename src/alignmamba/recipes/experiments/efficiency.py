@@ -43,7 +43,7 @@ FIGURE_PEERS: Mapping[str, str | None] = {
 """Peer to the method of the paper that it stands for; the paper has neither a window nor fused attention."""
 
 PAPER_LENGTH = 6400
-"""Tokens at which the paper tells memory."""
+"""Tokens at which the paper shows memory."""
 PAPER: Mapping[str, Mapping[str, float]] = {
     "memory": {"AlignMamba": 8.53, "single-stream": 10.7, "multi-stream": 20.3},
     "passes": {"AlignMamba": 6.05, "single-stream": 36.13, "multi-stream": 48.61},
@@ -94,7 +94,7 @@ class Efficiency(Experiment[EfficiencyOptions]):
     options = EfficiencyOptions
 
     def config(self, asked: EfficiencyOptions, settings: Mapping[str, Any]) -> BenchConfig:
-        """What is measured.
+        """Measurement of the experiment.
 
         Args:
             asked: The options.
@@ -173,8 +173,8 @@ class Efficiency(Experiment[EfficiencyOptions]):
 def figure_parts(config: BenchConfig) -> dict[str, BenchConfig]:
     """Lay out what the paper's analysis shows, in inference, and measure nothing.
 
-    Memory is measured at every length, time at the one nearest to 6400 and told for 50 passes, and operations
-    are counted at 1024.
+    Memory is measured at every length, time at the one nearest to 6400 and reported for 50 passes, and
+    operations are counted at 1024.
 
     Args:
         config: Of the subject ``model``; its lengths and peers may be left empty.

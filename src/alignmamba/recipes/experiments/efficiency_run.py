@@ -22,7 +22,7 @@ IDENTITY: Final[Mapping[str, Any]] = {
     "experiment": Efficiency.name,
     "corpus": {"name": "random sequences", "checksum": ""},
 }
-"""What tells its directory from that of another experiment."""
+"""Facts that distinguish its directory from that of another experiment."""
 
 
 def plan_efficiency(
@@ -59,7 +59,7 @@ def run_efficiency(
     Args:
         asked: The options.
         settings: Of the measurement, as `Efficiency.config` takes them.
-        out: Directory of the experiment; measured anew each time.
+        out: Directory of the experiment; measured again each time.
         command: What the user typed, for the record.
         say: Called with a line whenever a part begins.
 
@@ -84,7 +84,7 @@ def run_efficiency(
 
 
 def _facts(command: Sequence[str]) -> dict[str, Any]:
-    """What ``experiment.json`` records: no runs, no task that anything was trained on."""
+    """Record in ``experiment.json``: no runs, no task that anything was trained on."""
     return {
         **IDENTITY,
         "command": list(command),

@@ -34,7 +34,7 @@ MOST_THREADS: Final = 4
 
 
 class GridProgress(Protocol):
-    """Told how a grid goes."""
+    """Observer of the progress of a grid."""
 
     def started(self, *, done: int, total: int) -> None:
         """Work begins; `done` of `total` cells are there already."""
@@ -142,7 +142,7 @@ def _threads_given() -> int | None:
 
 def thread_settings(threads: int) -> dict[str, str]:
     """Environment of a process of that many threads; a variable that the user has set to something that
-    counts is left alone.
+    counts is kept.
     """
     settings = {name: os.environ.get(name) or str(threads) for name in THREAD_VARIABLES}
     return settings if _threads_given() is not None else {**settings, "OMP_NUM_THREADS": str(threads)}
@@ -185,7 +185,7 @@ def run_on_slurm(
         experiment: In a folder that all nodes share.
         jobs: What to do.
         workers: Jobs that run at once.
-        progress: Told whenever one ends.
+        progress: Called whenever one ends.
         options: Of submitit's executor, for example ``{"timeout_min": 120, "slurm_partition": "gpu"}``.
         cluster: submitit's name of the scheduler; ``local`` runs the same without SLURM.
 

@@ -59,11 +59,11 @@ class Experiment(ABC, Generic[OptionsT]):
     """
 
     name: ClassVar[str]
-    """As people type it."""
+    """Name as people type it."""
     title: ClassVar[str]
-    """Of its page."""
+    """Title of its page."""
     summary: ClassVar[str]
-    """What it shows, for the help of the command line; a phrase without a full stop."""
+    """Summary for the help of the command line; a phrase without a full stop."""
     options: type[OptionsT]
     """Its own, of which the command line makes flags; every field has a default, and no two experiments share
     a class."""
@@ -78,7 +78,7 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
     """An experiment that is a grid of runs."""
 
     analysis: type[AnalysisT]
-    """What its cells ask for besides scores."""
+    """Analyses that its cells ask for besides scores."""
 
     def check(self, asked: GridOptionsT, corpus: Corpus) -> None:
         """Refuse options that do not go with a corpus.
@@ -98,7 +98,7 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
         """
 
     def facts(self, asked: GridOptionsT, corpus: Corpus) -> Mapping[str, Any]:
-        """What ``experiment.json`` records beside options and corpus."""
+        """Record in ``experiment.json`` besides options and corpus."""
         del asked, corpus
         return {}
 

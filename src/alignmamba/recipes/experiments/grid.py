@@ -1,4 +1,4 @@
-"""What is finished of an experiment, as its tables need it: predictions, facts of runs, and notes on the
+"""Finished part of an experiment, as its tables need it: predictions, facts of runs, and notes on the
 rest.
 """
 
@@ -18,12 +18,12 @@ _Form = TypeVar("_Form")
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What is finished of an experiment; `grid_reader.read_grid` makes it."""
+    """Finished part of an experiment; `grid_reader.read_grid` makes it."""
 
     path: Path
     """Directory of the experiment."""
     plan: Mapping[str, Any]
-    """As ``experiment.json`` tells it."""
+    """Value in ``experiment.json``."""
     task: Task
     labels: Mapping[str, str]
     """Key to what a run is called, for all runs."""
@@ -59,7 +59,7 @@ class Grid:
         return tuple(dict.fromkeys(str(entry["column"]) for entry in self.plan["cells"]))
 
     def run_path(self, key: str) -> Path:
-        """Where the run of a cell lies."""
+        """Directory of the run of a cell."""
         return self.path / "cells" / key
 
     def keys(self, row: str, column: str) -> dict[int, str]:
@@ -82,7 +82,7 @@ class Grid:
         )
 
     def analysed(self, kind: str, file: str, form: type[_Form]) -> Iterator[tuple[str, _Form]]:
-        """What the analyses of finished runs found: row and facts, by row and then by seed.
+        """Results of the analyses of finished runs: row and facts, by row and then by seed.
 
         Args:
             kind: Name of the experiment that computed them.
@@ -100,7 +100,7 @@ class Grid:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What is not there, and why."""
+        """Missing parts, with the reason of each."""
         said = (*self._notes_on_runs(), *self._notes_on_samples())
         return tuple(" ".join(each.split()) for each in said)
 

@@ -29,7 +29,7 @@ JOBS: Final = "jobs"
 
 @dataclass(frozen=True, kw_only=True)
 class CellRecord:
-    """What ``experiment.json`` says of a cell, see `cells.Cell`."""
+    """Entry of a cell in ``experiment.json``, see `cells.Cell`."""
 
     key: str
     row: str
@@ -51,8 +51,8 @@ class CellRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentRecord:
-    """What tables and pages need of ``experiment.json``; plans of single experiments hold more, and those of
-    earlier versions less.
+    """Content of ``experiment.json`` for tables and pages; plans of single experiments hold more, and those
+    of earlier versions less.
     """
 
     experiment: str
@@ -73,7 +73,7 @@ class ExperimentRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class _JobRecord:
-    """What ``jobs/<key>.json`` says, see `cells.Job`."""
+    """Content of ``jobs/<key>.json``, see `cells.Job`."""
 
     label: str
     config: dict[str, Any]
@@ -149,7 +149,7 @@ class ExperimentDirectory:
                 )
 
     def plan(self) -> dict[str, Any]:
-        """What ``experiment.json`` holds.
+        """Content of ``experiment.json``.
 
         Raises:
             CheckpointError: If it is damaged.
@@ -162,7 +162,7 @@ class ExperimentDirectory:
         return found
 
     def record(self) -> ExperimentRecord:
-        """What ``experiment.json`` holds, checked field by field.
+        """Content of ``experiment.json``, checked field by field.
 
         Raises:
             CheckpointError: If it is damaged.
@@ -170,7 +170,7 @@ class ExperimentDirectory:
         return read_record(self.path / PLAN, ExperimentRecord)
 
     def job(self, key: str) -> Job:
-        """What a cell is.
+        """Definition of a cell.
 
         Raises:
             CheckpointError: If there is no cell of that key, or its file was damaged.
@@ -195,23 +195,23 @@ class ExperimentDirectory:
         return self.path / JOBS / f"{key}.json"
 
     def run_path(self, key: str) -> Path:
-        """Where the run of a cell lies."""
+        """Directory of the run of a cell."""
         return self.path / "cells" / key
 
     def analysis_path(self, key: str, analysis: Analysis) -> Path:
-        """Where the outcome of an analysis lies: a folder that is there whole or not at all."""
+        """Place of the outcome of an analysis: a folder that is there whole or not at all."""
         return self.run_path(key) / "analysis" / analysis.name
 
     def log_path(self, key: str) -> Path:
-        """What the process of a cell said."""
+        """Log of the process of a cell."""
         return self.path / "logs" / f"{key}.txt"
 
     def state(self, job: Job) -> State:
-        """What became of a job so far."""
+        """State of a job so far."""
         return self.state_of(job.key, (analysis.name for analysis in job.analyses))
 
     def state_of(self, key: str, analyses: Iterable[str]) -> State:
-        """What became of a cell so far, which asks for analyses of these names."""
+        """State of a cell so far, which asks for analyses of these names."""
         run = self.run_path(key)
         if (run / METRICS).is_file() and all((run / "analysis" / name).is_dir() for name in analyses):
             return "finished"
@@ -220,7 +220,7 @@ class ExperimentDirectory:
         return "begun" if run.is_dir() else "pending"
 
     def failure(self, key: str) -> str:
-        """Why a cell failed, in one line; empty if it did not."""
+        """Reason why a cell failed, in one line; empty if it did not."""
         path = self.failure_path(key)
         try:
             return read_record(path, Failure).error if path.exists() else ""
@@ -235,7 +235,7 @@ class ExperimentDirectory:
             self.failure_path(key).unlink(missing_ok=True)
 
     def failure_path(self, key: str) -> Path:
-        """Where the reason lies why a cell failed."""
+        """File with the reason why a cell failed."""
         return self.path / "failed" / f"{key}.json"
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""From the directory of an experiment to its `Grid`."""
+"""Reader of the directory of an experiment as a `Grid`."""
 
 from collections.abc import Mapping
 from typing import Any

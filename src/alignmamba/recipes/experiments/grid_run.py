@@ -28,7 +28,7 @@ from alignmamba.recipes.training_run import refuse_missing_extras
 
 
 class GridEngine(Config):
-    """Who does the work of a grid."""
+    """Engine of a grid."""
 
     kind: Literal["local", "slurm"] = "local"
     """``local``: processes of this machine; ``slurm``: a SLURM array, for which the directory lies in a
@@ -36,7 +36,7 @@ class GridEngine(Config):
     jobs: Annotated[int, Field(ge=1)] = 1
     """Cells at work at once; how many threads each computes on does not depend on it."""
     options: Mapping[str, Any] = Field(default_factory=dict)
-    """Of submitit's executor, for example ``{"timeout_min": 120, "slurm_partition": "gpu"}``."""
+    """Options of submitit's executor, for example ``{"timeout_min": 120, "slurm_partition": "gpu"}``."""
     shard: tuple[int, int] | None = None
     """``(i, n)``: do every n-th cell from the i-th on, counted from 1, and leave the others to other machines
     that share the folder."""
@@ -53,7 +53,7 @@ class ExperimentPlan:
     """An experiment that is about to be run: everything is checked, nothing is written."""
 
     options: GridOptions
-    """What is varied; they also say which experiment it is."""
+    """Options that vary; they also identify the experiment."""
     base: RunConfig
     corpus: Corpus
     cells: tuple[Cell, ...]
@@ -62,11 +62,11 @@ class ExperimentPlan:
     not_compared: Mapping[str, str] = field(default_factory=dict)
     """Methods of a set that was asked for which the corpus does not suit, each with the reason."""
     notes: tuple[str, ...] = ()
-    """What training does otherwise than one may think, in sentences."""
+    """Notes on what training does differently than expected, in sentences."""
 
     @property
     def experiment(self) -> GridExperiment[Any, Any]:
-        """Which experiment it is."""
+        """Identity of the experiment."""
         return grid_of(self.options)
 
     @property
@@ -77,14 +77,14 @@ class ExperimentPlan:
         return tuple(sorted({threads_of(job) for job in self.jobs}))
 
     def states(self) -> Mapping[str, State]:
-        """What became of each job so far, by its key."""
+        """State of each job so far, by its key."""
         directory = ExperimentDirectory(self.directory)
         return {job.key: directory.state(job) for job in self.jobs}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentResult:
-    """What there is of an experiment."""
+    """State of an experiment."""
 
     directory: Path
     tables: tuple[ResultTable, ...]
@@ -139,13 +139,13 @@ def run_experiment(
 ) -> ExperimentResult:
     """Do what is not done yet, and write the tables of what is there.
 
-    A finished cell is never run again, an unfinished one is resumed, one that failed is tried anew.
+    A finished cell is never run again, an unfinished one is resumed, one that failed is tried again.
 
     Args:
         plan: What `plan_experiment` made.
         engine: Who does the work.
         command: What the user typed, for the record.
-        progress: Told whenever a cell ends.
+        progress: Called whenever a cell ends.
 
     Raises:
         CheckpointError: If the directory holds something else or cannot be written to.
@@ -193,11 +193,11 @@ def _summed_up(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> Exper
 
     Args:
         directory: Where the cells lie.
-        plan: What was asked for, as ``experiment.json`` tells it.
+        plan: What was asked for, as ``experiment.json`` shows it.
 
     Raises:
         ConfigError: If scipy is not installed.
-        CheckpointError: If the plan does not tell its task or its settings.
+        CheckpointError: If the plan does not show its task or its settings.
     """
     require("tables", "experiments", "scipy")
     grid = read_grid(directory, plan)

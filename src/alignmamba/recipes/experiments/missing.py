@@ -67,7 +67,7 @@ class MissingAnalysis(Analysis):
     """Scores on test with modalities withheld."""
 
     missing: MissingConfig
-    """What is withheld."""
+    """Protocol of what is withheld."""
 
     @property
     def name(self) -> str:
@@ -189,13 +189,13 @@ class _OfTest:
 
 @dataclass(frozen=True, kw_only=True)
 class _Withheld:
-    """What was withheld."""
+    """Facts of what was withheld."""
 
     effective_rate: float | _OfTest
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Scored:
-    """Of the ``metrics.json`` beside scores with modalities withheld."""
+    """Part of ``metrics.json`` besides scores with modalities withheld."""
 
     missing: _Withheld

@@ -55,7 +55,7 @@ class PlansAnalysis(Analysis):
     """Transport plans of some samples, and how close in time all matched pairs lie."""
 
     samples: tuple[str, ...] = ()
-    """Samples whose plans are kept; empty means the most telling ones."""
+    """Samples whose plans are kept; empty means the most showing ones."""
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
         yield cell("full", base, corpus, analyses=[PlansAnalysis(kind=self.name, samples=asked.samples)])
 
     def analyse(self, run: LoadedRun, analysis: PlansAnalysis, out: Path) -> None:
-        """Write transport plans of telling samples, or of those that were asked for, and where true times are
+        """Write transport plans of showing samples, or of those that were asked for, and where true times are
         known, how close in time all matched pairs lie, as ``plans.json``.
 
         Raises:
@@ -181,7 +181,7 @@ class Side:
 
     @classmethod
     def of(cls, model: Network[Any], batch: Batch, name: str, row: int) -> "Side":
-        """Of a modality that knows its true times."""
+        """Times of a modality that knows its true times."""
         sequences = batch.modalities[name]
         times, words = token_times(model, sequences, name), token_words(model, sequences, name, row)
         assert times is not None
@@ -191,7 +191,7 @@ class Side:
 
 @dataclass
 class Counts:
-    """How many pairs were close, by each measure."""
+    """Number of pairs were close, by each measure."""
 
     pairs: int = 0
     close: dict[float, int] = field(default_factory=lambda: dict.fromkeys(CLOSE_SECONDS, 0))
@@ -323,6 +323,6 @@ _WITHOUT_A_MODEL: Final[Mapping[str, Callable[[Sample], Matching]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Plans:
-    """Of ``plans.json``: pair, way of matching and measure to a share."""
+    """Content of ``plans.json``: pair, way of matching and measure to a share."""
 
     close: dict[str, dict[str, Shares]]

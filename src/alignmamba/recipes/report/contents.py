@@ -1,4 +1,4 @@
-"""What lies in the directory of an experiment, or of a single run, as plain values; a damaged file is refused
+"""Content of the directory of an experiment, or of a single run, as plain values; a damaged file is refused
 by its name.
 """
 
@@ -51,7 +51,7 @@ from alignmamba.recipes.run_records import (
 from alignmamba.training.logs import LOG
 
 RESAMPLES: Final = 1000
-"""Of the samples of a split, for the intervals of single runs."""
+"""Scores of the samples of a split, for the intervals of single runs."""
 MOST_PREDICTIONS: Final = 150_000
 """Predictions that a page holds; beyond, those of later columns are left out."""
 MOST_PLAN_TOKENS: Final = 60_000
@@ -100,7 +100,7 @@ def gather(directory: Path) -> Gathered:
 
 @dataclass
 class _Room:
-    """What a page still has room for."""
+    """Room that a page still has."""
 
     predictions: int = field(default_factory=lambda: MOST_PREDICTIONS)
     tokens: int = field(default_factory=lambda: MOST_PLAN_TOKENS)

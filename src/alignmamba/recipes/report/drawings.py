@@ -69,7 +69,7 @@ class Drawing:
 
     title: str
     text: str
-    """What is to be seen, for those who cannot see it."""
+    """Description of the picture, for those who cannot see it."""
     svg: str
 
 
@@ -119,7 +119,7 @@ def _columns(points: Sequence[tuple[float, ...]], number: int) -> list[list[floa
 
 
 _Line = tuple[str, tuple[list[float], list[float]], Mapping[str, Any]]
-"""What it is, empty for a mark beside a line; epochs and values; how matplotlib draws it."""
+"""Name, empty for a mark beside a line; epochs and values; how matplotlib draws it."""
 _TRAIN: Final = {"color": _SERIES[1], "linewidth": 1.1, "linestyle": (0, (4, 2)), "alpha": 0.8}
 _VALID: Final = {"color": _SERIES[0], "linewidth": 1.3, "alpha": 0.8}
 _KEPT: Final = {"color": _SERIES[0], "marker": "o", "linestyle": "None", "markeredgecolor": _PAPER}
@@ -317,8 +317,8 @@ def _known(value: float | None) -> TypeGuard[float]:
 
 
 def _svg(draw: Callable[["Axes"], None], identifier: str, *, size: tuple[float, float]) -> str:
-    """What is drawn, ready to stand in a page: without width and height, with ids of its own, in the page's
-    colours and font.
+    """Picture, ready for a page: without width and height, with ids of its own, in the page's colours and
+    font.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure

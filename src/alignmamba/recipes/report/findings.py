@@ -1,4 +1,4 @@
-"""What a page is made of: the runs that were found, their tables, and what model and corpus add."""
+"""Parts of a page: the runs that were found, their tables, and what model and corpus add."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,12 +27,12 @@ class Samples:
     split: str
     ids: tuple[str, ...]
     targets: tuple[str, ...] | None
-    """As written: names of classes or numbers; ``None`` where unknown."""
+    """Values as written: names of classes or numbers; ``None`` where unknown."""
     predictions: tuple[str, ...]
     classes: tuple[str, ...]
     """Empty for a regression."""
     withheld: Mapping[str, tuple[bool, ...]]
-    """By modality, true for the samples that had to do without it; empty where nothing was withheld."""
+    """Mask of the samples without a modality, by modality; empty where nothing was withheld."""
     probabilities: NDArray[np.float64] | None = None
     """(samples, classes) of a classification, where they were asked for."""
 
@@ -56,7 +56,7 @@ class Found:
     cell: CellRecord
     state: State
     error: str = ""
-    """Why it failed."""
+    """Reason of its failure."""
     settings: str = ""
     """Its complete configuration as YAML."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Found:
     """Samples by true class (rows) and predicted class."""
     classes: tuple[str, ...] = ()
     samples: Samples | None = None
-    """Of the first finished seed of each row and column."""
+    """Studies of the first finished seed of each row and column."""
     plans: tuple[PlanSample, ...] = ()
 
 
@@ -83,7 +83,7 @@ class SettingsTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How two runs predict the same samples."""
+    """Agreement of two runs on the same samples."""
 
     first: str
     second: str
@@ -111,7 +111,7 @@ class Worth:
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """What a sample has of one modality, as the corpus has it."""
+    """Data of a sample in one modality, as the corpus has it."""
 
     length: int
     seconds: tuple[float, float] | None
@@ -122,24 +122,24 @@ class Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What model and corpus add to the files of a run; everything is in the order of the samples."""
+    """Additions of model and corpus to the files of a run; everything is in the order of the samples."""
 
     texts: tuple[str | None, ...]
     groups: tuple[str | None, ...]
     tokens: tuple[Mapping[str, Tokens], ...]
-    """Of each sample, by modality; those that it lacks are not in it."""
+    """Data of each sample, by modality; those that it lacks are not in it."""
     modalities: tuple[str, ...]
     complete: Predictions
-    """Of the samples that were predicted again, with all of their modalities."""
+    """Scores of the samples that were predicted again, with all of their modalities."""
     without: Mapping[str, Predictions]
     """Modality to the predictions without it, of those samples that have another one."""
     worth: tuple[Worth, ...]
     """Empty where no target is known, or there is one modality only."""
     plans: tuple[PlanSample, ...]
     without_plan: str
-    """Why a sample has none here, in a sentence."""
+    """Reason why a sample has none here, in a sentence."""
     notes: tuple[str, ...]
-    """How the work was bounded, in sentences."""
+    """Bounds of the work, in sentences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,15 +161,15 @@ class Gathered:
     tables: tuple[ResultTable, ...]
     figures: tuple[Figure, ...]
     left_out: tuple[str, ...]
-    """What would make the page too large, one sentence each."""
+    """Parts that would make the page too large, one sentence each."""
     differing: SettingsTable | None = None
-    """Of several runs."""
+    """Comparison of several runs."""
     agreement: tuple[Agreement, ...] = ()
-    """Of several runs that predicted the same samples."""
+    """Agreement of several runs that predicted the same samples."""
     study: Study | None = None
-    """Of a single run whose corpus could be loaded."""
+    """Study of a single run whose corpus could be loaded."""
     not_studied: str = ""
-    """Why there is none, in one sentence."""
+    """Reason why no study exists, in one sentence."""
 
     @property
     def kind(self) -> str:

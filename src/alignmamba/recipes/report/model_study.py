@@ -1,5 +1,5 @@
-"""What only the model and the corpus of a run know: transcripts, groups, plans, and what each modality is
-worth.
+"""Facts that only the model and the corpus of a run know: transcripts, groups, plans, and what each modality
+is worth.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from alignmamba.recipes.transport_plans import PlanSample, shown_plans
 MOST_TOKENS: Final = 1_000_000
 """Tokens of the samples that are predicted again for a page; of a larger split, evenly spaced samples are."""
 MOST_PLANS: Final = (60, 40, 24, 12, 6, 3, 1)
-"""How many samples bring their plans: the first number whose plans fit into `MOST_PLAN_TOKENS`."""
+"""Number of samples with plans: the first number whose plans fit into `MOST_PLAN_TOKENS`."""
 MOST_CHARACTERS: Final = 2_000_000
 """Characters of all transcripts of a page."""
 MOST_WORDS: Final = 300_000
@@ -139,13 +139,13 @@ def _spread(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _fitting(counts: NDArray[np.int64], most: int) -> int:
-    """How many samples of a split hold so many tokens, one at least."""
+    """Number of samples of a split hold so many tokens, one at least."""
     size, total = len(counts), int(counts.sum())
     return size if total <= most else max(1, int(size * most / total))
 
 
 def _evenly(order: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """So many of them, the first and the last included."""
+    """Choose so many of them, the first and the last included."""
     return order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(np.int64))]
 
 
@@ -241,7 +241,7 @@ def _errors(predictions: Predictions) -> NDArray[np.float64]:
 
 
 def _rank_words(rank: int, of: int) -> str:
-    """Where a sample stands among all that were predicted, the best being the first."""
+    """Rank of a sample among all that were predicted, the best being the first."""
     if rank in (1, of):
         return f"{'best' if rank == 1 else 'worst'} predicted of {of:,}"
     ending = "th" if rank % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(rank % 10, "th")

@@ -34,7 +34,7 @@ _SCRIPTS = ("elements.js", "viewer.js", "samples.js")
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What was written."""
+    """Result of the writing."""
 
     path: Path
     size: int
@@ -42,7 +42,7 @@ class Page:
     cells: Mapping[str, int]
     """State to the number of cells in it."""
     note: str = ""
-    """Why model and corpus of a single run have no part in it."""
+    """Reason why model and corpus of a single run have no part in it."""
 
 
 def write_page(
@@ -132,7 +132,7 @@ def _check_place(path: Path) -> None:
 
 
 def _studied(gathered: Gathered, data: str | None) -> Gathered:
-    """With what model and corpus add; a corpus that was asked for must be there, the run's own may be
+    """Page with what model and corpus add; a corpus that was asked for must be there, the run's own may be
     gone.
     """
     found = gathered.found[0]

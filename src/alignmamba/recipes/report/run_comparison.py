@@ -81,7 +81,7 @@ def gather_runs(directories: Sequence[Path]) -> Gathered:
 
 
 def _labels(directories: Sequence[Path]) -> list[str]:
-    """The last parts of the paths, as many as tell them apart."""
+    """The last parts of the paths, as many as distinguish them."""
     paths = [path.resolve().parts for path in directories]
     for count in range(1, max(map(len, paths)) + 1):
         labels = ["/".join(parts[-count:]) for parts in paths]
@@ -179,7 +179,7 @@ def _flat(values: Mapping[str, Any], within: str = "") -> dict[str, str]:
 
 
 def _agreement(one: Found, other: Found) -> Agreement | None:
-    """How two runs predict the samples that both predicted; ``None`` where there are none."""
+    """Agreement of two runs on the samples that both predicted; ``None`` where there are none."""
     first, second = one.samples, other.samples
     if first is None or second is None:
         return None

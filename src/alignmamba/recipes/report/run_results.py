@@ -1,4 +1,4 @@
-"""What a run has left in its files: logs, predictions, confusions and plans; a damaged file is refused by its
+"""Results of a run in its files: logs, predictions, confusions and plans; a damaged file is refused by its
 name.
 """
 
@@ -108,7 +108,7 @@ def read_predictions(path: Path, split: str, *, probabilities: bool) -> Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plans:
-    """Of ``plans.json``."""
+    """Content of ``plans.json``."""
 
     samples: tuple[PlanSample, ...]
 

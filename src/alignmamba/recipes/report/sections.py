@@ -42,8 +42,8 @@ def _made(drawings: Iterable[Drawing | None]) -> list[Drawing]:
 
 
 def result_tables(gathered: Gathered) -> list[dict[str, Any]]:
-    """Tables with what is said below them, which is said once below tables that follow each other and share
-    it.
+    """Tables with what is reported below them, which is reported once below tables that follow each other and
+    share it.
     """
     shown = [_result_table(gathered, table) for table in gathered.tables]
     for table, following in pairwise(shown):

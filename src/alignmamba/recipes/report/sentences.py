@@ -72,7 +72,7 @@ def states(gathered: Gathered) -> dict[str, int]:
 
 
 def summary(gathered: Gathered) -> str:
-    """What was run, how far it is, and what came out, in a few sentences."""
+    """Summary of what was run, how far it is, and what came out, in a few sentences."""
     words = {RUN: _run_words, RUNS: _runs_words}.get(gathered.kind, _experiment_words)(gathered)
     return " ".join([*words, *_best_words(gathered)])
 
@@ -133,7 +133,7 @@ def _experiment_words(gathered: Gathered) -> list[str]:
 
 
 def task_words(task: Task) -> str:
-    """What a task is, in a few words."""
+    """Description of a task, in a few words."""
     if task.kind == "classification":
         return f"classification into {len(task.classes)} classes"
     if task.label_range is None:
@@ -244,7 +244,7 @@ def _version_words(counts: Counter[str]) -> str:
 
 
 def settings(gathered: Gathered) -> list[tuple[str, str]]:
-    """For each row, the complete configuration of its first run."""
+    """Complete configuration of the first run of each row."""
     first: dict[str, tuple[str, str]] = {}
     for found in gathered.found:
         if found.settings:

@@ -1,4 +1,4 @@
-"""What the scripts of a page draw: confusions, transport plans and samples, as values that JSON can hold."""
+"""Data for the scripts of a page: confusions, transport plans and samples, as values that JSON can hold."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,8 +56,8 @@ def _confusions(gathered: Gathered) -> list[dict[str, Any]]:
 
 
 def _most_confused(counts: NDArray[np.int64]) -> list[int]:
-    """At most `MOST_CLASSES` classes in their order: all of them, or those of the largest numbers of samples
-    taken for another class.
+    """Choose at most `MOST_CLASSES` classes in their order: all of them, or those of the largest numbers of
+    samples taken for another class.
     """
     size = len(counts)
     if size <= MOST_CLASSES:
@@ -121,7 +121,7 @@ def _short(values: Sequence[float | None] | None, digits: int) -> list[float | N
 
 @dataclass(frozen=True)
 class _Code:
-    """How targets and predictions are written: names of classes by number, numbers rounded."""
+    """Form of targets and predictions: names of classes by number, numbers rounded."""
 
     numbers: Mapping[str, int]
     """Class that occurs to its number; empty for a regression."""
@@ -189,7 +189,7 @@ def decimals_of(every: Sequence[Samples]) -> int:
 
 
 def _probabilities(samples: Samples, code: _Code) -> list[list[int | float]] | None:
-    """For each sample, class and thousandths in turn, the most probable first."""
+    """Class and thousandths in turn for each sample, the most probable first."""
     if samples.probabilities is None:
         return None
     rows = zip(_most_probable(samples.probabilities).tolist(), samples.probabilities, strict=True)
@@ -204,7 +204,7 @@ def _thousandths(share: float) -> int:
 
 
 def _withheld(samples: Samples) -> dict[str, Any] | None:
-    """For each sample a number whose bits say which of the modalities it had to do without."""
+    """Number for each sample whose bits say which of the modalities it had to do without."""
     if not samples.withheld:
         return None
     masks = [
@@ -215,8 +215,8 @@ def _withheld(samples: Samples) -> dict[str, Any] | None:
 
 
 def _lacking(gathered: Gathered) -> str:
-    """Why the page has no transcripts, tokens and modalities left out, in one sentence; empty where it has
-    them.
+    """Reason why the page has no transcripts, tokens and modalities left out, in one sentence; empty where it
+    has them.
     """
     if gathered.study is not None or gathered.not_studied:
         return gathered.not_studied

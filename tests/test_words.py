@@ -50,7 +50,9 @@ NO_BEGINNING = re.compile(
 
 def too_wide(page: str) -> list[str]:
     """Lines of Markdown prose that could be broken: tables, code, formulas, pictures and links cannot."""
-    prose = re.sub(r"^( *)```.*?^ *```|\$\$.*?\$\$|^::: (?:.+\n)+", "", page, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(
+        r"^( *)```.*?^ *```|\$\$.*?\$\$|^::: (?:[^\n]+\n)+", "", page, flags=re.DOTALL | re.MULTILINE
+    )
     wide = [line for line in prose.splitlines() if len(line) > WIDEST and not re.match(r"\s*(\||!\[)", line)]
     return [line for line in wide if " " in re.sub(r"`[^`]*`|^\s*[-*] ", "", line).strip()]
 

@@ -87,7 +87,7 @@ def split_tables(
             unnamed += strangers[-1:] if is_split(value) else []
     if unnamed and len(names) < len(ROLES):
         raise DataError(
-            f"{path}: {unnamed[0]!r} looks like a split; expected one of the names {', '.join(SPLIT_NAMES)}"
+            f"{path}: {unnamed[0]!r} looks like a split, expected one of the names {', '.join(SPLIT_NAMES)}"
         )
     if not names:
         raise DataError(f"{expected}, found the keys {strangers[:5]}")
@@ -144,7 +144,9 @@ def _refuse_near_names(where: str, names: Collection[str], absent: Sequence[str]
             iter(difflib.get_close_matches(name, absent, n=1, cutoff=_NEAR)), None
         )
         if near:
-            raise DataError(f"{where}: found an unknown field {name!r}; is it {near!r}, mistyped or damaged?")
+            raise DataError(
+                f"{where}: found an unknown field {name!r}; perhaps {near!r}, mistyped or damaged"
+            )
 
 
 class SplitTable:

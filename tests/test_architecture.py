@@ -60,8 +60,6 @@ EXEMPT: dict[tuple[str, str], str] = {
     ("speaks below cli", "formats/sequences/hdf5_child.py"): "a child process; its output is a pipe",
     ("speaks below cli", "recipes/experiments/cell_process.py"): "a process of its own, as a command is",
     ("guessed model", "recipes/bench/operators.py"): "asks another library which of its versions it is",
-    # To be brought into order:
-    ("twin name", "recipes/experiments/"): "",
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from alignmamba.cli.main import main
 from alignmamba.recipes.experiments.catalogue import EXPERIMENTS, any_option
-from alignmamba.recipes.experiments.experiment import Experiment, GridOptions
+from alignmamba.recipes.experiments.experiment_kind import Experiment, GridOptions
 from small_run import SETTINGS, write_small_corpus
 
 PAGE = Path(__file__).resolve().parents[3] / "CONTRIBUTING.md"

@@ -21,7 +21,7 @@ from alignmamba.recipes.experiments.catalogue import (
     not_compared,
 )
 from alignmamba.recipes.experiments.cells import Cell, jobs_of
-from alignmamba.recipes.experiments.experiment import of_model
+from alignmamba.recipes.experiments.experiment_kind import of_model
 from alignmamba.training.fit_config import FitConfig
 from small_run import CONFIG, write_small_corpus
 

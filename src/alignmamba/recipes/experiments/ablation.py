@@ -18,7 +18,12 @@ from alignmamba.recipes.experiments.columns import (
     metric_column,
     metrics_table,
 )
-from alignmamba.recipes.experiments.experiment import GridExperiment, GridOptions, variants, with_modalities
+from alignmamba.recipes.experiments.experiment_kind import (
+    GridExperiment,
+    GridOptions,
+    variants,
+    with_modalities,
+)
 from alignmamba.recipes.experiments.grid import Grid
 
 

@@ -14,7 +14,7 @@ from alignmamba.recipes.experiments.cells import Analysis, Cell
 from alignmamba.recipes.experiments.comparison import Comparison
 from alignmamba.recipes.experiments.distance import Distance
 from alignmamba.recipes.experiments.efficiency import Efficiency
-from alignmamba.recipes.experiments.experiment import (
+from alignmamba.recipes.experiments.experiment_kind import (
     Experiment,
     GridExperiment,
     GridOptions,

@@ -8,7 +8,7 @@ from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 from alignmamba.recipes.experiments.columns import metrics_table
-from alignmamba.recipes.experiments.experiment import (
+from alignmamba.recipes.experiments.experiment_kind import (
     GridExperiment,
     MethodsOptions,
     of_model,

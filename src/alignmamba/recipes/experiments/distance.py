@@ -18,7 +18,7 @@ from alignmamba.ops import masked_mean
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell
 from alignmamba.recipes.experiments.columns import plain_table
-from alignmamba.recipes.experiments.experiment import GridExperiment, GridOptions, test_batches, variants
+from alignmamba.recipes.experiments.experiment_kind import GridExperiment, GridOptions, test_batches, variants
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun
 from alignmamba.recipes.run_directory import to_json

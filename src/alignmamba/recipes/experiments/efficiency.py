@@ -25,7 +25,7 @@ from alignmamba.recipes.bench.bench_files import (
 )
 from alignmamba.recipes.bench.bench_tables import measured_table, notes, report_values
 from alignmamba.recipes.bench.measurement import BenchConfig, Report, Row, Say, measure, silent
-from alignmamba.recipes.experiments.experiment import Experiment
+from alignmamba.recipes.experiments.experiment_kind import Experiment
 from alignmamba.recipes.run_directory import to_csv, to_json
 
 FIGURE_LENGTHS = (800, 1600, 3200, 6400, 12_800, 25_600)

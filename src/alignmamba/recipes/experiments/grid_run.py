@@ -18,7 +18,7 @@ from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.catalogue import cells_of, grid_of, grids, not_compared
 from alignmamba.recipes.experiments.cells import Cell, Job, State, jobs_of
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
-from alignmamba.recipes.experiments.experiment import GridExperiment, GridOptions
+from alignmamba.recipes.experiments.experiment_kind import GridExperiment, GridOptions
 from alignmamba.recipes.experiments.grid_directory import JOBS, PLAN, ExperimentDirectory
 from alignmamba.recipes.experiments.grid_reader import read_grid
 from alignmamba.recipes.finished_run import refuse_unlabelled

@@ -17,7 +17,7 @@ from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 from alignmamba.recipes.experiments.columns import TOLD, combined, metric_column, notes_on, table_of
-from alignmamba.recipes.experiments.experiment import GridExperiment, MethodsOptions, of_model
+from alignmamba.recipes.experiments.experiment_kind import GridExperiment, MethodsOptions, of_model
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun, missing_tables, score_missing
 from alignmamba.recipes.run_directory import METRICS, to_json, write_table

@@ -23,7 +23,7 @@ from alignmamba.recipes.assembly import seed_everything, untrained_network
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
 from alignmamba.recipes.experiments.columns import plain_table
-from alignmamba.recipes.experiments.experiment import GridExperiment, GridOptions, test_batches
+from alignmamba.recipes.experiments.experiment_kind import GridExperiment, GridOptions, test_batches
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun
 from alignmamba.recipes.transport_plans import (

@@ -5,6 +5,7 @@ Usage: python benchmarks/methods_page.py [--check]
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,7 +64,11 @@ def table() -> str:
         for name, names in SETS.items()
         if name != "all" and names
     ]
-    return "\n".join([*lines, "", *sets])
+    wrapped = [
+        textwrap.fill(row, 110, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+        for row in sets
+    ]
+    return "\n".join([*lines, "", *wrapped])
 
 
 def main() -> int:

@@ -81,7 +81,7 @@ def test_a_stamp_vouches_for_every_field() -> None:
     assert unstamped(written, "file") == values
     assert unstamped(values, "file") == values
     for change in ({"b": [1, 2.25, None]}, {"c": 0}, {"sha256": "0" * 64}, {"sha256": None}):
-        with pytest.raises(CheckpointError, match="file: damaged, or edited"):
+        with pytest.raises(CheckpointError, match="file: damaged or edited"):
             unstamped({**written, **change}, "file")
 
 

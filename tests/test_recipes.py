@@ -7,6 +7,7 @@ import math
 import multiprocessing.process
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing_protocols import MissingConfig, withheld
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError, TrainingError
-from alignmamba.files import settle_leftovers
+from alignmamba.files import settle, settle_leftovers
 from alignmamba.recipes import (
     EngineConfig,
     RunConfig,
@@ -39,7 +40,7 @@ from alignmamba.recipes.assembly import seed_everything, trained_model, untraine
 from alignmamba.recipes.configuration import _parse_yaml, resolve
 from alignmamba.recipes.finished_run import distance_covered
 from alignmamba.recipes.report.contents import gather
-from alignmamba.recipes.run_directory import RunDirectory, _settle, corpus_identity, to_json
+from alignmamba.recipes.run_directory import RunDirectory, corpus_identity, to_json
 from alignmamba.recipes.training_run import _lost_process
 from alignmamba.training.fit_config import FitConfig
 from small_run import CONFIG, write_small_corpus
@@ -381,10 +382,10 @@ def test_a_run_that_was_set_aside_by_a_killed_process_comes_back(tmp_path: Path)
     for directory in (aside, out):
         directory.mkdir()
         (directory / "config.yaml").touch()
-    settle_leftovers(out, _settle(out))
+    settle_leftovers(out, partial(settle, out))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     out.rename(aside)
-    settle_leftovers(out, _settle(out))
+    settle_leftovers(out, partial(settle, out))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

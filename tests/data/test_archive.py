@@ -524,7 +524,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "no samples": (
         lambda given: given.update(features={"sound": []}, targets=None, ids=None, times={}, tokens={}),
-        "has no samples",
+        "found no samples",
     ),
 }
 
@@ -620,7 +620,7 @@ def test_a_task_may_be_a_mapping(tmp_path: Path) -> None:
 
 def test_a_modality_that_nobody_has_is_refused(tmp_path: Path) -> None:
     given = {"features": {"sound": [np.ones((1, 2))], "smell": [None]}}
-    with pytest.raises(DataError, match="modality 'smell': no sample of any split has it"):
+    with pytest.raises(DataError, match="modality 'smell': found it in no sample of any split"):
         write_corpus(tmp_path / "corpus", {"train": given}, task=SCORE)
 
 
@@ -643,10 +643,10 @@ def test_a_directory_that_is_no_corpus_is_never_replaced(tmp_path: Path) -> None
     (tmp_path / "thesis" / "chapter").write_text("all of it")
     (tmp_path / "file").write_text("x")
     for name, said in (
-        ("thesis", "found 'chapter', which is not a file of a corpus"),
-        ("file", "is not a corpus directory"),
+        ("thesis", "found 'chapter', which is not a file of a corpus, so the directory is kept"),
+        ("file", "file: expected a corpus directory to replace, found a file"),
     ):
-        with pytest.raises(DataError, match=f"{said}, so it is not replaced"):
+        with pytest.raises(DataError, match=said):
             write_corpus(tmp_path / name, {"train": arrays()}, task=CLASSES, overwrite=True)
     assert (tmp_path / "thesis" / "chapter").read_text() == "all of it"
 

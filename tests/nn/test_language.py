@@ -171,7 +171,7 @@ def test_a_layer_that_the_shape_lacks_is_not_dropped(folder: Path) -> None:
     shape = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**shape, "num_hidden_layers": 1}))
     with pytest.raises(
-        ConfigError, match=r"expected the layers of its config\.json alone, found 'encoder\.layer\.1"
+        ConfigError, match=r"expected the layers of its config\.json and no others, found 'encoder\.layer\.1"
     ):
         network(folder)
 

@@ -563,7 +563,7 @@ def test_a_gradient_that_is_not_finite_is_refused() -> None:
 
 
 def test_nothing_to_train_on_is_refused() -> None:
-    with pytest.raises(DataError, match="0 optimiser steps"):
+    with pytest.raises(DataError, match="the train split has no batch, expected at least one optimiser step"):
         run(train=ToySource("train", samples=0))
     with pytest.raises(DataError, match="valid split is empty"):
         run(valid=ToySource("valid", samples=0))
@@ -578,7 +578,7 @@ def test_nothing_to_train_is_refused() -> None:
 
 @pytest.mark.parametrize("place", ["train", "valid"])
 def test_targets_are_needed(place: Any) -> None:
-    with pytest.raises(DataError, match=f"{place}: samples without targets"):
+    with pytest.raises(DataError, match=f"{place}: found samples without targets"):
         run(**{place: ToySource(place, targets=False)})
 
 
@@ -716,8 +716,8 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"learning_rate": 0.5}, "learning_rate=0.5, expected 0.02 to resume"),
-        ({"epochs": 9}, "epochs=3"),
-        ({"accumulate": 2}, "accumulate=1"),
+        ({"epochs": 9}, "found epochs=9, expected 3 to resume"),
+        ({"accumulate": 2}, "found accumulate=2, expected 1 to resume"),
     ],
 )
 def test_another_course_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

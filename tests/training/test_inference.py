@@ -82,7 +82,7 @@ def test_the_engine_decides_the_precision() -> None:
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (["test-0", "test-1", "more"], r"each of 3 samples, found 2; never seen: \['more'\]"),
+        (["test-0", "test-1", "more"], r"each of 3 samples, found 2; missing: \['more'\]"),
         (["test-0"], r"not of the split: \['test-1'\]"),
     ],
 )

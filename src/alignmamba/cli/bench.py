@@ -28,6 +28,7 @@ class Bench(Verb):
             "type alignmamba experiment efficiency --out DIR, with options of bench as --set d_model=64"
         )
     }
+    """Subjects of former versions, each with what to type in its place."""
 
     subject: Annotated[
         Positional[Literal["scan", "match", "mmd", "block", "backbone", "model"]],

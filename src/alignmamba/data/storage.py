@@ -190,7 +190,8 @@ def prepare_destination(target: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a corpus")
     if target.is_symlink() or not target.is_dir():
-        raise DataError(f"{target}: expected a corpus directory to replace, found something else")
+        found = "a link" if target.is_symlink() else "a file"
+        raise DataError(f"{target}: expected a corpus directory to replace, found {found}")
     # A corpus may be damaged, but whatever else lies there would go with it.
     names = sorted(path.name for path in target.iterdir())
     if stranger := next((name for name in names if not is_archive_file(name)), None):

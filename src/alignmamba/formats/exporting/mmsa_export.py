@@ -67,7 +67,7 @@ def export_mmsa(
     target = Path(path)
     check_path(target)
     if target.exists() and not target.is_file():
-        raise DataError(f"{target}: expected a file to replace, found something else")
+        raise DataError(f"{target}: expected a file to replace, found a directory")
     if target.exists() and not overwrite:
         raise DataError(f"{target}: exists already; overwrite=True (--overwrite) replaces a file")
     chosen = _chosen(corpus, modalities)

@@ -70,6 +70,9 @@ def refused(prose: str) -> list[str]:
     """What a text says that has plainer words; code between backticks is not read."""
     plain = " ".join(re.sub(r"`+[^`]*`+", "code", prose).split())
     said = [found[0] for phrase in REFUSED for found in re.finditer(rf"\b{phrase}", plain, re.IGNORECASE)]
+    said += [
+        found[0] for found in re.finditer(r"\b(?!code\b)([a-z]{2,}) \1\b", plain)
+    ]  # a word written twice
     return said + [found[0].strip() for found in re.finditer(rf"(^|[.!?] ){INVERTED}", plain)]
 
 
@@ -147,6 +150,7 @@ def _named(path: Path) -> str:
         "first and last but one",
         "What a column is, is guessed.",
         "Masks are drawn anew.",
+        "found found a text",
     ],
 )
 def test_a_refused_phrase_is_seen(prose: str) -> None:

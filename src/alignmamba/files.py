@@ -199,10 +199,10 @@ def restore(path: Path) -> None:
 
 
 def settle(path: Path, leftover: Path) -> None:
-    """Put back what was moved aside to be replaced, if nothing took its place; remove everything else."""
+    """Put back what was moved aside to be replaced, if nothing took its place; remove what was unfinished."""
     if leftover.suffix == REPLACED and not path.exists():
         leftover.rename(path)
-    else:
+    elif leftover.suffix in (PARTIAL, REPLACED):
         shutil.rmtree(leftover)
 
 

@@ -183,7 +183,10 @@ def test_the_papers_figures(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["training=true"], "error: figures: expected subject 'model' without training"),
+        (
+            ["training=true"],
+            "error: training: found true, expected false as the paper's figures are of inference",
+        ),
         (["measure=[time]"], "error: measure: expected no such setting, as the paper fixes"),
         (["subject=scan"], "error: subject: expected no such setting, as the paper fixes"),
         (["against=[mambapy]"], "error: against: found 'mambapy', which the paper's figures lack"),

@@ -340,7 +340,7 @@ def test_a_file_cut_off_anywhere(tmp_path: Path, protocol: int) -> None:
     [
         (b"cnumpy\ndtype\nNa.", "a list finds a global numpy.dtype"),
         (b"]NNs.", "a dict finds a list"),
-        (b"Nb.", "finds no value to work on"),
+        (b"Nb.", "found an operation without a value"),
     ],
 )
 def test_an_operation_on_another_kind_of_value_says_what_it_finds(

@@ -99,7 +99,7 @@ class Experiment(Verb):
         engine = self._engine()
         options = {name: self._options(each.options) for name, each in grids().items()}
         plan = plan_experiment(options[self.name], self._base(), out=self.out)
-        for name, each in grids().items():  # a value that is wrong is refused also where it does not matter
+        for name, each in grids().items():  # a wrong value is refused also where another experiment takes it
             each.check(options[name], plan.corpus)
         self._refuse_unknown_metrics(plan)
         for note in plan.notes:

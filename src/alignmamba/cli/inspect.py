@@ -53,9 +53,15 @@ class Inspect(ReadingVerb):
 
     def _inspect_corpus(self) -> int:
         from alignmamba.data.inspection import inspect_corpus
+        from alignmamba.data.storage import MANIFEST
 
         if self.path.exists():
-            self._refuse_options(f"the format of {self.path} is not recognised")
+            known = (self.path / MANIFEST).exists()
+            self._refuse_options(
+                f"{self.path} is a corpus already"
+                if known
+                else f"the format of {self.path} is not recognised"
+            )
         return self._show(inspect_corpus(self.path))
 
     def _inspect_synthetic(self) -> int:

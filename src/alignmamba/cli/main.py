@@ -108,7 +108,7 @@ def _told(error: BaseException, verb: "Verb | None") -> int:
 
 
 def _is_full(stream: TextIO) -> bool:
-    """Return whether a stream takes no character; it is then discarded."""
+    """Try to write to a stream, and discard it where it takes no character; true if it was discarded."""
     try:
         stream.write("\n")
         stream.flush()

@@ -111,7 +111,7 @@ def blocks(
 
 
 def faults_table(title: str, faults: Sequence[tuple[str, str, str, int]]) -> Table | str:
-    """Table of the faults of a file and their repairs, or that nothing was."""
+    """Table of the faults of a file and their repairs, or a line that there are none."""
     if not faults:
         return f"{title}: nothing"
     return rows_table(title, ("what", "where", "done", "how many"), list(faults))

@@ -395,7 +395,7 @@ def _sequences(name: str, given: Any, lengths: Any, times: Any) -> Sequences:
 
 
 def _withheld_of(batch: Batch, name: str) -> Sequences:
-    """Sequences withheld of a modality; none, where the batch has not one of it."""
+    """Sequences withheld of a modality; ``None`` where the batch has none."""
     if name in batch.withheld:
         return batch.withheld[name]
     there = batch.modalities[name]

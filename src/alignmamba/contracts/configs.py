@@ -1,4 +1,4 @@
-"""Configurations: immutable, keyword-only, and distinguished from a mistake in one line."""
+"""Configurations: immutable, keyword-only, with every mistake reported in one line."""
 
 from collections.abc import Iterator, Mapping
 from types import UnionType

@@ -27,7 +27,7 @@ class Plan:
     similarity: Tensor
     """(batch, time) cosine similarity of the matched pair, 0 where nothing was matched."""
     marginal: Literal["source", "anchor"] = "source"
-    """Side of which every token was matched."""
+    """Side whose tokens were all matched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

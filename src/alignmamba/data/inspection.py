@@ -75,7 +75,7 @@ class Training:
     """Problems that training on a corpus would meet."""
 
     hindrance: str
-    """Reason why training is impossible as it is, and the way out; empty where it can."""
+    """Reason why training is impossible as it is, and the way out; empty where it is possible."""
     dropped: tuple[str, ...]
     """Modalities that no training sample has, which a model does without."""
     notes: tuple[str, ...]

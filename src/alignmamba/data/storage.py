@@ -4,9 +4,11 @@ A corpus is a directory:
 
     corpus.json               `Manifest`: task, modalities, and every other file with its size and SHA-256
     train-00000.safetensors   per modality NAME.values (total time, width), NAME.offsets (samples + 1),
-    perhaps NAME.times; targets. Nothing of a modality that not one of the shard's samples has
-    train-00000.jsonl         one line per sample: its id and, where they are known, its group, text, display
-    tokens and other labels ...                       further shards of this split, then the other splits
+                              perhaps NAME.times; targets. Nothing of a modality that no sample of the
+                              shard has
+    train-00000.jsonl         one line per sample: its id and, where they are known, its group, text,
+                              display tokens and other labels
+    ...                       further shards of this split, then the other splits
 
 Sample i of a shard owns the positions offsets[i] to offsets[i + 1]; a sample that lacks the modality owns
 none. Features are float32, token ids int32 of width 1, times float64 seconds (not a number throughout a
@@ -46,10 +48,6 @@ _LINE_BYTES = 2
 
 # A scan of a shard holds this many bytes of it at a time, or one sample if that is larger.
 _BLOCK_BYTES = 64 << 20
-
-"""Bytes of a file that are read at once for its checksum."""
-
-
 _FILE_NAME = r"^(train|valid|test)-[0-9]{5,9}\.(safetensors|jsonl)$"
 
 

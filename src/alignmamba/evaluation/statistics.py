@@ -448,7 +448,7 @@ def _t_quantile(probability: float, freedom: float) -> float:
 
 
 def refuse_outside(name: str, value: float) -> None:
-    """Refuse what is no probability between 0 and 1.
+    """Refuse a value that is not between 0 and 1.
 
     Raises:
         ConfigError: Naming it.

@@ -50,8 +50,8 @@ def marks_note(*, seeds: int, level: float = 0.05) -> str:
 def reach_note(
     name: str, standings: Mapping[str, Standing], *, seeds: int, samples: int, digits: int = 3
 ) -> str:
-    """One sentence: from which difference on the test of a column shows a method from the best; empty where
-    nothing is compared.
+    """One sentence: the difference from which the test of a column separates a method from the best; empty
+    where nothing is compared.
     """
     told = sorted(each.told_from for each in standings.values() if each.told_from is not None)
     if not told:

@@ -236,8 +236,8 @@ class ResultTable(Config):
         return tuple(header), [tuple(row) for row in zip(*columns, strict=True)]
 
     def of_columns(self, names: Sequence[str]) -> "ResultTable":
-        """The table with those of its columns that are named; with all of them if it has not one of that
-        name.
+        """The table with those of its columns that are named; with all of them if it has no such
+        column.
         """
         places = [place for place, name in enumerate(self.columns) if name in names]
         if not places:

@@ -134,7 +134,7 @@ def open_npz(path: Path, key: str, *, inside: Path | None = None) -> np.ndarray:
     memory-mapped.
 
     Raises:
-        DataError: If there is not one of that name, or it is none that `open_npy` would take.
+        DataError: If there is no such array, or `open_npy` refuses it.
     """
     place = f"{path}: array {key!r}"
     with contextlib.ExitStack() as opened:

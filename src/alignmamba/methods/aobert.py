@@ -35,7 +35,7 @@ class AOBERTConfig(FusionConfig, AttentionConfig):
     masking: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the error with which hidden tokens are rebuilt."""
     alignment: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of showing samples with a replaced stream from whole ones."""
+    """Weight of distinguishing samples with a replaced stream from whole ones."""
 
     @model_validator(mode="after")
     def _token_by_token(self) -> Self:

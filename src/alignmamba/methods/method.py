@@ -33,7 +33,7 @@ class Method:
     """Demands on a corpus, for people, for example ``text and one other modality``; empty where any will
     do."""
     differs: str = ""
-    """Differences from its source, in a sentence or two for a table; empty where it does not."""
+    """Differences from its source, in a sentence or two for a table; empty where there are none."""
     reconstructed: str = ""
     """Parts that could not be read and were chosen here; empty where the paper and its code were read."""
 

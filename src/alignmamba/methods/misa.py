@@ -50,7 +50,7 @@ class MISAConfig(FusionConfig):
     difference: Annotated[float, Field(ge=0)] = 0.3
     """Weight of what parts overlap."""
     similarity: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of what shows the shared parts of two modalities apart."""
+    """Weight of the difference between the shared parts of two modalities."""
     reconstruction: Annotated[float, Field(ge=0)] = 1.0
     """Weight of what the two parts of a modality fail to say of it."""
     alike: Literal["moments", "adversary"] = "moments"

@@ -1,5 +1,5 @@
-"""Difference of two sequences (maximum mean discrepancy, Li et al., arXiv 2412.00833, section 3.3), and how
-two batches of vectors do.
+"""Difference of two sequences (maximum mean discrepancy, Li et al., arXiv 2412.00833, section 3.3), and of
+two batches of vectors.
 """
 
 from typing import Any, Literal

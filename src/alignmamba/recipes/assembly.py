@@ -129,7 +129,7 @@ def own_data(config: RunConfig) -> str:
 
 
 def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:
-    """The corpus with these of its modalities alone, and without the samples that have not one of them; all
+    """The corpus with these of its modalities alone, and without the samples that lack all of them; all
     of it if none is named.
 
     Raises:

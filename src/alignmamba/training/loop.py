@@ -122,7 +122,7 @@ def fit(
 
 
 def _announce(run: Run, state: State) -> None:
-    """Report the listener from where training starts, if anything is left to do."""
+    """Report to the listener where training starts, if anything is left to do."""
     if run.progress is not None and not (state.stopped and state.stage == run.last_stage):
         epochs = len(state.history) - state.epoch + run.epochs_from(state.stage)
         run.progress.started(

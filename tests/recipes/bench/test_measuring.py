@@ -232,7 +232,9 @@ def test_figures_put_the_papers_numbers_beside(monkeypatch: pytest.MonkeyPatch) 
 def test_figures_refuse_what_the_paper_does_not_show() -> None:
     with pytest.raises(ConfigError, match="against: found 'mambapy', which the paper's figures lack"):
         paper_figures(config(subject="model", against=("mambapy",)))
-    with pytest.raises(ConfigError, match="figures: expected subject 'model' without training"):
+    with pytest.raises(ConfigError, match="subject: found 'scan', expected 'model'"):
+        paper_figures(config(subject="scan"))
+    with pytest.raises(ConfigError, match="training: found true, expected false"):
         paper_figures(config(subject="model", training=True))
 
 

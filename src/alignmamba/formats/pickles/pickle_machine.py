@@ -124,7 +124,7 @@ class Machine:
         length = self.file.unsigned(size)
         if length > _LONGEST_INTEGER:
             raise self.file.error(
-                f"found found a whole number of {length} bytes, expected at most {_LONGEST_INTEGER}"
+                f"found a whole number of {length} bytes, expected at most {_LONGEST_INTEGER}"
             )
         self.signed_number(length)
 
@@ -166,7 +166,7 @@ class Machine:
     def text_line(self, _: None) -> None:
         found = self.file.long_line("unicode escapes")
         self._push_text(
-            found, lambda raw: raw.decode("raw_unicode_escape"), "found found text with a damaged escape"
+            found, lambda raw: raw.decode("raw_unicode_escape"), "found text with a damaged escape"
         )
 
     def byte_text(self, size: int) -> None:
@@ -183,9 +183,9 @@ class Machine:
             try:
                 inner = ByteText(decode_string(found[1:-1], "string escapes").decode("latin-1"))
             except ValueError as error:
-                raise self.file.damaged("found found a string with a damaged escape") from error
+                raise self.file.damaged("found a string with a damaged escape") from error
         if ends not in (b"''", b'""'):
-            raise self.file.damaged("found found a string without quotes")
+            raise self.file.damaged("found a string without quotes")
         self.stack.append(inner)
 
     def raw_bytes(self, size: int) -> None:

@@ -214,7 +214,7 @@ def _is_words(structure: Structure) -> bool:
 def _labelled(
     labels: ComputationalSequence, wanted: str, faults: Faults
 ) -> tuple[list[Segment], Task, list[str]]:
-    """The segments that have labels, what the label is, and what is to be said of it."""
+    """The segments that have labels, what the label is, and notes about it."""
     path = labels.path
     names = _label_names(labels)
     column = _column(labels, names, wanted)

@@ -448,7 +448,7 @@ def _further_labels(columns: Mapping[str, list[Any]], label: str) -> dict[str, l
 def _roles(
     path: Path, utterances: Sequence[_Utterance], options: Options, *, labelled: bool
 ) -> tuple[list[Role | None], list[str]]:
-    """The split of each utterance, and what is to be said of those without."""
+    """The split of each utterance, and notes about those without."""
     notes: list[str] = []
     if options.folds is None and any(utterance.split is not None for utterance in utterances):
         known = split_roles((str(utterance.split) for utterance in utterances), f"{path}: split")

@@ -241,7 +241,7 @@ class HDF5Process:
 
 
 def _answer(stdout: IO[bytes], largest: int) -> tuple[dict[str, Any], bytes]:
-    """Answer of the child, with its bytes; raises an error that reports that it is no longer to be
+    """Answer of the child, with its bytes; raises an error where the child can no longer be
     trusted.
     """
     head = stdout.readline(_HEAD_BYTES)

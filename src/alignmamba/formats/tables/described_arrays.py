@@ -135,7 +135,7 @@ def _split(samples: SampleList, rows: Sequence[int], values: Mapping[str, Values
 def _shared(
     where: str, ids: Sequence[str], rows: Mapping[Role, Sequence[int]], key: Callable[[int], str]
 ) -> list[str]:
-    """Refuse ids that stand for several samples of the same features; what is to be said of features that
+    """Refuse ids that stand for several samples of the same features; returns notes about features that
     several ids share.
     """
     refuse_shared_features({role: [ids[row] for row in own] for role, own in rows.items()}, where)
@@ -157,7 +157,7 @@ def _shared(
 def _split_rows(
     path: Path, description: Description, samples: SampleList
 ) -> tuple[dict[Role, list[int]], list[str]]:
-    """Rows of each split, and what is to be said of the others."""
+    """Rows of each split, and notes about the others."""
     if samples.splits is None and not description.splits and samples.labels is None:
         return {"test": [*range(len(samples.ids))]}, [UNDIVIDED]
     notes: list[str] = []
@@ -191,7 +191,7 @@ def _homes_by_name(path: Path, description: Description, splits: Sequence[Any]) 
 def _homes_by_id(
     path: Path, description: Description, ids: Sequence[str]
 ) -> tuple[list[Role | None], list[str]]:
-    """The split of each sample by the lists of ids, and what is to be said of ids that no sample has."""
+    """The split of each sample by the lists of ids, and notes about ids that no sample has."""
     if not description.splits:
         raise DataError(
             f"{path}: expected samples.split or samples.splits, or [splits] with the ids of each split, found"

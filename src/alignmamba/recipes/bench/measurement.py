@@ -304,7 +304,7 @@ def _tensors(found: object) -> Iterator[Tensor]:
 
 
 def _difference(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> str:
-    """Difference of a result from ours beyond rounding; empty if it does not."""
+    """Difference of a result from ours beyond rounding; empty if there is none."""
     for number, (a, b) in enumerate(zip(found, expected, strict=True)):
         if a.shape != b.shape:
             return f"result {number} has shape {tuple(a.shape)}, ours {tuple(b.shape)}"

@@ -37,7 +37,7 @@ class RunFacts:
     """Facts of a finished run in tables besides its scores."""
 
     weights: int
-    """Number of of its weights training has changed."""
+    """Number of weights that training changes."""
     seconds: float
     """Time of its epochs."""
     version: str

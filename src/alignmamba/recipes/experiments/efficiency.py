@@ -186,8 +186,10 @@ def figure_parts(config: BenchConfig) -> dict[str, BenchConfig]:
         ConfigError: If the subject is another, gradients are asked for, a peer belongs to no method of the
             paper, or it cannot be measured here.
     """
-    if config.subject != "model" or config.training:
-        raise ConfigError("figures: expected subject 'model' without training")
+    if config.subject != "model":
+        raise ConfigError(f"subject: found {config.subject!r}, expected 'model' as in the paper's figures")
+    if config.training:
+        raise ConfigError("training: found true, expected false as the paper's figures are of inference")
     strangers = [name for name in config.against if name not in FIGURE_PEERS]
     if strangers:
         raise ConfigError(

@@ -66,7 +66,7 @@ class ExperimentPlan:
 
     @property
     def experiment(self) -> GridExperiment[Any, Any]:
-        """Identity of the experiment."""
+        """Experiment of these options."""
         return grid_of(self.options)
 
     @property

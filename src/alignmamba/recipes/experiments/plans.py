@@ -191,7 +191,7 @@ class Side:
 
 @dataclass
 class Counts:
-    """Number of pairs were close, by each measure."""
+    """Number of close pairs, by measure."""
 
     pairs: int = 0
     close: dict[float, int] = field(default_factory=lambda: dict.fromkeys(CLOSE_SECONDS, 0))

@@ -139,7 +139,7 @@ def _spread(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _fitting(counts: NDArray[np.int64], most: int) -> int:
-    """Number of samples of a split hold so many tokens, one at least."""
+    """Number of samples, at least one, that hold at most so many tokens together."""
     size, total = len(counts), int(counts.sum())
     return size if total <= most else max(1, int(size * most / total))
 

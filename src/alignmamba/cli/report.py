@@ -13,7 +13,9 @@ from alignmamba.cli.verb import Verb
 class Report(Verb):
     """Write one self-contained HTML page about an experiment, a run, or several runs side by side."""
 
-    directories: Annotated[Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]")]
+    directories: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="DIR [DIR ...]", help_behavior_hint="(required)")
+    ]
     """Directory of an experiment or of a run; several runs are compared."""
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: DIR/report.html)")] = None
     """Page to write; an existing .html file is replaced. Required to compare several runs."""

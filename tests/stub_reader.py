@@ -46,7 +46,7 @@ class Rows(Sequence[Any]):
 
 
 def recognises(path: Path) -> bool:
-    """Whether the file starts as `content` begins it."""
+    """True if the file starts as `content` begins it."""
     try:
         with path.open("rb") as file:
             return file.read(8) == b'{"stub":'
@@ -101,7 +101,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
 
 
 def content(*, size: int = 6, seed: int = 0) -> dict[str, Any]:
-    """What a file holds: train, valid and test with `audio` of width 3 and the token ids `text`, nothing
+    """Content of a file: train, valid and test with `audio` of width 3 and the token ids `text`, nothing
     wrong with it.
     """
     random = np.random.default_rng(seed)

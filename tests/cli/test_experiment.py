@@ -78,23 +78,18 @@ def test_an_experiment_from_plan_to_tables(cli: Cli, corpus: Path, tmp_path: Pat
     assert json.loads(dry.out)["states"] == {"finished": 2}
 
 
+def _ablation(cli: Cli, corpus: Path, out: Path, *settings: str) -> Said:
+    """One seed of every variant."""
+    options = ("--data", corpus, "--out", out, "--seeds", "1", "--set", *settings)
+    return cli("experiment", "ablation", *options)
+
+
 @pytest.mark.usefixtures("in_process")
 def test_a_failed_run_is_told_by_line_and_exit_code(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     # Nothing is trained where every step is warm-up without an end: the learning rate is refused when
     # training begins.
     settings = ["fit.learning_rate=1e30", "fit.gradient_clip=0", *SETTINGS]
-    said = cli(
-        "experiment",
-        "ablation",
-        "--data",
-        corpus,
-        "--out",
-        tmp_path / "grid",
-        "--seeds",
-        "1",
-        "--set",
-        *settings,
-    )
+    said = _ablation(cli, corpus, tmp_path / "grid", *settings)
     assert said.code == 2
     assert "failed: full, seed 0: " in said.err
     assert cli("report", tmp_path / "grid").code == 0
@@ -108,18 +103,7 @@ def test_a_fault_of_ours_in_a_run_has_the_exit_code_of_one(
         "alignmamba.recipes.experiments.cell_process._work",
         lambda *_: raising(ZeroDivisionError("by zero"))(None),
     )
-    said = cli(
-        "experiment",
-        "ablation",
-        "--data",
-        corpus,
-        "--out",
-        tmp_path / "grid",
-        "--seeds",
-        "1",
-        "--set",
-        *SETTINGS,
-    )
+    said = _ablation(cli, corpus, tmp_path / "grid", *SETTINGS)
     assert said.code == 1
     assert "failed: full, seed 0: internal: ZeroDivisionError: by zero, see " in said.err
 

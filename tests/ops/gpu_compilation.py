@@ -45,7 +45,7 @@ Launch = tuple[JITFunction, tuple[Any, ...], dict[str, Any]]
 
 
 def launches(call: Callable[[], object]) -> list[Launch]:
-    """What `call` would launch."""
+    """Launches that `call` would make."""
     found: list[Launch] = []
 
     def record(kernel: JITFunction, *args: Any, grid: object, warmup: bool, **kwargs: Any) -> None:  # noqa: ARG001

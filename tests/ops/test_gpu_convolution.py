@@ -68,7 +68,7 @@ def test_value_and_every_gradient(
 
 
 def test_an_expanded_gradient() -> None:
-    """What the backward pass of a sum gives: every stride is zero."""
+    """Gradient as the backward pass of a sum gives it: every stride is zero."""
     x, weight, bias, _ = arguments(2, 5, 3, 4)
     expanded = torch.ones((), device=DEVICE).expand(2, 5, 3)
     for a, b in zip(

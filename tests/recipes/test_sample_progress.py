@@ -1,4 +1,4 @@
-"""What is told while files are read: lines, and bars on a terminal."""
+"""Reports while files are read: lines, and bars on a terminal."""
 
 import io
 import sys

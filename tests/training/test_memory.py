@@ -1,4 +1,4 @@
-"""What is remembered of train samples: micro batches of one step are one, and what a sample lacks stays."""
+"""Memories of train samples: micro batches of one step are one, and what a sample lacks stays."""
 
 import torch
 

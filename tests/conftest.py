@@ -1,4 +1,4 @@
-"""What holds for every test.
+"""Settings of every test.
 
 Property tests draw the same examples each time, with no deadline on a shared machine. Without a GPU, Triton
 kernels run under Triton's interpreter, which must be chosen before triton is imported.

@@ -249,7 +249,7 @@ def _file_violations(
 
 
 def _speech(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Where a module writes to the terminal."""
+    """Places where a module writes to the terminal."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _call_name(node.func) == "print":
             yield node.lineno, "print"
@@ -260,7 +260,7 @@ def _speech(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _guesses(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Where a module asks what a model is like instead of relying on its contract."""
+    """Places where a module asks what a model is like instead of relying on its contract."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             asked = _call_name(node.func)

@@ -1,4 +1,4 @@
-"""How much memory is left, and what does not fit into it."""
+"""Memory that is left, and refusals of what does not fit into it."""
 
 import resource
 from pathlib import Path

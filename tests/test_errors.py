@@ -1,4 +1,4 @@
-"""How mistakes are told."""
+"""Wording of mistakes."""
 
 import pickle
 from collections.abc import Callable

@@ -67,7 +67,7 @@ def too_long(prose: str) -> list[str]:
 
 
 def refused(prose: str) -> list[str]:
-    """What a text says that has plainer words; code between backticks is not read."""
+    """Expressions in a text that have plainer words; code between backticks is not read."""
     plain = " ".join(re.sub(r"`+[^`]*`+", "code", prose).split())
     said = [found[0] for phrase in REFUSED for found in re.finditer(rf"\b{phrase}", plain, re.IGNORECASE)]
     said += [
@@ -119,7 +119,7 @@ def _texts(node: ast.AST) -> Iterator[str]:
 
 
 def helps() -> dict[str, str]:
-    """What `--help` says, by verb and option."""
+    """Texts of `--help`, by verb and option."""
     said = {"alignmamba": DESCRIPTION}
     for verb, kind in VERBS.items():
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):

@@ -1,6 +1,4 @@
-"""How far two computations of the same thing may lie apart; every tolerance of the tests of operators stands
-here.
-"""
+"""Distances allowed between two computations of the same thing: all tolerances of the tests of operators."""
 
 # Keyword arguments of `torch.testing.assert_close`.
 EXACT = {"rtol": 0.0, "atol": 0.0}
@@ -30,8 +28,8 @@ NOT_NEGATIVE = -1e-12
 TRANSPORT_COST = 1e-9
 """By how much the relaxed optimum may exceed the exact one: rounding of the network simplex."""
 STANDARD_ERRORS = 4.0
-"""How many standard errors a mean over random draws may lie off; the draws are seeded, so this is no chance
-of failure."""
+"""Standard errors that a mean over random draws may lie off; the draws are seeded, so this is no chance of
+failure."""
 BFLOAT16_MODEL = {"rtol": 0.0, "atol": 2e-2}
 """A whole model under autocast, predictions brought to size 1: some ten roundings to 8 bits one after
 another."""

@@ -9,7 +9,7 @@ from alignmamba.cli.main import main
 
 
 class Said(NamedTuple):
-    """What the command line did."""
+    """Result of a command line."""
 
     code: int
     out: str

@@ -39,7 +39,7 @@ def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 def test_bash_completes_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As a shell does it: the words so far in COMP_WORDS, the answers in COMPREPLY."""
+    """Completion as a shell asks for it: the words so far in COMP_WORDS, the answers in COMPREPLY."""
     with pytest.raises(SystemExit):
         main(["--tyro-print-completion", "bash"])
     script = tmp_path / "completion.bash"

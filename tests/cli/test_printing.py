@@ -1,4 +1,4 @@
-"""What stands in the files of strangers is shown on a terminal and never obeyed by it."""
+"""Content of strangers' files is shown on a terminal and never obeyed by it."""
 
 import ast
 import json

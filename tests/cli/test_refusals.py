@@ -1,4 +1,4 @@
-"""What the machine refuses, and ends that nobody asked for: one line, the right exit code, nothing
+"""Refusals of the machine, and ends that nobody asked for: one line, the right exit code, nothing
 half-written, a way to resume.
 """
 

@@ -453,7 +453,7 @@ def test_a_test_split_without_answers_ends_no_run(cli: Cli, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("verb", ["evaluate", "resume"])
 def test_a_corpus_that_was_moved_is_asked_for(cli: Cli, tmp_path: Path, verb: str) -> None:
-    """Where the run's own corpus is gone, the line names the option that says where it lies now."""
+    """The line names the option for the corpus's place where the run's own corpus is gone."""
     write_small_corpus(tmp_path / "here")
     assert cli("train", "--data", tmp_path / "here", "--out", tmp_path / "run", "--set", *SETTINGS)[0] == 0
     (tmp_path / "here").rename(tmp_path / "there")

@@ -56,7 +56,7 @@ def resealed(corpus: Path, name: str) -> None:
 
 
 def refusal(corpus: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `inspect` and `train` say alike: one line, exit code 2."""
+    """Lines that `inspect` and `train` print alike: one line, exit code 2."""
     with pytest.raises(DataError) as raised:
         load_corpus(corpus)
     assert main(["inspect", str(corpus)]) == 2

@@ -1,4 +1,4 @@
-"""What a label means: a name, or a number that can only mean one thing."""
+"""Meaning of a label: a name, or a number that can only mean one thing."""
 
 from pathlib import Path
 

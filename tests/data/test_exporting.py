@@ -23,7 +23,7 @@ from alignmamba.formats.exporting.mmsa_export import export_mmsa
 from alignmamba.formats.pickles import mmsa_pickle as mmsa
 
 MMSA_PYTHON = "ALIGNMAMBA_MMSA_PYTHON"
-"""Where this variable is set, it names a Python that can import MMSA 2.2.1; else this one is tried."""
+"""A variable that names a Python that can import MMSA 2.2.1; where it is not set, this one is tried."""
 
 FRAMED = {"text": ("[CLS]", "oh", "nö", "[SEP]")}
 
@@ -294,7 +294,7 @@ def test_the_task_survives(tmp_path: Path, name: str, text: str) -> None:
 @pytest.mark.parametrize("label", ["regression_labels", "annotations", "classification_labels"])
 @pytest.mark.parametrize("targets", [[0.5, -0.25, 0.0, 1.0], [-3.0, 3.0, 0.5, 0.0]])
 def test_a_file_of_mmsa_survives(tmp_path: Path, targets: list[float], label: str) -> None:
-    """What was said and every label come back as they were, and so does the corpus."""
+    """Transcripts and every label come back as they were, and so does the corpus."""
     path = labelled_mmsa(tmp_path / "a.pkl", targets, **FACTS)
     once = convert("mmsa", [path], tmp_path / "once", mmsa.Options(label=label)).corpus
     assert [sample.text for sample in once.split("train")][:2] == ["So  it   goes .", "nö"]
@@ -412,7 +412,7 @@ def test_the_order_of_labels_and_the_absence_of_groups_survive(tmp_path: Path, g
 
 
 def test_labels_in_the_order_of_mmsa_come_back_though_no_clip_has_all(tmp_path: Path) -> None:
-    """As a file of MMSA gives them; the clips with most labels have not the first of all."""
+    """Labels as a file of MMSA gives them; the clips with most labels do not come first."""
     labels = {
         "regression_labels_T": [None, 0.5, None],
         "regression_labels_V": [1.5, None, 0.25],

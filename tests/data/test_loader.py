@@ -369,7 +369,7 @@ def test_another_error_is_not_taken_for_a_lost_worker() -> None:
 
 
 def test_workers_that_are_spawned(started: list[int]) -> None:
-    """As on Windows and macOS; forkserver, of Python 3.14 on Linux, hands them the same."""
+    """Spawned workers, as on Windows and macOS; forkserver, of Python 3.14 on Linux, hands them the same."""
     before = multiprocessing.get_start_method()
     multiprocessing.set_start_method("spawn", force=True)
     try:

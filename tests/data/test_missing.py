@@ -272,7 +272,7 @@ def test_nothing_is_given_back_and_nobody_is_left_with_nothing(
 
 
 def test_gcnet_counts_the_modalities_that_are_there() -> None:
-    """Of two present ones, each is withheld at the rate, as if there were no third."""
+    """Either of two present ones is withheld at the rate, as if there were no third."""
     whole = split(3000, 3, absent=0.4)
     left, there = kept(withheld(whole, config("gcnet", 0.3), seed=0)), present(whole)
     pairs = there.sum(axis=1) == 2

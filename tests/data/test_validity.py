@@ -1,4 +1,4 @@
-"""What an array marks as masked or null is never a number, wherever it stands."""
+"""Values that an array marks as masked or null are never numbers, wherever they stand."""
 
 import warnings
 from collections.abc import Callable

@@ -116,7 +116,7 @@ def test_interval_worked_on_paper() -> None:
 
 
 def test_of_two_seeds_the_samples_alone_count() -> None:
-    """Whatever the two differ by: (1 1 0 0) and (0 0 1 1) would have s² = 0, (1 1 1 1) and (0 0 0 0) an
+    """Seeds that differ by anything: (1 1 0 0) and (0 0 1 1) would have s² = 0, (1 1 1 1) and (0 0 0 0) an
     interval beyond all bounds.
     """
     apart = interval(np.array([[1.0] * 4 + [1.0, 0.0], [0.0] * 4 + [1.0, 0.0]]), bounds=SHARE)

@@ -33,9 +33,9 @@ class Seed:
     """A sound file or folder of a format."""
 
     sources: list[Path]
-    """What `convert` is given, below one folder."""
+    """Arguments of `convert`, below one folder."""
     files: list[Path]
-    """What can be damaged."""
+    """Files that can be damaged."""
 
 
 def _stub(folder: Path) -> list[Path]:
@@ -92,7 +92,7 @@ def flipped(content: bytes, bit: int) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Sound:
-    """What a conversion of the sound file gave."""
+    """Result of a conversion of the sound file."""
 
     checksum: str
     faults: tuple[FaultRow, ...]

@@ -32,7 +32,7 @@ Truths = dict[str, list[Truth]]
 
 SIZES = {"train": 5, "valid": 2, "test": 3}
 SILENCE = ("content shorter than declared", "vision", "kept, zero rows at its end", sum(SIZES.values()))
-"""What is counted of an unaligned MMSA file, in which the vision of every clip ends in a frame of zeros."""
+"""Counts of an unaligned MMSA file, in which the vision of every clip ends in a frame of zeros."""
 
 
 def assert_holds(corpus: Corpus, truths: Truths) -> None:

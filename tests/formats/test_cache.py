@@ -1,4 +1,4 @@
-"""What decides where a converted file lies in the cache; that it is used is tested on the command line."""
+"""Choice of a converted file's place in the cache; that it is used is tested on the command line."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What conversion does to every format alike, shown on a made-up one."""
+"""Steps of conversion that are alike in every format, shown on a made-up one."""
 
 import dataclasses
 import json
@@ -224,7 +224,7 @@ def test_ids_that_come_twice_are_told_apart(tmp_path: Path, content: dict[str, A
 
 
 def test_thousands_of_one_id_are_told_apart_without_trying_every_number() -> None:
-    """Where every number is tried for every id, this takes minutes."""
+    """Ids that would take minutes if every number were tried for every one."""
     size = 20_000
     splits = {"train": SplitArrays(features={"audio": [None] * size}, ids=["a"] * size)}
     ids = distinct_ids(splits, Faults())["train"]

@@ -158,7 +158,7 @@ def test_alignment_leaves_out_what_is_not_finite(tmp_path: Path, written: list[P
 
 
 def aligned_files(folder: Path) -> list[Path]:
-    """As the SDK deploys a data set that it aligned to words and then to labels: every entry is a segment."""
+    """Layout of a data set that the SDK aligned to words, then to labels: every entry is a segment."""
     truth = layout.corpus()
     roots: dict[str, dict[str, Any]] = {root: {} for root in truth}
     for video in layout.VIDEOS:

@@ -249,7 +249,7 @@ def test_an_id_of_two_columns_in_a_table_of_features(folder: Path) -> None:
     ("cell", "leads"), [("../../secret", True), ("/etc/passwd", False), ("..", True), (".", False)]
 )
 def test_no_column_leads_out_of_the_folder(tmp_path: Path, cell: str, leads: bool) -> None:
-    """What leads nowhere is refused, what names no file of the folder is a missing modality."""
+    """A link that leads nowhere is refused; a name of no file in the folder is a missing modality."""
     inner = tmp_path / "inner"
     (inner / "face").mkdir(parents=True)
     samples = composite(inner)
@@ -506,7 +506,7 @@ def test_texts_groups_and_further_labels(folder: Path) -> None:
 
 
 def test_a_table_without_names_and_ids(folder: Path) -> None:
-    """As hand key points are published: a class, then coordinates, nothing else."""
+    """Table as hand key points are published: a class, then coordinates, nothing else."""
     (folder / "points.csv").write_text("".join(f"{at % 2},{at}.5,{-at}\n" for at in range(5)))
     samples = (
         '[samples]\ntable = "points.csv"\nheader = false\nid = "#"\nlabel = "1"\n[splits]\ntrain = "*"\ntest'
@@ -583,7 +583,7 @@ def test_the_files_of_the_page(folder: Path) -> None:
 
 
 def test_samples_without_labels_and_splits_are_new_ones(folder: Path) -> None:
-    """As in a file that is to be predicted."""
+    """Table without labels, as in a file that is to be predicted."""
     (folder / "samples.csv").write_text("id\n" + "".join(f"{identity}\n" for identity in IDS))
     np.save(folder / "a.npy", np.ones((4, 1)))
     found = done(described(folder, 'values = "a.npy"', samples='[samples]\ntable = "samples.csv"\n'))

@@ -1,4 +1,4 @@
-"""What splits are called, and files of ids."""
+"""Names of splits, and files of ids."""
 
 from pathlib import Path
 

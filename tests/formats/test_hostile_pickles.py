@@ -44,7 +44,7 @@ SHELL = f"touch {SENTINEL}"
 
 
 class _Runs:
-    """What Python's unpickler turns into a call."""
+    """Object that Python's unpickler turns into a call."""
 
     def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
         self._call = call, arguments

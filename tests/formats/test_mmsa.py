@@ -251,7 +251,7 @@ def test_lengths_of_the_text_come_before_its_mask(file: Path) -> None:
 
 
 def test_padding_at_the_front_is_found_without_lengths_and_mask(file: Path) -> None:
-    """As MMSA-FET writes it on request; a clip that ends in silence does not hide it."""
+    """Layout as MMSA-FET writes it on request; a clip that ends in silence does not hide it."""
     content, truths = layouts_pickled.mmsa()
     for role, split in content.items():
         del split["audio_lengths"], split["vision_lengths"], split["text_bert"]
@@ -385,7 +385,7 @@ def test_values_that_are_not_finite(file: Path) -> None:
 
 
 def test_a_signalling_nan_warns_nobody(file: Path) -> None:
-    """Which numpy would say of arithmetic with it, and warnings are errors here."""
+    """Arithmetic with it would make numpy warn, and warnings are errors here."""
     content, truths = layouts_pickled.mmsa()
     content["train"]["audio"].view(np.uint32)[0, 0, 0] = 0x7FA00000
     truths["train"][0].features["audio"][0, 0] = 0
@@ -570,7 +570,7 @@ def test_the_labels_of_every_modality_are_kept(file: Path) -> None:
 
 
 def test_fields_whose_names_are_near_those_of_the_format(file: Path) -> None:
-    """Which are there too, so that none is taken for it."""
+    """Fields of the format that are there too, so that none of these is taken for one."""
     content, truths = layouts_pickled.mmsa()
     for role, split in content.items():
         split |= {name: [0] * len(truths[role]) for name in ("classification_labels_T", "ids", "annotation")}

@@ -236,7 +236,7 @@ WRITTEN_BY_PYTHON_2 = {
         b"\x85Rq\x12e]q\x13(U\x01l\x8a\x01\x07ee\x85Rq\x14."
     ),
 }
-"""Of Python 2.7.18: an OrderedDict of ASCII and UTF-8 strings, a set, unicode, a long and more."""
+"""Pickle of Python 2.7.18: an OrderedDict of ASCII and UTF-8 strings, a set, unicode, a long and more."""
 
 
 @pytest.mark.parametrize("writer", WRITTEN_BY_PYTHON_2)
@@ -414,7 +414,7 @@ def test_a_text_asks_for_nothing(tmp_path: Path, text: str) -> None:
 
 
 def test_a_glimpse_of_a_large_file_is_short(tmp_path: Path) -> None:
-    """What was met until the account was empty is enough."""
+    """Fields met before the account was empty are enough."""
     path = tmp_path / "a.pkl"
     ids = [str(each) for each in range(200_000)]
     path.write_bytes(pickle.dumps({"train": {"raw_text": ids, "audio": 1}}))

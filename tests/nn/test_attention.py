@@ -121,7 +121,7 @@ def test_padding_and_neighbours_change_no_output_of_mult(attention: str) -> None
 
 @pytest.mark.parametrize("attention", ["fused", "materialised"])
 def test_a_modality_without_a_token_sends_nothing(attention: str) -> None:
-    """What stands in its padding is never read, and nothing undefined comes of it."""
+    """Padding is never read, and nothing undefined comes of it."""
     model = crossmodal(attention)
     xs, masks = streams()
     changed = [xs[0], xs[1], torch.cat([xs[2][:1], torch.randn(1, 4, WIDTH)])]

@@ -142,7 +142,7 @@ def test_an_installation_that_cannot_be_written_computes_and_says_so_once(tmp_pa
 
 
 def test_tensors_seen_by_a_kernel_may_be_resized_afterwards() -> None:
-    """As FSDP does with parameters; `Tensor.numpy` forbids it."""
+    """FSDP resizes parameters so, which `Tensor.numpy` forbids."""
     given = [
         torch.rand(shape)
         for shape in ((1, 3, 4), (1, 3, 4), (4, 2), (1, 3, 2), (1, 3, 2), (4,), (1, 3, 4), (4,))

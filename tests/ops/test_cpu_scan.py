@@ -42,7 +42,7 @@ def value_and_gradients(given: dict[str, Tensor], dtype: torch.dtype, backend: s
 
 
 def fill_with_nan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the kernel's wrapper allocates holds NaN, so that an entry that nobody writes shows."""
+    """Fill all that the kernel's wrapper allocates with NaN, so that an entry that nobody writes shows."""
     empty = Tensor.new_empty
     monkeypatch.setattr(Tensor, "new_empty", lambda self, *a, **k: empty(self, *a, **k).fill_(math.nan))
 

@@ -176,7 +176,7 @@ IRREGULAR = {
 @pytest.mark.parametrize("window", [None, 1])
 @pytest.mark.parametrize("times", IRREGULAR)
 def test_times_of_their_own(times: str, window: int | None, time_weight: float) -> None:
-    """Where both ranges are far apart the penalty is large, and its rounding with it."""
+    """A penalty large, and its rounding with it, where both ranges are far apart."""
     source_times, anchor_times = IRREGULAR[times](40, 50)
     options = {
         "window": window,

@@ -128,7 +128,7 @@ def test_equal_anchor_tokens_are_as_good_as_one_another() -> None:
 
 
 def test_padding_is_not_read() -> None:
-    """What stands outside the ranges, NaN included, changes nothing."""
+    """Content outside the ranges, NaN included, changes nothing."""
     source, anchor = tokens(1, 10, 4), tokens(1, 40, 4, 1).contiguous()
     nothing = torch.zeros(1, 0, device=DEVICE)
     expected = match(source, anchor, *ranges(1, 10, 0, 30), nothing, nothing, 0.0)

@@ -316,7 +316,7 @@ def test_autocast_changes_nothing_of_single_precision(name: str, backward_too: b
 
 
 def test_mixed_precision_gives_every_gradient_its_tensors_dtype() -> None:
-    """As autocast leaves them: tokens in bfloat16 from a linear layer, parameters in float32."""
+    """Types as autocast leaves them: tokens in bfloat16 from a linear layer, parameters in float32."""
     half, single = scan_tensors(torch.bfloat16, full=True), scan_tensors(torch.float32, full=True)
     is_weight = [False, False, True, False, False, True, False, True, True]
     mixed = [

@@ -163,7 +163,7 @@ def test_nothing_goes_through_the_temporary_folder(
 
 
 def _shards(path: Path) -> None:
-    """As a strategy that shards a model would write them."""
+    """Checkpoints as a strategy that shards a model would write them."""
     path.mkdir()
     for name in ("__0_0.distcp", ".metadata"):
         (path / name).write_text(name)

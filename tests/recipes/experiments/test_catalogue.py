@@ -1,4 +1,4 @@
-"""Which runs each experiment is made of."""
+"""Runs that each experiment is made of."""
 
 import inspect
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is told of a trained model's alignment, on a corpus whose true times are known."""
+"""Findings about a trained model's alignment, on a corpus whose true times are known."""
 
 import json
 from pathlib import Path

@@ -117,7 +117,7 @@ class Shown:
         return str(self.one(selector).get_property("textContent"))
 
     def texts(self, selector: str) -> list[str]:
-        """Of all at once: one question to the browser, not one per element."""
+        """Colours of all elements at once: one question to the browser, not one per element."""
         found: list[str] = self.browser.execute_script(
             "return Array.from(document.querySelectorAll(arguments[0]), (each) => each.textContent)", selector
         )

@@ -1,4 +1,4 @@
-"""What is read from a directory, and how damage in it is told."""
+"""Reading of a directory for a report, and how damage in it is reported."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_what_was_withheld(tmp_path: Path) -> None:
 
 
 def test_what_was_withheld_is_found_where_the_plan_names_the_predictions(tmp_path: Path) -> None:
-    """As every plan does that the engine writes."""
+    """Plan as the engine writes it."""
     write_experiment(tmp_path, experiment="missing", columns=["10 %"], kind="regression")
     plan = json.loads((tmp_path / "experiment.json").read_text())
     for cell in plan["cells"]:

@@ -1,4 +1,4 @@
-"""What model and corpus add to a run, and several runs beside each other, on runs of a second."""
+"""Additions of model and corpus to a run, and several runs beside each other, on runs of a second."""
 
 import json
 import shutil

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from alignmamba.files import temporary_directory
 from alignmamba.formats.foreign import FaultRow, Foreign, NeedsOptionError, ReadOptions, faults_in_words
 from alignmamba.formats.known_formats import AUTO, check_source, detect, own_options, reader_of
 from alignmamba.formats.plain_files import LazyRows
-from alignmamba.formats.repairs import Latest, Progress, Repairs, distinct_ids, shared_ids, unreadable
+from alignmamba.formats.repairs import Progress, Repairs, distinct_ids, shared_ids, unreadable
 from alignmamba.formats.text_tokens import tokenised
 
 SHARD_BYTES = 32 << 20
@@ -112,19 +112,8 @@ def with_opened(
     progress: Progress | None = None,
     any_label: bool = False,
 ) -> Result:
-    """Result of reading through opened files. That no sample has a modality is known once all was read, which
-    is done again without it.
-
-    Args:
-        format: Name of a format, or ``auto``.
-        paths: The files or folders.
-        options: How to read them.
-        use: Reads through the files.
-        progress: Called after every sample.
-        any_label: As for `open_foreign`.
-
-    Raises:
-        DataError: If `open_foreign` or `use` does, with the name of the files.
+    """Result of reading through files, opened as by `open_foreign`. That no sample has a modality is known
+    once all was read, which is done again without it.
     """
 
     def used(absent: Collection[str]) -> Result:
@@ -141,31 +130,31 @@ def with_opened(
 def _written(opened: Opened, target: Path, nonfinite: str, *, name: str | None, overwrite: bool) -> Corpus:
     """The corpus of opened files, written to its place."""
     foreign = opened.foreign
-    facts: dict[str, Any] = {
-        "task": foreign.task,
-        "name": name or foreign.name,
-        "units": foreign.units,
-        "source": lambda: _source(foreign),
-        "shard_bytes": SHARD_BYTES,
-    }
 
-    def as_read(place: Path, *, overwrite: bool = False) -> Corpus:
-        """Handling of what is not finite: repaired as it was read, or is kept: it is not looked for again."""
-        sizes = foreign.vocabulary_sizes
-        how: dict[str, Any] = {"nonfinite": "keep", "empty": "skip", "overwrite": overwrite}
-        return write_corpus(place, opened.splits, vocabulary_sizes=sizes, **how, **facts)
+    def write(place: Path, splits: Mapping[Role, SplitArrays], **how: Any) -> Corpus:
+        facts: dict[str, Any] = {
+            "task": foreign.task,
+            "name": name or foreign.name,
+            "units": foreign.units,
+            "source": lambda: _source(foreign),
+            "shard_bytes": SHARD_BYTES,
+        }
+        return write_corpus(place, splits, **facts, **how)
 
+    # What is not finite was repaired as it was read, or is kept: it is not looked for again.
+    as_read: dict[str, Any] = {"nonfinite": "keep", "empty": "skip"}
+    as_read["vocabulary_sizes"] = foreign.vocabulary_sizes
     if nonfinite != "mean":
-        return as_read(target, overwrite=overwrite)
+        return write(target, opened.splits, overwrite=overwrite, **as_read)
     # The means are known once all of train was read, so the values are written twice.
     with temporary_directory(target) as directory:
-        as_read(directory / "kept")
+        write(directory / "kept", opened.splits, **as_read)
         kept = load_corpus(directory / "kept", nonfinite="mean", verify=False)
         splits = {
             role: _arrays_of(split, kept, opened.splits[role].labels) for role, split in kept.splits.items()
         }
         sizes = {spec.name: spec.dim for spec in kept.modalities if spec.kind == "tokens"}
-        return write_corpus(target, splits, vocabulary_sizes=sizes, overwrite=overwrite, **facts)
+        return write(target, splits, vocabulary_sizes=sizes, overwrite=overwrite)
 
 
 def _source(foreign: Foreign) -> str:
@@ -183,16 +172,7 @@ def open_foreign(
     any_label: bool = False,
     absent: Collection[str] = (),
 ) -> Opened:
-    """Open files of a format, with the repairs that all formats share.
-
-    - Features become float32. What is not finite, or too large for it, becomes 0, or is kept, or refused.
-    - An array of length 0 is a missing modality.
-    - A modality that no sample has is dropped, as `without_absent` finds.
-    - A sample without a label, in a split where others have one, is dropped; a split without any is kept
-      without labels.
-    - A label outside the task's range is refused, or moved to its nearer end.
-    - An id that was there before gets ``#2`` behind it; of one that was in another split, a note says that it
-      may be a leak.
+    """Open files of a format, with the repairs that all formats share (docs/formats.md lists them).
 
     Samples in which nothing is left are counted, and stay for `write_corpus` to skip.
 
@@ -216,14 +196,15 @@ def open_foreign(
     for path in sources:
         check_source(path)
     with _naming(sources):
-        foreign = _told_in_unicode(reader.read(sources, options))
+        foreign = _reported_in_unicode(reader.read(sources, options))
         if options.tokenizer is not None:
             foreign = tokenised(foreign, options.tokenizer)
         _check_fit(options, foreign)
-        foreign = _leaving_out(foreign, absent)
+        foreign = foreign.without(absent)
         splits = {role: split_arrays(role, split) for role, split in foreign.splits.items()}
         ids = distinct_ids(splits, foreign.faults)
-        foreign = replace(foreign, notes=(*foreign.notes, *shared_ids(splits)))
+        notes = [f"No sample of any split has {name}, so the modality was dropped." for name in absent]
+        foreign = replace(foreign, notes=(*foreign.notes, *notes, *shared_ids(splits)))
         repairs = Repairs(foreign=foreign, options=options, progress=progress, any_label=any_label)
         splits = {role: repairs.split(role, split, ids[role]) for role, split in splits.items()}
     return Opened(foreign=foreign, splits=splits)
@@ -244,6 +225,7 @@ def _check_fit(options: ReadOptions, foreign: Foreign) -> None:
 @contextmanager
 def _naming(sources: Sequence[Path]) -> Iterator[None]:
     """See to it that an error about the content of files names them."""
+    names = ", ".join(map(str, sources))
     try:
         yield
     except AbsentModalityError:
@@ -251,12 +233,11 @@ def _naming(sources: Sequence[Path]) -> Iterator[None]:
     except DataError as error:
         if any(str(path) in str(error) for path in sources):
             raise
-        message = f"{', '.join(map(str, sources))}: {error}"
         if isinstance(error, NeedsOptionError):
-            raise NeedsOptionError(message, option=error.option) from error
-        raise DataError(message) from error
+            raise NeedsOptionError(f"{names}: {error}", option=error.option) from error
+        raise DataError(f"{names}: {error}") from error
     except OSError as error:
-        raise unreadable(error, ", ".join(map(str, sources))) from error
+        raise unreadable(error, names) from error
 
 
 def _in_unicode(text: str) -> str:
@@ -264,7 +245,7 @@ def _in_unicode(text: str) -> str:
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def _told_in_unicode(foreign: Foreign) -> Foreign:
+def _reported_in_unicode(foreign: Foreign) -> Foreign:
     """The same, with nothing of a file's name in what is reported of it that a manifest could not hold."""
     return replace(
         foreign,
@@ -275,32 +256,9 @@ def _told_in_unicode(foreign: Foreign) -> Foreign:
     )
 
 
-def _leaving_out(foreign: Foreign, absent: Collection[str]) -> Foreign:
-    """The same without modalities that no sample has."""
-
-    def kept(given: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in given.items() if name not in absent}
-
-    return replace(
-        foreign,
-        splits={
-            role: replace(
-                split, features=kept(split.features), times=kept(split.times), tokens=kept(split.tokens)
-            )
-            for role, split in foreign.splits.items()
-        },
-        units=kept(foreign.units),
-        vocabulary_sizes=kept(foreign.vocabulary_sizes),
-        notes=(
-            *foreign.notes,
-            *(f"No sample of any split has {name}, so the modality was dropped." for name in absent),
-        ),
-    )
-
-
 def _arrays_of(split: Split, corpus: Corpus, labels: Collection[str]) -> SplitArrays:
     """A split of an archive, as it is written again, with the labels of those names."""
-    size, latest = len(split), Latest(split.__getitem__)
+    latest: Callable[[int], Any] = lru_cache(maxsize=1)(split.__getitem__)
     kinds = {spec.name: spec.kind for spec in corpus.modalities}
 
     def features(name: str, row: int) -> Any:
@@ -312,16 +270,22 @@ def _arrays_of(split: Split, corpus: Corpus, labels: Collection[str]) -> SplitAr
         found = latest(row).target
         return corpus.task.classes[int(found)] if corpus.task.classes else found
 
-    def of_sample(field: str, name: str) -> LazyRows:
-        return LazyRows(size, lambda row: getattr(latest(row), field).get(name))
+    def rows(get: Callable[[int], Any]) -> LazyRows:
+        return LazyRows(len(split), get)
+
+    def by_name(field: str, names: Collection[str]) -> dict[str, LazyRows]:
+        def entry(name: str, row: int) -> Any:
+            return getattr(latest(row), field).get(name)
+
+        return {name: rows(partial(entry, name)) for name in names}
 
     return SplitArrays(
-        features={name: LazyRows(size, partial(features, name)) for name in kinds},
-        targets=None if split[0].target is None else LazyRows(size, target),
+        features={name: rows(partial(features, name)) for name in kinds},
+        targets=None if split[0].target is None else rows(target),
         ids=split.ids,
-        times={name: of_sample("times", name) for name in kinds},
-        tokens={name: of_sample("tokens", name) for name in kinds},
-        texts=LazyRows(size, lambda row: latest(row).text),
-        groups=LazyRows(size, lambda row: latest(row).group),
-        labels={name: of_sample("labels", name) for name in labels},
+        times=by_name("times", kinds),
+        tokens=by_name("tokens", kinds),
+        texts=rows(lambda row: latest(row).text),
+        groups=rows(lambda row: latest(row).group),
+        labels=by_name("labels", labels),
     )

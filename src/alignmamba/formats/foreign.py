@@ -1,11 +1,9 @@
-"""Content of a foreign file, ready for the archive: lazy samples, a task, and the faults that were met on the
-way.
-"""
+"""Content of a foreign file, ready for the archive: lazy samples, a task, and the faults that were met."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
@@ -52,13 +50,8 @@ class Faults:
         self._counts: dict[tuple[FaultKind, str, str], int] = {}
 
     def add(self, kind: FaultKind, *, where: str, done: str, count: int = 1) -> None:
-        """Count faults that were met.
-
-        Args:
-            kind: What was wrong.
-            where: The modality, split or field, for example ``audio``.
-            done: What was done about it, for example ``set to 0`` or ``second one renamed to ID#2``.
-            count: How many more there are; nothing is recorded for 0.
+        """Count faults that were met: in a modality, split or field, what was done about them, such as
+        ``set to 0``, and how many there are. Nothing is recorded for 0.
         """
         if count:
             key = (kind, where, done)
@@ -85,16 +78,31 @@ class Foreign:
     task: Task
     splits: Mapping[Role, SplitArrays]
     """Lazy sequences where the format allows it; each sample is asked for once, in order."""
-    units: Mapping[str, str]
-    """Meaning of one feature vector, by modality, for people."""
-    vocabulary_sizes: Mapping[str, int]
-    """Number of distinct token ids, by modality of token ids."""
     source: str
     """Source of the data, for the corpus's manifest."""
     faults: Faults
     """Filled while samples are read."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Meaning of one feature vector, by modality, for people."""
+    vocabulary_sizes: Mapping[str, int] = field(default_factory=dict)
+    """Number of distinct token ids, by modality of token ids."""
     notes: tuple[str, ...] = ()
     """Plain sentences: what was kept, what was dropped."""
+
+    def without(self, names: Collection[str]) -> "Foreign":
+        """The same without some modalities."""
+
+        def kept(given: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in given.items() if name not in names}
+
+        splits = {
+            role: replace(
+                split, features=kept(split.features), times=kept(split.times), tokens=kept(split.tokens)
+            )
+            for role, split in self.splits.items()
+        }
+        sizes = kept(self.vocabulary_sizes)
+        return replace(self, splits=splits, units=kept(self.units), vocabulary_sizes=sizes)
 
 
 class ReadOptions(Config):
@@ -122,16 +130,7 @@ class LabelOptions(ReadOptions):
 
 
 def refuse_shared_features(ids: Mapping[Role, Sequence[str]], where: str) -> None:
-    """Refuse ids that stand for several samples, where features are looked up by the id: all of them would
-    have the same.
-
-    Args:
-        ids: By split, what features are looked up by.
-        where: What looks them up, for messages.
-
-    Raises:
-        DataError: Naming the first, and how many there are.
-    """
+    """Refuse ids that stand for several samples, where features are looked up by the id."""
     homes: dict[str, Role] = {}
     repeated: dict[str, tuple[Role, Role]] = {}
     for role, own in ids.items():
@@ -160,8 +159,7 @@ class Reader(Protocol[Own]):
     """The face of a module that reads one format.
 
     Where a file refers to others, or a folder has more in it than is read or links to more, the module also
-    has ``files(path) -> Sequence[Path]``: all files that would be read, the path itself included if it is
-    one.
+    has ``files(path) -> Sequence[Path]``: all files that would be read, the path itself included.
     """
 
     FORMAT: str
@@ -170,14 +168,10 @@ class Reader(Protocol[Own]):
     """One line about it, for people."""
 
     @property
-    def Options(self) -> type[Own]:  # noqa: N802 # a class of the module
-        """Options to read a file of this format."""
-        ...
+    def Options(self) -> type[Own]: ...  # noqa: N802 # a class of the module
 
     def recognises(self, path: Path) -> bool:
-        """Return whether the path looks like this format: cheap (a bounded head is read), and never
-        raises.
-        """
+        """Return whether the path looks like this format: a bounded head is read, and nothing raised."""
         ...
 
     def read(self, sources: Sequence[Path], options: Own) -> Foreign:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,43 +21,24 @@ Progress = Callable[[Role, int, int], None]
 _DONE = {"zero": "set to 0", "mean": "set to the channel's mean over train", "keep": "kept as it is"}
 
 
-class Latest:
-    """Last result, for several columns that need the same of a row."""
-
-    def __init__(self, make: Callable[[int], Any]) -> None:
-        self._make, self._row, self._made = make, -1, None
-
-    def __call__(self, row: int) -> Any:
-        if row != self._row:
-            self._row, self._made = row, self._make(row)
-        return self._made
-
-
 @dataclass(frozen=True, kw_only=True)
 class Repairs:
-    """Repairs of the samples of a file."""
+    """Repairs of the samples of a file, counted in its faults."""
 
     foreign: Foreign
-    """Findings of the reader; faults are counted there."""
     options: ReadOptions
     progress: Progress | None
-    """Called after every sample."""
     any_label: bool
     """True if a label outside the task's range is counted and left as it is, where it would be refused."""
 
     def split(self, role: Role, split: SplitArrays, ids: Sequence[str]) -> SplitArrays:
-        """A split whose samples are repaired when they are asked for.
-
-        Args:
-            role: The split.
-            split: What the reader found.
-            ids: The distinct ids of its samples.
-        """
+        """A split, of samples with these distinct ids, whose samples are repaired when they are asked for."""
         rows: Sequence[int] = range(len(ids))
         targets = None
         if split.targets is not None:
             rows, targets = self._labelled(role, ids, split.targets)
 
+        @lru_cache(maxsize=1)  # every modality of a sample is asked for after the other
         def load(at: int) -> dict[str, Any]:
             row = rows[at]
             try:
@@ -73,19 +54,23 @@ class Repairs:
                 self.progress(role, at + 1, len(rows))
             return found
 
-        def picked(given: Sequence[Any]) -> LazyRows:
-            return LazyRows(len(rows), lambda at: given[rows[at]])
+        def entry(name: str, at: int) -> Any:
+            return load(at)[name]
 
-        latest = Latest(load)
+        def picked(given: Any) -> Any:
+            if isinstance(given, Mapping):
+                return {name: picked(each) for name, each in given.items()}
+            return None if given is None else LazyRows(len(rows), lambda at: given[rows[at]])
+
         return SplitArrays(
-            features={name: LazyRows(len(rows), partial(_entry, latest, name)) for name in split.features},
+            features={name: LazyRows(len(rows), partial(entry, name)) for name in split.features},
             targets=targets,
             ids=[ids[row] for row in rows],
-            times={name: picked(given) for name, given in split.times.items()},
-            tokens={name: picked(given) for name, given in split.tokens.items()},
-            texts=None if split.texts is None else picked(split.texts),
-            groups=None if split.groups is None else picked(split.groups),
-            labels={name: picked(given) for name, given in split.labels.items()},
+            times=picked(split.times),
+            tokens=picked(split.tokens),
+            texts=picked(split.texts),
+            groups=picked(split.groups),
+            labels=picked(split.labels),
         )
 
     def _values(self, given: Any, role: Role, identity: str, name: str) -> Any:
@@ -121,12 +106,9 @@ class Repairs:
                 " or mean repairs them"
             )
         overflows = int(np.count_nonzero(too_large))
-        self.foreign.faults.add(
-            "not finite", where=name, done=_DONE[self.options.nonfinite], count=wrong - overflows
-        )
-        self.foreign.faults.add(
-            "does not fit float32", where=name, done=_DONE[self.options.nonfinite], count=overflows
-        )
+        done, faults = _DONE[self.options.nonfinite], self.foreign.faults
+        faults.add("not finite", where=name, done=done, count=wrong - overflows)
+        faults.add("does not fit float32", where=name, done=done, count=overflows)
         return np.where(finite, stored, np.float32(0)) if self.options.nonfinite == "zero" else stored
 
     def _labelled(
@@ -134,19 +116,11 @@ class Repairs:
     ) -> tuple[Sequence[int], list[Any] | None]:
         """The rows to keep, and their labels."""
         labels = [given[row] for row in range(len(given))]
-        rows = [
-            row
-            for row, label in enumerate(labels)
-            if label is not None and not (_is_number(label) and not _is_finite(label))
-        ]
+        rows = [row for row, label in enumerate(labels) if label is not None and _is_finite(label)]
+        done = "clip dropped" if rows else "split kept without labels"
+        self.foreign.faults.add("not a number label", where=role, done=done, count=len(labels) - len(rows))
         if not rows:
-            self.foreign.faults.add(
-                "not a number label", where=role, done="split kept without labels", count=len(labels)
-            )
             return range(len(ids)), None
-        self.foreign.faults.add(
-            "not a number label", where=role, done="clip dropped", count=len(labels) - len(rows)
-        )
         return rows, [self._in_range(role, ids[row], labels[row]) for row in rows]
 
     def _in_range(self, role: Role, identity: str, label: Any) -> Any:
@@ -174,18 +148,15 @@ def unreadable(error: OSError, where: str) -> DataError:
     return DataError(f"{error.filename or where}: cannot be read: {error.strerror or error}")
 
 
-def _entry(latest: Latest, name: str, at: int) -> Any:
-    return latest(at)[name]
-
-
 def _is_number(label: Any) -> bool:
     return isinstance(label, float | int | np.floating | np.integer) and not isinstance(label, bool)
 
 
 def _is_finite(label: Any) -> bool:
+    """Return whether a label is anything but a number that no float holds, or NaN."""
     try:
-        return math.isfinite(label)
-    except OverflowError:  # an integer that no float holds
+        return not _is_number(label) or math.isfinite(label)
+    except OverflowError:
         return False
 
 
@@ -194,11 +165,9 @@ def distinct_ids(splits: Mapping[Role, SplitArrays], faults: Faults) -> dict[Rol
     given: dict[Role, list[str]] = {}
     for role, split in splits.items():
         size = len(next(iter(split.features.values())))
-        given[role] = (
-            [f"{role}-{row:06d}" for row in range(1, size + 1)] if split.ids is None else list(split.ids)
-        )
-    for role, ids in given.items():
-        for row, identity in enumerate(ids):
+        numbered = (f"{role}-{row:06d}" for row in range(1, size + 1))
+        given[role] = list(numbered if split.ids is None else split.ids)
+        for row, identity in enumerate(given[role]):
             check_id(role, row, identity)
     originals = {identity for ids in given.values() for identity in ids}
     taken: set[str] = set()

@@ -21,11 +21,7 @@ def tokenised(foreign: Foreign, folder: Path) -> Foreign:
     """The same with token ids in place of features of the text, made from what was said in each sample.
 
     A sample without a text lacks the modality. The special tokens of the tokenizer are kept: its first one
-    gathers the sentence.
-
-    Args:
-        foreign: The content of a file.
-        folder: With the files of a tokenizer; nothing is fetched from a network.
+    gathers the sentence. Nothing is fetched from a network.
 
     Raises:
         ConfigError: If `transformers` is not installed.
@@ -42,10 +38,10 @@ def tokenised(foreign: Foreign, folder: Path) -> Foreign:
         raise DataError(
             f"tokenizer: found no texts in split {silent[0]!r}, expected what was said in its samples"
         )
+    others = foreign.without({TEXT})
     return replace(
-        foreign,
-        splits={role: _with_ids(split, tokenizer) for role, split in foreign.splits.items()},
-        units={name: unit for name, unit in foreign.units.items() if name != TEXT},
+        others,
+        splits={role: _with_ids(split, tokenizer) for role, split in others.splits.items()},
         vocabulary_sizes={**foreign.vocabulary_sizes, TEXT: len(tokenizer)},
         notes=(*foreign.notes, f"text: token ids of what was said, by the tokenizer in {folder.name}"),
     )
@@ -69,11 +65,7 @@ def _with_ids(split: SplitArrays, tokenizer: Any) -> SplitArrays:
     size = len(texts)
     return replace(
         split,
-        features={
-            TEXT: LazyRows(size, ids),
-            **{name: rows for name, rows in split.features.items() if name != TEXT},
-        },
-        times={name: rows for name, rows in split.times.items() if name != TEXT},
+        features={TEXT: LazyRows(size, ids), **split.features},
         tokens={**split.tokens, TEXT: LazyRows(size, words)},
     )
 

@@ -40,20 +40,16 @@ def recognises(path: Path) -> bool:
 
 
 def read(sources: Sequence[Path], options: Options) -> Foreign:
-    """Open a MAG-BERT pickle.
-
-    Args:
-        sources: One file.
-        options: How to read it. There is one label, without a name.
+    """Open a MAG-BERT pickle, which has one label, without a name.
 
     Raises:
         DataError: If the file is damaged, asks for anything to be run, or is of another layout.
     """
     del options  # it has none of its own
     path, given = read_single(sources, FORMAT)
-    content = split_tables(path, given, is_split=_is_split)
+    tables, empty, others = split_tables(path, given, is_split=_is_split)
     faults = Faults()
-    parts = {role: _Part(path, role, entries, faults) for role, entries in content.tables.items()}
+    parts = {role: _Part(path, role, entries, faults) for role, entries in tables.items()}
     scores = {
         role: numbers(part.labels, len(part.labels), f"{part.where}: label")
         for role, part in parts.items()
@@ -65,7 +61,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
     # Two files of one list number alike.
     fingerprint = hashlib.sha256(json.dumps(list(numbered)).encode()).hexdigest()[:16]
     notes = [
-        *content.notes,
+        *empty,
         f"text: {len(numbered)} words of {next(iter(parts))} numbered from 1 by first use, 0 for any"
         " other; the words are kept",
     ]
@@ -88,7 +84,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
         vocabulary_sizes={"text": len(numbered) + 1},
         source=f"MAG-BERT pickle {path.name}",
         faults=faults,
-        notes=(*notes, *dropped(content.others)),
+        notes=(*notes, *dropped(others)),
     )
 
 

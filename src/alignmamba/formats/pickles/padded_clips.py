@@ -2,14 +2,14 @@
 by an attention mask, and lazy access to it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
 
 from alignmamba.errors import DataError
-from alignmamba.formats.foreign import Faults, LabelOptions
+from alignmamba.formats.foreign import Faults
 from alignmamba.formats.pickles.stored_arrays import StoredArray, unboxed
 from alignmamba.formats.plain_files import LazyRows
 
@@ -17,13 +17,6 @@ Side = Literal["front", "back"]
 
 LOOKED_AT = 64
 """Clips of a modality, or of one in a split, that are looked at to see on which side they are padded."""
-
-
-class PaddedOptions(LabelOptions):
-    """Options to read a file of padded clips."""
-
-    padding: Literal["auto", "front", "back"] = "auto"
-    """Padded side of clips; auto: the side that their zeros show."""
 
 
 def number_arrays(value: Any, where: str, axes: str, *, height: int | None = None) -> list[StoredArray]:
@@ -106,11 +99,8 @@ def filled(values: np.ndarray) -> np.ndarray:
 
 
 def side_of_padding(parts: Iterable[Clips], *, usual: Side) -> Side:
-    """Side on which clips are padded with zeros: on the side where more of them begin or end with zeros.
-
-    Args:
-        parts: Modalities of a split; of each the first clips are looked at.
-        usual: What is taken where both sides have as many.
+    """Side on which the first clips of some modalities are padded with zeros: that on which more of them
+    begin or end with zeros, and the usual one where both sides have as many.
     """
     front = back = 0
     for clips in parts:
@@ -122,42 +112,13 @@ def side_of_padding(parts: Iterable[Clips], *, usual: Side) -> Side:
     return usual if front == back else "front" if front > back else "back"
 
 
-def padding_note(side: Side, *, aligned: bool) -> str:
-    """Rule that separates the content of a file from padding, for people."""
-    shared = "aligned: all modalities of a clip have the positions of the longest, " if aligned else ""
-    return f"{shared}zeros at the {side} taken for padding"
-
-
-def is_aligned(steps: Sequence[Callable[[int], int]], count: int) -> bool:
-    """Return whether each clip of a split has as many positions in every modality.
-
-    Args:
-        steps: Of each modality, what shows the positions of a clip, padding included.
-        count: Number of clips.
-    """
-    return all(len({of(row) for of in steps}) == 1 for row in range(count))
-
-
-def zero_rows(
-    parts: Mapping[str, Clips], side: Side, faults: Faults, *, aligned: bool
-) -> dict[str, LazyRows]:
+def zero_rows(parts: Mapping[str, Clips], side: Side, faults: Faults) -> dict[str, LazyRows]:
     """The content of every clip of some modalities, (time, width) as it lies in the file, without the zero
-    rows at its padded side.
+    rows at its padded side. Further zero rows are kept and counted.
 
-    Args:
-        parts: The modalities of a split.
-        side: On which side clips are padded.
-        faults: Where clips are counted that have further zero rows, which are kept.
-        aligned: Whether all have the window of the longest content in a clip, so that silence at the end of
-            one stays aligned to the others.
+    All have the window of the longest content in a clip, so that silence at the end of one stays aligned to
+    the others.
     """
-    if not aligned:
-        groups = [{name: clips} for name, clips in parts.items()]
-        return {
-            name: rows
-            for group in groups
-            for name, rows in zero_rows(group, side, faults, aligned=True).items()
-        }
 
     @lru_cache(maxsize=1)
     def contents(row: int) -> dict[str, np.ndarray]:
@@ -192,7 +153,6 @@ def masked_content(name: str, clips: Clips, window: np.ndarray, row: int, faults
     """
     start, stop = map(int, window)
     values = clips.whole(row)
-    with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
-        if values[:start].any() or values[stop:].any():
-            faults.add("content outside the attention mask", where=name, done="dropped")
+    if filled(values[:start]).any() or filled(values[stop:]).any():
+        faults.add("content outside the attention mask", where=name, done="dropped")
     return values[start:stop]

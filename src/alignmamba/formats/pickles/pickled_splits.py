@@ -4,9 +4,11 @@ import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from alignmamba.contracts import ROLES, Role
+import numpy as np
+
+from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import SPLIT_NAMES
 from alignmamba.formats.foreign import Faults
@@ -16,8 +18,11 @@ from alignmamba.formats.pickles.pickled_values import (
     is_ascii,
     is_nothing,
     is_sequence,
+    labels,
+    numbers,
     plain_text,
     readable,
+    score_task,
 )
 from alignmamba.formats.pickles.stored_arrays import StoredArray
 
@@ -40,8 +45,7 @@ def read_single(sources: Sequence[Path], form: str) -> tuple[Path, Any]:
     return sources[0], read_pickle(sources[0])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Content:
+class Content(NamedTuple):
     """Content of a pickle."""
 
     tables: Mapping[Role, Any]
@@ -60,8 +64,7 @@ def split_tables(
     Args:
         path: The file.
         content: What it holds.
-        is_split: Whether a value looks like a split of the format, and so may be one of the splits that are
-            not there.
+        is_split: Whether a value looks like a split of the format, and so may be one that is not there.
         others: Further keys of the format.
 
     Raises:
@@ -131,22 +134,29 @@ def _is_empty(table: Any) -> bool:
 
 
 def _refuse_near_names(where: str, names: Collection[str], absent: Sequence[str]) -> None:
-    """Refuse a name that is nearly an absent one: dropped as a stranger, it would take the absent one with it
-    without a word.
-    """
+    """Refuse a name that is nearly an absent one, which would be dropped without a word."""
     for name in (name[:40] for name in names):
-        one_changed = (
+        one_changed = [
             each
             for each in absent
             if len(each) == len(name) and sum(a != b for a, b in zip(each, name, strict=True)) == 1
-        )
-        near = next(one_changed, None) or next(
-            iter(difflib.get_close_matches(name, absent, n=1, cutoff=_NEAR)), None
-        )
+        ]
+        near = one_changed or difflib.get_close_matches(name, absent, n=1, cutoff=_NEAR)
         if near:
             raise DataError(
-                f"{where}: found an unknown field {name!r}; perhaps {near!r}, mistyped or damaged"
+                f"{where}: found an unknown field {name!r}; perhaps {near[0]!r}, mistyped or damaged"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldNames:
+    """Names that a format has for the parallel fields of its splits."""
+
+    known: Sequence[str]
+    labels: Sequence[str]
+    """Those of `known` that may hold labels; a split without any of them is unlabelled."""
+    beside: Sequence[str] = ()
+    """Its keys beside the splits."""
 
 
 class SplitTable:
@@ -156,20 +166,17 @@ class SplitTable:
         path: The file.
         role: The split.
         table: What it holds.
-        label: The field of the labels, which must be there if any of `labels` is.
-        labels: All fields that may hold labels; a split without any of them is unlabelled.
-        known: All fields of the format.
+        names: The fields of the format.
+        label: The field of the labels, which must be there if any other of labels is.
 
     Raises:
         DataError: If it is no dict, has other labels but not this one, or fields of the format are not of one
             length.
     """
 
-    def __init__(
-        self, path: Path, role: Role, table: Any, *, label: str, labels: Sequence[str], known: Sequence[str]
-    ) -> None:
-        self.role = role
-        self.where = f"{path}: split {role!r}"
+    def __init__(self, path: Path, role: Role, table: Any, names: FieldNames, label: str) -> None:
+        self.role, self.where = role, f"{path}: split {role!r}"
+        known = names.known
         if not isinstance(table, dict):
             raise DataError(f"{self.where}: expected a dict of fields, found {type(table).__name__}")
         self.fields: dict[str, Any] = {
@@ -177,25 +184,26 @@ class SplitTable:
         }
         strangers = [name for name in self.fields if name not in known]
         _refuse_near_names(self.where, strangers, [name for name in known if name not in table])
-        if label not in labels:
-            raise DataError(f"{self.where}: no label {label!r}, expected one of {list(labels)}")
-        self.labels = [name for name in self.fields if name in labels]
+        if label not in names.labels:
+            raise DataError(f"{self.where}: no label {label!r}, expected one of {list(names.labels)}")
+        self.labels = [name for name in self.fields if name in names.labels]
         """The fields of labels that are there."""
         if self.labels and label not in self.labels:
             raise DataError(f"{self.where}: no label {label!r}, only {self.labels}")
-        first = label if self.labels else next((name for name in known if name in self.fields), "")
-        if not first:
+        own = [name for name in known if name in self.fields]
+        if not own:
             raise DataError(
                 f"{self.where}: expected the fields {', '.join(known)}, or some of them, found"
                 f" {strangers[:5]}"
             )
+        first = label if self.labels else own[0]
         if not is_sequence(self.fields[first]):
             found = type(self.fields[first]).__name__
             raise DataError(f"{self.where}: {first}: expected one entry per clip, found {found}")
         self.count = len(self.fields[first])
         if self.count == 0:
             raise DataError(f"{self.where}: has no clips")
-        for name in (name for name in known if name in self.fields):
+        for name in own:
             value = self.fields[name]
             if not is_sequence(value) or len(value) != self.count:
                 found = f"{len(value)} entries" if is_sequence(value) else type(value).__name__
@@ -204,19 +212,30 @@ class SplitTable:
                     f" {found}"
                 )
 
+    def given(self, name: str) -> tuple[Any, str]:
+        """A field as the file holds it, and its place for messages."""
+        return self.fields[name], f"{self.where}: {name}"
+
+    def numbers(self, name: str) -> np.ndarray:
+        """A field of one number per clip, see `numbers`."""
+        value, where = self.given(name)
+        return numbers(value, self.count, where)
+
+    def labels_of(self, name: str, faults: Faults) -> list[float | int | str | None]:
+        """A field of one label per clip, see `labels`."""
+        return labels(*self.given(name), name, faults)
+
     def texts(self, name: str, faults: Faults, *, optional: bool = False) -> list[str]:
         """A field of one text per clip; where a clip may have none, an empty one for ``None`` and NaN."""
-        value = self.fields[name]
+        value, where = self.given(name)
         if isinstance(value, StoredArray) and len(value.shape) != 1:
-            raise DataError(
-                f"{self.where}: {name}: expected one text per clip, found an array of shape {value.shape}"
-            )
+            raise DataError(f"{where}: expected one text per clip, found an array of shape {value.shape}")
         return [
             item
             if is_ascii(item)
             else ""
             if optional and is_nothing(item)
-            else plain_text(item, f"{self.where}: {name}: row {row}", name, faults)
+            else plain_text(item, f"{where}: row {row}", name, faults)
             for row, item in enumerate(as_list(value))
         ]
 
@@ -227,43 +246,30 @@ class ParallelFields:
     Args:
         path: The file.
         given: What it holds.
+        names: The fields of the format.
         label: The field of the labels that the user asks for, if any.
         default: The field that is taken otherwise.
-        labels: All fields that may hold labels.
-        known: All fields of the format.
-        others: Its further keys beside the splits.
 
     Raises:
         DataError: If it is of another layout, the splits differ in their fields, or no split has the label
             that is asked for.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        given: Any,
-        *,
-        label: str,
-        default: str,
-        labels: Sequence[str],
-        known: Sequence[str],
-        others: Sequence[str] = (),
-    ) -> None:
-        content = split_tables(path, given, is_split=lambda value: _has_fields(value, known), others=others)
+    def __init__(self, path: Path, given: Any, names: FieldNames, *, label: str, default: str) -> None:
+        tables, self.empty, self.others = split_tables(
+            path, given, is_split=lambda value: _has_fields(value, names.known), others=names.beside
+        )
         self.path = path
         self.label = label or default
         self.splits = {
-            role: SplitTable(path, role, table, label=self.label, labels=labels, known=known)
-            for role, table in content.tables.items()
+            role: SplitTable(path, role, table, names, self.label) for role, table in tables.items()
         }
-        self._refuse_different(known)
+        self._refuse_different(names.known)
         self.names = {name for part in self.splits.values() for name in part.fields}
         """The fields that are there."""
         self.labelled = {role: part for role, part in self.splits.items() if part.labels}
         if label and not self.labelled:
             raise DataError(f"{path}: expected label {label!r}, found no label in any split")
-        self.empty = content.notes
-        self.others = content.others
 
     def _refuse_different(self, known: Sequence[str]) -> None:
         """Refuse a field of the format that is missing from a split; a split may be unlabelled."""
@@ -276,17 +282,17 @@ class ParallelFields:
                     f" {part.role!r} and not in the other"
                 )
 
+    def scores(self, *, known: Task | None = None) -> tuple[Task, Mapping[Role, Sequence[float]]]:
+        """The task, that which is known or else what the scores say, and the scores of each labelled split,
+        NaN where there is none.
+        """
+        found = {role: part.numbers(self.label) for role, part in self.labelled.items()}
+        task = known or score_task(list(found.values()))
+        return task, {role: values.tolist() for role, values in found.items()}
+
     def unlabelled(self) -> list[str]:
         """Note on splits without labels, if there are any."""
         if not self.labelled:
             return [f"unlabelled: no split has a field of labels such as {self.label}"]
         without = [role for role in self.splits if role not in self.labelled]
         return [f"unlabelled: {', '.join(without)}"] if without else []
-
-    def refuse_no_modality(self, found: Collection[str]) -> None:
-        """Refuse a file without any modality."""
-        if not found:
-            raise DataError(
-                f"{self.path}: expected at least one of the fields {', '.join(MODALITIES)}, found"
-                f" {sorted(self.names)}"
-            )

@@ -130,7 +130,8 @@ class PaddedLayout:
 
     def features(self, part: SplitTable, faults: Faults) -> dict[str, LazyRows]:
         """The content of a split's modalities, by name."""
-        clips, found = self.clips[part.role], {}
+        clips = self.clips[part.role]
+        found: dict[str, LazyRows] = {}
         for group in [self.by_zeros] if self.aligned else [[name] for name in self.by_zeros]:
             found |= zero_rows({name: clips[name] for name in group}, self.side, faults)
         for name in self.fields.keys() - found.keys():

@@ -8,18 +8,12 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from alignmamba.errors import DataError
-from alignmamba.formats.pickles.pickle_file import (
-    OBJECT_BYTES,
-    TEXT_BYTES,
-    ByteText,
-    PickleFile,
-    StoredBytes,
-)
+from alignmamba.formats.pickles.pickle_file import OBJECT_BYTES, TEXT_BYTES, ByteText, PickleFile, StoredBytes
 from alignmamba.formats.pickles.stored_arrays import Content, StoredArray
 
 TABLE_BYTES = 240
@@ -34,9 +28,7 @@ Given = tuple[Any, ...]
 
 @dataclass(slots=True, eq=False, frozen=True)
 class Global:
-    """A global that may stand in a pickle, and what calling it makes; ``None`` where it may only be passed
-    on.
-    """
+    """A global that may stand in a pickle, and what calling it makes, if it may be called."""
 
     name: str
     make: Callable[[PickleFile, Given], Any] | None
@@ -73,10 +65,8 @@ def kind(value: Any) -> str:
 
 
 def members(file: PickleFile, found: list[Any]) -> list[Any]:
-    """The values, if they may be keys of a dict or members of a set: hashing a tuple of tuples may never end.
-
-    Raises:
-        DataError: If they may not.
+    """The values, if they may be keys of a dict or members of a set: hashing a tuple of tuples may never
+    end.
     """
     for value in found:
         if not isinstance(value, str | bytes | int | float | None):
@@ -86,11 +76,7 @@ def members(file: PickleFile, found: list[Any]) -> list[Any]:
 
 
 def called(file: PickleFile, value: Any, given: Any) -> Any:
-    """The value that calling a global makes.
-
-    Raises:
-        DataError: If the value is none that may be called, or it is called in another way than Python does.
-    """
+    """The value that calling a global makes, if it is one that may be called."""
     if type(value) is not Global or value.make is None:
         named = value.name if type(value) is Global else f"a {kind(value)}"
         raise file.error(f"refused: the pickle calls {named}")
@@ -101,11 +87,7 @@ def called(file: PickleFile, value: Any, given: Any) -> Any:
 
 
 def found_global(file: PickleFile, module: str, name: str) -> Global:
-    """The global of that name.
-
-    Raises:
-        RefusedGlobalError: If it is none that a pickle may name.
-    """
+    """The global of that name, if it is one that a pickle may name."""
     found = GLOBALS.get((module, name))
     if found is None:
         refused = f"{module}.{name}"[:120]
@@ -118,11 +100,7 @@ def found_global(file: PickleFile, module: str, name: str) -> Global:
 
 
 def set_state(file: PickleFile, made: Any, state: Any) -> None:
-    """Give an array its content, or a type its byte order.
-
-    Raises:
-        DataError: If the state is not what numpy writes, or that of anything else.
-    """
+    """Give an array its content, or a type its byte order."""
     if type(made) is StoredArray:
         _fill_array(file, made, state)
     elif type(made) is _Type:
@@ -138,23 +116,17 @@ def _make_array(file: PickleFile, given: Given) -> StoredArray:
     return StoredArray(file)
 
 
+def _is_state(state: Any, length: int, version: int) -> bool:
+    return type(state) is tuple and len(state) == length and type(state[0]) is int and state[0] == version
+
+
 def _fill_array(file: PickleFile, array: StoredArray, state: Any) -> None:
     """The state of an array: version, shape, type, whether it is column-major, content."""
-    if (
-        type(state) is not tuple
-        or len(state) != 5
-        or type(state[0]) is not int
-        or state[0] != 1
-        or type(state[3]) not in (bool, int)
-    ):
+    if not _is_state(state, 5, 1) or type(state[3]) not in (bool, int):
         raise file.damaged("found an array state that numpy did not write")
     _, shape, dtype, column_major, content = state
-    array.fill(
-        _shape(file, shape),
-        _dtype(file, dtype),
-        _content(file, content),
-        order="F" if column_major else "C",
-    )
+    order: Literal["C", "F"] = "F" if column_major else "C"
+    array.fill(_shape(file, shape), _dtype(file, dtype), _content(file, content), order=order)
 
 
 def _array_from_buffer(file: PickleFile, given: Given) -> StoredArray:
@@ -171,13 +143,8 @@ def _array_from_buffer(file: PickleFile, given: Given) -> StoredArray:
     ):
         raise file.damaged("expected an order of an array's axes, found something else")
     array = StoredArray(file)
-    array.fill(
-        shape,
-        _dtype(file, dtype),
-        _content(file, content),
-        order="F" if order == "F" else "C",
-        axes=axes,
-    )
+    stored: Literal["C", "F"] = "F" if order == "F" else "C"
+    array.fill(shape, _dtype(file, dtype), _content(file, content), order=stored, axes=axes)
     return array
 
 
@@ -230,13 +197,7 @@ def _make_type(file: PickleFile, given: Given) -> _Type:
 
 def _set_byte_order(file: PickleFile, made: _Type, state: Any) -> None:
     """The state of a type: version, byte order, three fields of structured types, size, alignment, flags."""
-    if (
-        type(state) is not tuple
-        or len(state) != 8
-        or type(state[0]) is not int
-        or state[0] != 3
-        or state[1] not in ("<", ">", "|", "=")
-    ):
+    if not _is_state(state, 8, 3) or state[1] not in ("<", ">", "|", "="):
         raise file.damaged("found a dtype state that numpy did not write")
     if any(part is not None for part in state[2:5]):
         raise file.error(

@@ -84,9 +84,7 @@ def examine() -> dict[str, Any]:
 
 
 def _operators() -> list[dict[str, str]]:
-    """Backend that serves each operator for float32 tensors on the device that ``auto`` takes, why, and how
-    long the first call takes.
-    """
+    """Backend that serves each operator for float32 on this machine, why, and its first-call time."""
     import torch
 
     from alignmamba import ops
@@ -119,9 +117,7 @@ def _operators() -> list[dict[str, str]]:
 
 
 def _first_call_seconds(operator: str, device: str) -> float:
-    """Seconds of a first small call and its gradient: code is compiled, or loaded from the cache on disk,
-    before work begins.
-    """
+    """Seconds of a first small call and its gradient: code is compiled or loaded before work begins."""
     import time
 
     import torch

@@ -266,9 +266,7 @@ class Experiment(Verb):
 
 
 class GridLines:
-    """Writes a line for each run that ends, with an estimate of the time left; meets
-    `recipes.experiments.engines.GridProgress`.
-    """
+    """Writes a line for each run that ends, with the time left; meets `engines.GridProgress`."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers

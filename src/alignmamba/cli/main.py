@@ -59,9 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Give the process the streams that it was started without, and let a terminal without Unicode show ?
-    instead of failing.
-    """
+    """Open streams that the process lacks, and let a terminal without Unicode show ?."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 # open as long as the process is

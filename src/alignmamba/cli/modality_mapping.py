@@ -60,9 +60,7 @@ class ApplyingVerb(Verb):
 
 
 def heading(modalities: Mapping[str, Sequence[str]]) -> str:
-    """The modalities that scores were made from, for the head of a table: all of the run, or those that were
-    there and why.
-    """
+    """Head of a table of scores: all modalities of the run, or those that were there and why."""
     reasons = [
         *([f"{_are(modalities['not_in_corpus'])} not in this corpus"] if modalities["not_in_corpus"] else []),
         *([f"no sample has {' or '.join(modalities['in_no_sample'])}"] if modalities["in_no_sample"] else []),

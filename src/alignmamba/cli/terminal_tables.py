@@ -23,9 +23,7 @@ def metrics_table(title: str, columns: Mapping[str, Mapping[str, float | None]])
 def reference_table(
     references: Mapping[str, float], distance_covered: Mapping[str, float], *, split: str = "test"
 ) -> Table:
-    """Known scores of the corpus, and how far those of the split went from the best single modality to the
-    best reachable.
-    """
+    """Known scores of the corpus, and the share of the way to the best that those of the split went."""
     table = _table("to compare with", "known of this corpus")
     table.add_column("", justify="right")
     for name, value in references.items():
@@ -37,9 +35,7 @@ def reference_table(
 
 
 def missing_line(facts: Mapping[str, Any], effective_rates: Mapping[str, float]) -> str:
-    """Line about withheld modalities: the protocol, the rate it was asked for, and the share it took from
-    each split.
-    """
+    """Line about withheld modalities: the protocol, its rate, and the share it took from each split."""
     rates = facts["rate"] if isinstance(facts["rate"], list | tuple) else [facts["rate"]]
     nominal = f"nominal rate{'s' * (len(rates) > 1)} {', '.join(f'{rate:g}' for rate in rates)}, "
     effective = ", ".join(f"{rate:.4f} on {split}" for split, rate in effective_rates.items())

@@ -72,9 +72,7 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 class _Unheeded:
-    """Standard error as a place for progress: work continues where nobody can read it any more, as after a
-    hangup.
-    """
+    """Standard error for progress: work continues where nobody can read it, as after a hangup."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream

@@ -1,3 +1,1 @@
-"""Judging predictions: metrics, statistics, tables and what a computation costs, on numpy; statistics also on
-scipy.
-"""
+"""Judging predictions: metrics, statistics (on scipy), tables, and what a computation costs."""

@@ -234,16 +234,12 @@ def counted_flops(call: Call) -> int:
 
 
 def matmul_flops(rows: float, inner: float, columns: float) -> float:
-    """Operations of a (rows, inner) matrix times an (inner, columns) matrix: a multiplication and an addition
-    per term.
-    """
+    """Operations of a (rows, inner) by (inner, columns) product: two per term."""
     return 2.0 * rows * inner * columns
 
 
 def attention_flops(queries: float, keys: float, channels: float) -> float:
-    """Operations of softmax(QK')V over all heads together: the two matrix products; the softmax is left
-    out.
-    """
+    """Operations of the two matrix products of softmax(QK')V over all heads, without the softmax."""
     return 2 * matmul_flops(queries, channels, keys)
 
 

@@ -82,9 +82,7 @@ def score(task: Task, predictions: Predictions) -> dict[str, float]:
 
 
 def nonfinite_problem(predictions: Predictions) -> str | None:
-    """Number of samples with a prediction that is not finite, and the first of them; ``None`` if there is
-    none.
-    """
+    """Number of samples whose prediction is not finite, and the first of them; ``None`` without any."""
     values = np.asarray(predictions.prediction, dtype=np.float64).reshape(len(predictions.ids), -1)
     wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if not wrong.size:
@@ -206,9 +204,7 @@ def _hits(truth: Values, predicted: Values) -> Values:
 
 
 def _rounded_hits(truth: Values, predicted: Values, *, limit: int) -> Values:
-    """Share of predictions on the true integer after clipping; np.round takes halves to the even neighbour,
-    as MMSA does.
-    """
+    """Hits on the true integer after clipping; np.round takes halves to the even neighbour, as MMSA does."""
     return _hits(np.round(np.clip(truth, -limit, limit)), np.round(np.clip(predicted, -limit, limit)))
 
 
@@ -225,9 +221,7 @@ def _correlation(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> 
 
 
 def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Deviations from the mean, up to scale: the largest is 1, so that no square over- or underflows; all 0
-    for a constant.
-    """
+    """Deviations from the mean, scaled to at most 1 so that no square over- or underflows."""
     if np.ptp(values) == 0.0:
         return np.zeros_like(values)  # the mean of equal numbers may be off by a rounding
     scaled = values / np.abs(values).max()
@@ -244,9 +238,7 @@ def _f1_weighted(truth: Values, predicted: Values) -> float:
 
 
 def _f1_macro(truth: Values, predicted: Values) -> float:
-    """F1 averaged over classes; one that was predicted but never true counts with 0, one that is neither does
-    not count.
-    """
+    """F1 averaged over classes that are true or predicted; one that is never true counts with 0."""
     f1, support, called = _f1_by_class(truth, predicted)
     return float(f1[(support + called) > 0].mean())
 
@@ -259,9 +251,7 @@ def _recall_unweighted(truth: Values, predicted: Values) -> float:
 
 
 def _f1_by_class(truth: Values, predicted: Values) -> tuple[Values, NDArray[np.int64], NDArray[np.int64]]:
-    """F1 = 2TP / (2TP + FP + FN) of each class, 0 for one that never occurs; how often each is true, and how
-    often it is predicted.
-    """
+    """F1 = 2TP / (2TP + FP + FN) of each class, 0 for one that never occurs; how often true; predicted."""
     counts = _confusion(truth.astype(np.int64), predicted.astype(np.int64))
     support, called = counts.sum(axis=1), counts.sum(axis=0)
     return 2.0 * np.diag(counts) / np.maximum(support + called, 1), support, called

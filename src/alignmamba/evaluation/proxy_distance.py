@@ -101,9 +101,7 @@ def _wrong(first: Array, second: Array, held_out: NDArray[np.int64], strength: f
 
 
 def _fit_logistic(vectors: Array, labels: Array, strength: float) -> tuple[Array, float]:
-    """Weights and intercept of least Σ log(1 + exp(-label (vector·weights + intercept))) + strength/2
-    |weights|², labels -1 and 1.
-    """
+    """Minimise Σ log(1 + exp(-label (vector·weights + intercept))) + strength/2 |weights|²."""
     require("proxy A-distance", "experiments", "scipy")
     from scipy import optimize, special
 

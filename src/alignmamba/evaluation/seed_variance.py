@@ -1,6 +1,4 @@
-"""Variance of a score over seeds and samples: what was measured of each method, taken apart by one
-decomposition of the variance.
-"""
+"""Variance of a score over seeds and samples, by one decomposition."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -156,9 +154,7 @@ def _resampled(name: str, metric: RowMetric, *, seed: int, resamples: int) -> Ru
 
 
 def _resampled_rows(samples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Rows drawn with replacement, as `scipy.stats.bootstrap` draws them; the same for every statistic of one
-    seed.
-    """
+    """Rows drawn as `scipy.stats.bootstrap` draws them; the same for every statistic of one seed."""
     generator = np.random.default_rng(seed)
     piece = max(1, _PIECE // samples)
     for start in range(0, resamples, piece):

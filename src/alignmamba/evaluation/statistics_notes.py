@@ -50,9 +50,7 @@ def marks_note(*, seeds: int, level: float = 0.05) -> str:
 def reach_note(
     name: str, standings: Mapping[str, Standing], *, seeds: int, samples: int, digits: int = 3
 ) -> str:
-    """One sentence: the difference from which the test of a column separates a method from the best; empty
-    where nothing is compared.
-    """
+    """One sentence: the difference that the test of a column can see; empty where nothing is compared."""
     told = sorted(each.told_from for each in standings.values() if each.told_from is not None)
     if not told:
         return ""
@@ -65,9 +63,7 @@ def reach_note(
 
 
 def interval_note(*, fewest: int) -> str:
-    """One or two sentences: what the intervals of a table are over, where its methods have no fewer than
-    `fewest` seeds.
-    """
+    """Sentences on what intervals are over, where methods have `fewest` seeds or more."""
     scale = (
         "95 % interval of the mean, on the logit scale (log for errors), which keeps it within the metric's"
         " range"

@@ -1,6 +1,4 @@
-"""Tables of results: a mean with its deviation and interval in every cell, the best marked; as JSON, CSV,
-LaTeX and Markdown.
-"""
+"""Tables of results, each cell a mean with deviation and interval; as JSON, CSV, LaTeX and Markdown."""
 
 import math
 import re
@@ -175,9 +173,7 @@ class ResultTable(Config):
         return csv_text(rows)
 
     def to_latex(self) -> str:
-        """A float with a tabular of the booktabs package: the best in bold, what is level with it underlined,
-        notes in the caption.
-        """
+        """A booktabs float: the best in bold, what is level with it underlined, notes in the caption."""
 
         def cell(entry: Entry | None) -> str:
             interval = _latex(self._interval(entry))
@@ -203,9 +199,7 @@ class ResultTable(Config):
         return "\n".join(lines) + "\n"
 
     def to_markdown(self) -> str:
-        """A heading, a table in which the best is bold and what is level with it has an ≈, and the notes as a
-        list.
-        """
+        """A heading, a table with the best in bold and an ≈ at what is level, and the notes as a list."""
 
         def cell(entry: Entry | None) -> str:
             return f"{self._cell(entry, _MARKDOWN_MARKS, '–')} {self._interval(entry)}".rstrip()
@@ -236,9 +230,7 @@ class ResultTable(Config):
         return tuple(header), [tuple(row) for row in zip(*columns, strict=True)]
 
     def of_columns(self, names: Sequence[str]) -> "ResultTable":
-        """The table with those of its columns that are named; with all of them if it has no such
-        column.
-        """
+        """The table with the named of its columns; with all if it has no such column."""
         places = [place for place, name in enumerate(self.columns) if name in names]
         if not places:
             return self
@@ -313,9 +305,7 @@ def _latex(text: str) -> str:
 
 
 def _markdown(text: str) -> str:
-    """The text with what Markdown takes for itself escaped; an underscore within a word is not one of
-    that.
-    """
+    """Text with what Markdown takes for itself escaped; an underscore within a word is kept."""
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", re.sub(r"[\\|*`<]", r"\\\g<0>", text))
 
 

@@ -162,9 +162,7 @@ def _with_any(split: Split, names: Sequence[str]) -> Split:
 
 
 def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> None:
-    """Refuse a corpus with other content than the run was trained on, and a configuration that was edited
-    since.
-    """
+    """Refuse another corpus than the run was trained on, and an edited configuration."""
     identity = run.identity()
     expected = identity.get("corpus", {}).get("checksum")
     if corpus.checksum != expected:

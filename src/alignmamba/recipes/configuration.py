@@ -1,6 +1,4 @@
-"""Configuration of a run: read from a file and the command line, checked before anything is loaded, and given
-a digest.
-"""
+"""Configuration of a run: read from a file and the command line, checked, and given a digest."""
 
 import hashlib
 import json
@@ -279,9 +277,7 @@ def _options(model: str) -> dict[str, FieldInfo]:
 
 
 def _option_problems(config: RunConfig) -> Iterator[str]:
-    """Unknown options and values that no model of this kind takes; what depends on the corpus is seen when
-    the model is built.
-    """
+    """Unknown options and wrong values, as far as the corpus has no say in them."""
     fields = _options(config.model)
     keys = _known_keys(config.model)
     for name, value in config.options.items():

@@ -1,6 +1,4 @@
-"""Progress for people: of training, a bar on a terminal, a line that moves in a notebook, one line per epoch
-in a file; of the reading of other people's files, bars on a terminal and lines everywhere else.
-"""
+"""Progress for people, of training and of reading files: bars on a terminal, lines elsewhere."""
 
 import sys
 import time
@@ -88,9 +86,7 @@ class EpochLines:
             self._print(f"resuming in epoch {epoch} of {epochs} after {batch} of {batches} batches")
 
     def stepped(self, *, epoch: int, batch: int, step: int, loss: float, learning_rate: float) -> None:
-        """Say how long it will take once the first step is done, if that is long; a file has no use for every
-        step.
-        """
+        """Say after the first step how long it will take, if that is long."""
         del step, loss, learning_rate  # a line shows none of them
         first = self._done == 0
         self._account(epoch, batch)
@@ -114,9 +110,7 @@ class EpochLines:
         self._done = (epoch - 1) * self._batches + batch - self._before
 
     def _seconds_left(self) -> float:
-        """Time of the whole training, if no epoch is spared, by the mean of what was done so far, validation
-        included.
-        """
+        """Time of all epochs by the mean of what was done so far, validation included."""
         to_come = self._epochs * self._batches - self._before - self._done
         return (self._clock() - self._began) * to_come / max(1, self._done)
 
@@ -125,9 +119,7 @@ class EpochLines:
 
 
 class NotebookLine(EpochLines):
-    """Prints a line per epoch below the cell, and one of the step under way, which the next one
-    overwrites.
-    """
+    """Prints a line per epoch below the cell, and one of the step under way, overwritten by the next."""
 
     _SECONDS = 0.5
 
@@ -156,9 +148,7 @@ class NotebookLine(EpochLines):
 
 
 class EpochBar(EpochLines):
-    """A bar over the batches of the epoch under way, with the time left of the whole training, below the
-    lines of those that are done.
-    """
+    """A bar over the batches of an epoch, with the time left, below the lines of those that are done."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -219,9 +209,7 @@ LARGE_BYTES = 256 << 20
 
 @contextmanager
 def samples_display(done: str) -> Iterator["SampleLines"]:
-    """Callbacks for the samples of each split, and the bytes of a file; `done` says in a word what became of
-    them.
-    """
+    """Callbacks for samples of each split and bytes of a file; `done` says what became of them."""
     display = SampleBar(done) if sys.stderr.isatty() else SampleLines(done)
     try:
         yield display

@@ -297,9 +297,7 @@ def evaluate(
 
 
 def missing_tables(scores: MissingScores, task: Task) -> dict[str, Table]:
-    """``predictions_missing`` and ``missing``, the masks; with a first column that names the pattern where
-    there are several.
-    """
+    """``predictions_missing`` and ``missing``, the masks; a first column names the pattern of several."""
     said = [(part, prediction_table(part.predictions, task)) for part in scores.parts]
     masks = [(part, missing_table(part.split)) for part in scores.parts]
     return {"predictions_missing": _below(said), "missing": _below(masks)}

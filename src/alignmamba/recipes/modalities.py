@@ -1,6 +1,4 @@
-"""The modalities of a corpus beside those that a trained model knows: which go together, and which are
-refused.
-"""
+"""Modalities of a corpus matched with those that a trained model knows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,9 +135,7 @@ def _names(specs: Iterable[ModalitySpec]) -> list[str]:
 
 
 def _fits(offered: ModalitySpec, known: ModalitySpec) -> bool:
-    """Answer to whether a modality of a corpus is of the kind and width that the model knows, and token ids
-    of its numbering.
-    """
+    """Answer to whether a modality is of the kind, width and numbering that the model knows."""
     # Without being told, a corpus takes its largest token id for its vocabulary, so that may be smaller than
     # in training.
     wide = offered.dim <= known.dim if known.kind == "tokens" else offered.dim == known.dim

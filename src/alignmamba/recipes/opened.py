@@ -1,6 +1,4 @@
-"""A finished run in Python: its model, scores and epochs, predictions and embeddings of any data, and plans
-that can be plotted.
-"""
+"""A finished run in Python: scores, epochs, predictions, embeddings, and plans to plot."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -49,9 +47,7 @@ def open_run(run: str | Path) -> "Run":
 
 
 class Run:
-    """A finished run. What it was trained on is loaded when it is first needed, and may be missing until
-    then.
-    """
+    """A finished run; its corpus is loaded when it is first needed, and may be missing until then."""
 
     def __init__(self, run: OpenedRun) -> None:
         self._run = run
@@ -231,9 +227,7 @@ class Run:
         ignore: Sequence[str] = (),
         out: str | Path | None = None,
     ) -> dict[str, Any]:
-        """Score the run on a split, as `alignmamba.evaluate` does, which describes what is given and
-        returned.
-        """
+        """Score the run on a split; `alignmamba.evaluate` describes arguments and result."""
         return evaluate(
             self._run,
             data=data,

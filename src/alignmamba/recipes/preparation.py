@@ -1,6 +1,4 @@
-"""Preparation of a corpus on disk for the one that a run is trained on: its valid split, its modalities, what
-is reported of them.
-"""
+"""Preparation of a corpus for training: its valid split, its modalities, notes on them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -141,9 +139,7 @@ def _has(corpus: Corpus, role: Role, name: str) -> bool:
 
 
 def _check_share(run: RunDirectory, share: ValidShare) -> None:
-    """Refuse a draw that differs from the one of training, as another version of the package might make
-    it.
-    """
+    """Refuse another draw than that of training, as another version might make it."""
     expected = run.identity().get(SPLIT_VALID)
     if expected != share.facts:
         raise CheckpointError(
@@ -155,9 +151,7 @@ def _check_share(run: RunDirectory, share: ValidShare) -> None:
 def _with_valid_share(
     config: RunConfig, place: str, *, seeds: Iterable[int] = (), run: RunDirectory | None = None
 ) -> tuple[Corpus, ValidShare]:
-    """The corpus, and the same with the valid split of the run; of every other seed it is only checked that
-    there is one.
-    """
+    """The corpus, and the same with the valid split of the run; other seeds are only checked."""
     assert config.split_valid is not None
     by_means = config.nonfinite == "mean" and place != SYNTHETIC
     # Means stand in for values that are not finite: they have to be those of the samples that are left to

@@ -358,9 +358,7 @@ def plain(value: Any) -> Any:
 
 
 def prediction_table(predictions: Predictions, task: Task) -> Table:
-    """Ids, targets where they are known, predictions, and for a classification the probability of every
-    class.
-    """
+    """Ids, known targets, predictions, and of a classification the probability of every class."""
     table: Table = {"id": list(predictions.ids)}
     if task.kind == "regression":
         if predictions.targets is not None:

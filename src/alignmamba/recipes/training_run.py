@@ -145,9 +145,7 @@ class RunResult:
 
     @property
     def distance_covered(self) -> Mapping[str, float]:
-        """Metric to the share of the way from the best single modality's score to the best reachable one that
-        the test score went.
-        """
+        """Metric to the share of the way from best single modality to best reachable on test."""
         return distance_covered(self.metrics.get("test", {}), self.references)
 
 
@@ -399,9 +397,7 @@ def _lost_process(error: Exception, processes: int) -> str:
 
 
 def _provenance(config: RunConfig, corpus: Corpus, summary: Mapping[str, Any]) -> Provenance:
-    """Provenance of the run for the model's card; where the corpus lay and where it was trained are nobody
-    else's business.
-    """
+    """Provenance of the run for the model's card, without places of this machine."""
     settings = config.model_dump(mode="json", exclude={"data", "engine"})
     return Provenance(
         data=corpus.name, checksum=corpus.checksum, scores=summary["metrics"], settings=settings

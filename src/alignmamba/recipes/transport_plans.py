@@ -131,9 +131,7 @@ def shown_plans(
 
 
 def on_content_alone(config: RunConfig, model: Network[Any]) -> Network[Any] | None:
-    """Copy a model with the paper's cost, the weights being the same; None where there is no such variant, or
-    it is that already.
-    """
+    """Copy a model with the paper's cost and its own weights; None where that is no variant, or the same."""
     ablation = METHODS[config.model].network.ablations.get(CONTENT_ALONE)
     if ablation is None:
         return None
@@ -154,9 +152,7 @@ def token_count(model: Network[Any], batch: Batch, name: str, row: int) -> int:
 
 
 def token_times(model: Network[Any], sequences: Sequences, name: str) -> Tensor | None:
-    """(batch, tokens) seconds of a modality's tokens after its encoder's stride, or None where no sample has
-    times.
-    """
+    """(batch, tokens) seconds after the encoder's stride, or None where no sample has times."""
     if sequences.times is None:
         return None
     return group_mean(sequences.times.double(), sequences.mask, _stride(model, name))[0]

@@ -55,9 +55,7 @@ def mamba_stack(case: Case) -> nn.Module:
 
 
 class Products(nn.Module):
-    """The matrix products of Mamba blocks and nothing else, each on an input of its own that lies as the
-    product wants it.
-    """
+    """Matrix products of Mamba blocks alone, each on an input that lies as the product wants it."""
 
     def __init__(self, case: Case, depth: int) -> None:
         super().__init__()
@@ -200,9 +198,7 @@ def block_flops(case: Case) -> float:
 
 
 def layer_flops(tokens: float, keys: float, width: float) -> float:
-    """Operations of one attention layer over its own sequence: projections 4 d^2, feed-forward part 8 d^2,
-    attention to `keys` tokens each.
-    """
+    """One attention layer: projections 4 d^2, feed-forward 8 d^2, attention to `keys` tokens each."""
     return matmul_flops(tokens, width, 12 * width) + attention_flops(tokens, keys, width)
 
 
@@ -219,9 +215,7 @@ def thirds(case: Case) -> list[int]:
 
 
 def crossmodal_flops(case: Case, lengths: Sequence[int]) -> float:
-    """MulT: per ordered pair, queries, output and feed-forward part at the target (10 d^2), keys and values
-    at the source (2 d^2).
-    """
+    """MulT, per ordered pair: 10 d^2 at the target, 2 d^2 (keys and values) at the source."""
     d, total = case.d_model, 0.0
     for number, target in enumerate(lengths):
         for other, source in enumerate(lengths):
@@ -247,9 +241,7 @@ def single_stream_memory(case: Case) -> float:
 
 
 def multi_stream_memory(case: Case) -> float:
-    """Bytes of as many matrices of a third of the length as there are ordered pairs and targets, when
-    gradients keep them all.
-    """
+    """Bytes of a matrix of a third of the length per ordered pair and target, where gradients keep them."""
     third = attention_memory(case, (case.length / NUM_MODALITIES) ** 2)
     return third * (NUM_MODALITIES**2 if case.training else 1)
 

@@ -133,9 +133,7 @@ def _blank() -> "tuple[Figure, Axes]":
 
 
 def curves(points: Mapping[str, list[tuple[int, float]]], unit: str) -> "Figure":
-    """One line per peer over the length, both axes logarithmic; a bar per peer where there is one length
-    only.
-    """
+    """One line per peer over the length, both axes logarithmic; a bar per peer for one length."""
     if len({length for line in points.values() for length, _ in line}) == 1:
         return _one_length(points, unit)
     figure, axes = _blank()

@@ -55,9 +55,7 @@ def measured_table(report: Report) -> Table:
 
 
 def shown_table(report: Report, length: int) -> Table:
-    """The rows of one length in readable units; what is missing is a dash. On one thread, time on the clock
-    is left out.
-    """
+    """The rows of one length in readable units, a dash for what is missing."""
     rows = [row for row in report.rows if row.length == length]
     table: Table = {"peer": [row.peer for row in rows]}
     if "time" in report.config.measure:

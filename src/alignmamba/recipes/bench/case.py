@@ -86,9 +86,7 @@ def nothing(_: Case) -> str:
 
 
 def linear_memory(case: Case) -> float:
-    """Bytes of a pass that keeps some 24 numbers per token and channel of the model, in every layer where
-    gradients are wanted.
-    """
+    """Bytes of some 24 numbers per token and channel, in every layer where gradients are wanted."""
     return 4.0 * 24 * case.tokens * case.d_model * (case.depth if case.training else 1)
 
 

@@ -42,9 +42,7 @@ def matching_of(kind: Matching, case: Case) -> LocalAlignmentConfig:
 
 
 def whole(stack: Callable[[Case], nn.Module], *, matching: Matching = "content") -> Callable[[Case], Built]:
-    """Alignment, interleaving, backbone; in training also the MMD of each pair with the anchor, by landmarks
-    if `windowed`.
-    """
+    """Alignment, interleaving, backbone; in training the MMD too, by landmarks if `windowed`."""
 
     def build(case: Case) -> Built:
         draw = Draw(case)

@@ -188,9 +188,7 @@ def measure(config: BenchConfig, say: Say = silent) -> Report:
 
 
 def growth(config: BenchConfig) -> BenchConfig:
-    """The same for this library's own computations at `GROWTH_LENGTHS`, where lengths and peers are not
-    given.
-    """
+    """The same of this library alone at `GROWTH_LENGTHS`, where lengths and peers are not given."""
     own = tuple(
         name for name in OWN[config.subject] if not SUBJECTS[config.subject][name].why_not(config.case(1))
     )

@@ -17,9 +17,7 @@ from alignmamba.recipes.bench.case import Built, Case, Draw, computation, needs,
 
 
 def scan(operator: Callable[..., Tensor]) -> Callable[[Case], Built]:
-    """A selective scan as a Mamba block calls it: softplus of the biased step size, skip and gate
-    included.
-    """
+    """A selective scan as a Mamba block calls it: softplus of the biased step size, skip and gate too."""
 
     def build(case: Case) -> Built:
         draw = Draw(case)
@@ -135,9 +133,7 @@ def sides(case: Case, *, shift: float = 0.0) -> tuple[Tensor, Tensor, Tensor, Te
 
 
 def match(**options: Any) -> Callable[[Case], Built]:
-    """`ops.match_tokens` by content alone; an option may be a function of the case. The result is the
-    similarity.
-    """
+    """Similarity of `ops.match_tokens` by content; an option may be a function of the case."""
 
     def build(case: Case) -> Built:
         given = sides(case.model_copy(update={"training": False}))
@@ -206,9 +202,7 @@ def pairs_memory(case: Case) -> float:
 
 
 def mmd(discrepancy: Callable[..., Tensor], *, always_training: bool = False) -> Callable[[Case], Built]:
-    """MMD^2 of two sets of tokens with a fixed bandwidth at which a kernel entry is about 1/e; the second set
-    is shifted.
-    """
+    """MMD^2 of two sets, the second shifted, at a bandwidth where a kernel entry is about 1/e."""
 
     def build(case: Case) -> Built:
         if always_training:

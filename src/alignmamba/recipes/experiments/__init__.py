@@ -1,6 +1,4 @@
-"""Grids of runs: the paper's tables and figures on any corpus, interrupted at will, with honest
-uncertainty.
-"""
+"""Grids of runs: the paper's tables and figures on any corpus, with honest uncertainty."""
 
 from alignmamba.recipes.experiments.ablation import AblationOptions
 from alignmamba.recipes.experiments.comparison import ComparisonOptions

@@ -41,9 +41,7 @@ class Ablation(GridExperiment[AblationOptions, Analysis]):
     analysis = Analysis
 
     def cells(self, asked: AblationOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
-        """Table 3: the model, its own ablations, and the model without each modality; the anchor falls back
-        by itself.
-        """
+        """Table 3: the model, its ablations, and the model without each modality."""
         del asked
         yield from variants(base, corpus)
         names = [modality.name for modality in corpus.modalities]

@@ -1,6 +1,4 @@
-"""Facts that tables read of a finished cell: facts, times and predictions, each refused by name where
-damaged.
-"""
+"""Facts, times and predictions of a finished cell, each refused by name where damaged."""
 
 import csv
 import io

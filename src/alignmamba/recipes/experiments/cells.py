@@ -14,9 +14,7 @@ State = Literal["finished", "failed", "begun", "pending"]
 
 
 class Analysis(Config):
-    """Analysis of a trained model besides its scores, in the cell that trained it. An experiment that has
-    something to say of it adds fields.
-    """
+    """Analysis of a trained model besides its scores; an experiment that varies it adds fields."""
 
     kind: str
     """Name of the experiment that computes it."""
@@ -112,9 +110,7 @@ def cell(
 
 
 def jobs_of(cells: Iterable[Cell]) -> list[Job]:
-    """One job per run, in the order in which the cells first need them, with the analyses of all cells that
-    share it.
-    """
+    """One job per run, in the order of first need, with the analyses of all cells that share it."""
     jobs: dict[str, Job] = {}
     for each in cells:
         known = jobs.get(each.key)

@@ -84,9 +84,7 @@ class Column:
         return entry.model_copy(update={"seeds": tuple(seeds)})
 
     def same_numbers_as(self, other: "Column") -> bool:
-        """Return whether every method has the same values under every seed in both, as accuracy and recall
-        have where classes are of one size.
-        """
+        """Return whether all values agree, as accuracy and recall do where classes are of one size."""
         return self._numbers == other._numbers
 
     @property
@@ -122,9 +120,7 @@ def metric_column(grid: Grid, metric: str, column: str = "") -> Column:
 def combined(
     columns: Sequence[Column], weights: Sequence[float], *, higher_is_better: bool, marked: bool = True
 ) -> Column:
-    """The weighted sum of columns, by seed, for example their mean or a difference; of methods that have all
-    of them.
-    """
+    """Weighted sum of columns by seed, such as a mean or a difference, of methods that have all."""
 
     def total(row: str, seed: int) -> float:
         return sum(weight * column.values[row][seed] for weight, column in zip(weights, columns, strict=True))
@@ -211,9 +207,7 @@ def plain_table(
     bounds: tuple[float, float] = UNBOUNDED,
     caption: str = "",
 ) -> ResultTable:
-    """A table of numbers that are not compared: row to column to one value per seed, empty where there is
-    none.
-    """
+    """A table without comparison: row to column to one value per seed, empty where there is none."""
     columns = tuple(dict.fromkeys(column for by_column in values.values() for column in by_column))
     return ResultTable(
         name=name,
@@ -233,9 +227,7 @@ def plain_table(
 
 
 def _agreeing(columns: Mapping[str, Column]) -> dict[str, Column]:
-    """The columns, those of the same numbers with the same scores behind them: their intervals and marks are
-    then the same too.
-    """
+    """Columns; those of the same numbers share their scores, so that intervals and marks agree."""
     agreeing: dict[str, Column] = {}
     for name, column in columns.items():
         same = next((each for each in agreeing.values() if column.same_numbers_as(each)), None)

@@ -85,9 +85,7 @@ class Distance(GridExperiment[DistanceOptions, Analysis]):
 def _means_of_tokens(
     run: LoadedRun,
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.bool_]]]:
-    """Means of the tokens of each aligned modality on test, (samples, channel), and which samples have any,
-    (samples,).
-    """
+    """(samples, channel) means of each aligned modality on test, and (samples,) which have any."""
     means: dict[str, list[NDArray[np.float64]]] = {}
     present: dict[str, list[NDArray[np.bool_]]] = {}
     with torch.no_grad():

@@ -84,9 +84,7 @@ class Figures:
 
 
 class Efficiency(Experiment[EfficiencyOptions]):
-    """Time, memory and operations of AlignMamba and what the paper compares it with; no grid of runs, and no
-    corpus.
-    """
+    """Time, memory and operations of AlignMamba beside its rivals; no grid of runs, and no corpus."""
 
     name: ClassVar[str] = "efficiency"
     title: ClassVar[str] = "Efficiency"
@@ -111,9 +109,7 @@ class Efficiency(Experiment[EfficiencyOptions]):
         return BenchConfig.checked(subject="model", lengths=asked.lengths, **settings)
 
     def tables(self, figures: Figures) -> list[ResultTable]:
-        """One table per part: what was measured, what it is of AlignMamba's, and what the paper's figures are
-        of each other.
-        """
+        """One table per part: measurements, their ratios to AlignMamba's, and the paper's ratios."""
         told = figures.told_length
         memory = {
             f"MB at {length}": _by_peer(figures.memory, _megabytes, length)

@@ -1,6 +1,4 @@
-"""Engines of a grid: processes of this machine, or a SLURM array. Both leave everything in the experiment's
-directory.
-"""
+"""Engines of a grid, processes of this machine or a SLURM array; both leave all in its directory."""
 
 import os
 import signal
@@ -141,9 +139,7 @@ def _threads_given() -> int | None:
 
 
 def thread_settings(threads: int) -> dict[str, str]:
-    """Environment of a process of that many threads; a variable that the user has set to something that
-    counts is kept.
-    """
+    """Environment of a process of that many threads; what the user has set is kept."""
     settings = {name: os.environ.get(name) or str(threads) for name in THREAD_VARIABLES}
     return settings if _threads_given() is not None else {**settings, "OMP_NUM_THREADS": str(threads)}
 
@@ -215,8 +211,6 @@ def run_on_slurm(
 
 
 def shard_of(jobs: Sequence[Job], shard: tuple[int, int]) -> list[Job]:
-    """The jobs of one of several machines that share the work by hand: every n-th, from the i-th on, i
-    counting from 1.
-    """
+    """Jobs of one of several machines that share the work: every n-th from the i-th, counted from 1."""
     index, count = shard
     return list(jobs[index - 1 :: count])

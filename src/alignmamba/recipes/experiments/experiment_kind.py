@@ -54,9 +54,7 @@ AnalysisT = TypeVar("AnalysisT", bound=Analysis)
 
 
 class Experiment(ABC, Generic[OptionsT]):
-    """One experiment of the paper. A new one is a class in a file of its own and a line in
-    `catalogue.EXPERIMENTS`.
-    """
+    """One experiment of the paper: a class in its own file, and a line in `catalogue.EXPERIMENTS`."""
 
     name: ClassVar[str]
     """Name as people type it."""
@@ -158,9 +156,7 @@ def variants(
 
 
 def with_modalities(row: str, base: RunConfig, corpus: Corpus, names: tuple[str, ...]) -> Iterator[Cell]:
-    """A cell that takes some modalities alone, none where no sample of a split has them; what the options say
-    of others is left out.
-    """
+    """A cell that takes some modalities alone; no cell where no sample of a split has them."""
     if all(any(split.lengths[name].any() for name in names) for split in corpus.splits.values()):
         yield cell(row, of_modalities(base, names), restricted(corpus, names))
 

@@ -1,6 +1,4 @@
-"""Finished part of an experiment, as its tables need it: predictions, facts of runs, and notes on the
-rest.
-"""
+"""Finished part of an experiment for its tables: predictions, facts of runs, notes on the rest."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

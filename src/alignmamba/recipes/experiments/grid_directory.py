@@ -51,9 +51,7 @@ class CellRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentRecord:
-    """Content of ``experiment.json`` for tables and pages; plans of single experiments hold more, and those
-    of earlier versions less.
-    """
+    """Content of ``experiment.json``; single experiments hold more, earlier versions less."""
 
     experiment: str
     corpus: CorpusIdentity

@@ -71,9 +71,7 @@ class ExperimentPlan:
 
     @property
     def threads(self) -> tuple[int, ...]:
-        """Threads that a run computes on, on this machine: distinct numbers where models differ, see
-        `engines.threads_of`.
-        """
+        """Threads that a run computes on here: distinct numbers where models differ, see `threads_of`."""
         return tuple(sorted({threads_of(job) for job in self.jobs}))
 
     def states(self) -> Mapping[str, State]:

@@ -53,9 +53,7 @@ class MissingOptions(MethodsOptions):
         return MissingConfig(protocol=self.protocol, rate=rate)
 
     def rates_for(self, corpus: Corpus) -> tuple[float, ...]:
-        """The missing rates that differ. From 1 - 1/M on, GCNet's rule keeps one of M modalities, and a
-        higher rate changes nothing.
-        """
+        """Missing rates that differ: from 1 - 1/M on, GCNet's rule keeps one of M modalities."""
         if self.protocol != "gcnet":
             return self.rates
         most = 1 - 1 / len(corpus.modalities)
@@ -117,9 +115,7 @@ class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
         return {"rates_left_out": sorted(set(asked.rates) - set(asked.rates_for(corpus)))}
 
     def analyse(self, run: LoadedRun, analysis: MissingAnalysis, out: Path) -> None:
-        """Write scores on test with modalities withheld, as ``metrics.json``, with the predictions and what
-        was withheld.
-        """
+        """Write scores on test with modalities withheld, the predictions, and what was withheld."""
         missing = analysis.missing
         scores = score_missing(run, missing)
         for name, table in missing_tables(scores, run.corpus.task).items():

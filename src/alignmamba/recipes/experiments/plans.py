@@ -148,9 +148,7 @@ def _errors_of_plans(run: LoadedRun, batches: Sequence[Batch]) -> NDArray[np.flo
 
 
 def _errors(corpus: Corpus, batch: Batch, prediction: Tensor) -> NDArray[np.float64]:
-    """(batch,), how wrong each prediction is: absolute error, or one minus the probability of the true
-    class.
-    """
+    """(batch,) absolute errors, or one minus the probability of the true class."""
     assert batch.targets is not None
     if corpus.task.kind == "regression":
         return (prediction - batch.targets).abs().double().numpy()
@@ -258,9 +256,7 @@ def _closeness(
 
 
 def _variants(config: RunConfig, corpus: Corpus, model: Network[Any]) -> Mapping[str, Network[Any]]:
-    """The model with its own cost and, where it has such a variant, by content alone, each trained and
-    untrained.
-    """
+    """The model by its own cost and, where it can, by content alone, each trained and untrained."""
     states = {"trained": model, "untrained": _untrained(config, corpus)}
     ways = {f"own cost, {state}": each for state, each in states.items()}
     if CONTENT_ALONE in METHODS[config.model].network.ablations:

@@ -1,6 +1,4 @@
-"""Content of the directory of an experiment, or of a single run, as plain values; a damaged file is refused
-by its name.
-"""
+"""Content of the directory of an experiment or a run; a damaged file is refused by its name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -76,9 +76,7 @@ class Drawing:
 def missing_rate_drawing(
     table: ResultTable, rates: Mapping[int, float], series: Sequence[str], identifier: str
 ) -> Drawing | None:
-    """Means with their intervals over the missing rate; ``None`` where the table has no two columns of
-    rates.
-    """
+    """Means with intervals over the missing rate; ``None`` without two columns of rates."""
     if len(rates) < 2:
         return None
     curves: dict[str, list[tuple[float, float]]] = {}
@@ -126,9 +124,7 @@ _KEPT: Final = {"color": _SERIES[0], "marker": "o", "linestyle": "None", "marker
 
 
 def loss_drawing(row: str, runs: Sequence[Found], identifier: str) -> Drawing | None:
-    """Loss of training and of validation per epoch, all runs of a row over each other; ``None`` where none
-    has an epoch.
-    """
+    """Losses of training and validation per epoch of all runs of a row; ``None`` without epochs."""
     lines: list[_Line] = [
         (f"seed {run.cell.seed} {part}", line, stroke)
         for run in runs
@@ -141,9 +137,7 @@ def loss_drawing(row: str, runs: Sequence[Found], identifier: str) -> Drawing | 
 def metric_drawing(
     row: str, runs: Sequence[Found], metric: str, limits: tuple[float, float], identifier: str
 ) -> Drawing | None:
-    """The metric on the valid split per epoch with a dot at the epoch that was kept; ``None`` where no run
-    has it.
-    """
+    """The metric on valid per epoch with a dot at the one kept; ``None`` where no run has it."""
     lines: list[_Line] = []
     for run in runs:
         if line := _line(run, f"valid/{metric}"):
@@ -195,9 +189,7 @@ def _over_epochs(
 
 
 def reliability_drawing(found: Reliability, samples: int, identifier: str) -> Drawing:
-    """Accuracy over confidence: a dot per bin, larger where more samples are, beside the line on which both
-    are equal.
-    """
+    """Accuracy over confidence: a dot per bin, larger where more samples are."""
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1.2)
@@ -219,9 +211,7 @@ def reliability_drawing(found: Reliability, samples: int, identifier: str) -> Dr
 
 
 def scatter_drawing(targets: Sequence[float], predictions: Sequence[float], identifier: str) -> Drawing:
-    """Prediction over truth, beside the line on which both are equal; of very many samples, evenly spaced
-    ones.
-    """
+    """Prediction over truth; of very many samples, evenly spaced ones."""
     step = math.ceil(len(targets) / MOST_POINTS) or 1
     x, y = list(targets[::step]), list(predictions[::step])
     low, high = min((*x, *y)), max((*x, *y))
@@ -243,9 +233,7 @@ def scatter_drawing(targets: Sequence[float], predictions: Sequence[float], iden
 
 
 def forest_drawing(table: ResultTable, column: int, identifier: str) -> Drawing | None:
-    """One column of a table: a dot per row, and its interval as a line; ``None`` where fewer than two rows
-    have a number.
-    """
+    """A column: a dot per row with its interval; ``None`` where fewer than two rows have a number."""
     named = [(name, row[column]) for name, row in zip(table.rows, table.entries, strict=True)]
     points = [(name, entry) for name, entry in named if entry is not None and _known(entry.mean)]
     if len(points) < 2:
@@ -317,9 +305,7 @@ def _known(value: float | None) -> TypeGuard[float]:
 
 
 def _svg(draw: Callable[["Axes"], None], identifier: str, *, size: tuple[float, float]) -> str:
-    """Picture, ready for a page: without width and height, with ids of its own, in the page's colours and
-    font.
-    """
+    """Picture for a page: no width or height, ids of its own, the page's colours and font."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -1,6 +1,4 @@
-"""Facts that only the model and the corpus of a run know: transcripts, groups, plans, and what each modality
-is worth.
-"""
+"""Transcripts, groups, plans and worth of modalities: what only model and corpus know."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -200,9 +198,7 @@ def _tokens(
 def _plans(
     run: LoadedRun, split: Split, rows: NDArray[np.int64], complete: Predictions, counts: NDArray[np.int64]
 ) -> tuple[tuple[PlanSample, ...], str]:
-    """Plans of samples evenly spaced from the best to the worst predicted, and the sentence that says which
-    samples have none.
-    """
+    """Plans of samples from the best to the worst predicted, and the sentence on those without."""
     order = rows[_errors(complete).argsort(kind="stable")]
     fitting = (_evenly(order, count) for count in MOST_PLANS)
     chosen = next((some for some in fitting if 2 * counts[some].sum() <= MOST_PLAN_TOKENS), None)
@@ -228,9 +224,7 @@ def _plans(
 
 
 def _errors(predictions: Predictions) -> NDArray[np.float64]:
-    """(samples,), absolute error, or one minus the probability of the true class; the order of the split
-    without targets.
-    """
+    """(samples,) absolute error, or one minus the true class's probability; without targets the order."""
     values = np.asarray(predictions.prediction, dtype=np.float64)
     if predictions.targets is None:
         return np.arange(len(values), dtype=np.float64)

@@ -132,9 +132,7 @@ def _check_place(path: Path) -> None:
 
 
 def _studied(gathered: Gathered, data: str | None) -> Gathered:
-    """Page with what model and corpus add; a corpus that was asked for must be there, the run's own may be
-    gone.
-    """
+    """Page with model and corpus; only a corpus that was asked for must be there."""
     found = gathered.found[0]
     if found.state != "finished" or found.samples is None:
         if data is not None:

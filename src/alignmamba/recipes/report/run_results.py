@@ -1,6 +1,4 @@
-"""Results of a run in its files: logs, predictions, confusions and plans; a damaged file is refused by its
-name.
-"""
+"""Logs, predictions, confusions and plans of a run; a damaged file is refused by its name."""
 
 import csv
 import io
@@ -58,9 +56,7 @@ def _counted(path: Path) -> Confusion:
 
 
 def read_samples(run: Path, predictions: str, *, probabilities: bool) -> Samples | None:
-    """Predictions that a cell is scored by: its own last split, or those of an analysis; ``None`` where there
-    are none.
-    """
+    """Predictions that a cell is scored by, of its last split or an analysis; ``None`` without any."""
     elsewhere = run / predictions
     own = _of_last_split(run, "predictions")
     if "/" in predictions and elsewhere.is_file():

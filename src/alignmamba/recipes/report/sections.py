@@ -42,9 +42,7 @@ def _made(drawings: Iterable[Drawing | None]) -> list[Drawing]:
 
 
 def result_tables(gathered: Gathered) -> list[dict[str, Any]]:
-    """Tables with what is reported below them, which is reported once below tables that follow each other and
-    share it.
-    """
+    """Tables with their legend and notes, given once where tables that follow each other share them."""
     shown = [_result_table(gathered, table) for table in gathered.tables]
     for table, following in pairwise(shown):
         if (table["legend"], table["notes"]) == (following["legend"], following["notes"]):
@@ -101,9 +99,7 @@ def _changed(metric: str, complete: float, without: float) -> tuple[str, str, st
 
 
 def class_rows(gathered: Gathered) -> dict[str, Any] | None:
-    """Precision, recall, F1 and support of each class of a single run; of very many classes, of those with
-    the lowest F1.
-    """
+    """Precision, recall, F1 and support of each class of a run; of very many, of the lowest F1."""
     if gathered.kind != RUN or not gathered.found[0].confusion:
         return None
     found, note = gathered.found[0], ""
@@ -173,9 +169,7 @@ def overlaid(gathered: Gathered) -> list[Drawing]:
 
 
 def quality(gathered: Gathered) -> list[Drawing]:
-    """Reliability of a classification, predicted against true of a regression, for each run that is shown by
-    itself.
-    """
+    """Reliability of a classification, or predicted against true, of each run shown by itself."""
     if gathered.kind not in (RUN, RUNS):
         return []
     made = []

@@ -26,9 +26,7 @@ STATES: Final = {
 
 
 def rounded(value: float | None, digits: int) -> str:
-    """A number with that many digits after the point, fewer of a large one and more of a tiny one; a dash
-    where it is not defined.
-    """
+    """Number with so many decimals, fewer of a large and more of a tiny one; a dash if undefined."""
     return fixed(value, places(value, digits))
 
 
@@ -40,9 +38,7 @@ def fixed(value: float | None, digits: int) -> str:
 
 
 def places(value: float | None, digits: int) -> int:
-    """Digits after the point that show a number of that size: six digits of a large one, two of one that
-    would be shown as zero.
-    """
+    """Decimals that show a number: six digits of a large one, two of one that would be shown as zero."""
     if value is None or not math.isfinite(value) or value == 0:
         return digits
     size = math.floor(math.log10(abs(value)))
@@ -214,9 +210,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def machine(gathered: Gathered) -> list[tuple[str, str]]:
-    """The machine, and packages with the versions that the cells ran with: more than one where cells were
-    made at different times.
-    """
+    """Machine and versions of packages: more than one where cells were made at different times."""
     environment = dict(gathered.experiment.environment)
     planned = environment.pop("versions", {})
     environment.pop("command", None)

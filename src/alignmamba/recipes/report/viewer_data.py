@@ -56,9 +56,7 @@ def _confusions(gathered: Gathered) -> list[dict[str, Any]]:
 
 
 def _most_confused(counts: NDArray[np.int64]) -> list[int]:
-    """Choose at most `MOST_CLASSES` classes in their order: all of them, or those of the largest numbers of
-    samples taken for another class.
-    """
+    """Choose at most `MOST_CLASSES` classes in their order, those that are confused most."""
     size = len(counts)
     if size <= MOST_CLASSES:
         return list(range(size))
@@ -215,9 +213,7 @@ def _withheld(samples: Samples) -> dict[str, Any] | None:
 
 
 def _lacking(gathered: Gathered) -> str:
-    """Reason why the page has no transcripts, tokens and modalities left out, in one sentence; empty where it
-    has them.
-    """
+    """Reason, in one sentence, why the page has no transcripts and tokens; empty where it has them."""
     if gathered.study is not None or gathered.not_studied:
         return gathered.not_studied
     what = "Transcripts, tokens and what each modality changes"
@@ -230,9 +226,7 @@ def _lacking(gathered: Gathered) -> str:
 
 
 def _study(study: Study, samples: Samples, code: _Code) -> dict[str, Any]:
-    """Transcripts, groups and tokens of all samples, and of those that were predicted again what each
-    modality changes.
-    """
+    """Transcripts, groups, tokens, and what each modality changes in those predicted again."""
     words: dict[str, int] = {}
     tokens = [[_tokens(each.get(name), words) for name in study.modalities] for each in study.tokens]
     return {
@@ -256,9 +250,7 @@ def _tokens(tokens: Tokens | None, words: dict[str, int]) -> list[Any] | None:
 
 
 def _effects(study: Study, samples: Samples, code: _Code) -> Iterator[tuple[int, list[Any]]]:
-    """Each sample that was predicted again, with what is predicted with and without each modality, and the
-    probability of the class that is predicted with all of them.
-    """
+    """Each sample predicted again: what is predicted with and without each modality, how surely."""
     rows = {identity: row for row, identity in enumerate(samples.ids)}
     without = {
         name: {identity: row for row, identity in enumerate(predictions.ids)}

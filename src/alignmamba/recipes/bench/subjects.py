@@ -1,336 +1,292 @@
 """Subjects of `alignmamba bench`: for each subject, this library and whom it is compared with."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
+
+from torch import Tensor
 
 from alignmamba import ops
 from alignmamba.recipes.bench import backbones, fusion, operators
 from alignmamba.recipes.bench.case import (
+    Built,
+    Case,
     Peer,
     linear_memory,
     needs,
     needs_backend,
     needs_mamba_ssm,
+    nothing,
     why_not_huggingface,
 )
+
+
+def _backends(
+    operator: str, peer: Callable[..., Peer], of: Callable[[str], Any], reference: str = "the reference"
+) -> dict[str, Peer]:
+    """One operator of this library by each of its backends; `of` makes it of the name of one."""
+    return {
+        name: peer(
+            f"{operator}, backend {name}{f': {reference}' if name == 'torch' else ''}",
+            of(name),
+            why_not=nothing if name == "torch" else needs_backend(operator, name),
+            same=True,
+            by_name_only=name != "torch",
+        )
+        for name in ("torch", "numba", "triton")
+    }
+
+
+def _scan(what: str, scan: Callable[..., Tensor], **rest: Any) -> Peer:
+    return Peer(what=what, build=operators.scan(scan), flops=operators.selective_scan_flops, **rest)
+
+
+def _match(what: str, build: Callable[[Case], Built], **rest: Any) -> Peer:
+    return Peer(what=what, build=build, **{"flops": operators.pairs_flops, **rest})
+
+
+def _mmd(what: str, discrepancy: Callable[..., Tensor], **rest: Any) -> Peer:
+    return Peer(what=what, build=operators.mmd(discrepancy), **{"flops": operators.mmd_flops, **rest})
+
+
+def _block(what: str, build: Callable[[Case], Built], **rest: Any) -> Peer:
+    return Peer(what=what, build=build, **{"flops": backbones.block_flops, **rest})
+
+
+def _backbone(what: str, build: Callable[[Case], Built], **rest: Any) -> Peer:
+    return Peer(what=what, build=build, **{"flops": backbones.mamba_flops, **rest})
+
+
+def _mult(attention: str, lengths: Callable[[Case], list[int]], what: str, **rest: Any) -> Peer:
+    flops = partial(_crossmodal_flops, lengths)
+    return Peer(what=what, build=backbones.mult(attention, lengths), flops=flops, **rest)
+
+
+def _crossmodal_flops(lengths: Callable[[Case], list[int]], case: Case) -> float:
+    return backbones.crossmodal_flops(case, lengths(case))
+
+
+def _whole(what: str, stack: Callable[..., Any], matching: fusion.Matching = "content", **rest: Any) -> Peer:
+    """The whole fusion before that backbone."""
+    flops = fusion.whole_flops(windowed=matching == "windowed")
+    return Peer(what=what, build=fusion.whole(stack, matching=matching), flops=flops, **rest)
+
+
+def _fused(what: str, stack: Callable[..., Any], flops: Callable[[Case], float], **rest: Any) -> Peer:
+    """A backbone over the tokens of all modalities in one sequence."""
+    build = fusion.on_fused(backbones.masked(stack))
+    return Peer(what=what, build=build, flops=fusion.of_fused(flops), **rest)
+
+
+_LINEAR = fusion.of_fused(linear_memory)
+_NEEDS_MAMBAPY = needs("mambapy")
+_HUGGINGFACE_STACK = backbones.stack_of(backbones.huggingface_block)
+_MAMBA_SSM_STACK = backbones.stack_of(backbones.mamba_ssm_block)
 
 # Subject -> peers; the first is this library, and the others are compared with it.
 SUBJECTS: dict[str, dict[str, Peer]] = {
     "scan": {
-        "alignmamba": Peer(
-            what="selective_scan, backend auto",
-            build=operators.scan(ops.selective_scan),
-            flops=operators.selective_scan_flops,
+        "alignmamba": _scan("selective_scan, backend auto", ops.selective_scan),
+        **_backends(
+            "selective_scan",
+            _scan,
+            lambda name: partial(ops.selective_scan, backend=name),
+            reference="the reference, in chunks",
         ),
-        "torch": Peer(
-            what="selective_scan, backend torch: the reference, in chunks",
-            build=operators.scan(partial(ops.selective_scan, backend="torch")),
-            flops=operators.selective_scan_flops,
-            same=True,
+        "loop": _scan(
+            "one token after the other in PyTorch", operators.loop, memory=operators.loop_memory, same=True
         ),
-        "numba": Peer(
-            what="selective_scan, backend numba",
-            build=operators.scan(partial(ops.selective_scan, backend="numba")),
-            flops=operators.selective_scan_flops,
-            why_not=needs_backend("selective_scan", "numba"),
-            same=True,
-            by_name_only=True,
-        ),
-        "triton": Peer(
-            what="selective_scan, backend triton",
-            build=operators.scan(partial(ops.selective_scan, backend="triton")),
-            flops=operators.selective_scan_flops,
-            why_not=needs_backend("selective_scan", "triton"),
-            same=True,
-            by_name_only=True,
-        ),
-        "loop": Peer(
-            what="one token after the other in PyTorch",
-            build=operators.scan(operators.loop),
-            flops=operators.selective_scan_flops,
-            memory=operators.loop_memory,
-            same=True,
-        ),
-        "mambapy": Peer(
-            what=(
-                "mambapy's parallel scan with its discretisation, skip and gate; holds the states of all"
-                " tokens"
-            ),
-            build=operators.scan(operators.mambapy_scan),
-            flops=operators.selective_scan_flops,
+        "mambapy": _scan(
+            "mambapy's parallel scan with its discretisation, skip and gate; holds the states of all tokens",
+            operators.mambapy_scan,
             memory=operators.tree_memory,
-            why_not=needs("mambapy"),
+            why_not=_NEEDS_MAMBAPY,
             same=True,
         ),
-        "huggingface": Peer(
-            what=(
-                "transformers' scan without compiled kernels: a loop over tokens after discretising all of"
-                " them"
-            ),
-            build=operators.scan(operators.huggingface_scan),
-            flops=operators.selective_scan_flops,
+        "huggingface": _scan(
+            "transformers' scan without compiled kernels: a loop over tokens after discretising all of them",
+            operators.huggingface_scan,
             memory=operators.states_memory,
             why_not=operators.why_not_huggingface_scan,
             same=True,
         ),
-        "mamba-ssm": Peer(
-            what="mamba-ssm's CUDA kernel, transposes to its layout included",
-            build=operators.scan(operators.mamba_ssm_scan),
-            flops=operators.selective_scan_flops,
+        "mamba-ssm": _scan(
+            "mamba-ssm's CUDA kernel, transposes to its layout included",
+            operators.mamba_ssm_scan,
             why_not=needs_mamba_ssm,
             same=True,
         ),
     },
     "match": {
-        "alignmamba": Peer(
-            what="match_tokens, exact: never a matrix of all pairs",
-            build=operators.match(),
-            flops=operators.pairs_flops,
-        ),
-        "windowed": Peer(
-            what="match_tokens within --window tokens of the place in time",
-            build=operators.match(window=operators.window_of),
+        "alignmamba": _match("match_tokens, exact: never a matrix of all pairs", operators.match()),
+        "windowed": _match(
+            "match_tokens within --window tokens of the place in time",
+            operators.match(window=operators.window_of),
             flops=operators.window_flops,
         ),
-        "torch": Peer(
-            what="match_tokens, backend torch: the reference",
-            build=operators.match(backend="torch"),
-            flops=operators.pairs_flops,
-            same=True,
-        ),
-        "numba": Peer(
-            what="match_tokens, backend numba",
-            build=operators.match(backend="numba"),
-            flops=operators.pairs_flops,
-            why_not=needs_backend("match_tokens", "numba"),
-            same=True,
-            by_name_only=True,
-        ),
-        "triton": Peer(
-            what="match_tokens, backend triton",
-            build=operators.match(backend="triton"),
-            flops=operators.pairs_flops,
-            why_not=needs_backend("match_tokens", "triton"),
-            same=True,
-            by_name_only=True,
-        ),
-        "dense": Peer(
-            what="normalise, one matrix product, maximum: the matrix in memory",
-            build=operators.dense_match,
-            flops=operators.pairs_flops,
+        **_backends("match_tokens", _match, lambda name: operators.match(backend=name)),
+        "dense": _match(
+            "normalise, one matrix product, maximum: the matrix in memory",
+            operators.dense_match,
             memory=operators.pairs_memory,
             same=True,
         ),
-        "product": Peer(
-            what="one matrix product of that shape into memory that is there already, and nothing else",
-            build=operators.one_product,
-            flops=operators.pairs_flops,
+        "product": _match(
+            "one matrix product of that shape into memory that is there already, and nothing else",
+            operators.one_product,
             memory=operators.pairs_memory,
         ),
-        "earth-mover": Peer(
-            what="POT's exact transport, both marginals kept: another problem",
-            build=operators.earth_mover,
-            flops=operators.pairs_flops,
+        "earth-mover": _match(
+            "POT's exact transport, both marginals kept: another problem",
+            operators.earth_mover,
             why_not=operators.why_not_earth_mover,
             by_name_only=True,
         ),
     },
     "mmd": {
-        "alignmamba": Peer(
-            what="mmd, exact", build=operators.mmd(operators.exact_mmd), flops=operators.mmd_flops
-        ),
-        "landmarks": Peer(
-            what="mmd by --landmarks tokens (Nystrom): an approximation",
-            build=operators.mmd(operators.landmark_mmd),
+        "alignmamba": _mmd("mmd, exact", operators.exact_mmd),
+        "landmarks": _mmd(
+            "mmd by --landmarks tokens (Nystrom): an approximation",
+            operators.landmark_mmd,
             flops=operators.landmark_flops,
         ),
-        "torch": Peer(
-            what="mmd, backend torch: the reference",
-            build=operators.mmd(partial(operators.exact_mmd, backend="torch")),
-            flops=operators.mmd_flops,
-            same=True,
-        ),
-        "numba": Peer(
-            what="mmd, backend numba",
-            build=operators.mmd(partial(operators.exact_mmd, backend="numba")),
-            flops=operators.mmd_flops,
-            why_not=needs_backend("mmd", "numba"),
-            same=True,
-            by_name_only=True,
-        ),
-        "triton": Peer(
-            what="mmd, backend triton",
-            build=operators.mmd(partial(operators.exact_mmd, backend="triton")),
-            flops=operators.mmd_flops,
-            why_not=needs_backend("mmd", "triton"),
-            same=True,
-            by_name_only=True,
-        ),
-        "dense": Peer(
-            what="three kernel matrices in memory",
-            build=operators.mmd(operators.dense_mmd),
-            flops=operators.mmd_flops,
+        **_backends("mmd", _mmd, lambda name: partial(operators.exact_mmd, backend=name)),
+        "dense": _mmd(
+            "three kernel matrices in memory",
+            operators.dense_mmd,
             memory=operators.dense_mmd_memory,
             same=True,
         ),
     },
     "block": {
-        "alignmamba": Peer(
-            what="MambaBlock", build=backbones.plain(backbones.mamba_block), flops=backbones.block_flops
-        ),
-        "products": Peer(
-            what="the block's own matrix products and nothing else",
-            build=backbones.products(backbones.single),
+        "alignmamba": _block("MambaBlock", backbones.plain(backbones.mamba_block)),
+        "products": _block(
+            "the block's own matrix products and nothing else",
+            backbones.products(backbones.single),
             flops=backbones.products_flops,
         ),
-        "transformer-fused": Peer(
-            what="one pre-norm Transformer layer, fused attention",
-            build=backbones.masked(backbones.transformer_layer),
+        "transformer-fused": _block(
+            "one pre-norm Transformer layer, fused attention",
+            backbones.masked(backbones.transformer_layer),
             flops=lambda case: backbones.transformer_flops(case) / case.depth,
         ),
-        "mambapy": Peer(
-            what="mambapy's MambaBlock",
-            build=backbones.plain(backbones.mambapy_block),
-            flops=backbones.block_flops,
+        "mambapy": _block(
+            "mambapy's MambaBlock",
+            backbones.plain(backbones.mambapy_block),
             memory=operators.tree_memory,
-            why_not=needs("mambapy"),
+            why_not=_NEEDS_MAMBAPY,
         ),
-        "huggingface": Peer(
-            what="transformers' MambaMixer",
-            build=backbones.plain(backbones.huggingface_block),
-            flops=backbones.block_flops,
+        "huggingface": _block(
+            "transformers' MambaMixer",
+            backbones.plain(backbones.huggingface_block),
             memory=operators.states_memory,
             why_not=why_not_huggingface,
         ),
-        "mamba-ssm": Peer(
-            what="mamba-ssm's Mamba block",
-            build=backbones.plain(backbones.mamba_ssm_block),
-            flops=backbones.block_flops,
-            why_not=needs_mamba_ssm,
+        "mamba-ssm": _block(
+            "mamba-ssm's Mamba block", backbones.plain(backbones.mamba_ssm_block), why_not=needs_mamba_ssm
         ),
     },
     "backbone": {
-        "alignmamba": Peer(
-            what="MambaStack", build=backbones.masked(backbones.mamba_stack), flops=backbones.mamba_flops
-        ),
-        "products": Peer(
-            what="the stack's own matrix products and nothing else",
-            build=backbones.products(backbones.every_layer),
+        "alignmamba": _backbone("MambaStack", backbones.masked(backbones.mamba_stack)),
+        "products": _backbone(
+            "the stack's own matrix products and nothing else",
+            backbones.products(backbones.every_layer),
             flops=backbones.depth_times(backbones.products_flops),
         ),
-        "transformer-fused": Peer(
-            what="single-stream Transformer, fused attention",
-            build=backbones.masked(backbones.transformer("fused")),
+        "transformer-fused": _backbone(
+            "single-stream Transformer, fused attention",
+            backbones.masked(backbones.transformer("fused")),
             flops=backbones.transformer_flops,
         ),
-        "transformer-materialised": Peer(
-            what="single-stream Transformer, matrix of weights in memory",
-            build=backbones.masked(backbones.transformer("materialised")),
+        "transformer-materialised": _backbone(
+            "single-stream Transformer, matrix of weights in memory",
+            backbones.masked(backbones.transformer("materialised")),
             flops=backbones.transformer_flops,
             memory=backbones.single_stream_memory,
         ),
-        "mult-fused": Peer(
-            what="MulT, the tokens in three streams of a third each, fused attention",
-            build=backbones.mult("fused", backbones.thirds),
-            flops=lambda case: backbones.crossmodal_flops(case, backbones.thirds(case)),
+        "mult-fused": _mult(
+            "fused", backbones.thirds, "MulT, the tokens in three streams of a third each, fused attention"
         ),
-        "mult-materialised": Peer(
-            what="MulT, the tokens in three streams of a third each, matrices of weights in memory",
-            build=backbones.mult("materialised", backbones.thirds),
-            flops=lambda case: backbones.crossmodal_flops(case, backbones.thirds(case)),
+        "mult-materialised": _mult(
+            "materialised",
+            backbones.thirds,
+            "MulT, the tokens in three streams of a third each, matrices of weights in memory",
             memory=backbones.multi_stream_memory,
         ),
-        "mambapy": Peer(
-            what="mambapy's Mamba",
-            build=backbones.plain(backbones.mambapy_stack),
-            flops=backbones.mamba_flops,
+        "mambapy": _backbone(
+            "mambapy's Mamba",
+            backbones.plain(backbones.mambapy_stack),
             memory=backbones.tree_stack_memory,
-            why_not=needs("mambapy"),
+            why_not=_NEEDS_MAMBAPY,
         ),
-        "huggingface": Peer(
-            what="transformers' MambaMixer in a pre-norm residual stack",
-            build=backbones.plain(backbones.stack_of(backbones.huggingface_block)),
-            flops=backbones.mamba_flops,
+        "huggingface": _backbone(
+            "transformers' MambaMixer in a pre-norm residual stack",
+            backbones.plain(_HUGGINGFACE_STACK),
             memory=backbones.states_stack_memory,
             why_not=why_not_huggingface,
         ),
-        "mamba-ssm": Peer(
-            what="mamba-ssm's block in a pre-norm residual stack",
-            build=backbones.plain(backbones.stack_of(backbones.mamba_ssm_block)),
-            flops=backbones.mamba_flops,
+        "mamba-ssm": _backbone(
+            "mamba-ssm's block in a pre-norm residual stack",
+            backbones.plain(_MAMBA_SSM_STACK),
             why_not=needs_mamba_ssm,
         ),
     },
     "model": {
-        "alignmamba": Peer(
-            what=(
-                "whole fusion: exact alignment of two modalities by content, interleaving, Mamba; in training"
-                " the MMD"
-            ),
-            build=fusion.whole(backbones.mamba_stack),
-            flops=fusion.whole_flops(windowed=False),
-            memory=fusion.of_fused(linear_memory),
+        "alignmamba": _whole(
+            "whole fusion: exact alignment of two modalities by content, interleaving, Mamba; in training"
+            " the MMD",
+            backbones.mamba_stack,
+            memory=_LINEAR,
         ),
-        "default": Peer(
-            what=(
-                "the same with the default preset's time prior in the cost: exact too, but few pairs can win"
-                " (GFLOP: an upper bound)"
-            ),
-            build=fusion.whole(backbones.mamba_stack, matching="default"),
-            flops=fusion.whole_flops(windowed=False),
-            memory=fusion.of_fused(linear_memory),
+        "default": _whole(
+            "the same with the default preset's time prior in the cost: exact too, but few pairs can win"
+            " (GFLOP: an upper bound)",
+            backbones.mamba_stack,
+            "default",
+            memory=_LINEAR,
         ),
-        "windowed": Peer(
-            what="the same with the matching within --window; in training the MMD by --landmarks",
-            build=fusion.whole(backbones.mamba_stack, matching="windowed"),
-            flops=fusion.whole_flops(windowed=True),
-            memory=fusion.of_fused(linear_memory),
+        "windowed": _whole(
+            "the same with the matching within --window; in training the MMD by --landmarks",
+            backbones.mamba_stack,
+            "windowed",
+            memory=_LINEAR,
         ),
-        "transformer-fused": Peer(
-            what="single-stream Transformer over the tokens of all three modalities, fused attention",
-            build=fusion.on_fused(backbones.masked(backbones.transformer("fused"))),
-            flops=fusion.of_fused(backbones.transformer_flops),
-            memory=fusion.of_fused(linear_memory),
+        "transformer-fused": _fused(
+            "single-stream Transformer over the tokens of all three modalities, fused attention",
+            backbones.transformer("fused"),
+            backbones.transformer_flops,
+            memory=_LINEAR,
         ),
-        "transformer-materialised": Peer(
-            what=(
-                "single-stream Transformer over the tokens of all three modalities, matrix of weights in"
-                " memory"
-            ),
-            build=fusion.on_fused(backbones.masked(backbones.transformer("materialised"))),
-            flops=fusion.of_fused(backbones.transformer_flops),
+        "transformer-materialised": _fused(
+            "single-stream Transformer over the tokens of all three modalities, matrix of weights in memory",
+            backbones.transformer("materialised"),
+            backbones.transformer_flops,
             memory=fusion.of_fused(backbones.single_stream_memory),
         ),
-        "mult-fused": Peer(
-            what="multi-stream Transformer (MulT), fused attention",
-            build=backbones.mult("fused", fusion.three),
-            flops=lambda case: backbones.crossmodal_flops(case, fusion.three(case)),
-            memory=fusion.of_fused(linear_memory),
+        "mult-fused": _mult(
+            "fused", fusion.three, "multi-stream Transformer (MulT), fused attention", memory=_LINEAR
         ),
-        "mult-materialised": Peer(
-            what="multi-stream Transformer (MulT), matrices of weights in memory",
-            build=backbones.mult("materialised", fusion.three),
-            flops=lambda case: backbones.crossmodal_flops(case, fusion.three(case)),
+        "mult-materialised": _mult(
+            "materialised",
+            fusion.three,
+            "multi-stream Transformer (MulT), matrices of weights in memory",
             memory=fusion.of_fused(backbones.multi_stream_memory),
         ),
-        "mambapy": Peer(
-            what="the same exact alignment before mambapy's Mamba",
-            build=fusion.whole(backbones.without_mask(backbones.mambapy_stack)),
-            flops=fusion.whole_flops(windowed=False),
+        "mambapy": _whole(
+            "the same exact alignment before mambapy's Mamba",
+            backbones.without_mask(backbones.mambapy_stack),
             memory=fusion.of_fused(backbones.tree_stack_memory),
-            why_not=needs("mambapy"),
+            why_not=_NEEDS_MAMBAPY,
         ),
-        "huggingface": Peer(
-            what="the same exact alignment before transformers' MambaMixer",
-            build=fusion.whole(backbones.without_mask(backbones.stack_of(backbones.huggingface_block))),
-            flops=fusion.whole_flops(windowed=False),
+        "huggingface": _whole(
+            "the same exact alignment before transformers' MambaMixer",
+            backbones.without_mask(_HUGGINGFACE_STACK),
             memory=fusion.of_fused(backbones.states_stack_memory),
             why_not=why_not_huggingface,
         ),
-        "mamba-ssm": Peer(
-            what="the same exact alignment before mamba-ssm's blocks",
-            build=fusion.whole(backbones.without_mask(backbones.stack_of(backbones.mamba_ssm_block))),
-            flops=fusion.whole_flops(windowed=False),
+        "mamba-ssm": _whole(
+            "the same exact alignment before mamba-ssm's blocks",
+            backbones.without_mask(_MAMBA_SSM_STACK),
             why_not=needs_mamba_ssm,
         ),
         "match": Peer(
@@ -359,11 +315,11 @@ SUBJECTS: dict[str, dict[str, Peer]] = {
             flops=fusion.in_training(fusion.sources_times(operators.landmark_flops)),
         ),
         "interleave": Peer(what="stage: interleaving", build=fusion.interleave_stage, flops=lambda _: 0.0),
-        "backbone": Peer(
-            what="stage: Mamba over the interleaved tokens",
-            build=fusion.on_fused(backbones.masked(backbones.mamba_stack)),
-            flops=fusion.of_fused(backbones.mamba_flops),
-            memory=fusion.of_fused(linear_memory),
+        "backbone": _fused(
+            "stage: Mamba over the interleaved tokens",
+            backbones.mamba_stack,
+            backbones.mamba_flops,
+            memory=_LINEAR,
         ),
     },
 }

@@ -1,7 +1,6 @@
-"""Cost of a computation: time in turn with its rivals, memory above its inputs, operations, and how each
-grows with length.
+"""Cost of a computation: time in turn with its rivals, memory above its inputs, operations, and their growth.
 
-Nothing here knows a model. A computation is a call without arguments whose inputs exist already.
+A computation is a call without arguments whose inputs exist already.
 """
 
 import ctypes
@@ -69,16 +68,9 @@ def time_in_turn(
 
     Args:
         calls: Name to computation; each round runs them once in this order.
-        repeats: Rounds; a computation that takes more than `SLOW_SECONDS` takes part in the first
-            `SLOW_REPEATS` only.
-        device: Where they compute: ``cpu`` or ``cuda``.
+        repeats: Rounds, one at least; a computation of more than `SLOW_SECONDS` takes part in `SLOW_REPEATS`.
+        device: ``cpu`` or ``cuda``.
         warm_ups: Rounds before that are not timed.
-
-    Returns:
-        Name to timing.
-
-    Raises:
-        ConfigError: If `repeats` is less than one.
     """
     if repeats < 1:
         raise ConfigError(f"repeats: expected at least 1, found {repeats}")
@@ -123,11 +115,10 @@ def memory_problem(device: str = "cpu") -> str:
 
 
 def peak_bytes(call: Call, device: str = "cpu") -> int:
-    """The most memory that a computation holds at a time, above what is held before it.
+    """The most bytes that a computation holds at a time, above what is held before it.
 
-    On a CPU this is the resident set of the process, so that it counts what NumPy, numba and native code
-    allocate as well. Call it in a process made by `in_fresh_process`: elsewhere, memory that was freed before
-    and kept by the allocator hides the peak. On a GPU it is what PyTorch's allocator handed out.
+    On a CPU this is the resident set, to be measured `in_fresh_process`: elsewhere, memory that the allocator
+    has kept hides the peak. On a GPU it is what PyTorch's allocator handed out.
 
     Raises:
         ConfigError: If this platform offers no way to measure it.
@@ -164,14 +155,7 @@ def _return_free_memory() -> None:
 
 
 def in_fresh_process(function: str, argument: Mapping[str, Any]) -> Any:
-    """Call a function in a new interpreter in which nothing was computed yet.
-
-    Args:
-        function: ``module:name``; takes one mapping of JSON values and returns a JSON value.
-        argument: What it is called with.
-
-    Returns:
-        What it returned.
+    """Call ``module:name``, from JSON values to a JSON value, in a new interpreter.
 
     Raises:
         ChildError: If it raised or was ended, for example because memory ran out.
@@ -181,26 +165,15 @@ def in_fresh_process(function: str, argument: Mapping[str, Any]) -> Any:
         f"import json, sys; from {module} import {name}; print();"
         f" print(json.dumps({name}(json.loads(sys.stdin.read()))))"
     )
-    # Large blocks go back to the system as soon as they are freed, so that the peak is that of what is in
-    # use.
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "MALLOC_MMAP_THRESHOLD_": str(2**16),
-    }
+    # Large blocks go back to the system as soon as they are freed: the peak is that of what is in use.
+    own = {"PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_MMAP_THRESHOLD_": str(2**16)}
+    command = [sys.executable, "-c", code]
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=json.dumps(argument),
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
+        command, input=json.dumps(argument), capture_output=True, text=True, env=os.environ | own, check=False
     )
     if done.returncode < 0:
-        raise ChildError(
-            f"ended by signal {-done.returncode}"
-            + (", probably for lack of memory" if done.returncode == -9 else "")
-        )
+        why = ", probably for lack of memory" if done.returncode == -9 else ""
+        raise ChildError(f"ended by signal {-done.returncode}{why}")
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise ChildError(lines[-1] if lines else f"exit code {done.returncode}")
@@ -208,19 +181,16 @@ def in_fresh_process(function: str, argument: Mapping[str, Any]) -> Any:
 
 
 def counted_flops(call: Call) -> int:
-    """Floating-point operations of the matrix products, convolutions and fused attention that PyTorch
-    dispatches in a call.
+    """Operations of the matrix products, convolutions and fused attention that PyTorch dispatches in a call.
 
-    A multiplication and an addition count as two. What runs outside of PyTorch's operators is seen as
-    nothing, a scan for example, and so is elementwise work: add `scan_flops` and its like.
+    What runs outside of them, a scan for example, counts as nothing: add `scan_flops` and its like.
     """
 
     def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(query, key, value))
 
     def attention_backward(_grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        # Five products of the size of the two forward ones: the weights again, and the gradient of each
-        # factor.
+        # five products of the size of the two forward ones
         return int(2.5 * sdpa_flop_count(query, key, value))
 
     # The counter has formulas for the GPU's kernels only.
@@ -244,17 +214,14 @@ def attention_flops(queries: float, keys: float, channels: float) -> float:
 
 
 def scan_flops(tokens: float, channels: float, states: float) -> float:
-    """Operations of a selective scan, forward, with an exponential or a logarithm counted as one operation.
-
-    Per token, channel and state: dt A, exp, decay times state, drive times B, their sum, and a product and a
-    sum for the output: 7. Per token and channel: softplus 3, dt u 1, skip 2, gate 5: 11.
+    """Operations of a selective scan, forward. Per token, channel and state: dt A, exp, decay times state,
+    drive times B, sum, output 2. Per token and channel: softplus 3, dt u 1, skip 2, gate 5.
     """
     return tokens * channels * (7 * states + 11)
 
 
 def log_slope(lengths: Sequence[float], values: Sequence[float]) -> float:
-    """Exponent p of the power law value = c * length^p that fits best: the slope of the least-squares line
-    through the logarithms.
+    """Exponent of the power law that fits best: the slope of the least-squares line through the logarithms.
 
     Raises:
         ConfigError: If there are fewer than two different lengths, or something is not positive.

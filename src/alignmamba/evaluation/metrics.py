@@ -1,8 +1,7 @@
-"""Scores of a set of predictions, by the field's own formulas.
+"""Scores of a set of predictions, by the field's own formulas, in float64.
 
 Regression follows `__eval_mosei_regression` of MMSA (thuiar/MMSA a94e65d, MIT), the protocol of CMU-MOSI and
-CMU-MOSEI; nothing is rounded here. Classification follows the usual definitions. All of it is numpy in
-float64.
+CMU-MOSEI, without rounding. Classification follows the usual definitions.
 """
 
 import math
@@ -55,11 +54,7 @@ class Metric:
 
 
 def metric_names(task: Task) -> tuple[str, ...]:
-    """The metrics that `score` returns for this task, in the order of `METRICS`.
-
-    Sentiment accuracies are there only where `Task.is_sentiment` holds: ``acc2``, and where the label range
-    reaches plus and minus 2 ``acc5``, 3 ``acc7``.
-    """
+    """The metrics that `score` returns for this task, in the order of `METRICS`."""
     return tuple(name for name, metric in METRICS.items() if metric.suits(task))
 
 
@@ -94,12 +89,8 @@ def nonfinite_problem(predictions: Predictions) -> str | None:
 
 
 def sample_scores(task: Task, predictions: Predictions, metric: str) -> NDArray[np.float64] | None:
-    """The score of each sample whose mean is the metric: 1 or 0 for an accuracy, the absolute error for
-    ``mae``.
-
-    Returns:
-        (samples,), for ``acc2_non0`` of the samples whose target is not zero; None for a metric that is no
-        mean over samples.
+    """(samples,) scores whose mean is the metric, of ``acc2_non0`` for targets that are not zero; None for a
+    metric that is no mean over samples.
 
     Raises:
         ConfigError: If the task has no such metric.
@@ -110,24 +101,14 @@ def sample_scores(task: Task, predictions: Predictions, metric: str) -> NDArray[
 
 
 def row_metric(task: Task, predictions: Predictions, metric: str) -> Callable[[NDArray[np.int64]], float]:
-    """The metric as a function of the rows it is computed on, for resampling; a row may come more than once.
-
-    Raises:
-        ConfigError: If the task has no such metric.
-        DataError: As for `score`.
-    """
+    """The metric as a function of the rows it is computed on; raises as `sample_scores`."""
     known = _known(task, metric)
     truth, predicted = _checked(task, predictions)
     return lambda rows: known(truth[rows], predicted[rows])
 
 
 def confusion_matrix(task: Task, predictions: Predictions) -> NDArray[np.int64]:
-    """Count samples by true class (rows) and predicted class (columns), both in the order of
-    ``task.classes``.
-
-    Raises:
-        DataError: If the task is not a classification, or as for `score`.
-    """
+    """Samples by true (rows) and predicted class; a `DataError` for a regression, or as for `score`."""
     if task.kind != "classification":
         raise DataError(f"confusion matrix: expected a classification task, found {task.kind}")
     return _confusion(*_classes(task, predictions), num_classes=len(task.classes))

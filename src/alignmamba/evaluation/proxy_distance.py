@@ -17,15 +17,11 @@ class ProxyDistance:
     """Proxy A-distance: how well a linear classifier separates two sets of vectors."""
 
     distance: float
-    """2 (1 - 2 error): 2 where they are distinguished without fault, about 0 where nothing distinguishes
-    them.
-    """
+    """2 (1 - 2 error): 2 where they are distinguished without fault, about 0 where nothing does."""
     error: float
     """Share of held-out vectors that are taken for those of the other set."""
     standard_error: float
-    """Standard error of the distance: standard deviation over the folds divided by √folds. Folds share
-    training samples, so it is a guide, no more.
-    """
+    """Standard deviation over the folds by √folds; a guide, for folds share training samples."""
 
 
 def proxy_a_distance(
@@ -33,21 +29,16 @@ def proxy_a_distance(
 ) -> ProxyDistance:
     """Proxy A-distance of two modalities, by the held-out error of a classifier that distinguishes them.
 
-    The classifier is a logistic regression that minimises the sum of the losses over its training vectors
-    plus ``strength`` / 2 times the squared norm of its weights, the intercept left free. It is trained on all
-    folds but one and tried on that one; both vectors of a sample are in the same fold, and channels are
-    scaled to mean 0 and deviation 1 by the training folds alone.
-
-    The distance is not clipped: where nothing shows the two apart the error scatters around 1/2, and clipping
-    at 0 would make a mean over seeds or folds look like a distance. So it may be a little below 0.
+    The classifier is a logistic regression with a squared penalty, the intercept left free, trained on all
+    folds but one. Both vectors of a sample are in the same fold, and the training folds scale the channels.
+    The distance is not clipped: clipping at 0 would make a mean over seeds look like a distance.
 
     Args:
-        first: (samples, channel), one vector per sample, for example its aligned tokens averaged over time.
-        second: Of the other modality, of the same samples in the same order, shape as `first`.
+        first: (samples, channel), one vector per sample.
+        second: Of the other modality, of the same samples in the same order.
         seed: Decides which samples go into which fold.
-        folds: How many.
-        strength: Of the penalty, in units of one sample's loss; the distance is comparable only for equal
-            strength and samples.
+        folds: Number of them.
+        strength: Of the penalty, in units of one sample's loss; distances of another one do not compare.
 
     Raises:
         ConfigError: If there are fewer than two folds or more than samples, the strength is not positive, or
@@ -55,9 +46,7 @@ def proxy_a_distance(
         DataError: If shapes differ or are not (samples, channel), or a value is not finite.
 
     Source:
-        Ben-David et al., Analysis of representations for domain adaptation, NIPS 2006; Ben-David et al., A
-        theory of learning from different domains, Machine Learning 79 (2010); in this form: Ganin et al.,
-        JMLR 17 (2016), section 5.1.5.
+        Ben-David et al., NIPS 2006; in this form: Ganin et al., JMLR 17 (2016), section 5.1.5.
     """
     a, b = _checked("first", first), _checked("second", second)
     if a.shape != b.shape:
@@ -110,15 +99,10 @@ def _fit_logistic(vectors: Array, labels: Array, strength: float) -> tuple[Array
         pull = -labels * special.expit(-margins)
         value = np.logaddexp(0.0, -margins).sum() + 0.5 * strength * (weights @ weights)
         # Divided by the vectors, so that the tolerances mean the same for any number of them.
-        return float(value) / len(vectors), np.append(
-            vectors.T @ pull + strength * weights, pull.sum()
-        ) / len(vectors)
+        slope = np.append(vectors.T @ pull + strength * weights, pull.sum())
+        return float(value) / len(vectors), slope / len(vectors)
 
-    found = optimize.minimize(
-        loss,
-        np.zeros(vectors.shape[1] + 1),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 2000, "maxfun": 4000, "ftol": 1e-12, "gtol": 1e-7},
-    )
+    options = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-12, "gtol": 1e-7}
+    start = np.zeros(vectors.shape[1] + 1)
+    found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
     return found.x[:-1], float(found.x[-1])

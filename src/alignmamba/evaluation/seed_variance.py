@@ -36,11 +36,8 @@ rows.
 
 
 def scores_of(task: Task, runs: Sequence[Predictions], metric: str) -> Scores:
-    """Scores of a method's runs for the tests, one `Predictions` per seed, all of the same samples in the
-    same order.
-
-    Returns:
-        (seeds, samples) per-sample scores where the metric is a mean of such, a `RowMetric` otherwise.
+    """Scores of a method's runs, one per seed and of the same samples: (seeds, samples) where the metric is a
+    mean over samples, a `RowMetric` otherwise.
 
     Raises:
         ConfigError: If the task has no such metric.
@@ -89,12 +86,7 @@ class Runs:
 
 
 def measured(methods: Mapping[str, Scores], *, seed: int, resamples: int) -> dict[str, Runs]:
-    """Measurements of methods that can be paired.
-
-    Args:
-        methods: Name to scores.
-        seed: Of the resamples, for metrics of rows.
-        resamples: How many, for metrics of rows.
+    """Measurements of methods that can be paired, metrics of rows on as many `resamples`.
 
     Raises:
         ConfigError: If there are fewer than two samples or resamples.
@@ -113,11 +105,7 @@ def measured(methods: Mapping[str, Scores], *, seed: int, resamples: int) -> dic
 
 
 def refuse_undefined(found: Mapping[str, Runs]) -> None:
-    """Refuse methods whose metric is NaN.
-
-    Raises:
-        DataError: Naming the first of them.
-    """
+    """Refuse, by a `DataError`, methods whose metric is NaN."""
     for name, runs in found.items():
         if not runs.defined:
             raise DataError(f"{name}: the metric is not defined (NaN) on these samples")
@@ -176,11 +164,7 @@ class Parts:
 
     @classmethod
     def of(cls, runs: Runs) -> "Parts":
-        """Take apart what runs, or the difference of runs, vary by.
-
-        Raises:
-            DataError: If the metric is defined on fewer than two resamples.
-        """
+        """Take apart what runs, or their difference, vary by; a `DataError` below two defined resamples."""
         seeds = runs.observed.size
         spread = runs.spread[:, np.isfinite(runs.spread).all(axis=0)]
         if spread.shape[1] < 2:
@@ -200,23 +184,15 @@ class Parts:
         if methods[0].observed.size == 1 or len(methods) < 2:
             return None
         pairs = [cls.of(a - b) for place, a in enumerate(methods) for b in methods[place + 1 :]]
-        within, between = (
-            float(np.mean([getattr(each, name) for each in pairs])) for name in ("within", "between")
-        )
-        return cls(0.0, within, between)
+        within, between = ([each.within for each in pairs], [each.between for each in pairs])
+        return cls(0.0, float(np.mean(within)), float(np.mean(between)))
 
 
 def error_of(
     of_samples: float, seeds_vary: Parts | None, freedom: float, seeds: int, samples: int
 ) -> tuple[float, float]:
-    """Standard error and degrees of freedom of a mean over seeds.
-
-    Args:
-        of_samples: Variance of the mean by the samples.
-        seeds_vary: How seeds vary, where that counts.
-        freedom: Degrees of freedom of the variance between seeds.
-        seeds: How many.
-        samples: How many.
+    """Standard error and degrees of freedom of a mean over seeds, of the variance by the samples and, where
+    it counts, that of seeds with its degrees of freedom.
     """
     if seeds_vary is not None and seeds_vary.between > 0.0:
         of_seeds = max(0.0, seeds_vary.between - seeds_vary.within) / seeds
@@ -233,11 +209,7 @@ def is_binary(values: NDArray[np.float64]) -> bool:
 
 
 def at_least(name: str, value: int, least: int) -> int:
-    """The value, if it is no less than that.
-
-    Raises:
-        ConfigError: Naming it.
-    """
+    """Value, unless it is less: a `ConfigError`."""
     if value < least:
         raise ConfigError(f"{name}: expected {least} or more, found {value}")
     return value

@@ -1,9 +1,7 @@
-"""Statistics of differences beyond chance: intervals over seeds and over samples, paired tests, the best of a
-column.
+"""Statistics of differences beyond chance: intervals, paired tests, the best of a column.
 
 A result has two sources of chance, the samples of the test split and the seeds of training. `interval` and
-`paired_bootstrap` look at both, by one decomposition of the variance; `over_seeds` knows the seeds alone. All
-of it is float64, and the same input and seed give the same numbers.
+`paired_bootstrap` look at both, by one decomposition of the variance; `over_seeds` knows the seeds alone.
 """
 
 import math
@@ -72,9 +70,7 @@ class Standing:
     adjusted_p_value: float | None
     """P value after Holm's correction over the column; None where ``to_best`` is."""
     told_from: float | None = None
-    """Difference to the best from which it would be distinguished at the first and strictest step of Holm's
-    correction, about.
-    """
+    """Difference to the best that the strictest step of Holm's correction would distinguish, about."""
 
 
 # Intervals
@@ -86,13 +82,10 @@ def over_seeds(
     """Mean of one value per seed, with Student's interval over the seeds: mean ± t(n - 1) s / √n.
 
     Args:
-        values: (n,). Where one of them is NaN, so is the mean, and nothing else is known.
-        bounds: Least and largest possible value; the interval is made on the scale of `interval` and stays
-            between them.
-        confidence: How often the interval shall cover the mean over all possible seeds.
-
-    Returns:
-        Of fewer than `FEWEST_SEEDS` values, the mean and deviation without an interval.
+        values: (n,). Where one of them is NaN, so is the mean, and nothing else is known. Fewer than
+            `FEWEST_SEEDS` have no interval.
+        bounds: Least and largest possible value, between which the interval stays, as that of `interval`.
+        confidence: Of the interval.
 
     Raises:
         ConfigError: If `confidence` is not between 0 and 1.
@@ -123,24 +116,19 @@ def interval(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Estimate:
-    """Mean of a metric over seeds, with an interval over seeds and samples that stays within the metric's
-    range.
+    """Mean of a metric over seeds, with an interval over seeds and samples within the metric's range.
 
-    The variance of the mean is that of `paired_bootstrap`, of one method in place of a difference. With fewer
-    than `FEWEST_SEEDS` seeds it is the part of the samples alone, and the interval then speaks of these
-    trained models, not of the method.
-
-    The interval is Student's on a scale without ends, mapped back: the logit of the place within the range,
-    log for a range with one end, the value itself for one without. For a correlation, from -1 to 1, that is
-    twice Fisher's z. At an end of a range the scale has no place for the value. If all n samples are right,
-    the interval reaches from ``(α / 2)^(1 / n)`` of the range on, as for a share of n.
+    The variance is that of `paired_bootstrap`, of one method; with fewer than `FEWEST_SEEDS` seeds, the part
+    of the samples alone. The interval is Student's on a scale without ends, mapped back: the logit of the
+    place within the range, log for a range with one end. Where all n samples are right, which the scale has
+    no place for, it reaches from ``(α / 2)^(1 / n)`` of the range on.
 
     Args:
         scores: Per-sample scores, (seeds, samples) or (samples,), or a metric of rows.
         bounds: Least and largest possible value of the metric.
-        confidence: How often the interval shall cover the mean over all possible seeds and samples.
+        confidence: Of the interval.
         seed: Of the resamples, for a metric of rows.
-        resamples: How many, for a metric of rows.
+        resamples: Number of them.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -148,10 +136,8 @@ def interval(
             resamples.
 
     Source:
-        Both sources of chance in one interval: Bouthillier et al., Accounting for variance in machine
-        learning benchmarks, MLSys (2021). Covariance over samples by bootstrap: Efron and Tibshirani, An
-        introduction to the bootstrap (1993), chapter 6. Intervals on another scale and mapped back: ibid.,
-        section 12.6. All right: Clopper and Pearson, Biometrika 26 (1934).
+        Bouthillier et al., MLSys (2021). Covariance and scale: Efron and Tibshirani, An introduction to the
+        bootstrap (1993), chapter 6 and section 12.6. All right: Clopper and Pearson, Biometrika 26 (1934).
     """
     refuse_outside("confidence", confidence)
     found = measured({"scores": scores}, seed=seed, resamples=resamples)
@@ -199,11 +185,8 @@ def _ends(
 
 
 def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
-    """Two-sided p-value that two classifiers are right equally often, on the same samples.
-
-    Among the samples that only one of the two gets right, each is as likely to be the one's as the other's: a
-    binomial test with probability 1/2. It is a test of one run against one run. The same sample under several
-    seeds is not several samples, so runs may not be stacked; `paired_bootstrap` takes several seeds.
+    """Two-sided p-value that two classifiers are right equally often: a binomial test with probability 1/2 on
+    the samples that only one of them gets right, of one run each.
 
     Args:
         correct_a: (samples,) bool or 0 and 1.
@@ -230,38 +213,24 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
 def paired_bootstrap(
     a: Scores, b: Scores, *, seed: int = 0, confidence: float = 0.95, resamples: int = 1000
 ) -> Difference:
-    """Difference of two methods on the same samples, each trained with the same number of seeds, by a test
-    over samples and seeds.
+    """Difference of two methods on the same samples and as many seeds, by a test over both.
 
     Let δ be the difference of one seed, S the number of seeds. A bootstrap over samples, all seeds of both
     methods on the same resample, gives the covariance of the δ: V is its mean diagonal, C the mean beside the
-    diagonal. The variance of the mean difference is
+    diagonal. With the variance s² of the δ over seeds, the variance of the mean difference is
 
         (V + (S - 1) C) / S + max(0, s² - (V - C)) / S
 
-    where s² is the variance of the δ over seeds. The first term is the chance of the test split, how single
-    samples fall out under one seed and not another included; the second is what the level of whole runs
-    varies by beyond that. Student's t follows, with Satterthwaite's degrees of freedom where the second term
-    is not zero and samples - 1 where it is. This is the analysis of several readers on the same cases, seeds
-    as readers, with the variance between readers not allowed below zero.
-
-    Resampling seeds and samples in turn would count their interaction three times over, and the percentiles
-    of three or five resampled seeds are too narrow where seeds matter. A t-test over seeds alone takes the
-    test split for the whole world.
-
-    With one seed the level of a run cannot be distinguished from that of its method: the result then speaks
-    of these two trained models.
+    the chance of the test split, and what the level of whole runs varies by beyond that: several readers on
+    the same cases, with seeds as readers. Student's t follows, with Satterthwaite's degrees of freedom where
+    the second term is not zero and samples - 1 where it is. One seed speaks of two trained models alone.
 
     Args:
-        a: Per-sample scores, (seeds, samples) or (samples,), for which the bootstrap has a closed form; or a
-            metric of rows.
+        a: Per-sample scores, (seeds, samples) or (samples,), or a metric of rows.
         b: As `a`, of the same seeds and samples.
         seed: Of the resamples, for a metric of rows.
         confidence: Of the interval of the difference.
-        resamples: How many, for a metric of rows. Those on which the metric is NaN are left out.
-
-    Returns:
-        Of equal scores: difference 0, p-value 1.
+        resamples: Number of them; those on which the metric is NaN do not count.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -269,8 +238,7 @@ def paired_bootstrap(
 
     Source:
         Obuchowski and Rockette, Communications in Statistics: Simulation and Computation 24 (1995); degrees
-        of freedom: Hillis, Statistics in Medicine 26 (2007). Resampling both ways: Owen, The pigeonhole
-        bootstrap, Annals of Applied Statistics 1 (2007).
+        of freedom: Hillis, Statistics in Medicine 26 (2007).
     """
     refuse_outside("confidence", confidence)
     found = measured({"a": a, "b": b}, seed=seed, resamples=resamples)
@@ -279,15 +247,11 @@ def paired_bootstrap(
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """P-values of one family, adjusted so that rejecting those below a level errs at all with at most that
-    probability.
-
-    The smallest of m is multiplied by m, the next by m - 1, and so on; none may be smaller than the one
-    before, or above 1.
+    """P-values of one family, adjusted: the smallest of m times m, the next times m - 1, and so on, each at
+    least the one before and at most 1.
 
     Source:
-        Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6
-        (1979).
+        Holm, Scandinavian Journal of Statistics 6 (1979).
     """
     p = np.asarray(p_values, dtype=np.float64).ravel()
     if not ((p >= 0.0) & (p <= 1.0)).all():
@@ -308,29 +272,22 @@ def compare_to(
 ) -> dict[str, Standing]:
     """Differences of the methods of a column from one of them, which is chosen beforehand.
 
-    Every other method is compared to it by `paired_bootstrap`, with what the difference varies by over seeds
-    taken from all pairs of the column together: that of one pair under two or three seeds says little, and a
-    method of wide spread would be level with anything. With one seed, runs that are right or wrong sample by
-    sample are compared by `mcnemar_exact`. The p-values are adjusted by `holm`.
+    Each is compared by `paired_bootstrap`, with the variance over seeds pooled over all pairs of the column;
+    with one seed, runs that are right or wrong sample by sample by `mcnemar_exact`. `holm` adjusts p-values.
 
     Args:
         reference: A key of `methods`.
         methods: Name to scores, all of the same seeds and samples, on which the metric is defined.
         level: Of the test.
-        seed: Of the resamples, for metrics of rows; every method of the column is computed on the same ones.
-        resamples: How many, for metrics of rows.
+        seed: Of the resamples, for metrics of rows; all methods share them.
+        resamples: Number of them.
 
     Returns:
-        Name to standing, in the order given, with ``to_best`` being the difference to the reference; none is
-        marked.
+        Name to standing, unmarked, with ``to_best`` being the difference to the reference.
 
     Raises:
         ConfigError: If an argument is out of range.
         DataError: As for `paired_bootstrap`; the message names the method.
-
-    Source:
-        Variance between readers pooled over the treatments: Obuchowski and Rockette (1995), as in
-        `paired_bootstrap`.
     """
     refuse_outside("level", level)
     found = measured(methods, seed=seed, resamples=resamples)
@@ -348,18 +305,15 @@ def compare_to_best(
 ) -> dict[str, Standing]:
     """Best method of a column, and those that are not significantly worse.
 
-    The method of the best mean is compared to every other as by `compare_to`, and a method is level with it
-    unless its adjusted p-value is below `level`. A method that is truly as good as any goes unmarked with a
-    probability of no more than about `level`, although the best is chosen by looking at the data; that some
-    one of several such methods goes unmarked is likelier.
+    The best mean is compared to every other as by `compare_to`; a method is level with it unless its adjusted
+    p-value is below `level`. One as good as any goes unmarked with a probability of about `level` at most.
 
     Args:
-        methods: Name to scores, all of the same seeds and samples. A method goes unmarked if its metric is
-            NaN for one of its seeds, or there is no sample.
+        methods: Name to scores, all of the same seeds and samples; one that is NaN goes unmarked.
         higher_is_better: False for errors.
         level: Of the test.
-        seed: Of the resamples, for metrics of rows; every method of the column is computed on the same ones.
-        resamples: How many, for metrics of rows.
+        seed: Of the resamples, for metrics of rows; all methods share them.
+        resamples: Number of them.
 
     Returns:
         Name to standing, in the order given. Of equal means all are best.
@@ -369,8 +323,7 @@ def compare_to_best(
         DataError: As for `paired_bootstrap`; the message names the method.
 
     Source:
-        On choosing the best by the data: Hsu, Constrained simultaneous confidence intervals for multiple
-        comparisons with the best, Annals of Statistics 12 (1984).
+        On choosing the best by the data: Hsu, Annals of Statistics 12 (1984).
     """
     refuse_outside("level", level)
     found = measured(methods, seed=seed, resamples=resamples)
@@ -415,10 +368,8 @@ def _compared(reference: str, methods: Mapping[str, Runs], level: float) -> dict
 def _difference(
     a: Runs, b: Runs, confidence: float, *, pooled: Parts | None = None, methods: int = 2, exact: bool = False
 ) -> tuple[Difference, float, float]:
-    """`paired_bootstrap` on what was measured, its standard error and its degrees of freedom.
-
-    With `pooled`, what seeds vary by is that of a whole column of `methods`; with `exact`, the p-value of one
-    binary run each is that of `mcnemar_exact`.
+    """Result, standard error and degrees of freedom of `paired_bootstrap`; `pooled` is of a whole column of
+    `methods`, `exact` takes `mcnemar_exact` for one binary run each.
     """
     apart, seeds = a - b, a.observed.size
     parts = Parts.of(apart)
@@ -448,10 +399,6 @@ def _t_quantile(probability: float, freedom: float) -> float:
 
 
 def refuse_outside(name: str, value: float) -> None:
-    """Refuse a value that is not between 0 and 1.
-
-    Raises:
-        ConfigError: Naming it.
-    """
+    """Refuse, by a `ConfigError`, a value that is not between 0 and 1."""
     if not 0.0 < value < 1.0:
         raise ConfigError(f"{name}: expected a number between 0 and 1, found {value}")

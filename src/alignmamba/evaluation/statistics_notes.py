@@ -10,12 +10,8 @@ from alignmamba.evaluation.statistics import FEWEST_SEEDS, Standing, refuse_outs
 def power_note(name: str, samples: int, accuracy: float) -> str:
     """One sentence: what a test split of this size can distinguish, in points of accuracy.
 
-    The standard error is √(p (1 - p) / n). Two runs on the same samples that disagree on a share d of them
-    differ significantly (5 %, two-sided) from 1.96 √(d / n) on, as McNemar's test does; d is 2 p (1 - p)
-    where their errors are independent.
-
-    Raises:
-        ConfigError: If there is no sample or the accuracy is not between 0 and 1.
+    The standard error is √(p (1 - p) / n). Two runs that disagree on a share d of the samples differ at 5 %
+    from 1.96 √(d / n) on; d is 2 p (1 - p) where their errors are independent.
     """
     at_least("samples", samples, 1)
     refuse_outside("accuracy", accuracy)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -39,12 +39,30 @@ from alignmamba.recipes.run_directory import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedRun:
-    """A finished run with a corpus that it can score, for one evaluation or many."""
+class OpenedRun:
+    """A finished run with its model, for any corpus."""
 
-    directory: RunDirectory
+    stored: RunDirectory
     config: RunConfig
     model: Network[Any]
+
+    @classmethod
+    def open(cls, run: str | Path) -> Self:
+        """Read the configuration and the model of a finished run.
+
+        Raises:
+            CheckpointError: If there is no finished run, or a file of it is damaged.
+        """
+        found = RunDirectory.open(Path(run))
+        found.require_finished()
+        config = found.config()
+        return cls(stored=found, config=config, model=trained_model(found, config))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRun(OpenedRun):
+    """A finished run with a corpus that it can score, for one evaluation or many."""
+
     corpus: Corpus
     modalities: tuple[ModalitySpec, ...]
     """Those of the corpus that the model knows."""
@@ -54,8 +72,9 @@ class LoadedRun:
 
     def predictions(self, split: Split, modalities: Sequence[ModalitySpec] | None = None) -> Predictions:
         """Predict a split, or what is left of one, from these of the modalities, by default all."""
+        task: Task = self.model.config.task
         return predictions_of(
-            self.model, split, modalities or self.modalities, _task(self.model), self.config, self.fabric
+            self.model, split, modalities or self.modalities, task, self.config, self.fabric
         )
 
 
@@ -84,36 +103,13 @@ class MissingScores:
     @property
     def metrics(self) -> dict[str, float]:
         """Mean of each metric over the parts."""
-        return {
-            name: sum(part.metrics[name] for part in self.parts) / len(self.parts)
-            for name in self.parts[0].metrics
-        }
+        names, count = self.parts[0].metrics, len(self.parts)
+        return {name: sum(part.metrics[name] for part in self.parts) / count for name in names}
 
     @property
     def effective_rate(self) -> float:
         """Share withheld of what was present, the mean over the parts."""
         return sum(part.split.effective_rate for part in self.parts) / len(self.parts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenedRun:
-    """A finished run with its model, for any corpus."""
-
-    directory: RunDirectory
-    config: RunConfig
-    model: Network[Any]
-
-
-def opened(run: str | Path) -> OpenedRun:
-    """Read the configuration and the model of a finished run.
-
-    Raises:
-        CheckpointError: If there is no finished run, or a file of it is damaged.
-    """
-    found = RunDirectory.open(Path(run))
-    found.require_finished()
-    config = found.config()
-    return OpenedRun(directory=found, config=config, model=trained_model(found, config))
 
 
 def load_run(
@@ -127,7 +123,7 @@ def load_run(
     """A finished run and the corpus to score it on.
 
     Args:
-        run: Directory of the run, or what `opened` gave.
+        run: Directory of the run, or a run that was opened.
         data: Another corpus, or where the run's own lies now; by default where it lay in training.
         nonfinite: What to do with features that are not finite; by default as in training.
         rename: Name of a modality in the corpus to the one that it had in training.
@@ -136,7 +132,7 @@ def load_run(
     Raises:
         AlignMambaError: If the run or the corpus cannot be used as asked.
     """
-    loaded = _loaded(run, data=data, nonfinite=nonfinite, rename=rename, ignore=ignore)
+    loaded = _loaded(run, data, nonfinite, rename, ignore)
     if any(map(is_labelled, loaded.corpus.splits.values())):
         _check_task(loaded.model, loaded.corpus)
     return loaded
@@ -144,15 +140,14 @@ def load_run(
 
 def _loaded(
     run: str | Path | OpenedRun,
-    *,
     data: str | Path | Corpus | None,
     nonfinite: Nonfinite | None,
     rename: Mapping[str, str],
     ignore: Sequence[str],
 ) -> LoadedRun:
     """Load a run as `load_run`, for a corpus that may have another task."""
-    ready = run if isinstance(run, OpenedRun) else opened(run)
-    found, config, model = ready.directory, ready.config, ready.model
+    ready = run if isinstance(run, OpenedRun) else OpenedRun.open(run)
+    found, config, model = ready.stored, ready.config, ready.model
     called = {new: old for old, new in rename.items()}
     means = {called.get(name, name): mean.numpy() for name, mean in model.training_means().items()}
     corpus = corpus_at(data or own_data(config), nonfinite or config.nonfinite, means=means)
@@ -163,7 +158,7 @@ def _loaded(
         corpus = as_trained(found, config, corpus)
     matching = matched(model.config.modalities, corpus, rename=rename, ignore=ignore, trained_on=trained_on)
     return LoadedRun(
-        directory=found,
+        stored=found,
         config=config,
         model=model,
         corpus=matching.corpus,
@@ -180,11 +175,6 @@ def score_missing(run: LoadedRun, missing: MissingConfig, *, split: Role = "test
     of one seed are scored on the same masks. ``fixed`` scores every sample that has anything of a pattern
     under that pattern.
 
-    Args:
-        run: A run, see `load_run`.
-        missing: Protocol and rate.
-        split: Split to score.
-
     Raises:
         AlignMambaError: If the split is not there, not labelled, or does not go with the protocol.
     """
@@ -199,15 +189,9 @@ def score_missing(run: LoadedRun, missing: MissingConfig, *, split: Role = "test
         left = {pattern: view for pattern, view in every.items() if len(view)}
     parts = []
     for pattern, view in left.items():
-        predictions = run.predictions(view)
-        parts.append(
-            MissingPart(
-                pattern=pattern,
-                split=view,
-                predictions=predictions,
-                metrics=score(run.corpus.task, predictions),
-            )
-        )
+        said = run.predictions(view)
+        metrics = score(run.corpus.task, said)
+        parts.append(MissingPart(pattern=pattern, split=view, predictions=said, metrics=metrics))
     return MissingScores(config=missing, seed=run.config.seed, parts=tuple(parts))
 
 
@@ -265,7 +249,7 @@ def evaluate(
     complete = loaded.predictions(rows)
     full = score(corpus.task, complete)
     report: dict[str, Any] = {
-        "run": str(loaded.directory.path),
+        "run": str(loaded.stored.path),
         "corpus": corpus_identity(corpus),
         "split": split,
         "samples": len(rows),
@@ -276,20 +260,15 @@ def evaluate(
     }
     tables = {"predictions": prediction_table(complete, corpus.task)}
     if drop:
-        dropped = score(corpus.task, loaded.predictions(rows, kept))
-        report |= {
-            "dropped": list(dict.fromkeys(drop)),
-            "metrics_dropped": dropped,
-            "change": _change(dropped, full),
-        }
+        changed = score(corpus.task, loaded.predictions(rows, kept))
+        report |= {"dropped": list(dict.fromkeys(drop)), "metrics_dropped": changed}
     if missing is not None:
         scores = score_missing(loaded, missing, split=split)
-        report |= {
-            "missing": _missing_facts(scores),
-            "metrics_missing": scores.metrics,
-            "change": _change(scores.metrics, full),
-        }
+        changed = scores.metrics
+        report |= {"missing": _missing_facts(scores), "metrics_missing": changed}
         tables |= missing_tables(scores, corpus.task)
+    if drop or missing is not None:
+        report["change"] = {name: changed[name] - value for name, value in full.items()}
     if out is not None:
         for name, table in tables.items():
             write_table(Path(out) / f"{name}.csv", table)
@@ -298,20 +277,13 @@ def evaluate(
 
 def missing_tables(scores: MissingScores, task: Task) -> dict[str, Table]:
     """``predictions_missing`` and ``missing``, the masks; a first column names the pattern of several."""
-    said = [(part, prediction_table(part.predictions, task)) for part in scores.parts]
-    masks = [(part, missing_table(part.split)) for part in scores.parts]
-    return {"predictions_missing": _below(said), "missing": _below(masks)}
-
-
-def _below(tables: Sequence[tuple[MissingPart, Table]]) -> Table:
-    (part, first), *_ = tables
-    if part.pattern is None:
-        return first
-    column = ["+".join(part.pattern or ()) for part, table in tables for _ in table["id"]]
-    return {
-        "pattern": column,
-        **{name: [value for _, table in tables for value in table[name]] for name in first},
-    }
+    said = [prediction_table(part.predictions, task) for part in scores.parts]
+    masks = [missing_table(part.split) for part in scores.parts]
+    tables = {"predictions_missing": said, "missing": masks}
+    if scores.parts[0].pattern is None:
+        return {name: first for name, (first,) in tables.items()}
+    patterns = ["+".join(part.pattern or ()) for part in scores.parts]
+    return {name: joined("pattern", list(zip(patterns, of, strict=True))) for name, of in tables.items()}
 
 
 def _missing_facts(scores: MissingScores) -> dict[str, Any]:
@@ -327,10 +299,6 @@ def _missing_facts(scores: MissingScores) -> dict[str, Any]:
         if part.pattern is not None
     ]
     return {**facts, "patterns": rows} if rows else facts
-
-
-def _change(scores: Mapping[str, float], complete: Mapping[str, float]) -> dict[str, float]:
-    return {name: scores[name] - value for name, value in complete.items()}
 
 
 def predict(
@@ -370,7 +338,7 @@ def predict(
         raise ConfigError(problem)
     if split is not None:
         _check_role(split)
-    loaded = _loaded(run, data=data, nonfinite=nonfinite, rename=rename, ignore=ignore)
+    loaded = _loaded(run, data, nonfinite, rename, ignore)
     table, splits = predicted(loaded, split)
     write_table(path, table)
     return {
@@ -383,14 +351,10 @@ def predict(
 
 
 def predicted(loaded: LoadedRun, split: Role | None) -> tuple[Table, Mapping[Role, Split]]:
-    """Predict a split, or all of them one below another.
-
-    Returns:
-        The table, and the splits in it.
+    """Table of the predictions of a split, or of all one below another, and the splits in it.
 
     Raises:
-        AlignMambaError: If there is no such split, its labels are of another task, or a sample has nothing to
-            be predicted from.
+        AlignMambaError: If a split is not there or cannot be predicted.
     """
     if split is not None:
         _check_role(split)
@@ -404,31 +368,24 @@ def predicted(loaded: LoadedRun, split: Role | None) -> tuple[Table, Mapping[Rol
         _check_task(loaded.model, corpus)
     for rows in splits.values():
         _check_nothing_is_empty(rows, loaded.modalities)
-    task = _task(loaded.model)
     tables = []
     for role, rows in splits.items():
         predictions = loaded.predictions(rows)
         unanswered = nonfinite_problem(predictions)
         if unanswered is not None:
             raise DataError(f"split {role!r}: {unanswered}; the features may be too large for the model")
-        tables.append((role, prediction_table(predictions, task)))
-    return joined(tables), splits
+        tables.append((role, prediction_table(predictions, loaded.model.config.task)))
+    table = joined("split", tables)
+    return {"id": table.pop("id"), **table}, splits
 
 
 def distance_covered(scores: Mapping[str, float | None], references: Mapping[str, float]) -> dict[str, float]:
     """Share of the way from ``best_single_modality_<metric>`` to ``best_reachable_<metric>`` that each score
-    went.
-
-    Args:
-        scores: Metric to score.
-        references: Known scores of the corpus; metrics for which it lacks either are left out.
+    went, where both are known.
     """
     covered = {}
     for metric, value in scores.items():
-        single, best = (
-            references.get(f"best_single_modality_{metric}"),
-            references.get(f"best_reachable_{metric}"),
-        )
+        single, best = (references.get(f"best_{end}_{metric}") for end in ("single_modality", "reachable"))
         if value is not None and single is not None and best is not None and single != best:
             covered[metric] = (value - single) / (best - single)
     return covered
@@ -457,11 +414,7 @@ def is_labelled(split: Split) -> bool:
 
 
 def refuse_unlabelled(corpus: Corpus, roles: Sequence[Role]) -> None:
-    """Refuse a corpus that lacks one of these splits, or the targets of one.
-
-    Raises:
-        DataError: Naming the split.
-    """
+    """Refuse, by a `DataError`, a corpus that lacks one of these splits, or the targets of one."""
     for role in roles:
         if not is_labelled(corpus.split(role)):
             raise DataError(
@@ -470,14 +423,9 @@ def refuse_unlabelled(corpus: Corpus, roles: Sequence[Role]) -> None:
             )
 
 
-def _task(model: Network[Any]) -> Task:
-    return cast(Task, model.config.task)
-
-
 def _check_task(model: Network[Any], corpus: Corpus) -> None:
-    expected = _task(model)
     for field in ("kind", "classes"):
-        have, want = getattr(corpus.task, field), getattr(expected, field)
+        have, want = getattr(corpus.task, field), getattr(model.config.task, field)
         if have != want:
             raise DataError(
                 f"corpus {corpus.name!r}: task {field} is {have!r}, the run was trained for {want!r}"

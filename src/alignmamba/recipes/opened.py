@@ -1,6 +1,5 @@
 """A finished run in Python: scores, epochs, predictions, embeddings, and plans to plot."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +14,12 @@ from alignmamba.data.loader import Loader
 from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.data.user_arrays import CheckedSplits
-from alignmamba.errors import CheckpointError, ConfigError, DataError
+from alignmamba.errors import ConfigError, DataError
 from alignmamba.extras import require
 from alignmamba.models.network import Network
 from alignmamba.recipes.assembly import Nonfinite
-from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.finished_run import LoadedRun, OpenedRun, evaluate, load_run, opened, predicted
+from alignmamba.recipes.finished_run import LoadedRun, OpenedRun, evaluate, load_run, predicted
+from alignmamba.recipes.run_records import read_log
 from alignmamba.recipes.transport_plans import shown_plans
 from alignmamba.training.logs import LOG
 
@@ -43,14 +42,12 @@ def open_run(run: str | Path) -> "Run":
     Raises:
         CheckpointError: If there is no finished run, or a file of it is damaged.
     """
-    return Run(opened(run))
+    return Run.open(run)
 
 
-class Run:
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Run(OpenedRun):
     """A finished run; its corpus is loaded when it is first needed, and may be missing until then."""
-
-    def __init__(self, run: OpenedRun) -> None:
-        self._run = run
 
     def __repr__(self) -> str:
         return f"Run({self.config.model}, {self.directory})"
@@ -58,23 +55,12 @@ class Run:
     @property
     def directory(self) -> Path:
         """Directory of the run."""
-        return self._run.directory.path
-
-    @property
-    def config(self) -> RunConfig:
-        """Configuration of the run."""
-        return self._run.config
-
-    @property
-    def model(self) -> Network[Any]:
-        """The trained model, in evaluation mode."""
-        model: Network[Any] = self._run.model
-        return model
+        return self.stored.path
 
     @property
     def metrics(self) -> Mapping[Role, Mapping[str, float | None]]:
         """Scores of valid and test at the end of training; ``None`` where a metric is not defined."""
-        scores: Mapping[Role, Mapping[str, float | None]] = self._run.directory.metrics()["metrics"]
+        scores: Mapping[Role, Mapping[str, float | None]] = self.stored.metrics()["metrics"]
         return scores
 
     @property
@@ -85,18 +71,9 @@ class Run:
             ConfigError: If pandas is not installed.
             CheckpointError: If the table cannot be read.
         """
-        self._run.directory.check((LOG,))
-        try:
-            with (self.directory / LOG).open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            numbers = [
-                {name: float(value) if value else float("nan") for name, value in row.items()} for row in rows
-            ]
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.directory / LOG}: not a table of epochs: {error}") from error
-        frame = _frame(
-            {name: [row[name] for row in numbers] for name in (rows[0] if rows else {})}, "history"
-        )
+        columns = read_log(self.directory / LOG)
+        gaps = {name: [np.nan if each is None else each for each in of] for name, of in columns.items()}
+        frame = _frame(gaps, "history")
         return frame.astype({name: int for name in ("epoch", "step") if name in frame})
 
     def predict(
@@ -147,16 +124,7 @@ class Run:
     ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
         """Compute what the model's head reads of every sample: its pooled representation.
 
-        Args:
-            data: As for `predict`, and so are the others.
-            split: Only that split; by default all, one after another.
-            ids: Identities of the samples, where arrays are given.
-            nonfinite: What to do with features that are not finite; by default as in training.
-            rename: Name of a modality in the data to the one that it had in training.
-            ignore: Modalities of the data to drop.
-
-        Returns:
-            The ids, and (samples, channel) in their order.
+        Takes what `predict` takes; returns the ids, and (samples, channel) in their order.
 
         Raises:
             AlignMambaError: If the data cannot be used.
@@ -167,13 +135,9 @@ class Run:
         names: list[str] = []
         parts = []
         for role in roles:
+            rows, settings = loaded.corpus.split(role), self.config
             source = Loader(
-                loaded.corpus.split(role),
-                loaded.modalities,
-                config=self.config.loader,
-                task=task,
-                shuffle=False,
-                seed=self.config.seed,
+                rows, loaded.modalities, config=settings.loader, task=task, shuffle=False, seed=settings.seed
             )
             for batch in source:
                 with torch.no_grad(), fabric.autocast():
@@ -229,7 +193,7 @@ class Run:
     ) -> dict[str, Any]:
         """Score the run on a split; `alignmamba.evaluate` describes arguments and result."""
         return evaluate(
-            self._run,
+            self,
             data=data,
             split=split,
             drop=drop,
@@ -245,7 +209,7 @@ class Run:
             data = _corpus_of(data, self.model, ids)
         elif ids is not None:
             raise ConfigError("ids: expected them with arrays only; a corpus has ids of its own")
-        return load_run(self._run, data=data, **options)
+        return load_run(self, data=data, **options)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from alignmamba.checksums import LIST, check_listed, checksum, read_listed, write_list
-from alignmamba.contracts import Corpus, Predictions, Role, Task
+from alignmamba.contracts import Corpus, Predictions, Task
 from alignmamba.data.missing_protocols import WithheldSplit
 from alignmamba.errors import CheckpointError, ConfigError, shown
 from alignmamba.evaluation.metrics import confusion_matrix
@@ -397,17 +397,14 @@ def confusion_table(predictions: Predictions, task: Task) -> Table:
     }
 
 
-def joined(tables: Sequence[tuple[Role, Table]]) -> Table:
-    """Tables of several splits below each other, with a column that names the split."""
-    columns = list(dict.fromkeys(name for _, table in tables for name in table))
-    table: Table = {"id": [], "split": []}
-    for role, part in tables:
-        size = len(part["id"])
-        table["split"] += [role] * size
-        for name in columns:
-            table.setdefault(name, [])
-            table[name] += part.get(name, [None] * size)
-    return table
+def joined(label: str, tables: Sequence[tuple[str, Table]]) -> Table:
+    """Tables with ids below each other, after a column of that label that names the part."""
+    names = dict.fromkeys(name for _, table in tables for name in table)
+    sized = [(part, table, len(table["id"])) for part, table in tables]
+    return {
+        label: [part for part, _, size in sized for _ in range(size)],
+        **{name: [each for _, of, size in sized for each in of.get(name, [None] * size)] for name in names},
+    }
 
 
 def to_csv(table: Table) -> str:

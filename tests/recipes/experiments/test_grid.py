@@ -12,13 +12,12 @@ from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError
 from alignmamba.evaluation.metrics import score
 from alignmamba.evaluation.seed_variance import scores_of
-from alignmamba.recipes.experiments.cell_files import _Made, _Trained, read_predictions
 from alignmamba.recipes.experiments.columns import Column, _agreeing, combined
 from alignmamba.recipes.experiments.distance import _Distances
 from alignmamba.recipes.experiments.missing import _Scored
 from alignmamba.recipes.experiments.plans import _Plans
 from alignmamba.recipes.run_directory import prediction_table, to_csv
-from alignmamba.recipes.run_records import read_record
+from alignmamba.recipes.run_records import RunEnvironment, _Trained, read_record, scored_predictions
 
 CLASSES = Task(kind="classification", classes=("a", "b", "c"))
 SENTIMENT = Task(kind="regression", label_range=(-3, 3))
@@ -183,7 +182,7 @@ def test_predictions_come_back_as_they_were_written(tmp_path: Path, task: Task) 
     )
     path = tmp_path / "predictions_test.csv"
     path.write_text(to_csv(prediction_table(written, task)), encoding="utf-8")
-    read = read_predictions(path, task)
+    read = scored_predictions(path, task)
     assert read.ids == written.ids
     assert np.array_equal(read.prediction, written.prediction)
     assert np.array_equal(read.targets, written.targets)
@@ -191,17 +190,25 @@ def test_predictions_come_back_as_they_were_written(tmp_path: Path, task: Task) 
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "id,target,prediction,p(a),p(b)\n1,a,a,1,0\n", "id,target,prediction,p(a),p(b),p(c)\n1,z,a,1,0,0\n"],
+    ("text", "said"),
+    [
+        ("", "expected CSV with a header"),
+        ("id,target,prediction,p(a),p(b)\n1,a,a,1,0\n", "expected a table of predictions"),
+        (
+            "id,target,prediction,p(a),p(b),p(c)\n1,z,a,1,0,0\n",
+            "found 'z', expected one of the classes a, b, c",
+        ),
+        ("id,prediction,p(a),p(b),p(c)\n1,a,1,0,0\n", ".*found no targets"),
+        ("id,target,prediction,p(a),p(b),p(c)\n1,a,a,nan,0,0\n", "found 'nan', expected a finite number"),
+    ],
 )
-def test_a_damaged_table_is_named(tmp_path: Path, text: str) -> None:
+def test_a_damaged_table_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "predictions_test.csv"
     path.write_text(text)
-    if text:
-        with pytest.raises(CheckpointError, match=r"predictions_test\.csv: expected a table of predictions"):
-            read_predictions(path, CLASSES)
+    with pytest.raises(CheckpointError, match=rf"predictions_test\.csv: {said}"):
+        scored_predictions(path, CLASSES)
     with pytest.raises(CheckpointError, match=r"none\.csv: expected a file, found nothing"):
-        read_predictions(tmp_path / "none.csv", CLASSES)
+        scored_predictions(tmp_path / "none.csv", CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +217,7 @@ def test_a_damaged_table_is_named(tmp_path: Path, text: str) -> None:
         (_Trained, "{", "not valid JSON"),
         (_Trained, "[]", "found a list"),
         (_Trained, '{"num_parameters": "x"}', "num_parameters: Input should be a valid integer"),
-        (_Made, '{"versions": null}', "versions: Input should be a valid dictionary, found None"),
+        (RunEnvironment, '{"versions": null}', "versions: Input should be a valid dictionary, found None"),
         (_Scored, '{"missing": {"effective_rate": {"valid": 0.1}}}', "missing.effective_rate"),
         (_Distances, '{"pairs": {"a-b": {"distance": null}}}', "pairs.a-b.distance: "),
         (_Plans, '{"samples": []}', "close: expected, found nothing"),

@@ -14,10 +14,11 @@ from alignmamba.recipes import evaluate, train
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.report import contents, model_study, run_comparison
 from alignmamba.recipes.report.contents import gather
-from alignmamba.recipes.report.findings import Samples, Tokens
+from alignmamba.recipes.report.findings import Tokens
 from alignmamba.recipes.report.model_study import study
 from alignmamba.recipes.report.page import write_page
 from alignmamba.recipes.report.run_comparison import gather_runs
+from alignmamba.recipes.run_records import Samples
 from small_run import CONFIG, write_small_corpus
 
 

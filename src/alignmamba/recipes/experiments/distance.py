@@ -93,7 +93,7 @@ def _means_of_tokens(
             aligned = run.model.aligned_streams(batch)
             if aligned is None:
                 raise ConfigError(
-                    f"run {run.directory.path}: model {run.config.model!r} aligns no streams whose distance"
+                    f"run {run.stored.path}: model {run.config.model!r} aligns no streams whose distance"
                     " could be measured"
                 )
             for name, tokens in aligned.items():

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from alignmamba.contracts import Predictions, Task
-from alignmamba.recipes.experiments.cell_files import RunFacts
 from alignmamba.recipes.experiments.cells import State
-from alignmamba.recipes.run_records import read_record
+from alignmamba.recipes.run_records import RunFacts, read_record
 
 _Form = TypeVar("_Form")
 

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from alignmamba.contracts import Predictions, Task
 from alignmamba.errors import CheckpointError
-from alignmamba.recipes.experiments.cell_files import RunFacts, read_predictions
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory
+from alignmamba.recipes.run_records import RunFacts, scored_predictions
 
 
 def read_grid(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> Grid:
@@ -37,7 +37,7 @@ def read_grid(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> Grid:
         run = directory.run_path(key)
         try:
             runs[key] = RunFacts.read(run)
-            said = read_predictions(run / entry["predictions"], task)
+            said = scored_predictions(run / entry["predictions"], task)
             found.setdefault((entry["row"], entry["column"]), {})[entry["seed"]] = said
         except (CheckpointError, KeyError, TypeError) as error:
             damaged[key] = f"{error}; to run it again, remove {run}"

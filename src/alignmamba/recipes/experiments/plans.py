@@ -142,7 +142,7 @@ def _errors_of_plans(run: LoadedRun, batches: Sequence[Batch]) -> NDArray[np.flo
         errors.append(_errors(run.corpus, batch, output.prediction))
     if not plans:
         raise ConfigError(
-            f"run {run.directory.path}: model {run.config.model!r} makes no plans with these settings"
+            f"run {run.stored.path}: model {run.config.model!r} makes no plans with these settings"
         )
     return np.concatenate(errors)
 

@@ -20,15 +20,8 @@ from alignmamba.recipes.experiments.grid_directory import (
     ExperimentDirectory,
     ExperimentRecord,
 )
-from alignmamba.recipes.report.findings import RUN, Figure, Found, Gathered, Samples
-from alignmamba.recipes.report.run_results import (
-    read_confusion,
-    read_log,
-    read_plans,
-    read_predictions,
-    read_samples,
-    read_text,
-)
+from alignmamba.recipes.report.findings import RUN, Figure, Found, Gathered
+from alignmamba.recipes.report.run_results import read_confusion, read_plans, read_samples
 from alignmamba.recipes.run_directory import (
     CONFIG,
     ENVIRONMENT,
@@ -43,8 +36,12 @@ from alignmamba.recipes.run_records import (
     RunEnvironment,
     RunIdentity,
     RunSummary,
+    Samples,
     SavedModel,
+    read_log,
+    read_predictions,
     read_record,
+    read_text,
 )
 from alignmamba.training.logs import LOG
 

@@ -5,48 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from alignmamba.contracts import Predictions, Task
+from alignmamba.contracts import Predictions
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.experiments.cells import State
 from alignmamba.recipes.experiments.grid_directory import CellRecord, ExperimentRecord
+from alignmamba.recipes.run_records import Samples
 from alignmamba.recipes.transport_plans import PlanSample
 
 RUN: Final = "run"
 """Name of the experiment that a single run is read as."""
 RUNS: Final = "runs"
 """Name of the experiment that several runs are read as."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """Predictions of one run, sample by sample."""
-
-    split: str
-    ids: tuple[str, ...]
-    targets: tuple[str, ...] | None
-    """Values as written: names of classes or numbers; ``None`` where unknown."""
-    predictions: tuple[str, ...]
-    classes: tuple[str, ...]
-    """Empty for a regression."""
-    withheld: Mapping[str, tuple[bool, ...]]
-    """Mask of the samples without a modality, by modality; empty where nothing was withheld."""
-    probabilities: NDArray[np.float64] | None = None
-    """(samples, classes) of a classification, where they were asked for."""
-
-    def as_predictions(self, task: Task) -> Predictions:
-        """The same for `alignmamba.evaluation`; needs targets, and of a classification probabilities."""
-        targets = self.targets or ()
-        if task.kind == "regression":
-            values = np.array([float(value) for value in self.predictions])
-            truth = np.array([float(value) for value in targets])
-            return Predictions(ids=self.ids, prediction=values, targets=truth)
-        number = {name: place for place, name in enumerate(task.classes)}
-        assert self.probabilities is not None
-        classes = np.array([number[value] for value in targets], dtype=np.int64)
-        return Predictions(ids=self.ids, prediction=self.probabilities, targets=classes)
 
 
 @dataclass(frozen=True, kw_only=True)

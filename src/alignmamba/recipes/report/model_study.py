@@ -13,7 +13,8 @@ from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import score
 from alignmamba.recipes.finished_run import LoadedRun, load_run
 from alignmamba.recipes.report.contents import MOST_PLAN_TOKENS
-from alignmamba.recipes.report.findings import Samples, Study, Tokens, Worth
+from alignmamba.recipes.report.findings import Study, Tokens, Worth
+from alignmamba.recipes.run_records import Samples
 from alignmamba.recipes.transport_plans import PlanSample, shown_plans
 
 MOST_TOKENS: Final = 1_000_000
@@ -80,7 +81,7 @@ def study(directory: Path, samples: Samples, *, data: str | None = None) -> Stud
 
 def _split_of(run: LoadedRun, samples: Samples, data: str | None) -> Split:
     """The split that the samples are of, where the corpus is the one that the run was trained on."""
-    expected = run.directory.identity().get("corpus", {}).get("checksum")
+    expected = run.stored.identity().get("corpus", {}).get("checksum")
     if run.corpus.checksum != expected:
         raise ConfigError(
             f"data {data}: found a corpus with checksum {run.corpus.checksum[:12]}, "

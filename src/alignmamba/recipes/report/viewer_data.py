@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignmamba.contracts import Predictions
-from alignmamba.recipes.report.findings import RUN, Found, Gathered, Samples, Study, Tokens
+from alignmamba.recipes.report.findings import RUN, Found, Gathered, Study, Tokens
 from alignmamba.recipes.report.sentences import best_row, label, place
+from alignmamba.recipes.run_records import Samples
 from alignmamba.recipes.transport_plans import PlanSample
 
 MOST_CLASSES: Final = 20

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from alignmamba.checksums import read_listed, unstamped
 from alignmamba.contracts import Predictions, Role, Task
-from alignmamba.errors import CheckpointError, first_fault
+from alignmamba.errors import CheckpointError, first_fault, shown
 from alignmamba.files import parse_json
 from alignmamba.recipes.run_directory import ENVIRONMENT, METRICS, TABLE_BYTES
 from alignmamba.training.logs import LOG
@@ -94,10 +94,10 @@ def read_record(path: Path, form: type[_Form]) -> _Form:
     """
     content = read_listed(path.parent, path.name, limit_bytes=TABLE_BYTES)
     found: Any = parse_json(content, str(path), error=CheckpointError)
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {shown(found)}")
     try:
-        return TypeAdapter(form).validate_python(
-            unstamped(found, str(path)) if isinstance(found, dict) else found
-        )
+        return TypeAdapter(form).validate_python(unstamped(found, str(path)))
     except ValidationError as error:
         raise CheckpointError(f"{path}: {first_fault(error)}") from error
 

@@ -624,7 +624,7 @@ def test_a_damaged_plan_is_one_line(tmp_path: Path, corpus: Path) -> None:
     with pytest.raises(CheckpointError, match="not valid JSON"):
         sum_up(directory.path)
     (directory.path / "experiment.json").write_text("[]")
-    with pytest.raises(CheckpointError, match="expected the plan"):
+    with pytest.raises(CheckpointError, match="expected a JSON object, found a list"):
         sum_up(directory.path)
     with pytest.raises(CheckpointError, match="expected the directory of an experiment"):
         sum_up(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from invented_experiments import METHODS, write_experiment
 
 from alignmamba.evaluation.tables import Entry, ResultTable
-from alignmamba.recipes.experiments.grid_directory import CellRecord
+from alignmamba.recipes.experiments.cells import CellRecord
 from alignmamba.recipes.experiments.missing import Missing, rate_of
 from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.report.drawings import (

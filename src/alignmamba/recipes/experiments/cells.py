@@ -1,13 +1,17 @@
 """A grid of runs: every cell is one run, named by the digest of its settings."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
-from alignmamba.contracts import Config, Corpus
+from pydantic import TypeAdapter
+
+from alignmamba.contracts import Config, Corpus, Task
 from alignmamba.errors import ConfigError
 from alignmamba.recipes.configuration import RunConfig, resolve
+from alignmamba.recipes.run_records import CorpusIdentity
 
 State = Literal["finished", "failed", "begun", "pending"]
 """State of a run."""
@@ -23,6 +27,55 @@ class Analysis(Config):
     def name(self) -> str:
         """Name of its folder in the cell: another for other fields."""
         return self.kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRecord:
+    """Entry of a cell in ``experiment.json``, see `Cell`."""
+
+    key: str
+    row: str
+    column: str
+    seed: int
+    digest: str
+    predictions: str = "predictions_test.csv"
+    """File of the run that holds what this cell is scored by."""
+    analyses: tuple[str, ...] = ()
+    """Folders of the run's ``analysis``."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{16}", self.key):
+            raise ValueError(f"key: found {self.key!r}, expected 16 hexadecimal digits")
+        for place in (self.predictions, *self.analyses):
+            if place.startswith("/") or ".." in place:
+                raise ValueError(f"cell {self.key}: found {place!r}, expected a path within the run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentRecord:
+    """Content of ``experiment.json``; single experiments hold more, earlier versions less."""
+
+    experiment: str
+    corpus: CorpusIdentity
+    cells: tuple[CellRecord, ...]
+    task: Task | None = None
+    metrics: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    missing: dict[str, Any] = field(default_factory=dict)
+    modalities: tuple[str, ...] = ()
+    test_samples: int = 0
+    rates_left_out: tuple[float, ...] = ()
+    not_compared: dict[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    environment: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], cells: Sequence["Cell"]) -> Self:
+        """Record that these facts and cells are written as."""
+        values = {**facts, "cells": [each.record for each in cells]}
+        return TypeAdapter(cls).validate_python(values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +101,17 @@ class Cell:
         return hashlib.sha256(f"{self.digest}/{self.config.seed}".encode()).hexdigest()[:16]
 
     @property
-    def entry(self) -> dict[str, Any]:
+    def record(self) -> CellRecord:
         """Cell as the record of an experiment holds it."""
-        return {
-            "key": self.key,
-            "row": self.row,
-            "column": self.column,
-            "seed": self.config.seed,
-            "digest": self.digest,
-            "predictions": self.predictions,
-            "analyses": [analysis.name for analysis in self.analyses],
-        }
+        return CellRecord(
+            key=self.key,
+            row=self.row,
+            column=self.column,
+            seed=self.config.seed,
+            digest=self.digest,
+            predictions=self.predictions,
+            analyses=tuple(analysis.name for analysis in self.analyses),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -294,7 +294,7 @@ def _noise(grid: Grid, column: Column, metric: str, at: str) -> Iterator[str]:
 def _whose_settings(grid: Grid) -> Iterator[str]:
     """One sentence, where methods were published with settings of their own: whether they ran with these."""
     if any(row in METHODS and METHODS[row].settings for row in grid.rows):
-        own = grid.plan["settings"].get("own_settings", False)
+        own = grid.plan.settings.get("own_settings", False)
         whose = "the settings it was published with" if own else "the settings that all share"
         yield f"Each method ran with {whose}."
 

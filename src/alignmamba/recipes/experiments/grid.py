@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from alignmamba.contracts import Predictions, Task
-from alignmamba.recipes.experiments.cells import State
+from alignmamba.recipes.experiments.cells import ExperimentRecord, State
 from alignmamba.recipes.run_records import RunFacts, read_record
 
 _Form = TypeVar("_Form")
@@ -19,8 +19,8 @@ class Grid:
 
     path: Path
     """Directory of the experiment."""
-    plan: Mapping[str, Any]
-    """Value in ``experiment.json``."""
+    plan: ExperimentRecord
+    """Content of ``experiment.json``."""
     task: Task
     labels: Mapping[str, str]
     """Key to what a run is called, for all runs."""
@@ -38,22 +38,22 @@ class Grid:
     @property
     def experiment(self) -> str:
         """Name of the experiment."""
-        return str(self.plan["experiment"])
+        return self.plan.experiment
 
     @property
     def corpus(self) -> str:
         """Name of the corpus."""
-        return str(self.plan["corpus"]["name"])
+        return self.plan.corpus.name
 
     @property
     def rows(self) -> tuple[str, ...]:
         """Names of the rows."""
-        return tuple(dict.fromkeys(str(entry["row"]) for entry in self.plan["cells"]))
+        return tuple(dict.fromkeys(cell.row for cell in self.plan.cells))
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns."""
-        return tuple(dict.fromkeys(str(entry["column"]) for entry in self.plan["cells"]))
+        return tuple(dict.fromkeys(cell.column for cell in self.plan.cells))
 
     def run_path(self, key: str) -> Path:
         """Directory of the run of a cell."""
@@ -61,11 +61,9 @@ class Grid:
 
     def keys(self, row: str, column: str) -> dict[int, str]:
         """Seed to key of the finished runs of one place."""
-        return {
-            entry["seed"]: entry["key"]
-            for entry in self.plan["cells"]
-            if (entry["row"], entry["column"]) == (row, column) and entry["key"] in self.runs
-        }
+        place = (row, column)
+        cells = (cell for cell in self.plan.cells if (cell.row, cell.column) == place)
+        return {cell.seed: cell.key for cell in cells if cell.key in self.runs}
 
     def predictions(self, row: str, column: str) -> Mapping[int, Predictions]:
         """Seed to predictions of one place, as far as its runs are finished."""
@@ -79,17 +77,8 @@ class Grid:
         )
 
     def analysed(self, kind: str, file: str, form: type[_Form]) -> Iterator[tuple[str, _Form]]:
-        """Results of the analyses of finished runs: row and facts, by row and then by seed.
-
-        Args:
-            kind: Name of the experiment that computed them.
-            file: Name of their JSON file.
-            form: A dataclass with the fields that are needed.
-
-        Raises:
-            CheckpointError: If a file is missing or damaged.
-        """
-        asked = dict.fromkeys(str(name) for entry in self.plan["cells"] for name in entry["analyses"])
+        """Row and JSON file of each analysis of a kind, by row and then by seed, see `read_record`."""
+        asked = dict.fromkeys(name for cell in self.plan.cells for name in cell.analyses)
         for row in self.rows:
             for _, key in sorted(self.keys(row, "").items()):
                 folder = next(name for name in asked if name == kind or name.startswith(f"{kind}-"))
@@ -106,14 +95,14 @@ class Grid:
             yield f"Failed: {self.labels[key]}: {why}"
         for key, why in self.damaged.items():
             yield f"Damaged: {self.labels[key]}: {why}"
-        for name, why in self.plan.get("not_compared", {}).items():
+        for name, why in self.plan.not_compared.items():
             yield f"Not compared: {name}: {why}."
         left = len(self.labels) - len(self.runs) - len(self.failures) - len(self.damaged)
         if left:
             yield f"{left} of {len(self.labels)} runs are not finished."
 
     def _notes_on_samples(self) -> Iterator[str]:
-        missing = self.plan.get("missing", {})
+        missing = self.plan.missing
         if missing.get("protocol", "none") != "none":
             yield (
                 f"All runs are trained and scored with modalities withheld: protocol {missing['protocol']},"

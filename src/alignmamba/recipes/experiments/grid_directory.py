@@ -1,72 +1,26 @@
 """The directory of an experiment: its plan, its cells, and what became of each.
 
 ``experiment.json`` says what was asked for last, ``jobs/<key>.json`` what each cell is. A cell is a run
-directory ``cells/<key>`` with its analyses beside the scores; it is guarded by a lock that ends with the
-process that holds it, so that no two processes ever write the same cell and none is lost to one that was
-killed.
+directory ``cells/<key>`` with its analyses beside the scores, under a lock that ends with its process.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from alignmamba.checksums import stamped
-from alignmamba.contracts import Task
-from alignmamba.errors import CheckpointError, shown
+from alignmamba.errors import CheckpointError
 from alignmamba.files import replace_file
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.catalogue import analysis_from
-from alignmamba.recipes.experiments.cells import Analysis, Cell, Job, State, jobs_of
+from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, Job, State, jobs_of
 from alignmamba.recipes.run_directory import METRICS, plain, to_json
-from alignmamba.recipes.run_records import CorpusIdentity, Failure, read_record
+from alignmamba.recipes.run_records import Failure, read_record
 
 PLAN: Final = "experiment.json"
 JOBS: Final = "jobs"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellRecord:
-    """Entry of a cell in ``experiment.json``, see `cells.Cell`."""
-
-    key: str
-    row: str
-    column: str
-    seed: int
-    digest: str
-    predictions: str = "predictions_test.csv"
-    """File of the run that holds what this cell is scored by."""
-    analyses: tuple[str, ...] = ()
-    """Folders of the run's ``analysis``."""
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch("[0-9a-f]{16}", self.key):
-            raise ValueError(f"key: found {self.key!r}, expected 16 hexadecimal digits")
-        for place in (self.predictions, *self.analyses):
-            if place.startswith("/") or ".." in place:
-                raise ValueError(f"cell {self.key}: found {place!r}, expected a path within the run")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExperimentRecord:
-    """Content of ``experiment.json``; single experiments hold more, earlier versions less."""
-
-    experiment: str
-    corpus: CorpusIdentity
-    cells: tuple[CellRecord, ...]
-    task: Task | None = None
-    metrics: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-    missing: dict[str, Any] = field(default_factory=dict)
-    modalities: tuple[str, ...] = ()
-    test_samples: int = 0
-    rates_left_out: tuple[float, ...] = ()
-    command: tuple[str, ...] = ()
-    environment: dict[str, Any] = field(default_factory=dict)
-    data: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +55,11 @@ class ExperimentDirectory:
             for folder in ("cells", "failed", JOBS, "logs"):
                 (path / folder).mkdir(parents=True, exist_ok=True)
             for job in jobs_of(cells):
-                # The settings of a key never change, and an analysis that somebody else has asked for is
-                # kept.
+                # settings of a key never change, and an analysis that somebody else has asked for is kept
                 known = found.job(job.key).analyses if found._job_path(job.key).is_file() else ()
                 both = replace(job, analyses=tuple(dict.fromkeys((*known, *job.analyses))))
                 _write(found._job_path(job.key), both.values)
-            _write(path / PLAN, {**facts, "cells": [each.entry for each in cells]})
+            _write(path / PLAN, {**facts, "cells": [asdict(each.record) for each in cells]})
         except OSError as error:
             raise CheckpointError(f"out {path}: cannot be written to: {error.strerror}") from error
         return found
@@ -138,33 +91,16 @@ class ExperimentDirectory:
             raise CheckpointError(
                 f"out {self.path}: holds something that is not an experiment, choose another --out"
             )
-        plan = self.plan()
+        plan = asdict(self.plan())
         for name in ("experiment", "corpus"):
-            if plan.get(name) != facts[name]:
+            if plan[name] != facts[name]:
                 raise CheckpointError(
-                    f"out {self.path}: holds an experiment whose {name} is {_named(plan.get(name))}, found"
+                    f"out {self.path}: holds an experiment whose {name} is {_named(plan[name])}, found"
                     f" {_named(facts[name])}; choose another --out"
                 )
 
-    def plan(self) -> dict[str, Any]:
-        """Content of ``experiment.json``.
-
-        Raises:
-            CheckpointError: If it is damaged.
-        """
-        path = self.path / PLAN
-        found = read_record(path, object)
-        if not isinstance(found, dict):
-            raise CheckpointError(f"{path}: expected the plan of an experiment, found {shown(found)}")
-        self.record()
-        return found
-
-    def record(self) -> ExperimentRecord:
-        """Content of ``experiment.json``, checked field by field.
-
-        Raises:
-            CheckpointError: If it is damaged.
-        """
+    def plan(self) -> ExperimentRecord:
+        """Content of ``experiment.json``; a `CheckpointError` if it is damaged."""
         return read_record(self.path / PLAN, ExperimentRecord)
 
     def job(self, key: str) -> Job:
@@ -185,9 +121,8 @@ class ExperimentDirectory:
                 analyses=tuple(map(analysis_from, record.analyses)),
             )
         except ValueError as error:
-            raise CheckpointError(
-                f"{path}: not a cell of this version: {' '.join(str(error).split())}"
-            ) from error
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path}: not a cell of this version: {reason}") from error
 
     def _job_path(self, key: str) -> Path:
         return self.path / JOBS / f"{key}.json"
@@ -238,8 +173,7 @@ class ExperimentDirectory:
 
     @contextmanager
     def locked(self, key: str, *, wait: bool) -> Iterator[None]:
-        """Hold a cell: as long as this lasts, no other process, on this machine or another that shares the
-        folder, writes to it.
+        """Keep other processes, also of machines that share the folder, from writing to a cell.
 
         The operating system gives the lock back when its process ends, however it ends.
 

@@ -16,7 +16,7 @@ from alignmamba.extras import require
 from alignmamba.recipes.assembly import counted_weights, environment, restricted
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.catalogue import cells_of, grid_of, grids, not_compared
-from alignmamba.recipes.experiments.cells import Cell, Job, State, jobs_of
+from alignmamba.recipes.experiments.cells import Cell, ExperimentRecord, Job, State, jobs_of
 from alignmamba.recipes.experiments.engines import GridProgress, run_here, run_on_slurm, shard_of, threads_of
 from alignmamba.recipes.experiments.experiment_kind import GridExperiment, GridOptions
 from alignmamba.recipes.experiments.grid_directory import JOBS, PLAN, ExperimentDirectory
@@ -161,8 +161,8 @@ def run_experiment(
         run_on_slurm(directory, left, workers=engine.jobs, progress=progress, options=engine.options)
     elif left:
         run_here(directory, left, workers=engine.jobs, progress=progress)
-    # By the plan of this call, whatever another one has asked for in the meantime.
-    return _summed_up(directory, {**facts, "cells": [each.entry for each in plan.cells]})
+    # by the plan of this call, whatever another one has asked for in the meantime
+    return _summed_up(directory, ExperimentRecord.of(facts, plan.cells))
 
 
 def sum_up(path: str | Path) -> ExperimentResult:
@@ -186,17 +186,8 @@ def refresh_tables(path: Path) -> None:
         sum_up(path)
 
 
-def _summed_up(directory: ExperimentDirectory, plan: Mapping[str, Any]) -> ExperimentResult:
-    """Write the tables of the cells that are finished; one with a damaged file is named in the notes.
-
-    Args:
-        directory: Where the cells lie.
-        plan: What was asked for, as ``experiment.json`` shows it.
-
-    Raises:
-        ConfigError: If scipy is not installed.
-        CheckpointError: If the plan does not show its task or its settings.
-    """
+def _summed_up(directory: ExperimentDirectory, plan: ExperimentRecord) -> ExperimentResult:
+    """Write the tables of the cells that are finished; one with a damaged file is named in the notes."""
     require("tables", "experiments", "scipy")
     grid = read_grid(directory, plan)
     found = grids()[grid.experiment].tables(grid) if grid.experiment in grids() else ()

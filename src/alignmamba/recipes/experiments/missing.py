@@ -143,7 +143,7 @@ class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
                 columns["drop"] = combined(
                     [rates[0], rates[-1]], weights, higher_is_better=False, marked=False
                 )
-            protocol = grid.plan["settings"]["protocol"]
+            protocol = grid.plan.settings["protocol"]
             yield table_of(
                 grid,
                 f"missing-{metric}",
@@ -158,18 +158,15 @@ class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
 def _really_withheld(grid: Grid) -> list[str]:
     """The share that was withheld on test at each nominal rate, mean over what is finished."""
     found: dict[str, list[float]] = {}
-    for entry in grid.plan["cells"]:
-        if entry["key"] in grid.runs:
-            folder = (grid.run_path(entry["key"]) / entry["predictions"]).parent
+    for each in grid.plan.cells:
+        if each.key in grid.runs:
+            folder = (grid.run_path(each.key) / each.predictions).parent
             rate = read_record(folder / METRICS, _Scored).missing.effective_rate
-            found.setdefault(entry["column"], []).append(rate if isinstance(rate, float) else rate.test)
+            found.setdefault(each.column, []).append(rate if isinstance(rate, float) else rate.test)
     told = ", ".join(f"{100 * float(np.mean(rates)):.1f} % at {name}" for name, rates in found.items())
-    left_out = [f"{100 * rate:g} %" for rate in grid.plan.get("rates_left_out", ())]
-    trained = (
-        "trained once on all rates mixed"
-        if grid.plan["settings"]["mixed"]
-        else "trained and selected at each rate"
-    )
+    left_out = [f"{100 * rate:g} %" for rate in grid.plan.rates_left_out]
+    mixed = grid.plan.settings["mixed"]
+    trained = "trained once on all rates mixed" if mixed else "trained and selected at each rate"
     notes = [f"Really withheld on test: {told}. Models are {trained}."] if told else []
     if left_out:
         notes.append(f"{', '.join(left_out)} would withhold no more: one modality of each sample is kept.")

@@ -13,13 +13,8 @@ from alignmamba.evaluation.seed_variance import scores_of
 from alignmamba.evaluation.statistics import interval
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.models.pretrained import CONFIG_FILE
-from alignmamba.recipes.experiments.cells import State
-from alignmamba.recipes.experiments.grid_directory import (
-    PLAN,
-    CellRecord,
-    ExperimentDirectory,
-    ExperimentRecord,
-)
+from alignmamba.recipes.experiments.cells import CellRecord, ExperimentRecord, State
+from alignmamba.recipes.experiments.grid_directory import PLAN, ExperimentDirectory
 from alignmamba.recipes.report.findings import RUN, Figure, Found, Gathered
 from alignmamba.recipes.report.run_results import read_confusion, read_plans, read_samples
 from alignmamba.recipes.run_directory import (
@@ -69,7 +64,7 @@ def gather(directory: Path) -> Gathered:
     page = _Room()
     if (directory / PLAN).is_file():
         grid = ExperimentDirectory(directory)
-        experiment, tables = grid.record(), _tables(directory)
+        experiment, tables = grid.plan(), _tables(directory)
         found = [page.take_cell(grid, cell) for cell in experiment.cells]
     elif (directory / CONFIG).is_file() and (directory / IDENTITY).is_file():
         experiment = _run_as_experiment(directory)

@@ -7,8 +7,7 @@ from typing import Final, Literal
 
 from alignmamba.contracts import Predictions
 from alignmamba.evaluation.tables import ResultTable
-from alignmamba.recipes.experiments.cells import State
-from alignmamba.recipes.experiments.grid_directory import CellRecord, ExperimentRecord
+from alignmamba.recipes.experiments.cells import CellRecord, ExperimentRecord, State
 from alignmamba.recipes.run_records import Samples
 from alignmamba.recipes.transport_plans import PlanSample
 

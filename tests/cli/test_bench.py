@@ -235,7 +235,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_measuring(cli: Cli,
     (tmp_path / "file").write_text("x", encoding="utf-8")
     code, out, err = cli("bench", "scan", "--out", tmp_path / "file")
     assert (code, out) == (2, "")
-    assert err == f"error: out {tmp_path / 'file'}: expected a directory or a place for one (File exists)\n"
+    assert err == f"error: out {tmp_path / 'file'}: cannot be made: File exists\n"
 
 
 @pytest.mark.parametrize(

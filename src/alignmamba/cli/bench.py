@@ -87,15 +87,16 @@ class Bench(Verb):
 
     def run(self) -> int:
         """Measure."""
-        from alignmamba.recipes.bench.bench_files import check_directory, why_no_plots, write_report
+        from alignmamba.recipes.bench.bench_files import why_no_plots, write_report
         from alignmamba.recipes.bench.bench_tables import report_values
         from alignmamba.recipes.bench.measurement import BenchConfig, growth, measure
+        from alignmamba.recipes.run_directory import make_directory
 
         config = BenchConfig.checked(**{name: getattr(self, name) for name in BenchConfig.model_fields})
         if self.growth:
             config = growth(config)
         if self.out is not None:
-            check_directory(self.out)
+            make_directory(self.out)
             if why_no_plots():
                 say(f"no plots will be drawn: {why_no_plots()}")
         report = measure(config, say=say)

@@ -28,12 +28,12 @@ from alignmamba.recipes.preparation import as_trained
 from alignmamba.recipes.run_directory import (
     RunDirectory,
     Table,
+    check_table,
     corpus_identity,
     joined,
     make_directory,
     missing_table,
     prediction_table,
-    table_writer_problem,
     write_table,
 )
 
@@ -333,9 +333,7 @@ def predict(
         AlignMambaError: If the run, the corpus or the file cannot be used as asked.
     """
     path = Path(out)
-    problem = table_writer_problem(path)
-    if problem:  # said now, not after an hour of predicting
-        raise ConfigError(problem)
+    check_table(path)  # now, not after an hour of predicting
     if split is not None:
         _check_role(split)
     loaded = _loaded(run, data, nonfinite, rename, ignore)

@@ -61,10 +61,8 @@ class RunDirectory:
     """A run on disk.
 
     ``config.yaml`` (complete), ``run.json`` (digest, corpus, seed) and ``environment.json`` are there from
-    the start, ``metrics.json`` is written last: a directory that has it is finished, and is never written to
-    again. ``SHA256SUMS`` lists the checksums of these and, once finished, of all files but the checkpoints,
-    which carry their own. A run from before there were checksums is read without. ``resumed.json`` lists the
-    environments under which a run was resumed that began under another.
+    the start. ``metrics.json`` is written last, and nothing after it. ``SHA256SUMS`` lists the checksums of
+    all files but the checkpoints, which carry their own; runs of before are read without.
     """
 
     path: Path
@@ -101,7 +99,7 @@ class RunDirectory:
             raise CheckpointError(f"run {path}: no such directory")
         if not path.is_dir():
             raise CheckpointError(f"run {path}: found a file, expected the directory of a run")
-        if not (path / CONFIG).is_file() or not (path / IDENTITY).is_file():
+        if not _is_run(path):
             raise CheckpointError(
                 f"run {path}: not the directory of a run: it has no {CONFIG} and {IDENTITY}"
             )
@@ -113,11 +111,7 @@ class RunDirectory:
         return (self.path / METRICS).is_file()
 
     def require_finished(self) -> None:
-        """Refuse a run that has no model yet.
-
-        Raises:
-            CheckpointError: If the run is not finished.
-        """
+        """Refuse, by a `CheckpointError`, a run that has no model yet."""
         if not self.finished:
             raise CheckpointError(
                 f"run {self.path}: not finished; resume with: alignmamba train --resume {self.path}"
@@ -125,22 +119,14 @@ class RunDirectory:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from training this run as long as this lasts.
-
-        Raises:
-            CheckpointError: If another process trains it.
-        """
+        """Keep other processes from training this run; a `CheckpointError` if one does."""
         with held(self.path, wait_seconds=_ORPHANS_SECONDS) as locked:
             if locked is False:
                 raise CheckpointError(f"run {self.path}: in use by another process")
             yield
 
     def config(self) -> RunConfig:
-        """The complete configuration.
-
-        Raises:
-            CheckpointError: If the file was damaged.
-        """
+        """The complete configuration; a `CheckpointError` if it was damaged."""
         self.check((CONFIG,))
         try:
             return read_config(self.path / CONFIG)
@@ -170,11 +156,7 @@ class RunDirectory:
         return cast(dict[str, Any], found)
 
     def check(self, names: Iterable[str]) -> None:
-        """Compare files, by their names relative to the directory, with their checksums.
-
-        Raises:
-            CheckpointError: If one was damaged or changed.
-        """
+        """Compare files, by their names relative to the directory, with their checksums."""
         check_listed(self.path, names)
 
     def write(self, name: str, text: str) -> None:
@@ -182,22 +164,13 @@ class RunDirectory:
         replace_file(self.path / name, text.encode())
 
     def record_resumption(self, environment: Mapping[str, Any]) -> None:
-        """Add the environment of a run that is resumed to ``resumed.json``, where it differs from the last
-        one.
-
-        Raises:
-            CheckpointError: If a record cannot be read.
-        """
+        """Add the environment of a run that is resumed to ``resumed.json``, if it differs from the last."""
         records = self._resumptions()
         if _differences(records[-1] if records else self._read(ENVIRONMENT), environment):
             self.write(RESUMED, to_json([*records, environment]))
 
     def resumed_under(self) -> list[str]:
-        """Differences each time that the run was resumed under another environment, in one line each.
-
-        Raises:
-            CheckpointError: If a record cannot be read.
-        """
+        """Differences each time that the run was resumed under another environment, in one line each."""
         records = [self._read(ENVIRONMENT), *self._resumptions()]
         return [f"resumed under {_differences(before, now)}" for before, now in pairwise(records)]
 
@@ -226,11 +199,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
     def decisive(environment: Mapping[str, Any]) -> dict[str, Any]:
         versions = environment.get("versions")
-        facts = {
-            name: environment[name]
-            for name in ("platform", "processor", "threads", "gpus", "cuda")
-            if name in environment
-        }
+        names = ("platform", "processor", "threads", "gpus", "cuda")
+        facts = {name: environment[name] for name in names if name in environment}
         return {**facts, **(versions if isinstance(versions, Mapping) else {})}
 
     old, new = decisive(before), decisive(now)
@@ -242,24 +212,13 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _is_listed(path: Path) -> bool:
-    return (
-        path.is_file()
-        and not path.name.startswith(".")
-        and path.suffix != ".ckpt"
-        and path.name not in (METRICS, LIST)
-    )
+    kept = path.suffix != ".ckpt" and path.name not in (METRICS, LIST)
+    return path.is_file() and not path.name.startswith(".") and kept
 
 
 def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse to write a new run where something is.
-
-    Args:
-        path: Directory of the new run.
-        overwrite: Whether a run may be replaced.
-
-    Raises:
-        CheckpointError: If there is anything but an empty directory, or with `overwrite` anything but a run;
-            the message names the way out.
+    """Refuse, by a `CheckpointError` with the way out, to write a new run where anything is but an empty
+    directory, or with `overwrite` a run.
     """
     if not path.exists() and not path.is_symlink():
         return
@@ -289,11 +248,7 @@ def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
 
 
 def numbered(path: Path) -> Path:
-    """The path, or where a finished run or something else has the name, the first of ``path-2``, ``path-3``
-    and so on that is free.
-
-    An unfinished run keeps its name, so that whoever repeats the same settings is asked to resume it.
-    """
+    """The path, or the first of ``path-2``, ``path-3``... that nothing has but an unfinished run to resume."""
     place, number = path, 1
     while place.is_symlink() or (
         place.exists() and not (place.is_dir() and (not any(place.iterdir()) or _is_unfinished(place)))
@@ -306,12 +261,7 @@ def numbered(path: Path) -> Path:
 @contextmanager
 def set_aside(path: Path) -> Iterator[None]:
     """Move a run out of the way while another takes its place: gone if that one got to a checkpoint, back if
-    it did not.
-
-    Should this process be killed, the next run of the same place deals with what it left.
-
-    Raises:
-        CheckpointError: If it cannot be moved, or another process trains it.
+    it did not. The next run of the place deals with what a killed process left.
     """
     if not _is_run(path):
         yield
@@ -335,7 +285,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _is_unfinished(path: Path) -> bool:
-    return _is_run(path) and not (path / METRICS).is_file()
+    return _is_run(path) and not RunDirectory(path).finished
 
 
 def to_json(value: Any) -> str:
@@ -374,10 +324,8 @@ def prediction_table(predictions: Predictions, task: Task) -> Table:
 
 
 def missing_table(split: WithheldSplit) -> Table:
-    """Ids, and per modality 1 where the sample keeps it, 0 where it was withheld or never there.
-
-    Where single tokens are withheld it is one such digit per token, and nothing where the modality was never
-    there.
+    """Ids, and per modality 1 where the sample keeps it, 0 where not; one digit per token where single tokens
+    are withheld.
     """
     table: Table = {"id": list(split.ids)}
     for name, kept in split.kept.items():
@@ -413,31 +361,31 @@ def to_csv(table: Table) -> str:
     return csv_text([[*table], *rows])
 
 
-def table_writer_problem(path: Path) -> str:
-    """Reason why `write_table` could not write that file; empty if it could."""
-    if path.suffix not in (".csv", ".parquet"):
-        return f"out {path}: found the ending {path.suffix!r}, expected .csv or .parquet"
+def check_file(path: Path, *endings: str) -> None:
+    """Refuse, by a `ConfigError`, a file that has none of these endings or could not be written."""
+    problem = ""
     if path.is_dir():
-        return f"out {path}: a directory is there"
-    if not path.parent.is_dir():
-        return f"out {path}: there is no directory {path.parent}"
-    if not os.access(path.parent, os.W_OK):
-        return f"out {path}: directory {path.parent} cannot be written to"
-    if path.suffix == ".parquet":
-        problem = lacking("formats", "pyarrow")
-        return f"out {path}: {problem}; or choose a .csv file" if problem else ""
-    return ""
+        problem = "a directory is there, expected a file"
+    elif path.suffix not in endings:
+        problem = f"found the ending {path.suffix!r}, expected {' or '.join(endings)}"
+    elif not path.parent.is_dir():
+        problem = f"there is no directory {path.parent}"
+    elif not os.access(path.parent, os.W_OK):
+        problem = f"directory {path.parent} cannot be written to"
+    elif path.suffix == ".parquet" and (why := lacking("formats", "pyarrow")):
+        problem = f"{why}; or choose a .csv file"
+    if problem:
+        raise ConfigError(f"out {path}: {problem}")
+
+
+def check_table(path: Path) -> None:
+    """Refuse a file that `write_table` could not write."""
+    check_file(path, ".csv", ".parquet")
 
 
 def write_table(path: Path, table: Table) -> None:
-    """Write a table as ``.csv`` or ``.parquet``, at once.
-
-    Raises:
-        ConfigError: If the ending is another, Parquet is not installed, or the place cannot be written to.
-    """
-    problem = table_writer_problem(path)
-    if problem:
-        raise ConfigError(problem)
+    """Write a table as ``.csv`` or ``.parquet``, at once."""
+    check_table(path)
     if path.suffix == ".csv":
         content = to_csv(table).encode()
     else:
@@ -451,11 +399,7 @@ def write_table(path: Path, table: Table) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """A directory for tables; one that is there is left as it is.
-
-    Raises:
-        ConfigError: If it cannot be made or written to.
-    """
+    """Make a directory where there is none; a `ConfigError` if it cannot be made or written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -423,7 +423,7 @@ def test_where_a_page_may_go(tmp_path: Path) -> None:
     write_experiment(tmp_path / "experiment", epochs=0)
     notes = tmp_path / "notes.txt"
     notes.write_text("mine")
-    with pytest.raises(ConfigError, match=r"notes\.txt: is there already and does not end in \.html"):
+    with pytest.raises(ConfigError, match=r"notes\.txt: found the ending '\.txt', expected \.html"):
         write_page(tmp_path / "experiment", notes)
     assert notes.read_text() == "mine"
     page = tmp_path / "page.html"

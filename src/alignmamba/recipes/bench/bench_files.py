@@ -1,12 +1,10 @@
 """Files of a benchmark: results as JSON, tables as Markdown and CSV, plots where matplotlib is installed."""
 
 import io
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignmamba.errors import ConfigError
 from alignmamba.extras import lacking
 from alignmamba.files import replace_file
 from alignmamba.recipes.bench.bench_tables import (
@@ -18,7 +16,7 @@ from alignmamba.recipes.bench.bench_tables import (
     shown_table,
     slopes_table,
 )
-from alignmamba.recipes.bench.measurement import Report
+from alignmamba.recipes.bench.measurement import Report, Row
 from alignmamba.recipes.run_directory import to_csv, to_json
 
 if TYPE_CHECKING:
@@ -38,22 +36,6 @@ Files = dict[str, bytes]
 """Name to content."""
 
 
-def check_directory(path: Path) -> None:
-    """Refuse a place that cannot be written to, before anything is measured.
-
-    Raises:
-        ConfigError: Naming the place and why.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"out {path}: expected a directory or a place for one ({error.strerror})"
-        ) from error
-    if not os.access(path, os.W_OK):
-        raise ConfigError(f"out {path}: cannot be written to")
-
-
 def why_no_plots() -> str:
     """The reason why no plot is drawn, empty if there is none."""
     return lacking("bench")
@@ -65,19 +47,14 @@ def write_report(report: Report, directory: Path) -> list[str]:
     Returns:
         The names of the files.
     """
-    lengths = list(dict.fromkeys(row.length for row in report.rows))
+    lengths = dict.fromkeys(row.length for row in report.rows)
+    peers = dict.fromkeys(f"- {row.peer}: {row.what}\n" for row in report.rows)
     parts = [f"# {report.config.subject}\n\n{settings_note(report)}\n"]
     parts += [f"## {length} tokens\n\n{markdown(shown_table(report, length))}" for length in lengths]
     if report.slopes:
-        parts.append(
-            "## Growth\n\nExponents of the power laws in length that fit"
-            f" best.\n\n{markdown(slopes_table(report))}"
-        )
-    parts.append(
-        "".join(
-            f"- {peer}: {what}\n" for peer, what in dict.fromkeys((row.peer, row.what) for row in report.rows)
-        )
-    )
+        fitted = "Exponents of the power laws in length that fit best."
+        parts.append(f"## Growth\n\n{fitted}\n\n{markdown(slopes_table(report))}")
+    parts.append("".join(peers))
     if notes(report):
         parts.append("".join(f"- {line}\n" for line in notes(report)))
     files = {
@@ -87,10 +64,13 @@ def write_report(report: Report, directory: Path) -> list[str]:
     }
     if not why_no_plots():
         if "time" in report.config.measure:
-            files |= drawn("time", curves(_seconds_by_peer(report), f"seconds ({clock(report)})"))
+            seconds = by_peer(report, lambda row: row.seconds.median if row.seconds else None)
+            files |= drawn("time", curves(seconds, f"seconds ({clock(report)})"))
         if "memory" in report.config.measure:
             files |= drawn("memory", curves(bytes_by_peer(report), "peak memory above the inputs, MB"))
-    return _written(directory, files)
+    for name, content in files.items():
+        replace_file(directory / name, content)
+    return list(files)
 
 
 def settings_note(report: Report) -> str:
@@ -105,24 +85,21 @@ def settings_note(report: Report) -> str:
     )
 
 
-def _written(directory: Path, files: Files) -> list[str]:
-    for name, content in files.items():
-        replace_file(directory / name, content)
-    return list(files)
-
-
 # Plots
 
 
-def _seconds_by_peer(report: Report) -> dict[str, list[tuple[int, float]]]:
-    rows = [(row.peer, row.length, row.seconds.median) for row in report.rows if row.seconds]
-    return {peer: [(length, value) for name, length, value in rows if name == peer] for peer, _, _ in rows}
+def by_peer(report: Report, value: Callable[[Row], float | None]) -> dict[str, list[tuple[int, float]]]:
+    """Peer to lengths and values, where they were measured."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in report.rows:
+        if (measured := value(row)) is not None:
+            found.setdefault(row.peer, []).append((row.length, measured))
+    return found
 
 
 def bytes_by_peer(report: Report) -> dict[str, list[tuple[int, float]]]:
-    """Peer to lengths and peak memory in MB, where it was measured."""
-    rows = [(row.peer, row.length, row.peak_bytes / 1e6) for row in report.rows if row.peak_bytes]
-    return {peer: [(length, value) for name, length, value in rows if name == peer] for peer, _, _ in rows}
+    """Peer to lengths and peak memory in MB."""
+    return by_peer(report, lambda row: row.peak_bytes / 1e6 if row.peak_bytes else None)
 
 
 def _blank() -> "tuple[Figure, Axes]":
@@ -177,12 +154,7 @@ def _one_length(points: Mapping[str, list[tuple[int, float]]], unit: str) -> "Fi
 
 
 def paired_bars(ratios: Mapping[str, Mapping[str, float | None]], unit: str) -> "Figure":
-    """Two bars per peer, one for each of two kinds of ratios; none where a ratio is unknown.
-
-    Args:
-        ratios: Name of the kind to peer to ratio; both kinds have the same peers.
-        unit: Of the axis.
-    """
+    """Two bars per peer, one for each of two kinds of ratios of the same peers; none where one is unknown."""
     figure, axes = _blank()
     for offset, (kind, by_peer) in zip((-0.2, 0.2), ratios.items(), strict=True):
         places = [place + offset for place in range(len(by_peer))]

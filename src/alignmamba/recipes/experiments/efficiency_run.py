@@ -7,7 +7,7 @@ from typing import Any, Final
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.files import replace_file
 from alignmamba.recipes.assembly import environment
-from alignmamba.recipes.bench.bench_files import check_directory, why_no_plots
+from alignmamba.recipes.bench.bench_files import why_no_plots
 from alignmamba.recipes.bench.measurement import BenchConfig, Say
 from alignmamba.recipes.experiments.efficiency import (
     Efficiency,
@@ -16,7 +16,7 @@ from alignmamba.recipes.experiments.efficiency import (
     paper_figures,
 )
 from alignmamba.recipes.experiments.grid_directory import PLAN, ExperimentDirectory
-from alignmamba.recipes.run_directory import to_json
+from alignmamba.recipes.run_directory import make_directory, to_json
 
 IDENTITY: Final[Mapping[str, Any]] = {
     "experiment": Efficiency.name,
@@ -68,7 +68,7 @@ def run_efficiency(
         ConfigError: If it cannot be measured here.
     """
     plan_efficiency(asked, settings, out=out)
-    check_directory(out)
+    make_directory(out)
     if why_no_plots():
         say(f"no plots will be drawn: {why_no_plots()}")
     experiment = Efficiency()

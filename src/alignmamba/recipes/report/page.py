@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from alignmamba.recipes.report.findings import RUN, RUNS, Gathered
 from alignmamba.recipes.report.model_study import study
 from alignmamba.recipes.report.run_comparison import gather_runs
 from alignmamba.recipes.report.viewer_data import viewer_data
-from alignmamba.recipes.run_directory import plain
+from alignmamba.recipes.run_directory import check_file, plain
 
 TITLES: Final = {RUN: "Training run", RUNS: "Runs compared"}
 """Title of a page that is about no experiment."""
@@ -56,8 +55,8 @@ def write_page(
 
     Args:
         directory: Of the experiment or the run; several runs are compared.
-        out: The file, by default ``report.html`` in that directory. One that exists is replaced if its name
-            ends in ``.html``. For several runs it must be given.
+        out: The file, which ends in ``.html`` and is replaced; by default ``report.html`` in that directory.
+            For several runs it must be given.
         data: Where the corpus of a single run lies now; by default where it lay in training.
         files_only: Leave corpus and model alone, also of a single run.
 
@@ -81,21 +80,8 @@ def write_page(
 def check_page(
     directories: Sequence[Path], out: Path | None = None, *, data: str | None = None, files_only: bool = False
 ) -> Path:
-    """Refuse a page that cannot be made, before anything is read or written.
-
-    Args:
-        directories: Of one experiment or run, or of several runs.
-        out: As for `write_page`.
-        data: As for `write_page`.
-        files_only: As for `write_page`.
-
-    Returns:
-        Where the page goes.
-
-    Raises:
-        CheckpointError: If a directory is not there.
-        ConfigError: If a package is not installed, the page cannot be written there, or the arguments do not
-            fit each other.
+    """Place of the page that `write_page` would write; what cannot be made is refused before anything is read
+    or written.
     """
     require("report", "experiments", "jinja2", "matplotlib", "scipy")
     if not directories:
@@ -116,19 +102,8 @@ def check_page(
     if data is not None and files_only:
         raise ConfigError("data: does not go with files alone; choose one of them")
     path = directories[0] / "report.html" if out is None else out
-    _check_place(path)
+    check_file(path, ".html")
     return path
-
-
-def _check_place(path: Path) -> None:
-    if path.is_dir():
-        raise ConfigError(f"out {path}: a directory is there, expected a file")
-    if path.exists() and path.suffix != ".html":
-        raise ConfigError(f"out {path}: is there already and does not end in .html, choose another --out")
-    if not path.parent.is_dir():
-        raise ConfigError(f"out {path}: there is no directory {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"out {path}: directory {path.parent} cannot be written to")
 
 
 def _studied(gathered: Gathered, data: str | None) -> Gathered:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
+from alignmamba.cli.terminal_tables import rows_table
 from alignmamba.cli.verb import Verb, console, say
 
 if TYPE_CHECKING:
@@ -134,6 +135,4 @@ class Bench(Verb):
 
     @staticmethod
     def _show_table(title: str, table: dict[str, list[Any]]) -> None:
-        from alignmamba.cli.terminal_tables import rows_table
-
         console().print(rows_table(title, tuple(table), list(zip(*table.values(), strict=True))))

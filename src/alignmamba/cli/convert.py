@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from alignmamba.cli.reader_options import ReadingVerb
+from alignmamba.cli.terminal_tables import faults_table, rows_table
+from alignmamba.cli.verb import console
+from alignmamba.errors import ConfigError
 
 if TYPE_CHECKING:
     from alignmamba.formats.conversion import Conversion
@@ -33,7 +36,6 @@ class Convert(ReadingVerb):
 
     def run(self) -> int:
         """Convert."""
-        from alignmamba.errors import ConfigError
         from alignmamba.formats.conversion import convert
         from alignmamba.recipes.display import samples_display
 
@@ -89,9 +91,6 @@ def _facts(done: "Conversion", destination: Path) -> dict[str, Any]:
 
 
 def _show(done: "Conversion", destination: Path) -> None:
-    from alignmamba.cli.terminal_tables import faults_table, rows_table
-    from alignmamba.cli.verb import console
-
     screen, corpus = console(), done.corpus
     rows: list[tuple[Any, ...]] = [
         (

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from alignmamba.cli.verb import Verb
+from alignmamba.cli.terminal_tables import facts_table, rows_table
+from alignmamba.cli.verb import Verb, console
 
 # Optional extra -> what it is for.
 PURPOSES = {
@@ -31,8 +32,6 @@ class Doctor(Verb):
         if self.json:
             self.emit(report)
             return 0
-        from alignmamba.cli.terminal_tables import facts_table, rows_table
-        from alignmamba.cli.verb import console
 
         screen = console()
         screen.print(facts_table("versions", report["versions"]))

@@ -4,18 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import UseAppendAction, arg
 
 from alignmamba.cli.modality_mapping import ApplyingVerb, heading
-from alignmamba.cli.verb import PROTOCOLS
+from alignmamba.cli.terminal_tables import metrics_table, missing_line, patterns_table, reference_table
+from alignmamba.cli.verb import PROTOCOLS, console
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(ApplyingVerb):
     """Score a finished run on a split, with all modalities or with some withheld."""
 
-    directory: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Directory of the run."""
     data: Annotated[
         str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: the corpus of the run)")
     ] = None
@@ -39,11 +38,6 @@ class Evaluate(ApplyingVerb):
     tokens: single tokens of all modalities."""
     missing_rate: Annotated[float | None, arg(metavar="R", help_behavior_hint="(default: none)")] = None
     """Share to withhold, from 0 to below 1; not for fixed."""
-    nonfinite: Annotated[
-        Literal["error", "zero", "mean"] | None,
-        arg(metavar="{error,zero,mean}", help_behavior_hint="(default: as in training)"),
-    ] = None
-    """Action on features that are not finite: refuse them, or read 0 or the channel's train mean."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
     """Directory for predictions.csv; a protocol adds predictions_missing.csv and missing.csv."""
 
@@ -63,7 +57,6 @@ class Evaluate(ApplyingVerb):
             split=self.split,
             drop=drop,
             missing=missing,
-            nonfinite=self.nonfinite,
             out=self.out,
             **self.matching(),
         )
@@ -71,13 +64,6 @@ class Evaluate(ApplyingVerb):
         if self.json:
             self.emit(report)
             return 0
-        from alignmamba.cli.terminal_tables import (
-            metrics_table,
-            missing_line,
-            patterns_table,
-            reference_table,
-        )
-        from alignmamba.cli.verb import console
 
         title = (
             f"{report['run']} on {report['split']} of {report['corpus']['name']}, {report['samples']} samples"

@@ -1,6 +1,7 @@
 """``alignmamba experiment``: the paper's tables and figures on any corpus."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, make_dataclass
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from tyro.conf import Positional, UseAppendAction, arg
 
 from alignmamba.cli.config_flags import flag
-from alignmamba.cli.verb import Verb, console, say, write
+from alignmamba.cli.terminal_tables import blocks, rows_table
+from alignmamba.cli.verb import SettingVerb, Verb, console, say, write
+from alignmamba.errors import ConfigError
 
 if TYPE_CHECKING:
     from alignmamba.contracts import Config
-    from alignmamba.recipes import RunConfig
     from alignmamba.recipes.bench.measurement import BenchConfig
     from alignmamba.recipes.experiments import ExperimentPlan, ExperimentResult, GridEngine
     from alignmamba.recipes.experiments.cells import Job
@@ -25,7 +27,7 @@ ConfigT = TypeVar("ConfigT", bound="Config")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(Verb):
+class Experiment(SettingVerb):
     """Repeat an experiment of the paper: a grid of runs, then tables with intervals and tests.
 
     Repeat the command to resume after an interruption: finished runs are kept, failed ones run again. Then
@@ -34,28 +36,16 @@ class Experiment(Verb):
 
     name: Annotated[Positional[str], arg(metavar="NAME")]
     """Name of the experiment."""
-    data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = (
-        None
-    )
-    """Corpus directory, file that `alignmamba convert` reads, or `synthetic`."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Directory of the experiment; a directory that holds this experiment is resumed."""
     model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
     """Model to study, in an experiment that does not compare methods."""
-    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
-    """Starting options of the model, as for `train`."""
-    config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """YAML file of settings for every run, as for `train`."""
     set: Annotated[
         tuple[tuple[str, ...], ...],
         UseAppendAction,
         arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)"),
     ] = ()
     """Settings of every run by dotted key, for example fit.epochs=5; of a measurement, options of `bench`."""
-    split_valid: Annotated[
-        float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")
-    ] = None
-    """Share of train that serves as the valid split, as for `train`; the same in every cell."""
     metrics: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
     """Metrics in the tables on the terminal; files and --json have all of them."""
     jobs: Annotated[int, arg(metavar="J")] = 1
@@ -98,7 +88,7 @@ class Experiment(Verb):
 
         engine = self._engine()
         options = {name: self._options(each.options) for name, each in grids().items()}
-        plan = plan_experiment(options[self.name], self._base(), out=self.out)
+        plan = plan_experiment(options[self.name], self.configuration(), out=self.out)
         for name, each in grids().items():  # a wrong value is refused also where another experiment takes it
             each.check(options[name], plan.corpus)
         self._refuse_unknown_metrics(plan)
@@ -123,27 +113,11 @@ class Experiment(Verb):
         return config(**{name: getattr(self, name) for name in config.model_fields})
 
     def _refuse_unknown_metrics(self, plan: "ExperimentPlan") -> None:
-        from alignmamba.errors import ConfigError
         from alignmamba.evaluation.metrics import metric_names
 
         known = metric_names(plan.corpus.task)
         if unknown := [name for name in self.metrics if name not in known]:
             raise ConfigError(f"metrics: found {unknown[0]!r}, expected some of {', '.join(known)}")
-
-    def _base(self) -> "RunConfig":
-        from alignmamba.recipes import read_config
-
-        given = {
-            "data": self.data,
-            "model": self.model,
-            "preset": self.preset,
-            "split_valid": self.split_valid,
-        }
-        return read_config(
-            self.config,
-            assignments=[each for group in self.set for each in group],
-            overrides={key: value for key, value in given.items() if value is not None},
-        )
 
     def _engine(self) -> "GridEngine":
         from alignmamba.models.pretrained import validated
@@ -164,7 +138,7 @@ class Experiment(Verb):
         from alignmamba.recipes.configuration import assigned
         from alignmamba.recipes.experiments.efficiency_run import plan_efficiency, run_efficiency
 
-        settings = assigned([each for group in self.set for each in group])
+        settings = assigned(self.assignments)
         if self.dry_run:
             self._show_parts(plan_efficiency(options, settings, out=self.out))
             return 0
@@ -186,7 +160,6 @@ class Experiment(Verb):
             }
             self.emit({"experiment": self.name, "out": str(self.out), "parts": laid_out})
             return
-        from alignmamba.cli.terminal_tables import rows_table
 
         rows = [
             (part, ", ".join(each.measure), ", ".join(map(str, each.lengths)), ", ".join(each.against))
@@ -200,8 +173,6 @@ class Experiment(Verb):
         write("dry run: nothing was measured or written")
 
     def _show_plan(self, plan: "ExperimentPlan") -> None:
-        from collections import Counter
-
         states = plan.states()
         facts: dict[str, Any] = {
             "experiment": plan.experiment.name,
@@ -214,7 +185,6 @@ class Experiment(Verb):
             runs = [{"key": job.key, "run": job.label, "state": states[job.key]} for job in plan.jobs]
             self.emit({**facts, "out": str(self.out), "cells": runs})
             return
-        from alignmamba.cli.terminal_tables import rows_table
 
         rows = [(job.key, job.label, states[job.key]) for job in plan.jobs]
         title = f"{plan.experiment.name} on {plan.corpus.name}: {len(plan.jobs)} runs, {_threads(plan)} each"
@@ -243,8 +213,6 @@ class Experiment(Verb):
         )
 
     def _show_tables(self, tables: Any) -> None:
-        from alignmamba.cli.terminal_tables import blocks, rows_table
-
         screen = console()
         for table in tables:
             if (

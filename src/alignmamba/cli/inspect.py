@@ -1,13 +1,17 @@
 """``alignmamba inspect``: what a corpus or a foreign file holds and what is wrong with it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from alignmamba.cli.convert import fault_rows
 from alignmamba.cli.reader_options import ReadingVerb
+from alignmamba.cli.terminal_tables import facts_table, faults_table, rows_table
+from alignmamba.cli.verb import console
+from alignmamba.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,14 +76,10 @@ class Inspect(ReadingVerb):
         return self._show(inspect_loaded(synthetic_corpus(), source="made in memory from a seed"))
 
     def _refuse_options(self, reason: str) -> None:
-        from alignmamba.errors import ConfigError
-
         if given := [*self.given_options(), *(["--format"] if self.format != "auto" else [])]:
             raise ConfigError(f"{', '.join(given)}: expected a file of another format, found that {reason}")
 
     def _show(self, found: "Inspection") -> int:
-        from dataclasses import asdict
-
         if self.json:
             self.emit({**asdict(found), "task": found.task.model_dump(mode="json")})
         else:
@@ -87,9 +87,6 @@ class Inspect(ReadingVerb):
         return 2 if found.problems else 0
 
     def _inspect_foreign(self) -> int:
-        from dataclasses import asdict
-
-        from alignmamba.cli.convert import fault_rows
         from alignmamba.formats.foreign_inspection import inspect_foreign
         from alignmamba.recipes.display import samples_display
 
@@ -111,9 +108,6 @@ class Inspect(ReadingVerb):
 
 
 def _show_corpus(found: "Inspection") -> None:
-    from alignmamba.cli.terminal_tables import facts_table
-    from alignmamba.cli.verb import console
-
     screen = console()
     facts = {
         "task": _task(found.task),
@@ -133,9 +127,6 @@ def _show_corpus(found: "Inspection") -> None:
 
 
 def _show_foreign(found: "ForeignInspection") -> None:
-    from alignmamba.cli.terminal_tables import facts_table, faults_table
-    from alignmamba.cli.verb import console
-
     screen = console()
     facts: Mapping[str, Any] = {
         "format": f"{found.format} ({found.layout})",
@@ -171,8 +162,6 @@ def _task(task: "Task") -> str:
 
 
 def _show_splits(screen: "Console", splits: Sequence["SplitSummary"], task: "Task") -> None:
-    from alignmamba.cli.terminal_tables import rows_table
-
     rows = [
         (
             f"{split.role} ({split.samples})",

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from alignmamba.cli.verb import Verb, say
+from alignmamba.cli.terminal_tables import rows_table
+from alignmamba.cli.verb import Verb, console, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,6 @@ class Methods(Verb):
         if self.json:
             self.emit({"methods": rows})
             return 0
-        from alignmamba.cli.terminal_tables import rows_table
-        from alignmamba.cli.verb import console
 
         lines = [
             (name, row["summary"], row["source"] or "several", row["needs"] or "any corpus")

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from tyro.conf import UseAppendAction, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from alignmamba.cli.verb import Verb, say
+from alignmamba.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +17,13 @@ class ApplyingVerb(Verb):
     these options names it.
     """
 
+    directory: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Directory of the run."""
+    nonfinite: Annotated[
+        Literal["error", "zero", "mean"] | None,
+        arg(metavar="{error,zero,mean}", help_behavior_hint="(default: as in training)"),
+    ] = None
+    """Action on features that are not finite: refuse them, or read 0 or the channel's train mean."""
     rename: Annotated[
         tuple[tuple[str, ...], ...],
         UseAppendAction,
@@ -34,8 +43,6 @@ class ApplyingVerb(Verb):
         Raises:
             ConfigError: If one is malformed or contradicts another.
         """
-        from alignmamba.errors import ConfigError
-
         renamed: dict[str, str] = {}
         for given in (each for group in self.rename for each in group):
             old, equals, new = given.partition("=")
@@ -45,7 +52,8 @@ class ApplyingVerb(Verb):
                 raise ConfigError(
                     f"--rename: {old!r} has the names {renamed[old]!r} and {new!r}, expected one"
                 )
-        return {"rename": renamed, "ignore": [name for group in self.ignore for name in group]}
+        ignored = [name for group in self.ignore for name in group]
+        return {"nonfinite": self.nonfinite, "rename": renamed, "ignore": ignored}
 
     def tell(self, modalities: Mapping[str, Any], corpus: str) -> None:
         """Say on standard error what is predicted without, and what was taken for something else."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
 from alignmamba.cli.modality_mapping import ApplyingVerb
 from alignmamba.cli.verb import write
@@ -18,8 +18,6 @@ class Predict(ApplyingVerb):
     class from 0 to 1.
     """
 
-    directory: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Directory of the run."""
     data: Annotated[str, arg(metavar="PATH|synthetic")]
     """Corpus directory, or file that `alignmamba convert` reads."""
     out: Annotated[Path, arg(metavar="FILE.csv|.parquet")]
@@ -29,19 +27,12 @@ class Predict(ApplyingVerb):
         arg(metavar="{train,valid,test}", help_behavior_hint="(default: every split)"),
     ] = None
     """Split to predict."""
-    nonfinite: Annotated[
-        Literal["error", "zero", "mean"] | None,
-        arg(metavar="{error,zero,mean}", help_behavior_hint="(default: as in training)"),
-    ] = None
-    """Action on features that are not finite: refuse them, or read 0 or the channel's train mean."""
 
     def run(self) -> int:
         """Predict."""
         from alignmamba.recipes import predict
 
-        report = predict(
-            self.directory, self.data, self.out, split=self.split, nonfinite=self.nonfinite, **self.matching()
-        )
+        report = predict(self.directory, self.data, self.out, split=self.split, **self.matching())
         self.tell(report["modalities"], report["corpus"]["name"])
         if self.json:
             self.emit(report)

@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from alignmamba.cli.config_flags import flag
 from alignmamba.cli.verb import Verb
+from alignmamba.errors import ConfigError
 
 if TYPE_CHECKING:
     from alignmamba.formats.foreign import ReadOptions
@@ -59,8 +60,6 @@ class ReadingVerb(Verb):
 
 def _widths(flag: str, given: tuple[str, ...]) -> dict[str, int]:
     """Numbers by name, from words such as ``audio=5,vision=20``."""
-    from alignmamba.errors import ConfigError
-
     widths: dict[str, int] = {}
     for each in (each for group in given for each in group.split(",")):
         name, _, width = each.partition("=")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from alignmamba.cli.verb import Verb
+from alignmamba.cli.verb import Verb, console, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,6 @@ class Report(Verb):
 
     def run(self) -> int:
         """Write the page."""
-        from alignmamba.cli.verb import say
         from alignmamba.recipes.experiments import refresh_tables
         from alignmamba.recipes.report.page import check_page, write_page
 
@@ -42,7 +41,6 @@ class Report(Verb):
             note = {"note": page.note} if page.note else {}
             self.emit({"report": str(page.path), "bytes": page.size, "cells": page.cells, **note})
             return 0
-        from alignmamba.cli.verb import console
 
         states = ", ".join(f"{count} {state}" for state, count in page.cells.items() if count)
         console().print(f"{page.path} ({page.size / 1e6:.1f} MB): {states or 'no runs'}", soft_wrap=True)

@@ -1,16 +1,16 @@
 """Tables on the terminal."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # Blank characters between two columns.
 _GAP = 2
 
 
-def metrics_table(title: str, columns: Mapping[str, Mapping[str, float | None]]) -> Table:
+def metrics_table(title: str, columns: Mapping[str, Mapping[str, float | None]]) -> "Table":
     """Metrics in rows, for example splits in columns."""
     table = _table(title, "metric")
     for name in columns:
@@ -22,7 +22,7 @@ def metrics_table(title: str, columns: Mapping[str, Mapping[str, float | None]])
 
 def reference_table(
     references: Mapping[str, float], distance_covered: Mapping[str, float], *, split: str = "test"
-) -> Table:
+) -> "Table":
     """Known scores of the corpus, and the share of the way to the best that those of the split went."""
     table = _table("to compare with", "known of this corpus")
     table.add_column("", justify="right")
@@ -45,7 +45,7 @@ def missing_line(facts: Mapping[str, Any], effective_rates: Mapping[str, float])
     )
 
 
-def patterns_table(patterns: Sequence[Mapping[str, Any]]) -> Table:
+def patterns_table(patterns: Sequence[Mapping[str, Any]]) -> "Table":
     """One row per set of modalities that was kept, metrics in columns."""
     metrics = list(patterns[0]["metrics"])
     rows = [
@@ -60,7 +60,7 @@ def patterns_table(patterns: Sequence[Mapping[str, Any]]) -> Table:
     return rows_table("kept of each sample", ("kept", "samples", "effective rate", *metrics), rows)
 
 
-def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
+def facts_table(title: str, facts: Mapping[str, Any]) -> "Table":
     """Two columns: what, and its value."""
     table = _table(title, "")
     table.show_header = False
@@ -70,7 +70,7 @@ def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
     return table
 
 
-def rows_table(title: str, header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
+def rows_table(title: str, header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> "Table":
     """Any table; the first column names the row."""
     table = _table(title, header[0])
     for name in header[1:]:
@@ -106,7 +106,7 @@ def blocks(
     ]
 
 
-def faults_table(title: str, faults: Sequence[tuple[str, str, str, int]]) -> Table | str:
+def faults_table(title: str, faults: Sequence[tuple[str, str, str, int]]) -> "Table | str":
     """Table of the faults of a file and their repairs, or a line that there are none."""
     if not faults:
         return f"{title}: nothing"
@@ -118,7 +118,10 @@ def number(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.4f}"
 
 
-def _table(title: str, first: str) -> Table:
+def _table(title: str, first: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(first)
     return table

@@ -1,20 +1,29 @@
 """``alignmamba train``: train, evaluate, write a run directory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import UseAppendAction, arg
+from tyro.conf import arg
 
-from alignmamba.cli.verb import PROTOCOLS, Verb, say, write
+from alignmamba.cli.terminal_tables import metrics_table, missing_line, reference_table
+from alignmamba.cli.verb import PROTOCOLS, SettingVerb, console, say, write
+from alignmamba.errors import ConfigError
 
 if TYPE_CHECKING:
     from alignmamba.recipes import ReadyRun, RunConfig, RunResult
 
 
+_SHOWN = (
+    *("corpus", "digest", "metrics", "references", "distance_covered", "num_parameters"),
+    *("best_epoch", "epochs", "optimiser_steps", "stopped", "seconds"),
+)
+"""Values of a result that ``--json`` always has."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Train(Verb):
+class Train(SettingVerb):
     """Train a model on a corpus and evaluate it.
 
     Settings come from the defaults, then --config, then --set, then the other options; the later one wins.
@@ -23,22 +32,6 @@ class Train(Verb):
     configuration, the metrics and the predictions.
     """
 
-    data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = (
-        None
-    )
-    """Corpus directory, file that `alignmamba convert` reads, or `synthetic`, the built-in corpus."""
-    model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
-    """Method to train; `alignmamba methods` lists all of them."""
-    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
-    """Starting options of the model: `default`, chosen by measurement, or `paper`, as published."""
-    config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """YAML file of settings, for example the config.yaml of another run."""
-    set: Annotated[
-        tuple[tuple[str, ...], ...],
-        UseAppendAction,
-        arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)"),
-    ] = ()
-    """Settings by dotted key, with YAML values: fit.epochs=5 options.d_model=128."""
     seed: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: 0)")] = None
     """Seed of the first weights, of dropout and of the order of samples."""
     nonfinite: Annotated[
@@ -46,10 +39,6 @@ class Train(Verb):
         arg(metavar="{error,zero,mean}", help_behavior_hint="(default: error)"),
     ] = None
     """Action on features that are not finite: refuse them, or read 0 or the channel's train mean."""
-    split_valid: Annotated[
-        float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")
-    ] = None
-    """Share of train that serves as the valid split, for example 0.15, if the corpus has none."""
     missing_protocol: Annotated[str | None, arg(metavar=PROTOCOLS, help_behavior_hint="(default: none)")] = (
         None
     )
@@ -99,7 +88,6 @@ class Train(Verb):
         if self.settings:
             self._show_settings()
             return 0
-        from alignmamba.cli.verb import console
         from alignmamba.recipes import plan, train
         from alignmamba.recipes.display import progress_display
 
@@ -121,32 +109,19 @@ class Train(Verb):
         return 0
 
     def _configuration(self) -> "RunConfig":
-        from alignmamba.recipes import read_config
-
-        assignments = [each for group in self.set for each in group]
-        return read_config(self.config, assignments=assignments, overrides=self._overrides())
-
-    def _overrides(self) -> dict[str, Any]:
-        given = {
-            "data": self.data,
-            "model": self.model,
-            "preset": self.preset,
-            "seed": self.seed,
-            "nonfinite": self.nonfinite,
-            "split_valid": self.split_valid,
-            "missing.protocol": self.missing_protocol,
-            "missing.rate": list(self.missing_rate) or None,
-            "engine.accelerator": self.accelerator,
-            "engine.devices": self.devices,
-            "engine.num_nodes": self.num_nodes,
-            "engine.strategy": self.strategy,
-            "fit.precision": self.precision,
-        }
-        return {key: value for key, value in given.items() if value is not None}
+        return self.configuration(
+            seed=self.seed,
+            nonfinite=self.nonfinite,
+            missing__protocol=self.missing_protocol,
+            missing__rate=list(self.missing_rate) or None,
+            engine__accelerator=self.accelerator,
+            engine__devices=self.devices,
+            engine__num_nodes=self.num_nodes,
+            engine__strategy=self.strategy,
+            fit__precision=self.precision,
+        )
 
     def _show_settings(self) -> None:
-        from dataclasses import asdict
-
         from alignmamba.recipes.configuration import settings_of
 
         found = list(settings_of(self._configuration().model))
@@ -158,8 +133,6 @@ class Train(Verb):
             write(f"    {setting.meaning}")
 
     def _refuse_settings_on_resume(self) -> None:
-        from alignmamba.errors import ConfigError
-
         allowed = {"resume", "data", "json", "traceback"}
         given = [
             field.name
@@ -198,28 +171,10 @@ class Train(Verb):
 
     def _show_result(self, result: "RunResult") -> None:
         if self.json:
-            self.emit(
-                {
-                    "run": str(result.directory),
-                    "corpus": result.corpus,
-                    "digest": result.digest,
-                    "seed": result.config.seed,
-                    "metrics": result.metrics,
-                    "references": dict(result.references),
-                    "distance_covered": dict(result.distance_covered),
-                    "num_parameters": result.num_parameters,
-                    "best_epoch": result.best_epoch,
-                    "epochs": result.epochs,
-                    "optimiser_steps": result.optimiser_steps,
-                    "stopped": result.stopped,
-                    "seconds": result.seconds,
-                    **({"notes": list(result.notes)} if result.notes else {}),
-                    **({} if result.missing is None else {"missing": dict(result.missing)}),
-                }
-            )
+            facts = {name: getattr(result, name) for name in _SHOWN}
+            facts |= {name: getattr(result, name) for name in ("notes", "missing") if getattr(result, name)}
+            self.emit({"run": str(result.directory), "seed": result.config.seed, **facts})
             return
-        from alignmamba.cli.terminal_tables import metrics_table, missing_line, reference_table
-        from alignmamba.cli.verb import console
 
         screen = console()
         columns: dict[str, Mapping[str, float | None]] = dict(result.metrics.items())

@@ -6,13 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, cast
+
+from tyro.conf import UseAppendAction, arg
 
 from alignmamba.errors import printable, safe_json
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
+
+    from alignmamba.recipes import RunConfig
 
 PROTOCOLS = "{none,gcnet,imder-sample,imder-batch,fixed,tokens}"
 """Form of the protocols in help texts, those of `alignmamba.data.missing_protocols`."""
@@ -45,6 +50,47 @@ class Verb(ABC):
 
         sys.stdout.write(safe_json(json.dumps(plain(result), ensure_ascii=False, allow_nan=False)) + "\n")
         sys.stdout.flush()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingVerb(Verb):
+    """A verb that trains, with the settings of its runs."""
+
+    data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = (
+        None
+    )
+    """Corpus directory, file that `alignmamba convert` reads, or `synthetic`, the built-in corpus."""
+    model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
+    """Method to train; `alignmamba methods` lists all of them."""
+    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
+    """Starting options of the model: `default`, chosen by measurement, or `paper`, as published."""
+    config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """YAML file of settings, for example the config.yaml of another run."""
+    set: Annotated[
+        tuple[tuple[str, ...], ...],
+        UseAppendAction,
+        arg(metavar="KEY=VALUE ...", help_behavior_hint="(repeatable)"),
+    ] = ()
+    """Settings by dotted key, with YAML values: fit.epochs=5 options.d_model=128."""
+    split_valid: Annotated[
+        float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")
+    ] = None
+    """Share of train that serves as the valid split, for example 0.15, if the corpus has none."""
+
+    @property
+    def assignments(self) -> list[str]:
+        """Words of ``--set``."""
+        return [each for group in self.set for each in group]
+
+    def configuration(self, **others: Any) -> "RunConfig":
+        """Settings from the file, the assignments and the options; `others` by key, with __ for a dot."""
+        from alignmamba.recipes import read_config
+
+        names = ("data", "model", "preset", "split_valid")
+        given = {name: getattr(self, name) for name in names}
+        given |= {key.replace("__", "."): value for key, value in others.items()}
+        overrides = {key: value for key, value in given.items() if value is not None}
+        return read_config(self.config, assignments=self.assignments, overrides=overrides)
 
 
 def console(*, stderr: bool = False) -> "Console":

@@ -248,7 +248,7 @@ def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
 
 
 def numbered(path: Path) -> Path:
-    """The path, or the first of ``path-2``, ``path-3``... that nothing has but an unfinished run to resume."""
+    """The path, or the first of ``path-2``, ``path-3``... that nothing has but an unfinished run."""
     place, number = path, 1
     while place.is_symlink() or (
         place.exists() and not (place.is_dir() and (not any(place.iterdir()) or _is_unfinished(place)))

@@ -52,12 +52,8 @@ VERBS: dict[str, type[Verb]] = {
 
 
 def parsed(arguments: Sequence[str]) -> Verb:
-    """The verb that arguments ask for.
-
-    Raises:
-        ConfigError: If the arguments cannot be parsed, naming the nearest that can, or if a shell has no
-            completion.
-        SystemExit: After printing help or a script of completion.
+    """The verb that arguments ask for; a `ConfigError` names the nearest that can be parsed, and a
+    `SystemExit` follows help.
     """
     completing = completion.asked_for(arguments)
     names = tuple(VERBS) if completing else arguments[:1]

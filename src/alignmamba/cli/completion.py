@@ -20,11 +20,7 @@ _OPTIONS = ("--tyro-print-completion", "--tyro-write-completion")
 
 
 def asked_for(given: Sequence[str]) -> bool:
-    """Return whether the arguments ask for a script of completion.
-
-    Raises:
-        ConfigError: If they do, for a shell that has none.
-    """
+    """Return whether a script of completion is asked for; a `ConfigError` for a shell that has none."""
     words = [part for word in given for part in word.split("=", 1)]
     places = [words.index(option) for option in _OPTIONS if option in words]
     if not places:

@@ -14,15 +14,8 @@ _FROM_TYRO = "tyro-"
 
 
 def refuse_unknown(given: Sequence[str], verbs: Mapping[str, type[Verb]]) -> None:
-    """Refuse a verb or an option that does not exist.
-
-    Args:
-        given: The arguments of the process.
-        verbs: Every verb by name.
-
-    Raises:
-        ConfigError: Naming what was found, and what is nearest to it: another verb or option, a setting, or
-            ``--data``.
+    """Refuse, by a `ConfigError`, a verb or an option that does not exist, with the verb, option or setting
+    that is nearest to it.
     """
     if given and given[0] in ("-h", "--help"):
         return
@@ -47,15 +40,8 @@ def refuse_unknown(given: Sequence[str], verbs: Mapping[str, type[Verb]]) -> Non
 
 
 def in_one_line(box: str, given: Sequence[str], verb: type[Verb]) -> str:
-    """Put what tyro says of wrong arguments in one line.
-
-    Args:
-        box: What it printed: a title and several lines in a frame.
-        given: The arguments of the process, of which the first is the verb.
-        verb: That verb.
-
-    Returns:
-        What was found, what is expected, and where to read on.
+    """Put what tyro printed in a frame about wrong arguments in one line: what was found, what is expected,
+    where to read on.
     """
     rows = [row.replace("│", " ").rstrip() for row in box.splitlines() if not row.startswith(("╭", "╰"))]
     rows = [row for row in rows if row.strip(" ─-")]

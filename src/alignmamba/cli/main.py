@@ -22,16 +22,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: Without the program's name; by default those of the process.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        SystemExit: After printing help.
+    """Run the command line of these arguments, by default those of the process, and return the exit code;
+    help ends in a `SystemExit`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     ended: SystemExit | int
@@ -68,11 +60,8 @@ def _prepare_streams() -> None:
 
 
 def _let_threads_sleep() -> None:
-    """Let PyTorch's OpenMP threads spin for a shorter time before they sleep: spinning, they take the cores
-    from the kernels' threads.
-
-    Read when PyTorch is first imported; whoever sets either variable is kept (`benchmarks/threads.py`
-    measures it).
+    """Let PyTorch's OpenMP threads spin shorter before they sleep: they take the cores from the kernels'
+    threads (`benchmarks/threads.py`). Whoever sets either variable is kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")

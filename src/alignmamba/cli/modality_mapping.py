@@ -38,11 +38,7 @@ class ApplyingVerb(Verb):
     """Ignore a modality of the corpus, for example one that the run does not know."""
 
     def matching(self) -> dict[str, Any]:
-        """The options as `recipes` take them.
-
-        Raises:
-            ConfigError: If one is malformed or contradicts another.
-        """
+        """The options as `recipes` take them; a `ConfigError` if one is malformed or contradicts another."""
         renamed: dict[str, str] = {}
         for given in (each for group in self.rename for each in group):
             old, equals, new = given.partition("=")

@@ -83,15 +83,8 @@ def rows_table(title: str, header: tuple[str, ...], rows: list[tuple[Any, ...]])
 def blocks(
     shown: tuple[Sequence[str], Sequence[Sequence[str]]], width: int
 ) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
-    """A wide table as several that fit a width, each with the first column, so that no cell is broken over
-    two lines.
-
-    Args:
-        shown: Names of the columns, and rows of as many cells each.
-        width: In characters.
-
-    Returns:
-        Header and rows of each.
+    """A wide table as several, header and rows of each, that fit a width in characters, each with the first
+    column.
     """
     header, rows = shown
     widths = [max(map(len, column)) + _GAP for column in zip(header, *rows, strict=True)]

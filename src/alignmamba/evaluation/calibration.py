@@ -94,11 +94,7 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, *, num_bins: int = NU
 
 
 def class_scores(counts: NDArray[np.int64]) -> list[ClassScore]:
-    """Score each class of a confusion matrix.
-
-    Args:
-        counts: (classes, classes), samples by true class (rows) and predicted class (columns).
-    """
+    """Score each class of (classes, classes) samples by true class (rows) and predicted class (columns)."""
     hits, support, called = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
 
     def share(part: int, whole: int) -> float | None:

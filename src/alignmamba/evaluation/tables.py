@@ -71,14 +71,7 @@ class Entry(Config):
         bounds: tuple[float, float] = UNBOUNDED,
         estimate: Estimate | None = None,
     ) -> Self:
-        """The entry of one value per seed.
-
-        Args:
-            values: (n,).
-            mark: Of the entry.
-            bounds: Least and largest possible value.
-            estimate: Gives the interval; by default that of `over_seeds`, which looks at the values alone.
-        """
+        """The entry of (n,) values, one per seed, with the interval of an estimate or of `over_seeds`."""
         known = over_seeds(values, bounds=bounds)
         within = estimate or known
         return cls(
@@ -138,22 +131,14 @@ class ResultTable(Config):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """A table from what `to_json` wrote.
-
-        Raises:
-            DataError: In one line, naming the first field that is wrong.
-        """
+        """A table from what `to_json` wrote; a `DataError` names the first field that is wrong."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise DataError(first_fault(error, "table")) from None
 
     def to_csv(self) -> str:
-        """One line per entry that is known, in full precision: its row and column, mean, deviation, low,
-        high, mark, and every value.
-
-        What is not known stays empty.
-        """
+        """One line per known entry: row, column, mean, deviation, low, high, mark, and every value."""
         known = [
             (row, column, entry)
             for row, entries in self._lines
@@ -214,10 +199,8 @@ class ResultTable(Config):
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def shown(self, *, intervals: bool = True) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Header and rows as short text, for a terminal: the best has a *, what is level with it an ≈.
-
-        Args:
-            intervals: Whether a column with intervals is followed by one of them.
+        """Header and rows as short text for a terminal, with a * at the best and an ≈ at what is level; a
+        column with intervals is followed by one of them.
         """
         header, columns = [self.row_label], [list(self.rows)]
         for place, name in enumerate(self.columns):
@@ -239,14 +222,8 @@ class ResultTable(Config):
         return self.model_copy(update={"columns": columns, "entries": entries})
 
     def write(self, directory: Path) -> list[Path]:
-        """Put the table into a directory as ``name``.json, .csv, .tex and .md, each whole or not at all;
-        older ones are replaced.
-
-        Returns:
-            The files.
-
-        Raises:
-            DataError: If the directory cannot be made or written to.
+        """Put the table into a directory as ``name``.json, .csv, .tex and .md and return the files; a
+        `DataError` if that is not possible.
         """
         texts = (self.to_json(), self.to_csv(), self.to_latex(), self.to_markdown())
         paths = [directory / f"{self.name}.{ending}" for ending in ("json", "csv", "tex", "md")]

@@ -16,14 +16,8 @@ LINEAR: Final = "options.local.window=256 options.alignment.landmarks=256"
 
 def alignment_note(config: RunConfig, corpus: Corpus) -> str:
     """One sentence where exact alignment is the larger part of a step of AlignMamba, with the settings that
-    make it linear; else empty.
-
-    The share of the exact part is T / (T + 75 d) for a mean length of T tokens of the second longest modality
-    and d channels: every modality is matched with another, and the shorter of a pair bounds the work.
-
-    Args:
-        config: Complete.
-        corpus: Its train split gives the lengths.
+    make it linear; else empty. Its share is T / (T + 75 d) for d channels and a mean length of T tokens of
+    the second longest modality: the shorter of a pair bounds the work.
     """
     model = model_config(config, corpus)
     if not isinstance(model, AlignMambaConfig) or len(corpus.modalities) < 2:

@@ -42,22 +42,9 @@ Nonfinite = Literal["error", "zero", "mean"]
 
 
 def located(data: str, nonfinite: Nonfinite) -> str:
-    """The same data where a corpus of it lies: a file of a foreign format is converted once, into a cache,
-    and the user is informed.
-
-    Values that are not finite are a common fault of such files: 0 takes the place unless something else
-    is asked for.
-
-    Args:
-        data: Directory of a corpus, ``synthetic``, or a file or folder of a format that
-            `alignmamba.formats` knows.
-        nonfinite: What is to be done with features that are not finite.
-
-    Returns:
-        What was given, or a directory in the cache.
-
-    Raises:
-        DataError: If there is neither a corpus nor a file that can be converted.
+    """Place of the corpus that lies there: the same, or where a file of a foreign format is converted to,
+    once, into a cache. Values of such a file that are not finite become 0 unless something else is asked for.
+    Raises a `DataError` if there is neither a corpus nor a file that can be converted.
     """
     if data == SYNTHETIC:
         return data
@@ -82,32 +69,15 @@ def located(data: str, nonfinite: Nonfinite) -> str:
 def corpus_at(
     data: str | Path | Corpus, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarray] | None = None
 ) -> Corpus:
-    """The corpus in that directory or made from that file, or the synthetic one.
-
-    Args:
-        data: As for `located`; a corpus is taken as it is.
-        nonfinite: What to do with features that are not finite.
-        means: As for `corpus_in`.
-
-    Raises:
-        DataError: If there is none, or something is wrong with it.
-    """
+    """The corpus in that directory or made from that file, or the synthetic one; a corpus as it is."""
     if isinstance(data, Corpus):
         return data
     return corpus_in(located(str(data), nonfinite), nonfinite, means=means)
 
 
 def corpus_in(place: str, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarray] | None = None) -> Corpus:
-    """The corpus in that directory, which `located` gave, or the synthetic one.
-
-    Args:
-        place: Directory of a corpus, or ``synthetic``.
-        nonfinite: What to do with features that are not finite.
-        means: By modality, what stands in for them where that is their mean; by default the corpus's own
-            train split gives the means.
-
-    Raises:
-        DataError: If something is wrong with it.
+    """The corpus in a place that `located` gave. By modality, `means` stand in for values that are not
+    finite; by default those of its own train split.
     """
     if place == SYNTHETIC:
         return synthetic_corpus()
@@ -115,11 +85,7 @@ def corpus_in(place: str, nonfinite: Nonfinite, *, means: Mapping[str, np.ndarra
 
 
 def own_data(config: RunConfig) -> str:
-    """Place of the corpus that a run was trained on, if it is still there.
-
-    Raises:
-        DataError: If nothing does, naming the option that says where it lies now.
-    """
+    """Place of the corpus that a run was trained on; a `DataError` names the option for a new one."""
     if config.data != SYNTHETIC and not Path(config.data).exists():
         raise DataError(
             f"{config.data}: expected the corpus of the run, found nothing; --data (data=) names its"
@@ -129,11 +95,8 @@ def own_data(config: RunConfig) -> str:
 
 
 def restricted(corpus: Corpus, names: Sequence[str]) -> Corpus:
-    """The corpus with these of its modalities alone, and without the samples that lack all of them; all
-    of it if none is named.
-
-    Raises:
-        ConfigError: If it has no modality of that name, or nothing is left of a split.
+    """The corpus with these modalities and the samples that have any of them; all of it if none is named.
+    Raises a `ConfigError` for an unknown name, or if nothing is left of a split.
     """
     offered = [spec.name for spec in corpus.modalities]
     unknown = [name for name in names if name not in offered]
@@ -177,11 +140,8 @@ def check_unchanged(run: RunDirectory, corpus: Corpus, config: RunConfig) -> Non
 
 
 def counted_weights(config: RunConfig, corpus: Corpus) -> int:
-    """Number of weights that training changes, counted without making one.
-
-    Raises:
-        ConfigError: If what training keeps of them does not fit into memory.
-        DataError: If a sequence of the corpus is longer than its encoder reads.
+    """Number of weights that training changes, counted without making one; refuses what memory does not hold,
+    and sequences longer than their encoder reads.
     """
     outline = _outline(config, corpus)
     for name, longest in outline.longest.items():
@@ -244,11 +204,7 @@ def num_parameters_of(model: torch.nn.Module) -> int:
 
 
 def seed_everything(seed: int, *, rank: int = 0) -> None:
-    """The one place where global randomness is seeded.
-
-    Every process starts from the same weights; afterwards each draws dropout of its own, the first one as if
-    it were alone.
-    """
+    """Seed global randomness: every process starts from the same weights, then draws its own."""
     if rank == 0:
         torch.manual_seed(seed)
     else:
@@ -256,13 +212,7 @@ def seed_everything(seed: int, *, rank: int = 0) -> None:
 
 
 def loaders(config: RunConfig, corpus: Corpus) -> dict[Role, Loader]:
-    """Batches of each split as the run withholds from it, shuffled for training: the share of the first
-    process.
-
-    Raises:
-        ConfigError: If a batch has fewer samples than there are processes.
-        DataError: If a split is too small for what is to be withheld.
-    """
+    """Batches of each split as the run withholds from it, shuffled for training: the share of one process."""
     # small ones first: what cannot be withheld is most often refused of them
     roles: tuple[Role, ...] = ("valid", "test", "train")
     return {role: _loader(config, corpus, role) for role in roles if role in corpus.splits}

@@ -160,10 +160,8 @@ class RunConfig(Config):
 
 
 def model_config(config: RunConfig, corpus: Corpus) -> NetworkConfig:
-    """The model's own configuration: preset, then options, for the corpus's modalities and task.
-
-    Raises:
-        ConfigError: If an option does not go with the others or with the corpus.
+    """The model's own configuration: preset, then options, for the corpus; a `ConfigError` if they do not
+    fit.
     """
     made = METHODS[config.model].network.config_class
     try:
@@ -178,9 +176,8 @@ def model_config(config: RunConfig, corpus: Corpus) -> NetworkConfig:
 
 
 def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
-    """The same run with every option of the model written out, and with a path that holds from any directory.
-
-    A later version may change a preset; a resolved configuration keeps its meaning.
+    """The same run with every option of its model, which a later preset may change, and a path for any
+    directory.
     """
     made = model_config(config, corpus)
     try:
@@ -214,14 +211,8 @@ def read_config(
 
 
 def assigned(assignments: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
-    """``KEY=VALUE`` with dotted keys and YAML values as nested values, later over earlier.
-
-    Args:
-        assignments: What was given.
-        option: Where, for messages.
-
-    Raises:
-        ConfigError: If one is of another form.
+    """``KEY=VALUE`` with dotted keys and YAML values, given to that option, as nested values, later over
+    earlier.
     """
     values: dict[str, Any] = {}
     for assignment in assignments:
@@ -235,11 +226,7 @@ def assigned(assignments: Sequence[str], *, option: str = "--set") -> dict[str, 
 
 
 def check_config(values: Mapping[str, Any]) -> RunConfig:
-    """A configuration from plain values, without any conversion between types but integer to float.
-
-    Raises:
-        ConfigError: Naming every unknown key, wrong type and value out of range.
-    """
+    """A configuration from plain values, strict in their types; a `ConfigError` names every mistake."""
     if isinstance(values.get("model"), Mapping):
         keys = _known_keys(None)
         lost = [f"model.{key}: unknown key{suggestion(f'options.{key}', keys)}" for key in values["model"]]
@@ -254,11 +241,7 @@ def check_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def check_missing(protocol: str | None, rates: Sequence[float] = ()) -> MissingConfig:
-    """Protocol of missing modalities from the words of a command line.
-
-    Raises:
-        ConfigError: If the protocol is unknown, or its rate is out of range or missing.
-    """
+    """Protocol of missing modalities from the words of a command line."""
     given: dict[str, Any] = {"protocol": protocol, "rate": tuple(rates) or None}
     try:
         return MissingConfig.model_validate(
@@ -320,11 +303,7 @@ class Setting:
 
 
 def settings_of(model: str) -> Iterator[Setting]:
-    """Every single setting of a run with that model, in the order of its configuration.
-
-    Raises:
-        ConfigError: If there is no such model.
-    """
+    """Every single setting of a run with that model, in the order of its configuration."""
     if model not in METHODS:
         raise ConfigError(
             f"model: found {model!r}, expected one of {', '.join(METHODS)}{nearest(model, METHODS)}"

@@ -17,11 +17,7 @@ shows nothing.
 
 @contextmanager
 def shown_progress(progress: Shown) -> Iterator[Progress | None]:
-    """Yield the observer of training; what it shows of a step under way is gone afterwards.
-
-    Raises:
-        ConfigError: If it is something else than may be asked for.
-    """
+    """Yield the observer of training, which leaves nothing of a step behind."""
     if progress != "auto":
         if isinstance(progress, str | bool):
             raise ConfigError(

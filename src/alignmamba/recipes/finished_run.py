@@ -48,11 +48,7 @@ class OpenedRun:
 
     @classmethod
     def open(cls, run: str | Path) -> Self:
-        """Read the configuration and the model of a finished run.
-
-        Raises:
-            CheckpointError: If there is no finished run, or a file of it is damaged.
-        """
+        """Open the configuration and the model of a finished run; a `CheckpointError` if there is none."""
         found = RunDirectory.open(Path(run))
         found.require_finished()
         config = found.config()
@@ -169,14 +165,9 @@ def _loaded(
 
 
 def score_missing(run: LoadedRun, missing: MissingConfig, *, split: Role = "test") -> MissingScores:
-    """Score a run on a split under a protocol of missing modalities.
-
-    What is withheld is a function of the run's seed, the protocol, the rate and the ids of the samples: runs
-    of one seed are scored on the same masks. ``fixed`` scores every sample that has anything of a pattern
-    under that pattern.
-
-    Raises:
-        AlignMambaError: If the split is not there, not labelled, or does not go with the protocol.
+    """Score a run on a split under a protocol of missing modalities. What is withheld depends on the run's
+    seed, the protocol, the rate and the ids: runs of one seed are scored on the same masks. ``fixed`` scores
+    the samples that have anything of a pattern under each.
     """
     whole = run.corpus.split(split)
     names = [spec.name for spec in run.modalities]

@@ -25,11 +25,8 @@ class Matched:
     """Modalities of the corpus that were dropped on request."""
 
     def facts(self, splits: Iterable[Split]) -> dict[str, Any]:
-        """Modalities that these splits are predicted from, for a report.
-
-        Returns:
-            ``used``, ``not_in_corpus`` and ``in_no_sample``, which together are those of the model,
-            ``renamed`` and ``ignored``.
+        """Modalities that splits are predicted from, for a report: ``used``, ``not_in_corpus`` and
+        ``in_no_sample``, which are those of the model, ``renamed`` and ``ignored``.
         """
         rows = list(splits)
         empty = [
@@ -52,20 +49,10 @@ def matched(
     ignore: Sequence[str],
     trained_on: bool,
 ) -> Matched:
-    """Match the modalities of a corpus under those of a trained model.
-
-    Args:
-        known: Those of the model.
-        corpus: What it is to be applied to.
-        rename: Name in the corpus to the model's.
-        ignore: Modalities of the corpus to drop.
-        trained_on: The run was trained on this corpus: what was dropped then is dropped again, unasked.
-
-    Raises:
-        ConfigError: If `rename` or `ignore` name something that is not there, or two modalities would have
-            one name.
-        DataError: If the corpus has a modality that the model does not know, none that it knows, or one of
-            another kind or width.
+    """Match the modalities of a corpus under the names of those that a trained model knows, after those to
+    rename and to ignore. In a corpus that the run was `trained_on`, what was dropped then is dropped again.
+    Raises a `ConfigError` for names that are not there, a `DataError` for modalities that do not fit the
+    model.
     """
     names = [spec.name for spec in known]
     wrong = [f"{old}={new}" for old, new in rename.items() if new not in names]

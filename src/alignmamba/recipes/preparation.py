@@ -30,15 +30,8 @@ class Prepared:
 
 
 def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
-    """Load a corpus and make it fit for training.
-
-    Args:
-        config: The settings; `data` may be a foreign file, which is converted.
-        seeds: Other seeds for which it must be fit too.
-
-    Raises:
-        ConfigError: If a valid split or a modality that is asked for cannot be had.
-        DataError: If the corpus is damaged, or has no split to learn from or to choose the best epoch on.
+    """Load a corpus, perhaps a foreign file, and make it fit for training under this and other `seeds`.
+    Raises a `ConfigError` or a `DataError` for a split or a modality that cannot be had.
     """
     config = config.model_copy(update={"data": located(config.data, config.nonfinite)})
     if config.split_valid is None:
@@ -86,10 +79,8 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
 
 
 def as_trained(run: RunDirectory, config: RunConfig, corpus: Corpus) -> Corpus:
-    """The corpus of a run as the run was trained on it: with its own valid split, and its modalities alone.
-
-    Raises:
-        CheckpointError: If another valid split comes of it than the run was trained with.
+    """The corpus of a run as it was trained on: with its own valid split, which must repeat, and its
+    modalities.
     """
     if config.split_valid is not None:
         _check_share(run, share := TrainSamples.of(corpus).split(config.split_valid, seed=config.seed))
@@ -98,10 +89,8 @@ def as_trained(run: RunDirectory, config: RunConfig, corpus: Corpus) -> Corpus:
 
 
 def training_corpus(run: RunDirectory, config: RunConfig, data: str) -> Corpus:
-    """The corpus that an unfinished run is resumed on, from where it lies now.
-
-    Raises:
-        CheckpointError: If it is another than the run was trained on, or another valid split comes of it.
+    """The corpus that an unfinished run is resumed on, from where it lies now; a `CheckpointError` if it is
+    another.
     """
     place = located(data, config.nonfinite)
     if config.split_valid is None:

@@ -71,11 +71,7 @@ class RunDirectory:
     def create(
         cls, path: Path, *, config: RunConfig, identity: Mapping[str, Any], environment: Mapping[str, Any]
     ) -> "RunDirectory":
-        """Make the directory with its first files, at once.
-
-        Raises:
-            CheckpointError: If something is there already, or the directory cannot be made.
-        """
+        """Make the directory with its first files, at once; a `CheckpointError` if that is not possible."""
         refuse_existing(path)
         try:
             with new_directory(path) as temporary:
@@ -90,11 +86,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
-        """The run that lies there.
-
-        Raises:
-            CheckpointError: If there is none.
-        """
+        """The run that lies there; a `CheckpointError` if there is none."""
         if not path.exists():
             raise CheckpointError(f"run {path}: no such directory")
         if not path.is_dir():
@@ -362,7 +354,7 @@ def to_csv(table: Table) -> str:
 
 
 def check_file(path: Path, *endings: str) -> None:
-    """Refuse, by a `ConfigError`, a file that has none of these endings or could not be written."""
+    """Refuse, by a `ConfigError`, a file of another ending, or one that could not be written."""
     problem = ""
     if path.is_dir():
         problem = "a directory is there, expected a file"

@@ -206,11 +206,7 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
 
 
 def refuse_missing_extras(config: RunConfig) -> None:
-    """Refuse settings that need an optional package which is not installed.
-
-    Raises:
-        ConfigError: With the command that installs it.
-    """
+    """Refuse, by a `ConfigError`, settings that need a package which is not installed."""
     require_loggers(config.fit)
 
 
@@ -354,11 +350,8 @@ def _train(
 
 @contextmanager
 def _ending_well(run: RunDirectory, fabric: Fabric, *, resume: bool) -> Iterator[None]:
-    """Hold a run while it is trained; what ends it early is reported in one line, with the way to resume
-    where there is one.
-
-    Before the first checkpoint there is nothing to resume: the directory goes, and does not stand in the way
-    of the next try.
+    """Hold a run while it is trained, and report in one line what ends it early, with the way to resume.
+    Before its first checkpoint its directory goes.
     """
     with run.alone() if fabric.is_global_zero else nullcontext():
         try:
@@ -412,11 +405,8 @@ def _evaluate_best(
     fabric: Fabric,
     sources: Mapping[Role, Loader],
 ) -> tuple[dict[Role, dict[str, float]], dict[Role, float], list[str]]:
-    """Scores of valid and test where they are labelled, the shares withheld from them, and why test has no
-    scores if it has none.
-
-    Tables go into the run directory. A test split that the model has no answer to ends no run: it has no
-    table and no scores.
+    """Scores of valid and test where they are labelled, shares withheld from them, and notes. A test split
+    that the model has no finite answer to has no table and no scores.
     """
     metrics: dict[Role, dict[str, float]] = {}
     notes: list[str] = []

@@ -101,15 +101,7 @@ class PlanSample:
 def shown_plans(
     config: RunConfig, corpus: Corpus, model: Network[Any], split: Split, why: Mapping[int, str]
 ) -> Iterator[PlanSample]:
-    """Describe the plans of some samples, in the order given.
-
-    Args:
-        config: Of the run.
-        corpus: Its modalities and task are read.
-        model: Makes plans; in evaluation mode, on the CPU.
-        split: Of the corpus.
-        why: Place in the split to why this sample was chosen.
-    """
+    """Plans of samples, by place in the split with the reason why each is shown, of a model on the CPU."""
     twin, rows = on_content_alone(config, model), list(why)
     for start in range(0, len(rows), _BATCH_SIZE):
         batch = collate(

@@ -42,11 +42,7 @@ def why_no_plots() -> str:
 
 
 def write_report(report: Report, directory: Path) -> list[str]:
-    """Write what was measured of a subject; files of an earlier run are replaced.
-
-    Returns:
-        The names of the files.
-    """
+    """Write what was measured of a subject, replacing earlier files; returns their names."""
     lengths = dict.fromkeys(row.length for row in report.rows)
     peers = dict.fromkeys(f"- {row.peer}: {row.what}\n" for row in report.rows)
     parts = [f"# {report.config.subject}\n\n{settings_note(report)}\n"]

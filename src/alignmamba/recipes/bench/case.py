@@ -145,12 +145,8 @@ class Draw:
 def computation(
     forward: Callable[[], Tensor | Sequence[Tensor]], leaves: Sequence[Tensor], *shapes: tuple[int, ...]
 ) -> Call:
-    """`forward` without gradients; or, where the leaves need some, with the gradients of all of them.
-
-    Args:
-        forward: Gives one tensor or several.
-        leaves: What gradients are taken of.
-        shapes: Of the results; the gradients that arrive there are inputs.
+    """`forward`, to one tensor or several, without gradients; or with those of all leaves, from ones of the
+    shapes of the results.
     """
     if not any(leaf.requires_grad for leaf in leaves):
 

@@ -87,11 +87,7 @@ class BenchConfig(Shape):
 
     @classmethod
     def checked(cls, **values: Any) -> Self:
-        """A configuration from plain values.
-
-        Raises:
-            ConfigError: Naming every unknown key, wrong type and value out of range, in one line.
-        """
+        """A configuration from plain values; a `ConfigError` names every mistake."""
         return cls(**values)
 
     def case(self, length: int) -> Case:
@@ -161,17 +157,9 @@ def silent(_: str) -> None:
 
 
 def measure(config: BenchConfig, say: Say = silent) -> Report:
-    """Measure a subject at every length.
-
-    At each length every peer computes once untimed, where its result is compared with ours if it should be
-    the same and its operations are counted. Then all are timed in turn, then the memory of each is measured.
-
-    Args:
-        config: What to measure.
-        say: Called with a line whenever a part begins.
-
-    Raises:
-        ConfigError: If the device is not there, or a peer asked for by name cannot be measured here.
+    """Measure a subject at every length. Every peer computes once untimed, where its result is compared and
+    its operations are counted. Then all are timed in turn, and the memory of each is measured. Raises a
+    `ConfigError` for a device or a peer that is not there.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: found 'cuda', but PyTorch sees no GPU here")

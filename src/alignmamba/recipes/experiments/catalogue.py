@@ -42,11 +42,7 @@ def grid_of(options: GridOptions) -> GridExperiment[Any, Any]:
 
 
 def any_option() -> dict[str, FieldInfo]:
-    """Every option that some experiment takes, by name.
-
-    Raises:
-        TypeError: If one has no default, or another type or default in another experiment.
-    """
+    """Every option of any experiment by name; a `TypeError` where two disagree or one has no default."""
     found: dict[str, FieldInfo] = {}
     for config in (each.options for each in EXPERIMENTS.values()):
         for name, info in config.model_fields.items():
@@ -64,11 +60,8 @@ def takers(option: str) -> tuple[str, ...]:
 
 
 def analysis_from(values: object) -> Analysis:
-    """An analysis as the file of a cell holds it. Fields of other experiments, which version 0.1 wrote as
-    well, are dropped.
-
-    Raises:
-        ValueError: If it is no analysis of an experiment, or a field is wrong.
+    """An analysis as the file of a cell holds it, without fields that version 0.1 wrote for other
+    experiments; refused by a `ValueError` otherwise.
     """
     kinds: dict[str, type[Analysis]] = {name: each.analysis for name, each in grids().items()}
     if not isinstance(values, dict) or values.get("kind") not in kinds:
@@ -79,16 +72,8 @@ def analysis_from(values: object) -> Analysis:
 
 
 def cells_of(options: GridOptions, base: RunConfig, corpus: Corpus) -> list[Cell]:
-    """All cells of an experiment on a corpus, in the order in which they are run: seed by seed, so that a
-    stopped grid is balanced.
-
-    Args:
-        options: Of the experiment, what is varied.
-        base: Settings of every run. Options that a model does not have are left out for it.
-        corpus: With the modalities that are asked for; a cell may take some of them.
-
-    Raises:
-        ConfigError: If an option does not fit, or the settings say what the grid is to say.
+    """All cells of an experiment, seed by seed so that a stopped grid is balanced. Options of `base` that a
+    model lacks are dropped for it; a `ConfigError` if one does not fit, or says what the grid is to say.
     """
     if base.seed:
         raise ConfigError(f"seed: found {base.seed}, but the grid gives every run its own; take --seeds")
@@ -122,10 +107,8 @@ def _asked(options: MethodsOptions) -> tuple[str, ...]:
 
 
 def not_compared(options: Config, base: RunConfig, corpus: Corpus) -> dict[str, str]:
-    """Methods of the sets that were asked for which cannot be trained, each with the reason.
-
-    The corpus may not suit them, and outside the families the settings that all share may not.
-    One that was asked for by its name is not among them: its refusal is the user's answer.
+    """Methods of sets that were asked for which the corpus, or outside the families the shared settings, do
+    not suit, each with the reason. One that was asked for by its name is refused instead.
     """
     if not isinstance(options, MethodsOptions):
         return {}

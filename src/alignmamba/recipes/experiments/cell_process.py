@@ -32,15 +32,8 @@ GRACE_SECONDS: Final = 20.0
 
 
 def run_cell(directory: str | Path, key: str, *, wait: bool = True) -> int:
-    """Do what is left of a cell, and say how it went by exit code and in the record of failures.
-
-    Args:
-        directory: Of the experiment.
-        key: Of the cell.
-        wait: Whether to wait while another process holds the cell.
-
-    Returns:
-        The exit code.
+    """Do what is left of a cell, waiting on request while another process holds it; how it went is the exit
+    code and the record of failures.
     """
     experiment = ExperimentDirectory.open(Path(directory))
     try:
@@ -98,10 +91,8 @@ def _analyse(run: LoadedRun, analysis: Analysis, out: Path) -> None:
 
 
 def end_with_input(grace_seconds: float = GRACE_SECONDS) -> None:
-    """Interrupt this process when its standard input closes, and kill its group if it has not ended in time.
-
-    Standard input is the far end of a pipe whose near end the grid holds. It closes however the grid ends, on
-    every system.
+    """Interrupt this process when its standard input closes, which the grid holds, and kill its group if it
+    has not ended in time.
     """
 
     def watch() -> None:

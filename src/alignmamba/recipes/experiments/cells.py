@@ -143,11 +143,7 @@ def cell(
     analyses: Sequence[Analysis] = (),
     predictions: str = "predictions_test.csv",
 ) -> Cell:
-    """A cell with its complete configuration, checked against the corpus.
-
-    Raises:
-        ConfigError: If an option does not go with the others or with the corpus; the message names the row.
-    """
+    """A cell with its complete configuration, checked against the corpus; a `ConfigError` names the row."""
     try:
         complete = resolve(config, corpus)
     except ConfigError as error:

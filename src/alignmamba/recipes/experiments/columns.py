@@ -241,14 +241,8 @@ def _agreeing(columns: Mapping[str, Column]) -> dict[str, Column]:
 def notes_on(
     grid: Grid, columns: Mapping[str, Column], metric: str, *, at: str = "", more: Sequence[str] = ()
 ) -> list[str]:
-    """Notes for the reader of a table of methods.
-
-    Args:
-        grid: What is finished.
-        columns: Of the table.
-        metric: Whose differences are judged.
-        at: The column of the grid at which they are.
-        more: What this table alone has to say; it stands between the noise and the settings.
+    """Notes for the reader of a table of methods, on the differences of a metric at one column of the grid;
+    `more` stands between the noise and the settings.
     """
     column = columns[at or metric]
     return [*_noise(grid, column, metric, at), *more, *_whose_settings(grid), *_weights(grid, at)]

@@ -45,14 +45,8 @@ class Distance(GridExperiment[DistanceOptions, Analysis]):
         yield from variants(base, corpus, analyses=(Analysis(kind=self.name),), same_model=True)
 
     def analyse(self, run: LoadedRun, analysis: Analysis, out: Path) -> None:
-        """Write the proxy A-distance between every pair of aligned modalities on the test split, as
-        ``distance.json``.
-
-        A sample's tokens of a modality count by their mean; samples that lack either modality of a pair are
-        left out.
-
-        Raises:
-            ConfigError: If the model does not align.
+        """Write the proxy A-distance of every pair of aligned modalities on test, of the mean tokens of
+        samples that have both; a `ConfigError` if the model does not align.
         """
         del analysis
         vectors, present = _means_of_tokens(run)

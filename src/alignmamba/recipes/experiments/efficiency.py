@@ -92,14 +92,8 @@ class Efficiency(Experiment[EfficiencyOptions]):
     options = EfficiencyOptions
 
     def config(self, asked: EfficiencyOptions, settings: Mapping[str, Any]) -> BenchConfig:
-        """Measurement of the experiment.
-
-        Args:
-            asked: The options.
-            settings: Of the measurement, by the names of `BenchConfig`.
-
-        Raises:
-            ConfigError: If a setting is unknown or wrong, or the experiment decides it by itself.
+        """Measurement with settings by the names of `BenchConfig`; a `ConfigError` for one that the paper
+        fixes.
         """
         for name in ("subject", "lengths", "measure"):
             if name in settings:
@@ -167,20 +161,9 @@ class Efficiency(Experiment[EfficiencyOptions]):
 
 
 def figure_parts(config: BenchConfig) -> dict[str, BenchConfig]:
-    """Lay out what the paper's analysis shows, in inference, and measure nothing.
-
-    Memory is measured at every length, time at the one nearest to 6400 and reported for 50 passes, and
-    operations are counted at 1024.
-
-    Args:
-        config: Of the subject ``model``; its lengths and peers may be left empty.
-
-    Returns:
-        Part of `Figures` to what is measured for it, in the order of the work.
-
-    Raises:
-        ConfigError: If the subject is another, gradients are asked for, a peer belongs to no method of the
-            paper, or it cannot be measured here.
+    """Settings of each part of the paper's analysis, in inference: memory at every length, time of 50 passes
+    at the one nearest to 6400, operations at 1024. Raises a `ConfigError` for another subject or peer, or
+    gradients.
     """
     if config.subject != "model":
         raise ConfigError(f"subject: found {config.subject!r}, expected 'model' as in the paper's figures")
@@ -202,15 +185,7 @@ def figure_parts(config: BenchConfig) -> dict[str, BenchConfig]:
 
 
 def paper_figures(config: BenchConfig, say: Say = silent) -> Figures:
-    """Measure the parts of `figure_parts`.
-
-    Args:
-        config: As for `figure_parts`.
-        say: Called with a line whenever a part begins.
-
-    Raises:
-        ConfigError: As for `figure_parts`.
-    """
+    """Measure the parts of `figure_parts`."""
     return Figures(**{part: measure(each, say) for part, each in figure_parts(config).items()})
 
 

@@ -28,19 +28,8 @@ IDENTITY: Final[Mapping[str, Any]] = {
 def plan_efficiency(
     asked: EfficiencyOptions, settings: Mapping[str, Any], *, out: Path
 ) -> dict[str, BenchConfig]:
-    """Check and lay out what `run_efficiency` measures; nothing is measured or written.
-
-    Args:
-        asked: The options.
-        settings: Of the measurement, as `Efficiency.config` takes them.
-        out: Directory of the experiment.
-
-    Returns:
-        Part to its settings, in the order of the work.
-
-    Raises:
-        CheckpointError: If something else lies at `out`.
-        ConfigError: If it cannot be measured here.
+    """Settings of each part that `run_efficiency` measures, in the order of the work; nothing is measured or
+    written. Refuses a place with something else.
     """
     ExperimentDirectory(out).refuse_other(IDENTITY)
     return figure_parts(Efficiency().config(asked, settings))
@@ -54,18 +43,8 @@ def run_efficiency(
     command: Sequence[str],
     say: Say,
 ) -> list[ResultTable]:
-    """Measure Figures 3 and 4 and the operations of section 4.3.3, and write tables and figures.
-
-    Args:
-        asked: The options.
-        settings: Of the measurement, as `Efficiency.config` takes them.
-        out: Directory of the experiment; measured again each time.
-        command: What the user typed, for the record.
-        say: Called with a line whenever a part begins.
-
-    Raises:
-        CheckpointError: If something else lies at `out`.
-        ConfigError: If it cannot be measured here.
+    """Measure Figures 3 and 4 and the operations of section 4.3.3, and write tables and figures to the
+    directory, each time again.
     """
     plan_efficiency(asked, settings, out=out)
     make_directory(out)

@@ -50,15 +50,9 @@ class _Running(NamedTuple):
 def run_here(
     experiment: ExperimentDirectory, jobs: Sequence[Job], *, workers: int, progress: GridProgress
 ) -> None:
-    """Work through jobs in processes of this machine, `workers` at a time, each with the threads of
-    `threads_of`.
-
-    A cell that another grid holds is taken up again after the others. A cell that ends badly is recorded and
-    does not stop the rest. No process outlives this one: all read one pipe, and end when its near end closes.
-
-    Raises:
-        KeyboardInterrupt: On Ctrl-C, SIGTERM or a hangup, after the processes have saved and ended. A second
-            one gives them `cell_process.GRACE_SECONDS` for that.
+    """Work through jobs in processes of this machine, `workers` at a time. A cell that another grid holds is
+    taken up after the others; one that ends badly is recorded. All processes read one pipe, and end when its
+    near end closes. Raises a `KeyboardInterrupt` when they have saved and ended.
     """
     waiting = deque((job, False) for job in jobs)
     running: list[_Running] = []
@@ -120,11 +114,9 @@ def _begun(experiment: ExperimentDirectory, job: Job, wait: bool, *, stdin: int)
 
 
 def threads_of(job: Job) -> int:
-    """Threads that a cell computes on: what ``OMP_NUM_THREADS`` says; else one, and up to four for a model of
-    256 channels or more.
-
-    How many cells are at work at once does not enter: the last bits of a result depend on the number of
-    threads. `benchmarks/cell_threads.py` measures it.
+    """Threads that a cell computes on: ``OMP_NUM_THREADS``; else one, and up to four from 256 channels on,
+    which `benchmarks/cell_threads.py` measures. Cells at work do not count: the last bits of a result depend
+    on threads.
     """
     if (given := _threads_given()) is not None:
         return given
@@ -174,19 +166,9 @@ def run_on_slurm(
     options: Mapping[str, Any],
     cluster: str = "slurm",
 ) -> None:
-    """Submit jobs as a SLURM array of at most `workers` at a time, and wait for them. Ctrl-C leaves the array
-    in the queue.
-
-    Args:
-        experiment: In a folder that all nodes share.
-        jobs: What to do.
-        workers: Jobs that run at once.
-        progress: Called whenever one ends.
-        options: Of submitit's executor, for example ``{"timeout_min": 120, "slurm_partition": "gpu"}``.
-        cluster: submitit's name of the scheduler; ``local`` runs the same without SLURM.
-
-    Raises:
-        ConfigError: If submitit is not installed, there is no SLURM here, or an option is unknown.
+    """Submit jobs as a SLURM array of at most `workers` at a time, with options of submitit's executor, and
+    wait; Ctrl-C leaves it in the queue. submitit's cluster ``local`` runs the same without SLURM. Raises a
+    `ConfigError` without submitit or SLURM, or for an unknown option.
     """
     require("engine slurm", "experiments", "submitit")
     import submitit

@@ -79,20 +79,12 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
     """Analyses that its cells ask for besides scores."""
 
     def check(self, asked: GridOptionsT, corpus: Corpus) -> None:
-        """Refuse options that do not go with a corpus.
-
-        Raises:
-            ConfigError: Naming the option.
-        """
+        """Refuse, by a `ConfigError`, options that do not go with a corpus."""
 
     @abstractmethod
     def cells(self, asked: GridOptionsT, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
-        """Cells for one seed, which the configuration holds.
-
-        Args:
-            asked: What is varied; its ``models``, if it has any, are methods, no sets.
-            base: Settings of every run.
-            corpus: With the modalities that are asked for.
+        """Cells for the seed that the configuration of every run holds; ``models`` of `asked` are methods, no
+        sets.
         """
 
     def facts(self, asked: GridOptionsT, corpus: Corpus) -> Mapping[str, Any]:
@@ -101,13 +93,7 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
         return {}
 
     def analyse(self, run: LoadedRun, analysis: AnalysisT, out: Path) -> None:
-        """Compute of a finished run what its cell asks for.
-
-        Args:
-            run: Model, settings and corpus.
-            analysis: What is asked for.
-            out: Existing, empty folder.
-        """
+        """Compute of a finished run what its cell asks for, into an empty folder."""
         raise NotImplementedError(f"experiment {self.name} computes nothing of a run besides its scores")
 
     @abstractmethod
@@ -116,12 +102,8 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
 
 
 def of_model(base: RunConfig, name: str, *, own_settings: bool = False) -> RunConfig:
-    """The same run with another model; of the options, the preset's among them, it has those that it knows.
-
-    Args:
-        base: The run.
-        name: Of the model.
-        own_settings: Take the settings that it was published with where they differ.
+    """The same run with another model, and those of the options and the preset's that it knows; with its
+    published settings on request.
     """
     method = METHODS[name]
     run = base if name == base.model else _other(base, name)
@@ -139,13 +121,8 @@ def _other(base: RunConfig, name: str) -> RunConfig:
 def variants(
     base: RunConfig, corpus: Corpus, *, analyses: tuple[Analysis, ...] = (), same_model: bool = False
 ) -> Iterator[Cell]:
-    """A cell for the model as it is, `full`, and one for each ablation that its network declares.
-
-    Args:
-        base: Settings of every run.
-        corpus: With the modalities that are asked for.
-        analyses: What is computed of each trained model.
-        same_model: Leave out ablations that put another model in its place.
+    """A cell for the model as it is, `full`, and one for each ablation that its network declares; of the same
+    model alone on request.
     """
     yield cell("full", base, corpus, analyses=analyses)
     for row, changes in METHODS[base.model].network.ablations.items():

@@ -44,10 +44,8 @@ class ExperimentDirectory:
 
     @classmethod
     def create(cls, path: Path, *, facts: Mapping[str, Any], cells: Sequence[Cell]) -> "ExperimentDirectory":
-        """Make the directory, or take the one that is there; cells that are done already are kept.
-
-        Raises:
-            CheckpointError: If something else lies there, or another experiment or one on another corpus.
+        """Make the directory, or take the one of this experiment, whose cells are kept; a `CheckpointError`
+        for any other.
         """
         found = cls(path)
         found.refuse_other(facts)
@@ -66,11 +64,7 @@ class ExperimentDirectory:
 
     @classmethod
     def open(cls, path: Path) -> "ExperimentDirectory":
-        """The experiment that lies there.
-
-        Raises:
-            CheckpointError: If there is none.
-        """
+        """The experiment that lies there; a `CheckpointError` if there is none."""
         if not (path / PLAN).is_file():
             raise CheckpointError(
                 f"experiment {path}: found no {PLAN}, expected the directory of an experiment"
@@ -78,10 +72,8 @@ class ExperimentDirectory:
         return cls(path)
 
     def refuse_other(self, facts: Mapping[str, Any]) -> None:
-        """Refuse a place that holds something, unless it is the experiment that `facts` describes.
-
-        Raises:
-            CheckpointError: Naming what is there and what was expected.
+        """Refuse, by a `CheckpointError`, a place of something else than the experiment that `facts`
+        describes.
         """
         if self.path.exists() and not self.path.is_dir():
             raise CheckpointError(f"out {self.path}: a file is there, choose another --out")
@@ -104,11 +96,7 @@ class ExperimentDirectory:
         return read_record(self.path / PLAN, ExperimentRecord)
 
     def job(self, key: str) -> Job:
-        """Definition of a cell.
-
-        Raises:
-            CheckpointError: If there is no cell of that key, or its file was damaged.
-        """
+        """Definition of a cell; a `CheckpointError` for an unknown key or a damaged file."""
         path = self._job_path(key)
         if not path.exists():
             raise CheckpointError(f"experiment {self.path}: has no cell {key!r}")
@@ -173,12 +161,8 @@ class ExperimentDirectory:
 
     @contextmanager
     def locked(self, key: str, *, wait: bool) -> Iterator[None]:
-        """Keep other processes, also of machines that share the folder, from writing to a cell.
-
-        The operating system gives the lock back when its process ends, however it ends.
-
-        Raises:
-            BusyError: If another process holds it and `wait` is false.
+        """Keep other processes, of any machine that shares the folder, from a cell, until this process ends,
+        however it does; a `BusyError` if one holds it and `wait` is false.
         """
         from filelock import FileLock, Timeout
 

@@ -9,11 +9,8 @@ from alignmamba.recipes.run_records import RunFacts, scored_predictions
 
 
 def read_grid(directory: ExperimentDirectory, plan: ExperimentRecord) -> Grid:
-    """Look at the state of every run, and read what the finished ones predicted.
-
-    Raises:
-        CheckpointError: If the plan lacks what tables are made from. What is wrong with a single run stands
-            in `Grid.damaged`.
+    """State of every run, and predictions of the finished ones; a `CheckpointError` if the plan lacks a task.
+    A fault of a single run stands in `Grid.damaged`.
     """
     if plan.task is None:
         raise CheckpointError(

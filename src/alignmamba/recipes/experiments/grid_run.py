@@ -166,21 +166,14 @@ def run_experiment(
 
 
 def sum_up(path: str | Path) -> ExperimentResult:
-    """Write the tables of an experiment, finished or not, and report how far it is.
-
-    Raises:
-        CheckpointError: If there is no experiment, or its plan is damaged.
-    """
+    """Write the tables of an experiment, finished or not, and report how far it is."""
     directory = ExperimentDirectory.open(Path(path))
     return _summed_up(directory, directory.plan())
 
 
 def refresh_tables(path: Path) -> None:
-    """Write the tables of what is finished by now, if it is a grid of runs that lies there; a grid that was
-    killed has none.
-
-    Raises:
-        CheckpointError: If its plan is damaged.
+    """Write the tables of what is finished of a grid of runs that lies there; a grid that was killed has
+    none.
     """
     if (path / PLAN).is_file() and (path / JOBS).is_dir():
         sum_up(path)
@@ -224,11 +217,7 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
 
 
 def shard_from(text: str) -> tuple[int, int]:
-    """``i/n`` as two numbers.
-
-    Raises:
-        ConfigError: If it is something else.
-    """
+    """``i/n`` as two numbers; a `ConfigError` for anything else."""
     first, slash, second = text.partition("/")
     if not slash or not first.isdecimal() or not second.isdecimal():
         raise ConfigError(f"shard: found {text!r}, expected i/n, for example 1/4")

@@ -45,10 +45,8 @@ class MissingOptions(MethodsOptions):
     """Train each model once on all rates mixed, then score it at each rate."""
 
     def withheld(self, rate: float | tuple[float, ...]) -> MissingConfig:
-        """Modalities withheld at a rate, or at several mixed.
-
-        Raises:
-            ConfigError: If the protocol has no such rate.
+        """Modalities withheld at a rate, or at several mixed; a `ConfigError` if the protocol has no such
+        rate.
         """
         return MissingConfig(protocol=self.protocol, rate=rate)
 

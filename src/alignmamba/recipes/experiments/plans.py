@@ -82,11 +82,8 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
         yield cell("full", base, corpus, analyses=[PlansAnalysis(kind=self.name, samples=asked.samples)])
 
     def analyse(self, run: LoadedRun, analysis: PlansAnalysis, out: Path) -> None:
-        """Write transport plans of showing samples, or of those that were asked for, and where true times are
-        known, how close in time all matched pairs lie, as ``plans.json``.
-
-        Raises:
-            ConfigError: If the model makes no plans, or a sample is not in the test split.
+        """Write transport plans of samples, and how close in time all matched pairs lie, as ``plans.json``; a
+        `ConfigError` if the model makes no plans, or a sample is not in the test split.
         """
         config, corpus, model = run.config, run.corpus, run.model
         _refuse_unknown(analysis.samples, corpus)
@@ -130,11 +127,7 @@ def _refuse_unknown(samples: Sequence[str], corpus: Corpus) -> None:
 
 
 def _errors_of_plans(run: LoadedRun, batches: Sequence[Batch]) -> NDArray[np.float64]:
-    """(samples,), how wrong the prediction of each sample is, of a model that makes plans.
-
-    Raises:
-        ConfigError: If it makes none.
-    """
+    """(samples,) errors of predictions of a model that makes plans; a `ConfigError` if it makes none."""
     errors, plans = [], False
     for batch in batches:
         output = run.model(batch, return_plans=True)
@@ -226,11 +219,8 @@ class Sample:
 def _closeness(
     config: RunConfig, corpus: Corpus, model: Network[Any], batches: Sequence[Batch]
 ) -> dict[str, dict[str, Shares]]:
-    """Pair of modalities to way of matching to shares; empty where no pair knows its true times.
-
-    Ways: the model's own cost and, where it has such a variant, content alone, each trained and untrained;
-    tokens at proportional times; every pair evenly, which is chance. Measures: true times at most so many
-    seconds apart, and where tokens have words, the same word, of the tokens that have one.
+    """Pair of modalities to way of matching to shares of matched pairs close in time and, of tokens with
+    words, of the same word; empty where no pair knows its true times.
     """
     anchor, *names = model.config.anchors
     variants = _variants(config, corpus, model)

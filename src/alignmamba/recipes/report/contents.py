@@ -53,14 +53,7 @@ OVER_SAMPLES: Final = (
 
 
 def gather(directory: Path) -> Gathered:
-    """Read an experiment, finished or not, or a single run.
-
-    Args:
-        directory: As ``alignmamba experiment`` or ``alignmamba train`` writes it.
-
-    Raises:
-        CheckpointError: If it is neither, or a file in it is damaged; the message names the file.
-    """
+    """Read an experiment or a single run, finished or not; a `CheckpointError` names a damaged file."""
     page = _Room()
     if (directory / PLAN).is_file():
         grid = ExperimentDirectory(directory)

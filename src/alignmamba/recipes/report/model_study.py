@@ -28,15 +28,8 @@ MOST_WORDS: Final = 300_000
 
 
 def study(directory: Path, samples: Samples, *, data: str | None = None) -> Study:
-    """Load a finished run with its corpus and ask the model again.
-
-    Args:
-        directory: Of the run.
-        samples: What the run's files hold of the split to study.
-        data: Where the corpus of the run lies now; by default where it lay in training.
-
-    Raises:
-        AlignMambaError: If the run or the corpus cannot be loaded, or the corpus is not that of the run.
+    """Load a finished run with its corpus, from its new place if given, and ask the model again about the
+    samples of a split.
     """
     run = load_run(directory, data=data)
     split = _split_of(run, samples, data)
@@ -152,9 +145,8 @@ def _evenly(order: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def _words(split: Split) -> tuple[tuple[str | None, ...], tuple[str | None, ...], int]:
-    """Transcripts and groups, and how long a transcript may be; 0 where all are whole.
-
-    Where the corpus has no text, the words of the tokens stand in for it.
+    """Transcripts, or else the words of tokens, groups, and the most characters of one; 0 where all are
+    whole.
     """
     texts, groups = [], []
     for sample in split:

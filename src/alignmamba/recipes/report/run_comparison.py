@@ -31,11 +31,8 @@ _NOT_TESTED: Final = "Nothing is marked: the runs did not all predict the same s
 
 
 def gather_runs(directories: Sequence[Path]) -> Gathered:
-    """Read several runs, finished or not, to compare them.
-
-    Raises:
-        CheckpointError: If one of them is no run, or a file in it is damaged; the message names the file.
-        ConfigError: If one is given twice, or their tasks are not of one kind.
+    """Read several runs, finished or not, to compare them; refuses what is no run, given twice, or of another
+    task.
     """
     twice = [path for path, count in Counter(path.resolve() for path in directories).items() if count > 1]
     if twice:

@@ -99,7 +99,11 @@ def explain(error: "ValidationError", *, prefix: str = "", keys: Sequence[str] =
         keys: Every key there is, dotted, to suggest from.
     """
     lines = []
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    for problem in problems:
+        place = problem["loc"]
+        if any(place == each["loc"][: len(place)] and place != each["loc"] for each in problems):
+            continue  # a list is wrong because one of its items is
         key = ".".join(
             str(part) for part in (*([prefix] if prefix else []), *problem["loc"]) if part not in _KINDS
         )

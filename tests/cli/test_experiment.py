@@ -142,6 +142,8 @@ def test_mistakes_are_one_line(
     ("arguments", "said"),
     [
         (["comparison", "--rates", "1.5"], "rates.0: found 1.5"),
+        (["comparison", "--lengths", "0"], "lengths.0: found 0"),
+        (["distance", "--lengths", "8", "8"], "lengths: expected different ones"),
         (["distance", "--models", "late-fusoin"], "models: found 'late-fusoin', expected some of"),
         (["ablation", "--samples", "nobody"], "samples: 'nobody' is not in the test split"),
     ],
@@ -160,7 +162,7 @@ def test_options_of_other_experiments_change_nothing(cli: Cli, corpus: Path, tmp
     common = ("--data", corpus, "--out", tmp_path / "grid", "--seeds", "1", "--dry-run", "--json")
     others = ("--rates", "0.2", "--mixed", "--protocol", "tokens", "--samples", "test-000001")
     alone = cli("experiment", "distance", *common, "--set", *SETTINGS)
-    both = cli("experiment", "distance", *others, "--lengths", "-1", *common, "--set", *SETTINGS)
+    both = cli("experiment", "distance", *others, "--lengths", "100", *common, "--set", *SETTINGS)
     assert (alone.code, both.code) == (0, 0), both.err
     assert json.loads(both.out) == json.loads(alone.out)
 

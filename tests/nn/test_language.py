@@ -1,5 +1,6 @@
 """Language models from a folder as encoders of token ids."""
 
+import copy
 import json
 import os
 import shutil
@@ -100,6 +101,17 @@ def test_fine_tuned_weights_learn_at_their_own_rate_and_are_saved(folder: Path, 
     model.save_pretrained(tmp_path / "saved")
     shutil.rmtree(folder)
     assert same(model, AlignMamba.from_pretrained(tmp_path / "saved"))
+
+
+def test_a_copy_learns_at_the_same_rates(folder: Path) -> None:
+    model = network(folder, frozen=False, learning_rate=5e-5)
+    marks = [vars(weight) for weight in model.parameters()]
+    assert {} in marks
+    assert any("_learning_rate" in each for each in marks)
+    assert any("_no_weight_decay" in each for each in marks)
+    twin = copy.deepcopy(model)
+    assert [vars(weight) for weight in twin.parameters()] == marks
+    assert same(model, twin)
 
 
 def test_dropout_is_that_of_the_folder(folder: Path) -> None:

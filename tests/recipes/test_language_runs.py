@@ -12,7 +12,7 @@ import torch
 
 from alignmamba.contracts import Corpus, Task, configurations
 from alignmamba.data.archive import write_corpus
-from alignmamba.errors import AlignMambaError, ConfigError
+from alignmamba.errors import AlignMambaError, ConfigError, TrainingError
 from alignmamba.methods import METHODS
 from alignmamba.models.encoded import Fusion
 from alignmamba.recipes.configuration import RunConfig, check_config, read_config, resolve
@@ -81,6 +81,19 @@ def test_a_run_trains_resumes_and_opens(tmp_path: Path, folder: Path, frozen: bo
     again = train(resume=tmp_path / "cut", progress=None)
     for role in ("valid", "test"):
         assert again.metrics[role] == whole.metrics[role]
+
+
+def test_a_folder_of_other_weights_is_refused_before_training(tmp_path: Path, folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ConfigError, match=r"^options\.encoders\.text\.path: .*that transformers opens"):
+        plan(settings(tmp_path, folder), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rate_of_an_encoder_that_is_too_high_is_blamed(tmp_path: Path, folder: Path) -> None:
+    config = settings(tmp_path, folder, frozen=False, learning_rate=1e30)
+    with pytest.raises(TrainingError, match=r"rate of encoders\.text is probably too high, found 1e\+30"):
+        train(config, out=tmp_path / "run", progress=None)
 
 
 def test_settings_are_checked_in_words(tmp_path: Path, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, make_dataclass
 from inspect import cleandoc
@@ -14,7 +14,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from alignmamba.cli.config_flags import flag
 from alignmamba.cli.terminal_tables import blocks, rows_table
 from alignmamba.cli.verb import SettingVerb, Verb, console, say, write
-from alignmamba.errors import ConfigError
+from alignmamba.errors import ConfigError, likely
 
 if TYPE_CHECKING:
     from alignmamba.contracts import Config
@@ -77,19 +77,33 @@ class Experiment(SettingVerb):
         own += [flag(name, info, takers(name)) for name, info in any_option().items()]
         return make_dataclass(cls.__name__, own, bases=(cls,), namespace=namespace, frozen=True, kw_only=True)
 
+    @classmethod
+    def setting(cls, word: str, given: Sequence[str]) -> str | None:
+        """Key that `--set` takes for the experiment among the arguments."""
+        from alignmamba.recipes.bench.measurement import BenchConfig
+        from alignmamba.recipes.experiments.efficiency import FIXED, Efficiency
+
+        if Efficiency.name in given:
+            return likely(word, [key for key in BenchConfig.model_fields if key not in FIXED])
+        key = super().setting(word, given)
+        return None if key == "seed" else key  # the grid gives every run its own
+
     def run(self) -> int:
         """Run the experiment."""
         from alignmamba.recipes.experiments.catalogue import EXPERIMENTS, grids
+        from alignmamba.recipes.experiments.efficiency import Efficiency
 
-        if self.name not in grids():
-            return self._efficiency(self._options(EXPERIMENTS[self.name].options))
+        # a wrong value is refused also where another experiment takes it
+        options = {name: self._options(each.options) for name, each in EXPERIMENTS.items()}
+        Efficiency().config(options[Efficiency.name], {})
+        if self.name == Efficiency.name:
+            return self._efficiency(options[self.name])
         from alignmamba.extras import lacking
         from alignmamba.recipes.experiments import plan_experiment, run_experiment
 
         engine = self._engine()
-        options = {name: self._options(each.options) for name, each in grids().items()}
         plan = plan_experiment(options[self.name], self.configuration(), out=self.out)
-        for name, each in grids().items():  # a wrong value is refused also where another experiment takes it
+        for name, each in grids().items():
             each.check(options[name], plan.corpus)
         self._refuse_unknown_metrics(plan)
         for note in plan.notes:

@@ -35,7 +35,8 @@ def refuse_unknown(given: Sequence[str], verbs: Mapping[str, type[Verb]]) -> Non
     for name in _option_names(given[1:]):
         if name not in known and name not in _EVERYWHERE and not name.startswith(_FROM_TYRO):
             raise ConfigError(
-                f"--{name}: {verb} has no such option{_way_out(name, known)}; see alignmamba {verb} --help"
+                f"--{name}: {verb} has no such option{_way_out(name, known, verbs[verb], given)};"
+                f" see alignmamba {verb} --help"
             )
 
 
@@ -132,17 +133,15 @@ def _option_names(given: Sequence[str]) -> Iterator[str]:
             yield word[2:].partition("=")[0].replace("_", "-")
 
 
-def _way_out(name: str, known: Sequence[str]) -> str:
+def _way_out(name: str, known: Sequence[str], verb: type[Verb], given: Sequence[str]) -> str:
     """The end of a message: the setting of that name, else the nearest option."""
-    from alignmamba.recipes.configuration import suggested_key
-
     close = _nearest(name, known, "--")
-    key = suggested_key(name.replace("-", "_")) if "set" in known else None
+    key = verb.setting(name.replace("-", "_"), given)
     if key is not None and (not close or key.rpartition(".")[2] == name.replace("-", "_")):
         return f", perhaps you meant --set {key}=VALUE"
     return close
 
 
 def _nearest(name: str, names: Sequence[str] | Mapping[str, object], dashes: str = "") -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.65)
     return f", perhaps you meant {dashes}{close[0]}" if close else ""

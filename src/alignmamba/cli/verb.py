@@ -3,7 +3,7 @@
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,12 @@ class Verb(ABC):
     def completed(cls) -> "type[Verb]":
         """The verb with the options that other rooms declare for it; here it has them all."""
         return cls
+
+    @classmethod
+    def setting(cls, word: str, given: Sequence[str]) -> str | None:
+        """Key of ``--set`` that a word most likely means beside these arguments; none by default."""
+        del word, given
+        return None
 
     @abstractmethod
     def run(self) -> int:
@@ -76,6 +82,14 @@ class SettingVerb(Verb):
         float | None, arg(metavar="SHARE", help_behavior_hint="(default: the corpus's own valid split)")
     ] = None
     """Share of train that serves as the valid split, for example 0.15, if the corpus has none."""
+
+    @classmethod
+    def setting(cls, word: str, given: Sequence[str]) -> str | None:
+        """Key of a run that a word most likely means."""
+        from alignmamba.recipes.configuration import suggested_key
+
+        del given
+        return suggested_key(word)
 
     @property
     def assignments(self) -> list[str]:

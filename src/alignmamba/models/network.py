@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
@@ -205,6 +206,15 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
             {m.name: Standardise(m.dim) for m in config.modalities if m.kind == "features"}
         )
         self.target_scaling = TargetScaling() if config.task.kind == "regression" else None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy whose weights keep what they say of themselves, such as a learning rate of their own."""
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(deepcopy(self.__dict__, memo))
+        for own, other in zip(self.parameters(), made.parameters(), strict=True):
+            vars(other).update(vars(own))
+        return made
 
     @classmethod
     def for_regression(

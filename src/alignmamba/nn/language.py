@@ -216,7 +216,7 @@ class Language(nn.Module):
             )
             self.model.requires_grad_(False).eval()
         for parameter in self.model.parameters():
-            parameter._learning_rate = config.learning_rate
+            parameter._learning_rate, parameter._rate_of = config.learning_rate, field
         self.register_load_state_dict_post_hook(_forget_frozen)  # type: ignore[no-untyped-call]
 
     @property

@@ -29,9 +29,10 @@ from alignmamba.formats.foreign import NeedsOptionError, ReadOptions
 from alignmamba.formats.known_formats import check_source, recognised
 from alignmamba.formats.tables.draft import refuse_undescribed
 from alignmamba.methods import METHODS
+from alignmamba.models.encoded import FusionConfig
 from alignmamba.models.network import Network
 from alignmamba.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
-from alignmamba.nn.language import refuse_longer
+from alignmamba.nn.language import Language, LanguageConfig, refuse_longer
 from alignmamba.recipes.configuration import SYNTHETIC, EngineConfig, RunConfig, model_config, resolve
 from alignmamba.recipes.display import samples_display
 from alignmamba.recipes.run_directory import MODEL, RunDirectory
@@ -175,6 +176,22 @@ def counted_weights(config: RunConfig, corpus: Corpus) -> int:
             4 * total * processes, f"{name}: making {total:,} weights", cure, error=ConfigError
         )
     return num_parameters_of(outline)
+
+
+def check_pretrained(config: RunConfig, corpus: Corpus) -> None:
+    """Open the weights of pretrained encoders, so that a wrong folder is refused before training."""
+    made = model_config(config, corpus)
+    if not isinstance(made, FusionConfig):
+        return
+    chosen = {spec.name: made.encoders.get(spec.name, made.encoder) for spec in made.modalities}
+    named = {each.path: (name, each) for name, each in chosen.items() if isinstance(each, LanguageConfig)}
+    for name, each in named.values():
+        try:
+            missing = Language(each, f"encoders.{name}").missing
+        except ConfigError as error:
+            raise ConfigError(f"options.{error}") from error
+        if missing:
+            raise ConfigError(f"options.{missing}")
 
 
 def untrained_network(config: RunConfig, corpus: Corpus) -> Network[Any]:

@@ -23,6 +23,7 @@ from alignmamba.models.network import Network
 from alignmamba.models.pretrained import Provenance
 from alignmamba.recipes.advice import alignment_note
 from alignmamba.recipes.assembly import (
+    check_pretrained,
     counted_weights,
     environment,
     launched,
@@ -193,6 +194,7 @@ def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = 
     refuse_existing(directory, overwrite=overwrite)
     refuse_unlabelled(corpus, ("train", "valid"))  # now, not after the first epoch
     _check_select(complete.fit.select, corpus.task)
+    check_pretrained(complete, corpus)
     return ReadyRun(
         config=complete,
         corpus=corpus,

@@ -28,6 +28,15 @@ def diverged(run: Run, state: State, found: str, group: Sequence[Batch], ids: Se
 
 
 def rate_to_blame(run: Run) -> str:
+    """The highest of the learning rates, that of the run or one that weights have for themselves."""
+    marks = [vars(parameter) for parameter in run.objective.parameters() if parameter.requires_grad]
+    own = [(each["_learning_rate"], each["_rate_of"]) for each in marks if "_rate_of" in each]
+    rate, whose = max(own, default=(0.0, ""))
+    if rate > run.config.learning_rate:
+        return (
+            f"the learning rate of {whose} is probably too high, found {rate:g}; set a smaller learning_rate"
+            f" of {whose}"
+        )
     return (
         f"the learning rate is probably too high, found {run.config.learning_rate:g}; set a smaller"
         " fit.learning_rate"

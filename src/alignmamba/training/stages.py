@@ -56,7 +56,7 @@ def check_stages(objective: Objective) -> Sequence[Stage]:
 def optimiser(module: nn.Module, minimise: Minimise, *, learning_rate: float, weight_decay: float) -> AdamW:
     """AdamW over the weights of one optimiser, in groups by the factor on the learning rate.
 
-    A parameter that has a ``_learning_rate`` takes it as its peak.
+    A parameter that has a ``_learning_rate`` takes it as its peak; ``_rate_of`` names whose it is.
     Matrices decay; vectors (biases, norms) and parameters that say ``_no_weight_decay`` do not.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}

@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from alignmamba.errors import CheckpointError
 from alignmamba.recipes.configuration import check_config
-from alignmamba.recipes.experiments.cells import Cell
+from alignmamba.recipes.experiments.cell_process import _analyse
+from alignmamba.recipes.experiments.cells import Analysis, Cell
 from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory
 from alignmamba.recipes.report.contents import gather
+from alignmamba.recipes.run_directory import RunDirectory
 from small_run import CONFIG
 
 FACTS = {
@@ -85,6 +89,13 @@ def test_an_experiment_of_an_earlier_version_has_no_checksums(experiment: Experi
     assert len(values.pop("sha256")) == 64
     path.write_text(json.dumps(values))
     assert experiment.plan() == plan
+
+
+def test_an_analysis_makes_no_directory_of_a_run_that_is_gone(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(stored=RunDirectory(tmp_path / "gone"))
+    with pytest.raises(CheckpointError, match="gone: expected the run to analyse, found no such directory"):
+        _analyse(run, Analysis(kind="distance"), tmp_path / "gone" / "analysis" / "distance")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Final
 
 from alignmamba.checksums import write_list
-from alignmamba.errors import DONE, INTERRUPTED, OUR_FAULT, USER_INPUT, AlignMambaError, printable
+from alignmamba.errors import (
+    DONE,
+    INTERRUPTED,
+    OUR_FAULT,
+    USER_INPUT,
+    AlignMambaError,
+    CheckpointError,
+    printable,
+)
 from alignmamba.files import new_directory, refused_by_machine
 from alignmamba.recipes.experiments.catalogue import grids
 from alignmamba.recipes.experiments.cells import Analysis, Job
@@ -82,6 +90,8 @@ def _work(experiment: ExperimentDirectory, job: Job) -> None:
 
 def _analyse(run: LoadedRun, analysis: Analysis, out: Path) -> None:
     """Write an analysis beside its place and move it there when it is whole."""
+    if not run.stored.path.is_dir():
+        raise CheckpointError(f"run {run.stored.path}: expected the run to analyse, found no such directory")
     with new_directory(out) as unfinished:
         grids()[analysis.kind].analyse(run, analysis, unfinished)
         write_list(

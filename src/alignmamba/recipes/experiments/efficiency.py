@@ -42,6 +42,8 @@ FIGURE_PEERS: Mapping[str, str | None] = {
 }
 """Peer to the method of the paper that it stands for; the paper has neither a window nor fused attention."""
 
+FIXED = ("subject", "lengths", "measure")
+"""Settings of a measurement that the paper decides."""
 PAPER_LENGTH = 6400
 """Tokens at which the paper shows memory."""
 PAPER: Mapping[str, Mapping[str, float]] = {
@@ -95,7 +97,7 @@ class Efficiency(Experiment[EfficiencyOptions]):
         """Measurement with settings by the names of `BenchConfig`; a `ConfigError` for one that the paper
         fixes.
         """
-        for name in ("subject", "lengths", "measure"):
+        for name in FIXED:
             if name in settings:
                 raise ConfigError(
                     f"{name}: expected no such setting, as the paper fixes what is measured; take --lengths"

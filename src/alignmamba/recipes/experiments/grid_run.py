@@ -13,7 +13,7 @@ from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import metric_names
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.extras import require
-from alignmamba.recipes.assembly import counted_weights, environment, restricted
+from alignmamba.recipes.assembly import check_pretrained, counted_weights, environment, restricted
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.catalogue import cells_of, grid_of, grids, not_compared
 from alignmamba.recipes.experiments.cells import Cell, ExperimentRecord, Job, State, jobs_of
@@ -120,6 +120,7 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
         (cell.config.model, repr(cell.config.options), cell.config.modalities): cell.config for cell in cells
     }.values():
         counted_weights(sized, restricted(corpus, sized.modalities))  # refuses more than this machine holds
+    check_pretrained(cells[0].config, restricted(corpus, cells[0].config.modalities))
     return ExperimentPlan(
         options=options,
         base=base,

@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -33,19 +33,15 @@ files are converted again.
 
 
 class Told(Protocol):
-    """Observer of the progress of making a corpus."""
+    """Observer of the making of a corpus: called with the samples of a split that were read, with the bytes
+    that were read for checksums, and with lines about what is done.
+    """
 
-    def __call__(self, role: Role, done: int, total: int) -> None:
-        """Called with the split, the samples that were read, and how many it has."""
-        ...
+    def __call__(self, role: Role, done: int, total: int) -> None: ...
 
-    def hashed(self, done: int, total: int) -> None:
-        """Called with the bytes of the files that were read for their checksums."""
-        ...
+    def hashed(self, done: int, total: int) -> None: ...
 
-    def say(self, line: str) -> None:
-        """Called with lines about what is done."""
-        ...
+    def say(self, line: str) -> None: ...
 
 
 def cached_corpus(source: Path, options: ReadOptions, *, told: Told) -> Path:
@@ -54,12 +50,6 @@ def cached_corpus(source: Path, options: ReadOptions, *, told: Told) -> Path:
     It is found by the content of the file, the options and the version of this package, wherever the file
     lies; one that is damaged is made again. Among several processes that ask at once, one converts and the
     others wait.
-
-    Args:
-        source: A file or folder of a format that is recognised.
-        options: How to read it.
-        told: Called with lines about what is done, and how far the checksums and the conversion's samples
-            are.
 
     Raises:
         DataError: If it is not recognised, cannot be converted, or the cache cannot be written to.
@@ -74,9 +64,8 @@ def cached_corpus(source: Path, options: ReadOptions, *, told: Told) -> Path:
             with _locked(target.with_suffix(".lock"), source, told.say):
                 if (damage := _damage(target)) is not None:
                     if damage:
-                        told.say(
-                            f"{source}: the corpus that was made of it is damaged and is made again: {damage}"
-                        )
+                        made = f"{source}: the corpus that was made of it is damaged and is made again"
+                        told.say(f"{made}: {damage}")
                         _remove(target)
                     told.say(f"{source}: looks like {format}, converting it once into {target}")
                     done = convert(format, [source], target, options, progress=told, overwrite=True)
@@ -112,19 +101,14 @@ def _remove(target: Path) -> None:
         target.unlink()
 
 
-@contextmanager
-def _locked(path: Path, source: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock that the operating system gives back when this process ends, however it ends."""
+def _locked(path: Path, source: Path, say: Callable[[str], None]) -> AbstractContextManager[object]:
+    """A lock, held, that the operating system gives back when this process ends, however it ends."""
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         say(f"{source}: another process converts it, waiting")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _key(
@@ -153,20 +137,15 @@ def _files(format: str, source: Path) -> Iterator[tuple[str, Path]]:
     """All files that are read, with a name that does not depend on where the source lies."""
     named = getattr(FORMATS[format], "files", None)
     folder = source if source.is_dir() else source.parent
-    if named is not None:
-        found: Sequence[Path] = named(source)
-    else:
-        found = sorted(source.rglob("*")) if source.is_dir() else [source]
-    yield from (
-        ("" if path == source else os.path.relpath(path, folder), path) for path in found if path.is_file()
-    )
+    everything = sorted(source.rglob("*")) if source.is_dir() else [source]
+    for path in named(source) if named is not None else everything:
+        if path.is_file():
+            yield "" if path == source else os.path.relpath(path, folder), path
 
 
 def _account(done: Conversion) -> str:
     """The outcome of a conversion in one line."""
     sizes = ", ".join(f"{role} {len(split)}" for role, split in done.corpus.splits.items())
     repairs = faults_in_words(done.faults)
-    return (
-        f"converted in {done.seconds:.1f} s, samples: {sizes};"
-        f" {f'repaired: {repairs}' if repairs else 'nothing had to be repaired'}"
-    )
+    repaired = f"repaired: {repairs}" if repairs else "nothing had to be repaired"
+    return f"converted in {done.seconds:.1f} s, samples: {sizes}; {repaired}"

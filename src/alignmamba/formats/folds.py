@@ -42,10 +42,8 @@ _EXPECTED = 'a JSON or TOML file of the ids of each split, {"train": [...], "val
 
 
 def split_roles(names: Iterable[str], where: str) -> dict[str, Role]:
-    """The role of each of these names of splits that is a known one, whatever the case of its letters.
-
-    Raises:
-        DataError: If two of them name the same role.
+    """The role of each of these names of splits that is a known one, whatever the case of its letters. Two
+    for one role are refused.
     """
     roles: dict[str, Role] = {}
     for name in dict.fromkeys(names):
@@ -64,11 +62,12 @@ def split_roles(names: Iterable[str], where: str) -> dict[str, Role]:
 def left_out(
     samples: str, count: int, first: str, roles: Iterable[Role | None], names: Iterable[str] = ()
 ) -> list[str]:
-    """Note on samples that are in no split, and of the test split where there is none.
+    """Note on `count` samples that are in no split, `first` among them, and of the test split where there is
+    none.
 
     Args:
         samples: What they are called, in the plural.
-        count: How many are in no split.
+        count: How many they are.
         first: The id of the first of them.
         roles: The splits that others are in.
         names: What their own splits are called, where that is known.
@@ -76,27 +75,17 @@ def left_out(
     if not count:
         return []
     called = sorted({name[:40] for name in names})
-    own = (
-        f" of the split{'s' if len(called) > 1 else ''} {', '.join(map(repr, called[:8]))}" if called else ""
-    )
+    own = f" of the split{'s' * (len(called) > 1)} {', '.join(map(repr, called[:8]))}" if called else ""
     none = "" if "test" in set(roles) else NO_TEST
     return [f"{count} {samples}{own} are in no split and were dropped, {first!r} first.{none}"]
 
 
 def unused(names: Iterable[str], known: Container[str], where: str) -> list[str]:
-    """Note on ids that are put into splits but are not known.
-
-    Args:
-        names: The ids that are put into splits.
-        known: Those that samples have.
-        where: What lists them.
-    """
+    """Note on ids that `where` puts into splits, but that no sample has."""
     unknown = [name for name in names if name not in known]
-    return (
-        [f"{len(unknown)} ids of {where} name nothing that is in the files, {unknown[0]!r} first."]
-        if unknown
-        else []
-    )
+    if not unknown:
+        return []
+    return [f"{len(unknown)} ids of {where} name nothing that is in the files, {unknown[0]!r} first."]
 
 
 def folds_beside(folder: Path) -> list[Path]:
@@ -105,21 +94,19 @@ def folds_beside(folder: Path) -> list[Path]:
 
 
 def folds_path(given: Path | None, folder: Path) -> Path:
-    """The file that is given, or else `folds.json` or `folds.toml` in the folder.
+    """The file that is given, or else the one in the folder.
 
     Raises:
-        DataError: If there is neither.
+        NeedsOptionError: If there is neither.
     """
-    if given is not None:
-        return given
-    beside = folds_beside(folder)
-    if not beside:
+    found = folds_beside(folder) if given is None else [given]
+    if not found:
         raise NeedsOptionError(
             f"{folder}: nothing says which id is in which split: give folds (--folds FILE), {_EXPECTED}, or"
             " put it there as folds.json",
             option="--folds FILE",
         )
-    return beside[0]
+    return found[0]
 
 
 UNDIVIDED = "Nothing says which sample is in which split, and there are no labels: all are in test."
@@ -155,11 +142,7 @@ def roles_by_folds(
 
 
 def read_folds(path: Path) -> dict[str, Role]:
-    """Split of each id.
-
-    Raises:
-        DataError: If it is no such file, or names an id in two splits.
-    """
+    """Split of each id in a file of folds; one that names an id in two splits is refused."""
     is_json = path.suffix.lower() == ".json"
     given = read_json(path, limit_bytes=_LARGEST) if is_json else read_toml(path, largest=_LARGEST_TOML)
     roles = split_roles(given, str(path)) if isinstance(given, dict) else {}
@@ -171,9 +154,8 @@ def read_folds(path: Path) -> dict[str, Role]:
         ids = given[name]
         if not isinstance(ids, list):
             raise DataError(f"{path}: {name}: expected a list of ids, found {shown(ids)}")
-        for identity in ids:
-            if not isinstance(identity, str):
-                raise DataError(f"{path}: {name}: expected ids as text, found {shown(identity)}")
+        if wrong := [identity for identity in ids if not isinstance(identity, str)]:
+            raise DataError(f"{path}: {name}: expected ids as text, found {shown(wrong[0])}")
         for identity in ids:
             if home.setdefault(identity, role) != role:
                 raise DataError(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,17 +77,9 @@ def inspect_foreign(
     foreign, specs, counted = with_opened(
         format, [path], options or ReadOptions(), _counts, progress=progress, any_label=True
     )
+    groups = {role: found.pop("groups") for role, found in counted.items()}
     splits = tuple(
-        summarise(
-            role,
-            specs,
-            foreign.task,
-            lengths=found.lengths,
-            timed=found.timed,
-            targets=found.targets,
-            groups=len(found.groups),
-            channels=found.channels,
-        )
+        summarise(role, specs, foreign.task, groups=len(groups[role]), **found)
         for role, found in counted.items()
     )
     return ForeignInspection(
@@ -100,7 +93,7 @@ def inspect_foreign(
         source=foreign.source,
         task=foreign.task,
         splits=splits,
-        shared_groups=shared_groups(found.groups for found in counted.values()),
+        shared_groups=shared_groups(groups.values()),
         faults=tuple(foreign.faults.rows()),
         notes=foreign.notes,
         training=training(foreign.task, splits),
@@ -118,48 +111,36 @@ def _size_and_checksum(path: Path, hashed: Callable[[int, int], None] | None) ->
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _counts(opened: Opened) -> tuple[Foreign, tuple[ModalitySpec, ...], dict[Role, "_Counted"]]:
-    """Content of opened files: their modalities, and what is kept of each split."""
+def _counts(opened: Opened) -> tuple[Foreign, tuple[ModalitySpec, ...], dict[Role, dict[str, Any]]]:
+    """Content of opened files: their modalities, and what `summarise` takes of each split."""
     foreign = opened.foreign
     any_range = foreign.task.model_copy(update={"label_range": None})
     checked = CheckedSplits(
         opened.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip"
     )
-    counted = {role: _Counted.of(role, checked) for role in checked.roles}
+    counted = {role: _counted(role, checked) for role in checked.roles}
     return foreign, checked.specs(foreign.units), counted
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Counted:
-    """Summary of the samples of a split once they were read."""
-
-    lengths: dict[str, np.ndarray]
-    timed: set[str]
-    targets: np.ndarray | None
-    groups: set[str]
-    channels: Channels
-
-    @classmethod
-    def of(cls, role: Role, checked: CheckedSplits) -> "_Counted":
-        lengths: dict[str, list[int]] = {name: [] for name in checked.names}
-        timed: set[str] = set()
-        targets: list[float | int] = []
-        groups: set[str] = set()
-        channels = Channels()
-        for sample in checked.samples(role):
-            for name, values in sample.values.items():
-                lengths[name].append(0 if values is None else len(values))
-                if values is not None and role == "train":
-                    channels.add(name, values)
-            timed.update(sample.times)
-            if sample.target is not None:
-                targets.append(sample.target)
-            if sample.group is not None:
-                groups.add(sample.group)
-        return cls(
-            lengths={name: np.array(counts) for name, counts in lengths.items()},
-            timed=timed,
-            targets=np.array(targets) if targets else None,
-            groups=groups,
-            channels=channels,
-        )
+def _counted(role: Role, checked: CheckedSplits) -> dict[str, Any]:
+    """Summary of the samples of a split once they were read, and the names of their groups."""
+    lengths: dict[str, list[int]] = {name: [] for name in checked.names}
+    timed: set[str] = set()
+    targets: list[float | int] = []
+    groups: set[str] = set()
+    channels = Channels()
+    for sample in checked.samples(role):
+        for name, values in sample.values.items():
+            lengths[name].append(0 if values is None else len(values))
+            if values is not None and role == "train":
+                channels.add(name, values)
+        timed.update(sample.times)
+        targets += [] if sample.target is None else [sample.target]
+        groups |= set() if sample.group is None else {sample.group}
+    return {
+        "lengths": {name: np.array(counts) for name, counts in lengths.items()},
+        "timed": timed,
+        "targets": np.array(targets) if targets else None,
+        "groups": groups,
+        "channels": channels,
+    }

@@ -19,11 +19,7 @@ AUTO = "auto"
 
 
 def reader_of(format: str) -> Reader[Any]:
-    """The reader of a format.
-
-    Raises:
-        DataError: If there is no such format.
-    """
+    """The reader of a format, if there is such a one."""
     if format not in FORMATS:
         raise DataError(f"format: expected {AUTO} or one of {', '.join(FORMATS)}, found {format!r}")
     return FORMATS[format]
@@ -45,17 +41,10 @@ def any_options() -> type[ReadOptions]:
 
 
 def own_options(format: str, options: ReadOptions) -> Any:
-    """The options of a format's reader, from those of any other.
-
-    Raises:
-        DataError: If one is set that the reader does not take.
-    """
+    """The options of a format's reader, from those of any other; one that it does not take is refused."""
     own = reader_of(format).Options
-    given = {
-        name: getattr(options, name)
-        for name, info in type(options).model_fields.items()
-        if getattr(options, name) != info.default
-    }
+    defaults = type(options).model_fields
+    given = {name: value for name, value in options if value != defaults[name].default}
     for name in given:
         if name not in own.model_fields:
             raise DataError(
@@ -72,9 +61,6 @@ def recognised(sources: Sequence[Path]) -> list[str]:
 def check_source(path: Path) -> None:
     """Refuse what cannot be a source: a path that none can have, or a pipe or device, which a reader could
     wait for without end.
-
-    Raises:
-        DataError: If it is one.
     """
     check_path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -107,10 +93,7 @@ def detect(sources: Sequence[Path]) -> str:
         if path.suffix.lower() == ".toml":
             described(path)  # raises what is wrong with it
         refuse_undescribed(path)
-    refused = next(filter(None, map(refused_global, sources)), "")
-    why = (
-        f"it asks for {refused!a}, which is not read"
-        if refused
-        else "if it is one of them, give the format by name"
-    )
+    why = "if it is one of them, give the format by name"
+    if refused := next(filter(None, map(refused_global, sources)), ""):
+        why = f"it asks for {refused!a}, which is not read"
     raise DataError(f"{files}: not recognised as any of the formats {', '.join(FORMATS)}; {why}")

@@ -58,11 +58,7 @@ def one_line(error: BaseException) -> str:
 
 
 def regular_file(path: Path, *, inside: Path | None = None) -> Path:
-    """The path, if it is a file of its own and, links followed, lies in a folder.
-
-    Raises:
-        DataError: If it is none.
-    """
+    """The path, if it is a file of its own and, links followed, lies in a folder; else a refusal."""
     try:
         found = path.resolve(strict=True)
         mode = found.stat().st_mode
@@ -81,11 +77,7 @@ def regular_file(path: Path, *, inside: Path | None = None) -> Path:
 
 
 def read_text(path: Path, *, largest: int, inside: Path | None = None) -> str:
-    """A small text file.
-
-    Raises:
-        DataError: If there is none, it is larger than `largest` bytes or not UTF-8.
-    """
+    """A text file of at most `largest` bytes of UTF-8; anything else is refused."""
     regular_file(path, inside=inside)
     try:
         with path.open("rb") as file:
@@ -116,11 +108,7 @@ def open_npy(path: Path, *, inside: Path | None = None) -> np.ndarray:
 
 
 def npz_keys(path: Path, *, inside: Path | None = None) -> tuple[str, ...]:
-    """Names of the arrays of an `.npz` file.
-
-    Raises:
-        DataError: If it is none.
-    """
+    """Names of the arrays of an `.npz` file."""
     regular_file(path, inside=inside)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -150,7 +138,7 @@ class ObjectsError(DataError):
 
 
 def copy_objects(path: Path, key: str, target: IO[bytes], *, inside: Path | None = None) -> tuple[int, ...]:
-    """Copy the pickle of an array of Python objects, of which nothing is run.
+    """Copy the pickle of an array of Python objects, of which nothing is run, to `target`.
 
     Args:
         path: An `.npz` file, or an `.npy` file.
@@ -160,25 +148,20 @@ def copy_objects(path: Path, key: str, target: IO[bytes], *, inside: Path | None
 
     Returns:
         The shape of the array.
-
-    Raises:
-        DataError: If there is no such array.
     """
     place = f"{path}: array {key!r}" if key else str(path)
     regular_file(path, inside=inside)
-    with contextlib.ExitStack() as opened:
-        try:
-            source: IO[bytes] = opened.enter_context(tempfile.TemporaryFile() if key else path.open("rb"))  # noqa: SIM115
-        except OSError as error:
-            raise DataError(f"{place}: cannot be read: {one_line(error)}") from error
+    try:
+        opened = tempfile.TemporaryFile() if key else path.open("rb")  # noqa: SIM115
+    except OSError as error:
+        raise DataError(f"{place}: cannot be read: {one_line(error)}") from error
+    with opened as source:
         if key:
             _unpack(path, key, source, inside)
         shape, fortran, dtype = _header(source, place)
         if dtype.kind != "O":
-            raise DataError(
-                f"{place}: expected Python objects, found"
-                f" {str(dtype)[:80] if dtype.hasobject else 'numbers or text'}"
-            )
+            found = str(dtype)[:80] if dtype.hasobject else "numbers or text"
+            raise DataError(f"{place}: expected Python objects, found {found}")
         if fortran and len(shape) > 1:
             raise DataError(f"{place}: expected objects in row-major order, found column-major order")
         _copy(source, target, place)
@@ -193,11 +176,10 @@ def _unpack(path: Path, key: str, target: IO[bytes], inside: Path | None) -> int
     place = f"{path}: array {key!r}"
     try:
         with zipfile.ZipFile(path) as archive:
-            member = archive.getinfo(f"{key}.npy")
-            if member.file_size > UNPACKED_PER_BYTE * path.stat().st_size + (16 << 20):
+            member, size = archive.getinfo(f"{key}.npy"), path.stat().st_size
+            if member.file_size > UNPACKED_PER_BYTE * size + (16 << 20):
                 raise DataError(
-                    f"{place}: declares {member.file_size} bytes, more than a file of {path.stat().st_size}"
-                    " bytes may hold"
+                    f"{place}: declares {member.file_size} bytes, more than a file of {size} bytes may hold"
                 )
             with archive.open(member) as packed:
                 _copy(packed, target, place)
@@ -237,7 +219,7 @@ def counting(told: Callable[[int, int], None] | None, total: int) -> Callable[[i
     return add
 
 
-# What zipfile and the decompressors raise on damaged bytes.
+# What zipfile and the decompressors, and numpy's parser of a header, raise on damaged bytes.
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -245,9 +227,18 @@ _ZIP_ERRORS = (
     EOFError,
     ValueError,
     RuntimeError,
-    NotImplementedError,
     KeyError,
     OverflowError,
+)
+_HEADER_ERRORS = (
+    ValueError,
+    TypeError,
+    SyntaxError,
+    TokenError,
+    LookupError,
+    RuntimeError,
+    MemoryError,
+    AttributeError,
 )
 
 
@@ -267,11 +258,10 @@ def _mapped(file: IO[bytes], size: int, place: str) -> np.ndarray:
         raise DataError(
             f"{place}: shape {_short(shape)} of {dtype} takes {declared} bytes, found {size - start}"
         )
-    order: str = "F" if fortran else "C"
     if declared == 0:
         return np.empty(shape, dtype=dtype)
     try:
-        return np.memmap(file, dtype=dtype, mode="r", offset=start, shape=shape, order=order)  # type: ignore[call-overload,no-any-return]
+        return np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
     except (OSError, ValueError, OverflowError) as error:
         raise DataError(f"{place}: cannot be mapped: {one_line(error)}") from error
 
@@ -283,33 +273,21 @@ def _short(shape: tuple[int, ...]) -> str:
 def _header(file: IO[bytes], place: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, column-major or not, and dtype, by numpy's own parser from bytes of bounded number."""
     magic = file.read(8)
-    if magic[:6] != _MAGIC or len(magic) != 8 or magic[6] not in (1, 2, 3):
-        raise DataError(
-            f"{place}: not a .npy file"
-            if magic[:6] != _MAGIC
-            else f"{place}: .npy version {magic[6:].hex()} is not known"
-        )
+    if magic[:6] != _MAGIC:
+        raise DataError(f"{place}: not a .npy file")
+    if len(magic) != 8 or magic[6] not in (1, 2, 3):
+        raise DataError(f"{place}: .npy version {magic[6:].hex()} is not known")
     length = file.read(2 if magic[6] == 1 else 4)
-    header = file.read(min(int.from_bytes(length, "little"), _HEADER_BYTES + 1))
-    if len(header) != int.from_bytes(length, "little"):
-        raise DataError(
-            f"{place}: its header of {int.from_bytes(length, 'little')} bytes is cut off or too long"
-        )
+    declared = int.from_bytes(length, "little")
+    header = file.read(min(declared, _HEADER_BYTES + 1))
+    if len(header) != declared:
+        raise DataError(f"{place}: its header of {declared} bytes is cut off or too long")
     parse = np.lib.format.read_array_header_1_0 if magic[6] == 1 else np.lib.format.read_array_header_2_0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # headers of Python 2 are fine
             shape, fortran, dtype = parse(io.BytesIO(length + header), max_header_size=_HEADER_BYTES)
-    except (
-        ValueError,
-        TypeError,
-        SyntaxError,
-        TokenError,
-        LookupError,
-        RecursionError,
-        MemoryError,
-        AttributeError,
-    ) as error:
+    except _HEADER_ERRORS as error:
         raise DataError(
             f"{place}: its header cannot be read, the file is damaged: {one_line(error)}"
         ) from error

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -112,8 +112,7 @@ def _chosen(corpus: Corpus, modalities: Mapping[str, str]) -> dict[str, Modality
     return chosen
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Facts:
+class _Facts(NamedTuple):
     """Fields of a split besides the arrays of its modalities."""
 
     texts: Sequence[str]
@@ -139,25 +138,21 @@ def _facts(corpus: Corpus, role: Role, text: ModalitySpec) -> _Facts:
     if not any(texts):
         derived = ["raw_text", *derived]
         texts = tuple(map(spoken, tokens))
-    remade = [
-        display_words(said, int(length), framed=True) or []
-        for said, length in zip(texts, split.lengths[text.name], strict=True)
-    ]
+    spelled = {
+        identity: own
+        for identity, own, said, length in zip(
+            split.ids, tokens, texts, split.lengths[text.name], strict=True
+        )
+        if list(own) != (display_words(said, int(length), framed=True) or [])
+    }
     videos = tuple(video_of(identity) for identity in split.ids)
     ungrouped = groups.count(None) == len(groups) and any(videos)
     if groups != videos and not ungrouped:
         dropped.add("groups other than the video of an id")
-    extras = {
-        "derived": derived,
-        "tokens": {
-            identity: own
-            for identity, own, made in zip(split.ids, tokens, remade, strict=True)
-            if list(own) != made
-        },
-        "labels": [] if order == [name for name in LABELS if name in order] else order,
-        "ungrouped": ungrouped,
-    }
-    return _Facts(texts=texts, columns=columns, extras=extras, dropped=dropped)
+    is_usual = order == [name for name in LABELS if name in order]
+    labels = [] if is_usual else order
+    extras = {"derived": derived, "tokens": spelled, "labels": labels, "ungrouped": ungrouped}
+    return _Facts(texts, columns, extras, dropped)
 
 
 def _check_labels(sample: Sample, where: str) -> None:
@@ -223,18 +218,15 @@ def _content(
     text, task = chosen["text"], corpus.task
     by_role = {
         name: {role: each.extras[name] for role, each in facts.items() if each.extras[name]}
-        for name in ("derived", "tokens", "labels")
+        for name in ("derived", "tokens", "labels", "ungrouped")
     }
-    extras = MmsaExtras.model_validate(
-        {
-            "label_range": task.label_range,
-            "sentiment": task.sentiment,
-            "classes": task.classes,
-            "units": {place: spec.units for place, spec in chosen.items() if spec.units},
-            "vocabulary_size": text.dim if text.kind == "tokens" else None,
-            "ungrouped": [role for role, each in facts.items() if each.extras["ungrouped"]],
-            **by_role,
-        }
+    extras = MmsaExtras(
+        label_range=task.label_range,
+        sentiment=task.sentiment,
+        classes=task.classes,
+        units={place: spec.units for place, spec in chosen.items() if spec.units},
+        vocabulary_size=text.dim if text.kind == "tokens" else None,
+        **{**by_role, "ungrouped": tuple(by_role["ungrouped"])},
     )
     return {**content, EXTRAS: extras.model_dump(mode="json")}
 

@@ -59,11 +59,7 @@ class MmsaExtras(Config):
 
     @classmethod
     def of(cls, path: Path, given: Any) -> Self:
-        """Content of a file.
-
-        Raises:
-            DataError: If it is not that.
-        """
+        """Content of a file; anything else is refused."""
         try:
             extras = cls.model_validate(given)
             extras.task  # noqa: B018  its parts have to go together
@@ -83,8 +79,12 @@ class MmsaExtras(Config):
     @property
     def task(self) -> Task:
         """Task to predict."""
-        kind: Literal["regression", "classification"] = "classification" if self.classes else "regression"
-        return Task(kind=kind, classes=self.classes, label_range=self.label_range, sentiment=self.sentiment)
+        return Task(
+            kind="classification" if self.classes else "regression",
+            classes=self.classes,
+            label_range=self.label_range,
+            sentiment=self.sentiment,
+        )
 
     @property
     def label(self) -> str:
@@ -93,12 +93,8 @@ class MmsaExtras(Config):
 
 
 def display_words(text: str, length: int, *, framed: bool) -> list[str] | None:
-    """The words of a clip, if there is one for each position of its text.
-
-    Args:
-        text: What was said.
-        length: Number of positions.
-        framed: Whether the first and the last position may be BERT's, which are no words.
+    """The words of what was said in a clip, if there is one for each of `length` positions of its text, of
+    which the first and the last may be BERT's where it is framed.
     """
     words = text.split()
     if words and len(words) == length:

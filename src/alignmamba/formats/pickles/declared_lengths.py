@@ -47,7 +47,7 @@ class Padding:
 def declared_padding(
     name: str, splits: Iterable[tuple[Clips, Sequence[int]]], stated: Side | None
 ) -> Padding:
-    """Padding of a modality with declared lengths, by all that its clips show.
+    """Padding of a modality with declared lengths, by all that few clips of each split show.
 
     A clip whose array is longer than declared shows the side if it has nothing past its length on one side
     alone, or else if it has zeros at one end alone. If most have neither, the padding is not zero. Then the
@@ -56,7 +56,7 @@ def declared_padding(
 
     Args:
         name: The modality, for messages.
-        splits: The clips of each split and their declared lengths. For each split few clips are looked at.
+        splits: The clips of each split and their declared lengths.
         stated: The side that the user states, which is taken where zeros do not show.
 
     Raises:
@@ -175,16 +175,7 @@ side, a longer one.
 def declared_content(
     name: str, clips: Clips, declared: int, row: int, padding: Padding, faults: Faults
 ) -> np.ndarray:
-    """Content of a modality in a clip by the length that the file declares; what does not fit it is counted.
-
-    Args:
-        name: The modality.
-        clips: What it has.
-        declared: The length.
-        row: The clip.
-        padding: How the clips of the modality are padded.
-        faults: Where it is counted.
-    """
+    """Content of a modality in a clip by its declared length; what does not fit it is counted."""
     forward = -1 if padding.side == "front" else 1
     shorter, opposite, longer = _DECLARED[padding.side]
     values = clips.whole(row)[::forward]  # so that padding comes last

@@ -20,16 +20,8 @@ WAY_OUT = "save one array with offsets, or one file for each sample"
 
 
 def read_objects(path: Path, key: str, *, inside: Path | None = None) -> tuple[tuple[int, ...], list[Any]]:
-    """The objects of an array, as `read_pickle` gives them.
-
-    Args:
-        path: An `.npz` file, or an `.npy` file.
-        key: The array in an `.npz` file; empty for an `.npy` file.
-        inside: A folder that the path may not leave.
-
-    Returns:
-        The shape of the array, and its elements in row-major order; arrays among them are read when they are
-        asked for.
+    """The shape of an array that `copy_objects` finds, and its elements in row-major order, as `read_pickle`
+    gives them: arrays among them are read when they are asked for.
 
     Raises:
         DataError: If there is no such array, or it asks for anything but values.

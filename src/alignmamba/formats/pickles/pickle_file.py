@@ -56,13 +56,11 @@ class PickleFile:
 
     def __init__(self, path: Path, *, most: int = MEMORY_MOST, scanned: int | None = None) -> None:
         self.path = path
-        found = ""
         try:
-            if not path.is_file():
-                found = "something else" if path.exists() else "nothing"
-            else:
+            if path.is_file():
                 self.stream = path.open("rb")
                 self.size = path.stat().st_size
+            found = "" if path.is_file() else "something else" if path.exists() else "nothing"
         except (OSError, ValueError) as error:
             said = getattr(error, "strerror", None) or error
             raise DataError(f"{str(path)!r}: cannot be read: {said}") from error
@@ -77,7 +75,6 @@ class PickleFile:
             self.stream.close()
 
     def error(self, problem: str) -> DataError:
-        """The error that says this of the file."""
         return DataError(f"{self.path}: {problem}")
 
     def damaged(self, problem: str) -> DataError:
@@ -91,11 +88,7 @@ class PickleFile:
         )
 
     def charge(self, amount: int) -> None:
-        """Take memory from the account.
-
-        Raises:
-            DataError: If it is empty.
-        """
+        """Take memory from the account; an empty one is refused."""
         self.left -= amount
         if self.left < 0:
             raise self.error(
@@ -104,14 +97,12 @@ class PickleFile:
             )
 
     def take(self, size: int) -> bytes:
-        """The next bytes, few of them."""
         found = self.stream.read(size)
         if len(found) != size:
             raise self.cut_off()
         return found
 
     def unsigned(self, size: int) -> int:
-        """The next number, of `size` bytes."""
         return int.from_bytes(self.take(size), "little")
 
     def line(self) -> bytes:
@@ -199,22 +190,19 @@ class StoredBytes:
         raw = self._raw(0, self.length)
         if self.encoding == "unicode escapes":
             return raw.decode("raw_unicode_escape", "replace")
-        try:
-            raw = decode_string(raw, self.encoding) if self.encoding == "string escapes" else raw
-        except ValueError as error:
-            raise self._file.error(f"damaged: the text at byte {self.offset} cannot be decoded") from error
+        if self.encoding == "string escapes":
+            try:
+                raw = decode_string(raw, self.encoding)
+            except ValueError as error:
+                problem = f"damaged: the text at byte {self.offset} cannot be decoded"
+                raise self._file.error(problem) from error
         return raw.decode("utf-8", "replace")
 
     def read_into(self, start: int, view: memoryview, *, last: bool) -> None:
-        """Fill `view` with the decoded bytes from `start` on.
+        """Fill `view` with the decoded bytes from `start` on; `last` says that nothing may follow them.
 
         Bytes that are encoded are decoded from the front, so reading forward is quick and reading backward
         starts again.
-
-        Args:
-            start: First byte wanted.
-            view: Where they go.
-            last: Whether nothing may follow them.
 
         Raises:
             DataError: If there are fewer bytes than that, or more where none may follow, or they are no
@@ -255,18 +243,14 @@ class StoredBytes:
         stop = min(self._next + _PIECE, self.length)
         piece = self._raw(self._next, stop)
         whole = _whole_characters(piece, self.encoding)
-        cut = len(piece) - whole
+        cut, place = len(piece) - whole, self.offset + self._next
+        damaged = f"damaged: the {self.encoding}"
         if whole == 0 or (cut and (stop == self.length or cut > _LONGEST_ESCAPE)):
-            raise self._file.error(
-                f"damaged: the {self.encoding} at byte {self.offset + self._next + whole} cannot be decoded"
-            )
+            raise self._file.error(f"{damaged} at byte {place + whole} cannot be decoded")
         try:
             self._pending = _decoded(piece[:whole], self.encoding)
         except ValueError as error:
-            raise self._file.error(
-                f"damaged: the {self.encoding} near byte {self.offset + self._next} cannot be decoded to"
-                " bytes"
-            ) from error
+            raise self._file.error(f"{damaged} near byte {place} cannot be decoded to bytes") from error
         self._next += whole
         self._decoded += len(self._pending)
         return True
@@ -286,10 +270,8 @@ def _decoded(piece: bytes, encoding: Encoding) -> bytes:
 
 
 def decode_string(piece: bytes, encoding: Encoding) -> bytes:
-    """All of a short run of encoded bytes, decoded.
-
-    Raises:
-        ValueError: If it holds an escape that Python does not write, or a character that stands for no byte.
+    """All of a short run of encoded bytes, decoded; ValueError for an escape that Python does not write, or a
+    character that stands for no byte.
     """
     if piece and _whole_characters(piece, encoding) != len(piece):
         raise ValueError("an escape is damaged")

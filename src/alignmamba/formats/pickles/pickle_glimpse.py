@@ -31,14 +31,8 @@ class Glimpse:
 
 
 def glimpse(path: Path, splits: Collection[str]) -> Glimpse | None:
-    """Look at the head of a pickle.
-
-    Args:
-        path: The file.
-        splits: What splits may be called, in lower case; in the file their letters may be of any.
-
-    Returns:
-        ``None`` for a file that does not begin as a pickle of a dict with any of them. Never raises.
+    """Layout of a pickle of splits that may be called so, in letters of any case; ``None`` for a file that
+    does not begin as one. Never raises.
     """
     machine, _ = _head(path)
     if machine is None or not machine.stack or type(machine.stack[0]) is not dict:

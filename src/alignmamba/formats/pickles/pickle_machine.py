@@ -39,14 +39,9 @@ _LIST_BYTES = 88
 
 
 def read_pickle(path: Path) -> Any:
-    """The value that a pickle holds.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Lists, tuples, dicts, sets, numbers, text, bytes, `StoredArray` for arrays, `StoredBytes` for long
-        runs of bytes or text, `ByteText` for strings of Python 2. A container may hold itself.
+    """The value that a pickle holds: lists, tuples, dicts, sets, numbers, text, bytes, `StoredArray` for
+    arrays, `StoredBytes` for long runs of bytes or text, `ByteText` for strings of Python 2. A container may
+    hold itself.
 
     Raises:
         DataError: If the file cannot be read, is damaged, asks for anything but values (the global or the
@@ -72,17 +67,14 @@ class Machine:
         file, read = self.file, self.file.stream.read
         try:
             while (code := read(1)) != b".":
-                found = _OPERATIONS.get(code)
-                if found is None:
-                    raise (
-                        file.damaged(f"byte {code[0]:#04x} is no operation of a pickle")
-                        if code
-                        else file.cut_off()
-                    )
+                if not code:
+                    raise file.cut_off()
+                if code not in _OPERATIONS:
+                    raise file.damaged(f"byte {code[0]:#04x} is no operation of a pickle")
                 file.left -= _OPERATION_BYTES
                 if file.left < 0:
                     file.charge(0)
-                operation, operand = found
+                operation, operand = _OPERATIONS[code]
                 operation(self, operand)
             self.has_ended = True
         except IndexError as error:
@@ -123,9 +115,8 @@ class Machine:
     def long_number(self, size: int) -> None:
         length = self.file.unsigned(size)
         if length > _LONGEST_INTEGER:
-            raise self.file.error(
-                f"found a whole number of {length} bytes, expected at most {_LONGEST_INTEGER}"
-            )
+            problem = f"found a whole number of {length} bytes, expected at most {_LONGEST_INTEGER}"
+            raise self.file.error(problem)
         self.signed_number(length)
 
     def number_line(self, _: None) -> None:
@@ -149,29 +140,24 @@ class Machine:
     def binary_float(self, size: int) -> None:
         self.stack.append(struct.unpack(">d", self.file.take(size))[0])
 
-    def _push_text(
-        self, found: bytes | StoredBytes, decode: Callable[[bytes], str], problem: str = ""
-    ) -> None:
+    def _push_text(self, found: bytes | StoredBytes, codec: str, problem: str) -> None:
+        errors = "surrogatepass" if codec == "utf-8" else "strict"
         try:
-            self.stack.append(decode(found) if isinstance(found, bytes) else found)
+            self.stack.append(found.decode(codec, errors) if isinstance(found, bytes) else found)
         except UnicodeDecodeError as error:
             raise self.file.damaged(problem) from error
 
     def text(self, size: int) -> None:
         found = self.file.run(self.file.unsigned(size), _TEXT_IN_MEMORY, "utf-8", is_text=True)
-        self._push_text(
-            found, lambda raw: raw.decode("utf-8", "surrogatepass"), "found text that is not UTF-8"
-        )
+        self._push_text(found, "utf-8", "found text that is not UTF-8")
 
     def text_line(self, _: None) -> None:
         found = self.file.long_line("unicode escapes")
-        self._push_text(
-            found, lambda raw: raw.decode("raw_unicode_escape"), "found text with a damaged escape"
-        )
+        self._push_text(found, "raw_unicode_escape", "found text with a damaged escape")
 
     def byte_text(self, size: int) -> None:
         found = self.file.run(self.file.unsigned(size), _BYTES_IN_MEMORY, "bytes", is_text=True)
-        self._push_text(found, lambda raw: ByteText(raw.decode("latin-1")))
+        self.stack.append(ByteText(found, "latin-1") if isinstance(found, bytes) else found)
 
     def byte_text_line(self, _: None) -> None:
         found = self.file.long_line("string escapes")
@@ -291,10 +277,8 @@ class Machine:
         self.stack.append(self._memo[index])
 
     def named_by_lines(self, _: None) -> None:
-        module, name = self.file.line(), self.file.line()
-        self.stack.append(
-            found_global(self.file, module.decode("utf-8", "replace"), name.decode("utf-8", "replace"))
-        )
+        module, name = (self.file.line().decode("utf-8", "replace") for _ in range(2))
+        self.stack.append(found_global(self.file, module, name))
 
     def named_by_stack(self, _: None) -> None:
         name, module = self.stack.pop(), self.stack.pop()

@@ -24,11 +24,7 @@ _CORPUS = "_corpus"
 
 
 def pickled_table(path: Path, faults: Faults) -> dict[str, list[Any]]:
-    """The columns id, label, split and conversation of a GCNet pickle.
-
-    Raises:
-        DataError: If it is another pickle, or none.
-    """
+    """The columns id, label, split and conversation of a GCNet pickle; another one is refused."""
     content = read_pickle(path)
     parts = as_list(content) if is_sequence(content) else []
     if len(parts) not in (6, 7) or not isinstance(parts[0], dict) or not isinstance(parts[1], dict):
@@ -73,9 +69,6 @@ def _splits(path: Path, given: Sequence[Any], faults: Faults) -> dict[str, str]:
 def npz_table(path: Path, faults: Faults) -> dict[str, list[Any]] | None:
     """The columns id, split and those of the labels of a MERBench table; ``None`` for an `.npz` file without
     such arrays.
-
-    Raises:
-        DataError: If an array is not what it should be.
     """
     keys = [key for key in npz_keys(path) if key.endswith(_CORPUS)]
     if not keys:

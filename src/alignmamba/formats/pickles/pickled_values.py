@@ -40,9 +40,7 @@ def is_nothing(value: Any) -> bool:
 
 
 def several_per_clip(value: Any) -> str:
-    """Description of a field with several entries for each clip, for messages; an empty text where it has
-    one, or is no such thing.
-    """
+    """Description of a field with several entries for each clip, for messages; else an empty text."""
     if isinstance(value, StoredArray):
         several = len(value.shape) > 1 and math.prod(value.shape[1:]) != 1
         return f"an array of shape {value.shape}" if several else ""
@@ -52,23 +50,18 @@ def several_per_clip(value: Any) -> str:
 
 
 def readable(text: str) -> str:
-    """A text that may be reported and stored: half characters, which a pickle may hold and UTF-8 may not,
-    become ``?``.
-    """
+    """A text that UTF-8 holds: half characters, which a pickle may hold, become ``?``."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
-    """A text.
+    """A text, from text, bytes, or a number other than NaN; anything else is refused.
 
     Args:
-        value: Text, bytes, or a number other than NaN.
+        value: What the file holds.
         where: File, split, field and row, for messages.
-        field: What is counted as the place of a fault.
-        faults: Where text that is not UTF-8 is counted.
-
-    Raises:
-        DataError: If it is anything else.
+        field: The place of a fault: text that is not UTF-8 is counted.
+        faults: Where it is counted.
     """
     if isinstance(value, StoredBytes):
         value = value.text()
@@ -95,12 +88,9 @@ def numbers(value: Any, count: int, where: str) -> np.ndarray:
 
     Args:
         value: An array of as many elements, of any shape, or a list of numbers, or of arrays or lists of one
-            number.
+            number; anything else is refused.
         count: Number of clips.
         where: File, split and field, for messages.
-
-    Raises:
-        DataError: If it is no such thing, or of another length.
     """
     if not is_sequence(value):
         raise DataError(f"{where}: expected {count} numbers, found {type(value).__name__}")
@@ -120,17 +110,8 @@ def numbers(value: Any, count: int, where: str) -> np.ndarray:
 
 
 def labels(value: Any, where: str, field: str, faults: Faults) -> list[float | int | str | None]:
-    """A number or a text per clip; ``None`` where there is none, or an empty text, or a number that is not
-    finite.
-
-    Args:
-        value: An array or a list.
-        where: File, split and field, for messages.
-        field: What is counted as the place of a fault.
-        faults: Where text that is not UTF-8 is counted.
-
-    Raises:
-        DataError: If anything else is among them.
+    """A number or a text per clip of a list or array; ``None`` where there is none, or an empty text, or a
+    number that is not finite. The others are as for `plain_text`.
     """
     found: list[float | int | str | None] = []
     for row, item in enumerate(as_list(value)):

@@ -42,7 +42,7 @@ class StoredArray:
         Args:
             shape: Of the array as it lies in the file.
             dtype: Of an element.
-            data: The elements' bytes, or the elements themselves where `dtype` is object.
+            data: Its content.
             order: Whether the last axis is contiguous (C) or the first (F).
             axes: How the axes are to be permuted after that.
         """
@@ -73,9 +73,7 @@ class StoredArray:
         return self.part(row, 0, self.shape[1]) if len(self.shape) > 1 else self.read()[row]
 
     def part(self, row: int, start: int, stop: int) -> np.ndarray:
-        """``array[row, start:stop]`` of an array with two axes or more, read again; no place counts from the
-        end.
-        """
+        """``array[row, start:stop]``, read again, without places that count from the end."""
         if not 0 <= row < len(self):
             raise IndexError(row)
         start, stop, _ = slice(start, stop).indices(self.shape[1])
@@ -89,9 +87,7 @@ class StoredArray:
         return self._rows(row * self.shape[1] + start, stop - start)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """``array[start:stop]``, read again, of an array in which those rows are; no place counts from the
-        end.
-        """
+        """``array[start:stop]``, read again, of an array in which those rows are."""
         if self._is_scattered:
             return self.read()[start:stop]
         found = self._rows(start * self.shape[1], (stop - start) * self.shape[1])
@@ -117,7 +113,6 @@ class StoredArray:
 
     @property
     def _is_scattered(self) -> bool:
-        """Return whether the elements of a row do not lie together."""
         return self._order == "F" or self._axes is not None
 
     def _from_whole(self, row: int) -> np.ndarray:
@@ -146,8 +141,6 @@ class StoredArray:
 
 
 def unboxed(value: Any) -> Any:
-    """The entries of an array of objects with one axis, as which a list may have been written; another value
-    as it is.
-    """
+    """The entries of an array of objects with one axis, which may stand for a list; else the value itself."""
     is_boxed = isinstance(value, StoredArray) and value.dtype.kind == "O" and len(value.shape) == 1
     return value.items() if is_boxed else value

@@ -36,9 +36,7 @@ class TextBert:
         return self._arrays[0 if self._together else row].shape[-1]
 
     def _window(self, first: int, rows: np.ndarray) -> np.ndarray:
-        """First position and end of the ones of some masks (clips, time), of which the first is in row
-        `first`, (clips, 2).
-        """
+        """First position and end of the ones of masks (clips, time) from row `first` on, (clips, 2)."""
         with np.errstate(invalid="ignore"):  # a damaged file may hold a NaN that signals
             content, wrong = rows != 0, (rows != 0) & (rows != 1)
         start, count = content.argmax(axis=1), content.sum(axis=1)

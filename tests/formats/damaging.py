@@ -189,10 +189,9 @@ def read_through(format: str, given: Seed, options: ReadOptions | None = None) -
     message = ""
     recognised(given.sources)
     try:
-        opened = open_foreign(format, given.sources, options or ReadOptions())
-        foreign = opened.foreign
+        foreign = open_foreign(format, given.sources, options or ReadOptions())
         checked = CheckedSplits(
-            opened.splits, task=foreign.task, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip"
+            foreign.splits, task=foreign.task, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip"
         )
         for role in checked.roles:
             for _ in checked.samples(role):

@@ -41,15 +41,6 @@ class Conversion:
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """Foreign files with the repairs in place that all formats share."""
-
-    foreign: Foreign
-    splits: Mapping[Role, SplitArrays]
-    """Samples as the archive takes them; faults are counted in ``foreign.faults`` as they are read."""
-
-
 def convert(
     format: str,
     sources: Sequence[str | Path],
@@ -88,10 +79,7 @@ def convert(
         raise DataError(f"name: expected text in Unicode, found {name!a}")
     prepare_destination(target, overwrite=overwrite)
 
-    def written(opened: Opened) -> tuple[Foreign, Corpus]:
-        corpus = _written(opened, target, options.nonfinite, name=name, overwrite=overwrite)
-        return opened.foreign, corpus
-
+    written = partial(_written, target=target, nonfinite=options.nonfinite, name=name, overwrite=overwrite)
     paths = [Path(source) for source in sources]
     foreign, corpus = with_opened(format, paths, options, written, progress=progress)
     return Conversion(
@@ -107,19 +95,19 @@ def with_opened(
     format: str,
     paths: Sequence[Path],
     options: ReadOptions,
-    use: Callable[[Opened], Result],
+    use: Callable[[Foreign], Result],
     *,
     progress: Progress | None = None,
     any_label: bool = False,
-) -> Result:
-    """Result of reading through files, opened as by `open_foreign`. That no sample has a modality is known
-    once all was read, which is done again without it.
+) -> tuple[Foreign, Result]:
+    """Files, opened as by `open_foreign`, and the result of reading through them. That no sample has a
+    modality is known once all was read, which is done again without it.
     """
 
-    def used(absent: Collection[str]) -> Result:
-        opened = open_foreign(format, paths, options, progress=progress, any_label=any_label, absent=absent)
+    def used(absent: Collection[str]) -> tuple[Foreign, Result]:
+        foreign = open_foreign(format, paths, options, progress=progress, any_label=any_label, absent=absent)
         with _naming(paths):
-            return use(opened)
+            return foreign, use(foreign)
 
     try:
         return used(())
@@ -127,9 +115,8 @@ def with_opened(
         return used(error.names)
 
 
-def _written(opened: Opened, target: Path, nonfinite: str, *, name: str | None, overwrite: bool) -> Corpus:
+def _written(foreign: Foreign, target: Path, nonfinite: str, *, name: str | None, overwrite: bool) -> Corpus:
     """The corpus of opened files, written to its place."""
-    foreign = opened.foreign
 
     def write(place: Path, splits: Mapping[Role, SplitArrays], **how: Any) -> Corpus:
         facts: dict[str, Any] = {
@@ -145,13 +132,13 @@ def _written(opened: Opened, target: Path, nonfinite: str, *, name: str | None, 
     as_read: dict[str, Any] = {"nonfinite": "keep", "empty": "skip"}
     as_read["vocabulary_sizes"] = foreign.vocabulary_sizes
     if nonfinite != "mean":
-        return write(target, opened.splits, overwrite=overwrite, **as_read)
+        return write(target, foreign.splits, overwrite=overwrite, **as_read)
     # The means are known once all of train was read, so the values are written twice.
     with temporary_directory(target) as directory:
-        write(directory / "kept", opened.splits, **as_read)
+        write(directory / "kept", foreign.splits, **as_read)
         kept = load_corpus(directory / "kept", nonfinite="mean", verify=False)
         splits = {
-            role: _arrays_of(split, kept, opened.splits[role].labels) for role, split in kept.splits.items()
+            role: _arrays_of(split, kept, foreign.splits[role].labels) for role, split in kept.splits.items()
         }
         sizes = {spec.name: spec.dim for spec in kept.modalities if spec.kind == "tokens"}
         return write(target, splits, vocabulary_sizes=sizes, overwrite=overwrite)
@@ -171,8 +158,9 @@ def open_foreign(
     progress: Progress | None = None,
     any_label: bool = False,
     absent: Collection[str] = (),
-) -> Opened:
-    """Open files of a format, with the repairs that all formats share (docs/formats.md lists them).
+) -> Foreign:
+    """Open files of a format, with the repairs that all formats share (docs/formats.md lists them). Faults
+    are counted as samples are read.
 
     Samples in which nothing is left are counted, and stay for `write_corpus` to skip.
 
@@ -207,7 +195,7 @@ def open_foreign(
         foreign = replace(foreign, notes=(*foreign.notes, *notes, *shared_ids(splits)))
         repairs = Repairs(foreign=foreign, options=options, progress=progress, any_label=any_label)
         splits = {role: repairs.split(role, split, ids[role]) for role, split in splits.items()}
-    return Opened(foreign=foreign, splits=splits)
+    return replace(foreign, splits=splits)
 
 
 def _check_fit(options: ReadOptions, foreign: Foreign) -> None:

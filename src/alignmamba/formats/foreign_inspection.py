@@ -13,7 +13,7 @@ from alignmamba.data.inspection import Channels, SplitSummary, Training, shared_
 from alignmamba.data.user_arrays import CheckedSplits
 from alignmamba.errors import DataError
 from alignmamba.formats import FORMATS
-from alignmamba.formats.conversion import Opened, with_opened
+from alignmamba.formats.conversion import with_opened
 from alignmamba.formats.foreign import FaultRow, Foreign, ReadOptions
 from alignmamba.formats.known_formats import AUTO, check_source, detect
 from alignmamba.formats.plain_files import counting
@@ -74,7 +74,7 @@ def inspect_foreign(
     format = detect([path]) if format == AUTO else format
     check_source(path)
     size, sha256 = _size_and_checksum(path, hashed)
-    foreign, specs, counted = with_opened(
+    foreign, (specs, counted) = with_opened(
         format, [path], options or ReadOptions(), _counts, progress=progress, any_label=True
     )
     groups = {role: found.pop("groups") for role, found in counted.items()}
@@ -111,15 +111,14 @@ def _size_and_checksum(path: Path, hashed: Callable[[int, int], None] | None) ->
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _counts(opened: Opened) -> tuple[Foreign, tuple[ModalitySpec, ...], dict[Role, dict[str, Any]]]:
-    """Content of opened files: their modalities, and what `summarise` takes of each split."""
-    foreign = opened.foreign
+def _counts(foreign: Foreign) -> tuple[tuple[ModalitySpec, ...], dict[Role, dict[str, Any]]]:
+    """Modalities of opened files, and what `summarise` takes of each split."""
     any_range = foreign.task.model_copy(update={"label_range": None})
     checked = CheckedSplits(
-        opened.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip"
+        foreign.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip"
     )
     counted = {role: _counted(role, checked) for role in checked.roles}
-    return foreign, checked.specs(foreign.units), counted
+    return checked.specs(foreign.units), counted
 
 
 def _counted(role: Role, checked: CheckedSplits) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -100,23 +99,20 @@ def _side_by_values(clips: Sequence[tuple[np.ndarray, int]]) -> Side | None:
     """Side on which clips are padded with other values than zero: values (time, width) and declared lengths;
     ``None`` where it cannot be said.
     """
-    ends = [_ends(values, declared) for values, declared in clips]
-    scale = np.concatenate([end.whole for end in ends]).std(axis=0)
-    certain = [end.middle for end in ends if len(end.middle)]
-    if not (scale > 0).any() or not certain:
+    wholes, firsts, middles, lasts = zip(
+        *(_ends(values, declared) for values, declared in clips), strict=True
+    )
+    scale, shared = np.concatenate(wholes).std(axis=0), np.concatenate(middles)
+    if not (scale > 0).any() or not len(shared):
         return None
-    shared = np.concatenate(certain)
-    outer: dict[Side, np.ndarray] = {
-        "front": np.concatenate([end.first for end in ends]),
-        "back": np.concatenate([end.last for end in ends]),
-    }
+    outer: dict[Side, np.ndarray] = {"front": np.concatenate(firsts), "back": np.concatenate(lasts)}
     same = [side for side, rows in outer.items() if (rows == rows[0]).all() and (shared != rows[0]).any()]
-    if len(same) == 1 and len(ends) >= _FEWEST_CONSTANT:
+    if len(same) == 1 and len(clips) >= _FEWEST_CONSTANT:
         return same[0]
     distances = []
-    for end in ends:
-        own = _looks(end.middle if len(end.middle) > 1 else shared, scale)
-        distances.append([np.square(_looks(rows, scale) - own).mean() for rows in (end.first, end.last)])
+    for outside, middle in zip(zip(firsts, lasts, strict=True), middles, strict=True):
+        own = _looks(middle if len(middle) > 1 else shared, scale)
+        distances.append([np.square(_looks(rows, scale) - own).mean() for rows in outside])
     first, last = np.array(distances).T
     padded: Side = "front" if (first > last).sum() * 2 > len(first) else "back"
     padding, content = (first, last) if padded == "front" else (last, first)
@@ -126,24 +122,15 @@ def _side_by_values(clips: Sequence[tuple[np.ndarray, int]]) -> Side | None:
     return padded if chance < _CHANCE and clear else None
 
 
-class _Ends(NamedTuple):
-    """The rows of a clip by what they are if it is padded at the front, and if at the back."""
-
-    whole: np.ndarray
-    first: np.ndarray
-    """Padding at the front, or else content."""
-    middle: np.ndarray
-    """Content either way; perhaps none."""
-    last: np.ndarray
-    """Content, or else padding at the back."""
-
-
-def _ends(values: np.ndarray, declared: int) -> _Ends:
+def _ends(values: np.ndarray, declared: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The rows of a clip: all, those that are padding at the front or else content, those that are content
+    either way, perhaps none, and those that are content or else padding at the back.
+    """
     with np.errstate(invalid="ignore", over="ignore"):  # a damaged file may hold a NaN that signals
         whole = np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0).clip(-_FAR, _FAR)
     spare = len(whole) - declared
     low, high = sorted((declared, spare))
-    return _Ends(whole, whole[:low], whole[spare:declared], whole[high:])
+    return whole, whole[:low], whole[spare:declared], whole[high:]
 
 
 def _looks(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -89,28 +89,24 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
 
 
 class _Part:
-    """One split, taken apart."""
+    """One split, taken apart: parallel lists, with an entry for each clip."""
 
     def __init__(self, path: Path, role: Role, entries: Any, faults: Faults) -> None:
         self.where = f"{path}: split {role!r}"
         if not isinstance(entries, list):
             raise DataError(f"{self.where}: expected a list of clips, found {type(entries).__name__}")
-        self.words: list[list[str]] = []
-        self.visual: list[Any] = []
-        self.acoustic: list[Any] = []
-        self.labels: list[Any] = []
-        self.segments: list[str] = []
+        clips = []
         for row, entry in enumerate(entries):
             place = f"{self.where}: row {row}"
             features, label, segment = _clip(entry, place)
             words, visual, acoustic = _three(features, place)
             if not is_sequence(words):
                 raise DataError(f"{place}: expected a list of words, found {type(words).__name__}")
-            self.words.append([plain_text(word, place, "words", faults) for word in as_list(words)])
-            self.visual.append(visual)
-            self.acoustic.append(acoustic)
-            self.labels.append(label)
-            self.segments.append(plain_text(segment, place, "segment", faults))
+            texts = [plain_text(word, place, "words", faults) for word in as_list(words)]
+            clips.append((texts, visual, acoustic, label, plain_text(segment, place, "segment", faults)))
+        self.words, self.visual, self.acoustic, self.labels, self.segments = map(
+            list, zip(*clips, strict=True)
+        )
 
     def arrays(self, numbered: Mapping[str, int], targets: Sequence[float] | None) -> SplitArrays:
         """The split as the archive takes it."""
@@ -122,9 +118,12 @@ class _Part:
         for name, arrays in (("audio", self.acoustic), ("vision", self.visual)):
             clips = Clips(arrays, f"{self.where}: {name}")
             features[name] = LazyRows(len(clips), clips.whole)
-        texts = [" ".join(words) or None for words in self.words]
         return SplitArrays(
-            features=features, targets=targets, ids=self.segments, tokens={"text": self.words}, texts=texts
+            features=features,
+            targets=targets,
+            ids=self.segments,
+            tokens={"text": self.words},
+            texts=[" ".join(words) or None for words in self.words],
         )
 
 

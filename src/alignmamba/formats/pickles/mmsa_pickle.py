@@ -222,8 +222,10 @@ def _split(
         if ids is not None and ids[row] in known:
             return known[ids[row]] or None
         assert said is not None
-        window = layout.encoded[part.role].windows[row] if layout.masked else (0, len(features["text"][row]))
-        return display_words(said[row], int(window[1] - window[0]), framed=layout.masked)
+        start, stop = (
+            layout.encoded[part.role].windows[row] if layout.masked else (0, len(features["text"][row]))
+        )
+        return display_words(said[row], stop - start, framed=layout.masked)
 
     has_words = said is not None and "text" in features
     grouped = ids is not None and part.role not in extras.ungrouped

@@ -19,11 +19,11 @@ LOOKED_AT = 64
 """Clips of a modality, or of one in a split, that are looked at to see on which side they are padded."""
 
 
-def number_arrays(value: Any, where: str, axes: str, *, height: int | None = None) -> list[StoredArray]:
-    """The arrays of a field: one of three axes for all clips, or a list of one of two axes for each.
+class ClipArrays:
+    """Arrays of numbers with two axes, one per clip, read when they are asked for.
 
     Args:
-        value: What the file holds.
+        value: What the file holds: one array of three axes, or a list of arrays of two axes.
         where: The place, for messages.
         axes: What the two axes of a clip are, for messages.
         height: Length of the first of them, if it has to be one.
@@ -31,61 +31,57 @@ def number_arrays(value: Any, where: str, axes: str, *, height: int | None = Non
     Raises:
         DataError: If it is anything else.
     """
-    value = unboxed(value)
-    together = not isinstance(value, list | tuple)
-    arrays = [value] if together else list(value)
-    for array in arrays:
-        if not (
-            isinstance(array, StoredArray)
-            and len(array.shape) == 2 + together
-            and array.dtype.kind in "fiu"
-            and height in (None, array.shape[-2])
-        ):
-            expected = (
-                f"numbers of shape (clips, {axes})" if together else f"a list of arrays of shape ({axes})"
-            )
-            found = type(array).__name__
-            if isinstance(array, StoredArray):
-                found = f"{array.dtype} of shape {array.shape}"
-            raise DataError(f"{where}: expected {expected}, found {found}")
-    return arrays
+
+    def __init__(self, value: Any, where: str, axes: str, *, height: int | None = None) -> None:
+        value = unboxed(value)
+        self.together = not isinstance(value, list | tuple)
+        """True if one array holds all clips."""
+        self.arrays: list[StoredArray] = [value] if self.together else list(value)
+        expected = (
+            f"numbers of shape (clips, {axes})" if self.together else f"a list of arrays of shape ({axes})"
+        )
+        for array in self.arrays:
+            if not (
+                isinstance(array, StoredArray)
+                and len(array.shape) == 2 + self.together
+                and array.dtype.kind in "fiu"
+                and height in (None, array.shape[-2])
+            ):
+                found = type(array).__name__
+                if isinstance(array, StoredArray):
+                    found = f"{array.dtype} of shape {array.shape}"
+                raise DataError(f"{where}: expected {expected}, found {found}")
+
+    def __len__(self) -> int:
+        return len(self.arrays[0]) if self.together else len(self.arrays)
+
+    def shape(self, row: int) -> tuple[int, ...]:
+        """Lengths of the axes of a clip."""
+        return self.arrays[0].shape[1:] if self.together else self.arrays[row].shape
+
+    def part(self, row: int, start: int, stop: int) -> np.ndarray:
+        """Entries `start` to `stop` of the first axis of a clip."""
+        if self.together:
+            return self.arrays[0].part(row, start, stop)
+        found: np.ndarray = self.arrays[row].read()[start:stop]
+        return found
 
 
-class Clips:
-    """Arrays of shape (time, width), one per clip.
-
-    Args:
-        value: What the file holds: one array (clips, time, width) or a list of arrays (time, width).
-        where: The place, for messages.
-
-    Raises:
-        DataError: If it is anything else, or the arrays differ in width or hold no numbers.
-    """
+class Clips(ClipArrays):
+    """Arrays of shape (time, width), one per clip, with at least one position."""
 
     def __init__(self, value: Any, where: str) -> None:
-        self._arrays = number_arrays(value, where, "time, width")
-        shapes = [array.shape for array in self._arrays]
-        self._padded = len(shapes) == 1 and len(shapes[0]) == 3
-        widths = {shape[-1] for shape in shapes}
-        if len(widths) != 1 or 0 in widths or (self._padded and 0 in shapes[0][1:]):
+        super().__init__(value, where, "time, width")
+        widths = {array.shape[-1] for array in self.arrays}
+        if len(widths) != 1 or 0 in widths or (self.together and 0 in self.shape(0)):
             raise DataError(
                 f"{where}: expected arrays of one width with at least one position, found widths"
                 f" {sorted(widths)}"
             )
 
-    def __len__(self) -> int:
-        return len(self._arrays[0]) if self._padded else len(self._arrays)
-
     def steps(self, row: int) -> int:
         """Positions of a clip, padding included."""
-        return self._arrays[0].shape[1] if self._padded else self._arrays[row].shape[0]
-
-    def part(self, row: int, start: int, stop: int) -> np.ndarray:
-        """Positions `start` to `stop` of a clip."""
-        if self._padded:
-            return self._arrays[0].part(row, start, stop)
-        found: np.ndarray = self._arrays[row].read()[start:stop]
-        return found
+        return self.shape(row)[0]
 
     def whole(self, row: int) -> np.ndarray:
         """All positions of a clip."""
@@ -147,11 +143,11 @@ def _window(name: str, values: np.ndarray, side: Side, faults: Faults) -> tuple[
     return start, stop
 
 
-def masked_content(name: str, clips: Clips, window: np.ndarray, row: int, faults: Faults) -> np.ndarray:
+def masked_content(name: str, clips: Clips, window: tuple[int, int], row: int, faults: Faults) -> np.ndarray:
     """Content of a modality that is aligned to a text with an attention mask in a clip; what lies outside the
     mask is counted.
     """
-    start, stop = map(int, window)
+    start, stop = window
     values = clips.whole(row)
     if filled(values[:start]).any() or filled(values[stop:]).any():
         faults.add("content outside the attention mask", where=name, done="dropped")

@@ -148,7 +148,7 @@ class PaddedLayout:
         if name != "text":
             return lambda row: masked_content(name, clips[name], encoded.windows[row], row, faults)
         positions = encoded.ids if self.has_ids else clips[name].part
-        return lambda row: positions(row, *map(int, encoded.windows[row]))
+        return lambda row: positions(row, *encoded.windows[row])
 
 
 def _declared(part: SplitTable, field: str) -> list[int]:

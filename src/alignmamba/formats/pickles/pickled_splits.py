@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -34,31 +34,16 @@ _NEAR = 0.8
 
 
 def read_single(sources: Sequence[Path], form: str) -> tuple[Path, Any]:
-    """The one file that a format consists of, and what is in it.
-
-    Raises:
-        DataError: If there are more or none, or it is no pickle of values.
-    """
+    """The one file that a format consists of, and what is in it; more files, or none, are refused."""
     if len(sources) != 1:
         named = ", ".join(map(str, sources[:3]))
         raise DataError(f"{form}: expected one file, found {len(sources)}: {named}")
     return sources[0], read_pickle(sources[0])
 
 
-class Content(NamedTuple):
-    """Content of a pickle."""
-
-    tables: Mapping[Role, Any]
-    """Content of each split that has clips, in the order of `ROLES`."""
-    notes: tuple[str, ...]
-    """Splits that are dropped because they have no clips."""
-    others: Sequence[str]
-    """The other keys."""
-
-
 def split_tables(
     path: Path, content: Any, *, is_split: Callable[[Any], bool], others: Sequence[str] = ()
-) -> Content:
+) -> tuple[dict[Role, Any], list[str], list[str]]:
     """Content of a pickle by split, which is called one of `SPLIT_NAMES`, whatever the case of its letters.
 
     Args:
@@ -66,6 +51,10 @@ def split_tables(
         content: What it holds.
         is_split: Whether a value looks like a split of the format, and so may be one that is not there.
         others: Further keys of the format.
+
+    Returns:
+        Content of each split that has clips, in the order of `ROLES`; notes on splits that have none and are
+        dropped; the other keys.
 
     Raises:
         DataError: If it is no dict, has no split with any clips, one twice under two names, or lacks one and
@@ -100,11 +89,8 @@ def split_tables(
         raise DataError(
             f"{path}: no split has any clips, only empty ones: {', '.join(names[role] for role in empty)}"
         )
-    return Content(
-        tables={role: content[names[role]] for role in ROLES if role in names and role not in empty},
-        notes=tuple(f"split {names[role]!r} has no clips: dropped" for role in empty),
-        others=strangers,
-    )
+    tables = {role: content[names[role]] for role in ROLES if role in names and role not in empty}
+    return tables, [f"split {names[role]!r} has no clips: dropped" for role in empty], strangers
 
 
 def dropped(names: Sequence[str]) -> list[str]:
@@ -162,16 +148,9 @@ class FieldNames:
 class SplitTable:
     """The fields of one split, checked to be parallel as far as that can be done without reading them.
 
-    Args:
-        path: The file.
-        role: The split.
-        table: What it holds.
-        names: The fields of the format.
-        label: The field of the labels, which must be there if any other of labels is.
-
     Raises:
-        DataError: If it is no dict, has other labels but not this one, or fields of the format are not of one
-            length.
+        DataError: If it is no dict, has labels but not the one that is asked for, or fields of the format are
+            not of one length.
     """
 
     def __init__(self, path: Path, role: Role, table: Any, names: FieldNames, label: str) -> None:
@@ -217,12 +196,10 @@ class SplitTable:
         return self.fields[name], f"{self.where}: {name}"
 
     def numbers(self, name: str) -> np.ndarray:
-        """A field of one number per clip, see `numbers`."""
         value, where = self.given(name)
         return numbers(value, self.count, where)
 
     def labels_of(self, name: str, faults: Faults) -> list[float | int | str | None]:
-        """A field of one label per clip, see `labels`."""
         return labels(*self.given(name), name, faults)
 
     def texts(self, name: str, faults: Faults, *, optional: bool = False) -> list[str]:

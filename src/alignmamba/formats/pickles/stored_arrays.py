@@ -86,13 +86,6 @@ class StoredArray:
             return self._recent[1][start:stop].copy()
         return self._rows(row * self.shape[1] + start, stop - start)
 
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """``array[start:stop]``, read again, of an array in which those rows are."""
-        if self._is_scattered:
-            return self.read()[start:stop]
-        found = self._rows(start * self.shape[1], (stop - start) * self.shape[1])
-        return found.reshape(stop - start, *self.shape[1:])
-
     def read(self) -> np.ndarray:
         """The whole array, read again."""
         flat = self._elements(0, math.prod(self.shape))

@@ -264,10 +264,6 @@ def _make_set(file: PickleFile, given: Given) -> set[Any]:
     return set(members(file, _listed(file, given)))
 
 
-def _make_frozen_set(file: PickleFile, given: Given) -> frozenset[Any]:
-    return frozenset(_make_set(file, given))
-
-
 def _make_dict(file: PickleFile, given: Given) -> dict[Any, Any]:
     """``OrderedDict()`` and, of Python 2, ``OrderedDict([[key, value], ...])``."""
     pairs = _listed(file, given)
@@ -290,7 +286,7 @@ _MAKERS: list[tuple[tuple[str, ...], str, Callable[[PickleFile, Given], Any]]] =
     (_BUILTINS, "bytes", _make_bytes),
     (_BUILTINS, "bytearray", _make_bytes),
     (_BUILTINS, "set", _make_set),
-    (_BUILTINS, "frozenset", _make_frozen_set),
+    (_BUILTINS, "frozenset", lambda file, given: frozenset(_make_set(file, given))),
     (("collections",), "OrderedDict", _make_dict),
 ]
 GLOBALS: dict[tuple[str, str], Global] = {

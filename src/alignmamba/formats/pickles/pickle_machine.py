@@ -184,50 +184,42 @@ class Machine:
     def mark(self, _: None) -> None:
         self.marks.append(len(self.stack))
 
-    def _above_mark(self) -> list[Any]:
-        start = self.marks.pop()
+    def _taken(self, count: int | None = None) -> list[Any]:
+        """The last values, off the stack: so many, or all above the mark."""
+        if count is not None and count > len(self.stack):
+            raise IndexError
+        start = self.marks.pop() if count is None else len(self.stack) - count
         if start > len(self.stack):
             raise self.file.damaged("found an operation on values below a mark")
         found = self.stack[start:]
         del self.stack[start:]
         return found
 
-    def sequence_above_mark(self, made: type) -> None:
+    def new_list(self, _: None) -> None:
         self.file.charge(_LIST_BYTES)
-        self.stack.append(made(self._above_mark()))
+        self.stack.append(self._taken())
 
-    def small_tuple(self, size: int) -> None:
-        if size > len(self.stack):
-            raise IndexError
+    def new_tuple(self, count: int | None) -> None:
         self.file.charge(_LIST_BYTES)
-        start = len(self.stack) - size
-        self.stack[start:] = [tuple(self.stack[start:])]
+        self.stack.append(tuple(self._taken(count)))
 
-    def dict_above_mark(self, _: None) -> None:
-        found = self._above_mark()
+    def new_dict(self, _: None) -> None:
+        found = self._taken()
         self.empty(dict)
         self._enter(found)
 
-    def frozen_set(self, _: None) -> None:
-        self.stack.append(frozenset(members(self.file, self._above_mark())))
+    def new_frozen_set(self, _: None) -> None:
+        self.stack.append(frozenset(members(self.file, self._taken())))
 
-    def append(self, _: None) -> None:
-        value = self.stack.pop()
-        self._last(list).append(value)
-
-    def append_above_mark(self, _: None) -> None:
-        values = self._above_mark()
+    def append(self, count: int | None) -> None:
+        values = self._taken(count)
         self._last(list).extend(values)
 
-    def set_item(self, _: None) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._enter([key, value])
+    def set_items(self, count: int | None) -> None:
+        self._enter(self._taken(count))
 
-    def set_items_above_mark(self, _: None) -> None:
-        self._enter(self._above_mark())
-
-    def add_above_mark(self, _: None) -> None:
-        found = members(self.file, self._above_mark())
+    def add(self, _: None) -> None:
+        found = members(self.file, self._taken())
         self._last(set).update(found)
 
     def _last(self, expected: type) -> Any:
@@ -248,7 +240,7 @@ class Machine:
             self.stack.pop()
 
     def pop_to_mark(self, _: None) -> None:
-        self._above_mark()
+        self._taken()
 
     def duplicate(self, _: None) -> None:
         self.stack.append(self.stack[-1])
@@ -281,14 +273,13 @@ class Machine:
         self.stack.append(found_global(self.file, module, name))
 
     def named_by_stack(self, _: None) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
+        module, name = self._taken(2)
         if not isinstance(name, str) or not isinstance(module, str):
             raise self.file.damaged("expected text as the name of a global, found something else")
         self.stack.append(found_global(self.file, str(module), str(name)))
 
     def call(self, _: None) -> None:
-        given, value = self.stack.pop(), self.stack.pop()
-        self.stack.append(called(self.file, value, given))
+        self.stack.append(called(self.file, *self._taken(2)))
 
     def build(self, _: None) -> None:
         state = self.stack.pop()
@@ -332,15 +323,13 @@ _CODES: Mapping[Callable[[Machine, Any], None], Mapping[bytes, Any]] = {
     Machine.raw_bytes: {b"B": 4, b"C": 1, b"\x8e": 8, b"\x96": 8},
     Machine.empty: {b"]": list, b"}": dict, b"\x8f": set},
     Machine.mark: {b"(": None},
-    Machine.sequence_above_mark: {b"l": list, b"t": tuple},
-    Machine.dict_above_mark: {b"d": None},
-    Machine.small_tuple: {b")": 0, b"\x85": 1, b"\x86": 2, b"\x87": 3},
-    Machine.frozen_set: {b"\x91": None},
-    Machine.append: {b"a": None},
-    Machine.append_above_mark: {b"e": None},
-    Machine.set_item: {b"s": None},
-    Machine.set_items_above_mark: {b"u": None},
-    Machine.add_above_mark: {b"\x90": None},
+    Machine.new_list: {b"l": None},
+    Machine.new_tuple: {b"t": None, b")": 0, b"\x85": 1, b"\x86": 2, b"\x87": 3},
+    Machine.new_dict: {b"d": None},
+    Machine.new_frozen_set: {b"\x91": None},
+    Machine.append: {b"a": 1, b"e": None},
+    Machine.set_items: {b"s": 2, b"u": None},
+    Machine.add: {b"\x90": None},
     Machine.pop: {b"0": None},
     Machine.pop_to_mark: {b"1": None},
     Machine.duplicate: {b"2": None},

@@ -146,7 +146,7 @@ def test_the_task_is_learned_from_samples_and_neighbours_alike() -> None:
     near = [int(other) for other in objective.neighbours.rows[row] if other >= 0]
     vectors = objective.memory.vectors("vectors")[near].unflatten(1, (3, -1))
     scale = objective.target_scale
-    said = scale.mean + scale.deviation * objective.network.fuse(vectors)[1].double()
+    said = scale.mean + scale.deviation * objective.model.fuse(vectors)[1].double()
     errors = objective.task_loss(said, objective.truth[near])
     own = objective.task_loss(objective.model(batch).prediction, batch.targets)[:1]
     torch.testing.assert_close(losses["task"][0], torch.cat([own, errors]).mean(), **FLOAT32)

@@ -103,7 +103,7 @@ def test_too_few_samples_or_modalities_are_refused() -> None:
     ):
         objective.prepare(sources(CORRELATED_VIEWS, TASK, missing=False)[0])
     with pytest.raises(
-        ConfigError, match="modalities: canonical correlation is between two or more, found 1"
+        ConfigError, match=r"modalities: canonical correlation needs at least 2, found \['text'\]"
     ):
         network(CORRELATED_VIEWS, TASK, modalities=SPECS[:1])
     with pytest.raises(ConfigError, match="absent: expected 'zeros'"):

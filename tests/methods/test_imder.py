@@ -76,5 +76,5 @@ def test_a_run_that_withholds_nothing_has_something_withheld() -> None:
 
 
 def test_one_modality_is_refused() -> None:
-    with pytest.raises(ConfigError, match="IMDer needs at least 2, found 1"):
+    with pytest.raises(ConfigError, match=r"IMDer needs at least 2, found \['text'\]"):
         network(SCORE_RECOVERY, TASK, modalities=SPECS[:1])

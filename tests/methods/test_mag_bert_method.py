@@ -69,7 +69,7 @@ def test_the_gate_stands_before_the_first_layer_and_leaves_the_first_token_alone
 
 
 def test_one_modality_is_refused() -> None:
-    with pytest.raises(ConfigError, match="modalities: MAG-BERT needs at least 2, found 1"):
+    with pytest.raises(ConfigError, match=r"modalities: MAG-BERT needs at least 2, found \['text'\]"):
         network(ADAPTATION_GATE, TASK, modalities=SPECS[:1])
 
 

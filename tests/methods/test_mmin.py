@@ -43,18 +43,18 @@ def test_the_teacher_is_what_the_first_stage_learned_and_gets_no_gradient() -> N
     objective = prepared(IMAGINATION_NETWORK, TASK)
     assert isinstance(objective, Imagination)
     with torch.no_grad():
-        objective.network.whole[1].weight.fill_(0.25)
+        objective.model.whole[1].weight.fill_(0.25)
     objective.begin_epoch(Stage(name="imagine"), 0)
     before = {name: value.clone() for name, value in objective.model.state_dict().items()}
     with torch.no_grad():
-        objective.network.whole[1].weight.fill_(0.5)
+        objective.model.whole[1].weight.fill_(0.5)
     objective.begin_epoch(Stage(name="imagine"), 0)  # resumed
     assert all(torch.equal(value, before[name]) for name, value in objective.teacher.state_dict().items())
     objective.train()
     _, losses = objective(Parcel(next(iter(sources(IMAGINATION_NETWORK, TASK, missing=True)[0]))))
     sum(losses.values()).sum().backward()
     assert all(parameter.grad is None for parameter in objective.teacher.parameters())
-    assert objective.network.ahead.transition[0].weight.grad.any()
+    assert objective.model.ahead.transition[0].weight.grad.any()
 
 
 def test_only_samples_from_which_something_was_withheld_are_imagined() -> None:

@@ -44,12 +44,12 @@ def test_the_slow_copy_is_in_the_prediction_and_gets_no_gradient() -> None:
     output = objective.model(batch)
     output.prediction.sum().backward()
     assert not any(
-        value.requires_grad or value.grad is not None for value in objective.network.slow.parameters()
+        value.requires_grad or value.grad is not None for value in objective.model.slow.parameters()
     )
-    assert objective.network.shares.grad is not None
-    assert objective.network.shares.grad.all()
+    assert objective.model.shares.grad is not None
+    assert objective.model.shares.grad.all()
     with torch.no_grad():
-        for value in objective.network.slow.parameters():
+        for value in objective.model.slow.parameters():
             value.zero_()
     assert not torch.equal(objective.model(batch).prediction, output.prediction)
 

@@ -134,18 +134,14 @@ class Experiment(SettingVerb):
             raise ConfigError(f"metrics: found {unknown[0]!r}, expected some of {', '.join(known)}")
 
     def _engine(self) -> "GridEngine":
-        from alignmamba.models.pretrained import validated
         from alignmamba.recipes.configuration import assigned
         from alignmamba.recipes.experiments import GridEngine, shard_from
 
-        return validated(
-            GridEngine,
-            {
-                "kind": self.engine,
-                "jobs": self.jobs,
-                "options": assigned([each for group in self.slurm for each in group], option="--slurm"),
-                "shard": None if self.shard is None else shard_from(self.shard),
-            },
+        return GridEngine(
+            kind=self.engine,
+            jobs=self.jobs,
+            options=assigned([each for group in self.slurm for each in group], option="--slurm"),
+            shard=None if self.shard is None else shard_from(self.shard),
         )
 
     def _efficiency(self, options: "EfficiencyOptions") -> int:

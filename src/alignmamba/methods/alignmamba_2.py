@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -11,11 +11,9 @@ from torch import Tensor
 
 from alignmamba.contracts import Batch, Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens, concatenate
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
+from alignmamba.nn.alignment import concatenate
 from alignmamba.nn.mamba import MambaConfig
-from alignmamba.nn.pooling import POOLINGS
 from alignmamba.nn.routed_mamba import RoutedMambaStack
 from alignmamba.ops import mmd, transport_distance
 from alignmamba.training.objective import Objective
@@ -50,18 +48,16 @@ class AlignMamba2(Fusion[AlignMamba2Config]):
     token, in no term.
     """
 
-    config_class: ClassVar[type[AlignMamba2Config]] = AlignMamba2Config
-    summary: ClassVar[str] = (
-        "Mamba with shared and modality-specific experts, aligned by losses while training"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("mamba", "optimal-transport", "mmd")
+    config_class = AlignMamba2Config
+    summary = "Mamba with shared and modality-specific experts, aligned by losses while training"
+    tags = ("mamba", "optimal-transport", "mmd")
 
     def __init__(self, config: AlignMamba2Config) -> None:
         super().__init__(config, config.d_model)
         self.backbone = RoutedMambaStack(config, len(config.anchors))
         self.head = Head(config.d_model, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         marks = torch.eye(len(encoded), dtype=self._weight.dtype, device=self._weight.device)
         streams = [
             replace(
@@ -71,7 +67,7 @@ class AlignMamba2(Fusion[AlignMamba2Config]):
         ]
         joined, mask = concatenate(list(reversed(streams)))
         tokens, kinds = joined.split([self.config.d_model, len(encoded)], 2)
-        embedding = POOLINGS[self.config.pooling](self.backbone(tokens, mask, kinds), mask)
+        embedding = self._pooled(self.backbone(tokens, mask, kinds), mask)
         extras = {
             f"{part} of {name}": value
             for name, s in encoded.items()
@@ -85,11 +81,12 @@ class AlignedInTraining(Objective):
     modalities of a sample.
     """
 
+    model: AlignMamba2
+
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         terms = self.supervised(batch, output)
         if not self.training:
             return terms
-        assert isinstance(self.model, AlignMamba2)
         config = self.model.config
         moved = apart = torch.zeros(len(batch), device=output.embedding.device)
         for one, other in combinations(config.anchors, 2):

@@ -4,7 +4,7 @@ another sample.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -13,21 +13,17 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
+from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, AttentionLayer, sinusoidal_positions
-from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.training.objective import Objective
 
 
-class AOBERTConfig(FusionConfig, AttentionConfig):
+class AOBERTConfig(PlainFusionConfig, AttentionConfig):
     """Everything that defines AOBERT as it is reconstructed here; the fields of the Transformer stand at the
     top level.
     """
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     hidden_share: Annotated[float, Field(ge=0, le=1)] = 0.15
     """Chance that a token is hidden in training."""
     replaced_share: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -65,11 +61,9 @@ class AOBERT(Fusion[AOBERTConfig]):
     Feature mode: a small Transformer from scratch over features in place of a pretrained BERT over words.
     """
 
-    config_class: ClassVar[type[AOBERTConfig]] = AOBERTConfig
-    summary: ClassVar[str] = (
-        "One Transformer over all modalities that rebuilds hidden tokens and spots swapped streams"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("transformer",)
+    config_class = AOBERTConfig
+    summary = "One Transformer over all modalities that rebuilds hidden tokens and spots swapped streams"
+    tags = ("transformer",)
 
     def __init__(self, config: AOBERTConfig) -> None:
         super().__init__(config, config.d_model)
@@ -86,10 +80,10 @@ class AOBERT(Fusion[AOBERTConfig]):
         self.norm = nn.LayerNorm(config.d_model)
         self.head = Head(config.d_model, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         streams = self._with_absent(encoded)
         said, _ = self.states(streams)
-        extras = {"present": torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)}
+        extras = {"present": presence(encoded)}
         for name, tokens in streams.items():
             extras |= {f"x_{name}": tokens.x, f"mask_{name}": tokens.mask, f"times_{name}": tokens.times}
         return Output(prediction=self.head(said), embedding=said, extras=extras)
@@ -124,6 +118,8 @@ class MaskedAndMatched(Objective):
     distinguished from whole ones.
     """
 
+    model: AOBERT
+
     def __init__(self, model: AOBERT, task: Task) -> None:
         super().__init__(model, task)
         widths = {
@@ -137,7 +133,6 @@ class MaskedAndMatched(Objective):
         self.matched = nn.Linear(width, 1)
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
-        assert isinstance(self.model, AOBERT)
         terms = self.supervised(batch, output)
         if not self.training:
             return terms

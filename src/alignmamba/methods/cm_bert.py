@@ -1,19 +1,16 @@
 """CM-BERT: which tokens of the anchor attend to which is decided by how alike they are in all modalities."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
-from alignmamba.models.network import Head
+from alignmamba.models.encoded import Encoded, Head
 from alignmamba.models.sentence import SentenceConfig, SentenceFusion
-from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.sentence_encoder import beside
 from alignmamba.ops import masked_mean
 
@@ -21,19 +18,14 @@ from alignmamba.ops import masked_mean
 class CMBERTConfig(SentenceConfig):
     """Everything that defines CM-BERT; the fields of the anchor's Transformer stand at the top level."""
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
+    method = "CM-BERT"
+    least_modalities = 2
     hidden: Annotated[int, Field(ge=1)] = 30
     """Width in which tokens are compared."""
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Dropout on the weights of the multimodal attention."""
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Behind the dense layer, and before the head."""
-
-    @model_validator(mode="after")
-    def _sides(self) -> Self:
-        if len(self.modalities) < 2:
-            raise ValueError(f"modalities: CM-BERT needs at least 2, found {len(self.modalities)}")
-        return self
 
 
 class MaskedMultimodalAttention(nn.Module):
@@ -103,10 +95,9 @@ class CMBERT(SentenceFusion[CMBERTConfig]):
     else: a small Transformer over the anchor's features, above any encoder of kind other than ``none``.
     """
 
-    config_class: ClassVar[type[CMBERTConfig]] = CMBERTConfig
-    summary: ClassVar[str] = "Attention among the anchor's tokens by their likeness in every modality"
-    tags: ClassVar[tuple[str, ...]] = ("transformer",)
-    least_modalities: ClassVar[int] = 2
+    config_class = CMBERTConfig
+    summary = "Attention among the anchor's tokens by their likeness in every modality"
+    tags = ("transformer",)
 
     def __init__(self, config: CMBERTConfig) -> None:
         super().__init__(config)
@@ -118,7 +109,7 @@ class CMBERT(SentenceFusion[CMBERTConfig]):
         self.norm = nn.LayerNorm(width)
         self.head = Head(width, config.task, config.head_dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         anchor, *others = self.config.anchors
         first = self._with_absent({anchor: encoded[anchor]})[anchor]
         embedding, mask = self._sentence.embedded(first.x, first.mask)

@@ -1,34 +1,24 @@
 """Co-attention: streams that read one another at every layer, as in LXMERT and ViLBERT."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.attention import Attention, AttentionConfig, sinusoidal_positions
-from alignmamba.nn.pooling import POOLINGS
 
 
 class CoAttentionConfig(FusionConfig, AttentionConfig):
     """Everything that defines a co-attention network; the fields of the layers stand at the top level."""
 
+    method = "co-attention"
+    least_modalities = 2
     shared: bool = True
     """Use one attention module for both directions of a pair, as LXMERT does; otherwise one for each, as
     ViLBERT does."""
-
-    @model_validator(mode="after")
-    def _several(self) -> Self:
-        if len(self.modalities) < 2:
-            found = [modality.name for modality in self.modalities]
-            raise ValueError(f"modalities: co-attention needs at least 2, found {found}")
-        return self
 
 
 class CoAttention(Fusion[CoAttentionConfig]):
@@ -45,25 +35,23 @@ class CoAttention(Fusion[CoAttentionConfig]):
         Tan and Bansal, EMNLP 2019, arXiv:1908.07490; Lu et al., NeurIPS 2019, arXiv:1908.02265.
     """
 
-    config_class: ClassVar[type[CoAttentionConfig]] = CoAttentionConfig
-    least_modalities: ClassVar[int] = 2
-    summary: ClassVar[str] = "Streams that read one another at every layer (LXMERT, ViLBERT)"
-    tags: ClassVar[tuple[str, ...]] = ("transformer",)
+    config_class = CoAttentionConfig
+    summary = "Streams that read one another at every layer (LXMERT, ViLBERT)"
+    tags = ("transformer",)
 
     def __init__(self, config: CoAttentionConfig) -> None:
         super().__init__(config, config.d_model)
         self.layers = nn.ModuleList(CoAttentionLayer(config, config.anchors) for _ in range(config.depth))
         self.head = Head(len(config.anchors) * config.d_model, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         present = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
         streams = self._with_absent(encoded)
         masks = {name: tokens.mask for name, tokens in streams.items()}
         x = {name: tokens.x + sinusoidal_positions(tokens.x) for name, tokens in streams.items()}
         for layer in self.layers:
             x = layer(x, masks, present)
-        pool = POOLINGS[self.config.pooling]
-        embedding = torch.cat([pool(x[name], masks[name]) for name in x], 1)
+        embedding = torch.cat([self._pooled(x[name], masks[name]) for name in x], 1)
         return Output(prediction=self.head(embedding), embedding=embedding)
 
 

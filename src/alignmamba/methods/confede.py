@@ -4,7 +4,7 @@ neighbours.
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -13,12 +13,9 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
+from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, TransformerStack
-from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.ops import masked_mean
 from alignmamba.training.batches import BatchSource
 from alignmamba.training.neighbours import DRAWN, Neighbours
@@ -31,12 +28,11 @@ _NEVER: Final = -1e4
 """Logit of what is not there: its exponential is zero in every precision."""
 
 
-class ConFEDEConfig(FusionConfig, AttentionConfig):
+class ConFEDEConfig(PlainFusionConfig, AttentionConfig):
     """Everything that defines ConFEDE; the fields of the Transformer of each modality stand at the top
     level.
     """
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1, le=8192)] = 768
     """Width of a token, and of the vector that a modality becomes."""
     expand: Annotated[int, Field(ge=1, le=16)] = 1
@@ -101,11 +97,9 @@ class ConFEDE(Fusion[ConFEDEConfig]):
     over padding. A missing modality is read as its learned token.
     """
 
-    config_class: ClassVar[type[ConFEDEConfig]] = ConFEDEConfig
-    summary: ClassVar[str] = (
-        "Similar and dissimilar parts of each modality, contrasted with those of retrieved neighbours"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("contrastive", "disentanglement")
+    config_class = ConFEDEConfig
+    summary = "Similar and dissimilar parts of each modality, contrasted with those of retrieved neighbours"
+    tags = ("contrastive", "disentanglement")
 
     def __init__(self, config: ConFEDEConfig) -> None:
         super().__init__(config, config.d_model)
@@ -127,8 +121,8 @@ class ConFEDE(Fusion[ConFEDEConfig]):
             nn.LayerNorm(width), nn.Linear(width, hidden), nn.Tanh(), nn.Dropout(self.config.dropout)
         )
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+    def _read(self, encoded: Encoded) -> Output:
+        present = presence(encoded)
         vectors = torch.stack(
             [self.streams[name](tokens) for name, tokens in self._with_absent(encoded).items()], 1
         )
@@ -190,19 +184,14 @@ class Decomposition(Objective):
     neighbours.
     """
 
+    model: ConFEDE
     truth: Tensor
     """(samples,): labels of the train samples from the neutral one on, the end of the scale 3."""
 
     @property
-    def network(self) -> ConFEDE:
-        """The network, by its class."""
-        assert isinstance(self.model, ConFEDE)
-        return self.model
-
-    @property
     def stages(self) -> Sequence[Stage]:
         fusing = dict.fromkeys(("model.similar.", "model.dissimilar.", "model.part.", "model.whole."), 0.0)
-        names, first = [name for name, _ in self.named_parameters()], self.network.config.anchors[0]
+        names, first = [name for name, _ in self.named_parameters()], self.model.config.anchors[0]
         # kind none has no weights
         resting = ("model.alone.", f"model.streams.{first}.", f"model.encoders.{first}.")
         rest = {prefix: 0.0 for prefix in resting if any(name.startswith(prefix) for name in names)}
@@ -212,7 +201,7 @@ class Decomposition(Objective):
         )
 
     def prepare(self, train: BatchSource) -> None:
-        config = self.network.config
+        config = self.model.config
         ids, truth, self.unit = signed_labels(train, self.task, config.neutral)
         self.register_buffer("truth", truth.float())
         self.neighbours = Neighbours(ids, config.pool, config.seed)
@@ -220,8 +209,8 @@ class Decomposition(Objective):
         self.memory = SampleMemory(ids, {"vectors": modalities * config.d_model, "present": modalities})
 
     def begin_epoch(self, stage: Stage, epoch: int) -> None:
-        self.network.fuses = stage.name == "fuse"
-        if self.network.fuses and int(self.neighbours.drawn) != epoch:  # a resumed epoch has them
+        self.model.fuses = stage.name == "fuse"
+        if self.model.fuses and int(self.neighbours.drawn) != epoch:  # a resumed epoch has them
             if epoch % 2 == 0:
                 present = self.memory.vectors("present").unsqueeze(2)
                 vectors = self.memory.vectors("vectors").unflatten(1, (present.shape[1], -1)) * present
@@ -232,12 +221,12 @@ class Decomposition(Objective):
         terms = self.supervised(batch, output)
         if not self.training:
             return terms  # without neighbours
-        config, rows = self.network.config, self.memory.rows(batch.ids, self.truth.device)
+        config, rows = self.model.config, self.memory.rows(batch.ids, self.truth.device)
         vectors, present = output.extras["vectors"], output.extras["present"]
         whole = torch.ones_like(rows, dtype=torch.bool)
         seen = {"vectors": vectors.flatten(1), "present": present.to(self.truth.dtype)}
         self.memory.note(rows, seen, dict.fromkeys(seen, whole))
-        if not self.network.fuses:
+        if not self.model.fuses:
             return {
                 **terms,
                 TASK: mean_present(self._error(output.extras["said"], rows.unsqueeze(1)), present),
@@ -245,13 +234,13 @@ class Decomposition(Objective):
         near = self.neighbours.rows[rows]
         found, near = near >= 0, near.clamp(min=0)
         remembered = self.memory.vectors("vectors")[near].unflatten(2, vectors.shape[1:]).to(vectors.dtype)
-        parts, said = self.network.fuse(remembered.flatten(0, 1))
+        parts, said = self.model.fuse(remembered.flatten(0, 1))
         parts = torch.cat([output.extras["parts"].unsqueeze(1), parts.unflatten(0, near.shape)], 1)
         has = found.unsqueeze(2) & (self.memory.vectors("present")[near] > 0)
         there = torch.cat([present.unsqueeze(1), has], 1)
         errors = torch.cat([terms[TASK].unsqueeze(1), self._error(said.unflatten(0, near.shape), near)], 1)
         of_parts = self._error(
-            self.network.part(parts), torch.cat([rows.unsqueeze(1), near], 1)[:, :, None, None]
+            self.model.part(parts), torch.cat([rows.unsqueeze(1), near], 1)[:, :, None, None]
         ).mean(2)
         return {
             **terms,
@@ -262,7 +251,7 @@ class Decomposition(Objective):
 
     def _error(self, said: Tensor, rows: Tensor) -> Tensor:
         """Loss of standardised predictions for samples of the train split, whose rows broadcast to them."""
-        target = self.network.config.neutral + self.unit * self.truth[rows].double()
+        target = self.model.config.neutral + self.unit * self.truth[rows].double()
         return self.task_loss(self.target_scale.mean + self.target_scale.deviation * said.double(), target)
 
     def after_step(self) -> None:

@@ -5,7 +5,7 @@ what it learned.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,8 @@ from torch import Tensor, nn
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.errors import DataError
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.language import AnyEncoderConfig
-from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
+from alignmamba.nn.pooling import Pooling
 from alignmamba.ops.correlation import paired_correlation
 from alignmamba.training.batches import BatchSource, most_together
 from alignmamba.training.objective import TASK, Minimise, Objective, Stage
@@ -29,10 +25,11 @@ CORRELATION = "correlation"
 RECONSTRUCTION = "reconstruction"
 
 
-class DCCAConfig(FusionConfig):
+class DCCAConfig(PlainFusionConfig):
     """Everything that defines DCCA."""
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
+    method = "canonical correlation"
+    least_modalities = 2
     absent: Literal["learned", "zeros"] = "zeros"
     pooling: Pooling = "mean"
     hidden: Annotated[int, Field(ge=1)] = 256
@@ -49,10 +46,6 @@ class DCCAConfig(FusionConfig):
 
     @model_validator(mode="after")
     def _several(self) -> Self:
-        if len(self.modalities) < 2:
-            raise ValueError(
-                f"modalities: canonical correlation is between two or more, found {len(self.modalities)}"
-            )
         if self.absent != "zeros":
             raise ValueError(
                 f"absent: expected 'zeros', which is the mean of the train tokens, found {self.absent!r}"
@@ -102,10 +95,8 @@ class DCCA(Fusion[Any]):
     own, where the public code takes that of the second.
     """
 
-    config_class: ClassVar[Any] = DCCAConfig
-    summary: ClassVar[str] = "Networks per modality whose outputs correlate most, then a head on them"
-    tags: ClassVar[tuple[str, ...]] = ()
-    least_modalities: ClassVar[int] = 2
+    config_class = DCCAConfig
+    summary = "Networks per modality whose outputs correlate most, then a head on them"
 
     def __init__(self, config: DCCAConfig) -> None:
         super().__init__(config, config.hidden)
@@ -117,11 +108,9 @@ class DCCA(Fusion[Any]):
         )
         self.head = Head(len(config.anchors) * config.components, config.task, dropout=0.0)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
-        pooled = {
-            name: POOLINGS[self.config.pooling](t.x, t.mask) for name, t in self._with_absent(encoded).items()
-        }
+    def _read(self, encoded: Encoded) -> Output:
+        present = presence(encoded)
+        pooled = {name: self._pooled(t.x, t.mask) for name, t in self._with_absent(encoded).items()}
         views = {name: self.views[name](vector) for name, vector in pooled.items()}
         embedding = torch.cat(list(views.values()), 1)
         extras = {"present": present} | {f"view.{name}": view for name, view in views.items()}
@@ -137,13 +126,14 @@ class DCCAE(DCCA):
     the samples that have the modality.
     """
 
-    config_class: ClassVar[Any] = DCCAEConfig
-    summary: ClassVar[str] = "DCCA with autoencoders: views correlate and can be decoded, then a head on them"
-    tags: ClassVar[tuple[str, ...]] = ()
+    config_class = DCCAEConfig
+    summary = "DCCA with autoencoders: views correlate and can be decoded, then a head on them"
 
 
 class Correlated(Objective):
     """Stage ``correlation`` trains the views without labels, stage ``head`` the head on frozen views."""
+
+    model: DCCA
 
     def __init__(self, model: DCCA, task: Task) -> None:
         super().__init__(model, task)
@@ -157,7 +147,6 @@ class Correlated(Objective):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        assert isinstance(self.model, DCCA)
         first = Minimise(rates={"": 1.0, "model.head.": 0.0})
         return (
             Stage(
@@ -171,7 +160,6 @@ class Correlated(Objective):
 
     def prepare(self, train: BatchSource) -> None:
         config = self.model.config
-        assert isinstance(config, DCCAConfig)
         most = most_together(train, list(combinations(config.anchors, 2)))
         if most <= config.components:
             raise DataError(
@@ -191,7 +179,6 @@ class Correlated(Objective):
             assert batch.targets is not None
             return {TASK: self.task_loss(output.prediction, batch.targets)}
         config = self.model.config
-        assert isinstance(config, DCCAConfig)
         views = [output.extras[f"view.{name}"] for name in config.anchors]
         least = config.components + 1 if self.training else 2
         found = {
@@ -203,7 +190,6 @@ class Correlated(Objective):
 
     def _errors(self, output: Output) -> Tensor:
         """(batch,): sum over the modalities of a sample of the mean squared error of its decoder."""
-        assert isinstance(self.model, DCCA)
         total = torch.zeros(len(output.prediction), device=output.prediction.device)
         for number, name in enumerate(self.model.config.anchors):
             decoded = self.decoders[name](output.extras[f"view.{name}"])

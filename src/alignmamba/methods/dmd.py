@@ -3,7 +3,7 @@ own.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Final, Literal
 
 import torch
 from pydantic import Field
@@ -13,8 +13,7 @@ from torch.nn import functional
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
 from alignmamba.models.crossmodal import CrossmodalFusion, CrossmodalFusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
+from alignmamba.models.encoded import Encoded, Head
 from alignmamba.nn.crossmodal_transformer import Reader, Residual
 from alignmamba.nn.distillation import Graph, Prior, distance_to_prior
 from alignmamba.ops import last_valid, masked_mean
@@ -28,7 +27,7 @@ _REGULAR: Final = 10.0
 class DMDConfig(CrossmodalFusionConfig):
     """Everything that defines DMD."""
 
-    method: ClassVar[str] = "dmd"
+    method = "dmd"
     d_model: Annotated[int, Field(ge=1, le=8192)] = 48
     kernel_size: Annotated[int, Field(ge=1, le=255)] = 5
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
@@ -82,11 +81,9 @@ class DMD(CrossmodalFusion[DMDConfig]):
         arXiv:2303.13802.
     """
 
-    config_class: ClassVar[type[DMDConfig]] = DMDConfig
-    summary: ClassVar[str] = (
-        "Shared and own parts of tokens; modalities teach one another along learned graphs"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("disentanglement", "transformer")
+    config_class = DMDConfig
+    summary = "Shared and own parts of tokens; modalities teach one another along learned graphs"
+    tags = ("disentanglement", "transformer")
 
     def __init__(self, config: DMDConfig) -> None:
         super().__init__(config)
@@ -101,7 +98,7 @@ class DMD(CrossmodalFusion[DMDConfig]):
         self.residual = Residual(whole, config.output_dropout)
         self.head = Head(whole, config.task, 0.0)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         present = {name: tokens.mask.any(1, keepdim=True) for name, tokens in encoded.items()}
         streams = self._streams(encoded)
         own = {name: self.specific[name](x) for name, (x, _) in streams.items()}
@@ -155,6 +152,8 @@ class Distillation(Objective):
     differ.
     """
 
+    model: DMD
+
     def __init__(self, model: DMD, task: Task) -> None:
         super().__init__(model, task)
         config, names, read = model.config, model.config.anchors, model.read_width
@@ -172,7 +171,6 @@ class Distillation(Objective):
         )
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
-        assert isinstance(self.model, DMD)
         assert batch.targets is not None
         config, extras, present = self.model.config, output.extras, output.extras["present"]
         common = torch.stack(
@@ -224,7 +222,6 @@ class Distillation(Objective):
 
     def _agreed(self, graph: Graph, vectors: Tensor, weights: Tensor) -> Tensor:
         """(batch,): how unlike the vectors of students and teachers are."""
-        assert isinstance(self.model, DMD)
         alike = functional.cosine_similarity(
             vectors[:, graph.students], vectors[:, graph.teachers].detach(), dim=2
         )
@@ -234,7 +231,6 @@ class Distillation(Objective):
         """(batch, modality) each: squared errors of rebuilt tokens and their own parts, and similarity of a
         token's parts.
         """
-        assert isinstance(self.model, DMD)
         rebuilt, overlap = [], []
         for name, decoder in self.decoders.items():
             tokens, mask, own, common = (
@@ -249,7 +245,6 @@ class Distillation(Objective):
 
     def _similarity(self, vectors: Tensor, present: Tensor, targets: Tensor) -> Tensor:
         """Margin between shared vectors, (batch, modality, width), of equal and of other labels, ()."""
-        assert isinstance(self.model, DMD)
         unit = functional.normalize(vectors, dim=2).flatten(0, 1)
         labels, there = targets.repeat_interleave(vectors.shape[1]), present.flatten()
         compared = there.unsqueeze(1) & there & ~torch.eye(len(there), dtype=torch.bool, device=there.device)

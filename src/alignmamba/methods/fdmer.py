@@ -4,7 +4,7 @@ the private ones help.
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -13,13 +13,9 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.factors import Factors
 from alignmamba.nn.gradients import reversed_gradient
-from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import ReadTwice
 from alignmamba.ops import subspace_overlap
@@ -27,10 +23,9 @@ from alignmamba.training.objective import Objective
 from alignmamba.training.pairs import mean_present, over_pairs, total, within
 
 
-class FDMERConfig(FusionConfig):
+class FDMERConfig(PlainFusionConfig):
     """Everything that defines FDMER."""
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1)] = 128
     """Width of a part; a multiple of `heads`."""
     hidden: Annotated[int, Field(ge=1)] = 64
@@ -71,11 +66,9 @@ class FDMER(Fusion[FDMERConfig]):
     nothing.
     """
 
-    config_class: ClassVar[type[FDMERConfig]] = FDMERConfig
-    summary: ClassVar[str] = (
-        "Common and private parts by one adversarial discriminator, fused by adaptive attention"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("disentanglement", "adversarial")
+    config_class = FDMERConfig
+    summary = "Common and private parts by one adversarial discriminator, fused by adaptive attention"
+    tags = ("disentanglement", "adversarial")
 
     def __init__(self, config: FDMERConfig) -> None:
         super().__init__(config, config.d_model)
@@ -88,10 +81,10 @@ class FDMER(Fusion[FDMERConfig]):
         self.weigh = nn.Linear(config.d_model, 1)
         self.head = Head(config.d_model, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         vectors = self._read_or_pooled(encoded, self.streams)
         parts = self.factors(vectors)
-        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        present = presence(encoded)
         joined, missing = torch.cat([parts.shared, parts.own], 1), ~present.repeat(1, 2)
         attended, _ = self.attention(joined, joined, joined, key_padding_mask=missing, need_weights=False)
         fused = self.norm(joined + attended)
@@ -106,6 +99,8 @@ class AdversarialParts(Objective):
     it.
     """
 
+    model: FDMER
+
     def __init__(self, model: FDMER, task: Task) -> None:
         super().__init__(model, task)
         config = model.config
@@ -114,7 +109,6 @@ class AdversarialParts(Objective):
         )
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
-        assert isinstance(self.model, FDMER)
         config = self.model.config
         common, private, present = (output.extras[name] for name in ("common", "private", "present"))
         overlaps = within(subspace_overlap, common, private, present) + over_pairs(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +11,11 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.channel_swap import swap_channels
 from alignmamba.nn.mamba import MambaConfig, SelectiveScan
 from alignmamba.nn.masked_convolution import TimeConvolution
-from alignmamba.nn.pooling import POOLINGS
 from alignmamba.ops import resample, reverse_valid
 
 
@@ -27,6 +25,8 @@ class FusionMambaConfig(FusionConfig, MambaConfig):
     A missing modality is read by nobody, so `absent` decides nothing here.
     """
 
+    method = "fusion-mamba"
+    least_modalities = 2
     depth: Annotated[int, Field(ge=1, le=256)] = 2
     """Dual state space fusion blocks; 8 in the source."""
     d_conv: Annotated[int, Field(ge=1, le=15)] = 3
@@ -36,9 +36,6 @@ class FusionMambaConfig(FusionConfig, MambaConfig):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if len(self.modalities) < 2:
-            found = [modality.name for modality in self.modalities]
-            raise ValueError(f"modalities: fusion-mamba needs at least 2, found {found}")
         if self.d_conv % 2 == 0:
             raise ValueError(f"d_conv: expected an odd number, found {self.d_conv}")
         return self
@@ -65,12 +62,9 @@ class FusionMamba(Fusion[FusionMambaConfig]):
         the code that its authors released.
     """
 
-    config_class: ClassVar[type[FusionMambaConfig]] = FusionMambaConfig
-    least_modalities: ClassVar[int] = 2
-    summary: ClassVar[str] = (
-        "Streams that swap channels, then fuse the gated states of one shared selective scan"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("mamba",)
+    config_class = FusionMambaConfig
+    summary = "Streams that swap channels, then fuse the gated states of one shared selective scan"
+    tags = ("mamba",)
     swapped: Tensor
 
     def __init__(self, config: FusionMambaConfig) -> None:
@@ -83,7 +77,7 @@ class FusionMamba(Fusion[FusionMambaConfig]):
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in names})
         self.head = Head(width, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         present = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
         local = self._with_absent(encoded)
         streams: dict[str, Tokens] = {}
@@ -91,9 +85,8 @@ class FusionMamba(Fusion[FusionMambaConfig]):
             streams |= self.shallow[name]({name: replace(local[name], x=x)}, present)
         for block in self.deep:
             streams = block(streams, present)
-        pool = POOLINGS[self.config.pooling]
         pooled = {
-            name: pool(self.norms[name](tokens.x + local[name].x), tokens.mask)
+            name: self._pooled(self.norms[name](tokens.x + local[name].x), tokens.mask)
             for name, tokens in streams.items()
         }
         embedding = _sum_of_present(pooled, present)

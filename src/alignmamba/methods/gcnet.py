@@ -1,7 +1,7 @@
 """GCNet: utterances of a conversation complete one another over two graphs, of time and of speakers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
-from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import Recurrent
 from alignmamba.training.objective import Objective, Parcel, Predicted
 from alignmamba.training.withheld_batches import withhold
@@ -113,11 +111,8 @@ class GCNet(Fusion[GCNetConfig]):
     utterances, relations in the order of a set. Without groups each sample is a conversation alone.
     """
 
-    config_class: ClassVar[type[GCNetConfig]] = GCNetConfig
-    summary: ClassVar[str] = (
-        "Graphs over the utterances of a conversation, which reconstruct missing modalities"
-    )
-    tags: ClassVar[tuple[str, ...]] = ()
+    config_class = GCNetConfig
+    summary = "Graphs over the utterances of a conversation, which reconstruct missing modalities"
 
     def __init__(self, config: GCNetConfig) -> None:
         super().__init__(config, config.hidden)
@@ -134,7 +129,7 @@ class GCNet(Fusion[GCNetConfig]):
     def _predict(self, batch: Batch) -> Output:
         return self._converse(self.utterances(self._encoded(batch)), batch.groups or batch.ids)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         """Predict as `_predict`, where nothing is known of conversations."""
         vectors = self.utterances(encoded)
         return self._converse(vectors, [str(row) for row in range(len(vectors))])
@@ -151,15 +146,13 @@ class GCNet(Fusion[GCNetConfig]):
             prediction=self.head(fused), embedding=fused, extras={"reconstructed": self.reconstruct(fused)}
         )
 
-    def utterances(self, encoded: Mapping[str, Tokens]) -> Tensor:
+    def utterances(self, encoded: Encoded) -> Tensor:
         """(batch, sum of widths): the pooled modalities one after the other, zero where missing."""
         pooled = []
         for tokens in encoded.values():
             tokens = tokens.fitted(1) if tokens.mask.shape[1] == 0 else tokens
             pooled.append(
-                POOLINGS[self.config.pooling](tokens.x, tokens.mask).masked_fill(
-                    ~tokens.mask.any(1, keepdim=True), 0
-                )
+                self._pooled(tokens.x, tokens.mask).masked_fill(~tokens.mask.any(1, keepdim=True), 0)
             )
         return torch.cat(pooled, 1)
 
@@ -191,28 +184,24 @@ def _places(groups: Sequence[str]) -> tuple[list[int], list[int]]:
 class Completion(Objective):
     """The loss of the task, and the error of what is reconstructed of the modalities that were withheld."""
 
-    @property
-    def network(self) -> GCNet:
-        """The network, by its class."""
-        assert isinstance(self.model, GCNet)
-        return self.model
+    model: GCNet
 
     def forward(self, parcel: Parcel) -> tuple[Predicted, dict[str, Tensor]]:
         """Predict a batch, in training with something withheld."""
         if self.training:
-            parcel = Parcel(withhold(parcel.batch, self.network.config.withhold))
+            parcel = Parcel(withhold(parcel.batch, self.model.config.withhold))
         return super().forward(parcel)
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         terms = self.supervised(batch, output)
         if self.training:
             with torch.no_grad():
-                targets, withheld = self.network.withheld_parts(batch)
-            said = output.extras["reconstructed"].split(self.network.widths, 1)
+                targets, withheld = self.model.withheld_parts(batch)
+            said = output.extras["reconstructed"].split(self.model.widths, 1)
             errors = torch.stack(
                 [(x - target).square().mean(1) for x, target in zip(said, targets, strict=True)], 1
             )
-            terms["reconstruction"] = self.network.config.reconstruction * (errors * withheld).sum(1)
+            terms["reconstruction"] = self.model.config.reconstruction * (errors * withheld).sum(1)
         return terms
 
 

@@ -1,7 +1,7 @@
 """HyCon: contrasts between samples in a modality, between samples across modalities, and within a sample."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -10,20 +10,15 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.language import AnyEncoderConfig
-from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
+from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Objective
 
 
-class HyConConfig(FusionConfig):
+class HyConConfig(PlainFusionConfig):
     """Everything that defines HyCon."""
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1)] = 64
     """Width of the vector that a modality becomes."""
     hidden: Annotated[int, Field(ge=1)] = 64
@@ -70,11 +65,9 @@ class HyCon(Fusion[HyConConfig]):
     of pairs in the journal's version could not be read and is not made. A missing modality adds nothing.
     """
 
-    config_class: ClassVar[type[HyConConfig]] = HyConConfig
-    summary: ClassVar[str] = (
-        "Sum of unit vectors per modality, contrasted by class within and across modalities"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("contrastive",)
+    config_class = HyConConfig
+    summary = "Sum of unit vectors per modality, contrasted by class within and across modalities"
+    tags = ("contrastive",)
 
     def __init__(self, config: HyConConfig) -> None:
         super().__init__(config, config.d_model)
@@ -92,14 +85,14 @@ class HyCon(Fusion[HyConConfig]):
         self.mix = nn.Linear(config.d_model, config.hidden)
         self.head = Head(config.hidden, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         vectors = []
         for name, tokens in self._with_absent(encoded).items():
             if name in self.streams:
                 vectors.append(self.streams[name](tokens.x, tokens.mask))
             else:
-                vectors.append(self.project[name](POOLINGS[self.config.pooling](tokens.x, tokens.mask)))
-        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+                vectors.append(self.project[name](self._pooled(tokens.x, tokens.mask)))
+        present = presence(encoded)
         unit = functional.normalize(torch.stack(vectors, 1), dim=2)
         embedding = unit.masked_fill(~present.unsqueeze(2), 0).sum(1)
         prediction = self.head(self.mix(embedding).relu())
@@ -109,8 +102,9 @@ class HyCon(Fusion[HyConConfig]):
 class HybridContrast(Objective):
     """The task, and three contrasts of unit vectors: two over the batch, one in each sample."""
 
+    model: HyCon
+
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
-        assert isinstance(self.model, HyCon)
         assert batch.targets is not None
         config = self.model.config
         kinds = batch.targets >= config.neutral if self.task.kind == "regression" else batch.targets

@@ -3,21 +3,17 @@ correlate.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Self
+from typing import Annotated
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.errors import DataError
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.language import AnyEncoderConfig
-from alignmamba.nn.pooling import POOLINGS, Pooling
+from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig
+from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.ops.correlation import paired_correlation
 from alignmamba.training.batches import BatchSource, most_together
@@ -26,10 +22,11 @@ from alignmamba.training.objective import TASK, Minimise, Objective, Stage
 CORRELATION = "correlation"
 
 
-class ICCNConfig(FusionConfig):
+class ICCNConfig(PlainFusionConfig):
     """Everything that defines ICCN."""
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
+    method = "ICCN"
+    least_modalities = 3
     pooling: Pooling = "mean"
     d_model: Annotated[int, Field(ge=1)] = 32
     """Width of the vector of a modality that is not the anchor, and of the LSTM that makes it."""
@@ -49,15 +46,6 @@ class ICCNConfig(FusionConfig):
     frozen features."""
     correlation_epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes of the first of two stages at most; empty: as many as `fit.epochs`."""
-
-    @model_validator(mode="after")
-    def _interactions(self) -> Self:
-        if len(self.modalities) < 3:
-            raise ValueError(
-                "modalities: ICCN correlates two modalities with the anchor and needs at least 3, found"
-                f" {len(self.modalities)}"
-            )
-        return self
 
 
 class Interaction(nn.Module):
@@ -91,10 +79,8 @@ class ICCN(Fusion[ICCNConfig]):
     its learned token; correlations count the samples that have the anchor and both others.
     """
 
-    config_class: ClassVar[type[ICCNConfig]] = ICCNConfig
-    summary: ClassVar[str] = "Outer products of the anchor with each other modality, drawn to correlate"
-    tags: ClassVar[tuple[str, ...]] = ()
-    least_modalities: ClassVar[int] = 3
+    config_class = ICCNConfig
+    summary = "Outer products of the anchor with each other modality, drawn to correlate"
 
     def __init__(self, config: ICCNConfig) -> None:
         super().__init__(config, config.d_model)
@@ -109,10 +95,10 @@ class ICCN(Fusion[ICCNConfig]):
         self.read_out = nn.Linear(width + len(others) * config.components, config.hidden)
         self.head = Head(config.hidden, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         streams = self._with_absent(encoded)
         anchor, *others = self.config.anchors
-        vector = POOLINGS[self.config.pooling](streams[anchor].x, streams[anchor].mask)
+        vector = self._pooled(streams[anchor].x, streams[anchor].mask)
         found = {
             name: self.interactions[name](vector, self.streams[name](streams[name].x, streams[name].mask))
             for name in others
@@ -131,19 +117,15 @@ class Interactions(Objective):
     weight.
     """
 
+    model: ICCN
+
     def __init__(self, model: ICCN, task: Task) -> None:
         super().__init__(model, task)
         self.stage = self.stages[0].name
 
     @property
-    def network(self) -> ICCN:
-        """The network, by its own type."""
-        assert isinstance(self.model, ICCN)
-        return self.model
-
-    @property
     def stages(self) -> Sequence[Stage]:
-        config = self.network.config
+        config = self.model.config
         if config.joint:
             return (Stage(),)
         head = ("model.read_out.", "model.head.")
@@ -155,7 +137,7 @@ class Interactions(Objective):
         )
 
     def prepare(self, train: BatchSource) -> None:
-        config = self.network.config
+        config = self.model.config
         anchor, *others = config.anchors
         most = most_together(train, [(anchor, name) for name in others])
         if most <= config.components:
@@ -169,7 +151,7 @@ class Interactions(Objective):
         self.stage = stage.name
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
-        config = self.network.config
+        config = self.model.config
         found: dict[str, Tensor] = {}
         if self.stage != CORRELATION:
             assert batch.targets is not None

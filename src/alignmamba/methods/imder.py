@@ -2,16 +2,15 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
 from alignmamba.nn.diffusion import EARLIEST, Score
@@ -25,6 +24,8 @@ from alignmamba.training.withheld_batches import withhold
 class IMDerConfig(FusionConfig, AttentionConfig):
     """Everything that defines IMDer; the fields of its crossmodal Transformer stand at the top level."""
 
+    method = "IMDer"
+    least_modalities = 2
     encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     absent: Literal["zeros"] = "zeros"
     d_model: Annotated[int, Field(ge=1, le=8192)] = 32
@@ -48,12 +49,6 @@ class IMDerConfig(FusionConfig, AttentionConfig):
     refinement: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the error of what is recovered and refined."""
 
-    @model_validator(mode="after")
-    def _several(self) -> Self:
-        if len(self.modalities) < 2:
-            raise ValueError(f"modalities: IMDer needs at least 2, found {len(self.modalities)}")
-        return self
-
 
 class IMDer(Fusion[IMDerConfig]):
     """A vector for each missing modality, recovered from noise under guidance of the others, then MulT over
@@ -67,10 +62,8 @@ class IMDer(Fusion[IMDerConfig]):
     the sample alone. Where nothing is missing, nothing is drawn.
     """
 
-    config_class: ClassVar[type[IMDerConfig]] = IMDerConfig
-    summary: ClassVar[str] = "Diffusion recovers missing modalities under guidance of the others"
-    tags: ClassVar[tuple[str, ...]] = ()
-    least_modalities: ClassVar[int] = 2
+    config_class = IMDerConfig
+    summary = "Diffusion recovers missing modalities under guidance of the others"
 
     def __init__(self, config: IMDerConfig) -> None:
         super().__init__(config, config.d_model)
@@ -95,11 +88,11 @@ class IMDer(Fusion[IMDerConfig]):
     def _predict(self, batch: Batch) -> Output:
         return self._fuse(self._encoded(batch), batch.ids)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         """Predict as `_predict`, where the ids of samples are not known."""
         return self._fuse(encoded, [str(row) for row in range(len(next(iter(encoded.values())).mask))])
 
-    def _fuse(self, encoded: Mapping[str, Tokens], ids: Sequence[str]) -> Output:
+    def _fuse(self, encoded: Encoded, ids: Sequence[str]) -> Output:
         streams = self._projected(encoded)
         vectors, present = _vectors(streams)
         condition = _condition(vectors, present)
@@ -119,16 +112,14 @@ class IMDer(Fusion[IMDerConfig]):
                 streams[name] = Tokens(x, tokens.mask | there, tokens.times)
         masks = [tokens.mask for tokens in streams.values()]
         read = self.stack([tokens.x for tokens in streams.values()], masks)
-        pooled = torch.cat(
-            [POOLINGS[self.config.pooling](x, mask) for x, mask in zip(read, masks, strict=True)], 1
-        )
+        pooled = torch.cat([self._pooled(x, mask) for x, mask in zip(read, masks, strict=True)], 1)
         return Output(
             prediction=self.head(pooled),
             embedding=pooled,
             extras={"recovered": recovered, "condition": condition},
         )
 
-    def _projected(self, encoded: Mapping[str, Tokens]) -> dict[str, Tokens]:
+    def _projected(self, encoded: Encoded) -> dict[str, Tokens]:
         streams = {}
         for name, tokens in encoded.items():
             tokens = tokens.fitted(1) if tokens.mask.shape[1] == 0 else tokens
@@ -187,11 +178,7 @@ class Diffusion(Objective):
     projections as they are.
     """
 
-    @property
-    def network(self) -> IMDer:
-        """The network, by its class."""
-        assert isinstance(self.model, IMDer)
-        return self.model
+    model: IMDer
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -199,7 +186,7 @@ class Diffusion(Objective):
             {"model.scores.": 0.0, "model.refine.": 0.0},
             {"model.project.": 0.0, "model.encoders.": 0.0},
         )
-        if not any(True for _ in self.network.encoders.parameters()):
+        if not any(True for _ in self.model.encoders.parameters()):
             del kept["model.encoders."]
         return (
             Stage(name="complete", optimisers=(Minimise(rates={"": 1.0, **unused}),)),
@@ -208,24 +195,24 @@ class Diffusion(Objective):
 
     def begin_epoch(self, stage: Stage, epoch: int) -> None:
         del epoch
-        self.network.recovers = stage.name == "recover"
+        self.model.recovers = stage.name == "recover"
 
     def forward(self, parcel: Parcel) -> tuple[Predicted, dict[str, Tensor]]:
         """Predict a batch: in training complete in the first stage, with something withheld in the second."""
         if self.training:
             batch = parcel.batch
             parcel = Parcel(
-                withhold(batch, self.network.config.withhold) if self.network.recovers else batch.complete()
+                withhold(batch, self.model.config.withhold) if self.model.recovers else batch.complete()
             )
         return super().forward(parcel)
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         terms = self.supervised(batch, output)
-        if not (self.training and self.network.recovers):
+        if not (self.training and self.model.recovers):
             return terms
-        targets, withheld = self.network.withheld_vectors(batch)
+        targets, withheld = self.model.withheld_vectors(batch)
         errors = []
-        for number, score in enumerate(self.network.scores.values()):
+        for number, score in enumerate(self.model.scores.values()):
             assert isinstance(score, Score)
             time = (
                 torch.rand(len(batch), device=targets.device, dtype=targets.dtype) * (1 - EARLIEST) + EARLIEST
@@ -233,9 +220,9 @@ class Diffusion(Objective):
             noise, deviation = torch.randn_like(targets[:, number]), score.deviation(time).unsqueeze(1)
             said = score(targets[:, number] + deviation * noise, time, output.extras["condition"].detach())
             errors.append((said * deviation + noise).square().sum(1))
-        terms["score"] = self.network.config.score * (torch.stack(errors, 1) * withheld).sum(1)
+        terms["score"] = self.model.config.score * (torch.stack(errors, 1) * withheld).sum(1)
         apart = (output.extras["recovered"] - targets).square().mean(2)
-        terms["refinement"] = self.network.config.refinement * (apart * withheld).sum(1)
+        terms["refinement"] = self.model.config.refinement * (apart * withheld).sum(1)
         return terms
 
 

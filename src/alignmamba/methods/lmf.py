@@ -1,7 +1,7 @@
 """LMF: tensor fusion whose weights are a sum of few outer products, so that the tensor is never made."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Name, Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.nn.alignment import Tokens
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.recurrent import LastState
@@ -66,9 +65,9 @@ class LMF(Fusion[LMFConfig]):
         Liu et al., ACL 2018, arXiv:1806.00064; widths and rates as MMSA has them for MOSI.
     """
 
-    config_class: ClassVar[type[LMFConfig]] = LMFConfig
-    summary: ClassVar[str] = "Tensor fusion with weights of low rank (Low-rank Multimodal Fusion)"
-    tags: ClassVar[tuple[str, ...]] = ("tensor-fusion",)
+    config_class = LMFConfig
+    summary = "Tensor fusion with weights of low rank (Low-rank Multimodal Fusion)"
+    tags = ("tensor-fusion",)
 
     def __init__(self, config: LMFConfig) -> None:
         super().__init__(config, config.d_model)
@@ -95,7 +94,7 @@ class LMF(Fusion[LMFConfig]):
         for weights in (*self.factors.values(), self.rank_weights):
             nn.init.xavier_normal_(weights)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         first, *others = encoded
         vectors = {name: self.pooled[name](encoded[name].x, encoded[name].mask) for name in others}
         present = encoded[first].mask.any(1, keepdim=True)

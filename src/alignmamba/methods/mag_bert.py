@@ -3,19 +3,16 @@ encoder.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
-from alignmamba.models.network import Head
+from alignmamba.models.encoded import Encoded, Head
 from alignmamba.models.sentence import SentenceConfig, SentenceFusion
-from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.sentence_encoder import beside
 
 _LEAST = 1e-6
@@ -24,19 +21,14 @@ _LEAST = 1e-6
 class MAGBERTConfig(SentenceConfig):
     """Everything that defines MAG-BERT; the fields of the anchor's Transformer stand at the top level."""
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
+    method = "MAG-BERT"
+    least_modalities = 2
     shift: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Longest step of a token, in lengths of that token (beta)."""
     gate_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Dropout on shifted tokens."""
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Before the head."""
-
-    @model_validator(mode="after")
-    def _sides(self) -> Self:
-        if len(self.modalities) < 2:
-            raise ValueError(f"modalities: MAG-BERT needs at least 2, found {len(self.modalities)}")
-        return self
 
 
 class AdaptationGate(nn.Module):
@@ -94,12 +86,9 @@ class MAGBERT(SentenceFusion[MAGBERTConfig]):
     accuracy over epochs; here the valid split chooses.
     """
 
-    config_class: ClassVar[type[MAGBERTConfig]] = MAGBERTConfig
-    summary: ClassVar[str] = (
-        "Gate that shifts each token of the anchor by what the others say, inside its Transformer"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("transformer",)
-    least_modalities: ClassVar[int] = 2
+    config_class = MAGBERTConfig
+    summary = "Gate that shifts each token of the anchor by what the others say, inside its Transformer"
+    tags = ("transformer",)
 
     def __init__(self, config: MAGBERTConfig) -> None:
         super().__init__(config)
@@ -109,7 +98,7 @@ class MAGBERT(SentenceFusion[MAGBERTConfig]):
         self.pooler = nn.Linear(width, width)
         self.head = Head(width, config.task, config.head_dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         anchor, *others = self.config.anchors
         first = self._with_absent({anchor: encoded[anchor]})[anchor]
         embedding, mask = self._sentence.embedded(first.x, first.mask)

@@ -3,7 +3,7 @@ is read.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -11,19 +11,16 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Name, Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.language import AnyEncoderConfig
+from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig
 from alignmamba.nn.recurrent import Recurrent
 from alignmamba.ops import resample
 
 
-class MCTNConfig(FusionConfig):
+class MCTNConfig(PlainFusionConfig):
     """Everything that defines MCTN."""
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
+    method = "MCTN"
+    least_modalities = 2
     targets: tuple[Name, ...] = ()
     """Modalities into which the anchor is translated, in that order, the first one back again; empty: all
     others, the last one first."""
@@ -41,8 +38,6 @@ class MCTNConfig(FusionConfig):
     @model_validator(mode="after")
     def _translatable(self) -> Self:
         others = self.anchors[1:]
-        if not others:
-            raise ValueError("modalities: MCTN needs at least 2, found 1")
         if self.targets and sorted(self.targets) != sorted(others):
             raise ValueError(
                 f"targets: expected each of {list(others)} once, in any order, found {list(self.targets)}"
@@ -125,12 +120,8 @@ class MCTN(Fusion[MCTNConfig]):
     that lacks the anchor is predicted from the token of its absence.
     """
 
-    config_class: ClassVar[type[MCTNConfig]] = MCTNConfig
-    summary: ClassVar[str] = (
-        "The anchor is translated into the others and back; its code predicts, and it alone is read"
-    )
-    tags: ClassVar[tuple[str, ...]] = ()
-    least_modalities: ClassVar[int] = 2
+    config_class = MCTNConfig
+    summary = "The anchor is translated into the others and back; its code predicts, and it alone is read"
 
     def __init__(self, config: MCTNConfig) -> None:
         super().__init__(config, config.d_model)
@@ -150,7 +141,7 @@ class MCTN(Fusion[MCTNConfig]):
         self.score = nn.Sequential(nn.Linear(config.hidden, 1), nn.Tanh())
         self.head = Head(config.hidden, config.task, dropout=0.0)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         anchor, order = self.config.anchors[0], self.config.order
         source = self._with_absent({anchor: encoded[anchor]})[anchor]
         codes, code = {}, self.enter[anchor](source.x)
@@ -175,9 +166,7 @@ class MCTN(Fusion[MCTNConfig]):
         back = self.readers[first](self.enter[first](said[first]), mask)
         return said | {anchor: self.leave[anchor](self.writers[first](back, mask))}
 
-    def _errors(
-        self, encoded: Mapping[str, Tokens], mask: Tensor, codes: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def _errors(self, encoded: Encoded, mask: Tensor, codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weighted terms, each (batch,): mean squared errors over valid tokens, in the samples that have
         anchor and target.
         """

@@ -3,7 +3,7 @@ losses.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -12,13 +12,9 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.encoders import EncoderConfig
+from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.factors import Factors
 from alignmamba.nn.gradients import reversed_gradient
-from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import Cell, ReadTwice
 from alignmamba.ops import central_moment_discrepancy, subspace_overlap
@@ -26,10 +22,9 @@ from alignmamba.training.objective import Objective
 from alignmamba.training.pairs import mean_present, over_pairs, total, within
 
 
-class MISAConfig(FusionConfig):
+class MISAConfig(PlainFusionConfig):
     """Everything that defines MISA."""
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1)] = 128
     """Width of a part; a multiple of `heads`."""
     hidden: Annotated[int, Field(ge=1)] | None = None
@@ -75,11 +70,9 @@ class MISA(Fusion[MISAConfig]):
     parts that is in no loss is not made. Parts of a missing modality are hidden from the others.
     """
 
-    config_class: ClassVar[type[MISAConfig]] = MISAConfig
-    summary: ClassVar[str] = (
-        "Shared and own part of each modality, kept apart by losses, read by one Transformer layer"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("disentanglement",)
+    config_class = MISAConfig
+    summary = "Shared and own part of each modality, kept apart by losses, read by one Transformer layer"
+    tags = ("disentanglement",)
 
     def __init__(self, config: MISAConfig) -> None:
         super().__init__(config, config.d_model)
@@ -101,10 +94,10 @@ class MISA(Fusion[MISAConfig]):
         self.dropout = nn.Dropout(config.dropout)
         self.head = Head(count * config.d_model, config.task, dropout=0.0)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         vectors = self._read_or_pooled(encoded, self.streams)
         parts = self.factors(vectors)
-        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        present = presence(encoded)
         both = parts.own + parts.shared
         rebuilt = torch.stack(
             [rebuild(both[:, number]) for number, rebuild in enumerate(self.rebuild.values())], 1
@@ -126,6 +119,8 @@ class MISA(Fusion[MISAConfig]):
 class Disentangled(Objective):
     """The task; parts that differ, shared parts that are alike, and a modality that its parts rebuild."""
 
+    model: MISA
+
     def __init__(self, model: MISA, task: Task) -> None:
         super().__init__(model, task)
         config = model.config
@@ -140,7 +135,6 @@ class Disentangled(Objective):
             )
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
-        assert isinstance(self.model, MISA)
         config = self.model.config
         own, shared, present = (output.extras[name] for name in ("own", "shared", "present"))
         apart = total(
@@ -160,7 +154,6 @@ class Disentangled(Objective):
         """
         if self.discriminator is None:
             return total(over_pairs(central_moment_discrepancy, shared, present), shared, mean=True)
-        assert isinstance(self.model, MISA)
         said = self.discriminator(reversed_gradient(shared, self.model.config.reversal)).transpose(1, 2)
         truth = torch.arange(shared.shape[1], device=shared.device).expand(len(shared), -1)
         return mean_present(functional.cross_entropy(said, truth, reduction="none"), present)

@@ -4,7 +4,7 @@ modality and the fusion.
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -12,11 +12,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.language import AnyEncoderConfig
+from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.likelihood import Likelihood, LikelihoodKind
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
@@ -27,10 +23,11 @@ from alignmamba.training.refinement import check_signed
 from alignmamba.training.sample_memory import SampleMemory
 
 
-class MMIMConfig(FusionConfig):
+class MMIMConfig(PlainFusionConfig):
     """Everything that defines MMIM."""
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
+    method = "MMIM"
+    least_modalities = 2
     d_model: Annotated[int, Field(ge=1)] = 16
     """Width of the vector that a modality becomes."""
     hidden: Annotated[int, Field(ge=1)] = 16
@@ -61,8 +58,6 @@ class MMIMConfig(FusionConfig):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if len(self.modalities) < 2:
-            raise ValueError("modalities: MMIM needs at least 2, found 1")
         if self.task.kind == "regression":
             check_signed(self.task, self.neutral, "MMIM")
         return self
@@ -80,12 +75,8 @@ class MMIM(Fusion[MMIMConfig]):
     bound holds for it.
     """
 
-    config_class: ClassVar[type[MMIMConfig]] = MMIMConfig
-    summary: ClassVar[str] = (
-        "LSTM per modality; lower bounds of mutual information among them and with the fusion"
-    )
-    tags: ClassVar[tuple[str, ...]] = ()
-    least_modalities: ClassVar[int] = 2
+    config_class = MMIMConfig
+    summary = "LSTM per modality; lower bounds of mutual information among them and with the fusion"
 
     def __init__(self, config: MMIMConfig) -> None:
         super().__init__(config, config.d_model)
@@ -107,11 +98,11 @@ class MMIM(Fusion[MMIMConfig]):
         for part in (self.streams, self.first, self.second, self.head):
             _drawn_afresh(part)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         vectors = self._read_or_pooled(encoded, self.streams)
         joined = self.dropout(torch.cat(list(vectors.values()), 1))
         fused = self.second(self.first(joined).tanh()).tanh()
-        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        present = presence(encoded)
         extras = {"present": present, **{f"of_{name}": vector for name, vector in vectors.items()}}
         return Output(prediction=self.head(fused), embedding=fused, extras=extras)
 
@@ -121,6 +112,7 @@ class InformationBounds(Objective):
     own.
     """
 
+    model: MMIM
     codes: Tensor
     """(samples,): class of each train sample, or 1 and 0 for the signs of a number, -1 for a neutral one."""
     at_epoch: Tensor
@@ -168,7 +160,7 @@ class InformationBounds(Objective):
         terms = self.supervised(batch, output)
         if not self.training:
             return terms
-        config, names = self.network.config, self.network.config.anchors
+        config, names = self.model.config, self.model.config.anchors
         present, vectors = output.extras["present"], [output.extras[f"of_{name}"] for name in names]
         contrast = [
             contrast_of(vector, self.predictors[name](output.embedding), present[:, number])
@@ -200,12 +192,6 @@ class InformationBounds(Objective):
         }
 
     @property
-    def network(self) -> MMIM:
-        """The network, by its own type."""
-        assert isinstance(self.model, MMIM)
-        return self.model
-
-    @property
     def _classes(self) -> int:
         return 2 if self.task.kind == "regression" else self.task.num_outputs
 
@@ -213,7 +199,7 @@ class InformationBounds(Objective):
         if self.task.kind == "classification":
             return targets.long()
         return torch.where(
-            targets == self.network.config.neutral, -1, (targets > self.network.config.neutral).long()
+            targets == self.model.config.neutral, -1, (targets > self.model.config.neutral).long()
         )
 
     def _bounds(self) -> list[tuple[int, Likelihood]]:

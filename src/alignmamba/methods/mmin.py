@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head, presence
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.pooling import POOLINGS
@@ -101,9 +99,8 @@ class MMIN(Fusion[MMINConfig]):
     not what the teacher says of zeros; convolutions over padding. A missing modality has the vector zero.
     """
 
-    config_class: ClassVar[type[MMINConfig]] = MMINConfig
-    summary: ClassVar[str] = "Cascaded autoencoders imagine the vectors of missing modalities and back"
-    tags: ClassVar[tuple[str, ...]] = ()
+    config_class = MMINConfig
+    summary = "Cascaded autoencoders imagine the vectors of missing modalities and back"
 
     def __init__(self, config: MMINConfig) -> None:
         super().__init__(config, config.d_model)
@@ -121,7 +118,7 @@ class MMIN(Fusion[MMINConfig]):
         """False while its vectors are learned from complete samples: the prediction is then made of the
         vectors themselves."""
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         vectors, present = self.vectors(encoded)
         joined = vectors.flatten(1)
         if not self.imagines:
@@ -132,11 +129,11 @@ class MMIN(Fusion[MMINConfig]):
             extras["returned"] = self.back(imagined)[0].view_as(vectors)
         return Output(prediction=self.predict(latents), embedding=latents, extras=extras)
 
-    def vectors(self, encoded: Mapping[str, Tokens]) -> tuple[Tensor, Tensor]:
+    def vectors(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """Vectors (batch, modality, d_model), zero where missing, and whether a modality is there, (batch,
         modality) bool.
         """
-        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        present = presence(encoded)
         read = []
         for name, tokens in encoded.items():
             tokens = tokens.fitted(1) if tokens.mask.shape[1] == 0 else tokens
@@ -159,18 +156,13 @@ class Imagination(Objective):
     stage knows.
     """
 
+    model: MMIN
     learned: Tensor
 
     def __init__(self, model: MMIN, task: Task) -> None:
         super().__init__(model, task)
         self.teacher = copy.deepcopy(model).requires_grad_(False)
         self.register_buffer("learned", torch.zeros((), dtype=torch.bool))
-
-    @property
-    def network(self) -> MMIN:
-        """The network, by its class."""
-        assert isinstance(self.model, MMIN)
-        return self.model
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -182,8 +174,8 @@ class Imagination(Objective):
 
     def begin_epoch(self, stage: Stage, epoch: int) -> None:
         del epoch
-        self.network.imagines = stage.name == "imagine"
-        if self.network.imagines and not self.learned:
+        self.model.imagines = stage.name == "imagine"
+        if self.model.imagines and not self.learned:
             self.teacher.load_state_dict(self.model.state_dict())
             self.learned.fill_(True)
 
@@ -192,13 +184,13 @@ class Imagination(Objective):
         if self.training:
             batch = parcel.batch
             parcel = Parcel(
-                withhold(batch, self.network.config.withhold) if self.network.imagines else batch.complete()
+                withhold(batch, self.model.config.withhold) if self.model.imagines else batch.complete()
             )
         return super().forward(parcel)
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         terms = self.supervised(batch, output)
-        if not (self.training and self.network.imagines):
+        if not (self.training and self.model.imagines):
             return terms
         with torch.no_grad():
             target, withheld = self.teacher.eval().withheld_vectors(batch)
@@ -207,8 +199,8 @@ class Imagination(Objective):
         error = ((imagined - target).square() * known).mean((1, 2)) * (
             known.shape[1] / known.sum((1, 2)).clamp(min=1)
         )
-        terms["imagination"] = self.network.config.imagination * error.masked_fill(~withheld.any(1), 0)
-        terms["cycle"] = self.network.config.cycle * (returned - own.detach()).square().mean((1, 2))
+        terms["imagination"] = self.model.config.imagination * error.masked_fill(~withheld.any(1), 0)
+        terms["cycle"] = self.model.config.cycle * (returned - own.detach()).square().mean((1, 2))
         return terms
 
 

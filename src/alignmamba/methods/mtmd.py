@@ -3,7 +3,7 @@ join the fusion.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -12,19 +12,14 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.language import AnyEncoderConfig
+from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Objective
 
 
-class MTMDConfig(FusionConfig):
+class MTMDConfig(PlainFusionConfig):
     """Everything that defines MTMD as it is reconstructed here."""
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1)] = 32
     """Width of the vector that a modality becomes."""
     hidden: Annotated[int, Field(ge=1)] = 32
@@ -74,11 +69,8 @@ class MTMD(Fusion[MTMDConfig]):
     missing modality is read as its learned token, teaches nothing and learns nothing.
     """
 
-    config_class: ClassVar[type[MTMDConfig]] = MTMDConfig
-    summary: ClassVar[str] = (
-        "LSTM per modality with slow copies; anchor and fusion teach the other modalities"
-    )
-    tags: ClassVar[tuple[str, ...]] = ()
+    config_class = MTMDConfig
+    summary = "LSTM per modality with slow copies; anchor and fusion teach the other modalities"
 
     def __init__(self, config: MTMDConfig) -> None:
         super().__init__(config, config.d_model)
@@ -99,7 +91,7 @@ class MTMD(Fusion[MTMDConfig]):
         self.fusion = Subtask(len(config.anchors) * config.d_model, config.fused, config.dropout)
         self.head = Head(config.fused, config.task, dropout=0.0)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         streams = self._with_absent(encoded)
         vectors = {name: self.streams[name](tokens.x, tokens.mask) for name, tokens in streams.items()}
         with torch.no_grad():
@@ -108,7 +100,7 @@ class MTMD(Fusion[MTMDConfig]):
             )
         joined = torch.stack(list(vectors.values()), 1) + self.shares.sigmoid().unsqueeze(1) * slow
         fused = self.fusion(joined.flatten(1))
-        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        present = presence(encoded)
         extras = {"present": present, **{f"of_{name}": vector for name, vector in vectors.items()}}
         return Output(prediction=self.head(fused), embedding=fused, extras=extras)
 
@@ -124,6 +116,8 @@ class MomentumDistillation(Objective):
     other modalities.
     """
 
+    model: MTMD
+
     def __init__(self, model: MTMD, task: Task) -> None:
         super().__init__(model, task)
         config, regression = model.config, task.kind == "regression"
@@ -137,21 +131,15 @@ class MomentumDistillation(Objective):
         )
         self.fused_classes = nn.Linear(config.fused, classes) if regression else None
 
-    @property
-    def network(self) -> MTMD:
-        """The network, by its own type."""
-        assert isinstance(self.model, MTMD)
-        return self.model
-
     def after_step(self) -> None:
-        self.network.follow()
+        self.model.follow()
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         terms = self.supervised(batch, output)
         if not self.training:
             return terms
         assert batch.targets is not None
-        config, scale = self.network.config, self.target_scale
+        config, scale = self.model.config, self.target_scale
         regression = self.fused_classes is not None
         target = self.binned(batch.targets) if regression else batch.targets
         zero = torch.zeros_like(terms["task"])
@@ -197,7 +185,7 @@ class MomentumDistillation(Objective):
         """
         scale, ends = self.target_scale, self.task.label_range
         low, high = ends or (scale.mean - 3 * scale.deviation, scale.mean + 3 * scale.deviation)
-        last = self.network.config.bins - 1
+        last = self.model.config.bins - 1
         return ((targets.double() - low) / (high - low) * last).round().clamp(0, last).long()
 
 

@@ -12,15 +12,14 @@ from torch import Tensor
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
 from alignmamba.models.crossmodal import CrossmodalFusion, CrossmodalFusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
+from alignmamba.models.encoded import Encoded, Head
 from alignmamba.nn.crossmodal_transformer import Residual
 
 
 class MulTConfig(CrossmodalFusionConfig):
     """Everything that defines a MulT."""
 
-    method: ClassVar[str] = "mult"
+    method = "mult"
     FORMER_OPTIONS: ClassVar[frozenset[str]] = frozenset({"expand", "attention"})
     """Options by which runs of an earlier version are known, in which the name meant another network."""
     FORMER_NAME: ClassVar[str] = "this was the simplified MulT, now called crossmodal-transformer"
@@ -52,9 +51,9 @@ class MulT(CrossmodalFusion[MulTConfig]):
         Tsai et al., ACL 2019, arXiv:1906.00295.
     """
 
-    config_class: ClassVar[type[MulTConfig]] = MulTConfig
-    summary: ClassVar[str] = "Crossmodal Transformers for all pairs of modalities, as published"
-    tags: ClassVar[tuple[str, ...]] = ("transformer",)
+    config_class = MulTConfig
+    summary = "Crossmodal Transformers for all pairs of modalities, as published"
+    tags = ("transformer",)
 
     def __init__(self, config: MulTConfig) -> None:
         super().__init__(config)
@@ -62,7 +61,7 @@ class MulT(CrossmodalFusion[MulTConfig]):
         self.residual = Residual(width, config.output_dropout)
         self.head = Head(width, config.task, 0.0)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         present: dict[str, Tensor] = {
             name: tokens.mask.any(1, keepdim=True) for name, tokens in encoded.items()
         }

@@ -2,21 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import Tokens, first_present
 from alignmamba.nn.channel_swap import swap_channels
 from alignmamba.nn.mamba import MambaBlock, MambaBranch, MambaConfig, MambaLayer
 from alignmamba.nn.masked_convolution import TimeConvolution
-from alignmamba.nn.pooling import POOLINGS
 from alignmamba.ops import resample
 
 
@@ -26,6 +24,8 @@ class PanMambaConfig(FusionConfig, MambaConfig):
     A missing modality is read by nobody, so `absent` decides nothing here.
     """
 
+    method = "pan-mamba"
+    least_modalities = 2
     depth: Annotated[int, Field(ge=1, le=256)] = 2
     """Blocks of each stream alone, before the exchanges; 8 in the source."""
     swaps: Annotated[int, Field(ge=1, le=64)] = 2
@@ -34,13 +34,6 @@ class PanMambaConfig(FusionConfig, MambaConfig):
     """Cross-modal blocks of the main stream; 5 in the source."""
     bidirectional: Literal[False] = False
     """The source scans in one direction."""
-
-    @model_validator(mode="after")
-    def _several(self) -> Self:
-        if len(self.modalities) < 2:
-            found = [modality.name for modality in self.modalities]
-            raise ValueError(f"modalities: pan-mamba needs at least 2, found {found}")
-        return self
 
 
 class PanMamba(Fusion[PanMambaConfig]):
@@ -68,12 +61,9 @@ class PanMamba(Fusion[PanMambaConfig]):
         He, Cao, Yan, Li, Xie, Zhang and Zhou, arXiv:2402.12192, and the code that its authors released.
     """
 
-    config_class: ClassVar[type[PanMambaConfig]] = PanMambaConfig
-    least_modalities: ClassVar[int] = 2
-    summary: ClassVar[str] = (
-        "Mamba streams that swap channels, then one main stream refined by scans of the others"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("mamba",)
+    config_class = PanMambaConfig
+    summary = "Mamba streams that swap channels, then one main stream refined by scans of the others"
+    tags = ("mamba",)
 
     def __init__(self, config: PanMambaConfig) -> None:
         super().__init__(config, config.d_model)
@@ -88,7 +78,7 @@ class PanMamba(Fusion[PanMambaConfig]):
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.head = Head(width, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         present = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
         streams = self._with_absent(encoded)
         for name, layers in self.alone.items():
@@ -111,7 +101,7 @@ class PanMamba(Fusion[PanMambaConfig]):
         x = main.x
         for layer in self.crossing:
             x = layer(x, main.mask, guides, guiding)
-        embedding = POOLINGS[self.config.pooling](self.norm(x), main.mask)
+        embedding = self._pooled(self.norm(x), main.mask)
         return Output(prediction=self.head(embedding), embedding=embedding)
 
     def _mixed(self, name: str, streams: Mapping[str, Tokens], present: Mapping[str, Tensor]) -> Tokens:

@@ -1,36 +1,29 @@
 """Q-Former: learned queries that read the other modalities and meet the anchor, as in BLIP-2."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import Attention, AttentionConfig, sinusoidal_positions
-from alignmamba.nn.pooling import POOLINGS
 from alignmamba.ops import masked_mean
 
 
 class QFormerConfig(FusionConfig, AttentionConfig):
     """Everything that defines a Q-Former; the fields of its blocks stand at the top level."""
 
+    method = "q-former"
+    least_modalities = 2
     queries: Annotated[int, Field(ge=1, le=1024)] = 8
     """Learned queries of each modality beside the anchor; BLIP-2 has 32."""
     crossing: Annotated[int, Field(ge=1, le=256)] = 2
     """The first of every so many blocks has cross-attention, as in the source; 1: all have."""
-
-    @model_validator(mode="after")
-    def _several(self) -> Self:
-        if len(self.modalities) < 2:
-            found = [modality.name for modality in self.modalities]
-            raise ValueError(f"modalities: q-former needs at least 2, found {found}")
-        return self
 
 
 class QFormer(Fusion[QFormerConfig]):
@@ -53,12 +46,9 @@ class QFormer(Fusion[QFormerConfig]):
         Li, Li, Savarese and Hoi, ICML 2023, arXiv:2301.12597, section 3.
     """
 
-    config_class: ClassVar[type[QFormerConfig]] = QFormerConfig
-    least_modalities: ClassVar[int] = 2
-    summary: ClassVar[str] = (
-        "Learned queries that read the other modalities beside the anchor's tokens (BLIP-2)"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("transformer",)
+    config_class = QFormerConfig
+    summary = "Learned queries that read the other modalities beside the anchor's tokens (BLIP-2)"
+    tags = ("transformer",)
 
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__(config, config.d_model)
@@ -75,7 +65,7 @@ class QFormer(Fusion[QFormerConfig]):
         )
         self.head = Head(2 * config.d_model, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         present = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
         placed = {
             name: Tokens(tokens.x + sinusoidal_positions(tokens.x), tokens.mask, tokens.times)
@@ -98,9 +88,7 @@ class QFormer(Fusion[QFormerConfig]):
         queries, words = (self.dropout(self.norm(part)) for part in (queries, text.x))
         for block in self.blocks:
             queries, words = block(queries, words, heard, seen, context)
-        embedding = torch.cat(
-            [masked_mean(queries, heard), POOLINGS[self.config.pooling](words, text.mask)], 1
-        )
+        embedding = torch.cat([masked_mean(queries, heard), self._pooled(words, text.mask)], 1)
         return Output(prediction=self.head(embedding), embedding=embedding)
 
 

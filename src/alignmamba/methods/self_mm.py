@@ -2,8 +2,8 @@
 samples.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -11,21 +11,16 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.encoders import EncoderConfig
-from alignmamba.nn.language import AnyEncoderConfig
+from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Minimise, Stage
 from alignmamba.training.refinement import FUSED, RefinedLabels, check_signed, of
 
 
-class SelfMMConfig(FusionConfig):
+class SelfMMConfig(PlainFusionConfig):
     """Everything that defines Self-MM."""
 
-    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
     d_model: Annotated[int, Field(ge=1)] = 32
     """Width of the vector that a modality becomes."""
     hidden: Annotated[int, Field(ge=1)] = 32
@@ -78,9 +73,8 @@ class SelfMM(Fusion[SelfMMConfig]):
     cancels. A missing modality is read as its learned token; its head and its label then rest.
     """
 
-    config_class: ClassVar[type[SelfMMConfig]] = SelfMMConfig
-    summary: ClassVar[str] = "LSTM per modality, whose own labels are made from distances to class centres"
-    tags: ClassVar[tuple[str, ...]] = ()
+    config_class = SelfMMConfig
+    summary = "LSTM per modality, whose own labels are made from distances to class centres"
 
     def __init__(self, config: SelfMMConfig) -> None:
         super().__init__(config, config.d_model)
@@ -97,11 +91,11 @@ class SelfMM(Fusion[SelfMMConfig]):
         }
         self.fusion = Tower(sum(self.vector_widths.values()), config.fused, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         vectors = self._read_or_pooled(encoded, self.streams)
         joined = torch.cat(list(vectors.values()), 1)
         feature, prediction = self.fusion(joined)
-        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        present = presence(encoded)
         extras = {
             FUSED: feature,
             "present": present,
@@ -115,6 +109,8 @@ class SelfMMLabels(RefinedLabels):
     own.
     """
 
+    model: SelfMM
+
     def __init__(self, model: SelfMM, task: Task) -> None:
         config = model.config
         heads = {
@@ -126,7 +122,6 @@ class SelfMMLabels(RefinedLabels):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        assert isinstance(self.model, SelfMM)
         rates = (
             {"": 1.0, "model.streams.": self.model.config.stream_rate}
             if len(self.model.streams)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Name, Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
 from alignmamba.nn.recurrent import LastState
@@ -76,9 +74,9 @@ class TFN(Fusion[TFNConfig]):
         Zadeh et al., EMNLP 2017, arXiv:1707.07250; widths and rates as MMSA has them for MOSI.
     """
 
-    config_class: ClassVar[type[TFNConfig]] = TFNConfig
-    summary: ClassVar[str] = "Outer product of one vector per modality (Tensor Fusion Network)"
-    tags: ClassVar[tuple[str, ...]] = ("tensor-fusion",)
+    config_class = TFNConfig
+    summary = "Outer product of one vector per modality (Tensor Fusion Network)"
+    tags = ("tensor-fusion",)
 
     def __init__(self, config: TFNConfig) -> None:
         super().__init__(config, config.d_model)
@@ -103,7 +101,7 @@ class TFN(Fusion[TFNConfig]):
         )
         self.head = Head(config.post_hidden, config.task, 0.0)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         vectors = self._vectors(encoded)
         tensor = outer_product(list(vectors.values()))
         hidden: Tensor = self.dropout(tensor)
@@ -111,7 +109,7 @@ class TFN(Fusion[TFNConfig]):
             hidden = linear(hidden).relu()
         return Output(prediction=self.head(hidden), embedding=tensor, extras=vectors)
 
-    def _vectors(self, encoded: Mapping[str, Tokens]) -> dict[str, Tensor]:
+    def _vectors(self, encoded: Encoded) -> dict[str, Tensor]:
         """(batch, width) of each modality, the first anchor last; zero where it is missing."""
         first, *others = encoded
         vectors = {name: self.pooled[name](encoded[name].x, encoded[name].mask) for name in others}

@@ -3,7 +3,7 @@ share.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head, presence
 from alignmamba.nn.alignment import Tokens
-from alignmamba.nn.pooling import POOLINGS
 from alignmamba.ops.sequence import masked_mean
 from alignmamba.training.objective import Minimise, Stage
 from alignmamba.training.refinement import FUSED, LARGEST, RefinedLabels, check_signed, of
@@ -94,11 +92,8 @@ class ULGM(Fusion[ULGMConfig]):
     label then rest.
     """
 
-    config_class: ClassVar[type[ULGMConfig]] = ULGMConfig
-    summary: ClassVar[str] = (
-        "Recalibrated modalities in one space, where distances make labels for each of them"
-    )
-    tags: ClassVar[tuple[str, ...]] = ()
+    config_class = ULGMConfig
+    summary = "Recalibrated modalities in one space, where distances make labels for each of them"
 
     def __init__(self, config: ULGMConfig) -> None:
         super().__init__(config, config.d_model)
@@ -107,15 +102,13 @@ class ULGM(Fusion[ULGMConfig]):
         self.mix = nn.Linear(sum(self.vector_widths.values()), config.d_model)
         self.fusion = CommonSpace(config.d_model, config.hidden, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         streams = self._with_absent(encoded)
         scaled = self.recalibrate(streams)
-        vectors = {
-            name: POOLINGS[self.config.pooling](scaled[name], tokens.mask) for name, tokens in streams.items()
-        }
+        vectors = {name: self._pooled(scaled[name], tokens.mask) for name, tokens in streams.items()}
         joined = self.mix(torch.cat(list(vectors.values()), 1))
         feature, prediction = self.fusion(joined)
-        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+        present = presence(encoded)
         extras = {
             FUSED: feature,
             "present": present,
@@ -129,6 +122,8 @@ class ULGMLabels(RefinedLabels):
     or the positive side.
     """
 
+    model: ULGM
+
     def __init__(self, model: ULGM, task: Task) -> None:
         config = model.config
         heads = {
@@ -139,7 +134,6 @@ class ULGMLabels(RefinedLabels):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        assert isinstance(self.model, ULGM)
         learned = any(True for _ in self.model.encoders.parameters())  # those of kind none have no weight
         rates = {"": 1.0, **({"model.encoders.": self.model.config.encoder_rate} if learned else {})}
         return (Stage(optimisers=(Minimise(rates=rates),)),)

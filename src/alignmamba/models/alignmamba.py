@@ -11,8 +11,7 @@ from torch import Tensor
 
 from alignmamba.contracts import Batch, Output, Plan
 from alignmamba.errors import ShapeError
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import (
     GlobalAlignmentConfig,
     LocalAlignmentConfig,
@@ -23,7 +22,7 @@ from alignmamba.nn.alignment import (
     merge_by_time,
 )
 from alignmamba.nn.mamba import BlockState, MambaConfig, MambaStack
-from alignmamba.nn.pooling import POOLINGS, PooledState, pool_step
+from alignmamba.nn.pooling import PooledState, pool_step
 from alignmamba.ops import interleave
 from alignmamba.ops.backends import exporting
 
@@ -90,11 +89,9 @@ class AlignMamba(Fusion[AlignMambaConfig]):
     with it (eq. 11). One Mamba stack reads the result; its pooled output gives the prediction.
     """
 
-    config_class: ClassVar[type[AlignMambaConfig]] = AlignMambaConfig
-    summary: ClassVar[str] = (
-        "Multimodal fusion by token alignment and Mamba (Li et al., CVPR 2025, arXiv 2412.00833)"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("mamba", "optimal-transport", "mmd")
+    config_class = AlignMambaConfig
+    summary = "Multimodal fusion by token alignment and Mamba (Li et al., CVPR 2025, arXiv 2412.00833)"
+    tags = ("mamba", "optimal-transport", "mmd")
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "w/o local alignment": {"options": {"local": {"method": "proportional"}}},
         "w/o local, lengths kept": {"options": {"local": {"method": "none"}}},
@@ -112,9 +109,9 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         self.backbone = MambaStack(config)
         self.head = Head(config.d_model, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         tokens, mask, losses, plans = self._fused(encoded)
-        embedding = POOLINGS[self.config.pooling](self.backbone(tokens, mask), mask)
+        embedding = self._pooled(self.backbone(tokens, mask), mask)
         return Output(prediction=self.head(embedding), losses=losses, embedding=embedding, plans=plans)
 
     def fused_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -174,9 +171,7 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         output = Output(prediction=self.head(after.pooled.value), embedding=after.pooled.value)
         return self._in_label_units(output), after
 
-    def _fused(
-        self, encoded: Mapping[str, Tokens]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Plan]]:
+    def _fused(self, encoded: Encoded) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Plan]]:
         anchor, is_anchor = first_present(encoded)
         order = list(reversed(self.config.anchors))
         streams, plans = self._aligned(encoded, anchor, is_anchor)
@@ -194,7 +189,7 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         return tokens, mask, losses, plans
 
     def _aligned(
-        self, encoded: Mapping[str, Tokens], anchor: Tokens, is_anchor: Mapping[str, Tensor]
+        self, encoded: Encoded, anchor: Tokens, is_anchor: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tokens], dict[str, Plan]]:
         """Every modality at the anchor's length, its mask empty in the samples that lack it, and the
         matchings.

@@ -1,14 +1,13 @@
 """Networks in which every modality reads every other through the Transformers of the published MulT."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.nn.alignment import Tokens
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig
 from alignmamba.nn.crossmodal_transformer import CrossmodalConfig, Narrowing, Reader
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
@@ -24,15 +23,12 @@ Stream = tuple[Tensor, Tensor]
 class CrossmodalFusionConfig(FusionConfig, CrossmodalConfig):
     """Fields of such a network; those of its parts stand at the top level."""
 
-    method: ClassVar[str]
-    """Name that people know it by."""
+    least_modalities = 2
     encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
 
     @model_validator(mode="after")
     def _for_its_modalities(self) -> Self:
         names = [modality.name for modality in self.modalities]
-        if len(names) < 2:
-            raise ValueError(f"modalities: {self.method} needs at least 2, found {names}")
         unknown = [name for name in self.kernel_sizes if name not in names]
         if unknown:
             raise ValueError(f"kernel_sizes: found {unknown[0]!r}, expected some of {names}")
@@ -48,8 +44,6 @@ class CrossmodalFusion(Fusion[ConfigT]):
 
     A missing source is not attended to; a missing target asks with its learned token.
     """
-
-    least_modalities: ClassVar[int] = 2
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__(config, config.d_model)
@@ -73,7 +67,7 @@ class CrossmodalFusion(Fusion[ConfigT]):
         own_depth = config.own_depth or max(config.depth, _LEAST_OWN)
         self.own = nn.ModuleDict({name: Reader(config, self.read_width, own_depth) for name in names})
 
-    def _streams(self, encoded: Mapping[str, Tokens]) -> dict[str, Stream]:
+    def _streams(self, encoded: Encoded) -> dict[str, Stream]:
         """Every modality after its convolution, in anchor order."""
         first = next(iter(encoded))
         return {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, ModalitySpec, Name, Output, Sequences
 from alignmamba.errors import DataError, ShapeError
-from alignmamba.models.network import Network, NetworkConfig
+from alignmamba.models.network import Head, Network, NetworkConfig
 from alignmamba.nn.alignment import Tokens, since_first
 from alignmamba.nn.encoders import Encoder, EncoderConfig, encoder_of, group_mean
 from alignmamba.nn.language import (
@@ -25,6 +25,16 @@ from alignmamba.nn.language import (
     LanguageSteps,
 )
 from alignmamba.nn.pooling import POOLINGS, Pooling
+
+__all__ = ["Encoded", "Fusion", "FusionConfig", "Head", "PlainFusionConfig", "presence"]
+
+Encoded = Mapping[str, Tokens]
+"""Each modality's tokens, in anchor order; none is valid in the samples that lack the modality."""
+
+
+def presence(encoded: Encoded) -> Tensor:
+    """Modalities that each sample has, (batch, modality) bool."""
+    return torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
 
 
 class FusionConfig(NetworkConfig):
@@ -59,6 +69,12 @@ class FusionConfig(NetworkConfig):
             shared = self.encoder.pinned("encoder")
             return self.model_copy(update={"encoder": shared, "encoders": {**self.encoders, **made}})
         return self.model_copy(update={"encoders": {**self.encoders, **made}}) if made else self
+
+
+class PlainFusionConfig(FusionConfig):
+    """Fields of a network with input layers of its own: features come as they are, unless told otherwise."""
+
+    encoder: AnyEncoderConfig = EncoderConfig(kind="none")
 
 
 ConfigT = TypeVar("ConfigT", bound=FusionConfig)
@@ -108,15 +124,17 @@ class Fusion(Network[ConfigT], ABC):
         return self._read(self._encoded(batch))
 
     @abstractmethod
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        """The output for each modality's tokens, in anchor order; none is valid in the samples that lack the
-        modality.
-
-        A regression is predicted in deviations from the mean of the targets, as a `Head` gives it.
+    def _read(self, encoded: Encoded) -> Output:
+        """The output for these tokens; a regression in deviations from the mean of the targets, as a `Head`
+        gives it.
         """
 
+    def _pooled(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, channel) and its mask to (batch, channel), as the configuration pools."""
+        return POOLINGS[self.config.pooling](x, mask)
+
     def _encoded(self, batch: Batch) -> dict[str, Tokens]:
-        """Every configured modality's tokens, in anchor order; none valid in the samples that lack it."""
+        """Every configured modality's tokens, as `_read` takes them."""
         unknown = sorted(set(batch.modalities) - {modality.name for modality in self.config.modalities})
         if unknown:
             raise DataError(
@@ -149,7 +167,7 @@ class Fusion(Network[ConfigT], ABC):
         dtype = reduce(torch.promote_types, (tokens.x.dtype for tokens in encoded.values()))
         return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}
 
-    def _with_absent(self, encoded: Mapping[str, Tokens]) -> dict[str, Tokens]:
+    def _with_absent(self, encoded: Encoded) -> dict[str, Tokens]:
         """The streams with one token, the absent one, in the samples that lack the modality: no stream is
         empty.
         """

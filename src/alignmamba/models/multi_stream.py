@@ -4,19 +4,15 @@ prediction.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Self
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output
-from alignmamba.models.encoded import Fusion, FusionConfig
-from alignmamba.models.network import Head
+from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head, presence
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
 from alignmamba.nn.mamba import MambaConfig, MambaStack
-from alignmamba.nn.pooling import POOLINGS
 from alignmamba.ops import resample
 
 
@@ -41,11 +37,9 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
         al., arXiv:2404.08406.
     """
 
-    config_class: ClassVar[type[MultiStreamMambaConfig]] = MultiStreamMambaConfig
-    summary: ClassVar[str] = (
-        "One Mamba stack per modality, with a gated exchange between them after each layer"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("mamba",)
+    config_class = MultiStreamMambaConfig
+    summary = "One Mamba stack per modality, with a gated exchange between them after each layer"
+    tags = ("mamba",)
 
     def __init__(self, config: MultiStreamMambaConfig) -> None:
         super().__init__(config, config.d_model)
@@ -57,7 +51,7 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
         )
         self.head = Head(len(config.anchors) * config.d_model, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         present = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
         streams = self._with_absent(encoded)
         for number in range(self.config.depth):
@@ -65,10 +59,8 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
                 streams[name] = replace(tokens, x=self._stack(name).layers[number](tokens.x, tokens.mask))
             if self.exchanges:
                 streams = self.exchanges[number](streams, present)
-        pool = POOLINGS[self.config.pooling]
-        embedding = torch.cat(
-            [pool(self._stack(name).norm(tokens.x), tokens.mask) for name, tokens in streams.items()], 1
-        )
+        pooled = [self._pooled(self._stack(name).norm(s.x), s.mask) for name, s in streams.items()]
+        embedding = torch.cat(pooled, 1)
         return Output(prediction=self.head(embedding), embedding=embedding)
 
     def _stack(self, name: str) -> MambaStack:
@@ -119,12 +111,8 @@ class Exchange(nn.Module):
 class CrossmodalTransformerConfig(FusionConfig, AttentionConfig):
     """Everything that defines a MulT; the fields of the backbone stand at the top level."""
 
-    @model_validator(mode="after")
-    def _several(self) -> Self:
-        if len(self.modalities) < 2:
-            found = [modality.name for modality in self.modalities]
-            raise ValueError(f"modalities: crossmodal-transformer needs at least 2, found {found}")
-        return self
+    method = "crossmodal-transformer"
+    least_modalities = 2
 
 
 class CrossmodalTransformer(Fusion[CrossmodalTransformerConfig]):
@@ -143,10 +131,9 @@ class CrossmodalTransformer(Fusion[CrossmodalTransformerConfig]):
         Tsai et al., arXiv:1906.00295.
     """
 
-    config_class: ClassVar[type[CrossmodalTransformerConfig]] = CrossmodalTransformerConfig
-    least_modalities: ClassVar[int] = 2
-    summary: ClassVar[str] = "Crossmodal Transformers between all modalities (MulT, simplified)"
-    tags: ClassVar[tuple[str, ...]] = ("transformer",)
+    config_class = CrossmodalTransformerConfig
+    summary = "Crossmodal Transformers between all modalities (MulT, simplified)"
+    tags = ("transformer",)
 
     def __init__(self, config: CrossmodalTransformerConfig) -> None:
         super().__init__(config, config.d_model)
@@ -154,13 +141,11 @@ class CrossmodalTransformer(Fusion[CrossmodalTransformerConfig]):
         self.backbone = CrossModalStack(config, count)
         self.head = Head(count * (count - 1) * config.d_model, config.task, config.dropout)
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         streams = list(self._with_absent(encoded).values())
         masks = [tokens.mask for tokens in streams]
         read = self.backbone([tokens.x for tokens in streams], masks)
-        embedding = torch.cat(
-            [POOLINGS[self.config.pooling](x, mask) for x, mask in zip(read, masks, strict=True)], 1
-        )
+        embedding = torch.cat([self._pooled(x, mask) for x, mask in zip(read, masks, strict=True)], 1)
         return Output(prediction=self.head(embedding), embedding=embedding)
 
 
@@ -185,11 +170,9 @@ class LateFusion(Fusion[LateFusionConfig]):
         Decision-level fusion as in Baltrušaitis et al., arXiv:1705.09406, section 6.1.
     """
 
-    config_class: ClassVar[type[LateFusionConfig]] = LateFusionConfig
-    summary: ClassVar[str] = (
-        "One Mamba stack and one head per modality, the mean of whose predictions is taken"
-    )
-    tags: ClassVar[tuple[str, ...]] = ("mamba",)
+    config_class = LateFusionConfig
+    summary = "One Mamba stack and one head per modality, the mean of whose predictions is taken"
+    tags = ("mamba",)
 
     def __init__(self, config: LateFusionConfig) -> None:
         super().__init__(config, config.d_model)
@@ -199,13 +182,11 @@ class LateFusion(Fusion[LateFusionConfig]):
             {name: Head(config.d_model, config.task, config.dropout) for name in config.anchors}
         )
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
-        present = torch.stack([tokens.mask.any(1) for tokens in encoded.values()], 1)
+    def _read(self, encoded: Encoded) -> Output:
+        present = presence(encoded)
         pooled, votes = [], []
         for name, tokens in self._with_absent(encoded).items():
-            pooled.append(
-                POOLINGS[self.config.pooling](self.stacks[name](tokens.x, tokens.mask), tokens.mask)
-            )
+            pooled.append(self._pooled(self.stacks[name](tokens.x, tokens.mask), tokens.mask))
             votes.append(self.heads[name](pooled[-1]))
         # (batch, modality, ...)
         every = torch.stack(votes, 1)

@@ -22,7 +22,7 @@ from alignmamba.contracts import (
     Task,
 )
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.models.pretrained import Pretrained, validated
+from alignmamba.models.pretrained import Pretrained
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import Standardise
 
@@ -35,6 +35,10 @@ class NetworkConfig(Config):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     """Names that `preset` knows, and the fields that each sets."""
+    method: ClassVar[str] = "a network"
+    """Name in messages."""
+    least_modalities: ClassVar[int] = 1
+    """Fewest modalities that there must be."""
 
     modalities: Annotated[tuple[ModalitySpec, ...], Field(min_length=1)]
     """The modalities the network takes, in the order that breaks ties."""
@@ -50,6 +54,9 @@ class NetworkConfig(Config):
         names = [modality.name for modality in self.modalities]
         if len(set(names)) != len(names):
             raise ValueError(f"modalities: names must be distinct, found {names}")
+        if len(names) < self.least_modalities:
+            least = self.least_modalities
+            raise ValueError(f"modalities: {self.method} needs at least {least}, found {names}")
         unknown = [name for name in self.anchor_order if name not in names]
         if unknown:
             raise ValueError(f"anchor_order: found {unknown[0]!r}, expected some of {names}")
@@ -101,7 +108,7 @@ class NetworkConfig(Config):
             for field, values in nested.items()
             if field in given and not _pretrained(given[field])
         }
-        return validated(cls, merged(kept, given) | {"modalities": modalities, "task": task})
+        return cls(**merged(kept, given) | {"modalities": modalities, "task": task})
 
 
 def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,8 +198,6 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
     """
 
     config_class: ClassVar[Any]  # a subclass of NetworkConfig; `Any` lets each state its own
-    least_modalities: ClassVar[int] = 1
-    """Fewest modalities of the network."""
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Variants that show what a part of the network is worth: the name of a table row to the fields of a run
     that differ, ``model`` and ``options``. Read by the protocol that trains them; the network itself makes no

@@ -74,7 +74,7 @@ class Pretrained(nn.Module, Generic[ConfigT]):
     config: ConfigT
     summary: ClassVar[str]
     """Summary of the model, half a sentence for its card."""
-    tags: ClassVar[tuple[str, ...]]
+    tags: ClassVar[tuple[str, ...]] = ()
     """Tags of the card, besides ``multimodal``."""
     provenance: Provenance | None = None
     """Source of the weights, if known; saved with them."""
@@ -254,9 +254,7 @@ class Pretrained(nn.Module, Generic[ConfigT]):
     def _configuration(cls, description: Mapping[str, Any], path: Path) -> Any:
         others = {"model_type", FIELD, _WEIGHTS_SUM, _PROVENANCE}
         try:
-            return validated(
-                cls.config_class, {name: value for name, value in description.items() if name not in others}
-            )
+            return cls.config_class(**{key: value for key, value in description.items() if key not in others})
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
 
@@ -362,15 +360,6 @@ def _provenance(description: Mapping[str, Any], path: Path) -> Provenance | None
         return Provenance(**description[_PROVENANCE])
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: {_PROVENANCE}: {error}") from None
-
-
-def validated(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
-    """Build a configuration from plain values.
-
-    Raises:
-        ConfigError: In one line, naming every wrong field, what was found and what was expected.
-    """
-    return config_class(**values)
 
 
 def fetched(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:

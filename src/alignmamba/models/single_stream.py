@@ -1,19 +1,15 @@
 """Single-stream fusion: the tokens of all modalities in one sequence, read by one backbone."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output
-from alignmamba.models.encoded import ConfigT, Fusion, FusionConfig
-from alignmamba.models.network import Head
-from alignmamba.nn.alignment import Tokens, concatenate
+from alignmamba.models.encoded import ConfigT, Encoded, Fusion, FusionConfig, Head
+from alignmamba.nn.alignment import concatenate
 from alignmamba.nn.attention import AttentionConfig, TransformerStack
 from alignmamba.nn.mamba import MambaConfig, MambaStack
-from alignmamba.nn.pooling import POOLINGS
 
 
 class _SingleStream(Fusion[ConfigT]):
@@ -35,12 +31,12 @@ class _SingleStream(Fusion[ConfigT]):
         """
         return self._fused(self._encoded(batch))
 
-    def _read(self, encoded: Mapping[str, Tokens]) -> Output:
+    def _read(self, encoded: Encoded) -> Output:
         tokens, mask = self._fused(encoded)
-        embedding = POOLINGS[self.config.pooling](self.backbone(tokens, mask), mask)
+        embedding = self._pooled(self.backbone(tokens, mask), mask)
         return Output(prediction=self.head(embedding), embedding=embedding)
 
-    def _fused(self, encoded: Mapping[str, Tokens]) -> tuple[Tensor, Tensor]:
+    def _fused(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         streams = self._with_absent(encoded)
         marked = {
             name: replace(s, x=s.x + self.modality_embeddings[name].to(s.x.dtype))
@@ -68,9 +64,9 @@ class SingleStreamMamba(_SingleStream[SingleStreamMambaConfig]):
         VL-Mamba, Qiao et al., arXiv:2403.13600; Cobra, Zhao et al., arXiv:2403.14520.
     """
 
-    config_class: ClassVar[type[SingleStreamMambaConfig]] = SingleStreamMambaConfig
-    summary: ClassVar[str] = "One Mamba stack over the tokens of all modalities, one modality after the other"
-    tags: ClassVar[tuple[str, ...]] = ("mamba",)
+    config_class = SingleStreamMambaConfig
+    summary = "One Mamba stack over the tokens of all modalities, one modality after the other"
+    tags = ("mamba",)
 
     def __init__(self, config: SingleStreamMambaConfig) -> None:
         super().__init__(config, config.d_model)
@@ -99,9 +95,9 @@ class SingleStreamTransformer(_SingleStream[SingleStreamTransformerConfig]):
         arXiv:2304.08485.
     """
 
-    config_class: ClassVar[type[SingleStreamTransformerConfig]] = SingleStreamTransformerConfig
-    summary: ClassVar[str] = "One Transformer over the tokens of all modalities, one modality after the other"
-    tags: ClassVar[tuple[str, ...]] = ("transformer",)
+    config_class = SingleStreamTransformerConfig
+    summary = "One Transformer over the tokens of all modalities, one modality after the other"
+    tags = ("transformer",)
 
     def __init__(self, config: SingleStreamTransformerConfig) -> None:
         super().__init__(config, config.d_model)

@@ -2,10 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import (
-    Any,
-    Self,
-)
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -71,6 +68,11 @@ class Sequences:
             object.__setattr__(copy, name, changes.get(name, getattr(self, name)))
         return copy
 
+    def mapped(self, apply: Callable[[Tensor], Tensor]) -> Self:
+        """The same with `apply`, which keeps the order of the positions, over every tensor."""
+        times = None if self.times is None else apply(self.times)
+        return self.with_tensors(features=apply(self.features), mask=apply(self.mask), times=times)
+
     def padded(self, length: int) -> Self:
         """The same sequences with invalid positions behind them, `length` in all; no shorter than before."""
 
@@ -78,8 +80,11 @@ class Sequences:
             padding = tensor.new_zeros(tensor.shape[0], max(0, length - tensor.shape[1]), *tensor.shape[2:])
             return torch.cat([tensor, padding], dim=1)
 
-        times = None if self.times is None else pad(self.times)
-        return self.with_tensors(features=pad(self.features), mask=pad(self.mask), times=times)
+        return self.mapped(pad)
+
+    def hidden(self) -> Self:
+        """The same with nothing valid."""
+        return self.with_tensors(mask=torch.zeros_like(self.mask))
 
 
 def _check_padding(mask: Tensor) -> None:
@@ -233,36 +238,29 @@ class Batch:
             f" {'no targets' if self.targets is None else 'with targets'})"
         )
 
-    def _map(self, apply: Callable[[Tensor], Tensor]) -> Self:
-        """The same batch with `apply`, which keeps the order of the positions, over every tensor."""
-
-        def mapped(s: Sequences) -> Sequences:
-            times = None if s.times is None else apply(s.times)
-            return s.with_tensors(features=apply(s.features), mask=apply(s.mask), times=times)
-
-        return replace(
-            self,
-            modalities={name: mapped(s) for name, s in self.modalities.items()},
-            targets=None if self.targets is None else apply(self.targets),
-            withheld={name: mapped(s) for name, s in self.withheld.items()},
+    def _changed(self, change: Callable[[Sequences], Sequences], **others: Any) -> Self:
+        """The same batch with `change` over all sequences, and other values of these fields."""
+        shown, withheld = (
+            {name: change(s) for name, s in each.items()} for each in (self.modalities, self.withheld)
         )
+        return replace(self, modalities=shown, withheld=withheld, **others)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """The batch on another device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        targets = None if self.targets is None else moved(self.targets)
+        return self._changed(lambda s: s.mapped(moved), targets=targets)
 
     def in_precision(self, dtype: torch.dtype) -> Self:
-        """The batch with features of that floating type; token ids stay integers, and times and targets keep
-        theirs.
-        """
+        """The batch with features of that floating type; token ids, times and targets keep theirs."""
 
         def cast(s: Sequences) -> Sequences:
             return s.with_tensors(features=s.features.to(dtype)) if s.features.is_floating_point() else s
 
-        modalities = {name: cast(s) for name, s in self.modalities.items()}
-        return replace(
-            self, modalities=modalities, withheld={name: cast(s) for name, s in self.withheld.items()}
-        )
+        return self._changed(cast)
 
     def select(self, rows: Sequence[int]) -> Self:
         """The samples at `rows`, in that order."""
@@ -272,19 +270,14 @@ class Batch:
             return tensor[index.to(tensor.device)]
 
         def rows_of(s: Sequences) -> Sequences:
-            times = None if s.times is None else picked(s.times)
             tokens = None if s.tokens is None else tuple(s.tokens[row] for row in rows)
-            return s.with_tensors(
-                features=picked(s.features), mask=picked(s.mask), times=times, tokens=tokens
-            )
+            return s.mapped(picked).with_tensors(tokens=tokens)
 
-        return replace(
-            self,
-            modalities={name: rows_of(s) for name, s in self.modalities.items()},
+        return self._changed(
+            rows_of,
             ids=tuple(self.ids[row] for row in rows),
             targets=None if self.targets is None else picked(self.targets),
             groups=None if self.groups is None else tuple(self.groups[row] for row in rows),
-            withheld={name: rows_of(s) for name, s in self.withheld.items()},
         )
 
     def without(self, *names: str) -> Self:
@@ -298,10 +291,7 @@ class Batch:
             raise DataError(
                 f"modality {unknown[0]!r} is not in this batch, which has {sorted(self.modalities)}"
             )
-        hidden = {
-            name: self.modalities[name].with_tensors(mask=torch.zeros_like(self.modalities[name].mask))
-            for name in names
-        }
+        hidden = {name: self.modalities[name].hidden() for name in names}
         return replace(self, modalities={**self.modalities, **hidden})
 
     def complete(self) -> Self:
@@ -328,7 +318,10 @@ class Batch:
             raise ShapeError("cannot concatenate batches with targets and batches without")
         groups = [batch.groups for batch in batches if batch.groups is not None]
         names = [name for name in names if any(name in batch.withheld for batch in batches)]
-        withheld = {name: _concatenate([_withheld_of(batch, name) for batch in batches]) for name in names}
+        withheld = {
+            name: _concatenate([b.withheld.get(name, b.modalities[name].hidden()) for b in batches])
+            for name in names
+        }
         return cls(
             modalities=modalities,
             ids=tuple(identity for batch in batches for identity in batch.ids),
@@ -394,30 +387,16 @@ def _sequences(name: str, given: Any, lengths: Any, times: Any) -> Sequences:
     return Sequences(features=padded.long() if tokens else padded, mask=mask, times=seconds)
 
 
-def _withheld_of(batch: Batch, name: str) -> Sequences:
-    """Sequences withheld of a modality; ``None`` where the batch has none."""
-    if name in batch.withheld:
-        return batch.withheld[name]
-    there = batch.modalities[name]
-    return there.with_tensors(mask=torch.zeros_like(there.mask))
-
-
 def _either(shown: Sequences, withheld: Sequences) -> Sequences:
-    """Sequence with valid positions of each sample."""
     longest = max(shown.mask.shape[1], withheld.mask.shape[1])
     there, behind = shown.padded(longest), withheld.padded(longest)
     hidden = withheld.mask.any(1)[:, None]
-    times = (
-        None
-        if there.times is None or behind.times is None
-        else torch.where(hidden, behind.times, there.times)
-    )
-    return there.with_tensors(
-        features=torch.where(hidden[..., None], behind.features, there.features),
-        mask=torch.where(hidden, behind.mask, there.mask),
-        times=times,
-        tokens=None,
-    )
+    times = None
+    if there.times is not None and behind.times is not None:
+        times = torch.where(hidden, behind.times, there.times)
+    features = torch.where(hidden[..., None], behind.features, there.features)
+    mask = torch.where(hidden, behind.mask, there.mask)
+    return there.with_tensors(features=features, mask=mask, times=times, tokens=None)
 
 
 def _concatenate(parts: Sequence[Sequences]) -> Sequences:

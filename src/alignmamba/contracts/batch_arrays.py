@@ -1,9 +1,7 @@
 """Tensors of a batch, made of arrays as a user has them and checked."""
 
 from collections.abc import Sequence
-from typing import (
-    Any,
-)
+from typing import Any
 
 import numpy as np
 import torch

@@ -2,14 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from types import UnionType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -51,6 +44,16 @@ class Config(BaseModel, metaclass=_OneLine):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Keep for a field that is stated again what its first statement says of it."""
+        for name, info in cls.model_fields.items():
+            if not info.description:
+                before = (base.model_fields.get(name) for base in cls.__mro__ if issubclass(base, Config))
+                info.description = next(
+                    (each.description for each in before if each and each.description), None
+                )
 
     @classmethod
     def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,11 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import (
-    Protocol,
-    Self,
-    runtime_checkable,
-)
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 

@@ -4,10 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import (
-    Literal,
-    Self,
-)
+from typing import Literal, Self
 
 import numpy as np
 from torch import Tensor

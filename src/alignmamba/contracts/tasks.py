@@ -1,11 +1,7 @@
 """Task to predict, and its modalities."""
 
 import math
-from typing import (
-    Annotated,
-    Literal,
-    Self,
-)
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 

@@ -107,16 +107,9 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
         self.missing = missing
-        self._reading = _Reading(
-            split,
-            self.modalities,
-            task=task,
-            missing=missing,
-            seed=seed,
-            by_epoch=shuffle,
-            keep_withheld=keep_withheld,
-        )
-        self._order = _Order()
+        keep_withheld = keep_withheld and missing.protocol != "none"
+        self._reading = _Reading(split, self.modalities, task, missing, seed, shuffle, keep_withheld)
+        self._order: list[_Key] = []
         self._groups = _group_numbers(split) if config.keep_groups else np.arange(len(split))
         self._workers: DataLoader[Batch | AlignMambaError] | None = None
         self._turn = 0
@@ -164,13 +157,12 @@ class Loader:
         keys = [_Key(self.epoch, tuple(self._share(batch).tolist())) for batch in self._batches[batch_index:]]
         if not self.config.num_workers:
             return map(_sound, map(self._reading.__getitem__, keys))
-        self._order.keys = keys
+        self._order[:] = keys
         if self._workers is None:
             self._workers = DataLoader(
                 self._reading,
                 batch_size=None,
                 sampler=self._order,
-                collate_fn=_as_it_is,  # type: ignore[arg-type] # of whole batches, not of lists of samples
                 num_workers=self.config.num_workers,
                 persistent_workers=True,
                 # Without one of its own, it would draw from the global generator at each start and a resumed
@@ -281,55 +273,30 @@ class _Key(NamedTuple):
     rows: tuple[int, ...]
 
 
-@dataclass
-class _Order:
-    """The batches of the pass under way: what a `DataLoader` asks its workers for."""
-
-    keys: Sequence[_Key] = ()
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __iter__(self) -> Iterator[_Key]:
-        return iter(self.keys)
-
-
+@dataclass(eq=False)
 class _Reading(Dataset["Batch | AlignMambaError"]):
     """Batches of a split as the model sees it in an epoch; a copy of it is in each process that reads
     ahead.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        modalities: tuple[ModalitySpec, ...],
-        *,
-        task: Task,
-        missing: MissingConfig,
-        seed: int,
-        by_epoch: bool,
-        keep_withheld: bool,
-    ) -> None:
-        self._split = split
-        self._modalities = modalities
-        self._task = task
-        self._missing = missing
-        self._seed = seed
-        self._by_epoch = by_epoch
-        self._keep_withheld = keep_withheld and missing.protocol != "none"
-        self._shown: tuple[int | None, Split] | None = None
+    split: Split
+    modalities: tuple[ModalitySpec, ...]
+    task: Task
+    missing: MissingConfig
+    seed: int
+    by_epoch: bool
+    keep_withheld: bool
+    _shown: tuple[int | None, Split] | None = None
 
     def shown(self, epoch: int) -> Split:
         """The split without what is withheld in that epoch."""
-        if self._missing.protocol == "none":
-            return self._split
-        drawn_in = epoch if self._by_epoch else None
+        if self.missing.protocol == "none":
+            return self.split
+        drawn_in = epoch if self.by_epoch else None
         if self._shown is None or self._shown[0] != drawn_in:
-            names = [spec.name for spec in self._modalities]
-            self._shown = (
-                drawn_in,
-                withheld(self._split, self._missing, seed=self._seed, epoch=drawn_in, modalities=names),
-            )
+            names = [spec.name for spec in self.modalities]
+            drawn = withheld(self.split, self.missing, seed=self.seed, epoch=drawn_in, modalities=names)
+            self._shown = (drawn_in, drawn)
         return self._shown[1]
 
     def __getitem__(self, key: _Key) -> Batch | AlignMambaError:
@@ -339,8 +306,8 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
         try:
             split = self.shown(key.epoch)
             samples = [split[row] for row in key.rows]
-            batch = collate(samples, self._modalities, self._task)
-            if self._keep_withheld and isinstance(split, WithheldSplit):
+            batch = collate(samples, self.modalities, self.task)
+            if self.keep_withheld and isinstance(split, WithheldSplit):
                 return self._with_withheld(batch, samples, split.rows[list(key.rows)])
             return batch
         except AlignMambaError as error:
@@ -348,7 +315,7 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
 
     def _with_withheld(self, batch: Batch, shown: Sequence[Sample], rows: np.ndarray) -> Batch:
         """The batch with the modalities of the whole samples of which nothing is shown."""
-        whole = [self._split[row] for row in rows.tolist()]
+        whole = [self.split[row] for row in rows.tolist()]
         hidden = [
             replace(
                 sample,
@@ -360,17 +327,13 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
             )
             for sample, part in zip(whole, shown, strict=True)
         ]
-        return replace(batch, withheld={spec.name: _pad(hidden, spec) for spec in self._modalities})
+        return replace(batch, withheld={spec.name: _pad(hidden, spec) for spec in self.modalities})
 
 
 def _sound(found: Batch | AlignMambaError) -> Batch:
     if isinstance(found, AlignMambaError):
         raise found
     return found
-
-
-def _as_it_is(batch: Batch | AlignMambaError) -> Batch | AlignMambaError:
-    return batch
 
 
 @contextmanager

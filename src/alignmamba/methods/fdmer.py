@@ -9,21 +9,20 @@ from typing import Annotated, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
+from alignmamba.models.encoded import Encoded, Head, presence
+from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.factors import Factors
 from alignmamba.nn.gradients import reversed_gradient
-from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import ReadTwice
 from alignmamba.ops import subspace_overlap
 from alignmamba.training.objective import Objective
-from alignmamba.training.pairs import mean_present, over_pairs, total, within
+from alignmamba.training.pairs import mean_present, named, over_pairs, total, within
 
 
-class FDMERConfig(PlainFusionConfig):
+class FDMERConfig(AnchorVectorConfig):
     """Everything that defines FDMER."""
 
     d_model: Annotated[int, Field(ge=1)] = 128
@@ -31,10 +30,6 @@ class FDMERConfig(PlainFusionConfig):
     hidden: Annotated[int, Field(ge=1)] = 64
     """Width of the recurrent layers, and of the discriminator's inner one."""
     anchor: Literal["recurrent", "pool"] = "recurrent"
-    """Way in which the anchor becomes a vector: as the others, or pooled, where its features are already
-    those of a language model.
-    """
-    pooling: Pooling = "mean"
     heads: Annotated[int, Field(ge=1)] = 2
     """Heads of the attention between parts."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -55,7 +50,7 @@ class FDMERConfig(PlainFusionConfig):
         return self
 
 
-class FDMER(Fusion[FDMERConfig]):
+class FDMER(VectorFusion[FDMERConfig]):
     """Common and private part of every modality; attention among them, and a sum by learned weights.
 
     Yang, Huang, Kuang, Du and Zhang, "Disentangled Representation Learning for Multimodal Emotion
@@ -72,18 +67,17 @@ class FDMER(Fusion[FDMERConfig]):
 
     def __init__(self, config: FDMERConfig) -> None:
         super().__init__(config, config.d_model)
-        widths = {name: self._encoder(name).width for name in config.anchors}
-        read = config.anchors if config.anchor == "recurrent" else config.anchors[1:]
-        self.streams = nn.ModuleDict({name: ReadTwice(widths[name], config.hidden) for name in read})
-        self.factors = Factors(widths | dict.fromkeys(read, 4 * config.hidden), config.d_model)
+        self.factors = Factors(self.vector_widths, config.d_model)
         self.attention = nn.MultiheadAttention(config.d_model, config.heads, batch_first=True)
         self.norm = nn.LayerNorm(config.d_model)
         self.weigh = nn.Linear(config.d_model, 1)
         self.head = Head(config.d_model, config.task, config.dropout)
 
+    def _reader(self, width: int) -> ReadTwice:
+        return ReadTwice(width, self.config.hidden)
+
     def _read(self, encoded: Encoded) -> Output:
-        vectors = self._read_or_pooled(encoded, self.streams)
-        parts = self.factors(vectors)
+        parts = self.factors(self._vectors(encoded))
         present = presence(encoded)
         joined, missing = torch.cat([parts.shared, parts.own], 1), ~present.repeat(1, 2)
         attended, _ = self.attention(joined, joined, joined, key_padding_mask=missing, need_weights=False)
@@ -114,21 +108,13 @@ class AdversarialParts(Objective):
         overlaps = within(subspace_overlap, common, private, present) + over_pairs(
             subspace_overlap, private, present
         )
-        named = self._named(reversed_gradient(common, config.reversal), present) + self._named(
-            private, present
-        )
+        deceived = named(self.discriminator(reversed_gradient(common, config.reversal)), present)
         return {
             **self.supervised(batch, output),
             "consistency": config.consistency * _distance(common, present),
             "disparity": config.disparity * total(overlaps, common),
-            "adversary": config.adversary * named,
+            "adversary": config.adversary * (deceived + named(self.discriminator(private), present)),
         }
-
-    def _named(self, parts: Tensor, present: Tensor) -> Tensor:
-        """(batch,): cross-entropy of the modality that the discriminator takes each part for."""
-        said = self.discriminator(parts).transpose(1, 2)
-        truth = torch.arange(parts.shape[1], device=parts.device).expand(len(parts), -1)
-        return mean_present(functional.cross_entropy(said, truth, reduction="none"), present)
 
 
 def _distance(common: Tensor, present: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
-from alignmamba.nn.pooling import Pooling
+from alignmamba.models.encoded import Encoded, Head, presence
+from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Objective
 
 
-class HyConConfig(PlainFusionConfig):
+class HyConConfig(AnchorVectorConfig):
     """Everything that defines HyCon."""
 
     d_model: Annotated[int, Field(ge=1)] = 64
@@ -26,10 +26,6 @@ class HyConConfig(PlainFusionConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Behind each LSTM, and before the head."""
     anchor: Literal["lstm", "pool"] = "lstm"
-    """Way in which the anchor becomes a vector: as the others, or pooled and mapped, where its features are
-    already those of a language model.
-    """
-    pooling: Pooling = "mean"
     within: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the contrast between samples in one modality."""
     across: Annotated[float, Field(ge=0)] = 1.0
@@ -55,7 +51,7 @@ class HyConConfig(PlainFusionConfig):
         return self
 
 
-class HyCon(Fusion[HyConConfig]):
+class HyCon(VectorFusion[HyConConfig]):
     """Unit vectors of the modalities, drawn together by class while training; their sum, and two layers.
 
     Mai, Zeng, Zheng and Hu, "Hybrid Contrastive Learning of Tri-Modal Representation for Multimodal Sentiment
@@ -71,29 +67,21 @@ class HyCon(Fusion[HyConConfig]):
 
     def __init__(self, config: HyConConfig) -> None:
         super().__init__(config, config.d_model)
-        widths = {name: self._encoder(name).width for name in config.anchors}
-        read = config.anchors if config.anchor == "lstm" else config.anchors[1:]
-        self.streams = nn.ModuleDict(
-            {
-                name: LastState(widths[name], config.hidden, config.d_model, dropout=config.dropout)
-                for name in read
-            }
-        )
+        pooled = {name: width for name, width in self.vector_widths.items() if name not in config.read}
         self.project = nn.ModuleDict(
-            {name: nn.Linear(widths[name], config.d_model) for name in widths if name not in read}
+            {name: nn.Linear(width, config.d_model) for name, width in pooled.items()}
         )
         self.mix = nn.Linear(config.d_model, config.hidden)
         self.head = Head(config.hidden, config.task, config.dropout)
 
+    def _reader(self, width: int) -> LastState:
+        return LastState(width, self.config.hidden, self.config.d_model, dropout=self.config.dropout)
+
     def _read(self, encoded: Encoded) -> Output:
-        vectors = []
-        for name, tokens in self._with_absent(encoded).items():
-            if name in self.streams:
-                vectors.append(self.streams[name](tokens.x, tokens.mask))
-            else:
-                vectors.append(self.project[name](self._pooled(tokens.x, tokens.mask)))
+        vectors = self._vectors(encoded)
+        vectors |= {name: project(vectors[name]) for name, project in self.project.items()}
         present = presence(encoded)
-        unit = functional.normalize(torch.stack(vectors, 1), dim=2)
+        unit = functional.normalize(torch.stack(list(vectors.values()), 1), dim=2)
         embedding = unit.masked_fill(~present.unsqueeze(2), 0).sum(1)
         prediction = self.head(self.mix(embedding).relu())
         return Output(prediction=prediction, embedding=embedding, extras={"unit": unit, "present": present})

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.errors import DataError
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig
+from alignmamba.models.encoded import Encoded, Head, presence
+from alignmamba.models.vectors import VectorConfig, VectorFusion
 from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.ops.correlation import paired_correlation
@@ -22,14 +23,14 @@ from alignmamba.training.objective import TASK, Minimise, Objective, Stage
 CORRELATION = "correlation"
 
 
-class ICCNConfig(PlainFusionConfig):
+class ICCNConfig(VectorConfig):
     """Everything that defines ICCN."""
 
     method = "ICCN"
     least_modalities = 3
-    pooling: Pooling = "mean"
     d_model: Annotated[int, Field(ge=1)] = 32
     """Width of the vector of a modality that is not the anchor, and of the LSTM that makes it."""
+    pooling: Pooling = "mean"
     channels: Annotated[int, Field(ge=1)] = 8
     """Channels of the first convolution over an outer product; the second has twice as many."""
     components: Annotated[int, Field(ge=1, le=512)] = 10
@@ -46,6 +47,10 @@ class ICCNConfig(PlainFusionConfig):
     frozen features."""
     correlation_epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes of the first of two stages at most; empty: as many as `fit.epochs`."""
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        return self.anchors[1:]
 
 
 class Interaction(nn.Module):
@@ -68,7 +73,7 @@ class Interaction(nn.Module):
         return read
 
 
-class ICCN(Fusion[ICCNConfig]):
+class ICCN(VectorFusion[ICCNConfig]):
     """The anchor's mean token as it is, and one interaction with it for every other modality.
 
     Sun, Sarma, Sethares and Liang, "Learning Relationships between Text, Audio, and Video via Deep Canonical
@@ -84,11 +89,7 @@ class ICCN(Fusion[ICCNConfig]):
 
     def __init__(self, config: ICCNConfig) -> None:
         super().__init__(config, config.d_model)
-        anchor, *others = config.anchors
-        width = self._encoder(anchor).width
-        self.streams = nn.ModuleDict(
-            {name: LastState(self._encoder(name).width, config.d_model, config.d_model) for name in others}
-        )
+        width, others = self.vector_widths[config.anchors[0]], config.read
         self.interactions = nn.ModuleDict(
             {name: Interaction(width, config.d_model, config.channels, config.components) for name in others}
         )
@@ -96,20 +97,18 @@ class ICCN(Fusion[ICCNConfig]):
         self.head = Head(config.hidden, config.task, config.dropout)
 
     def _read(self, encoded: Encoded) -> Output:
-        streams = self._with_absent(encoded)
-        anchor, *others = self.config.anchors
-        vector = self._pooled(streams[anchor].x, streams[anchor].mask)
-        found = {
-            name: self.interactions[name](vector, self.streams[name](streams[name].x, streams[name].mask))
-            for name in others
-        }
+        vectors = self._vectors(encoded)
+        vector = vectors[self.config.anchors[0]]
+        found = {name: meet(vector, vectors[name]) for name, meet in self.interactions.items()}
         embedding = torch.cat([vector, *found.values()], 1)
-        has = {name: tokens.mask.any(1) for name, tokens in encoded.items()}
+        present = presence(encoded)
         extras = {f"interaction.{name}": each for name, each in found.items()}
-        extras["present"] = torch.stack([has[anchor] & has[name] for name in others], 1)
-        return Output(
-            prediction=self.head(self.read_out(embedding).relu()), embedding=embedding, extras=extras
-        )
+        extras["present"] = present[:, :1] & present[:, 1:]
+        prediction = self.head(self.read_out(embedding).relu())
+        return Output(prediction=prediction, embedding=embedding, extras=extras)
+
+    def _reader(self, width: int) -> LastState:
+        return LastState(width, self.config.d_model, self.config.d_model)
 
 
 class Interactions(Objective):

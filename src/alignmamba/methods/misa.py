@@ -8,21 +8,20 @@ from typing import Annotated, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
+from alignmamba.models.encoded import Encoded, Head, presence
+from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.factors import Factors
 from alignmamba.nn.gradients import reversed_gradient
-from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import Cell, ReadTwice
 from alignmamba.ops import central_moment_discrepancy, subspace_overlap
 from alignmamba.training.objective import Objective
-from alignmamba.training.pairs import mean_present, over_pairs, total, within
+from alignmamba.training.pairs import mean_present, named, over_pairs, total, within
 
 
-class MISAConfig(PlainFusionConfig):
+class MISAConfig(AnchorVectorConfig):
     """Everything that defines MISA."""
 
     d_model: Annotated[int, Field(ge=1)] = 128
@@ -32,10 +31,6 @@ class MISAConfig(PlainFusionConfig):
     cell: Cell = "lstm"
     """Kind of recurrence."""
     anchor: Literal["recurrent", "pool"] = "recurrent"
-    """Way in which the anchor becomes a vector: as the others, or pooled, where its features are already
-    those of a language model.
-    """
-    pooling: Pooling = "mean"
     heads: Annotated[int, Field(ge=1)] = 2
     """Heads of the Transformer layer over the parts."""
     feedforward: Annotated[int, Field(ge=1)] = 2048
@@ -60,7 +55,7 @@ class MISAConfig(PlainFusionConfig):
         return self
 
 
-class MISA(Fusion[MISAConfig]):
+class MISA(VectorFusion[MISAConfig]):
     """Own and shared part of every modality, read by one Transformer layer, concatenated, and two layers.
 
     Hazarika, Zimmermann and Poria, "MISA: Modality-Invariant and -Specific Representations for Multimodal
@@ -76,43 +71,27 @@ class MISA(Fusion[MISAConfig]):
 
     def __init__(self, config: MISAConfig) -> None:
         super().__init__(config, config.d_model)
-        widths = {name: self._encoder(name).width for name in config.anchors}
-        read = config.anchors if config.anchor == "recurrent" else config.anchors[1:]
-        self.streams = nn.ModuleDict(
-            {name: ReadTwice(widths[name], config.hidden or widths[name], cell=config.cell) for name in read}
-        )
-        widths |= {name: 4 * (config.hidden or widths[name]) for name in read}
-        self.factors = Factors(widths, config.d_model)
-        self.rebuild = nn.ModuleDict(
-            {name: nn.Linear(config.d_model, config.d_model) for name in config.anchors}
-        )
-        self.fusion = nn.TransformerEncoderLayer(
-            config.d_model, config.heads, config.feedforward, batch_first=True
-        )
-        count = len(config.anchors)
-        self.joined = nn.Linear(2 * count * config.d_model, count * config.d_model)
+        width, whole = config.d_model, len(config.anchors) * config.d_model
+        self.factors = Factors(self.vector_widths, width)
+        self.rebuild = nn.ModuleDict({name: nn.Linear(width, width) for name in config.anchors})
+        self.fusion = nn.TransformerEncoderLayer(width, config.heads, config.feedforward, batch_first=True)
+        self.joined = nn.Linear(2 * whole, whole)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = Head(count * config.d_model, config.task, dropout=0.0)
+        self.head = Head(whole, config.task, dropout=0.0)
+
+    def _reader(self, width: int) -> ReadTwice:
+        return ReadTwice(width, self.config.hidden or width, cell=self.config.cell)
 
     def _read(self, encoded: Encoded) -> Output:
-        vectors = self._read_or_pooled(encoded, self.streams)
-        parts = self.factors(vectors)
+        parts = self.factors(self._vectors(encoded))
         present = presence(encoded)
         both = parts.own + parts.shared
-        rebuilt = torch.stack(
-            [rebuild(both[:, number]) for number, rebuild in enumerate(self.rebuild.values())], 1
-        )
-        fused = self.fusion(
-            torch.cat([parts.own, parts.shared], 1), src_key_padding_mask=~present.repeat(1, 2)
-        ).flatten(1)
+        rebuilt = torch.stack([part(both[:, row]) for row, part in enumerate(self.rebuild.values())], 1)
+        joined, missing = torch.cat([parts.own, parts.shared], 1), ~present.repeat(1, 2)
+        fused = self.fusion(joined, src_key_padding_mask=missing).flatten(1)
         embedding = self.dropout(self.joined(fused)).relu()
-        extras = {
-            "own": parts.own,
-            "shared": parts.shared,
-            "projected": parts.projected,
-            "rebuilt": rebuilt,
-            "present": present,
-        }
+        extras = {"own": parts.own, "shared": parts.shared, "projected": parts.projected}
+        extras |= {"rebuilt": rebuilt, "present": present}
         return Output(prediction=self.head(embedding), embedding=fused, extras=extras)
 
 
@@ -126,13 +105,9 @@ class Disentangled(Objective):
         config = model.config
         self.discriminator = None
         if config.alike == "adversary":
-            width = config.d_model
-            self.discriminator = nn.Sequential(
-                nn.Linear(width, width),
-                nn.ReLU(),
-                nn.Dropout(config.dropout),
-                nn.Linear(width, len(config.anchors)),
-            )
+            first = nn.Linear(config.d_model, config.d_model)
+            last = nn.Linear(config.d_model, len(config.anchors))
+            self.discriminator = nn.Sequential(first, nn.ReLU(), nn.Dropout(config.dropout), last)
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         config = self.model.config
@@ -154,9 +129,8 @@ class Disentangled(Objective):
         """
         if self.discriminator is None:
             return total(over_pairs(central_moment_discrepancy, shared, present), shared, mean=True)
-        said = self.discriminator(reversed_gradient(shared, self.model.config.reversal)).transpose(1, 2)
-        truth = torch.arange(shared.shape[1], device=shared.device).expand(len(shared), -1)
-        return mean_present(functional.cross_entropy(said, truth, reduction="none"), present)
+        said = self.discriminator(reversed_gradient(shared, self.model.config.reversal))
+        return named(said, present)
 
 
 INVARIANT_AND_SPECIFIC = Method(

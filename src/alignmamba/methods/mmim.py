@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
+from alignmamba.models.encoded import Encoded, Head, presence
+from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.likelihood import Likelihood, LikelihoodKind
-from alignmamba.nn.pooling import Pooling
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.batches import BatchSource, targets_by_id
 from alignmamba.training.objective import Minimise, Objective, Stage
@@ -23,7 +23,7 @@ from alignmamba.training.refinement import check_signed
 from alignmamba.training.sample_memory import SampleMemory
 
 
-class MMIMConfig(PlainFusionConfig):
+class MMIMConfig(AnchorVectorConfig):
     """Everything that defines MMIM."""
 
     method = "MMIM"
@@ -37,10 +37,6 @@ class MMIMConfig(PlainFusionConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Before these layers."""
     anchor: Literal["lstm", "pool"] = "lstm"
-    """Way in which the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are
-    already those of a language model.
-    """
-    pooling: Pooling = "mean"
     contrast: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the bound between fusion and modalities, alpha of the paper."""
     bound: Annotated[float, Field(ge=0)] = 0.1
@@ -63,7 +59,7 @@ class MMIMConfig(PlainFusionConfig):
         return self
 
 
-class MMIM(Fusion[MMIMConfig]):
+class MMIM(VectorFusion[MMIMConfig]):
     """Last states of a bidirectional LSTM per modality, concatenated, and two layers.
 
     Han, Chen and Poria, "Improving Multimodal Fusion with Hierarchical Mutual Information Maximization for
@@ -80,17 +76,6 @@ class MMIM(Fusion[MMIMConfig]):
 
     def __init__(self, config: MMIMConfig) -> None:
         super().__init__(config, config.d_model)
-        widths = {name: self._encoder(name).width for name in config.anchors}
-        read = config.anchors if config.anchor == "lstm" else config.anchors[1:]
-        self.streams = nn.ModuleDict(
-            {
-                name: LastState(widths[name], config.hidden, config.d_model, bidirectional=True)
-                for name in read
-            }
-        )
-        self.vector_widths = {
-            name: config.d_model if name in read else widths[name] for name in config.anchors
-        }
         self.dropout = nn.Dropout(config.dropout)
         self.first = nn.Linear(sum(self.vector_widths.values()), config.fused)
         self.second = nn.Linear(config.fused, config.fused)
@@ -98,12 +83,14 @@ class MMIM(Fusion[MMIMConfig]):
         for part in (self.streams, self.first, self.second, self.head):
             _drawn_afresh(part)
 
+    def _reader(self, width: int) -> LastState:
+        return LastState(width, self.config.hidden, self.config.d_model, bidirectional=True)
+
     def _read(self, encoded: Encoded) -> Output:
-        vectors = self._read_or_pooled(encoded, self.streams)
+        vectors = self._vectors(encoded)
         joined = self.dropout(torch.cat(list(vectors.values()), 1))
         fused = self.second(self.first(joined).tanh()).tanh()
-        present = presence(encoded)
-        extras = {"present": present, **{f"of_{name}": vector for name, vector in vectors.items()}}
+        extras = {"present": presence(encoded)} | {f"of_{name}": each for name, each in vectors.items()}
         return Output(prediction=self.head(fused), embedding=fused, extras=extras)
 
 

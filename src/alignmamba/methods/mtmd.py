@@ -12,12 +12,13 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
+from alignmamba.models.encoded import Encoded, Head, presence
+from alignmamba.models.vectors import VectorConfig, VectorFusion
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Objective
 
 
-class MTMDConfig(PlainFusionConfig):
+class MTMDConfig(VectorConfig):
     """Everything that defines MTMD as it is reconstructed here."""
 
     d_model: Annotated[int, Field(ge=1)] = 32
@@ -56,17 +57,14 @@ class Subtask(nn.Module):
         return feature
 
 
-class MTMD(Fusion[MTMDConfig]):
+class MTMD(VectorFusion[MTMDConfig]):
     """An LSTM per modality and its slow copy, whose share in the fusion is learned per modality.
 
     Lin and Hu, "Multi-task momentum distillation for multimodal sentiment analysis", IEEE Transactions on
-    Affective Computing 15(2),
-    2024. Reconstructed from its abstract, without the full text or any code: that modalities are subtasks,
-          that text and fusion teach
-    the others in a regression and a classification, momentum models of single modalities, and learned
-    momentum factors are the paper's; sizes, where momentum features enter, losses and their weights are
-    chosen here, with Self-MM's network as the start. The first modality of `anchors` stands for text. A
-    missing modality is read as its learned token, teaches nothing and learns nothing.
+    Affective Computing 15(2), 2024. Reconstructed from its abstract: that modalities are subtasks, that text
+    and fusion teach the others in a regression and a classification, momentum models of single modalities,
+    and learned momentum factors are the paper's. Self-MM's network is the start. The first modality of
+    `anchors` stands for text. A missing modality is read as its learned token, teaches and learns nothing.
     """
 
     config_class = MTMDConfig
@@ -74,35 +72,28 @@ class MTMD(Fusion[MTMDConfig]):
 
     def __init__(self, config: MTMDConfig) -> None:
         super().__init__(config, config.d_model)
-
-        def streams(dropout: float) -> nn.ModuleDict:
-            sizes = {name: self._encoder(name).width for name in config.anchors}
-            return nn.ModuleDict(
-                {
-                    name: LastState(sizes[name], config.hidden, config.d_model, dropout=dropout)
-                    for name in config.anchors
-                }
-            )
-
-        self.streams = streams(config.dropout)
-        self.slow = streams(0.0).requires_grad_(False)
+        widths = {name: self._encoder(name).width for name in config.anchors}
+        self.slow = nn.ModuleDict({name: self._reader(width) for name, width in widths.items()})
         self.slow.load_state_dict(self.streams.state_dict())
+        for part in self.slow.requires_grad_(False).modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
         self.shares = nn.Parameter(torch.zeros(len(config.anchors)))
         self.fusion = Subtask(len(config.anchors) * config.d_model, config.fused, config.dropout)
         self.head = Head(config.fused, config.task, dropout=0.0)
 
     def _read(self, encoded: Encoded) -> Output:
         streams = self._with_absent(encoded)
-        vectors = {name: self.streams[name](tokens.x, tokens.mask) for name, tokens in streams.items()}
+        vectors = self._vectors(encoded)
         with torch.no_grad():
-            slow = torch.stack(
-                [self.slow[name](tokens.x, tokens.mask) for name, tokens in streams.items()], 1
-            )
+            slow = torch.stack([self.slow[name](s.x, s.mask) for name, s in streams.items()], 1)
         joined = torch.stack(list(vectors.values()), 1) + self.shares.sigmoid().unsqueeze(1) * slow
         fused = self.fusion(joined.flatten(1))
-        present = presence(encoded)
-        extras = {"present": present, **{f"of_{name}": vector for name, vector in vectors.items()}}
+        extras = {"present": presence(encoded)} | {f"of_{name}": each for name, each in vectors.items()}
         return Output(prediction=self.head(fused), embedding=fused, extras=extras)
+
+    def _reader(self, width: int) -> LastState:
+        return LastState(width, self.config.hidden, self.config.d_model, dropout=self.config.dropout)
 
     @torch.no_grad()
     def follow(self) -> None:

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Output, Task
 from alignmamba.methods.method import Method
-from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
-from alignmamba.nn.pooling import Pooling
+from alignmamba.models.encoded import Encoded, Head, presence
+from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.recurrent import LastState
 from alignmamba.training.objective import Minimise, Stage
 from alignmamba.training.refinement import FUSED, RefinedLabels, check_signed, of
 
 
-class SelfMMConfig(PlainFusionConfig):
+class SelfMMConfig(AnchorVectorConfig):
     """Everything that defines Self-MM."""
 
     d_model: Annotated[int, Field(ge=1)] = 32
@@ -30,10 +30,6 @@ class SelfMMConfig(PlainFusionConfig):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Before each head, and behind each LSTM."""
     anchor: Literal["lstm", "pool"] = "lstm"
-    """Way in which the anchor becomes a vector: by an LSTM as the others, or pooled, where its features are
-    already those of a language model.
-    """
-    pooling: Pooling = "mean"
     stream_rate: Annotated[float, Field(gt=0)] = 5.0
     """Factor on the learning rate of what reads the modalities."""
     neutral: float = 0.0
@@ -63,7 +59,7 @@ class Tower(nn.Module):
         return feature, self.head(self.second(feature).relu())
 
 
-class SelfMM(Fusion[SelfMMConfig]):
+class SelfMM(VectorFusion[SelfMMConfig]):
     """Last states of an LSTM per modality, concatenated, and two layers.
 
     Yu, Xu, Yuan and Wu, "Learning Modality-Specific Representations with Self-Supervised Multi-Task
@@ -78,29 +74,17 @@ class SelfMM(Fusion[SelfMMConfig]):
 
     def __init__(self, config: SelfMMConfig) -> None:
         super().__init__(config, config.d_model)
-        widths = {name: self._encoder(name).width for name in config.anchors}
-        read = config.anchors if config.anchor == "lstm" else config.anchors[1:]
-        self.streams = nn.ModuleDict(
-            {
-                name: LastState(widths[name], config.hidden, config.d_model, dropout=config.dropout)
-                for name in read
-            }
-        )
-        self.vector_widths = {
-            name: config.d_model if name in read else widths[name] for name in config.anchors
-        }
         self.fusion = Tower(sum(self.vector_widths.values()), config.fused, config.task, config.dropout)
 
+    def _reader(self, width: int) -> LastState:
+        return LastState(width, self.config.hidden, self.config.d_model, dropout=self.config.dropout)
+
     def _read(self, encoded: Encoded) -> Output:
-        vectors = self._read_or_pooled(encoded, self.streams)
+        vectors = self._vectors(encoded)
         joined = torch.cat(list(vectors.values()), 1)
         feature, prediction = self.fusion(joined)
-        present = presence(encoded)
-        extras = {
-            FUSED: feature,
-            "present": present,
-            **{of(name): vector for name, vector in vectors.items()},
-        }
+        extras = {FUSED: feature, "present": presence(encoded)}
+        extras |= {of(name): vector for name, vector in vectors.items()}
         return Output(prediction=prediction, embedding=joined, extras=extras)
 
 
@@ -122,11 +106,9 @@ class SelfMMLabels(RefinedLabels):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        rates = (
-            {"": 1.0, "model.streams.": self.model.config.stream_rate}
-            if len(self.model.streams)
-            else {"": 1.0}
-        )
+        rates = {"": 1.0}
+        if len(self.model.streams):
+            rates["model.streams."] = self.model.config.stream_rate
         return (Stage(optimisers=(Minimise(rates=rates),)),)
 
     def _new_labels(

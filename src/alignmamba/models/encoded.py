@@ -3,7 +3,7 @@ network makes of the tokens.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
@@ -197,17 +197,6 @@ class Fusion(Network[ConfigT], ABC):
         encoder = self.encoders[name]
         assert isinstance(encoder, Encoder)
         return encoder
-
-    def _read_or_pooled(self, encoded: Mapping[str, Tokens], readers: nn.ModuleDict) -> dict[str, Tensor]:
-        """One vector per modality, (batch, width): as its reader makes it of tokens and mask, or pooled where
-        it has none.
-        """
-        ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = dict(readers.items())
-        pool = POOLINGS[self.config.pooling]
-        return {
-            name: ways.get(name, pool)(tokens.x, tokens.mask)
-            for name, tokens in self._with_absent(encoded).items()
-        }
 
     @property
     def strides(self) -> Mapping[str, int]:

@@ -3,13 +3,13 @@
 from abc import ABC
 from typing import ClassVar, TypeVar
 
-from alignmamba.models.encoded import Fusion, FusionConfig
+from alignmamba.models.encoded import Fusion, PlainFusionConfig
 from alignmamba.nn.attention import AttentionConfig
 from alignmamba.nn.language import LanguageSteps
 from alignmamba.nn.sentence_encoder import SentenceEncoder
 
 
-class SentenceConfig(FusionConfig, AttentionConfig):
+class SentenceConfig(PlainFusionConfig, AttentionConfig):
     """Fields of such a network; those of the anchor's small Transformer stand at the top level."""
 
 

@@ -150,29 +150,20 @@ def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple
     if config.method == "proportional":
         return resample(source.x, source.mask, anchor.mask), None
     times = _common_times(source, anchor) if config.time_unit == "seconds" else (None, None)
+    sides = (source, anchor)
     if config.marginal == "anchor":
-        index, similarity = match_tokens(
-            anchor.x,
-            source.x,
-            anchor.mask,
-            source.mask,
-            window=config.window,
-            time_weight=config.time_weight,
-            source_times=times[1],
-            anchor_times=times[0],
-        )
+        sides, times = (anchor, source), times[::-1]
+    index, similarity = match_tokens(
+        *(side.x for side in sides),
+        *(side.mask for side in sides),
+        window=config.window,
+        time_weight=config.time_weight,
+        source_times=times[0],
+        anchor_times=times[1],
+    )
+    if config.marginal == "anchor":
         taken = _take(source.x, index)
     else:
-        index, similarity = match_tokens(
-            source.x,
-            anchor.x,
-            source.mask,
-            anchor.mask,
-            window=config.window,
-            time_weight=config.time_weight,
-            source_times=times[0],
-            anchor_times=times[1],
-        )
         taken = transport(source.x, index, source.mask, anchor.mask.shape[1], mass=config.mass)
     return taken, Plan(index=index, similarity=similarity, marginal=config.marginal)
 
@@ -213,26 +204,21 @@ def discrepancies(
         is_anchor: For each modality, (batch,) bool: the samples whose anchor it is.
         config: Pairs and bandwidth.
     """
+
+    def apart(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> Tensor:
+        return mmd(x, y, x_mask, y_mask, bandwidth=config.bandwidth, landmarks=config.landmarks)
+
     total = anchor.x.new_zeros(len(anchor.x))
     for name, stream in streams.items():
         other = stream.mask & ~is_anchor[name].unsqueeze(1)
         if torch.compiler.is_compiling() or (other.shape[1] and not bool(is_anchor[name].all())):
-            total = total + mmd(
-                stream.x, anchor.x, other, anchor.mask, bandwidth=config.bandwidth, landmarks=config.landmarks
-            )
+            total = total + apart(stream.x, anchor.x, other, anchor.mask)
     if config.pairs == "all":
         for first, second in combinations(streams, 2):
             # Pairs that hold the anchor are counted above.
             neither = ~(is_anchor[first] | is_anchor[second]).unsqueeze(1)
             a, b = streams[first], streams[second]
-            total = total + mmd(
-                a.x,
-                b.x,
-                a.mask & neither,
-                b.mask & neither,
-                bandwidth=config.bandwidth,
-                landmarks=config.landmarks,
-            )
+            total = total + apart(a.x, b.x, a.mask & neither, b.mask & neither)
     return total
 
 

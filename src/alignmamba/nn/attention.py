@@ -184,9 +184,9 @@ class CrossModalStack(nn.Module):
             if source != target
         ]
         self.num_streams = num_streams
-        self.crossed = nn.ModuleList(_Crossed(config) for _ in self.pairs)
+        self.crossed = nn.ModuleList(_Layers(config, crossed=True) for _ in self.pairs)
         wide = config.model_copy(update={"d_model": (num_streams - 1) * config.d_model})
-        self.own = nn.ModuleList(_Own(wide) for _ in range(num_streams))
+        self.own = nn.ModuleList(_Layers(wide, crossed=False) for _ in range(num_streams))
 
     def forward(self, streams: Sequence[Tensor], masks: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Each stream, (batch, its time, d_model) with a mask (batch, its time) bool, to (batch, its time,
@@ -206,39 +206,26 @@ class CrossModalStack(nn.Module):
         padded = [_where_padded(mask) for mask in masks]
         received: list[list[Tensor]] = [[] for _ in streams]
         for (target, source), module in zip(self.pairs, self.crossed, strict=True):
-            received[target].append(module(placed[target], placed[source], padded[source]))
+            received[target].append(module(placed[target], padded[source], placed[source]))
         return tuple(
             module(torch.cat(parts, dim=-1), mask)
             for module, parts, mask in zip(self.own, received, padded, strict=True)
         )
 
 
-class _Crossed(nn.Module):
-    """One modality reads another through `depth` layers (Tsai et al., eq. 4)."""
+class _Layers(nn.Module):
+    """`depth` layers and a norm, in which one modality reads another (Tsai et al., eq. 4) or, positions being
+    in it already, itself.
+    """
 
-    def __init__(self, config: AttentionConfig) -> None:
+    def __init__(self, config: AttentionConfig, *, crossed: bool) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(AttentionLayer(config, crossed=True) for _ in range(config.depth))
+        self.layers = nn.ModuleList(AttentionLayer(config, crossed=crossed) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.d_model)
 
-    def forward(self, x: Tensor, context: Tensor, context_mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, context: Tensor | None = None) -> Tensor:
         for layer in self.layers:
-            x = layer(x, context_mask, context)
-        normed: Tensor = self.norm(x)
-        return normed
-
-
-class _Own(nn.Module):
-    """Self-attention over what one modality received; positions are in it already."""
-
-    def __init__(self, config: AttentionConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(AttentionLayer(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.d_model)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, mask, context)
         normed: Tensor = self.norm(x)
         return normed
 

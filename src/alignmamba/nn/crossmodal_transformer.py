@@ -91,12 +91,8 @@ class Reader(nn.Module):
 
     def __init__(self, config: CrossmodalConfig, width: int, depth: int) -> None:
         super().__init__()
-        self.scale, self.positions, self.causal, self.heads = (
-            width**0.5,
-            config.positions,
-            config.causal,
-            config.heads,
-        )
+        self.scale, self.positions = width**0.5, config.positions
+        self.causal, self.heads = config.causal, config.heads
         self.layers = nn.ModuleList(_Layer(config, width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.embed_dropout)

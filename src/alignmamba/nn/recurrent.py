@@ -105,6 +105,7 @@ class LastState(nn.Module):
         self.recurrent = Recurrent(width, hidden, depth=depth, dropout=dropout, bidirectional=bidirectional)
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(self.recurrent.width, out)
+        self.width = out
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, time, width) with a mask to (batch, out)."""

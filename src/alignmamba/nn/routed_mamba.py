@@ -52,7 +52,7 @@ class RoutedBlock(MambaBlock):
 
 
 class RoutedLayer(nn.Module):
-    """Pre-norm residual block, scanning in one direction or in both."""
+    """`alignmamba.nn.mamba.MambaLayer` of such blocks."""
 
     def __init__(self, config: MambaConfig, count: int) -> None:
         super().__init__()
@@ -62,7 +62,6 @@ class RoutedLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, kinds: Tensor) -> Tensor:
-        """(batch, time, d_model), with valid tokens first."""
         normed = self.norm(x)
         y = self.block.routed(normed, kinds)
         if self.backward_block is not None:

@@ -4,7 +4,7 @@ another in silence.
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -122,23 +122,19 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     )
 
 
-def refuse_vmap(operator: str) -> Callable[..., Any]:
-    """Rule that `torch.vmap` calls in place of an operator that has its own batch dimension."""
+def refuse_transforms(operator: str, *operators: Any, backward: Any = None) -> None:
+    """Make operators refuse `torch.vmap`, and `backward` a second derivative, which would be wrong."""
 
-    def refuse(*_: Any) -> Any:
+    def refuse_vmap(*_: Any) -> Any:
         raise BackendError(
             f"{operator} cannot be mapped by torch.vmap: put the mapped dimension into the batch dimension"
         )
 
-    return refuse
-
-
-def refuse_second_derivative(operator: str) -> Callable[..., Any]:
-    """Rule that differentiation of a kernel's gradient calls: without it, a gradient of a gradient would fail
-    obscurely or be wrong.
-    """
-
-    def refuse(*_: Any) -> Any:
+    def refuse_second_derivative(*_: Any) -> Any:
         raise BackendError(f"{operator}: expected first derivatives only; its kernels have no second ones")
 
-    return refuse
+    if backward is not None:
+        backward.register_autograd(refuse_second_derivative)
+        operators = (*operators, backward)
+    for each in operators:
+        each.register_vmap(refuse_vmap)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba.errors import ShapeError
-from alignmamba.ops.backends import Backend, chosen, exporting, refuse_second_derivative, refuse_vmap
+from alignmamba.ops.backends import Backend, chosen, exporting, refuse_transforms
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, *, backend: Backend = "auto") -> Tensor:
@@ -120,6 +120,4 @@ def _differentiate(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 _fused.register_autograd(_differentiate, setup_context=_keep)
-_fused_backward.register_autograd(refuse_second_derivative("causal_conv"))
-for _operator in (_fused, _fused_backward):
-    _operator.register_vmap(refuse_vmap("causal_conv"))
+refuse_transforms("causal_conv", _fused, backward=_fused_backward)

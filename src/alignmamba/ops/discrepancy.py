@@ -13,8 +13,7 @@ from alignmamba.ops.backends import (
     KERNELS,
     Backend,
     chosen,
-    refuse_second_derivative,
-    refuse_vmap,
+    refuse_transforms,
     why_not,
     without_autocast,
 )
@@ -62,11 +61,7 @@ def mmd(
 
         MMD^2(X, Y) = mean k(x, x') + mean k(y, y') - 2 mean k(x, y)
 
-    Exact, O(time^2 channel) in time and linear in memory, in the backward pass too. The reference computes in
-    float64: the three means nearly cancel, and squared distances overflow or cancel in float32 where features
-    are large or lie far from each other. The kernels compute float32 inputs in float32 and sum in float64;
-    the CPU's takes float64 throughout where an entry of the kernel could be wrong by more than 1e-4 of
-    itself. With `landmarks` it is approximate, and linear in time (errors in the mathematics).
+    Exact, O(time^2 channel) in time and linear in memory; with `landmarks` approximate and linear in time.
 
     Args:
         x: (batch, x time, channel), floating.
@@ -74,15 +69,10 @@ def mmd(
         x_mask: (batch, x time) bool.
         y_mask: (batch, y time) bool.
         bandwidth: sigma, or ``"median"``: the median distance between distinct valid tokens of the sample's X
-            and Y together, without gradient (from at most 256 evenly spaced tokens of each side; 1 where it
-            is zero).
-        unbiased: Leave the diagonal out of the two self terms (U-statistic). The paper's estimate is biased
-            (V-statistic).
-        landmarks: Approximate the kernel by what this many tokens, evenly spaced, half of either side, span
-            (Nystrom); the diagonal of the self terms stays exact. Landmarks and diagonal count as constants
-            for the gradient. ``None`` is exact.
-        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by
-            name is used or refused.
+            and Y together, without gradient; 1 where it is zero.
+        unbiased: Leave the diagonal out of the two self terms (U-statistic), unlike the paper (V-statistic).
+        landmarks: Approximate the kernel by what this many tokens, half of either side, span (Nystrom).
+        backend: As for `alignmamba.ops.selective_scan`.
 
     Returns:
         (batch,), float32 or float64. Zero for a sample where a side has no valid token (with `unbiased`:
@@ -91,33 +81,13 @@ def mmd(
     Raises:
         ShapeError: If shapes, dtypes or devices do not fit.
         ConfigError: If `bandwidth` is not positive, or there are fewer than 2 landmarks.
-        BackendError: If the named backend does not exist or cannot serve these tensors.
+        BackendError: If the named backend cannot serve these tensors.
 
     Source:
         Li et al., arXiv:2412.00833, eq. 8-9; Gretton et al., JMLR 2012, eq. 3 (unbiased) and 5 (biased);
         Williams & Seeger, NIPS 2000 (Nystrom).
     """
-    check_mask("x_mask", x_mask, x)
-    check_mask("y_mask", y_mask, y)
-    if (x.shape[0], x.shape[2], x.dtype, x.device) != (
-        y.shape[0],
-        y.shape[2],
-        y.dtype,
-        y.device,
-    ) or not x.is_floating_point():
-        found = (
-            f"x is {x.dtype} of shape {tuple(x.shape)} on {x.device}, y {y.dtype} of shape {tuple(y.shape)}"
-            f" on {y.device}"
-        )
-        raise ShapeError(f"{found}: expected equal batch, channel, device and floating dtype")
-    if isinstance(bandwidth, str) and bandwidth != "median":
-        raise ConfigError(f"bandwidth: expected a positive number or 'median', found {bandwidth!r}")
-    if not isinstance(bandwidth, str) and not (
-        isinstance(bandwidth, int | float) and 1e-100 <= bandwidth <= 1e100
-    ):
-        raise ConfigError(f"bandwidth: expected a number from 1e-100 to 1e100 or 'median', found {bandwidth}")
-    if landmarks is not None and (not isinstance(landmarks, int) or landmarks < 2):
-        raise ConfigError(f"landmarks: expected a whole number, at least 2, found {landmarks}")
+    _check_mmd(x, y, x_mask, y_mask, bandwidth, landmarks)
     refused = {}
     if landmarks is not None:
         refused = dict.fromkeys(KERNELS["mmd"], "with landmarks it is computed by PyTorch")
@@ -136,6 +106,28 @@ def mmd(
         need_gradient = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
         value: Tensor = _fused(x, y, x_mask, y_mask, fixed, unbiased, need_gradient)[0]
         return value
+
+
+def _check_mmd(
+    x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor, bandwidth: Bandwidth, landmarks: int | None
+) -> None:
+    check_mask("x_mask", x_mask, x)
+    check_mask("y_mask", y_mask, y)
+    one, other = ((side.shape[0], side.shape[2], side.dtype, side.device) for side in (x, y))
+    if one != other or not x.is_floating_point():
+        found = (
+            f"x is {x.dtype} of shape {tuple(x.shape)} on {x.device}, y {y.dtype} of shape {tuple(y.shape)}"
+            f" on {y.device}"
+        )
+        raise ShapeError(f"{found}: expected equal batch, channel, device and floating dtype")
+    if isinstance(bandwidth, str) and bandwidth != "median":
+        raise ConfigError(f"bandwidth: expected a positive number or 'median', found {bandwidth!r}")
+    if not isinstance(bandwidth, str) and not (
+        isinstance(bandwidth, int | float) and 1e-100 <= bandwidth <= 1e100
+    ):
+        raise ConfigError(f"bandwidth: expected a number from 1e-100 to 1e100 or 'median', found {bandwidth}")
+    if landmarks is not None and (not isinstance(landmarks, int) or landmarks < 2):
+        raise ConfigError(f"landmarks: expected a whole number, at least 2, found {landmarks}")
 
 
 def central_moment_discrepancy(x: Tensor, y: Tensor, *, moments: int = 5) -> Tensor:
@@ -332,9 +324,7 @@ def _differentiate_sums(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | Non
 
 
 _landmark_sums.register_autograd(_differentiate_sums, setup_context=_keep_tokens)
-_landmark_sums_backward.register_autograd(refuse_second_derivative("mmd"))
-for _operator in (_landmark_sums, _landmark_sums_backward):
-    _operator.register_vmap(refuse_vmap("mmd"))
+refuse_transforms("mmd", _landmark_sums, backward=_landmark_sums_backward)
 
 
 def _sharp(tokens: Tensor, z: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -461,9 +451,7 @@ def _differentiate(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]
 
 
 _fused.register_autograd(_differentiate, setup_context=_keep)
-_fused_backward.register_autograd(refuse_second_derivative("mmd"))
-for _operator in (_fused, _fused_backward):
-    _operator.register_vmap(refuse_vmap("mmd"))
+refuse_transforms("mmd", _fused, backward=_fused_backward)
 
 
 def _single_precision_serves(x: Tensor, y: Tensor, scale: Tensor) -> bool:
@@ -543,7 +531,7 @@ def _(values: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG001
     return values.new_empty(len(values))
 
 
-_lower_median.register_vmap(refuse_vmap("mmd"))
+refuse_transforms("mmd", _lower_median)
 
 
 def _evenly_spaced(x: Tensor, mask: Tensor, most: int) -> tuple[Tensor, Tensor]:

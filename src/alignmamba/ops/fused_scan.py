@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from alignmamba.ops.backends import refuse_second_derivative, refuse_vmap
+from alignmamba.ops.backends import refuse_transforms
 
 
 class ScanArguments(NamedTuple):
@@ -152,6 +152,4 @@ def _differentiate(ctx: Any, grad_y: Tensor, grad_state: Tensor, _: Tensor) -> t
 
 
 _training.register_autograd(_differentiate, setup_context=_keep)
-_backward.register_autograd(refuse_second_derivative("selective_scan"))
-for _operator in (_inference, _training, _backward):
-    _operator.register_vmap(refuse_vmap("selective_scan"))
+refuse_transforms("selective_scan", _inference, _training, backward=_backward)

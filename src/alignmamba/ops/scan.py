@@ -71,10 +71,8 @@ def selective_scan(
         h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t
         y_t = C_t . h_t + D u_t,   then  y_t * silu(z_t)
 
-    Memory grows with batch * time * channel, not with the state: states live one chunk at a time, in training
-    too. The recurrence runs in float32 for half-precision inputs; the result has the dtype of `u`. What is
-    not finite at one token reaches later tokens and, multiplied by a zero gradient, all gradients: zero
-    masked content before the call.
+    Memory grows with batch * time * channel, not with the state. Half precision runs in float32. What is not
+    finite at one token reaches later ones and all gradients: zero masked content before the call.
 
     Args:
         u: Drive, (batch, time, channel), floating.
@@ -88,12 +86,12 @@ def selective_scan(
         delta_softplus: Whether softplus is applied to the biased step size.
         initial_state: State before the first token, (batch, channel, state); zero if not given.
         return_final_state: Whether the state after the last token is returned as well.
-        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by
-            name is used or refused.
+        backend: ``"auto"`` takes the fastest that can serve these tensors; one asked for by name is used or
+            refused.
 
     Returns:
-        Output (batch, time, channel); with `return_final_state` also the state (batch, channel, state),
-        float32 or float64.
+        Output (batch, time, channel) of the dtype of `u`; with `return_final_state` also the state (batch,
+        channel, state), float32 or float64.
 
     Raises:
         ShapeError: If a tensor's shape, dtype or device does not fit `u`; the message names it.
@@ -102,19 +100,14 @@ def selective_scan(
     Source:
         Gu & Dao, arXiv:2312.00752, section 3 and algorithm 2 (zero-order hold for A, Euler for B).
     """
-    _check(u, delta, A, B, C, D, z, delta_bias, initial_state)
     given = ScanArguments(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    if exporting() and backend == "auto":
-        y, final_state = _exportable(given, delta_softplus)
-    else:
+    _check(given)
+    use = "exporting"
+    if backend != "auto" or not exporting():
         refused = {} if initial_state is None else {"mamba_ssm": "it takes no initial state"}
         use = chosen("selective_scan", backend, u.device, u.dtype, refused)
-        if use == "torch":
-            y, final_state = _reference(given, delta_softplus)
-        elif use == "mamba_ssm":
-            y, final_state = _mamba_ssm(given, delta_softplus)
-        else:
-            y, final_state = fused_scan(given, delta_softplus)
+    run = {"exporting": _exportable, "torch": _reference, "mamba_ssm": _mamba_ssm}.get(use, fused_scan)
+    y, final_state = run(given, delta_softplus)
     return (y, final_state) if return_final_state else y
 
 
@@ -167,17 +160,8 @@ def selective_scan_step(
     return y[:, 0], state
 
 
-def _check(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    initial_state: Tensor | None,
-) -> None:
+def _check(given: ScanArguments) -> None:
+    u, A = given.u, given.A
     if u.ndim != 3 or not u.is_floating_point():
         raise ShapeError(
             f"u: expected floating (batch, time, channel), found {u.dtype} of shape {tuple(u.shape)}"
@@ -186,17 +170,9 @@ def _check(
         raise ShapeError(f"A: expected (channel, state), found shape {tuple(A.shape)}")
     batch, time, channel = u.shape
     state = A.shape[1]
-    expected: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "delta": (delta, (batch, time, channel)),
-        "A": (A, (channel, state)),
-        "B": (B, (batch, time, state)),
-        "C": (C, (batch, time, state)),
-        "D": (D, (channel,)),
-        "z": (z, (batch, time, channel)),
-        "delta_bias": (delta_bias, (channel,)),
-        "initial_state": (initial_state, (batch, channel, state)),
-    }
-    for name, (tensor, shape) in expected.items():
+    tokens, maps, vector = (batch, time, channel), (batch, time, state), (channel,)
+    shapes = (tokens, tokens, (channel, state), maps, maps, vector, tokens, vector, (batch, channel, state))
+    for name, tensor, shape in zip(given._fields, given, shapes, strict=True):
         if tensor is None:
             continue
         if tuple(tensor.shape) != shape:
@@ -336,14 +312,8 @@ def _gradients(saved: tuple[Tensor, ...], grad_y: Tensor, grad_state: Tensor) ->
         grad_exponent = grad_states.mul_(decay)
         grad_delta[chunk] = through_input * u[chunk] + (grad_exponent * A).sum(-1)
         grad_A += (grad_exponent * delta[chunk].unsqueeze(-1)).sum((0, 1))
-    return (
-        grad_u.transpose(0, 1),
-        grad_delta.transpose(0, 1),
-        grad_A,
-        grad_B.transpose(0, 1),
-        grad_C.transpose(0, 1),
-        grad_state,
-    )
+    grad_u, grad_delta, grad_B, grad_C = (x.transpose(0, 1) for x in (grad_u, grad_delta, grad_B, grad_C))
+    return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_state
 
 
 def _chunk_length(state: Tensor) -> int:

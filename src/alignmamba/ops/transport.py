@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.ops.backends import Backend, chosen, exporting, refuse_vmap, why_not, without_autocast
+from alignmamba.ops.backends import Backend, chosen, exporting, refuse_transforms, why_not, without_autocast
 from alignmamba.ops.sequence import check_floating, check_mask, check_valid_first, relative_time
 
 Mass = Literal["paper", "mean"]
@@ -42,18 +42,14 @@ def match_tokens(
 ) -> tuple[Tensor, Tensor]:
     r"""Find the cheapest anchor token for every source token: the support of the relaxed transport plan.
 
-    The cost is ``C(i, j) = 1 - cos(source_i, anchor_j) + time_weight * (t_i - t_j)^2``. The paper's cost has
-    no second term. No gradient flows through the result: the minimum is hard. Memory is linear in the number
-    of tokens; time is O(source * anchor), or O(source * window) with a window; the compiled kernels also
-    leave out anchor tokens too far in time to win.
+    The cost is ``C(i, j) = 1 - cos(source_i, anchor_j) + time_weight * (t_i - t_j)^2``. No gradient flows
+    through the result. Memory is linear in tokens; time is O(source * anchor), or O(source * window).
 
     Args:
-        source: (batch, source time, channel), floating. What a token that is not finite matches means
-            nothing.
+        source: (batch, source time, channel), floating.
         anchor: (batch, anchor time, channel), floating, finite where valid.
         source_mask: (batch, source time) bool, valid tokens first.
-        anchor_mask: (batch, anchor time) bool, valid tokens first; tokens that are not valid are never
-            matched.
+        anchor_mask: (batch, anchor time) bool, valid tokens first; others are never matched.
         window: Match only anchor tokens at most this many positions from the one nearest in time; ``None`` is
             exact.
         time_weight: Weight of the squared time difference; 0 is the paper's cost.
@@ -61,28 +57,47 @@ def match_tokens(
             sequence if not given.
         anchor_times: (batch, anchor time), in the unit of `source_times`, not decreasing; given exactly when
             that is.
-        backend: ``"auto"`` takes the fastest backend that can serve these tensors; a backend asked for by
-            name is used or refused. ``"numba"`` gives what the reference gives; ``"triton"`` compares in
-            single precision and may choose any of the anchor tokens whose costs are equal up to its rounding.
+        backend: ``"auto"`` takes the fastest that can serve these tensors; one asked for by name is used or
+            refused. ``"triton"`` may choose any of the anchor tokens whose costs are equal up to float32.
 
     Returns:
-        index: (batch, source time) int64, the matched anchor token, the lowest on ties (see `backend`); -1
-        where the source token is not
-            valid or its sample has no valid anchor token.
-        similarity: (batch, source time), cosine similarity of the matched pair; 0 where nothing matched. A
-        zero vector
-            has similarity 0 to everything.
+        index: (batch, source time) int64, the matched anchor token, the lowest on ties; -1 for none.
+        similarity: (batch, source time), cosine of the pair; 0 for none, or with a zero vector.
 
     Raises:
         ShapeError: If shapes, dtypes or devices do not fit; on the CPU also if a valid token follows one that
             is not, or `anchor_times` decrease.
-        ConfigError: If `window` or `time_weight` is negative or not finite, or only one of the two time
-            tensors is given.
+        ConfigError: If `window` or `time_weight` is negative or not finite, or one of the times is missing.
         BackendError: If the named backend does not exist or cannot serve these tensors.
 
     Source:
         Li et al., arXiv:2412.00833, eq. 3-5; the time prior and the window are named deviations.
     """
+    _check_match(source, anchor, source_mask, anchor_mask, window, time_weight)
+    source_times, anchor_times = _checked_times(source_times, anchor_times, source_mask, anchor_mask)
+    if source.shape[1] == 0 or anchor.shape[1] == 0:
+        return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(
+            source_mask.shape
+        )
+    use = "torch" if exporting() else chosen("match_tokens", backend, source.device, source.dtype)
+    run: Callable[..., tuple[Tensor, Tensor]] = _match if use == "torch" else _fused_match
+    with torch.no_grad(), without_autocast(source.device):
+        when = (source_times.double(), anchor_times.double())
+        index, similarity = run(
+            source.detach(), anchor.detach(), anchor_mask, *when, float(time_weight), window
+        )
+        matched = source_mask & anchor_mask.any(1, keepdim=True)
+        return index.masked_fill(~matched, -1), similarity.masked_fill(~matched, 0).to(source.dtype)
+
+
+def _check_match(
+    source: Tensor,
+    anchor: Tensor,
+    source_mask: Tensor,
+    anchor_mask: Tensor,
+    window: int | None,
+    time_weight: float,
+) -> None:
     check_mask("source_mask", source_mask, source)
     check_mask("anchor_mask", anchor_mask, anchor)
     check_valid_first("source_mask", source_mask)
@@ -99,20 +114,6 @@ def match_tokens(
         raise ConfigError(f"window: expected a whole number from 0 to {_WIDEST_WINDOW}, found {window!r}")
     if not 0 <= time_weight < float("inf"):
         raise ConfigError(f"time_weight: expected at least 0 and finite, found {time_weight}")
-    source_times, anchor_times = _checked_times(source_times, anchor_times, source_mask, anchor_mask)
-    if source.shape[1] == 0 or anchor.shape[1] == 0:
-        return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(
-            source_mask.shape
-        )
-    use = "torch" if exporting() else chosen("match_tokens", backend, source.device, source.dtype)
-    run: Callable[..., tuple[Tensor, Tensor]] = _match if use == "torch" else _fused_match
-    with torch.no_grad(), without_autocast(source.device):
-        when = (source_times.double(), anchor_times.double())
-        index, similarity = run(
-            source.detach(), anchor.detach(), anchor_mask, *when, float(time_weight), window
-        )
-        matched = source_mask & anchor_mask.any(1, keepdim=True)
-        return index.masked_fill(~matched, -1), similarity.masked_fill(~matched, 0).to(source.dtype)
 
 
 def _checked_times(
@@ -209,7 +210,7 @@ def _gather_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
 
 
 _segment_sum.register_autograd(_gather_gradient, setup_context=_keep_index)
-_segment_sum.register_vmap(refuse_vmap("transport"))
+refuse_transforms("transport", _segment_sum)
 
 
 def transport_plan(index: Tensor, source_mask: Tensor, num_anchor: int, *, mass: Mass = "paper") -> Tensor:
@@ -457,7 +458,7 @@ def _(source: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     )
 
 
-_fused_match.register_vmap(refuse_vmap("match_tokens"))
+refuse_transforms("match_tokens", _fused_match)
 
 
 def _candidates(

@@ -64,6 +64,17 @@ def mean_present(values: Tensor, present: Tensor) -> Tensor:
     return (values * present).sum(1) / present.sum(1).clamp(min=1)
 
 
+def named(scores: Tensor, present: Tensor) -> Tensor:
+    """Cross-entropy of the modality that each part is taken for, (batch,).
+
+    Args:
+        scores: (batch, part, modality), as many parts as modalities.
+        present: (batch, part) bool.
+    """
+    truth = torch.arange(scores.shape[1], device=scores.device).expand(len(scores), -1)
+    return mean_present(functional.cross_entropy(scores.transpose(1, 2), truth, reduction="none"), present)
+
+
 def margin_triplets(likeness: Tensor, margin: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """Excess by which negatives come nearer to an anchor than its positives less a margin, ().
 

@@ -120,19 +120,9 @@ def _tiles(batch: int, n: int, m: int, *, symmetric: bool) -> list[tuple[slice, 
 
 @kernel
 def _kernel_entries(
-    tile,
-    sample,
-    row,
-    column,
-    first_squares,
-    second_squares,
-    first_mask,
-    second_mask,
-    rates,
-    symmetric,
-    row_sums,
-    column_sums,
-):
+    tile, sample, row, column, first_squares, second_squares, first_mask, second_mask,
+    rates, symmetric, row_sums, column_sums,
+):  # fmt: skip
     """Turn inner products into kernel entries, zero for tokens that are not valid, and add them up by rows
     and by columns.
     """

@@ -72,16 +72,8 @@ def scan_forward(
     lanes = _WIDEST if channels % _WIDEST == 0 else _lanes(channels)
     threads = threads_for(u.numel() * states, _LEAST_WORK)
     per_row = _groups(batch, channels, lanes, threads)
-    arguments = (
-        rows(u),
-        rows(delta),
-        rows(B),
-        rows(C),
-        rows(u if z is None else z),
-        z is not None,
-        softplus,
-        chunk,
-    )
+    tokens = tuple(map(rows, (u, delta, B, C, u if z is None else z)))
+    arguments = (*tokens, z is not None, softplus, chunk)
     weights = (_rates(A), _vector(D, u), _vector(delta_bias, u), *_limits(A))
     run = _forward(lanes)
     over_tasks(
@@ -123,17 +115,8 @@ def scan_backward(
     grad_A = u.new_zeros(batch, states, channels)
     grad_D, grad_bias = u.new_zeros(batch, channels), u.new_zeros(batch, channels)
     grad_B, grad_C = u.new_zeros(batch, per_row, time, states), u.new_zeros(batch, per_row, time, states)
-    inputs = (
-        rows(u),
-        rows(delta),
-        rows(B),
-        rows(C),
-        rows(u if z is None else z),
-        rows(grad_y),
-        z is not None,
-        softplus,
-        chunk,
-    )
+    tokens = tuple(map(rows, (u, delta, B, C, u if z is None else z, grad_y)))
+    inputs = (*tokens, z is not None, softplus, chunk)
     weights = (_rates(A), _vector(D, u), _vector(delta_bias, u), *_limits(A), array(checkpoints))
     results = tuple(
         array(tensor)
@@ -221,27 +204,11 @@ def _forward(L: int) -> Callable[..., Any]:
 
     @kernel
     def forward(
-        first,
-        last,
-        per_row,
-        time,
-        u,
-        delta,
-        B,
-        C,
-        z,
-        gated,
-        positive,
-        chunk,
-        A,
-        D,
-        bias,
-        shortest,
-        longest,
-        state,
-        y,
-        kept,
-    ):
+        first, last, per_row, time,
+        u, delta, B, C, z, gated, positive, chunk,
+        A, D, bias, shortest, longest,
+        state, y, kept,
+    ):  # fmt: skip
         channels, states = D.shape[0], A.shape[0]
         tiles = (channels + L - 1) // L
         dtype = D.dtype

@@ -146,21 +146,9 @@ def _normalise(tokens, unit, length):
 
 @partial(kernel, extra=EXTREMES)
 def _search(
-    tile,
-    sample,
-    row,
-    column,
-    first,
-    last,
-    source_times,
-    anchor_times,
-    time_weight,
-    margin,
-    best,
-    rivals,
-    scores,
-    count,
-):
+    tile, sample, row, column, first, last, source_times, anchor_times, time_weight, margin,
+    best, rivals, scores, count,
+):  # fmt: skip
     """Take a tile of similarities into account: the best score of each source token, and who comes within
     rounding of it.
     """

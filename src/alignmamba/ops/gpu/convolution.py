@@ -50,18 +50,9 @@ def _place(time, channels, TOKENS: tl.constexpr, CHANNELS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["time"])
 def _forward_kernel(
-    x,
-    weight,
-    bias,
-    y,
-    time,
-    channels,
-    x_batch,
-    x_time,
-    WIDTH: tl.constexpr,
-    TOKENS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-):
+    x, weight, bias, y, time, channels, x_batch, x_time,
+    WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
     row, t, channel, _ = _place(time, channels, TOKENS, CHANNELS)
     total = _argument(x + row * x_batch, x_time, weight, bias, t, channel, time, channels, WIDTH)
     mask = (t < time)[:, None] & (channel < channels)[None, :]
@@ -83,23 +74,10 @@ def _asked(grad_y, grad_time, x, x_time, weight, bias, t, channel, time, channel
 
 @triton.jit(do_not_specialize=["time"])
 def _backward_kernel(
-    x,
-    weight,
-    bias,
-    grad_y,
-    grad_x,
-    grad_weight,
-    grad_bias,
-    time,
-    channels,
-    x_batch,
-    x_time,
-    grad_batch,
-    grad_time,
-    WIDTH: tl.constexpr,
-    TOKENS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-):
+    x, weight, bias, grad_y, grad_x, grad_weight, grad_bias,
+    time, channels, x_batch, x_time, grad_batch, grad_time,
+    WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
     """grad_x of a tile, and the tile's parts of grad_weight and grad_bias."""
     row, t, channel, part = _place(time, channels, TOKENS, CHANNELS)
     inside = channel < channels
@@ -131,17 +109,7 @@ def _backward_kernel(
 
 @on_its_device
 def conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Causal depthwise convolution and SiLU, ``silu(bias + sum_k weight[k] * x[t - (width - 1) + k])``.
-
-    Args:
-        x: (batch, time, channel), float32, bfloat16 or float16; strides are free, but a last stride other
-            than 1 costs a copy.
-        weight: (width, channel), width 1 to 16.
-        bias: (channel).
-
-    Returns:
-        (batch, time, channel) in the dtype of `x`, computed in float32.
-    """
+    """`alignmamba.ops.convolution.causal_conv` on float32, bfloat16 or float16, of width 1 to 16."""
     _, time, channels = x.shape
     y = x.new_empty(x.shape)
     x = channels_adjacent(x)
@@ -155,17 +123,7 @@ def conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @on_its_device
 def conv_backward(x: Tensor, weight: Tensor, bias: Tensor, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `conv_forward`, the same bits on each run.
-
-    Args:
-        x: As given to `conv_forward`.
-        weight: As given to `conv_forward`.
-        bias: As given to `conv_forward`.
-        grad_y: (batch, time, channel).
-
-    Returns:
-        Gradients of x, weight and bias, each in the dtype of what it belongs to.
-    """
+    """Gradients of x, weight and bias, each in the dtype of what it belongs to; the same bits on each run."""
     batch, time, channels = x.shape
     grad_x = x.new_empty(x.shape)
     if grad_x.numel() == 0:

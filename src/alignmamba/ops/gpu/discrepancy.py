@@ -33,30 +33,11 @@ def _tokens(x, x_time, t, channel, valid, channels):
 
 @triton.jit
 def _add_side(
-    row_sum,
-    product,
-    own,
-    own_time,
-    own_square,
-    own_valid,
-    i,
-    other,
-    other_time,
-    other_mask,
-    other_square,
-    other_length,
-    weight,
-    exponent,
-    channels,
-    first_channel,
-    SELF: tl.constexpr,
-    GRADIENT: tl.constexpr,
-    PRECISION: tl.constexpr,
-    TOKENS: tl.constexpr,
-    OTHERS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GRADIENT_CHANNELS: tl.constexpr,
-):
+    row_sum, product, own, own_time, own_square, own_valid, i,
+    other, other_time, other_mask, other_square, other_length, weight, exponent, channels, first_channel,
+    SELF: tl.constexpr, GRADIENT: tl.constexpr, PRECISION: tl.constexpr,
+    TOKENS: tl.constexpr, OTHERS: tl.constexpr, CHANNELS: tl.constexpr, GRADIENT_CHANNELS: tl.constexpr,
+):  # fmt: skip
     """Let the tokens of one side pass by."""
     channel = tl.arange(0, CHANNELS)
     out_channel = first_channel + tl.arange(0, GRADIENT_CHANNELS)
@@ -83,32 +64,11 @@ def _add_side(
 
 @triton.jit(do_not_specialize=["own_length", "other_length"])
 def _kernel_sum_kernel(
-    own,
-    other,
-    own_mask,
-    other_mask,
-    own_squares,
-    other_squares,
-    scale,
-    own_weight,
-    other_weight,
-    row_sums,
-    grad,
-    own_length,
-    other_length,
-    channels,
-    own_batch,
-    own_time,
-    other_batch,
-    other_time,
-    BETWEEN: tl.constexpr,
-    GRADIENT: tl.constexpr,
-    PRECISION: tl.constexpr,
-    TOKENS: tl.constexpr,
-    OTHERS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GRADIENT_CHANNELS: tl.constexpr,
-):
+    own, other, own_mask, other_mask, own_squares, other_squares, scale, own_weight, other_weight,
+    row_sums, grad, own_length, other_length, channels, own_batch, own_time, other_batch, other_time,
+    BETWEEN: tl.constexpr, GRADIENT: tl.constexpr, PRECISION: tl.constexpr,
+    TOKENS: tl.constexpr, OTHERS: tl.constexpr, CHANNELS: tl.constexpr, GRADIENT_CHANNELS: tl.constexpr,
+):  # fmt: skip
     """A tile of tokens of one side, against its own side and, with BETWEEN, the other."""
     blocks = tl.cdiv(channels, GRADIENT_CHANNELS) if GRADIENT else 1
     tiles = tl.cdiv(own_length, TOKENS)
@@ -158,28 +118,13 @@ def weighted_kernel_sum(
     *,
     need_gradient: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """``w_xx sum k(x_i, x_j) + w_yy sum k(y_i, y_j) + w_xy sum k(x_i, y_j)`` over valid pairs, ``k(a, b) =
-    exp(-scale |a - b|^2)``.
+    """`alignmamba.ops.cpu.discrepancy.weighted_kernel_sum` in float32, at most 1024 channels.
 
     Products are of float32 accuracy (three TF32 products on CUDA). Rows are summed in float32 and the rows'
-    sums in float64, always in the same order. Time is O(time^2 channel), memory linear.
-
-    Args:
-        x: (batch, x time, channel) float32, at most 1024 channels, near the origin (distances cancel
-            elsewhere). What stands at tokens that are not valid is not read.
-        y: (batch, y time, channel) float32.
-        x_mask: (batch, x time) bool.
-        y_mask: (batch, y time) bool.
-        scale: (batch), 1 / (2 sigma^2).
-        weights: (3, batch), the weights xx, yy and xy.
-        need_gradient: Whether the gradients are computed.
-
-    Returns:
-        Value (batch) float64; gradients of x and y, float32 and zero at tokens that are not valid, or None
-        for both.
+    sums in float64, always in the same order. What stands at tokens that are not valid is not read.
 
     Raises:
-        BackendError: If there are more than 1024 channels.
+        BackendError: If there are more channels.
     """
     batch, _, channels = x.shape
     if channels > MOST_CHANNELS:

@@ -46,33 +46,12 @@ def _tile(x, x_time, t, channel, time, channels):
 
 @triton.jit(do_not_specialize=["batch", "rows", "columns"])
 def _match_kernel(
-    source,
-    anchor,
-    source_inverse,
-    anchor_inverse,
-    first,
-    last,
-    source_times,
-    anchor_times,
-    best_score,
-    best_index,
-    batch,
-    rows,
-    columns,
-    channels,
-    time_weight,
-    source_batch,
-    source_time,
-    anchor_batch,
-    anchor_time,
-    SPLITS: tl.constexpr,
-    TIMED: tl.constexpr,
-    RESIDENT: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-):
+    source, anchor, source_inverse, anchor_inverse, first, last, source_times, anchor_times,
+    best_score, best_index, batch, rows, columns, channels, time_weight,
+    source_batch, source_time, anchor_batch, anchor_time,
+    SPLITS: tl.constexpr, TIMED: tl.constexpr, RESIDENT: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
     """Best column of a tile of rows within one share of the columns that any of these rows may take."""
     split = tl.program_id(0) % SPLITS
     tiles = tl.cdiv(rows, ROWS)
@@ -138,18 +117,9 @@ def _match_kernel(
 
 @triton.jit(do_not_specialize=["time", "num_anchor"])
 def _segment_sum_kernel(
-    tokens,
-    order,
-    starts,
-    total,
-    time,
-    num_anchor,
-    channels,
-    tokens_batch,
-    tokens_time,
-    ROWS: tl.constexpr,
-    CHANNELS: tl.constexpr,
-):
+    tokens, order, starts, total, time, num_anchor, channels, tokens_batch, tokens_time,
+    ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
     """Sum of the tokens of one anchor token, ROWS at a time in the order of the sequence."""
     groups = tl.cdiv(channels, CHANNELS)
     program = tl.program_id(0)
@@ -180,30 +150,15 @@ def match(
     anchor_times: Tensor,
     time_weight: float,
 ) -> Tensor:
-    """Index of the best anchor token for each source token, ``argmax_j cos(source_i, anchor_j) - time_weight
-    * (t_i - t_j)^2``.
+    """Index of the best anchor token for each source token, (batch, source time) int64; tokens are float32,
+    bfloat16 or float16, arguments those of `alignmamba.ops.cpu.transport.match`.
 
     Scores are float32. Products of float32 tokens are made of three TF32 products each on CUDA ("tf32x3"),
     whose error is that of float32 (2e-7 of the cosine, where one TF32 product has 5e-4 and would change
     matches), at about 2.5 times the speed of float32 without tensor cores; ROCm multiplies float32 matrices
     natively. Squares of tokens must neither overflow nor vanish in float32: lengths between 1e-15 and 1e15
-    are safe.
-
-    Args:
-        source: (batch, source time, channel), float32, bfloat16 or float16, not normalised.
-        anchor: (batch, anchor time, channel), of the same dtype.
-        first: (batch, source time) int32 or int64, the first column that each source token may take.
-        last: (batch, source time) int32 or int64, the one past the last; not above `first` for a token that
-            may take none.
-        source_times: (batch, source time), any floating dtype; not read where `time_weight` is 0.
-        anchor_times: (batch, anchor time), any floating dtype; not read where `time_weight` is 0.
-        time_weight: At least 0.
-
-    Returns:
-        (batch, source time) int64; of equal scores the lowest index, -1 where there was nothing to choose
-        from. A zero token has cosine 0. Equal anchor tokens have equal scores up to the rounding of a
-        product, which may depend on the column. Time is O(source times the widest range within a tile of
-        rows), memory linear.
+    are safe. Of equal scores the lowest index wins, up to the rounding of a product, which may depend on the
+    column; -1 where there was nothing to choose from.
     """
     batch, rows, channels = source.shape
     columns = anchor.shape[1]
@@ -243,16 +198,9 @@ def match(
 
 @on_its_device
 def segment_sum(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:
-    """Sum of the tokens sent to each anchor token, added in the order of the sequence: the same bits on each
-    run.
-
-    Args:
-        tokens: (batch, time, channel), float32, bfloat16 or float16.
-        index: (batch, time) int64, below `num_anchor`; -1 sends nothing.
-        num_anchor: Number of anchor tokens.
-
-    Returns:
-        (batch, num_anchor, channel) float32; exactly zero where nothing arrived.
+    """(batch, num_anchor, channel) float32: sums of the tokens, (batch, time, channel), that `index`, (batch,
+    time) int64, sends to each anchor token; in the order of the sequence, the same bits on each run. -1 sends
+    nothing.
     """
     batch, time, channels = tokens.shape
     total = torch.empty(batch, num_anchor, channels, device=tokens.device)

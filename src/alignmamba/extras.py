@@ -1,6 +1,4 @@
-"""Optional packages: which extra installs which, and one refusal for all of them, given before any work
-begins.
-"""
+"""Optional packages: which extra installs which, and one refusal before any work begins."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec

@@ -1,6 +1,4 @@
-"""Files that are written whole or not at all, what killed processes left of theirs, and files of strangers,
-read within bounds.
-"""
+"""Files written whole or not at all, leftovers of killed processes, and files of strangers."""
 
 import csv
 import errno
@@ -110,9 +108,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def beside(path: Path, make: Callable[[Path], object]) -> Iterator[Path]:
-    """A new file or directory under a temporary name beside `path`, locked so that other processes know it is
-    in use.
-    """
+    """A new file or directory under a temporary name beside `path`, locked while it is in use."""
     with ExitStack() as stack:
         while True:
             temporary = name_beside(path, PARTIAL)

@@ -60,9 +60,7 @@ class Sequences:
         return self.mask.sum(dim=1)
 
     def with_tensors(self, **changes: Any) -> Self:
-        """A copy with some fields replaced, whose mask is taken to be as sound as this one: looking at it
-        would wait for a GPU.
-        """
+        """A copy with some fields replaced, whose mask is not checked: looking at it would wait for a GPU."""
         copy = object.__new__(type(self))
         for name in self.__slots__:
             object.__setattr__(copy, name, changes.get(name, getattr(self, name)))

@@ -30,9 +30,7 @@ class Sample:
 
 @runtime_checkable
 class Split(Protocol):
-    """One part of a corpus. Its role is fixed where it is made: `fit` takes ``train`` and ``valid``, never
-    ``test``.
-    """
+    """One part of a corpus, of a fixed role: `fit` takes ``train`` and ``valid``, never ``test``."""
 
     @property
     def role(self) -> Role: ...

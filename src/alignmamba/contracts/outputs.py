@@ -14,9 +14,7 @@ from alignmamba.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A matching between a modality and the anchor, for display and study (Li et al., arXiv 2412.00833, eq.
-    5).
-    """
+    """A matching between a modality and the anchor (Li et al., arXiv 2412.00833, eq. 5)."""
 
     index: Tensor
     """(batch, time) int64; -1 where nothing was matched. With marginal ``source``, the anchor token of each

@@ -23,9 +23,7 @@ class Classes:
             place: value for place, name in enumerate(self.names) if (value := _value(name)) is not None
         }
         self.numbers_are_places = all(value == place for place, value in values.items())
-        """True if a whole number can only be a place: every name that is a number stands at the place of that
-        number.
-        """
+        """True if a whole number can only be a place: each name that is a number stands at its place."""
         self._by_value: dict[float, int | None] = {}
         for place, value in values.items():
             self._by_value[value] = None if value in self._by_value else place

@@ -214,9 +214,7 @@ class Loader:
         return mine
 
     def _batches_of_groups(self, random: np.random.Generator) -> list[np.ndarray]:
-        """The rows of each global batch, groups whole and in order; a batch is closed by the group that fills
-        it.
-        """
+        """The rows of each global batch, groups whole and in order; the group that fills it is its last."""
         members = np.split(np.argsort(self._groups, kind="stable"), np.cumsum(np.bincount(self._groups))[:-1])
         order = random.permutation(len(members)) if self.shuffle else np.arange(len(members))
         batches: list[list[np.ndarray]] = [[]]
@@ -258,9 +256,7 @@ class Loader:
 
 
 def _group_numbers(split: Split) -> np.ndarray:
-    """(samples,) number of each sample's group, in the order in which groups appear; a sample without one is
-    a group of its own.
-    """
+    """(samples,) number of each sample's group, as groups appear; one without is a group of its own."""
     known: dict[tuple[str, str], int] = {}
     names = [("sample", sample.id) if sample.group is None else ("group", sample.group) for sample in split]
     return np.array([known.setdefault(name, len(known)) for name in names])
@@ -275,9 +271,7 @@ class _Key(NamedTuple):
 
 @dataclass(eq=False)
 class _Reading(Dataset["Batch | AlignMambaError"]):
-    """Batches of a split as the model sees it in an epoch; a copy of it is in each process that reads
-    ahead.
-    """
+    """Batches of a split as the model sees it in an epoch; each process that reads ahead has a copy."""
 
     split: Split
     modalities: tuple[ModalitySpec, ...]
@@ -300,9 +294,7 @@ class _Reading(Dataset["Batch | AlignMambaError"]):
         return self._shown[1]
 
     def __getitem__(self, key: _Key) -> Batch | AlignMambaError:
-        """The batch, or what is wrong with its samples: raised in a worker, a message would come back with a
-        traceback around it.
-        """
+        """The batch, or what is wrong with its samples: raised in a worker it would carry a traceback."""
         try:
             split = self.shown(key.epoch)
             samples = [split[row] for row in key.rows]
@@ -392,9 +384,7 @@ def collate(samples: Sequence[Sample], modalities: Sequence[ModalitySpec], task:
 
 
 def _groups(samples: Sequence[Sample]) -> tuple[str, ...] | None:
-    """Groups of the samples; one that belongs to nothing stands for itself, and ``None`` where none belongs
-    to anything.
-    """
+    """Groups of the samples, one without standing for itself; ``None`` where there are none."""
     if all(sample.group is None for sample in samples):
         return None
     return tuple(f"sample {sample.id}" if sample.group is None else sample.group for sample in samples)

@@ -1,6 +1,4 @@
-"""Modalities withheld from samples by the field's protocols: the same for every batch size, order, machine
-and number of processes.
-"""
+"""Modalities withheld by the field's protocols, the same for every batch size, order and machine."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,9 +136,7 @@ class WithheldSplit:
 
     @property
     def effective_rate(self) -> float:
-        """Share withheld of the (sample, modality) pairs that were present, or of the tokens that were, from
-        0 to 1.
-        """
+        """Share withheld of the (sample, modality) pairs that were present, or of the tokens."""
         present = {name: self.split.lengths[name][self.rows] for name in self.kept}
         if self.kept_tokens is not None:
             left, whole = self.lengths, present
@@ -279,9 +275,7 @@ def _level(rate: float) -> int:
 
 
 def _ranks(present: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The place of each present modality in a random order of its sample's, from 0; missing ones come
-    last.
-    """
+    """The place of each present modality in its sample's random order, from 0; missing ones come last."""
     return np.where(present, order, np.inf).argsort(axis=1).argsort(axis=1)
 
 

@@ -152,9 +152,7 @@ def _with_label_noise(clean: float) -> float:
 
 @cache
 def _best_guess(modalities: int) -> float:
-    """Share of right guesses of the values of that many pulse modalities together when the cue slot is
-    unknown.
-    """
+    """Share of right guesses of the values of that many modalities when the cue slot is unknown."""
     cue_slots = SLOTS - 1
     expectation = 0.0
     for held in product(_held_values().items(), repeat=modalities):
@@ -165,9 +163,7 @@ def _best_guess(modalities: int) -> float:
 
 
 def _held_values() -> dict[tuple[int, ...], float]:
-    """The values that the cue slots would select from one modality, with their probability; the first pulse
-    taken as high.
-    """
+    """Values that the cue slots would select of a modality, and their chances; the first pulse is high."""
     probabilities: dict[tuple[int, ...], float] = {}
     # The first slot always has a pulse and the last one comes after every cue. Those between are empty, low
     # or high.

@@ -17,9 +17,7 @@ from alignmamba.errors import ConfigError, DataError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSamples:
-    """Facts that decide which training samples become validation samples; read once, for any number of
-    seeds.
-    """
+    """Facts that decide which training samples become validation samples, for any number of seeds."""
 
     corpus: Corpus
     classes: NDArray[np.int64]
@@ -111,9 +109,7 @@ class TrainSamples:
         return ValidShare.of(self.corpus, taken, by=by)
 
     def _by_class(self, share: float, random: np.random.Generator) -> NDArray[np.bool_]:
-        """The share of every class, rounded so that the whole is the share of all samples: largest remainders
-        first.
-        """
+        """The share of every class, rounded to that of all samples: largest remainders first."""
         counts = np.bincount(self.classes)
         wanted = share * counts
         taken = np.floor(wanted).astype(np.int64)

@@ -94,9 +94,7 @@ def is_null(value: Any) -> bool:
 
 
 def by_position(values: Any) -> Any:
-    """A list of entries by place: a series of pandas looks them up by its index, which after a selection is
-    another one.
-    """
+    """A list of entries by place: a series of pandas looks them up by its index."""
     pandas = sys.modules.get("pandas")
     return values.array if pandas is not None and isinstance(values, pandas.Series) else values
 
@@ -147,9 +145,7 @@ def _of_parts(given: list[Any] | tuple[Any, ...]) -> tuple[np.ndarray, np.ndarra
 
 
 def _of_objects(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Objects that are numbers and nulls, as pandas has them; anything else stays as it is, and is refused as
-    no number.
-    """
+    """Objects that are numbers and nulls, as pandas has them; anything else stays, to be refused."""
     entries = [
         plain_scalar(entry) if not isinstance(entry, np.ndarray) else entry
         for entry in array.ravel().tolist()

@@ -1,6 +1,4 @@
-"""Splits seen otherwise: modalities by other names, some of the samples under another role. Nothing is
-copied.
-"""
+"""Splits seen otherwise: modalities by other names, samples under another role; no copies."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -77,9 +77,7 @@ class AlignMamba2(Fusion[AlignMamba2Config]):
 
 
 class AlignedInTraining(Objective):
-    """The task; in training also transport distance and discrepancy between the tokens of every two
-    modalities of a sample.
-    """
+    """The task; in training also transport distance and discrepancy between every two modalities."""
 
     model: AlignMamba2
 

@@ -1,6 +1,4 @@
-"""AOBERT: one Transformer over all modalities, which rebuilds hidden tokens and recognises a stream of
-another sample.
-"""
+"""AOBERT: one Transformer over all modalities, which rebuilds hidden tokens and spots swapped streams."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,9 +18,7 @@ from alignmamba.training.objective import Objective
 
 
 class AOBERTConfig(PlainFusionConfig, AttentionConfig):
-    """Everything that defines AOBERT as it is reconstructed here; the fields of the Transformer stand at the
-    top level.
-    """
+    """Everything that defines AOBERT; the fields of the Transformer stand at the top level."""
 
     hidden_share: Annotated[float, Field(ge=0, le=1)] = 0.15
     """Chance that a token is hidden in training."""
@@ -114,9 +110,7 @@ class AOBERT(Fusion[AOBERTConfig]):
 
 
 class MaskedAndMatched(Objective):
-    """The task; while training, hidden tokens are rebuilt, and samples with a stream of another one are
-    distinguished from whole ones.
-    """
+    """The task; while training, hidden tokens are rebuilt, and samples with a swapped stream are spotted."""
 
     model: AOBERT
 

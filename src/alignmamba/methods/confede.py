@@ -1,6 +1,4 @@
-"""ConFEDE: each modality is split into similar and dissimilar parts, contrasted with those of retrieved
-neighbours.
-"""
+"""ConFEDE: similar and dissimilar parts of each modality, contrasted with those of retrieved neighbours."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -29,9 +27,7 @@ _NEVER: Final = -1e4
 
 
 class ConFEDEConfig(PlainFusionConfig, AttentionConfig):
-    """Everything that defines ConFEDE; the fields of the Transformer of each modality stand at the top
-    level.
-    """
+    """Everything that defines ConFEDE; the fields of each Transformer stand at the top level."""
 
     d_model: Annotated[int, Field(ge=1, le=8192)] = 768
     """Width of a token, and of the vector that a modality becomes."""
@@ -180,9 +176,7 @@ def contrast(parts: Tensor, there: Tensor, temperature: float) -> Tensor:
 
 
 class Decomposition(Objective):
-    """First each modality alone; then the whole, its parts and the contrast, over samples and their
-    neighbours.
-    """
+    """First each modality alone; then the whole, its parts and the contrast, over neighbours too."""
 
     model: ConFEDE
     truth: Tensor

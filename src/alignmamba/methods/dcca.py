@@ -1,6 +1,4 @@
-"""DCCA and DCCAE: a network per modality whose outputs correlate as much as they can, then a linear head on
-what it learned.
-"""
+"""DCCA and DCCAE: networks whose outputs correlate most, then a linear head on what they learned."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -61,9 +59,7 @@ class DCCAEConfig(DCCAConfig):
 
 
 class _Normalised(nn.BatchNorm1d):
-    """Batch normalisation by what is stored where a batch has one sample, or the view has learned all it
-    will.
-    """
+    """Batch normalisation, by what is stored where a batch has one sample or the view has learned."""
 
     learning = True
 

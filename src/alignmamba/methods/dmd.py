@@ -1,6 +1,4 @@
-"""DMD: modalities teach one another along a learned graph, apart in what they share and in what is their
-own.
-"""
+"""DMD: modalities teach one another along learned graphs, in what they share and in what is their own."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
@@ -139,18 +137,14 @@ class Student(nn.Module):
         self.head = Head(width, task, 0.0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, width) to the inner vector (batch, hidden), the outer one (batch, width), and the
-        prediction.
-        """
+        """(batch, width) to the inner vector (batch, hidden), the outer one (batch, width), predictions."""
         inner = self.first(x)
         outer = x + self.second(self.dropout(inner.relu()))
         return inner, outer, self.head(outer)
 
 
 class Distillation(Objective):
-    """The task, heads of each modality that teach one another, and tokens whose two parts rebuild them and
-    differ.
-    """
+    """The task, heads of each modality that teach one another, and parts that rebuild tokens and differ."""
 
     model: DMD
 
@@ -228,9 +222,7 @@ class Distillation(Objective):
         return (weights * (1 - alike if self.model.config.alike == "similar" else alike.relu())).sum(1)
 
     def _parts(self, extras: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(batch, modality) each: squared errors of rebuilt tokens and their own parts, and similarity of a
-        token's parts.
-        """
+        """(batch, modality) each: squared errors of what parts rebuild, and similarity of a token's parts."""
         rebuilt, overlap = [], []
         for name, decoder in self.decoders.items():
             tokens, mask, own, common = (
@@ -260,9 +252,7 @@ class Distillation(Objective):
 
 
 def _each(students: nn.ModuleDict, x: Tensor) -> tuple[Tensor, ...]:
-    """Vectors that each student makes of its modality of (batch, modality, width), stacked along the
-    modalities.
-    """
+    """Vectors that each student makes of its modality of (batch, modality, width), stacked again."""
     made = [student(x[:, number]) for number, student in enumerate(students.values())]
     return tuple(torch.stack(part, 1) for part in zip(*made, strict=True))
 

@@ -1,6 +1,4 @@
-"""FDMER: common and private parts of the modalities, by one discriminator that the common ones deceive and
-the private ones help.
-"""
+"""FDMER: common and private parts by one discriminator, which the common ones deceive."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -89,9 +87,7 @@ class FDMER(VectorFusion[FDMERConfig]):
 
 
 class AdversarialParts(Objective):
-    """The task; common parts that agree and deceive a discriminator, private parts that differ and help
-    it.
-    """
+    """The task; common parts that agree and deceive a discriminator, private ones that differ and help."""
 
     model: FDMER
 
@@ -118,9 +114,7 @@ class AdversarialParts(Objective):
 
 
 def _distance(common: Tensor, present: Tensor) -> Tensor:
-    """(batch,): mean square between the common parts of every two modalities of a sample; zero where it has
-    one.
-    """
+    """(batch,): mean square between the common parts of every two modalities that a sample has."""
     pairs = list(combinations(range(common.shape[1]), 2))
     if not pairs:
         return common.new_zeros(len(common))

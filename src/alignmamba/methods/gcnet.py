@@ -62,9 +62,7 @@ class WindowGraph(nn.Module):
         self.second_joined = nn.Linear(out, out, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(conversation, utterance, width) with a mask (conversation, utterance) bool to (conversation,
-        utterance, out).
-        """
+        """(conversation, utterance, width) and a bool mask to (conversation, utterance, out)."""
         place = torch.arange(x.shape[1], device=x.device)
         apart = place - place.unsqueeze(1)
         near = (apart.abs() <= self.window) & mask.unsqueeze(1) & mask.unsqueeze(2)
@@ -157,9 +155,7 @@ class GCNet(Fusion[GCNetConfig]):
         return torch.cat(pooled, 1)
 
     def withheld_parts(self, batch: Batch) -> tuple[Sequence[Tensor], Tensor]:
-        """Pooled vectors of the complete batch by modality, (batch, width), and what of it was withheld,
-        (batch, modality) bool.
-        """
+        """Pooled vectors of the complete batch, and which of them were withheld, (batch, modality)."""
         encoded = self._encoded(batch.complete())
         absent = torch.zeros(len(batch), dtype=torch.bool, device=self._weight.device)
         there = [

@@ -117,9 +117,7 @@ class HybridContrast(Objective):
 
 
 def _likeness(unit: Tensor) -> Tensor:
-    """(batch, modality, width) to the similarity, 0 to 1, of every two vectors, (batch, modality, batch,
-    modality).
-    """
+    """(batch, modality, width) to similarities from 0 to 1, (batch, modality, batch, modality)."""
     flat = unit.flatten(0, 1)
     shape = unit.shape[:2]
     return ((1 + flat @ flat.T) / 2).clamp(min=0).view(*shape, *shape)

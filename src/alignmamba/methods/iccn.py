@@ -1,6 +1,4 @@
-"""ICCN: what each other modality makes of the anchor's vector, in outer products that are drawn to
-correlate.
-"""
+"""ICCN: outer products of the anchor's vector with those of the others, drawn to correlate."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -112,9 +110,7 @@ class ICCN(VectorFusion[ICCNConfig]):
 
 
 class Interactions(Objective):
-    """Stage ``correlation`` without labels, then ``head`` on frozen features; or both at once with a
-    weight.
-    """
+    """Stage ``correlation`` without labels, then ``head`` on frozen features; or both at once."""
 
     model: ICCN
 

@@ -131,9 +131,7 @@ class IMDer(Fusion[IMDerConfig]):
         return streams
 
     def _noise(self, name: str, ids: Sequence[str]) -> Tensor:
-        """(batch, steps + 1, width): in training of torch's global generator, else the same for a sample
-        whatever stands beside it.
-        """
+        """(batch, steps + 1, width): in evaluation the same for a sample whatever stands beside it."""
         shape = (self.config.steps + 1, self.config.d_model)
         if self.training:
             return torch.randn(len(ids), *shape)
@@ -143,9 +141,7 @@ class IMDer(Fusion[IMDerConfig]):
 
     @torch.no_grad()
     def withheld_vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Vectors of the complete batch, (batch, modality, width), and which were withheld, (batch, modality)
-        bool.
-        """
+        """Vectors of the complete batch, (batch, modality, width); and which were withheld."""
         vectors, present = _vectors(self._projected(self._encoded(batch.complete())))
         there = torch.zeros_like(present)
         for number, name in enumerate(self.config.anchors):
@@ -161,9 +157,7 @@ def _generator(seed: int, name: str, identity: str) -> torch.Generator:
 
 
 def _vectors(streams: Mapping[str, Tokens]) -> tuple[Tensor, Tensor]:
-    """The mean token of each modality, (batch, modality, width), zero where missing; and which are there,
-    (batch, modality) bool.
-    """
+    """Mean tokens, (batch, modality, width), zero where missing; and which are there, (batch, modality)."""
     means = torch.stack([POOLINGS["mean"](tokens.x, tokens.mask) for tokens in streams.values()], 1)
     return means, torch.stack([tokens.mask.any(1) for tokens in streams.values()], 1)
 
@@ -174,9 +168,7 @@ def _condition(vectors: Tensor, present: Tensor) -> Tensor:
 
 
 class Diffusion(Objective):
-    """First the fusion of complete samples, then the scores and the fusion of what they recover, with
-    projections as they are.
-    """
+    """First the fusion of complete samples, then scores and the fusion of what they recover."""
 
     model: IMDer
 

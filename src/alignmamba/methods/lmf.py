@@ -17,9 +17,7 @@ from alignmamba.nn.unimodal import PooledPerceptron
 
 
 class LMFConfig(FusionConfig):
-    """Everything that defines an LMF. A missing modality is a vector of zeros beside its one, so `absent`
-    decides nothing here.
-    """
+    """Everything that defines an LMF; `absent` decides nothing: a missing modality is a vector of zeros."""
 
     encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     d_model: Annotated[int, Field(ge=1, le=8192)] = 64

@@ -1,6 +1,4 @@
-"""MAG-BERT: other modalities shift each token of the anchor by a bounded step, before the first layer of its
-encoder.
-"""
+"""MAG-BERT: other modalities shift each token of the anchor, before the first layer of its encoder."""
 
 from collections.abc import Mapping
 from typing import Annotated

@@ -1,6 +1,4 @@
-"""MCTN: what the anchor says of itself while it is translated into the others, and back, predicts; it alone
-is read.
-"""
+"""MCTN: the anchor is translated into the others and back; its code predicts, and it alone is read."""
 
 from collections.abc import Mapping
 from typing import Annotated, Self
@@ -51,9 +49,7 @@ class MCTNConfig(PlainFusionConfig):
 
 
 class Reader(nn.Module):
-    """Sum of the states of an LSTM that reads forward and one that reads backward: a code as long as what is
-    read.
-    """
+    """Sum of the states of an LSTM that reads forward and one that reads backward, as long as its input."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -87,9 +83,7 @@ class Writer(nn.Module):
         self.write = nn.Linear(width, out)
 
     def forward(self, code: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time, width) with a mask, at least one token of a sample valid, to (batch, time, out);
-        meaningless where not valid.
-        """
+        """(batch, time, width) with a mask, no sample empty, to (batch, time, out)."""
         code = self.dropout(code)
         keys = self.key(code)
         state = cell = code.new_zeros(len(code), code.shape[2])
@@ -167,9 +161,7 @@ class MCTN(Fusion[MCTNConfig]):
         return said | {anchor: self.leave[anchor](self.writers[first](back, mask))}
 
     def _errors(self, encoded: Encoded, mask: Tensor, codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weighted terms, each (batch,): mean squared errors over valid tokens, in the samples that have
-        anchor and target.
-        """
+        """Weighted terms, each (batch,): mean squared errors in the samples that have anchor and target."""
         anchor = self.config.anchors[0]
         terms = {}
         for name, said in self.translations(mask, codes).items():

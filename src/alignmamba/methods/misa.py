@@ -1,6 +1,4 @@
-"""MISA: each modality is split into a part that all share and one of its own, kept apart and whole by
-losses.
-"""
+"""MISA: each modality is split into a part that all share and one of its own, by losses."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
@@ -124,9 +122,7 @@ class Disentangled(Objective):
         }
 
     def _unlike(self, shared: Tensor, present: Tensor) -> Tensor:
-        """Difference of shared parts: () by moments, (batch,) by how well the discriminator names their
-        modality.
-        """
+        """Difference of shared parts: () by moments, (batch,) by how well the discriminator names them."""
         if self.discriminator is None:
             return total(over_pairs(central_moment_discrepancy, shared, present), shared, mean=True)
         said = self.discriminator(reversed_gradient(shared, self.model.config.reversal))

@@ -1,6 +1,4 @@
-"""MMIM: lower bounds of mutual information are raised, between the anchor and each modality, and between each
-modality and the fusion.
-"""
+"""MMIM: lower bounds of mutual information are raised, between modalities and with the fusion."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -95,9 +93,7 @@ class MMIM(VectorFusion[MMIMConfig]):
 
 
 class InformationBounds(Objective):
-    """Estimators of the likelihood and everything else take epochs in turn, each with an optimiser of its
-    own.
-    """
+    """Estimators of the likelihood and everything else take epochs in turn, by two optimisers."""
 
     model: MMIM
     codes: Tensor

@@ -44,9 +44,7 @@ class MMINConfig(FusionConfig):
 
 
 class Cascade(nn.Module):
-    """Autoencoders, each of which reads what it gets plus what the one before it said (Zhao et al., section
-    3.3).
-    """
+    """Autoencoders, each of which reads its input plus what the one before it said (section 3.3)."""
 
     def __init__(self, width: int, widths: Sequence[int], depth: int) -> None:
         super().__init__()
@@ -56,9 +54,7 @@ class Cascade(nn.Module):
         self.transition = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, width) to the imagined vector (batch, width), all latents (batch, depth * latent), and
-        inputs (batch, depth, width).
-        """
+        """(batch, width) to imagined vectors, latents (batch, depth * latent), and all inputs."""
         said = torch.zeros_like(x)
         latents, inputs = [], []
         for down, up in zip(self.down, self.up, strict=True):
@@ -130,9 +126,7 @@ class MMIN(Fusion[MMINConfig]):
         return Output(prediction=self.predict(latents), embedding=latents, extras=extras)
 
     def vectors(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        """Vectors (batch, modality, d_model), zero where missing, and whether a modality is there, (batch,
-        modality) bool.
-        """
+        """Vectors (batch, modality, d_model), zero where missing; which are there, (batch, modality) bool."""
         present = presence(encoded)
         read = []
         for name, tokens in encoded.items():
@@ -152,9 +146,7 @@ class MMIN(Fusion[MMINConfig]):
 
 
 class Imagination(Objective):
-    """First complete samples, then samples with missing modalities, whose vectors the network of the first
-    stage knows.
-    """
+    """First complete samples, then incomplete ones, whose vectors the network of the first stage knows."""
 
     model: MMIN
     learned: Tensor

@@ -1,6 +1,4 @@
-"""MTMD: modalities are subtasks, of which the anchor and the fusion teach the others; slow copies of encoders
-join the fusion.
-"""
+"""MTMD: anchor and fusion teach the other modalities; slow copies of encoders join the fusion."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -103,9 +101,7 @@ class MTMD(VectorFusion[MTMDConfig]):
 
 
 class MomentumDistillation(Objective):
-    """The task and a classification, of the fusion and of each modality; anchor and fusion teach both to the
-    other modalities.
-    """
+    """The task and a classification, of fusion and modalities; anchor and fusion teach the others."""
 
     model: MTMD
 
@@ -171,9 +167,7 @@ class MomentumDistillation(Objective):
         return {**terms, **({"unimodal": unimodal} if regression else {}), **weighted}
 
     def binned(self, targets: Tensor) -> Tensor:
-        """(batch,) numbers to (batch,) classes, evenly over the range of labels, or over three deviations
-        around their mean.
-        """
+        """(batch,) numbers to classes, evenly over the labels' range, or three deviations around the mean."""
         scale, ends = self.target_scale, self.task.label_range
         low, high = ends or (scale.mean - 3 * scale.deviation, scale.mean + 3 * scale.deviation)
         last = self.model.config.bins - 1

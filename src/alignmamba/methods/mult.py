@@ -1,6 +1,4 @@
-"""MulT as published: crossmodal Transformers between all modalities, self-attention per target, and a
-residual head.
-"""
+"""MulT as published: crossmodal Transformers for all pairs, self-attention, and a residual head."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

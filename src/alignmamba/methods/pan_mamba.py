@@ -105,9 +105,7 @@ class PanMamba(Fusion[PanMambaConfig]):
         return Output(prediction=self.head(embedding), embedding=embedding)
 
     def _mixed(self, name: str, streams: Mapping[str, Tokens], present: Mapping[str, Tensor]) -> Tokens:
-        """A stream, and what a convolution makes of it and all others; zeros stand for one that is
-        missing.
-        """
+        """A stream, and what a convolution makes of it and all others, zeros for a missing one."""
         own = streams[name]
         others = [
             resample(tokens.x, tokens.mask & present[other].unsqueeze(1), own.mask)

@@ -1,6 +1,4 @@
-"""Self-MM: each modality learns a label of its own, made from how its features lie among those of other
-samples.
-"""
+"""Self-MM: each modality learns a label of its own, made from where its features lie among others."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
@@ -42,9 +40,7 @@ class SelfMMConfig(AnchorVectorConfig):
 
 
 class Tower(nn.Module):
-    """Dropout and two layers, the first of which gives the feature that is compared with others, then a
-    head.
-    """
+    """Dropout, two layers, the first of which gives the feature to be compared, and a head."""
 
     def __init__(self, width: int, hidden: int, task: Task, dropout: float) -> None:
         super().__init__()
@@ -89,9 +85,7 @@ class SelfMM(VectorFusion[SelfMMConfig]):
 
 
 class SelfMMLabels(RefinedLabels):
-    """New labels from how much nearer a feature is to the centre of its sign than the fused feature is to its
-    own.
-    """
+    """New labels from how much nearer to the centre of its sign a feature is than the fused one."""
 
     model: SelfMM
 

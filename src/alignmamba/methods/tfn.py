@@ -18,9 +18,7 @@ from alignmamba.nn.unimodal import PooledPerceptron
 
 
 class TFNConfig(FusionConfig):
-    """Everything that defines a TFN. A missing modality is a vector of zeros beside its one, so `absent`
-    decides nothing here.
-    """
+    """Everything that defines a TFN; `absent` decides nothing: a missing modality is a vector of zeros."""
 
     encoder: AnyEncoderConfig = EncoderConfig(kind="none", dropout=0.0)
     d_model: Annotated[int, Field(ge=1, le=8192)] = 64
@@ -126,9 +124,7 @@ class TFN(Fusion[TFNConfig]):
 
 
 def outer_product(vectors: list[Tensor]) -> Tensor:
-    """(batch, width) each to (batch, product of width + 1): the flattened outer product of the vectors, a one
-    before each.
-    """
+    """(batch, width) each to (batch, product of width + 1): the outer product, a one before each vector."""
     tensor = vectors[0].new_ones(len(vectors[0]), 1)
     for vector in vectors:
         extended = torch.cat([torch.ones_like(vector[:, :1]), vector], 1)

@@ -1,6 +1,4 @@
-"""ULGM: labels of modalities from where their features lie in a space that all modalities and their fusion
-share.
-"""
+"""ULGM: labels of modalities from where their features lie in a space shared with their fusion."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Self
@@ -39,9 +37,7 @@ class ULGMConfig(FusionConfig):
 
 
 class Recalibration(nn.Module):
-    """Squeeze and excitation over modalities: the means of all of them say how much each channel of each
-    counts, from 0 to 2.
-    """
+    """Squeeze and excitation over modalities: their means say how much each channel counts, from 0 to 2."""
 
     def __init__(self, widths: Mapping[str, int]) -> None:
         super().__init__()
@@ -52,9 +48,7 @@ class Recalibration(nn.Module):
         )
 
     def forward(self, streams: Mapping[str, Tokens]) -> dict[str, Tensor]:
-        """Tokens of each modality, (batch, time, width), with their channels scaled; with weights of zero as
-        they were.
-        """
+        """Tokens of each modality, (batch, time, width), with their channels scaled."""
         means = torch.cat([masked_mean(tokens.x, tokens.mask) for tokens in streams.values()], 1)
         squeezed = self.squeeze(means).relu()
         return {
@@ -118,9 +112,7 @@ class ULGM(Fusion[ULGMConfig]):
 
 
 class ULGMLabels(RefinedLabels):
-    """New labels from how far a modality's feature lies from the fused one, and whether more to the negative
-    or the positive side.
-    """
+    """New labels from how far a feature lies from the fused one, and towards which side."""
 
     model: ULGM
 
@@ -151,9 +143,7 @@ class ULGMLabels(RefinedLabels):
         return truth - nearer * 2 * LARGEST * (apart / span.clamp(min=_LEAST)).clamp(max=1.0)
 
     def _span(self) -> Tensor | None:
-        """(): distance between the mean fused features of samples with the most positive and the most
-        negative label.
-        """
+        """(): distance between the mean fused features of the most positive and most negative samples."""
         known, vectors = self.memory.known(FUSED), self.memory.vectors(FUSED)
         means = []
         for towards in (self.truth, -self.truth):

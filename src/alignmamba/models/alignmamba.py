@@ -1,6 +1,4 @@
-"""AlignMamba: align every modality to an anchor, interleave, and read the sequence with one Mamba stack (Li
-et al., arXiv 2412.00833).
-"""
+"""AlignMamba: align all to an anchor, interleave, read by one Mamba stack (arXiv 2412.00833)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,9 +26,7 @@ from alignmamba.ops.backends import exporting
 
 
 class AlignMambaConfig(FusionConfig, MambaConfig):
-    """Everything that defines an AlignMamba model; the fields of the Mamba backbone stand at the top
-    level.
-    """
+    """Everything that defines an AlignMamba; the fields of the Mamba backbone stand at the top level."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},

@@ -1,6 +1,4 @@
-"""Networks on our encoders: one encoder per modality, what stands for a missing one, then whatever the
-network makes of the tokens.
-"""
+"""Networks on our encoders: one per modality, a token for what is missing, then a fusion of tokens."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -125,9 +123,7 @@ class Fusion(Network[ConfigT], ABC):
 
     @abstractmethod
     def _read(self, encoded: Encoded) -> Output:
-        """The output for these tokens; a regression in deviations from the mean of the targets, as a `Head`
-        gives it.
-        """
+        """The output for these tokens; a regression in deviations from the targets' mean, as of a `Head`."""
 
     def _pooled(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, time, channel) and its mask to (batch, channel), as the configuration pools."""
@@ -168,9 +164,7 @@ class Fusion(Network[ConfigT], ABC):
         return {name: replace(tokens, x=tokens.x.to(dtype)) for name, tokens in encoded.items()}
 
     def _with_absent(self, encoded: Encoded) -> dict[str, Tokens]:
-        """The streams with one token, the absent one, in the samples that lack the modality: no stream is
-        empty.
-        """
+        """The streams with one token, the absent one, in samples that lack the modality: none is empty."""
         streams = {}
         for name, tokens in encoded.items():
             if tokens.mask.shape[1] == 0:
@@ -182,9 +176,7 @@ class Fusion(Network[ConfigT], ABC):
         return streams
 
     def _looks_at(self, values: Tensor) -> bool:
-        """Answer to whether values are checked: a loader has checked those of a training step, where looking
-        would wait for a GPU.
-        """
+        """Answer to whether values are checked: not in training on a GPU, where looking would wait for it."""
         return not torch.compiler.is_compiling() and (values.device.type == "cpu" or not self.training)
 
     @property
@@ -245,9 +237,7 @@ class Fusion(Network[ConfigT], ABC):
 
 
 def _clocked(sequences: Mapping[str, Sequences]) -> dict[str, Tensor]:
-    """Each modality's times from the first token of the sample on, (batch, time) float64; NaN where a
-    modality has none.
-    """
+    """Each modality's times from the sample's first token on, (batch, time) float64; NaN for none."""
     times = {
         name: s.mask.new_full(s.mask.shape, torch.nan, dtype=torch.float64) for name, s in sequences.items()
     }

@@ -1,6 +1,4 @@
-"""Multi-stream fusion: a backbone for each modality, joined at every layer, by attention, or only in the
-prediction.
-"""
+"""Multi-stream fusion: a backbone per modality, joined in every layer, by attention, or at the end."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -70,9 +68,7 @@ class MultiStreamMamba(Fusion[MultiStreamMambaConfig]):
 
 
 class Exchange(nn.Module):
-    """Adds to each stream the mean of the other present ones, projected, and gated by the stream's own
-    tokens; residual, pre-norm.
-    """
+    """Adds to each stream the mean of the other present ones, projected and gated; residual, pre-norm."""
 
     def __init__(self, names: tuple[str, ...], d_model: int, dropout: float) -> None:
         super().__init__()

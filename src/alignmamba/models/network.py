@@ -121,16 +121,12 @@ def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any
 
 
 def _pretrained(given: Any) -> bool:
-    """Mark of an encoder whose fields are its own, so that defaults of another kind are not laid under
-    them.
-    """
+    """Mark of an encoder whose fields are its own, under which no defaults of another kind are laid."""
     return isinstance(given, Mapping) and given.get("kind") == "pretrained"
 
 
 class Head(nn.Linear):
-    """Dropout and one linear map from a pooled vector to the prediction, for regression in deviations from
-    the targets' mean.
-    """
+    """Dropout and a linear map to the prediction, for regression in deviations from the targets' mean."""
 
     def __init__(self, width: int, task: Task, dropout: float) -> None:
         super().__init__(width, task.num_outputs)
@@ -175,9 +171,7 @@ class TargetScaling(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Weights that know of no scale come from version 0.1, whose heads were trained in units of the
-        label.
-        """
+        """Weights without a scale come from version 0.1, whose heads spoke in units of the label."""
         if not any(prefix + name in state_dict for name in ("mean", "deviation")):
             state_dict[prefix + "mean"] = torch.zeros_like(self.mean)
             state_dict[prefix + "deviation"] = torch.ones_like(self.deviation)
@@ -317,22 +311,16 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
 
     @abstractmethod
     def _predict(self, batch: Batch) -> Output:
-        """The output for a batch; a regression in deviations from the mean of the targets, as a `Head` gives
-        it.
-        """
+        """The output for a batch; a regression in deviations from the targets' mean, as of a `Head`."""
 
     @property
     def strides(self) -> Mapping[str, int]:
-        """Number of tokens of the batch, by modality, that become one of the tokens that `aligned_streams`
-        and plans speak of.
-        """
+        """Tokens of the batch, by modality, that become one token of `aligned_streams` and plans."""
         return {modality.name: 1 for modality in self.config.modalities}
 
     @property
     def longest(self) -> Mapping[str, int]:
-        """Most tokens of a sequence, for modalities whose sequences may not be of any length; nothing
-        here.
-        """
+        """Most tokens of a sequence, by modality, where not all lengths will do; nothing here."""
         return {}
 
     def aligned_streams(self, batch: Batch) -> Mapping[str, Tokens] | None:
@@ -348,9 +336,7 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
 
     @property
     def target_scale(self) -> TargetScale | None:
-        """Mean and deviation of the targets that the model was trained on; ``None`` before it was given
-        any.
-        """
+        """Mean and deviation of the targets of training; ``None`` before any were given."""
         scaling = self.target_scaling
         if scaling is None:
             return TargetScale()

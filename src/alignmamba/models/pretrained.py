@@ -1,6 +1,4 @@
-"""Saving and loading of models in the Hugging Face layout: ``config.json``, ``model.safetensors`` and a model
-card.
-"""
+"""Saving and loading in the Hugging Face layout: configuration, weights and a model card."""
 
 import json
 import math
@@ -66,9 +64,7 @@ class Provenance(Config):
 
 
 class Pretrained(nn.Module, Generic[ConfigT]):
-    """Gives a model ``save_pretrained`` and ``from_pretrained``; it states its class variables and keeps its
-    `config`.
-    """
+    """Gives a model ``save_pretrained`` and ``from_pretrained``; it keeps its `config`."""
 
     config_class: ClassVar[Any]
     config: ConfigT
@@ -313,9 +309,7 @@ _EXAMPLES: Final = {"features": "torch.zeros(10, {width})", "tokens": "[0, 0, 0]
 
 
 def quoted(text: str) -> str:
-    """Text of a stranger as one line of Markdown, in a table too, that nothing in it can end or turn into
-    markup.
-    """
+    """Text of a stranger as one line of Markdown, tables included, that nothing in it can break."""
     plain = re.sub(
         r"[^\S ]|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: repr(found[0])[1:-1], text
     )

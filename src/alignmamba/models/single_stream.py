@@ -26,9 +26,7 @@ class _SingleStream(Fusion[ConfigT]):
         )
 
     def fused_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The sequence that the backbone reads, (batch, sum of times, d_model), valid tokens first, and its
-        mask.
-        """
+        """The sequence of the backbone, (batch, sum of times, d_model), valid tokens first, and its mask."""
         return self._fused(self._encoded(batch))
 
     def _read(self, encoded: Encoded) -> Output:
@@ -75,9 +73,7 @@ class SingleStreamMamba(_SingleStream[SingleStreamMambaConfig]):
 
 
 class SingleStreamTransformerConfig(FusionConfig, AttentionConfig):
-    """Everything that defines a single-stream Transformer; the fields of the backbone stand at the top
-    level.
-    """
+    """Everything that defines a single-stream Transformer; the backbone's fields stand at the top."""
 
 
 class SingleStreamTransformer(_SingleStream[SingleStreamTransformerConfig]):

@@ -1,6 +1,4 @@
-"""Local and global alignment as modules over the operators (Li et al., arXiv 2412.00833, sections 3.2 and
-3.3).
-"""
+"""Local and global alignment over the operators (Li et al., arXiv 2412.00833, sections 3.2 and 3.3)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,9 +74,7 @@ class Tokens:
         )
 
     def where(self, rows: Tensor, other: "Tokens") -> "Tokens":
-        """These tokens in the samples where `rows`, (batch,) bool, and `other`, of equal length, in the
-        rest.
-        """
+        """These tokens in the samples where `rows`, (batch,) bool, and `other`, as long, in the rest."""
         return Tokens(
             torch.where(rows[:, None, None], self.x, other.x),
             # ONNX Runtime cannot choose between truth values
@@ -169,9 +165,7 @@ def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple
 
 
 def _common_times(source: Tokens, anchor: Tokens) -> tuple[Tensor, Tensor]:
-    """Times of both sides on one scale, sample by sample: seconds where both know them, positions from 0 to 1
-    otherwise.
-    """
+    """Times of both sides on one scale: seconds where both know them, positions from 0 to 1 otherwise."""
     known = (
         (source.times.isfinite() | ~source.mask).all(1) & (anchor.times.isfinite() | ~anchor.mask).all(1)
     ).unsqueeze(1)
@@ -244,9 +238,7 @@ def concatenate(streams: list[Tokens]) -> tuple[Tensor, Tensor]:
 
 
 def _in_order(streams: list[Tokens], place: Tensor) -> tuple[Tensor, Tensor]:
-    """The valid tokens of all streams by their `place`, (batch, sum of times), ties in the order given; then
-    padding.
-    """
+    """The valid tokens of all streams by their `place`, (batch, sum of times), stable; then padding."""
     x = torch.cat([stream.x for stream in streams], 1)
     mask = torch.cat([stream.mask for stream in streams], 1)
     order = place.masked_fill(~mask, torch.inf).argsort(dim=1, stable=True)

@@ -45,9 +45,7 @@ class AttentionConfig(Config):
 
 
 class Attention(nn.Module):
-    """Multi-head scaled dot-product attention of one sequence to another, or to itself (Vaswani et al., arXiv
-    1706.03762, section 3.2).
-    """
+    """Multi-head scaled dot-product attention (Vaswani et al., arXiv 1706.03762, section 3.2)."""
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()

@@ -100,9 +100,7 @@ class Reader(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor, source: Tensor | None = None, source_mask: Tensor | None = None
     ) -> Tensor:
-        """(batch, time, width) reads (batch, source time, width) where `source_mask`, (batch, source time),
-        is true.
-        """
+        """(batch, time, width) reads (batch, source time, width) where `source_mask` is true."""
         seen = mask if source_mask is None else source_mask
         allowed = seen.unsqueeze(1).expand(-1, x.shape[1], -1)
         if self.causal:

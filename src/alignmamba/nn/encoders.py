@@ -204,9 +204,7 @@ def encoder_of(modality: ModalitySpec, config: EncoderConfig, d_model: int) -> E
 
 
 class MaskedConvolution(nn.Module):
-    """Pre-norm residual convolution over time that sees zeros in place of padding, as it does past the
-    ends.
-    """
+    """Pre-norm residual convolution over time that sees zeros in place of padding and past the ends."""
 
     def __init__(self, d_model: int, kernel_size: int, dropout: float) -> None:
         super().__init__()
@@ -245,9 +243,7 @@ def group_mean(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 class Standardise(nn.Module):
-    """Subtract the training mean and divide by the training deviation: stored with the model, so that it
-    takes raw features.
-    """
+    """Subtract the training mean and divide by the deviation, which are stored with the model."""
 
     mean: Tensor
     deviation: Tensor

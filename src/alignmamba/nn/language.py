@@ -242,9 +242,7 @@ class Language(nn.Module):
         return self.hidden_states(embedding, mask)
 
     def embedded(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time) int64 and bool to (batch, time, width): tokens with their places, before the first
-        layer.
-        """
+        """(batch, time) int64 and bool to (batch, time, width): what the first layer reads."""
         if self.missing:
             raise CheckpointError(self.missing)
         if ids.shape[1] == 0:

@@ -66,9 +66,7 @@ class SelectiveScan(nn.Module):
         self.skip = nn.Parameter(torch.ones(self.inner))
 
     def _initialise(self) -> None:
-        """Step sizes start log-uniform in [1e-3, 1e-1], as in the Mamba paper, appendix E.5 and section
-        3.6.
-        """
+        """Step sizes start log-uniform in [1e-3, 1e-1] (Mamba paper, appendix E.5 and section 3.6)."""
         nn.init.uniform_(self.delta_projection.weight, -(self.rank**-0.5), self.rank**-0.5)
         with torch.no_grad():
             step = torch.exp(torch.empty_like(self.delta_bias).uniform_(math.log(1e-3), math.log(1e-1)))
@@ -119,9 +117,7 @@ class MambaBranch(SelectiveScan):
 
 
 class MambaBlock(MambaBranch):
-    """Block of an in-projection to drive and gate, causal depthwise convolution, selective scan, gate,
-    out-projection.
-    """
+    """Block of in-projection, causal depthwise convolution, selective scan, gate, out-projection."""
 
     def _make(self, config: MambaConfig) -> None:
         super()._make(config)
@@ -190,9 +186,7 @@ class MambaStack(nn.Module):
                     parameter.div_(config.depth**0.5)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time, d_model) and its mask (batch, time), valid tokens first, to (batch, time,
-        d_model).
-        """
+        """(batch, time, d_model), valid tokens first, and its mask (batch, time), to the same."""
         if self._in_pieces(x):
             return self._forward_in_pieces(x)
         for layer in self.layers:
@@ -245,9 +239,7 @@ class MambaStack(nn.Module):
         )
 
     def _forward_in_pieces(self, x: Tensor) -> Tensor:
-        """Length of a piece: its memory fits into the cache, and memory beyond input and output does not grow
-        with the sequence.
-        """
+        """Read piece by piece, each of which fits into the cache; memory does not grow with the sequence."""
         out = torch.empty_like(x)
         states = self.initial_states(len(x))
         for start in range(0, x.shape[1], _piece_length(x)):

@@ -131,9 +131,7 @@ class ReadTwice(nn.Module):
         self.width = 4 * hidden
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time, width) with a mask to (batch, 4 * hidden): both layers forward, then both
-        backward.
-        """
+        """(batch, time, width) with a mask to (batch, 4 * hidden): both layers forward, both backward."""
         first = self.first(x, mask)
         second = self.second(self.norm(first.tokens), mask)
         return torch.cat([states.final.unflatten(1, (2, -1)) for states in (first, second)], 2).flatten(1)

@@ -1,6 +1,4 @@
-"""Mamba over tokens of several modalities: each projection is shared by all, plus one of the token's own
-modality.
-"""
+"""Mamba over tokens of several modalities: projections are shared, plus one of the token's modality."""
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +21,7 @@ class Experts(nn.Module):
         self.weight = nn.Parameter(torch.zeros(count, out, width))
 
     def forward(self, x: Tensor, kinds: Tensor) -> Tensor:
-        """(batch, time, width), and the modality of each token, (batch, time, modality) of one 1 each, to
-        (batch, time, out).
-        """
+        """(batch, time, width) and one-hot modalities, (batch, time, modality), to (batch, time, out)."""
         each = torch.stack(
             [(x * kinds[..., number, None]) @ weight.T for number, weight in enumerate(self.weight)]
         )
@@ -42,9 +38,7 @@ class RoutedBlock(MambaBlock):
         self.out_experts = Experts(inner, config.d_model, count)
 
     def routed(self, x: Tensor, kinds: Tensor) -> Tensor:
-        """(batch, time, d_model) and modalities, (batch, time, modality), to (batch, time, d_model);
-        causal.
-        """
+        """(batch, time, d_model) and modalities, (batch, time, modality), to the same; causal."""
         drive, gate = (self.in_projection(x) + self.in_experts(x, kinds)).chunk(2, dim=-1)
         y, _ = self._scan(causal_conv(drive, self.conv_weight, self.conv_bias), gate)
         out: Tensor = self.out_projection(y) + self.out_experts(y, kinds)
@@ -90,9 +84,7 @@ class RoutedMambaStack(nn.Module):
                         module.out_projection.weight.div_(config.depth**0.5)
 
     def forward(self, x: Tensor, mask: Tensor, kinds: Tensor) -> Tensor:
-        """(batch, time, d_model), its mask, valid tokens first, and modalities (batch, time, modality), to
-        (batch, time, d_model).
-        """
+        """(batch, time, d_model), valid tokens first, its mask and (batch, time, modality), to the same."""
         for layer in self.layers:
             x = layer(x, mask, kinds)
         normed: Tensor = self.norm(x)

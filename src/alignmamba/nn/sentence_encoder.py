@@ -1,6 +1,4 @@
-"""A small encoder of sentences in two steps, as BERT has them: tokens with their places, then layers of
-attention.
-"""
+"""A small encoder of sentences in two steps, as BERT has them: placed tokens, then attention."""
 
 import torch
 from torch import Tensor, nn

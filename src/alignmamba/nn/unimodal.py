@@ -1,6 +1,4 @@
-"""One vector per modality, as early fusion networks make it: the mean over time through a small
-perceptron.
-"""
+"""One vector per modality, as TFN makes it: the mean over time through a small perceptron."""
 
 import torch
 from torch import Tensor, nn

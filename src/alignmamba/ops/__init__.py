@@ -1,6 +1,4 @@
-"""Operators of AlignMamba: pure functions of tensors, masked, differentiable, laid out (batch, time,
-channel).
-"""
+"""Operators of AlignMamba: pure functions of tensors, masked, differentiable, (batch, time, channel)."""
 
 from alignmamba.ops.backends import operator_backends
 from alignmamba.ops.convolution import causal_conv

@@ -1,6 +1,4 @@
-"""Choice of the implementation that serves a call: the best that can, or the one asked for by name, and never
-another in silence.
-"""
+"""Choice of the implementation of a call: the best, or the one asked for by name, never in silence."""
 
 import os
 import warnings
@@ -112,9 +110,7 @@ def exporting() -> bool:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Inside, products keep the precision of what is multiplied; a device without autocast, as ``meta``,
-    needs nothing for that.
-    """
+    """Inside, products keep the precision of what is multiplied, on devices without autocast too."""
     return (
         torch.autocast(device.type, enabled=False)
         if torch.amp.is_autocast_available(device.type)

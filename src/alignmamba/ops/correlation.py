@@ -1,6 +1,4 @@
-"""Canonical correlation between views of the same samples (Hotelling 1936; Andrew et al., ICML 2013, section
-3).
-"""
+"""Canonical correlation between views of the same samples (Andrew et al., ICML 2013, section 3)."""
 
 from collections.abc import Sequence
 from itertools import combinations

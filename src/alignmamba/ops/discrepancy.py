@@ -1,6 +1,4 @@
-"""Difference of two sequences (maximum mean discrepancy, Li et al., arXiv 2412.00833, section 3.3), and of
-two batches of vectors.
-"""
+"""Difference of two sequences (MMD, Li et al., arXiv 2412.00833, section 3.3), and of two batches."""
 
 from typing import Any, Literal
 
@@ -29,9 +27,7 @@ _TILE_ENTRIES = 2**21
 _MOST_CHANNELS_ON_GPU = 1024
 
 _LARGEST_EXPONENT_ERROR = 1e-4
-"""Error of a kernel entry in single precision, relative to it; where it may be larger, the CPU's kernel
-computes in double precision.
-"""
+"""Largest relative error of an entry in single precision, above which the CPU takes double."""
 
 # Kernel entries between landmarks and a chunk of tokens: 1 MB in single precision, which stays in the second
 # cache.
@@ -347,9 +343,7 @@ def _landmark_entries(tokens: Tensor, mask: Tensor, z: Tensor, z_mask: Tensor, s
 
 
 def _weights(x_mask: Tensor, y_mask: Tensor, *, unbiased: bool) -> tuple[Tensor, Tensor]:
-    """Factors of the sums of k(x, x'), k(y, y') and k(x, y), (3, batch), and what is added to the result,
-    (batch,).
-    """
+    """Factors of the sums of k(x, x'), k(y, y') and k(x, y), (3, batch), and what is added, (batch,)."""
     n, m = (mask.sum(1).double() for mask in (x_mask, y_mask))
     if unbiased:
         # The diagonal of a self term, one for every valid token, is taken out again.
@@ -368,9 +362,7 @@ def _weights(x_mask: Tensor, y_mask: Tensor, *, unbiased: bool) -> tuple[Tensor,
 
 
 def _centred(x: Tensor, y: Tensor, x_mask: Tensor, y_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides about the mean of all valid tokens, where |x|^2 + |y|^2 - 2xy cancels least; distances are
-    the same about any centre.
-    """
+    """Both sides about the mean of all valid tokens, where |x|^2 + |y|^2 - 2xy cancels least."""
     count = (x_mask.sum(1) + y_mask.sum(1)).clamp(min=1)
     centre = (
         x.detach().sum(1, dtype=torch.float64) + y.detach().sum(1, dtype=torch.float64)
@@ -428,9 +420,7 @@ def _(x: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _fused_backward(
     grad_x: Tensor, grad_y: Tensor, grad: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of the value times the gradient that arrives: an operator, so that it is not
-    differentiated again as a product.
-    """
+    """Gradients times the one that arrives: an operator, so that they are not differentiated again."""
     scaled_x, scaled_y = ((side * grad[:, None, None]).to(dtype) for side in (grad_x, grad_y))
     return scaled_x, scaled_y
 
@@ -455,9 +445,7 @@ refuse_transforms("mmd", _fused, backward=_fused_backward)
 
 
 def _single_precision_serves(x: Tensor, y: Tensor, scale: Tensor) -> bool:
-    """Return whether no kernel entry can be wrong by much in single precision: |x|^2 + |y|^2 - 2xy cancels,
-    and tiny squares vanish.
-    """
+    """Return whether no kernel entry is far wrong in single precision, where |x|^2 + |y|^2 - 2xy cancels."""
     if x.numel() == 0 or y.numel() == 0:
         return True
     largest = x.square().sum(2).amax(1) + y.square().sum(2).amax(1)
@@ -490,9 +478,7 @@ def _squared_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _median_distance(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Tensor:
-    """(batch,) float64: lower median of the distances between distinct valid tokens of both sides together, 1
-    where that is zero.
-    """
+    """(batch,) float64: lower median of distances between distinct valid tokens, 1 where that is zero."""
     tokens, mask = torch.cat([x, y], 1).double(), torch.cat([x_mask, y_mask], 1)
     if tokens.shape[1] < 2:
         return tokens.new_ones(len(x))
@@ -513,9 +499,7 @@ def _median_distance(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor) -> Te
 
 @torch.library.custom_op("alignmamba::lower_median", mutates_args=())
 def _lower_median(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Median of squared distances, by a selection compiled for the CPU, which takes a tenth of the time of
-    sorting; few samples at once.
-    """
+    """Median of squared distances by selection, in a tenth of the time of sorting; few samples at once."""
     from alignmamba.ops.cpu.discrepancy import lower_median
 
     some_samples = max(1, _TILE_ENTRIES // max(1, tokens.shape[1] ** 2))

@@ -36,9 +36,7 @@ _COUNT = len(ScanArguments._fields)
 
 
 def fused_scan(given: ScanArguments, softplus: bool) -> tuple[Tensor, Tensor]:
-    """Output (batch, time, channel) and final state (batch, channel, state), from the kernel of the tensors'
-    device.
-    """
+    """Output (batch, time, channel) and final state (batch, channel, state), from the device's kernel."""
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
         y, state, _ = _training(*given, softplus)
     else:

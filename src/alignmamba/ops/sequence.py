@@ -157,9 +157,7 @@ def reverse_valid(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def check_mask(name: str, mask: Tensor, x: Tensor) -> None:
-    """Raise `ShapeError` unless `x` is (batch, time, channel) and `mask` is (batch, time) bool on the same
-    device.
-    """
+    """Raise `ShapeError` unless `x` is (batch, time, channel) and `mask` (batch, time) bool beside it."""
     if x.ndim != 3:
         raise ShapeError(f"expected (batch, time, channel) beside {name}, found shape {tuple(x.shape)}")
     if mask.shape != x.shape[:2] or mask.dtype != torch.bool or mask.device != x.device:

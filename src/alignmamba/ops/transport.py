@@ -1,6 +1,4 @@
-"""Local alignment: relaxed optimal transport of source tokens onto anchor tokens (Li et al., arXiv
-2412.00833, section 3.2).
-"""
+"""Relaxed optimal transport of source tokens onto anchor tokens (Li et al., arXiv 2412.00833, 3.2)."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -185,9 +183,7 @@ def transport(
 
 @torch.library.custom_op("alignmamba::segment_sum", mutates_args=())
 def _segment_sum(tokens: Tensor, index: Tensor, num_anchor: int) -> Tensor:
-    """Sum of the tokens sent to each anchor token, (batch, num_anchor, channel) float32; index -1 sends
-    nothing.
-    """
+    """Sums of tokens sent to each anchor token, (batch, num_anchor, channel) float32; -1 sends nothing."""
     from alignmamba.ops.gpu.transport import segment_sum
 
     summed: Tensor = segment_sum(tokens, index, num_anchor)
@@ -267,9 +263,7 @@ def _divisor(slot: Tensor, source_mask: Tensor, num_anchor: int, mass: Mass) -> 
 
 
 def _check_order(anchor_times: Tensor, anchor_mask: Tensor) -> None:
-    """Refuse times that fall, which leave the token nearest in time undefined; the device's values are looked
-    at on the CPU alone.
-    """
+    """Refuse times that fall, which leave the token nearest in time undefined; on the CPU alone."""
     if anchor_times.device.type != "cpu" or torch.compiler.is_compiling():
         return
     falls = ((anchor_times[:, 1:] < anchor_times[:, :-1]) & anchor_mask[:, 1:]).any(1)

@@ -78,9 +78,7 @@ def targets_by_id(train: BatchSource) -> dict[str, float]:
 
 
 def most_together(train: BatchSource, pairs: Sequence[tuple[str, str]]) -> int:
-    """Most samples in a batch of one process that have both modalities of one of the pairs; one pass over the
-    batches.
-    """
+    """Most samples in a batch of one process that have both modalities of a pair; one pass."""
     most = 0
     train.set_epoch(0)
     with torch.random.fork_rng(devices=[]):

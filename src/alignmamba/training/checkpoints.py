@@ -126,9 +126,7 @@ def restore_random_state(state: Mapping[str, torch.Tensor], device: torch.device
 
 
 class _Beside(TorchCheckpointIO):
-    """Writes the sealed file beside its place; Lightning's own way leads through the temporary folder, which
-    may be small.
-    """
+    """Writes the sealed file beside its place, not by way of the temporary folder, which may be small."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002 # Lightning's signature
         with replacing(Path(path)) as file:
@@ -138,9 +136,7 @@ class _Beside(TorchCheckpointIO):
 
 
 def _by_torch(strategy: Strategy) -> bool:
-    """Return whether rank 0 writes one file in torch's way; other strategies, and a plugin of the user, write
-    in their own.
-    """
+    """Return whether rank 0 writes one file in torch's way; other strategies and plugins have their own."""
     try:
         return type(strategy.checkpoint_io) is TorchCheckpointIO
     except NotImplementedError:  # how Fabric's sharded strategies answer
@@ -184,9 +180,7 @@ def _remove(path: Path) -> None:
 
 
 class _Sealing:
-    """Passes a zip archive without a comment to a file, in which its checksum becomes its comment; no copy is
-    held.
-    """
+    """Passes a zip archive to a file, in which its checksum becomes its comment; no copy is held."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._digest, self._last = file, hashlib.sha256(), b""
@@ -216,9 +210,7 @@ class _Sealing:
 
 
 def _seal(path: Path) -> None:
-    """Seal what a strategy wrote in its own way: a directory of shards by a list, a zip archive by its
-    comment.
-    """
+    """Seal what a strategy wrote in its own way: shards by a list, a zip archive by its comment."""
     if path.is_dir():
         checksums.write_list(
             path, [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()]

@@ -8,9 +8,7 @@ from alignmamba.training.fit_state import Run, State
 
 
 def diverged(run: Run, state: State, found: str, group: Sequence[Batch], ids: Sequence[str]) -> TrainingError:
-    """Values that are not finite in a step, and their probable cause: an input, the steps before, or the
-    samples themselves.
-    """
+    """Values that are not finite in a step, and their probable cause."""
     where = f"epoch {len(state.history) + 1}, step {state.step + 1}: {found}"
     spoilt = next((problem for batch in group if (problem := _nonfinite_input(batch)) is not None), None)
     if spoilt is not None:

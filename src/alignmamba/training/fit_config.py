@@ -93,9 +93,7 @@ Score = Callable[[Predictions], Mapping[str, float]]
 
 
 def learning_rate_at(step: int, total_steps: int, config: FitConfig) -> float:
-    """Learning rate of the optimiser step `step`, from 0: linear warm-up to the peak, then a cosine to 0
-    after the last step.
-    """
+    """Learning rate of step `step`, from 0: linear warm-up to the peak, then a cosine to 0."""
     warmup = math.ceil(config.warmup_fraction * total_steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup

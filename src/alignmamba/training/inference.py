@@ -78,9 +78,7 @@ def predict(
 
 
 def known_scale(model: nn.Module) -> TargetScale | None:
-    """The scale of the targets that a model was given or loaded with; ``None`` where it has none, or is no
-    `ScalesTargets`.
-    """
+    """The scale of the targets that a model was given or loaded with; ``None`` where it has none."""
     return model.target_scale if isinstance(model, ScalesTargets) else None
 
 

@@ -1,6 +1,4 @@
-"""Logs of training while it runs: a table of epochs, and on request logs of TensorBoard, Weights & Biases and
-MLflow.
-"""
+"""Logs of training while it runs: a table of epochs, TensorBoard, Weights & Biases and MLflow."""
 
 import csv
 import io

@@ -156,9 +156,7 @@ def _check_precision(fabric: Fabric, config: FitConfig) -> None:
 
 @contextmanager
 def _compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Compile the forward pass in place, so that names in the state dict stay; undone afterwards, a compiled
-    call cannot be pickled.
-    """
+    """Compile the forward pass in place, which keeps the names of weights; undone afterwards."""
     if not wanted:
         yield
         return
@@ -287,9 +285,7 @@ def _agree(fabric: Fabric, samples: int, stop: bool) -> tuple[int, bool]:
 
 
 def _step(run: Run, state: State, group: Sequence[Batch], samples: int) -> None:
-    """One step of each optimiser whose turn it is, on the mean loss over the `samples` samples of all micro
-    batches and processes.
-    """
+    """One step of each optimiser whose turn it is, on the mean loss over all `samples` samples."""
     mean, taken = 0.0, False
     for turn in run.turns(state.epoch):
         rate = learning_rate_at(turn.before + state.batch // run.config.accumulate, turn.total, run.config)
@@ -312,9 +308,7 @@ def _step(run: Run, state: State, group: Sequence[Batch], samples: int) -> None:
 
 
 def _backward(run: Run, batch: Batch, samples: int, terms: Sequence[str], *, last: bool) -> dict[str, Tensor]:
-    """Add a micro batch's share of the gradient of these terms, of all where none is named; returns them per
-    sample.
-    """
+    """Add a micro batch's share of the gradient of these terms, of all for none; returns them per sample."""
     if batch.targets is None:
         raise DataError(f"train: found samples without targets, for example {batch.ids[0]!r}")
     with run.fabric.no_backward_sync(run.module, enabled=not last):  # type: ignore[arg-type]
@@ -460,9 +454,7 @@ def _begin(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
 
 
 def _start(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
-    """Start of a run; the model and the loss get the scale of the targets, measured where nobody has given
-    one.
-    """
+    """Start of a run; model and loss get the scale of the targets, measured where nobody has given one."""
     model = run.objective.model
     if run.objective.task.kind == "regression":
         scale = target_scale or known_scale(model) or _measured_scale(run)
@@ -523,9 +515,7 @@ def _resume(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
 
 
 def _stage_of(run: Run, path: Path) -> int:
-    """The stage that a checkpoint was saved in, from 0: its optimisers must be made before they can be
-    filled.
-    """
+    """The stage that a checkpoint was saved in, from 0: its optimisers are made before they are filled."""
     if run.last_stage == 0:
         return 0
     state = checkpoints.load(run.fabric, path, {"model": run.module}).get("state")

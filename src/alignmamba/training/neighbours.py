@@ -1,6 +1,4 @@
-"""Neighbours of train samples: found by what is remembered of them and by their labels, drawn again each
-epoch.
-"""
+"""Neighbours of train samples, by what is remembered of them and by labels; drawn each epoch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -68,9 +66,7 @@ class Neighbours(nn.Module):
                 )
 
     def draw(self, epoch: int) -> None:
-        """Draw the neighbours of an epoch from the pools; they depend on these, the seed, the epoch and the
-        id of the sample alone.
-        """
+        """Draw the neighbours of an epoch from the pools, by the seed, the epoch and each sample's id."""
         shape = self.pools.shape[1:]
         chance = torch.stack(
             [torch.rand(shape, generator=_generator(self.seed, epoch, identity)) for identity in self.ids]

@@ -47,9 +47,7 @@ class Minimise:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One run of the training loop. Its optimisers start afresh; the next stage starts from its best
-    epoch.
-    """
+    """One run of the training loop with new optimisers; the next stage starts from its best epoch."""
 
     name: str = "fit"
     optimisers: tuple[Minimise, ...] = (Minimise(),)
@@ -75,9 +73,7 @@ class Parcel:
 
 
 class Predicted:
-    """Carries a prediction out through them unopened: mixed precision lowers every tensor that it finds to
-    single precision.
-    """
+    """Carries a prediction out unopened: mixed precision lowers every tensor that it finds."""
 
     __slots__ = ("values",)
 
@@ -237,9 +233,7 @@ class Objective(nn.Module, ABC):
 
 
 class Supervised(Objective):
-    """The loss of the task and the network's own terms, one optimiser, one stage: how a network learns that
-    says nothing else.
-    """
+    """The loss of the task and the network's own terms, one optimiser, one stage."""
 
     def losses(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         return self.supervised(batch, output)

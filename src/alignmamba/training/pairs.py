@@ -39,9 +39,7 @@ def over_pairs(measure: Measure, vectors: Tensor, present: Tensor) -> list[Tenso
 
 
 def within(measure: Measure, one: Tensor, other: Tensor, present: Tensor) -> list[Tensor]:
-    """A measure of two parts of each modality, (batch, modality, channel) both, over the samples that have
-    it.
-    """
+    """A measure of two parts of each modality, (batch, modality, channel), over samples that have it."""
     modalities = range(one.shape[1])
     return kept(between(measure, one[:, m], other[:, m], present[:, m]) for m in modalities)
 

@@ -100,9 +100,7 @@ def in_turn(
 
 
 class Turn:
-    """One optimiser in an epoch: what it minimises, the steps it did before the epoch, and those it does in
-    all.
-    """
+    """One optimiser in an epoch: what it minimises, its steps before the epoch, and those in all."""
 
     __slots__ = ("before", "minimise", "optimiser", "total")
 

@@ -1,6 +1,4 @@
-"""Withholding at random from a batch, for methods that learn from what is withheld and for runs whose
-protocol withholds nothing.
-"""
+"""Withholding at random from a batch, for methods that learn from it in runs that withhold nothing."""
 
 from dataclasses import replace
 

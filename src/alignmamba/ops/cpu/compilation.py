@@ -29,9 +29,7 @@ from token to token."""
 
 
 def kernel(function: Callable[..., Any], *, extra: frozenset[str] = frozenset()) -> Callable[..., Any]:
-    """Compile at the first call, without the interpreter's lock, and keep the machine code on disk where that
-    is possible.
-    """
+    """Compile at the first call, without the interpreter's lock; the machine code is kept where possible."""
     compiled = njit(fastmath=set(ANY_ORDER | extra), nogil=True, error_model="numpy")(function)
     try:
         compiled._cache = _Cache(function)  # type: ignore[attr-defined]
@@ -47,9 +45,7 @@ _SOURCES = sha256(
 
 
 class _Cache(FunctionCache):
-    """Machine code on disk, for these sources. What cannot be read is compiled again, and what cannot be
-    written is not kept.
-    """
+    """Machine code of these sources on disk; it is compiled again where that fails."""
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return *super()._index_key(sig, codegen), _SOURCES
@@ -73,9 +69,7 @@ class _Cache(FunctionCache):
 
 @cache
 def _say_not_kept(reason: str | None) -> None:
-    """Once in a process: compiling resets the record by which Python would know that it has shown a
-    warning.
-    """
+    """Say it once in a process: compiling resets Python's own record of warnings."""
     warnings.warn(
         f"compiled kernels are not kept on disk, every process compiles them anew: {reason}",
         RuntimeWarning,
@@ -115,9 +109,7 @@ def array(tensor: Tensor) -> np.ndarray:
 
 
 def over_tasks(run: Callable[[int, int], object], tasks: int, threads: int) -> None:
-    """Call ``run(first, last)`` over all tasks, spread over threads that end with the call, so that a process
-    may fork at any time.
-    """
+    """Call ``run(first, last)`` over all tasks, on threads that end with the call: a process may fork."""
     threads = max(1, min(tasks, threads))
     edges = [tasks * part // threads for part in range(threads + 1)]
     if threads == 1:
@@ -150,9 +142,7 @@ _TYPES = {getattr(torch, name): np.dtype(name).str for name in ("float32", "floa
 
 
 def _seen(tensor: Tensor) -> np.ndarray:
-    """`Tensor.numpy` without its mark on the storage, which may not be resized from then on: FSDP frees
-    parameters by resizing them.
-    """
+    """`Tensor.numpy` without its mark on the storage, by which FSDP could not resize it any more."""
     if tensor.numel() == 0:
         return np.empty(tuple(tensor.shape), _TYPES[tensor.dtype])
     return np.asarray(_Memory(tensor))

@@ -95,9 +95,7 @@ def lower_median(values: Tensor, mask: Tensor) -> Tensor:
 def _add_gradient(
     grad: Tensor, own: Tensor, other: Tensor, entries: Tensor, sums: Tensor, slope: Tensor
 ) -> None:
-    """Add ``slope (sums own - entries other)``: the gradient of a sum of kernel entries with respect to the
-    tokens `own`.
-    """
+    """Add ``slope (sums own - entries other)``, the gradient with respect to the tokens `own`."""
     grad.add_(slope * (sums.unsqueeze(2) * own - torch.bmm(entries, other)))
 
 
@@ -123,9 +121,7 @@ def _kernel_entries(
     tile, sample, row, column, first_squares, second_squares, first_mask, second_mask,
     rates, symmetric, row_sums, column_sums,
 ):  # fmt: skip
-    """Turn inner products into kernel entries, zero for tokens that are not valid, and add them up by rows
-    and by columns.
-    """
+    """Turn inner products into kernel entries, zero where not valid; sum them by rows and columns."""
     for b in range(tile.shape[0]):
         rate = row_sums.dtype.type(rates[sample + b])
         others = second_squares[sample + b, column : column + tile.shape[2]]

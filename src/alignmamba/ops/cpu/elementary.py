@@ -1,6 +1,4 @@
-"""Exponential, softplus and sigmoid as short sequences of arithmetic, so that loops over channels
-vectorise.
-"""
+"""Exponential, softplus and sigmoid as short sequences of arithmetic, so that loops vectorise."""
 
 from typing import Any
 
@@ -142,9 +140,7 @@ def silu_slope(x):
 
 
 def softplus(x):
-    """log(1 + e^x); relative error below 1e-7 (4 + |x|) in float32, also where it is small; zero below
-    -69.
-    """
+    """log(1 + e^x); relative error below 1e-7 (4 + |x|) in float32, small results too; zero below -69."""
     raise NotImplementedError("only for kernels")
 
 

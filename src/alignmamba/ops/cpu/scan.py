@@ -147,18 +147,14 @@ def checkpoint_shape(batch: int, time: int, channels: int, states: int) -> tuple
 
 
 def _state_first(state: Tensor | None, shape: tuple[int, int, int], like: Tensor) -> Tensor:
-    """A copy of (batch, channel, state) as (batch, state, channel), which the kernels overwrite; zero if
-    there is none.
-    """
+    """A copy of (batch, channel, state) as (batch, state, channel), to be overwritten; zero for none."""
     if state is None:
         return like.new_zeros(shape)
     return like.new_empty(shape).copy_(state.transpose(1, 2))
 
 
 def _rates(A: Tensor) -> np.ndarray:
-    """(state, channel), for powers of 2; NaN without a payload, which the kernel's exponential would take for
-    an exponent.
-    """
+    """(state, channel), for powers of 2; NaN without a payload, which would pass for an exponent."""
     rates = A.t() * LOG2E
     return array(torch.where(rates.isnan(), torch.nan, rates))
 
@@ -168,9 +164,7 @@ def _vector(weight: Tensor | None, u: Tensor) -> np.ndarray:
 
 
 def _limits(A: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The shortest and the longest step of each channel: beyond, a state grows by over 2^127 (float64:
-    2^1023) and is no number.
-    """
+    """Shortest and longest step of each channel: beyond, a state grows by over 2^127 (float64: 2^1023)."""
     if A.shape[1] == 0:
         return array(A.new_full((len(A),), -torch.inf)), array(A.new_full((len(A),), torch.inf))
     most = 127 if A.dtype == torch.float32 else 1023
@@ -185,9 +179,7 @@ def _lanes(channels: int) -> int:
 
 
 def _groups(batch: int, channels: int, lanes: int, threads: int) -> int:
-    """Into how many groups of tiles the channels of one sample are split: as few as give every thread a
-    task.
-    """
+    """Groups of tiles of a sample's channels: as few as give every thread a task."""
     return max(1, min(-(-threads // max(1, batch)), -(-channels // lanes)))
 
 

@@ -149,9 +149,7 @@ def _search(
     tile, sample, row, column, first, last, source_times, anchor_times, time_weight, margin,
     best, rivals, scores, count,
 ):  # fmt: skip
-    """Take a tile of similarities into account: the best score of each source token, and who comes within
-    rounding of it.
-    """
+    """Take a tile of similarities into account: the best scores, and who comes within rounding of them."""
     for b in range(tile.shape[0]):
         for r in range(tile.shape[1]):
             s, i = sample + b, row + r

@@ -9,9 +9,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit
 def softplus(x):
-    """log(1 + exp(x)) to float32 precision, relative at both ends: max(x, 0) + 2 artanh(e / (2 + e)) with e =
-    exp(-|x|).
-    """
+    """log(1 + exp(x)) to float32 precision: max(x, 0) + 2 artanh(e / (2 + e)) with e = exp(-|x|)."""
     e = tl.exp2(tl.abs(x) * -LOG2E)
     s = e / (2.0 + e)  # at most 1/3, so that the series ends at s^13
     q = s * s

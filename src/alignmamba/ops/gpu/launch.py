@@ -12,9 +12,7 @@ _Result = TypeVar("_Result")
 
 
 def on_its_device(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Make the device of a function's first argument the current one while it runs: Triton launches there,
-    wherever the tensors are.
-    """
+    """Make the device of a function's first argument the current one: Triton launches there."""
 
     @wraps(function)
     def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:

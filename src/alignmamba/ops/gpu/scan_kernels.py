@@ -33,9 +33,7 @@ def _place(channels, chunks, nothing, LANES: tl.constexpr):
 
 @triton.jit
 def _row(tile, rows, k: tl.constexpr):
-    """Row `k` of a tile whose rows all lie in one thread. The compiler may drop zeros from a sum of integers,
-    so it costs nothing.
-    """
+    """Row `k` of a tile whose rows all lie in one thread; zeros drop out of a sum of integers."""
     bits = tile.to(tl.int32, bitcast=True)
     return tl.sum(tl.where(rows == k, bits, 0), axis=0).to(tl.float32, bitcast=True)
 
@@ -66,9 +64,7 @@ def forward_kernel(
     SOFTPLUS: tl.constexpr, OUTPUT: tl.constexpr, FINISH: tl.constexpr, CHECKPOINT: tl.constexpr,
     TILE: tl.constexpr, STATES: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """One chunk of one row for a tile of channels, token by token. Without OUTPUT only the last state and the
-    sum of steps.
-    """
+    """One chunk of one row, token by token. Without OUTPUT only the last state and the sum of steps."""
     part, row, chunk, lane, inside = _place(channels, chunks, nothing, LANES)
     n = tl.arange(0, STATES)
     square = (n[:, None] < states) & inside[None, :]
@@ -150,9 +146,7 @@ def carry_kernel(
     edges, A2, step_sums, start, finish, channels, states, chunks, nothing,
     HAS_START: tl.constexpr, REVERSE: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """Replace what each chunk leaves, scanned from zero, by what it must start from; ROWS chunks are in
-    flight at a time.
-    """
+    """Replace what each chunk leaves, scanned from zero, by what it starts from, ROWS chunks at a time."""
     groups = tl.cdiv(channels, LANES)
     program = tl.program_id(0)
     row, state = (program // groups // states).to(tl.int64), program // groups % states
@@ -195,9 +189,7 @@ def gradient_of_state_kernel(
     HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_START: tl.constexpr, SOFTPLUS: tl.constexpr,
     CHUNKED: tl.constexpr, TILE: tl.constexpr, STATES: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """One chunk of one row from its last token to its first: r_t = exp(dt_t A) (C_t grad_y_t + r_{t+1}),
-    noted after each tile.
-    """
+    """One chunk from its end: r_t = exp(dt_t A) (C_t grad_y_t + r_{t+1}), noted after each tile."""
     part, row, chunk, lane, inside = _place(channels, chunks, nothing, LANES)
     n = tl.arange(0, STATES)
     square = (n[:, None] < states) & inside[None, :]
@@ -269,9 +261,7 @@ def gradients_kernel(
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
     CHUNKED: tl.constexpr, MATRIX: tl.constexpr, TILE: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """Every gradient of one tile of tokens and channels, one state after the other; `arriving` ends as the
-    parts of grad_A.
-    """
+    """Every gradient of one tile, state after state; `arriving` ends as the parts of grad_A."""
     groups = tl.cdiv(channels, LANES)
     program = tl.program_id(0)
     group = program % groups

@@ -227,9 +227,7 @@ def _inverse_norms(x: Tensor) -> Tensor:
 
 
 def _splits(programs: int, column_tiles: int, device: torch.device) -> int:
-    """Among how many programs the columns of a tile of rows are shared: a power of two, so that few kernels
-    are compiled.
-    """
+    """Programs that share the columns of a tile of rows: a power of two, so that few kernels are compiled."""
     processors = (
         torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
     )

@@ -70,7 +70,7 @@ class FusionConfig(NetworkConfig):
 
 
 class PlainFusionConfig(FusionConfig):
-    """Fields of a network with input layers of its own: features come as they are, unless told otherwise."""
+    """Fields of a network with input layers of its own: features come as they are by default."""
 
     encoder: AnyEncoderConfig = EncoderConfig(kind="none")
 

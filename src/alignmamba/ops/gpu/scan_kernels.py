@@ -23,7 +23,7 @@ _GENERAL = ["batch", "time", "chunk_length", "chunks", "nothing"]
 
 @triton.jit
 def _place(channels, chunks, nothing, LANES: tl.constexpr):
-    """Which chunk of which row this program has, over all rows and in its own; its channels."""
+    """The chunk of this program, over all rows; its row, and place there; its channels, and if they exist."""
     groups = tl.cdiv(channels, LANES)
     program = tl.program_id(0)
     part = (program // groups).to(tl.int64)

@@ -9,6 +9,7 @@ from torch import nn
 
 from alignmamba.methods.fdmer import ADVERSARIAL_PARTS, FDMER, AdversarialParts
 from alignmamba.training.objective import Parcel
+from alignmamba.training.pairs import named
 from tolerances import FLOAT32, MODEL
 
 TASK = TASKS["regression"]
@@ -37,7 +38,8 @@ def test_the_gradient_turns_in_common_parts_alone() -> None:
     loss = learner.losses(batch, replace(output, extras={**output.extras, **parts}))["adversary"].sum()
     gradients = torch.autograd.grad(loss, list(parts.values()))
     for (name, part), gradient, factor in zip(parts.items(), gradients, (-0.4, 1.0), strict=True):
-        (plain,) = torch.autograd.grad(learner._named(part, output.extras["present"]).sum(), [part])
+        said = named(learner.discriminator(part), output.extras["present"])
+        (plain,) = torch.autograd.grad(said.sum(), [part])
         assert plain.abs().max() > 0, name
         torch.testing.assert_close(gradient, factor * plain, **FLOAT32)
 

@@ -43,14 +43,11 @@ def call_hdf5_here() -> None:
 
     class Here(hdf5.HDF5Process):
         def __init__(self) -> None:
-            self._structures = {}
-            self._opened: dict[str, hdf5_child.Sequence] = {}
-            self._plain: dict[str, hdf5_child.DataSets] = {}
+            self._opened: dict[str, hdf5_child.OpenFile] = {}
 
         def _ask(self, path: Path, request: dict[str, object], **_: object) -> bytes:
-            head, content = hdf5_child.answer(
-                json.dumps({**request, "path": str(path)}).encode(), self._opened, self._plain
-            )
+            line = json.dumps({**request, "path": str(path)}).encode()
+            head, content = hdf5_child.answer(line, self._opened)
             if "error" in head:
                 raise DataError(f"{path}: {head['error']}")
             return content

@@ -657,15 +657,13 @@ def test_no_process_is_left_behind(written: list[Path]) -> None:
 
 def test_a_sample_is_read_when_it_is_asked_for(written: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
-    read = hdf5.HDF5Process.read
+    rows = hdf5.HDF5Process.rows
 
-    def noted(
-        self: hdf5.HDF5Process, path: Path, entry: str, field: Any, start: int, stop: int
-    ) -> np.ndarray:
-        asked.append((path.stem, field))
-        return read(self, path, entry, field, start, stop)
+    def noted(self: hdf5.HDF5Process, array: hdf5.HDF5Array, *at: Any) -> np.ndarray:
+        asked.append((array.path.stem, array.name.rpartition("/")[2]))
+        return rows(self, array, *at)
 
-    monkeypatch.setattr(hdf5.HDF5Process, "read", noted)
+    monkeypatch.setattr(hdf5.HDF5Process, "rows", noted)
     found = csd.read(written, csd.Options()).splits["train"]
     assert {stem for stem, _ in asked} == {"Opinion_Segment_Labels"}
     asked.clear()

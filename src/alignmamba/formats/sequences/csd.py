@@ -37,6 +37,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import FoldOptions, folds_beside, left_out, roles_by_folds
@@ -73,9 +75,7 @@ class Options(FoldOptions):
 
 
 def recognises(path: Path) -> bool:
-    """Return whether this is an HDF5 file, or a folder with `.csd` files in it; `NAME=FILE` is looked
-    through.
-    """
+    """Return whether this is an HDF5 file, or a folder with `.csd` files in it."""
     try:
         _, path = hinted(path)
         if path.is_dir():
@@ -91,42 +91,33 @@ def recognises(path: Path) -> bool:
 def files(path: Path) -> Sequence[Path]:
     """The file itself, or those of the folder, and the folds beside them."""
     _, path = hinted(path)
-    return (
-        [*sorted(path.glob("*.csd")), *folds_beside(path)]
-        if path.is_dir()
-        else [path, *folds_beside(path.parent)]
-    )
+    own, folder = (sorted(path.glob("*.csd")), path) if path.is_dir() else ([path], path.parent)
+    return [*own, *folds_beside(folder)]
 
 
 def read(sources: Sequence[Path], options: Options) -> Foreign:
-    """Open the files of one corpus.
-
-    Args:
-        sources: One file per modality, and one of labels; see the module for how they are distinguished.
-        options: ``folds``, which may lie beside the first file as ``folds.json`` or ``folds.toml`` instead;
-            ``label``, the name or number of the label's column.
+    """Open the files of one corpus: one for each modality, and one of labels.
 
     Raises:
         DataError: If a file is none, is damaged, or does not fit the others.
     """
     process = HDF5Process()
-    opened = [(hint, path, process.open(path)) for hint, path in _files(sources)]
+    opened = [(hint, process.open(path)) for hint, path in _files(sources)]
     parts = {
-        name: ComputationalSequence.of(name, path, process, structure)
-        for (_, path, structure), name in zip(opened, _roles(opened), strict=True)
+        name: ComputationalSequence.of(name, structure)
+        for (_, structure), name in zip(opened, _roles(opened), strict=True)
     }
     labels, words = parts.pop("labels", None), parts.pop("words", None)
-    first = opened[0][1]
+    first = opened[0][1].path
     if not parts:
         raise DataError(
             f"{first}: expected a sequence besides labels and words, found none; give the folder with"
             " all files of the corpus"
         )
-    sequences = list(parts.values())
+    sequences, faults = list(parts.values()), Faults()
     anchor = parts.get("text", sequences[0])
-    faults = Faults()
     clips = Clips(
-        sequences=sequences,
+        sequences,
         anchor=anchor,
         words=words,
         align=options.align,
@@ -150,7 +141,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
         splits={role: clips.split(rows, targets=labels is not None) for role, rows in by_role.items()},
         units={name: unit for name, unit in units.items() if unit},
         vocabulary_sizes={},
-        source="CMU-MultimodalSDK: " + ", ".join(path.name for _, path, _ in opened),
+        source="CMU-MultimodalSDK: " + ", ".join(structure.path.name for _, structure in opened),
         faults=faults,
         notes=(*clips.notes(), *notes, *fold_notes),
     )
@@ -180,32 +171,30 @@ def _files(sources: Sequence[Path]) -> Iterator[tuple[str, Path]]:
             yield hint, file
 
 
-def _roles(opened: Sequence[tuple[str, Path, Structure]]) -> list[str]:
+def _roles(opened: Sequence[tuple[str, Structure]]) -> list[str]:
     """The modality of each file, or ``labels`` or ``words``."""
     names = [
         hint or ("words" if _is_words(structure) else told_by(structure.root, _HINTS))
-        for hint, _, structure in opened
+        for hint, structure in opened
     ]
-    if "" in names and "text" not in names and names[0] == "":
+    if names[0] == "" and "text" not in names:
         names[0] = "text"
-    for row, (_, _, structure) in enumerate(opened):
+    for row, (_, structure) in enumerate(opened):
         if names[row] == "":
-            single = all(
-                len(entry.features) == 1 or entry.features[-1] == 1 for entry in structure.entries.values()
-            )
+            single = all(features.shape[1:] in ((), (1,)) for features, _ in structure.entries.values())
             names[row] = "labels" if single and "labels" not in names else as_modality(structure.root)
-    for row, name in enumerate(names):
-        if name in names[:row]:
-            first = opened[names.index(name)][1]
+        if names[row] in names[:row]:
+            first, path = opened[names.index(names[row])][1].path, structure.path
             raise DataError(
-                f"{opened[row][1]}: is taken for {name!r}, as {first} is; name one of them, for example"
-                f" OTHER={opened[row][1].name}"
+                f"{path}: is taken for {names[row]!r}, as {first} is; name one of them, for example"
+                f" OTHER={path.name}"
             )
     return names
 
 
 def _is_words(structure: Structure) -> bool:
-    return bool(structure.entries) and all(entry.dtype.kind == "S" for entry in structure.entries.values())
+    arrays = structure.entries.values()
+    return bool(arrays) and all(features.dtype.kind == "S" for features, _ in arrays)
 
 
 # Segments, their labels and their splits
@@ -215,13 +204,10 @@ def _labelled(
     labels: ComputationalSequence, wanted: str, faults: Faults
 ) -> tuple[list[Segment], Task, list[str]]:
     """The segments that have labels, what the label is, and notes about it."""
-    path = labels.path
     names = _label_names(labels)
     column = _column(labels, names, wanted)
-    name = names[column]
-    others = (
-        {other: at for at, other in enumerate(names) if at != column} if labels.width <= _MOST_LABELS else {}
-    )
+    name, width = names[column], labels.width
+    others = {other: at for at, other in enumerate(names) if at != column} if width <= _MOST_LABELS else {}
     told = f"{labels.structure.root} {name}".lower()
     known_range = _SENTIMENT_RANGE if column == 0 and ("sentiment" in told or "opinion" in told) else None
     _check_segments(labels)
@@ -235,6 +221,7 @@ def _labelled(
             elif end - start <= SHORTEST_SECONDS:
                 faults.add("zero length", where=place, done="segment dropped")
             else:
+                known = np.where(np.isfinite(values[row]), values[row], math.nan)
                 segment = Segment(
                     id=key if labels.numbered else f"{key}[{row}]",
                     video=video_of_entry(key),
@@ -242,15 +229,13 @@ def _labelled(
                     end=end,
                     entry=key if labels.numbered else None,
                     target=float(values[row, column]),
-                    others={other: _known(values[row, at]) for other, at in others.items()},
+                    others={other: float(known[at]) for other, at in others.items()},
                 )
                 segments.append(segment)
     kept = (
-        f"; {len(others)} others are kept as further labels"
-        if others
-        else f", which has {labels.width - 1} others"
+        f"; {len(others)} others are kept as further labels" if others else f", which has {width - 1} others"
     )
-    notes = [f"The label is column {column} ({name}) of {path.name}{kept if labels.width > 1 else ''}."]
+    notes = [f"The label is column {column} ({name}) of {labels.path.name}{kept if width > 1 else ''}."]
     return segments, Task(kind="regression", label_range=known_range), notes
 
 
@@ -266,10 +251,6 @@ def _check_segments(labels: ComputationalSequence) -> None:
     for key, length in labels.lengths.items():
         if labels.numbered and length != 1:
             raise DataError(f"{path}: entry {key!r}: expected one label, found {length}")
-
-
-def _known(value: Any) -> float:
-    return float(value) if math.isfinite(value) else math.nan
 
 
 def _label_names(labels: ComputationalSequence) -> list[str]:
@@ -306,15 +287,15 @@ def _by_role(
 ) -> tuple[dict[Role, list[Segment]], list[str]]:
     """The segments of each split that has any, and what is to be said about the others."""
     names = [(segment.id, segment.video) for segment in segments]
-    roles, notes, where = roles_by_folds(names, given, folder, labelled=labelled)
-    result: dict[Role, list[Segment]] = {}
-    for role in ROLES:
-        if rows := [segment for segment, home in zip(segments, roles, strict=True) if home == role]:
-            result[role] = rows
+    homes, notes, where = roles_by_folds(names, given, folder, labelled=labelled)
+    rows: dict[Role | None, list[Segment]] = {role: [] for role in (*ROLES, None)}
+    for segment, home in zip(segments, homes, strict=True):
+        rows[home].append(segment)
+    result = {role: rows[role] for role in ROLES if rows[role]}
     if not result:
         raise DataError(
             f"{where}: found no sample: no segment of {anchor.name} and the other files is in a split"
         )
-    left = [segment.video for segment, home in zip(segments, roles, strict=True) if home is None]
+    left = [segment.video for segment in rows[None]]
     count = len(set(left))
-    return result, [*left_out(f"segments of {count} videos", len(left), "".join(left[:1]), roles), *notes]
+    return result, [*left_out(f"segments of {count} videos", len(left), "".join(left[:1]), homes), *notes]

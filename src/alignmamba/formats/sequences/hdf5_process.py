@@ -11,13 +11,12 @@ import math
 import os
 import subprocess
 import sys
-import threading
-import time
 import weakref
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 
@@ -39,44 +38,20 @@ _CHILD = Path(__file__).with_name("hdf5_child.py")
 _HEAD_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """Declaration of one entry of a file."""
-
-    features: tuple[int, ...]
-    """Shape of the features, (time, width), (time,) or (width,)."""
-    dtype: np.dtype
-    """Type of the features: real numbers, or bytes of fixed length."""
-    intervals: tuple[int, ...]
-    """Shape of the intervals, (time, 2) or (2,)."""
-    intervals_dtype: np.dtype
-
-
-@dataclass(frozen=True, kw_only=True)
-class Structure:
-    """Content of a file."""
-
-    root: str
-    metadata: Mapping[str, Any]
-    entries: Mapping[str, Entry]
-
-
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HDF5Array:
-    """A data set of numbers of any HDF5 file, of which parts are read when they are asked for.
+    """A data set of numbers, or of bytes of fixed length, of which parts are read when they are asked for."""
 
-    Args:
-        process: What reads it.
-        path: The file.
-        name: The data set.
-        shape: Of the data set.
-        dtype: Of its numbers.
-    """
+    process: "HDF5Process"
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
-    def __init__(
-        self, process: "HDF5Process", path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype
-    ) -> None:
-        self._process, self._path, self._name = process, path, name
-        self.shape, self.dtype, self.ndim = shape, dtype, len(shape)
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -85,13 +60,23 @@ class HDF5Array:
         """``array[start:stop]`` or ``array[row, start:stop]``."""
         row, part = (None, at) if isinstance(at, slice) else at
         start, stop, _ = part.indices(self.shape[0 if row is None else 1])
-        return self._process.slice(
-            self._path, self._name, row, start, stop, self.shape[1 if row is None else 2 :], self.dtype
-        )
+        return self.process.rows(self, row, start, stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """Content of a file that holds a computational sequence."""
+
+    path: Path
+    root: str
+    metadata: Mapping[str, Any]
+    entries: Mapping[str, tuple[HDF5Array, HDF5Array]]
+    """Features of each entry, (time, width), (time,) or (width,), and intervals, (time, 2) or (2,)."""
 
 
 class HDF5Process:
-    """A process that opens HDF5 files and hands out rows of their arrays.
+    """A process that opens HDF5 files and hands out rows of their arrays. All of its methods raise a
+    `DataError` about what is wrong with the file.
 
     Raises:
         ConfigError: If h5py is not installed.
@@ -99,7 +84,6 @@ class HDF5Process:
 
     def __init__(self) -> None:
         require("HDF5", "formats", "h5py")
-        self._structures: dict[Path, Structure] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_CHILD), str(ROOM_BYTES)],
             stdin=subprocess.PIPE,
@@ -111,50 +95,24 @@ class HDF5Process:
                 "OMP_NUM_THREADS": "1",
             },
         )
-        self._alarm = _Alarm(self._process)
-        self.close = weakref.finalize(self, _end, self._process, self._alarm)
+        self._waiter = ThreadPoolExecutor(max_workers=1)
+        self.close = weakref.finalize(self, _end, self._process, self._waiter)
 
     def open(self, path: Path) -> Structure:
-        """Open a file and check its structure.
-
-        Raises:
-            DataError: If anything is wrong with it.
-        """
-        size = regular_file(path).stat().st_size
-        told = json.loads(self._ask(path, {"do": "open"}, reads=size, largest=100 * size + (1 << 20)))
+        """Open the file of a computational sequence and check its structure."""
+        found = self._json(path, {"do": "sequence"})
         entries = {
-            name: Entry(
-                features=tuple(features),
-                dtype=np.dtype(dtype).newbyteorder("<"),
-                intervals=tuple(intervals),
-                intervals_dtype=np.dtype(of_intervals).newbyteorder("<"),
+            name: (
+                self._array(path, f"{found['root']}/data/{name}/features", *features),
+                self._array(path, f"{found['root']}/data/{name}/intervals", *intervals),
             )
-            for name, features, dtype, intervals, of_intervals in told["entries"]
+            for name, (features, intervals) in found["entries"].items()
         }
-        self._structures[path] = Structure(root=told["root"], metadata=told["metadata"], entries=entries)
-        return self._structures[path]
-
-    def read(
-        self, path: Path, entry: str, field: Literal["features", "intervals"], start: int, stop: int
-    ) -> np.ndarray:
-        """Rows `start` to `stop` of an array of an open file.
-
-        Raises:
-            DataError: If they cannot be read.
-        """
-        declared = self._structures[path].entries[entry]
-        shape = declared.features if field == "features" else declared.intervals
-        dtype = declared.dtype if field == "features" else declared.intervals_dtype
-        request = {"do": "read", "entry": entry, "field": field, "start": start, "stop": stop}
-        return self._rows(path, f"entry {entry!r}: {field}", request, (stop - start, *shape[1:]), dtype)
+        return Structure(path=path, root=found["root"], metadata=found["metadata"], entries=entries)
 
     def names(self, path: Path) -> list[str]:
-        """Names of the data sets of any file.
-
-        Raises:
-            DataError: If it cannot be read.
-        """
-        found: list[str] = json.loads(self._ask_plain(path, {"do": "names"}))
+        """Names of the data sets of any file."""
+        found: list[str] = self._json(path, {"do": "names"})
         return found
 
     def array(self, path: Path, name: str) -> HDF5Array | list[str]:
@@ -163,54 +121,36 @@ class HDF5Process:
         Args:
             path: The file.
             name: The data set, with those of its groups and `/` between them; empty for the only one.
-
-        Raises:
-            DataError: If there is none, it holds something else, or more than the file can hold.
         """
-        told = json.loads(self._ask_plain(path, {"do": "shape", "name": name}))
-        shape = tuple(told["shape"])
-        if told["dtype"] == "text":
-            request = {"do": "slice", "name": name, "start": 0, "stop": shape[0], "row": None}
-            texts: list[str] = json.loads(self._ask_plain(path, request))
+        shape, dtype = self._json(path, {"do": "declared", "name": name})
+        if dtype == "text":
+            request = {"do": "rows", "name": name, "start": 0, "stop": shape[0], "row": None}
+            texts: list[str] = self._json(path, request)
             return texts
-        return HDF5Array(self, path, name, shape, np.dtype(told["dtype"]).newbyteorder("<"))
+        return self._array(path, name, shape, dtype)
 
-    def slice(
-        self,
-        path: Path,
-        name: str,
-        row: int | None,
-        start: int,
-        stop: int,
-        rest: tuple[int, ...],
-        dtype: np.dtype,
-    ) -> np.ndarray:
-        """Rows `start` to `stop` of a data set, or of its row `row`, each of shape `rest`.
+    def _array(self, path: Path, name: str, shape: list[int], dtype: str) -> HDF5Array:
+        little_endian = np.dtype(dtype).newbyteorder("<")
+        return HDF5Array(process=self, path=path, name=name, shape=tuple(shape), dtype=little_endian)
 
-        Raises:
-            DataError: If they cannot be read.
-        """
-        request = {"do": "slice", "name": name, "start": start, "stop": stop, "row": row}
-        return self._rows(path, f"data set {name!r}", request, (stop - start, *rest), dtype)
-
-    def _rows(
-        self, path: Path, where: str, request: dict[str, Any], shape: tuple[int, ...], dtype: np.dtype
-    ) -> np.ndarray:
-        size = math.prod(shape) * dtype.itemsize
+    def rows(self, array: HDF5Array, row: int | None, start: int, stop: int) -> np.ndarray:
+        """Rows `start` to `stop` of a data set, or of its row `row`."""
+        shape = (stop - start, *array.shape[1 if row is None else 2 :])
+        size = math.prod(shape) * array.dtype.itemsize
+        where = f"{array.path}: data set {array.name!r}"
         if size > SLICE_BYTES:
-            raise DataError(f"{path}: {where}: a sample of {size} bytes, expected at most {SLICE_BYTES}")
+            raise DataError(f"{where}: a sample of {size} bytes, expected at most {SLICE_BYTES}")
         if size == 0:
-            return np.empty(shape, dtype=dtype)
-        content = self._ask(path, request, reads=size, largest=size)
+            return np.empty(shape, dtype=array.dtype)
+        request = {"do": "rows", "name": array.name, "start": start, "stop": stop, "row": row}
+        content = self._ask(array.path, request, reads=size, largest=size)
         if len(content) != size:
-            raise DataError(
-                f"{path}: {where}: expected {size} bytes, found {len(content)}; the file is damaged"
-            )
-        return np.frombuffer(content, dtype=dtype).reshape(shape)
+            raise DataError(f"{where}: expected {size} bytes, found {len(content)}; the file is damaged")
+        return np.frombuffer(content, dtype=array.dtype).reshape(shape)
 
-    def _ask_plain(self, path: Path, request: dict[str, Any]) -> bytes:
+    def _json(self, path: Path, request: dict[str, Any]) -> Any:
         size = regular_file(path).stat().st_size
-        return self._ask(path, request, reads=size, largest=600 * size + (16 << 20))
+        return json.loads(self._ask(path, request, reads=size, largest=600 * size + (16 << 20)))
 
     def _ask(self, path: Path, request: dict[str, Any], *, reads: int, largest: int) -> bytes:
         """The answer to a request that may have to read so many bytes."""
@@ -218,69 +158,42 @@ class HDF5Process:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        self._alarm.deadline = time.monotonic() + seconds
         try:
             stdin.write(json.dumps({**request, "path": str(path)}).encode() + b"\n")
             stdin.flush()
-            told, content = _answer(stdout, largest)
+            found, content = self._waiter.submit(_answer, stdout, largest).result(timeout=seconds)
         except (OSError, EOFError, ValueError, LookupError, TypeError, RecursionError) as error:
+            late = isinstance(error, TimeoutError)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=1)  # for the code that a crash left
+                self._process.wait(timeout=0 if late else 1)  # for the code that a crash left
             self.close()
-            reason = (
-                f"took longer than {seconds:.0f} s"
-                if self._alarm.rang
-                else f"ended with code {self._process.returncode}"
-            )
+            code = self._process.returncode
+            reason = f"took longer than {seconds:.0f} s" if late else f"ended with code {code}"
             raise DataError(f"{path}: the file is damaged: the process that reads it {reason}") from error
-        finally:
-            self._alarm.deadline = math.inf
-        if "error" in told:
-            raise DataError(f"{path}: {told['error']}")
+        if "error" in found:
+            raise DataError(f"{path}: {found['error']}")
         return content
 
 
 def _answer(stdout: IO[bytes], largest: int) -> tuple[dict[str, Any], bytes]:
-    """Answer of the child, with its bytes; raises an error where the child can no longer be
-    trusted.
-    """
-    head = stdout.readline(_HEAD_BYTES)
-    told: dict[str, Any] = json.loads(head)
-    if "error" in told:
-        return told, b""
-    if not 0 <= told["bytes"] <= largest:
+    """Answer of the child, with its bytes; raises an error where the child can no longer be trusted."""
+    found: dict[str, Any] = json.loads(stdout.readline(_HEAD_BYTES))
+    if "error" in found:
+        return found, b""
+    if not 0 <= found["bytes"] <= largest:
         raise ValueError("more bytes than were asked for")
-    content = stdout.read(told["bytes"])
-    if len(content) != told["bytes"]:
+    content = stdout.read(found["bytes"])
+    if len(content) != found["bytes"]:
         raise EOFError
-    return told, content
+    return found, content
 
 
-class _Alarm:
-    """Ends a process that is late. One thread looks at the clock: to start one for each answer would take
-    longer than the answer.
-    """
-
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self.deadline = math.inf
-        self.rang = False
-        self.over = threading.Event()
-        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
-
-    def _watch(self, process: "subprocess.Popen[bytes]") -> None:
-        while not self.over.wait(0.1):
-            if time.monotonic() > self.deadline:
-                self.rang = True
-                process.kill()
-                return
-
-
-def _end(process: "subprocess.Popen[bytes]", alarm: _Alarm) -> None:
-    """End the child, which only reads."""
-    alarm.over.set()
+def _end(process: "subprocess.Popen[bytes]", waiter: ThreadPoolExecutor) -> None:
+    """End the child, which only reads, and the thread that waits for it."""
     process.kill()
+    process.wait()
+    waiter.shutdown()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):
                 pipe.close()
-    process.wait()

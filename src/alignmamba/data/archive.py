@@ -160,21 +160,16 @@ def load_corpus(
     manifest = read_manifest(directory)
     shards, problems = examine(directory, manifest, verify=verify, require_finite=nonfinite == "error")
     if problems:
-        others = (
-            f" (and {len(problems) - 1} more problems, see `alignmamba inspect {directory}`)"
-            if len(problems) > 1
-            else ""
-        )
-        raise DataError(problems[0] + others)
+        others = f" (and {len(problems) - 1} more problems, see `alignmamba inspect {directory}`)"
+        raise DataError(problems[0] + others * (len(problems) > 1))
     repair: dict[str, np.ndarray] | None = None
     if nonfinite == "zero":
         repair = {spec.name: np.zeros(spec.width, dtype=np.float32) for spec in manifest.modalities}
     elif nonfinite == "mean":
         features = [spec for spec in manifest.modalities if spec.kind == "features"]
         if means is not None:
-            repair = {
-                spec.name: _given_means(means[spec.name], spec) for spec in features if spec.name in means
-            }
+            features = [spec for spec in features if spec.name in means]
+            repair = {spec.name: _given_means(means[spec.name], spec) for spec in features}
         elif "train" in shards:
             repair = {spec.name: _channel_means(shards["train"], spec) for spec in features}
         else:
@@ -229,9 +224,8 @@ def _write_shards(
             for samples in _shards(checked.samples(role), samples_per_shard, shard_bytes):
                 if len(begun) >= _WRITERS:
                     begun[-_WRITERS].result()
-                begun.append(
-                    writer.submit(_write_shard, directory, f"{role}-{len(written):05d}", samples, checked)
-                )
+                path = directory / f"{role}-{len(written):05d}"
+                begun.append(writer.submit(_write_shard, path, samples, checked))
                 written.append(begun[-1])
         return tuple(
             SplitEntry(role=role, shards=tuple(each.result() for each in written))
@@ -253,9 +247,7 @@ def _shards(samples: Iterable[CheckedSample], most: int, most_bytes: int) -> Ite
         yield pending
 
 
-def _write_shard(
-    directory: Path, stem: str, samples: Sequence[CheckedSample], checked: CheckedSplits
-) -> ShardEntry:
+def _write_shard(path: Path, samples: Sequence[CheckedSample], checked: CheckedSplits) -> ShardEntry:
     tensors: dict[str, list[np.ndarray]] = {}
     for name in checked.names:
         parts = [sample.values[name] for sample in samples]
@@ -269,16 +261,12 @@ def _write_shard(
                 sample.times.get(name, np.full(length, np.nan))
                 for sample, length in zip(samples, lengths, strict=True)
             ]
-    targets = [sample.target for sample in samples if sample.target is not None]
-    if targets:
-        tensors["targets"] = [
-            np.array(targets, dtype=np.float64 if checked.task.kind == "regression" else np.int64)
-        ]
-    return ShardEntry(
-        samples=len(samples),
-        values=FileEntry(**_write_file(directory / f"{stem}.safetensors", _safetensors(tensors))),
-        strings=FileEntry(**_write_file(directory / f"{stem}.jsonl", (_line(sample) for sample in samples))),
-    )
+    if targets := [sample.target for sample in samples if sample.target is not None]:
+        kind: type = np.float64 if checked.task.kind == "regression" else np.int64
+        tensors["targets"] = [np.array(targets, dtype=kind)]
+    values = _write_file(path.with_suffix(".safetensors"), _safetensors(tensors))
+    strings = _write_file(path.with_suffix(".jsonl"), map(_line, samples))
+    return ShardEntry(samples=len(samples), values=FileEntry(**values), strings=FileEntry(**strings))
 
 
 def _safetensors(tensors: Mapping[str, Sequence[np.ndarray]]) -> Iterator[bytes | memoryview]:
@@ -307,13 +295,7 @@ def _safetensors(tensors: Mapping[str, Sequence[np.ndarray]]) -> Iterator[bytes 
 
 
 def _line(sample: CheckedSample) -> bytes:
-    record = {
-        "id": sample.id,
-        "group": sample.group,
-        "text": sample.text,
-        "tokens": sample.tokens,
-        "labels": sample.labels,
-    }
+    record = {key: getattr(sample, key) for key in ("id", "group", "text", "tokens", "labels")}
     known = {key: value for key, value in record.items() if value is not None and value != {}}
     return json.dumps(known, ensure_ascii=False).encode() + b"\n"
 
@@ -321,28 +303,9 @@ def _line(sample: CheckedSample) -> bytes:
 def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, Any]:
     """Write a file until it is on disk; returns the fields of its `FileEntry`."""
     digest, size = hashlib.sha256(), 0
-    with path.open("wb") as file:
-        for block in _blocks(pieces):
-            digest.update(block)
-            size += len(block)
-            file.write(block)
+    with path.open("wb", buffering=_WRITE_BYTES) as file:
+        for piece in pieces:
+            digest.update(piece)
+            size += file.write(piece)
     synchronise(path)
     return {"path": path.name, "bytes": size, "sha256": digest.hexdigest()}
-
-
-def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
-    """The same bytes in blocks that are worth a write, all in one place: each is gone once the next is asked
-    for.
-    """
-    block = memoryview(bytearray(_WRITE_BYTES))
-    size = 0
-    for piece in pieces:
-        taken = 0
-        while taken < len(piece):
-            part = piece[taken : taken + len(block) - size]
-            block[size : size + len(part)] = part
-            size, taken = size + len(part), taken + len(part)
-            if size == len(block):
-                yield block
-                size = 0
-    yield block[:size]

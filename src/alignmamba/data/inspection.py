@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,8 @@ def inspect_corpus(path: str | Path) -> Inspection:
     directory = Path(path)
     manifest = read_manifest(directory)
     shards, problems = examine(directory, manifest, verify=True, require_finite=True)
-    splits = tuple(_summary(role, parts, manifest) for role, parts in shards.items() if parts)
+    seen = [_seen(role, parts, manifest) for role, parts in shards.items() if parts]
+    splits = tuple(each.summary(manifest.modalities, manifest.task) for each in seen)
     return Inspection(
         path=str(directory),
         name=manifest.name,
@@ -106,7 +108,7 @@ def inspect_corpus(path: str | Path) -> Inspection:
         ),
         checksum=manifest.checksum,
         splits=splits,
-        shared_groups=shared_groups(_groups(parts) for parts in shards.values()),
+        shared_groups=shared_groups(each.groups for each in seen),
         problems=tuple(problems),
         training=training(manifest.task, splits),
     )
@@ -114,28 +116,13 @@ def inspect_corpus(path: str | Path) -> Inspection:
 
 def inspect_loaded(corpus: Corpus, *, source: str) -> Inspection:
     """Describe a corpus in memory, of which nothing can be damaged."""
-    splits, groups, size = [], [], 0
-    for role, split in corpus.splits.items():
-        samples = list(split)
-        channels = Channels()
-        for sample in samples:
+    names = [spec.name for spec in corpus.modalities]
+    seen, size = [Seen(role, names) for role in corpus.splits], 0
+    for each in seen:
+        for sample in corpus.splits[each.role]:
             size += sum(values.nbytes for values in sample.features.values())
-            for name, values in sample.features.items():
-                channels.add(name, values)
-        targets = [sample.target for sample in samples if sample.target is not None]
-        groups.append({sample.group for sample in samples if sample.group is not None})
-        splits.append(
-            summarise(
-                role,
-                corpus.modalities,
-                corpus.task,
-                lengths=split.lengths,
-                timed={name for sample in samples for name in sample.times},
-                targets=np.array(targets) if targets else None,
-                groups=len(groups[-1]),
-                channels=channels,
-            )
-        )
+            each.add(sample.features, sample.times, sample.target, sample.group)
+    splits = tuple(each.summary(corpus.modalities, corpus.task) for each in seen)
     return Inspection(
         path=corpus.name,
         name=corpus.name,
@@ -144,8 +131,8 @@ def inspect_loaded(corpus: Corpus, *, source: str) -> Inspection:
         task=corpus.task,
         bytes=size,
         checksum=corpus.checksum,
-        splits=tuple(splits),
-        shared_groups=shared_groups(groups),
+        splits=splits,
+        shared_groups=shared_groups(each.groups for each in seen),
         problems=(),
         training=training(corpus.task, splits),
     )
@@ -257,7 +244,8 @@ def examine(
         shards[split.role] = tuple(opened)
     if not problems:
         problems += _absent_modalities(directory, shards, manifest)
-    problems += _repeated_ids(shards)
+    ids = {role: (identity for shard in parts for identity in shard.ids) for role, parts in shards.items()}
+    problems += [repeated_id(*repeated) for repeated in repeats(ids)]
     for role, parts in shards.items():
         known = [shard.targets is not None for shard in parts]
         if any(known) and not all(known):
@@ -281,16 +269,6 @@ def _absent_modalities(
     for spec in manifest.modalities:
         if spec.name not in present:
             yield f"{directory / MANIFEST}: modality {spec.name!r}: no sample of any split has it"
-
-
-def _repeated_ids(shards: Mapping[Role, Iterable[Shard]]) -> Iterator[str]:
-    home: dict[str, Role] = {}
-    for role, parts in shards.items():
-        for shard in parts:
-            for identity in shard.ids:
-                if identity in home:
-                    yield repeated_id(identity, home[identity], role)
-                home[identity] = role
 
 
 def _content_problems(
@@ -340,6 +318,16 @@ NOTHING_PRESENT = "no modality is present, expected at least one"
 def place(role: str, identity: str, modality: str | None = None) -> str:
     """Place of something, for the start of a message."""
     return f"split {role!r}, sample {identity!r}" + ("" if modality is None else f", modality {modality!r}")
+
+
+def repeats(ids: Mapping[Role, Iterable[str]]) -> Iterator[tuple[str, Role, Role]]:
+    """Each id that was there before, the split that had it first, and the one that has it again."""
+    home: dict[str, Role] = {}
+    for role, own in ids.items():
+        for identity in own:
+            if identity in home:
+                yield identity, home[identity], role
+            home.setdefault(identity, role)
 
 
 def repeated_id(identity: str, first: str, second: str) -> str:
@@ -395,122 +383,110 @@ def target_problem(target: float, task: Task) -> str | None:
     return None
 
 
-class Channels:
-    """Smallest and largest value of every channel seen so far, by modality."""
+# What a split is made of
 
-    def __init__(self) -> None:
+
+class Seen:
+    """Facts about the samples of a split that were read.
+
+    Args:
+        role: The split.
+        names: Its modalities.
+    """
+
+    def __init__(self, role: Role, names: Iterable[str]) -> None:
+        self.role = role
+        self.lengths: dict[str, Any] = {name: [] for name in names}
+        """Tokens of every sample by modality, 0 where it is missing."""
+        self.timed: set[str] = set()
+        """Modalities of which some tokens have times."""
+        self.targets: Any = []
+        self.groups: set[str] = set()
         self._ends: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        """Smallest and largest value of every channel, by modality."""
 
-    def add(self, name: str, values: np.ndarray) -> None:
-        """Take in another (time, width) array."""
-        if len(values):
+    def add(
+        self,
+        values: Mapping[str, np.ndarray | None],
+        times: Mapping[str, np.ndarray],
+        target: float | int | None,
+        group: str | None,
+    ) -> None:
+        """Take in another sample."""
+        for name, lengths in self.lengths.items():
+            given = values.get(name)
+            lengths.append(0 if given is None else len(given))
+            if given is not None:
+                self.add_values(name, given)
+        self.timed.update(times)
+        self.targets += [] if target is None else [target]
+        self.groups |= set() if group is None else {group}
+
+    def add_values(self, name: str, values: np.ndarray) -> None:
+        """Take in another (time, width) array; channels of train alone are looked at."""
+        if self.role == "train" and len(values):
             low, high = values.min(axis=0), values.max(axis=0)
-            before = self._ends.get(name)
-            self._ends[name] = (
-                (low, high) if before is None else (np.minimum(before[0], low), np.maximum(before[1], high))
-            )
+            before = self._ends.get(name, (low, high))
+            self._ends[name] = np.minimum(before[0], low), np.maximum(before[1], high)
 
-    def constant(self, name: str) -> int:
-        """Channels that have one value throughout; one that has a value which is not a number is none."""
-        if name not in self._ends:
-            return 0
-        low, high = self._ends[name]
-        return int(np.count_nonzero(low == high))
+    def _modality(self, spec: ModalitySpec) -> ModalitySummary:
+        counts = np.asarray(self.lengths[spec.name])
+        present = counts[counts > 0]
+        low, high = self._ends.get(spec.name, (np.empty(0), np.empty(0)))
+        return ModalitySummary(
+            name=spec.name,
+            kind=spec.kind,
+            dim=spec.dim,
+            units=spec.units,
+            shortest=int(present.min(initial=present.max(initial=0))),
+            median=float(np.median(present)) if len(present) else 0.0,
+            longest=int(present.max(initial=0)),
+            missing=float(np.mean(counts == 0)),
+            timed=spec.name in self.timed,
+            # one that has a value which is not a number is none
+            constant=int(np.count_nonzero(low == high)) if spec.kind == "features" else 0,
+        )
+
+    def summary(self, modalities: Sequence[ModalitySpec], task: Task) -> SplitSummary:
+        """Summary of all that was taken in."""
+        found: dict[str, float] = {}
+        targets = np.asarray(self.targets)
+        if len(targets) and task.kind == "classification":
+            inside = targets[(targets >= 0) & (targets < len(task.classes))].astype(np.int64)
+            counts = np.bincount(inside, minlength=len(task.classes)).tolist()
+            found = dict(zip(task.classes, counts, strict=True))
+        elif len(targets):
+            with np.errstate(invalid="ignore"):  # infinite targets are among the problems
+                found = {
+                    "minimum": float(targets.min()),
+                    "mean": float(targets.mean()),
+                    "maximum": float(targets.max()),
+                    "standard deviation": float(targets.std()),
+                }
+        return SplitSummary(
+            role=self.role,
+            samples=len(next(iter(self.lengths.values()))),
+            modalities=tuple(map(self._modality, modalities)),
+            targets=found,
+            groups=len(self.groups),
+        )
 
 
-def _groups(shards: Iterable[Shard]) -> set[str]:
-    return {group for shard in shards for group in shard.groups if group is not None}
+def _seen(role: Role, shards: Sequence[Shard], manifest: Manifest) -> Seen:
+    """Facts about the samples of shards, whose values are read for train alone."""
+    seen = Seen(role, [spec.name for spec in manifest.modalities])
+    for name in seen.lengths:
+        seen.lengths[name] = np.concatenate([np.diff(shard.offsets[name]) for shard in shards])
+        for shard in shards if role == "train" else ():
+            for _, values in shard.blocks(f"{name}.values"):
+                seen.add_values(name, values)
+    seen.timed = {name for shard in shards for name in shard.timed}
+    seen.groups = {group for shard in shards for group in shard.groups if group is not None}
+    seen.targets = np.concatenate([[] if shard.targets is None else shard.targets for shard in shards])
+    return seen
 
 
 def shared_groups(splits: Iterable[Collection[str]]) -> tuple[str, ...]:
     """Groups that several splits have, sorted."""
     counts = Counter(group for groups in splits for group in set(groups))
     return tuple(sorted(group for group, count in counts.items() if count > 1))
-
-
-def _summary(role: Role, shards: tuple[Shard, ...], manifest: Manifest) -> SplitSummary:
-    known = [shard.targets for shard in shards if shard.targets is not None]
-    channels = Channels()
-    for spec in manifest.modalities if role == "train" else ():
-        for shard in shards:
-            for _, values in shard.blocks(f"{spec.name}.values"):
-                channels.add(spec.name, values)
-    return summarise(
-        role,
-        manifest.modalities,
-        manifest.task,
-        lengths={
-            spec.name: np.concatenate([np.diff(shard.offsets[spec.name]) for shard in shards])
-            for spec in manifest.modalities
-        },
-        timed={
-            spec.name for spec in manifest.modalities if any(spec.name in shard.timed for shard in shards)
-        },
-        targets=np.concatenate(known) if known else None,
-        groups=len(_groups(shards)),
-        channels=channels,
-    )
-
-
-def summarise(
-    role: Role,
-    modalities: Sequence[ModalitySpec],
-    task: Task,
-    *,
-    lengths: Mapping[str, np.ndarray],
-    timed: Collection[str],
-    targets: np.ndarray | None,
-    groups: int,
-    channels: Channels,
-) -> SplitSummary:
-    """Notes on a split.
-
-    Args:
-        role: Its role.
-        modalities: Its modalities.
-        task: What is predicted.
-        lengths: By modality, the tokens of every sample, 0 where it is missing.
-        timed: Modalities of which some tokens have times.
-        targets: (samples,), where they are known.
-        groups: How many groups its samples are known to belong to.
-        channels: What values were seen of features in train.
-    """
-    summaries = []
-    for spec in modalities:
-        counts = lengths[spec.name]
-        present = counts[counts > 0]
-        summaries.append(
-            ModalitySummary(
-                name=spec.name,
-                kind=spec.kind,
-                dim=spec.dim,
-                units=spec.units,
-                shortest=int(present.min(initial=present.max(initial=0))),
-                median=float(np.median(present)) if len(present) else 0.0,
-                longest=int(present.max(initial=0)),
-                missing=float(np.mean(counts == 0)),
-                timed=spec.name in timed,
-                constant=channels.constant(spec.name) if role == "train" and spec.kind == "features" else 0,
-            )
-        )
-    found: dict[str, float] = {}
-    if targets is not None and task.kind == "classification":
-        inside = targets[(targets >= 0) & (targets < len(task.classes))].astype(np.int64)
-        found = dict(
-            zip(task.classes, np.bincount(inside, minlength=len(task.classes)).tolist(), strict=True)
-        )
-    elif targets is not None:
-        with np.errstate(invalid="ignore"):  # infinite targets are among the problems
-            found = {
-                "minimum": float(targets.min()),
-                "mean": float(targets.mean()),
-                "maximum": float(targets.max()),
-                "standard deviation": float(targets.std()),
-            }
-    return SplitSummary(
-        role=role,
-        samples=len(next(iter(lengths.values()))),
-        modalities=tuple(summaries),
-        targets=found,
-        groups=groups,
-    )

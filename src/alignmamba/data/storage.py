@@ -220,9 +220,8 @@ def read_manifest(directory: Path) -> Manifest:
     check_path(directory)
     path = directory / MANIFEST
     if not directory.is_dir():
-        raise DataError(
-            f"{directory}: expected a corpus directory, found {'a file' if directory.exists() else 'nothing'}"
-        )
+        there = "a file" if directory.exists() else "nothing"
+        raise DataError(f"{directory}: expected a corpus directory, found {there}")
     if not os.path.lexists(path):
         raise DataError(f"{directory}: not a corpus, it has no {MANIFEST}")
     content = read_json(path)
@@ -288,30 +287,21 @@ class Shard:
     def _tensors(self) -> Any:
         """The open file; each process has its own."""
         if self._file is None or self._process != os.getpid():
+            broken = f"{self.path}: not a readable safetensors file"
             try:
-                self._check_header()
+                with open_regular(self.path) as file:
+                    size = int.from_bytes(file.read(8), "little")
+                    header = file.read(min(size, _HEADER_BYTES))
+                # The sizes that it declares are compared where it is opened.
+                if size > _HEADER_BYTES:
+                    raise DataError(f"{broken}: a header of {size} bytes, expected at most {_HEADER_BYTES}")
+                if not isinstance(parse_json(header, f"{self.path}: header"), dict):
+                    raise DataError(f"{broken}: expected a header of arrays by name")
                 self._file = safe_open(self.path, framework="np")
             except (SafetensorError, OSError) as error:
-                raise DataError(f"{self.path}: not a readable safetensors file: {error}") from error
+                raise DataError(f"{broken}: {error}") from error
             self._process = os.getpid()
         return self._file
-
-    def _check_header(self) -> None:
-        """Refuse a header that is large, or says one thing twice; the sizes that it declares are compared
-        where it is opened.
-        """
-        with open_regular(self.path) as file:
-            size = int.from_bytes(file.read(8), "little")
-            if size > _HEADER_BYTES:
-                raise DataError(
-                    f"{self.path}: not a readable safetensors file: a header of {size} bytes, expected at"
-                    f" most {_HEADER_BYTES}"
-                )
-            header = file.read(size)
-        if not isinstance(parse_json(header, f"{self.path}: header"), dict):
-            raise DataError(
-                f"{self.path}: not a readable safetensors file: expected a header of arrays by name"
-            )
 
     def _read_index(self, samples: int, manifest: Manifest) -> None:
         tensors = self._tensors()
@@ -321,25 +311,25 @@ class Shard:
             if key not in present:
                 raise DataError(f"{self.path}: expected an array {key!r}, found {sorted(present)}")
             found = tensors.get_slice(key)
-            wrong = len(found.get_shape()) != len(shape) or any(
-                size not in (None, there) for size, there in zip(shape, found.get_shape(), strict=True)
+            there = found.get_shape()
+            fits = len(there) == len(shape) and all(
+                size in (None, each) for size, each in zip(shape, there, strict=True)
             )
-            if wrong or found.get_dtype() != dtype:
+            if not fits or found.get_dtype() != dtype:
+                sizes = ["any" if size is None else size for size in shape]
                 raise DataError(
-                    f"{self.path}: array {key!r}: expected {dtype} of shape"
-                    f" {['any' if size is None else size for size in shape]}, found {found.get_dtype()} of"
-                    f" shape {found.get_shape()}"
+                    f"{self.path}: array {key!r}: expected {dtype} of shape {sizes}, found"
+                    f" {found.get_dtype()} of shape {there}"
                 )
             present.discard(key)
-            return list(found.get_shape())
+            return list(there)
 
         for spec in manifest.modalities:
             if not present & {f"{spec.name}.{kind}" for kind in ("values", "offsets", "times")}:
                 self.offsets[spec.name] = np.broadcast_to(np.int64(0), samples + 1)
                 continue
-            total = expect(
-                f"{spec.name}.values", "F32" if spec.kind == "features" else "I32", (None, spec.width)
-            )[0]
+            kind = "F32" if spec.kind == "features" else "I32"
+            total, _ = expect(f"{spec.name}.values", kind, (None, spec.width))
             expect(f"{spec.name}.offsets", "I64", (samples + 1,))
             offsets = tensors.get_tensor(f"{spec.name}.offsets")
             if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
@@ -359,62 +349,46 @@ class Shard:
 
     def _read_strings(self, samples: int) -> None:
         """Keep the ids and groups, where each line starts, and whether any has more to say."""
-        ids: list[str] = []
-        groups: list[str | None] = []
-        lines = [0]
+        records, lines = [], [0]
         self._annotated = False
         with self.strings.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(JSON_BYTES + 1), b""), start=1):
                 if len(line) > JSON_BYTES:
-                    raise DataError(
-                        f"{self.strings}, line {number}: expected at most {JSON_BYTES} bytes, found more"
-                    )
+                    raise self._wrong(number, f"expected at most {JSON_BYTES} bytes, found more")
                 record = self._record(line, number)
-                ids.append(record["id"])
-                groups.append(record.get("group"))
+                records.append((record["id"], record.get("group")))
                 self._annotated |= not record.keys() <= {"id", "group"}
                 for name, words in record.get("tokens", {}).items():
-                    if (
-                        name not in self.offsets
-                        or not isinstance(words, list)
-                        or not all(isinstance(word, str) for word in words)
-                    ):
-                        raise DataError(
-                            f"{self.strings}, line {number}: tokens: expected a list of strings per modality,"
-                            f" found {name!r}"
-                        )
-                    if (
-                        number <= samples
-                        and len(words) != np.diff(self.offsets[name][number - 1 : number + 1])[0]
-                    ):
-                        raise DataError(
-                            f"{self.strings}, line {number}: tokens of {name!r}: {len(words)} of them,"
-                            " expected"
-                            " one"
-                            " per position"
-                        )
+                    is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
+                    if name not in self.offsets or not is_list:
+                        found = f"expected a list of strings per modality, found {name!r}"
+                        raise self._wrong(number, f"tokens: {found}")
+                    positions = np.diff(self.offsets[name][number - 1 : number + 1])
+                    if number <= samples and len(words) != positions[0]:
+                        found = f"{len(words)} of them, expected one per position"
+                        raise self._wrong(number, f"tokens of {name!r}: {found}")
                 lines.append(lines[-1] + len(line))
-        if len(ids) != samples:
-            raise DataError(f"{self.strings}: expected {samples} lines, found {len(ids)}")
-        self.ids, self.groups = tuple(ids), tuple(groups)
+        if len(records) != samples:
+            raise DataError(f"{self.strings}: expected {samples} lines, found {len(records)}")
+        self.ids: tuple[str, ...] = tuple(identity for identity, _ in records)
+        self.groups: tuple[str | None, ...] = tuple(group for _, group in records)
         self._lines = np.array(lines, dtype=np.int64)
+
+    def _wrong(self, number: int, problem: str) -> DataError:
+        return DataError(f"{self.strings}, line {number}: {problem}")
 
     def _record(self, line: bytes, number: int) -> dict[str, Any]:
         record = parse_json(line, f"{self.strings}, line {number}")
         if not (isinstance(record, dict) and isinstance(record.get("id"), str)):
-            raise DataError(f"{self.strings}, line {number}: expected an object with a string 'id'")
+            raise self._wrong(number, "expected an object with a string 'id'")
         for key, kind in (("group", str), ("text", str), ("tokens", dict), ("labels", dict)):
             if key in record and not isinstance(record[key], kind):
-                raise DataError(
-                    f"{self.strings}, line {number}: {key}: expected {kind.__name__}, found"
-                    f" {type(record[key]).__name__}"
-                )
+                found = type(record[key]).__name__
+                raise self._wrong(number, f"{key}: expected {kind.__name__}, found {found}")
         for name, label in record.get("labels", {}).items():
             if not isinstance(label, str | int | float):
-                raise DataError(
-                    f"{self.strings}, line {number}: label {name!r}: expected a number or text, found"
-                    f" {type(label).__name__}"
-                )
+                found = type(label).__name__
+                raise self._wrong(number, f"label {name!r}: expected a number or text, found {found}")
         return record
 
     def slice(self, key: str, start: int, stop: int) -> np.ndarray:

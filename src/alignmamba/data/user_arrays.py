@@ -1,6 +1,6 @@
 """Arrays as a user has them, checked: what concerns all samples at once, each sample when it is asked for."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from alignmamba.data.inspection import (
     NOTHING_PRESENT,
     place,
     repeated_id,
+    repeats,
     target_problem,
     times_problem,
     values_problem,
@@ -51,6 +52,25 @@ class SplitArrays:
     trained on them.
     """
 
+    def lists(self) -> Iterator[tuple[str, Any]]:
+        """All lists that are given, with what messages call them."""
+        for entry in fields(self):
+            given = getattr(self, entry.name)
+            if isinstance(given, Mapping):
+                yield from ((f"{entry.name}[{name!r}]", values) for name, values in given.items())
+            elif given is not None:
+                yield entry.name, given
+
+    def changed(self, change: Callable[[Any], Any]) -> "SplitArrays":
+        """The same with each of its lists changed."""
+
+        def each(given: Any) -> Any:
+            if isinstance(given, Mapping):
+                return {name: change(values) for name, values in given.items()}
+            return None if given is None else change(given)
+
+        return SplitArrays(**{entry.name: each(getattr(self, entry.name)) for entry in fields(self)})
+
 
 def is_integer(given: Any) -> bool:
     return isinstance(given, (int, np.integer)) and not isinstance(given, bool)
@@ -73,99 +93,58 @@ def _task(given: Any) -> Task:
 
 
 def split_arrays(role: str, split: SplitArrays | Mapping[str, Any]) -> SplitArrays:
-    """The split with its lists checked to be parallel.
+    """The split with its lists checked to be parallel, and each asked for its entries by their place.
 
     Raises:
         DataError: If they are not, or one of them is no list, or names no modality.
     """
     if role not in ROLES:
         raise DataError(f"splits: expected names of {list(ROLES)}, found {role!r}")
+    where = f"split {role!r}"
     if not isinstance(split, SplitArrays):
-        check_mapping(f"split {role!r}", split)
+        check_mapping(where, split)
         known = [entry.name for entry in fields(SplitArrays)]
-        unknown = [key for key in split if key not in known]
-        if unknown or "features" not in split:
+        if "features" not in split or not split.keys() <= set(known):
             raise DataError(
-                f"split {role!r}: expected 'features' and perhaps others of {known}, found {list(split)}"
+                f"{where}: expected 'features' and perhaps others of {known}, found {list(split)}"
             )
         split = SplitArrays(**split)
     for kind in ("features", "times", "tokens", "labels"):
-        check_mapping(f"split {role!r}: {kind}", getattr(split, kind))
+        check_mapping(f"{where}: {kind}", getattr(split, kind))
     if not split.features:
-        raise DataError(f"split {role!r}: features: expected at least one modality, found none")
-    split = _by_position(split)
-    parallel: dict[str, Any] = {f"features[{name!r}]": values for name, values in split.features.items()}
+        raise DataError(f"{where}: features: expected at least one modality, found none")
     for kind, given in (("times", split.times), ("tokens", split.tokens)):
-        for name, values in given.items():
-            if name not in split.features:
-                raise DataError(f"split {role!r}: {kind}: no modality {name!r}, only {list(split.features)}")
-            parallel[f"{kind}[{name!r}]"] = values
-    parallel |= {f"labels[{name!r}]": values for name, values in split.labels.items()}
-    optional = {"targets": split.targets, "ids": split.ids, "texts": split.texts, "groups": split.groups}
-    parallel |= {kind: values for kind, values in optional.items() if values is not None}
-    first = next(iter(parallel))
-    for label, values in parallel.items():
+        if unknown := [name for name in given if name not in split.features]:
+            raise DataError(f"{where}: {kind}: no modality {unknown[0]!r}, only {list(split.features)}")
+    split = split.changed(by_position)
+    first, size = "", 0
+    for label, values in split.lists():
         if isinstance(values, str) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
-            raise DataError(
-                f"split {role!r}: {label}: expected a list with one entry per sample, found"
-                f" {type(values).__name__}"
-            )
-        if len(values) != len(parallel[first]):
-            raise DataError(
-                f"split {role!r}: {first} has {len(parallel[first])} entries, but {label} has {len(values)}"
-            )
-    if len(parallel[first]) == 0:
-        raise DataError(f"split {role!r}: found no samples; drop the split")
+            found = type(values).__name__
+            raise DataError(f"{where}: {label}: expected a list with one entry per sample, found {found}")
+        first, size = (first, size) if first else (label, len(values))
+        if len(values) != size:
+            raise DataError(f"{where}: {first} has {size} entries, but {label} has {len(values)}")
+    if size == 0:
+        raise DataError(f"{where}: found no samples; drop the split")
     return split
 
 
-def _by_position(split: SplitArrays) -> SplitArrays:
-    """The same with every list as one whose entries are asked for by their place."""
-
-    def each(given: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: by_position(values) for name, values in given.items()}
-
-    return SplitArrays(
-        features=each(split.features),
-        targets=by_position(split.targets),
-        ids=by_position(split.ids),
-        times=each(split.times),
-        tokens=each(split.tokens),
-        texts=by_position(split.texts),
-        groups=by_position(split.groups),
-        labels=each(split.labels),
-    )
-
-
-def _all_ids(arrays: Mapping[Role, SplitArrays]) -> dict[Role, list[str]]:
-    home: dict[str, Role] = {}
-    result: dict[Role, list[str]] = {}
-    for role, split in arrays.items():
-        size = len(next(iter(split.features.values())))
-        given = (
-            [f"{role}-{number:06d}" for number in range(1, size + 1)]
-            if split.ids is None
-            else list(split.ids)
-        )
-        for row, identity in enumerate(given):
-            check_id(role, row, identity)
-            if identity in home:
-                raise DataError(repeated_id(identity, home[identity], role))
-            home[identity] = role
-        result[role] = [str(identity) for identity in given]
-    return result
-
-
-def check_id(role: Role, row: int, identity: Any) -> None:
-    """Refuse what cannot be an id.
+def ids_of(role: Role, split: SplitArrays) -> list[str]:
+    """The ids of the samples of a split; numbers where none are given.
 
     Raises:
-        DataError: Naming split and row.
+        DataError: If one is no id.
     """
-    if not isinstance(identity, str) or not identity or not _is_unicode(identity):
-        raise DataError(
-            f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}"
-        )
+    if split.ids is None:
+        size = len(next(iter(split.features.values())))
+        return [f"{role}-{number:06d}" for number in range(1, size + 1)]
+    for row, identity in enumerate(split.ids):
+        if not isinstance(identity, str) or not identity or not _is_unicode(identity):
+            raise DataError(
+                f"split {role!r}: ids: expected text that is not empty, found {identity!r} in row {row}"
+            )
+    return [str(identity) for identity in split.ids]
 
 
 def _is_unicode(text: str) -> bool:
@@ -213,34 +192,35 @@ class _Modality:
             dim = self.largest_id + 1 if self.vocabulary_size is None else self.vocabulary_size
         return ModalitySpec(name=self.name, dim=dim, kind=self.kind, units=units)
 
-    def stored(self, role: Role, identity: str, given: Any, *, keep_nonfinite: bool) -> np.ndarray | None:
+    def stored(self, where: str, given: Any, *, keep_nonfinite: bool) -> np.ndarray | None:
         """The values of one sample as they are stored, (time, width); ``None`` where it lacks the
         modality.
         """
         if given is None:
             return None
-        where = place(role, identity, self.name)
         try:
             array, hidden = plain_array(given)
         except NotAnArrayError as error:
             raise DataError(f"{where}: expected an array of shape (time, width), {error}") from error
-        if hidden is not None and (array.ndim == 1 or not keep_nonfinite):
+        of_tokens = array.ndim == 1
+        if hidden is not None and (of_tokens or not keep_nonfinite):
             first = tuple(map(int, np.argwhere(hidden)[0]))
             raise DataError(
                 f"{where}: the entry at {first if len(first) > 1 else first[0]} is masked or null"
                 f" ({np.count_nonzero(hidden)} of {hidden.size} are), expected"
-                f" {'token ids' if array.ndim == 1 else 'finite numbers'}"
+                f" {'token ids' if of_tokens else 'finite numbers'}"
             )
         if array.dtype.kind not in "fiu":
+            is_text = array.dtype.kind in "US"
             found = (
                 "text; put words into texts or tokens, and numbers here"
-                if array.dtype.kind in "US"
+                if is_text
                 else f"dtype {array.dtype}"
             )
             raise DataError(f"{where}: expected real numbers, found {found}")
         if array.ndim > 0 and len(array) == 0:
             return None
-        if array.ndim == 1 and array.dtype.kind == "f":
+        if of_tokens and array.dtype.kind == "f":
             raise DataError(
                 f"{where}: expected shape (time, width), or integers of shape (time,) for token ids, found"
                 f" {array.dtype} of shape {array.shape}; a modality of width 1 has shape ({len(array)}, 1)"
@@ -249,28 +229,25 @@ class _Modality:
             raise DataError(
                 f"{where}: expected shape (time, width), or (time,) for token ids, found {array.shape}"
             )
-        self._settle(
-            where, "tokens" if array.ndim == 1 else "features", array.shape[-1] if array.ndim == 2 else 1
-        )
-        return (
-            self._token_ids(where, array)
-            if array.ndim == 1
-            else self._features(where, array, keep_nonfinite=keep_nonfinite)
-        )
+        if of_tokens:
+            self._settle(where, "tokens", 1)
+            return self._token_ids(where, array)
+        self._settle(where, "features", array.shape[1])
+        return self._features(where, array, keep_nonfinite=keep_nonfinite)
 
     def _settle(self, where: str, kind: Literal["features", "tokens"], width: int) -> None:
         described = {"tokens": "token ids of shape (time,)", "features": "features of shape (time, width)"}
+        if self.kind is None and kind == "features" and self.vocabulary_size is not None:
+            raise DataError(
+                f"{where}: vocabulary_sizes says token ids, shape (time,), found {described[kind]}"
+            )
         if self.kind is None:
-            if kind == "features" and self.vocabulary_size is not None:
-                raise DataError(
-                    f"{where}: vocabulary_sizes says token ids, shape (time,), found {described[kind]}"
-                )
             self.kind, self.width, self.settled_by = kind, width, where
-        elif kind != self.kind:
+        if kind != self.kind:
             raise DataError(
                 f"{where}: expected {described[self.kind]} as in {self.settled_by}, found {described[kind]}"
             )
-        elif width != self.width:
+        if width != self.width:
             raise DataError(f"{where}: expected width {self.width} as in {self.settled_by}, found {width}")
 
     def _token_ids(self, where: str, array: np.ndarray) -> np.ndarray:
@@ -282,9 +259,8 @@ class _Modality:
         return np.array(column, dtype=np.int32)
 
     def _features(self, where: str, array: np.ndarray, *, keep_nonfinite: bool) -> np.ndarray:
-        if not keep_nonfinite and (
-            problem := values_problem(array, ModalitySpec(name=self.name, dim=array.shape[1]))
-        ):
+        spec = ModalitySpec(name=self.name, dim=array.shape[1])
+        if not keep_nonfinite and (problem := values_problem(array, spec)):
             raise DataError(f"{where}: {problem}")
         if array.dtype == np.float32:
             return np.array(array)
@@ -333,15 +309,16 @@ def _stored_tokens(where: str, given: Any, length: int) -> list[str]:
     return [str(word) for word in words]
 
 
-def _known(given: Any) -> Any:
-    """A text, or ``None`` where there is none: pandas has a null or NaN in its place."""
-    return None if is_null(given) or (isinstance(given, float) and np.isnan(given)) else given
-
-
 def _text(where: str, given: Any) -> str:
     if not isinstance(given, str) or not _is_unicode(given):
         raise DataError(f"{where}: expected text, found {given!r:.80}")
     return str(given)
+
+
+def _known_text(where: str, given: Sequence[Any] | None, row: int) -> str | None:
+    """A text, or ``None`` where there is none: pandas has a null or NaN in its place."""
+    found = None if given is None else given[row]
+    return None if is_null(found) or (isinstance(found, float) and np.isnan(found)) else _text(where, found)
 
 
 def _stored_labels(where: str, given: Mapping[str, Any]) -> dict[str, float | int | str]:
@@ -368,32 +345,28 @@ def _stored_labels(where: str, given: Mapping[str, Any]) -> dict[str, float | in
 
 
 def _stored_target(where: str, wrapped: Any, task: Task, classes: Classes) -> float | int:
-    given, value = plain_scalar(wrapped), 0.0
+    given = plain_scalar(wrapped)
     said = "a masked or null target" if given is None and wrapped is not None else f"target {shown(given)}"
-    if task.kind == "classification":
-        if isinstance(given, str):
-            if (place_of := classes.place_of_name(given)) is None:
-                raise DataError(f"{where}: {said}, expected one of {classes}")
-            return place_of
-        if not is_integer(given):
-            raise DataError(f"{where}: {said}, expected a class index or one of {classes}")
-        if not classes.numbers_are_places:
-            raise DataError(
-                f"{where}: {said} may be the index or the name of a class of {classes}; give names as"
-                f" text, for example {classes.names[0]!r}, or sort the classes as 0, 1, 2"
-            )
-        value = int(given)
-    else:
-        if isinstance(given, (bool, np.bool_)) or not isinstance(
-            given, (int, float, np.integer, np.floating)
-        ):
-            raise DataError(f"{where}: {said}, expected a number")
-        try:
-            value = float(given)
-        except OverflowError as error:
-            raise DataError(
-                f"{where}: target of {int(given).bit_length()} bits, expected a number that float64 holds"
-            ) from error
+    is_class, value = task.kind == "classification", 0.0
+    if is_class and isinstance(given, str):
+        if (place_of := classes.place_of_name(given)) is None:
+            raise DataError(f"{where}: {said}, expected one of {classes}")
+        return place_of
+    if is_class and not is_integer(given):
+        raise DataError(f"{where}: {said}, expected a class index or one of {classes}")
+    if is_class and not classes.numbers_are_places:
+        raise DataError(
+            f"{where}: {said} may be the index or the name of a class of {classes}; give names as"
+            f" text, for example {classes.names[0]!r}, or sort the classes as 0, 1, 2"
+        )
+    if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, float, np.integer, np.floating)):
+        raise DataError(f"{where}: {said}, expected a number")
+    try:
+        value = int(given) if is_class else float(given)
+    except OverflowError as error:
+        raise DataError(
+            f"{where}: target of {int(given).bit_length()} bits, expected a number that float64 holds"
+        ) from error
     if problem := target_problem(value, task):
         raise DataError(f"{where}: {problem}")
     return value
@@ -417,14 +390,7 @@ class CheckedSample:
 
 class CheckedSplits:
     """Arrays that can be stored: what concerns all samples is checked at once, each sample when it is asked
-    for.
-
-    Args:
-        splits: As for `write_corpus`.
-        task: As for `write_corpus`.
-        vocabulary_sizes: As for `write_corpus`.
-        nonfinite: As for `write_corpus`.
-        empty: As for `write_corpus`.
+    for. The arguments are those of `write_corpus`.
 
     Raises:
         DataError: If something is malformed or inconsistent.
@@ -468,7 +434,9 @@ class CheckedSplits:
                 ) from error
         self._modalities = [_Modality(modality, vocabulary_sizes.get(modality)) for modality in names]
         self.refuse_unknown("vocabulary_sizes", vocabulary_sizes)
-        self._ids = _all_ids(self._arrays)
+        self._ids = {role: ids_of(role, split) for role, split in self._arrays.items()}
+        for repeated in repeats(self._ids):
+            raise DataError(repeated_id(*repeated))
         self._keep_nonfinite, self._skip_empty = nonfinite == "keep", empty == "skip"
 
     @property
@@ -502,44 +470,36 @@ class CheckedSplits:
         """The samples of a split in order; each of its arrays is asked for once."""
         split, found = self._arrays[role], False
         for row, identity in enumerate(self._ids[role]):
+            where = place(role, identity)
             values: dict[str, np.ndarray | None] = {}
             times: dict[str, np.ndarray] = {}
             tokens: dict[str, list[str]] = {}
             for modality in self._modalities:
-                name, where = modality.name, place(role, identity, modality.name)
-                stored = modality.stored(
-                    role, identity, split.features[name][row], keep_nonfinite=self._keep_nonfinite
+                name, whose = modality.name, place(role, identity, modality.name)
+                values[name] = stored = modality.stored(
+                    whose, split.features[name][row], keep_nonfinite=self._keep_nonfinite
                 )
-                values[name], length = stored, 0 if stored is None else len(stored)
+                length = 0 if stored is None else len(stored)
                 if name in split.times and (seconds := split.times[name][row]) is not None:
-                    times[name] = _stored_times(where, seconds, length)
-                if (
-                    name in split.tokens
-                    and (spoken := split.tokens[name][row]) is not None
-                    and (words := _stored_tokens(where, spoken, length))
-                ):
+                    times[name] = _stored_times(whose, seconds, length)
+                spoken = split.tokens[name][row] if name in split.tokens else None
+                if spoken is not None and (words := _stored_tokens(whose, spoken, length)):
                     tokens[name] = words
             if all(stored is None for stored in values.values()):
                 if self._skip_empty:
                     continue
-                raise DataError(f"{place(role, identity)}: {NOTHING_PRESENT}")
-            found = True
-            where = place(role, identity)
-            target = (
-                None
-                if split.targets is None
-                else _stored_target(where, split.targets[row], self.task, self._classes)
-            )
-            text = None if split.texts is None else _known(split.texts[row])
-            group = None if split.groups is None else _known(split.groups[row])
+                raise DataError(f"{where}: {NOTHING_PRESENT}")
+            found, target = True, None
+            if split.targets is not None:
+                target = _stored_target(where, split.targets[row], self.task, self._classes)
             yield CheckedSample(
                 id=identity,
                 values=values,
                 times=times,
                 tokens=tokens,
                 target=target,
-                text=None if text is None else _text(f"{where}: text", text),
-                group=None if group is None else _text(f"{where}: group", group),
+                text=_known_text(f"{where}: text", split.texts, row),
+                group=_known_text(f"{where}: group", split.groups, row),
                 labels=_stored_labels(where, {name: given[row] for name, given in split.labels.items()}),
             )
         if not found:

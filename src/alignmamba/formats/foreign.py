@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 from pydantic import Field
 
 from alignmamba.contracts import Config, Role, Task
+from alignmamba.data.inspection import repeats
 from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 
@@ -131,13 +132,9 @@ class LabelOptions(ReadOptions):
 
 def refuse_shared_features(ids: Mapping[Role, Sequence[str]], where: str) -> None:
     """Refuse ids that stand for several samples, where features are looked up by the id."""
-    homes: dict[str, Role] = {}
     repeated: dict[str, tuple[Role, Role]] = {}
-    for role, own in ids.items():
-        for identity in own:
-            if identity in homes:
-                repeated.setdefault(identity, (homes[identity], role))
-            homes.setdefault(identity, role)
+    for identity, one, other in repeats(ids):
+        repeated.setdefault(identity, (one, other))
     if not repeated:
         return
     across = next((identity for identity, (one, other) in repeated.items() if one != other), "")

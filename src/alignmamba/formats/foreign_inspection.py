@@ -3,13 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-
 from alignmamba.checksums import file_checksum
-from alignmamba.contracts import ModalitySpec, Role, Task
-from alignmamba.data.inspection import Channels, SplitSummary, Training, shared_groups, summarise, training
+from alignmamba.contracts import ModalitySpec, Task
+from alignmamba.data.inspection import Seen, SplitSummary, Training, shared_groups, training
 from alignmamba.data.user_arrays import CheckedSplits
 from alignmamba.errors import DataError
 from alignmamba.formats import FORMATS
@@ -77,11 +73,7 @@ def inspect_foreign(
     foreign, (specs, counted) = with_opened(
         format, [path], options or ReadOptions(), _counts, progress=progress, any_label=True
     )
-    groups = {role: found.pop("groups") for role, found in counted.items()}
-    splits = tuple(
-        summarise(role, specs, foreign.task, groups=len(groups[role]), **found)
-        for role, found in counted.items()
-    )
+    splits = tuple(seen.summary(specs, foreign.task) for seen in counted)
     return ForeignInspection(
         path=str(path),
         format=format,
@@ -93,7 +85,7 @@ def inspect_foreign(
         source=foreign.source,
         task=foreign.task,
         splits=splits,
-        shared_groups=shared_groups(groups.values()),
+        shared_groups=shared_groups(seen.groups for seen in counted),
         faults=tuple(foreign.faults.rows()),
         notes=foreign.notes,
         training=training(foreign.task, splits),
@@ -111,35 +103,14 @@ def _size_and_checksum(path: Path, hashed: Callable[[int, int], None] | None) ->
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _counts(foreign: Foreign) -> tuple[tuple[ModalitySpec, ...], dict[Role, dict[str, Any]]]:
-    """Modalities of opened files, and what `summarise` takes of each split."""
+def _counts(foreign: Foreign) -> tuple[tuple[ModalitySpec, ...], list[Seen]]:
+    """Modalities of opened files, and what is kept of each split."""
     any_range = foreign.task.model_copy(update={"label_range": None})
     checked = CheckedSplits(
         foreign.splits, task=any_range, vocabulary_sizes=foreign.vocabulary_sizes, empty="skip"
     )
-    counted = {role: _counted(role, checked) for role in checked.roles}
+    counted = [Seen(role, checked.names) for role in checked.roles]
+    for seen in counted:
+        for sample in checked.samples(seen.role):
+            seen.add(sample.values, sample.times, sample.target, sample.group)
     return checked.specs(foreign.units), counted
-
-
-def _counted(role: Role, checked: CheckedSplits) -> dict[str, Any]:
-    """Summary of the samples of a split once they were read, and the names of their groups."""
-    lengths: dict[str, list[int]] = {name: [] for name in checked.names}
-    timed: set[str] = set()
-    targets: list[float | int] = []
-    groups: set[str] = set()
-    channels = Channels()
-    for sample in checked.samples(role):
-        for name, values in sample.values.items():
-            lengths[name].append(0 if values is None else len(values))
-            if values is not None and role == "train":
-                channels.add(name, values)
-        timed.update(sample.times)
-        targets += [] if sample.target is None else [sample.target]
-        groups |= set() if sample.group is None else {sample.group}
-    return {
-        "lengths": {name: np.array(counts) for name, counts in lengths.items()},
-        "timed": timed,
-        "targets": np.array(targets) if targets else None,
-        "groups": groups,
-        "channels": channels,
-    }

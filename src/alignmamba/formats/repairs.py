@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from alignmamba.contracts import Role
-from alignmamba.data.inspection import place, target_problem
-from alignmamba.data.user_arrays import SplitArrays, check_id
+from alignmamba.data.inspection import place, repeats, target_problem
+from alignmamba.data.user_arrays import SplitArrays, ids_of
 from alignmamba.errors import DataError
 from alignmamba.formats.foreign import Faults, Foreign, NeedsOptionError, ReadOptions
 from alignmamba.formats.plain_files import LazyRows
@@ -57,20 +57,11 @@ class Repairs:
         def entry(name: str, at: int) -> Any:
             return load(at)[name]
 
-        def picked(given: Any) -> Any:
-            if isinstance(given, Mapping):
-                return {name: picked(each) for name, each in given.items()}
-            return None if given is None else LazyRows(len(rows), lambda at: given[rows[at]])
-
-        return SplitArrays(
+        return replace(
+            split.changed(lambda given: LazyRows(len(rows), lambda at: given[rows[at]])),
             features={name: LazyRows(len(rows), partial(entry, name)) for name in split.features},
             targets=targets,
             ids=[ids[row] for row in rows],
-            times=picked(split.times),
-            tokens=picked(split.tokens),
-            texts=picked(split.texts),
-            groups=picked(split.groups),
-            labels=picked(split.labels),
         )
 
     def _values(self, given: Any, role: Role, identity: str, name: str) -> Any:
@@ -162,13 +153,7 @@ def _is_finite(label: Any) -> bool:
 
 def distinct_ids(splits: Mapping[Role, SplitArrays], faults: Faults) -> dict[Role, list[str]]:
     """Ids of every split, those of the file where it has any; one that was there before gets a number."""
-    given: dict[Role, list[str]] = {}
-    for role, split in splits.items():
-        size = len(next(iter(split.features.values())))
-        numbered = (f"{role}-{row:06d}" for row in range(1, size + 1))
-        given[role] = list(numbered if split.ids is None else split.ids)
-        for row, identity in enumerate(given[role]):
-            check_id(role, row, identity)
+    given = {role: ids_of(role, split) for role, split in splits.items()}
     originals = {identity for ids in given.values() for identity in ids}
     taken: set[str] = set()
     numbers: dict[str, int] = {}  # the last that an id has got: there may be thousands of one
@@ -188,12 +173,10 @@ def distinct_ids(splits: Mapping[Role, SplitArrays], faults: Faults) -> dict[Rol
 
 def shared_ids(splits: Mapping[Role, SplitArrays]) -> list[str]:
     """Note on ids that several splits have: one sample may be in each of them."""
-    home: dict[str, Role] = {}
     shared: dict[tuple[Role, Role], dict[str, None]] = {}
-    for role, split in splits.items():
-        for identity in split.ids or ():
-            if (first := home.setdefault(identity, role)) != role:
-                shared.setdefault((first, role), {})[identity] = None
+    for identity, first, role in repeats({role: split.ids or () for role, split in splits.items()}):
+        if first != role:
+            shared.setdefault((first, role), {})[identity] = None
     return [
         f"possible leak: {len(ids)} ids are in {first} and in {role}, {next(iter(ids))!a} first; the later"
         " ones were renamed, but if they are the same samples, a model is scored on what it was trained on"

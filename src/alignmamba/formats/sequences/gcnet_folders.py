@@ -27,7 +27,7 @@ The tables that GCNet and MERBench publish are pickles (`.pkl`, and `.npz` of Py
 reads them as data.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,89 +95,83 @@ def files(path: Path) -> Sequence[Path]:
     table, folders = _parts([path])
     ids = _column(_columns(table, Faults(), ""), _ID) or []
     found = [table, *folds_beside(table.parent)]
-    for folder in folders.values():
-        for identity in ids:
-            place = _place(folder, str(identity))
-            if place is not None:
-                found += sorted(place.glob("*.npy")) if place.is_dir() else [place]
+    places = (_place(folder, str(identity)) for folder in folders.values() for identity in ids)
+    for place in filter(None, places):
+        found += sorted(place.glob("*.npy")) if place.is_dir() else [place]
     return found
 
 
 def read(sources: Sequence[Path], options: Options) -> Foreign:
-    """Open the folders of one corpus.
-
-    Args:
-        sources: The folder, or `NAME=FOLDER` for each modality and `labels=FILE`.
-        options: ``label`` is the column of the labels; ``folds`` shows the splits where the table has none.
+    """Open the folders of one corpus: the folder, or `NAME=FOLDER` for each modality and `labels=FILE`.
 
     Raises:
         DataError: If there is no table, it does not fit the folders, or a file is none.
     """
-    table_path, folders = _parts(sources)
+    path, folders = _parts(sources)
     faults = Faults()
-    columns = _columns(table_path, faults, options.label)
-    utterances = _utterances(table_path, columns, options)
-    task, targets = _task(table_path, [utterance.label for utterance in utterances])
-    further = _further_labels(columns, options.label)
-    roles, notes = _roles(table_path, utterances, options, labelled=targets is not None)
+    table = _Table.of(path, _columns(path, faults, options.label), options.label)
+    task, targets = _task(path, table.labels)
+    roles, notes = _roles(path, table, options, labelled=targets is not None)
     if targets is None:
         notes.insert(
             0,
-            f"unlabelled: {table_path.name} has nothing in a column {' or '.join(_LABEL)}; the option label"
+            f"unlabelled: {path.name} has nothing in a column {' or '.join(_LABEL)}; the option label"
             " names another",
         )
-    order = _by_conversation(utterances)
+    order = table.by_conversation()
     rows_of = {role: [row for row in order if roles[row] == role] for role in ROLES}
     if not any(rows_of.values()):
-        raise DataError(f"{table_path}: found no utterance in any split")
-    homes = {role: [utterances[row].id for row in sorted(rows)] for role, rows in rows_of.items()}
-    refuse_shared_features(homes, str(table_path))
-    notes += _notes_on_folders(folders, utterances, table_path)
-    conversations = {each.conversation for each in utterances if each.conversation}
-    if conversations:
+        raise DataError(f"{path}: found no utterance in any split")
+    homes = {role: [table.ids[row] for row in sorted(rows)] for role, rows in rows_of.items()}
+    refuse_shared_features(homes, str(path))
+    notes += _notes_on_folders(folders, table.ids, path)
+    if conversations := {each for each in table.conversations if each}:
         notes.append(
             f"{len(conversations)} conversations: an id is conversation/utterance, and the utterances of a"
             " conversation follow each other."
         )
 
     def arrays(rows: Sequence[int]) -> SplitArrays:
-        ids = [utterances[row].id for row in rows]
+        def features(folder: Path) -> LazyRows:
+            return LazyRows(len(rows), lambda at: _read(folder, table.ids[rows[at]]))
+
         return SplitArrays(
-            features={name: _features(folder, ids) for name, folder in folders.items()},
+            features={name: features(folder) for name, folder in folders.items()},
             targets=None if targets is None else [targets[row] for row in rows],
-            ids=[utterances[row].name for row in rows],
-            groups=[utterances[row].conversation or None for row in rows],
-            labels={name: [cells[row] for row in rows] for name, cells in further.items()},
+            ids=[table.name(row) for row in rows],
+            groups=[table.conversations[row] or None for row in rows],
+            labels={name: [cells[row] for row in rows] for name, cells in table.further.items()},
         )
 
     return Foreign(
         format=FORMAT,
-        name=table_path.parent.name or "gcnet",
+        name=path.parent.name or "gcnet",
         task=task,
         splits={role: arrays(rows) for role, rows in rows_of.items() if rows},
         units={name: f"features {folder.name}" for name, folder in folders.items()},
         vocabulary_sizes={},
-        source=f"{table_path.name} with " + ", ".join(folder.name for folder in folders.values()),
+        source=f"{path.name} with " + ", ".join(folder.name for folder in folders.values()),
         faults=faults,
         notes=tuple(notes),
     )
 
 
-def _notes_on_folders(
-    folders: Mapping[str, Path], utterances: Sequence["_Utterance"], table: Path
-) -> Iterator[str]:
+def _notes_on_folders(folders: Mapping[str, Path], ids: Sequence[str], table: Path) -> Iterator[str]:
     """Note on features that are of no utterance.
 
     Raises:
         DataError: If a folder has those of none.
     """
+    known = set(ids)
+    within = {part.as_posix() for identity in ids for part in Path(identity).parents}
     for name, folder in folders.items():
-        if not any(_place(folder, utterance.id) is not None for utterance in utterances):
+        if not any(_place(folder, identity) is not None for identity in ids):
             raise DataError(
-                f"{folder}: found no features of the {len(utterances)} utterances of {table}, the"
-                f" first is {utterances[0].id!r}"
+                f"{folder}: found no features of the {len(ids)} utterances of {table}, the"
+                f" first is {ids[0]!r}"
             )
-        if others := _others(folder, {utterance.id for utterance in utterances}):
+        entries = {path.name for path in folder.iterdir() if path.suffix == ".npy" or path.is_dir()}
+        if others := sorted(e for e in entries - known - within if e.removesuffix(".npy") not in known):
             yield (
                 f"{len(others)} entries of {folder.name} ({name}) are of no utterance and were dropped,"
                 f" {others[0]!r} first."
@@ -191,6 +185,7 @@ def _parts(sources: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
     """The table and the folder of each modality."""
     table: Path | None = None
     named: dict[str, Path] = {}
+    given = ", ".join(map(str, sources))
     for source in sources:
         name, path = hinted(source)
         if name == "labels":
@@ -218,39 +213,33 @@ def _parts(sources: Sequence[Path]) -> tuple[Path, dict[str, Path]]:
         elif is_table(source) or source.suffix.lower() in (".npz", *_PICKLES):
             table = source
         else:
-            raise DataError(
-                f"{source}: expected a folder, or NAME=FOLDER, found"
-                f" {'a file' if source.exists() else 'nothing'}"
-            )
+            raise DataError(f"{source}: expected a folder, or NAME=FOLDER, found {_found(source)}")
     if table is None:
-        raise DataError(
-            f"{', '.join(map(str, sources))}: expected a table of labels, found none; give labels=FILE"
-        )
+        raise DataError(f"{given}: expected a table of labels, found none; give labels=FILE")
     if not named:
-        raise DataError(f"{', '.join(map(str, sources))}: expected folders of .npy files, found none")
+        raise DataError(f"{given}: expected folders of .npy files, found none")
     for name, folder in named.items():
         if not folder.is_dir():
-            raise DataError(
-                f"{name}={folder}: expected a folder, found {'a file' if folder.exists() else 'nothing'}"
-            )
+            raise DataError(f"{name}={folder}: expected a folder, found {_found(folder)}")
     return table, named
+
+
+def _found(path: Path) -> str:
+    return "a file" if path.exists() else "nothing"
 
 
 def _tables(folder: Path) -> list[Path]:
     """The tables of labels in a folder: those that are called so, or all."""
     kinds = (".csv", ".tsv", ".parquet", ".npz", *_PICKLES)
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in kinds and path.is_file())
-    called = [path for path in found if path.name.lower().startswith("label")]
-    return called or found
+    return [path for path in found if path.name.lower().startswith("label")] or found
 
 
 def _feature_folders(folder: Path) -> Iterator[Path]:
     """Folders that hold `.npy` files, or folders of them."""
     inner = folder / "features"
     for path in sorted((inner if inner.is_dir() else folder).iterdir()):
-        if path.is_dir() and (
-            any(True for _ in path.glob("*.npy")) or any(True for _ in path.glob("*/*.npy"))
-        ):
+        if path.is_dir() and any(True for form in ("*.npy", "*/*.npy") for _ in path.glob(form)):
             yield path
 
 
@@ -258,28 +247,11 @@ def _place(folder: Path, identity: str) -> Path | None:
     """Path of the features of an utterance; `None` where it has none."""
     if "\0" in identity or ".." in Path(identity).parts or Path(identity).is_absolute():
         raise DataError(f"{folder}: utterance {identity!r}: expected a name that stays in the folder")
-    for path in (folder / f"{identity}.npy", folder / identity):
-        try:
-            if path.exists() or path.is_symlink():
-                return path
-        except OSError as error:
-            raise DataError(f"{folder}: utterance {identity[:80]!r}: {one_line(error)}") from error
-    return None
-
-
-def _others(folder: Path, ids: Collection[str]) -> list[str]:
-    """Names of features in a folder that are of no utterance; utterances may lie in folders of its own."""
-    within = {part.as_posix() for identity in ids for part in Path(identity).parents}
-    found = (path.name for path in folder.iterdir() if path.suffix == ".npy" or path.is_dir())
-    return sorted(
-        name
-        for name in found
-        if name not in within and name not in ids and name.removesuffix(".npy") not in ids
-    )
-
-
-def _features(folder: Path, ids: Sequence[str]) -> LazyRows:
-    return LazyRows(len(ids), lambda row: _read(folder, ids[row]))
+    try:
+        places = (folder / f"{identity}.npy", folder / identity)
+        return next((path for path in places if path.exists() or path.is_symlink()), None)
+    except OSError as error:
+        raise DataError(f"{folder}: utterance {identity[:80]!r}: {one_line(error)}") from error
 
 
 def _read(folder: Path, identity: str) -> np.ndarray | None:
@@ -321,17 +293,50 @@ def _frames(path: Path, folder: Path) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Utterance:
-    """One row."""
+class _Table:
+    """The columns that are looked at, with an entry for each utterance."""
 
-    id: str
-    label: Any
-    conversation: str
-    split: Any
+    ids: Sequence[str]
+    labels: Sequence[Any]
+    splits: Sequence[Any]
+    conversations: Sequence[str]
+    further: Mapping[str, Sequence[float | str | None]]
+    """Columns of labels that are not the one that is predicted."""
 
-    @property
-    def name(self) -> str:
-        return f"{self.conversation}/{self.id}" if self.conversation else self.id
+    @classmethod
+    def of(cls, path: Path, columns: Mapping[str, list[Any]], label: str) -> "_Table":
+        ids = _column(columns, _ID) or []
+        empty = [None] * len(ids)
+        labels = columns[label] if label else (_column(columns, _LABEL) or empty)
+        splits = _column(columns, _SPLIT) or empty
+        conversations = _column(columns, _CONVERSATION) or empty
+        found = [len(ids), len(labels), len(splits), len(conversations)]
+        if not ids or len(set(found)) > 1:
+            raise DataError(
+                f"{path}: expected columns of one length above 0, found {found} for id, label, split and"
+                " conversation"
+            )
+        for row, identity in enumerate(ids, start=1):
+            if identity is None or identity == "":
+                raise DataError(f"{path}: row {row}: expected the id of an utterance, found nothing")
+        others = {name: cells for name, cells in columns.items() if cells is not labels}
+        return cls(
+            ids=[str(identity) for identity in ids],
+            labels=labels,
+            splits=splits,
+            conversations=["" if is_missing(cell) else str(cell) for cell in conversations],
+            further={name: further_labels(each) for name, each in others.items() if name.lower() in _LABEL},
+        )
+
+    def name(self, row: int) -> str:
+        """The id with that of the conversation."""
+        return "/".join(filter(None, [self.conversations[row], self.ids[row]]))
+
+    def by_conversation(self) -> list[int]:
+        """Rows with each conversation together, in the order of its first utterance."""
+        first: dict[str, int] = {}
+        places = [first.setdefault(each or f"\0{row}", row) for row, each in enumerate(self.conversations)]
+        return sorted(range(len(places)), key=places.__getitem__)
 
 
 def _columns(path: Path, faults: Faults, label: str) -> dict[str, list[Any]]:
@@ -343,11 +348,8 @@ def _columns(path: Path, faults: Faults, label: str) -> dict[str, list[Any]]:
         wanted = {*_ID, *_LABEL, *_SPLIT, *_CONVERSATION}
         note_open_end(path, faults)
         return read_columns(path, [name for name in names if name.lower() in wanted or name == label])
-    columns = (
-        pickled_table(path, faults)
-        if path.suffix.lower() in _PICKLES
-        else npz_table(path, faults) or _npz_columns(path)
-    )
+    is_pickle = path.suffix.lower() in _PICKLES
+    columns = pickled_table(path, faults) if is_pickle else npz_table(path, faults) or _npz_columns(path)
     _checked_names(path, list(columns), label)
     return columns
 
@@ -382,32 +384,6 @@ def _column(columns: Mapping[str, list[Any]], names: Sequence[str]) -> list[Any]
     return next((columns[known[name]] for name in names if name in known), None)
 
 
-def _utterances(path: Path, columns: Mapping[str, list[Any]], options: Options) -> list[_Utterance]:
-    ids = _column(columns, _ID) or []
-    empty = [None] * len(ids)
-    labels = columns[options.label] if options.label else (_column(columns, _LABEL) or empty)
-    splits = _column(columns, _SPLIT) or empty
-    conversations = _column(columns, _CONVERSATION) or empty
-    if not ids or not len(ids) == len(labels) == len(splits) == len(conversations):
-        found = [len(ids), len(labels), len(splits), len(conversations)]
-        raise DataError(
-            f"{path}: expected columns of one length above 0, found {found} for id, label, split and"
-            " conversation"
-        )
-    for row, identity in enumerate(ids, start=1):
-        if identity is None or identity == "":
-            raise DataError(f"{path}: row {row}: expected the id of an utterance, found nothing")
-    return [
-        _Utterance(
-            id=str(identity),
-            label=label,
-            split=split,
-            conversation="" if is_missing(conversation) else str(conversation),
-        )
-        for identity, label, split, conversation in zip(ids, labels, splits, conversations, strict=True)
-    ]
-
-
 def _task(path: Path, labels: Sequence[Any]) -> tuple[Task, list[Any] | None]:
     """Task of the labels, and the label of each utterance as the archive takes it."""
     named = [label for label in labels if not is_absent(label)]
@@ -433,43 +409,23 @@ def _task(path: Path, labels: Sequence[Any]) -> tuple[Task, list[Any] | None]:
     return Task(kind="regression"), [as_number(label) for label in labels]
 
 
-def _further_labels(columns: Mapping[str, list[Any]], label: str) -> dict[str, list[float | str | None]]:
-    """The columns of labels that are not the one that is predicted, as numbers where all of it are
-    numbers.
-    """
-    chosen = columns[label] if label else _column(columns, _LABEL)
-    return {
-        name: further_labels(cells)
-        for name, cells in columns.items()
-        if cells is not chosen and name.lower() in _LABEL
-    }
-
-
 def _roles(
-    path: Path, utterances: Sequence[_Utterance], options: Options, *, labelled: bool
+    path: Path, table: _Table, options: Options, *, labelled: bool
 ) -> tuple[list[Role | None], list[str]]:
     """The split of each utterance, and notes about those without."""
     notes: list[str] = []
-    if options.folds is None and any(utterance.split is not None for utterance in utterances):
-        known = split_roles((str(utterance.split) for utterance in utterances), f"{path}: split")
-        roles = [known.get(str(utterance.split)) for utterance in utterances]
-        if all(role is None for role in roles):
-            raise DataError(f"{path}: split: expected train, valid or test, found {utterances[0].split!r}")
+    by_column = options.folds is None and any(split is not None for split in table.splits)
+    if by_column:
+        known = split_roles(map(str, table.splits), f"{path}: split")
+        roles = [known.get(str(split)) for split in table.splits]
+        if not any(roles):
+            raise DataError(f"{path}: split: expected train, valid or test, found {table.splits[0]!r}")
     else:
-        samples = [(utterance.id, utterance.conversation) for utterance in utterances]
+        samples = [*zip(table.ids, table.conversations, strict=True)]
         roles, notes, _ = roles_by_folds(samples, options.folds, path.parent, labelled=labelled)
-    left = [utterance for utterance, role in zip(utterances, roles, strict=True) if role is None]
-    names = [
-        str(utterance.split) for utterance in left if options.folds is None and utterance.split is not None
+    left = [row for row, role in enumerate(roles) if role is None]
+    names = [str(table.splits[row]) for row in left if by_column and table.splits[row] is not None]
+    return roles, [
+        *left_out("utterances", len(left), table.name(left[0]) if left else "", roles, names),
+        *notes,
     ]
-    return roles, [*left_out("utterances", len(left), left[0].name if left else "", roles, names), *notes]
-
-
-def _by_conversation(utterances: Sequence[_Utterance]) -> list[int]:
-    """Rows with each conversation together, in the order of its first utterance."""
-    first: dict[str, int] = {}
-    for row, utterance in enumerate(utterances):
-        first.setdefault(utterance.conversation or f"\0{row}", row)
-    return sorted(
-        range(len(utterances)), key=lambda row: (first[utterances[row].conversation or f"\0{row}"], row)
-    )

@@ -13,6 +13,7 @@ from typing import Any
 
 from alignmamba.contracts import ROLES, Role, Task
 from alignmamba.data.classes import Classes
+from alignmamba.data.inspection import repeats
 from alignmamba.data.user_arrays import SplitArrays
 from alignmamba.errors import DataError
 from alignmamba.formats.folds import SPLIT_NAMES, UNDIVIDED, left_out, split_roles, unused
@@ -70,14 +71,8 @@ def files(path: Path) -> Sequence[Path]:
 
 
 def read(sources: Sequence[Path], options: Options) -> Foreign:
-    """Open what one TOML file describes.
-
-    Args:
-        sources: The file.
-        options: ``label`` takes another column of the table of samples than the description does.
-
-    Raises:
-        DataError: If the description is wrong, or a file is not what it says.
+    """Open what one TOML file describes; raises a `DataError` if it is wrong, or a file is not what it
+    says.
     """
     if len(sources) != 1:
         raise DataError(f"arrays: expected one TOML file, found {len(sources)} files")
@@ -139,18 +134,13 @@ def _shared(
     several ids share.
     """
     refuse_shared_features({role: [ids[row] for row in own] for role, own in rows.items()}, where)
-    homes: dict[str, Role] = {}
-    shared: dict[str, tuple[Role, Role]] = {}
-    for role, own in rows.items():
-        for each in map(key, own):
-            if homes.setdefault(each, role) != role:
-                shared.setdefault(each, (homes[each], role))
-    if not shared:
-        return []
-    first, (one, other) = next(iter(shared.items()))
+    found = repeats({role: map(key, own) for role, own in rows.items()})
+    shared = [(name, one, other) for name, one, other in found if one != other]
+    count = len({name for name, _, _ in shared})
     return [
-        f"{where}: {len(shared)} files are of samples of several splits, {first!r} of {one} and {other}"
+        f"{where}: {count} files are of samples of several splits, {name!r} of {one} and {other}"
         " first: a leak?"
+        for name, one, other in shared[:1]
     ]
 
 
@@ -177,13 +167,10 @@ def _split_rows(
 
 def _homes_by_name(path: Path, description: Description, splits: Sequence[Any]) -> list[Role | None]:
     """The split of each sample by what the samples call it."""
-    called: dict[str, Role] = {}
-    for role, given in description.splits.items():
-        for name in [given] if isinstance(given, str) else given:
-            if called.setdefault(name, role) != role:
-                raise DataError(f"{path}: splits: {name!r} stands for {called[name]!r} and for {role!r}")
+    given = {role: [own] if isinstance(own, str) else own for role, own in description.splits.items()}
+    called = _inverted(given, lambda name, a, b: f"{path}: splits: {name!r} stands for {a!r} and for {b!r}")
     others = sorted({str(cell) for cell in splits} - set(called))
-    usual = [name for name in others if SPLIT_NAMES.get(name.strip().lower()) not in description.splits]
+    usual = [name for name in others if SPLIT_NAMES.get(name.strip().lower()) not in given]
     called |= split_roles(usual, f"{path}: splits")
     return [called.get(str(cell)) for cell in splits]
 
@@ -197,12 +184,9 @@ def _homes_by_id(
             f"{path}: expected samples.split or samples.splits, or [splits] with the ids of each split, found"
             f" none; train = {EVERY_OTHER!r} puts all samples there"
         )
-    listed: dict[str, Role] = {}
-    for role, given in description.splits.items():
-        for identity in [] if given == EVERY_OTHER else _id_list(path, given):
-            if listed.setdefault(identity, role) != role:
-                raise DataError(f"{path}: splits: id {identity!r} is in {listed[identity]!r} and in {role!r}")
-    rest = [role for role, given in description.splits.items() if given == EVERY_OTHER]
+    given = {role: _id_list(path, own) for role, own in description.splits.items() if own != EVERY_OTHER}
+    listed = _inverted(given, lambda name, a, b: f"{path}: splits: id {name!r} is in {a!r} and in {b!r}")
+    rest = [role for role in description.splits if role not in given]
     if len(rest) > 1:
         raise DataError(
             f"{path}: splits: {rest[0]!r} and {rest[1]!r} are both {EVERY_OTHER!r}, all that no other split"
@@ -210,6 +194,16 @@ def _homes_by_id(
         )
     homes = [listed.get(identity, rest[0] if rest else None) for identity in ids]
     return homes, unused(listed, set(ids), f"splits in {path}")
+
+
+def _inverted(
+    given: Mapping[Role, Sequence[str]], problem: Callable[[str, Role, Role], str]
+) -> dict[str, Role]:
+    """The split of each name, which must be one; `problem` is the message for one of several."""
+    for name, one, other in repeats(given):
+        if one != other:
+            raise DataError(problem(name, one, other))
+    return {name: role for role, names in given.items() for name in names}
 
 
 def _id_list(path: Path, given: str | list[str]) -> list[str]:

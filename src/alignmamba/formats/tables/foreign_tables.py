@@ -4,7 +4,7 @@ a long one.
 
 import io
 import math
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -26,7 +26,7 @@ Table = tuple[np.ndarray, np.ndarray | None]
 """Features, (time, width), and seconds, (time,), where a column has them."""
 
 _PLAIN = TableForm()
-_MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
+_MISSING = frozenset({"na", "n/a", "none", "null"})
 
 
 def is_table(path: Path) -> bool:
@@ -58,24 +58,13 @@ def note_open_end(path: Path, faults: Faults) -> None:
 
 
 def column_names(path: Path, *, inside: Path | None = None, form: TableForm = _PLAIN) -> list[str]:
-    """Names of the columns of a table.
-
-    Raises:
-        DataError: If it is no table.
-    """
+    """Names of the columns of a table; raises a `DataError` if it is none, as all functions here do."""
     return _opened(path, inside, form).names
 
 
 def first_rows(path: Path, count: int, *, form: TableForm = _PLAIN) -> dict[str, list[Any]]:
-    """The first rows of a table, by column.
-
-    Args:
-        path: The table.
-        count: How many rows there may be.
-        form: How it is laid out.
-
-    Raises:
-        DataError: If it is no table; a Parquet column of other things than numbers and text is dropped.
+    """The first rows of a table, by column; a Parquet column of other things than numbers and text is
+    dropped.
     """
     table = _opened(path, None, form)
     if isinstance(table, TextTable):
@@ -100,9 +89,6 @@ def read_columns(
         names: The columns; `ROW_NUMBER` gives the numbers of the rows as text.
         inside: A folder that the path may not leave.
         form: How it is laid out.
-
-    Raises:
-        DataError: If it is no table, too large for one, or lacks a column.
     """
     table = _opened(path, inside, form)
     wanted = [name for name in names if name != ROW_NUMBER]
@@ -122,18 +108,14 @@ def is_absent(cell: Any) -> bool:
     """Return whether a cell holds nothing: empty or not a number; a word such as "none" may be the name of a
     class.
     """
-    return _is_among(cell, ("", "nan"))
+    if isinstance(cell, str):
+        return cell.strip().lower() in ("", "nan")
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 def is_missing(cell: Any) -> bool:
     """Return whether a cell among numbers stands for no value."""
-    return _is_among(cell, _MISSING)
-
-
-def _is_among(cell: Any, words: Container[str]) -> bool:
-    if isinstance(cell, str):
-        return cell.strip().lower() in words
-    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+    return is_absent(cell) or (isinstance(cell, str) and cell.strip().lower() in _MISSING)
 
 
 def as_number(cell: Any) -> float | None:
@@ -159,21 +141,11 @@ def further_labels(cells: Sequence[Any]) -> list[float | str | None]:
     return [number if number is not None and math.isfinite(number) else None for number in numbers]
 
 
-def joined_identity(cells: Sequence[Any], names: Sequence[str], place: str, row: int) -> str:
-    """The id that one or several cells are, joined by `/`.
-
-    Args:
-        cells: The cells of one row.
-        names: Their columns.
-        place: Where the table is and how its rows are called, for messages.
-        row: The number of the row.
-
-    Raises:
-        DataError: If one is empty.
-    """
+def joined_identity(cells: Sequence[Any], names: Sequence[str], row: str) -> str:
+    """The id that cells of these columns are, joined by `/`; `row` is where they stand, for messages."""
     for cell, name in zip(cells, names, strict=True):
         if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
-            raise DataError(f"{place} {row}: column {name!r} is empty, expected an id")
+            raise DataError(f"{row}: column {name!r} is empty, expected an id")
     return "/".join(map(str, cells))
 
 
@@ -226,10 +198,8 @@ class LongTable:
         def matching(given: Sequence[str]) -> Iterator[str]:
             for name in given:
                 found = [each for each in names if fnmatchcase(each, name)] if "*" in name else []
-                if name in known:
-                    found = [name]
-                if not found:
-                    _require(self._path, [name], names)
+                if name in known or not found:
+                    _require(self._path, found := [name], names)
                 yield from found
 
         excluded = {*matching(form.exclude)}
@@ -238,18 +208,16 @@ class LongTable:
             chosen = [name for name in dict.fromkeys(matching(form.columns)) if name not in excluded]
         else:
             chosen = [name for name in names if name not in without]
-        if not chosen:
-            raise DataError(
-                f"{self._path}: expected columns of features beside {sorted(without)}, found none"
-            )
-        return chosen
+        if chosen:
+            return chosen
+        raise DataError(f"{self._path}: expected columns of features beside {sorted(without)}, found none")
 
     def _identities(self) -> Iterator[tuple[str, int, int, int]]:
         """Id and place of each row."""
         place = f"{self._path}, {'row' if is_parquet(self._path) else 'line'}"
         for row, (start, stop, number, cells) in enumerate(self._table.keys(self._id), start=1):
             if self._id:
-                yield joined_identity(cells, self._id, place, number), start, stop, number
+                yield joined_identity(cells, self._id, f"{place} {number}"), start, stop, number
             else:
                 yield str(row) if self._called else "", start, stop, number
 
@@ -278,12 +246,9 @@ class LongTable:
         numbers = [as_number(cell) for cell in cells]
         if None in numbers:
             at = numbers.index(None)
-            row = first + at + 1
+            row, found = first + at + 1, str(cells[at]).strip()[:40]
             whose = f"{self._called} {identity!r}, its row {row}" if self._id else f"row {identity or row}"
-            raise DataError(
-                f"{self._path}: column {name!r}, {whose}: expected a number, found"
-                f" {str(cells[at]).strip()[:40]!r}"
-            )
+            raise DataError(f"{self._path}: column {name!r}, {whose}: expected a number, found {found!r}")
         return numbers
 
 

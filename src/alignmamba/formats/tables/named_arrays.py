@@ -1,6 +1,5 @@
 """Arrays by the names that a description gives them: `FILE.npy`, `FILE.npz#KEY`, `FILE.h5#DATASET`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +82,13 @@ class Arrays:
             raise DataError(f"{place}: objects of shape {shape}, expected one for each sample; {WAY_OUT}")
         return Ragged(place, items)
 
+    def numbers(self, where: str, name: str) -> Opened:
+        """An array of numbers, or sequences of them; `where` is what names it, for messages."""
+        array = self._named(where, name)
+        if not isinstance(array, Ragged) and array.dtype.kind not in "fiu":
+            raise DataError(f"{where}: {name}: expected numbers, found {str(array.dtype)[:40]}")
+        return array
+
     def listed(self, where: str, name: str, *, kinds: str, size: int | None = None) -> list[Any]:
         """A small one-dimensional array as a list.
 
@@ -95,31 +101,30 @@ class Arrays:
         Raises:
             DataError: If it is no such array.
         """
-        try:
-            array = self.open(name)
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from error
+        array, expected = self._named(where, name), "text" if kinds[0] == "U" else "numbers"
+        where = f"{where}: {name}"
         if isinstance(array, Ragged):
-            raise DataError(
-                f"{where}: {name}: expected {expected_kind(kinds)}, found Python objects of other kinds"
-            )
+            raise DataError(f"{where}: expected {expected}, found Python objects of other kinds")
         if array.dtype.kind not in kinds:
-            raise DataError(
-                f"{where}: {name}: expected {expected_kind(kinds)}, found {str(array.dtype)[:40]}"
-            )
+            raise DataError(f"{where}: expected {expected}, found {str(array.dtype)[:40]}")
         if array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)):
-            raise DataError(f"{where}: {name}: expected one dimension, found shape {array.shape}")
+            raise DataError(f"{where}: expected one dimension, found shape {array.shape}")
         if size is not None and len(array) != size:
-            raise DataError(f"{where}: {name}: expected {size}, one per sample, found {len(array)}")
+            raise DataError(f"{where}: expected {size}, one per sample, found {len(array)}")
         if len(array) * array.dtype.itemsize > _MOST_LISTED:
-            raise DataError(f"{where}: {name}: expected at most {_MOST_LISTED} bytes, found more")
+            raise DataError(f"{where}: expected at most {_MOST_LISTED} bytes, found more")
         try:
             cells = array[0 : len(array)].reshape(-1).tolist()
             return [cell.decode() if isinstance(cell, bytes) else cell for cell in cells]
         except (UnicodeDecodeError, ValueError) as error:
-            raise DataError(f"{where}: {name}: expected text in UTF-8: {one_line(error)}") from error
+            raise DataError(f"{where}: expected text in UTF-8: {one_line(error)}") from error
 
+    def count(self, where: str, name: str) -> int:
+        """Number of entries of an array."""
+        return len(self._named(where, name))
 
-def expected_kind(kinds: Sequence[str]) -> str:
-    """Content of an array of these kinds, for messages."""
-    return "text" if kinds[0] == "U" else "numbers"
+    def _named(self, where: str, name: str) -> Opened:
+        try:
+            return self.open(name)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error

@@ -22,12 +22,8 @@ _DAMAGE = (OSError, ValueError, LookupError, TypeError, OverflowError, MemoryErr
 
 
 class ParquetTable:
-    """A Parquet file; the row group that was read last is kept.
-
-    Args:
-        path: The file.
-        inside: A folder that the path may not leave.
-        form: Nothing but the default, for it is of tables of text.
+    """A Parquet file, whose row group that was read last is kept. It has no form but the default one, which
+    is of tables of text; `inside` is a folder that the path may not leave.
 
     Raises:
         ConfigError: If pyarrow is not installed.
@@ -64,40 +60,26 @@ class ParquetTable:
         self._starts: list[int] = np.cumsum([0, *sizes], dtype=object).tolist()
 
     def columns(self, names: Sequence[str], size: int | None = None) -> tuple[dict[str, list[Any]], int]:
-        """Cells of these columns, of which an empty one is ``None``, and the number of rows.
-
-        Args:
-            names: The columns.
-            size: How many rows there may be.
+        """Cells of these columns, of which an empty one is ``None``, in at most `size` rows; and the number
+        of rows.
         """
         found: dict[str, list[Any]] = {name: [] for name in names}
         count = self._starts[-1] if size is None else min(size, self._starts[-1])
-        for columns in self._parts(names, 0, count):
+        for columns in self.blocks(names, 0, count, 1):
             for name, cells in zip(names, columns, strict=True):
                 found[name] += _as_list(cells)
         return found, count
 
     def keys(self, names: Sequence[str]) -> Iterator[tuple[int, int, int, Sequence[Any]]]:
         """Place of each row, the place of the next, its number from 1, and the cells of these columns."""
-        parts = self._parts(names, 0, self._starts[-1])
+        parts = self.blocks(names, 0, self._starts[-1], 1)
         rows = (cells for columns in parts for cells in zip(*map(_as_list, columns), strict=True))
         for row, cells in enumerate(rows if names else repeat((), self._starts[-1])):
             yield row, row + 1, row + 1, cells
 
     def blocks(self, names: Sequence[str], start: int, stop: int, number: int) -> Iterator[Any]:
-        """Cells of these columns between two rows, some rows at a time.
-
-        Args:
-            names: The columns.
-            start: The first row, from 0.
-            stop: The row behind the last.
-            number: Of no use here.
-        """
+        """These columns of each row group that has rows between two, cut to these; `number` is of no use."""
         del number
-        return self._parts(names, start, stop)
-
-    def _parts(self, names: Sequence[str], start: int, stop: int) -> Iterator[list[Any]]:
-        """The columns of each row group that has rows between two, cut to these."""
         for group, (first, end) in enumerate(zip(self._starts[:-1], self._starts[1:], strict=True)):
             if first < stop and start < end and names:
                 # All columns at once: to look for a column takes as long as there are columns.

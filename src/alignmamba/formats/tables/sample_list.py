@@ -131,11 +131,9 @@ def _ids(path: Path, description: Description, columns: Mapping[str, list[Any]],
     """Ids of all samples, in order."""
     given = description.samples
     if given.table:
-        place, rows = (
-            f"{path.parent / given.table}: row",
-            zip(*(columns[name] for name in given.id), strict=True),
-        )
-        ids = [joined_identity(cells, given.id, place, row) for row, cells in enumerate(rows, start=1)]
+        rows = enumerate(zip(*(columns[name] for name in given.id), strict=True), start=1)
+        place = f"{path.parent / given.table}: row"
+        ids = [joined_identity(cells, given.id, f"{place} {row}") for row, cells in rows]
     elif given.ids == ROW_NUMBER:
         ids = [str(row + 1) for row in range(_count(path, description, arrays))]
     else:
@@ -155,10 +153,7 @@ def _count(path: Path, description: Description, arrays: Arrays) -> int:
         raise DataError(
             f"{path}: samples.ids: {ROW_NUMBER!r} needs an array with one entry for each sample, found none"
         )
-    try:
-        return len(arrays.open(name))
-    except DataError as error:
-        raise DataError(f"{path}: samples.ids: {error}") from error
+    return arrays.count(f"{path}: samples.ids", name)
 
 
 def _texts(cells: Sequence[Any] | None) -> list[str | None] | None:

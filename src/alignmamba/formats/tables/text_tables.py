@@ -83,9 +83,15 @@ class TextTable:
 
     def __init__(self, path: Path, inside: Path | None, form: TableForm) -> None:
         self._path, self._named = path, form.header is True
-        number, start, stop, line = self._first_line(regular_file(path, inside=inside))
+        lines = _lines(regular_file(path, inside=inside), 0, 1)
+        first = next((line for line in lines if line[3].strip(b" \t\r\n,;")), None)
+        if first is None:
+            raise DataError(f"{path}: {_NO_NAMES if self._named else 'expected rows, found none'}")
+        number, start, stop, line = first
         text = self._decoded(number, line)
-        self._separator = form.separator or _separator(text, spaces=not self._named)
+        self._separator: str = form.separator or max(",;\t", key=text.count)
+        if not (form.separator or self._named or self._separator in text) and len(text.split()) > 1:
+            self._separator = WHITE_SPACE
         cells = self._split(number, text)
         names = form.header if isinstance(form.header, list) else [str(at + 1) for at in range(len(cells))]
         if len(names) != len(cells):
@@ -97,18 +103,9 @@ class TextTable:
         self._places = {name: place for place, name in enumerate(self.names)}
         self._line, self._start = (number + 1, stop) if self._named else (number, start)
 
-    def _first_line(self, path: Path) -> "_Line":
-        for line in _lines(path, 0, 1):
-            if line[3].strip(b" \t\r\n,;"):
-                return line
-        raise DataError(f"{path}: {_NO_NAMES if self._named else 'expected rows, found none'}")
-
     def columns(self, names: Sequence[str], size: int | None = None) -> tuple[dict[str, list[Any]], int]:
-        """Cells of these columns, of which an empty one is ``None``, and the number of rows.
-
-        Args:
-            names: The columns.
-            size: How many rows there may be.
+        """Cells of these columns, of which an empty one is ``None``, in at most `size` rows; and the number
+        of rows.
         """
         found: list[tuple[int, list[Any], dict[str, str]]] = [(self._places[name], [], {}) for name in names]
         total = 0
@@ -131,14 +128,11 @@ class TextTable:
             yield start, stop, number, [cells[place].strip() for place in places]
 
     def blocks(self, names: Sequence[str], start: int, stop: int, number: int) -> Iterator[Any]:
-        """These columns in the rows between two bytes, some rows at a time: an array, (columns, rows), where
-        all cells are numbers, else the cells of each column.
+        """These columns in the rows between two bytes, as `keys` gives them, of which the first is in the
+        line of this number; some rows at a time.
 
-        Args:
-            names: The columns.
-            start: As `keys` gives it for the first row.
-            stop: As `keys` gives it for the last row.
-            number: Number of the line of the first row.
+        Yields:
+            An array, (columns, rows), where all cells are numbers, else the cells of each column.
         """
         places = [self._places[name] for name in names]
         rows = (self._cells(at, line) for at, _, _, line in self._filled(start, number, stop))
@@ -146,18 +140,15 @@ class TextTable:
             try:
                 yield np.array([[float(row[place]) for place in places] for row in block]).T
             except ValueError:
-                columns = [*zip(*block, strict=True)]
-                yield [columns[place] for place in places]
+                yield [[row[place] for row in block] for place in places]
 
     def _rows(self) -> Iterator[list[str]]:
         """Cells of each row of a table of samples."""
         if self._path.stat().st_size > TABLE_BYTES:
             raise DataError(f"{self._path}: expected at most {TABLE_BYTES} bytes of text, found more")
         if self._separator != WHITE_SPACE and self._named:
-            yield from self._quoted_rows()
-        else:
-            for number, _, _, line in self._filled(self._start, self._line):
-                yield self._cells(number, line)
+            return self._quoted_rows()
+        return (self._cells(number, line) for number, _, _, line in self._filled(self._start, self._line))
 
     def _quoted_rows(self) -> Iterator[list[str]]:
         """Cells of each row, of which those in quotes may hold line breaks."""
@@ -187,16 +178,17 @@ class TextTable:
         took them for one cell.
         """
         width, separator = len(self.names), self._separator
-        row_alone = [
-            width in (line.count(separator) + 1, len(next(csv.reader([line], delimiter=separator), [])))
-            for line in lines
-        ]
-        if width > 1 and (any(row_alone[1:-1]) or (row_alone[0] and row_alone[-1])):
-            other = first + row_alone.index(True, 1)
+
+        def is_row(line: str) -> bool:
+            cells = next(csv.reader([line], delimiter=separator), [])
+            return width in (line.count(separator) + 1, len(cells))
+
+        alone = list(map(is_row, lines))
+        if width > 1 and (any(alone[1:-1]) or (alone[0] and alone[-1])):
             raise DataError(
                 f"{self._path}, line {first}: perhaps a quote is not closed. Its cell ends in line"
-                f" {first + len(lines) - 1}, but line {other} has the {width} cells of a row. Close it,"
-                " or write its line breaks as spaces"
+                f" {first + len(lines) - 1}, but line {first + alone.index(True, 1)} has the {width} cells of"
+                " a row. Close it, or write its line breaks as spaces"
             )
 
     def _filled(self, start: int, number: int, stop: int | None = None) -> Iterator["_Line"]:
@@ -209,10 +201,8 @@ class TextTable:
         return cells
 
     def _check_width(self, number: int, cells: Sequence[str]) -> None:
-        if len(cells) != len(self.names):
-            raise DataError(
-                f"{self._path}, line {number}: expected {len(self.names)} cells, found {len(cells)}"
-            )
+        if (found := len(cells)) != len(self.names):
+            raise DataError(f"{self._path}, line {number}: expected {len(self.names)} cells, found {found}")
 
     def _split(self, number: int, text: str) -> list[str]:
         if self._separator == WHITE_SPACE:
@@ -222,19 +212,17 @@ class TextTable:
         try:
             return next(csv.reader([text], delimiter=self._separator, strict=True))
         except csv.Error as error:
-            more = " in its line; cells with line breaks are read in tables of samples only"
             said = _said(error)
-            raise DataError(
-                f"{self._path}, line {number}: {said}{more if said == _NOT_CLOSED else ''}"
-            ) from error
+            if said == _NOT_CLOSED:
+                said += " in its line; cells with line breaks are read in tables of samples only"
+            raise DataError(f"{self._path}, line {number}: {said}") from error
 
     def _decoded(self, number: int, line: bytes) -> str:
         try:
             return line.decode()
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{self._path}, line {number}: expected text in UTF-8, found byte {line[error.start]:#04x}"
-            ) from error
+            found = f"expected text in UTF-8, found byte {line[error.start]:#04x}"
+            raise DataError(f"{self._path}, line {number}: {found}") from error
 
 
 def checked_names(path: Path, cells: Sequence[str]) -> list[str]:
@@ -278,11 +266,6 @@ def _lines(path: Path, start: int, number: int, stop: int | None = None) -> Iter
                     raise DataError(f"{path}: a line of more than {_LINE_BYTES} bytes")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _separator(text: str, *, spaces: bool) -> str:
-    found = max(",;\t", key=text.count)
-    return WHITE_SPACE if spaces and found not in text and len(text.split()) > 1 else found
 
 
 def _said(error: csv.Error) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def opened(arrays: Arrays, name: str, description: Description, samples: SampleL
     """
     where, modality = f"{samples.path}: modalities.{name}", description.modalities[name]
     if modality.pattern:
-        return _from_files(_Files(arrays, where, modality, samples), modality, description.files)
+        return _Files(arrays, where, modality, samples).values(description.files)
     if modality.values:
         return _from_array(arrays, where, modality, samples.ids)
     return _from_table(where, modality, description.samples.id, samples)
@@ -87,43 +88,40 @@ class _Files:
     """
 
     def __init__(self, arrays: Arrays, where: str, modality: ModalityPart, samples: SampleList) -> None:
-        self._arrays, self._where, self._samples = arrays, where, samples
-        self.folder, self._pattern = arrays.folder, modality.pattern
-        self.named = self.filled(self._pattern)
-        archive, _, key = self._pattern.partition("#")
+        self._arrays, self._where, self._modality, self._samples = arrays, where, modality, samples
+        self._folder, pattern = arrays.folder, modality.pattern
+        self._named = self._filled(pattern)
+        archive, _, key = pattern.partition("#")
         one_archive = bool(placeholders(key)) and not placeholders(archive)
-        self._keys = dict.fromkeys(arrays.keys(self._pattern)) if one_archive else None
-        if not any(self._is_named(name) and os.path.lexists(self._path(name)) for name in self.named):
+        self._keys = dict.fromkeys(arrays.keys(pattern)) if one_archive else None
+        if not any(self._is_named(name) and os.path.lexists(self._path(name)) for name in self._named):
             raise DataError(
-                f"{where}.{'files' if modality.files else 'table'}: {self._pattern!r} names no file of"
-                f" {len(self.named)} samples, the first is {samples.ids[0]!r}"
+                f"{where}.{'files' if modality.files else 'table'}: {pattern!r} names no file of"
+                f" {len(self._named)} samples, the first is {samples.ids[0]!r}"
             )
 
-    def filled(self, pattern: str) -> list[str]:
+    def _filled(self, pattern: str) -> list[str]:
         """The pattern as it is for each sample."""
+        cells = self._samples.cells
         for name in placeholders(pattern):
-            if name not in self._samples.cells:
-                raise DataError(
-                    f"{self._where}: {pattern!r}: no column {name!r} of the samples, only"
-                    f" {list(self._samples.cells)[:20]}"
-                )
-        return [filled(pattern, self._samples.cells, row) for row in range(len(self._samples.ids))]
+            if name not in cells:
+                found = f"no column {name!r} of the samples, only {list(cells)[:20]}"
+                raise DataError(f"{self._where}: {pattern!r}: {found}")
+        return [filled(pattern, cells, row) for row in range(len(self._samples.ids))]
 
     def _path(self, name: str) -> Path:
-        return self.folder / name.partition("#")[0]
+        return self._folder / name.partition("#")[0]
 
     def _is_named(self, name: str) -> bool:
         return self._keys is None or name.partition("#")[2] in self._keys
 
-    def is_there(self, name: str, row: int) -> bool:
-        """Return whether a sample has this file.
-
-        Raises:
-            DataError: If the name leads to anything but a file of the folder.
+    def _is_there(self, name: str, row: int) -> bool:
+        """Return whether a sample has this file; a name that leads to anything but a file of the folder is
+        refused.
         """
         path = self._path(name)
         try:
-            regular_file(path, inside=self.folder)
+            regular_file(path, inside=self._folder)
         except DataError as error:
             # A link to nowhere is no missing modality, and neither is a folder.
             if os.path.lexists(path) or "\0" in name or ".." in path.parts:
@@ -131,60 +129,55 @@ class _Files:
             return False
         return self._is_named(name)
 
-    def array(self, name: str, row: int) -> np.ndarray | None:
+    def _array(self, name: str, row: int) -> np.ndarray | None:
         """The array in the file of a sample; ``None`` for one without it."""
-        if not self.is_there(name, row):
+        if not self._is_there(name, row):
             return None
         array = self._arrays.open(name)
         if isinstance(array, Ragged) or array.dtype.kind not in "fiu":
             found = "Python objects" if isinstance(array, Ragged) else str(array.dtype)[:40]
-            raise DataError(f"{self.folder / name}: expected numbers, found {found}")
+            raise DataError(f"{self._folder / name}: expected numbers, found {found}")
         return array[0 : len(array)] if array.ndim else np.asarray(array)
 
-    def notes(self, besides: Collection[str]) -> tuple[str, ...]:
-        """A note on files, or arrays of the archive, that are of no sample; some files are for something
-        else.
-        """
-        pattern = self._pattern.partition("#")[0]
-        if self._keys is not None:
-            own = {name.partition("#")[2] for name in self.named}
-            others, called = [key for key in self._keys if key not in own], f"arrays of {pattern}"
-        else:
-            others, called = self._others(pattern, besides), f"files {pattern}"
-        return _of_no_sample(len(others), called, others[0] if others else "")
+    def values(self, besides: Collection[str]) -> Values:
+        """The values of all samples; files in `besides` are for something else."""
+        modality, named, folder = self._modality, self._named, self._folder
+        times, notes = self._filled(modality.times), self._notes(besides)
 
-    def _others(self, pattern: str, besides: Collection[str]) -> list[str]:
-        own = {plain_path(name.partition("#")[0]) for name in [*self.named, *besides]}
-        try:
-            paths = [path for path in self.folder.glob(any_of(pattern)) if path.is_file()]
-            return sorted({plain_path(str(path.relative_to(self.folder))) for path in paths} - own)
-        # a pattern that is absolute, or no path at all, names no file of the folder
-        except (OSError, ValueError, NotImplementedError):
-            return []
+        def place(row: int) -> str:
+            return str(folder / named[row])
 
+        def key(row: int) -> str:
+            return plain_path(named[row])
 
-def _from_files(files: _Files, modality: ModalityPart, besides: Collection[str]) -> Values:
-    named, times, notes = files.named, files.filled(modality.times), files.notes(besides)
-
-    def place(row: int) -> str:
-        return str(files.folder / named[row])
-
-    def key(row: int) -> str:
-        return plain_path(named[row])
-
-    if modality.has_sample_tables:
-        tables = SampleTables(inside=files.folder, form=modality)
+        if not modality.has_sample_tables:
+            return Values(
+                features=lambda row: _shaped(self._array(named[row], row), modality, place(row)),
+                times=(lambda row: self._array(times[row], row)) if modality.times else None,
+                key=key,
+                notes=notes,
+            )
+        tables = SampleTables(inside=folder, form=modality)
 
         def read(row: int) -> Table | None:
-            return tables.read(files.folder / named[row]) if files.is_there(named[row], row) else None
+            return tables.read(folder / named[row]) if self._is_there(named[row], row) else None
 
         return _of_tables(read, modality, place, key, notes)
-    return Values(
-        features=lambda row: _shaped(files.array(named[row], row), modality, place(row)),
-        times=(lambda row: files.array(times[row], row)) if modality.times else None,
-        key=key,
-        notes=notes,
-    )
+
+    def _notes(self, besides: Collection[str]) -> tuple[str, ...]:
+        """Note on files, or arrays of the archive, that are of no sample."""
+        pattern = self._modality.pattern.partition("#")[0]
+        if self._keys is not None:
+            own = {name.partition("#")[2] for name in self._named}
+            return _of_no_sample([key for key in self._keys if key not in own], f"arrays of {pattern}")
+        own = {plain_path(name.partition("#")[0]) for name in [*self._named, *besides]}
+        try:
+            paths = [path for path in self._folder.glob(any_of(pattern)) if path.is_file()]
+        # a pattern that is absolute, or no path at all, names no file of the folder
+        except (OSError, ValueError, NotImplementedError):
+            return ()
+        found = {plain_path(str(path.relative_to(self._folder))) for path in paths}
+        return _of_no_sample(sorted(found - own), f"files {pattern}")
 
 
 def _of_tables(
@@ -208,27 +201,19 @@ def _of_tables(
     return Values(features=features, times=times if modality.time else None, key=key, notes=notes)
 
 
-def _of_no_sample(count: int, what: str, first: str, *, rows: int = 0) -> tuple[str, ...]:
-    counted = f" ({rows} rows)" if rows else ""
-    return (f"{count} {what}{counted} are of no sample and were dropped, {first!r} first.",) if count else ()
+def _of_no_sample(others: Sequence[str], what: str, more: str = "") -> tuple[str, ...]:
+    return tuple(
+        f"{len(others)} {what}{more} are of no sample and were dropped, {first!r} first."
+        for first in others[:1]
+    )
 
 
 # One array for all samples
 
 
-def _numbers(arrays: Arrays, where: str, name: str) -> Opened:
-    try:
-        array = arrays.open(name)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
-    if not isinstance(array, Ragged) and array.dtype.kind not in "fiu":
-        raise DataError(f"{where}: {name}: expected numbers, found {str(array.dtype)[:40]}")
-    return array
-
-
 def _from_array(arrays: Arrays, where: str, modality: ModalityPart, ids: Sequence[str]) -> Values:
-    values = _numbers(arrays, f"{where}.values", modality.values)
-    times = _numbers(arrays, f"{where}.times", modality.times) if modality.times else None
+    values = arrays.numbers(f"{where}.values", modality.values)
+    times = arrays.numbers(f"{where}.times", modality.times) if modality.times else None
     if isinstance(values, Ragged):
         part = _ragged_parts(where, modality, len(ids), values, times)
     else:
@@ -253,16 +238,17 @@ def _dense_parts(
     times: Opened | None,
 ) -> Callable[[Any, int], np.ndarray | None]:
     """Cut of a sample from arrays of numbers, padded or one sample after the other."""
-    axes = 2 if modality.kind == "tokens" else 3
-    padded = values.ndim == axes
-    if not padded and values.ndim != axes - 1:
-        width = ", width" * (axes - 2)
+    width = "" if modality.kind == "tokens" else ", width"
+    padded = values.ndim == (3 if width else 2)
+    if not padded and values.ndim != (2 if width else 1):
         forms = f"(total time{width or ','}) or (samples, time{width})"
         raise DataError(f"{where}.values: expected shape {forms}, found {values.shape}")
     starts, stops = _bounds(arrays, where, modality, values.shape, samples, padded=padded)
-    if isinstance(times, Ragged) or (times is not None and times.shape != values.shape[: 1 + padded]):
+    expected = values.shape[: 1 + padded]
+    if times is not None:
         found = "one array for each sample" if isinstance(times, Ragged) else times.shape
-        raise DataError(f"{where}.times: expected shape {values.shape[: 1 + padded]}, found {found}")
+        if found != expected:
+            raise DataError(f"{where}.times: expected shape {expected}, found {found}")
 
     def part(array: Any, row: int) -> Any:
         within = slice(int(starts[row]), int(stops[row]))
@@ -304,40 +290,35 @@ def _bounds(
         )
     if padded and modality.offsets:
         raise DataError(f"{where}: padded values take lengths, found offsets")
-    kind = "offsets" if modality.offsets else "lengths"
+    kind, total = "offsets" if modality.offsets else "lengths", shape[0]
     place = f"{where}.{kind}: {name}"
     numbers = arrays.listed(f"{where}.{kind}", name, kinds="iuf")
-    found = _whole_numbers(numbers, place, samples, samples + (kind == "offsets"))
-    if padded and (found > shape[1]).any():
-        at = int(found.argmax())
-        raise DataError(
-            f"{place}: found {found[at]} in row {at}, expected at most {shape[1]}, the positions of the"
-            " values"
-        )
-    if padded:
-        return 0 * each, found
-    if kind == "lengths":
-        total = sum(found.tolist())
-        if total != shape[0]:
-            raise DataError(
-                f"{place}: its lengths add up to {total}, expected {shape[0]}, the positions of the values"
-            )
-        found = np.cumsum([0, *found.tolist()])
-    elif found[0] != 0 or found[-1] != shape[0] or (np.diff(found) < 0).any():
-        raise DataError(
-            f"{place}: go from {found[0]} to {found[-1]}, expected numbers from 0 to {shape[0]} that never"
-            " fall"
-        )
-    return found[:-1], found[1:]
-
-
-def _whole_numbers(numbers: list[Any], place: str, samples: int, size: int) -> np.ndarray:
     for at, number in enumerate(numbers):
         if not (float(number).is_integer() and 0 <= number < 1 << 62):
             raise DataError(f"{place}: expected whole numbers of 0 or more, found {number} in row {at}")
-    if len(numbers) != size:
+    if len(numbers) != (size := samples + (kind == "offsets")):
         raise DataError(f"{place}: expected {size} numbers for {samples} samples, found {len(numbers)}")
-    return np.array(numbers, dtype=np.int64)
+    numbers = list(map(int, numbers))
+    if padded:
+        at = int(np.argmax(numbers))
+        if numbers[at] > shape[1]:
+            raise DataError(
+                f"{place}: found {numbers[at]} in row {at}, expected at most {shape[1]}, the positions of the"
+                " values"
+            )
+        return 0 * each, np.array(numbers)
+    if kind == "lengths":
+        if (found := sum(numbers)) != total:
+            raise DataError(
+                f"{place}: its lengths add up to {found}, expected {total}, the positions of the values"
+            )
+        numbers = [0, *accumulate(numbers)]
+    elif numbers[0] != 0 or numbers[-1] != total or sorted(numbers) != numbers:
+        raise DataError(
+            f"{place}: go from {numbers[0]} to {numbers[-1]}, expected numbers from 0 to {total} that never"
+            " fall"
+        )
+    return np.array(numbers[:-1]), np.array(numbers[1:])
 
 
 # A table of all samples
@@ -352,9 +333,9 @@ def _from_table(where: str, modality: ModalityPart, own: Sequence[str], samples:
         raise DataError(f"{where}: {error}") from error
     known = set(ids)
     if known.isdisjoint(table.runs):
+        first = next(iter(table.runs), None)
         raise DataError(
-            f"{where}.table: {modality.table!r} has no row of any sample; its first id is"
-            f" {next(iter(table.runs), None)!r}"
+            f"{where}.table: {modality.table!r} has no row of any sample; its first id is {first!r}"
         )
     others = [identity for identity in table.runs if identity not in known]
     rows = sum(table.runs[identity][3] for identity in others)
@@ -363,7 +344,7 @@ def _from_table(where: str, modality: ModalityPart, own: Sequence[str], samples:
         modality,
         lambda row: f"{path}: {'/'.join(modality.id)} {ids[row]!r}",
         lambda row: ids[row],
-        _of_no_sample(len(others), f"ids of {modality.table}", others[0] if others else "", rows=rows),
+        _of_no_sample(others, f"ids of {modality.table}", f" ({rows} rows)"),
     )
 
 

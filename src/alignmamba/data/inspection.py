@@ -160,11 +160,10 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
     dropped = tuple(each.name for each in train.modalities if each.missing == 1)
     notes = [f"no training sample has {name}: training drops it from the model" for name in dropped]
     for role in ("valid", "test"):
-        unseen = [each.name for each in parts[role].modalities if each.missing == 1] if role in parts else []
         notes += [
-            f"no sample of {role} has {name}: {role} does not measure it"
-            for name in unseen
-            if name not in dropped
+            f"no sample of {role} has {each.name}: {role} does not measure it"
+            for each in (parts[role].modalities if role in parts else ())
+            if each.missing == 1 and each.name not in dropped
         ]
     if "test" not in parts:
         notes.append(
@@ -174,17 +173,13 @@ def training(task: Task, splits: Sequence[SplitSummary]) -> Training:
     elif not parts["test"].targets:
         notes.append("split 'test' has no targets: it is predicted and not scored")
     notes += _target_notes(task, train)
-    notes += [_constant(each) for each in train.modalities if each.constant]
+    for each in filter(lambda each: each.constant, train.modalities):
+        count, dim = each.constant, each.dim
+        which = f"{count} of {dim} channels {'have' if count > 1 else 'has'}"
+        if count == dim:
+            which = f"all {dim} channels have" if dim > 1 else "its channel has"
+        notes.append(f"{each.name}: {which} one value in all of train, so nothing can be learned from it")
     return Training(hindrance=hindrance, dropped=dropped, notes=tuple(notes))
-
-
-def _constant(modality: ModalitySummary) -> str:
-    """Note on channels that never change."""
-    if modality.constant == modality.dim:
-        which = f"all {modality.dim} channels have" if modality.dim > 1 else "its channel has"
-    else:
-        which = f"{modality.constant} of {modality.dim} channels {'have' if modality.constant > 1 else 'has'}"
-    return f"{modality.name}: {which} one value in all of train, so nothing can be learned from it"
 
 
 def _target_notes(task: Task, train: SplitSummary) -> Iterator[str]:
@@ -198,14 +193,10 @@ def _target_notes(task: Task, train: SplitSummary) -> Iterator[str]:
     present = [name for name, count in train.targets.items() if count]
     if len(present) == 1:
         yield f"every sample of train is of class {present[0]!r}: there is nothing to learn"
-    else:
-        absent = [name for name, count in train.targets.items() if not count]
+    elif absent := [name for name, count in train.targets.items() if not count]:
         shown = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-        if absent:
-            yield (
-                f"no sample of train is of class {shown}: a model cannot learn"
-                f" {'it' if len(absent) == 1 else 'them'}"
-            )
+        them = "it" if len(absent) == 1 else "them"
+        yield f"no sample of train is of class {shown}: a model cannot learn {them}"
 
 
 def examine(
@@ -242,8 +233,13 @@ def examine(
                     )
             opened.append(shard)
         shards[split.role] = tuple(opened)
-    if not problems:
-        problems += _absent_modalities(directory, shards, manifest)
+    if not problems:  # or else nothing bears out the width that is stated
+        opened = [shard for parts in shards.values() for shard in parts]
+        problems += [
+            f"{directory / MANIFEST}: modality {spec.name!r}: no sample of any split has it"
+            for spec in manifest.modalities
+            if not any(shard.offsets[spec.name][-1] > 0 for shard in opened)
+        ]
     ids = {role: (identity for shard in parts for identity in shard.ids) for role, parts in shards.items()}
     problems += [repeated_id(*repeated) for repeated in repeats(ids)]
     for role, parts in shards.items():
@@ -253,22 +249,6 @@ def examine(
         for shard in parts:
             problems += _content_problems(role, shard, manifest, verify=verify, require_finite=require_finite)
     return shards, tuple(problems)
-
-
-def _absent_modalities(
-    directory: Path, shards: Mapping[Role, Iterable[Shard]], manifest: Manifest
-) -> Iterator[str]:
-    """Modalities that no file has anything of, so that nothing bears out the width that is stated."""
-    present = {
-        name
-        for parts in shards.values()
-        for shard in parts
-        for name, offsets in shard.offsets.items()
-        if offsets[-1] > 0
-    }
-    for spec in manifest.modalities:
-        if spec.name not in present:
-            yield f"{directory / MANIFEST}: modality {spec.name!r}: no sample of any split has it"
 
 
 def _content_problems(

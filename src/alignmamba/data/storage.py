@@ -1,18 +1,9 @@
-"""The archive on disk: what `corpus.json` says, what a shard holds, and splits that read it lazily.
+"""The archive on disk, whose layout is in `docs/data.md`: what `corpus.json` says, what a shard holds, and
+splits that read it lazily.
 
-A corpus is a directory:
-
-    corpus.json               `Manifest`: task, modalities, and every other file with its size and SHA-256
-    train-00000.safetensors   per modality NAME.values (total time, width), NAME.offsets (samples + 1),
-                              perhaps NAME.times; targets. Nothing of a modality that no sample of the
-                              shard has
-    train-00000.jsonl         one line per sample: its id and, where they are known, its group, text,
-                              display tokens and other labels
-    ...                       further shards of this split, then the other splits
-
-Sample i of a shard owns the positions offsets[i] to offsets[i + 1]; a sample that lacks the modality owns
-none. Features are float32, token ids int32 of width 1, times float64 seconds (not a number throughout a
-sample whose times are unknown), targets float64 or int64.
+Of a modality that no sample of a shard has, the shard holds nothing. Features are float32, token ids int32 of
+width 1, times float64 seconds (not a number throughout a sample whose times are unknown), targets float64 or
+int64.
 """
 
 import hashlib
@@ -154,12 +145,8 @@ class Manifest(Config):
 
 
 def check_path(path: Path) -> None:
-    """Refuse what cannot be the path of anything, or of nothing that may be seen; whether something is there
-    is not asked.
-
-    Raises:
-        DataError: If a name is too long or has a null character, links lead in a circle, or a directory above
-            may not be searched.
+    """Refuse what cannot be a path: a name is too long or has a null character, links lead in a circle, or a
+    directory above may not be searched.
     """
     try:
         path.stat()
@@ -176,10 +163,8 @@ def is_archive_file(name: str) -> bool:
 
 
 def prepare_destination(target: Path, *, overwrite: bool) -> None:
-    """Refuse a place where a corpus cannot go; what killed processes left beside it is put in order first.
-
-    Raises:
-        DataError: If something is there that may not be replaced.
+    """Refuse a place where something is that may not be replaced by a corpus; what killed processes left
+    beside it is put in order first.
     """
     check_path(target)
     restore(target)
@@ -201,22 +186,13 @@ def prepare_destination(target: Path, *, overwrite: bool) -> None:
 
 
 def publish(directory: Path, target: Path, *, overwrite: bool) -> None:
-    """Give a complete corpus its name; one that is there before keeps it until then.
-
-    Raises:
-        DataError: If something has come to the target's place in the meantime that may not be replaced.
-    """
+    """Give a complete corpus its name; one that is there before keeps it until then."""
     prepare_destination(target, overwrite=overwrite)
     put_in_place(directory, target)
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """The manifest of a corpus directory.
-
-    Raises:
-        DataError: If there is none, or it is damaged, of another version, or names files outside the
-            directory.
-    """
+    """The manifest of a corpus directory, unless it is damaged or of another version."""
     check_path(directory)
     path = directory / MANIFEST
     if not directory.is_dir():

@@ -6,29 +6,8 @@ Layout of a file (mmsdk/mmdatasdk/computational_sequence/file_ops.py):
                                          /intervals   (frames, 2) seconds from the start of the video
     /<root name>/metadata/<key>                       JSON
 
-**Which file is what.** A source is a file, a folder of them, or `NAME=FILE`, which names its modality;
-`labels=FILE` are the labels and `words=FILE` the words. Without a name the root name shows: one with "label"
-in it holds the labels; "glove", "bert", "text", "vector" or "language" the text; "covarep", "coavarep",
-"opensmile", "audio" or "acoustic" the audio; "facet", "openface", "visual", "vision" or "face" the vision. A
-file of words (bytes, not numbers) gives the text its display tokens. Any other first file is the text, if no
-other is; any other file takes its root name, and without labels so far one of width 1 is taken for them.
-
-**Samples** are the segments of the label file: row k of `video` is the sample `video[k]`, and an entry that
-is called `video[k]` there is one sample. Without labels they are the entries of the text, all in test if
-nothing says their splits. From every other sequence a sample takes
-
-- the entry of the very name of its own entry, whole, where there is one (files that the SDK has aligned
-  already);
-- else those frames of the entries of its video that overlap the segment by more than 10 microseconds, as in
-  the SDK's `align`.
-
-The time of a frame is the middle of its interval, cut to the segment, in seconds from the start of the
-segment; frames are put in the order of these times. With `align`, every other sequence gets one vector for
-each frame of the text: the plain mean over the frames that overlap it (the SDK's usual collapse function),
-and zeros where there are none (the SDK's `impute`).
-
-Values, intervals and words are read sample by sample: memory does not grow with the files, only with the
-longest video.
+`docs/formats.md` says which file is what, and which frames a sample takes. Values, intervals and words are
+read sample by sample: memory does not grow with the files, only with the longest video.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Clips of samples, cut out of computational sequences by intervals; `csd` says which frames they take."""
+"""Clips of samples, cut out of computational sequences by intervals (docs/formats.md)."""
 
 import math
 from collections.abc import Mapping, Sequence

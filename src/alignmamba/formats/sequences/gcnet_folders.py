@@ -1,30 +1,7 @@
 """Feature folders as GCNet and MERBench keep them: one `.npy` per utterance in a folder per modality, and a
-table of labels.
+table of labels; `docs/formats.md` shows the layout and the columns.
 
-    corpus/
-      labels.csv                   one row per utterance
-      features/<feature name>/     or directly under corpus/
-        <utterance>.npy            (width,) for one vector (the `-UTT` features), (time, width) for frames
-        (`-FRA`) <utterance>/<frame>.npy    or a folder of frames (faces), in the order of their names
-
-**Sources** are the folder, or each part by name: `labels=labels.csv text=features/deberta-FRA
-audio=features/hubert-UTT`. In a folder the table is the one `.csv`, `.tsv`, `.parquet`, `.npz` or `.pkl`
-whose name begins with "label", or else its only table; a folder of features is named by what its own name
-says (text, audio, vision, or the models that MERBench takes features from), else by its name.
-
-**The table** has the columns `id` (or `name`, `utterance`), `label` (or `emo`, `emotion`, `val`, `sentiment`;
-the option `label` names another), and, optionally, `split` (or `set`, `mode`, `fold`; `folds.SPLIT_NAMES` are
-understood) and `conversation` (or `dialogue`, `video`, `video_id`). An `.npz` of labels has arrays of these
-names. Without a split the option `folds` shows it, by utterances or conversations. Labels in words are
-classes in alphabetical order; whole numbers from 0 to at most 31 are numbered classes; other numbers are a
-regression. A table without labels is of new utterances, all in test if nothing says their splits.
-
-**Conversations** are the groups of the samples. They are kept in the ids as well, `conversation/utterance`,
-and in the order: the utterances of one follow each other. Columns of labels that are not the one that is
-predicted are kept as further labels.
-
-The tables that GCNet and MERBench publish are pickles (`.pkl`, and `.npz` of Python objects); `label_tables`
-reads them as data.
+The tables that they publish are pickles (`.pkl`, and `.npz` of Python objects), which are read as data.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

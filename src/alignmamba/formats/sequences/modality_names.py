@@ -5,11 +5,8 @@ from collections.abc import Sequence
 
 
 def told_by(name: str, hints: Sequence[tuple[str, str]]) -> str:
-    """Meaning of a name by one of its pieces, in letters of any case; empty if it shows nothing.
-
-    Args:
-        name: What something is called.
-        hints: What it may be, and a pattern of the pieces that show it; the first that is found counts.
+    """Meaning of a name by the first pattern of `hints` that is found in it, in letters of any case; empty if
+    it shows nothing.
     """
     return next((told for told, pieces in hints if re.search(pieces, name.lower())), "")
 

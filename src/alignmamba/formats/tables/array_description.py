@@ -179,11 +179,7 @@ class Description(_Part):
 
 
 def described(path: Path) -> Description:
-    """The description in a TOML file.
-
-    Raises:
-        DataError: If it is no TOML, or no description.
-    """
+    """The description in a TOML file; raises a `DataError` if it is none."""
     given = read_toml(path, largest=LARGEST_DESCRIPTION)
     try:
         return Description.model_validate(given)

@@ -52,10 +52,8 @@ def recognises(path: Path) -> bool:
 
 
 def files(path: Path) -> Sequence[Path]:
-    """The description and all files that it names, as far as they exist.
-
-    Raises:
-        DataError: If it is not a description, or the ids of the samples that it names cannot be read.
+    """The description and all files that it names, as far as they exist; raises a `DataError` if it is none,
+    or the ids of its samples cannot be read.
     """
     description, folder = described(path), path.parent
     found = {path, *(folder / name for name in description.files)}

@@ -4,11 +4,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from alignmamba.errors import DataError
-from alignmamba.files import replacing
+from alignmamba.files import replace_file
 from alignmamba.formats.folds import SPLIT_NAMES
 from alignmamba.formats.pickles.object_arrays import Ragged
 from alignmamba.formats.plain_files import regular_file
@@ -55,10 +56,8 @@ def may_be_drafted(path: Path) -> bool:
 
 
 def refuse_undescribed(path: Path) -> None:
-    """Refuse a table, arrays or a recording that are given where a corpus is expected.
-
-    Raises:
-        DataError: With the way to a corpus.
+    """Refuse a table, arrays or a recording that are given where a corpus is expected, with the way to
+    one.
     """
     if may_be_drafted(path) and path.suffix.lower() != ".txt" and path.is_file():  # most texts are no tables
         raise DataError(
@@ -83,8 +82,7 @@ def write_draft(path: Path, out: Path | None = None) -> Path:
         The file that was written.
 
     Raises:
-        DataError: If the one cannot be read, or the other is there already or lies where it cannot refer to
-            the first.
+        DataError: If one cannot be read, or the other exists or lies where it cannot refer to it.
     """
     if not may_be_drafted(path):
         raise DataError(
@@ -103,12 +101,9 @@ def write_draft(path: Path, out: Path | None = None) -> Path:
         raise DataError(f"{out}: expected a place in the folder of {path} or above it") from None
     content = (_of_table if is_table(path) else _of_arrays)(path, name)
     try:
-        encoded = content.encode()
+        replace_file(out, content.encode())
     except UnicodeEncodeError as error:
         raise DataError(f"{path}: its name or one in it is not UTF-8, which TOML cannot hold") from error
-    try:
-        with replacing(out) as file:
-            file.write(encoded)
     except OSError as error:
         raise DataError(f"{out}: cannot be written: {error.strerror or error}") from error
     return out
@@ -162,7 +157,7 @@ def _task(cells: Sequence[Any] | None) -> list[str]:
             '# classes = ["no", "yes"]',
         ]
     known = [cell for cell in cells if not is_absent(cell)]
-    called = sorted({str(cell) for cell in known})
+    called = sorted(set(map(str, known)))
     if len(called) >= 2 and any(number is None or number != number for number in map(label_number, known)):
         return ['kind = "classification"', f"classes = {_several(called)}"]
     numbers = _class_numbers(known)
@@ -274,26 +269,22 @@ def _beside(path: Path, name: str, ids: Sequence[str], head: Mapping[str, Sequen
     lines: list[str] = []
     places = [f"{{{each}}}" for each in ids] if len(ids) > 1 else ["{id}"]
     rows = [[str(cell) for cell in row] for row in zip(*(head[each] for each in ids), strict=True)]
-    forms = [(sep, suffix) for sep in ("/_" if len(ids) > 1 else "/") for suffix in _SUFFIXES]
     folders = [each for each in path.parent.iterdir() if each.is_dir() and not each.name.startswith(".")]
+    forms = product(sorted(folders), "/_" if len(ids) > 1 else "/", _SUFFIXES)
     taken: Counter[str] = Counter()
-    for folder in sorted(folders):
+    for folder, separator, suffix in forms:
+        files = (folder / f"{separator.join(row)}{suffix}" for row in rows)
+        found = next(filter(is_file, files), None)
+        if found is None:
+            continue
         plain = _modality_name(folder.name)
-        for separator, suffix in forms:
-            found = next(
-                (file for row in rows if is_file(file := folder / (separator.join(row) + suffix))), None
-            )
-            if found is None:
-                continue
-            taken[plain] += 1
-            called = f"{plain}_{taken[plain]}" if taken[plain] > 1 else plain
-            pattern = (
-                PurePosixPath(name).parent / folder.name / (separator.join(places) + suffix)
-            ).as_posix()
-            if suffix == ".npz":
-                pattern += f"#{next(iter(Arrays(found.parent).keys(found.name)), '')}"
-            lines += [*([""] if lines else []), f"[modalities.{called}]", f"files = {_quoted(pattern)}"]
-            lines += _of_clip(found) if is_table(found) else []
+        taken[plain] += 1
+        called = f"{plain}_{taken[plain]}" if taken[plain] > 1 else plain
+        pattern = (PurePosixPath(name).parent / folder.name / f"{separator.join(places)}{suffix}").as_posix()
+        if suffix == ".npz":
+            pattern += f"#{next(iter(Arrays(found.parent).keys(found.name)), '')}"
+        lines += [*([""] if lines else []), f"[modalities.{called}]", f"files = {_quoted(pattern)}"]
+        lines += _of_clip(found) if is_table(found) else []
     return lines
 
 
@@ -323,7 +314,8 @@ def _of_arrays(path: Path, name: str) -> str:
     ids, *known = [flat.get(_chosen(list(flat), kind), "") for kind in ("id", *_KINDS)]
     given = dict(zip(_KINDS, known, strict=True))
     used = list(filter(None, [ids, *known]))
-    size = len(opened[used[0] if used else max(keys, key=lambda key: _axes(opened[key]))])
+    axes = {key: 1 if isinstance(array, Ragged) else array.ndim for key, array in opened.items()}
+    size = len(opened[used[0] if used else max(keys, key=axes.__getitem__)])
     samples = [_line("ids", f"{name}#{ids}" if ids else ROW_NUMBER, "")]
     samples[0] += "" if ids else "  # numbers, for no array of ids was found"
     samples += [
@@ -348,14 +340,9 @@ def _of_arrays(path: Path, name: str) -> str:
     return _composed(path, name, parts, modalities)
 
 
-def _axes(array: Opened) -> int:
-    return 1 if isinstance(array, Ragged) else array.ndim
-
-
 def _array_lines(key: str, opened: Mapping[str, Opened], size: int, name: str) -> list[str]:
     """Lines that describe an array of values; empty for another array."""
     array = opened[key]
-    ragged = isinstance(array, Ragged)
     lines = [f"values = {_quoted(f'{name}#{key}' if key else name)}"]
     if not isinstance(array, Ragged):
         if array.ndim not in (2, 3) or array.dtype.kind not in "fiu":
@@ -363,7 +350,7 @@ def _array_lines(key: str, opened: Mapping[str, Opened], size: int, name: str) -
         lines[0] += f"  # {' x '.join(map(str, array.shape))}"
     endings = {"offsets": "offsets", "lengths": "lengths", "length": "lengths", "times": "times"}
     for ending, kind in endings.items():
-        if f"{key}_{ending}" in opened and (kind == "times" or not ragged):
+        if f"{key}_{ending}" in opened and (kind == "times" or not isinstance(array, Ragged)):
             lines.append(f"{kind} = {_quoted(f'{name}#{key}_{ending}')}")
     whole = any(line.startswith(("offsets", "lengths")) for line in lines)
     return lines if len(array) == size or whole else []

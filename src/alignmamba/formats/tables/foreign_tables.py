@@ -253,23 +253,14 @@ class LongTable:
 
 
 class SampleTables:
-    """Tables of one sample each, which all have the same columns of features.
-
-    Args:
-        inside: The folder that they may not leave.
-        form: How they are laid out, and which columns are features.
-    """
+    """Tables of one sample each, which all have the same columns of features and lie in one folder."""
 
     def __init__(self, *, inside: Path, form: FeatureColumns) -> None:
         self._inside, self._form = inside, form
         self._first: tuple[Path, Sequence[str]] | None = None
 
     def read(self, path: Path) -> Table:
-        """Features, (time, width), in the order of columns of the table that was read first, and seconds.
-
-        Raises:
-            DataError: If it is no table of numbers, or has other columns.
-        """
+        """Features, (time, width), in the order of columns of the table that was read first, and seconds."""
         if path.stat().st_size > TABLE_BYTES:
             raise DataError(f"{path}: expected at most {TABLE_BYTES} bytes, found more")
         table = LongTable(path=path, inside=self._inside, id=(), form=self._form)

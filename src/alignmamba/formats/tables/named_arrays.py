@@ -25,11 +25,8 @@ def is_hdf5(path: Path) -> bool:
 
 
 class Arrays:
-    """Opens the arrays of one folder, which none may leave. A process reads HDF5; it is started when it is
-    first needed.
-
-    Args:
-        folder: The folder.
+    """Opens the arrays of one folder, which none may leave; all methods raise a `DataError` where they
+    cannot. A process reads HDF5; it is started when it is first needed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,11 +34,7 @@ class Arrays:
         self._process: HDF5Process | None = None
 
     def open(self, name: str) -> Opened:
-        """An array of numbers or text.
-
-        Raises:
-            DataError: If there is not one of that name, or it holds anything else.
-        """
+        """An array of numbers or text."""
         file, _, key = name.partition("#")
         path = self.folder / file
         if is_hdf5(path):
@@ -53,11 +46,7 @@ class Arrays:
             return self._of_objects(path, key)
 
     def keys(self, name: str) -> list[str]:
-        """Names of the arrays in a file that may have several.
-
-        Raises:
-            DataError: If it cannot be read.
-        """
+        """Names of the arrays in a file that may have several."""
         path = self.folder / name.partition("#")[0]
         return self._hdf5(path).names(path) if is_hdf5(path) else list(npz_keys(path, inside=self.folder))
 
@@ -97,9 +86,6 @@ class Arrays:
             name: The array.
             kinds: The kinds of its entries, as numpy has them.
             size: How many entries it must have, where that is known.
-
-        Raises:
-            DataError: If it is no such array.
         """
         array, expected = self._named(where, name), "text" if kinds[0] == "U" else "numbers"
         where = f"{where}: {name}"

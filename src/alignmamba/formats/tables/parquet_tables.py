@@ -105,8 +105,8 @@ class ParquetTable:
         found: list[Any] = []
         with self._guarded():
             table = self._file.read_row_group(group, columns=list(names), use_threads=False)
-            places = {name: place for place, name in enumerate(table.column_names)}
-            found = [self._cells(name, table.column(places[name])) for name in names]
+            columns = dict(zip(table.column_names, table.columns, strict=True))
+            found = [self._cells(name, columns[name]) for name in names]
         for name, cells in zip(names, found, strict=True):
             if len(cells) != rows:
                 raise DataError(

@@ -44,13 +44,8 @@ class SampleList:
 
     @classmethod
     def of(cls, path: Path, description: Description, arrays: Arrays, label: str = "") -> "SampleList":
-        """The samples of a description.
-
-        Args:
-            path: The description.
-            description: What it says.
-            arrays: The arrays of its folder.
-            label: Column of the labels in place of the one that is described.
+        """The samples of a description; `label` is a column in place of the one that is described for the
+        labels.
 
         Raises:
             DataError: If they are not as described.
@@ -89,11 +84,7 @@ class SampleList:
         )
 
     def target(self, row: int, task: Task, classes: Classes) -> Any:
-        """The label of a sample as the archive takes it; ``None`` where it has none.
-
-        Raises:
-            DataError: If it is not one of the task.
-        """
+        """The label of a sample as the archive takes it; ``None`` where it has none."""
         assert self.labels is not None
         cell = self.labels[row]
         number = label_number(cell)
@@ -116,11 +107,7 @@ class SampleList:
 
 
 def table_path(folder: Path, where: str, name: str) -> Path:
-    """The path of a table.
-
-    Raises:
-        DataError: If the name is not one of a table.
-    """
+    """The path of a table; `where` names it, for messages."""
     table = folder / name
     if not is_table(table):
         raise DataError(f"{where}: expected a .csv, .tsv, .txt or .parquet file, found {name!r}")

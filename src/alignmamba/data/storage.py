@@ -99,7 +99,7 @@ class Manifest(Config):
     Left out is the mark of a sentiment, which changes no sample."""
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _sound(self) -> Self:
         named: dict[str, list[str]] = {
             "modalities": [spec.name for spec in self.modalities],
             "splits": [split.role for split in self.splits],
@@ -108,20 +108,12 @@ class Manifest(Config):
             repeated, count = Counter(names).most_common(1)[0]
             if count > 1:
                 raise ValueError(f"{field}: {repeated!r} appears {count} times, expected once")
-        return self
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Self:
         samples = sum(shard.samples for split in self.splits for shard in split.shards)
         if samples * len(self.modalities) > MOST_ENTRIES:
             raise ValueError(
                 f"splits: {samples} samples of {len(self.modalities)} modalities, expected at most"
                 f" {MOST_ENTRIES} together"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _in_unicode(self) -> Self:
         texts = {"name": self.name, "source": self.source, "licence": self.licence}
         texts |= {f"units of {spec.name}": spec.units for spec in self.modalities}
         texts |= {f"class {number}": name for number, name in enumerate(self.task.classes)}

@@ -177,11 +177,10 @@ class _Modality:
         self.width = 1
         self.largest_id = 0
         self.settled_by = ""
-        if vocabulary_size is not None and not (
-            is_integer(vocabulary_size) and 1 <= vocabulary_size <= _INT32_MAX
-        ):
+        size = 1 if vocabulary_size is None else vocabulary_size
+        if not (is_integer(size) and 1 <= size <= _INT32_MAX):
             raise DataError(
-                f"vocabulary_sizes: modality {name!r}: expected 1 to {_INT32_MAX}, found {vocabulary_size!r}"
+                f"vocabulary_sizes: modality {name!r}: expected 1 to {_INT32_MAX}, found {size!r}"
             )
 
     def spec(self, units: str) -> ModalitySpec:
@@ -211,12 +210,9 @@ class _Modality:
                 f" {'token ids' if of_tokens else 'finite numbers'}"
             )
         if array.dtype.kind not in "fiu":
-            is_text = array.dtype.kind in "US"
-            found = (
-                "text; put words into texts or tokens, and numbers here"
-                if is_text
-                else f"dtype {array.dtype}"
-            )
+            found = f"dtype {array.dtype}"
+            if array.dtype.kind in "US":
+                found = "text; put words into texts or tokens, and numbers here"
             raise DataError(f"{where}: expected real numbers, found {found}")
         if array.ndim > 0 and len(array) == 0:
             return None
@@ -259,9 +255,10 @@ class _Modality:
         return np.array(column, dtype=np.int32)
 
     def _features(self, where: str, array: np.ndarray, *, keep_nonfinite: bool) -> np.ndarray:
-        spec = ModalitySpec(name=self.name, dim=array.shape[1])
-        if not keep_nonfinite and (problem := values_problem(array, spec)):
-            raise DataError(f"{where}: {problem}")
+        if not keep_nonfinite:
+            spec = ModalitySpec(name=self.name, dim=array.shape[1])
+            if problem := values_problem(array, spec):
+                raise DataError(f"{where}: {problem}")
         if array.dtype == np.float32:
             return np.array(array)
         with np.errstate(over="ignore"):

@@ -234,12 +234,9 @@ def _check_segments(labels: ComputationalSequence) -> None:
 
 def _label_names(labels: ComputationalSequence) -> list[str]:
     """The names of the columns of the labels, distinguished where the file does not do it."""
-    given = labels.structure.metadata.get("dimension names")
-    if (
-        isinstance(given, list)
-        and len(given) == labels.width
-        and all(isinstance(name, str) for name in given)
-    ):
+    given: Any = labels.structure.metadata.get("dimension names")
+    is_list = isinstance(given, list) and all(isinstance(name, str) for name in given)
+    if is_list and len(given) == labels.width:
         names = [_text(name) for name in given]
     elif labels.width == len(_SENTIMENT_AND_EMOTIONS):
         names = list(_SENTIMENT_AND_EMOTIONS)

@@ -31,11 +31,8 @@ def read_toml(path: Path, *, largest: int) -> dict[str, Any]:
     for token in _TOKEN.finditer(content):
         if token["open"]:
             break  # quotes that are never closed, which the parser refuses there
-        if (
-            token["key"]
-            and token["key"].count(".") >= KEY_PARTS
-            and len(_PART_ALONE.findall(token["key"])) > KEY_PARTS
-        ):
+        key = token["key"] or ""
+        if key.count(".") >= KEY_PARTS and len(_PART_ALONE.findall(key)) > KEY_PARTS:
             line = content.count("\n", 0, token.start()) + 1
             raise DataError(
                 f"{path}, line {line}: a key of more than {KEY_PARTS} parts with dots between them"

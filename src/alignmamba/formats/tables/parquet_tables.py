@@ -48,11 +48,8 @@ class ParquetTable:
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
         sizes = [group.num_rows for group in groups]
         declared = [group.total_byte_size + 8 * group.num_rows * len(self.names) for group in groups]
-        if (
-            min([0, *sizes, *declared]) < 0
-            or sum(declared) > UNPACKED_PER_BYTE * stored + (16 << 20)
-            or max(declared, default=0) > _GROUP_BYTES
-        ):
+        many = sum(declared) > UNPACKED_PER_BYTE * stored + (16 << 20)
+        if many or min([0, *sizes, *declared]) < 0 or max(declared, default=0) > _GROUP_BYTES:
             raise DataError(
                 f"{path}: declares {sum(sizes)} rows of {len(self.names)} columns, more than its {stored}"
                 " bytes may hold"

@@ -40,7 +40,7 @@ WORD_BYTES = 256
 METADATA_CHARACTERS = 50_000
 _METADATA = ("dataset name", "dataset version", "computational sequence description", "dimension names")
 OPEN_FILES = 64
-"""As many files are open at a time: there may be one for each sample."""
+"""Limit for files that are open at a time: there may be one for each sample."""
 MOST_NAMES = 100_000
 
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}

@@ -1,7 +1,7 @@
 """The archive on disk, whose layout is in `docs/data.md`: what `corpus.json` says, what a shard holds, and
 splits that read it lazily.
 
-A shard holds nothing of a modality that none of its samples has. Features are float32, token ids int32 of
+A shard lacks a modality that no sample of it has. Features are float32, token ids int32 of
 width 1, times float64 seconds (not a number throughout a sample whose times are unknown), targets float64 or
 int64.
 """

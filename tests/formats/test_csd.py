@@ -2,6 +2,7 @@
 hostile.
 """
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -653,6 +654,34 @@ def test_no_process_is_left_behind(written: list[Path]) -> None:
     assert running.poll() is None
     del process
     assert running.wait(timeout=120) == -9
+
+
+def test_an_interrupt_ends_the_process(written: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer would be taken for that to the next request."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    process = hdf5.HDF5Process()
+    monkeypatch.setattr(process._waiter, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        process.open(written[0])
+    assert process._process.poll() == -9
+
+
+def test_the_process_ends_with_what_was_read(written: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No circle of references keeps it until they are collected."""
+    started: list[Any] = []
+    monkeypatch.setattr(csd, "HDF5Process", lambda: started.append(hdf5.HDF5Process()) or started[-1])
+    gc.disable()
+    try:
+        found = csd.read(written, csd.Options())
+        assert len(found.splits["train"].features["audio"][0]) == 20
+        child = started.pop()._process
+        del found
+        assert child.poll() == -9
+    finally:
+        gc.enable()
 
 
 def test_a_sample_is_read_when_it_is_asked_for(written: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

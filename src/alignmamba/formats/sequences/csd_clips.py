@@ -71,8 +71,8 @@ class Clips:
     ) -> None:
         self._sequences, self._anchor, self._words = sequences, anchor, words
         self._align, self._keep_nonfinite, self._faults = align, keep_nonfinite, faults
-        self._timeline = lru_cache(maxsize=len(sequences) + 1)(self._read_timeline)
-        self._examined: set[tuple[str, str]] = set()
+        self._read = lru_cache(maxsize=len(sequences) + 1)(ComputationalSequence.timeline)
+        self._counted: set[tuple[str, str]] = set()
         # Frames are looked at once for the segments, and with `align` once for the words.
         passes = 2 if align else 1
         frames = sum(sum(sequence.lengths.values()) for sequence in sequences)
@@ -195,11 +195,11 @@ class Clips:
         overlap = np.minimum(timeline.ends[low:high], end) - np.maximum(timeline.starts[low:high], start)
         return low + np.flatnonzero(overlap > SHORTEST_SECONDS)
 
-    def _read_timeline(self, sequence: ComputationalSequence, entries: tuple[str, ...]) -> Timeline:
-        timeline, dropped = sequence.timeline(entries)
+    def _timeline(self, sequence: ComputationalSequence, entries: tuple[str, ...]) -> Timeline:
+        timeline, dropped = self._read(sequence, entries)
         for entry, lost in zip(entries, dropped, strict=True):
-            if (sequence.name, entry) not in self._examined:  # a timeline may be made several times
-                self._examined.add((sequence.name, entry))
+            if lost and (sequence.name, entry) not in self._counted:  # a timeline is asked for several times
+                self._counted.add((sequence.name, entry))
                 where = f"intervals of {sequence.name}"
                 self._faults.add("not finite", where=where, done="frame dropped", count=lost)
         return timeline

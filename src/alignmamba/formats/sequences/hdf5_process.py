@@ -170,6 +170,9 @@ class HDF5Process:
             code = self._process.returncode
             reason = f"took longer than {seconds:.0f} s" if late else f"ended with code {code}"
             raise DataError(f"{path}: the file is damaged: the process that reads it {reason}") from error
+        except BaseException:  # an interrupt: an answer that comes later would be taken for the next one
+            self.close()
+            raise
         if "error" in found:
             raise DataError(f"{path}: {found['error']}")
         return content

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
 from alignmamba.checksums import file_checksum
 from alignmamba.contracts import ModalitySpec, Task
 from alignmamba.data.inspection import Seen, SplitSummary, Training, shared_groups, training

@@ -159,19 +159,12 @@ def open_foreign(
     any_label: bool = False,
     absent: Collection[str] = (),
 ) -> Foreign:
-    """Open files of a format, with the repairs that all formats share (docs/formats.md lists them). Faults
-    are counted as samples are read.
+    """Open files of a format, or of that which they look like for ``auto``, with the repairs that all formats
+    share (docs/formats.md lists them). Faults are counted as samples are read.
 
-    Samples in which nothing is left are counted, and stay for `write_corpus` to skip.
-
-    Args:
-        format: Name of a format, or ``auto``.
-        sources: The files or folders.
-        options: How to read them.
-        progress: Called after every sample.
-        any_label: Whether a label outside the task's range is counted and left as it is, where it would be
-            refused.
-        absent: Modalities that no sample has, which are dropped with a note.
+    Samples in which nothing is left are counted, and stay for `write_corpus` to skip. With `any_label` a
+    label outside the task's range is counted and left as it is, where it would be refused. Modalities that
+    are absent from every sample are dropped with a note.
 
     Raises:
         DataError: If the format is unknown, does not read an option that is given, or a file is not of it.

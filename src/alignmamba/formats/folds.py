@@ -62,15 +62,8 @@ def split_roles(names: Iterable[str], where: str) -> dict[str, Role]:
 def left_out(
     samples: str, count: int, first: str, roles: Iterable[Role | None], names: Iterable[str] = ()
 ) -> list[str]:
-    """Note on `count` samples that are in no split, `first` among them, and of the test split where there is
-    none.
-
-    Args:
-        samples: What they are called, in the plural.
-        count: How many they are.
-        first: The id of the first of them.
-        roles: The splits that others are in.
-        names: What their own splits are called, where that is known.
+    """Note on so many samples, called so in the plural, that are in no split, with the id of the first, and
+    with the names of their own splits where they are known. It says if the roles of others lack test.
     """
     if not count:
         return []
@@ -116,22 +109,13 @@ UNDIVIDED = "Nothing says which sample is in which split, and there are no label
 def roles_by_folds(
     samples: Sequence[tuple[str, str]], given: Path | None, folder: Path, *, labelled: bool
 ) -> tuple[list[Role | None], list[str], Path]:
-    """The splits of samples, by the file that is given or lies in a folder.
-
-    Args:
-        samples: Id and group of each; a fold names one or the other.
-        given: The file of folds that is given.
-        folder: Where it may lie instead. Files without labels may have none: they are new ones, to be
-            predicted, and all in test.
-        labelled: Whether the files have labels.
+    """The splits of samples, of which each has an id and a group, by the file of folds that is given or lies
+    in a folder; a fold names an id or a group. Files without labels may have none: they are new ones, to be
+    predicted, and all in test.
 
     Returns:
         The split of each sample, sentences on what was found, and what they are about: the file of folds, or
         the folder.
-
-    Raises:
-        NeedsOptionError: If there is no such file.
-        DataError: If it is no such file, or names an id in two splits.
     """
     if not labelled and given is None and not folds_beside(folder):
         return ["test" for _ in samples], [UNDIVIDED], folder

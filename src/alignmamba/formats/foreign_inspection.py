@@ -57,12 +57,7 @@ def inspect_foreign(
 ) -> ForeignInspection:
     """Describe a file or folder, and count what is wrong with it, labels out of range among it.
 
-    Args:
-        path: The file or folder.
-        options: How to read it.
-        format: Name of its format, or ``auto``.
-        hashed: Called with how many bytes of how many were read for the checksum.
-        progress: Called after every sample.
+    `hashed` is called with how many bytes of how many were read for the checksum.
 
     Raises:
         DataError: If it is not recognised, or `convert` would refuse it for anything but its labels.

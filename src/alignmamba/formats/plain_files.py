@@ -138,16 +138,9 @@ class ObjectsError(DataError):
 
 
 def copy_objects(path: Path, key: str, target: IO[bytes], *, inside: Path | None = None) -> tuple[int, ...]:
-    """Copy the pickle of an array of Python objects, of which nothing is run, to `target`.
-
-    Args:
-        path: An `.npz` file, or an `.npy` file.
-        key: The array in an `.npz` file; empty for an `.npy` file.
-        target: Where the pickle is copied to.
-        inside: A folder that the path may not leave.
-
-    Returns:
-        The shape of the array.
+    """Copy the pickle of an array of Python objects, of which nothing is run, to `target`; returns the shape
+    of the array. It is the one of that key in an `.npz` file, or that of an `.npy` file where the key is
+    empty.
     """
     place = f"{path}: array {key!r}" if key else str(path)
     regular_file(path, inside=inside)

@@ -50,13 +50,9 @@ def declared_padding(
 
     A clip whose array is longer than declared shows the side if it has nothing past its length on one side
     alone, or else if it has zeros at one end alone. If most have neither, the padding is not zero. Then the
-    rows decide that would be content at one side and padding at the other: those are content that are like
-    the rows that are content at either side, in mean, in spread and in how one row follows from the last.
-
-    Args:
-        name: The modality, for messages.
-        splits: The clips of each split and their declared lengths.
-        stated: The side that the user states, which is taken where zeros do not show.
+    side is taken that the user states, or else the rows decide that would be content at one side and padding
+    at the other: those are content that are like the rows that are content at either side, in mean, in
+    spread and in how one row follows from the last.
 
     Raises:
         NeedsOptionError: If there is padding that is not zero, and nothing shows on which side.

@@ -31,13 +31,8 @@ class PaddedOptions(LabelOptions):
 
 
 class PaddedLayout:
-    """Modalities of a file, and the rule that separates their content from padding.
-
-    Args:
-        content: The file.
-        fields: The field that each modality is read from.
-        padding: Which side is padded, as the user states it.
-        usual: The side that is taken where nothing shows it.
+    """Modalities of a file, each read from a field, and the rule that separates their content from padding.
+    Clips are padded on the side that they show, or else that the user states, or else on the usual one.
 
     Raises:
         DataError: If there is no modality, or a field is not what it should be.

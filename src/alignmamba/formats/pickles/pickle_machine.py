@@ -106,18 +106,15 @@ class Machine:
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
-    def whole_number(self, size: int) -> None:
-        self.stack.append(self.file.unsigned(size))
-
-    def signed_number(self, size: int) -> None:
-        self.stack.append(int.from_bytes(self.file.take(size), "little", signed=True))
+    def packed_number(self, form: str) -> None:
+        self.stack.append(struct.unpack(form, self.file.take(struct.calcsize(form)))[0])
 
     def long_number(self, size: int) -> None:
         length = self.file.unsigned(size)
         if length > _LONGEST_INTEGER:
             problem = f"found a whole number of {length} bytes, expected at most {_LONGEST_INTEGER}"
             raise self.file.error(problem)
-        self.signed_number(length)
+        self.stack.append(int.from_bytes(self.file.take(length), "little", signed=True))
 
     def number_line(self, _: None) -> None:
         line = self.file.line()
@@ -136,9 +133,6 @@ class Machine:
             self.stack.append(float(self.file.line()))
         except ValueError as error:
             raise self.file.damaged("expected a number, found something else") from error
-
-    def binary_float(self, size: int) -> None:
-        self.stack.append(struct.unpack(">d", self.file.take(size))[0])
 
     def _push_text(self, found: bytes | StoredBytes, codec: str, problem: str) -> None:
         errors = "surrogatepass" if codec == "utf-8" else "strict"
@@ -312,10 +306,8 @@ _CODES: Mapping[Callable[[Machine, Any], None], Mapping[bytes, Any]] = {
     Machine.number_line: {b"I": None},
     Machine.long_number_line: {b"L": None},
     Machine.float_line: {b"F": None},
-    Machine.signed_number: {b"J": 4},
-    Machine.whole_number: {b"K": 1, b"M": 2},
+    Machine.packed_number: {b"J": "<i", b"K": "<B", b"M": "<H", b"G": ">d"},
     Machine.long_number: {b"\x8a": 1, b"\x8b": 4},
-    Machine.binary_float: {b"G": 8},
     Machine.byte_text_line: {b"S": None},
     Machine.byte_text: {b"T": 4, b"U": 1},
     Machine.text_line: {b"V": None},

@@ -49,7 +49,7 @@ def split_tables(
     Args:
         path: The file.
         content: What it holds.
-        is_split: Whether a value looks like a split of the format, and so may be one that is not there.
+        is_split: Whether a value looks like a split of the format, which may be one of those that lack.
         others: Further keys of the format.
 
     Returns:
@@ -220,12 +220,7 @@ class SplitTable:
 class ParallelFields:
     """A pickle whose splits are dicts of parallel fields.
 
-    Args:
-        path: The file.
-        given: What it holds.
-        names: The fields of the format.
-        label: The field of the labels that the user asks for, if any.
-        default: The field that is taken otherwise.
+    The labels are in the field that the user asks for, or else in the default one.
 
     Raises:
         DataError: If it is of another layout, the splits differ in their fields, or no split has the label

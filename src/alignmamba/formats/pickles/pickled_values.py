@@ -55,13 +55,8 @@ def readable(text: str) -> str:
 
 
 def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
-    """A text, from text, bytes, or a number other than NaN; anything else is refused.
-
-    Args:
-        value: What the file holds.
-        where: File, split, field and row, for messages.
-        field: The place of a fault: text that is not UTF-8 is counted.
-        faults: Where it is counted.
+    """A text, from text, bytes, or a number other than NaN; anything else is refused. Text that is not UTF-8
+    is counted as a fault of the field.
     """
     if isinstance(value, StoredBytes):
         value = value.text()
@@ -84,13 +79,8 @@ def plain_text(value: Any, where: str, field: str, faults: Faults) -> str:
 
 
 def numbers(value: Any, count: int, where: str) -> np.ndarray:
-    """One number per clip, (clips,) float64; NaN where ``None`` or NaN stands.
-
-    Args:
-        value: An array of as many elements, of any shape, or a list of numbers, or of arrays or lists of one
-            number; anything else is refused.
-        count: Number of clips.
-        where: File, split and field, for messages.
+    """One number for each of so many clips, (clips,) float64; NaN where ``None`` or NaN stands. They are in
+    an array of as many elements, of any shape, or in a list of numbers, or of arrays or lists of one number.
     """
     if not is_sequence(value):
         raise DataError(f"{where}: expected {count} numbers, found {type(value).__name__}")

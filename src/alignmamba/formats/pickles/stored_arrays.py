@@ -36,15 +36,8 @@ class StoredArray:
         order: Literal["C", "F"] = "C",
         axes: tuple[int, ...] | None = None,
     ) -> None:
-        """Say what the array holds, once; a content that does not fit the shape is refused, so no shape alone
-        takes memory.
-
-        Args:
-            shape: Of the array as it lies in the file.
-            dtype: Of an element.
-            data: Its content.
-            order: Whether the last axis is contiguous (C) or the first (F).
-            axes: How the axes are to be permuted after that.
+        """Say what the array holds, once: its shape as it lies in the file, and how its axes are permuted
+        after that. A content that does not fit the shape is refused, so no shape alone takes memory.
         """
         if self._data is not None:
             raise self._file.error("damaged: an array is given its content twice")

@@ -73,7 +73,6 @@ class Foreign:
     """The content of a foreign file."""
 
     format: str
-    """Name of the reader."""
     name: str
     """Name of the corpus, unless the user gives another."""
     task: Task

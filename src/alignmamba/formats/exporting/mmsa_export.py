@@ -113,13 +113,11 @@ def _chosen(corpus: Corpus, modalities: Mapping[str, str]) -> dict[str, Modality
 
 
 class _Facts(NamedTuple):
-    """Fields of a split besides the arrays of its modalities."""
+    """Texts of a split, its labels by field of MMSA, what has a place in `MmsaExtras` alone, and in none."""
 
     texts: Sequence[str]
     columns: Mapping[str, Sequence[Any]]
-    """Labels by field of MMSA."""
     extras: Mapping[str, Any]
-    """Facts that have no place in MMSA, by field of `MmsaExtras`."""
     dropped: set[str]
 
 
@@ -128,8 +126,8 @@ def _facts(corpus: Corpus, role: Role, text: ModalitySpec) -> _Facts:
     split, dropped = corpus.splits[role], set()
     samples: list[tuple[Any, Mapping[str, Any], str | None, str, Sequence[str]]] = []
     for sample in split:
-        _check_labels(sample, f"corpus {corpus.name!r}, split {role!r}, sample {sample.id!r}")
-        dropped |= _without_place(sample, text.name)
+        where = f"corpus {corpus.name!r}, split {role!r}, sample {sample.id!r}"
+        dropped |= _without_place(sample, text.name, where)
         words = sample.tokens.get(text.name, ())
         samples.append((sample.target, sample.labels, sample.group, sample.text or "", words))
     targets, labelled, groups, texts, tokens = zip(*samples, strict=True)
@@ -155,7 +153,8 @@ def _facts(corpus: Corpus, role: Role, text: ModalitySpec) -> _Facts:
     return _Facts(texts, columns, extras, dropped)
 
 
-def _check_labels(sample: Sample, where: str) -> None:
+def _without_place(sample: Sample, text: str, where: str) -> set[str]:
+    """Parts of a sample that are not written; one that cannot be written is refused."""
     if sample.target is None:
         raise DataError(f"{where}: has no target")
     for name, label in sample.labels.items():
@@ -163,14 +162,13 @@ def _check_labels(sample: Sample, where: str) -> None:
             raise DataError(
                 f"{where}: label {name!r}: expected a whole number that 64 bits hold, found {shown(label)}"
             )
-
-
-def _without_place(sample: Sample, text: str) -> set[str]:
-    """Parts of a sample that are not written."""
-    found = {f"display tokens of {name}" for name in sample.tokens if name != text}
-    found |= {"times"} if sample.times else set()
-    found |= {"empty labels"} if "" in sample.labels.values() else set()
-    return found | ({"empty texts"} if sample.text == "" else set())
+    lacking = {
+        "times": bool(sample.times),
+        "empty labels": "" in sample.labels.values(),
+        "empty texts": sample.text == "",
+        **{f"display tokens of {name}": True for name in sample.tokens if name != text},
+    }
+    return {what for what, is_there in lacking.items() if is_there}
 
 
 def _columns(

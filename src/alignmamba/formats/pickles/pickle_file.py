@@ -45,22 +45,21 @@ class ByteText(str):
 class PickleFile:
     """A file that is open as long as anything that was found in it is in use.
 
-    Args:
-        path: The file.
-        most: Bytes of memory that its values may take outside arrays; never more than a multiple of its size.
-        scanned: Bytes that may be searched for the end of a long line; by default all.
+    Its values may take `most` bytes of memory outside arrays, and never more than a multiple of its size; so
+    many may be searched for the end of a long line, by default all.
 
     Raises:
         DataError: If it is not a regular file that can be opened.
     """
 
     def __init__(self, path: Path, *, most: int = MEMORY_MOST, scanned: int | None = None) -> None:
-        self.path = path
+        self.path, found = path, ""
         try:
             if path.is_file():
                 self.stream = path.open("rb")
                 self.size = path.stat().st_size
-            found = "" if path.is_file() else "something else" if path.exists() else "nothing"
+            else:
+                found = "something else" if path.exists() else "nothing"
         except (OSError, ValueError) as error:
             said = getattr(error, "strerror", None) or error
             raise DataError(f"{str(path)!r}: cannot be read: {said}") from error

@@ -130,12 +130,8 @@ class _Part:
 def _is_split(value: Any) -> bool:
     """Return whether a value looks like a list of clips."""
     first = value[0] if isinstance(value, list) and value else None
-    return (
-        isinstance(first, list | tuple)
-        and len(first) in (2, 3)
-        and isinstance(first[0], list | tuple)
-        and len(first[0]) == 3
-    )
+    features = first[0] if isinstance(first, list | tuple) and len(first) in (2, 3) else None
+    return isinstance(features, list | tuple) and len(features) == 3
 
 
 def _clip(value: Any, place: str) -> Sequence[Any]:

@@ -38,19 +38,14 @@ def read_objects(path: Path, key: str, *, inside: Path | None = None) -> tuple[t
         except DataError as error:
             raise DataError(f"{place}: {str(error).removeprefix(f'{pickled}: ')}") from error
     if len(found) != math.prod(shape):
-        raise DataError(
-            f"{place}: expected {math.prod(shape)} objects by its shape, found {len(found)}; the file is"
-            " damaged"
-        )
+        expected = f"{place}: expected {math.prod(shape)} objects by its shape"
+        raise DataError(f"{expected}, found {len(found)}; the file is damaged")
     return shape, found
 
 
 class Ragged(Sequence[np.ndarray | None]):
-    """Sequences of unequal length, one for each sample, read when they are asked for.
-
-    Args:
-        place: Where they are from, for messages.
-        items: Arrays, lists of numbers or of lists of numbers, and ``None`` for a sample without one.
+    """Sequences of unequal length, one for each sample, read when they are asked for: from arrays, lists of
+    numbers or of lists of numbers, and ``None`` for a sample without one.
     """
 
     def __init__(self, place: str, items: Sequence[Any]) -> None:
@@ -79,10 +74,9 @@ def _numbers(item: Any, where: str, axes: int) -> np.ndarray | None:
             raise DataError(f"{where}: {str(error).partition(': ')[2] or error}") from error
     if not isinstance(item, StoredArray | list | tuple) or axes == 0:
         raise DataError(f"{where}: expected an array of numbers, found {type(item).__name__}; {WAY_OUT}")
-    rows = [
-        part if isinstance(part, int | float) else _numbers(part, where, axes - 1) for part in as_list(item)
-    ]
-    if len({np.shape(row) for row in rows if row is not None}) > 1 or any(row is None for row in rows):
+    parts = as_list(item)
+    rows = [part if isinstance(part, int | float) else _numbers(part, where, axes - 1) for part in parts]
+    if any(row is None for row in rows) or len({np.shape(row) for row in rows if row is not None}) > 1:
         raise DataError(f"{where}: expected rows of one length, found others; {WAY_OUT}")
     try:
         array = np.array(rows)

@@ -20,16 +20,8 @@ LOOKED_AT = 64
 
 
 class ClipArrays:
-    """Arrays of numbers with two axes, one per clip, read when they are asked for.
-
-    Args:
-        value: What the file holds: one array of three axes, or a list of arrays of two axes.
-        where: The place, for messages.
-        axes: What the two axes of a clip are, for messages.
-        height: Length of the first of them, if it has to be one.
-
-    Raises:
-        DataError: If it is anything else.
+    """Arrays of numbers with two axes, one per clip, read when they are asked for: from one array of three
+    axes, or a list of arrays of two. Anything else is refused, by what the two axes are.
     """
 
     def __init__(self, value: Any, where: str, axes: str, *, height: int | None = None) -> None:
@@ -131,9 +123,7 @@ def zero_rows(parts: Mapping[str, Clips], side: Side, faults: Faults) -> dict[st
 
 
 def _window(name: str, values: np.ndarray, side: Side, faults: Faults) -> tuple[int, int]:
-    """First position and end of what is left of (time, width) without the zero rows at its padded side; (0,
-    0) if nothing is.
-    """
+    """First position and end of (time, width) without the zero rows at its padded side, or twice 0."""
     places = np.flatnonzero(filled(values))
     if not len(places):
         return 0, 0

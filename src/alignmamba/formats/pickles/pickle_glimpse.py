@@ -3,8 +3,8 @@
 import contextlib
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from alignmamba.errors import DataError
 from alignmamba.formats.pickles.pickle_file import LONGEST_LINE, PickleFile
@@ -18,8 +18,7 @@ _GLIMPSE_SCANNED = 32 << 20
 _BEGINNING = re.compile(rb"\x80[\x02-\x05]|[(\]})]|c[\w.]+\n[\w.]+\n(p\d+\n|q)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Glimpse:
+class Glimpse(NamedTuple):
     """Layout of a pickle as its head shows it, where it holds a dict of splits."""
 
     fields: frozenset[str]
@@ -53,13 +52,8 @@ def glimpse(path: Path, splits: Collection[str]) -> Glimpse | None:
     if any(table is stack[last] for table in tables) and (last + 1 in marks or 1 not in marks):
         fields += stack[last + 1 : next_mark(last + 1) : 2]
     lists = any(isinstance(value, list) for value in values)
-    if not lists and not tables:
-        return None
-    return Glimpse(
-        fields=frozenset(str(field) for field in fields if isinstance(field, str)),
-        lists=lists,
-        whole=machine.has_ended,
-    )
+    names = frozenset(str(field) for field in fields if isinstance(field, str))
+    return Glimpse(names, lists, machine.has_ended) if lists or tables else None
 
 
 def refused_global(path: Path) -> str:
@@ -82,9 +76,7 @@ def _head(path: Path) -> tuple[Machine | None, str]:
 
 
 def _begins_as_pickle(path: Path) -> bool:
-    """Return whether a file is no text by its first bytes: many a text begins with a letter that is an
-    operation.
-    """
+    """Return whether a file is no text, though it begins with a letter that is an operation."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         return _BEGINNING.match(file.read(2 * LONGEST_LINE)) is not None
     return False

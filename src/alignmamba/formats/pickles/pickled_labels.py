@@ -80,10 +80,8 @@ def npz_table(path: Path, faults: Faults) -> dict[str, list[Any]] | None:
             raise DataError(f"{path}: array {key!r}: expected one object, found {len(objects)}")
         corpus = objects[0]
         if not isinstance(corpus, dict) or not all(isinstance(value, dict) for value in corpus.values()):
-            raise DataError(
-                f"{path}: array {key!r}: expected a dict of utterance to its labels, found"
-                f" {type(corpus).__name__}"
-            )
+            expected = f"{path}: array {key!r}: expected a dict of utterance to its labels"
+            raise DataError(f"{expected}, found {type(corpus).__name__}")
         split = "" if key == f"whole{_CORPUS}" else key.removesuffix(_CORPUS)
         rows += [
             (plain_text(name, f"{path}: array {key!r}", "ids", faults), split, value)
@@ -94,9 +92,8 @@ def npz_table(path: Path, faults: Faults) -> dict[str, list[Any]] | None:
     if any(split for _, split, _ in rows):
         columns["split"] = [split for _, split, _ in rows]
     for name in names:
-        cells = [
-            _label(value.get(name), f"{path}: utterance {identity!r}: {name}") for identity, _, value in rows
-        ]
+        place = f"{path}: utterance"
+        cells = [_label(value.get(name), f"{place} {identity!r}: {name}") for identity, _, value in rows]
         # MERBench gives every label to every corpus, a constant where it has none.
         if len(set(map(str, cells))) > 1 or len(names) == 1:
             columns[name] = cells

@@ -207,8 +207,7 @@ def examine(
     Args:
         directory: The corpus.
         manifest: Its manifest.
-        verify: Read every file once, for its checksum and its values; without it sizes, structure, ids and
-            targets are checked.
+        verify: Read every file once, for its checksum and its values.
         require_finite: Whether a feature that is not finite is a fault.
 
     Returns:

@@ -75,11 +75,7 @@ def files(path: Path) -> Sequence[Path]:
 
 
 def read(sources: Sequence[Path], options: Options) -> Foreign:
-    """Open the files of one corpus: one for each modality, and one of labels.
-
-    Raises:
-        DataError: If a file is none, is damaged, or does not fit the others.
-    """
+    """Open the files of one corpus: one for each modality, and one of labels."""
     process = HDF5Process()
     opened = [(hint, process.open(path)) for hint, path in _files(sources)]
     parts = {

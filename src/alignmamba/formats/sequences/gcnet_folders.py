@@ -65,9 +65,6 @@ def recognises(path: Path) -> bool:
 def files(path: Path) -> Sequence[Path]:
     """The table of a folder, the folds beside it, and the features of every utterance of the table, links
     followed.
-
-    Raises:
-        DataError: If there is no table, or it is none.
     """
     table, folders = _parts([path])
     ids = _column(_columns(table, Faults(), ""), _ID) or []
@@ -79,11 +76,7 @@ def files(path: Path) -> Sequence[Path]:
 
 
 def read(sources: Sequence[Path], options: Options) -> Foreign:
-    """Open the folders of one corpus: the folder, or `NAME=FOLDER` for each modality and `labels=FILE`.
-
-    Raises:
-        DataError: If there is no table, it does not fit the folders, or a file is none.
-    """
+    """Open the folders of one corpus: the folder, or `NAME=FOLDER` for each modality and `labels=FILE`."""
     path, folders = _parts(sources)
     faults = Faults()
     table = _Table.of(path, _columns(path, faults, options.label), options.label)
@@ -134,11 +127,7 @@ def read(sources: Sequence[Path], options: Options) -> Foreign:
 
 
 def _notes_on_folders(folders: Mapping[str, Path], ids: Sequence[str], table: Path) -> Iterator[str]:
-    """Note on features that are of no utterance.
-
-    Raises:
-        DataError: If a folder has those of none.
-    """
+    """Note on features that are of no utterance; a folder without those of any is refused."""
     known = set(ids)
     within = {part.as_posix() for identity in ids for part in Path(identity).parents}
     for name, folder in folders.items():

@@ -46,9 +46,6 @@ class SampleList:
     def of(cls, path: Path, description: Description, arrays: Arrays, label: str = "") -> "SampleList":
         """The samples of a description; `label` is a column in place of the one that is described for the
         labels.
-
-        Raises:
-            DataError: If they are not as described.
         """
         given = description.samples
         if label and not given.table:

@@ -70,12 +70,7 @@ class FeatureColumns(TableForm):
 
 
 class TextTable:
-    """A table of text, read line by line.
-
-    Args:
-        path: The table.
-        inside: A folder that the path may not leave.
-        form: How it is laid out.
+    """A table of text, read line by line; `inside` is a folder that the path may not leave.
 
     Raises:
         DataError: If its first line is not one of a table.

@@ -44,11 +44,7 @@ class Values:
 
 
 def opened(arrays: Arrays, name: str, description: Description, samples: SampleList) -> Values:
-    """Open what a modality is described to be.
-
-    Raises:
-        DataError: If it is not as described.
-    """
+    """Open what a modality is described to be; raises a `DataError` if it is not."""
     where, modality = f"{samples.path}: modalities.{name}", description.modalities[name]
     if modality.pattern:
         return _Files(arrays, where, modality, samples).values(description.files)
@@ -81,10 +77,8 @@ def _shaped(array: np.ndarray | None, modality: ModalityPart, place: str) -> np.
 
 
 class _Files:
-    """The files of a pattern; each is one of a sample, or an array of one archive is.
-
-    Raises:
-        DataError: If the pattern names columns that the samples lack, or no file of any sample.
+    """The files of a pattern, at least one of which must exist; each is one of a sample, or an array of one
+    archive is.
     """
 
     def __init__(self, arrays: Arrays, where: str, modality: ModalityPart, samples: SampleList) -> None:

@@ -16,8 +16,7 @@ _GROUP_FILES: Final = (
     (_GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 )
 """Control groups of version 2 and 1: their place, their limit, their use, and what the names of their sums
-begin with.
-"""
+begin with."""
 
 
 def available_bytes(device: str = "cpu") -> int:

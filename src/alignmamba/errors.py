@@ -18,8 +18,7 @@ _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 """Characters that a terminal obeys and does not show: control characters, line ends, changes of direction;
-and lone surrogates.
-"""
+and lone surrogates."""
 
 
 DONE, OUR_FAULT, USER_INPUT, INTERRUPTED = 0, 1, 2, 130

@@ -112,8 +112,7 @@ class Batch:
     withheld: Mapping[str, Sequences] = field(default_factory=dict)
     """Withheld parts by modality, in training only from the samples of this batch: a target to learn from,
     never an input. Valid positions are those of the samples that the modality was withheld from; see
-    `complete`.
-    """
+    `complete`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.modalities, Mapping):

@@ -65,8 +65,7 @@ class Corpus:
     corpus."""
     location: str = field(default="", init=False, compare=False)
     """Place to load it from again: a directory, or ``synthetic``. Empty in memory, and of what was made of
-    another corpus.
-    """
+    another corpus."""
 
     def at(self, location: str) -> Self:
         """The same corpus, which can be loaded again from there."""

@@ -51,8 +51,7 @@ class MissingConfig(Config):
     """Share to withhold, from 0 to less than 1, as the protocol counts it; of several, each sample takes one
     evenly, in training again each epoch. ``gcnet``: above 1 - 1/M exactly one modality is kept, so that with
     three modalities 0.7 withholds 2/3. ``imder-sample``, ``imder-batch``: 0, 0.1 .. 0.7, a nominal rate, and
-    one alone for ``imder-batch``. ``fixed`` has none.
-    """
+    one alone for ``imder-batch``. ``fixed`` has none."""
 
     @field_validator("rate", mode="before")
     @classmethod

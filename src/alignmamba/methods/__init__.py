@@ -104,7 +104,7 @@ SETS: Final[dict[str, tuple[str, ...]]] = {
 """Names that stand for several methods where an experiment is given models: the paper's tables among them."""
 
 FORMER: Final[dict[str, tuple[frozenset[str], str]]] = {
-    "mult": (MulTConfig.FORMER_OPTIONS, MulTConfig.FORMER_NAME),
+    "mult": (MulTConfig.FORMER_OPTIONS, MulTConfig.FORMER_NAME)
 }
 """Names that meant another network in an earlier version: options by which its runs are known, and what to
 say of them."""

@@ -32,8 +32,7 @@ class AlignMamba2Config(FusionConfig, MambaConfig):
     """Weight of the maximum mean discrepancy between them."""
     bandwidth: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Bandwidth of its kernel; none: the root of half the width, so that the exponent is a squared distance
-    per channel.
-    """
+    per channel."""
 
 
 class AlignMamba2(Fusion[AlignMamba2Config]):

@@ -53,8 +53,6 @@ class AOBERT(Fusion[AOBERTConfig]):
     the learned one of its modality, with no share left as it is. The stream that is replaced is always that
     of another sample, never the sample's own by chance. Nothing is drawn in evaluation. Missing modality: one
     learned token.
-
-    Feature mode: a small Transformer from scratch over features in place of a pretrained BERT over words.
     """
 
     config_class = AOBERTConfig

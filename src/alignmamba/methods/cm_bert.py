@@ -88,8 +88,7 @@ class CMBERT(SentenceFusion[CMBERTConfig]):
     Changed: any number of streams, one weight for each. Likeness is divided by the root of its width, where
     the public code divides by a norm over the whole batch, in which neighbours change a prediction. The first
     token, which predicts, holds the mean of each stream: beside the published zeros its likeness to every
-    token is zero, and no stream would reach the head. Others are resampled to the anchor's tokens by relative
-    time in place of an alignment of words. Not repeated: a head that the public optimiser forgets.
+    token is zero, and no stream would reach the head. Not repeated: a head that the public optimiser forgets.
 
     Where a language model from a folder encodes the anchor, its last hidden states are mixed. Feature mode
     else: a small Transformer over the anchor's features, above any encoder of kind other than ``none``.

@@ -106,7 +106,7 @@ class GCNet(Fusion[GCNetConfig]):
     Conversation", TPAMI 2023, arXiv 2203.02177, and the code that its authors publish. Kept: LSTMs, both
     graphs, their sum, reconstruction of what is withheld. Simplified: speakers are not known here, so that
     the graph of speakers has one relation; the optional attention is left out. Not repeated: masks of padded
-    utterances, relations in the order of a set. Without groups each sample is a conversation alone.
+    utterances, relations in the order of a set.
     """
 
     config_class = GCNetConfig

@@ -59,7 +59,7 @@ class IMDer(Fusion[IMDerConfig]):
     samples, crossmodal Transformers. Simplified: one vector stands for a missing modality, so that the score
     is a network of layers and not a U-Net over time; refinement is one residual part. Not repeated: a
     condition with the noise of its target, patterns drawn at inference. Noise there depends on the seed and
-    the sample alone. Where nothing is missing, nothing is drawn.
+    the sample alone.
     """
 
     config_class = IMDerConfig

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Name, Output
-from alignmamba.methods.method import Method
+from alignmamba.methods.method import MMSA, Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
@@ -109,16 +109,7 @@ class LMF(Fusion[LMFConfig]):
 
 LOW_RANK_FUSION = Method(
     network=LMF,
-    settings={
-        "loader": {"batch_size": 64},
-        "fit": {
-            "learning_rate": 1e-3,
-            "weight_decay": 5e-3,
-            "warmup_fraction": 0.0,
-            "gradient_clip": 0.0,
-            "patience": 8,
-        },
-    },
+    settings={"loader": {"batch_size": 64}, "fit": {**MMSA, "learning_rate": 1e-3, "weight_decay": 5e-3}},
     source="Liu et al., ACL 2018, arXiv 1806.00064",
     differs=(
         "Feature mode. Means and last states without padding. Weights of the ranks learn, which MMSA freezes."

@@ -79,9 +79,8 @@ class MAGBERT(SentenceFusion[MAGBERTConfig]):
     1908.05787, and the code that the authors and MMSA publish. Kept: the gate, its place between embedding
     and first layer, its bound, the tanh of the first token before the head. Where a language model from a
     folder encodes the anchor, the gate stands inside it. Feature mode else: a small Transformer over the
-    anchor's features, above any encoder of kind other than ``none``. Others are resampled to the anchor's
-    tokens by relative time in place of an alignment of words. The authors' script reports its best test
-    accuracy over epochs; here the valid split chooses.
+    anchor's features, above any encoder of kind other than ``none``. The authors' script reports its best
+    test accuracy over epochs; here the valid split chooses.
     """
 
     config_class = MAGBERTConfig

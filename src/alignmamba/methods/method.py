@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from alignmamba.contracts import Task
 from alignmamba.models.network import Network
 from alignmamba.training.objective import Objective, Supervised
+
+MMSA: Final[Mapping[str, float]] = {"warmup_fraction": 0.0, "gradient_clip": 0.0, "patience": 8}
+"""How MMSA fits every network, as fields of ``fit``."""
 
 
 @dataclass(frozen=True, kw_only=True)

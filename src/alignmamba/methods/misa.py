@@ -58,8 +58,7 @@ class MISA(VectorFusion[MISAConfig]):
 
     Hazarika, Zimmermann and Poria, "MISA: Modality-Invariant and -Specific Representations for Multimodal
     Sentiment Analysis", ACM MM 2020, arXiv 2005.03545, and the code of its authors and of MMSA. Kept:
-    network, losses and weights. The text encoder is whatever `encoders` says, in place of a fine-tuned BERT.
-    Each modality is read at its own length; MMSA reads audio and video at the text's. The discriminator of
+    network, losses and weights. The discriminator of
     parts that is in no loss is not made. Parts of a missing modality are hidden from the others.
     """
 

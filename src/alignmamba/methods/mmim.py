@@ -64,9 +64,8 @@ class MMIM(VectorFusion[MMIMConfig]):
     Multimodal Sentiment Analysis", EMNLP 2021, arXiv 2109.00412, and the authors' code. Kept: network, both
     bounds, entropy with the step before as history, two optimisers. The released likelihood omits the
     log-variance, and the entropy of a step without samples of both signs is not a number there; neither is
-    repeated. As in the code, the projection of the entropy is random and fixed. The text encoder is whatever
-    `encoders` says, in place of a fine-tuned BERT. A missing modality is read as its learned token, and no
-    bound holds for it.
+    repeated. As in the code, the projection of the entropy is random and fixed. A missing modality is read as
+    its learned token, and no bound holds for it.
     """
 
     config_class = MMIMConfig

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output, Task
-from alignmamba.methods.method import Method
+from alignmamba.methods.method import MMSA, Method
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.recurrent import LastState
@@ -60,9 +60,9 @@ class SelfMM(VectorFusion[SelfMMConfig]):
 
     Yu, Xu, Yuan and Wu, "Learning Modality-Specific Representations with Self-Supervised Multi-Task
     Learning", AAAI 2021, arXiv 2102.04830, and the code that its authors and MMSA publish. Kept: network,
-    label rule, weights, rates per part. The text encoder is whatever `encoders` says, in place of a
-    fine-tuned BERT. Centres are as in the code, without the paper's division by the root of the width, which
-    cancels. A missing modality is read as its learned token; its head and its label then rest.
+    label rule, weights, rates per part. Centres are as in the code, without the paper's division by the root
+    of the width, which cancels. A missing modality is read as its learned token; its head and its label then
+    rest.
     """
 
     config_class = SelfMMConfig
@@ -130,14 +130,7 @@ SELF_MM = Method(
     objective=SelfMMLabels,
     settings={
         "loader": {"batch_size": 16},
-        "fit": {
-            "learning_rate": 1e-3,
-            "weight_decay": 1e-3,
-            "accumulate": 4,
-            "warmup_fraction": 0.0,
-            "gradient_clip": 0.0,
-            "patience": 8,
-        },
+        "fit": {**MMSA, "learning_rate": 1e-3, "weight_decay": 1e-3, "accumulate": 4},
     },
     source="Yu et al., AAAI 2021, arXiv 2102.04830",
     needs="a number with a neutral value, such as a sentiment",

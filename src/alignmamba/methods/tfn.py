@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Name, Output
-from alignmamba.methods.method import Method
+from alignmamba.methods.method import MMSA, Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
@@ -134,16 +134,7 @@ def outer_product(vectors: list[Tensor]) -> Tensor:
 
 TENSOR_FUSION = Method(
     network=TFN,
-    settings={
-        "loader": {"batch_size": 32},
-        "fit": {
-            "learning_rate": 1e-3,
-            "weight_decay": 0.0,
-            "warmup_fraction": 0.0,
-            "gradient_clip": 0.0,
-            "patience": 8,
-        },
-    },
+    settings={"loader": {"batch_size": 32}, "fit": {**MMSA, "learning_rate": 1e-3, "weight_decay": 0.0}},
     source="Zadeh et al., EMNLP 2017, arXiv 1707.07250",
     differs="Feature mode. Means and last states without padding; the range of labels is that of the corpus. "
     "Widths are 32 for each modality but the first, MMSA's for MOSI are 32 (audio) and 128 (video).",

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Output, Task
-from alignmamba.methods.method import Method
+from alignmamba.methods.method import MMSA, Method
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head, presence
 from alignmamba.nn.alignment import Tokens
 from alignmamba.ops.sequence import masked_mean
@@ -102,12 +102,8 @@ class ULGM(Fusion[ULGMConfig]):
         vectors = {name: self._pooled(scaled[name], tokens.mask) for name, tokens in streams.items()}
         joined = self.mix(torch.cat(list(vectors.values()), 1))
         feature, prediction = self.fusion(joined)
-        present = presence(encoded)
-        extras = {
-            FUSED: feature,
-            "present": present,
-            **{of(name): vector for name, vector in vectors.items()},
-        }
+        extras = {FUSED: feature, "present": presence(encoded)}
+        extras |= {of(name): vector for name, vector in vectors.items()}
         return Output(prediction=prediction, embedding=feature, extras=extras)
 
 
@@ -171,14 +167,7 @@ UNIMODAL_LABELS = Method(
     objective=ULGMLabels,
     settings={
         "loader": {"batch_size": 32},
-        "fit": {
-            "learning_rate": 1e-3,
-            "weight_decay": 1e-3,
-            "accumulate": 4,
-            "warmup_fraction": 0.0,
-            "gradient_clip": 0.0,
-            "patience": 8,
-        },
+        "fit": {**MMSA, "learning_rate": 1e-3, "weight_decay": 1e-3, "accumulate": 4},
     },
     source="Hwang and Kim, Findings of EACL 2023, pages 35-46",
     needs="a number with a neutral value, such as a sentiment",

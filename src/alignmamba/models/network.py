@@ -195,8 +195,7 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
     ablations: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Variants that show what a part of the network is worth: the name of a table row to the fields of a run
     that differ, ``model`` and ``options``. Read by the protocol that trains them; the network itself makes no
-    use of it.
-    """
+    use of it."""
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__()

@@ -24,8 +24,7 @@ class LocalAlignmentConfig(Config):
     times."""
     mass: Literal["paper", "mean"] = "mean"
     """Value of an anchor token, made from the tokens matched to it: ``paper`` is their sum over the number of
-    source tokens (eq. 6), ``mean`` their mean. Used with marginal ``source``.
-    """
+    source tokens (eq. 6), ``mean`` their mean. Used with marginal ``source``."""
     marginal: Literal["source", "anchor"] = "source"
     """``source``: every source token is sent to its nearest anchor token (eq. 4-5), some anchor tokens
     receive nothing; ``anchor``: every anchor token takes its nearest source token."""

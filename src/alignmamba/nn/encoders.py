@@ -37,8 +37,7 @@ class EncoderConfig(Config):
     channel; unused for token ids."""
     gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Range of factors in training: each channel of a sample is scaled by one drawn evenly from 1 - gain to 1
-    + gain; unused for token ids.
-    """
+    + gain; unused for token ids."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout inside the encoder and on its tokens; for ``embedding``, on whole tokens; unused by
     ``none``."""

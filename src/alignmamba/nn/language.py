@@ -33,8 +33,7 @@ _NO_PART: Final = (
 _SUM: Final = "weights_sha256"
 PLACES: Final = "ALIGNMAMBA_MODELS"
 """Variable of the environment: where to look for the folder of recorded weights that was moved, separated as
-``PATH`` is.
-"""
+``PATH`` is."""
 
 
 class LanguageConfig(Config):

@@ -7,14 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from alignmamba.errors import ConfigError, ShapeError
-from alignmamba.ops.backends import (
-    KERNELS,
-    Backend,
-    chosen,
-    refuse_transforms,
-    why_not,
-    without_autocast,
-)
+from alignmamba.ops.backends import KERNELS, Backend, chosen, refuse_transforms, why_not, without_autocast
 from alignmamba.ops.sequence import check_mask
 
 Bandwidth = float | Literal["median"]

@@ -77,25 +77,18 @@ def fit(
         task: What the model predicts.
         score: Metrics of a set of predictions by name.
         higher_is_better: The metrics that `score` gives for this task, and whether more is better.
-        fabric: Engine, already launched; by default one process on the best device of this machine. Its own
-            loggers, if it has any, get every epoch.
-        run_dir: Existing directory for checkpoints and logs; without it the best weights are kept in memory
-            and training cannot be resumed.
-        resume: Resume from the last checkpoint in `run_dir`; starts from the beginning if the run was stopped
-            before its first.
+        fabric: Engine, already launched; by default one process on the best device of this machine.
+        run_dir: Existing directory for checkpoints and logs; without it training cannot be resumed.
+        resume: Resume from the last checkpoint in `run_dir`; from the beginning if there is none.
         progress: Called for steps and epochs.
-        target_scale: Mean and deviation of the targets of a regression; its loss is in deviations, and a
-            `ScalesTargets` is given both. By default those that the model knows, or else those of the train
-            batches, which takes one pass over them.
+        target_scale: Mean and deviation of the targets of a regression, the unit of its loss; by default as
+            the model knows them, or as one pass over the train batches finds them.
 
     Raises:
         DataError: If a source has another role than its place here, is empty, or lacks targets.
-        ConfigError: If ``config.select`` is not a metric of this task, ``config.precision`` is not the
-            engine's, the stages of the objective do not say of every weight who changes it, or memory does
-            not hold what training keeps of every weight.
+        ConfigError: If metric, precision or stages do not fit, or memory does not hold what training keeps.
         CheckpointError: If `run_dir` holds another run, or `resume` finds a checkpoint that does not fit.
-        TrainingError: If a loss or gradient is not finite, no optimiser step was taken, or no epoch could be
-            scored.
+        TrainingError: If a loss or gradient is not finite, no step was taken, or no epoch could be scored.
         Interrupted: On Ctrl-C, SIGTERM or a hangup, after saving. A second one ends the process at once.
     """
     check_source(train, "train")

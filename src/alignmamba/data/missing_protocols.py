@@ -269,7 +269,6 @@ def _modalities(split: Split, present: np.ndarray, config: MissingConfig, draws:
 
 
 def _level(rate: float) -> int:
-    """The place of a rate in IMDer's tables."""
     return round(10 * rate)
 
 

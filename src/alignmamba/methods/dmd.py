@@ -258,7 +258,6 @@ def _each(students: nn.ModuleDict, x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _vectors(said: Tensor) -> Tensor:
-    """Predictions as (batch, modality, outputs)."""
     return said if said.ndim == 3 else said.unsqueeze(2)
 
 

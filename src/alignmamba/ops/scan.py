@@ -124,22 +124,10 @@ def selective_scan_step(
     *,
     delta_softplus: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Advance `selective_scan` by one token.
-
-    Args:
-        u: Drive of this token, (batch, channel).
-        delta: Step size before bias and softplus, (batch, channel).
-        A: State matrix, (channel, state).
-        B: Input map, (batch, state).
-        C: Output map, (batch, state).
-        state: State before this token, (batch, channel, state); it is not modified.
-        D: Skip weight, (channel).
-        z: Gate, (batch, channel).
-        delta_bias: Added to `delta`, (channel).
-        delta_softplus: Whether softplus is applied to the biased step size.
+    """Advance `selective_scan` by one token: arguments are its own, without the axis of time.
 
     Returns:
-        Output (batch, channel) and the state after this token.
+        Output (batch, channel) and the state after this token; `state`, the one before, is not modified.
 
     Raises:
         ShapeError: If a tensor's shape, dtype or device does not fit `u`.

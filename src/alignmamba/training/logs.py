@@ -42,13 +42,8 @@ class Log(Protocol):
 
 
 class EventLog:
-    """TensorBoard events of a run.
-
-    Args:
-        run_dir: Directory of the run; the events go into ``tensorboard`` in it.
-        settings: Unused: events have no place for them.
-        first_epoch: Epoch that will be written next; events of it and of later epochs, left by a run that was
-            killed, are hidden.
+    """TensorBoard events of a run, in ``tensorboard`` of its directory; those from the first epoch on that a
+    killed run left are hidden.
     """
 
     def __init__(self, run_dir: Path, settings: Mapping[str, Any], *, first_epoch: int) -> None:
@@ -59,24 +54,17 @@ class EventLog:
         )
 
     def write(self, record: Record) -> None:
-        """Add one epoch."""
         for name, value in _measured(record).items():
             self._writer.add_scalar(name, value, int(record["epoch"]))
         self._writer.flush()
 
     def close(self) -> None:
-        """Finish the event file."""
         self._writer.close()
 
 
 class WandbLog:
     """A run of Weights & Biases, which a resumed run continues. Its project is ``WANDB_PROJECT``, by default
     ``alignmamba``.
-
-    Args:
-        run_dir: Directory of the run, after which it is named; its files go into ``wandb`` in it.
-        settings: How the model is fitted.
-        first_epoch: Epoch that will be written next.
 
     Raises:
         ConfigError: If the service refuses.
@@ -98,22 +86,15 @@ class WandbLog:
         _remember(run_dir, "wandb", identity)
 
     def write(self, record: Record) -> None:
-        """Add one epoch."""
         self._run.log(_measured(record), step=int(record["epoch"]))
 
     def close(self) -> None:
-        """Wait until all is sent."""
         self._run.finish()
 
 
 class MlflowLog:
     """A run of MLflow, which a resumed run continues. Its experiment is ``MLFLOW_EXPERIMENT_NAME``, by
     default ``alignmamba``.
-
-    Args:
-        run_dir: Directory of the run, after which it is named.
-        settings: How the model is fitted.
-        first_epoch: Epoch that will be written next.
 
     Raises:
         ConfigError: If the server refuses.
@@ -136,7 +117,6 @@ class MlflowLog:
         self._mlflow.log_metrics(values, step=int(record["epoch"]))
 
     def close(self) -> None:
-        """End the run."""
         self._mlflow.end_run()
 
 

@@ -218,5 +218,4 @@ def _decide(
 
 @njit(fastmath=set(AS_WRITTEN))
 def _scaled_product(x, own, y, other):
-    """Each factor scaled before they meet."""
     return (np.float64(x) * own) * (np.float64(y) * other)

@@ -9,7 +9,7 @@ from alignmamba.models.network import Network
 from alignmamba.training.objective import Objective, Supervised
 
 MMSA: Final[Mapping[str, float]] = {"warmup_fraction": 0.0, "gradient_clip": 0.0, "patience": 8}
-"""How MMSA fits every network, as fields of ``fit``."""
+"""Settings of MMSA for the fit of every network."""
 
 
 @dataclass(frozen=True, kw_only=True)

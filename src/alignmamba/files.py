@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from alignmamba.errors import AlignMambaError, DataError
+from alignmamba.errors import INTERRUPTED, OUR_FAULT, USER_INPUT, AlignMambaError, DataError
 
 JSON_BYTES = 16 << 20
 """A JSON file of a stranger may have this size, unless its reader says otherwise."""
@@ -247,6 +247,28 @@ def held(path: Path, *, wait_seconds: float = 0.0) -> Iterator[bool | None]:
         os.close(descriptor)
 
 
+@contextmanager
+def exclusive(path: Path, busy: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock file, also of a shared folder, until this process ends, however it does.
+
+    Args:
+        path: The file, made where there is none.
+        busy: Called where another process holds it; then that is waited for, unless this raises.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        busy()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _locked(descriptor: int) -> bool | None:
     import fcntl
 
@@ -419,6 +441,17 @@ _REFUSALS = {
 _OUT_OF_MEMORY = re.compile(
     "DefaultCPUAllocator|not enough memory|out of memory|Cannot allocate memory|[Uu]nable to allocate"
 )
+
+
+def verdict(error: BaseException) -> tuple[int, str]:
+    """Exit code of a process that an error ends, and what it says in one line."""
+    said = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, said or "interrupted"
+    if isinstance(error, AlignMambaError):
+        return USER_INPUT, said
+    refused = refused_by_machine(error)
+    return (USER_INPUT, refused) if refused else (OUR_FAULT, f"internal: {type(error).__name__}: {said}")
 
 
 def refused_by_machine(error: BaseException) -> str:

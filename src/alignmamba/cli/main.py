@@ -69,13 +69,12 @@ def _let_threads_sleep() -> None:
 
 def _told(error: BaseException, verb: "Verb | None") -> int:
     """Say in one line on standard error what went wrong; returns the exit code."""
-    from alignmamba.errors import AlignMambaError
-    from alignmamba.files import refused_by_machine
+    from alignmamba.files import verdict
 
-    if isinstance(error, KeyboardInterrupt):
-        # Where there is something to say, it is how to resume.
-        _say(str(error) or "interrupted")
-        return INTERRUPTED
+    code, message = verdict(error)
+    if code == INTERRUPTED:
+        _say(message)
+        return code
     if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
         _discard(sys.stdout)
         return 128 + signal.SIGPIPE
@@ -83,15 +82,19 @@ def _told(error: BaseException, verb: "Verb | None") -> int:
         "",
         "0",
     )
-    if isinstance(error, AlignMambaError):
-        return _fail(error, str(error), USER_INPUT, show=show)
-    if isinstance(error, OSError) and verb is not None and _names_given_path(error, verb):
-        return _fail(error, f"{error.filename}: {error.strerror}", USER_INPUT, show=show)
-    refused = refused_by_machine(error)
-    if refused:
-        named = isinstance(error, OSError) and error.filename is None and _is_full(sys.stdout)
-        return _fail(error, f"standard output: {refused}" if named else refused, USER_INPUT, show=show)
-    return _our_fault(error, show=show)
+    if isinstance(error, OSError):
+        if verb is not None and _names_given_path(error, verb):
+            code, message = USER_INPUT, f"{error.filename}: {error.strerror}"
+        elif code == USER_INPUT and error.filename is None and _is_full(sys.stdout):
+            message = f"standard output: {message}"
+    if code == OUR_FAULT and not show:
+        message = f"{message} (please report it with {_report(error)})"
+    if show:
+        import traceback
+
+        _say("".join(traceback.format_exception(error)).rstrip("\n"))
+    _say(f"error: {' '.join(message.split())}")
+    return code
 
 
 def _is_full(stream: TextIO) -> bool:
@@ -109,22 +112,6 @@ def _discard(stream: TextIO) -> None:
     """Let what is left of a stream vanish; Python would complain once more when it closes it at exit."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _fail(error: BaseException, message: str, code: int, *, show: bool) -> int:
-    if show:
-        import traceback
-
-        _say("".join(traceback.format_exception(error)).rstrip("\n"))
-    _say(f"error: {' '.join(message.split())}")
-    return code
-
-
-def _our_fault(error: BaseException, *, show: bool) -> int:
-    what = f"internal: {type(error).__name__}: {error}"
-    return _fail(
-        error, what if show else f"{what} (please report it with {_report(error)})", OUR_FAULT, show=show
-    )
 
 
 def _report(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ValidationError
 
-from alignmamba.contracts import ROLES, ModalitySpec, Role, Task
+from alignmamba.contracts import ROLES, ModalitySpec, Role, Sample, Task
 from alignmamba.data.classes import Classes
 from alignmamba.data.inspection import (
     NOTHING_PRESENT,
@@ -18,6 +18,7 @@ from alignmamba.data.inspection import (
     times_problem,
     values_problem,
 )
+from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.data.validity import NotAnArrayError, by_position, is_null, plain_array, plain_scalar
 from alignmamba.errors import ConfigError, DataError, first_fault, shown
 
@@ -462,6 +463,18 @@ class CheckedSplits:
         if absent:
             raise AbsentModalityError(absent)
         return tuple(modality.spec(units.get(modality.name, "")) for modality in self._modalities)
+
+    def split(self, role: Role) -> MemorySplit:
+        """The samples of a split, in memory."""
+        samples = [
+            Sample(
+                id=each.id,
+                features={name: array for name, array in each.values.items() if array is not None},
+                target=each.target,
+            )
+            for each in self.samples(role)
+        ]
+        return MemorySplit(role=role, samples=samples, modalities=self.specs({}))
 
     def samples(self, role: Role) -> Iterator[CheckedSample]:
         """The samples of a split in order; each of its arrays is asked for once."""

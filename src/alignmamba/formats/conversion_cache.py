@@ -5,17 +5,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
-
-from filelock import FileLock, Timeout
 
 from alignmamba import __version__
 from alignmamba.checksums import file_checksum
 from alignmamba.contracts import Role
 from alignmamba.data.archive import load_corpus
 from alignmamba.errors import DataError
+from alignmamba.files import exclusive
 from alignmamba.formats import FORMATS
 from alignmamba.formats.conversion import Conversion, convert
 from alignmamba.formats.foreign import ReadOptions, faults_in_words
@@ -61,7 +59,8 @@ def cached_corpus(source: Path, options: ReadOptions, *, told: Told) -> Path:
         target = root / _key(format, source, options, told.hashed)
         if _damage(target) is not None:
             root.mkdir(parents=True, exist_ok=True)
-            with _locked(target.with_suffix(".lock"), source, told.say):
+            waiting = f"{source}: another process converts it, waiting"
+            with exclusive(target.with_suffix(".lock"), lambda: told.say(waiting)):
                 if (damage := _damage(target)) is not None:
                     if damage:
                         made = f"{source}: the corpus that was made of it is damaged and is made again"
@@ -99,16 +98,6 @@ def _remove(target: Path) -> None:
         shutil.rmtree(target)
     else:
         target.unlink()
-
-
-def _locked(path: Path, source: Path, say: Callable[[str], None]) -> AbstractContextManager[object]:
-    """A lock, held, that the operating system gives back when this process ends, however it ends."""
-    lock = FileLock(path)
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{source}: another process converts it, waiting")
-        return lock.acquire()
 
 
 def _key(

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alignmamba.contracts import ROLES, Corpus, Role, Sample, Task
+from alignmamba.contracts import ROLES, Corpus, Role, Task
 from alignmamba.data.loader import Loader
-from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.data.user_arrays import CheckedSplits
 from alignmamba.errors import ConfigError, DataError
@@ -288,20 +287,8 @@ def _corpus_of(arrays: Mapping[str, Any], model: Network[Any], ids: Sequence[str
     named = [f"sample-{number:06d}" for number in range(1, size + 1)] if ids is None else list(ids)
     sizes = {name: spec.dim for name, spec in kinds.items() if spec.kind == "tokens" and name in given}
     checked = CheckedSplits({"test": {"features": given, "ids": named}}, task=task, vocabulary_sizes=sizes)
-    samples = [
-        Sample(
-            id=each.id, features={name: values for name, values in each.values.items() if values is not None}
-        )
-        for each in checked.samples("test")
-    ]
-    specs = checked.specs({})
-    return Corpus(
-        name="arrays",
-        task=task,
-        modalities=specs,
-        splits={"test": MemorySplit(role="test", samples=samples, modalities=specs)},
-        checksum="",
-    )
+    split = checked.split("test")
+    return Corpus(name="arrays", task=task, modalities=split.modalities, splits={"test": split}, checksum="")
 
 
 def _is_empty(values: Any) -> bool:

@@ -162,15 +162,7 @@ def _split_of(dataset: Any, role: Role, task: Task, specs: tuple[ModalitySpec, .
         task=task,
         vocabulary_sizes=sizes,
     )
-    samples = [
-        Sample(
-            id=each.id,
-            features={name: array for name, array in each.values.items() if array is not None},
-            target=each.target,
-        )
-        for each in checked.samples(role)
-    ]
-    return MemorySplit(role=role, samples=samples, modalities=checked.specs({}))
+    return checked.split(role)
 
 
 def _samples(source: BatchSource) -> Any:

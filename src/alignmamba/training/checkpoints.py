@@ -23,7 +23,7 @@ from lightning_fabric.strategies.strategy import Strategy
 
 from alignmamba import checksums
 from alignmamba.errors import CheckpointError
-from alignmamba.files import replacing, synchronise
+from alignmamba.files import put_in_place, replacing, synchronise
 
 LAST: Final = "last.ckpt"
 """Everything that training needs to resume."""
@@ -157,15 +157,11 @@ def _replace(temporary: Path, path: Path) -> None:
     """Move a finished file or directory of shards over `path`, on disk before it is visible."""
     for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
         synchronise(file)
-    if path.is_dir():  # a directory cannot be replaced in one step: the old shards step aside first
-        retired = path.with_name(f".{path.name}.retired")
-        _remove(retired)
-        path.rename(retired)
-        temporary.rename(path)
-        _remove(retired)
+    if path.is_dir():
+        put_in_place(temporary, path)
     else:
         temporary.replace(path)
-    synchronise(path.parent)
+        synchronise(path.parent)
 
 
 def _remove(path: Path) -> None:

@@ -17,11 +17,12 @@ class Interrupts:
     """Turns the first Ctrl-C, SIGTERM or hangup into a request that the loop answers between two steps; the
     second one ends the process.
 
-    A signal that the process was started to ignore, as under nohup, stays ignored.
+    A signal that the process was started to ignore, as under nohup, stays ignored. Processes that it starts
+    inherit that, but nothing that is handled: `with_processes`, they obey Ctrl-C all the same.
     """
 
-    def __init__(self) -> None:
-        self.signal_number = 0
+    def __init__(self, *, with_processes: bool = False) -> None:
+        self.signal_number, self._with_processes = 0, with_processes
         self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
@@ -34,6 +35,8 @@ class Interrupts:
             for number in _ENDING:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._handle)
+                elif self._with_processes and number == signal.SIGINT:
+                    self._previous[number] = signal.signal(number, lambda *_: None)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,6 +52,11 @@ class Interrupts:
         if self.requested:
             raise KeyboardInterrupt
         self.signal_number = number
+
+
+def interrupt_on_term() -> None:
+    """Let SIGTERM interrupt this process as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class Interrupted(KeyboardInterrupt):

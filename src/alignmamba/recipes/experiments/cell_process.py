@@ -27,12 +27,13 @@ from alignmamba.errors import (
     CheckpointError,
     printable,
 )
-from alignmamba.files import new_directory, refused_by_machine
+from alignmamba.files import new_directory, verdict
 from alignmamba.recipes.experiments.catalogue import grids
 from alignmamba.recipes.experiments.cells import Analysis, Job
 from alignmamba.recipes.experiments.grid_directory import BusyError, ExperimentDirectory
 from alignmamba.recipes.finished_run import LoadedRun, load_run
 from alignmamba.recipes.training_run import train
+from alignmamba.training.interrupts import interrupt_on_term
 
 BUSY = 75
 GRACE_SECONDS: Final = 20.0
@@ -60,20 +61,13 @@ def _held(experiment: ExperimentDirectory, key: str) -> int:
             _work(experiment, job)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except AlignMambaError as error:
-        experiment.set_failure(key, _in_one_line(error))
-        return USER_INPUT
     except Exception as error:
-        traceback.print_exc()
-        refused = refused_by_machine(error)
-        ours = f"internal: {type(error).__name__}: {_in_one_line(error)}, see {experiment.log_path(key)}"
-        experiment.set_failure(key, refused or ours)
-        return USER_INPUT if refused else OUR_FAULT
+        code, said = verdict(error)
+        if not isinstance(error, AlignMambaError):
+            traceback.print_exc()
+        experiment.set_failure(key, f"{said}, see {experiment.log_path(key)}" if code == OUR_FAULT else said)
+        return code
     return DONE
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _work(experiment: ExperimentDirectory, job: Job) -> None:
@@ -135,6 +129,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # also where training has not yet put its own handler in place
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_term()  # also where training has not yet put its own handler in place
     sys.exit(main())

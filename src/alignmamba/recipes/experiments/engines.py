@@ -4,11 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from multiprocessing import Pipe
 from typing import Any, Final, NamedTuple, Protocol
@@ -58,7 +56,7 @@ def run_here(
     running: list[_Running] = []
     far_end, near_end = Pipe(duplex=False)
     # A signal sets a mark that is looked at between two steps: no process is ever started and not listed.
-    with Interrupts() as interrupts, _ctrl_c_for_processes(), far_end, near_end:
+    with Interrupts(with_processes=True) as interrupts, far_end, near_end:
         try:
             while (waiting or running) and not interrupts.requested:
                 while waiting and len(running) < workers:
@@ -78,24 +76,6 @@ def run_here(
                 each.process.wait()
     if interrupts.requested:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def _ctrl_c_for_processes() -> Iterator[None]:
-    """Let processes that start now obey SIGINT where this one ignores it, as in the background of a script:
-    they inherit what is ignored, and nothing that is handled.
-    """
-    ignored = (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        and threading.current_thread() is threading.main_thread()
-    )
-    if ignored:
-        signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        yield
-    finally:
-        if ignored:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _begun(experiment: ExperimentDirectory, job: Job, wait: bool, *, stdin: int) -> _Running:

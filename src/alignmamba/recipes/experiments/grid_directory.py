@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from alignmamba.checksums import stamped
 from alignmamba.errors import CheckpointError
-from alignmamba.files import replace_file
+from alignmamba.files import exclusive, replace_file
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.catalogue import analysis_from
 from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, Job, State, jobs_of
@@ -164,17 +164,13 @@ class ExperimentDirectory:
         """Keep other processes, of any machine that shares the folder, from a cell, until this process ends,
         however it does; a `BusyError` if one holds it and `wait` is false.
         """
-        from filelock import FileLock, Timeout
 
-        lock = FileLock(self.path / "cells" / f"{key}.lock")
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout as error:
-            raise BusyError(key) from error
-        try:
+        def busy() -> None:
+            if not wait:
+                raise BusyError(key)
+
+        with exclusive(self.path / "cells" / f"{key}.lock", busy):
             yield
-        finally:
-            lock.release()
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from alignmamba import Corpus, evaluate, load_corpus, train
-from alignmamba.recipes import read_config
+from alignmamba.recipes.configuration import read_config
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from alignmamba import RunConfig, load_corpus, train
-from alignmamba.recipes import RunDirectory, read_config
+from alignmamba.recipes.configuration import read_config
+from alignmamba.recipes.run_directory import RunDirectory
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))

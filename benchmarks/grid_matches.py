@@ -21,7 +21,7 @@ from alignmamba import AlignMamba, Batch, Corpus, load_corpus
 from alignmamba.contracts import Plan
 from alignmamba.data.loader import collate
 from alignmamba.nn.encoders import group_mean
-from alignmamba.recipes import RunDirectory
+from alignmamba.recipes.run_directory import RunDirectory
 
 CLOSE_SECONDS = 0.2
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from alignmamba.contracts import Role, Task
 from alignmamba.data.archive import write_corpus
-from alignmamba.recipes import check_config, train
+from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.report.page import write_page
+from alignmamba.recipes.training_run import train
 
 SIZES: Final[Mapping[Role, int]] = {"train": 800, "valid": 100, "test": 200}
 CONFIG: Final = {"fit": {"epochs": 6}, "options": {"d_model": 32, "depth": 1}, "loader": {"batch_size": 16}}

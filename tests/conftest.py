@@ -31,7 +31,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     """A finished run on it, trained once for all tests; a test that changes a run takes a copy."""
-    from alignmamba.recipes import check_config, train
+    from alignmamba.recipes.configuration import check_config
+    from alignmamba.recipes.training_run import train
 
     path = tmp_path_factory.mktemp("runs") / "finished"
     train(check_config({**CONFIG, "data": str(corpus)}), out=path, progress=None)

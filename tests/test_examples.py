@@ -14,7 +14,8 @@ import pytest
 from alignmamba import Corpus
 from alignmamba.data.inspection import inspect_corpus
 from alignmamba.formats.conversion import convert
-from alignmamba.recipes import plan, read_config
+from alignmamba.recipes.configuration import read_config
+from alignmamba.recipes.training_run import plan
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("ALIGNMAMBA_DATA", ROOT.parent / "shared" / "data"))

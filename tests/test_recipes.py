@@ -24,24 +24,19 @@ from alignmamba.data.missing_protocols import MissingConfig, withheld
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.files import settle, settle_leftovers
-from alignmamba.recipes import (
+from alignmamba.recipes.assembly import seed_everything, trained_model, untrained_network
+from alignmamba.recipes.configuration import (
     EngineConfig,
     RunConfig,
+    _parse_yaml,
     check_config,
-    evaluate,
-    load_run,
-    plan,
-    predict,
     read_config,
-    score_missing,
-    train,
+    resolve,
 )
-from alignmamba.recipes.assembly import seed_everything, trained_model, untrained_network
-from alignmamba.recipes.configuration import _parse_yaml, resolve
-from alignmamba.recipes.finished_run import distance_covered
+from alignmamba.recipes.finished_run import distance_covered, evaluate, load_run, predict, score_missing
 from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.run_directory import RunDirectory, corpus_identity, to_json
-from alignmamba.recipes.training_run import _lost_process
+from alignmamba.recipes.training_run import _lost_process, plan, train
 from alignmamba.training.fit_config import FitConfig
 from small_run import CONFIG, write_small_corpus
 

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from alignmamba.methods.method import Method
     from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
     from alignmamba.models.network import Network
-    from alignmamba.recipes import Run, RunConfig, evaluate, open_run, predict, train
+    from alignmamba.recipes.configuration import RunConfig
+    from alignmamba.recipes.finished_run import evaluate, predict
+    from alignmamba.recipes.opened import Run, open_run
     from alignmamba.recipes.sample_sources import fit
+    from alignmamba.recipes.training_run import train
     from alignmamba.training.fit_config import FitConfig
     from alignmamba.training.objective import Minimise, Objective, Stage
 
@@ -70,21 +73,21 @@ _EXPORTS = {
     "Network": "alignmamba.models.network",
     "Objective": "alignmamba.training.objective",
     "Output": "alignmamba.contracts",
-    "Run": "alignmamba.recipes",
-    "RunConfig": "alignmamba.recipes",
+    "Run": "alignmamba.recipes.opened",
+    "RunConfig": "alignmamba.recipes.configuration",
     "Sequences": "alignmamba.contracts",
     "SplitArrays": "alignmamba.data.user_arrays",
     "Stage": "alignmamba.training.objective",
     "Task": "alignmamba.contracts",
-    "evaluate": "alignmamba.recipes",
+    "evaluate": "alignmamba.recipes.finished_run",
     "fit": "alignmamba.recipes.sample_sources",
     "from_pretrained": "alignmamba.methods",
     "load_corpus": "alignmamba.data.archive",
     "models": "alignmamba.models",
-    "open_run": "alignmamba.recipes",
+    "open_run": "alignmamba.recipes.opened",
     "ops": "alignmamba.ops",
-    "predict": "alignmamba.recipes",
-    "train": "alignmamba.recipes",
+    "predict": "alignmamba.recipes.finished_run",
+    "train": "alignmamba.recipes.training_run",
     "write_corpus": "alignmamba.data.archive",
 }
 

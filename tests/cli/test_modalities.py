@@ -13,7 +13,7 @@ import pytest
 from alignmamba.contracts import ModalitySpec
 from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.errors import AlignMambaError, DataError
-from alignmamba.recipes import evaluate, predict
+from alignmamba.recipes.finished_run import evaluate, predict
 from alignmamba.recipes.modalities import matched
 from small_run import CLASSES
 

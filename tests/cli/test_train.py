@@ -15,7 +15,7 @@ import yaml
 from alignmamba.contracts import Role, Task
 from alignmamba.data.archive import write_corpus
 from alignmamba.methods import FAMILIES, METHODS
-from alignmamba.recipes import environment
+from alignmamba.recipes.assembly import environment
 from alignmamba.recipes.display import EpochLines
 from small_run import SETTINGS, SIZES, write_small_corpus
 

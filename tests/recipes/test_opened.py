@@ -11,7 +11,8 @@ from matplotlib import use
 from alignmamba import AlignMamba, AlignMambaError, load_corpus, open_run
 from alignmamba.contracts import Corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
-from alignmamba.recipes import Run, evaluate, predict
+from alignmamba.recipes.finished_run import evaluate, predict
+from alignmamba.recipes.opened import Run
 from small_run import CLASSES
 
 use("Agg")

@@ -14,9 +14,12 @@ import pytest
 from alignmamba.contracts import Corpus, Role
 from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
-from alignmamba.recipes import RunConfig, check_config, evaluate, plan, predict, train
-from alignmamba.recipes.experiments import ComparisonOptions, plan_experiment
+from alignmamba.recipes.configuration import RunConfig, check_config
+from alignmamba.recipes.experiments.comparison import ComparisonOptions
+from alignmamba.recipes.experiments.grid_run import plan_experiment
+from alignmamba.recipes.finished_run import evaluate, predict
 from alignmamba.recipes.preparation import prepared
+from alignmamba.recipes.training_run import plan, train
 from small_run import CLASSES, CONFIG, write_small_corpus
 
 FAST: dict[str, Any] = {**CONFIG, "fit": {"epochs": 1, "warmup_fraction": 0.0}}

@@ -66,7 +66,7 @@ class Doctor(Verb):
 def examine() -> dict[str, Any]:
     """The report as plain values."""
     from alignmamba.extras import lacking
-    from alignmamba.recipes import environment
+    from alignmamba.recipes.assembly import environment
 
     found = environment()
     machine = {name: found[name] for name in ("platform", "processor", "cores", "threads", "gpus", "cuda")}

@@ -43,7 +43,8 @@ class Evaluate(ApplyingVerb):
 
     def run(self) -> int:
         """Evaluate."""
-        from alignmamba.recipes import check_missing, evaluate
+        from alignmamba.recipes.configuration import check_missing
+        from alignmamba.recipes.finished_run import evaluate
 
         drop = [name for group in self.drop for name in group]
         missing = None

@@ -19,9 +19,9 @@ from alignmamba.errors import ConfigError, likely
 if TYPE_CHECKING:
     from alignmamba.contracts import Config
     from alignmamba.recipes.bench.measurement import BenchConfig
-    from alignmamba.recipes.experiments import ExperimentPlan, ExperimentResult, GridEngine
     from alignmamba.recipes.experiments.cells import Job
     from alignmamba.recipes.experiments.efficiency import EfficiencyOptions
+    from alignmamba.recipes.experiments.grid_run import ExperimentPlan, ExperimentResult, GridEngine
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 
@@ -99,7 +99,7 @@ class Experiment(SettingVerb):
         if self.name == Efficiency.name:
             return self._efficiency(options[self.name])
         from alignmamba.extras import lacking
-        from alignmamba.recipes.experiments import plan_experiment, run_experiment
+        from alignmamba.recipes.experiments.grid_run import plan_experiment, run_experiment
 
         engine = self._engine()
         plan = plan_experiment(options[self.name], self.configuration(), out=self.out)
@@ -135,7 +135,7 @@ class Experiment(SettingVerb):
 
     def _engine(self) -> "GridEngine":
         from alignmamba.recipes.configuration import assigned
-        from alignmamba.recipes.experiments import GridEngine, shard_from
+        from alignmamba.recipes.experiments.grid_run import GridEngine, shard_from
 
         return GridEngine(
             kind=self.engine,

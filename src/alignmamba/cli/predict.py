@@ -30,7 +30,7 @@ class Predict(ApplyingVerb):
 
     def run(self) -> int:
         """Predict."""
-        from alignmamba.recipes import predict
+        from alignmamba.recipes.finished_run import predict
 
         report = predict(self.directory, self.data, self.out, split=self.split, **self.matching())
         self.tell(report["modalities"], report["corpus"]["name"])

@@ -28,7 +28,7 @@ class Report(Verb):
 
     def run(self) -> int:
         """Write the page."""
-        from alignmamba.recipes.experiments import refresh_tables
+        from alignmamba.recipes.experiments.grid_run import refresh_tables
         from alignmamba.recipes.report.page import check_page, write_page
 
         check_page(self.directories, self.out, data=self.data, files_only=self.files_only)

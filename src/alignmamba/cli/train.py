@@ -12,7 +12,8 @@ from alignmamba.cli.verb import PROTOCOLS, SettingVerb, console, say, write
 from alignmamba.errors import ConfigError
 
 if TYPE_CHECKING:
-    from alignmamba.recipes import ReadyRun, RunConfig, RunResult
+    from alignmamba.recipes.configuration import RunConfig
+    from alignmamba.recipes.training_run import ReadyRun, RunResult
 
 
 _SHOWN = (
@@ -88,8 +89,8 @@ class Train(SettingVerb):
         if self.settings:
             self._show_settings()
             return 0
-        from alignmamba.recipes import plan, train
         from alignmamba.recipes.display import progress_display
+        from alignmamba.recipes.training_run import plan, train
 
         if self.resume is not None:
             self._refuse_settings_on_resume()

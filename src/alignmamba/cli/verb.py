@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from alignmamba.recipes import RunConfig
+    from alignmamba.recipes.configuration import RunConfig
 
 PROTOCOLS = "{none,gcnet,imder-sample,imder-batch,fixed,tokens}"
 """Form of the protocols in help texts, those of `alignmamba.data.missing_protocols`."""
@@ -98,7 +98,7 @@ class SettingVerb(Verb):
 
     def configuration(self, **others: Any) -> "RunConfig":
         """Settings from the file, the assignments and the options; `others` by key, with __ for a dot."""
-        from alignmamba.recipes import read_config
+        from alignmamba.recipes.configuration import read_config
 
         names = ("data", "model", "preset", "split_valid")
         given = {name: getattr(self, name) for name in names}

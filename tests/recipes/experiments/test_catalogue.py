@@ -12,7 +12,6 @@ from alignmamba.errors import ConfigError
 from alignmamba.methods import FAMILIES, METHODS, SETS
 from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig, check_config, settings_of
-from alignmamba.recipes.experiments import ComparisonOptions
 from alignmamba.recipes.experiments.catalogue import (
     EXPERIMENTS,
     analysis_from,
@@ -21,6 +20,7 @@ from alignmamba.recipes.experiments.catalogue import (
     not_compared,
 )
 from alignmamba.recipes.experiments.cells import Cell, jobs_of
+from alignmamba.recipes.experiments.comparison import ComparisonOptions
 from alignmamba.recipes.experiments.experiment_kind import of_model
 from alignmamba.training.fit_config import FitConfig
 from small_run import CONFIG, write_small_corpus

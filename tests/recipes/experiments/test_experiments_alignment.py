@@ -10,12 +10,12 @@ import pytest
 from alignmamba.contracts import Task
 from alignmamba.data.archive import write_corpus
 from alignmamba.errors import ConfigError
-from alignmamba.recipes import train
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.cells import Analysis
 from alignmamba.recipes.experiments.distance import Distance
 from alignmamba.recipes.experiments.plans import Counts, Plans, PlansAnalysis, Side
 from alignmamba.recipes.finished_run import load_run
+from alignmamba.recipes.training_run import train
 from alignmamba.recipes.transport_plans import on_content_alone
 from small_run import CONFIG
 

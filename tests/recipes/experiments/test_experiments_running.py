@@ -21,27 +21,27 @@ import pytest
 from alignmamba import capacity
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.tables import ResultTable
-from alignmamba.recipes import train
 from alignmamba.recipes.assembly import counted_weights
 from alignmamba.recipes.configuration import RunConfig, check_config
-from alignmamba.recipes.experiments import (
-    AblationOptions,
-    ComparisonOptions,
-    DistanceOptions,
+from alignmamba.recipes.experiments.ablation import AblationOptions
+from alignmamba.recipes.experiments.cell_process import BUSY, DONE, USER_INPUT, run_cell
+from alignmamba.recipes.experiments.cells import Job
+from alignmamba.recipes.experiments.comparison import ComparisonOptions
+from alignmamba.recipes.experiments.distance import DistanceOptions
+from alignmamba.recipes.experiments.engines import THREAD_VARIABLES, run_on_slurm, shard_of, thread_settings
+from alignmamba.recipes.experiments.grid_directory import BusyError, ExperimentDirectory
+from alignmamba.recipes.experiments.grid_run import (
     ExperimentPlan,
     GridEngine,
-    MissingOptions,
     plan_experiment,
     run_experiment,
     shard_from,
     sum_up,
 )
-from alignmamba.recipes.experiments.cell_process import BUSY, DONE, USER_INPUT, run_cell
-from alignmamba.recipes.experiments.cells import Job
-from alignmamba.recipes.experiments.engines import THREAD_VARIABLES, run_on_slurm, shard_of, thread_settings
-from alignmamba.recipes.experiments.grid_directory import BusyError, ExperimentDirectory
+from alignmamba.recipes.experiments.missing import MissingOptions
 from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.run_directory import METRICS
+from alignmamba.recipes.training_run import train
 from alignmamba.training.logs import LOG
 from small_run import CONFIG, write_small_corpus
 

@@ -10,8 +10,8 @@ import pytest
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import score
-from alignmamba.recipes import evaluate, train
 from alignmamba.recipes.configuration import check_config
+from alignmamba.recipes.finished_run import evaluate
 from alignmamba.recipes.report import contents, model_study, run_comparison
 from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.report.findings import Tokens
@@ -19,6 +19,7 @@ from alignmamba.recipes.report.model_study import study
 from alignmamba.recipes.report.page import write_page
 from alignmamba.recipes.report.run_comparison import gather_runs
 from alignmamba.recipes.run_records import Samples
+from alignmamba.recipes.training_run import train
 from small_run import CONFIG, write_small_corpus
 
 

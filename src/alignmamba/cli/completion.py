@@ -1,8 +1,5 @@
-"""Completion of the command line in a shell: verbs, options and their values, models, presets and settings
-among them.
-
-The scripts are tyro's. It completes what a type lists; for them alone, options that take a name get types
-that list the names.
+"""Completion in a shell by tyro's scripts. They complete what a type lists: for them alone, options that take
+a name of a model, a preset or a setting get types that list the names.
 """
 
 from collections.abc import Mapping, Sequence

@@ -14,13 +14,9 @@ _BY_DEFAULT: Mapping[Any, str] = {None: "(default: none)", "": "", (): ""}
 
 
 def flag(name: str, info: "FieldInfo", takers: Sequence[str] = ()) -> tuple[str, Any, Any]:
-    """An option as a field of a verb, of which tyro makes a flag.
-
-    Args:
-        name: Of the option.
-        info: Its type, default and description; the title is how a value stands in the help. One that holds
-            values by name is given as words, once or several times.
-        takers: Who takes it, where not all do.
+    """An option as a field of a verb, of which tyro makes a flag. The title of a field stands for its value
+    in help; values by name are given as words, once or several times. `takers` are those who take it, if not
+    all do.
     """
     text = " ".join((info.description or "").split())
     if takers:

@@ -1,9 +1,6 @@
-"""``alignmamba``: parse the command line, run a verb, turn errors into one line and an exit code.
-
-Exit codes: 0 done, 1 our fault, 2 the user's input or the user's machine, 130 interrupted, 141 nobody reads
-the output.
-
-What takes time to import is imported where errors are caught, so that Ctrl-C at any moment ends in one word.
+"""``alignmamba``: parse the command line, run a verb, turn errors into one line and an exit code: 0 done, 1
+our fault, 2 the user's input or machine, 130 interrupted, 141 nobody reads the output. What takes time to
+import is imported where errors are caught, so that Ctrl-C ends in one word.
 """
 
 import os

@@ -108,11 +108,8 @@ class SettingVerb(Verb):
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A console that uses colour on a terminal only, and does not break words to fit a width that nobody
-    sees.
-
-    Whatever text it prints, in a table or not, passes through `printable`: names in a corpus cannot take over
-    a terminal.
+    """A console with colour on a terminal only, without breaks for a width that nobody sees. Its text passes
+    through `printable`: names in a corpus cannot take over a terminal.
     """
     from rich.console import Console
 

@@ -124,12 +124,8 @@ class RunConfig(Config):
         return _known_keys(values.get("model"))
 
     def digest(self, corpus: Corpus) -> str:
-        """SHA-256 of the settings and of the corpus's content.
-
-        Left out are the seed, so that runs of one experiment under several seeds share it, and what changes
-        from machine to machine: the engine and the place where the corpus lies. Where nothing is withheld,
-        where all modalities are taken, and where the corpus has its valid split, the digest is that of a
-        configuration which does not mention it.
+        """SHA-256 of the settings and of the corpus's content, without the seed and what changes from machine
+        to machine. Settings that withhold nothing, take all modalities or keep the valid split do not count.
         """
         settings = {
             **self.model_dump(mode="json", exclude={"seed", "data", "engine"}),
@@ -192,16 +188,8 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
 def read_config(
     file: Path | None = None, *, assignments: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
 ) -> RunConfig:
-    """Merge the layers of a configuration, later over earlier: defaults, those that the method was published
-    with, file, assignments, overrides.
-
-    Args:
-        file: A YAML file with the fields of `RunConfig`.
-        assignments: ``KEY=VALUE`` with a dotted key and a YAML value, for example ``fit.epochs=5``.
-        overrides: Dotted key to value.
-
-    Raises:
-        ConfigError: Naming every unknown key, wrong type and value out of range.
+    """Merge the layers of a configuration, later over earlier: defaults, those of the published method, a
+    YAML file, assignments ``KEY=VALUE``, and overrides by dotted key. A `ConfigError` names every mistake.
     """
     layers: dict[str, Any] = {} if file is None else _read_file(file)
     layers = merged(layers, assigned(assignments))
@@ -358,10 +346,8 @@ def suggested_key(name: str) -> str | None:
 
 
 class _Yaml(yaml.SafeLoader):
-    """The safe loader with YAML 1.2's core schema, without repeated keys and without aliases, which can refer
-    in a circle or multiply.
-
-    In that schema ``1e-3`` is a number, and ``no`` and ``2024-01-01`` are words.
+    """The safe loader with YAML 1.2's core schema, where ``1e-3`` is a number and ``no`` a word, without
+    repeated keys, and without aliases, which can refer in a circle or multiply.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 # replaces the class attribute of the parent

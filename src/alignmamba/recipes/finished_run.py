@@ -116,17 +116,8 @@ def load_run(
     rename: Mapping[str, str] = {},
     ignore: Sequence[str] = (),
 ) -> LoadedRun:
-    """A finished run and the corpus to score it on.
-
-    Args:
-        run: Directory of the run, or a run that was opened.
-        data: Another corpus, or where the run's own lies now; by default where it lay in training.
-        nonfinite: What to do with features that are not finite; by default as in training.
-        rename: Name of a modality in the corpus to the one that it had in training.
-        ignore: Modalities of the corpus to drop. Any other that the run does not know is refused.
-
-    Raises:
-        AlignMambaError: If the run or the corpus cannot be used as asked.
+    """A finished run, or its directory, and the corpus to score it on: its own, where that lies now, or
+    another. Arguments are those of `evaluate`; an `AlignMambaError` if they cannot be used.
     """
     loaded = _loaded(run, data, nonfinite, rename, ignore)
     if any(map(is_labelled, loaded.corpus.splits.values())):

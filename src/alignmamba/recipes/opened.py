@@ -33,14 +33,7 @@ _WORDS_SHOWN = 40
 
 
 def open_run(run: str | Path) -> "Run":
-    """Open a finished run.
-
-    Args:
-        run: Its directory.
-
-    Raises:
-        CheckpointError: If there is no finished run, or a file of it is damaged.
-    """
+    """Open the directory of a finished run; a `CheckpointError` if there is none, or a file is damaged."""
     return Run.open(run)
 
 
@@ -64,12 +57,7 @@ class Run(OpenedRun):
 
     @property
     def history(self) -> "pandas.DataFrame":
-        """One row per epoch: losses and scores, learning rate, seconds.
-
-        Raises:
-            ConfigError: If pandas is not installed.
-            CheckpointError: If the table cannot be read.
-        """
+        """One row per epoch: losses and scores, learning rate, seconds; a `ConfigError` without pandas."""
         columns = read_log(self.directory / LOG)
         gaps = {name: [np.nan if each is None else each for each in of] for name, of in columns.items()}
         frame = _frame(gaps, "history")
@@ -147,16 +135,8 @@ class Run(OpenedRun):
     def plan(
         self, sample: str, data: Data | None = None, *, ids: Sequence[str] | None = None
     ) -> "SamplePlan":
-        """Find out which tokens of a sample the model matches.
-
-        Args:
-            sample: Its id.
-            data: Where it is found, as for `predict`; by default the corpus of the run.
-            ids: Identities of the samples, where arrays are given.
-
-        Raises:
-            ConfigError: If no sample has that id, or the model makes no plans.
-            AlignMambaError: If the data cannot be used.
+        """Find out which tokens of the sample of an id the model matches, in data as for `predict`; a
+        `ConfigError` if no sample has that id, or the model makes no plans.
         """
         loaded = self._loaded(data, ids=ids)
         for split in loaded.corpus.splits.values():
@@ -232,18 +212,9 @@ class SamplePlan:
         )
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Draw every matched pair as a dot: its place in the anchor to the right, that in its own modality
-        upwards.
-
-        Args:
-            ax: Where to draw; by default a new figure.
-
-        Returns:
-            The axes, in seconds where all times are known and in tokens elsewhere. Darker dots are more
-            similar.
-
-        Raises:
-            ConfigError: If matplotlib is not installed.
+        """Draw every matched pair as a dot, darker where more similar: its place in the anchor to the right,
+        that in its own modality upwards. In seconds where all times are known, else in tokens. Needs
+        matplotlib.
         """
         require("plot", "notebook", "matplotlib")
         from matplotlib import pyplot

@@ -167,18 +167,8 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 def plan(config: RunConfig, *, out: str | Path | None = None, overwrite: bool = False) -> ReadyRun:
-    """Check everything about a run that can be checked before it starts.
-
-    Args:
-        config: What to train on what.
-        out: Directory of the run; by default ``runs/<corpus>-<model>-<digest>-seed<N>``, with a number added
-            where a finished run has that name.
-        overwrite: Whether a run that lies there is to be replaced.
-
-    Raises:
-        ConfigError: If an option does not fit the others or the corpus.
-        DataError: If the corpus is damaged, or lacks a split.
-        CheckpointError: If there is something at `out` already.
+    """Check everything about a run that can be checked before it starts; arguments and errors are those of
+    `train`.
     """
     refuse_missing_extras(config)
     made = prepared(config)

@@ -1,7 +1,5 @@
-"""Case of a measurement: its size, its inputs, and a peer that computes it.
-
-A peer makes its inputs first and computes later, so that only the computation is measured. In training a
-computation is one forward pass and the gradients of all weights and inputs; there is no optimiser step in it.
+"""Case of a measurement: its size, its inputs, and a peer that makes inputs first and computes later. In
+training a computation is a forward pass and the gradients of weights and inputs, without a step.
 """
 
 import math

@@ -1,9 +1,6 @@
-"""One cell of a grid in a process of its own: ``python -m alignmamba.recipes.experiments.cell_process DIR
-KEY``.
-
-A process that is killed takes no other cell with it, and its lock goes with it. With ``--watch`` it ends when
-its input does: whoever started it is gone. Exit codes: 0 done, 1 our fault, 2 the user's input,
-75 another process holds the cell, 130 interrupted. Whatever goes wrong is recorded in one line.
+"""One cell of a grid in a process of its own: ``python -m ...cell_process DIR KEY``. It ends with its input
+on ``--watch``. Exit codes: 0 done, 1 our fault, 2 the user's input, 75 another process holds the cell, 130
+interrupted. Any failure is recorded in one line.
 """
 
 import argparse

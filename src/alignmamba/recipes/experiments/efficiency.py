@@ -1,8 +1,6 @@
-"""The paper's efficiency analysis again: Figure 3 (memory), Figure 4 (time of 50 passes) and section 4.3.3
-(operations).
-
-The paper (Li et al., arXiv 2412.00833) states neither width nor depth, and ran on a GPU. Only ratios can be
-compared, and a ratio depends on the width. Lengths here are tokens per modality, of which there are three.
+"""The paper's efficiency analysis again (Li et al., arXiv 2412.00833): Figures 3 and 4 and section 4.3.3. It
+states neither width nor depth and ran on a GPU: only ratios compare. Lengths are tokens per modality, of
+three.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -93,18 +93,8 @@ class ExperimentResult:
 
 
 def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -> ExperimentPlan:
-    """Check everything about an experiment that can be checked before it starts.
-
-    Args:
-        options: Of the experiment, for example `MissingOptions`: what is varied.
-        base: Settings of every run.
-        out: Directory of the experiment.
-
-    Raises:
-        ConfigError: If an option does not fit, memory does not hold a model, or a package that the tables or
-            a run need is not installed.
-        DataError: If the corpus is damaged, lacks a split, or its test split has no targets.
-        CheckpointError: If something else lies at `out`.
+    """Check everything about an experiment that can be checked before it starts. Raises a `ConfigError` for
+    options, memory or packages, a `DataError` for the corpus, a `CheckpointError` for another thing at `out`.
     """
     require("experiment", "experiments", "scipy")
     refuse_missing_extras(base)
@@ -136,20 +126,9 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
 def run_experiment(
     plan: ExperimentPlan, engine: GridEngine, *, command: Sequence[str], progress: GridProgress
 ) -> ExperimentResult:
-    """Do what is not done yet, and write the tables of what is there.
-
-    A finished cell is never run again, an unfinished one is resumed, one that failed is tried again.
-
-    Args:
-        plan: What `plan_experiment` made.
-        engine: Who does the work.
-        command: What the user typed, for the record.
-        progress: Called whenever a cell ends.
-
-    Raises:
-        CheckpointError: If the directory holds something else or cannot be written to.
-        KeyboardInterrupt: On Ctrl-C, SIGTERM or a hangup, after what runs on this machine has saved; a SLURM
-            array stays in its queue.
+    """Do what is not done yet, and write the tables of what is there. A finished cell is never run again, an
+    unfinished one is resumed, one that failed is tried again. `command` is recorded. Raises a
+    `KeyboardInterrupt` when what runs here has saved; a SLURM array stays in its queue.
     """
     if engine.kind == "slurm":
         require("engine slurm", "experiments", "submitit")

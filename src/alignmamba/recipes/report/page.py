@@ -51,20 +51,10 @@ def write_page(
     data: str | None = None,
     files_only: bool = False,
 ) -> Page:
-    """Write one HTML file about an experiment, finished or not, about a single run, or about several runs.
-
-    Args:
-        directory: Of the experiment or the run; several runs are compared.
-        out: The file, which ends in ``.html`` and is replaced; by default ``report.html`` in that directory.
-            For several runs it must be given.
-        data: Where the corpus of a single run lies now; by default where it lay in training.
-        files_only: Leave corpus and model alone, also of a single run.
-
-    Raises:
-        CheckpointError: If the directory is neither, or a file in it is damaged.
-        ConfigError: If the page cannot be written there, `data` is not the corpus of the run, or a package is
-            not installed.
-        DataError: If `data` cannot be read.
+    """Write one HTML file about an experiment or a run, finished or not, or about several runs to compare. It
+    ends in ``.html``, by default ``report.html`` in the directory, and is replaced. `data` is the new place
+    of the corpus of a single run; `files_only` keeps corpus and model out. Raises an `AlignMambaError` if
+    something is damaged, lacking, or does not fit.
     """
     directories = [directory] if isinstance(directory, Path) else list(directory)
     path = check_page(directories, out, data=data, files_only=files_only)

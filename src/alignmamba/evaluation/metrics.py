@@ -36,6 +36,10 @@ class Metric:
     """Least and largest value that it can have."""
     reach: float | None = None
     """Half range of a metric of sentiments: the label range includes plus and minus this value."""
+    in_epochs: bool = False
+    """True if the line of an epoch shows it."""
+    table: int = 0
+    """Place among the tables over missing rates, from 1; 0 without one. The first leads a comparison."""
 
     def __call__(self, truth: Values, predicted: Values) -> float:
         """The metric of targets and predictions, or of true and predicted classes."""
@@ -262,8 +266,10 @@ METRICS: Final[dict[str, Metric]] = {
         samples=lambda truth, predicted: np.abs(predicted - truth),
         higher_is_better=False,
         bounds=(0.0, math.inf),
+        in_epochs=True,
+        table=5,
     ),
-    "corr": Metric(task="regression", whole=_correlation, bounds=(-1.0, 1.0)),
+    "corr": Metric(task="regression", whole=_correlation, bounds=(-1.0, 1.0), in_epochs=True),
     "acc2_has0": Metric(
         task="regression",
         samples=lambda truth, predicted: _hits(truth >= 0.0, predicted >= 0.0),
@@ -274,13 +280,13 @@ METRICS: Final[dict[str, Metric]] = {
         whole=lambda truth, predicted: _f1_weighted(truth >= 0.0, predicted >= 0.0),
         reach=0.0,
     ),
-    "acc2_non0": Metric(task="regression", samples=_non0(_hits), reach=0.0),
-    "f1_non0": Metric(task="regression", whole=_non0(_f1_weighted), reach=0.0),
+    "acc2_non0": Metric(task="regression", samples=_non0(_hits), reach=0.0, table=3),
+    "f1_non0": Metric(task="regression", whole=_non0(_f1_weighted), reach=0.0, table=4),
     "acc5": Metric(task="regression", samples=partial(_rounded_hits, limit=2), reach=2.0),
     "acc7": Metric(task="regression", samples=partial(_rounded_hits, limit=3), reach=3.0),
-    "accuracy": Metric(task="classification", samples=_hits),
+    "accuracy": Metric(task="classification", samples=_hits, in_epochs=True, table=1),
     "f1_macro": Metric(task="classification", whole=_f1_macro),
-    "f1_weighted": Metric(task="classification", whole=_f1_weighted),
+    "f1_weighted": Metric(task="classification", whole=_f1_weighted, table=2),
     "recall_unweighted": Metric(task="classification", whole=_recall_unweighted),
 }
 """Every metric, in the order in which scores are shown."""

@@ -40,6 +40,7 @@ from alignmamba.training import inference
 from alignmamba.training.footprint import refuse_untrainable
 
 Nonfinite = Literal["error", "zero", "mean"]
+_KERNELS, _OTHERS = ("torch", "numpy", "numba", "triton"), ("safetensors", "pydantic", "transformers")
 
 
 def located(data: str, nonfinite: Nonfinite) -> str:
@@ -144,7 +145,8 @@ def counted_weights(config: RunConfig, corpus: Corpus) -> int:
     """Number of weights that training changes, counted without making one; refuses what memory does not hold,
     and sequences longer than their encoder reads.
     """
-    outline = _outline(config, corpus)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # shapes of weights without content
+        outline = untrained_network(config, corpus)
     for name, longest in outline.longest.items():
         for split in corpus.splits.values():
             refuse_longer(name, int(split.lengths[name].max(initial=0)), longest)
@@ -199,14 +201,6 @@ def untrained_network(config: RunConfig, corpus: Corpus) -> Network[Any]:
     made: Any = METHODS[config.model].network  # a network's own constructor takes the configuration alone
     network: Network[Any] = made(model_config(config, corpus))
     return network
-
-
-def _outline(config: RunConfig, corpus: Corpus) -> Network[Any]:
-    """The network with the shapes of its weights and no content."""
-    made: Any = METHODS[config.model].network
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        outline: Network[Any] = made(model_config(config, corpus))
-    return outline
 
 
 def trained_model(run: RunDirectory, config: RunConfig) -> Network[Any]:
@@ -310,16 +304,7 @@ def _accelerator(engine: EngineConfig) -> str:
 def environment() -> dict[str, Any]:
     """Environment of a run besides its configuration: versions, platform, threads, devices."""
     versions = {"alignmamba": __version__, "python": platform.python_version()}
-    for package in (
-        "torch",
-        "numpy",
-        "numba",
-        "triton",
-        "lightning-fabric",
-        "safetensors",
-        "pydantic",
-        "transformers",
-    ):
+    for package in (*_KERNELS, "lightning-fabric", *_OTHERS):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

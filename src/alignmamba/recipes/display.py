@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from alignmamba.errors import ConfigError, printable
+from alignmamba.evaluation.metrics import METRICS
 from alignmamba.training.progress import Progress
 
 Shown = Progress | Literal["auto"] | None
@@ -193,7 +194,8 @@ def duration(seconds: float) -> str:
 
 def _headline(record: Mapping[str, float]) -> list[str]:
     """The metrics worth a line: accuracy, or the error and the correlation."""
-    names = [f"valid/{name}" for name in ("accuracy", "mae", "corr") if f"valid/{name}" in record]
+    names = [f"valid/{name}" for name, metric in METRICS.items() if metric.in_epochs]
+    names = [name for name in names if name in record]
     return names or ["valid/loss/total"]
 
 

@@ -4,7 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -451,16 +451,8 @@ def _result(
 ) -> RunResult:
     """The contents of ``metrics.json`` with what they belong to."""
     identity = run.identity()
-    fields = (
-        "metrics",
-        "references",
-        "num_parameters",
-        "best_epoch",
-        "epochs",
-        "optimiser_steps",
-        "stopped",
-        "seconds",
-    )
+    names = {each.name for each in fields(RunResult)} - {"directory", "config", "digest", "corpus"}
+    names -= {"notes", "missing", "first_process"}
     try:
         return RunResult(
             directory=run.path,
@@ -470,7 +462,7 @@ def _result(
             notes=tuple(summary.get("notes", ())),
             missing=summary.get("missing"),
             first_process=first_process,
-            **{name: summary[name] for name in fields},
+            **{name: summary[name] for name in names},
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from alignmamba.contracts import Task
 from alignmamba.errors import DataError
-from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, RANGES, metric_names, sample_scores, score
+from alignmamba.evaluation.metrics import (
+    HIGHER_IS_BETTER,
+    METRICS,
+    RANGES,
+    metric_names,
+    sample_scores,
+    score,
+)
 from alignmamba.evaluation.seed_variance import RowMetric, Scores, scores_of
 from alignmamba.evaluation.statistics import UNBOUNDED, Standing, compare_to_best, interval
 from alignmamba.evaluation.statistics_notes import interval_note, marks_note, power_note, reach_note
@@ -18,9 +25,10 @@ from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import METHODS
 from alignmamba.recipes.experiments.grid import Grid
 
-# What a table of missing rates is made of, one table each; the first that a task has is also what its
-# ablations are told by.
-TOLD: Final = ("accuracy", "f1_weighted", "acc2_non0", "f1_non0", "mae")
+TABLED: Final = sorted(
+    (name for name in METRICS if METRICS[name].table), key=lambda name: METRICS[name].table
+)
+"""Metrics with a table over missing rates; the first that a task has leads its comparisons."""
 RESAMPLES: Final = 500
 
 Values = Mapping[str, Mapping[int, float]]
@@ -163,7 +171,7 @@ def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
 
 def headline(task: Task) -> str:
     """The metric by which methods are distinguished first."""
-    return next((metric for metric in TOLD if metric in metric_names(task)), metric_names(task)[0])
+    return next((metric for metric in TABLED if metric in metric_names(task)), metric_names(task)[0])
 
 
 def metrics_table(grid: Grid, title: str, *, row_label: str) -> ResultTable:

@@ -16,7 +16,7 @@ from alignmamba.evaluation.metrics import HIGHER_IS_BETTER, metric_names
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
-from alignmamba.recipes.experiments.columns import TOLD, combined, metric_column, notes_on, table_of
+from alignmamba.recipes.experiments.columns import TABLED, combined, metric_column, notes_on, table_of
 from alignmamba.recipes.experiments.experiment_kind import GridExperiment, MethodsOptions, of_model
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun, missing_tables, score_missing
@@ -129,7 +129,7 @@ class Missing(GridExperiment[MissingOptions, MissingAnalysis]):
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Methods by missing rates, the mean over the rates, and what is lost from the first to the last."""
-        for metric in (each for each in TOLD if each in metric_names(grid.task)):
+        for metric in (each for each in TABLED if each in metric_names(grid.task)):
             better = HIGHER_IS_BETTER[metric]
             columns = {name: metric_column(grid, metric, name) for name in grid.columns}
             first, last, rates = grid.columns[0], grid.columns[-1], list(columns.values())

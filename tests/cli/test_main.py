@@ -46,6 +46,22 @@ for arguments in (["--help"], ["train", "--help"], ["predict", "--help"], ["benc
     assert all(line.endswith(" []") for line in done.stderr.splitlines()), done.stderr
 
 
+def test_help_that_lists_options_of_readers_imports_no_torch() -> None:
+    code = """
+import sys
+from alignmamba.cli.main import main
+for verb in ("convert", "inspect"):
+    try:
+        main([verb, "--help"])
+    except SystemExit as stop:
+        assert stop.code in (0, None), stop.code
+    assert "torch" not in sys.modules, verb
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_names_every_verb_and_the_exit_codes(cli: Cli) -> None:
     code, out, _ = cli("--help")
     assert code == 0

@@ -9,8 +9,6 @@ import sys
 from typing import Any
 
 import numpy as np
-import torch
-from torch.masked import MaskedTensor
 
 
 class NotAnArrayError(ValueError):
@@ -34,10 +32,10 @@ def plain_array(given: Any) -> tuple[np.ndarray, np.ndarray | None]:
         return _with_nan(np.asarray(given.data), np.ma.getmaskarray(given))
     if type(given) is np.ndarray and given.dtype != object:
         return given, None
-    if isinstance(given, torch.Tensor):
+    if _is_tensor(given):
         return _of_tensor(given)
     if isinstance(given, list | tuple) and any(
-        isinstance(part, np.ndarray | torch.Tensor | list | tuple) for part in given
+        isinstance(part, np.ndarray | list | tuple) or _is_tensor(part) for part in given
     ):
         return _of_parts(given)
     try:
@@ -61,7 +59,7 @@ def plain_scalar(given: Any) -> Any:
     Returns:
         The value, ``None`` where it is masked or null, and what is no such thing as it is.
     """
-    if isinstance(given, MaskedTensor):
+    if _is_masked(given):
         data, mask = given.get_data(), given.get_mask()
         return data.item() if data.numel() == 1 and bool(mask.all()) else None if data.numel() == 1 else given
     if isinstance(given, np.ma.MaskedArray):
@@ -72,7 +70,7 @@ def plain_scalar(given: Any) -> Any:
             if given.size == 1
             else given
         )
-    if isinstance(given, torch.Tensor):
+    if _is_tensor(given):
         return given.item() if given.numel() == 1 else given
     if isinstance(given, np.ndarray):
         return given.item() if given.size == 1 else given
@@ -110,14 +108,24 @@ def _with_nan(array: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.nda
     ), hidden
 
 
-def _of_tensor(given: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-    if isinstance(given, MaskedTensor):
+def _is_tensor(given: Any) -> bool:
+    """True for a tensor, which exists only where PyTorch is imported."""
+    return "torch" in sys.modules and isinstance(given, sys.modules["torch"].Tensor)
+
+
+def _is_masked(given: Any) -> bool:
+    name = "torch.masked"
+    return name in sys.modules and isinstance(given, sys.modules[name].MaskedTensor)
+
+
+def _of_tensor(given: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    if _is_masked(given):
         values, _ = plain_array(given.get_data())
         valid, _ = plain_array(given.get_mask())
         return _with_nan(values, ~valid)
     if given.is_nested:
         raise NotAnArrayError("found a nested tensor; give one tensor for each sample")
-    if given.layout != torch.strided:
+    if given.layout != sys.modules["torch"].strided:
         raise NotAnArrayError("found a sparse tensor; give tensor.to_dense()")
     try:
         return np.asarray(given), None

@@ -2,8 +2,8 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, make_dataclass
 from inspect import cleandoc
 from pathlib import Path
@@ -115,7 +115,8 @@ class Experiment(SettingVerb):
             say(f"`alignmamba report` cannot write its page here: {why}")
         if engine.kind == "local":
             say(f"{_threads(plan)} a run; OMP_NUM_THREADS sets another number")
-        with _grid_progress(engine.jobs) as progress:
+        shows = GridBar if sys.stderr.isatty() else GridLines
+        with closing(shows(engine.jobs)) as progress:
             result = run_experiment(plan, engine, command=["alignmamba", *sys.argv[1:]], progress=progress)
         self._show_result(plan, result)
         if not result.failures:
@@ -304,15 +305,6 @@ class GridBar(GridLines):
     def _tell(self, line: str) -> None:
         self._screen.print(line, soft_wrap=True)
         self._bar.update(self._task, completed=self._done, left=self.estimate())
-
-
-@contextmanager
-def _grid_progress(workers: int) -> Iterator[GridLines]:
-    display = GridBar(workers) if sys.stderr.isatty() else GridLines(workers)
-    try:
-        yield display
-    finally:
-        display.close()
 
 
 def _threads(plan: "ExperimentPlan") -> str:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Literal
 
 from alignmamba.errors import ConfigError, printable
@@ -45,14 +45,9 @@ LONG_SECONDS = 300.0
 """A training that takes this long is reported after its first step, also where there is no bar."""
 
 
-@contextmanager
-def progress_display() -> Iterator["EpochLines"]:
+def progress_display() -> "closing[EpochLines]":
     """Show progress on standard error, in a file too; the bar is gone afterwards."""
-    display = EpochBar() if sys.stderr.isatty() else EpochLines()
-    try:
-        yield display
-    finally:
-        display.close()
+    return closing(EpochBar() if sys.stderr.isatty() else EpochLines())
 
 
 def _in_notebook() -> bool:
@@ -205,14 +200,9 @@ LARGE_BYTES = 256 << 20
 """Files of as many bytes take so long to read for their checksum that a line says it."""
 
 
-@contextmanager
-def samples_display(done: str) -> Iterator["SampleLines"]:
+def samples_display(done: str) -> "closing[SampleLines]":
     """Callbacks for samples of each split and bytes of a file; `done` says what became of them."""
-    display = SampleBar(done) if sys.stderr.isatty() else SampleLines(done)
-    try:
-        yield display
-    finally:
-        display.close()
+    return closing(SampleBar(done) if sys.stderr.isatty() else SampleLines(done))
 
 
 class SampleLines:

@@ -4,7 +4,6 @@ Everything above this floor speaks in these types. A model sees a `Batch` and re
 and evaluation know models only by that; data hands out `Split` objects whose role cannot be changed.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from alignmamba.contracts.configs import Config, configurations, dotted_keys
@@ -40,17 +39,14 @@ __all__ = [
     "labelled",
 ]
 
-_OF_TENSORS = {
-    **dict.fromkeys(("Batch", "Sequences", "labelled"), "batch"),
-    **dict.fromkeys(("Output", "Plan", "ScalesTargets", "Standardisation", "TargetScale"), "outputs"),
-}
-"""Names whose modules import PyTorch, which takes seconds: imported when they are first used."""
-
 if not TYPE_CHECKING:  # a type checker reads the imports above, and so refuses a name that is not there
 
     def __getattr__(name: str) -> object:
-        if name not in _OF_TENSORS:
+        """Import the modules of PyTorch's tensors, which takes seconds, when they are first used."""
+        if name in ("Batch", "Sequences", "labelled"):
+            from alignmamba.contracts import batch as module
+        elif name in ("Output", "Plan", "ScalesTargets", "Standardisation", "TargetScale"):
+            from alignmamba.contracts import outputs as module
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_OF_TENSORS[name]}"), name)
-        globals()[name] = value  # the next use does not come back here
-        return value
+        return getattr(module, name)

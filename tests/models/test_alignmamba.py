@@ -316,6 +316,34 @@ def test_missing_modalities_have_no_discrepancy() -> None:
     assert bool((loss[~alone] > 0).all())
 
 
+def test_the_contrast_teaches_encoders_and_spares_predictions() -> None:
+    plain, built = model(), model(contrast={"weight": 2.0})
+    out = built(batch())
+    assert torch.equal(out.prediction, plain(batch()).prediction)
+    assert "contrast" not in plain(batch()).losses
+    alone = torch.tensor([sum(lengths[row] > 0 for lengths in LENGTHS.values()) == 1 for row in range(7)])
+    assert bool((out.losses["contrast"][alone] == 0).all())
+    assert bool((out.losses["contrast"][~alone] > 0).all())
+    half = model(contrast={"weight": 1.0})(batch()).losses["contrast"]
+    torch.testing.assert_close(out.losses["contrast"], 2 * half, **MODEL)
+    out.losses["contrast"].sum().backward()
+    for name in ("text", "audio", "video"):
+        assert any(p.grad is not None and bool(p.grad.any()) for p in built.encoders[name].parameters())
+    assert all(p.grad is None for p in built.backbone.parameters())
+
+
+def test_the_contrast_goes_by_true_times_where_both_sides_know_them() -> None:
+    """Tokens that stand still in time while their positions move are other partners."""
+    built, whole = model(contrast={"weight": 1.0, "reach": 0}), batch()
+    timed = {
+        name: replace(s, times=torch.linspace(0, 1, s.mask.shape[1]).square().expand(s.mask.shape).double())
+        for name, s in whole.modalities.items()
+    }
+    assert not torch.allclose(
+        built(whole).losses["contrast"], built(replace(whole, modalities=timed)).losses["contrast"]
+    )
+
+
 def test_plans_match_valid_tokens_to_the_anchor() -> None:
     plans = model(preset="paper")(batch(), return_plans=True).plans
     assert plans is not None

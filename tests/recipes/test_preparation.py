@@ -14,7 +14,7 @@ import pytest
 from alignmamba.contracts import Corpus, Role
 from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
-from alignmamba.recipes.configuration import RunConfig, check_config
+from alignmamba.recipes.configuration import RunConfig, check_config, resolve
 from alignmamba.recipes.experiments.comparison import ComparisonOptions
 from alignmamba.recipes.experiments.grid_run import plan_experiment
 from alignmamba.recipes.finished_run import evaluate, predict
@@ -187,6 +187,20 @@ def test_the_digest_knows_the_share_and_nothing_else_changed(drawn: tuple[Path, 
         plain.digest(corpus)
         == hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     )
+
+
+def test_a_later_option_that_changes_nothing_leaves_the_digest(drawn: tuple[Path, Path]) -> None:
+    corpus = load_corpus(drawn[0])
+    complete = resolve(config(drawn[0], model="alignmamba", options={"d_model": 16}), corpus)
+    earlier = complete.model_copy(
+        update={"options": {key: value for key, value in complete.options.items() if key != "contrast"}}
+    )
+    assert complete.options["contrast"]["weight"] == 0
+    assert complete.digest(corpus) == earlier.digest(corpus)
+    learned = complete.model_copy(
+        update={"options": complete.options | {"contrast": complete.options["contrast"] | {"weight": 1.0}}}
+    )
+    assert learned.digest(corpus) != complete.digest(corpus)
 
 
 def test_all_cells_of_a_seed_share_the_split(drawn: tuple[Path, Path], tmp_path: Path) -> None:

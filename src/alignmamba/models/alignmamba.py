@@ -13,8 +13,10 @@ from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import (
     GlobalAlignmentConfig,
     LocalAlignmentConfig,
+    TimeContrastConfig,
     Tokens,
     align,
+    contrasts,
     discrepancies,
     first_present,
     merge_by_time,
@@ -47,10 +49,14 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
     """``default``, chosen by measurement, and ``paper``, the paper's equations to the letter
     (docs/decisions.md)."""
 
+    SILENT: ClassVar[Mapping[str, Any]] = {"contrast": {"weight": 0.0}}
+
     local: LocalAlignmentConfig = LocalAlignmentConfig()
     """Local alignment: tokens to anchor tokens."""
     alignment: GlobalAlignmentConfig = GlobalAlignmentConfig()
     """Global alignment: the MMD loss."""
+    contrast: TimeContrastConfig = TimeContrastConfig()
+    """Contrast over time: a loss by which local alignment learns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +187,10 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         if self.config.alignment.weight and len(streams) > 1 and not exporting():
             losses["mmd"] = self.config.alignment.weight * discrepancies(
                 streams, anchor, is_anchor, self.config.alignment
+            )
+        if self.config.contrast.weight and len(streams) > 1 and not exporting():
+            losses["contrast"] = self.config.contrast.weight * contrasts(
+                encoded, anchor, is_anchor, self.config.contrast
             )
         return tokens, mask, losses, plans
 

@@ -35,6 +35,9 @@ class NetworkConfig(Config):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     """Names that `preset` knows, and the fields that each sets."""
+    SILENT: ClassVar[Mapping[str, Any]] = {}
+    """Options that came with a later version, with values under which they change nothing: a run that has
+    these has the digest of one that knows no such option."""
     method: ClassVar[str] = "a network"
     """Name in messages."""
     least_modalities: ClassVar[int] = 1

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from alignmamba.contracts import Config, Plan
-from alignmamba.ops import match_tokens, mmd, relative_time, resample, transport
+from alignmamba.ops import match_tokens, mmd, relative_time, resample, time_contrast, transport
 
 
 class LocalAlignmentConfig(Config):
@@ -51,6 +51,17 @@ class GlobalAlignmentConfig(Config):
     landmarks: Annotated[int, Field(ge=2, le=4096)] | None = None
     """Approximate the MMD by this many landmark tokens (Nystrom), linear in time; empty is exact, and
     quadratic in time."""
+
+
+class TimeContrastConfig(Config):
+    """The loss that teaches the encoders which tokens happen together; not in the paper."""
+
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Weight beside the task's loss; 0 switches the loss off."""
+    reach: Annotated[int, Field(ge=0)] = 1
+    """Number of neighbours of the token nearest in time that count as its partners too, on either side."""
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.07
+    """Divisor of cosines; the smaller, the more the likest wrong token counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +223,34 @@ def discrepancies(
             neither = ~(is_anchor[first] | is_anchor[second]).unsqueeze(1)
             a, b = streams[first], streams[second]
             total = total + apart(a.x, b.x, a.mask & neither, b.mask & neither)
+    return total
+
+
+def contrasts(
+    encoded: Mapping[str, Tokens],
+    anchor: Tokens,
+    is_anchor: Mapping[str, Tensor],
+    config: TimeContrastConfig,
+) -> Tensor:
+    """Sum of the contrasts over time of each present modality with the anchor, (batch,).
+
+    Arguments as for `discrepancies`, with tokens as they are before local alignment.
+    """
+    total = anchor.x.new_zeros(len(anchor.x))
+    for name, tokens in encoded.items():
+        other = tokens.mask & ~is_anchor[name].unsqueeze(1)
+        if torch.compiler.is_compiling() or (other.shape[1] and not bool(is_anchor[name].all())):
+            times = _common_times(tokens, anchor)
+            total = total + time_contrast(
+                tokens.x,
+                anchor.x,
+                other,
+                anchor.mask,
+                reach=config.reach,
+                temperature=config.temperature,
+                source_times=times[0],
+                anchor_times=times[1],
+            )
     return total
 
 

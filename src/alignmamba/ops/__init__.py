@@ -14,6 +14,7 @@ from alignmamba.ops.sequence import (
     relative_time,
     reverse_valid,
 )
+from alignmamba.ops.time_contrast import time_contrast
 from alignmamba.ops.transport import match_tokens, resample, transport, transport_plan
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "selective_scan",
     "selective_scan_step",
     "subspace_overlap",
+    "time_contrast",
     "transport",
     "transport_distance",
     "transport_plan",

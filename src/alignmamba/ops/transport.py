@@ -71,8 +71,12 @@ def match_tokens(
     Source:
         Li et al., arXiv:2412.00833, eq. 3-5; the time prior and the window are named deviations.
     """
-    _check_match(source, anchor, source_mask, anchor_mask, window, time_weight)
-    source_times, anchor_times = _checked_times(source_times, anchor_times, source_mask, anchor_mask)
+    check_sides(source, anchor, source_mask, anchor_mask)
+    if window is not None and (not isinstance(window, int) or not 0 <= window <= _WIDEST_WINDOW):
+        raise ConfigError(f"window: expected a whole number from 0 to {_WIDEST_WINDOW}, found {window!r}")
+    if not 0 <= time_weight < float("inf"):
+        raise ConfigError(f"time_weight: expected at least 0 and finite, found {time_weight}")
+    source_times, anchor_times = checked_times(source_times, anchor_times, source_mask, anchor_mask)
     if source.shape[1] == 0 or anchor.shape[1] == 0:
         return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(
             source_mask.shape
@@ -88,14 +92,10 @@ def match_tokens(
         return index.masked_fill(~matched, -1), similarity.masked_fill(~matched, 0).to(source.dtype)
 
 
-def _check_match(
-    source: Tensor,
-    anchor: Tensor,
-    source_mask: Tensor,
-    anchor_mask: Tensor,
-    window: int | None,
-    time_weight: float,
-) -> None:
+def check_sides(source: Tensor, anchor: Tensor, source_mask: Tensor, anchor_mask: Tensor) -> None:
+    """Raise `ShapeError` unless both sides are floating (batch, time, channel) on one device, valid tokens
+    first.
+    """
     check_mask("source_mask", source_mask, source)
     check_mask("anchor_mask", anchor_mask, anchor)
     check_valid_first("source_mask", source_mask)
@@ -108,16 +108,20 @@ def _check_match(
     if not (source.is_floating_point() and anchor.is_floating_point()) or source.device != anchor.device:
         found = f"{source.dtype} on {source.device} and {anchor.dtype} on {anchor.device}"
         raise ShapeError(f"source, anchor: expected floating on one device, found {found}")
-    if window is not None and (not isinstance(window, int) or not 0 <= window <= _WIDEST_WINDOW):
-        raise ConfigError(f"window: expected a whole number from 0 to {_WIDEST_WINDOW}, found {window!r}")
-    if not 0 <= time_weight < float("inf"):
-        raise ConfigError(f"time_weight: expected at least 0 and finite, found {time_weight}")
 
 
-def _checked_times(
-    source_times: Tensor | None, anchor_times: Tensor | None, source_mask: Tensor, anchor_mask: Tensor
+def checked_times(
+    source_times: Tensor | None,
+    anchor_times: Tensor | None,
+    source_mask: Tensor,
+    anchor_mask: Tensor,
+    *,
+    both_in_order: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The times that were given, or the position from 0 to 1 within each sequence."""
+    """The times that were given, or the position from 0 to 1 within each sequence.
+
+    Those of the anchor may not decrease, and with `both_in_order` those of the source neither.
+    """
     if (source_times is None) != (anchor_times is None):
         raise ConfigError("source_times and anchor_times: give both or neither")
     if source_times is None or anchor_times is None:
@@ -133,7 +137,9 @@ def _checked_times(
             raise ShapeError(f"{name}: expected {expected}, found {tuple(times.shape)} on {times.device}")
         if times.is_complex():
             raise ShapeError(f"{name}: expected real numbers, found {times.dtype}")
-    _check_order(anchor_times, anchor_mask)
+    _check_order("anchor_times", anchor_times, anchor_mask)
+    if both_in_order:
+        _check_order("source_times", source_times, source_mask)
     return source_times, anchor_times
 
 
@@ -262,14 +268,14 @@ def _divisor(slot: Tensor, source_mask: Tensor, num_anchor: int, mass: Mass) -> 
     raise ConfigError(f"mass: expected 'paper' or 'mean', found {mass!r}")
 
 
-def _check_order(anchor_times: Tensor, anchor_mask: Tensor) -> None:
+def _check_order(name: str, times: Tensor, mask: Tensor) -> None:
     """Refuse times that fall, which leave the token nearest in time undefined; on the CPU alone."""
-    if anchor_times.device.type != "cpu" or torch.compiler.is_compiling():
+    if times.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    falls = ((anchor_times[:, 1:] < anchor_times[:, :-1]) & anchor_mask[:, 1:]).any(1)
+    falls = ((times[:, 1:] < times[:, :-1]) & mask[:, 1:]).any(1)
     if bool(falls.any()):
         raise ShapeError(
-            "anchor_times: expected times that do not decrease, found one that does in sample"
+            f"{name}: expected times that do not decrease, found one that does in sample"
             f" {int(falls.nonzero()[0])}"
         )
 
@@ -303,9 +309,8 @@ def _match(
         allowed = anchor_mask.unsqueeze(1)
         if window is not None:
             position = torch.arange(anchor.shape[1], device=anchor.device)
-            allowed = allowed & (
-                (position - _nearest(source_times, anchor_times, anchor_mask).unsqueeze(2)).abs() <= window
-            )
+            nearest = nearest_in_time(source_times, anchor_times, anchor_mask).unsqueeze(2)
+            allowed = allowed & ((position - nearest).abs() <= window)
         return _best_of_tile(_unit(source), _unit(anchor), allowed, source_times, anchor_times, time_weight)[
             1:
         ]
@@ -376,7 +381,7 @@ def _match_window(
 ) -> tuple[Tensor, Tensor]:
     """Argmax over the anchor tokens around the one nearest in time, a tile of source tokens at once."""
     lengths = anchor_mask.sum(1)[:, None, None]
-    nearest = _nearest(source_times, anchor_times, anchor_mask)
+    nearest = nearest_in_time(source_times, anchor_times, anchor_mask)
     offsets = torch.arange(-window, window + 1, device=source.device)
     rows = torch.arange(len(source), device=source.device)[:, None, None]
     tile = max(1, _TILE_ENTRIES // max(1, len(source) * len(offsets) * source.shape[2]))
@@ -397,7 +402,7 @@ def _match_window(
     return torch.cat(indices, 1), torch.cat(similarities, 1)
 
 
-def _nearest(source_times: Tensor, anchor_times: Tensor, anchor_mask: Tensor) -> Tensor:
+def nearest_in_time(source_times: Tensor, anchor_times: Tensor, anchor_mask: Tensor) -> Tensor:
     """(batch, source time): the valid anchor token nearest in time, the earlier one on a tie."""
     # Middles between neighbours in time: the number of middles before t is the nearest token.
     order = anchor_times.masked_fill(~anchor_mask, torch.inf)
@@ -468,7 +473,7 @@ def _candidates(
     first, last = torch.zeros_like(source_times, dtype=torch.int64), lengths.expand_as(source_times)
     if window is None and not time_weight:
         return first, last
-    nearest = _nearest(source_times, anchor_times, anchor_mask)
+    nearest = nearest_in_time(source_times, anchor_times, anchor_mask)
     if window is not None:
         first, last = (nearest - window).clamp(min=0), (nearest + window + 1).minimum(lengths)
     if time_weight:

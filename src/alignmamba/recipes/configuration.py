@@ -125,7 +125,8 @@ class RunConfig(Config):
 
     def digest(self, corpus: Corpus) -> str:
         """SHA-256 of the settings and of the corpus's content, without the seed and what changes from machine
-        to machine. Settings that withhold nothing, take all modalities or keep the valid split do not count.
+        to machine. Settings that withhold nothing, take all modalities or keep the valid split do not count, nor
+        do later options that change nothing.
         """
         settings = {
             **self.model_dump(mode="json", exclude={"seed", "data", "engine"}),
@@ -146,6 +147,10 @@ class RunConfig(Config):
         ):
             if isinstance(encoder, dict) and encoder.get("sha256"):
                 del encoder["path"]  # the checksum says what lay there
+        for name, silent in METHODS[self.model].network.config_class.SILENT.items():
+            option = settings["options"].get(name)
+            if option is not None and merged(option, silent) == option:
+                del settings["options"][name]
         return hashlib.sha256(
             json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
         ).hexdigest()

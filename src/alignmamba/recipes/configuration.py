@@ -125,8 +125,8 @@ class RunConfig(Config):
 
     def digest(self, corpus: Corpus) -> str:
         """SHA-256 of the settings and of the corpus's content, without the seed and what changes from machine
-        to machine. Settings that withhold nothing, take all modalities or keep the valid split do not count, nor
-        do later options that change nothing.
+        to machine. Settings that withhold nothing, take all modalities or keep the valid split do not count,
+        nor do later options that change nothing.
         """
         settings = {
             **self.model_dump(mode="json", exclude={"seed", "data", "engine"}),

@@ -20,11 +20,11 @@ def masked(lengths: list[int], time: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", [kind for kind, made in ENCODERS.items() if made.reads == "features"])
 @pytest.mark.parametrize("stride", [1, 3])
-def test_padding_does_not_change_valid_tokens(kind: str, stride: int) -> None:
+@pytest.mark.parametrize("centring", ["none", "learned"])
+def test_padding_does_not_change_valid_tokens(kind: str, stride: int, centring: str) -> None:
     torch.manual_seed(0)
-    encoder = encoder_of(
-        AUDIO, EncoderConfig.model_validate({"kind": kind, "stride": stride, "kernel_size": 3}), 8
-    ).eval()
+    fields = {"kind": kind, "stride": stride, "kernel_size": 3, "centring": centring}
+    encoder = encoder_of(AUDIO, EncoderConfig.model_validate(fields), 8).eval()
     x = torch.randn(3, 7, 5)
     mask = masked([7, 4, 0], 7)
     x = x.masked_fill(~mask.unsqueeze(-1), 0)
@@ -34,6 +34,25 @@ def test_padding_does_not_change_valid_tokens(kind: str, stride: int) -> None:
     assert padded_mask.sum(1).tolist() == short.sum(1).tolist()
     torch.testing.assert_close(tokens[short], padded[padded_mask], **MODEL)
     assert not tokens[~short].any()
+
+
+def test_centring_takes_away_what_stays_the_same() -> None:
+    """All of it from long sequences, half of it from two tokens, and nothing from one."""
+    x, mask = torch.randn(3, 40, 5, dtype=torch.float64), masked([40, 2, 1], 40)
+    x = x.masked_fill(~mask.unsqueeze(-1), 0)
+    full = encoder_of(AUDIO, EncoderConfig(kind="none", centring="full"), 8)(x, mask)[0]
+    for row, (length, share) in enumerate(((40, 39 / 40), (2, 1 / 2), (1, 0.0))):
+        tokens = x[row, :length]
+        torch.testing.assert_close(full[row, :length], tokens - share * tokens.mean(0))
+    learned = encoder_of(AUDIO, EncoderConfig(kind="none", centring="learned"), 8)
+    torch.testing.assert_close(learned.double()(x, mask)[0], (x + full) / 2)
+    with torch.no_grad():
+        learned.centred_share.copy_(torch.tensor([-40.0, 40.0, -40.0, 40.0, -40.0]))
+    shown = learned(x, mask)[0]
+    torch.testing.assert_close(shown[..., ::2], x[..., ::2])
+    torch.testing.assert_close(shown[..., 1::2], full[..., 1::2])
+    learned(x, mask)[0].square().sum().backward()
+    assert learned.centred_share.grad is not None
 
 
 def test_none_leaves_features_as_they_are_in_training_too() -> None:
@@ -137,7 +156,8 @@ def test_weights_keep_their_names(kind: str, names: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["auto", "linear", "conv", "mamba", "embedding", "none"])
 def test_dumps_stay_as_they_were(kind: str) -> None:
-    """They are part of the digest of a run."""
+    """They are part of the digest of a run, which leaves out centring that is none."""
     rest = {"depth": 2, "kernel_size": 5, "stride": 1, "noise": 0.0, "gain": 0.0, "dropout": 0.1}
     dumped = EncoderConfig.model_validate({"kind": kind}).model_dump(mode="json")
+    assert dumped.pop("centring") == "none"
     assert json.dumps(dumped) == json.dumps({"kind": kind, **rest})

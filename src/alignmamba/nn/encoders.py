@@ -38,6 +38,10 @@ class EncoderConfig(Config):
     gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Range of factors in training: each channel of a sample is scaled by one drawn evenly from 1 - gain to 1
     + gain; unused for token ids."""
+    centring: Literal["none", "learned", "full"] = "none"
+    """Share of each channel's mean over the sample's own tokens that is subtracted: what stays the same all
+    the time, such as a speaker's face. ``learned``: a share per channel, a half at first; ``full``: all of
+    it. A sequence of one token keeps it. Unused for token ids."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout inside the encoder and on its tokens; for ``embedding``, on whole tokens; unused by
     ``none``."""
@@ -99,14 +103,25 @@ class FeatureEncoder(Encoder):
     def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
         del d_model
         super().__init__(modality.dim, config.stride)
-        self.noise, self.gain = config.noise, config.gain
+        self.noise, self.gain, self.centring = config.noise, config.gain, config.centring
+        if config.centring == "learned":
+            self.centred_share = nn.Parameter(torch.zeros(modality.dim))  # through a sigmoid
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x, mask = group_mean(self._disturbed(features), mask, self.stride)
+        x, mask = group_mean(self._prepared(features, mask), mask, self.stride)
         return x.masked_fill(~mask.unsqueeze(-1), 0), mask
 
-    def _disturbed(self, features: Tensor) -> Tensor:
-        """Standardised features, in training as another take of the same sample might have them."""
+    def _prepared(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Standardised features, centred, and in training as another take of the same sample might have
+        them.
+        """
+        if self.centring != "none":
+            count = mask.sum(1, keepdim=True).clamp(min=1).unsqueeze(2)
+            # The mean of a single token is the token: the fewer there are, the less is taken away.
+            mean = features.sum(1, keepdim=True) / count * (1 - 1 / count)
+            features = features - (
+                mean * self.centred_share.sigmoid() if self.centring == "learned" else mean
+            )
         if self.training and self.gain:
             features = features * (1 + self.gain * (2 * torch.rand_like(features[:, :1]) - 1))
         if self.training and self.noise:
@@ -125,7 +140,7 @@ class LinearEncoder(FeatureEncoder):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x, mask = group_mean(self.project(self._disturbed(features)), mask, self.stride)
+        x, mask = group_mean(self.project(self._prepared(features, mask)), mask, self.stride)
         encoded: Tensor = self.dropout(self.norm(self._mixed(x, mask)))
         return encoded.masked_fill(~mask.unsqueeze(-1), 0), mask
 

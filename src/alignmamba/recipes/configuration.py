@@ -147,6 +147,8 @@ class RunConfig(Config):
         ):
             if isinstance(encoder, dict) and encoder.get("sha256"):
                 del encoder["path"]  # the checksum says what lay there
+            if isinstance(encoder, dict) and encoder.get("centring") == "none":
+                del encoder["centring"]
         for name, silent in METHODS[self.model].network.config_class.SILENT.items():
             option = settings["options"].get(name)
             if option is not None and merged(option, silent) == option:

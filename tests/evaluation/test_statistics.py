@@ -475,6 +475,32 @@ def test_p_values_are_adjusted_over_the_column() -> None:
     assert [found[name].adjusted_p_value for name in ("a", "c")] == holm(raw).tolist()
 
 
+def test_methods_that_no_seed_changes_have_no_part_in_what_seeds_vary_by() -> None:
+    draw = generator(17)
+    methods = {
+        name: draw.normal(level, 1.0, size=(3, 100)) + draw.normal(0.0, 1.0, size=(3, 1))
+        for name, level in (("a", 0.0), ("b", 0.5))
+    }
+    fixed = {name: np.tile(draw.normal(0.0, 1.0, size=100), (3, 1)) for name in ("c", "d")}
+    alone = compare_to("a", methods)["b"]
+    beside = compare_to("a", {**methods, **fixed}, fixed=("c", "d"))["b"]
+    assert (beside.to_best, alone.adjusted_p_value) == (
+        alone.to_best,
+        beside.to_best and beside.to_best.p_value,
+    )
+    diluted = compare_to("a", {**methods, **fixed})["b"]
+    assert diluted.to_best is not None
+    assert beside.to_best is not None
+    assert diluted.to_best.high - diluted.to_best.low < beside.to_best.high - beside.to_best.low
+    # one method beside a fixed one: the variance of its own seeds, as in the test of the two alone
+    pair = {"a": methods["a"], **fixed}
+    found = compare_to("a", pair, fixed=("c", "d"))["c"].to_best
+    by_itself = compare_to("a", {"a": methods["a"], "c": fixed["c"]})["c"].to_best
+    assert found is not None
+    assert by_itself is not None
+    np.testing.assert_allclose(found.p_value, by_itself.p_value)
+
+
 def test_what_seeds_vary_by_is_pooled_over_the_pairs_of_a_column() -> None:
     """Levels without chance of samples, (0 2), (4 4) and (9 7): pairs differ by (4 2), (9 5) and (5 3),
     variances 2, 8 and 2, mean 4.

@@ -275,7 +275,7 @@ def test_grids_do_without_it_as_well(tmp_path: Path) -> None:
         {"train": ["audio", "video"], "valid": ["text", "audio"], "test": ["text", "audio"]},
     )
     made = plan_experiment(
-        ComparisonOptions(models=("alignmamba",), seeds=1),
+        ComparisonOptions(models=("alignmamba",), seeds=1, without_references=True),
         config(tmp_path / "data"),
         out=tmp_path / "g",
     )

@@ -246,6 +246,12 @@ def with_stages(*stages: Stage) -> Objective:
         ((), ConfigError, "stages: expected at least one, found none"),
         ((Stage(optimisers=()),), ConfigError, "stage 'fit': expected at least one optimiser"),
         (
+            (Stage(optimisers=(), solved=True),),
+            ConfigError,
+            "stage 'fit': is solved, expected epochs and no optimiser, found None epochs and 0 optimisers",
+        ),
+        ((Stage(epochs=2, solved=True),), ConfigError, "found 2 epochs and 1 optimisers"),
+        (
             (Stage(optimisers=(Minimise(rates={"model.head.": 1.0}),)),),
             ConfigError,
             "found no optimiser for weight 'model",

@@ -1,8 +1,9 @@
 """Variance of a score over seeds and samples, by one decomposition."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -179,11 +180,15 @@ class Parts:
         return cls(of_samples, own - shared, float(runs.observed.var(ddof=1)))
 
     @classmethod
-    def pooled(cls, methods: Sequence[Runs]) -> "Parts | None":
-        """Variance of the difference of two methods over seeds, the mean over all pairs of the column."""
-        if methods[0].observed.size == 1 or len(methods) < 2:
+    def pooled(cls, methods: Mapping[str, Runs], fixed: Collection[str] = ()) -> "Parts | None":
+        """Variance of the difference of two methods over seeds, the mean over all pairs of a column; without
+        pairs of which `fixed` methods, which no seed changes, have a larger part than in others.
+        """
+        if len(methods) < 2 or next(iter(methods.values())).observed.size == 1:
             return None
-        pairs = [cls.of(a - b) for place, a in enumerate(methods) for b in methods[place + 1 :]]
+        changed = {pair: sum(name not in fixed for name in pair) for pair in combinations(methods, 2)}
+        most = max(changed.values())
+        pairs = [cls.of(methods[a] - methods[b]) for (a, b), count in changed.items() if count == most]
         within, between = ([each.within for each in pairs], [each.between for each in pairs])
         return cls(0.0, float(np.mean(within)), float(np.mean(between)))
 

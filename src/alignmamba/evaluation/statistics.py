@@ -5,7 +5,7 @@ A result has two sources of chance, the samples of the test split and the seeds 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -266,6 +266,7 @@ def compare_to(
     reference: str,
     methods: Mapping[str, Scores],
     *,
+    fixed: Collection[str] = (),
     level: float = 0.05,
     seed: int = 0,
     resamples: int = 1000,
@@ -278,6 +279,7 @@ def compare_to(
     Args:
         reference: A key of `methods`.
         methods: Name to scores, all of the same seeds and samples, on which the metric is defined.
+        fixed: Methods that the seed does not change, which have no part in the variance over seeds.
         level: Of the test.
         seed: Of the resamples, for metrics of rows; all methods share them.
         resamples: Number of them.
@@ -292,13 +294,14 @@ def compare_to(
     refuse_outside("level", level)
     found = measured(methods, seed=seed, resamples=resamples)
     refuse_undefined(found)
-    return _compared(reference, found, level)
+    return _compared(reference, found, fixed, level)
 
 
 def compare_to_best(
     methods: Mapping[str, Scores],
     *,
     higher_is_better: bool,
+    fixed: Collection[str] = (),
     level: float = 0.05,
     seed: int = 0,
     resamples: int = 1000,
@@ -311,6 +314,7 @@ def compare_to_best(
     Args:
         methods: Name to scores, all of the same seeds and samples; one that is NaN goes unmarked.
         higher_is_better: False for errors.
+        fixed: Methods that the seed does not change, which have no part in the variance over seeds.
         level: Of the test.
         seed: Of the resamples, for metrics of rows; all methods share them.
         resamples: Number of them.
@@ -332,7 +336,7 @@ def compare_to_best(
     if not defined:
         return standings
     best = (max if higher_is_better else min)(defined, key=lambda name: defined[name].mean)
-    standings |= _compared(best, defined, level)
+    standings |= _compared(best, defined, fixed, level)
     standings[best] = Standing(mark="best", to_best=None, adjusted_p_value=None)
     for name, standing in standings.items():
         if standing.to_best is not None and standing.adjusted_p_value is not None:
@@ -342,12 +346,13 @@ def compare_to_best(
     return standings
 
 
-def _compared(reference: str, methods: Mapping[str, Runs], level: float) -> dict[str, Standing]:
-    pooled = Parts.pooled(list(methods.values()))
+def _compared(
+    reference: str, methods: Mapping[str, Runs], fixed: Collection[str], level: float
+) -> dict[str, Standing]:
+    pooled = Parts.pooled(methods, fixed)
+    counted = max(2, sum(name not in fixed for name in methods))
     found = {
-        name: _difference(
-            runs, methods[reference], 1 - level, pooled=pooled, methods=len(methods), exact=True
-        )
+        name: _difference(runs, methods[reference], 1 - level, pooled=pooled, methods=counted, exact=True)
         for name, runs in methods.items()
         if name != reference
     }

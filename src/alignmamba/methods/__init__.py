@@ -7,6 +7,7 @@ from alignmamba.errors import CheckpointError, shown
 from alignmamba.files import read_json
 from alignmamba.methods.alignmamba_2 import ALIGNED_IN_TRAINING
 from alignmamba.methods.aobert import ALL_IN_ONE
+from alignmamba.methods.best_constant import BEST_CONSTANT
 from alignmamba.methods.cm_bert import MASKED_ATTENTION
 from alignmamba.methods.co_attention import CO_ATTENTION
 from alignmamba.methods.confede import CONTRASTED_PARTS
@@ -28,6 +29,7 @@ from alignmamba.methods.mmin import IMAGINATION_NETWORK
 from alignmamba.methods.mtmd import MOMENTUM_DISTILLATION
 from alignmamba.methods.mult import MULTIMODAL_TRANSFORMER, MulTConfig
 from alignmamba.methods.pan_mamba import CHANNEL_SWAPPING
+from alignmamba.methods.pooled_linear import POOLED_LINEAR
 from alignmamba.methods.q_former import QUERYING_TRANSFORMER
 from alignmamba.methods.self_mm import SELF_MM
 from alignmamba.methods.tfn import TENSOR_FUSION
@@ -47,6 +49,9 @@ FAMILIES: Final[dict[str, Method]] = {
     "late-fusion": Method(network=LateFusion),
 }
 """AlignMamba and the families of the paper's comparison, each reduced to its idea, on one kind of encoder."""
+
+REFERENCES: Final[dict[str, Method]] = {"best-constant": BEST_CONSTANT, "pooled-linear": POOLED_LINEAR}
+"""Methods that look at no order and are solved, not trained: what any network has to beat."""
 
 METHODS: Final[dict[str, Method]] = {
     **FAMILIES,
@@ -77,11 +82,13 @@ METHODS: Final[dict[str, Method]] = {
     "confede": CONTRASTED_PARTS,
     "aobert": ALL_IN_ONE,
     "dmd": DECOUPLED_DISTILLATION,
+    **REFERENCES,
 }
 """Every method by the name that people type."""
 
 SETS: Final[dict[str, tuple[str, ...]]] = {
     "families": tuple(FAMILIES),
+    "references": tuple(REFERENCES),
     "table1": ("dcca", "dccae", "mctn", "mmin", "gcnet", "imder"),
     "table2": (
         "mult",

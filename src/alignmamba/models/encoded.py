@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, ModalitySpec, Name, Output, Sequences
-from alignmamba.errors import DataError, ShapeError
 from alignmamba.models.network import Head, Network, NetworkConfig
 from alignmamba.nn.alignment import Tokens, since_first
 from alignmamba.nn.encoders import Encoder, EncoderConfig, encoder_of, group_mean
@@ -131,21 +130,7 @@ class Fusion(Network[ConfigT], ABC):
 
     def _encoded(self, batch: Batch) -> dict[str, Tokens]:
         """Every configured modality's tokens, as `_read` takes them."""
-        unknown = sorted(set(batch.modalities) - {modality.name for modality in self.config.modalities})
-        if unknown:
-            raise DataError(
-                f"modality {unknown[0]!r} is unknown to this model, which takes {list(self.config.anchors)}"
-            )
-        if len(batch) == 0:
-            raise ShapeError("batch: expected at least one sample, found none")
-        sequences = {m.name: self._checked(m, batch) for m in self.config.modalities}
-        present = torch.stack([sequences[name].mask.any(1) for name in self.config.anchors], 1)
-        if self._looks_at(present) and not bool(present.any(1).all()):
-            empty = [batch.ids[row] for row in (~present.any(1)).nonzero().flatten().tolist()]
-            raise DataError(
-                f"sample {empty[0]!r}: found no modality, expected at least one ({len(empty)} such"
-                " samples in this batch)"
-            )
+        sequences, present = self._sequences(batch)
         kept = self._kept(present)
         times = _clocked(sequences)
         encoded = {}
@@ -175,10 +160,6 @@ class Fusion(Network[ConfigT], ABC):
             streams[name] = Tokens(x, tokens.mask | missing, tokens.times)
         return streams
 
-    def _looks_at(self, values: Tensor) -> bool:
-        """Answer to whether values are checked: not in training on a GPU, where looking would wait for it."""
-        return not torch.compiler.is_compiling() and (values.device.type == "cpu" or not self.training)
-
     @property
     def _weight(self) -> Tensor:
         """A weight, for the type and the device of the model."""
@@ -199,32 +180,6 @@ class Fusion(Network[ConfigT], ABC):
         return {
             name: each.longest for name, each in self.encoders.items() if isinstance(each, LanguageReader)
         }
-
-    def _checked(self, modality: ModalitySpec, batch: Batch) -> Sequences:
-        """The batch's sequences of one modality, empty where it has none."""
-        floating = modality.kind == "features"
-        if modality.name not in batch.modalities:
-            dtype = self._weight.dtype if floating else torch.int64
-            features = torch.zeros(len(batch), 0, modality.width, dtype=dtype, device=self._weight.device)
-            return Sequences(features=features, mask=features.new_zeros(len(batch), 0, dtype=torch.bool))
-        sequences = batch.modalities[modality.name]
-        features = sequences.features
-        if features.shape[2] != modality.width or features.is_floating_point() != floating:
-            wanted = f"{modality.width} floating channels" if floating else "one channel of int64 token ids"
-            raise ShapeError(
-                f"modality {modality.name!r}: expected {wanted}, found {features.dtype} of shape"
-                f" {tuple(features.shape)}"
-            )
-        if not floating and self._looks_at(features):
-            outside = sequences.mask & ((features[..., 0] < 0) | (features[..., 0] >= modality.dim))
-            if bool(outside.any()):
-                row, position = outside.nonzero()[0].tolist()
-                raise DataError(
-                    f"sample {batch.ids[row]!r}, modality {modality.name!r}: token id"
-                    f" {int(features[row, position, 0])} at position {position}, expected 0 to"
-                    f" {modality.dim - 1}"
-                )
-        return sequences
 
     def _kept(self, present: Tensor) -> Tensor:
         """(batch, modality) bool: what modality dropout leaves of what is present, at least one each."""

@@ -17,11 +17,12 @@ from alignmamba.contracts import (
     Name,
     Output,
     ScalesTargets,
+    Sequences,
     Standardisation,
     TargetScale,
     Task,
 )
-from alignmamba.errors import ConfigError, ShapeError
+from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.models.pretrained import Pretrained
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.encoders import Standardise
@@ -314,6 +315,62 @@ class Network(Pretrained[ConfigT], ScalesTargets, ABC):
     @abstractmethod
     def _predict(self, batch: Batch) -> Output:
         """The output for a batch; a regression in deviations from the targets' mean, as of a `Head`."""
+
+    def _sequences(self, batch: Batch) -> tuple[dict[str, Sequences], Tensor]:
+        """Every configured modality's sequences, and which of them each sample has, (batch, modality) bool in
+        anchor order.
+        """
+        unknown = sorted(set(batch.modalities) - {modality.name for modality in self.config.modalities})
+        if unknown:
+            raise DataError(
+                f"modality {unknown[0]!r} is unknown to this model, which takes {list(self.config.anchors)}"
+            )
+        if len(batch) == 0:
+            raise ShapeError("batch: expected at least one sample, found none")
+        sequences = {m.name: self._checked(m, batch) for m in self.config.modalities}
+        present = torch.stack([sequences[name].mask.any(1) for name in self.config.anchors], 1)
+        if self._looks_at(present) and not bool(present.any(1).all()):
+            empty = [batch.ids[row] for row in (~present.any(1)).nonzero().flatten().tolist()]
+            raise DataError(
+                f"sample {empty[0]!r}: found no modality, expected at least one ({len(empty)} such"
+                " samples in this batch)"
+            )
+        return sequences, present
+
+    def _checked(self, modality: ModalitySpec, batch: Batch) -> Sequences:
+        """The batch's sequences of one modality, empty where it has none."""
+        floating = modality.kind == "features"
+        if modality.name not in batch.modalities:
+            dtype = self._weight.dtype if floating else torch.int64
+            features = torch.zeros(len(batch), 0, modality.width, dtype=dtype, device=self._weight.device)
+            return Sequences(features=features, mask=features.new_zeros(len(batch), 0, dtype=torch.bool))
+        sequences = batch.modalities[modality.name]
+        features = sequences.features
+        if features.shape[2] != modality.width or features.is_floating_point() != floating:
+            wanted = f"{modality.width} floating channels" if floating else "one channel of int64 token ids"
+            raise ShapeError(
+                f"modality {modality.name!r}: expected {wanted}, found {features.dtype} of shape"
+                f" {tuple(features.shape)}"
+            )
+        if not floating and self._looks_at(features):
+            outside = sequences.mask & ((features[..., 0] < 0) | (features[..., 0] >= modality.dim))
+            if bool(outside.any()):
+                row, position = outside.nonzero()[0].tolist()
+                raise DataError(
+                    f"sample {batch.ids[row]!r}, modality {modality.name!r}: token id"
+                    f" {int(features[row, position, 0])} at position {position}, expected 0 to"
+                    f" {modality.dim - 1}"
+                )
+        return sequences
+
+    def _looks_at(self, values: Tensor) -> bool:
+        """Answer to whether values are checked: not in training on a GPU, where looking would wait for it."""
+        return not torch.compiler.is_compiling() and (values.device.type == "cpu" or not self.training)
+
+    @property
+    def _weight(self) -> Tensor:
+        """A weight, for the type and the device of the model."""
+        return next(self.parameters())
 
     @property
     def strides(self) -> Mapping[str, int]:

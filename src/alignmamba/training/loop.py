@@ -195,9 +195,8 @@ def _staged(run: Run, number: int) -> Run:
     """The run in a stage, with new optimisers."""
     stage = run.objective.stages[number]
     rates = {"learning_rate": run.config.learning_rate, "weight_decay": run.config.weight_decay}
-    wrapped = run.fabric.setup_optimizers(
-        *(optimiser(run.objective, each, **rates) for each in stage.optimisers)
-    )
+    made = [optimiser(run.objective, each, **rates) for each in stage.optimisers]
+    wrapped = run.fabric.setup_optimizers(*made) if made else ()
     optimizers = cast(tuple[Optimizer, ...], wrapped if isinstance(wrapped, tuple) else (wrapped,))
     metric = selection(stage.select or run.config.select, run.objective.task, run.higher_is_better)
     return replace(run, stage=stage, optimizers=optimizers, metric=metric, best_weights={})
@@ -278,8 +277,12 @@ def _agree(fabric: Fabric, samples: int, stop: bool) -> tuple[int, bool]:
 
 
 def _step(run: Run, state: State, group: Sequence[Batch], samples: int) -> None:
-    """One step of each optimiser whose turn it is, on the mean loss over all `samples` samples."""
-    mean, taken = 0.0, False
+    """One step of each optimiser whose turn it is, on the mean loss over all `samples` samples; batches of a
+    solved stage are only measured.
+    """
+    mean, taken = 0.0, run.stage.solved
+    if run.stage.solved:
+        mean = _account(run, state, group, [_losses(run, batch) for batch in group])
     for turn in run.turns(state.epoch):
         rate = learning_rate_at(turn.before + state.batch // run.config.accumulate, turn.total, run.config)
         for parameters in turn.optimiser.param_groups:
@@ -302,10 +305,8 @@ def _step(run: Run, state: State, group: Sequence[Batch], samples: int) -> None:
 
 def _backward(run: Run, batch: Batch, samples: int, terms: Sequence[str], *, last: bool) -> dict[str, Tensor]:
     """Add a micro batch's share of the gradient of these terms, of all for none; returns them per sample."""
-    if batch.targets is None:
-        raise DataError(f"train: found samples without targets, for example {batch.ids[0]!r}")
     with run.fabric.no_backward_sync(run.module, enabled=not last):  # type: ignore[arg-type]
-        _, losses = run.module(Parcel(batch.to(run.fabric.device, non_blocking=True)))
+        losses = _losses(run, batch)
         unknown = [name for name in terms if name not in losses]
         if unknown:
             raise ConfigError(
@@ -317,6 +318,15 @@ def _backward(run: Run, batch: Batch, samples: int, terms: Sequence[str], *, las
         share = run.fabric.world_size / samples
         run.fabric.backward(torch.stack([value.sum() for value in wanted.values()]).sum() * share)
     return {name: value.detach() for name, value in wanted.items()}
+
+
+def _losses(run: Run, batch: Batch) -> dict[str, Tensor]:
+    """Loss terms of a batch of train; a solved stage computes no gradient."""
+    if batch.targets is None:
+        raise DataError(f"train: found samples without targets, for example {batch.ids[0]!r}")
+    with torch.set_grad_enabled(not run.stage.solved):
+        _, losses = run.module(Parcel(batch.to(run.fabric.device, non_blocking=True)))
+    return cast(dict[str, Tensor], losses)
 
 
 def _account(run: Run, state: State, group: Sequence[Batch], losses: Sequence[Mapping[str, Tensor]]) -> float:
@@ -370,7 +380,7 @@ def _end_epoch(run: Run, state: State) -> None:
         state.best_epoch, state.best_score = state.epoch + 1, value
         _keep_best(run, state)
     state.epoch, state.batch, state.seconds, state.samples, state.sums = state.epoch + 1, 0, 0.0, 0, {}
-    if 0 < run.config.patience <= state.epoch - state.best_epoch:
+    if not run.stage.solved and 0 < run.config.patience <= state.epoch - state.best_epoch:
         state.stopped = "patience"
     elif state.epoch >= run.epochs:
         state.stopped = "epochs"

@@ -57,6 +57,9 @@ class Stage:
     """Passes over the train split at most; ``None``: `FitConfig.epochs`."""
     select: str | None = None
     """Metric on the valid split that picks the best epoch; ``None``: `FitConfig.select`."""
+    solved: bool = False
+    """`Objective.begin_epoch` sets the weights, and no optimiser changes them. Each epoch is a candidate, of
+    which the best is kept; all are tried, whatever the patience."""
 
 
 class Parcel:
@@ -142,7 +145,9 @@ class Objective(nn.Module, ABC):
         del train
 
     def begin_epoch(self, stage: Stage, epoch: int) -> None:
-        """Hear of each epoch of training before it begins or resumes; `epoch` counts from 0 in each stage."""
+        """Hear of each epoch of training before it begins or resumes; `epoch` counts from 0 in each stage. In
+        one that is `solved`, set the weights of the epoch.
+        """
         del stage, epoch
 
     def after_step(self) -> None:

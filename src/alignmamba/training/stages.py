@@ -28,6 +28,13 @@ def check_stages(objective: Objective) -> Sequence[Stage]:
         raise ConfigError(f"{whose}: stages: expected at least one, found none")
     for stage in stages:
         where = f"{whose}: stage {stage.name!r}"
+        if stage.solved:
+            if stage.optimisers or not stage.epochs:
+                raise ConfigError(
+                    f"{where}: is solved, expected epochs and no optimiser, found {stage.epochs} epochs and"
+                    f" {len(stage.optimisers)} optimisers"
+                )
+            continue
         if not stage.optimisers:
             raise ConfigError(f"{where}: expected at least one optimiser, found none")
         for prefix in (prefix for each in stage.optimisers for prefix in each.rates):

@@ -9,7 +9,7 @@ import pytest
 
 from alignmamba.contracts import Corpus, Task
 from alignmamba.errors import ConfigError
-from alignmamba.methods import FAMILIES, METHODS, SETS
+from alignmamba.methods import FAMILIES, METHODS, REFERENCES, SETS
 from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig, check_config, settings_of
 from alignmamba.recipes.experiments.catalogue import (
@@ -38,12 +38,24 @@ def cells(corpus: Corpus, base: RunConfig | None = None, *, name: str, **options
 
 def test_comparison_takes_every_model_and_every_modality_alone(corpus: Corpus) -> None:
     found = cells(corpus, name="comparison")
-    assert [each.row for each in found] == [*FAMILIES, "text alone", "audio alone"]
-    assert [each.config.model for each in found] == [*FAMILIES, "alignmamba", "alignmamba"]
+    assert [each.row for each in found] == [*FAMILIES, "text alone", "audio alone", *REFERENCES]
+    assert [each.config.model for each in found] == [*FAMILIES, "alignmamba", "alignmamba", *REFERENCES]
+    assert len({each.key for each in found}) == len(found)
+    *found, _, _ = found
     assert [each.config.modalities for each in found[-2:]] == [("text",), ("audio",)]
     assert {each.config.options["d_model"] for each in found} == {16}
     assert {each.config.options["depth"] for each in found} == {1}
-    assert len({each.key for each in found}) == len(found)
+
+
+def test_references_come_once_and_last_or_not_at_all(corpus: Corpus) -> None:
+    asked = {"name": "comparison", "models": ("pooled-linear", "late-fusion")}
+    rows = [each.row for each in cells(corpus, **asked)]
+    assert rows == ["late-fusion", "text alone", "audio alone", *REFERENCES]
+    rows = [each.row for each in cells(corpus, **asked, without_references=True)]
+    assert rows == ["pooled-linear", "late-fusion", "text alone", "audio alone"]
+    assert [each.row for each in cells(corpus, name="missing", models=("references",), rates=(0.1,))] == [
+        *REFERENCES
+    ]
 
 
 def test_a_method_of_a_set_that_the_corpus_does_not_suit_is_named_with_the_reason(corpus: Corpus) -> None:
@@ -137,8 +149,9 @@ def test_options_that_a_model_does_not_have_are_left_out(corpus: Corpus) -> None
 
 
 def test_a_preset_holds_for_all_as_far_as_they_know_it(corpus: Corpus) -> None:
+    base = check_config({"preset": "paper"})
     found = {
-        each.row: each.config for each in cells(corpus, check_config({"preset": "paper"}), name="comparison")
+        each.row: each.config for each in cells(corpus, base, name="comparison", without_references=True)
     }
     assert found["alignmamba"].options["local"]["time_weight"] == 0.0
     assert found["crossmodal-transformer"].preset == "default"
@@ -149,7 +162,8 @@ def test_a_preset_holds_for_all_as_far_as_they_know_it(corpus: Corpus) -> None:
 def test_a_corpus_of_one_modality_is_compared_by_those_that_take_it(corpus: Corpus) -> None:
     alone = restricted(corpus, ["text"])
     assert [each.row for each in cells(alone, name="comparison")] == [
-        name for name in FAMILIES if name != "crossmodal-transformer"
+        *(name for name in FAMILIES if name != "crossmodal-transformer"),
+        *REFERENCES,
     ]
     assert [each.row for each in cells(alone, name="ablation")][-1] == "multi-stream"
     with pytest.raises(

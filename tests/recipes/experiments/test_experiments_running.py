@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignmamba import capacity
+from alignmamba import capacity, checksums
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.assembly import counted_weights
@@ -231,7 +231,7 @@ def test_a_cell_that_fails_says_why_and_sinks_nothing(tmp_path: Path, corpus: Pa
 
 def test_a_modality_that_some_samples_lack(tmp_path: Path, corpus: Path) -> None:
     plan = plan_experiment(
-        ComparisonOptions(models=("late-fusion",), seeds=1),
+        ComparisonOptions(models=("late-fusion",), seeds=1, without_references=True),
         base(corpus),
         out=tmp_path / "grid",
     )
@@ -249,6 +249,36 @@ def test_a_modality_that_some_samples_lack(tmp_path: Path, corpus: Path) -> None
     assert table.entries[2][0] is not None
     assert table.entries[2][0].mark == ""
     assert any(note.startswith("audio alone is scored on 11 of 14 samples") for note in table.notes)
+
+
+def test_a_comparison_that_an_earlier_version_began_resumes_as_it_is(tmp_path: Path, corpus: Path) -> None:
+    asked = ComparisonOptions(models=("late-fusion",), seeds=1)
+    plan = plan_experiment(asked, base(corpus), out=tmp_path / "grid")
+    assert [job.label.split(",")[0] for job in plan.jobs][-2:] == ["best-constant", "pooled-linear"]
+    directory = make(plan)
+    record = json.loads((directory.path / "experiment.json").read_text())
+    del record["settings"]["without_references"]
+    plain = {name: value for name, value in record.items() if name != checksums.FIELD}
+    (directory.path / "experiment.json").write_text(json.dumps(plain))
+    again = plan_experiment(asked, base(corpus), out=tmp_path / "grid")
+    assert [cell.row for cell in again.cells] == ["late-fusion", "text alone", "audio alone"]
+
+
+def test_references_stand_beside_methods_of_several_seeds(tmp_path: Path, corpus: Path) -> None:
+    asked = ComparisonOptions(models=("late-fusion",), seeds=2)
+    plan = plan_experiment(asked, base(corpus), out=tmp_path / "grid")
+    directory = make(plan)
+    chosen = [job for job in plan.jobs if "alone" not in job.label]
+    assert [run_cell(directory.path, job.key) for job in chosen] == [DONE] * 6
+    table = sum_up(directory.path).tables[0]
+    for row in ("best-constant", "pooled-linear"):
+        entry = table.entries[table.rows.index(row)][0]
+        assert entry is not None
+        assert len(set(entry.values)) == 1 < len(entry.values)
+    assert any(
+        note.startswith("No seed changes the solution of best-constant and pooled-linear")
+        for note in table.notes
+    )
 
 
 def test_a_damaged_cell_is_left_out_and_named(tmp_path: Path, uninterrupted: Path) -> None:

@@ -22,7 +22,7 @@ from alignmamba.evaluation.seed_variance import RowMetric, Scores, scores_of
 from alignmamba.evaluation.statistics import UNBOUNDED, Standing, compare_to_best, interval
 from alignmamba.evaluation.statistics_notes import interval_note, marks_note, power_note, reach_note
 from alignmamba.evaluation.tables import Entry, ResultTable
-from alignmamba.methods import METHODS
+from alignmamba.methods import METHODS, REFERENCES
 from alignmamba.recipes.experiments.grid import Grid
 
 TABLED: Final = sorted(
@@ -68,7 +68,9 @@ class Column:
             return {}
         try:
             scores = {name: self.scores(name, self.seeds) for name in self.methods}
-            return compare_to_best(scores, higher_is_better=self.higher_is_better, resamples=RESAMPLES)
+            return compare_to_best(
+                scores, higher_is_better=self.higher_is_better, fixed=REFERENCES, resamples=RESAMPLES
+            )
         # a test split on which the metric can be told, but not how it varies: of one sample, for example
         except DataError:
             return {}
@@ -253,7 +255,13 @@ def notes_on(
     `more` stands between the noise and the settings.
     """
     column = columns[at or metric]
-    return [*_noise(grid, column, metric, at), *more, *_whose_settings(grid), *_weights(grid, at)]
+    return [
+        *_noise(grid, column, metric, at),
+        *more,
+        *_whose_settings(grid),
+        *_references(grid),
+        *_weights(grid, at),
+    ]
 
 
 def _notes_on_marks(columns: Mapping[str, Column]) -> Iterator[str]:
@@ -299,6 +307,16 @@ def _whose_settings(grid: Grid) -> Iterator[str]:
         own = grid.plan.settings.get("own_settings", False)
         whose = "the settings it was published with" if own else "the settings that all share"
         yield f"Each method ran with {whose}."
+
+
+def _references(grid: Grid) -> Iterator[str]:
+    """One sentence, where methods are solved instead of trained: how they enter a test over seeds."""
+    names = [row for row in grid.rows if row in REFERENCES]
+    if names:
+        yield (
+            f"No seed changes the solution of {' and '.join(names)}, which therefore has no part in the"
+            " variance over seeds; only what a seed withholds or splits off may change it."
+        )
 
 
 def _weights(grid: Grid, column: str) -> Iterator[str]:

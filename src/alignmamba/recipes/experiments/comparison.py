@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from alignmamba.contracts import Corpus
 from alignmamba.evaluation.tables import Entry, ResultTable
+from alignmamba.methods import REFERENCES
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
+from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, cell
 from alignmamba.recipes.experiments.columns import metrics_table
 from alignmamba.recipes.experiments.experiment_kind import (
     GridExperiment,
@@ -20,23 +21,34 @@ from alignmamba.recipes.experiments.grid import Grid
 class ComparisonOptions(MethodsOptions):
     """Options of the comparison."""
 
+    without_references: bool = False
+    """Drop the rows of the best constant and of a linear model on pooled statistics."""
+
 
 class Comparison(GridExperiment[ComparisonOptions, Analysis]):
     """Methods by metrics, then what each of them costs."""
 
     name: ClassVar[str] = "comparison"
     title: ClassVar[str] = "Comparison of methods"
-    summary: ClassVar[str] = "every fusion model, and every modality alone"
+    summary: ClassVar[str] = "every fusion model, every modality alone, and references"
     options = ComparisonOptions
     analysis = Analysis
 
     def cells(self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Table 2: every model with all modalities, then each modality alone."""
-        for name in asked.models:
+        last = () if asked.without_references else REFERENCES
+        for name in (each for each in asked.models if each not in last):
             yield cell(name, of_model(base, name, own_settings=asked.own_settings), corpus)
         if len(corpus.modalities) > 1:
             for modality in corpus.modalities:
                 yield from with_modalities(f"{modality.name} alone", base, corpus, (modality.name,))
+        for name in last:
+            yield cell(name, of_model(base, name), corpus)
+
+    def as_begun(self, asked: ComparisonOptions, begun: ExperimentRecord) -> ComparisonOptions:
+        """Options without references, where an earlier version began without them."""
+        known = "without_references" in begun.settings
+        return asked if known else asked.model_copy(update={"without_references": True})
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Methods by metrics, then what each of them costs."""

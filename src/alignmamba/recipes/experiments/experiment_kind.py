@@ -15,7 +15,7 @@ from alignmamba.methods import METHODS, SETS
 from alignmamba.models.network import merged
 from alignmamba.recipes.assembly import restricted
 from alignmamba.recipes.configuration import RunConfig
-from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
+from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, cell
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun
 from alignmamba.recipes.preparation import of_modalities
@@ -80,6 +80,11 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
 
     def check(self, asked: GridOptionsT, corpus: Corpus) -> None:
         """Refuse, by a `ConfigError`, options that do not go with a corpus."""
+
+    def as_begun(self, asked: GridOptionsT, begun: ExperimentRecord) -> GridOptionsT:
+        """Options with which an experiment resumes that an earlier version may have begun: the same here."""
+        del begun
+        return asked
 
     @abstractmethod
     def cells(self, asked: GridOptionsT, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:

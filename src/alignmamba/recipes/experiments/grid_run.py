@@ -101,9 +101,10 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
     made = prepared(base, seeds=range(1, options.seeds))
     base, corpus = made.config, made.corpus
     refuse_unlabelled(corpus, ("train", "valid", "test"))
-    ExperimentDirectory(Path(out)).refuse_other(
-        {"experiment": grid_of(options).name, "corpus": corpus_identity(corpus)}
-    )
+    directory = ExperimentDirectory(Path(out))
+    directory.refuse_other({"experiment": grid_of(options).name, "corpus": corpus_identity(corpus)})
+    if (directory.path / PLAN).is_file():
+        options = grid_of(options).as_begun(options, directory.plan())
     cells = tuple(cells_of(options, base, corpus))
     left_out = not_compared(options, base, corpus)
     for sized in {

@@ -15,6 +15,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "onnx": ("onnx", "onnxscript"),
     "bench": ("matplotlib",),
     "experiments": ("scipy", "matplotlib", "jinja2", "submitit"),
+    "tune": ("optuna",),
     "gpu": ("triton",),
     "text": ("transformers",),
 }

@@ -22,6 +22,7 @@ from alignmamba.cli.methods import Methods
 from alignmamba.cli.predict import Predict
 from alignmamba.cli.report import Report
 from alignmamba.cli.train import Train
+from alignmamba.cli.tune import Tune
 from alignmamba.cli.verb import Verb
 from alignmamba.errors import ConfigError
 
@@ -44,6 +45,7 @@ VERBS: dict[str, type[Verb]] = {
     "init": Init,
     "inspect": Inspect,
     "methods": Methods,
+    "tune": Tune,
     "experiment": Experiment,
     "bench": Bench,
     "report": Report,

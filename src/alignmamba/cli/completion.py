@@ -43,6 +43,7 @@ def with_values(verbs: Mapping[str, type[Verb]]) -> dict[str, type[Verb]]:
     types: dict[str, Any] = {
         "model": Literal[models],
         "models": tuple[Literal[models], ...],  # type: ignore[valid-type]
+        "methods": tuple[Literal[models], ...],  # type: ignore[valid-type]
         "preset": Literal[presets],
         "set": Annotated[tuple[tuple[Literal[keys], ...], ...], UseAppendAction],  # type: ignore[valid-type]
     }

@@ -59,15 +59,13 @@ class Verb(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettingVerb(Verb):
+class RunsVerb(Verb):
     """A verb that trains, with the settings of its runs."""
 
     data: Annotated[str | None, arg(metavar="PATH|synthetic", help_behavior_hint="(default: synthetic)")] = (
         None
     )
     """Corpus directory, file that `alignmamba convert` reads, or `synthetic`, the built-in corpus."""
-    model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
-    """Method to train; `alignmamba methods` lists all of them."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: default)")] = None
     """Starting options of the model: `default`, chosen by measurement, or `paper`, as published."""
     config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
@@ -100,11 +98,23 @@ class SettingVerb(Verb):
         """Settings from the file, the assignments and the options; `others` by key, with __ for a dot."""
         from alignmamba.recipes.configuration import read_config
 
-        names = ("data", "model", "preset", "split_valid")
-        given = {name: getattr(self, name) for name in names}
+        names = ("data", "preset", "split_valid")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
         given |= {key.replace("__", "."): value for key, value in others.items()}
         overrides = {key: value for key, value in given.items() if value is not None}
         return read_config(self.config, assignments=self.assignments, overrides=overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingVerb(RunsVerb):
+    """A verb that trains one method."""
+
+    model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: alignmamba)")] = None
+    """Method to train; `alignmamba methods` lists all of them."""
+
+    def configuration(self, **others: Any) -> "RunConfig":
+        """Settings of the verb, those of its method."""
+        return super().configuration(model=self.model, **others)
 
 
 def console(*, stderr: bool = False) -> "Console":

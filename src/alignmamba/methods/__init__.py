@@ -31,6 +31,7 @@ from alignmamba.methods.mult import MULTIMODAL_TRANSFORMER, MulTConfig
 from alignmamba.methods.pan_mamba import CHANNEL_SWAPPING
 from alignmamba.methods.pooled_linear import POOLED_LINEAR
 from alignmamba.methods.q_former import QUERYING_TRANSFORMER
+from alignmamba.methods.search_space import LOSS_WEIGHT, Choice
 from alignmamba.methods.self_mm import SELF_MM
 from alignmamba.methods.tfn import TENSOR_FUSION
 from alignmamba.methods.ulgm import UNIMODAL_LABELS
@@ -41,7 +42,14 @@ from alignmamba.models.pretrained import CONFIG_FILE, fetched
 from alignmamba.models.single_stream import SingleStreamMamba, SingleStreamTransformer
 
 FAMILIES: Final[dict[str, Method]] = {
-    "alignmamba": Method(network=AlignMamba, source="Li et al., CVPR 2025, arXiv 2412.00833"),
+    "alignmamba": Method(
+        network=AlignMamba,
+        search={
+            "options.alignment.weight": LOSS_WEIGHT,
+            "options.local.time_weight": Choice((0.0, 10.0, 100.0, 1000.0)),
+        },
+        source="Li et al., CVPR 2025, arXiv 2412.00833",
+    ),
     "single-stream-mamba": Method(network=SingleStreamMamba),
     "multi-stream-mamba": Method(network=MultiStreamMamba),
     "single-stream-transformer": Method(network=SingleStreamTransformer),

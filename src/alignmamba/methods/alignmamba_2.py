@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alignmamba.contracts import Batch, Output
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import Real
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import concatenate
 from alignmamba.nn.mamba import MambaConfig
@@ -102,6 +103,10 @@ class AlignedInTraining(Objective):
 ALIGNED_IN_TRAINING = Method(
     network=AlignMamba2,
     objective=AlignedInTraining,
+    search={
+        "options.transport": Real(low=1e-4, high=1e-1, log=True),
+        "options.discrepancy": Real(low=1e-3, high=1.0, log=True),
+    },
     source="Li et al., 2026, arXiv 2603.18462",
     differs="Encoders and settings are those of AlignMamba here.",
     reconstructed=(

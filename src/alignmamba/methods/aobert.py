@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, AttentionLayer, sinusoidal_positions
@@ -216,6 +217,7 @@ ALL_IN_ONE = Method(
     network=AOBERT,
     objective=MaskedAndMatched,
     settings={"loader": {"batch_size": 32}, "fit": {"warmup_fraction": 0.1}},
+    search={"options.masking": LOSS_WEIGHT, "options.alignment": LOSS_WEIGHT},
     source="Kim and Park, Information Fusion 92, 2023, doi 10.1016/j.inffus.2022.11.022",
     differs=(
         "Feature mode: a small Transformer from scratch over features in place of a pretrained BERT; a hidden"

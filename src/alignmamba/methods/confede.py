@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig, presence
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, TransformerStack
@@ -264,6 +265,7 @@ CONTRASTED_PARTS = Method(
     network=ConFEDE,
     objective=Decomposition,
     settings={"loader": {"batch_size": 16}, "fit": _FIT},
+    search={"options.contrast": LOSS_WEIGHT, "options.unimodal": LOSS_WEIGHT},
     source="Yang et al., ACL 2023",
     needs="a number with a neutral value, such as a sentiment",
     differs=(

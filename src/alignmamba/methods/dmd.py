@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.crossmodal import CrossmodalFusion, CrossmodalFusionConfig
 from alignmamba.models.encoded import Encoded, Head
 from alignmamba.nn.crossmodal_transformer import Reader, Residual
@@ -273,6 +274,7 @@ DECOUPLED_DISTILLATION = Method(
     network=DMD,
     objective=Distillation,
     settings={"loader": {"batch_size": 16}, "fit": _FIT | {"epochs": 100}},
+    search={"options.homogeneous": LOSS_WEIGHT, "options.reconstruction": LOSS_WEIGHT},
     source="Li et al., CVPR 2023, arXiv 2303.13802",
     needs="two modalities or more",
     differs=(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.factors import Factors
@@ -135,6 +136,7 @@ ADVERSARIAL_PARTS = Method(
             "regression_loss": "mse",
         },
     },
+    search={"options.disparity": LOSS_WEIGHT, "options.adversary": LOSS_WEIGHT},
     source="Yang et al., ACM MM 2022, doi 10.1145/3503161.3547754",
     needs="two modalities or more, to have something in common",
     differs="Feature mode: text features in place of a fine-tuned BERT.",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.nn.language import AnyEncoderConfig
@@ -206,6 +207,7 @@ GRAPH_COMPLETION = Method(
     objective=Completion,
     settings={"fit": {"learning_rate": 1e-3, "weight_decay": 1e-5, "warmup_fraction": 0.0, "epochs": 100}},
     required={"loader": {"keep_groups": True}},
+    search={"options.reconstruction": LOSS_WEIGHT},
     source="Lian et al., TPAMI 2023, arXiv 2203.02177",
     needs="conversations: groups of samples in their order; without them each sample stands alone",
     differs=(

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.recurrent import LastState
@@ -140,6 +141,7 @@ HYBRID_CONTRAST = Method(
     network=HyCon,
     objective=HybridContrast,
     settings={"loader": {"batch_size": 32}, "fit": {"learning_rate": 1e-3}},
+    search={"options.within": LOSS_WEIGHT, "options.across": LOSS_WEIGHT},
     source="Mai et al., IEEE TAFFC 2022, arXiv 2109.01797",
     needs="classes, or a number with a neutral value",
     differs=(

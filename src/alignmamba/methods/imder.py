@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import Tokens
 from alignmamba.nn.attention import AttentionConfig, CrossModalStack
@@ -230,6 +231,7 @@ SCORE_RECOVERY = Method(
             "patience": 20,
         }
     },
+    search={"options.score": LOSS_WEIGHT, "options.refinement": LOSS_WEIGHT},
     source="Wang, Li and Cui, NeurIPS 2023",
     needs="at least two modalities, of which some are missing or withheld",
     differs=(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Name, Output
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Fusion, Head, PlainFusionConfig
 from alignmamba.nn.recurrent import Recurrent
 from alignmamba.ops import resample
@@ -194,6 +195,7 @@ CYCLIC_TRANSLATION = Method(
             "regression_loss": "l1",
         },
     },
+    search={"options.translation": LOSS_WEIGHT, "options.cycle": LOSS_WEIGHT},
     source="Pham et al., AAAI 2019, arXiv 1812.07809",
     needs="two or more modalities; where the anchor is missing, the prediction knows nothing of the sample",
     differs=(

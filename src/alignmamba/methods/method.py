@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from alignmamba.contracts import Task
+from alignmamba.methods.search_space import SearchSpace
 from alignmamba.models.network import Network
 from alignmamba.training.objective import Objective, Supervised
 
@@ -30,6 +31,8 @@ class Method:
     required: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a run without which it is not itself, under shared settings too, for example ``{"loader":
     {"keep_groups": True}}``."""
+    search: SearchSpace = field(default_factory=dict)
+    """Values of settings of its own that `alignmamba tune` tries, beside those that all methods share."""
     source: str = ""
     """Authors, venue, and where to read it; empty for a plain family that has many sources."""
     needs: str = ""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.factors import Factors
@@ -143,6 +144,7 @@ INVARIANT_AND_SPECIFIC = Method(
             "regression_loss": "mse",
         },
     },
+    search={"options.difference": LOSS_WEIGHT, "options.similarity": LOSS_WEIGHT},
     source="Hazarika et al., ACM MM 2020, arXiv 2005.03545",
     differs=(
         "Feature mode: text features in place of a fine-tuned BERT. Gradients are clipped by their norm, not"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import AnchorVectorConfig, VectorFusion
 from alignmamba.nn.likelihood import Likelihood, LikelihoodKind
@@ -231,6 +232,7 @@ MULTIMODAL_INFOMAX = Method(
             "patience": 20,
         },
     },
+    search={"options.contrast": LOSS_WEIGHT, "options.bound": LOSS_WEIGHT},
     source="Han et al., EMNLP 2021, arXiv 2109.00412",
     needs="two modalities or more",
     differs=(

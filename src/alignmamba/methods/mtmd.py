@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from alignmamba.contracts import Batch, Output, Task
 from alignmamba.methods.method import Method
+from alignmamba.methods.search_space import LOSS_WEIGHT
 from alignmamba.models.encoded import Encoded, Head, presence
 from alignmamba.models.vectors import VectorConfig, VectorFusion
 from alignmamba.nn.recurrent import LastState
@@ -195,6 +196,7 @@ MOMENTUM_DISTILLATION = Method(
         "loader": {"batch_size": 32},
         "fit": {"learning_rate": 1e-3, "weight_decay": 1e-3, "warmup_fraction": 0.0, "patience": 8},
     },
+    search={"options.classification": LOSS_WEIGHT, "options.distillation": LOSS_WEIGHT},
     source="Lin and Hu, IEEE Transactions on Affective Computing 15(2), 2024, doi 10.1109/TAFFC.2023.3282410",
     differs=(
         "Feature mode: text features in place of a fine-tuned language model. Classes of a number are seven,"

@@ -235,6 +235,23 @@ def check_config(values: Mapping[str, Any]) -> RunConfig:
         raise ConfigError(explain(error, keys=RunConfig.known_keys(values))) from error
 
 
+def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """The same run with other settings by dotted key; a `ConfigError` names every mistake."""
+    values: dict[str, Any] = config.model_dump(mode="json")
+    for key, value in settings.items():
+        values = merged(values, _nested(key, value))
+    return check_config(values)
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value within nested ones, with its dotted key."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def check_missing(protocol: str | None, rates: Sequence[float] = ()) -> MissingConfig:
     """Protocol of missing modalities from the words of a command line."""
     given: dict[str, Any] = {"protocol": protocol, "rate": tuple(rates) or None}
@@ -303,19 +320,11 @@ def settings_of(model: str) -> Iterator[Setting]:
         raise ConfigError(
             f"model: found {model!r}, expected one of {', '.join(METHODS)}{nearest(model, METHODS)}"
         )
-    published = dict(_dotted(merged(METHODS[model].settings, METHODS[model].required) | {"model": model}))
+    published = dict(dotted(merged(METHODS[model].settings, METHODS[model].required) | {"model": model}))
     for key, info in (*_leaves(RunConfig.model_fields), *_leaves(_options(model), "options.")):
         if key != "options":
             default = _shown_default(published[key]) if key in published else _default(info)
             yield Setting(key=key, default=default, meaning=" ".join((info.description or "").split()))
-
-
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _leaves(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

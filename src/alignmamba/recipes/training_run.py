@@ -305,24 +305,9 @@ def _train(
         if progress is not None and fabric.is_global_zero and (note := alignment_note(config, corpus)):
             with samples_display("") as told:
                 told.say(note)
-        seed_everything(config.seed)
-        model = untrained_network(config, corpus)
-        objective = METHODS[config.model].objective(model, corpus.task)
-        seed_everything(config.seed, rank=fabric.global_rank)
-        model.standardise(fit_standardisation(corpus.split("train"), corpus.modalities, corpus.task))
         sources = {role: each.of_rank(fabric.global_rank) for role, each in loaders.items()}
-        result = fit(
-            objective,
-            sources["train"],
-            sources["valid"],
-            config.fit,
-            task=corpus.task,
-            score=lambda predictions: score(corpus.task, predictions),
-            higher_is_better={name: HIGHER_IS_BETTER[name] for name in metric_names(corpus.task)},
-            fabric=fabric,
-            run_dir=run.path,
-            resume=resume,
-            progress=progress,
+        model, result = fitted(
+            config, corpus, sources, fabric, run_dir=run.path, resume=resume, progress=progress
         )
         metrics, rates, notes = _evaluate_best(model, config, corpus, run, fabric, sources)
         summary = _summary(model, corpus, metrics, result)
@@ -338,6 +323,40 @@ def _train(
             run.finish(summary)
         fabric.barrier()
     return _result(run, config, summary, first_process=fabric.is_global_zero)
+
+
+def fitted(
+    config: RunConfig,
+    corpus: Corpus,
+    sources: Mapping[Role, Loader],
+    fabric: Fabric,
+    *,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Network[Any], FitResult]:
+    """A network trained on the train batches of this process, with the weights of the epoch that scored best
+    on its valid ones. Nothing is written without a `run_dir`; arguments and errors are those of `fit`.
+    """
+    seed_everything(config.seed)
+    model = untrained_network(config, corpus)
+    objective = METHODS[config.model].objective(model, corpus.task)
+    seed_everything(config.seed, rank=fabric.global_rank)
+    model.standardise(fit_standardisation(corpus.split("train"), corpus.modalities, corpus.task))
+    result = fit(
+        objective,
+        sources["train"],
+        sources["valid"],
+        config.fit,
+        task=corpus.task,
+        score=lambda predictions: score(corpus.task, predictions),
+        higher_is_better={name: HIGHER_IS_BETTER[name] for name in metric_names(corpus.task)},
+        fabric=fabric,
+        run_dir=run_dir,
+        resume=resume,
+        progress=progress,
+    )
+    return model, result
 
 
 @contextmanager

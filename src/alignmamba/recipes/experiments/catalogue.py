@@ -80,7 +80,7 @@ def cells_of(options: GridOptions, base: RunConfig, corpus: Corpus) -> list[Cell
     experiment = grid_of(options)
     experiment.check(options, corpus)
     if isinstance(options, MethodsOptions):
-        options = options.model_copy(update={"models": _compared(options, base, corpus)})
+        options = options.model_copy(update={"models": compared_methods(options, base, corpus)})
     return [
         each
         for seed in range(options.seeds)
@@ -88,7 +88,7 @@ def cells_of(options: GridOptions, base: RunConfig, corpus: Corpus) -> list[Cell
     ]
 
 
-def _compared(options: MethodsOptions, base: RunConfig, corpus: Corpus) -> tuple[str, ...]:
+def compared_methods(options: MethodsOptions, base: RunConfig, corpus: Corpus) -> tuple[str, ...]:
     """The methods that were asked for, without those of a set that have no answer to the corpus."""
     asked = dict.fromkeys(name for given in _asked(options) for name in SETS.get(given, (given,)))
     without = not_compared(options, base, corpus)

@@ -1,0 +1,72 @@
+"""Search space of settings: what all methods share as data, and the kinds of ranges that it is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True, kw_only=True)
+class Real:
+    """Real numbers from `low` to `high`, drawn evenly in themselves or in their logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def nearest(self, value: Any) -> float:
+        """The number of the range that is nearest to a value."""
+        return min(max(float(value), self.low), self.high)
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}{' (log)' if self.log else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """Whole numbers from `low` to `high` in steps."""
+
+    low: int
+    high: int
+    step: int = 1
+
+    def nearest(self, value: Any) -> int:
+        """The number of the range that is nearest to a value."""
+        return min(range(self.low, self.high + 1, self.step), key=lambda each: abs(each - value))
+
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}{f' by {self.step}' if self.step > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few numbers, which are drawn without an order."""
+
+    values: tuple[float, ...]
+
+    def nearest(self, value: Any) -> float:
+        """The number that is nearest to a value."""
+        return min(self.values, key=lambda each: abs(each - value))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{value:g}" for value in self.values)
+
+
+Range = Real | Whole | Choice
+"""Values that a setting may take."""
+
+SearchSpace = Mapping[str, Range]
+"""Dotted key of a run to its values."""
+
+SHARED_SPACE: Final[SearchSpace] = {
+    "fit.learning_rate": Real(low=1e-4, high=1e-2, log=True),
+    "fit.weight_decay": Real(low=1e-4, high=0.3, log=True),
+    "fit.epochs": Whole(low=10, high=40, step=10),
+    "loader.batch_size": Choice((16, 32, 64)),
+    "options.d_model": Choice((32, 64, 128)),
+    "options.depth": Whole(low=1, high=4),
+    "options.dropout": Real(low=0.0, high=0.5),
+}
+"""Space of every method, as far as it has these settings."""
+
+LOSS_WEIGHT: Final = Real(low=0.01, high=1.0, log=True)
+"""Values for the weight of a loss beside the task's."""

@@ -1,0 +1,230 @@
+"""Directory of a search: what its workers share, who of them is alive, and where Optuna keeps trials.
+
+``tuning.json`` holds what was asked for. Optuna's journal lies beside it, or its database elsewhere. A worker
+holds a lock in ``workers`` as long as it lives.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pydantic import TypeAdapter
+
+from alignmamba.checksums import stamped
+from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.extras import require
+from alignmamba.files import exclusive, replace_file
+from alignmamba.recipes.run_directory import make_directory, plain, to_json
+from alignmamba.recipes.run_records import CorpusIdentity, read_record
+
+RECORD: Final = "tuning.json"
+JOURNAL: Final = "journal.log"
+CLAIM: Final = "claim.lock"
+WORKERS: Final = "workers"
+HEARTBEAT_SECONDS: Final = 30
+"""Time between two signs of life that a worker leaves in a database; after six, its trial counts as lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRecord:
+    """Content of ``tuning.json``."""
+
+    corpus: CorpusIdentity
+    held: dict[str, Any]
+    """Settings that are held fixed, by dotted key."""
+    metric: str
+    """Metric on the valid split that is searched for."""
+    repeats: int
+    """Trainings of a trial."""
+    seed: int
+    trials: int
+    """Trials of each method, as asked for last."""
+    spaces: dict[str, dict[str, str]]
+    """Method to setting to its values, for people."""
+    storage: str
+    """URL of the database; empty for the journal beside this file."""
+    command: tuple[str, ...] = ()
+    environment: dict[str, Any]
+
+    @classmethod
+    def of(cls, **facts: Any) -> Self:
+        """Record of these facts."""
+        return TypeAdapter(cls).validate_python(facts)
+
+    def study(self, method: str) -> str:
+        """Name of the study of a method, the same for all workers of this search on any machine."""
+        shared = [asdict(self.corpus), self.held, self.metric, self.repeats, self.seed, self.spaces[method]]
+        digest = hashlib.sha256(json.dumps(plain(shared), sort_keys=True).encode()).hexdigest()
+        return f"{method}-{digest[:16]}"
+
+
+class _HeldError(Exception):
+    """Another process holds the lock."""
+
+
+@dataclass(frozen=True)
+class TuningDirectory:
+    """A search on disk."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> "TuningDirectory":
+        """The search that lies there; a `CheckpointError` if there is none."""
+        if not (path / RECORD).is_file():
+            raise CheckpointError(f"tuning {path}: found no {RECORD}, expected the --out of alignmamba tune")
+        return cls(path)
+
+    def record(self) -> TuningRecord:
+        """Content of ``tuning.json``; a `CheckpointError` if it is damaged."""
+        return read_record(self.path / RECORD, TuningRecord)
+
+    def refuse_other(self, asked: TuningRecord) -> None:
+        """Refuse, by a `CheckpointError`, a place of something else than the search that is asked for."""
+        if self.path.exists() and not self.path.is_dir():
+            raise CheckpointError(f"out {self.path}: a file is there, choose another --out")
+        own = (CLAIM, WORKERS)  # of a worker that was killed before it wrote the record
+        if not self.path.exists() or all(each.name in own for each in self.path.iterdir()):
+            return
+        if not (self.path / RECORD).is_file():
+            raise CheckpointError(
+                f"out {self.path}: holds something that is not a search, choose another --out"
+            )
+        found = self.record()
+        shared = found.spaces.keys() & asked.spaces.keys()
+        for name in ("corpus", "held", "metric", "repeats", "seed", "storage"):
+            _refuse_difference(self.path, name, getattr(found, name), getattr(asked, name))
+        for name in sorted(shared):
+            _refuse_difference(self.path, f"space of {name}", found.spaces[name], asked.spaces[name])
+
+    def join(self, asked: TuningRecord) -> TuningRecord:
+        """Make the directory, or add what is asked for to the search that lies there; returns the record."""
+        make_directory(self.path)
+        (self.path / WORKERS).mkdir(exist_ok=True)
+        with self.claiming():
+            self.refuse_other(asked)
+            if (self.path / RECORD).is_file():
+                asked = replace(asked, spaces={**self.record().spaces, **asked.spaces})
+            replace_file(self.path / RECORD, to_json(stamped(plain(asdict(asked)))).encode())
+        return asked
+
+    @contextmanager
+    def claiming(self) -> Iterator[None]:
+        """Keep other workers from taking a trial meanwhile."""
+        with exclusive(self.path / CLAIM, lambda: None):
+            yield
+
+    @contextmanager
+    def alive(self, worker: str) -> Iterator[None]:
+        """Show others that a worker lives, until this process ends, however it does."""
+        path = self._lock(worker)
+        with exclusive(path, lambda: None):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def is_dead(self, worker: str | None) -> bool:
+        """True if a worker of this directory does not live any more. One that is not known here may live on
+        another machine, if there is a database.
+        """
+        known = worker is not None and self._lock(worker).is_file()
+        if not known:
+            return not self.record().storage
+        try:
+            with exclusive(self._lock(str(worker)), _held):
+                return True
+        except _HeldError:
+            return False
+
+    def _lock(self, worker: str) -> Path:
+        return self.path / WORKERS / f"{worker}.lock"
+
+    def storage(self) -> Any:
+        """Optuna's storage, as a `optuna.storages.BaseStorage`."""
+        require("tune", "tune", "optuna")
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is reported by the search itself
+        url = self.record().storage
+        with storage_faults(url or str(self.path / JOURNAL)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # heartbeats are marked as experimental
+            if url:
+                grace = 6 * HEARTBEAT_SECONDS
+                return optuna.storages.RDBStorage(
+                    url, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=grace
+                )
+            from optuna.storages.journal import JournalFileBackend
+
+            return optuna.storages.JournalStorage(JournalFileBackend(str(self.path / JOURNAL)))
+
+
+def _held() -> None:
+    raise _HeldError
+
+
+def _refuse_difference(path: Path, name: str, found: Any, asked: Any) -> None:
+    if found != asked:
+        raise CheckpointError(
+            f"out {path}: holds a search whose {name} is {_shown(found)}, found {_shown(asked)}; choose"
+            " another --out"
+        )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, CorpusIdentity):
+        return f"{value.name!r} {value.checksum[:12]}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={each}" for key, each in value.items())[:160] or "empty"
+    return repr(value)
+
+
+def checked_storage(url: str) -> str:
+    """URL of a database as it is recorded, where no password may stand; a `ConfigError` refuses it."""
+    if not url:
+        return ""
+    require("storage", "tune", "optuna")
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        parts = make_url(url)
+        parts.get_dialect()
+    except (SQLAlchemyError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"storage: found {url!r}, expected the URL of a database, such as sqlite:///tuning.db; {reason}"
+        ) from None
+    if parts.password is not None:
+        raise ConfigError(
+            "storage: found a password, which would be recorded; let the client of the database read it from"
+            " its own file"
+        )
+    if parts.get_backend_name() == "sqlite":
+        if not parts.database or parts.database == ":memory:":
+            raise ConfigError("storage: found a database in memory, expected a file, as workers share it")
+        parts = parts.set(database=str(Path(parts.database).resolve()))
+    return parts.render_as_string()
+
+
+@contextmanager
+def storage_faults(where: str) -> Iterator[None]:
+    """Report in one line a storage that cannot be opened, read or written."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError, ImportError) as error:
+        raise CheckpointError(f"storage {where}: {str(error).splitlines()[0]}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"storage {where}: damaged, or not of this version of Optuna") from error
+    except ValueError as error:
+        if "Invalid log format" not in str(error):
+            raise
+        raise CheckpointError(f"storage {where}: damaged: {error}") from error

@@ -1,0 +1,183 @@
+"""Plan of a search: methods, their spaces, and the trainings that a trial is the mean of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field, field_validator
+
+from alignmamba.contracts import Config, Corpus
+from alignmamba.errors import ConfigError, nearest
+from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
+from alignmamba.extras import require
+from alignmamba.methods import METHODS, SETS
+from alignmamba.methods.search_space import SHARED_SPACE, SearchSpace
+from alignmamba.recipes.assembly import check_pretrained, counted_weights, environment
+from alignmamba.recipes.configuration import RunConfig, dotted, resolve
+from alignmamba.recipes.experiments.catalogue import compared_methods, not_compared
+from alignmamba.recipes.experiments.experiment_kind import MethodsOptions, of_model
+from alignmamba.recipes.finished_run import refuse_unlabelled
+from alignmamba.recipes.preparation import Prepared, prepared
+from alignmamba.recipes.run_directory import corpus_identity
+from alignmamba.recipes.training_run import refuse_missing_extras
+from alignmamba.recipes.tuning.tuning_directory import TuningDirectory, TuningRecord, checked_storage
+from alignmamba.training.selection import VALIDATION_LOSS, selection
+
+LARGE_VALID: Final = 200
+"""Samples of a valid split from which a trial trains once by default."""
+SMALL_REPEATS: Final = 3
+"""Trainings of a trial by default where the valid split is smaller."""
+
+
+class TuningOptions(Config):
+    """Options of a search."""
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Methods, or sets of them."""
+    trials: Annotated[int, Field(ge=1, le=100_000)]
+    """Trials of each method, over all workers together."""
+    repeats: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Trainings whose mean is the score of a trial; None: 1, or 3 where the valid split is small."""
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        known = (*METHODS, *SETS)
+        for name in methods:
+            if name not in known:
+                raise ValueError(f"found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
+        return methods
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningPlan:
+    """A search that is about to begin or to continue: everything is checked, nothing is written."""
+
+    directory: Path
+    record: TuningRecord
+    """Facts that workers in one directory share."""
+    spaces: Mapping[str, SearchSpace]
+    """Method to what is searched of it."""
+    repeats: tuple[Prepared, ...]
+    """Trainings of a trial: settings of the run, and its corpus without a test split."""
+    valid_samples: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def higher_is_better(self) -> bool:
+        """True if a larger score is the better one."""
+        return HIGHER_IS_BETTER[self.record.metric]
+
+
+def plan_tuning(
+    asked: TuningOptions, base: RunConfig, *, out: str | Path, storage: str = "", command: Sequence[str] = ()
+) -> TuningPlan:
+    """Check everything about a search that can be checked before it starts. What `base` sets is held fixed.
+    Raises a `ConfigError` for options, settings or packages, a `DataError` for the corpus, a
+    `CheckpointError` for another thing at `out`.
+    """
+    require("tune", "tune", "optuna")
+    refuse_missing_extras(base)
+    _refuse_base(base)
+    repeats = repeated(base, asked.repeats)
+    corpus, base = repeats[0].corpus, repeats[0].config
+    refuse_unlabelled(corpus, ("train", "valid"))
+    metric = selection(base.fit.select, corpus.task, HIGHER_IS_BETTER)
+    compared = MethodsOptions(models=asked.methods)
+    methods = compared_methods(compared, base, corpus)
+    given = base.model_dump(mode="json", exclude_unset=True, exclude={"data", "engine"})
+    held = dict(dotted(given))
+    spaces = {name: space_of(name, base, corpus, held) for name in methods}
+    record = TuningRecord.of(
+        corpus=corpus_identity(corpus),
+        held=held,
+        metric=metric,
+        repeats=len(repeats),
+        seed=base.seed,
+        trials=asked.trials,
+        spaces={name: {key: str(each) for key, each in space.items()} for name, space in spaces.items()},
+        storage=checked_storage(storage),
+        command=list(command),
+        environment=environment(),
+    )
+    TuningDirectory(Path(out)).refuse_other(record)
+    dropped = not_compared(compared, base, corpus)
+    return TuningPlan(
+        directory=Path(out),
+        record=record,
+        spaces=spaces,
+        repeats=repeats,
+        valid_samples=len(corpus.split("valid")),
+        notes=(
+            *(note for note in repeats[0].notes if "test" not in note),
+            *(f"{name} is not tuned: {why}" for name, why in dropped.items()),
+        ),
+    )
+
+
+def repeated(base: RunConfig, count: int | None) -> tuple[Prepared, ...]:
+    """Trainings whose mean is the score of a trial, by default as many as the valid split asks for.
+
+    Each is a variation of one run with the corpus that it is trained on, which has no test split.
+    """
+    first = _without_test(prepared(base))
+    if count is None:
+        small = "valid" in first.corpus.splits and len(first.corpus.split("valid")) < LARGE_VALID
+        count = SMALL_REPEATS if small else 1
+    others = (base.model_copy(update={"seed": base.seed + number}) for number in range(1, count))
+    if base.split_valid is None:
+        config = first.config
+        seeds = (config.model_copy(update={"seed": each.seed}) for each in others)
+        return first, *(replace(first, config=each) for each in seeds)
+    return first, *(_without_test(prepared(each)) for each in others)
+
+
+def _without_test(made: Prepared) -> Prepared:
+    splits = dict(made.corpus.splits)
+    splits.pop("test", None)
+    return replace(made, corpus=replace(made.corpus, splits=splits))
+
+
+def _refuse_base(base: RunConfig) -> None:
+    if base.model != RunConfig.model_fields["model"].default:
+        raise ConfigError(f"model: found {base.model!r}, but --methods names what is tuned")
+    if base.fit.select == VALIDATION_LOSS:
+        raise ConfigError(
+            "fit.select: found 'loss', expected a metric; losses under different weights cannot be compared"
+        )
+    if base.engine.devices * base.engine.num_nodes > 1:
+        raise ConfigError(
+            f"engine: found {base.engine.devices * base.engine.num_nodes} processes, expected 1; start"
+            " more workers instead"
+        )
+
+
+def space_of(name: str, base: RunConfig, corpus: Corpus, held: Mapping[str, object]) -> SearchSpace:
+    """Settings that are searched of a method: the shared ones that it has and its own, without those that are
+    held. A `ConfigError` names a method that cannot be trained on the corpus.
+    """
+    method = METHODS[name]
+    try:
+        config = resolve(of_model(base, name), corpus)
+        counted_weights(config, corpus)  # refuses more than this machine holds
+        check_pretrained(config, corpus)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    known = dict(dotted(config.model_dump(mode="json")))
+    fixed = (*held, *(key for key, _ in dotted(method.required)))
+    space = {
+        key: values
+        for key, values in {**SHARED_SPACE, **method.search}.items()
+        if key in known and not any(key == each or key.startswith(f"{each}.") for each in fixed)
+    }
+    if not space:
+        raise ConfigError(f"{name}: every setting of its search space is held; nothing is left to search")
+    return space
+
+
+def defaults_of(name: str, plan: TuningPlan) -> dict[str, float]:
+    """Settings of the first trial: the method's defaults, or the nearest that its space has."""
+    first = plan.repeats[0]
+    known = dict(dotted(resolve(of_model(first.config, name), first.corpus).model_dump(mode="json")))
+    return {key: values.nearest(known[key]) for key, values in plan.spaces[name].items()}

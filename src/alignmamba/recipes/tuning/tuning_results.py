@@ -1,0 +1,68 @@
+"""Outcome of a search: trials, best settings and cost of each method, and the importance of each setting."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
+from alignmamba.recipes.tuning.trial_run import SECONDS
+from alignmamba.recipes.tuning.tuning_directory import TuningDirectory
+from alignmamba.recipes.tuning.tuning_worker import best_of, counted, ended, studies_of
+
+LEAST_TRIALS = 2
+"""Scored trials from which the importance of settings can be estimated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOutcome:
+    """Outcome of the search of one method so far."""
+
+    method: str
+    trials: int
+    """Trials that are over."""
+    pruned: int
+    """Those of them that were ended early, or whose settings could not be trained."""
+    running: int
+    score: float | None
+    """Best score on the valid split; None before any trial has one."""
+    settings: Mapping[str, Any]
+    """Settings of that score, by dotted key."""
+    seconds: float
+    """Time that trials took, the pruned ones too."""
+    importance: Mapping[str, float] | None = None
+    """Setting to its share of the importance, on request."""
+
+
+def outcomes(directory: TuningDirectory, *, importance: bool = False) -> list[MethodOutcome]:
+    """Outcome of each method, in the order in which they were asked for."""
+    record = directory.record()
+    studies = studies_of(directory, record, maximise=HIGHER_IS_BETTER[record.metric])
+    return [_outcome(name, study, importance=importance) for name, study in studies.items()]
+
+
+def _outcome(name: str, study: optuna.Study, *, importance: bool) -> MethodOutcome:
+    over, best = ended(study), best_of(study)
+    return MethodOutcome(
+        method=name,
+        trials=len(over),
+        pruned=sum(trial.state != TrialState.COMPLETE for trial in over),
+        running=len(counted(study)) - len(over),
+        score=None if best is None else best.value,
+        settings={} if best is None else dict(best.params),
+        seconds=round(sum(trial.user_attrs.get(SECONDS, 0.0) for trial in over), 3),
+        importance=importances(study) if importance else None,
+    )
+
+
+def importances(study: optuna.Study) -> Mapping[str, float]:
+    """Share of each setting in what scores vary by, by PED-ANOVA; empty where too few trials have a score."""
+    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < LEAST_TRIALS:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # marked as experimental
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        return optuna.importance.get_param_importances(study, evaluator=evaluator)

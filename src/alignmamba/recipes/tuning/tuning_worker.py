@@ -1,0 +1,182 @@
+"""A worker of a search: it takes one trial after the other until every method has as many as were asked for.
+
+Any number of workers share a directory or a database. A trial whose worker was killed is tried again.
+"""
+
+import secrets
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Final, Protocol
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from alignmamba.data.randomness import generator
+from alignmamba.recipes.tuning.trial_run import INTERRUPTED, SECONDS, run_trial
+from alignmamba.recipes.tuning.tuning_directory import TuningDirectory, TuningRecord, storage_faults
+from alignmamba.recipes.tuning.tuning_plan import TuningPlan, defaults_of
+
+ATTEMPTS: Final = 3
+"""Workers that one trial may end; then it counts as a trial without a score."""
+RANDOM_TRIALS: Final = 10
+"""Trials before the sampler learns from earlier ones, at most; at most half of all that are asked for."""
+UNJUDGED_TRIALS, UNJUDGED_PARTS = 4, 3
+"""Trials that finish before any is pruned, and parts of a training before it may be."""
+WORKER, ATTEMPT, RETRIED, SURPLUS = "worker", "attempt", "retry of", "surplus"
+"""Attributes of a trial: who runs it, how often it was begun, in whose place, and a mark of one too many."""
+
+
+class TuningProgress(Protocol):
+    """Observer of the progress of a search."""
+
+    def started(self, *, done: int, total: int) -> None:
+        """Work begins; `done` of `total` trials are there already."""
+
+    def finished(
+        self, method: str, trial: FrozenTrial, best: FrozenTrial | None, *, done: int, seconds: float
+    ) -> None:
+        """A trial of this worker ended, after which `best` is the method's best one and `done` are done."""
+
+
+class SurplusError(Exception):
+    """A trial began while another worker took the last one."""
+
+
+Studies = Mapping[str, optuna.Study]
+"""Method to its study."""
+
+
+def studies_of(directory: TuningDirectory, record: TuningRecord, *, maximise: bool) -> Studies:
+    """Studies of all methods of a search, made where there are none."""
+    storage = directory.storage()
+    with storage_faults(record.storage or str(directory.path)):
+        return {
+            name: optuna.create_study(
+                study_name=record.study(name),
+                storage=storage,
+                direction="maximize" if maximise else "minimize",
+                load_if_exists=True,
+            )
+            for name in record.spaces
+        }
+
+
+def _done(studies: Studies) -> int:
+    """Trials of all methods that ended for good."""
+    return sum(len(ended(study)) for study in studies.values())
+
+
+def work(plan: TuningPlan, *, progress: TuningProgress) -> int:
+    """Take trials until every method of the plan has as many as were asked for, over all workers; returns how
+    many others are still at work on. Raises a `KeyboardInterrupt` after putting back a trial under way.
+    """
+    directory, worker = TuningDirectory(plan.directory), secrets.token_hex(8)
+    record = directory.join(plan.record)
+    with directory.alive(worker):
+        with directory.claiming():
+            opened = studies_of(directory, record, maximise=plan.higher_is_better)
+            studies = {name: opened[name] for name in plan.spaces}
+            for name, study in studies.items():
+                if not study.get_trials(deepcopy=False):
+                    study.enqueue_trial(defaults_of(name, plan))
+        progress.started(done=_done(studies), total=plan.record.trials * len(studies))
+        try:
+            while _next_trial(plan, directory, worker, studies, progress):
+                pass
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; repeat the command to resume") from None
+    return sum(len(study.get_trials(states=(TrialState.RUNNING,))) for study in studies.values())
+
+
+def _next_trial(
+    plan: TuningPlan, directory: TuningDirectory, worker: str, studies: Studies, progress: TuningProgress
+) -> bool:
+    """Run one trial of the method that has fewest; returns false where no method lacks any."""
+    with ExitStack() as claim:
+        claim.enter_context(directory.claiming())
+        for study in studies.values():
+            put_back_lost(study, directory.is_dead)
+        counts = {name: len(counted(study)) for name, study in studies.items()}
+        name = min(counts, key=lambda each: counts[each])
+        if counts[name] >= plan.record.trials:
+            return False
+        study = studies[name]
+
+        def objective(trial: optuna.Trial) -> float:
+            trial.set_user_attr(WORKER, worker)
+            claim.close()
+            earlier = [each for each in counted(study) if each.number < trial.number]
+            if len(earlier) >= plan.record.trials:
+                trial.set_user_attr(SURPLUS, True)
+                raise SurplusError
+            study.sampler = _sampler(plan, name, trial.number)
+            return run_trial(plan, name, trial)
+
+        study.pruner = optuna.pruners.MedianPruner(
+            n_startup_trials=UNJUDGED_TRIALS, n_warmup_steps=UNJUDGED_PARTS
+        )
+        study.optimize(objective, n_trials=1, catch=(SurplusError,))
+    last = max(
+        (each for each in study.get_trials(deepcopy=False) if each.user_attrs.get(WORKER) == worker),
+        key=lambda each: each.number,
+    )
+    if last.user_attrs.get(SURPLUS, False):
+        return True
+    progress.finished(
+        name, last, best_of(study), done=_done(studies), seconds=last.user_attrs.get(SECONDS, 0.0)
+    )
+    return True
+
+
+def _sampler(plan: TuningPlan, name: str, number: int) -> optuna.samplers.BaseSampler:
+    """Sampler of one trial: its draws depend on seed, method and number, not on the worker."""
+    seed = int(generator(plan.record.seed, "tune", name, str(number)).integers(2**32))
+    random = max(1, min(RANDOM_TRIALS, plan.record.trials // 2))
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=random)
+
+
+def put_back_lost(study: optuna.Study, is_dead: Callable[[str | None], bool]) -> None:
+    """End trials whose worker does not live, and queue every trial that was not finished again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # marked as experimental
+        optuna.storages.fail_stale_trials(study)  # by their heartbeat, in a database
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if is_dead(trial.user_attrs.get(WORKER)):
+            with suppress(ValueError):  # another worker was faster
+                study.tell(trial.number, state=TrialState.FAIL)
+    trials = study.get_trials(deepcopy=False)
+    again = {trial.user_attrs.get(RETRIED) for trial in trials}
+    for trial in trials:
+        if trial.state == TrialState.FAIL and trial.number not in again and not _given_up(trial):
+            attempt = trial.user_attrs.get(ATTEMPT, 1) + (not trial.user_attrs.get(INTERRUPTED, False))
+            study.enqueue_trial(trial.params, user_attrs={RETRIED: trial.number, ATTEMPT: attempt})
+
+
+def _given_up(trial: FrozenTrial) -> bool:
+    """True if a failed trial is not tried again."""
+    attrs = trial.user_attrs
+    tried = attrs.get(ATTEMPT, 1) >= ATTEMPTS and not attrs.get(INTERRUPTED, False)
+    return bool(attrs.get(SURPLUS, False)) or tried
+
+
+def ended(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that count and are over: with a score, pruned, or given up."""
+    return [trial for trial in counted(study) if trial.state != TrialState.RUNNING]
+
+
+def counted(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that count towards those that were asked for."""
+    known = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state in known
+        or (trial.state == TrialState.FAIL and _given_up(trial) and not trial.user_attrs.get(SURPLUS, False))
+    ]
+
+
+def best_of(study: optuna.Study) -> FrozenTrial | None:
+    """The trial of the best score; None before any has one."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return study.best_trial if complete else None

@@ -48,7 +48,7 @@ class Tune(RunsVerb):
     storage: Annotated[str, arg(metavar="URL", help_behavior_hint="(default: a file in DIR)")] = ""
     """Database of Optuna for workers on many machines, for example postgresql://host/name."""
     importance: bool = False
-    """With `show`: list how much of the score each setting decides."""
+    """List how much of the score each setting decides, with `show`."""
     dry_run: bool = False
     """Print what would be searched; train and write nothing."""
 

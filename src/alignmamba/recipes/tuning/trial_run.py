@@ -23,7 +23,7 @@ PARTS: Final = 10
 """Parts of a training after each of which a trial may be pruned: trials of different lengths are compared at
 the same share of theirs."""
 SECONDS, REFUSED, INTERRUPTED = "seconds", "refused", "interrupted"
-"""What a trial records besides its score: its cost, why its settings cannot be trained, and Ctrl-C."""
+"""Attributes of a trial: its cost, why its settings cannot be trained, and that Ctrl-C ended it."""
 
 
 def run_trial(plan: TuningPlan, name: str, trial: optuna.Trial) -> float:

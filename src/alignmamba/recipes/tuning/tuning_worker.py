@@ -50,11 +50,13 @@ Studies = Mapping[str, optuna.Study]
 def studies_of(directory: TuningDirectory, record: TuningRecord, *, maximise: bool) -> Studies:
     """Studies of all methods of a search, made where there are none."""
     storage = directory.storage()
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=UNJUDGED_TRIALS, n_warmup_steps=UNJUDGED_PARTS)
     with storage_faults(record.storage or str(directory.path)):
         return {
             name: optuna.create_study(
                 study_name=record.study(name),
                 storage=storage,
+                pruner=pruner,
                 direction="maximize" if maximise else "minimize",
                 load_if_exists=True,
             )
@@ -113,9 +115,6 @@ def _next_trial(
             study.sampler = _sampler(plan, name, trial.number)
             return run_trial(plan, name, trial)
 
-        study.pruner = optuna.pruners.MedianPruner(
-            n_startup_trials=UNJUDGED_TRIALS, n_warmup_steps=UNJUDGED_PARTS
-        )
         study.optimize(objective, n_trials=1, catch=(SurplusError,))
     last = max(
         (each for each in study.get_trials(deepcopy=False) if each.user_attrs.get(WORKER) == worker),

@@ -1,0 +1,73 @@
+"""``alignmamba tune``: what it prints, and how it answers mistakes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Said
+
+Cli = Callable[..., Said]
+HELD = ("--set", "fit.epochs=1", "options.d_model=8", "options.depth=1", "loader.batch_size=16")
+
+
+def test_a_search_from_plan_to_table(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuning"
+    methods = ("--methods", "single-stream-transformer", "late-fusion")
+    arguments = ["tune", "--data", corpus, "--out", out, *methods, "--trials", "2", "--repeats", "1", *HELD]
+    dry = cli(*arguments, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "0.0001 to 0.01 (log)   all" in dry.out
+    assert "held: fit.epochs=1" in dry.out
+    assert "accuracy on the 12 validation samples, one training" in dry.out
+    assert not out.exists()
+    planned = json.loads(cli(*arguments, "--dry-run", "--json").out)
+    assert planned["spaces"]["late-fusion"]["options.dropout"] == "0 to 0.5"
+
+    done = cli(*arguments)
+    assert done.code == 0, done.err
+    assert "4 trials, 0 of them finished before" in done.err
+    assert "1/4 single-stream-transformer, trial 0: accuracy 0." in done.err
+    assert "; best 0." in done.err
+    assert "2/2" in done.out
+
+    shown = cli("tune", "show", out, "--importance")
+    assert shown.code == 0, shown.err
+    assert "fit.learning_rate=0.003" in shown.out
+    assert "importance of settings" in shown.out
+    told = json.loads(cli("tune", "show", out, "--importance", "--json").out)
+    assert [(each["method"], each["trials"]) for each in told["methods"]] == [
+        ("single-stream-transformer", 2),
+        ("late-fusion", 2),
+    ]
+    assert sum(told["methods"][0]["importance"].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--methods", "late-fuson", "--out", "OUT"), "perhaps you meant 'late-fusion'"),
+        (("--trials", "0", "--out", "OUT"), "trials: found 0"),
+        (("--repeats", "0", "--out", "OUT"), "repeats: found 0"),
+        ((), "out: expected --out DIR"),
+        (("--out", "CORPUS"), "holds something that is not a search"),
+        (("--out", "OUT", "--set", "model=mult"), "model: found 'mult', but --methods names what is tuned"),
+        (("--out", "OUT", "--set", "fit.select=loss"), "fit.select: found 'loss'"),
+        (("--out", "OUT", "--storage", "nonsense"), "storage: found 'nonsense'"),
+        (("--out", "OUT", "--importance"), "importance: expected only with"),
+        (("--out", "OUT", "--model", "mult"), "--model: tune has no such option"),
+        (("show", "OUT"), "found no tuning.json"),
+        (("show",), "expected show DIR"),
+        (("list", "OUT"), "found 'list "),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    cli: Cli, corpus: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    places = {"OUT": str(tmp_path / "tuning"), "CORPUS": str(corpus)}
+    found = cli("tune", *(places.get(each, each) for each in arguments), "--data", corpus)
+    assert found.code == 2
+    assert said in found.err
+    assert found.err.count("\n") == 1
+    assert not (tmp_path / "tuning").exists()

@@ -1,0 +1,438 @@
+"""A search for settings: equal trials for all, workers that end badly, pruning, the sealed test split."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from alignmamba.contracts import Config
+from alignmamba.errors import CheckpointError, ConfigError, TrainingError
+from alignmamba.methods import METHODS
+from alignmamba.methods.search_space import SHARED_SPACE, Choice, Real, Whole
+from alignmamba.recipes.configuration import RunConfig, check_config
+from alignmamba.recipes.tuning import tuning_worker
+from alignmamba.recipes.tuning.trial_run import PARTS, Pruning, drawn, run_trial, score_of
+from alignmamba.recipes.tuning.tuning_directory import TuningDirectory, checked_storage
+from alignmamba.recipes.tuning.tuning_plan import TuningOptions, TuningPlan, plan_tuning
+from alignmamba.recipes.tuning.tuning_results import outcomes
+from alignmamba.recipes.tuning.tuning_worker import ATTEMPTS, counted, studies_of, work
+from alignmamba.training.fit_config import FitResult
+from small_run import write_small_corpus
+
+METHODS_TUNED = ("single-stream-transformer", "late-fusion")
+TINY: Mapping[str, Any] = {
+    "fit": {"epochs": 1},
+    "options": {"d_model": 8, "depth": 1},
+    "loader": {"batch_size": 16},
+}
+
+
+class Silent:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, int, int]] = []
+
+    def started(self, *, done: int, total: int) -> None:
+        self.begun = (done, total)
+
+    def finished(self, method: str, trial: Any, best: Any, *, done: int, seconds: float) -> None:
+        del best, seconds
+        self.ended.append((method, trial.number, done))
+
+
+@pytest.fixture
+def planned(corpus: Path, tmp_path: Path) -> Callable[..., TuningPlan]:
+    def make(trials: int = 3, *, out: str = "tuning", storage: str = "", **options: Any) -> TuningPlan:
+        options = {"methods": METHODS_TUNED, "repeats": 1, **options}
+        base = check_config({**TINY, "data": str(corpus)})
+        asked = TuningOptions(trials=trials, **options)
+        return plan_tuning(asked, base, out=tmp_path / out, storage=storage)
+
+    return make
+
+
+def _by_rate(plan: TuningPlan, name: str, trial: optuna.Trial) -> float:
+    """A trial without training, whose score is a function of its settings."""
+    settings = {key: drawn(trial, key, values) for key, values in plan.spaces[name].items()}
+    return settings["fit.learning_rate"]
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning_worker, "run_trial", _by_rate)
+
+
+def _studies(plan: TuningPlan) -> Mapping[str, optuna.Study]:
+    directory = TuningDirectory(plan.directory)
+    return studies_of(directory, directory.record(), maximise=plan.higher_is_better)
+
+
+def _settings(plan: TuningPlan) -> dict[str, list[dict[str, Any]]]:
+    """Settings of the trials that count, in the order of their numbers."""
+    return {name: [trial.params for trial in counted(study)] for name, study in _studies(plan).items()}
+
+
+def test_a_search_trains_scores_and_keeps_no_weights(planned: Callable[..., TuningPlan]) -> None:
+    plan = planned(2, methods=("single-stream-transformer",), repeats=2)
+    heard = Silent()
+    assert work(plan, progress=heard) == 0
+    assert heard.begun == (0, 2)
+    assert heard.ended == [("single-stream-transformer", number, number + 1) for number in (0, 1)]
+    (found,) = outcomes(TuningDirectory(plan.directory), importance=True)
+    assert (found.trials, found.pruned, found.running) == (2, 0, 0)
+    assert found.score is not None
+    assert 0 <= found.score <= 1
+    assert found.seconds > 0
+    assert set(found.importance or ()) == set(found.settings) == set(plan.spaces["single-stream-transformer"])
+    assert {path.name for path in plan.directory.iterdir()} == {
+        "tuning.json",
+        "journal.log",
+        "claim.lock",
+        "workers",
+    }
+    fixed: Any = optuna.trial.FixedTrial(dict(found.settings))
+    again = run_trial(plan, "single-stream-transformer", fixed)
+    assert again == pytest.approx(found.score)
+
+
+def test_no_training_is_given_the_test_split(planned: Callable[..., TuningPlan]) -> None:
+    plan = planned(1, repeats=3)
+    assert [set(repeat.corpus.splits) for repeat in plan.repeats] == [{"train", "valid"}] * 3
+    assert [repeat.config.seed for repeat in plan.repeats] == [0, 1, 2]
+
+
+def test_a_drawn_valid_split_is_drawn_again_for_each_repeat(tmp_path: Path) -> None:
+    write_small_corpus(tmp_path / "corpus", sizes={"train": 40, "test": 10})
+    base = check_config({**TINY, "data": str(tmp_path / "corpus"), "split_valid": 0.25})
+    asked = TuningOptions(trials=1, repeats=2, methods=("late-fusion",))
+    first, second = plan_tuning(asked, base, out=tmp_path / "out").repeats
+    assert set(first.corpus.splits) == {"train", "valid"}
+    assert set(first.corpus.split("valid").ids) != set(second.corpus.split("valid").ids)
+
+
+def test_the_size_of_the_valid_split_decides_how_often_a_trial_trains(tmp_path: Path) -> None:
+    for size, expected in ((199, 3), (200, 1)):
+        path = tmp_path / str(size)
+        write_small_corpus(path, sizes={"train": 8, "valid": size})
+        asked = TuningOptions(trials=1, methods=("late-fusion",))
+        plan = plan_tuning(asked, RunConfig(data=str(path)), out=tmp_path / "out")
+        assert plan.record.repeats == expected
+
+
+@pytest.mark.usefixtures("untrained")
+def test_all_methods_get_as_many_trials_and_more_on_request(planned: Callable[..., TuningPlan]) -> None:
+    work(planned(2), progress=Silent())
+    found = outcomes(TuningDirectory(planned(2).directory))
+    assert [(each.method, each.trials) for each in found] == [(name, 2) for name in METHODS_TUNED]
+    heard = Silent()
+    work(planned(4), progress=heard)
+    assert heard.begun == (4, 8)
+    assert [name for name, *_ in heard.ended] == [*METHODS_TUNED] * 2, "in turn, so that none is ahead"
+    work(planned(3), progress=heard)  # fewer than there are: nothing is done or lost
+    assert [each.trials for each in outcomes(TuningDirectory(planned(4).directory))] == [4, 4]
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_first_trial_has_the_defaults_and_others_depend_on_the_seed_alone(
+    planned: Callable[..., TuningPlan],
+) -> None:
+    plans = planned(8, out="one"), planned(8, out="other")
+    for plan in plans:
+        work(plan, progress=Silent())
+    first, second = map(_settings, plans)
+    assert first == second
+    expected = {"fit.learning_rate": 3e-3, "fit.weight_decay": 0.01, "options.dropout": 0.1}
+    for trials in first.values():
+        assert trials[0] == expected
+        assert len({trial["fit.learning_rate"] for trial in trials}) == 8
+    assert first["late-fusion"][1] != first["single-stream-transformer"][1]
+
+
+@pytest.mark.usefixtures("untrained")
+def test_workers_at_once_share_the_trials(planned: Callable[..., TuningPlan]) -> None:
+    plan = planned(6)
+    heard = [Silent() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda each: work(plan, progress=each), heard))
+    assert {name: len(trials) for name, trials in _settings(plan).items()} == dict.fromkeys(METHODS_TUNED, 6)
+    assert sum(len(each.ended) for each in heard) == 12
+    done = [trial for study in _studies(plan).values() for trial in counted(study)]
+    assert {trial.state for trial in done} == {TrialState.COMPLETE}
+    for trials in _settings(plan).values():
+        assert len({trial["fit.learning_rate"] for trial in trials}) == 6, "no two workers draw the same"
+
+
+def test_a_trial_begun_too_many_is_taken_back(
+    planned: Callable[..., TuningPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # with a database, workers of other directories do not see the lock of this one
+    plan = planned(1, methods=("late-fusion",))
+    begun: Any = optuna.Study.optimize
+    elsewhere: list[optuna.Trial] = []
+
+    def meanwhile(study: optuna.Study, *given: Any, **options: Any) -> None:
+        elsewhere.append(study.ask())
+        begun(study, *given, **options)
+
+    monkeypatch.setattr("optuna.Study.optimize", meanwhile)
+    monkeypatch.setattr(TuningDirectory, "is_dead", lambda *_: False)
+    heard = Silent()
+    assert work(plan, progress=heard) == 1
+    (study,) = _studies(plan).values()
+    assert (heard.ended, [trial.number for trial in counted(study)]) == ([], [0])
+    study.tell(elsewhere[0], 0.5)
+    assert work(plan, progress=heard) == 0
+    assert [trial.number for trial in counted(study)] == [0], "it is not tried again"
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from alignmamba.recipes.configuration import check_config
+from alignmamba.recipes.tuning import tuning_worker
+from alignmamba.recipes.tuning.trial_run import drawn
+from alignmamba.recipes.tuning.tuning_plan import TuningOptions, plan_tuning
+
+class Silent:
+    def started(self, **_): pass
+    def finished(self, *_, **__): pass
+
+def endless(plan, name, trial):
+    drawn(trial, "fit.learning_rate", plan.spaces[name]["fit.learning_rate"])
+    print("begun", flush=True)
+    time.sleep(600)
+
+tuning_worker.run_trial = endless
+asked = TuningOptions(methods=("single-stream-transformer", "late-fusion"), trials=2, repeats=1)
+base = check_config({**%r, "data": sys.argv[1]})
+tuning_worker.work(plan_tuning(asked, base, out=sys.argv[2]), progress=Silent())
+"""
+
+
+def test_the_trial_of_a_killed_worker_is_tried_again_with_its_settings(
+    planned: Callable[..., TuningPlan], corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(2)
+    script = WORKER % dict(TINY)
+    killed = subprocess.Popen(
+        [sys.executable, "-c", script, str(corpus), str(plan.directory)], stdout=subprocess.PIPE
+    )
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == b"begun\n"
+    # a living worker keeps its trial
+    assert [each.running for each in outcomes(TuningDirectory(plan.directory))] == [1, 0]
+    directory = TuningDirectory(plan.directory)
+    study = _studies(plan)[METHODS_TUNED[0]]
+    tuning_worker.put_back_lost(study, directory.is_dead)
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    killed.stdout.close()
+    monkeypatch.setattr(tuning_worker, "run_trial", _by_rate)
+    assert work(plan, progress=Silent()) == 0
+    assert [(each.trials, each.running) for each in outcomes(directory)] == [(2, 0), (2, 0)]
+    lost, *_ = study.trials
+    (again,) = [trial for trial in study.trials if trial.user_attrs.get("retry of") == lost.number]
+    assert lost.state == TrialState.FAIL
+    assert again.params["fit.learning_rate"] == lost.params["fit.learning_rate"] == 3e-3
+    assert again.user_attrs["attempt"] == 2
+
+
+def test_settings_that_end_every_worker_are_given_up(
+    planned: Callable[..., TuningPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(1, methods=("late-fusion",))
+
+    def broken(*_: object) -> float:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tuning_worker, "run_trial", broken)
+    for _ in range(ATTEMPTS):
+        with pytest.raises(ZeroDivisionError):
+            work(plan, progress=Silent())
+    work(plan, progress=Silent())
+    (found,) = outcomes(TuningDirectory(plan.directory))
+    assert (found.trials, found.pruned, found.score) == (1, 1, None)
+
+
+def test_an_interrupted_trial_is_put_back_as_often_as_it_takes(
+    planned: Callable[..., TuningPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(1, methods=("single-stream-transformer",))
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("alignmamba.recipes.tuning.trial_run.fitted", interrupted)
+        for _ in range(ATTEMPTS + 1):
+            with pytest.raises(KeyboardInterrupt, match="repeat the command to resume"):
+                work(plan, progress=Silent())
+    work(plan, progress=Silent())
+    (found,) = outcomes(TuningDirectory(plan.directory))
+    assert (found.trials, found.pruned) == (1, 0)
+
+
+def test_settings_that_cannot_be_trained_count_as_a_trial(
+    planned: Callable[..., TuningPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(*_: object, **__: object) -> None:
+        raise TrainingError("loss is nan")
+
+    monkeypatch.setattr("alignmamba.recipes.tuning.trial_run.fitted", diverged)
+    plan = planned(2, methods=("late-fusion",))
+    work(plan, progress=Silent())
+    (study,) = _studies(plan).values()
+    assert [trial.user_attrs["refused"] for trial in counted(study)] == ["loss is nan"] * 2
+    assert all(trial.state == TrialState.PRUNED for trial in counted(study))
+
+
+def _report(study: optuna.Study, scores: list[float], *, before: tuple[float, ...] = ()) -> int:
+    """Epochs that a training with these scores has before it is pruned, of as many as there are."""
+    trial = study.ask()
+    watch = Pruning(trial, "accuracy", before)
+    watch.started(epochs=len(scores), batches=1, epoch=1, batch=0)
+    best = -1.0
+    for epoch, score in enumerate(scores, start=1):
+        try:
+            watch.epoch_finished({"epoch": epoch, "valid/accuracy": score}, best=score > best)
+        except optuna.TrialPruned:
+            study.tell(trial, state=TrialState.PRUNED)
+            return epoch
+        best = max(best, score)
+    study.tell(trial, best)
+    return len(scores)
+
+
+def test_a_trial_that_is_behind_at_the_same_share_of_its_training_is_pruned() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=3)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for _ in range(2):
+        assert _report(study, [0.5] * 10) == 10
+    assert _report(study, [0.4] * 40) == 12, "at three tenths, not at three epochs"
+    assert _report(study, [0.4] * 2 + [0.6] * 8) == 10
+    assert _report(study, [0.6] + [0.4] * 9) == 10, "its best epoch counts"
+    assert max(study.trials[0].intermediate_values) == PARTS
+    # a second training is judged by the mean of both
+    trial = study.ask()
+    Pruning(trial, "accuracy", [0.2]).epoch_finished({"epoch": 1, "valid/accuracy": 0.6}, best=True)
+    assert study.trials[-1].intermediate_values == {2 * PARTS: pytest.approx(0.4)}
+
+
+def test_the_score_is_that_of_the_epoch_that_is_kept() -> None:
+    history = tuple(
+        {"valid/accuracy": value, "valid/loss/total": loss} for value, loss in ((0.9, 2), (0.7, 1))
+    )
+    result = FitResult(
+        history=history, metric="loss", best_epoch=2, best_score=1, optimiser_steps=2, stopped="epochs"
+    )
+    assert score_of(result, "accuracy") == 0.7
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_database_serves_workers_of_several_directories(
+    planned: Callable[..., TuningPlan], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'tuning.db'}"
+    for out in ("here", "there"):
+        work(planned(2, out=out, storage=url), progress=Silent())
+    assert not (tmp_path / "here" / "journal.log").exists()
+    found = [outcomes(TuningDirectory(tmp_path / out)) for out in ("here", "there")]
+    assert found[0] == found[1]
+    assert [each.trials for each in found[0]] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "expected the URL of a database"),
+        ("sqlite://", "in memory"),
+        ("postgresql://me:secret@host/name", "found a password"),
+        ("nosuch://host/name", "expected the URL of a database"),
+    ],
+)
+def test_a_storage_that_cannot_serve_is_refused(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        checked_storage(url)
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_another_search_and_damage_are_refused_in_one_line(
+    planned: Callable[..., TuningPlan], tmp_path: Path
+) -> None:
+    plan = planned(1)
+    work(plan, progress=Silent())
+    with pytest.raises(CheckpointError, match="whose repeats is 1, found 2; choose another --out"):
+        planned(1, repeats=2)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="holds something that is not a search"):
+        planned(1, out="other")
+    with pytest.raises(CheckpointError, match=r"found no tuning\.json"):
+        TuningDirectory.open(tmp_path / "other")
+    with (plan.directory / "journal.log").open("a") as journal:
+        journal.write("no JSON\n{}\n")
+    with pytest.raises(CheckpointError, match=r"journal\.log: damaged"):
+        outcomes(TuningDirectory(plan.directory))
+
+
+def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Path) -> None:
+    def spaces(**values: Any) -> Mapping[str, Any]:
+        base = check_config({"data": str(corpus), **values})
+        asked = TuningOptions(trials=1, methods=("alignmamba",))
+        return plan_tuning(asked, base, out=tmp_path / "out").spaces["alignmamba"]
+
+    everything = {*SHARED_SPACE, "options.alignment.weight", "options.local.time_weight"}
+    assert spaces().keys() == everything
+    held = spaces(fit={"epochs": 3}, options={"local": {"time_weight": 0.0}})
+    assert held.keys() == everything - {"fit.epochs", "options.local.time_weight"}
+    with pytest.raises(ConfigError, match="nothing is left to search"):
+        spaces(
+            fit={"epochs": 3, "learning_rate": 0.1, "weight_decay": 0.0},
+            loader={"batch_size": 8},
+            options={
+                "d_model": 8,
+                "depth": 1,
+                "dropout": 0.0,
+                "alignment": {"weight": 0.1},
+                "local": {"time_weight": 0.0},
+            },
+        )
+    for values, said in (
+        ({"model": "mult"}, "model: found 'mult'"),
+        ({"fit": {"select": "loss"}}, "fit.select: found 'loss'"),
+        ({"engine": {"devices": 2}}, "engine: found 2 processes"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            spaces(**values)
+
+
+def test_every_declared_setting_belongs_to_its_method() -> None:
+    for name, method in METHODS.items():
+        known = RunConfig.known_keys({"model": name})
+        assert set(method.search) <= set(known), name
+    ranges = [
+        *SHARED_SPACE.values(),
+        *(each for method in METHODS.values() for each in method.search.values()),
+    ]
+    assert all(isinstance(each, Config | Real | Whole | Choice) for each in ranges)
+
+
+def test_ranges_know_their_nearest_value() -> None:
+    assert [Real(low=0.1, high=1).nearest(value) for value in (0, 0.5, 2)] == [0.1, 0.5, 1]
+    assert [Whole(low=10, high=40, step=10).nearest(value) for value in (3, 24, 26, 100)] == [10, 20, 30, 40]
+    assert [Choice((16, 32, 64)).nearest(value) for value in (1, 40, 768)] == [16, 32, 64]
+    assert str(Real(low=1e-4, high=0.01, log=True)) == "0.0001 to 0.01 (log)"
+    assert str(Whole(low=10, high=40, step=10)) == "10 to 40 by 10"

@@ -249,6 +249,27 @@ def test_a_dry_run_writes_nothing(
     assert facts["parameters"] > 1000
 
 
+def test_folds_are_trained_and_scored_together(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    asked = ("train", "--data", corpus, "--model", "best-constant", "--folds", "3", "--out", tmp_path / "run")
+    dry = cli(*asked, "--dry-run")
+    assert f"# out: {tmp_path / 'run'}" in dry.out
+    assert not (tmp_path / "run").exists()
+    said = json.loads(cli(*asked, "--json").out)
+    assert said["samples"] == sum(SIZES.values())
+    assert list(said["folds"]) == ["fold 0", "fold 1", "fold 2"]
+    assert set(said["folds"]["fold 0"]) == set(said["metrics"]["test"])
+    again = cli(*asked)
+    assert "together" in again.out
+    assert f"directory: {tmp_path / 'run'}" in again.out.replace("\n", "")
+    for words, message in (
+        (("--folds", "2"), "folds: found 2, expected 3 or more"),
+        (("--folds", "3", "--split-valid", "0.2"), "split_valid: a fold has a valid split of its own"),
+        (("--folds", "3", "--resume", tmp_path), "--resume takes the run's own settings: drop --folds"),
+    ):
+        refused = cli("train", "--data", corpus, *words)
+        assert (refused.code, message in refused.err) == (2, True), refused.err
+
+
 def test_training_that_fails_at_once_leaves_nothing(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     code, _, err = cli(

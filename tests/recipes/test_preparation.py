@@ -180,6 +180,7 @@ def test_the_digest_knows_the_share_and_nothing_else_changed(drawn: tuple[Path, 
     }
     del (
         settings["modalities"],
+        settings["folds"],
         settings["missing"],
         settings["fit"]["loggers"],
         settings["loader"]["keep_groups"],

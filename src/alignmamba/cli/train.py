@@ -75,6 +75,10 @@ class Train(SettingVerb):
         Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/CORPUS-MODEL-DIGEST-seedN)")
     ] = None
     """Directory of the run. Without this option, a number is added if a finished run has the name."""
+    folds: Annotated[
+        int | None, arg(metavar="K", help_behavior_hint="(default: the corpus's own splits)")
+    ] = None
+    """Cross-validate: train K runs in DIR/fold-0 and so on, each tested on another part of all samples."""
     overwrite: bool = False
     """Replace the run at --out after all checks; anything but a run is refused."""
     resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
@@ -96,6 +100,8 @@ class Train(SettingVerb):
             self._refuse_settings_on_resume()
             with progress_display() as progress:
                 result = train(resume=self.resume, data=self.data, progress=progress)
+        elif self.folds is not None:
+            return self._cross_validate(self.folds)
         elif self.dry_run:
             self._show_plan(plan(self._configuration(), out=self.out, overwrite=self.overwrite))
             return 0
@@ -107,6 +113,28 @@ class Train(SettingVerb):
             for note in result.notes:
                 console(stderr=True).print(f"note: {note}", soft_wrap=True)
             self._show_result(result)
+        return 0
+
+    def _cross_validate(self, folds: int) -> int:
+        from alignmamba.recipes.display import progress_display
+        from alignmamba.recipes.fold_runs import plan_folds, train_folds
+
+        config = self._configuration()
+        if self.dry_run:
+            self._show_plan(plan_folds(config, folds, out=self.out))
+            return 0
+        with progress_display() as progress:
+            result = train_folds(
+                config, folds=folds, out=self.out, overwrite=self.overwrite, progress=progress
+            )
+        each = {f"fold {number}": run.metrics["test"] for number, run in enumerate(result.runs)}
+        if self.json:
+            facts = {"samples": result.samples, "metrics": {"test": result.metrics}, "folds": each}
+            self.emit({"run": str(result.directory), "seed": config.seed, **facts})
+            return 0
+        title = f"{config.model} on {result.runs[0].corpus}, {result.samples} samples in {folds} folds, test"
+        console().print(metrics_table(title, {"together": result.metrics, **each}))
+        console().print(f"directory: {result.directory}", soft_wrap=True)
         return 0
 
     def _configuration(self) -> "RunConfig":

@@ -77,6 +77,36 @@ class SplitPart:
         return (self[row] for row in range(len(self)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class JoinedSplit:
+    """Several splits as one, in their order; meets `alignmamba.contracts.Split`."""
+
+    role: Role
+    splits: tuple[Split, ...]
+    ids: tuple[str, ...] = field(init=False)
+    lengths: Mapping[str, np.ndarray] = field(init=False)
+    """Modality name to the number of tokens of each sample, 0 where missing."""
+
+    def __post_init__(self) -> None:
+        first = self.splits[0].lengths
+        lengths = {name: np.concatenate([split.lengths[name] for split in self.splits]) for name in first}
+        object.__setattr__(self, "ids", tuple(identity for split in self.splits for identity in split.ids))
+        object.__setattr__(self, "lengths", lengths)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> Sample:
+        for split in self.splits:
+            if row < len(split):
+                return split[row]
+            row -= len(split)
+        raise IndexError(row)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (sample for split in self.splits for sample in split)
+
+
 def named(corpus: Corpus, *, rename: Mapping[str, str] = {}, ignore: Sequence[str] = ()) -> Corpus:
     """The corpus with some of its modalities under other names and some dropped.
 

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model
 from pydantic.fields import FieldInfo
 
 from alignmamba.contracts import Config, Corpus, Name, configurations, dotted_keys
+from alignmamba.data.cross_validation import FoldsConfig
 from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.errors import ConfigError, explain, likely, nearest, shown_with_type, suggestion
@@ -73,6 +74,8 @@ class RunConfig(Config):
     split_valid: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of train that is taken for validation where the corpus has no valid split, drawn from the seed:
     by whole groups where samples have groups, else in the share of each class."""
+    folds: FoldsConfig = FoldsConfig()
+    """Cross-validation in place of the corpus's own splits."""
     loader: LoaderConfig = LoaderConfig()
     """Options of batches."""
     missing: MissingConfig = MissingConfig()
@@ -141,6 +144,8 @@ class RunConfig(Config):
             del settings["missing"]
         if self.split_valid is None:
             del settings["split_valid"]
+        if not self.folds.number:
+            del settings["folds"]
         for encoder in (
             settings["options"].get("encoder"),
             *(settings["options"].get("encoders") or {}).values(),

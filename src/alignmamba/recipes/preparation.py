@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alignmamba.contracts import ROLES, Corpus, Role
+from alignmamba.data.cross_validation import Fold, fold_of, joined
 from alignmamba.data.standardise import finite_means
 from alignmamba.data.validation import TrainSamples, ValidShare
 from alignmamba.errors import CheckpointError, ConfigError, DataError
@@ -14,6 +15,8 @@ from alignmamba.recipes.run_directory import RunDirectory
 
 SPLIT_VALID = "split_valid"
 """Key of ``run.json`` with the facts of a valid split that was drawn."""
+FOLD = "fold"
+"""Key of ``run.json`` with the facts of splits that were dealt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,10 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
     Raises a `ConfigError` or a `DataError` for a split or a modality that cannot be had.
     """
     config = config.model_copy(update={"data": located(config.data, config.nonfinite)})
-    if config.split_valid is None:
+    if config.folds.number and config.split_valid is not None:
+        raise ConfigError("split_valid: a fold has a valid split of its own; drop split_valid or folds")
+    share: ValidShare | Fold | None
+    if not _is_divided(config):
         whole = corpus = corpus_in(config.data, config.nonfinite)
         if "valid" not in corpus.splits and "train" in corpus.splits:
             there = ", ".join(repr(role) for role in ROLES if role in corpus.splits)
@@ -44,8 +50,8 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
             )
         share, identity = None, dict[str, Any]()
     else:
-        whole, share = _with_valid_share(config, config.data, seeds=seeds)
-        corpus, identity = share.corpus, {SPLIT_VALID: share.facts}
+        whole, share = _with_own_splits(config, config.data, seeds=seeds)
+        corpus, identity = share.corpus, {_recorded_as(config): share.facts}
     notes = [] if share is None else list(share.notes)
     absent = untrained_modalities(whole)
     asked = [name for name in absent if name in config.modalities]
@@ -79,11 +85,9 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
 
 
 def as_trained(run: RunDirectory, config: RunConfig, corpus: Corpus) -> Corpus:
-    """The corpus of a run as it was trained on: with its own valid split, which must repeat, and its
-    modalities.
-    """
-    if config.split_valid is not None:
-        _check_share(run, share := TrainSamples.of(corpus).split(config.split_valid, seed=config.seed))
+    """The corpus of a run as it was trained on: with its own splits, which repeat, and its modalities."""
+    if _is_divided(config):
+        _check_share(run, config, share := _divided(corpus, config))
         corpus = share.corpus
     return restricted(corpus, config.modalities)
 
@@ -93,12 +97,12 @@ def training_corpus(run: RunDirectory, config: RunConfig, data: str) -> Corpus:
     another.
     """
     place = located(data, config.nonfinite)
-    if config.split_valid is None:
+    if not _is_divided(config):
         corpus = corpus_in(place, config.nonfinite)
         check_unchanged(run, corpus, config)
     else:
-        _, share = _with_valid_share(config, place, run=run)
-        _check_share(run, share)
+        _, share = _with_own_splits(config, place, run=run)
+        _check_share(run, config, share)
         corpus = share.corpus
     return restricted(corpus, config.modalities)
 
@@ -127,35 +131,55 @@ def _has(corpus: Corpus, role: Role, name: str) -> bool:
     return bool(corpus.splits[role].lengths[name].any())
 
 
-def _check_share(run: RunDirectory, share: ValidShare) -> None:
+def _is_divided(config: RunConfig) -> bool:
+    """True where a run makes splits of its own."""
+    return config.split_valid is not None or config.folds.number > 0
+
+
+def _recorded_as(config: RunConfig) -> str:
+    """Key of ``run.json`` with the facts of these splits."""
+    return FOLD if config.folds.number else SPLIT_VALID
+
+
+def _divided(corpus: Corpus, config: RunConfig) -> ValidShare | Fold:
+    """The corpus with the splits of the run."""
+    if config.folds.number:
+        return fold_of(corpus, config.folds)
+    assert config.split_valid is not None
+    return TrainSamples.of(corpus).split(config.split_valid, seed=config.seed)
+
+
+def _check_share(run: RunDirectory, config: RunConfig, share: ValidShare | Fold) -> None:
     """Refuse another draw than that of training, as another version might make it."""
-    expected = run.identity().get(SPLIT_VALID)
+    expected = run.identity().get(_recorded_as(config))
     if expected != share.facts:
+        which = "splits" if config.folds.number else "valid split"
         raise CheckpointError(
-            f"run {run.path}: its valid split cannot be repeated: found {dict(share.facts)}, expected"
-            f" {expected}"
+            f"run {run.path}: its {which} cannot be repeated: found {dict(share.facts)}, expected {expected}"
         )
 
 
-def _with_valid_share(
+def _with_own_splits(
     config: RunConfig, place: str, *, seeds: Iterable[int] = (), run: RunDirectory | None = None
-) -> tuple[Corpus, ValidShare]:
-    """The corpus, and the same with the valid split of the run; other seeds are only checked."""
-    assert config.split_valid is not None
+) -> tuple[Corpus, ValidShare | Fold]:
+    """The corpus, all of it train where it is dealt into folds, and the same with the splits of the run;
+    other seeds are only checked.
+    """
     by_means = config.nonfinite == "mean" and place != SYNTHETIC
     # Means stand in for values that are not finite: they have to be those of the samples that are left to
     # train on.
     corpus = corpus_in(place, config.nonfinite, means={} if by_means else None)
     if run is not None:
         check_unchanged(run, corpus, config)
-    samples = TrainSamples.of(corpus)
-    for seed in seeds:
-        samples.split(config.split_valid, seed=seed)
-    share = samples.split(config.split_valid, seed=config.seed)
+    if config.split_valid is not None:
+        samples = TrainSamples.of(corpus)
+        for seed in seeds:
+            samples.split(config.split_valid, seed=seed)
+    share = _divided(corpus, config)
     if by_means:
         corpus = corpus_in(place, "mean", means=finite_means(share.corpus.split("train"), corpus.modalities))
-        share = TrainSamples.of(corpus).split(config.split_valid, seed=config.seed)
-    return corpus, share
+        share = _divided(corpus, config)
+    return (joined(corpus) if config.folds.number else corpus), share
 
 
 def _left_out(absent: Collection[str], whole: Corpus, left: Corpus) -> str:

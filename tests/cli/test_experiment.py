@@ -222,8 +222,10 @@ def test_a_dry_run_of_efficiency_measures_and_writes_nothing(
         "passes": [5000],
         "memory": [100, 5000],
     }
-    wrong = ("--rates", "1.5", "--models", "nobody", "--seeds", "0", "--data", "nowhere")
-    assert cli("experiment", "efficiency", "--out", out, *wrong, "--dry-run").code == 0
+    of_others = ("--rates", "0.5", "--models", "mult", "--seeds", "2", "--data", "nowhere")
+    assert cli("experiment", "efficiency", "--out", out, *of_others, "--dry-run").code == 0
+    wrong = cli("experiment", "efficiency", "--out", out, "--rates", "1.5", "--dry-run")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
     assert not list(tmp_path.iterdir())
     (tmp_path / "letter.txt").write_text("mine")
     assert cli("experiment", "efficiency", "--out", tmp_path, "--dry-run").code == 2

@@ -89,7 +89,7 @@ def test_a_page_that_cannot_be_made_is_refused_before_tables_are_written(
     (tmp_path / "grid" / "experiment.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
     monkeypatch.setattr(
-        "alignmamba.recipes.experiments.refresh_tables",
+        "alignmamba.recipes.experiments.grid_run.refresh_tables",
         lambda path: pytest.fail(f"tables of {path} were written"),
     )
     if lacking:

@@ -32,9 +32,9 @@ class Tune(RunsVerb):
 
     words: Annotated[Positional[tuple[str, ...]], arg(metavar="[show DIR]", help_behavior_hint="")] = ()
     """Show what a search has found so far."""
-    methods: Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: families)")] = (
-        "families",
-    )
+    methods: Annotated[
+        tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="(default: families)")
+    ] = ()
     """Methods to tune, or `families`, `table1`, `table2`, `all`."""
     trials: Annotated[int, arg(metavar="N")] = 20
     """Trials of each method, over all workers together."""

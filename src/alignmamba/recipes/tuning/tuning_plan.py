@@ -33,8 +33,8 @@ SMALL_REPEATS: Final = 3
 class TuningOptions(Config):
     """Options of a search."""
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Methods, or sets of them."""
+    methods: tuple[str, ...] = ()
+    """Methods, or sets of them; empty means `families`."""
     trials: Annotated[int, Field(ge=1, le=100_000)]
     """Trials of each method, over all workers together."""
     repeats: Annotated[int, Field(ge=1, le=100)] | None = None

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from alignmamba.methods import METHODS
+from alignmamba.methods import METHODS, REFERENCES
 from alignmamba.methods.search_space import SHARED_SPACE
 from alignmamba.recipes.configuration import RunConfig
 
@@ -19,10 +19,11 @@ END: Final = "<!-- end of the table -->"
 
 def table() -> str:
     """Spaces of all methods, in Markdown."""
-    keys = {name: RunConfig.known_keys({"model": name}) for name in METHODS}
+    tuned = [name for name in METHODS if name not in REFERENCES]
+    keys = {name: RunConfig.known_keys({"model": name}) for name in tuned}
     rows = []
     for key, values in SHARED_SPACE.items():
-        lacking = [f"`{name}`" for name in METHODS if key not in keys[name]]
+        lacking = [f"`{name}`" for name in tuned if key not in keys[name]]
         rows.append((key, values, f"all but {', '.join(lacking)}" if lacking else "all"))
     for name, method in METHODS.items():
         rows += [(key, values, f"`{name}`") for key, values in method.search.items()]

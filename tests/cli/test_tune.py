@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,7 @@ def test_a_search_from_plan_to_table(cli: Cli, corpus: Path, tmp_path: Path) -> 
     ("arguments", "said"),
     [
         (("--methods", "late-fuson", "--out", "OUT"), "perhaps you meant 'late-fusion'"),
+        (("--methods", "pooled-linear", "--out", "OUT"), "which is solved on valid and has nothing to tune"),
         (("--trials", "0", "--out", "OUT"), "trials: found 0"),
         (("--repeats", "0", "--out", "OUT"), "repeats: found 0"),
         ((), "out: expected --out DIR"),
@@ -71,3 +73,30 @@ def test_mistakes_end_in_one_line(
     assert said in found.err
     assert found.err.count("\n") == 1
     assert not (tmp_path / "tuning").exists()
+
+
+def test_a_comparison_says_what_tuning_cost(
+    cli: Cli, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alignmamba.recipes.experiments.cell_process import run_cell
+
+    def here(experiment: Any, jobs: Any, *, workers: int, progress: Any) -> None:
+        for job in jobs:
+            run_cell(experiment.path, job.key)
+            progress.finished(job, experiment.state(job), reason=experiment.failure(job.key), seconds=workers)
+
+    monkeypatch.setattr("alignmamba.recipes.experiments.grid_run.run_here", here)
+    model = "single-stream-transformer"
+    tuned, grid = tmp_path / "tuning", tmp_path / "grid"
+    asked = ("--methods", model, "--trials", "2", "--repeats", "1", *HELD)
+    assert cli("tune", "--data", corpus, "--out", tuned, *asked).code == 0
+    compared = ("--models", model, "--model", model, "--without-references", "--seeds", "1", "--tuned", tuned)
+    done = cli("experiment", "comparison", "--data", corpus, "--out", grid, *compared)
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert "Tuning was equal: each method has the best settings of 2 trials by accuracy on valid" in said
+    assert f"Seconds that the search took: {model} " in said
+    record = json.loads((grid / "experiment.json").read_text())
+    assert record["tuned"]["methods"][model]["trials"] == 2
+    (tuned / "tuning.json").unlink()  # the report needs the experiment alone
+    assert cli("report", grid).code == 0

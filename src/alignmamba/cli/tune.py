@@ -176,7 +176,7 @@ class TrialLines:
         self, method: str, trial: "FrozenTrial", best: "FrozenTrial | None", *, done: int, seconds: float
     ) -> None:
         """Say how a trial ended."""
-        from alignmamba.recipes.tuning.trial_run import REFUSED
+        from alignmamba.recipes.tuning.studies import REFUSED
 
         refused = trial.user_attrs.get(REFUSED)
         complete = trial.value is not None and trial.state.name == "COMPLETE"

@@ -19,11 +19,12 @@ from alignmamba.methods import METHODS
 from alignmamba.methods.search_space import SHARED_SPACE, Choice, Real, Whole
 from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.tuning import tuning_worker
+from alignmamba.recipes.tuning.studies import ATTEMPTS, counted, put_back_lost, studies_of
 from alignmamba.recipes.tuning.trial_run import PARTS, Pruning, drawn, run_trial, score_of
 from alignmamba.recipes.tuning.tuning_directory import TuningDirectory, checked_storage
 from alignmamba.recipes.tuning.tuning_plan import TuningOptions, TuningPlan, plan_tuning
 from alignmamba.recipes.tuning.tuning_results import outcomes
-from alignmamba.recipes.tuning.tuning_worker import ATTEMPTS, counted, studies_of, work
+from alignmamba.recipes.tuning.tuning_worker import work
 from alignmamba.training.fit_config import FitResult
 from small_run import write_small_corpus
 
@@ -232,7 +233,7 @@ def test_the_trial_of_a_killed_worker_is_tried_again_with_its_settings(
     assert [each.running for each in outcomes(TuningDirectory(plan.directory))] == [1, 0]
     directory = TuningDirectory(plan.directory)
     study = _studies(plan)[METHODS_TUNED[0]]
-    tuning_worker.put_back_lost(study, directory.is_dead)
+    put_back_lost(study, directory.is_dead)
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()

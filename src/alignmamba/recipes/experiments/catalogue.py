@@ -81,11 +81,7 @@ def cells_of(options: GridOptions, base: RunConfig, corpus: Corpus) -> list[Cell
     experiment.check(options, corpus)
     if isinstance(options, MethodsOptions):
         options = options.model_copy(update={"models": compared_methods(options, base, corpus)})
-    return [
-        each
-        for seed in range(options.seeds)
-        for each in experiment.cells(options, base.model_copy(update={"seed": seed}), corpus)
-    ]
+    return list(experiment.seeded_cells(options, base, corpus))
 
 
 def compared_methods(options: MethodsOptions, base: RunConfig, corpus: Corpus) -> tuple[str, ...]:

@@ -1,10 +1,15 @@
 """Table 2: methods beside each other, and every modality alone."""
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from alignmamba.contracts import Corpus
+from alignmamba.errors import ConfigError
 from alignmamba.evaluation.tables import Entry, ResultTable
+from alignmamba.extras import require
 from alignmamba.methods import REFERENCES
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, cell
@@ -17,12 +22,17 @@ from alignmamba.recipes.experiments.experiment_kind import (
 )
 from alignmamba.recipes.experiments.grid import Grid
 
+if TYPE_CHECKING:
+    from alignmamba.recipes.tuning.best_settings import BestSettings
+
 
 class ComparisonOptions(MethodsOptions):
     """Options of the comparison."""
 
     without_references: bool = False
     """Drop the rows of the best constant and of a linear model on pooled statistics."""
+    tuned: Annotated[str, Field(title="DIR")] = ""
+    """Train each method with the best settings that `alignmamba tune --out DIR` found for it."""
 
 
 class Comparison(GridExperiment[ComparisonOptions, Analysis]):
@@ -36,14 +46,42 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
 
     def cells(self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Table 2: every model with all modalities, then each modality alone."""
+        return self._rows(asked, base, corpus, _best(asked, base, corpus))
+
+    def seeded_cells(self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+        """Cells for all seeds, with the settings that a search had found when this was called."""
+        best = _best(asked, base, corpus)
+        for seed in range(asked.seeds):
+            yield from self._rows(asked, base.model_copy(update={"seed": seed}), corpus, best)
+
+    def _rows(
+        self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus, best: "BestSettings | None"
+    ) -> Iterator[Cell]:
         last = () if asked.without_references else REFERENCES
         for name in (each for each in asked.models if each not in last):
-            yield cell(name, of_model(base, name, own_settings=asked.own_settings), corpus)
+            run = of_model(base, name, own_settings=asked.own_settings)
+            yield cell(name, run if best is None else best.over(base, name), corpus)
         if len(corpus.modalities) > 1:
+            alone = base if best is None else best.over(base, base.model)
             for modality in corpus.modalities:
-                yield from with_modalities(f"{modality.name} alone", base, corpus, (modality.name,))
+                yield from with_modalities(f"{modality.name} alone", alone, corpus, (modality.name,))
         for name in last:
             yield cell(name, of_model(base, name), corpus)
+
+    def check(self, asked: ComparisonOptions, corpus: Corpus) -> None:
+        """Refuse two kinds of settings at once."""
+        del corpus
+        if asked.tuned and asked.own_settings:
+            raise ConfigError("tuned: found --own-settings beside it, expected one of both")
+
+    def facts(self, asked: ComparisonOptions, corpus: Corpus) -> Mapping[str, Any]:
+        """Number of trials and cost of the search whose settings are used."""
+        del corpus
+        if not asked.tuned:
+            return {}
+        from alignmamba.recipes.tuning.best_settings import search_facts
+
+        return {"tuned": search_facts(Path(asked.tuned))}
 
     def as_begun(self, asked: ComparisonOptions, begun: ExperimentRecord) -> ComparisonOptions:
         """Options without references, where an earlier version began without them."""
@@ -52,7 +90,8 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Methods by metrics, then what each of them costs."""
-        yield metrics_table(grid, f"Comparison of methods on {grid.corpus}, test", row_label="method")
+        scores = metrics_table(grid, f"Comparison of methods on {grid.corpus}, test", row_label="method")
+        yield scores.model_copy(update={"notes": (*scores.notes, *_notes_on_tuning(grid))})
         yield ResultTable(
             name="comparison-cost",
             title=f"What methods cost on {grid.corpus}",
@@ -66,6 +105,33 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
                 " Whatever else ran on the machine meanwhile is in them.",
             ),
         )
+
+
+def _best(asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> "BestSettings | None":
+    """Settings that a search has found for the methods that can be tuned, if one is named."""
+    if not asked.tuned:
+        return None
+    require("tuned", "tune", "optuna")
+    from alignmamba.recipes.tuning.best_settings import best_settings
+
+    tuned = [name for name in asked.models if name not in REFERENCES]
+    return best_settings(Path(asked.tuned), base, corpus, tuned)
+
+
+def _notes_on_tuning(grid: Grid) -> Iterator[str]:
+    """How the settings of each method were found, if by a search."""
+    if not grid.plan.tuned:
+        return
+    search = grid.plan.tuned
+    methods = {name: facts for name, facts in search["methods"].items() if name in grid.rows}
+    trials = max((facts["trials"] for facts in methods.values()), default=0)
+    cost = ", ".join(f"{name} {facts['seconds']:.0f}" for name, facts in methods.items())
+    yield (
+        f"Tuning was equal: each method has the best settings of {trials} trials by {search['metric']} on"
+        f" valid, each trial the mean of {search['repeats']} trainings."
+    )
+    yield f"Seconds that the search took: {cost}."
+    yield "A single modality has the settings of the model that reads it, which were not tuned for it alone."
 
 
 def _cost(grid: Grid, row: str) -> tuple[Entry | None, Entry | None]:

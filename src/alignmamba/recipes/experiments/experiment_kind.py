@@ -92,6 +92,11 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
         sets.
         """
 
+    def seeded_cells(self, asked: GridOptionsT, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+        """Cells for all seeds; an experiment that reads files for them reads these here, once."""
+        for seed in range(asked.seeds):
+            yield from self.cells(asked, base.model_copy(update={"seed": seed}), corpus)
+
     def facts(self, asked: GridOptionsT, corpus: Corpus) -> Mapping[str, Any]:
         """Record in ``experiment.json`` besides options and corpus."""
         del asked, corpus

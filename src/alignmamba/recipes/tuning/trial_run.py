@@ -14,6 +14,7 @@ from alignmamba.recipes.configuration import resolve, with_settings
 from alignmamba.recipes.experiments.experiment_kind import of_model
 from alignmamba.recipes.preparation import Prepared
 from alignmamba.recipes.training_run import fitted
+from alignmamba.recipes.tuning.studies import INTERRUPTED, REFUSED, SECONDS
 from alignmamba.recipes.tuning.tuning_plan import TuningPlan
 from alignmamba.training.fit_config import FitResult
 from alignmamba.training.progress import Progress
@@ -22,8 +23,6 @@ from alignmamba.training.selection import column
 PARTS: Final = 10
 """Parts of a training after each of which a trial may be pruned: trials of different lengths are compared at
 the same share of theirs."""
-SECONDS, REFUSED, INTERRUPTED = "seconds", "refused", "interrupted"
-"""Attributes of a trial: its cost, why its settings cannot be trained, and that Ctrl-C ended it."""
 
 
 def run_trial(plan: TuningPlan, name: str, trial: optuna.Trial) -> float:

@@ -11,7 +11,7 @@ from alignmamba.contracts import Config, Corpus
 from alignmamba.errors import ConfigError, nearest
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
 from alignmamba.extras import require
-from alignmamba.methods import METHODS, SETS
+from alignmamba.methods import METHODS, REFERENCES, SETS
 from alignmamba.methods.search_space import SHARED_SPACE, SearchSpace
 from alignmamba.recipes.assembly import check_pretrained, counted_weights, environment
 from alignmamba.recipes.configuration import RunConfig, dotted, resolve
@@ -47,6 +47,8 @@ class TuningOptions(Config):
         for name in methods:
             if name not in known:
                 raise ValueError(f"found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
+            if name in REFERENCES or name == "references":
+                raise ValueError(f"found {name!r}, which is solved on valid and has nothing to tune")
         return methods
 
 
@@ -85,7 +87,7 @@ def plan_tuning(
     refuse_unlabelled(corpus, ("train", "valid"))
     metric = selection(base.fit.select, corpus.task, HIGHER_IS_BETTER)
     compared = MethodsOptions(models=asked.methods)
-    methods = compared_methods(compared, base, corpus)
+    methods = [name for name in compared_methods(compared, base, corpus) if name not in REFERENCES]
     given = base.model_dump(mode="json", exclude_unset=True, exclude={"data", "engine"})
     held = dict(dotted(given))
     spaces = {name: space_of(name, base, corpus, held) for name in methods}
@@ -110,7 +112,7 @@ def plan_tuning(
         repeats=repeats,
         valid_samples=len(corpus.split("valid")),
         notes=(
-            *(note for note in repeats[0].notes if "test" not in note),
+            *repeats[0].notes,
             *(f"{name} is not tuned: {why}" for name, why in dropped.items()),
         ),
     )

@@ -9,9 +9,8 @@ import optuna
 from optuna.trial import TrialState
 
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
-from alignmamba.recipes.tuning.trial_run import SECONDS
+from alignmamba.recipes.tuning.studies import SECONDS, best_of, counted, ended, studies_of
 from alignmamba.recipes.tuning.tuning_directory import TuningDirectory
-from alignmamba.recipes.tuning.tuning_worker import best_of, counted, ended, studies_of
 
 LEAST_TRIALS = 2
 """Scored trials from which the importance of settings can be estimated."""

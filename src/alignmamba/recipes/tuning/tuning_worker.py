@@ -4,27 +4,30 @@ Any number of workers share a directory or a database. A trial whose worker was 
 """
 
 import secrets
-import warnings
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Final, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from alignmamba.data.randomness import generator
-from alignmamba.recipes.tuning.trial_run import INTERRUPTED, SECONDS, run_trial
-from alignmamba.recipes.tuning.tuning_directory import TuningDirectory, TuningRecord, storage_faults
+from alignmamba.recipes.tuning.studies import (
+    SECONDS,
+    SURPLUS,
+    WORKER,
+    Studies,
+    best_of,
+    counted,
+    ended,
+    put_back_lost,
+    studies_of,
+)
+from alignmamba.recipes.tuning.trial_run import run_trial
+from alignmamba.recipes.tuning.tuning_directory import TuningDirectory
 from alignmamba.recipes.tuning.tuning_plan import TuningPlan, defaults_of
 
-ATTEMPTS: Final = 3
-"""Workers that one trial may end; then it counts as a trial without a score."""
 RANDOM_TRIALS: Final = 10
 """Trials before the sampler learns from earlier ones, at most; at most half of all that are asked for."""
-UNJUDGED_TRIALS, UNJUDGED_PARTS = 4, 3
-"""Trials that finish before any is pruned, and parts of a training before it may be."""
-WORKER, ATTEMPT, RETRIED, SURPLUS = "worker", "attempt", "retry of", "surplus"
-"""Attributes of a trial: who runs it, how often it was begun, in whose place, and a mark of one too many."""
 
 
 class TuningProgress(Protocol):
@@ -41,27 +44,6 @@ class TuningProgress(Protocol):
 
 class SurplusError(Exception):
     """A trial began while another worker took the last one."""
-
-
-Studies = Mapping[str, optuna.Study]
-"""Method to its study."""
-
-
-def studies_of(directory: TuningDirectory, record: TuningRecord, *, maximise: bool) -> Studies:
-    """Studies of all methods of a search, made where there are none."""
-    storage = directory.storage()
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=UNJUDGED_TRIALS, n_warmup_steps=UNJUDGED_PARTS)
-    with storage_faults(record.storage or str(directory.path)):
-        return {
-            name: optuna.create_study(
-                study_name=record.study(name),
-                storage=storage,
-                pruner=pruner,
-                direction="maximize" if maximise else "minimize",
-                load_if_exists=True,
-            )
-            for name in record.spaces
-        }
 
 
 def _done(studies: Studies) -> int:
@@ -133,49 +115,3 @@ def _sampler(plan: TuningPlan, name: str, number: int) -> optuna.samplers.BaseSa
     seed = int(generator(plan.record.seed, "tune", name, str(number)).integers(2**32))
     random = max(1, min(RANDOM_TRIALS, plan.record.trials // 2))
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=random)
-
-
-def put_back_lost(study: optuna.Study, is_dead: Callable[[str | None], bool]) -> None:
-    """End trials whose worker does not live, and queue every trial that was not finished again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # marked as experimental
-        optuna.storages.fail_stale_trials(study)  # by their heartbeat, in a database
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if is_dead(trial.user_attrs.get(WORKER)):
-            with suppress(ValueError):  # another worker was faster
-                study.tell(trial.number, state=TrialState.FAIL)
-    trials = study.get_trials(deepcopy=False)
-    again = {trial.user_attrs.get(RETRIED) for trial in trials}
-    for trial in trials:
-        if trial.state == TrialState.FAIL and trial.number not in again and not _given_up(trial):
-            attempt = trial.user_attrs.get(ATTEMPT, 1) + (not trial.user_attrs.get(INTERRUPTED, False))
-            study.enqueue_trial(trial.params, user_attrs={RETRIED: trial.number, ATTEMPT: attempt})
-
-
-def _given_up(trial: FrozenTrial) -> bool:
-    """True if a failed trial is not tried again."""
-    attrs = trial.user_attrs
-    tried = attrs.get(ATTEMPT, 1) >= ATTEMPTS and not attrs.get(INTERRUPTED, False)
-    return bool(attrs.get(SURPLUS, False)) or tried
-
-
-def ended(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count and are over: with a score, pruned, or given up."""
-    return [trial for trial in counted(study) if trial.state != TrialState.RUNNING]
-
-
-def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count towards those that were asked for."""
-    known = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state in known
-        or (trial.state == TrialState.FAIL and _given_up(trial) and not trial.user_attrs.get(SURPLUS, False))
-    ]
-
-
-def best_of(study: optuna.Study) -> FrozenTrial | None:
-    """The trial of the best score; None before any has one."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return study.best_trial if complete else None

@@ -1,0 +1,82 @@
+"""Best settings of a search for a comparison of methods, refused where means were not equal."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from alignmamba.contracts import Corpus
+from alignmamba.errors import ConfigError
+from alignmamba.extras import require
+from alignmamba.recipes.configuration import RunConfig, dotted, with_settings
+from alignmamba.recipes.experiments.experiment_kind import of_model
+from alignmamba.recipes.run_directory import corpus_identity
+from alignmamba.recipes.tuning.tuning_directory import TuningDirectory
+from alignmamba.recipes.tuning.tuning_results import MethodOutcome, outcomes
+
+LAID_OVER: Final = ("fit.", "loader.", "options.", "preset")
+"""Beginnings of settings that a search holds and a comparison takes over; the others decide the corpus, and
+must be the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestSettings:
+    """Settings that a search has found, and those that it held fixed."""
+
+    held: Mapping[str, Any]
+    settings: Mapping[str, Mapping[str, Any]]
+    """Method to settings by dotted key."""
+
+    def over(self, base: RunConfig, name: str) -> RunConfig:
+        """A run of a method under its best settings; under those that were held if it was not tuned."""
+        return with_settings(of_model(with_settings(base, self.held), name), self.settings.get(name, {}))
+
+
+def best_settings(path: Path, base: RunConfig, corpus: Corpus, methods: Sequence[str]) -> BestSettings:
+    """Best settings of these methods. Refuses, by a `ConfigError`, another corpus or other settings of it, a
+    method without a score, and methods with different numbers of trials.
+    """
+    require("tuned", "tune", "optuna")
+    directory = TuningDirectory.open(path)
+    record = directory.record()
+    identity = corpus_identity(corpus)
+    if asdict(record.corpus) != identity:
+        raise ConfigError(
+            f"tuned {path}: found settings for corpus {record.corpus.name!r} {record.corpus.checksum[:12]},"
+            f" expected {identity['name']!r} {identity['checksum'][:12]}"
+        )
+    mine = dict(dotted(base.model_dump(mode="json")))
+    for key, value in record.held.items():
+        if not key.startswith((*LAID_OVER, "seed")) and mine.get(key) != value:
+            raise ConfigError(
+                f"tuned {path}: tuned with {key}={value}, found {mine.get(key)}; set it here too"
+            )
+    found = {each.method: each for each in outcomes(directory)}
+    _refuse_unequal(path, found, methods)
+    return BestSettings(
+        held={key: value for key, value in record.held.items() if key.startswith(LAID_OVER)},
+        settings={name: each.settings for name, each in found.items()},
+    )
+
+
+def _refuse_unequal(path: Path, found: Mapping[str, MethodOutcome], methods: Sequence[str]) -> None:
+    scored = [name for name, each in found.items() if each.score is not None]
+    for name in methods:
+        if name not in scored:
+            raise ConfigError(
+                f"tuned {path}: {name} has no finished trial, expected some of {', '.join(scored) or 'none'}"
+            )
+    trials = {name: found[name].trials for name in methods}
+    if len(set(trials.values())) > 1:
+        counts = ", ".join(f"{name} {count}" for name, count in trials.items())
+        raise ConfigError(
+            f"tuned {path}: found different numbers of trials: {counts}; repeat alignmamba tune to finish"
+        )
+
+
+def search_facts(path: Path) -> dict[str, Any]:
+    """Record of a search in ``experiment.json``: metric, trainings of a trial, what each method cost."""
+    directory = TuningDirectory.open(path)
+    record = directory.record()
+    methods = {each.method: {"trials": each.trials, "seconds": each.seconds} for each in outcomes(directory)}
+    return {"metric": record.metric, "repeats": record.repeats, "methods": methods}

@@ -1,0 +1,106 @@
+"""A comparison under the settings that a search has found."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.recipes.configuration import RunConfig, check_config
+from alignmamba.recipes.experiments.cells import Cell
+from alignmamba.recipes.experiments.comparison import ComparisonOptions
+from alignmamba.recipes.experiments.grid_run import plan_experiment
+from alignmamba.recipes.tuning import tuning_worker
+from alignmamba.recipes.tuning.trial_run import drawn
+from alignmamba.recipes.tuning.tuning_directory import TuningDirectory
+from alignmamba.recipes.tuning.tuning_plan import TuningOptions, plan_tuning
+from alignmamba.recipes.tuning.tuning_results import outcomes
+from alignmamba.recipes.tuning.tuning_worker import work
+from small_run import write_small_corpus
+
+HELD = {"fit": {"epochs": 1, "patience": 7}, "options": {"d_model": 8, "depth": 1}}
+MODEL = "single-stream-transformer"
+
+
+class Silent:
+    """An observer that hears nothing."""
+
+    def started(self, *, done: int, total: int) -> None:
+        """Do nothing."""
+
+    def finished(self, method: str, trial: Any, best: Any, *, done: int, seconds: float) -> None:
+        """Do nothing."""
+
+
+def _by_rate(plan: Any, name: str, trial: Any) -> float:
+    settings = {key: drawn(trial, key, values) for key, values in plan.spaces[name].items()}
+    return settings["fit.learning_rate"]
+
+
+@pytest.fixture
+def search(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    monkeypatch.setattr(tuning_worker, "run_trial", _by_rate)
+
+    def make(*methods: str, trials: int = 3, **settings: Any) -> Path:
+        base = check_config({**HELD, "data": str(corpus), **settings})
+        asked = TuningOptions(methods=methods, trials=trials, repeats=2)
+        work(plan_tuning(asked, base, out=tmp_path / "tuning"), progress=Silent())
+        return tmp_path / "tuning"
+
+    return make
+
+
+def _cells(tuned: Path, out: Path, base: RunConfig, *methods: str, **options: Any) -> tuple[Cell, ...]:
+    asked = ComparisonOptions(models=methods, tuned=str(tuned), seeds=2, **options)
+    return plan_experiment(asked, base, out=out).cells
+
+
+def test_each_method_has_its_own_best_settings_over_those_of_the_call(
+    search: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    tuned = search(MODEL, "late-fusion")
+    best = {each.method: each.settings for each in outcomes(TuningDirectory(tuned))}
+    base = check_config({"data": str(corpus), "model": MODEL, "fit": {"learning_rate": 0.5, "patience": 3}})
+    cells = _cells(tuned, tmp_path / "grid", base, MODEL, "late-fusion")
+    rows = {row: [each for each in cells if each.row == row] for row in dict.fromkeys(c.row for c in cells)}
+    assert list(rows) == [MODEL, "late-fusion", "text alone", "audio alone", "best-constant", "pooled-linear"]
+    for name, settings in best.items():
+        for number, each in enumerate(rows[name]):
+            assert each.config.seed == number
+            assert each.config.fit.learning_rate == settings["fit.learning_rate"] != 0.5
+            assert each.config.options["dropout"] == settings["options.dropout"]
+            assert (each.config.fit.epochs, each.config.fit.patience) == (1, 7), "what was held"
+            assert each.config.options["d_model"] == 8
+    assert best[MODEL] != best["late-fusion"]
+    assert {each.config.fit.learning_rate for each in rows["text alone"]} == {
+        best[MODEL]["fit.learning_rate"]
+    }
+
+
+def test_unequal_tuning_is_refused(search: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
+    base, grid = RunConfig(data=str(corpus), model=MODEL), tmp_path / "grid"
+    tuned = search(MODEL)
+    with pytest.raises(ConfigError, match=f"late-fusion has no finished trial, expected some of {MODEL}"):
+        _cells(tuned, grid, base, MODEL, "late-fusion")
+    search("late-fusion", trials=2)
+    with pytest.raises(ConfigError, match=f"different numbers of trials: {MODEL} 3, late-fusion 2"):
+        _cells(tuned, grid, base, MODEL, "late-fusion")
+    assert _cells(tuned, grid, base, MODEL), "methods that are not compared do not count"
+    write_small_corpus(tmp_path / "other", seed=1)
+    with pytest.raises(ConfigError, match="found settings for corpus 'small'"):
+        _cells(tuned, grid, RunConfig(data=str(tmp_path / "other")), MODEL)
+    with pytest.raises(ConfigError, match="found --own-settings beside it"):
+        _cells(tuned, grid, base, MODEL, own_settings=True)
+    with pytest.raises(CheckpointError, match=r"found no tuning\.json"):
+        _cells(tmp_path / "nothing", grid, base, MODEL)
+    assert not grid.exists()
+
+
+def test_settings_that_decide_the_corpus_must_be_the_same(
+    search: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    tuned = search(MODEL, nonfinite="zero")
+    with pytest.raises(ConfigError, match="tuned with nonfinite=zero, found error; set it here too"):
+        _cells(tuned, tmp_path / "grid", RunConfig(data=str(corpus)), MODEL)
+    assert _cells(tuned, tmp_path / "grid", RunConfig(data=str(corpus), nonfinite="zero"), MODEL)

@@ -119,7 +119,7 @@ def _best(asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> "BestSet
 
 
 def _notes_on_tuning(grid: Grid) -> Iterator[str]:
-    """How the settings of each method were found, if by a search."""
+    """Notes on the search that found the settings of each method, if there was one."""
     if not grid.plan.tuned:
         return
     search = grid.plan.tuned

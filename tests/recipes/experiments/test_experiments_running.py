@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from alignmamba import capacity, checksums
+from alignmamba.data.archive import load_corpus
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.assembly import counted_weights
@@ -30,6 +31,7 @@ from alignmamba.recipes.experiments.comparison import ComparisonOptions
 from alignmamba.recipes.experiments.distance import DistanceOptions
 from alignmamba.recipes.experiments.engines import THREAD_VARIABLES, run_on_slurm, shard_of, thread_settings
 from alignmamba.recipes.experiments.grid_directory import BusyError, ExperimentDirectory
+from alignmamba.recipes.experiments.grid_reader import read_grid
 from alignmamba.recipes.experiments.grid_run import (
     ExperimentPlan,
     GridEngine,
@@ -279,6 +281,66 @@ def test_references_stand_beside_methods_of_several_seeds(tmp_path: Path, corpus
         note.startswith("No seed changes the solution of best-constant and pooled-linear")
         for note in table.notes
     )
+
+
+def test_folds_of_a_seed_are_scored_together(tmp_path: Path, corpus: Path) -> None:
+    asked = ComparisonOptions(models=("pooled-linear",), seeds=2, folds=3)
+    plain = base(corpus, model="best-constant", options={})
+    plan = plan_experiment(asked, plain, out=tmp_path / "grid")
+    assert len(plan.jobs) == 4 * 2 * 3
+    directory = make(plan)
+    assert plan.jobs[-1].label == "pooled-linear, seed 1, fold 2"
+    chosen = [
+        job
+        for job in plan.jobs
+        if job.label.startswith("pooled") or job.label.startswith("best-constant, seed 0")
+    ]
+    for job in chosen[:-1]:
+        assert run_cell(directory.path, job.key) == DONE
+    rows = {entry: number for number, entry in enumerate(sum_up(directory.path).tables[0].rows)}
+    linear = sum_up(directory.path).tables[0].entries[rows["pooled-linear"]][0]
+    assert linear is not None
+    assert linear.seeds == (0,), "seed 1 lacks a fold"
+    assert run_cell(directory.path, chosen[-1].key) == DONE
+    table, cost = sum_up(directory.path).tables
+    grid = read_grid(directory, directory.plan())
+    joint = grid.predictions("pooled-linear", "")[1]
+    splits = load_corpus(corpus).splits.values()
+    assert sorted(joint.ids) == sorted(identity for split in splits for identity in split.ids)
+    assert joint.ids == grid.predictions("best-constant", "")[0].ids
+    assert joint.targets is not None
+    accuracy = float(np.mean(joint.prediction.argmax(1) == joint.targets))
+    entry = table.entries[rows["pooled-linear"]][table.columns.index("accuracy")]
+    assert entry is not None
+    assert entry.values == pytest.approx((accuracy, accuracy))
+    keys = grid.keys("pooled-linear", "")
+    assert {seed: len(each) for seed, each in keys.items()} == {0: 3, 1: 3}
+    seconds = [sum(grid.runs[key].seconds for key in each) for each in keys.values()]
+    assert [each and each.mean for each in cost.entries[rows["pooled-linear"]]][1] == min(seconds)
+    assert any(note.startswith("Each seed is 3 runs, whose test predictions") for note in table.notes)
+    assert directory.plan().test_samples == len(joint.ids)
+    assert gather(directory.path).experiment.folds == 3
+
+
+def test_folds_that_a_grid_cannot_deal_are_refused(tmp_path: Path, corpus: Path) -> None:
+    for asked, changes, message in (
+        (2, {}, "folds: found 2, expected 3 or more"),
+        (63, {}, "folds: found 62 samples, expected 63 or more"),
+        (3, {"split_valid": 0.2}, "split_valid: a fold has a valid split of its own"),
+        (0, {"folds": {"number": 3}}, "folds.number: found 3, but the grid deals folds; take --folds"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            plan_experiment(
+                MissingOptions(models=("late-fusion",), seeds=1, folds=asked),
+                base(corpus, **changes),
+                out=tmp_path / "grid",
+            )
+
+
+def test_folds_are_not_tested_on_what_a_search_has_seen(tmp_path: Path, corpus: Path) -> None:
+    asked = ComparisonOptions(seeds=1, folds=3, tuned=str(tmp_path / "search"))
+    with pytest.raises(ConfigError, match="tuned: the search has seen samples that folds are tested on"):
+        plan_experiment(asked, base(corpus), out=tmp_path / "grid")
 
 
 def test_a_damaged_cell_is_left_out_and_named(tmp_path: Path, uninterrupted: Path) -> None:

@@ -77,6 +77,8 @@ def cells_of(options: GridOptions, base: RunConfig, corpus: Corpus) -> list[Cell
     """
     if base.seed:
         raise ConfigError(f"seed: found {base.seed}, but the grid gives every run its own; take --seeds")
+    if base.folds.number and not options.folds:
+        raise ConfigError(f"folds.number: found {base.folds.number}, but the grid deals folds; take --folds")
     experiment = grid_of(options)
     experiment.check(options, corpus)
     if isinstance(options, MethodsOptions):

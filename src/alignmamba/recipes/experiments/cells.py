@@ -42,6 +42,8 @@ class CellRecord:
     """File of the run that holds what this cell is scored by."""
     analyses: tuple[str, ...] = ()
     """Folders of the run's ``analysis``."""
+    fold: int | None = None
+    """Part that is the test split of the run; None without cross-validation."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{16}", self.key):
@@ -49,6 +51,11 @@ class CellRecord:
         for place in (self.predictions, *self.analyses):
             if place.startswith("/") or ".." in place:
                 raise ValueError(f"cell {self.key}: found {place!r}, expected a path within the run")
+
+    @property
+    def draw(self) -> str:
+        """Seed of the run, and its fold where there is one."""
+        return f"seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +78,11 @@ class ExperimentRecord:
     command: tuple[str, ...] = ()
     environment: dict[str, Any] = field(default_factory=dict)
     data: str = ""
+
+    @property
+    def folds(self) -> int:
+        """Parts of the cross-validation, which the experiment asked for; 0 without one."""
+        return int(self.settings.get("folds", 0))
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], cells: Sequence["Cell"]) -> Self:
@@ -112,6 +124,7 @@ class Cell:
             digest=self.digest,
             predictions=self.predictions,
             analyses=tuple(analysis.name for analysis in self.analyses),
+            fold=self.config.folds.test if self.config.folds.number else None,
         )
 
 
@@ -165,7 +178,7 @@ def jobs_of(cells: Iterable[Cell]) -> list[Job]:
     for each in cells:
         known = jobs.get(each.key)
         analyses = dict.fromkeys((*(known.analyses if known else ()), *each.analyses))
-        label = ", ".join(part for part in (each.row, each.column, f"seed {each.config.seed}") if part)
+        label = ", ".join(part for part in (each.row, each.column, each.record.draw) if part)
         jobs[each.key] = Job(
             key=each.key, label=known.label if known else label, config=each.config, analyses=tuple(analyses)
         )

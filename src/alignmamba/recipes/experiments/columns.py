@@ -322,6 +322,6 @@ def _references(grid: Grid) -> Iterator[str]:
 def _weights(grid: Grid, column: str) -> Iterator[str]:
     """One sentence: how many trained weights each row has."""
     first = {row: next(iter(grid.keys(row, column).values()), None) for row in grid.rows}
-    counts = [f"{row} {grid.runs[key].weights:,}" for row, key in first.items() if key is not None]
+    counts = [f"{row} {grid.runs[keys[0]].weights:,}" for row, keys in first.items() if keys is not None]
     if counts:
         yield f"Trained weights: {', '.join(counts)}."

@@ -17,6 +17,7 @@ from alignmamba.recipes.experiments.columns import metrics_table
 from alignmamba.recipes.experiments.experiment_kind import (
     GridExperiment,
     MethodsOptions,
+    drawn,
     of_model,
     with_modalities,
 )
@@ -51,8 +52,8 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
     def seeded_cells(self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Cells for all seeds, with the settings that a search had found when this was called."""
         best = _best(asked, base, corpus)
-        for seed in range(asked.seeds):
-            yield from self._rows(asked, base.model_copy(update={"seed": seed}), corpus, best)
+        for run in drawn(asked, base):
+            yield from self._rows(asked, run, corpus, best)
 
     def _rows(
         self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus, best: "BestSettings | None"
@@ -69,8 +70,10 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
             yield cell(name, of_model(base, name), corpus)
 
     def check(self, asked: ComparisonOptions, corpus: Corpus) -> None:
-        """Refuse two kinds of settings at once."""
+        """Refuse two kinds of settings at once, and a search that has seen what folds are tested on."""
         del corpus
+        if asked.tuned and asked.folds:
+            raise ConfigError("tuned: the search has seen samples that folds are tested on; drop --folds")
         if asked.tuned and asked.own_settings:
             raise ConfigError("tuned: found --own-settings beside it, expected one of both")
 
@@ -136,8 +139,8 @@ def _notes_on_tuning(grid: Grid) -> Iterator[str]:
 
 def _cost(grid: Grid, row: str) -> tuple[Entry | None, Entry | None]:
     """Trained weights of a method, and seconds of its training under the seed that took least."""
-    runs = [grid.runs[key] for key in grid.keys(row, "").values()]
-    if not runs:
+    seeds = [[grid.runs[key] for key in keys] for keys in grid.keys(row, "").values()]
+    if not seeds:
         return None, None
-    least = min(run.seconds for run in runs)
-    return Entry(values=(), mean=runs[0].weights), Entry(values=(), mean=least)
+    least = min(sum(run.seconds for run in runs) for runs in seeds)
+    return Entry(values=(), mean=seeds[0][0].weights), Entry(values=(), mean=least)

@@ -18,6 +18,7 @@ from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, cell
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun
+from alignmamba.recipes.fold_runs import of_folds
 from alignmamba.recipes.preparation import of_modalities
 
 BATCH_SIZE = 64
@@ -28,6 +29,8 @@ class GridOptions(Config):
 
     seeds: Annotated[int, Field(ge=1, le=1000, title="N")] = 5
     """Runs of each cell, with seeds 0 to N-1."""
+    folds: Annotated[int, Field(ge=0, le=1000, title="K")] = 0
+    """Cross-validate: K runs of each cell and seed, each tested on another part of all samples."""
 
 
 class MethodsOptions(GridOptions):
@@ -94,8 +97,8 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
 
     def seeded_cells(self, asked: GridOptionsT, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Cells for all seeds; an experiment that reads files for them reads these here, once."""
-        for seed in range(asked.seeds):
-            yield from self.cells(asked, base.model_copy(update={"seed": seed}), corpus)
+        for run in drawn(asked, base):
+            yield from self.cells(asked, run, corpus)
 
     def facts(self, asked: GridOptionsT, corpus: Corpus) -> Mapping[str, Any]:
         """Record in ``experiment.json`` besides options and corpus."""
@@ -109,6 +112,13 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
     @abstractmethod
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Tables of what is finished."""
+
+
+def drawn(asked: GridOptions, base: RunConfig) -> Iterator[RunConfig]:
+    """The run under every seed, and in it for every fold, so that a stopped grid is balanced."""
+    for seed in range(asked.seeds):
+        for run in of_folds(base, asked.folds) if asked.folds else [base]:
+            yield run.model_copy(update={"seed": seed})
 
 
 def of_model(base: RunConfig, name: str, *, own_settings: bool = False) -> RunConfig:

@@ -59,11 +59,13 @@ class Grid:
         """Directory of the run of a cell."""
         return self.path / "cells" / key
 
-    def keys(self, row: str, column: str) -> dict[int, str]:
-        """Seed to key of the finished runs of one place."""
-        place = (row, column)
-        cells = (cell for cell in self.plan.cells if (cell.row, cell.column) == place)
-        return {cell.seed: cell.key for cell in cells if cell.key in self.runs}
+    def keys(self, row: str, column: str) -> dict[int, tuple[str, ...]]:
+        """Seed to keys of the finished runs of one place, one for each fold; seeds that lack one are left."""
+        found: dict[int, tuple[str, ...]] = {}
+        for cell in self.plan.cells:
+            if (cell.row, cell.column) == (row, column) and cell.key in self.runs:
+                found[cell.seed] = (*found.get(cell.seed, ()), cell.key)
+        return {seed: keys for seed, keys in found.items() if len(keys) == max(1, self.plan.folds)}
 
     def predictions(self, row: str, column: str) -> Mapping[int, Predictions]:
         """Seed to predictions of one place, as far as its runs are finished."""
@@ -77,10 +79,10 @@ class Grid:
         )
 
     def analysed(self, kind: str, file: str, form: type[_Form]) -> Iterator[tuple[str, _Form]]:
-        """Row and JSON file of each analysis of a kind, by row and then by seed, see `read_record`."""
+        """Row and JSON file of each analysis of a kind, by row, seed and fold, see `read_record`."""
         asked = dict.fromkeys(name for cell in self.plan.cells for name in cell.analyses)
         for row in self.rows:
-            for _, key in sorted(self.keys(row, "").items()):
+            for key in (key for _, keys in sorted(self.keys(row, "").items()) for key in keys):
                 folder = next(name for name in asked if name == kind or name.startswith(f"{kind}-"))
                 yield row, read_record(self.run_path(key) / "analysis" / folder / file, form)
 
@@ -102,6 +104,12 @@ class Grid:
             yield f"{left} of {len(self.labels)} runs are not finished."
 
     def _notes_on_samples(self) -> Iterator[str]:
+        if self.plan.folds:
+            yield (
+                f"Each seed is {self.plan.folds} runs, whose test predictions together cover every sample"
+                " once. Folds share training samples, so that intervals and p values are a little too"
+                " optimistic (Bengio & Grandvalet, 2004)."
+            )
         missing = self.plan.missing
         if missing.get("protocol", "none") != "none":
             yield (

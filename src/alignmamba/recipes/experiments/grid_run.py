@@ -22,6 +22,7 @@ from alignmamba.recipes.experiments.experiment_kind import GridExperiment, GridO
 from alignmamba.recipes.experiments.grid_directory import JOBS, PLAN, ExperimentDirectory
 from alignmamba.recipes.experiments.grid_reader import read_grid
 from alignmamba.recipes.finished_run import refuse_unlabelled
+from alignmamba.recipes.fold_runs import of_folds
 from alignmamba.recipes.preparation import prepared
 from alignmamba.recipes.run_directory import corpus_identity
 from alignmamba.recipes.training_run import refuse_missing_extras
@@ -98,6 +99,8 @@ def plan_experiment(options: GridOptions, base: RunConfig, *, out: str | Path) -
     """
     require("experiment", "experiments", "scipy")
     refuse_missing_extras(base)
+    if options.folds:
+        base = of_folds(base, options.folds)[0]  # what holds for its corpus is taken to hold for all folds
     made = prepared(base, seeds=range(1, options.seeds))
     base, corpus = made.config, made.corpus
     refuse_unlabelled(corpus, ("train", "valid", "test"))
@@ -187,7 +190,7 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         "data": plan.base.data,
         "task": plan.corpus.task.model_dump(mode="json"),
         "modalities": [spec.name for spec in plan.corpus.modalities],
-        "test_samples": len(plan.corpus.split("test")),
+        "test_samples": len(plan.corpus.split("test")) if not plan.options.folds else _samples(plan.corpus),
         "metrics": list(metric_names(plan.corpus.task)),
         "seeds": list(range(plan.options.seeds)),
         "missing": plan.base.missing.model_dump(mode="json"),
@@ -195,6 +198,11 @@ def _facts(plan: ExperimentPlan, command: Sequence[str]) -> dict[str, Any]:
         **({"not_compared": dict(plan.not_compared)} if plan.not_compared else {}),
         **plan.experiment.facts(plan.options, plan.corpus),
     }
+
+
+def _samples(corpus: Corpus) -> int:
+    """Number of samples of all splits, each of which one fold is tested on."""
+    return sum(map(len, corpus.splits.values()))
 
 
 def shard_from(text: str) -> tuple[int, int]:

@@ -126,7 +126,7 @@ _KEPT: Final = {"color": _SERIES[0], "marker": "o", "linestyle": "None", "marker
 def loss_drawing(row: str, runs: Sequence[Found], identifier: str) -> Drawing | None:
     """Losses of training and validation per epoch of all runs of a row; ``None`` without epochs."""
     lines: list[_Line] = [
-        (f"seed {run.cell.seed} {part}", line, stroke)
+        (f"{run.cell.draw} {part}", line, stroke)
         for run in runs
         for part, stroke in (("train", _TRAIN), ("valid", _VALID))
         if (line := _line(run, f"{part}/loss/total"))
@@ -141,7 +141,7 @@ def metric_drawing(
     lines: list[_Line] = []
     for run in runs:
         if line := _line(run, f"valid/{metric}"):
-            lines.append((f"seed {run.cell.seed}", line, _VALID))
+            lines.append((run.cell.draw, line, _VALID))
             for epoch, value in zip(run.log["epoch"], run.log[f"valid/{metric}"], strict=True):
                 if epoch == run.best_epoch and _known(epoch) and _known(value):
                     lines.append(("", ([epoch], [value]), _KEPT))

@@ -78,7 +78,7 @@ def _run_words(gathered: Gathered) -> list[str]:
     epochs = counted(len(found.log.get("epoch", ())), "epoch")
     ended = found.state == "finished"
     return [
-        f"{found.cell.row} on the corpus {gathered.experiment.corpus.name}, seed {found.cell.seed}.",
+        f"{found.cell.row} on the corpus {gathered.experiment.corpus.name}, {found.cell.draw}.",
         "The run is finished." if ended else f"The run is not finished: {epochs} so far.",
         *_score_words(gathered),
     ]
@@ -170,7 +170,7 @@ def place(found: Found) -> str:
 
 def label(found: Found) -> str:
     """Row, column and seed of a cell."""
-    return f"{place(found)}, seed {found.cell.seed}"
+    return f"{place(found)}, {found.cell.draw}"
 
 
 # How it was made
@@ -184,7 +184,12 @@ def undone(gathered: Gathered) -> list[dict[str, str]]:
             groups.setdefault((place(found), found.state, found.error), []).append(found.cell.seed)
     order = list(STATES)
     return [
-        {"place": where, "state": STATES[state], "seeds": ", ".join(map(str, seeds)), "error": error}
+        {
+            "place": where,
+            "state": STATES[state],
+            "seeds": ", ".join(map(str, dict.fromkeys(seeds))),
+            "error": error,
+        }
         for (where, state, error), seeds in sorted(groups.items(), key=lambda item: order.index(item[0][1]))
     ]
 

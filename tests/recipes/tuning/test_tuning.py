@@ -414,6 +414,7 @@ def test_what_is_set_is_held_and_the_rest_is_searched(corpus: Path, tmp_path: Pa
     for values, said in (
         ({"model": "mult"}, "model: found 'mult'"),
         ({"fit": {"select": "loss"}}, "fit.select: found 'loss'"),
+        ({"folds": {"number": 3}}, "folds: a search would train on samples of test"),
         ({"engine": {"devices": 2}}, "engine: found 2 processes"),
     ):
         with pytest.raises(ConfigError, match=said):

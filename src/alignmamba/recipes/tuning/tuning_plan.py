@@ -148,6 +148,8 @@ def _refuse_base(base: RunConfig) -> None:
         raise ConfigError(
             "fit.select: found 'loss', expected a metric; losses under different weights cannot be compared"
         )
+    if base.folds.number:
+        raise ConfigError("folds: a search would train on samples of test, which folds are dealt from too")
     if base.engine.devices * base.engine.num_nodes > 1:
         raise ConfigError(
             f"engine: found {base.engine.devices * base.engine.num_nodes} processes, expected 1; start"

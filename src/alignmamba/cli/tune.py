@@ -118,7 +118,7 @@ class Tune(RunsVerb):
             return
         header = ("method", "trials", "pruned", "running", record.metric, "seconds", "best settings")
         rows = [_row(each, record.trials) for each in found]
-        title = f"{record.metric} on valid of {record.corpus.name}, mean of {record.repeats} trainings"
+        title = f"{record.metric} on valid of {record.corpus.name}, {_trainings(record.repeats)}"
         console().print(rows_table(title, header, rows))
         if importance:
             shares = [
@@ -142,12 +142,14 @@ def _by_values(plan: "TuningPlan", key: str) -> list[tuple[str, list[str]]]:
 
 def _means(plan: "TuningPlan") -> str:
     """Score of a trial in words."""
-    repeats = plan.record.repeats
-    trainings = f"the mean of {repeats} trainings under different seeds" if repeats > 1 else "one training"
     return (
         f"the score of a trial is {plan.record.metric} on the {plan.valid_samples} validation samples,"
-        f" {trainings}"
+        f" {_trainings(plan.record.repeats)}"
     )
+
+
+def _trainings(repeats: int) -> str:
+    return f"the mean of {repeats} trainings under different seeds" if repeats > 1 else "one training"
 
 
 def _row(found: "MethodOutcome", asked: int) -> tuple[str, ...]:

@@ -129,9 +129,11 @@ def _notes_on_tuning(grid: Grid) -> Iterator[str]:
     methods = {name: facts for name, facts in search["methods"].items() if name in grid.rows}
     trials = max((facts["trials"] for facts in methods.values()), default=0)
     cost = ", ".join(f"{name} {facts['seconds']:.0f}" for name, facts in methods.items())
+    repeats = search["repeats"]
+    of = f", each the mean of {repeats} trainings" if repeats > 1 else ""
     yield (
         f"Tuning was equal: each method has the best settings of {trials} trials by {search['metric']} on"
-        f" valid, each trial the mean of {search['repeats']} trainings."
+        f" valid{of}."
     )
     yield f"Seconds that the search took: {cost}."
     yield "A single modality has the settings of the model that reads it, which were not tuned for it alone."

@@ -56,7 +56,7 @@ def solved(task: Task, epoch: int) -> Objective:
     return objective
 
 
-@pytest.mark.parametrize("epoch", [0, 6, len(PENALTIES) - 1])
+@pytest.mark.parametrize("epoch", [0, 6, 12])
 def test_a_regression_is_the_ridge_of_scikit_learn(epoch: int) -> None:
     ridge = pytest.importorskip("sklearn.linear_model").Ridge
     task = TASKS["regression"]
@@ -67,7 +67,7 @@ def test_a_regression_is_the_ridge_of_scikit_learn(epoch: int) -> None:
     np.testing.assert_allclose(said, found.predict(by_hand(unseen, train)), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("epoch", [0, 6, len(PENALTIES) - 1])
+@pytest.mark.parametrize("epoch", [0, 6, 12])
 def test_a_classification_is_the_logistic_regression_of_scikit_learn(epoch: int) -> None:
     logistic = pytest.importorskip("sklearn.linear_model").LogisticRegression
     task = TASKS["classification"]

@@ -16,8 +16,8 @@ from alignmamba.nn.pooling import moments_and_ends, token_counts
 from alignmamba.training.batches import BatchSource, gather, targets_by_id
 from alignmamba.training.objective import Objective, Stage
 
-PENALTIES: Final = tuple(10.0 ** (half / 2) for half in range(6, -7, -1))
-"""Penalties per train sample that are tried, from 1000 to 0.001 in steps of the square root of ten. The
+PENALTIES: Final = tuple(10.0 ** (half / 2) for half in range(6, -11, -1))
+"""Penalties per train sample that are tried, from 1000 to 0.00001 in steps of the square root of ten. The
 strongest comes first, so that it is kept where several are as good.
 """
 _CONSTANT: Final = torch.finfo(torch.float32).eps

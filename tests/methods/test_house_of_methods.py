@@ -14,7 +14,7 @@ from alignmamba.methods import FAMILIES, METHODS
 PACKAGE = Path(alignmamba.__file__).parent
 METHOD_FILES = sorted(
     set((PACKAGE / "methods").glob("*.py"))
-    - {PACKAGE / "methods" / name for name in ("__init__.py", "method.py")}
+    - {PACKAGE / "methods" / name for name in ("__init__.py", "method.py", "search_space.py")}
 )
 
 # Formats of files and rules of withholding bear the names of the papers that they come from.

@@ -154,6 +154,13 @@ def test_weights_keep_their_names(kind: str, names: list[str]) -> None:
     assert sorted(made.state_dict()) == sorted(names)
 
 
+@pytest.mark.parametrize("kind", ["conv", "mamba"])
+def test_the_norm_comes_last(kind: str) -> None:
+    """Optimisers number weights in this order, and sums over them round by it, as earlier runs have them."""
+    made = encoder_of(AUDIO, EncoderConfig.model_validate({"kind": kind}), 8)
+    assert [name for name, _ in made.named_parameters()][-1] == "norm.weight"
+
+
 @pytest.mark.parametrize("kind", ["auto", "linear", "conv", "mamba", "embedding", "none"])
 def test_dumps_stay_as_they_were(kind: str) -> None:
     """They are part of the digest of a run, which leaves out centring that is none."""

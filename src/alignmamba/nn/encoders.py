@@ -136,8 +136,12 @@ class LinearEncoder(FeatureEncoder):
         super().__init__(modality, config, d_model)
         self.width = d_model
         self.project = nn.Linear(modality.dim, d_model)
+        self._add_mixing(config)  # before the norm: the order of weights decides how their sums round
         self.norm = nn.RMSNorm(d_model, eps=1e-5)
         self.dropout = nn.Dropout(config.dropout)
+
+    def _add_mixing(self, config: EncoderConfig) -> None:
+        """Add the modules of `_mixed`; none here."""
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         x, mask = group_mean(self.project(self._prepared(features, mask)), mask, self.stride)
@@ -159,8 +163,10 @@ class ConvEncoder(LinearEncoder):
                 f"encoders.{modality.name}.kernel_size: expected an odd number, found {config.kernel_size}"
             )
         super().__init__(modality, config, d_model)
+
+    def _add_mixing(self, config: EncoderConfig) -> None:
         self.convolutions = nn.ModuleList(
-            MaskedConvolution(d_model, config.kernel_size, config.dropout) for _ in range(config.depth)
+            MaskedConvolution(self.width, config.kernel_size, config.dropout) for _ in range(config.depth)
         )
 
     def _mixed(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -172,9 +178,8 @@ class ConvEncoder(LinearEncoder):
 class MambaEncoder(LinearEncoder):
     """Features by a Mamba stack, behind a linear map."""
 
-    def __init__(self, modality: ModalitySpec, config: EncoderConfig, d_model: int) -> None:
-        super().__init__(modality, config, d_model)
-        self.mamba = MambaStack(MambaConfig(d_model=d_model, depth=config.depth, dropout=config.dropout))
+    def _add_mixing(self, config: EncoderConfig) -> None:
+        self.mamba = MambaStack(MambaConfig(d_model=self.width, depth=config.depth, dropout=config.dropout))
 
     def _mixed(self, x: Tensor, mask: Tensor) -> Tensor:
         mixed: Tensor = self.mamba(x, mask)

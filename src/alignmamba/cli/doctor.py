@@ -17,6 +17,7 @@ PURPOSES = {
     "gpu": "kernels for CUDA and ROCm GPUs",
     "bench": "plots of alignmamba bench",
     "experiments": "statistics, tables and reports of alignmamba experiment; SLURM",
+    "tune": "alignmamba tune: search for settings",
     "onnx": "export to ONNX",
     "text": "language models as encoders of token ids",
 }

@@ -134,8 +134,10 @@ def _option_names(given: Sequence[str]) -> Iterator[str]:
 
 
 def _way_out(name: str, known: Sequence[str], verb: type[Verb], given: Sequence[str]) -> str:
-    """The end of a message: the setting of that name, else the nearest option."""
+    """The end of a message: the setting of that name, else the nearest option; its plural before both."""
     close = _nearest(name, known, "--")
+    if f"{name}s" in known:
+        return close
     key = verb.setting(name.replace("-", "_"), given)
     if key is not None and (not close or key.rpartition(".")[2] == name.replace("-", "_")):
         return f", perhaps you meant --set {key}=VALUE"

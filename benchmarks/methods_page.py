@@ -3,22 +3,20 @@
 Usage: python benchmarks/methods_page.py [--check]
 """
 
-import argparse
 import sys
 import textwrap
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+import written_table
 from alignmamba.contracts import ModalitySpec, Task
 from alignmamba.errors import ConfigError
 from alignmamba.methods import METHODS, SETS
 from alignmamba.methods.method import Method
 
-PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "methods.md"
+PAGE: Final = written_table.DOCS / "methods.md"
 BEGIN: Final = "<!-- the table is written by benchmarks/methods_page.py -->"
-END: Final = "<!-- end of the table -->"
 WIDTHS: Final = {"text": 300, "audio": 74, "video": 35}
 """Widths of CMU-MOSI's and MOSEI's features in MulT's files, at which weights are counted."""
 
@@ -71,27 +69,10 @@ def table() -> str:
     return "\n".join([*lines, "", *wrapped])
 
 
-def main() -> int:
-    """Write the page, or say that it is out of date."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit code 1 where the page is out of date"
-    )
-    given = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    if given.check:
-        return int(page != renewed(page))
-    PAGE.write_text(renewed(page), encoding="utf-8")
-    return 0
-
-
 def renewed(page: str) -> str:
     """The page with the table as it is now."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}"
+    return written_table.renewed(page, BEGIN, table())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(written_table.main(__doc__, PAGE, renewed))

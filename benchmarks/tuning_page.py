@@ -3,18 +3,16 @@
 Usage: python benchmarks/tuning_page.py [--check]
 """
 
-import argparse
 import sys
-from pathlib import Path
 from typing import Final
 
+import written_table
 from alignmamba.methods import METHODS, REFERENCES
 from alignmamba.methods.search_space import SHARED_SPACE
 from alignmamba.recipes.configuration import RunConfig
 
-PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "tuning.md"
+PAGE: Final = written_table.DOCS / "tuning.md"
 BEGIN: Final = "<!-- the table is written by benchmarks/tuning_page.py -->"
-END: Final = "<!-- end of the table -->"
 
 
 def table() -> str:
@@ -33,25 +31,8 @@ def table() -> str:
 
 def renewed(page: str) -> str:
     """The page with the table as it is now."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}"
-
-
-def main() -> int:
-    """Write the page, or say that it is out of date."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit code 1 where the page is out of date"
-    )
-    given = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    if given.check:
-        return int(page != renewed(page))
-    PAGE.write_text(renewed(page), encoding="utf-8")
-    return 0
+    return written_table.renewed(page, BEGIN, table())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(written_table.main(__doc__, PAGE, renewed))

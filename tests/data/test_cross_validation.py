@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alignmamba.contracts import Corpus, ModalitySpec, Sample, Task
+from alignmamba.contracts import Corpus, ModalitySpec, Role, Sample, Split, Task
 from alignmamba.data.cross_validation import Fold, FoldsConfig, fold_of, joined
 from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.errors import ConfigError, DataError
@@ -28,12 +28,15 @@ def corpus(task: Task, targets: list[float | None], groups: list[str | None] | N
         for row, target in enumerate(targets)
     ]
     cut = len(samples) // 3
-    parts = {"train": samples[:cut], "valid": samples[cut : 2 * cut], "test": samples[2 * cut :]}
-    splits = {
-        role: MemorySplit(role=role, samples=tuple(part), modalities=(SPEC,))  # type: ignore[arg-type]
-        for role, part in parts.items()
+    parts: dict[Role, list[Sample]] = {
+        "train": samples[:cut],
+        "valid": samples[cut : 2 * cut],
+        "test": samples[2 * cut :],
     }
-    return Corpus(name="c", task=task, modalities=(SPEC,), splits=splits, checksum="0")  # type: ignore[arg-type]
+    splits: dict[Role, Split] = {
+        role: MemorySplit(role=role, samples=tuple(part), modalities=(SPEC,)) for role, part in parts.items()
+    }
+    return Corpus(name="c", task=task, modalities=(SPEC,), splits=splits, checksum="0")
 
 
 def folds(whole: Corpus, number: int, seed: int = 0) -> list[Fold]:

@@ -1,6 +1,6 @@
 """Local and global alignment over the operators (Li et al., arXiv 2412.00833, sections 3.2 and 3.3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations
@@ -194,6 +194,16 @@ def _take(source: Tensor, index: Tensor) -> Tensor:
     return taken.masked_fill((index < 0).unsqueeze(-1), 0)
 
 
+def _beside_anchor(
+    streams: Mapping[str, Tokens], is_anchor: Mapping[str, Tensor]
+) -> Iterator[tuple[Tokens, Tensor]]:
+    """Each modality that is not the anchor of every sample, with its mask where it is not the anchor."""
+    for name, stream in streams.items():
+        other = stream.mask & ~is_anchor[name].unsqueeze(1)
+        if torch.compiler.is_compiling() or (other.shape[1] and not bool(is_anchor[name].all())):
+            yield stream, other
+
+
 def discrepancies(
     streams: Mapping[str, Tokens],
     anchor: Tokens,
@@ -213,10 +223,8 @@ def discrepancies(
         return mmd(x, y, x_mask, y_mask, bandwidth=config.bandwidth, landmarks=config.landmarks)
 
     total = anchor.x.new_zeros(len(anchor.x))
-    for name, stream in streams.items():
-        other = stream.mask & ~is_anchor[name].unsqueeze(1)
-        if torch.compiler.is_compiling() or (other.shape[1] and not bool(is_anchor[name].all())):
-            total = total + apart(stream.x, anchor.x, other, anchor.mask)
+    for stream, other in _beside_anchor(streams, is_anchor):
+        total = total + apart(stream.x, anchor.x, other, anchor.mask)
     if config.pairs == "all":
         for first, second in combinations(streams, 2):
             # Pairs that hold the anchor are counted above.
@@ -237,20 +245,18 @@ def contrasts(
     Arguments as for `discrepancies`, with tokens as they are before local alignment.
     """
     total = anchor.x.new_zeros(len(anchor.x))
-    for name, tokens in encoded.items():
-        other = tokens.mask & ~is_anchor[name].unsqueeze(1)
-        if torch.compiler.is_compiling() or (other.shape[1] and not bool(is_anchor[name].all())):
-            times = _common_times(tokens, anchor)
-            total = total + time_contrast(
-                tokens.x,
-                anchor.x,
-                other,
-                anchor.mask,
-                reach=config.reach,
-                temperature=config.temperature,
-                source_times=times[0],
-                anchor_times=times[1],
-            )
+    for tokens, other in _beside_anchor(encoded, is_anchor):
+        times = _common_times(tokens, anchor)
+        total = total + time_contrast(
+            tokens.x,
+            anchor.x,
+            other,
+            anchor.mask,
+            reach=config.reach,
+            temperature=config.temperature,
+            source_times=times[0],
+            anchor_times=times[1],
+        )
     return total
 
 

@@ -1,7 +1,8 @@
 """Encoders: one modality's raw tokens to tokens of the model's width, one class for each kind."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,9 @@ class EncoderConfig(Config):
     All these kinds share their fields, so that a setting keeps its value, and a run its digest, whichever of
     them reads it.
     """
+
+    SILENT: ClassVar[Mapping[str, Any]] = {"centring": "none"}
+    """As `NetworkConfig.SILENT` of a network."""
 
     kind: Literal["auto", "linear", "conv", "mamba", "embedding", "none"] = "auto"
     """``linear``: per token; ``conv``: residual convolutions over time; ``mamba``: a Mamba stack;

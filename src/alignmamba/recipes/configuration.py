@@ -20,6 +20,7 @@ from alignmamba.errors import ConfigError, explain, likely, nearest, shown_with_
 from alignmamba.files import read_bounded
 from alignmamba.methods import FORMER, METHODS
 from alignmamba.models.network import NetworkConfig, merged
+from alignmamba.nn.encoders import EncoderConfig
 from alignmamba.training.fit_config import FitConfig
 
 _MOST_BYTES = 1 << 20
@@ -150,14 +151,11 @@ class RunConfig(Config):
             settings["options"].get("encoder"),
             *(settings["options"].get("encoders") or {}).values(),
         ):
-            if isinstance(encoder, dict) and encoder.get("sha256"):
-                del encoder["path"]  # the checksum says what lay there
-            if isinstance(encoder, dict) and encoder.get("centring") == "none":
-                del encoder["centring"]
-        for name, silent in METHODS[self.model].network.config_class.SILENT.items():
-            option = settings["options"].get(name)
-            if option is not None and merged(option, silent) == option:
-                del settings["options"][name]
+            if isinstance(encoder, dict):
+                if encoder.get("sha256"):
+                    del encoder["path"]  # the checksum says what lay there
+                _drop_silent(encoder, EncoderConfig.SILENT)
+        _drop_silent(settings["options"], METHODS[self.model].network.config_class.SILENT)
         return hashlib.sha256(
             json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
         ).hexdigest()
@@ -165,6 +163,13 @@ class RunConfig(Config):
     def to_yaml(self) -> str:
         """The configuration as a file that ``--config`` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _drop_silent(options: dict[str, Any], silent: Mapping[str, Any]) -> None:
+    """Drop the options that have the values under which they change nothing."""
+    for name, value in silent.items():
+        if name in options and merged(options, {name: value}) == options:
+            del options[name]
 
 
 def model_config(config: RunConfig, corpus: Corpus) -> NetworkConfig:

@@ -33,6 +33,13 @@ class GridOptions(Config):
     """Cross-validate: K runs of each cell and seed, each tested on another part of all samples."""
 
 
+def check_method(name: str) -> None:
+    """Refuse with a `ValueError` a name that is neither a method's nor a set's."""
+    known = (*METHODS, *SETS)
+    if name not in known:
+        raise ValueError(f"found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
+
+
 class MethodsOptions(GridOptions):
     """Options of an experiment whose rows are methods."""
 
@@ -44,10 +51,8 @@ class MethodsOptions(GridOptions):
     @field_validator("models")
     @classmethod
     def _known(cls, models: tuple[str, ...]) -> tuple[str, ...]:
-        known = (*METHODS, *SETS)
         for name in models:
-            if name not in known:
-                raise ValueError(f"found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
+            check_method(name)
         return models
 
 

@@ -8,15 +8,15 @@ from typing import Annotated, Final
 from pydantic import Field, field_validator
 
 from alignmamba.contracts import Config, Corpus
-from alignmamba.errors import ConfigError, nearest
+from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
 from alignmamba.extras import require
-from alignmamba.methods import METHODS, REFERENCES, SETS
+from alignmamba.methods import METHODS, REFERENCES
 from alignmamba.methods.search_space import SHARED_SPACE, SearchSpace
 from alignmamba.recipes.assembly import check_pretrained, counted_weights, environment
 from alignmamba.recipes.configuration import RunConfig, dotted, resolve
 from alignmamba.recipes.experiments.catalogue import compared_methods, not_compared
-from alignmamba.recipes.experiments.experiment_kind import MethodsOptions, of_model
+from alignmamba.recipes.experiments.experiment_kind import MethodsOptions, check_method, of_model
 from alignmamba.recipes.finished_run import refuse_unlabelled
 from alignmamba.recipes.preparation import Prepared, prepared
 from alignmamba.recipes.run_directory import corpus_identity
@@ -43,10 +43,8 @@ class TuningOptions(Config):
     @field_validator("methods")
     @classmethod
     def _known(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        known = (*METHODS, *SETS)
         for name in methods:
-            if name not in known:
-                raise ValueError(f"found {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
+            check_method(name)
             if name in REFERENCES or name == "references":
                 raise ValueError(f"found {name!r}, which is solved on valid and has nothing to tune")
         return methods

@@ -23,7 +23,7 @@ class EncoderConfig(Config):
     """
 
     SILENT: ClassVar[Mapping[str, Any]] = {"centring": "none"}
-    """As `NetworkConfig.SILENT` of a network."""
+    """Counterpart of `NetworkConfig.SILENT` for an encoder."""
 
     kind: Literal["auto", "linear", "conv", "mamba", "embedding", "none"] = "auto"
     """``linear``: per token; ``conv``: residual convolutions over time; ``mamba``: a Mamba stack;

@@ -24,6 +24,18 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
+class Products(TorchDispatchMode):
+    """Counts batched products of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += func is torch.ops.aten.bmm.default
+        return func(*args, **(kwargs or {}))
+
+
 class KeptBytes:
     """Hooks for `saved_tensors_hooks` that add up the storage kept for the backward pass, each piece once."""
 

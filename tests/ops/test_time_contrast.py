@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops import time_contrast
-from instruments import KeptBytes, LargestTensor
+from instruments import KeptBytes, LargestTensor, Products
 from tolerances import EXACT, FLOAT32, FLOAT64, GRADCHECK
 
 # By its full name: in the package the name stands for the function.
@@ -168,6 +168,24 @@ def test_memory_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
         time_contrast(source, anchor, mask, mask).sum().backward()
     assert largest.numel <= max(entries, (time + 1) * channel)
     assert kept.total <= 8 * 40 * time * channel
+
+
+def test_both_directions_share_their_similarities() -> None:
+    """One product for the value and two for the gradient, where all pairs fit into a tile."""
+    source, anchor = (draw(2, 9, 4, seed=seed).requires_grad_() for seed in (0, 1))
+    mask = prefix_mask([9, 5], 9)
+    with Products() as products:
+        time_contrast(source, anchor, mask, mask).sum().backward()
+    assert products.number == 3
+
+
+def test_a_token_of_zeros_has_no_direction_and_no_gradient() -> None:
+    arguments = given()
+    arguments["source"][0, 2] = 0
+    arguments["source"].requires_grad_()
+    (found,) = torch.autograd.grad(time_contrast(**arguments).sum(), arguments["source"])
+    assert not found[0, 2].any()
+    assert found[0, 3].any()
 
 
 def test_descent_finds_the_right_time() -> None:

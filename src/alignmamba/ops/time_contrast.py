@@ -1,19 +1,18 @@
 """Contrast over time: tokens of two sequences that happen together attract, others of the sample repel."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from alignmamba.errors import ConfigError
 from alignmamba.ops.backends import without_autocast
+from alignmamba.ops.pair_tiles import PairCosts
 from alignmamba.ops.sequence import masked_mean
 from alignmamba.ops.transport import check_sides, checked_times, nearest_in_time
 
-# Similarities of one tile over the whole batch: 8 MB in float32, whatever the lengths.
+# Pairs of one tile over the whole batch: 8 MB in float32, whatever the lengths.
 _TILE_ENTRIES = 2**21
 
 
@@ -67,11 +66,18 @@ def time_contrast(
     if source.shape[1] == 0 or anchor.shape[1] == 0:
         return source.new_zeros(len(source), dtype=working)
     with without_autocast(source.device):
+        # Cosines and costs differ in sign and by a constant, which a loss of differences does not see.
+        given = (source, anchor, source_mask, anchor_mask)
+        pairs = PairCosts(*given, tile_entries=_TILE_ENTRIES, regularisation=temperature)
         here, there = (
-            _Side(F.normalize(x.to(working).masked_fill(~mask.unsqueeze(-1), 0), dim=2), mask, when.double())
-            for x, mask, when in ((source, source_mask, times[0]), (anchor, anchor_mask, times[1]))
+            _Side(x, mask, when.double())
+            for x, mask, when in zip((pairs.x, pairs.y), pairs.masks, times, strict=True)
         )
-        return _one_way(here, there, reach, temperature) + _one_way(there, here, reach, temperature)
+        one_way, other_way = (
+            _one_way(*sides, pairs.logsumexp(dim), reach, temperature)
+            for sides, dim in (((here, there), 2), ((there, here), 1))
+        )
+        return one_way + other_way
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ class _Side:
     times: Tensor
 
 
-def _one_way(here: _Side, there: _Side, reach: int, temperature: float) -> Tensor:
+def _one_way(here: _Side, there: _Side, partition: Tensor, reach: int, temperature: float) -> Tensor:
     """(batch,), mean over the tokens of `here` of their loss against all of `there`."""
     nearest = nearest_in_time(here.times, there.times, there.mask)
     last = (there.mask.sum(1, keepdim=True) - 1).clamp(min=0)
@@ -91,31 +97,11 @@ def _one_way(here: _Side, there: _Side, reach: int, temperature: float) -> Tenso
     # Sums of neighbours as differences of running sums, which lose digits in single precision.
     running = F.pad(there.x.double().cumsum(1), (0, 0, 1, 0))
     partners = (_rows(running, high + 1) - _rows(running, low)) / (high + 1 - low).unsqueeze(-1)
-    near = (here.x * partners.to(here.x.dtype)).sum(2) / temperature
+    near = ((here.x * partners.to(here.x.dtype)).sum(2) - 1) / temperature
     valid = here.mask & there.mask.any(1, keepdim=True)
-    losses = _partition(here.x, there, temperature) - near
-    return masked_mean(losses.unsqueeze(2), valid).squeeze(1)
+    return masked_mean((partition - near).unsqueeze(2), valid).squeeze(1)
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
     """(batch, rows, channel), the tokens of each index."""
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
-
-
-def _partition(x: Tensor, there: _Side, temperature: float) -> Tensor:
-    """(batch, time), logarithm of the sum over the other side's tokens of exp(similarity / temperature).
-
-    Tile by tile; the backward pass computes each tile's similarities again instead of keeping them.
-    """
-    # Finite, so that a sample without any token has a gradient of zero.
-    closed = torch.zeros_like(there.x[..., 0]).masked_fill(~there.mask, -1e30).unsqueeze(1)
-
-    def of_tile(rows: Tensor) -> Tensor:
-        return (rows @ there.x.transpose(1, 2) / temperature + closed).logsumexp(2)
-
-    size = max(1, _TILE_ENTRIES // max(1, len(x) * there.x.shape[1]))
-    tiles = x.split(size, 1)
-    if len(tiles) == 1 or not torch.is_grad_enabled():
-        return torch.cat([of_tile(rows) for rows in tiles], 1)
-    again = partial(checkpoint, of_tile, use_reentrant=False, preserve_rng_state=False)
-    return torch.cat([again(rows) for rows in tiles], 1)

@@ -1,0 +1,150 @@
+"""Costs of all pairs of tokens of two sequences, tile by tile: memory is linear in both lengths."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from alignmamba.ops.backends import exporting
+from alignmamba.ops.transport import nearest_in_time
+
+LEAST = -1e30
+"""Logarithm of nothing: finite, so that a sample without any pair has a gradient of zero."""
+
+
+class PairCosts:
+    r"""Costs ``C(i, j) = 1 - cos(x_i, y_j) + time_weight * (t_i - t_j)^2`` of all pairs of valid tokens.
+
+    Pairs that fit into one tile are computed once and kept. Of more, each tile is computed when it is used,
+    and once more in the backward pass.
+
+    Args:
+        x: (batch, x time, channel), floating.
+        y: (batch, y time, channel), floating.
+        x_mask: (batch, x time) bool.
+        y_mask: (batch, y time) bool.
+        tile_entries: Most pairs of a tile, over the whole batch.
+        regularisation: Divisor of costs in `logs`.
+        time_weight: Weight of the squared time difference.
+        times: (batch, x time) and (batch, y time), where the weight or the window asks for them.
+        window: Allow only pairs with at most this many positions between ``j`` and the token of y nearest in
+            time to ``i``.
+        passes: Number of times that all pairs are used; with more than 2, what a pass makes of pairs that are
+            kept is computed again in the backward pass too.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        x_mask: Tensor,
+        y_mask: Tensor,
+        *,
+        tile_entries: int,
+        regularisation: float,
+        time_weight: float = 0.0,
+        times: tuple[Tensor, Tensor] | None = None,
+        window: int | None = None,
+        passes: int = 2,
+    ) -> None:
+        working = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        self.x, self.y = (_unit(side.to(working), mask) for side, mask in ((x, x_mask), (y, y_mask)))
+        self.masks = x_mask, y_mask
+        self.regularisation, self.time_weight = regularisation, time_weight
+        # What is not valid may have any time, even none.
+        self.times = times and tuple(
+            when.double().masked_fill(~mask, 0) for when, mask in zip(times, self.masks, strict=True)
+        )
+        self.window = None
+        if times is not None and window is not None and window < y.shape[1] - 1:
+            nearest = nearest_in_time(times[0].double(), times[1].double(), y_mask)
+            self.window = nearest - window, nearest + window
+        # A program that is exported may not loop as often as a length says.
+        whole = exporting() or len(x) * x.shape[1] * y.shape[1] <= tile_entries
+        self.kept = self._computed(slice(None), slice(None)) if whole else None
+        self.again = not whole or passes > 2
+        self.tile_entries = tile_entries
+
+    def costs(self, rows: slice, columns: slice) -> Tensor:
+        """(batch, rows, columns), the costs of a tile, with gradient; whatever where a token is not valid."""
+        return self._computed(rows, columns) if self.kept is None else self.kept
+
+    def _computed(self, rows: slice, columns: slice) -> Tensor:
+        found = 1 - self.x[:, rows] @ self.y[:, columns].transpose(1, 2)
+        if self.time_weight and self.times:
+            apart = self.times[0][:, rows].unsqueeze(2) - self.times[1][:, columns].unsqueeze(1)
+            found = found + self.time_weight * apart.to(found.dtype).square()
+        return found
+
+    def allowed(self, rows: slice, columns: slice) -> Tensor:
+        """(batch, rows, columns) bool: pairs of valid tokens within the window."""
+        found = self.masks[0][:, rows].unsqueeze(2) & self.masks[1][:, columns].unsqueeze(1)
+        if self.window is None:
+            return found
+        column = torch.arange(self.y.shape[1], device=found.device)[columns]
+        first, last = (edge[:, rows].unsqueeze(2) for edge in self.window)
+        return found & (column >= first) & (column <= last)
+
+    def logs(self, rows: slice, columns: slice) -> Tensor:
+        """(batch, rows, columns), costs of a tile over the regularisation, negative; `LEAST` where not
+        allowed.
+        """
+        return (-self.costs(rows, columns) / self.regularisation).masked_fill(
+            ~self.allowed(rows, columns), LEAST
+        )
+
+    def logsumexp(self, dim: int, potential: Tensor | None = None) -> Tensor:
+        """Logarithms of sums of ``exp(logs + potential)``: over y with `dim` 2, (batch, x time), with a
+        potential of y; over x with `dim` 1, (batch, y time), with one of x.
+        """
+
+        def of_tile(rows: slice, columns: slice) -> Tensor:
+            logs = self.logs(rows, columns)
+            if potential is not None:
+                over = potential[:, columns].unsqueeze(1) if dim == 2 else potential[:, rows].unsqueeze(2)
+                logs = logs + over
+            return logs.logsumexp(dim)
+
+        return torch.cat(self.tile_by_tile(of_tile, dim), 1)
+
+    def tile_by_tile(self, function: Callable[[slice, slice], Any], dim: int) -> list[Any]:
+        """Results of a function of rows and columns for tiles that together hold all pairs, each with all
+        that are allowed along `dim`; in their order along the other.
+        """
+        if torch.is_grad_enabled() and self.again:
+            function = partial(checkpoint, function, use_reentrant=False, preserve_rng_state=False)
+        if self.kept is not None:
+            return [function(slice(None), slice(None))]
+        lengths = self.x.shape[1], self.y.shape[1]
+        step = max(1, self.tile_entries // (len(self.x) * lengths[dim - 1]))
+        found = []
+        for start in range(0, lengths[2 - dim], step):
+            along = slice(start, start + step)
+            across = self._reach(along, dim)
+            found.append(function(along, across) if dim == 2 else function(across, along))
+        return found
+
+    def _reach(self, along: slice, dim: int) -> slice:
+        """The tokens along `dim` that hold all partners of some tokens of the other side; at least one."""
+        if self.window is None:
+            return slice(0, (self.x, self.y)[dim - 1].shape[1])
+        first, last = self.window
+        if dim == 2:
+            used = self.masks[0][:, along]
+            edges = first[:, along][used], last[:, along][used]
+        else:
+            stop = min(along.stop, self.y.shape[1])
+            used = (self.masks[0] & (first < stop) & (last >= along.start)).nonzero()[:, 1]
+            edges = used, used
+        if not edges[0].numel():
+            return slice(0, 1)
+        return slice(max(0, int(edges[0].min())), int(edges[1].max()) + 1)
+
+
+def _unit(x: Tensor, mask: Tensor) -> Tensor:
+    """Tokens at length 1; zero where not valid and, without a gradient, where a token is zero."""
+    return F.normalize(x.masked_fill(~mask.unsqueeze(-1) | (x == 0).all(2, keepdim=True), 0), dim=2)

@@ -13,7 +13,7 @@ from alignmamba.errors import ConfigError, DataError, ShapeError
 from alignmamba.methods import FAMILIES
 from alignmamba.models.alignmamba import AlignMamba, AlignMambaConfig
 from alignmamba.models.network import Network
-from alignmamba.ops import interleave
+from alignmamba.ops import interleave, masked_max
 from tolerances import MODEL
 
 MODALITIES = (
@@ -30,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain matching": {"local": {"time_weight": 0.0, "mass": "mean"}},
     "window": {"local": {"window": 1}},
     "proportional": {"local": {"method": "proportional"}},
-    "not aligned": {"local": {"method": "none"}},
+    "not aligned": {"local": {"method": "none"}, "pool_by": "sequence"},
     "bidirectional": {"bidirectional": True, "pooling": "max"},
     "all pairs, fixed bandwidth": {"alignment": {"pairs": "all", "bandwidth": 2.0}, "pooling": "last"},
     "no loss, zeros": {"alignment": {"weight": 0.0}, "absent": "zeros"},
@@ -39,6 +39,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "encoders": {"audio": {"kind": "mamba", "stride": 3}, "video": {"kind": "linear"}},
     },
     "video first": {"anchor_order": ("video",)},
+    "pooled by modality": {"pool_by": "modality", "pooling": "mean"},
+    "last of each modality": {"pool_by": "modality", "pooling": "last"},
+    "not aligned, pooled by modality": {"local": {"method": "none"}, "pool_by": "modality"},
+    "0.1": {"preset": "0.1"},
     "paper": {"preset": "paper"},
 }
 
@@ -144,7 +148,10 @@ def test_every_parameter_of_the_default_learns() -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("options", [v for v in VARIANTS.values() if not v.get("bidirectional")])
+@pytest.mark.parametrize(
+    "options",
+    [v for k, v in VARIANTS.items() if k not in ("bidirectional", "not aligned, pooled by modality")],
+)
 def test_step_by_step_equals_the_full_pass(options: dict[str, Any]) -> None:
     built, one = model(**options), batch().select([0])
     tokens, mask = built.fused_tokens(one)
@@ -177,6 +184,27 @@ def test_step_by_step_skips_what_is_not_valid() -> None:
         for time in range(tokens.shape[1]):
             out, state = built.step(tokens[:, time], state, valid=mask[:, time])
         torch.testing.assert_close(out.prediction, built(whole).prediction, **MODEL)
+
+
+def test_step_by_step_needs_modalities_that_take_turns() -> None:
+    built = model(local={"method": "none"}, pool_by="modality")
+    with pytest.raises(ConfigError, match=r"pool_by: step needs 'sequence' .* found 'modality'"):
+        built.step(torch.zeros(1, 16))
+
+
+@pytest.mark.parametrize("method", ["match", "none"])
+def test_pooling_by_modality_reads_the_positions_of_each(method: str) -> None:
+    built, whole = model(local={"method": method}, pool_by="modality"), batch()
+    with torch.no_grad():
+        for parameter in built.backbone.parameters():
+            parameter.zero_()  # what is read is what was fused, up to the last norm
+        built.backbone.norm.weight.fill_(1.0)
+    embedding = built(whole).embedding.unflatten(1, (3, -1))
+    streams = built.aligned_streams(whole)
+    for place, stream in enumerate(streams.values()):
+        rows = stream.mask.any(1)
+        read = torch.nn.functional.rms_norm(stream.x, (16,), eps=1e-5)
+        torch.testing.assert_close(embedding[rows, place], masked_max(read, stream.mask)[rows], **MODEL)
 
 
 def test_times_in_seconds_count_sample_by_sample() -> None:

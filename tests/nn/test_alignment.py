@@ -88,16 +88,18 @@ def test_pairs_of_the_loss_are_counted_once() -> None:
 def test_merge_by_time_orders_all_valid_tokens() -> None:
     slow = tokens([[[1.0], [2.0]], [[1.0], [9.0]]], [2, 1])
     fast = tokens([[[10.0], [20.0], [30.0], [40.0]], [[9.0]] * 4], [4, 0])
-    x, mask = merge_by_time([fast, slow])
+    x, mask, stream = merge_by_time([fast, slow])
     # Relative times: slow 1/4, 3/4; fast 1/8, 3/8, 5/8, 7/8.
     assert x[0, :, 0].tolist() == [10.0, 1.0, 20.0, 30.0, 2.0, 40.0]
     assert x[1, 0, 0] == 1.0
     assert mask.sum(1).tolist() == [6, 1]
     assert mask[1].tolist() == [True] + [False] * 5
+    assert stream[0].tolist() == [0, 1, 0, 0, 1, 0]
+    assert stream[1, 0] == 1
 
 
 def test_merge_by_time_breaks_ties_by_stream() -> None:
-    x, _ = merge_by_time([tokens([[[2.0]]], [1]), tokens([[[1.0]]], [1])])
+    x, _, _ = merge_by_time([tokens([[[2.0]]], [1]), tokens([[[1.0]]], [1])])
     assert x[0, :, 0].tolist() == [2.0, 1.0]
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from alignmamba.contracts import Batch, Output, Plan
-from alignmamba.errors import ShapeError
+from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import (
     GlobalAlignmentConfig,
@@ -31,7 +31,8 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
     """Everything that defines an AlignMamba; the fields of the Mamba backbone stand at the top level."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {},
+        "default": {"pool_by": "modality"},
+        "0.1": {},
         "paper": {
             "bidirectional": False,
             "absent": "zeros",
@@ -46,10 +47,14 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
             "alignment": {"pairs": "anchor", "bandwidth": 1.0, "weight": 0.1},
         },
     }
-    """``default``, chosen by measurement, and ``paper``, the paper's equations to the letter
-    (docs/decisions.md)."""
+    """``default``, chosen by measurement; ``0.1``, the default of version 0.1; and ``paper``, the paper's
+    equations to the letter (docs/decisions.md)."""
 
-    SILENT: ClassVar[Mapping[str, Any]] = {"contrast": {"weight": 0.0}}
+    SILENT: ClassVar[Mapping[str, Any]] = {"contrast": {"weight": 0.0}, "pool_by": "sequence"}
+
+    pool_by: Literal["sequence", "modality"] = "sequence"
+    """Positions that are pooled to one vector: those of the whole sequence that the backbone read, or each
+    modality's apart, whose vectors are then concatenated."""
 
     local: LocalAlignmentConfig = LocalAlignmentConfig()
     """Local alignment: tokens to anchor tokens."""
@@ -57,6 +62,20 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
     """Global alignment: the MMD loss."""
     contrast: TimeContrastConfig = TimeContrastConfig()
     """Contrast over time: a loss by which local alignment learns."""
+
+
+@dataclass(frozen=True, slots=True)
+class FusedTokens:
+    """The sequence that the backbone reads, and what was made on the way to it."""
+
+    x: Tensor
+    """(batch, time, d_model)."""
+    mask: Tensor
+    """(batch, time) bool, valid tokens first."""
+    stream: Tensor
+    """(batch, time) int64, the place of each token's modality in the order of the interleaving."""
+    losses: dict[str, Tensor]
+    plans: dict[str, Plan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +128,28 @@ class AlignMamba(Fusion[AlignMambaConfig]):
     def __init__(self, config: AlignMambaConfig) -> None:
         super().__init__(config, config.d_model)
         self.backbone = MambaStack(config)
-        self.head = Head(config.d_model, config.task, config.dropout)
+        self.head = Head(self._scopes * config.d_model, config.task, config.dropout)
+
+    @property
+    def _scopes(self) -> int:
+        """Number of vectors that the sequence is pooled to."""
+        return len(self.config.anchors) if self.config.pool_by == "modality" else 1
 
     def _read(self, encoded: Encoded) -> Output:
-        tokens, mask, losses, plans = self._fused(encoded)
-        embedding = self._pooled(self.backbone(tokens, mask), mask)
-        return Output(prediction=self.head(embedding), losses=losses, embedding=embedding, plans=plans)
+        fused = self._fused(encoded)
+        read = self.backbone(fused.x, fused.mask)
+        masks = [fused.mask]
+        if self.config.pool_by == "modality":
+            masks = [fused.mask & (fused.stream == place) for place in range(self._scopes)]
+        embedding = torch.cat([self._pooled(read, mask) for mask in masks], 1)
+        return Output(
+            prediction=self.head(embedding), losses=fused.losses, embedding=embedding, plans=fused.plans
+        )
 
     def fused_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The sequence that the backbone reads, (batch, time, d_model), and its mask: input for `step`."""
-        tokens, mask, _, _ = self._fused(self._encoded(batch))
-        return tokens, mask
+        fused = self._fused(self._encoded(batch))
+        return fused.x, fused.mask
 
     def aligned_streams(self, batch: Batch) -> dict[str, Tokens]:
         """Every modality's tokens after local alignment, before they are interleaved, in the order of the
@@ -161,27 +191,41 @@ class AlignMamba(Fusion[AlignMambaConfig]):
                 f"valid: expected bool of shape ({len(token)},), found {valid.dtype} of shape"
                 f" {tuple(valid.shape)}"
             )
+        if self.config.pool_by == "modality" and self.config.local.method == "none":
+            raise ConfigError("pool_by: step needs 'sequence' where local.method is 'none', found 'modality'")
         if state is None:
             state = StreamState(
                 self.backbone.initial_states(len(token)),
-                PooledState(torch.zeros_like(token), token.new_zeros(len(token))),
+                PooledState(
+                    token.new_zeros(len(token), self._scopes * token.shape[1]), token.new_zeros(len(token))
+                ),
             )
         token, layers = self.backbone.step(token, state.layers)
-        after = StreamState(layers, pool_step(self.config.pooling, state.pooled, token))
+        after = StreamState(layers, self._pool_step(state.pooled, token))
         if valid is not None:
             after = after.where(valid, state)
         output = Output(prediction=self.head(after.pooled.value), embedding=after.pooled.value)
         return self._in_label_units(output), after
 
-    def _fused(self, encoded: Encoded) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Plan]]:
+    def _pool_step(self, state: PooledState, token: Tensor) -> PooledState:
+        """Pool one more token, (batch, d_model), into the vector of its modality; modalities take turns."""
+        vectors = state.value.unflatten(1, (self._scopes, -1))
+        turn = state.count.long() % self._scopes
+        row = torch.arange(len(token), device=token.device)
+        before = PooledState(vectors[row, turn], (state.count / self._scopes).floor())
+        pooled = pool_step(self.config.pooling, before, token).value
+        return PooledState(vectors.index_put((row, turn), pooled).flatten(1), state.count + 1)
+
+    def _fused(self, encoded: Encoded) -> FusedTokens:
         anchor, is_anchor = first_present(encoded)
         order = list(reversed(self.config.anchors))
         streams, plans = self._aligned(encoded, anchor, is_anchor)
         if self.config.local.method == "none":
-            tokens, mask = merge_by_time([streams[name] for name in order])
+            tokens, mask, stream = merge_by_time([streams[name] for name in order])
         else:
             tokens = interleave([self._filled(name, streams[name], anchor.mask) for name in order])
             mask = anchor.mask.repeat_interleave(len(order), dim=1)
+            stream = (torch.arange(mask.shape[1], device=mask.device) % len(order)).expand_as(mask)
         losses = {}
         # An exported program predicts; the loss would bound the lengths that it takes.
         if self.config.alignment.weight and len(streams) > 1 and not exporting():
@@ -192,7 +236,7 @@ class AlignMamba(Fusion[AlignMambaConfig]):
             losses["contrast"] = self.config.contrast.weight * contrasts(
                 encoded, anchor, is_anchor, self.config.contrast
             )
-        return tokens, mask, losses, plans
+        return FusedTokens(tokens, mask, stream, losses, plans)
 
     def _aligned(
         self, encoded: Encoded, anchor: Tokens, is_anchor: Mapping[str, Tensor]

@@ -260,12 +260,13 @@ def contrasts(
     return total
 
 
-def merge_by_time(streams: list[Tokens]) -> tuple[Tensor, Tensor]:
+def merge_by_time(streams: list[Tokens]) -> tuple[Tensor, Tensor, Tensor]:
     """One sequence of all valid tokens in the order of their relative times, ties in the order of the
     streams.
 
     Returns:
-        (batch, sum of times, channel) with valid tokens first, and its mask.
+        (batch, sum of times, channel) with valid tokens first; its mask; and the number of each token's
+        stream, (batch, sum of times) int64.
     """
     return _in_order(streams, torch.cat([relative_time(stream.mask, torch.float64) for stream in streams], 1))
 
@@ -276,14 +277,19 @@ def concatenate(streams: list[Tokens]) -> tuple[Tensor, Tensor]:
     Returns:
         (batch, sum of times, channel) with valid tokens first, and its mask.
     """
-    return _in_order(
-        streams, torch.cat([torch.zeros_like(stream.mask, dtype=torch.float64) for stream in streams], 1)
-    )
+    place = torch.cat([torch.zeros_like(stream.mask, dtype=torch.float64) for stream in streams], 1)
+    x, mask, _ = _in_order(streams, place)
+    return x, mask
 
 
-def _in_order(streams: list[Tokens], place: Tensor) -> tuple[Tensor, Tensor]:
-    """The valid tokens of all streams by their `place`, (batch, sum of times), stable; then padding."""
+def _in_order(streams: list[Tokens], place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The valid tokens of all streams by their `place`, (batch, sum of times), stable; then padding. Beside
+    them their mask and the numbers of their streams.
+    """
     x = torch.cat([stream.x for stream in streams], 1)
     mask = torch.cat([stream.mask for stream in streams], 1)
+    number = torch.cat(
+        [stream.mask.new_full(stream.mask.shape, n, dtype=torch.int64) for n, stream in enumerate(streams)], 1
+    )
     order = place.masked_fill(~mask, torch.inf).argsort(dim=1, stable=True)
-    return x.gather(1, order.unsqueeze(-1).expand_as(x)), mask.gather(1, order)
+    return x.gather(1, order.unsqueeze(-1).expand_as(x)), mask.gather(1, order), number.gather(1, order)

@@ -4,9 +4,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Final, Literal, Self, cast
 
 import yaml
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
@@ -28,6 +29,9 @@ _MOST_BYTES = 1 << 20
 
 SYNTHETIC = "synthetic"
 """Name of the corpus that needs no file."""
+
+PRESET_OF_0_1: Final = "0.1"
+"""Preset that was the default in version 0.1."""
 
 # What a model takes from the corpus, so that a user cannot set it.
 _FROM_CORPUS = frozenset({"modalities", "task"})
@@ -58,6 +62,11 @@ def _place_of(data: Any) -> Any:
     return str(data) if isinstance(data, PurePath) else data
 
 
+def _preset_name(given: Any) -> Any:
+    """Name of a preset, which a file may hold as the number of a version."""
+    return str(given) if isinstance(given, float) else given
+
+
 class RunConfig(Config):
     """Everything that decides the outcome of a training run."""
 
@@ -66,7 +75,7 @@ class RunConfig(Config):
     In Python also a path, or a corpus that was written or loaded: what counts is where it lies."""
     model: str = "alignmamba"
     """Name of the fusion model."""
-    preset: str = "default"
+    preset: Annotated[str, BeforeValidator(_preset_name)] = "default"
     """Named set of the model's options to start from."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the model that differ from the preset, for example ``{"d_model": 64}``."""
@@ -147,14 +156,12 @@ class RunConfig(Config):
             del settings["split_valid"]
         if not self.folds.number:
             del settings["folds"]
-        for encoder in (
-            settings["options"].get("encoder"),
-            *(settings["options"].get("encoders") or {}).values(),
-        ):
-            if isinstance(encoder, dict):
-                if encoder.get("sha256"):
-                    del encoder["path"]  # the checksum says what lay there
-                _drop_silent(encoder, EncoderConfig.SILENT)
+        if self.preset == PRESET_OF_0_1:
+            settings["preset"] = "default"  # its name in 0.1
+        for encoder in _encoders(settings["options"]):
+            if encoder.get("sha256"):
+                del encoder["path"]  # the checksum says what lay there
+            _drop_silent(encoder, EncoderConfig.SILENT)
         _drop_silent(settings["options"], METHODS[self.model].network.config_class.SILENT)
         return hashlib.sha256(
             json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
@@ -163,6 +170,23 @@ class RunConfig(Config):
     def to_yaml(self) -> str:
         """The configuration as a file that ``--config`` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def recorded(config: RunConfig) -> RunConfig:
+    """The run that a record of it means: options that its version did not know yet have values under which
+    they change nothing, whatever today's preset says.
+    """
+    options = deepcopy(merged(METHODS[config.model].network.config_class.SILENT, config.options))
+    for encoder in _encoders(options):
+        if encoder.get("kind") != "pretrained":
+            encoder.update(merged(EncoderConfig.SILENT, encoder))
+    return config.model_copy(update={"options": options})
+
+
+def _encoders(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Mappings that describe encoders among the options of a model."""
+    found = (options.get("encoder"), *(options.get("encoders") or {}).values())
+    return [encoder for encoder in found if isinstance(encoder, dict)]
 
 
 def _drop_silent(options: dict[str, Any], silent: Mapping[str, Any]) -> None:

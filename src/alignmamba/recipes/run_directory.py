@@ -31,7 +31,7 @@ from alignmamba.files import (
     replace_file,
     settle,
 )
-from alignmamba.recipes.configuration import RunConfig, read_config
+from alignmamba.recipes.configuration import RunConfig, read_config, recorded
 from alignmamba.training.checkpoints import LAST
 
 CONFIG: Final = "config.yaml"
@@ -121,7 +121,7 @@ class RunDirectory:
         """The complete configuration; a `CheckpointError` if it was damaged."""
         self.check((CONFIG,))
         try:
-            return read_config(self.path / CONFIG)
+            return recorded(read_config(self.path / CONFIG))
         except ConfigError as error:
             raise CheckpointError(f"{self.path / CONFIG}: {error}") from error
 

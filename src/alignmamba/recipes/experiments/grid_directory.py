@@ -13,7 +13,7 @@ from typing import Any, Final
 from alignmamba.checksums import stamped
 from alignmamba.errors import CheckpointError
 from alignmamba.files import exclusive, replace_file
-from alignmamba.recipes.configuration import check_config
+from alignmamba.recipes.configuration import check_config, recorded
 from alignmamba.recipes.experiments.catalogue import analysis_from
 from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, Job, State, jobs_of
 from alignmamba.recipes.run_directory import METRICS, plain, to_json
@@ -105,7 +105,7 @@ class ExperimentDirectory:
             return Job(
                 key=key,
                 label=record.label,
-                config=check_config(record.config),
+                config=recorded(check_config(record.config)),
                 analyses=tuple(map(analysis_from, record.analyses)),
             )
         except ValueError as error:

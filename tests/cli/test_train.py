@@ -53,7 +53,7 @@ def everything(directory: Path) -> dict[str, bytes]:
         (["options.pooling=men"], "options.pooling: found 'men' (str), expected 'mean', 'max' or 'last'"),
         (["options.task=3"], "options.task: comes from the corpus, so it cannot be set"),
         (["options.anchor_order=[smell]"], "options.anchor_order: found 'smell', expected some of"),
-        (["preset=papr"], "preset: expected one of ['default', 'paper'], found 'papr'"),
+        (["preset=papr"], "preset: expected one of ['0.1', 'default', 'paper'], found 'papr'"),
         (
             ["model=alignmambo"],
             (

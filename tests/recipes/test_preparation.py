@@ -15,11 +15,12 @@ import pytest
 from alignmamba.contracts import Corpus, Role
 from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.errors import CheckpointError, ConfigError, DataError
-from alignmamba.recipes.configuration import RunConfig, check_config, resolve
+from alignmamba.recipes.configuration import RunConfig, check_config, read_config, resolve
 from alignmamba.recipes.experiments.comparison import ComparisonOptions
 from alignmamba.recipes.experiments.grid_run import plan_experiment
 from alignmamba.recipes.finished_run import evaluate, predict
 from alignmamba.recipes.preparation import prepared
+from alignmamba.recipes.run_directory import RunDirectory
 from alignmamba.recipes.training_run import plan, train
 from small_run import CLASSES, CONFIG, write_small_corpus
 
@@ -203,6 +204,36 @@ def test_a_later_option_that_changes_nothing_leaves_the_digest(drawn: tuple[Path
         update={"options": complete.options | {"contrast": complete.options["contrast"] | {"weight": 1.0}}}
     )
     assert learned.digest(corpus) != complete.digest(corpus)
+
+
+def test_the_first_default_has_the_digest_that_it_had_by_that_name(drawn: tuple[Path, Path]) -> None:
+    corpus = load_corpus(drawn[0])
+    again = resolve(config(drawn[0], model="alignmamba", preset="0.1"), corpus)
+    options = deepcopy(again.options)
+    del options["contrast"], options["pool_by"], options["encoder"]["centring"]
+    then = again.model_copy(update={"preset": "default", "options": options})
+    assert again.digest(corpus) == then.digest(corpus)
+    assert resolve(config(drawn[0], model="alignmamba"), corpus).digest(corpus) != then.digest(corpus)
+
+
+def test_a_preset_may_be_a_number_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("preset: 0.1\n")
+    assert read_config(tmp_path / "run.yaml").preset == "0.1"
+    assert read_config(assignments=["preset=0.1"]).preset == "0.1"
+    with pytest.raises(ConfigError, match="preset"):
+        read_config(assignments=["preset=[0.1]"])
+
+
+def test_a_record_means_what_its_version_knew(drawn: tuple[Path, Path], tmp_path: Path) -> None:
+    corpus = load_corpus(drawn[0])
+    first = resolve(config(drawn[0], model="alignmamba", preset="0.1"), corpus)
+    options = deepcopy(first.options)
+    del options["contrast"], options["pool_by"], options["encoder"]["centring"]
+    record = first.model_copy(update={"preset": "default", "options": options})
+    place = RunDirectory.create(tmp_path / "run", config=record, identity={}, environment={})
+    assert resolve(place.config(), corpus).options == first.options
+    assert resolve(place.config(), corpus).digest(corpus) == first.digest(corpus)
+    assert "pool_by" not in options  # what was read is left as it is
 
 
 def test_all_cells_of_a_seed_share_the_split(drawn: tuple[Path, Path], tmp_path: Path) -> None:

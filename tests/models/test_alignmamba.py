@@ -405,6 +405,22 @@ def test_it_meets_the_protocol_under_its_name() -> None:
     assert FAMILIES["alignmamba"].network is AlignMamba
 
 
+def test_what_a_preset_sets_of_encoders_holds_for_named_ones() -> None:
+    def made(preset: str, **options: Any) -> AlignMambaConfig:
+        return AlignMambaConfig.preset(preset, modalities=MODALITIES, task=TASK, **options)
+
+    named = made("default", encoders={"audio": {"stride": 2}, "video": {"centring": "full"}})
+    assert [named.encoder.centring, named.encoders["audio"].centring, named.encoders["audio"].stride] == [
+        "learned",
+        "learned",
+        2,
+    ]
+    assert named.encoders["video"].centring == "full"
+    assert made("0.1", encoders={"audio": {"stride": 2}}).encoders["audio"].centring == "none"
+    first = AlignMambaConfig(modalities=MODALITIES, task=TASK)
+    assert made("0.1") == first
+
+
 def test_the_paper_preset_is_the_paper() -> None:
     local, loss = (
         AlignMambaConfig.preset("paper", modalities=MODALITIES, task=TASK).model_dump()[k]

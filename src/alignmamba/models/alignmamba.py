@@ -31,7 +31,7 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
     """Everything that defines an AlignMamba; the fields of the Mamba backbone stand at the top level."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {"pool_by": "modality"},
+        "default": {"pool_by": "modality", "encoder": {"centring": "learned"}},
         "0.1": {},
         "paper": {
             "bidirectional": False,
@@ -121,6 +121,8 @@ class AlignMamba(Fusion[AlignMambaConfig]):
             "options": {"local": {"method": "proportional"}, "alignment": {"weight": 0.0}}
         },
         "content alone": {"options": {"local": {"time_weight": 0.0}}},
+        "pooled as one": {"options": {"pool_by": "sequence"}},
+        "not centred": {"options": {"encoder": {"centring": "none"}}},
         "single-stream": {"model": "single-stream-mamba"},
         "multi-stream": {"model": "multi-stream-mamba"},
     }

@@ -4,14 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Batch, ModalitySpec, Name, Output, Sequences
-from alignmamba.models.network import Head, Network, NetworkConfig
+from alignmamba.models.network import Head, Network, NetworkConfig, is_pretrained, merged
 from alignmamba.nn.alignment import Tokens, since_first
 from alignmamba.nn.encoders import Encoder, EncoderConfig, encoder_of, group_mean
 from alignmamba.nn.language import (
@@ -55,6 +55,25 @@ class FusionConfig(NetworkConfig):
         if unknown:
             raise ValueError(f"encoders: found {unknown[0]!r}, expected some of {names}")
         return self
+
+    @classmethod
+    def laid(cls, preset: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that a preset sets, and over them what is given.
+
+        What it sets of an encoder holds for every encoder with weights of our own.
+        """
+        given = super().laid(preset, overrides)
+        shared = cls.PRESETS[preset].get("encoder")
+        if shared is None:
+            return given
+        if is_pretrained(overrides.get("encoder")):
+            given["encoder"] = overrides["encoder"]
+        if isinstance(given.get("encoders"), Mapping):
+            given["encoders"] = {
+                name: merged(shared, each) if isinstance(each, Mapping) and not is_pretrained(each) else each
+                for name, each in given["encoders"].items()
+            }
+        return given
 
     def pinned(self) -> Self:
         made = {

@@ -97,9 +97,7 @@ class NetworkConfig(Config):
         Raises:
             ConfigError: If there is no such preset, or a field is unknown or out of range.
         """
-        if name not in cls.PRESETS:
-            raise ConfigError(f"preset: expected one of {sorted(cls.PRESETS)}, found {name!r}")
-        given = merged(cls.PRESETS[name], overrides)
+        given = cls.laid(name, overrides)
         # Fields of a nested configuration that nobody sets keep the defaults that this class gives them, not
         # those of the nested one.
         nested = {
@@ -110,9 +108,20 @@ class NetworkConfig(Config):
         kept = {
             field: values
             for field, values in nested.items()
-            if field in given and not _pretrained(given[field])
+            if field in given and not is_pretrained(given[field])
         }
         return cls(**merged(kept, given) | {"modalities": modalities, "task": task})
+
+    @classmethod
+    def laid(cls, preset: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that a preset sets, and over them what is given.
+
+        Raises:
+            ConfigError: If there is no such preset.
+        """
+        if preset not in cls.PRESETS:
+            raise ConfigError(f"preset: expected one of {sorted(cls.PRESETS)}, found {preset!r}")
+        return merged(cls.PRESETS[preset], overrides)
 
 
 def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +133,7 @@ def merged(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def _pretrained(given: Any) -> bool:
+def is_pretrained(given: Any) -> bool:
     """Mark of an encoder whose fields are its own, under which no defaults of another kind are laid."""
     return isinstance(given, Mapping) and given.get("kind") == "pretrained"
 

@@ -122,7 +122,8 @@ class FeatureEncoder(Encoder):
         if self.centring != "none":
             count = mask.sum(1, keepdim=True).clamp(min=1).unsqueeze(2)
             # The mean of a single token is the token: the fewer there are, the less is taken away.
-            mean = features.sum(1, keepdim=True) / count * (1 - 1 / count)
+            working = torch.promote_types(features.dtype, torch.float32)
+            mean = (features.sum(1, keepdim=True, dtype=working) / count * (1 - 1 / count)).to(features.dtype)
             features = features - (
                 mean * self.centred_share.sigmoid() if self.centring == "learned" else mean
             )

@@ -159,6 +159,23 @@ def test_a_preset_holds_for_all_as_far_as_they_know_it(corpus: Corpus) -> None:
     assert {each.options["absent"] for each in found.values()} == {"zeros"}
 
 
+def test_a_preset_that_is_not_there_is_refused_for_rivals_too(corpus: Corpus) -> None:
+    base = check_config({"preset": "papr"})
+    with pytest.raises(
+        ConfigError, match=r"preset: expected one of \['0.1', 'default', 'paper'\], found 'papr'"
+    ):
+        cells(corpus, base, name="comparison", models=("late-fusion",))
+
+
+def test_rivals_share_the_encoders_of_the_default(corpus: Corpus) -> None:
+    base = check_config({"options": {"encoders": {"audio": {"stride": 2}}}})
+    found = {each.row: each.config.options for each in cells(corpus, base, name="comparison")}
+    for row in ("alignmamba", "late-fusion", "crossmodal-transformer", "audio alone"):
+        assert found[row]["encoder"]["centring"] == "learned", row
+        assert found[row]["encoders"]["audio"]["centring"] == "learned", row
+    assert "pool_by" not in found["late-fusion"]
+
+
 def test_a_corpus_of_one_modality_is_compared_by_those_that_take_it(corpus: Corpus) -> None:
     alone = restricted(corpus, ["text"])
     assert [each.row for each in cells(alone, name="comparison")] == [

@@ -138,7 +138,7 @@ def of_model(base: RunConfig, name: str, *, own_settings: bool = False) -> RunCo
 
 def _other(base: RunConfig, name: str) -> RunConfig:
     known = METHODS[name].network.config_class.model_fields
-    given = merged(METHODS[base.model].network.config_class.PRESETS[base.preset], base.options)
+    given = METHODS[base.model].network.config_class.laid(base.preset, base.options)
     options = {key: value for key, value in given.items() if key in known}
     return base.model_copy(update={"model": name, "preset": "default", "options": options})
 

@@ -29,6 +29,12 @@ EPOCHS = 18
 # Name -> preset and options that differ from those of examples/utd_mhad.yaml.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("default", {}),
+    "the default of 0.1": ("0.1", {}),
+    "pooled as one": ("default", {"pool_by": "sequence"}),
+    "not centred": ("default", {"encoder.centring": "none", "encoders.inertial.centring": "none"}),
+    "centred in full": ("default", {"encoder.centring": "full", "encoders.inertial.centring": "full"}),
+    "modality dropout 0.2": ("default", {"modality_dropout": 0.2}),
+    "contrast over time": ("default", {"contrast.weight": 0.3}),
     "match: as in the paper (eq. 5, 6)": ("default", {"local.time_weight": 0.0, "local.mass": "paper"}),
     "match: content alone, mean": ("default", {"local.time_weight": 0.0}),
     "match: anchor marginal": ("default", {"local.marginal": "anchor"}),

@@ -467,7 +467,7 @@ def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(
     settings = {**config.model_dump(mode="json"), "corpus": corpus.checksum, "preset": "default"}
     for key in ("seed", "data", "engine", "missing", "modalities", "split_valid", "folds"):
         del settings[key]
-    del settings["fit"]["loggers"]
+    del settings["fit"]["loggers"], settings["fit"]["ema_decay"]
     del settings["loader"]["keep_groups"]
     # options of later versions, which change nothing
     options = settings["options"]

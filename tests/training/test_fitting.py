@@ -611,12 +611,16 @@ def test_the_engine_must_have_the_precision_that_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [1, 3, 4, 7, 11])
-def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, step: int, number: int) -> None:
+@pytest.mark.parametrize(
+    ("step", "ema_decay"), [(1, 0.0), (3, 0.0), (4, 0.0), (7, 0.0), (11, 0.0), (3, 0.9), (7, 0.9)]
+)
+def test_a_resumed_run_equals_the_uninterrupted_one(
+    tmp_path: Path, step: int, ema_decay: float, number: int
+) -> None:
     """7 batches make 4 steps of an epoch here: stopped in the first, the last step of an epoch, and in later
     ones. Dropout is on.
     """
-    config = QUICK.model_copy(update={"accumulate": 2})
+    config = QUICK.model_copy(update={"accumulate": 2, "ema_decay": ema_decay})
     expected, whole = run(config)
 
     with pytest.raises(Interrupted) as stopped:
@@ -718,6 +722,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
         ({"learning_rate": 0.5}, "learning_rate=0.5, expected 0.02 to resume"),
         ({"epochs": 9}, "found epochs=9, expected 3 to resume"),
         ({"accumulate": 2}, "found accumulate=2, expected 1 to resume"),
+        ({"ema_decay": 0.5}, "found ema_decay=0.5, expected 0.0 to resume"),
     ],
 )
 def test_another_course_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -172,6 +172,7 @@ def counted_weights(config: RunConfig, corpus: Corpus) -> int:
             device="cpu",
             processes=processes,
             keeps_best=False,
+            averages=bool(config.fit.ema_decay),
         )
     else:  # of the GPU's memory training itself asks, once it has been launched
         refuse_beyond_memory(

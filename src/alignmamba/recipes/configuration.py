@@ -146,6 +146,7 @@ class RunConfig(Config):
             "corpus": corpus.checksum,
         }
         del settings["fit"]["loggers"]  # where epochs are logged decides nothing
+        _drop_silent(settings["fit"], FitConfig.SILENT)
         if not self.loader.keep_groups:
             del settings["loader"]["keep_groups"]
         if not self.modalities:

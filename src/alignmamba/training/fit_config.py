@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,9 @@ from alignmamba.training.objective import RegressionLoss
 
 class FitConfig(Config):
     """Options of fitting a model."""
+
+    SILENT: ClassVar[Mapping[str, Any]] = {"ema_decay": 0.0}
+    """Counterpart of `NetworkConfig.SILENT` for training."""
 
     epochs: Annotated[int, Field(ge=1)] = 30
     """Passes over the train split at most."""
@@ -32,6 +35,9 @@ class FitConfig(Config):
     select: str = "auto"
     """Metric on the valid split that picks the best epoch; auto: accuracy for classification, mae for
     regression; loss: the total loss."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share that stays, at each step, of an exponential moving average of the weights, which is validated and
+    kept in their place; 0 keeps the weights themselves."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
     """Arithmetic: 32-true and 64-true are plain float32 and float64; the mixed ones compute in half precision
     where that is safe."""

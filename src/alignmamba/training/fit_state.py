@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from alignmamba.training.averaging import AveragedWeights
 from alignmamba.training.batches import BatchSource
 from alignmamba.training.fit_config import FitConfig, Score
 from alignmamba.training.objective import Objective, Stage
@@ -32,6 +34,7 @@ class Run:
     progress: Progress | None
     stage: Stage = Stage()  # noqa: RUF009 # immutable
     optimizers: tuple[Optimizer, ...] = ()  # those of the stage, in its order
+    average: AveragedWeights | None = None  # of the stage
     metric: str = ""  # chooses the best epoch of the stage
     best_weights: dict[str, Tensor] = field(default_factory=dict)  # used where there is no run directory
 
@@ -52,6 +55,10 @@ class Run:
         """The optimisers that step in an epoch of the stage."""
         steps = math.ceil(len(self.train) / self.config.accumulate)
         return in_turn(self.stage, self.optimizers, epoch=epoch, epochs=self.epochs, steps=steps)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Weights as they are validated and kept."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def named_optimizers(self) -> dict[str, Optimizer]:
         """Parts by the names under which a checkpoint holds them."""

@@ -5,8 +5,9 @@ from torch import nn
 from alignmamba.capacity import refuse_beyond_memory
 from alignmamba.errors import ConfigError
 
-_GRADIENT, _MOMENTS = 1, 2
-"""Numbers for each trained weight beside itself: its gradient, and AdamW's two moments."""
+_GRADIENT, _MOMENTS, _AVERAGE = 1, 2, 2
+"""Numbers for each trained weight beside itself: its gradient, AdamW's two moments, and its moving average
+with the weight that this displaces in validation."""
 
 
 def refuse_untrainable(
@@ -18,6 +19,7 @@ def refuse_untrainable(
     device: str,
     processes: int = 1,
     keeps_best: bool,
+    averages: bool = False,
 ) -> None:
     """Refuse to train a model whose weights, gradient and moments do not fit into memory, before any of them
     is made.
@@ -32,6 +34,7 @@ def refuse_untrainable(
         device: Where it is to be trained.
         processes: How many share that memory, each with all of this.
         keeps_best: Whether the weights of the best epoch are kept in memory as well.
+        averages: Whether a moving average of the weights is kept.
 
     Raises:
         ConfigError: With what is needed and what is available.
@@ -43,12 +46,13 @@ def refuse_untrainable(
     copies = sum(weight.numel() for weight in model.state_dict().values()) if keeps_best else 0
     several = processes > 1
     # DDP gathers gradients in buckets of its own.
-    numbers = absent + trained * (_GRADIENT + _MOMENTS + several) + copies
+    numbers = absent + trained * (_GRADIENT + _MOMENTS + several + _AVERAGE * averages) + copies
     kept = [
         "weights" * bool(absent),
         "gradient",
         "AdamW's two moments",
         "buckets of DDP" * several,
+        "moving average" * averages,
         "best weights" * keeps_best,
     ]
     parts = ", ".join(part for part in kept if part)

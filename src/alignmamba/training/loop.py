@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from alignmamba.contracts import Batch, ScalesTargets, TargetScale, Task
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.training import checkpoints
+from alignmamba.training.averaging import AveragedWeights
 from alignmamba.training.batches import BatchSource, check_source, gather, targets_by_id
 from alignmamba.training.divergence import diverged, rate_to_blame
 from alignmamba.training.fit_config import (
@@ -132,6 +133,7 @@ def _check_memory(objective: Objective, config: FitConfig, fabric: Fabric, *, ke
         precision=config.precision,
         device=fabric.device.type,
         keeps_best=keeps_best,
+        averages=bool(config.ema_decay),
     )
 
 
@@ -199,7 +201,9 @@ def _staged(run: Run, number: int) -> Run:
     wrapped = run.fabric.setup_optimizers(*made) if made else ()
     optimizers = cast(tuple[Optimizer, ...], wrapped if isinstance(wrapped, tuple) else (wrapped,))
     metric = selection(stage.select or run.config.select, run.objective.task, run.higher_is_better)
-    return replace(run, stage=stage, optimizers=optimizers, metric=metric, best_weights={})
+    follows = run.config.ema_decay and not stage.solved
+    average = AveragedWeights(run.objective, run.config.ema_decay) if follows else None
+    return replace(run, stage=stage, optimizers=optimizers, average=average, metric=metric, best_weights={})
 
 
 def _next_stage(run: Run, state: State) -> Run:
@@ -296,6 +300,8 @@ def _step(run: Run, state: State, group: Sequence[Batch], samples: int) -> None:
     state.samples += sum(len(batch) for batch in group)
     with torch.no_grad():
         run.objective.after_step()
+    if run.average is not None and taken:
+        run.average.follow()
     state.step += 1
     state.optimiser_steps += int(taken)
     if run.progress is not None:
@@ -367,6 +373,21 @@ def _update(run: Run, state: State, group: Sequence[Batch], optimizer: Optimizer
 
 def _end_epoch(run: Run, state: State) -> None:
     """Validate, record, keep what is best, decide whether to stop, save."""
+    with run.averaged():
+        best = _judge(run, state)
+    record = state.history[-1]
+    state.epoch, state.batch, state.seconds, state.samples, state.sums = state.epoch + 1, 0, 0.0, 0, {}
+    if not run.stage.solved and 0 < run.config.patience <= state.epoch - state.best_epoch:
+        state.stopped = "patience"
+    elif state.epoch >= run.epochs:
+        state.stopped = "epochs"
+    _save(run, state)
+    if run.progress is not None:
+        run.progress.epoch_finished(record, best=best)
+
+
+def _judge(run: Run, state: State) -> bool:
+    """Validate and record the epoch; keep its weights and return true if it is the best so far."""
     started = time.perf_counter()
     record = {"epoch": len(state.history) + 1, "step": state.step, **_train_losses(state), **_validate(run)}
     if run.last_stage:
@@ -379,14 +400,7 @@ def _end_epoch(run: Run, state: State) -> None:
     if best:
         state.best_epoch, state.best_score = state.epoch + 1, value
         _keep_best(run, state)
-    state.epoch, state.batch, state.seconds, state.samples, state.sums = state.epoch + 1, 0, 0.0, 0, {}
-    if not run.stage.solved and 0 < run.config.patience <= state.epoch - state.best_epoch:
-        state.stopped = "patience"
-    elif state.epoch >= run.epochs:
-        state.stopped = "epochs"
-    _save(run, state)
-    if run.progress is not None:
-        run.progress.epoch_finished(record, best=best)
+    return best
 
 
 def _train_losses(state: State) -> dict[str, float]:
@@ -499,12 +513,13 @@ def _resume(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
     try:
         state, processes, identity = State(**found["state"]), found["processes"], found["identity"]
         scaler = found["precision"]
+        average = found.get("average", {})  # version 0.1 saved none
         # Version 0.1 did not scale targets: what it began continues in units of the label.
         run.objective.target_scale = TargetScale(**found.get("target_scale", {}))
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of a run") from error
     for name, value in _identity(run).items():
-        if identity.get(name) != value:
+        if identity.get(name, FitConfig.SILENT.get(name)) != value:
             raise CheckpointError(
                 f"{path}: found {name}={value!r}, expected {identity.get(name)!r} to resume"
             )
@@ -512,6 +527,8 @@ def _resume(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
     state.samples, state.sums = own["samples"], own["sums"]
     run.fabric.strategy.precision.load_state_dict(scaler)
     checkpoints.restore_random_state(own["random"], run.fabric.device)
+    if run.average is not None:
+        run.average.load_state_dict(average)
     if run.fabric.is_global_zero:
         write_table(path.parent / LOG, state.history)
     return run, state
@@ -551,6 +568,7 @@ def _save(run: Run, state: State) -> None:
         "precision": run.fabric.strategy.precision.state_dict(),
         "identity": _identity(run),
         "target_scale": asdict(run.objective.target_scale),
+        "average": {} if run.average is None else run.average.state_dict(),
     }
     checkpoints.save(run.fabric, run.run_dir / checkpoints.LAST, contents)
     if run.fabric.is_global_zero and state.history:

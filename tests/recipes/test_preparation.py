@@ -184,6 +184,7 @@ def test_the_digest_knows_the_share_and_nothing_else_changed(drawn: tuple[Path, 
         settings["folds"],
         settings["missing"],
         settings["fit"]["loggers"],
+        settings["fit"]["ema_decay"],
         settings["loader"]["keep_groups"],
     )
     assert (

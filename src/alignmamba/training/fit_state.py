@@ -10,9 +10,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from alignmamba.training.averaging import AveragedWeights
 from alignmamba.training.batches import BatchSource
 from alignmamba.training.fit_config import FitConfig, Score
+from alignmamba.training.moving_average import AveragedWeights
 from alignmamba.training.objective import Objective, Stage
 from alignmamba.training.progress import Progress
 from alignmamba.training.stages import Turn, in_turn

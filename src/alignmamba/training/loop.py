@@ -10,7 +10,6 @@ import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -25,9 +24,9 @@ from torch.optim import Optimizer
 from alignmamba.contracts import Batch, ScalesTargets, TargetScale, Task
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.training import checkpoints
-from alignmamba.training.averaging import AveragedWeights
 from alignmamba.training.batches import BatchSource, check_source, gather, targets_by_id
 from alignmamba.training.divergence import diverged, rate_to_blame
+from alignmamba.training.engine import agree, check_precision, compiled
 from alignmamba.training.fit_config import (
     FREE_ON_RESUME,
     FitConfig,
@@ -42,6 +41,7 @@ from alignmamba.training.footprint import refuse_untrainable
 from alignmamba.training.inference import collect, known_scale
 from alignmamba.training.interrupts import Interrupted, Interrupts
 from alignmamba.training.logs import LOG, LOGS, Log, write_table
+from alignmamba.training.moving_average import AveragedWeights
 from alignmamba.training.objective import Objective, Parcel, Supervised
 from alignmamba.training.progress import Progress
 from alignmamba.training.selection import check_metric, column, improves, selection
@@ -101,9 +101,9 @@ def fit(
         # a mistake is reported now, not stages later
         selection(stage.select or config.select, task, higher_is_better)
     fabric = fabric or Fabric(accelerator="auto", devices=1, precision=config.precision)
-    _check_precision(fabric, config)
+    check_precision(fabric, config)
     _check_memory(objective, config, fabric, keeps_best=run_dir is None)
-    with _compiled(objective.model, config.compile):
+    with compiled(objective.model, config.compile):
         run = _set_up(objective, train, valid, config, score, higher_is_better, fabric, run_dir, progress)
         run, state = _resume(run, target_scale) if resume else _begin(run, target_scale)
         _announce(run, state)
@@ -135,31 +135,6 @@ def _check_memory(objective: Objective, config: FitConfig, fabric: Fabric, *, ke
         keeps_best=keeps_best,
         averages=bool(config.ema_decay),
     )
-
-
-def _check_precision(fabric: Fabric, config: FitConfig) -> None:
-    found = fabric.strategy.precision.precision
-    # Lightning's own choice
-    if found == "bf16-mixed" and config.precision == "16-mixed" and fabric.device.type == "cpu":
-        raise ConfigError("precision: 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
-    if found != config.precision:
-        raise ConfigError(
-            f"precision: found {found!r} in the engine, expected {config.precision!r}, as in the"
-            " configuration"
-        )
-
-
-@contextmanager
-def _compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Compile the forward pass in place, which keeps the names of weights; undone afterwards."""
-    if not wanted:
-        yield
-        return
-    model.compile()
-    try:
-        yield
-    finally:
-        model._compiled_call_impl = None
 
 
 def _set_up(
@@ -231,7 +206,7 @@ def _train(run: Run, state: State, interrupts: Interrupts) -> None:
             for log in logs:
                 log.write(state.history[-1])
             run.fabric.log_dict(state.history[-1], step=int(state.history[-1]["epoch"]))
-            if _agree(run.fabric, 0, interrupts.requested)[1]:
+            if agree(run.fabric, 0, interrupts.requested)[1]:
                 _stop(run, state, interrupts)
     finally:
         for log in logs:
@@ -247,7 +222,7 @@ def _train_epoch(run: Run, state: State, interrupts: Interrupts) -> None:
     started, before = time.perf_counter(), state.seconds
     while state.batch < len(run.train):
         group = _next_batches(batches, min(run.config.accumulate, len(run.train) - state.batch), state)
-        samples, stop = _agree(run.fabric, sum(len(batch) for batch in group), interrupts.requested)
+        samples, stop = agree(run.fabric, sum(len(batch) for batch in group), interrupts.requested)
         if stop:
             _stop(run, state, interrupts)
         _step(run, state, group, samples)
@@ -269,15 +244,6 @@ def _next_batches(batches: Iterator[Batch], count: int, state: State) -> list[Ba
             f"train: epoch {epoch} ended after {state.batch + len(group)} batches, expected as many as before"
         )
     return group
-
-
-def _agree(fabric: Fabric, samples: int, stop: bool) -> tuple[int, bool]:
-    """Samples of all processes together, and whether any of them was asked to stop."""
-    if fabric.world_size == 1:
-        return samples, stop
-    totals = fabric.all_reduce(torch.tensor([samples, int(stop)], device=fabric.device), reduce_op="sum")
-    assert isinstance(totals, Tensor)
-    return int(totals[0]), bool(totals[1] > 0)
 
 
 def _step(run: Run, state: State, group: Sequence[Batch], samples: int) -> None:

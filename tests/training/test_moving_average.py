@@ -9,7 +9,7 @@ from torch import nn
 
 from alignmamba.errors import CheckpointError, DataError
 from alignmamba.training import checkpoints
-from alignmamba.training.averaging import AveragedWeights
+from alignmamba.training.moving_average import AveragedWeights
 
 
 def test_an_average_follows_its_weight_by_the_formula() -> None:

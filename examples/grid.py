@@ -1,13 +1,15 @@
 """Turn ``grid_s1.npz`` (GRID: speaker s1 says 1000 sentences of six words) into a corpus that asks for one of
 the words.
 
-Usage: ``python examples/grid.py grid_s1.npz DESTINATION --target colour|digit``
+Usage: ``python examples/grid.py grid_s1.npz DESTINATION --target colour|digit [--words]``
 
 Two modalities on one clock, with true times in seconds and, for display and for judging alignment alone, the
 word spoken at each:
 
 - ``audio`` (100 Hz, 40): log-mel energies,
 - ``video`` (25 Hz, 360): the lip region at half resolution, brightness and its change.
+
+``--words`` adds what is said, ``text`` (6 tokens of 51): a number for each word, at the middle of its time.
 
 The speaker is one and there is no official split: the sentences are shuffled with seed 0 into 700, 100 and
 200.
@@ -46,7 +48,12 @@ WORDS = {
 
 
 def convert(
-    source: Path, destination: Path, *, target: Literal["colour", "digit"], overwrite: bool = False
+    source: Path,
+    destination: Path,
+    *,
+    target: Literal["colour", "digit"],
+    texts: bool = False,
+    overwrite: bool = False,
 ) -> Corpus:
     """Read the archive and write the corpus."""
     with np.load(source, allow_pickle=False) as archive:
@@ -55,34 +62,56 @@ def convert(
     order = np.random.default_rng(0).permutation(len(ids))
     parts = np.split(order, np.cumsum(list(SIZES.values()))[:-1])
     words = WORDS[target]
-    times = {"audio": np.arange(audio.shape[1]) / AUDIO_HZ, "video": np.arange(video.shape[1]) / VIDEO_HZ}
+    said = [sentence(*each) for each in zip(spoken, spans, strict=True)]
+    known = {word: number for number, word in enumerate(sorted({word for line in said for word, _ in line}))}
+
+    def split(rows: np.ndarray) -> SplitArrays:
+        seconds = {
+            "audio": np.arange(audio.shape[1]) / AUDIO_HZ,
+            "video": np.arange(video.shape[1]) / VIDEO_HZ,
+        }
+        features = {
+            "audio": [audio[row].astype(np.float32) for row in rows],
+            "video": [lips(video[row]) for row in rows],
+        }
+        times = {name: [each for _ in rows] for name, each in seconds.items()}
+        tokens = {
+            name: [words_at(each, spoken[row], spans[row]) for row in rows] for name, each in seconds.items()
+        }
+        if texts:
+            features["text"] = [np.array([known[word] for word, _ in said[row]]) for row in rows]
+            times["text"] = [np.array([middle for _, middle in said[row]]) for row in rows]
+            tokens["text"] = [[word for word, _ in said[row]] for row in rows]
+        return SplitArrays(
+            features=features,
+            targets=[words[ids[row][PLACE[target]]] for row in rows],
+            ids=[str(ids[row]) for row in rows],
+            times=times,
+            tokens=tokens,
+        )
+
     return write_corpus(
         destination,
-        {
-            role: SplitArrays(
-                features={
-                    "audio": [audio[row].astype(np.float32) for row in rows],
-                    "video": [lips(video[row]) for row in rows],
-                },
-                targets=[words[ids[row][PLACE[target]]] for row in rows],
-                ids=[str(ids[row]) for row in rows],
-                times={name: [seconds for _ in rows] for name, seconds in times.items()},
-                tokens={
-                    name: [words_at(seconds, spoken[row], spans[row]) for row in rows]
-                    for name, seconds in times.items()
-                },
-            )
-            for role, rows in zip(SIZES, parts, strict=True)
-        },
+        {role: split(rows) for role, rows in zip(SIZES, parts, strict=True)},
         task=Task(kind="classification", classes=tuple(words.values())),
-        name=f"grid-s1-{target}",
+        name=f"grid-s1-{target}{'-words' * texts}",
         units={
             "audio": "log-mel energy at 100 Hz",
             "video": "lip region 10 x 18, brightness and its change a frame, at 25 Hz",
         },
+        vocabulary_sizes={"text": len(known)} if texts else {},
         source="GRID (Cooke, Barker, Cunningham, Shao, JASA 2006), speaker s1",
         overwrite=overwrite,
     )
+
+
+def sentence(words: np.ndarray, spans: np.ndarray) -> list[tuple[str, float]]:
+    """Each word that is said, and the middle of its time in seconds."""
+    return [
+        (str(word), float(start + end) / 2)
+        for word, (start, end) in zip(words, spans, strict=True)
+        if word not in SILENCE
+    ]
 
 
 def words_at(seconds: np.ndarray, words: np.ndarray, spans: np.ndarray) -> list[str]:
@@ -107,9 +136,12 @@ if __name__ == "__main__":
     parser.add_argument("source", type=Path, help="the archive grid_s1.npz")
     parser.add_argument("destination", type=Path, help="directory of the corpus to make")
     parser.add_argument("--target", choices=sorted(PLACE), required=True, help="the word to predict")
+    parser.add_argument("--words", action="store_true", help="add what is said, as a modality of its own")
     parser.add_argument("--overwrite", action="store_true", help="replace the corpus that is there")
     given = parser.parse_args()
-    corpus = convert(given.source, given.destination, target=given.target, overwrite=given.overwrite)
+    corpus = convert(
+        given.source, given.destination, target=given.target, texts=given.words, overwrite=given.overwrite
+    )
     print(
         f"wrote {given.destination}:"
         f" {', '.join(f'{role} {len(part)}' for role, part in corpus.splits.items())}"

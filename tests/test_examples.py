@@ -109,6 +109,24 @@ def test_grid_labels_are_the_words_that_were_said(tmp_path: Path) -> None:
         assert corpus.task.classes[int(sample.target or 0)] in words[sample.id]
 
 
+def test_grid_words_stand_where_they_are_said(tmp_path: Path) -> None:
+    corpus = example("grid").convert(archive("grid_s1.npz"), tmp_path / "corpus", target="colour", texts=True)
+    numbers: dict[str, set[int]] = {}
+    for sample in corpus.split("train"):
+        assert len(sample.tokens["text"]) == 6
+        for word, number, middle in zip(
+            sample.tokens["text"], sample.features["text"][:, 0], sample.times["text"], strict=True
+        ):
+            numbers.setdefault(word, set()).add(int(number))
+            heard = int(np.abs(sample.times["audio"] - middle).argmin())
+            assert sample.tokens["audio"][heard] == word
+    assert all(len(each) == 1 for each in numbers.values())
+    assert len(set.union(*numbers.values())) == len(numbers)
+    for name in ("grid-words", "grid-aligned"):
+        overrides = {"data": str(tmp_path / "corpus"), "modalities": ["text", "audio", "video"]}
+        assert plan(read_config(ROOT / "examples" / f"{name}.yaml", overrides=overrides)).num_parameters > 0
+
+
 def test_mosi_is_described_without_python(tmp_path: Path) -> None:
     for file in (archive("mosi_text_audio.npz"), ROOT / "examples" / "mosi.toml"):
         shutil.copyfile(file, tmp_path / file.name)

@@ -372,6 +372,72 @@ def test_the_contrast_goes_by_true_times_where_both_sides_know_them() -> None:
     )
 
 
+ORDERED = {"weight": 1.0, "untimed": "order", "flat_steps": 2}
+
+
+def timed(whole: Batch, *names: str) -> Batch:
+    """The same with a clock for these modalities."""
+    clocks = {
+        name: torch.arange(s.mask.shape[1]).square().expand(s.mask.shape).double()
+        for name, s in whole.modalities.items()
+        if name in names
+    }
+    return replace(
+        whole,
+        modalities={
+            name: replace(s, times=clocks[name]) if name in clocks else s
+            for name, s in whole.modalities.items()
+        },
+    )
+
+
+def test_without_times_the_contrast_goes_by_order_and_spares_predictions() -> None:
+    whole, plain = batch(), model()
+    built, positions = model(contrast=ORDERED), model(contrast={"weight": 1.0})
+    missing = built.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing == ["contrast.null", "contrast.steps"]
+    out = built(whole)
+    assert torch.equal(out.prediction, plain(whole).prediction)
+    alone = torch.tensor([sum(lengths[row] > 0 for lengths in LENGTHS.values()) == 1 for row in range(7)])
+    assert bool((out.losses["contrast"][alone] == 0).all())
+    assert bool((out.losses["contrast"][~alone] > 0).all())
+    assert not torch.allclose(out.losses["contrast"], positions(whole).losses["contrast"])
+    out.losses["contrast"].sum().backward()
+    for name in ("text", "audio", "video"):
+        assert any(p.grad is not None and bool(p.grad.any()) for p in built.encoders[name].parameters())
+    assert built.contrast.null.grad is not None
+    known = timed(whole, "text", "audio", "video")
+    torch.testing.assert_close(built(known).losses["contrast"], positions(known).losses["contrast"], **MODEL)
+
+
+def test_the_first_steps_of_training_are_flat_and_counted_with_the_weights() -> None:
+    whole = batch()
+    still = {"dropout": 0.0, "encoder": {"dropout": 0.0}}
+    built = model(contrast=ORDERED, **still)
+    looked_for = built(whole).losses["contrast"]
+    built.train()
+    flat = [built(whole).losses["contrast"] for _ in range(2)]
+    assert torch.equal(flat[0], flat[1])
+    assert not torch.allclose(flat[0], looked_for)
+    again = model(contrast=ORDERED, **still).train()
+    again.load_state_dict(built.state_dict())
+    for each in (built, again):
+        torch.testing.assert_close(each(whole).losses["contrast"], looked_for, **MODEL)
+
+
+def test_times_of_a_timeless_modality_are_not_looked_at() -> None:
+    options = {"local": {"time_unit": "seconds"}, "contrast": {"weight": 1.0}, "timeless": ["text"]}
+    whole = timed(batch(), "audio", "video")
+    assert_same(model(**options)(timed(batch(), "text", "audio", "video")), model(**options)(whole))
+    options["timeless"] = []
+    assert not torch.allclose(
+        model(**options)(timed(batch(), "text", "audio", "video")).losses["contrast"],
+        model(**options)(whole).losses["contrast"],
+    )
+    with pytest.raises(ConfigError, match=r"timeless: found 'smell', expected some of \['text', 'audio', 'v"):
+        model(timeless=["smell"])
+
+
 def test_plans_match_valid_tokens_to_the_anchor() -> None:
     plans = model(preset="paper")(batch(), return_plans=True).plans
     assert plans is not None

@@ -11,12 +11,12 @@ from alignmamba.contracts import Batch, Output, Plan
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import (
+    Contrast,
+    ContrastConfig,
     GlobalAlignmentConfig,
     LocalAlignmentConfig,
-    TimeContrastConfig,
     Tokens,
     align,
-    contrasts,
     discrepancies,
     first_present,
     merge_by_time,
@@ -50,7 +50,11 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
     """``default``, chosen by measurement; ``0.1``, the default of version 0.1; and ``paper``, the paper's
     equations to the letter (docs/decisions.md)."""
 
-    SILENT: ClassVar[Mapping[str, Any]] = {"contrast": {"weight": 0.0}, "pool_by": "sequence"}
+    SILENT: ClassVar[Mapping[str, Any]] = {
+        **FusionConfig.SILENT,
+        "contrast": {"weight": 0.0},
+        "pool_by": "sequence",
+    }
 
     pool_by: Literal["sequence", "modality"] = "sequence"
     """Positions that are pooled to one vector: those of the whole sequence that the backbone read, or each
@@ -60,8 +64,8 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
     """Local alignment: tokens to anchor tokens."""
     alignment: GlobalAlignmentConfig = GlobalAlignmentConfig()
     """Global alignment: the MMD loss."""
-    contrast: TimeContrastConfig = TimeContrastConfig()
-    """Contrast over time: a loss by which local alignment learns."""
+    contrast: ContrastConfig = ContrastConfig()
+    """Contrast of tokens: a loss by which local alignment learns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,7 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         super().__init__(config, config.d_model)
         self.backbone = MambaStack(config)
         self.head = Head(self._scopes * config.d_model, config.task, config.dropout)
+        self.contrast = Contrast(config.contrast, config.d_model)
 
     @property
     def _scopes(self) -> int:
@@ -235,9 +240,7 @@ class AlignMamba(Fusion[AlignMambaConfig]):
                 streams, anchor, is_anchor, self.config.alignment
             )
         if self.config.contrast.weight and len(streams) > 1 and not exporting():
-            losses["contrast"] = self.config.contrast.weight * contrasts(
-                encoded, anchor, is_anchor, self.config.contrast
-            )
+            losses["contrast"] = self.config.contrast.weight * self.contrast(encoded, anchor, is_anchor)
         return FusedTokens(tokens, mask, stream, losses, plans)
 
     def _aligned(

@@ -1,7 +1,7 @@
 """Networks on our encoders: one per modality, a token for what is missing, then a fusion of tokens."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -37,6 +37,8 @@ def presence(encoded: Encoded) -> Tensor:
 class FusionConfig(NetworkConfig):
     """Fields that define every network on our encoders, beside those of its backbone."""
 
+    SILENT: ClassVar[Mapping[str, Any]] = {"timeless": []}
+
     encoder: AnyEncoderConfig = EncoderConfig()
     """Encoder of a modality that `encoders` does not name."""
     encoders: Mapping[Name, AnyEncoderConfig] = Field(default_factory=dict)
@@ -47,13 +49,16 @@ class FusionConfig(NetworkConfig):
     """Chance that a present modality of a sample is hidden in a training step; at least one is kept."""
     pooling: Pooling = "max"
     """Pooling of a sequence to one vector: the mean, maximum or last of its valid tokens."""
+    timeless: tuple[Name, ...] = ()
+    """Modalities whose times are not looked at, as if the corpus had none."""
 
     @model_validator(mode="after")
-    def _known_encoders(self) -> Self:
+    def _of_known_modalities(self) -> Self:
         names = [modality.name for modality in self.modalities]
-        unknown = [name for name in self.encoders if name not in names]
-        if unknown:
-            raise ValueError(f"encoders: found {unknown[0]!r}, expected some of {names}")
+        for field, given in (("encoders", self.encoders), ("timeless", self.timeless)):
+            unknown = [name for name in given if name not in names]
+            if unknown:
+                raise ValueError(f"{field}: found {unknown[0]!r}, expected some of {names}")
         return self
 
     @classmethod
@@ -151,7 +156,7 @@ class Fusion(Network[ConfigT], ABC):
         """Every configured modality's tokens, as `_read` takes them."""
         sequences, present = self._sequences(batch)
         kept = self._kept(present)
-        times = _clocked(sequences)
+        times = _clocked(sequences, self.config.timeless)
         encoded = {}
         for number, name in enumerate(self.config.anchors):
             s = sequences[name]
@@ -210,13 +215,13 @@ class Fusion(Network[ConfigT], ABC):
         return drawn.scatter(1, survivor, True)
 
 
-def _clocked(sequences: Mapping[str, Sequences]) -> dict[str, Tensor]:
+def _clocked(sequences: Mapping[str, Sequences], timeless: Collection[str]) -> dict[str, Tensor]:
     """Each modality's times from the sample's first token on, (batch, time) float64; NaN for none."""
     times = {
         name: s.mask.new_full(s.mask.shape, torch.nan, dtype=torch.float64) for name, s in sequences.items()
     }
-    timed = [name for name, s in sequences.items() if s.times is not None]
-    if not timed:
+    given = {name: s.times for name, s in sequences.items() if s.times is not None and name not in timeless}
+    if not given:
         return times
-    given = [s.times for s in sequences.values() if s.times is not None]
-    return times | dict(zip(timed, since_first(given, [sequences[name].mask for name in timed]), strict=True))
+    masks = [sequences[name].mask for name in given]
+    return times | dict(zip(given, since_first(list(given.values()), masks), strict=True))

@@ -9,10 +9,18 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignmamba.contracts import Config, Plan
-from alignmamba.ops import match_tokens, mmd, relative_time, resample, time_contrast, transport
+from alignmamba.ops import (
+    match_tokens,
+    mmd,
+    order_contrast,
+    relative_time,
+    resample,
+    time_contrast,
+    transport,
+)
 
 
 class LocalAlignmentConfig(Config):
@@ -53,8 +61,8 @@ class GlobalAlignmentConfig(Config):
     quadratic in time."""
 
 
-class TimeContrastConfig(Config):
-    """The loss that teaches the encoders which tokens happen together; not in the paper."""
+class ContrastConfig(Config):
+    """The loss that teaches the encoders which tokens belong together; not in the paper."""
 
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Weight beside the task's loss; 0 switches the loss off."""
@@ -62,6 +70,21 @@ class TimeContrastConfig(Config):
     """Number of neighbours of the token nearest in time that count as its partners too, on either side."""
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.07
     """Divisor of cosines; the smaller, the more the likest wrong token counts."""
+    untimed: Literal["relative", "order"] = "relative"
+    """Partners in a sample where a side has no times. ``relative``: by position from 0 to 1; ``order``: by
+    the best way through both in their order, which the model finds for itself while it learns. Every token
+    of the longer sequence is then told from all tokens of the shorter ones in the batch."""
+    correction: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    """Share of a token's frequency that is taken away from its worth on such a way, so that none is found
+    everywhere."""
+    flat_steps: Annotated[int, Field(ge=0)] = 100
+    """Batches of training at first in which such ways are not looked for: parts of equal length take their
+    place."""
+
+    @property
+    def by_order(self) -> bool:
+        """Answer to whether partners are ever looked for by order alone."""
+        return bool(self.weight) and self.untimed == "order"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +197,15 @@ def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple
     return taken, Plan(index=index, similarity=similarity, marginal=config.marginal)
 
 
+def _timed(source: Tokens, anchor: Tokens) -> Tensor:
+    """(batch, 1) bool, the samples in which both sides know their times."""
+    known = [(side.times.isfinite() | ~side.mask).all(1) for side in (source, anchor)]
+    return (known[0] & known[1]).unsqueeze(1)
+
+
 def _common_times(source: Tokens, anchor: Tokens) -> tuple[Tensor, Tensor]:
     """Times of both sides on one scale: seconds where both know them, positions from 0 to 1 otherwise."""
-    known = (
-        (source.times.isfinite() | ~source.mask).all(1) & (anchor.times.isfinite() | ~anchor.mask).all(1)
-    ).unsqueeze(1)
+    known = _timed(source, anchor)
     source_times, anchor_times = (
         torch.where(known & side.mask, side.times.double(), relative_time(side.mask, torch.float64))
         for side in (source, anchor)
@@ -234,30 +261,62 @@ def discrepancies(
     return total
 
 
-def contrasts(
-    encoded: Mapping[str, Tokens],
-    anchor: Tokens,
-    is_anchor: Mapping[str, Tensor],
-    config: TimeContrastConfig,
-) -> Tensor:
-    """Sum of the contrasts over time of each present modality with the anchor, (batch,).
+class Contrast(nn.Module):
+    """Contrast of each present modality with the anchor, and what it learns and remembers for that.
 
-    Arguments as for `discrepancies`, with tokens as they are before local alignment.
+    Args:
+        config: Of the loss; its weight is not applied here.
+        d_model: Width of a token.
     """
-    total = anchor.x.new_zeros(len(anchor.x))
-    for tokens, other in _beside_anchor(encoded, is_anchor):
-        times = _common_times(tokens, anchor)
-        total = total + time_contrast(
+
+    steps: Tensor
+    null: nn.Parameter
+
+    def __init__(self, config: ContrastConfig, d_model: int) -> None:
+        super().__init__()
+        self.config = config
+        if config.by_order:
+            self.null = nn.Parameter(torch.randn(d_model))
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(
+        self, encoded: Mapping[str, Tokens], anchor: Tokens, is_anchor: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Sum over pairs, (batch,). Arguments as for `discrepancies`, with tokens as they are before local
+        alignment.
+        """
+        total = anchor.x.new_zeros(len(anchor.x))
+        if self.config.by_order and self.training:
+            self.steps += 1
+        for tokens, mask in _beside_anchor(encoded, is_anchor):
+            if self.config.by_order:
+                timed = _timed(tokens, anchor)
+                total = total + self._ordered(tokens, anchor, mask & ~timed)
+                mask = mask & timed
+            times = _common_times(tokens, anchor)
+            total = total + time_contrast(
+                tokens.x,
+                anchor.x,
+                mask,
+                anchor.mask,
+                reach=self.config.reach,
+                temperature=self.config.temperature,
+                source_times=times[0],
+                anchor_times=times[1],
+            )
+        return total
+
+    def _ordered(self, tokens: Tokens, anchor: Tokens, mask: Tensor) -> Tensor:
+        return order_contrast(
             tokens.x,
             anchor.x,
-            other,
+            mask,
             anchor.mask,
-            reach=config.reach,
-            temperature=config.temperature,
-            source_times=times[0],
-            anchor_times=times[1],
+            self.null,
+            temperature=self.config.temperature,
+            correction=self.config.correction,
+            flat=self.training and bool(self.steps <= self.config.flat_steps),
         )
-    return total
 
 
 def merge_by_time(streams: list[Tokens]) -> tuple[Tensor, Tensor, Tensor]:

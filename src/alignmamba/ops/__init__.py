@@ -4,6 +4,8 @@ from alignmamba.ops.backends import operator_backends
 from alignmamba.ops.convolution import causal_conv
 from alignmamba.ops.discrepancy import central_moment_discrepancy, mmd, subspace_overlap
 from alignmamba.ops.entropic_transport import transport_distance
+from alignmamba.ops.order_contrast import order_contrast
+from alignmamba.ops.ordered_matching import match_in_order
 from alignmamba.ops.scan import selective_scan, selective_scan_step
 from alignmamba.ops.sequence import (
     deinterleave,
@@ -25,9 +27,11 @@ __all__ = [
     "last_valid",
     "masked_max",
     "masked_mean",
+    "match_in_order",
     "match_tokens",
     "mmd",
     "operator_backends",
+    "order_contrast",
     "relative_time",
     "resample",
     "reverse_valid",

@@ -16,6 +16,8 @@ from alignmamba.recipes.configuration import RunConfig
 
 CONTENT_ALONE: Final = "content alone"
 """Name of the ablation in which time has no part in the cost."""
+UNALIGNED: Final = "w/o local, lengths kept"
+"""Name of the ablation whose aligned streams are the encoded tokens at their own lengths."""
 _BATCH_SIZE: Final = 16
 
 
@@ -124,7 +126,12 @@ def shown_plans(
 
 def on_content_alone(config: RunConfig, model: Network[Any]) -> Network[Any] | None:
     """Copy a model with the paper's cost and its own weights; None where that is no variant, or the same."""
-    ablation = METHODS[config.model].network.ablations.get(CONTENT_ALONE)
+    return as_ablation(config, model, CONTENT_ALONE)
+
+
+def as_ablation(config: RunConfig, model: Network[Any], name: str) -> Network[Any] | None:
+    """Copy a model with its own weights and an ablation's options; None where that is none, or the same."""
+    ablation = METHODS[config.model].network.ablations.get(name)
     if ablation is None:
         return None
     values = model.config.model_dump(mode="json")

@@ -1,19 +1,30 @@
 """Findings about a trained model's alignment, on a corpus whose true times are known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from alignmamba.contracts import Task
-from alignmamba.data.archive import write_corpus
+from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.errors import ConfigError
+from alignmamba.nn.alignment import Tokens
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.cells import Analysis
 from alignmamba.recipes.experiments.distance import Distance
-from alignmamba.recipes.experiments.plans import Counts, Plans, PlansAnalysis, Side
+from alignmamba.recipes.experiments.plans import (
+    Counts,
+    Plans,
+    PlansAnalysis,
+    PlansOptions,
+    Sample,
+    Side,
+    add_in_order,
+)
 from alignmamba.recipes.finished_run import load_run
 from alignmamba.recipes.training_run import train
 from alignmamba.recipes.transport_plans import on_content_alone
@@ -149,6 +160,39 @@ def test_closeness_in_true_time(run: Path, tmp_path: Path) -> None:
     assert ways["proportional time"]["within 0.5 s"] == 1.0
     # The default's prior on relative time leaves content next to nothing to decide.
     assert ways["own cost, trained"]["within 0.5 s"] == 1.0
+
+
+def test_what_learns_without_times_is_matched_in_order_too(timed: Path, tmp_path: Path) -> None:
+    options = {**CONFIG["options"], "timeless": ["video"]}
+    run = trained(timed, tmp_path / "run", options=options)
+    (tmp_path / "out").mkdir()
+    ways = told(run, tmp_path / "out")["close"]["video-audio"]
+    assert {"content alone in order, trained", "content alone in order, untrained"} < set(ways)
+    # Video is shorter, so that every token of audio is matched, and all audio words count.
+    tokens = {
+        name: Tokens(torch.randn(1, n, 3), torch.ones(1, n, dtype=torch.bool), torch.zeros(1, n))
+        for name, n in (("audio", 8), ("video", 4))
+    }
+    tokens["audio"] = replace(tokens["audio"], x=tokens["video"].x.repeat_interleave(2, 1))
+    sample = Sample(0, Side(SECONDS[::2], np.array(WORDS[::2])), Side(SECONDS, np.array(WORDS)))
+    counts = Counts()
+    add_in_order(counts, [sample], tokens["video"], tokens["audio"])
+    assert (counts.pairs, counts.worded) == (8, 5)
+    assert counts.shares()["within 0.5 s"] == 1.0
+    assert counts.same_word == 3  # each video token lasts two of audio: one, one, two of five
+
+
+def test_the_same_model_without_its_contrast_stands_beside(timed: Path) -> None:
+    corpus = load_corpus(timed)
+    base = check_config({**CONFIG, "data": str(timed)})
+    contrast = {"contrast": {"weight": 0.5}}
+    learns = base.model_copy(update={"options": {**base.options, **contrast}})
+    asked = PlansOptions()
+    assert [each.row for each in Plans().cells(asked, base, corpus)] == ["full"]
+    full, without = Plans().cells(asked, learns, corpus)
+    assert without.row == "w/o contrast"
+    assert full.config.options["contrast"]["weight"] == 0.5
+    assert without.digest == next(iter(Plans().cells(asked, base, corpus))).digest
 
 
 def test_shares_count_pairs() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
@@ -18,16 +19,21 @@ from alignmamba.data.standardise import fit_standardisation
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.methods import METHODS
-from alignmamba.models.network import Network
+from alignmamba.models.alignmamba import AlignMambaConfig
+from alignmamba.models.network import Network, merged
+from alignmamba.nn.alignment import Tokens
+from alignmamba.ops import match_in_order
 from alignmamba.recipes.assembly import seed_everything, untrained_network
-from alignmamba.recipes.configuration import RunConfig
+from alignmamba.recipes.configuration import RunConfig, model_config
 from alignmamba.recipes.experiments.cells import Analysis, Cell, cell
-from alignmamba.recipes.experiments.columns import plain_table
+from alignmamba.recipes.experiments.columns import metrics_table, plain_table
 from alignmamba.recipes.experiments.experiment_kind import GridExperiment, GridOptions, test_batches
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.finished_run import LoadedRun
 from alignmamba.recipes.transport_plans import (
     CONTENT_ALONE,
+    UNALIGNED,
+    as_ablation,
     on_content_alone,
     shown_plans,
     token_count,
@@ -39,6 +45,8 @@ FILE: Final = "plans.json"
 CLOSE_SECONDS: Final = (0.1, 0.2, 0.5)
 """A matched pair counts as close where the true times of its tokens differ by no more."""
 SAMPLES_SHOWN: Final = 6
+TRAINED: Final = ", trained"
+"""End of the name of a way that depends on training."""
 
 Shares = dict[str, float]
 """Measure to share of matched pairs."""
@@ -78,8 +86,14 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
         _refuse_unknown(asked.samples, corpus)
 
     def cells(self, asked: PlansOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
-        """Figure 5: the model's transport plans."""
-        yield cell("full", base, corpus, analyses=[PlansAnalysis(kind=self.name, samples=asked.samples)])
+        """Figure 5: the model's transport plans, and those of the same without the contrast if it has one."""
+        analyses = [PlansAnalysis(kind=self.name, samples=asked.samples)]
+        yield cell("full", base, corpus, analyses=analyses)
+        config = model_config(base, corpus)
+        if isinstance(config, AlignMambaConfig) and config.contrast.weight:
+            options = merged(base.options, {"contrast": {"weight": 0.0}})
+            without = base.model_copy(update={"options": options})
+            yield cell("w/o contrast", without, corpus, analyses=analyses)
 
     def analyse(self, run: LoadedRun, analysis: PlansAnalysis, out: Path) -> None:
         """Write transport plans of samples, and how close in time all matched pairs lie, as ``plans.json``; a
@@ -98,12 +112,20 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
         (out / FILE).write_text(f"{found}\n", encoding="utf-8")
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
-        """Ways of matching by closeness in true time, one table per pair of modalities that know it."""
+        """Ways of matching by closeness in true time, one table per pair of modalities that know it; before
+        them the scores, where there are several variants.
+        """
+        if len(grid.rows) > 1:
+            yield metrics_table(grid, f"Scores beside the plans on {grid.corpus}, test", row_label="variant")
         found: dict[str, dict[str, dict[str, list[float]]]] = {}
-        for _, told in grid.analysed(self.name, FILE, _Plans):
+        for row, told in grid.analysed(self.name, FILE, _Plans):
             for pair, by_way in told.close.items():
                 ways = found.setdefault(pair, {})
                 for way, shares in by_way.items():
+                    if row != grid.rows[0]:
+                        if not way.endswith(TRAINED):  # the rest is the same for all variants
+                            continue
+                        way = f"{way} {row}"
                     for measure, share in shares.items():
                         ways.setdefault(way, {}).setdefault(measure, []).append(share)
         for pair, ways in found.items():
@@ -223,8 +245,9 @@ def _closeness(
     words, of the same word; empty where no pair knows its true times.
     """
     anchor, *names = model.config.anchors
-    variants = _variants(config, corpus, model)
-    found = {name: {way: Counts() for way in (*variants, *_WITHOUT_A_MODEL)} for name in names}
+    states = {"trained": model, "untrained": _untrained(config, corpus)}
+    variants, ordered = _variants(config, states), _ordered(config, states)
+    found = {name: {way: Counts() for way in (*variants, *ordered, *_WITHOUT_A_MODEL)} for name in names}
     for batch in batches:
         samples = {name: list(_samples(model, batch, name, anchor)) for name in names}
         if not any(samples.values()):
@@ -234,6 +257,11 @@ def _closeness(
             for name in names:
                 if name in plans:
                     _add_matched(found[name][way], samples[name], plans[name])
+        for way, unaligned in ordered.items():
+            streams = unaligned.aligned_streams(batch) or {}
+            for name in names:
+                if {name, anchor} & set(unaligned.config.timeless):
+                    add_in_order(found[name][way], samples[name], streams[name], streams[anchor])
         for way, matching in _WITHOUT_A_MODEL.items():
             for name in names:
                 for each in samples[name]:
@@ -245,14 +273,25 @@ def _closeness(
     return {pair: by_way for pair, by_way in closeness.items() if by_way}
 
 
-def _variants(config: RunConfig, corpus: Corpus, model: Network[Any]) -> Mapping[str, Network[Any]]:
-    """The model by its own cost and, where it can, by content alone, each trained and untrained."""
-    states = {"trained": model, "untrained": _untrained(config, corpus)}
+def _variants(config: RunConfig, states: Mapping[str, Network[Any]]) -> Mapping[str, Network[Any]]:
+    """Each state of the model by its own cost and, where it can, by content alone."""
     ways = {f"own cost, {state}": each for state, each in states.items()}
     if CONTENT_ALONE in METHODS[config.model].network.ablations:
         for state, each in states.items():
             twin = on_content_alone(config, each)
             ways[f"{CONTENT_ALONE}, {state}"] = each if twin is None else twin
+    return ways
+
+
+def _ordered(config: RunConfig, states: Mapping[str, Network[Any]]) -> Mapping[str, Network[Any]]:
+    """Each state of a model that looks away from times and can give its tokens as they are encoded."""
+    if UNALIGNED not in METHODS[config.model].network.ablations:
+        return {}
+    ways = {}
+    for state, each in states.items():
+        if each.config.timeless:
+            twin = as_ablation(config, each, UNALIGNED)
+            ways[f"{CONTENT_ALONE} in order, {state}"] = each if twin is None else twin
     return ways
 
 
@@ -283,6 +322,24 @@ def _add_matched(counts: Counts, samples: Sequence[Sample], plan: Plan) -> None:
         index = plan.index[each.row, : len(here.times)].numpy()
         matched = np.flatnonzero(index >= 0)
         counts.add(here, there, matched, index[matched])
+
+
+def add_in_order(counts: Counts, samples: Sequence[Sample], source: Tokens, anchor: Tokens) -> None:
+    """Count what the best way through both sequences in their order matches, by content alone."""
+    for each in samples:
+        row, pair = slice(each.row, each.row + 1), [(source, each.source), (anchor, each.anchor)]
+        if len(each.source.times) < len(each.anchor.times):
+            pair.reverse()
+        (longer, here), (shorter, there) = pair
+        index = match_in_order(
+            F.normalize(longer.x[row], dim=2),
+            F.normalize(shorter.x[row], dim=2),
+            longer.mask[row],
+            shorter.mask[row],
+        )
+        found = index[0, : len(here.times)].numpy()
+        matched = np.flatnonzero(found >= 0)
+        counts.add(here, there, matched, found[matched])
 
 
 Matching = tuple[NDArray[np.int64], NDArray[np.int64]]

@@ -197,7 +197,7 @@ def test_a_later_option_that_changes_nothing_leaves_the_digest(drawn: tuple[Path
     corpus = load_corpus(drawn[0])
     complete = resolve(config(drawn[0], model="alignmamba", preset="0.1", options={"d_model": 16}), corpus)
     options = deepcopy(complete.options)
-    del options["contrast"], options["pool_by"], options["encoder"]["centring"]
+    del options["contrast"], options["pool_by"], options["timeless"], options["encoder"]["centring"]
     earlier = complete.model_copy(update={"options": options})
     assert complete.options["contrast"]["weight"] == 0
     assert complete.digest(corpus) == earlier.digest(corpus)
@@ -211,7 +211,7 @@ def test_the_first_default_has_the_digest_that_it_had_by_that_name(drawn: tuple[
     corpus = load_corpus(drawn[0])
     again = resolve(config(drawn[0], model="alignmamba", preset="0.1"), corpus)
     options = deepcopy(again.options)
-    del options["contrast"], options["pool_by"], options["encoder"]["centring"]
+    del options["contrast"], options["pool_by"], options["timeless"], options["encoder"]["centring"]
     then = again.model_copy(update={"preset": "default", "options": options})
     assert again.digest(corpus) == then.digest(corpus)
     assert resolve(config(drawn[0], model="alignmamba"), corpus).digest(corpus) != then.digest(corpus)
@@ -229,7 +229,7 @@ def test_a_record_means_what_its_version_knew(drawn: tuple[Path, Path], tmp_path
     corpus = load_corpus(drawn[0])
     first = resolve(config(drawn[0], model="alignmamba", preset="0.1"), corpus)
     options = deepcopy(first.options)
-    del options["contrast"], options["pool_by"], options["encoder"]["centring"]
+    del options["contrast"], options["pool_by"], options["timeless"], options["encoder"]["centring"]
     record = first.model_copy(update={"preset": "default", "options": options})
     place = RunDirectory.create(tmp_path / "run", config=record, identity={}, environment={})
     assert resolve(place.config(), corpus).options == first.options

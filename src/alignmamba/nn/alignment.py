@@ -73,7 +73,7 @@ class ContrastConfig(Config):
     untimed: Literal["relative", "order"] = "relative"
     """Partners in a sample where a side has no times. ``relative``: by position from 0 to 1; ``order``: by
     the best way through both in their order, which the model finds for itself while it learns. Every token
-    of the longer sequence is then told from all tokens of the shorter ones in the batch."""
+    of the longer sequence then learns which it is of all tokens of the shorter ones in the batch."""
     correction: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
     """Share of a token's frequency that is taken away from its worth on such a way, so that none is found
     everywhere."""

@@ -34,7 +34,7 @@ def order_contrast(
     both is known: words, and the sound in which they are spoken.
 
     In each sample, tokens of the longer sequence are classified among the distinct tokens of all the shorter
-    sequences of the batch and `null`, for what is none of them. Their classes are those of the best path
+    sequences of the batch and `null`, for what has no partner. Their classes are those of the best path
     through the sample's shorter sequence, with an optional `null` at both ends (`match_in_order`). With
     ``s(i, k) = cos(x_i, y_k) / temperature``, a path is worth the sum of ``s(i, k) - correction * log q(k)``,
     where ``q(k)`` is the mean probability of the class over the batch: a class that is taken for everything

@@ -2,7 +2,7 @@
 withheld as well.
 
 Usage: ``python benchmarks/accuracy.py utd-mhad|mosi|grid-colour|grid-digit --source FOLDER_OF_ARCHIVES --out
-FOLDER [--seeds 0 1 2]``
+FOLDER [--seeds 0 1 2] [--preset 0.1]``
 
 Settings are those of ``examples/NAME.yaml``. Finished runs are not trained again, interrupted ones go on.
 The table goes to the screen and, with every seed's value, to ``FOLDER/NAME.json``.
@@ -35,7 +35,9 @@ EXPERIMENTS: dict[str, tuple[str, Callable[[Path, Path], Corpus], str]] = {
 }
 
 
-def measure(name: str, source: Path, out: Path, seeds: list[int]) -> dict[str, dict[str, list[float]]]:
+def measure(
+    name: str, source: Path, out: Path, seeds: list[int], preset: str
+) -> dict[str, dict[str, list[float]]]:
     """Train and score; what was withheld (``nothing`` first) to metric to one value per seed."""
     archive, convert, settings = EXPERIMENTS[name]
     place = out / name
@@ -48,7 +50,8 @@ def measure(name: str, source: Path, out: Path, seeds: list[int]) -> dict[str, d
         if run.exists():
             train(resume=run)
         else:
-            train(read_config(EXAMPLES / settings, overrides={"data": str(place), "seed": seed}), out=run)
+            asked = {"data": str(place), "seed": seed, "preset": preset}
+            train(read_config(EXAMPLES / settings, overrides=asked), out=run)
         scores = {"nothing": evaluate(run)["metrics"]}
         scores |= {modality: evaluate(run, drop=[modality])["metrics_dropped"] for modality in modalities}
         for withheld, metrics in scores.items():
@@ -83,8 +86,9 @@ if __name__ == "__main__":
     parser.add_argument("--source", type=Path, required=True, help="folder that holds the archive")
     parser.add_argument("--out", type=Path, required=True, help="folder for corpus, runs and figures")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--preset", default="default", help="named options of the model to start from")
     given = parser.parse_args()
-    results = measure(given.name, given.source, given.out, given.seeds)
+    results = measure(given.name, given.source, given.out, given.seeds, given.preset)
     (given.out / f"{given.name}.json").write_text(
         json.dumps({"seeds": given.seeds, "test": results}, indent=1) + "\n"
     )

@@ -11,6 +11,7 @@ import pytest
 from alignmamba.contracts import Corpus
 from alignmamba.data.cross_validation import fold_of
 from alignmamba.errors import CheckpointError, ConfigError
+from alignmamba.recipes import fold_runs
 from alignmamba.recipes.configuration import RunConfig, check_config
 from alignmamba.recipes.finished_run import evaluate
 from alignmamba.recipes.fold_runs import FOLDS, plan_folds, train_folds
@@ -62,6 +63,20 @@ def test_the_command_resumes_and_refuses_other_settings(corpus: Corpus, finished
     assert {path: path.stat().st_mtime_ns for path in finished.glob("fold-*/metrics.json")} == before
     with pytest.raises(CheckpointError, match=r"fold-0: holds a run of other settings; choose another --out"):
         train_folds(config(corpus, seed=1), folds=3, out=finished, progress=None)
+
+
+def test_finished_folds_are_not_planned_again(
+    corpus: Corpus, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[int] = []
+
+    def counted(config: RunConfig, **options: Any) -> Any:
+        planned.append(config.folds.test)
+        return plan(config, **options)
+
+    monkeypatch.setattr(fold_runs, "plan", counted)
+    train_folds(config(corpus), folds=3, out=finished, progress=None)
+    assert planned == [0]
 
 
 def test_digests_are_those_of_before_without_folds_and_differ_between_folds(corpus: Corpus) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from alignmamba.contracts import Predictions
+from alignmamba.contracts import Corpus, Predictions
 from alignmamba.data.cross_validation import FEWEST, FoldsConfig
 from alignmamba.errors import CheckpointError, ConfigError
 from alignmamba.evaluation.metrics import score
@@ -101,7 +101,7 @@ def train_folds(
     for number, each in enumerate(of_folds(config, folds)):
         place = ready.directory / f"fold-{number}"
         if place.exists() and not overwrite:
-            _check_same(place, each)
+            _check_same(place, ready.config.model_copy(update={"folds": each.folds}), ready.corpus)
             runs.append(train(resume=place, data=each.data, progress=progress))
         else:
             runs.append(train(each, out=place, overwrite=overwrite, progress=progress))
@@ -126,11 +126,10 @@ def together(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
-def _check_same(place: Path, config: RunConfig) -> None:
-    """Refuse a run of other settings in the place of a fold."""
+def _check_same(place: Path, config: RunConfig, corpus: Corpus) -> None:
+    """Refuse a run of other settings in the place of a fold; of the corpus, the checksum counts."""
     found = RunDirectory.open(place).identity()
-    wanted = plan(config, out=place, overwrite=True)
-    if (found.get("digest"), found.get("seed")) != (wanted.digest, config.seed):
+    if (found.get("digest"), found.get("seed")) != (config.digest(corpus), config.seed):
         raise CheckpointError(
             f"out {place}: holds a run of other settings; choose another --out, or --overwrite"
         )

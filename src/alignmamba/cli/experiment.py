@@ -226,11 +226,8 @@ class Experiment(SettingVerb):
     def _show_tables(self, tables: Any) -> None:
         screen = console()
         for table in tables:
-            if (
-                self.metrics
-                and table.name.startswith("missing-")
-                and table.name.removeprefix("missing-") not in self.metrics
-            ):
+            kind, _, of = table.name.partition("-")
+            if self.metrics and kind in ("missing", "sizes") and of.partition("-")[0] not in self.metrics:
                 continue
             chosen = table.of_columns(self.metrics)
             parts = blocks(chosen.shown(), screen.width)

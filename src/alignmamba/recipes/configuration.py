@@ -17,6 +17,7 @@ from alignmamba.contracts import Config, Corpus, Name, configurations, dotted_ke
 from alignmamba.data.cross_validation import FoldsConfig
 from alignmamba.data.loader import LoaderConfig
 from alignmamba.data.missing_protocols import MissingConfig
+from alignmamba.data.training_subset import SubsetConfig
 from alignmamba.errors import ConfigError, explain, likely, nearest, shown_with_type, suggestion
 from alignmamba.files import read_bounded
 from alignmamba.methods import FORMER, METHODS
@@ -86,6 +87,8 @@ class RunConfig(Config):
     by whole groups where samples have groups, else in the share of each class."""
     folds: FoldsConfig = FoldsConfig()
     """Cross-validation in place of the corpus's own splits."""
+    subset: SubsetConfig = SubsetConfig()
+    """Part of train that the run learns from."""
     loader: LoaderConfig = LoaderConfig()
     """Options of batches."""
     missing: MissingConfig = MissingConfig()
@@ -138,8 +141,8 @@ class RunConfig(Config):
 
     def digest(self, corpus: Corpus) -> str:
         """SHA-256 of the settings and of the corpus's content, without the seed and what changes from machine
-        to machine. Settings that withhold nothing, take all modalities or keep the valid split do not count,
-        nor do later options that change nothing.
+        to machine. Settings that withhold nothing, take all modalities, all of train or the valid split as it
+        is do not count, nor do later options that change nothing.
         """
         settings = {
             **self.model_dump(mode="json", exclude={"seed", "data", "engine"}),
@@ -157,6 +160,8 @@ class RunConfig(Config):
             del settings["split_valid"]
         if not self.folds.number:
             del settings["folds"]
+        if not self.subset.size:
+            del settings["subset"]
         if self.preset == PRESET_OF_0_1:
             settings["preset"] = "default"  # its name in 0.1
         for encoder in _encoders(settings["options"]):

@@ -7,6 +7,7 @@ from typing import Any
 from alignmamba.contracts import ROLES, Corpus, Role
 from alignmamba.data.cross_validation import Fold, fold_of, joined
 from alignmamba.data.standardise import finite_means
+from alignmamba.data.training_subset import Subset, subset_of
 from alignmamba.data.validation import TrainSamples, ValidShare
 from alignmamba.errors import CheckpointError, ConfigError, DataError
 from alignmamba.recipes.assembly import check_unchanged, corpus_in, located, restricted
@@ -17,6 +18,9 @@ SPLIT_VALID = "split_valid"
 """Key of ``run.json`` with the facts of a valid split that was drawn."""
 FOLD = "fold"
 """Key of ``run.json`` with the facts of splits that were dealt."""
+SUBSET = "subset"
+"""Key of ``run.json`` with the facts of a part of train."""
+_CALLED = {SPLIT_VALID: "valid split", FOLD: "splits", SUBSET: "subset"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +43,14 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
     config = config.model_copy(update={"data": located(config.data, config.nonfinite)})
     if config.folds.number and config.split_valid is not None:
         raise ConfigError("split_valid: a fold has a valid split of its own; drop split_valid or folds")
-    share: ValidShare | Fold | None
-    if not _is_divided(config):
-        whole = corpus = corpus_in(config.data, config.nonfinite)
-        if "valid" not in corpus.splits and "train" in corpus.splits:
-            there = ", ".join(repr(role) for role in ROLES if role in corpus.splits)
-            raise DataError(
-                f"corpus {corpus.name!r} has no split 'valid', only {there}; --split-valid 0.15"
-                " (split_valid=0.15) takes it from train"
-            )
-        share, identity = None, dict[str, Any]()
+    if _is_divided(config):
+        whole, made = _with_own_splits(config, config.data, seeds=seeds)
     else:
-        whole, share = _with_own_splits(config, config.data, seeds=seeds)
-        corpus, identity = share.corpus, {_recorded_as(config): share.facts}
-    notes = [] if share is None else list(share.notes)
+        whole = corpus_in(config.data, config.nonfinite)
+        _refuse_without_valid(whole)
+        made = _Divided(corpus=whole, steps={})
+    corpus, notes = made.corpus, list(made.notes)
+    identity: dict[str, Any] = {key: step.facts for key, step in made.steps.items()}
     absent = untrained_modalities(whole)
     asked = [name for name in absent if name in config.modalities]
     if asked:
@@ -87,8 +85,9 @@ def prepared(config: RunConfig, *, seeds: Iterable[int] = ()) -> Prepared:
 def as_trained(run: RunDirectory, config: RunConfig, corpus: Corpus) -> Corpus:
     """The corpus of a run as it was trained on: with its own splits, which repeat, and its modalities."""
     if _is_divided(config):
-        _check_share(run, config, share := _divided(corpus, config))
-        corpus = share.corpus
+        made = _divided(corpus, config)
+        _check_steps(run, made)
+        corpus = made.corpus
     return restricted(corpus, config.modalities)
 
 
@@ -101,9 +100,9 @@ def training_corpus(run: RunDirectory, config: RunConfig, data: str) -> Corpus:
         corpus = corpus_in(place, config.nonfinite)
         check_unchanged(run, corpus, config)
     else:
-        _, share = _with_own_splits(config, place, run=run)
-        _check_share(run, config, share)
-        corpus = share.corpus
+        _, made = _with_own_splits(config, place, run=run)
+        _check_steps(run, made)
+        corpus = made.corpus
     return restricted(corpus, config.modalities)
 
 
@@ -133,35 +132,62 @@ def _has(corpus: Corpus, role: Role, name: str) -> bool:
 
 def _is_divided(config: RunConfig) -> bool:
     """True where a run makes splits of its own."""
-    return config.split_valid is not None or config.folds.number > 0
+    return config.split_valid is not None or config.folds.number > 0 or config.subset.size > 0
 
 
-def _recorded_as(config: RunConfig) -> str:
-    """Key of ``run.json`` with the facts of these splits."""
-    return FOLD if config.folds.number else SPLIT_VALID
+@dataclass(frozen=True, kw_only=True)
+class _Divided:
+    """A corpus with the splits of a run, and the steps that made them."""
+
+    corpus: Corpus
+    steps: Mapping[str, ValidShare | Fold | Subset]
+    """Key of ``run.json`` to what was done, in order."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes of all steps."""
+        return tuple(note for step in self.steps.values() for note in step.notes)
 
 
-def _divided(corpus: Corpus, config: RunConfig) -> ValidShare | Fold:
-    """The corpus with the splits of the run."""
+def _divided(corpus: Corpus, config: RunConfig) -> _Divided:
+    """The corpus with the splits of the run: dealt or drawn first, then cut."""
+    steps: dict[str, ValidShare | Fold | Subset] = {}
     if config.folds.number:
-        return fold_of(corpus, config.folds)
-    assert config.split_valid is not None
-    return TrainSamples.of(corpus).split(config.split_valid, seed=config.seed)
+        steps[FOLD] = fold_of(corpus, config.folds)
+    elif config.split_valid is not None:
+        steps[SPLIT_VALID] = TrainSamples.of(corpus).split(config.split_valid, seed=config.seed)
+    for step in steps.values():
+        corpus = step.corpus
+    if config.subset.size:
+        _refuse_without_valid(corpus)
+        steps[SUBSET] = subset_of(corpus, config.subset)
+        corpus = steps[SUBSET].corpus
+    return _Divided(corpus=corpus, steps=steps)
 
 
-def _check_share(run: RunDirectory, config: RunConfig, share: ValidShare | Fold) -> None:
-    """Refuse another draw than that of training, as another version might make it."""
-    expected = run.identity().get(_recorded_as(config))
-    if expected != share.facts:
-        which = "splits" if config.folds.number else "valid split"
-        raise CheckpointError(
-            f"run {run.path}: its {which} cannot be repeated: found {dict(share.facts)}, expected {expected}"
+def _refuse_without_valid(corpus: Corpus) -> None:
+    if "valid" not in corpus.splits and "train" in corpus.splits:
+        there = ", ".join(repr(role) for role in ROLES if role in corpus.splits)
+        raise DataError(
+            f"corpus {corpus.name!r} has no split 'valid', only {there}; --split-valid 0.15"
+            " (split_valid=0.15) takes it from train"
         )
+
+
+def _check_steps(run: RunDirectory, made: _Divided) -> None:
+    """Refuse other draws than those of training, as another version might make them."""
+    for key, step in made.steps.items():
+        expected = run.identity().get(key)
+        if expected != step.facts:
+            raise CheckpointError(
+                f"run {run.path}: its {_CALLED[key]} cannot be repeated: found {dict(step.facts)}, expected"
+                f" {expected}"
+            )
 
 
 def _with_own_splits(
     config: RunConfig, place: str, *, seeds: Iterable[int] = (), run: RunDirectory | None = None
-) -> tuple[Corpus, ValidShare | Fold]:
+) -> tuple[Corpus, _Divided]:
     """The corpus, all of it train where it is dealt into folds, and the same with the splits of the run;
     other seeds are only checked.
     """
@@ -175,11 +201,11 @@ def _with_own_splits(
         samples = TrainSamples.of(corpus)
         for seed in seeds:
             samples.split(config.split_valid, seed=seed)
-    share = _divided(corpus, config)
+    made = _divided(corpus, config)
     if by_means:
-        corpus = corpus_in(place, "mean", means=finite_means(share.corpus.split("train"), corpus.modalities))
-        share = _divided(corpus, config)
-    return (joined(corpus) if config.folds.number else corpus), share
+        corpus = corpus_in(place, "mean", means=finite_means(made.corpus.split("train"), corpus.modalities))
+        made = _divided(corpus, config)
+    return (joined(corpus) if config.folds.number else corpus), made
 
 
 def _left_out(absent: Collection[str], whole: Corpus, left: Corpus) -> str:

@@ -1,23 +1,13 @@
 """Table 3: the model without its parts, and without each modality."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from typing import ClassVar
 
 from alignmamba.contracts import Corpus
-from alignmamba.errors import DataError
-from alignmamba.evaluation.statistics import Standing, compare_to
-from alignmamba.evaluation.tables import Entry, ResultTable
+from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell
-from alignmamba.recipes.experiments.columns import (
-    RESAMPLES,
-    Column,
-    combined,
-    headline,
-    metric_column,
-    metrics_table,
-)
+from alignmamba.recipes.experiments.columns import differences, headline, metric_column, metrics_table
 from alignmamba.recipes.experiments.experiment_kind import (
     GridExperiment,
     GridOptions,
@@ -64,28 +54,9 @@ class Ablation(GridExperiment[AblationOptions, Analysis]):
             row_label="variant",
             rows=tuple(rows),
             columns=(f"{metric}, difference", "p value (Holm)"),
-            entries=tuple(_differences(metric_column(grid, metric), full, rows)),
+            entries=tuple(differences(metric_column(grid, metric), full, rows)),
             notes=(
                 "Intervals and p values are those of a paired test over seeds and samples; what"
                 " differences vary by over seeds is pooled over all variants.",
             ),
         )
-
-
-def _differences(column: Column, full: str, rows: list[str]) -> Iterator[tuple[Entry | None, Entry | None]]:
-    """Each variant minus the full model, with its adjusted p value; None where they cannot be compared."""
-    standings: Mapping[str, Standing] = {}
-    if full in column.methods and column.seeds:
-        scores = {row: column.scores(row, column.seeds) for row in column.methods}
-        with suppress(DataError):  # as for the marks of a column
-            standings = compare_to(full, scores, resamples=RESAMPLES)
-    least, most = combined([column, column], [1.0, -1.0], higher_is_better=True).bounds
-    for row in rows:
-        told = standings[row].to_best if row in standings else None
-        if told is None:
-            yield None, None
-            continue
-        values = [column.values[row][seed] - column.values[full][seed] for seed in column.seeds]
-        ends = {"low": max(told.low, least), "high": min(told.high, most), "seeds": tuple(column.seeds)}
-        p_value = Entry(values=(), mean=standings[row].adjusted_p_value)
-        yield Entry.of_seeds(values).model_copy(update=ends), p_value

@@ -23,10 +23,11 @@ from alignmamba.recipes.experiments.experiment_kind import (
 )
 from alignmamba.recipes.experiments.missing import Missing
 from alignmamba.recipes.experiments.plans import Plans
+from alignmamba.recipes.experiments.sizes import Sizes
 
 EXPERIMENTS: Final[dict[str, Experiment[Any]]] = {
     experiment.name: experiment
-    for experiment in (Comparison(), Missing(), Ablation(), Distance(), Plans(), Efficiency())
+    for experiment in (Comparison(), Sizes(), Missing(), Ablation(), Distance(), Plans(), Efficiency())
 }
 """Every experiment by its name, the only list of them."""
 

@@ -72,6 +72,7 @@ class ExperimentRecord:
     missing: dict[str, Any] = field(default_factory=dict)
     modalities: tuple[str, ...] = ()
     test_samples: int = 0
+    train_samples: int = 0
     tuned: dict[str, Any] = field(default_factory=dict)
     rates_left_out: tuple[float, ...] = ()
     not_compared: dict[str, str] = field(default_factory=dict)

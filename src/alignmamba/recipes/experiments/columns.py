@@ -1,6 +1,7 @@
 """Tables of finished cells: means over seeds with intervals, the best of a column marked by a paired test."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -19,7 +20,7 @@ from alignmamba.evaluation.metrics import (
     score,
 )
 from alignmamba.evaluation.seed_variance import RowMetric, Scores, scores_of
-from alignmamba.evaluation.statistics import UNBOUNDED, Standing, compare_to_best, interval
+from alignmamba.evaluation.statistics import UNBOUNDED, Standing, compare_to, compare_to_best, interval
 from alignmamba.evaluation.statistics_notes import interval_note, marks_note, power_note, reach_note
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import METHODS, REFERENCES
@@ -49,6 +50,8 @@ class Column:
     """Least and largest possible value."""
     marked: bool = True
     """True if it makes sense to say which method is best."""
+    fixed: frozenset[str] = frozenset(REFERENCES)
+    """Methods that no seed changes."""
 
     @property
     def methods(self) -> list[str]:
@@ -69,7 +72,7 @@ class Column:
         try:
             scores = {name: self.scores(name, self.seeds) for name in self.methods}
             return compare_to_best(
-                scores, higher_is_better=self.higher_is_better, fixed=REFERENCES, resamples=RESAMPLES
+                scores, higher_is_better=self.higher_is_better, fixed=self.fixed, resamples=RESAMPLES
             )
         # a test split on which the metric can be told, but not how it varies: of one sample, for example
         except DataError:
@@ -110,8 +113,10 @@ class Column:
 # --- making columns -----------------------------------------------------------------------------------------
 
 
-def metric_column(grid: Grid, metric: str, column: str = "") -> Column:
-    """A metric of every row, at one column of the grid."""
+def metric_column(
+    grid: Grid, metric: str, column: str = "", *, fixed: Collection[str] = REFERENCES
+) -> Column:
+    """A metric of every row, at one column of the grid; no seed changes the `fixed` ones."""
     said = {row: grid.predictions(row, column) for row in grid.rows}
     return Column(
         values={
@@ -124,6 +129,7 @@ def metric_column(grid: Grid, metric: str, column: str = "") -> Column:
         scores=lambda row, seeds: scores_of(grid.task, [said[row][seed] for seed in seeds], metric),
         higher_is_better=HIGHER_IS_BETTER[metric],
         bounds=RANGES[metric],
+        fixed=frozenset(fixed),
     )
 
 
@@ -166,6 +172,27 @@ def _weighted(parts: Sequence[Scores], weights: Sequence[float]) -> Scores:
         [weight * array for weight, array in zip(weights, arrays, strict=True)], axis=0
     )
     return total_scores
+
+
+def differences(
+    column: Column, full: str, rows: Sequence[str]
+) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """Each of some rows minus another one, with its adjusted p value; None where they cannot be compared."""
+    standings: Mapping[str, Standing] = {}
+    if full in column.methods and column.seeds:
+        scores = {row: column.scores(row, column.seeds) for row in column.methods}
+        with suppress(DataError):  # as for the marks of a column
+            standings = compare_to(full, scores, fixed=column.fixed, resamples=RESAMPLES)
+    least, most = combined([column, column], [1.0, -1.0], higher_is_better=True).bounds
+    for row in rows:
+        told = standings[row].to_best if row in standings else None
+        if told is None:
+            yield None, None
+            continue
+        values = [column.values[row][seed] - column.values[full][seed] for seed in column.seeds]
+        ends = {"low": max(told.low, least), "high": min(told.high, most), "seeds": tuple(column.seeds)}
+        p_value = Entry(values=(), mean=standings[row].adjusted_p_value)
+        yield Entry.of_seeds(values).model_copy(update=ends), p_value
 
 
 # --- tables -------------------------------------------------------------------------------------------------
@@ -259,7 +286,7 @@ def notes_on(
         *_noise(grid, column, metric, at),
         *more,
         *_whose_settings(grid),
-        *_references(grid),
+        *_references(grid, column),
         *_weights(grid, at),
     ]
 
@@ -309,9 +336,9 @@ def _whose_settings(grid: Grid) -> Iterator[str]:
         yield f"Each method ran with {whose}."
 
 
-def _references(grid: Grid) -> Iterator[str]:
+def _references(grid: Grid, column: Column) -> Iterator[str]:
     """One sentence, where methods are solved instead of trained: how they enter a test over seeds."""
-    names = [row for row in grid.rows if row in REFERENCES]
+    names = [row for row in grid.rows if row in column.fixed]
     if names:
         yield (
             f"No seed changes the solution of {' and '.join(names)}, which therefore has no part in the"

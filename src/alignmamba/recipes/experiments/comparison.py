@@ -1,6 +1,7 @@
 """Table 2: methods beside each other, and every modality alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -27,11 +28,44 @@ if TYPE_CHECKING:
     from alignmamba.recipes.tuning.best_settings import BestSettings
 
 
-class ComparisonOptions(MethodsOptions):
-    """Options of the comparison."""
+class BesideOptions(MethodsOptions):
+    """Options of an experiment that puts single modalities and references beside methods."""
 
     without_references: bool = False
     """Drop the rows of the best constant and of a linear model on pooled statistics."""
+
+
+def rows_beside(
+    asked: BesideOptions,
+    base: RunConfig,
+    corpus: Corpus,
+    *,
+    settled: Callable[[str], RunConfig] | None = None,
+    column: str = "",
+) -> Iterator[Cell]:
+    """Every method with all modalities, each modality alone, then the references; `settled` makes the run of
+    a method that is trained, by default with the settings of `base`.
+    """
+
+    def own(name: str) -> RunConfig:
+        return of_model(base, name, own_settings=asked.own_settings)
+
+    last = () if asked.without_references else REFERENCES
+    for name in (each for each in asked.models if each not in last):
+        yield cell(name, (settled or own)(name), corpus, column=column)
+    if len(corpus.modalities) > 1:
+        alone = base if settled is None else settled(base.model)
+        for modality in corpus.modalities:
+            yield from with_modalities(
+                f"{modality.name} alone", alone, corpus, (modality.name,), column=column
+            )
+    for name in last:
+        yield cell(name, of_model(base, name), corpus, column=column)
+
+
+class ComparisonOptions(BesideOptions):
+    """Options of the comparison."""
+
     tuned: Annotated[str, Field(title="DIR")] = ""
     """Train each method with the best settings that `alignmamba tune --out DIR` found for it."""
 
@@ -58,16 +92,8 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
     def _rows(
         self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus, best: "BestSettings | None"
     ) -> Iterator[Cell]:
-        last = () if asked.without_references else REFERENCES
-        for name in (each for each in asked.models if each not in last):
-            run = of_model(base, name, own_settings=asked.own_settings)
-            yield cell(name, run if best is None else best.over(base, name), corpus)
-        if len(corpus.modalities) > 1:
-            alone = base if best is None else best.over(base, base.model)
-            for modality in corpus.modalities:
-                yield from with_modalities(f"{modality.name} alone", alone, corpus, (modality.name,))
-        for name in last:
-            yield cell(name, of_model(base, name), corpus)
+        settled = None if best is None else partial(best.over, base)
+        yield from rows_beside(asked, base, corpus, settled=settled)
 
     def check(self, asked: ComparisonOptions, corpus: Corpus) -> None:
         """Refuse two kinds of settings at once, and a search that has seen what folds are tested on."""

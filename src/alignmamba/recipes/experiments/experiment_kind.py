@@ -1,7 +1,7 @@
 """An experiment: its options, a grid of runs, what is computed of each, and the tables that sum them up."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from alignmamba.evaluation.tables import ResultTable
 from alignmamba.methods import METHODS, SETS
 from alignmamba.models.network import merged
 from alignmamba.recipes.assembly import restricted
+from alignmamba.recipes.bench.bench_files import Files
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.cells import Analysis, Cell, ExperimentRecord, cell
 from alignmamba.recipes.experiments.grid import Grid
@@ -118,6 +119,11 @@ class GridExperiment(Experiment[GridOptionsT], Generic[GridOptionsT, AnalysisT])
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
         """Tables of what is finished."""
 
+    def figures(self, tables: Sequence[ResultTable]) -> Files:
+        """Plots of its tables, by the name of their file; none where matplotlib is not installed."""
+        del tables
+        return {}
+
 
 def drawn(asked: GridOptions, base: RunConfig) -> Iterator[RunConfig]:
     """The run under every seed, and in it for every fold, so that a stopped grid is balanced."""
@@ -157,10 +163,12 @@ def variants(
             yield cell(row, other.model_copy(update={"options": options}), corpus, analyses=analyses)
 
 
-def with_modalities(row: str, base: RunConfig, corpus: Corpus, names: tuple[str, ...]) -> Iterator[Cell]:
+def with_modalities(
+    row: str, base: RunConfig, corpus: Corpus, names: tuple[str, ...], *, column: str = ""
+) -> Iterator[Cell]:
     """A cell that takes some modalities alone; no cell where no sample of a split has them."""
     if all(any(split.lengths[name].any() for name in names) for split in corpus.splits.values()):
-        yield cell(row, of_modalities(base, names), restricted(corpus, names))
+        yield cell(row, of_modalities(base, names), restricted(corpus, names), column=column)
 
 
 def test_batches(corpus: Corpus) -> Iterator[Batch]:

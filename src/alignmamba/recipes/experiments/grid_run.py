@@ -13,6 +13,7 @@ from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import metric_names
 from alignmamba.evaluation.tables import ResultTable
 from alignmamba.extras import require
+from alignmamba.files import replace_file
 from alignmamba.recipes.assembly import check_pretrained, counted_weights, environment, restricted
 from alignmamba.recipes.configuration import RunConfig
 from alignmamba.recipes.experiments.catalogue import cells_of, grid_of, grids, not_compared
@@ -24,7 +25,7 @@ from alignmamba.recipes.experiments.grid_reader import read_grid
 from alignmamba.recipes.finished_run import refuse_unlabelled
 from alignmamba.recipes.fold_runs import of_folds
 from alignmamba.recipes.preparation import prepared
-from alignmamba.recipes.run_directory import corpus_identity
+from alignmamba.recipes.run_directory import corpus_identity, make_directory
 from alignmamba.recipes.training_run import refuse_missing_extras
 
 
@@ -167,10 +168,14 @@ def _summed_up(directory: ExperimentDirectory, plan: ExperimentRecord) -> Experi
     """Write the tables of the cells that are finished; one with a damaged file is named in the notes."""
     require("tables", "experiments", "scipy")
     grid = read_grid(directory, plan)
-    found = grids()[grid.experiment].tables(grid) if grid.experiment in grids() else ()
+    experiment = grids().get(grid.experiment)
+    found = () if experiment is None else experiment.tables(grid)
     tables = tuple(table.model_copy(update={"notes": (*table.notes, *grid.notes)}) for table in found)
     for table in tables:
         table.write(directory.path / "tables")
+    for name, content in ({} if experiment is None else experiment.figures(tables)).items():
+        make_directory(directory.path / "figures")
+        replace_file(directory.path / "figures" / name, content)
     return ExperimentResult(
         directory=directory.path,
         tables=tables,

@@ -1,0 +1,273 @@
+"""Training sizes: methods by the number of samples that they learn from."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+
+import numpy as np
+from pydantic import Field
+
+from alignmamba.contracts import Corpus
+from alignmamba.data.training_subset import SubsetConfig, subset_of
+from alignmamba.errors import ConfigError
+from alignmamba.evaluation.metrics import RANGES, metric_names
+from alignmamba.evaluation.tables import Entry, ResultTable
+from alignmamba.methods import REFERENCES
+from alignmamba.recipes.bench.bench_files import COLOURS, MARKERS, Files, drawn, why_no_plots
+from alignmamba.recipes.configuration import RunConfig
+from alignmamba.recipes.experiments.cells import Cell
+from alignmamba.recipes.experiments.columns import (
+    TABLED,
+    differences,
+    headline,
+    metric_column,
+    notes_on,
+    plain_table,
+    table_of,
+)
+from alignmamba.recipes.experiments.comparison import BesideOptions, rows_beside
+from alignmamba.recipes.experiments.experiment_kind import GridExperiment
+from alignmamba.recipes.experiments.grid import Grid
+from alignmamba.recipes.experiments.missing import Missing, MissingAnalysis, MissingOptions, Rate
+from alignmamba.recipes.run_directory import METRICS
+from alignmamba.recipes.run_records import read_record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_OVER: Final = "samples of train"
+_P_VALUE: Final = ", p value (Holm)"
+
+
+class SizesOptions(BesideOptions):
+    """Options of the training sizes."""
+
+    sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, title="N ...")] = (
+        50,
+        100,
+        200,
+        400,
+    )
+    """Samples of train to learn from. One that is not below the whole of train stands for all of it."""
+    across_groups: bool = False
+    """Draw samples of all groups in their shares; by default whole groups are drawn."""
+    cut_valid: bool = False
+    """Cut the valid split in the same proportion as train."""
+    missing_rates: Annotated[tuple[Rate, ...], Field(title="R ...")] = ()
+    """Score each model that was trained on everything also with modalities missing at these rates."""
+
+    def sizes_for(self, corpus: Corpus) -> tuple[int, ...]:
+        """Sizes that differ, from the smallest."""
+        return tuple(sorted({min(size, len(corpus.split("train"))) for size in self.sizes}))
+
+    def subset(self, size: int, corpus: Corpus, seed: int) -> SubsetConfig:
+        """Part of train of that size; of the whole, no part."""
+        if size == len(corpus.split("train")):
+            return SubsetConfig()
+        return SubsetConfig(size=size, seed=seed, across_groups=self.across_groups, cut_valid=self.cut_valid)
+
+
+class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
+    """Methods by samples of train: scores, differences from the first method, scores on valid."""
+
+    name: ClassVar[str] = "sizes"
+    title: ClassVar[str] = "Training sizes"
+    summary: ClassVar[str] = "the rows of `comparison` by the number of training samples"
+    options = SizesOptions
+    analysis = MissingAnalysis
+
+    def check(self, asked: SizesOptions, corpus: Corpus) -> None:
+        """Refuse missing rates where nothing can be withheld."""
+        if asked.missing_rates and len(corpus.modalities) < 2:
+            raise ConfigError(
+                f"missing_rates: corpus {corpus.name!r} has one modality, which no sample can do without"
+            )
+
+    def cells(self, asked: SizesOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
+        """Every row at every size. All rows of a seed learn from the same samples."""
+        if base.subset.size:
+            raise ConfigError(
+                f"subset.size: found {base.subset.size}, but the grid gives every run its own; take --sizes"
+            )
+        sizes = asked.sizes_for(corpus)
+        smallest = asked.subset(sizes[0], corpus, base.seed)
+        if smallest.size:
+            subset_of(corpus, smallest)  # what the smallest can do without, larger ones can
+        for size in sizes:
+            run = base.model_copy(update={"subset": asked.subset(size, corpus, base.seed)})
+            rows = list(rows_beside(asked, run, corpus, column=str(size)))
+            yield from rows
+            for rate in _rates(asked, corpus):
+                analysis = MissingAnalysis(kind=Missing.name, missing=MissingOptions().withheld(rate))
+                for each in (row for row in rows if row.config.modalities == base.modalities):
+                    yield replace(
+                        each,
+                        column=f"{size}, {100 * rate:g} %",
+                        analyses=(analysis,),
+                        predictions=f"analysis/{analysis.name}/predictions_missing.csv",
+                    )
+
+    def facts(self, asked: SizesOptions, corpus: Corpus) -> Mapping[str, Any]:
+        """Record how many samples the whole of train has."""
+        del asked
+        return {"train_samples": len(corpus.split("train"))}
+
+    def tables(self, grid: Grid) -> Iterator[ResultTable]:
+        """For each metric with a table of its own, methods by sizes, complete and at each missing rate; of
+        the first metric also differences from the first method, and scores on valid.
+        """
+        leading = headline(grid.task)
+        rates = tuple(dict.fromkeys(rate for _, rate in map(_size_and_rate, grid.columns)))
+        for metric in (each for each in TABLED if each in metric_names(grid.task)):
+            for rate in rates:
+                yield _scores(grid, metric, rate)
+        yield _differences(grid, leading)
+        yield _valid(grid, leading)
+
+    def figures(self, tables: Sequence[ResultTable]) -> Files:
+        """Scores over the size, a plot for each table of scores."""
+        files: Files = {}
+        for table in tables:
+            if not table.name.endswith("-difference") and not why_no_plots():
+                files |= drawn(table.name, _curves(table))
+        return files
+
+
+def _rates(asked: SizesOptions, corpus: Corpus) -> tuple[float, ...]:
+    """Missing rates that differ."""
+    if not asked.missing_rates:
+        return ()
+    return MissingOptions(rates=asked.missing_rates).rates_for(corpus)
+
+
+def _size_and_rate(column: str) -> tuple[str, str]:
+    """Size and missing rate of a column of the grid; an empty rate where nothing is missing."""
+    size, _, rate = column.partition(", ")
+    return size, rate
+
+
+def _columns_at(grid: Grid, rate: str) -> dict[str, str]:
+    """Size to the column of the grid at that rate."""
+    found = {column: _size_and_rate(column) for column in grid.columns}
+    return {size: column for column, (size, at) in found.items() if at == rate}
+
+
+def _fixed(grid: Grid, size: str) -> tuple[str, ...]:
+    """Methods that no seed changes: of a part of train every seed draws another one."""
+    return tuple(REFERENCES) if int(size) == grid.plan.train_samples else ()
+
+
+def _scores(grid: Grid, metric: str, rate: str) -> ResultTable:
+    """Methods by sizes on test, with what is missing at a rate."""
+    places = _columns_at(grid, rate)
+    columns = {
+        size: metric_column(grid, metric, column, fixed=_fixed(grid, size)) for size, column in places.items()
+    }
+    how = f" with {rate} of modalities missing" if rate else ""
+    first = next(iter(columns))
+    return table_of(
+        grid,
+        f"sizes-{metric}" + (f"-missing-{rate.split()[0].replace('.', '_')}" if rate else ""),
+        f"{metric} on {grid.corpus} by training samples, test{how}",
+        columns,
+        row_label="method",
+        caption=f"Columns are {_OVER}, of {grid.plan.train_samples}.",
+        notes=[*notes_on(grid, columns, metric, at=first), *_notes(grid)],
+    )
+
+
+def _notes(grid: Grid) -> Iterator[str]:
+    """Notes on the draw."""
+    yield (
+        "Each seed draws other samples of train, the same for all methods, and a smaller size is a part of a"
+        " larger one. So intervals and tests over seeds are over the draw of training samples too."
+    )
+    if grid.plan.settings["cut_valid"]:
+        yield "The valid split is cut in the same proportion."
+
+
+def _differences(grid: Grid, metric: str) -> ResultTable:
+    """Each row minus the first at every size."""
+    full, *rows = grid.rows
+    columns: list[str] = []
+    parts: list[list[tuple[Entry | None, Entry | None]]] = []
+    for size, place in _columns_at(grid, "").items():
+        columns += [size, f"{size}{_P_VALUE}"]
+        column = metric_column(grid, metric, place, fixed=_fixed(grid, size))
+        parts.append(list(differences(column, full, rows)))
+    return ResultTable(
+        name=f"sizes-{metric}-difference",
+        title=f"{metric} on {grid.corpus} by training samples: each row minus {full}, test",
+        row_label="method",
+        rows=tuple(rows),
+        columns=tuple(columns),
+        entries=tuple(
+            tuple(entry for part in parts for entry in part[number]) for number in range(len(rows))
+        ),
+        notes=("Intervals and p values are those of a paired test over seeds and samples.", *_notes(grid)),
+    )
+
+
+def _valid(grid: Grid, metric: str) -> ResultTable:
+    """Methods by sizes on valid."""
+    values: dict[str, dict[str, list[float]]] = {row: {} for row in grid.rows}
+    for row in grid.rows:
+        for size, place in _columns_at(grid, "").items():
+            for _, keys in sorted(grid.keys(row, place).items()):
+                found = [read_record(grid.run_path(key) / METRICS, _Scored).metrics["valid"] for key in keys]
+                score = float(np.mean([np.nan if (each := of[metric]) is None else each for of in found]))
+                values[row].setdefault(size, []).append(score)
+    table = plain_table(
+        f"sizes-{metric}-valid",
+        f"{metric} on {grid.corpus} by training samples, valid",
+        values,
+        row_label="method",
+        bounds=RANGES[metric],
+        caption="Scores of the epoch that was chosen by them, which are too good.",
+    )
+    return table.model_copy(update={"notes": (*table.notes, *_notes(grid))})
+
+
+def _curves(table: ResultTable) -> "Figure":
+    """A line per row over the size, which is logarithmic, with intervals as bands; single modalities are
+    dotted, references dashed, the first row is the thickest.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    sizes = [int(size) for size in table.columns]
+    with rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(9, 4.5), layout="constrained")
+        axes = figure.subplots()
+        for number, (row, entries) in enumerate(zip(table.rows, table.entries, strict=True)):
+            colour = COLOURS[number % len(COLOURS)]
+            known = [each or Entry(values=(), mean=None) for each in entries]
+            axes.plot(
+                sizes,
+                _with_gaps([each.mean for each in known]),
+                marker=MARKERS[number % len(MARKERS)],
+                color=colour,
+                linestyle="--" if row in REFERENCES else ":" if row.endswith(" alone") else "-",
+                linewidth=1.2 if number else 2.5,
+                label=row,
+            )
+            low, high = (_with_gaps([getattr(each, end) for each in known]) for end in ("low", "high"))
+            axes.fill_between(sizes, low, high, color=colour, alpha=0.1, linewidth=0)
+        axes.set(xscale="log", xlabel=_OVER, title=table.title)
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        axes.grid(visible=True, alpha=0.25)
+        figure.legend(fontsize="small", loc="outside right upper")
+    return figure
+
+
+def _with_gaps(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """Part of ``metrics.json`` with scores."""
+
+    metrics: dict[str, dict[str, float | None]]

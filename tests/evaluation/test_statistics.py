@@ -17,13 +17,20 @@ from alignmamba.evaluation.seed_variance import RowMetric, Scores, scores_of
 from alignmamba.evaluation.statistics import (
     compare_to,
     compare_to_best,
+    fold_inflation,
     holm,
     interval,
     mcnemar_exact,
     over_seeds,
     paired_bootstrap,
 )
-from alignmamba.evaluation.statistics_notes import interval_note, marks_note, power_note, reach_note
+from alignmamba.evaluation.statistics_notes import (
+    folds_note,
+    interval_note,
+    marks_note,
+    power_note,
+    reach_note,
+)
 
 Array = NDArray[np.float64]
 
@@ -691,3 +698,41 @@ def test_without_scipy_one_line_says_what_to_install(monkeypatch: pytest.MonkeyP
         match=r"^statistics: scipy is not installed, try: pip install 'alignmamba\[experiments\]'$",
     ):
         over_seeds([1.0, 2.0, 4.0])
+
+
+# --- folds that share training samples ----------------------------------------------------------------------
+
+
+def test_the_correction_of_folds_worked_on_paper() -> None:
+    """Of 5 folds one tests and three train: (1/5 + 1/3) / (1/5) = 8/3; of 3 folds (1/3 + 1) / (1/3) = 4."""
+    assert fold_inflation(0) == 1
+    assert fold_inflation(5) == pytest.approx(8 / 3)
+    assert fold_inflation(3) == pytest.approx(4)
+    assert "2.67 times" in folds_note(5)
+    with pytest.raises(ConfigError, match="folds: expected 3 or more, found 2"):
+        fold_inflation(2)
+
+
+def test_folds_widen_intervals_and_tests_by_the_part_of_the_samples() -> None:
+    values = generator().normal(size=(1, 200))
+    plain, folded = (interval(values, inflation=factor) for factor in (1.0, 4.0))
+    assert folded.high is not None and folded.low is not None and plain.high is not None  # noqa: PT018
+    assert folded.high - folded.mean == pytest.approx(2 * (plain.high - plain.mean))
+    seeds = {"a": generator(1).normal(size=(3, 200)), "b": generator(2).normal(0.2, 1, size=(3, 200))}
+    apart, wider = (compare_to("a", seeds, inflation=factor)["b"] for factor in (1.0, 4.0))
+    assert apart.adjusted_p_value is not None and wider.adjusted_p_value is not None  # noqa: PT018
+    assert wider.adjusted_p_value > apart.adjusted_p_value
+    best = compare_to_best(seeds, higher_is_better=True, inflation=4.0)
+    assert best["a"].adjusted_p_value == pytest.approx(wider.adjusted_p_value)
+
+
+def test_no_test_of_folds_is_exact() -> None:
+    right = {"a": np.repeat([[1.0, 0.0]], 50, axis=0).reshape(1, 100), "b": np.ones((1, 100))}
+    exact = compare_to("b", right)["a"].adjusted_p_value
+    assert exact == pytest.approx(mcnemar_exact(right["a"][0], right["b"][0]))
+    corrected = compare_to("b", right, inflation=fold_inflation(3))["a"].adjusted_p_value
+    assert corrected is not None
+    assert corrected > float(exact or 0)
+    assert "McNemar" not in marks_note(seeds=1, exact=False)
+    allright = interval(np.ones((1, 100)), bounds=(0.0, 1.0), inflation=4.0)
+    assert allright.low == pytest.approx(0.025 ** (1 / 25))

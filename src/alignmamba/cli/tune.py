@@ -14,6 +14,7 @@ from alignmamba.errors import ConfigError
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from alignmamba.recipes.tuning.tuning_directory import TuningRecord
     from alignmamba.recipes.tuning.tuning_plan import TuningPlan
     from alignmamba.recipes.tuning.tuning_results import MethodOutcome
 
@@ -42,9 +43,14 @@ class Tune(RunsVerb):
     """Directory of the search; one that holds this search is resumed."""
     repeats: Annotated[
         int | None,
-        arg(metavar="K", help_behavior_hint="(default: 1, or 3 below 200 validation samples)"),
+        arg(metavar="K", help_behavior_hint="(default: 1, or folds below 200 validation samples)"),
     ] = None
     """Trainings under different seeds whose mean is the score of a trial."""
+    folds: Annotated[
+        int | None,
+        arg(metavar="K", help_behavior_hint="(default: none, or 5 below 200 validation samples)"),
+    ] = None
+    """Parts of train and valid that take turns as the valid split; the score of a trial is the mean."""
     storage: Annotated[str, arg(metavar="URL", help_behavior_hint="(default: a file in DIR)")] = ""
     """Database of Optuna for workers on many machines, for example postgresql://host/name."""
     importance: bool = False
@@ -62,7 +68,9 @@ class Tune(RunsVerb):
             raise ConfigError("out: expected --out DIR, the directory of the search")
         if self.importance:
             raise ConfigError("importance: expected only with `alignmamba tune show DIR`")
-        asked = TuningOptions(methods=self.methods, trials=self.trials, repeats=self.repeats)
+        asked = TuningOptions(
+            methods=self.methods, trials=self.trials, repeats=self.repeats, folds=self.folds
+        )
         command = ["alignmamba", *sys.argv[1:]]
         plan = plan_tuning(asked, self.configuration(), out=self.out, storage=self.storage, command=command)
         for note in plan.notes:
@@ -93,7 +101,8 @@ class Tune(RunsVerb):
         record = plan.record
         if self.json:
             facts = {
-                name: getattr(record, name) for name in ("metric", "repeats", "trials", "held", "spaces")
+                name: getattr(record, name)
+                for name in ("metric", "repeats", "folds", "trials", "held", "spaces")
             }
             self.emit({**facts, "out": str(self.out)})
             return
@@ -114,11 +123,12 @@ class Tune(RunsVerb):
         record, found = directory.record(), outcomes(directory, importance=importance)
         if self.json:
             facts = {"tuning": str(path), "corpus": record.corpus.name, "metric": record.metric}
-            self.emit({**facts, "repeats": record.repeats, "methods": [asdict(each) for each in found]})
+            facts |= {"repeats": record.repeats, "folds": record.folds}
+            self.emit({**facts, "methods": [asdict(each) for each in found]})
             return
         header = ("method", "trials", "pruned", "running", record.metric, "seconds", "best settings")
         rows = [_row(each, record.trials) for each in found]
-        title = f"{record.metric} on valid of {record.corpus.name}, {_trainings(record.repeats)}"
+        title = f"{record.metric} on valid of {record.corpus.name}, {_trainings(record)}"
         console().print(rows_table(title, header, rows))
         if importance:
             shares = [
@@ -142,14 +152,19 @@ def _by_values(plan: "TuningPlan", key: str) -> list[tuple[str, list[str]]]:
 
 def _means(plan: "TuningPlan") -> str:
     """Score of a trial in words."""
+    where = "samples of train and valid" if plan.record.folds else "validation samples"
     return (
-        f"the score of a trial is {plan.record.metric} on the {plan.valid_samples} validation samples,"
-        f" {_trainings(plan.record.repeats)}"
+        f"the score of a trial is {plan.record.metric} on the {plan.valid_samples} {where},"
+        f" {_trainings(plan.record)}"
     )
 
 
-def _trainings(repeats: int) -> str:
-    return f"the mean of {repeats} trainings under different seeds" if repeats > 1 else "one training"
+def _trainings(record: "TuningRecord") -> str:
+    """Trainings of a trial in words."""
+    if record.folds:
+        return f"the mean of {record.folds} trainings, each validated on another fold of train and valid"
+    several = f"the mean of {record.repeats} trainings under different seeds"
+    return several if record.repeats > 1 else "one training"
 
 
 def _row(found: "MethodOutcome", asked: int) -> tuple[str, ...]:

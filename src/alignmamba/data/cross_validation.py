@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -108,46 +108,105 @@ def fold_of(corpus: Corpus, config: FoldsConfig) -> Fold:
         ConfigError: If there are fewer groups, or samples, than parts.
         DataError: If a sample has no target, or an id is in two splits.
     """
-    whole = joined(corpus).split("train")
-    targets: list[float] = []
-    names: list[str | None] = []
-    for sample in whole:
-        if sample.target is None:
-            raise DataError(
-                f"corpus {corpus.name!r}: sample {sample.id!r}: no target, expected one for every sample"
-            )
-        targets.append(sample.target)
-        names.append(sample.group)
-    random = generator(config.seed, "folds")
-    grouped = any(name is not None for name in names)
-    units = len({name for name in names if name is not None}) + names.count(None)
-    if units < config.number:
-        what = "groups" if grouped else "samples"
-        raise ConfigError(f"folds: found {units} {what}, expected {config.number} or more, one for each part")
-    classes = corpus.task.classes
-    deal = (
-        _by_group(names, config.number, random)
-        if grouped
-        else _in_turn(targets, config.number, random, even=bool(classes))
-    )
+    dealt = _Dealt.of(corpus, config.number, generator(config.seed, "folds"))
     roles: dict[Role, NDArray[np.bool_]] = {
-        "valid": deal == (config.test + 1) % config.number,
-        "test": deal == config.test,
+        "valid": dealt.part_of == (config.test + 1) % config.number,
+        "test": dealt.part_of == config.test,
     }
     roles = {"train": ~(roles["valid"] | roles["test"]), **roles}
-    sizes = Counter(int(target) for target in targets)
-    return Fold(
-        corpus=replace(
-            corpus,
+    return Fold(corpus=dealt.as_splits(roles), by=dealt.by, config=config, rare=dealt.rare)
+
+
+def validation_folds(corpus: Corpus, number: int, *, seed: int) -> tuple[Corpus, ...]:
+    """Deal the samples of train and valid as `fold_of` deals those of all splits.
+
+    Args:
+        corpus: With targets for the samples of train and valid. Its test split is not read.
+        number: Number of parts, 2 or more.
+        seed: Seed of the deal.
+
+    Returns:
+        One corpus for each part, which is its valid split; train has the others, and there is no test split.
+
+    Raises:
+        ConfigError: If there are fewer groups, or samples, than parts.
+        DataError: If a sample has no target, or an id is in both splits.
+    """
+    dealt = _Dealt.of(_without_test(corpus), number, generator(seed, "validation folds"))
+    return tuple(
+        dealt.as_splits({"train": dealt.part_of != part, "valid": dealt.part_of == part})
+        for part in range(number)
+    )
+
+
+def validation_units(corpus: Corpus) -> int:
+    """Number of groups in train and valid, or of samples where there are none: the most folds of them."""
+    return _units([sample.group for sample in joined(_without_test(corpus)).split("train")])
+
+
+def _without_test(corpus: Corpus) -> Corpus:
+    splits = {role: split for role, split in corpus.splits.items() if role != "test"}
+    return replace(corpus, splits=splits)
+
+
+def _units(names: Sequence[str | None]) -> int:
+    """Number of groups; a sample without one is one of its own."""
+    return len(set(names) - {None}) + sum(name is None for name in names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dealt:
+    """Samples of all splits, dealt into parts."""
+
+    corpus: Corpus
+    """Corpus with all samples in its train split."""
+    part_of: NDArray[np.int64]
+    """(samples,) part of each."""
+    by: Literal["group", "class", "rank"]
+    rare: tuple[str, ...]
+    """Classes with fewer samples than there are parts."""
+
+    @classmethod
+    def of(cls, corpus: Corpus, number: int, random: np.random.Generator) -> Self:
+        """Deal the samples of all splits; errors are those of `fold_of`."""
+        whole = joined(corpus)
+        targets: list[float] = []
+        names: list[str | None] = []
+        for sample in whole.split("train"):
+            if sample.target is None:
+                raise DataError(
+                    f"corpus {corpus.name!r}: sample {sample.id!r}: no target, expected one for every sample"
+                )
+            targets.append(sample.target)
+            names.append(sample.group)
+        grouped, units = any(name is not None for name in names), _units(names)
+        if units < number:
+            what = "groups" if grouped else "samples"
+            raise ConfigError(f"folds: found {units} {what}, expected {number} or more, one for each part")
+        classes = corpus.task.classes
+        deal = (
+            _by_group(names, number, random)
+            if grouped
+            else _in_turn(targets, number, random, even=bool(classes))
+        )
+        sizes = Counter(int(target) for target in targets)
+        return cls(
+            corpus=whole,
+            part_of=deal,
+            by="group" if grouped else "class" if classes else "rank",
+            rare=tuple(name for index, name in enumerate(classes) if 0 < sizes[index] < number),
+        )
+
+    def as_splits(self, roles: Mapping[Role, NDArray[np.bool_]]) -> Corpus:
+        """The corpus with these samples, (samples,) bool, in each role."""
+        whole = self.corpus.split("train")
+        return replace(
+            self.corpus,
             splits={
                 role: SplitPart(role=role, split=whole, rows=np.flatnonzero(chosen))
                 for role, chosen in roles.items()
             },
-        ),
-        by="group" if grouped else "class" if classes else "rank",
-        config=config,
-        rare=tuple(name for index, name in enumerate(classes) if 0 < sizes[index] < config.number),
-    )
+        )
 
 
 def _by_group(names: list[str | None], number: int, random: np.random.Generator) -> NDArray[np.int64]:

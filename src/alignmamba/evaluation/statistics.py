@@ -17,6 +17,7 @@ from alignmamba.evaluation.seed_variance import (
     Parts,
     Runs,
     Scores,
+    at_least,
     error_of,
     is_binary,
     measured,
@@ -115,6 +116,7 @@ def interval(
     confidence: float = 0.95,
     seed: int = 0,
     resamples: int = 1000,
+    inflation: float = 1.0,
 ) -> Estimate:
     """Mean of a metric over seeds, with an interval over seeds and samples within the metric's range.
 
@@ -129,6 +131,7 @@ def interval(
         confidence: Of the interval.
         seed: Of the resamples, for a metric of rows.
         resamples: Number of them.
+        inflation: Factor on the variance by the samples, as `fold_inflation` gives it.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -145,8 +148,10 @@ def interval(
     runs = found["scores"]
     seeds, parts = runs.observed.size, Parts.of(runs)
     between = parts if seeds >= FEWEST_SEEDS else None
-    error, freedom = error_of(parts.of_samples, between, seeds - 1.0, seeds, runs.samples)
-    low, high = _ends(runs.mean, error, freedom, bounds, confidence, samples=runs.samples)
+    of_samples = inflation * parts.of_samples
+    error, freedom = error_of(of_samples, between, seeds - 1.0, seeds, runs.samples)
+    counted = int(runs.samples / inflation)
+    low, high = _ends(runs.mean, error, freedom, bounds, confidence, samples=counted)
     deviation = float(runs.observed.std(ddof=1)) if seeds > 1 else None
     return Estimate(mean=runs.mean, deviation=deviation, low=low, high=high, n=seeds)
 
@@ -179,6 +184,27 @@ def _ends(
     reach = quantile * error / (width * place * (1 - place))
     low, high = (1 / (1 + math.exp(-min(700.0, max(-700.0, logit + side)))) for side in (-reach, reach))
     return least + width * low, least + width * high
+
+
+def fold_inflation(folds: int) -> float:
+    r"""Factor on the variance by the samples where these are the test samples of all folds together.
+
+    Models of different folds share training samples, so that their results are correlated. The corrected
+    resampled t-test has the variance (1 / K + n_test / n_train) s² in place of s² / K: a factor of
+    1 + K n_test / n_train. Here one fold of K tests, one validates and K - 2 train: 1 + K / (K - 2).
+
+    Args:
+        folds: K, 3 or more; 0 without cross-validation, where the factor is 1.
+
+    Raises:
+        ConfigError: If there are one or two.
+
+    Source:
+        Nadeau & Bengio, Inference for the generalization error, Machine Learning 52 (2003), equation 14; an
+        approximation for K-fold cross-validation, whose variance has no unbiased estimator: Bengio &
+        Grandvalet, JMLR 5 (2004).
+    """
+    return 1.0 if folds == 0 else 1 + folds / (at_least("folds", folds, 3) - 2)
 
 
 # Paired tests
@@ -270,6 +296,7 @@ def compare_to(
     level: float = 0.05,
     seed: int = 0,
     resamples: int = 1000,
+    inflation: float = 1.0,
 ) -> dict[str, Standing]:
     """Differences of the methods of a column from one of them, which is chosen beforehand.
 
@@ -283,6 +310,8 @@ def compare_to(
         level: Of the test.
         seed: Of the resamples, for metrics of rows; all methods share them.
         resamples: Number of them.
+        inflation: Factor on the variance by the samples, as `fold_inflation` gives it; with another than 1,
+            no test is exact.
 
     Returns:
         Name to standing, unmarked, with ``to_best`` being the difference to the reference.
@@ -294,7 +323,7 @@ def compare_to(
     refuse_outside("level", level)
     found = measured(methods, seed=seed, resamples=resamples)
     refuse_undefined(found)
-    return _compared(reference, found, fixed, level)
+    return _compared(reference, found, fixed, level, inflation)
 
 
 def compare_to_best(
@@ -305,6 +334,7 @@ def compare_to_best(
     level: float = 0.05,
     seed: int = 0,
     resamples: int = 1000,
+    inflation: float = 1.0,
 ) -> dict[str, Standing]:
     """Best method of a column, and those that are not significantly worse.
 
@@ -318,6 +348,7 @@ def compare_to_best(
         level: Of the test.
         seed: Of the resamples, for metrics of rows; all methods share them.
         resamples: Number of them.
+        inflation: As for `compare_to`.
 
     Returns:
         Name to standing, in the order given. Of equal means all are best.
@@ -336,7 +367,7 @@ def compare_to_best(
     if not defined:
         return standings
     best = (max if higher_is_better else min)(defined, key=lambda name: defined[name].mean)
-    standings |= _compared(best, defined, fixed, level)
+    standings |= _compared(best, defined, fixed, level, inflation)
     standings[best] = Standing(mark="best", to_best=None, adjusted_p_value=None)
     for name, standing in standings.items():
         if standing.to_best is not None and standing.adjusted_p_value is not None:
@@ -347,12 +378,20 @@ def compare_to_best(
 
 
 def _compared(
-    reference: str, methods: Mapping[str, Runs], fixed: Collection[str], level: float
+    reference: str, methods: Mapping[str, Runs], fixed: Collection[str], level: float, inflation: float
 ) -> dict[str, Standing]:
     pooled = Parts.pooled(methods, fixed)
     counted = max(2, sum(name not in fixed for name in methods))
     found = {
-        name: _difference(runs, methods[reference], 1 - level, pooled=pooled, methods=counted, exact=True)
+        name: _difference(
+            runs,
+            methods[reference],
+            1 - level,
+            pooled=pooled,
+            methods=counted,
+            exact=inflation == 1.0,
+            inflation=inflation,
+        )
         for name, runs in methods.items()
         if name != reference
     }
@@ -371,7 +410,14 @@ def _compared(
 
 
 def _difference(
-    a: Runs, b: Runs, confidence: float, *, pooled: Parts | None = None, methods: int = 2, exact: bool = False
+    a: Runs,
+    b: Runs,
+    confidence: float,
+    *,
+    pooled: Parts | None = None,
+    methods: int = 2,
+    exact: bool = False,
+    inflation: float = 1.0,
 ) -> tuple[Difference, float, float]:
     """Result, standard error and degrees of freedom of `paired_bootstrap`; `pooled` is of a whole column of
     `methods`, `exact` takes `mcnemar_exact` for one binary run each.
@@ -379,7 +425,8 @@ def _difference(
     apart, seeds = a - b, a.observed.size
     parts = Parts.of(apart)
     vary = pooled or (parts if seeds > 1 else None)
-    error, freedom = error_of(parts.of_samples, vary, (methods - 1.0) * (seeds - 1.0), seeds, a.samples)
+    of_samples = inflation * parts.of_samples
+    error, freedom = error_of(of_samples, vary, (methods - 1.0) * (seeds - 1.0), seeds, a.samples)
     difference = apart.mean
     reach = _t_quantile(0.5 + confidence / 2, freedom) * error
     if exact and a.binary is not None and b.binary is not None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from alignmamba.evaluation.seed_variance import at_least
-from alignmamba.evaluation.statistics import FEWEST_SEEDS, Standing, refuse_outside
+from alignmamba.evaluation.statistics import FEWEST_SEEDS, Standing, fold_inflation, refuse_outside
 
 
 def power_note(name: str, samples: int, accuracy: float) -> str:
@@ -27,8 +27,8 @@ def power_note(name: str, samples: int, accuracy: float) -> str:
     )
 
 
-def marks_note(*, seeds: int, level: float = 0.05) -> str:
-    """One sentence: how `compare_to_best` decided the marks of a table."""
+def marks_note(*, seeds: int, level: float = 0.05, exact: bool = True) -> str:
+    """One sentence: how `compare_to_best` decided the marks of a table, with exact tests or without."""
     tests = (
         "a paired test over seeds and samples (Obuchowski and Rockette, covariance by bootstrap over samples)"
     )
@@ -36,6 +36,8 @@ def marks_note(*, seeds: int, level: float = 0.05) -> str:
         tests = (
             "McNemar's exact test for accuracies and a paired bootstrap over samples otherwise, on"
             " the one seed that ran"
+            if exact
+            else "a paired bootstrap over samples, on the one seed that ran"
         )
     return (
         f"A method is level with the best of its column unless it is worse at {100 * level:g} % by {tests},"
@@ -69,4 +71,13 @@ def interval_note(*, fewest: int) -> str:
     return (
         f"[low, high]: {scale}; over seeds and test samples from {FEWEST_SEEDS} seeds on. With"
         " fewer it is over the test samples alone: two seeds do not show how much training varies."
+    )
+
+
+def folds_note(folds: int) -> str:
+    """Sentences on how intervals and tests know that folds share training samples."""
+    return (
+        f"Each seed is {folds} runs, whose test predictions together cover every sample once. Folds share"
+        f" training samples: in intervals and tests the variance by samples is {fold_inflation(folds):.2f}"
+        f" times what it would be otherwise, 1 + K n_test / n_train (Nadeau & Bengio, 2003)."
     )

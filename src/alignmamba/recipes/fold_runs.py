@@ -78,7 +78,8 @@ def train_folds(
 ) -> FoldsResult:
     """Train a run for each fold, in ``fold-0`` and so on of one directory, and score them together.
 
-    Folds share training samples, so that intervals over the samples of all of them are a little optimistic.
+    Folds share training samples: `alignmamba.evaluation.statistics.fold_inflation` says what intervals over
+    the samples of all of them have to allow for.
 
     Args:
         config: What to train on what; `RunConfig.folds` gives the seed of the deal alone.

@@ -1,23 +1,30 @@
 """A search for settings: equal trials for all, workers that end badly, pruning, the sealed test split."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from alignmamba.contracts import Config
+from alignmamba.checksums import stamped
+from alignmamba.contracts import Config, Role, Task
+from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.errors import CheckpointError, ConfigError, TrainingError
 from alignmamba.methods import METHODS
 from alignmamba.methods.search_space import SHARED_SPACE, Choice, Real, Whole
+from alignmamba.recipes import preparation
 from alignmamba.recipes.configuration import RunConfig, check_config
+from alignmamba.recipes.run_directory import to_json
 from alignmamba.recipes.tuning import tuning_worker
 from alignmamba.recipes.tuning.studies import ATTEMPTS, counted, put_back_lost, studies_of
 from alignmamba.recipes.tuning.trial_run import PARTS, Pruning, drawn, run_trial, score_of
@@ -34,6 +41,24 @@ TINY: Mapping[str, Any] = {
     "options": {"d_model": 8, "depth": 1},
     "loader": {"batch_size": 16},
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """A split of which nothing but ids and lengths can be read; meets `contracts.Split`."""
+
+    role: Role
+    ids: tuple[str, ...]
+    lengths: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> Any:
+        raise AssertionError(f"test sample {row} was read")
+
+    def __iter__(self) -> Any:
+        return (self[row] for row in range(len(self)))
 
 
 class Silent:
@@ -121,12 +146,90 @@ def test_a_drawn_valid_split_is_drawn_again_for_each_repeat(tmp_path: Path) -> N
 
 
 def test_the_size_of_the_valid_split_decides_how_often_a_trial_trains(tmp_path: Path) -> None:
-    for size, expected in ((199, 3), (200, 1)):
+    for size, expected in ((199, (5, 5)), (200, (1, 0))):
         path = tmp_path / str(size)
         write_small_corpus(path, sizes={"train": 8, "valid": size})
         asked = TuningOptions(trials=1, methods=("late-fusion",))
         plan = plan_tuning(asked, RunConfig(data=str(path)), out=tmp_path / "out")
-        assert plan.record.repeats == expected
+        assert (plan.record.repeats, plan.record.folds) == expected
+        assert plan.valid_samples == (207 if size == 199 else 200)
+
+
+def test_folds_of_train_and_valid_take_turns_and_none_holds_a_test_sample(
+    planned: Callable[..., TuningPlan], corpus: Path
+) -> None:
+    plan = planned(1, repeats=None)
+    assert len(plan.repeats) == plan.record.folds == plan.record.repeats == 5
+    whole = load_corpus(corpus)
+    seen = {identity for role in ("train", "valid") for identity in whole.split(role).ids}
+    valid: list[str] = []
+    for repeat in plan.repeats:
+        parts = repeat.corpus.splits
+        assert set(parts) == {"train", "valid"}
+        assert set(parts["train"].ids) | set(parts["valid"].ids) == seen
+        assert not set(parts["train"].ids) & set(parts["valid"].ids)
+        valid += parts["valid"].ids
+    assert sorted(valid) == sorted(seen), "each is validated once"
+    assert [repeat.config.seed for repeat in plan.repeats] == [0, 1, 2, 3, 4]
+
+
+def test_groups_are_dealt_whole_and_few_of_them_make_fewer_folds(tmp_path: Path) -> None:
+    def splits(groups: int) -> dict[Any, Any]:
+        return {
+            role: {
+                "features": {"text": [np.full((3, 2), row, np.float32) for row in range(12)]},
+                "targets": [float(row % 5) for row in range(12)],
+                "groups": [f"speaker {row % groups}" for row in range(12)],
+            }
+            for role in ("train", "valid", "test")
+        }
+
+    for groups, expected in ((1, (3, 0)), (3, (3, 3)), (7, (5, 5))):
+        path = tmp_path / str(groups)
+        write_corpus(path, splits(groups), task=Task(kind="regression", label_range=(0, 5)), name="grouped")
+        asked = TuningOptions(trials=1, methods=("late-fusion",))
+        plan = plan_tuning(asked, check_config({**TINY, "data": str(path)}), out=tmp_path / "out")
+        assert (plan.record.repeats, plan.record.folds) == expected
+        for repeat in plan.repeats if expected[1] else ():
+            of = [{each.group for each in repeat.corpus.split(role)} for role in ("train", "valid")]
+            assert not of[0] & of[1]
+
+
+def test_no_test_sample_is_ever_read_in_a_search(
+    planned: Callable[..., TuningPlan], corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed = load_corpus(corpus)
+    split = sealed.split("test")
+    refused = Sealed(role="test", ids=split.ids, lengths=split.lengths)
+    broken = replace(sealed, splits={**sealed.splits, "test": refused})
+    with pytest.raises(AssertionError, match="test sample 0 was read"):
+        list(broken.split("test"))
+    monkeypatch.setattr(preparation, "corpus_in", lambda *_, **__: broken)
+    for out, options in (("folds", {"repeats": None}), ("seeds", {"repeats": 2})):
+        plan = planned(2, out=out, methods=("late-fusion",), **options)
+        assert work(plan, progress=Silent()) == 0
+        (found,) = outcomes(TuningDirectory(plan.directory))
+        assert found.score is not None
+
+
+def test_an_earlier_search_resumes_with_the_seeds_that_it_began_with(
+    planned: Callable[..., TuningPlan],
+) -> None:
+    plan = planned(1, repeats=3)
+    directory = TuningDirectory(plan.directory)
+    directory.join(plan.record)
+    path = plan.directory / "tuning.json"
+    record = json.loads(path.read_text())
+    del record["folds"]  # which earlier versions did not write
+    path.write_text(to_json(stamped({key: value for key, value in record.items() if key != "sha256"})))
+    again = planned(1, repeats=None)
+    assert (again.record.repeats, again.record.folds) == (3, 0)
+    name = METHODS_TUNED[0]
+    assert again.record.study(name) == directory.record().study(name)
+    with pytest.raises(CheckpointError, match="whose folds is 0, found 4"):
+        planned(1, repeats=None, folds=4)
+    with pytest.raises(ConfigError, match="folds: found repeats beside it, expected one of both"):
+        planned(1, repeats=2, folds=4)
 
 
 @pytest.mark.usefixtures("untrained")

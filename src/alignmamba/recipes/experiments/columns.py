@@ -20,7 +20,14 @@ from alignmamba.evaluation.metrics import (
     score,
 )
 from alignmamba.evaluation.seed_variance import RowMetric, Scores, scores_of
-from alignmamba.evaluation.statistics import UNBOUNDED, Standing, compare_to, compare_to_best, interval
+from alignmamba.evaluation.statistics import (
+    UNBOUNDED,
+    Standing,
+    compare_to,
+    compare_to_best,
+    fold_inflation,
+    interval,
+)
 from alignmamba.evaluation.statistics_notes import interval_note, marks_note, power_note, reach_note
 from alignmamba.evaluation.tables import Entry, ResultTable
 from alignmamba.methods import METHODS, REFERENCES
@@ -52,6 +59,8 @@ class Column:
     """True if it makes sense to say which method is best."""
     fixed: frozenset[str] = frozenset(REFERENCES)
     """Methods that no seed changes."""
+    inflation: float = 1.0
+    """Factor on the variance by the samples, see `fold_inflation`."""
 
     @property
     def methods(self) -> list[str]:
@@ -72,7 +81,11 @@ class Column:
         try:
             scores = {name: self.scores(name, self.seeds) for name in self.methods}
             return compare_to_best(
-                scores, higher_is_better=self.higher_is_better, fixed=self.fixed, resamples=RESAMPLES
+                scores,
+                higher_is_better=self.higher_is_better,
+                fixed=self.fixed,
+                resamples=RESAMPLES,
+                inflation=self.inflation,
             )
         # a test split on which the metric can be told, but not how it varies: of one sample, for example
         except DataError:
@@ -85,7 +98,12 @@ class Column:
     def _entry(self, name: str) -> Entry:
         seeds = sorted(self.values[name])
         try:
-            estimate = interval(self.scores(name, seeds), bounds=self.bounds, resamples=RESAMPLES)
+            estimate = interval(
+                self.scores(name, seeds),
+                bounds=self.bounds,
+                resamples=RESAMPLES,
+                inflation=self.inflation,
+            )
         except DataError:  # as for the standings
             estimate = None
         entry = Entry.of_seeds(
@@ -130,6 +148,7 @@ def metric_column(
         higher_is_better=HIGHER_IS_BETTER[metric],
         bounds=RANGES[metric],
         fixed=frozenset(fixed),
+        inflation=fold_inflation(grid.plan.folds),
     )
 
 
@@ -153,6 +172,7 @@ def combined(
         higher_is_better=higher_is_better,
         bounds=(sum(map(min, ends)), sum(map(max, ends))),
         marked=marked,
+        inflation=columns[0].inflation,
     )
 
 
@@ -182,7 +202,9 @@ def differences(
     if full in column.methods and column.seeds:
         scores = {row: column.scores(row, column.seeds) for row in column.methods}
         with suppress(DataError):  # as for the marks of a column
-            standings = compare_to(full, scores, fixed=column.fixed, resamples=RESAMPLES)
+            standings = compare_to(
+                full, scores, fixed=column.fixed, resamples=RESAMPLES, inflation=column.inflation
+            )
     least, most = combined([column, column], [1.0, -1.0], higher_is_better=True).bounds
     for row in rows:
         told = standings[row].to_best if row in standings else None
@@ -296,7 +318,7 @@ def _notes_on_marks(columns: Mapping[str, Column]) -> Iterator[str]:
     counts = sorted({len(column.seeds) for column in columns.values() if column.standings})
     # one seed is tested otherwise than several
     for count in [counts[0], *counts[-1:]] if counts and counts[0] == 1 < counts[-1] else counts[:1]:
-        yield marks_note(seeds=count)
+        yield marks_note(seeds=count, exact=all(each.inflation == 1 for each in columns.values()))
     fewer = {
         name: column.seeds
         for name, column in columns.items()

@@ -156,7 +156,8 @@ def _notes_on_tuning(grid: Grid) -> Iterator[str]:
     trials = max((facts["trials"] for facts in methods.values()), default=0)
     cost = ", ".join(f"{name} {facts['seconds']:.0f}" for name, facts in methods.items())
     repeats = search["repeats"]
-    of = f", each the mean of {repeats} trainings" if repeats > 1 else ""
+    folds = " on folds of train and valid" if search.get("folds") else ""
+    of = f", each the mean of {repeats} trainings{folds}" if repeats > 1 else ""
     yield (
         f"Tuning was equal: each method has the best settings of {trials} trials by {search['metric']} on"
         f" valid{of}."

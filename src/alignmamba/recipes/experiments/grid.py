@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from alignmamba.contracts import Predictions, Task
+from alignmamba.evaluation.statistics_notes import folds_note
 from alignmamba.recipes.experiments.cells import ExperimentRecord, State
 from alignmamba.recipes.run_records import RunFacts, read_record
 
@@ -105,11 +106,7 @@ class Grid:
 
     def _notes_on_samples(self) -> Iterator[str]:
         if self.plan.folds:
-            yield (
-                f"Each seed is {self.plan.folds} runs, whose test predictions together cover every sample"
-                " once. Folds share training samples, so that intervals and p values are a little too"
-                " optimistic (Bengio & Grandvalet, 2004)."
-            )
+            yield folds_note(self.plan.folds)
         missing = self.plan.missing
         if missing.get("protocol", "none") != "none":
             yield (

@@ -114,8 +114,8 @@ class Sizes(GridExperiment[SizesOptions, MissingAnalysis]):
         return {"train_samples": len(corpus.split("train"))}
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
-        """For each metric with a table of its own, methods by sizes, complete and at each missing rate; of
-        the first metric also differences from the first method, and scores on valid.
+        """Methods by sizes for each metric with a table of its own, complete and at each missing rate; of the
+        first metric also differences from the first method, and scores on valid.
         """
         leading = headline(grid.task)
         rates = tuple(dict.fromkeys(rate for _, rate in map(_size_and_rate, grid.columns)))

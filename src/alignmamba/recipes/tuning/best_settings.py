@@ -79,4 +79,5 @@ def search_facts(path: Path) -> dict[str, Any]:
     directory = TuningDirectory.open(path)
     record = directory.record()
     methods = {each.method: {"trials": each.trials, "seconds": each.seconds} for each in outcomes(directory)}
-    return {"metric": record.metric, "repeats": record.repeats, "methods": methods}
+    facts = {"metric": record.metric, "repeats": record.repeats, "folds": record.folds}
+    return {**facts, "methods": methods}

@@ -41,6 +41,8 @@ class TuningRecord:
     """Metric on the valid split that is searched for."""
     repeats: int
     """Trainings of a trial."""
+    folds: int = 0
+    """Parts of train and valid that take turns as the valid split of these trainings; 0 without."""
     seed: int
     trials: int
     """Trials of each method, as asked for last."""
@@ -59,6 +61,7 @@ class TuningRecord:
     def study(self, method: str) -> str:
         """Name of the study of a method, the same for all workers of this search on any machine."""
         shared = [asdict(self.corpus), self.held, self.metric, self.repeats, self.seed, self.spaces[method]]
+        shared += [self.folds] if self.folds else []  # earlier searches had none
         digest = hashlib.sha256(json.dumps(plain(shared), sort_keys=True).encode()).hexdigest()
         return f"{method}-{digest[:16]}"
 
@@ -84,6 +87,13 @@ class TuningDirectory:
         """Content of ``tuning.json``; a `CheckpointError` if it is damaged."""
         return read_record(self.path / RECORD, TuningRecord)
 
+    def as_begun(self, repeats: int | None, folds: int | None) -> tuple[int | None, int | None]:
+        """Trainings and folds of a trial, those of the search that lies there where none are asked for."""
+        if repeats is not None or folds is not None or not (self.path / RECORD).is_file():
+            return repeats, folds
+        begun = self.record()
+        return begun.repeats, begun.folds
+
     def refuse_other(self, asked: TuningRecord) -> None:
         """Refuse, by a `CheckpointError`, a place of something else than the search that is asked for."""
         if self.path.exists() and not self.path.is_dir():
@@ -97,7 +107,7 @@ class TuningDirectory:
             )
         found = self.record()
         shared = found.spaces.keys() & asked.spaces.keys()
-        for name in ("corpus", "held", "metric", "repeats", "seed", "storage"):
+        for name in ("corpus", "held", "metric", "folds", "repeats", "seed", "storage"):
             _refuse_difference(self.path, name, getattr(found, name), getattr(asked, name))
         for name in sorted(shared):
             _refuse_difference(self.path, f"space of {name}", found.spaces[name], asked.spaces[name])

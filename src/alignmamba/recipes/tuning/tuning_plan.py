@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from alignmamba.contracts import Config, Corpus
+from alignmamba.data.cross_validation import validation_folds, validation_units
 from alignmamba.errors import ConfigError
 from alignmamba.evaluation.metrics import HIGHER_IS_BETTER
 from alignmamba.extras import require
@@ -26,8 +27,10 @@ from alignmamba.training.selection import VALIDATION_LOSS, selection
 
 LARGE_VALID: Final = 200
 """Samples of a valid split from which a trial trains once by default."""
+SMALL_FOLDS: Final = 5
+"""Folds of train and valid by default where the valid split is smaller; of fewer groups, as many as these."""
 SMALL_REPEATS: Final = 3
-"""Trainings of a trial by default where the valid split is smaller."""
+"""Trainings of a trial by default where neither is possible: all samples are of one group."""
 
 
 class TuningOptions(Config):
@@ -38,7 +41,13 @@ class TuningOptions(Config):
     trials: Annotated[int, Field(ge=1, le=100_000)]
     """Trials of each method, over all workers together."""
     repeats: Annotated[int, Field(ge=1, le=100)] | None = None
-    """Trainings whose mean is the score of a trial; None: 1, or 3 where the valid split is small."""
+    """Trainings under different seeds whose mean is the score of a trial; None: 1, or folds where the valid
+    split is small.
+    """
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Parts of train and valid that take turns as the valid split of a training; the score of a trial is the
+    mean. None: none, or `SMALL_FOLDS` where the valid split is small.
+    """
 
     @field_validator("methods")
     @classmethod
@@ -48,6 +57,12 @@ class TuningOptions(Config):
             if name in REFERENCES or name == "references":
                 raise ValueError(f"found {name!r}, which is solved on valid and has nothing to tune")
         return methods
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.repeats is not None and self.folds is not None:
+            raise ValueError("folds: found repeats beside it, expected one of both")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +77,7 @@ class TuningPlan:
     repeats: tuple[Prepared, ...]
     """Trainings of a trial: settings of the run, and its corpus without a test split."""
     valid_samples: int
+    """Samples that the score of a trial is over: of the valid split, or of train and valid in folds."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -80,7 +96,8 @@ def plan_tuning(
     require("tune", "tune", "optuna")
     refuse_missing_extras(base)
     _refuse_base(base)
-    repeats = repeated(base, asked.repeats)
+    directory = TuningDirectory(Path(out))
+    repeats, folds = trainings_of(base, directory.as_begun(asked.repeats, asked.folds))
     corpus, base = repeats[0].corpus, repeats[0].config
     refuse_unlabelled(corpus, ("train", "valid"))
     metric = selection(base.fit.select, corpus.task, HIGHER_IS_BETTER)
@@ -94,6 +111,7 @@ def plan_tuning(
         held=held,
         metric=metric,
         repeats=len(repeats),
+        folds=folds,
         seed=base.seed,
         trials=asked.trials,
         spaces={name: {key: str(each) for key, each in space.items()} for name, space in spaces.items()},
@@ -101,14 +119,14 @@ def plan_tuning(
         command=list(command),
         environment=environment(),
     )
-    TuningDirectory(Path(out)).refuse_other(record)
+    directory.refuse_other(record)
     dropped = not_compared(compared, base, corpus)
     return TuningPlan(
         directory=Path(out),
         record=record,
         spaces=spaces,
         repeats=repeats,
-        valid_samples=len(corpus.split("valid")),
+        valid_samples=sum(map(len, corpus.splits.values())) if folds else len(corpus.split("valid")),
         notes=(
             *repeats[0].notes,
             *(f"{name} is not tuned: {why}" for name, why in dropped.items()),
@@ -116,21 +134,35 @@ def plan_tuning(
     )
 
 
-def repeated(base: RunConfig, count: int | None) -> tuple[Prepared, ...]:
-    """Trainings whose mean is the score of a trial, by default as many as the valid split asks for.
-
-    Each is a variation of one run with the corpus that it is trained on, which has no test split.
+def trainings_of(base: RunConfig, asked: tuple[int | None, int | None]) -> tuple[tuple[Prepared, ...], int]:
+    """Trainings whose mean is the score of a trial, each a run with a corpus that has no test split, and the
+    number of folds among them, 0 without. `asked` are repeats and folds; by default a small valid split asks
+    for folds.
     """
     first = _without_test(prepared(base))
-    if count is None:
-        small = "valid" in first.corpus.splits and len(first.corpus.split("valid")) < LARGE_VALID
-        count = SMALL_REPEATS if small else 1
-    others = (base.model_copy(update={"seed": base.seed + number}) for number in range(1, count))
+    repeats, folds = asked
+    if repeats is None and not folds:
+        repeats = 1
+        if "valid" in first.corpus.splits and len(first.corpus.split("valid")) < LARGE_VALID:
+            folds = min(SMALL_FOLDS, validation_units(first.corpus))
+            repeats, folds = (SMALL_REPEATS, 0) if folds < 2 else (1, folds)
+    if folds:
+        parts = validation_folds(first.corpus, folds, seed=base.seed)
+        return tuple(
+            replace(first, corpus=corpus, config=_seeded(first.config, number))
+            for number, corpus in enumerate(parts)
+        ), folds
+    others = range(1, repeats or 1)
     if base.split_valid is None:
-        config = first.config
-        seeds = (config.model_copy(update={"seed": each.seed}) for each in others)
-        return first, *(replace(first, config=each) for each in seeds)
-    return first, *(_without_test(prepared(each)) for each in others)
+        again = (replace(first, config=_seeded(first.config, number)) for number in others)
+    else:
+        again = (_without_test(prepared(_seeded(base, number))) for number in others)
+    return (first, *again), 0
+
+
+def _seeded(config: RunConfig, number: int) -> RunConfig:
+    """The run under another seed; the first one is as it was, without a seed that nobody has set."""
+    return config if not number else config.model_copy(update={"seed": config.seed + number})
 
 
 def _without_test(made: Prepared) -> Prepared:

@@ -122,7 +122,11 @@ class Tune(RunsVerb):
         directory = TuningDirectory.open(path)
         record, found = directory.record(), outcomes(directory, importance=importance)
         if self.json:
-            facts = {"tuning": str(path), "corpus": record.corpus.name, "metric": record.metric}
+            facts: dict[str, Any] = {
+                "tuning": str(path),
+                "corpus": record.corpus.name,
+                "metric": record.metric,
+            }
             facts |= {"repeats": record.repeats, "folds": record.folds}
             self.emit({**facts, "methods": [asdict(each) for each in found]})
             return

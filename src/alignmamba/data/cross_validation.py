@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from alignmamba.contracts import Config, Corpus, Role
+from alignmamba.contracts import Config, Corpus, Role, Split
 from alignmamba.data.randomness import generator
 from alignmamba.data.views import JoinedSplit, SplitPart
 from alignmamba.errors import ConfigError, DataError
@@ -145,7 +145,7 @@ def validation_units(corpus: Corpus) -> int:
 
 
 def _without_test(corpus: Corpus) -> Corpus:
-    splits = {role: split for role, split in corpus.splits.items() if role != "test"}
+    splits: dict[Role, Split] = {role: split for role, split in corpus.splits.items() if role != "test"}
     return replace(corpus, splits=splits)
 
 

@@ -80,7 +80,7 @@ def network(
     task: Task,
     *,
     modalities: Sequence[ModalitySpec] = SPECS,
-    sizes: Mapping[str, int] = SMALL,
+    sizes: Mapping[str, Any] = SMALL,
     **options: Any,
 ) -> Network[Any]:
     """A network of the method, small unless told otherwise; the same weights each time."""
@@ -133,7 +133,7 @@ def learn(objective: Objective, train: Loader, valid: Loader, **more: Any) -> Fi
     )
 
 
-def prepared(method: Method, task: Task, *, sizes: Mapping[str, int] = SMALL) -> Objective:
+def prepared(method: Method, task: Task, *, sizes: Mapping[str, Any] = SMALL) -> Objective:
     """An objective of a network with standardised inputs and targets."""
     built = network(method, task, sizes=sizes)
     built.standardise(fit_standardisation(split("train", 24, task), SPECS, task))
@@ -153,7 +153,7 @@ class StopAfter(Progress):
 
 
 def check_learning(
-    method: Method, task: Task, place: Path, *, missing: bool, sizes: Mapping[str, int] = SMALL
+    method: Method, task: Task, place: Path, *, missing: bool, sizes: Mapping[str, Any] = SMALL
 ) -> Network[Any]:
     """Train; train anew with an interruption in every stage; compare everything that training leaves
     behind.

@@ -32,6 +32,16 @@ def test_it_learns_resumes_saves_loads_and_predicts(
     check_saving(trained, task, tmp_path / "saved")
 
 
+def test_a_contrast_by_order_counts_its_first_steps_across_a_resumption(tmp_path: Path) -> None:
+    """Three steps an epoch, stopped after two and five; the fourth is the last of equal parts."""
+    sizes = {**SMALL, "contrast": {"weight": 1.0, "untimed": "order", "flat_steps": 4}}
+    task = TASKS["classification"]
+    trained = check_learning(METHODS["alignmamba"], task, tmp_path, missing=False, sizes=sizes)
+    assert int(trained.get_buffer("contrast.steps")) in (3, 6)  # of the best epoch
+    check_predicting(trained, task, by_groups=False)
+    check_saving(trained, task, tmp_path / "saved")
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_it_says_what_it_is(name: str) -> None:
     method = METHODS[name]

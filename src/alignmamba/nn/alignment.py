@@ -79,7 +79,7 @@ class ContrastConfig(Config):
     everywhere."""
     flat_steps: Annotated[int, Field(ge=0)] = 100
     """Batches of training at first in which such ways are not looked for: parts of equal length take their
-    place."""
+    place. Those of about two epochs will do."""
 
     @property
     def by_order(self) -> bool:

@@ -72,10 +72,7 @@ def match_tokens(
         Li et al., arXiv:2412.00833, eq. 3-5; the time prior and the window are named deviations.
     """
     check_sides(source, anchor, source_mask, anchor_mask)
-    if window is not None and (not isinstance(window, int) or not 0 <= window <= _WIDEST_WINDOW):
-        raise ConfigError(f"window: expected a whole number from 0 to {_WIDEST_WINDOW}, found {window!r}")
-    if not 0 <= time_weight < float("inf"):
-        raise ConfigError(f"time_weight: expected at least 0 and finite, found {time_weight}")
+    check_cost(window, time_weight)
     source_times, anchor_times = checked_times(source_times, anchor_times, source_mask, anchor_mask)
     if source.shape[1] == 0 or anchor.shape[1] == 0:
         return source_mask.new_full(source_mask.shape, -1, dtype=torch.int64), source.new_zeros(
@@ -90,6 +87,14 @@ def match_tokens(
         )
         matched = source_mask & anchor_mask.any(1, keepdim=True)
         return index.masked_fill(~matched, -1), similarity.masked_fill(~matched, 0).to(source.dtype)
+
+
+def check_cost(window: int | None, time_weight: float) -> None:
+    """Raise `ConfigError` for a window or a weight that no cost can have."""
+    if window is not None and (not isinstance(window, int) or not 0 <= window <= _WIDEST_WINDOW):
+        raise ConfigError(f"window: expected a whole number from 0 to {_WIDEST_WINDOW}, found {window!r}")
+    if not 0 <= time_weight < float("inf"):
+        raise ConfigError(f"time_weight: expected at least 0 and finite, found {time_weight}")
 
 
 def check_sides(source: Tensor, anchor: Tensor, source_mask: Tensor, anchor_mask: Tensor) -> None:

@@ -44,6 +44,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "not aligned, pooled by modality": {"local": {"method": "none"}, "pool_by": "modality"},
     "0.1": {"preset": "0.1"},
     "paper": {"preset": "paper"},
+    "soft": {"local": {"method": "soft", "mass": "paper"}, "transport_loss": {"weight": 1.0}},
+    "soft, balanced": {
+        "local": {"method": "soft", "marginal": "both", "window": 3},
+        "soft": {"iterations": 3},
+        "anneal": {"to": 0.1},
+    },
 }
 
 
@@ -438,6 +444,74 @@ def test_times_of_a_timeless_modality_are_not_looked_at() -> None:
         model(timeless=["smell"])
 
 
+def test_a_soft_plan_teaches_encoders_by_the_prediction() -> None:
+    """Through the cost: the anchor's tokens decide what of another modality they receive."""
+    for method, learns in (("soft", True), ("match", False)):
+        built, one = model(local={"method": method, "time_weight": 0.0}), batch().select([0])
+        encoded = built._encoded(one)
+        anchor = replace(encoded["text"], x=encoded["text"].x.detach().requires_grad_())
+        streams, _ = built._aligned(
+            encoded, anchor, {name: torch.tensor([name == "text"]) for name in encoded}
+        )
+        (slope,) = torch.autograd.grad(streams["audio"].x.square().sum(), anchor.x, allow_unused=True)
+        assert (slope is not None and bool(slope.any())) == learns
+
+
+def test_plans_of_a_soft_plan_are_the_largest_shares() -> None:
+    soft = {"regularisation": 1e-4}
+    hard = model(local={"marginal": "anchor"})(batch(), return_plans=True).plans
+    for marginal in ("anchor", "both", "source"):
+        local = {"method": "soft", "marginal": marginal}
+        found = model(local=local, soft=soft)(batch(), return_plans=True).plans
+        assert found.keys() == hard.keys()
+        for name, plan in found.items():
+            assert plan.marginal == "anchor"
+            assert torch.equal(plan.index >= 0, hard[name].index >= 0)
+            if marginal == "anchor":
+                assert torch.equal(plan.index, hard[name].index)
+                torch.testing.assert_close(plan.similarity, hard[name].similarity, **MODEL)
+
+
+def test_little_regularisation_takes_what_the_hard_matching_takes() -> None:
+    local = {"marginal": "anchor"}
+    soft = model(local={**local, "method": "soft"}, soft={"regularisation": 1e-5})
+    assert_same(soft(batch()), model(local=local)(batch()))
+
+
+def test_the_transport_loss_teaches_encoders_and_spares_predictions() -> None:
+    plain, built = model(), model(transport_loss={"weight": 2.0})
+    out = built(batch())
+    assert torch.equal(out.prediction, plain(batch()).prediction)
+    assert "transport" not in plain(batch()).losses
+    alone = torch.tensor([sum(lengths[row] > 0 for lengths in LENGTHS.values()) == 1 for row in range(7)])
+    assert bool((out.losses["transport"][alone] == 0).all())
+    assert bool((out.losses["transport"][~alone] > 0).all())
+    half = model(transport_loss={"weight": 1.0})(batch()).losses["transport"]
+    torch.testing.assert_close(out.losses["transport"], 2 * half, **MODEL)
+    timed = model(transport_loss={"weight": 1.0, "time_weight": 9.0})(batch()).losses["transport"]
+    assert bool((timed[~alone] > half[~alone]).all())
+    out.losses["transport"].sum().backward()
+    for name in ("text", "audio", "video"):
+        assert any(p.grad is not None and bool(p.grad.any()) for p in built.encoders[name].parameters())
+    assert all(p.grad is None for p in built.backbone.parameters())
+
+
+def test_a_prior_fades_while_training_and_is_saved_as_far_as_it_was(tmp_path: Any) -> None:
+    built, whole = model(anneal={"to": 0.0}), batch()
+    assert_same(built(whole), model()(whole))
+    built.follow_training(0.5)
+    middle = built(whole)
+    assert_same(middle, model(local={"time_weight": 250.0})(whole))
+    built.save_pretrained(tmp_path)
+    assert torch.equal(AlignMamba.from_pretrained(tmp_path)(whole).prediction, middle.prediction)
+    built.follow_training(1.0)
+    assert_same(built(whole), model(local={"time_weight": 0.0})(whole))
+    plain = model()
+    plain.follow_training(1.0)
+    assert_same(plain(whole), model()(whole))
+    assert plain.state_dict().keys() == model().state_dict().keys()
+
+
 def test_plans_match_valid_tokens_to_the_anchor() -> None:
     plans = model(preset="paper")(batch(), return_plans=True).plans
     assert plans is not None
@@ -538,6 +612,12 @@ class TestRefusals:
             ({"depht": 2}, "depht"),
             ({"local": {"window": -1}}, r"local\.window"),
             ({"local": {"mass": "half"}}, r"local\.mass"),
+            ({"local": {"marginal": "both"}}, "local: marginal: found 'both' with method 'match', expected"),
+            ({"soft": {"regularisation": 0.0}}, r"soft\.regularisation"),
+            ({"soft": {"iterations": 0}}, r"soft\.iterations"),
+            ({"anneal": {"to": 1.5}}, r"anneal\.to"),
+            ({"anneal": {"over": 0.0}}, r"anneal\.over"),
+            ({"transport_loss": {"weight": -1.0}}, r"transport_loss\.weight"),
             ({"anchor_order": ("smell",)}, "anchor_order: found 'smell', expected some of"),
             ({"anchor_order": ("text", "text")}, "anchor_order: names must be distinct"),
             ({"encoders": {"smell": {}}}, "encoders: found 'smell', expected some of"),

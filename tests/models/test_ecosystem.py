@@ -43,6 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "not aligned, bidirectional": {"local": {"method": "none"}, "bidirectional": True},
 }
+SOFT = {"local": {"method": "soft"}, "anneal": {"to": 0.5}, "depth": 1}
 in_variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 
 
@@ -98,10 +99,10 @@ def assert_equal_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]
         )
 
 
-@in_variants
+@pytest.mark.parametrize("options", [*VARIANTS.values(), SOFT], ids=[*VARIANTS, "soft"])
 def test_a_step_compiled_whole_equals_eager(options: dict[str, Any]) -> None:
     torch.compiler.reset()
-    built = model(**options, depth=1).train()
+    built = model(**options | {"depth": 1}).train()
     compiled = torch.compile(built, fullgraph=True, backend="aot_eager")
     longer = {name: [2 * length for length in lengths] for name, lengths in LENGTHS.items()}
     # at the second size it is traced with sizes that are not known
@@ -206,7 +207,7 @@ def padded(given: Batch) -> Batch:
     return replace(given, modalities=wide)
 
 
-@in_variants
+@pytest.mark.parametrize("options", [*VARIANTS.values(), SOFT], ids=[*VARIANTS, "soft"])
 def test_an_exported_program_takes_other_lengths_and_missing_modalities(options: dict[str, Any]) -> None:
     built = model(**options)
     with torch.no_grad():

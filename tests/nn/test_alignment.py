@@ -6,6 +6,7 @@ import torch
 from alignmamba.nn.alignment import (
     GlobalAlignmentConfig,
     LocalAlignmentConfig,
+    SoftPlanConfig,
     Tokens,
     align,
     concatenate,
@@ -56,6 +57,37 @@ def test_align_by_hand(
     assert plan is not None
     assert plan.index.tolist() == index
     assert plan.marginal == options.get("marginal", "source")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # Each source token goes where it is like; twice as much goes east.
+        ({}, [[0.0, 1.0], [2.0, 0.0]]),
+        ({"mass": "paper"}, [[0.0, 1 / 3], [4 / 3, 0.0]]),
+        ({"marginal": "anchor"}, [[0.0, 1.0], [2.0, 0.0]]),
+        # An equal half goes to either: a quarter of the tokens to the east must go north.
+        ({"marginal": "both"}, [[2 / 3, 2 / 3], [2.0, 0.0]]),
+        ({"marginal": "both", "mass": "paper"}, [[1 / 3, 1 / 3], [1.0, 0.0]]),
+    ],
+)
+def test_a_soft_plan_by_hand(options: dict[str, object], expected: list[list[float]]) -> None:
+    config = LocalAlignmentConfig.model_validate({"method": "soft", "time_weight": 0, **options})
+    x, plan = align(SOURCE, ANCHOR, config, soft=SoftPlanConfig(regularisation=0.02, iterations=500))
+    torch.testing.assert_close(x[0], torch.tensor(expected))
+    assert plan is not None
+    assert plan.index.tolist() == [[2, 0]]
+    assert plan.similarity.tolist() == [[1.0, 1.0]]
+    assert plan.marginal == "anchor"
+
+
+def test_a_weight_given_beside_the_configuration_takes_its_place() -> None:
+    for method in ("match", "soft"):
+        config = LocalAlignmentConfig(method=method, time_weight=7.0)
+        for weight in (0.0, 500.0):
+            expected, _ = align(SOURCE, ANCHOR, config.model_copy(update={"time_weight": weight}))
+            found, _ = align(SOURCE, ANCHOR, config, time_weight=weight)
+            assert torch.equal(found, expected)
 
 
 def test_proportional_averages_each_share_of_time() -> None:

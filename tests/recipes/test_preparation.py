@@ -207,6 +207,23 @@ def test_a_later_option_that_changes_nothing_leaves_the_digest(drawn: tuple[Path
     assert learned.digest(corpus) != complete.digest(corpus)
 
 
+def test_ways_to_align_that_came_later_leave_the_digest_where_they_are_not_used(
+    drawn: tuple[Path, Path],
+) -> None:
+    corpus = load_corpus(drawn[0])
+    complete = resolve(config(drawn[0], model="alignmamba"), corpus)
+    later = ("soft", "anneal", "transport_loss")
+    options = {name: value for name, value in complete.options.items() if name not in later}
+    assert complete.digest(corpus) == complete.model_copy(update={"options": options}).digest(corpus)
+    for name, changes in {
+        "soft": {"iterations": 7},
+        "anneal": {"to": 0.0},
+        "transport_loss": {"weight": 0.1},
+    }.items():
+        changed = {**complete.options, name: complete.options[name] | changes}
+        assert complete.model_copy(update={"options": changed}).digest(corpus) != complete.digest(corpus)
+
+
 def test_the_first_default_has_the_digest_that_it_had_by_that_name(drawn: tuple[Path, Path]) -> None:
     corpus = load_corpus(drawn[0])
     again = resolve(config(drawn[0], model="alignmamba", preset="0.1"), corpus)

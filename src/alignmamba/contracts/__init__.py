@@ -12,7 +12,14 @@ from alignmamba.contracts.tasks import MOST_CLASSES, MOST_IDS, ROLES, ModalitySp
 
 if TYPE_CHECKING:
     from alignmamba.contracts.batch import Batch, Sequences, labelled
-    from alignmamba.contracts.outputs import Output, Plan, ScalesTargets, Standardisation, TargetScale
+    from alignmamba.contracts.outputs import (
+        FollowsTraining,
+        Output,
+        Plan,
+        ScalesTargets,
+        Standardisation,
+        TargetScale,
+    )
 
 __all__ = [
     "MOST_CLASSES",
@@ -21,6 +28,7 @@ __all__ = [
     "Batch",
     "Config",
     "Corpus",
+    "FollowsTraining",
     "ModalitySpec",
     "Name",
     "Output",
@@ -45,7 +53,7 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and so refuses 
         """Import the modules of PyTorch's tensors, which takes seconds, when they are first used."""
         if name in ("Batch", "Sequences", "labelled"):
             from alignmamba.contracts import batch as module
-        elif name in ("Output", "Plan", "ScalesTargets", "Standardisation", "TargetScale"):
+        elif name in ("FollowsTraining", "Output", "Plan", "ScalesTargets", "Standardisation", "TargetScale"):
             from alignmamba.contracts import outputs as module
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

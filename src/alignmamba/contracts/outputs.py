@@ -100,3 +100,20 @@ class ScalesTargets(ABC):
     @abstractmethod
     def scale_targets(self, scale: TargetScale) -> None:
         """Set the scale; from now on a head's output z is predicted as ``mean + deviation * z``."""
+
+
+class FollowsTraining(ABC):
+    """A model that changes with the progress of training, beside what it learns: a prior that fades away.
+
+    A model of your own says so by inheriting from this class.
+    """
+
+    @abstractmethod
+    def follow_training(self, progress: float) -> None:
+        """Prepare for an epoch, before it begins or resumes.
+
+        What changes is in the model's state, which is saved and restored with its weights.
+
+        Args:
+            progress: 0 in the first epoch of a stage, 1 in its last.
+        """

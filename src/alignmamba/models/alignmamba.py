@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from alignmamba.contracts import Batch, Output, Plan
+from alignmamba.contracts import Batch, FollowsTraining, Output, Plan
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.models.encoded import Encoded, Fusion, FusionConfig, Head
 from alignmamba.nn.alignment import (
@@ -15,12 +15,16 @@ from alignmamba.nn.alignment import (
     ContrastConfig,
     GlobalAlignmentConfig,
     LocalAlignmentConfig,
+    SoftPlanConfig,
     Tokens,
+    TransportLossConfig,
     align,
     discrepancies,
+    distances,
     first_present,
     merge_by_time,
 )
+from alignmamba.nn.annealed_prior import AnnealConfig, AnnealedPrior
 from alignmamba.nn.mamba import BlockState, MambaConfig, MambaStack
 from alignmamba.nn.pooling import PooledState, pool_step
 from alignmamba.ops import interleave
@@ -54,6 +58,9 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
         **FusionConfig.SILENT,
         "contrast": {"weight": 0.0},
         "pool_by": "sequence",
+        "soft": {"regularisation": 0.05, "iterations": 20},
+        "anneal": {"to": 1.0},
+        "transport_loss": {"weight": 0.0},
     }
 
     pool_by: Literal["sequence", "modality"] = "sequence"
@@ -66,6 +73,12 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
     """Global alignment: the MMD loss."""
     contrast: ContrastConfig = ContrastConfig()
     """Contrast of tokens: a loss by which local alignment learns."""
+    soft: SoftPlanConfig = SoftPlanConfig()
+    """Plan of local method ``soft``."""
+    anneal: AnnealConfig = AnnealConfig()
+    """Fall of the time weight while training."""
+    transport_loss: TransportLossConfig = TransportLossConfig()
+    """Transport distance of encoded tokens: a loss by which local alignment learns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +119,7 @@ class StreamState:
         )
 
 
-class AlignMamba(Fusion[AlignMambaConfig]):
+class AlignMamba(Fusion[AlignMambaConfig], FollowsTraining):
     """Fusion of any number of modalities, any of which may be missing from any sample.
 
     A sample is aligned to its anchor, the first modality it has in the configured order. Every other modality
@@ -136,6 +149,11 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         self.backbone = MambaStack(config)
         self.head = Head(self._scopes * config.d_model, config.task, config.dropout)
         self.contrast = Contrast(config.contrast, config.d_model)
+        self.prior = AnnealedPrior(config.anneal) if config.anneal.to < 1 else None
+
+    def follow_training(self, progress: float) -> None:
+        if self.prior is not None:
+            self.prior.follow(progress)
 
     @property
     def _scopes(self) -> int:
@@ -241,6 +259,10 @@ class AlignMamba(Fusion[AlignMambaConfig]):
             )
         if self.config.contrast.weight and len(streams) > 1 and not exporting():
             losses["contrast"] = self.config.contrast.weight * self.contrast(encoded, anchor, is_anchor)
+        if self.config.transport_loss.weight and len(streams) > 1 and not exporting():
+            losses["transport"] = self.config.transport_loss.weight * distances(
+                encoded, anchor, is_anchor, self.config.transport_loss, self.config.local.time_unit
+            )
         return FusedTokens(tokens, mask, stream, losses, plans)
 
     def _aligned(
@@ -254,11 +276,14 @@ class AlignMamba(Fusion[AlignMambaConfig]):
         if self.config.local.method == "none":
             return dict(encoded), {}
         streams, plans = {}, {}
+        weight = self.config.local.time_weight * (self.prior.share if self.prior is not None else 1.0)
         for name, tokens in encoded.items():
             rows = is_anchor[name]
             x = anchor.x
             if torch.compiler.is_compiling() or not bool(rows.all()):
-                moved, plan = align(tokens, anchor, self.config.local)
+                moved, plan = align(
+                    tokens, anchor, self.config.local, soft=self.config.soft, time_weight=weight
+                )
                 x = torch.where(rows[:, None, None], anchor.x, moved)
                 if plan is not None:
                     plans[name] = plan

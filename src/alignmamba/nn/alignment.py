@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from alignmamba.contracts import Config, Plan
@@ -18,24 +18,28 @@ from alignmamba.ops import (
     order_contrast,
     relative_time,
     resample,
+    soft_transport,
     time_contrast,
     transport,
+    transport_distance,
 )
+from alignmamba.ops.entropic_transport import KeptMarginal
 
 
 class LocalAlignmentConfig(Config):
     """Options of the alignment of each modality with the anchor's tokens."""
 
-    method: Literal["match", "proportional", "none"] = "match"
-    """``match``: relaxed optimal transport; ``proportional``: the mean of each anchor token's share of time,
-    content unseen; ``none``: lengths stay as they are and tokens are merged in the order of their relative
-    times."""
+    method: Literal["match", "soft", "proportional", "none"] = "match"
+    """``match``: relaxed optimal transport; ``soft``: the same with the plan's entropy in the cost, which has
+    a gradient; ``proportional``: the mean of each anchor token's share of time, content unseen; ``none``:
+    lengths stay as they are and tokens are merged in the order of their relative times."""
     mass: Literal["paper", "mean"] = "mean"
     """Value of an anchor token, made from the tokens matched to it: ``paper`` is their sum over the number of
-    source tokens (eq. 6), ``mean`` their mean. Used with marginal ``source``."""
-    marginal: Literal["source", "anchor"] = "source"
+    source tokens (eq. 6), ``mean`` their mean. Used with marginal ``source`` or method ``soft``."""
+    marginal: KeptMarginal = "source"
     """``source``: every source token is sent to its nearest anchor token (eq. 4-5), some anchor tokens
-    receive nothing; ``anchor``: every anchor token takes its nearest source token."""
+    receive nothing; ``anchor``: every anchor token takes its nearest source token; ``both``, of method
+    ``soft``: every token sends or takes as much as any other."""
     time_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1000.0
     """Weight of the squared time difference in the cost; 0 is the paper's cost. With relative times, 1000
     lets content decide among anchor tokens up to some 3 % of the sequence apart."""
@@ -45,6 +49,34 @@ class LocalAlignmentConfig(Config):
     window: Annotated[int, Field(ge=0)] | None = None
     """Match only anchor tokens at most this many positions from the one nearest in time; empty is exact, and
     quadratic in time."""
+
+    @model_validator(mode="after")
+    def _balanced_if_soft(self) -> Self:
+        if self.method == "match" and self.marginal == "both":
+            raise ValueError("marginal: found 'both' with method 'match', expected method 'soft' beside it")
+        return self
+
+
+class SoftPlanConfig(Config):
+    """The plan of local method ``soft``."""
+
+    regularisation: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    """Weight of the plan's entropy; towards 0 the plan becomes that of method ``match``."""
+    iterations: Annotated[int, Field(ge=1)] = 20
+    """Iterations of Sinkhorn, used with marginal ``both``."""
+
+
+class TransportLossConfig(Config):
+    """The loss that draws encoded tokens to those that a plan moves them to; not in the paper."""
+
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Weight of the transport distance beside the task's loss; 0 switches the loss off."""
+    regularisation: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    """Weight of the plan's entropy."""
+    iterations: Annotated[int, Field(ge=1)] = 30
+    """Iterations of Sinkhorn."""
+    time_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Weight of the squared time difference, in the unit of `local.time_unit`; 0 leaves content alone."""
 
 
 class GlobalAlignmentConfig(Config):
@@ -170,15 +202,32 @@ def first_present(streams: Mapping[str, Tokens]) -> tuple[Tokens, dict[str, Tens
     return anchor, is_anchor
 
 
-def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple[Tensor, Plan | None]:
+def align(
+    source: Tokens,
+    anchor: Tokens,
+    config: LocalAlignmentConfig,
+    *,
+    soft: SoftPlanConfig = SoftPlanConfig(),  # noqa: B008 # immutable
+    time_weight: float | None = None,
+) -> tuple[Tensor, Plan | None]:
     """Resample a modality to the anchor's length.
+
+    Args:
+        source: Of the modality.
+        anchor: Of the anchor.
+        config: Method and cost.
+        soft: Plan of method ``soft``.
+        time_weight: Used in place of that of the configuration, where given.
 
     Returns:
         (batch, anchor time, channel), and the matching where there is one.
     """
     if config.method == "proportional":
         return resample(source.x, source.mask, anchor.mask), None
-    times = _common_times(source, anchor) if config.time_unit == "seconds" else (None, None)
+    weight = config.time_weight if time_weight is None else time_weight
+    times = _times_in(config.time_unit, source, anchor)
+    if config.method == "soft":
+        return _softly(source, anchor, config, soft, weight, times)
     sides = (source, anchor)
     if config.marginal == "anchor":
         sides, times = (anchor, source), times[::-1]
@@ -186,15 +235,52 @@ def align(source: Tokens, anchor: Tokens, config: LocalAlignmentConfig) -> tuple
         *(side.x for side in sides),
         *(side.mask for side in sides),
         window=config.window,
-        time_weight=config.time_weight,
+        time_weight=weight,
         source_times=times[0],
         anchor_times=times[1],
     )
     if config.marginal == "anchor":
-        taken = _take(source.x, index)
-    else:
-        taken = transport(source.x, index, source.mask, anchor.mask.shape[1], mass=config.mass)
-    return taken, Plan(index=index, similarity=similarity, marginal=config.marginal)
+        return _take(source.x, index), Plan(index=index, similarity=similarity, marginal="anchor")
+    taken = transport(source.x, index, source.mask, anchor.mask.shape[1], mass=config.mass)
+    return taken, Plan(index=index, similarity=similarity)
+
+
+def _softly(
+    source: Tokens,
+    anchor: Tokens,
+    config: LocalAlignmentConfig,
+    soft: SoftPlanConfig,
+    time_weight: float,
+    times: tuple[Tensor | None, Tensor | None],
+) -> tuple[Tensor, Plan]:
+    """Resample by an entropic plan. Of that, the source token with the largest share of each anchor token."""
+    found = soft_transport(
+        source.x,
+        anchor.x,
+        source.mask,
+        anchor.mask,
+        marginal=config.marginal,
+        regularisation=soft.regularisation,
+        iterations=soft.iterations,
+        window=config.window,
+        time_weight=time_weight,
+        source_times=times[0],
+        anchor_times=times[1],
+    )
+    moved = found.values
+    if config.mass == "paper":
+        moved = (moved * found.mass.unsqueeze(-1)).to(moved.dtype)
+    with torch.no_grad():
+        similarity = F.cosine_similarity(_take(source.x, found.index), anchor.x, dim=2)
+    similarity = similarity.masked_fill(found.index < 0, 0)
+    return moved, Plan(index=found.index, similarity=similarity, marginal="anchor")
+
+
+def _times_in(
+    unit: Literal["relative", "seconds"], source: Tokens, anchor: Tokens
+) -> tuple[Tensor | None, Tensor | None]:
+    """Times of both sides as operators take them; none where positions count."""
+    return _common_times(source, anchor) if unit == "seconds" else (None, None)
 
 
 def _timed(source: Tokens, anchor: Tokens) -> Tensor:
@@ -317,6 +403,34 @@ class Contrast(nn.Module):
             correction=self.config.correction,
             flat=self.training and bool(self.steps <= self.config.flat_steps),
         )
+
+
+def distances(
+    encoded: Mapping[str, Tokens],
+    anchor: Tokens,
+    is_anchor: Mapping[str, Tensor],
+    config: TransportLossConfig,
+    time_unit: Literal["relative", "seconds"],
+) -> Tensor:
+    """Sum of the transport distances of each present modality from the anchor, (batch,).
+
+    Arguments as for `contrasts`.
+    """
+    total = anchor.x.new_zeros(len(anchor.x))
+    for tokens, other in _beside_anchor(encoded, is_anchor):
+        times = _times_in(time_unit, tokens, anchor) if config.time_weight else (None, None)
+        total = total + transport_distance(
+            tokens.x,
+            anchor.x,
+            other,
+            anchor.mask,
+            regularisation=config.regularisation,
+            iterations=config.iterations,
+            time_weight=config.time_weight,
+            x_times=times[0],
+            y_times=times[1],
+        )
+    return total
 
 
 def merge_by_time(streams: list[Tokens]) -> tuple[Tensor, Tensor, Tensor]:

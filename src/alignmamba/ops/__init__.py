@@ -3,9 +3,9 @@
 from alignmamba.ops.backends import operator_backends
 from alignmamba.ops.convolution import causal_conv
 from alignmamba.ops.discrepancy import central_moment_discrepancy, mmd, subspace_overlap
+from alignmamba.ops.entropic_transport import SoftTransport, soft_transport, transport_distance
 from alignmamba.ops.order_contrast import order_contrast
 from alignmamba.ops.ordered_matching import match_in_order
-from alignmamba.ops.entropic_transport import SoftTransport, soft_transport, transport_distance
 from alignmamba.ops.scan import selective_scan, selective_scan_step
 from alignmamba.ops.sequence import (
     deinterleave,

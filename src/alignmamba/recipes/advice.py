@@ -22,7 +22,7 @@ def alignment_note(config: RunConfig, corpus: Corpus) -> str:
     model = model_config(config, corpus)
     if not isinstance(model, AlignMambaConfig) or len(corpus.modalities) < 2:
         return ""
-    matched = model.local.method == "match" and model.local.window is None
+    matched = model.local.method in ("match", "soft") and model.local.window is None
     compared = model.alignment.weight > 0 and model.alignment.landmarks is None
     means = sorted(float(np.mean(corpus.split("train").lengths[spec.name])) for spec in corpus.modalities)
     tokens, half = means[-2], TOKENS_PER_CHANNEL * model.d_model

@@ -21,7 +21,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from alignmamba.contracts import Batch, ScalesTargets, TargetScale, Task
+from alignmamba.contracts import Batch, FollowsTraining, ScalesTargets, TargetScale, Task
 from alignmamba.errors import CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.training import checkpoints
 from alignmamba.training.batches import BatchSource, check_source, gather, targets_by_id
@@ -216,6 +216,8 @@ def _train(run: Run, state: State, interrupts: Interrupts) -> None:
 def _train_epoch(run: Run, state: State, interrupts: Interrupts) -> None:
     """Train on the batches of the epoch that are still to come."""
     run.objective.begin_epoch(run.stage, state.epoch)
+    if isinstance(run.objective.model, FollowsTraining):
+        run.objective.model.follow_training(state.epoch / max(1, run.epochs - 1))
     run.train.set_epoch(len(state.history))
     run.module.train()
     batches = run.train.iter_from(state.batch)

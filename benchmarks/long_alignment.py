@@ -1,0 +1,113 @@
+"""Peak memory and time of each way to bring two long sequences together: memory is linear in both lengths.
+
+Each operator and length has a process of its own, whose peak of resident memory is read before and after one
+call with gradients where the operator has any. The fit of the last column is the exponent of memory between
+the two longest lengths: 1 is linear, 2 would be a matrix of all pairs.
+
+Usage: ``python benchmarks/long_alignment.py [--lengths 800 1600 ... ] [--channels 32] [--operators NAMES]``
+"""
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from alignmamba import ops
+
+LENGTHS = (800, 1600, 3200, 6400, 12800)
+CHANNELS = 32
+BALANCED_ITERATIONS = 3
+WINDOW = 64
+
+Sides = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def learnt(value: Callable[[Sides], Tensor]) -> Callable[[Sides], object]:
+    """A loss or a stream with its gradient in both sides."""
+
+    def run(sides: Sides) -> object:
+        for side in sides[:2]:
+            side.requires_grad_()
+        return torch.autograd.grad(value(sides).sum(), sides[:2], allow_unused=True)
+
+    return run
+
+
+OPERATORS: dict[str, Callable[[Sides], object]] = {
+    "match_tokens": lambda sides: ops.match_tokens(*sides),
+    "match_tokens, window": lambda sides: ops.match_tokens(*sides, window=WINDOW),
+    "resample": learnt(lambda sides: ops.resample(sides[0], sides[2], sides[3])),
+    "mmd, 64 landmarks": learnt(lambda sides: ops.mmd(*sides, bandwidth="median", landmarks=64)),
+    "time_contrast": learnt(lambda sides: ops.time_contrast(*sides)),
+    "soft_transport, source": learnt(lambda sides: ops.soft_transport(*sides).values),
+    "soft_transport, both": learnt(
+        lambda sides: ops.soft_transport(*sides, marginal="both", iterations=BALANCED_ITERATIONS).values
+    ),
+    "soft_transport, window": learnt(lambda sides: ops.soft_transport(*sides, window=WINDOW).values),
+    "transport_distance": learnt(
+        lambda sides: ops.transport_distance(*sides, iterations=BALANCED_ITERATIONS)
+    ),
+}
+
+
+def drawn(length: int, channels: int) -> Sides:
+    """Two sequences of this length, without padding."""
+    generator = torch.Generator().manual_seed(0)
+    source, anchor = (torch.randn(1, length, channels, generator=generator) for _ in range(2))
+    mask = torch.ones(1, length, dtype=torch.bool)
+    return source, anchor, mask, mask
+
+
+def peak_megabytes() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def measure(name: str, length: int, channels: int) -> dict[str, float]:
+    """Growth of the peak in one call, and its seconds, after a call on short sequences."""
+    OPERATORS[name](drawn(64, channels))
+    sides = drawn(length, channels)
+    before, started = peak_megabytes(), time.perf_counter()
+    OPERATORS[name](sides)
+    return {"megabytes": peak_megabytes() - before, "seconds": time.perf_counter() - started}
+
+
+def in_a_process(name: str, length: int, channels: int) -> dict[str, float]:
+    """The same, by a fresh process."""
+    command = [sys.executable, __file__, "--channels", str(channels), "--one", name, str(length)]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Memory and time of operators on long sequences.")
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="tokens of either side")
+    parser.add_argument("--channels", type=int, default=CHANNELS, help="width of a token")
+    parser.add_argument("--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS))
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.one:
+        print(json.dumps(measure(given.one[0], int(given.one[1]), given.channels)))
+        return
+    print("| operator | " + " | ".join(f"{length:,}" for length in given.lengths) + " | exponent of memory |")
+    print("|---|" + "---|" * (len(given.lengths) + 1))
+    for name in given.operators:
+        found = [in_a_process(name, length, given.channels) for length in given.lengths]
+        cells = [f"{each['megabytes']:.0f} MB, {each['seconds']:.2f} s" for each in found]
+        exponent = "–"
+        if len(found) > 1 and found[-2]["megabytes"] > 1:
+            growth = math.log(found[-1]["megabytes"] / found[-2]["megabytes"])
+            exponent = f"{growth / math.log(given.lengths[-1] / given.lengths[-2]):.1f}"
+        print(f"| {name} | " + " | ".join(cells) + f" | {exponent} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

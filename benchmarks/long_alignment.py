@@ -1,7 +1,7 @@
 """Peak memory and time of each way to bring two long sequences together: memory is linear in both lengths.
 
 Each operator and length has a process of its own, whose peak of resident memory is read before and after one
-call with gradients where the operator has any. The fit of the last column is the exponent of memory between
+call with gradients where the operator has any; time is that of the processor. The fit of the last column is the exponent of memory between
 the two longest lengths: 1 is linear, 2 would be a matrix of all pairs.
 
 Usage: ``python benchmarks/long_alignment.py [--lengths 800 1600 ... ] [--channels 32] [--operators NAMES]``
@@ -74,9 +74,9 @@ def measure(name: str, length: int, channels: int) -> dict[str, float]:
     """Growth of the peak in one call, and its seconds, after a call on short sequences."""
     OPERATORS[name](drawn(64, channels))
     sides = drawn(length, channels)
-    before, started = peak_megabytes(), time.perf_counter()
+    before, started = peak_megabytes(), time.process_time()
     OPERATORS[name](sides)
-    return {"megabytes": peak_megabytes() - before, "seconds": time.perf_counter() - started}
+    return {"megabytes": peak_megabytes() - before, "seconds": time.process_time() - started}
 
 
 def in_a_process(name: str, length: int, channels: int) -> dict[str, float]:

@@ -414,7 +414,7 @@ def distances(
 ) -> Tensor:
     """Sum of the transport distances of each present modality from the anchor, (batch,).
 
-    Arguments as for `contrasts`.
+    Arguments as for `discrepancies`, with tokens as they are before local alignment.
     """
     total = anchor.x.new_zeros(len(anchor.x))
     for tokens, other in _beside_anchor(encoded, is_anchor):

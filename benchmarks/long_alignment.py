@@ -1,18 +1,16 @@
 """Peak memory and time of each way to bring two long sequences together: memory is linear in both lengths.
 
 Each operator and length has a process of its own, whose peak of resident memory is read before and after one
-call with gradients where the operator has any; time is that of the processor. The fit of the last column is the exponent of memory between
-the two longest lengths: 1 is linear, 2 would be a matrix of all pairs.
+call, with gradients where the operator has any. Time is that of the processor. The last column is the
+exponent of memory between the two longest lengths: 1 is linear, 2 would be a matrix of all pairs.
 
-Usage: ``python benchmarks/long_alignment.py [--lengths 800 1600 ... ] [--channels 32] [--operators NAMES]``
+Usage: ``python benchmarks/long_alignment.py [--lengths 800 1600 ...] [--channels 32] [--operators NAMES]``
 """
 
 import argparse
-import json
 import math
+import multiprocessing
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -70,20 +68,18 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def measure(name: str, length: int, channels: int) -> dict[str, float]:
-    """Growth of the peak in one call, and its seconds, after a call on short sequences."""
-    OPERATORS[name](drawn(64, channels))
+def measure(name: str, length: int, channels: int) -> tuple[float, float]:
+    """Growth of the peak in one call, in megabytes, and its seconds."""
     sides = drawn(length, channels)
     before, started = peak_megabytes(), time.process_time()
     OPERATORS[name](sides)
-    return {"megabytes": peak_megabytes() - before, "seconds": time.process_time() - started}
+    return peak_megabytes() - before, time.process_time() - started
 
 
-def in_a_process(name: str, length: int, channels: int) -> dict[str, float]:
-    """The same, by a fresh process."""
-    command = [sys.executable, __file__, "--channels", str(channels), "--one", name, str(length)]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return found
+def in_a_process(name: str, length: int, channels: int) -> tuple[float, float]:
+    """The same, by a copy of this process, whose kernels are compiled already."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(measure, (name, length, channels))
 
 
 def main() -> None:
@@ -91,20 +87,17 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="tokens of either side")
     parser.add_argument("--channels", type=int, default=CHANNELS, help="width of a token")
     parser.add_argument("--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS))
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    if given.one:
-        print(json.dumps(measure(given.one[0], int(given.one[1]), given.channels)))
-        return
     print("| operator | " + " | ".join(f"{length:,}" for length in given.lengths) + " | exponent of memory |")
     print("|---|" + "---|" * (len(given.lengths) + 1))
     for name in given.operators:
+        OPERATORS[name](drawn(64, given.channels))
         found = [in_a_process(name, length, given.channels) for length in given.lengths]
-        cells = [f"{each['megabytes']:.0f} MB, {each['seconds']:.2f} s" for each in found]
+        cells = [f"{megabytes:.0f} MB, {seconds:.2f} s" for megabytes, seconds in found]
         exponent = "–"
-        if len(found) > 1 and found[-2]["megabytes"] > 1:
-            growth = math.log(found[-1]["megabytes"] / found[-2]["megabytes"])
+        if len(found) > 1 and found[-2][0] > 1:
+            growth = math.log(found[-1][0] / found[-2][0])
             exponent = f"{growth / math.log(given.lengths[-1] / given.lengths[-2]):.1f}"
         print(f"| {name} | " + " | ".join(cells) + f" | {exponent} |", flush=True)
 

@@ -241,7 +241,7 @@ def _kept(total: Tensor, mask: Tensor) -> Tensor:
 
 
 def _carried(pairs: PairCosts, source: Tensor, ours: Tensor, marginal: KeptMarginal) -> SoftTransport:
-    """What the plan of a source potential carries, in one more pass over all pairs."""
+    """Carry tokens by the plan of a source potential, in one more pass over all pairs."""
     tokens = source.to(ours.dtype).masked_fill(~pairs.masks[0].unsqueeze(-1), 0)
 
     def of_tile(rows: slice, columns: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -21,6 +21,7 @@ from alignmamba.cli.inspect import Inspect
 from alignmamba.cli.methods import Methods
 from alignmamba.cli.predict import Predict
 from alignmamba.cli.report import Report
+from alignmamba.cli.synthetic_corpus import Synthetic
 from alignmamba.cli.train import Train
 from alignmamba.cli.tune import Tune
 from alignmamba.cli.verb import Verb
@@ -44,6 +45,7 @@ VERBS: dict[str, type[Verb]] = {
     "export": Export,
     "init": Init,
     "inspect": Inspect,
+    "synthetic": Synthetic,
     "methods": Methods,
     "tune": Tune,
     "experiment": Experiment,

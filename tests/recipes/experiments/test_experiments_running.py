@@ -302,7 +302,7 @@ def test_folds_of_a_seed_are_scored_together(tmp_path: Path, corpus: Path) -> No
     assert linear is not None
     assert linear.seeds == (0,), "seed 1 lacks a fold"
     assert run_cell(directory.path, chosen[-1].key) == DONE
-    table, cost = sum_up(directory.path).tables
+    table, cost, varies = sum_up(directory.path).tables
     grid = read_grid(directory, directory.plan())
     joint = grid.predictions("pooled-linear", "")[1]
     splits = load_corpus(corpus).splits.values()
@@ -318,6 +318,16 @@ def test_folds_of_a_seed_are_scored_together(tmp_path: Path, corpus: Path) -> No
     seconds = [sum(grid.runs[key].seconds for key in each) for each in keys.values()]
     assert [each and each.mean for each in cost.entries[rows["pooled-linear"]]][1] == min(seconds)
     assert any(note.startswith("Each seed is 3 runs, whose test predictions") for note in table.notes)
+    assert any("4.00 times what it would be otherwise" in note for note in table.notes)
+    by_fold = np.array(list(grid.scores("pooled-linear", "", "test", "accuracy").values()))
+    assert by_fold.shape == (2, 3)
+    assert varies.columns == ("draw of data", "seed of training")
+    of_data, of_seed = varies.entries[rows["pooled-linear"]]
+    assert of_data is not None
+    assert of_data.mean == pytest.approx(float(np.std(by_fold[0], ddof=1))), "no seed changes it"
+    assert of_seed is not None
+    assert of_seed.mean == pytest.approx(0)
+    assert varies.entries[rows["best-constant"]] == (None, None), "one seed shows neither"
     assert directory.plan().test_samples == len(joint.ids)
     assert gather(directory.path).experiment.folds == 3
 
@@ -338,7 +348,7 @@ def test_folds_that_a_grid_cannot_deal_are_refused(tmp_path: Path, corpus: Path)
 
 
 def test_folds_are_not_tested_on_what_a_search_has_seen(tmp_path: Path, corpus: Path) -> None:
-    asked = ComparisonOptions(seeds=1, folds=3, tuned=str(tmp_path / "search"))
+    asked = ComparisonOptions(seeds=1, folds=3, tuned=(str(tmp_path / "search"),))
     with pytest.raises(ConfigError, match="tuned: the search has seen samples that folds are tested on"):
         plan_experiment(asked, base(corpus), out=tmp_path / "grid")
 

@@ -1,7 +1,9 @@
 """Training sizes: which runs there are, the same samples for all rows, tables, plots, and what is refused."""
 
 import csv
+import importlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from alignmamba.recipes.experiments.sizes import SizesOptions
 from alignmamba.recipes.finished_run import evaluate, load_run
 from alignmamba.recipes.training_run import train
 from small_run import CONFIG, SIZES, write_small_corpus
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +138,28 @@ def test_tables_say_scores_differences_and_validation_and_plots_lie_beside(finis
     for name in ("sizes-accuracy", "sizes-accuracy-valid", "sizes-accuracy-missing-40"):
         assert (finished / "figures" / f"{name}.svg").read_bytes().startswith(b"<?xml")
         assert (finished / "figures" / f"{name}.png").is_file()
+
+
+def test_the_page_has_a_section_with_command_plots_and_tables(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    page = importlib.import_module("sizes_page")
+    for folder in ("images", "results"):
+        (tmp_path / folder).mkdir()
+    section = page.section(finished, tmp_path)
+    assert section.startswith("## small\n\n```\nmade here\n```\n\n")
+    assert section.count("### ") == len(tables(finished))
+    links = re.findall(r"!\[[^]]*\]\(\.\./(images/[^)]*)\)", section)
+    assert len(links) == len(list((finished / "figures").glob("*.svg")))
+    assert all((tmp_path / link).is_file() for link in links)
+    assert (tmp_path / "results" / "training-size-small-accuracy.csv").is_file()
+    assert all(len(line) <= 110 for line in section.splitlines() if not line.startswith(("|", "!")))
+    assert page.shown(["alignmamba", "--data", "/home/me/corpus", "--out", "runs/a b"]) == (
+        "alignmamba --data FOLDER/corpus --out 'runs/a b'"
+    )
+    renewed = page.written_table.renewed(page.EMPTY, page.BEGIN, section)
+    assert page.written_table.renewed(renewed, page.BEGIN, section) == renewed
 
 
 def test_a_repeated_command_runs_nothing_again(corpus: Corpus, finished: Path) -> None:

@@ -42,17 +42,17 @@ def _by_rate(plan: Any, name: str, trial: Any) -> float:
 def search(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     monkeypatch.setattr(tuning_worker, "run_trial", _by_rate)
 
-    def make(*methods: str, trials: int = 3, **settings: Any) -> Path:
+    def make(*methods: str, trials: int = 3, out: str = "tuning", **settings: Any) -> Path:
         base = check_config({**HELD, "data": str(corpus), **settings})
         asked = TuningOptions(methods=methods, trials=trials, repeats=2)
-        work(plan_tuning(asked, base, out=tmp_path / "tuning"), progress=Silent())
-        return tmp_path / "tuning"
+        work(plan_tuning(asked, base, out=tmp_path / out), progress=Silent())
+        return tmp_path / out
 
     return make
 
 
 def _cells(tuned: Path, out: Path, base: RunConfig, *methods: str, **options: Any) -> tuple[Cell, ...]:
-    asked = ComparisonOptions(models=methods, tuned=str(tuned), seeds=2, **options)
+    asked = ComparisonOptions(models=methods, tuned=(str(tuned),), seeds=2, **options)
     return plan_experiment(asked, base, out=out).cells
 
 
@@ -104,3 +104,38 @@ def test_settings_that_decide_the_corpus_must_be_the_same(
     with pytest.raises(ConfigError, match="tuned with nonfinite=zero, found error; set it here too"):
         _cells(tuned, tmp_path / "grid", RunConfig(data=str(corpus)), MODEL)
     assert _cells(tuned, tmp_path / "grid", RunConfig(data=str(corpus), nonfinite="zero"), MODEL)
+
+
+def test_seeds_take_the_settings_of_several_searches_in_turn(
+    search: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    base = check_config({**HELD, "data": str(corpus)})
+    paths = search(MODEL, "late-fusion"), search(MODEL, out="other", seed=1)
+    asked = ComparisonOptions(models=(MODEL,), tuned=tuple(map(str, paths)), seeds=4)
+    plan = plan_experiment(asked, base, out=tmp_path / "grid")
+    rates = [
+        each.config.fit.learning_rate
+        for each in sorted(plan.cells, key=lambda each: each.config.seed)
+        if each.row == MODEL
+    ]
+    best = [outcomes(TuningDirectory(path))[0].settings["fit.learning_rate"] for path in paths]
+    assert rates == [best[0], best[1], best[0], best[1]]
+    assert best[0] != best[1]
+    facts = plan.experiment.facts(asked, plan.corpus)["tuned"]
+    assert (facts["searches"], facts["methods"][MODEL]["trials"]) == (2, 3)
+
+
+def test_searches_that_do_not_go_together_are_refused(
+    search: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    base = check_config({**HELD, "data": str(corpus)})
+    first, again = search(MODEL), search(MODEL, out="again")
+    fewer = search(MODEL, out="fewer", seed=2, trials=2)
+    for tuned, seeds, said in (
+        ((first, again), 2, "has the seed 0 of .*, so it is the same search"),
+        ((first, fewer), 2, f"found 2 trials of {MODEL}, expected 3 as in"),
+        ((first, fewer), 1, "tuned: found 2 searches for 1 seeds, expected as many seeds or more"),
+    ):
+        asked = ComparisonOptions(models=(MODEL,), tuned=tuple(map(str, tuned)), seeds=seeds)
+        with pytest.raises(ConfigError, match=said):
+            plan_experiment(asked, base, out=tmp_path / "grid")

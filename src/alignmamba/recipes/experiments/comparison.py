@@ -1,6 +1,6 @@
 """Table 2: methods beside each other, and every modality alone."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -23,6 +23,7 @@ from alignmamba.recipes.experiments.experiment_kind import (
     with_modalities,
 )
 from alignmamba.recipes.experiments.grid import Grid
+from alignmamba.recipes.experiments.variance_table import variance_tables
 
 if TYPE_CHECKING:
     from alignmamba.recipes.tuning.best_settings import BestSettings
@@ -66,8 +67,9 @@ def rows_beside(
 class ComparisonOptions(BesideOptions):
     """Options of the comparison."""
 
-    tuned: Annotated[str, Field(title="DIR")] = ""
-    """Train each method with the best settings that `alignmamba tune --out DIR` found for it."""
+    tuned: Annotated[tuple[str, ...], Field(title="DIR ...")] = ()
+    """Train each method with the best settings that `alignmamba tune --out DIR` found for it; of several
+    searches, seeds take them in turn."""
 
 
 class Comparison(GridExperiment[ComparisonOptions, Analysis]):
@@ -81,18 +83,18 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
 
     def cells(self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Table 2: every model with all modalities, then each modality alone."""
-        return self._rows(asked, base, corpus, _best(asked, base, corpus))
+        return self._rows(asked, base, corpus, _searched(asked, base, corpus))
 
     def seeded_cells(self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Cells for all seeds, with the settings that a search had found when this was called."""
-        best = _best(asked, base, corpus)
+        best = _searched(asked, base, corpus)
         for run in drawn(asked, base):
             yield from self._rows(asked, run, corpus, best)
 
     def _rows(
-        self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus, best: "BestSettings | None"
+        self, asked: ComparisonOptions, base: RunConfig, corpus: Corpus, best: "Sequence[BestSettings]"
     ) -> Iterator[Cell]:
-        settled = None if best is None else partial(best.over, base)
+        settled = partial(best[base.seed % len(best)].over, base) if best else None
         yield from rows_beside(asked, base, corpus, settled=settled)
 
     def check(self, asked: ComparisonOptions, corpus: Corpus) -> None:
@@ -102,6 +104,11 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
             raise ConfigError("tuned: the search has seen samples that folds are tested on; drop --folds")
         if asked.tuned and asked.own_settings:
             raise ConfigError("tuned: found --own-settings beside it, expected one of both")
+        if len(asked.tuned) > asked.seeds:
+            raise ConfigError(
+                f"tuned: found {len(asked.tuned)} searches for {asked.seeds} seeds, expected as many seeds or"
+                " more"
+            )
 
     def facts(self, asked: ComparisonOptions, corpus: Corpus) -> Mapping[str, Any]:
         """Number of trials and cost of the search whose settings are used."""
@@ -110,7 +117,7 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
             return {}
         from alignmamba.recipes.tuning.best_settings import search_facts
 
-        return {"tuned": search_facts(Path(asked.tuned))}
+        return {"tuned": search_facts([Path(path) for path in asked.tuned])}
 
     def as_begun(self, asked: ComparisonOptions, begun: ExperimentRecord) -> ComparisonOptions:
         """Options without references, where an earlier version began without them."""
@@ -118,7 +125,7 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
         return asked if known else asked.model_copy(update={"without_references": True})
 
     def tables(self, grid: Grid) -> Iterator[ResultTable]:
-        """Methods by metrics, then what each of them costs."""
+        """Methods by metrics, what each of them costs, and what scores vary by."""
         scores = metrics_table(grid, f"Comparison of methods on {grid.corpus}, test", row_label="method")
         yield scores.model_copy(update={"notes": (*scores.notes, *_notes_on_tuning(grid))})
         yield ResultTable(
@@ -134,17 +141,21 @@ class Comparison(GridExperiment[ComparisonOptions, Analysis]):
                 " Whatever else ran on the machine meanwhile is in them.",
             ),
         )
+        yield from variance_tables(grid)
 
 
-def _best(asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> "BestSettings | None":
-    """Settings that a search has found for the methods that can be tuned, if one is named."""
+def _searched(asked: ComparisonOptions, base: RunConfig, corpus: Corpus) -> "list[BestSettings]":
+    """Settings that searches have found for the methods that can be tuned, one for each search."""
     if not asked.tuned:
-        return None
+        return []
     require("tuned", "tune", "optuna")
-    from alignmamba.recipes.tuning.best_settings import best_settings
+    from alignmamba.recipes.tuning.best_settings import best_settings, refuse_unlike
 
+    paths = [Path(path) for path in asked.tuned]
     tuned = [name for name in asked.models if name not in REFERENCES]
-    return best_settings(Path(asked.tuned), base, corpus, tuned)
+    found = [best_settings(path, base, corpus, tuned) for path in paths]
+    refuse_unlike(paths, tuned)
+    return found
 
 
 def _notes_on_tuning(grid: Grid) -> Iterator[str]:
@@ -162,6 +173,13 @@ def _notes_on_tuning(grid: Grid) -> Iterator[str]:
         f"Tuning was equal: each method has the best settings of {trials} trials by {search['metric']} on"
         f" valid{of}."
     )
+    searches = search.get("searches", 1)
+    if searches > 1:
+        yield (
+            f"Seeds take the settings of {searches} searches in turn, so intervals and tests over seeds are"
+            " over tuning too. Seeds that share a search are not independent: with more seeds than searches"
+            " both are a little optimistic."
+        )
     yield f"Seconds that the search took: {cost}."
     yield "A single modality has the settings of the model that reads it, which were not tuned for it alone."
 

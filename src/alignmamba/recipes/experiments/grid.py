@@ -1,14 +1,16 @@
 """Finished part of an experiment for its tables: predictions, facts of runs, notes on the rest."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from alignmamba.contracts import Predictions, Task
+from alignmamba.contracts import Predictions, Role, Task
 from alignmamba.evaluation.statistics_notes import folds_note
 from alignmamba.recipes.experiments.cells import ExperimentRecord, State
+from alignmamba.recipes.run_directory import METRICS
 from alignmamba.recipes.run_records import RunFacts, read_record
 
 _Form = TypeVar("_Form")
@@ -67,6 +69,17 @@ class Grid:
             if (cell.row, cell.column) == (row, column) and cell.key in self.runs:
                 found[cell.seed] = (*found.get(cell.seed, ()), cell.key)
         return {seed: keys for seed, keys in found.items() if len(keys) == max(1, self.plan.folds)}
+
+    def scores(self, row: str, column: str, role: Role, metric: str) -> dict[int, tuple[float, ...]]:
+        """Seed to scores of the finished runs of one place, one for each fold; NaN where not defined."""
+        found = {
+            seed: [read_record(self.run_path(key) / METRICS, _Scored).metrics[role][metric] for key in keys]
+            for seed, keys in self.keys(row, column).items()
+        }
+        return {
+            seed: tuple(math.nan if score is None else score for score in scores)
+            for seed, scores in found.items()
+        }
 
     def predictions(self, row: str, column: str) -> Mapping[int, Predictions]:
         """Seed to predictions of one place, as far as its runs are finished."""
@@ -127,3 +140,10 @@ class Grid:
         versions = {run.version for run in self.runs.values()}
         if len(versions) > 1:
             yield f"Runs were made by different versions of alignmamba: {', '.join(sorted(versions))}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """Part of ``metrics.json`` with scores."""
+
+    metrics: dict[Role, dict[str, float | None]]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 import numpy as np
@@ -30,8 +30,6 @@ from alignmamba.recipes.experiments.comparison import BesideOptions, rows_beside
 from alignmamba.recipes.experiments.experiment_kind import GridExperiment
 from alignmamba.recipes.experiments.grid import Grid
 from alignmamba.recipes.experiments.missing import Missing, MissingAnalysis, MissingOptions, Rate
-from alignmamba.recipes.run_directory import METRICS
-from alignmamba.recipes.run_records import read_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -214,10 +212,8 @@ def _valid(grid: Grid, metric: str) -> ResultTable:
     values: dict[str, dict[str, list[float]]] = {row: {} for row in grid.rows}
     for row in grid.rows:
         for size, place in _columns_at(grid, "").items():
-            for _, keys in sorted(grid.keys(row, place).items()):
-                found = [read_record(grid.run_path(key) / METRICS, _Scored).metrics["valid"] for key in keys]
-                score = float(np.mean([np.nan if (each := of[metric]) is None else each for of in found]))
-                values[row].setdefault(size, []).append(score)
+            for _, scores in sorted(grid.scores(row, place, "valid", metric).items()):
+                values[row].setdefault(size, []).append(float(np.mean(scores)))
     table = plain_table(
         f"sizes-{metric}-valid",
         f"{metric} on {grid.corpus} by training samples, valid",
@@ -264,10 +260,3 @@ def _curves(table: ResultTable) -> "Figure":
 
 def _with_gaps(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else value for value in values]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scored:
-    """Part of ``metrics.json`` with scores."""
-
-    metrics: dict[str, dict[str, float | None]]

@@ -74,10 +74,40 @@ def _refuse_unequal(path: Path, found: Mapping[str, MethodOutcome], methods: Seq
         )
 
 
-def search_facts(path: Path) -> dict[str, Any]:
-    """Record of a search in ``experiment.json``: metric, trainings of a trial, what each method cost."""
-    directory = TuningDirectory.open(path)
-    record = directory.record()
-    methods = {each.method: {"trials": each.trials, "seconds": each.seconds} for each in outcomes(directory)}
+def refuse_unlike(paths: Sequence[Path], methods: Sequence[str]) -> None:
+    """Refuse, by a `ConfigError`, searches for one comparison that are the same, or had other means."""
+    records = [TuningDirectory.open(path).record() for path in paths]
+    first, seeds = records[0], dict[int, Path]()
+    for path, record in zip(paths, records, strict=True):
+        for name in ("metric", "folds", "repeats"):
+            found, expected = getattr(record, name), getattr(first, name)
+            if found != expected:
+                raise ConfigError(f"tuned {path}: found {name} {found}, expected {expected} as in {paths[0]}")
+        if record.seed in seeds:
+            raise ConfigError(
+                f"tuned {path}: has the seed {record.seed} of {seeds[record.seed]}, so it is the same search;"
+                " repeat alignmamba tune with --set seed=N"
+            )
+        seeds[record.seed] = path
+        counts = {each.method: each.trials for each in outcomes(TuningDirectory(path))}
+        of_first = {each.method: each.trials for each in outcomes(TuningDirectory(paths[0]))}
+        for method in methods:
+            if counts[method] != of_first[method]:
+                raise ConfigError(
+                    f"tuned {path}: found {counts[method]} trials of {method}, expected {of_first[method]} as"
+                    f" in {paths[0]}"
+                )
+
+
+def search_facts(paths: Sequence[Path]) -> dict[str, Any]:
+    """Record of searches in ``experiment.json``: metric, trainings and trials of each, and what each method
+    cost in all of them.
+    """
+    record = TuningDirectory.open(paths[0]).record()
+    methods: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        for each in outcomes(TuningDirectory.open(path)):
+            known = methods.setdefault(each.method, {"trials": each.trials, "seconds": 0.0})
+            known["seconds"] = round(known["seconds"] + each.seconds, 3)
     facts = {"metric": record.metric, "repeats": record.repeats, "folds": record.folds}
-    return {**facts, "methods": methods}
+    return {**facts, "searches": len(paths), "methods": methods}

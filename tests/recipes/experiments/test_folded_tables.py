@@ -1,0 +1,70 @@
+"""Tables of every experiment under cross-validation: each test sample once, and tests that know of folds."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignmamba.contracts import Corpus
+from alignmamba.evaluation.tables import ResultTable
+from alignmamba.recipes.configuration import check_config
+from alignmamba.recipes.experiments.ablation import AblationOptions
+from alignmamba.recipes.experiments.cell_process import DONE, run_cell
+from alignmamba.recipes.experiments.distance import DistanceOptions
+from alignmamba.recipes.experiments.experiment_kind import GridOptions
+from alignmamba.recipes.experiments.grid_run import GridEngine, plan_experiment, run_experiment, sum_up
+from alignmamba.recipes.experiments.missing import MissingOptions
+from alignmamba.recipes.experiments.plans import PlansOptions
+from small_run import SIZES, write_small_corpus
+
+TINY: dict[str, Any] = {"fit": {"epochs": 1}, "options": {"d_model": 8, "depth": 1}}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return write_small_corpus(tmp_path_factory.mktemp("data") / "small")
+
+
+class Ignored:
+    def started(self, **_: Any) -> None: ...
+    def finished(self, *_: Any, **__: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("asked", "model", "row"),
+    [
+        (MissingOptions(models=("late-fusion",), rates=(0.2, 0.4), mixed=True), "late-fusion", "late-fusion"),
+        (AblationOptions(), "late-fusion", ""),
+        (DistanceOptions(), "alignmamba", "full"),
+        (PlansOptions(), "alignmamba", "full"),
+    ],
+    ids=lambda each: type(each).__name__ if isinstance(each, GridOptions) else "",
+)
+def test_tables_of_folds_are_whole(
+    asked: GridOptions, model: str, row: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    asked = asked.model_copy(update={"seeds": 1, "folds": 3})
+    base = check_config({**TINY, "model": model, "data": corpus.location})
+    plan = plan_experiment(asked, base, out=tmp_path / "grid")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alignmamba.recipes.experiments.grid_run.run_here", lambda *_, **__: None)
+        run_experiment(plan, GridEngine(), command=["made", "here"], progress=Ignored())
+    keys = {cell.key for cell in plan.cells if row in ("", cell.row)}
+    chosen = [job for job in plan.jobs if job.key in keys]
+    assert len(chosen) == len(keys)
+    assert len(chosen) % 3 == 0
+    assert [run_cell(plan.directory, job.key) for job in chosen] == [DONE] * len(chosen)
+    tables = sum_up(plan.directory).tables
+    assert tables
+    for table in tables:
+        assert any(entry is not None for entry in _row(table, row))
+        assert any(note.startswith("Each seed is 3 runs") for note in table.notes)
+    scored = [table for table in tables if any("test samples" in note for note in table.notes)]
+    assert all(str(sum(SIZES.values())) in " ".join(table.notes) for table in scored), (
+        "every sample of the corpus is tested once"
+    )
+    assert not any("McNemar" in note for table in tables for note in table.notes)
+
+
+def _row(table: ResultTable, name: str) -> Any:
+    return table.entries[table.rows.index(name) if name in table.rows else 0]

@@ -1,12 +1,12 @@
 """Tables of every experiment under cross-validation: each test sample once, and tests that know of folds."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignmamba.contracts import Corpus
-from alignmamba.evaluation.tables import ResultTable
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.ablation import AblationOptions
 from alignmamba.recipes.experiments.cell_process import DONE, run_cell
@@ -55,16 +55,10 @@ def test_tables_of_folds_are_whole(
     assert len(chosen) % 3 == 0
     assert [run_cell(plan.directory, job.key) for job in chosen] == [DONE] * len(chosen)
     tables = sum_up(plan.directory).tables
-    assert tables
+    assert tables or isinstance(asked, PlansOptions), "this corpus has no times to measure plans by"
     for table in tables:
-        assert any(entry is not None for entry in _row(table, row))
+        assert any(entry is not None for entries in table.entries for entry in entries)
         assert any(note.startswith("Each seed is 3 runs") for note in table.notes)
-    scored = [table for table in tables if any("test samples" in note for note in table.notes)]
-    assert all(str(sum(SIZES.values())) in " ".join(table.notes) for table in scored), (
-        "every sample of the corpus is tested once"
-    )
-    assert not any("McNemar" in note for table in tables for note in table.notes)
-
-
-def _row(table: ResultTable, name: str) -> Any:
-    return table.entries[table.rows.index(name) if name in table.rows else 0]
+        assert not any("McNemar" in note for note in table.notes)
+        counts = re.findall(r"with (?:\d+ seeds? and )?(\d+) test samples", " ".join(table.notes))
+        assert set(map(int, counts)) <= {sum(SIZES.values())}, "every sample of the corpus is tested once"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from alignmamba.contracts import Batch, ModalitySpec, Sample, Task
 from alignmamba.data.archive import write_corpus
-from alignmamba.data.loader import Loader, LoaderConfig, collate, lost_workers_told
+from alignmamba.data.loader import Loader, LoaderConfig, batch_size_for, collate, lost_workers_told
 from alignmamba.data.memory_splits import MemorySplit
 from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.errors import ConfigError, DataError, TrainingError
@@ -508,3 +508,16 @@ def test_what_is_withheld_is_kept_for_training_alone() -> None:
     ).withheld
     with pytest.raises(ConfigError, match="keep_withheld: expected split 'train', found split 'test'"):
         Loader(memory_split([(2, 2)] * 4, role="test"), BOTH, shuffle=False, keep_withheld=True, **given_)
+
+
+@pytest.mark.parametrize(
+    ("samples", "size"),
+    [(0, 4), (1, 4), (50, 4), (199, 4), (200, 8), (399, 8), (400, 16), (799, 16), (800, 32), (10**6, 32)],
+)
+def test_small_train_splits_have_small_batches(samples: int, size: int) -> None:
+    assert batch_size_for(samples) == size
+
+
+def test_a_loader_without_a_batch_size_takes_32() -> None:
+    source = Loader(many(33), [WORDS], config=LoaderConfig(), task=CLASSES, shuffle=False, seed=0)
+    assert source.batch_sizes == (17, 16)

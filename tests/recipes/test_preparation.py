@@ -234,6 +234,19 @@ def test_the_first_default_has_the_digest_that_it_had_by_that_name(drawn: tuple[
     assert resolve(config(drawn[0], model="alignmamba"), corpus).digest(corpus) != then.digest(corpus)
 
 
+def test_a_run_has_the_batch_size_of_its_train_split(drawn: tuple[Path, Path]) -> None:
+    corpus = load_corpus(drawn[0])
+    assert len(corpus.split("train")) < 100
+
+    def size(**settings: Any) -> int | None:
+        given = {key: value for key, value in CONFIG.items() if key != "loader"}
+        return resolve(check_config({"data": str(drawn[0]), **given, **settings}), corpus).loader.batch_size
+
+    assert size() == 4
+    assert size(preset="0.1") == 32
+    assert size(loader={"batch_size": 7}) == 7
+
+
 def test_a_preset_may_be_a_number_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("preset: 0.1\n")
     assert read_config(tmp_path / "run.yaml").preset == "0.1"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Final, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -24,12 +24,26 @@ from alignmamba.errors import AlignMambaError, ConfigError, DataError, TrainingE
 WINDOW_BATCHES = 16
 
 
+LARGEST_BATCH: Final = 32
+"""Samples per batch where nobody has said how many, at most."""
+_LEAST_BATCH, _BATCHES = 4, 25
+
+
+def batch_size_for(samples: int) -> int:
+    """Samples per batch for a train split of that size: a power of two from 4 to 32, with which an epoch has
+    25 batches or more if it can.
+    """
+    fitting = 2 ** int(math.log2(max(1, samples // _BATCHES)))
+    return min(LARGEST_BATCH, max(_LEAST_BATCH, fitting))
+
+
 class LoaderConfig(Config):
     """Options of batches."""
 
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Annotated[int, Field(ge=1)] | None = None
     """Samples per batch at most, over all processes together; the samples of an epoch are spread evenly over
-    its batches."""
+    its batches. Empty takes 32, and in a run fewer where train has fewer than 800 samples, so that an epoch
+    still has 25 steps: at least 4."""
     bucket_by_length: bool = True
     """Put samples of similar total length into one batch when shuffling, which saves padding; the order stays
     random."""
@@ -87,10 +101,11 @@ class Loader:
             raise ConfigError(f"rank: expected 0 to {world_size - 1}, found {rank}")
         if len(split) == 0:
             raise DataError(f"split {split.role!r} has no samples")
-        batches = math.ceil(len(split) / config.batch_size)
+        self._size = config.batch_size or LARGEST_BATCH
+        batches = math.ceil(len(split) / self._size)
         if len(split) // batches < world_size and not config.keep_groups:
             raise ConfigError(
-                f"batch_size: {config.batch_size} leaves {len(split) // batches} of {len(split)} samples"
+                f"batch_size: {self._size} leaves {len(split) // batches} of {len(split)} samples"
                 f" of split {split.role!r} for the smallest batch, expected at least {world_size}"
             )
         absent = [spec.name for spec in modalities if spec.name not in split.lengths]
@@ -219,7 +234,7 @@ class Loader:
         order = random.permutation(len(members)) if self.shuffle else np.arange(len(members))
         batches: list[list[np.ndarray]] = [[]]
         for number in order:
-            if sum(map(len, batches[-1])) >= self.config.batch_size:
+            if sum(map(len, batches[-1])) >= self._size:
                 batches.append([])
             batches[-1].append(members[number])
         if len(batches) > 1 and len(batches[-1]) < self.world_size:
@@ -240,7 +255,7 @@ class Loader:
         order = np.arange(len(self.split))
         if self.shuffle:
             random.shuffle(order)
-        batches = np.array_split(order, math.ceil(len(order) / self.config.batch_size))
+        batches = np.array_split(order, math.ceil(len(order) / self._size))
         if not (self.shuffle and self.config.bucket_by_length):
             return batches
         total_lengths = np.sum(

@@ -61,7 +61,7 @@ SHARED_SPACE: Final[SearchSpace] = {
     "fit.learning_rate": Real(low=1e-4, high=1e-2, log=True),
     "fit.weight_decay": Real(low=1e-4, high=0.3, log=True),
     "fit.epochs": Whole(low=10, high=40, step=10),
-    "loader.batch_size": Choice((16, 32, 64)),
+    "loader.batch_size": Choice((8, 16, 32, 64)),
     "options.d_model": Choice((32, 64, 128)),
     "options.depth": Whole(low=1, high=4),
     "options.dropout": Real(low=0.0, high=0.5),

@@ -35,7 +35,7 @@ class AlignMambaConfig(FusionConfig, MambaConfig):
     """Everything that defines an AlignMamba; the fields of the Mamba backbone stand at the top level."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "default": {"pool_by": "modality", "encoder": {"centring": "learned"}},
+        "default": {"pool_by": "modality", "encoder": {"centring": "learned", "kernel_size": 11}},
         "0.1": {},
         "paper": {
             "bidirectional": False,
@@ -140,6 +140,7 @@ class AlignMamba(Fusion[AlignMambaConfig], FollowsTraining):
         "content alone": {"options": {"local": {"time_weight": 0.0}}},
         "pooled as one": {"options": {"pool_by": "sequence"}},
         "not centred": {"options": {"encoder": {"centring": "none"}}},
+        "narrow convolutions": {"options": {"encoder": {"kernel_size": 5}}},
         "single-stream": {"model": "single-stream-mamba"},
         "multi-stream": {"model": "multi-stream-mamba"},
     }

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from alignmamba.contracts import Config, Corpus, Name, configurations, dotted_keys
 from alignmamba.data.cross_validation import FoldsConfig
-from alignmamba.data.loader import LoaderConfig
+from alignmamba.data.loader import LARGEST_BATCH, LoaderConfig, batch_size_for
 from alignmamba.data.missing_protocols import MissingConfig
 from alignmamba.data.training_subset import SubsetConfig
 from alignmamba.errors import ConfigError, explain, likely, nearest, shown_with_type, suggestion
@@ -229,7 +229,18 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
         raise ConfigError(f"options.{error}") from error
     options = pinned.model_dump(mode="json", exclude=set(_FROM_CORPUS))
     data = config.data if config.data == SYNTHETIC else str(Path(config.data).resolve())
-    return config.model_copy(update={"options": options, "data": data})
+    loader = with_batch_size(config, len(corpus.split("train"))).loader
+    return config.model_copy(update={"options": options, "data": data, "loader": loader})
+
+
+def with_batch_size(config: RunConfig, samples: int) -> RunConfig:
+    """The same run with a batch size; where it has none, that for a train split of so many samples, which
+    version 0.1 did not ask.
+    """
+    if config.loader.batch_size is not None:
+        return config
+    size = LARGEST_BATCH if config.preset == PRESET_OF_0_1 else batch_size_for(samples)
+    return config.model_copy(update={"loader": config.loader.model_copy(update={"batch_size": size})})
 
 
 def read_config(

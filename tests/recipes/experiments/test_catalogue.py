@@ -167,6 +167,12 @@ def test_a_preset_that_is_not_there_is_refused_for_rivals_too(corpus: Corpus) ->
         cells(corpus, base, name="comparison", models=("late-fusion",))
 
 
+@pytest.mark.parametrize(("preset", "size"), [("default", 4), ("0.1", 32)])
+def test_all_of_a_comparison_have_one_batch_size(corpus: Corpus, preset: str, size: int) -> None:
+    found = cells(corpus, check_config({"preset": preset}), name="comparison")
+    assert {each.config.loader.batch_size for each in found} == {size}
+
+
 def test_rivals_share_the_encoders_of_the_default(corpus: Corpus) -> None:
     base = check_config({"options": {"encoders": {"audio": {"stride": 2}}}})
     found = {each.row: each.config.options for each in cells(corpus, base, name="comparison")}

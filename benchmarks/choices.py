@@ -32,6 +32,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "the default of 0.1": ("0.1", {}),
     "pooled as one": ("default", {"pool_by": "sequence"}),
     "not centred": ("default", {"encoder.centring": "none", "encoders.inertial.centring": "none"}),
+    "convolutions of width 5": ("default", {"encoder.kernel_size": 5, "encoders.inertial.kernel_size": 5}),
     "centred in full": ("default", {"encoder.centring": "full", "encoders.inertial.centring": "full"}),
     "modality dropout 0.2": ("default", {"modality_dropout": 0.2}),
     "contrast over time": ("default", {"contrast.weight": 0.3}),

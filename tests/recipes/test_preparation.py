@@ -244,6 +244,9 @@ def test_a_run_has_the_batch_size_of_its_train_split(drawn: tuple[Path, Path]) -
 
     assert size() == 4
     assert size(preset="0.1") == 32
+    large = prepared(RunConfig()).corpus
+    assert resolve(RunConfig(), large).loader.batch_size == 32
+    assert resolve(check_config({"subset": {"size": 250}}), large).loader.batch_size == 8
     assert size(loader={"batch_size": 7}) == 7
 
 

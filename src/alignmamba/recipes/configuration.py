@@ -229,7 +229,8 @@ def resolve(config: RunConfig, corpus: Corpus) -> RunConfig:
         raise ConfigError(f"options.{error}") from error
     options = pinned.model_dump(mode="json", exclude=set(_FROM_CORPUS))
     data = config.data if config.data == SYNTHETIC else str(Path(config.data).resolve())
-    loader = with_batch_size(config, len(corpus.split("train"))).loader
+    samples = len(corpus.split("train"))
+    loader = with_batch_size(config, min(samples, config.subset.size or samples)).loader
     return config.model_copy(update={"options": options, "data": data, "loader": loader})
 
 

@@ -39,7 +39,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "pooled as one": ("default", {"pool_by": "sequence"}),
     "not centred": ("default", {"encoder.centring": "none", "encoders.inertial.centring": "none"}),
     "convolutions of width 5": ("default", {"encoder.kernel_size": 5, "encoders.inertial.kernel_size": 5}),
-    "no modality dropout": ("default", {"modality_dropout": 0.0}),
+    "modality dropout 0.2": ("default", {"modality_dropout": 0.2}),
     "proportional": ("default", {"local.method": "proportional"}),
     "contrast over time": ("default", {"contrast.weight": 0.3}),
 }

@@ -182,6 +182,7 @@ def test_the_digest_knows_the_share_and_nothing_else_changed(drawn: tuple[Path, 
     del (
         settings["modalities"],
         settings["folds"],
+        settings["subset"],
         settings["missing"],
         settings["fit"]["loggers"],
         settings["fit"]["ema_decay"],

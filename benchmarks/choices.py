@@ -66,9 +66,7 @@ def accuracy(run: Path) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description="Worth of each choice of the presets on validation."
-    )
+    parser = argparse.ArgumentParser(description="Worth of each choice of the presets on validation.")
     parser.add_argument("--source", type=Path, required=True, help="folder that holds utd_mhad.npz")
     parser.add_argument("--out", type=Path, required=True, help="folder for corpora, runs and choices.json")
     parser.add_argument(

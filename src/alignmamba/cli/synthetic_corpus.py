@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Synthetic(Verb):
     """Write a corpus in which tokens of two modalities belong together, with dials that make it hard.
 
-    The best score of each way of pairing tokens is known exactly and is kept in the corpus: by keys, by
-    position, by the clock, and without pairing. With all dials at rest, proportional time pairs every token
+    The corpus holds the exact best score of each way of pairing: by keys, by position, by the clock, and
+    without pairing. With all dials at rest, proportional time pairs every token
     rightly. Every verb reads the corpus. See docs/synthetic.md.
     """
 

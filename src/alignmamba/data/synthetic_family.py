@@ -1,7 +1,7 @@
 """A family of corpora that ask one question: which token of the other modality belongs to this one?
 
 Every dial makes one way of pairing tokens fail, and the best score of each way is an exact number at every
-setting. `alignmamba synthetic` writes such a corpus; docs/synthetic.md tells how to read a result.
+setting. `alignmamba synthetic` writes such a corpus; docs/synthetic.md shows how to read a result.
 
 Events. The timeline of a sample is cut into `Dials.slots` equal slots, `PAIRS` and one for each distractor.
 Text has one token in a slot, and that token is an event. Audio has 2 or 3 tokens (`Dials.rate`) in a slot;

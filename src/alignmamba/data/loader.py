@@ -33,7 +33,7 @@ def batch_size_for(samples: int) -> int:
     """Samples per batch for a train split of that size: a power of two from 4 to 32, with which an epoch has
     25 batches or more if it can.
     """
-    fitting = 2 ** int(math.log2(max(1, samples // _BATCHES)))
+    fitting = 1 << (max(1, samples // _BATCHES).bit_length() - 1)
     return min(LARGEST_BATCH, max(_LEAST_BATCH, fitting))
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from alignmamba.data.archive import load_corpus, write_corpus
 from alignmamba.errors import ConfigError
 from alignmamba.nn.alignment import Tokens
 from alignmamba.recipes.configuration import check_config
+from alignmamba.recipes.experiments import plans
 from alignmamba.recipes.experiments.cells import Analysis
 from alignmamba.recipes.experiments.distance import Distance
 from alignmamba.recipes.experiments.plans import (
@@ -193,6 +195,29 @@ def test_the_same_model_without_its_contrast_stands_beside(timed: Path) -> None:
     assert without.row == "w/o contrast"
     assert full.config.options["contrast"]["weight"] == 0.5
     assert without.digest == next(iter(Plans().cells(asked, base, corpus))).digest
+
+
+def test_of_a_second_variant_what_training_changed_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(share: float) -> SimpleNamespace:
+        ways = {f"content alone, {state}": {"same word": share} for state in ("trained", "untrained")}
+        return SimpleNamespace(close={"video-audio": {**ways, "chance": {"same word": 0.1}}})
+
+    runs = [("full", told(0.9)), ("full", told(0.7)), ("w/o contrast", told(0.2))]
+    scores: Any = object()
+    monkeypatch.setattr(plans, "metrics_table", lambda *_, **__: scores)
+    grid: Any = SimpleNamespace(rows=("full", "w/o contrast"), corpus="timed", analysed=lambda *_: runs)
+    first, table = Plans().tables(grid)
+    assert first is scores
+    assert table.rows == (
+        "content alone, trained",
+        "content alone, untrained",
+        "chance",
+        "content alone, trained w/o contrast",
+    )
+    assert [entry.mean for (entry,) in table.entries if entry] == pytest.approx([0.8, 0.8, 0.1, 0.2])
+    grid.rows, grid.analysed = ("full",), lambda *_: runs[:2]
+    (alone,) = Plans().tables(grid)
+    assert alone.rows == table.rows[:3]
 
 
 def test_shares_count_pairs() -> None:

@@ -185,17 +185,13 @@ def transport_distance(
             ours = _source_potential(pairs, "both", iterations)
             theirs = _kept(pairs.logsumexp(1, ours), y_mask)
 
-        def of_tile(rows: slice, columns: slice) -> Tensor:
+        def of_tile(pairs: PairCosts, rows: slice, columns: slice, f: Tensor, g: Tensor) -> tuple[Tensor]:
             with torch.no_grad():
-                logs = pairs.logs(rows, columns) + ours[:, rows].unsqueeze(2)
-                plan = (
-                    (logs + theirs[:, columns].unsqueeze(1))
-                    .masked_fill(~pairs.allowed(rows, columns), -torch.inf)
-                    .exp()
-                )
-            return (plan * pairs.costs(rows, columns)).sum((1, 2))
+                logs = pairs.logs(rows, columns) + f[:, rows].unsqueeze(2) + g[:, columns].unsqueeze(1)
+                plan = logs.masked_fill(~pairs.allowed(rows, columns), -torch.inf).exp()
+            return ((plan * pairs.costs(rows, columns)).sum((1, 2)).unsqueeze(1),)
 
-        return torch.stack(pairs.tile_by_tile(of_tile, 1)).sum(0)
+        return pairs.tile_by_tile(of_tile, 1, ours, theirs)[0].sum(1)
 
 
 def _check_entropy(regularisation: float, iterations: int) -> None:
@@ -244,7 +240,9 @@ def _carried(pairs: PairCosts, source: Tensor, ours: Tensor, marginal: KeptMargi
     """Carry tokens by the plan of a source potential, in one more pass over all pairs."""
     tokens = source.to(ours.dtype).masked_fill(~pairs.masks[0].unsqueeze(-1), 0)
 
-    def of_tile(rows: slice, columns: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def of_tile(
+        pairs: PairCosts, rows: slice, columns: slice, ours: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, ...]:
         logs = pairs.logs(rows, columns)
         scores = logs + ours[:, rows].unsqueeze(2)
         total = scores.logsumexp(1)
@@ -253,8 +251,7 @@ def _carried(pairs: PairCosts, source: Tensor, ours: Tensor, marginal: KeptMargi
         largest = scores.detach().argmax(1) + (rows.start or 0)
         return total, weights.transpose(1, 2) @ tokens[:, rows], cost, largest
 
-    tiles = zip(*pairs.tile_by_tile(of_tile, 1), strict=True)
-    total, values, cost, index = (torch.cat(parts, 1) for parts in tiles)
+    total, values, cost, index = pairs.tile_by_tile(of_tile, 1, ours, tokens)
     source_mask, anchor_mask = pairs.masks
     received = anchor_mask & (total > LEAST / 2)
     theirs = torch.zeros_like(total) if marginal == "source" else _kept(total, anchor_mask)

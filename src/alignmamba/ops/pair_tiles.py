@@ -1,19 +1,23 @@
 """Costs of all pairs of tokens of two sequences, tile by tile: memory is linear in both lengths."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
-from alignmamba.ops.backends import exporting
+from alignmamba.ops.backends import exporting, without_autocast
 from alignmamba.ops.transport import nearest_in_time
 
 LEAST = -1e30
 """Logarithm of nothing: finite, so that a sample without any pair has a gradient of zero."""
+
+
+OfTile = Callable[..., tuple[Tensor, ...]]
+"""Function of pairs, rows, columns and tensors beside them: results (batch, time along the tile, ...)."""
 
 
 class PairCosts:
@@ -102,31 +106,48 @@ class PairCosts:
         potential of y; over x with `dim` 1, (batch, y time), with one of x.
         """
 
-        def of_tile(rows: slice, columns: slice) -> Tensor:
-            logs = self.logs(rows, columns)
-            if potential is not None:
-                over = potential[:, columns].unsqueeze(1) if dim == 2 else potential[:, rows].unsqueeze(2)
-                logs = logs + over
-            return logs.logsumexp(dim)
+        def of_tile(pairs: PairCosts, rows: slice, columns: slice, *potentials: Tensor) -> tuple[Tensor]:
+            logs = pairs.logs(rows, columns)
+            for each in potentials:
+                logs = logs + (each[:, columns].unsqueeze(1) if dim == 2 else each[:, rows].unsqueeze(2))
+            return (logs.logsumexp(dim),)
 
-        return torch.cat(self.tile_by_tile(of_tile, dim), 1)
+        return self.tile_by_tile(of_tile, dim, *(() if potential is None else (potential,)))[0]
 
-    def tile_by_tile(self, function: Callable[[slice, slice], Any], dim: int) -> list[Any]:
-        """Results of a function of rows and columns for tiles that together hold all pairs, each with all
-        that are allowed along `dim`; in their order along the other.
+    def tile_by_tile(self, function: OfTile, dim: int, *beside: Tensor) -> tuple[Tensor, ...]:
+        """Results of a function of these pairs, rows, columns and the tensors beside them, for tiles that
+        together hold all pairs, each with all that are allowed along `dim`; joined along the other.
         """
-        if torch.is_grad_enabled() and self.again:
-            function = partial(checkpoint, function, use_reentrant=False, preserve_rng_state=False)
+        if self.again and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return _Recomputed.apply(self, function, dim, *self._tensors, *beside)  # type: ignore[no-any-return, no-untyped-call]
+        parts = [function(self, *tile, *beside) for tile in self.tiles(dim)]
+        return tuple(torch.cat(each, 1) for each in zip(*parts, strict=True))
+
+    @property
+    def _tensors(self) -> tuple[Tensor, ...]:
+        """What costs are computed from."""
+        return (self.x, self.y) if self.kept is None else (self.kept,)
+
+    def of(self, *tensors: Tensor) -> "PairCosts":
+        """These pairs with other tensors in place of those that costs are computed from."""
+        found = copy(self)
+        if self.kept is None:
+            found.x, found.y = tensors
+        else:
+            (found.kept,) = tensors
+        return found
+
+    def tiles(self, dim: int) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of tiles that hold all pairs, each with all that are allowed along `dim`."""
         if self.kept is not None:
-            return [function(slice(None), slice(None))]
+            yield slice(None), slice(None)
+            return
         lengths = self.x.shape[1], self.y.shape[1]
         step = max(1, self.tile_entries // (len(self.x) * lengths[dim - 1]))
-        found = []
         for start in range(0, lengths[2 - dim], step):
             along = slice(start, start + step)
             across = self._reach(along, dim)
-            found.append(function(along, across) if dim == 2 else function(across, along))
-        return found
+            yield (along, across) if dim == 2 else (across, along)
 
     def _reach(self, along: slice, dim: int) -> slice:
         """The tokens along `dim` that hold all partners of some tokens of the other side; at least one."""
@@ -143,6 +164,50 @@ class PairCosts:
         if not edges[0].numel():
             return slice(0, 1)
         return slice(max(0, int(edges[0].min())), int(edges[1].max()) + 1)
+
+
+class _Recomputed(torch.autograd.Function):
+    """Results tile by tile, and each tile once more in the backward pass.
+
+    One node of the graph for all tiles: what lives longer than a tile, between the large pieces that do not,
+    would keep the allocator from using those again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pairs: PairCosts, function: OfTile, dim: int, *tensors: Tensor) -> Any:
+        ctx.pairs, ctx.function, ctx.dim = pairs, function, dim
+        ctx.save_for_backward(*tensors)
+        parts = [function(pairs, *tile, *tensors[len(pairs._tensors) :]) for tile in pairs.tiles(dim)]
+        ctx.sizes = [each[0].shape[1] for each in parts]
+        found = tuple(torch.cat(each, 1) for each in zip(*parts, strict=True))
+        ctx.mark_non_differentiable(*(each for each in found if not each.is_floating_point()))
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> Any:
+        pairs, needed, own = ctx.pairs, ctx.needs_input_grad[3:], len(ctx.pairs._tensors)
+        wanted = [number for number, need in enumerate(needed) if need]
+        totals = [torch.zeros_like(ctx.saved_tensors[number]) for number in wanted]
+        start = 0
+        for tile, size in zip(pairs.tiles(ctx.dim), ctx.sizes, strict=True):
+            leaves = [each.detach() for each in ctx.saved_tensors]
+            learning = [leaves[number].requires_grad_() for number in wanted]
+            with torch.enable_grad(), without_autocast(pairs.x.device):
+                found = ctx.function(pairs.of(*leaves[:own]), *tile, *leaves[own:])
+            moved = [each for each in found if each.requires_grad]
+            given = [
+                slope[:, start : start + size]
+                for each, slope in zip(found, slopes, strict=True)
+                if each.requires_grad
+            ]
+            gradients = torch.autograd.grad(moved, learning, given, allow_unused=True)
+            for total, gradient in zip(totals, gradients, strict=True):
+                if gradient is not None:
+                    total += gradient
+            start += size
+        rest = iter(totals)
+        return None, None, None, *(next(rest) if need else None for need in needed)
 
 
 def _unit(x: Tensor, mask: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Crossed:
     of_rows: float
     of_columns: float
     rest: float
-    """What neither explains alone: their interaction, and chance."""
+    """Remainder that neither explains alone: their interaction, and chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,7 +125,7 @@ class PairCosts:
 
     @property
     def _tensors(self) -> tuple[Tensor, ...]:
-        """What costs are computed from."""
+        """Tensors that costs are computed from."""
         return (self.x, self.y) if self.kept is None else (self.kept,)
 
     def of(self, *tensors: Tensor) -> "PairCosts":

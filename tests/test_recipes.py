@@ -24,6 +24,7 @@ from alignmamba.data.missing_protocols import MissingConfig, withheld
 from alignmamba.data.synthetic import synthetic_corpus
 from alignmamba.errors import AlignMambaError, CheckpointError, ConfigError, DataError, TrainingError
 from alignmamba.files import settle, settle_leftovers
+from alignmamba.methods import METHODS
 from alignmamba.recipes.assembly import seed_everything, trained_model, untrained_network
 from alignmamba.recipes.configuration import (
     EngineConfig,
@@ -465,13 +466,14 @@ def test_a_run_that_withholds_nothing_has_the_digest_of_earlier_versions(
 ) -> None:
     config = resolve(small(place, preset="0.1"), corpus)
     settings = {**config.model_dump(mode="json"), "corpus": corpus.checksum, "preset": "default"}
-    for key in ("seed", "data", "engine", "missing", "modalities", "split_valid", "folds"):
+    for key in ("seed", "data", "engine", "missing", "modalities", "split_valid", "folds", "subset"):
         del settings[key]
     del settings["fit"]["loggers"], settings["fit"]["ema_decay"]
     del settings["loader"]["keep_groups"]
     # options of later versions, which change nothing
     options = settings["options"]
-    del options["contrast"], options["pool_by"]
+    for name in METHODS[config.model].network.config_class.SILENT:
+        del options[name]
     for encoder in (options["encoder"], *options["encoders"].values()):
         del encoder["centring"]
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"))

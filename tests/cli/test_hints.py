@@ -21,7 +21,7 @@ from alignmamba.cli.main import main
         ),
         (["experiment", "--out", "x"], "experiment: expected NAME; "),
         (["experiment", "missing", "--seed", "3"], "no such option, perhaps you meant --seeds; see"),
-        (["experiment", "missing", "--subject", "scan"], "--subject: experiment has no such option; see"),
+        (["experiment", "missing", "--speakers", "scan"], "--speakers: experiment has no such option; see"),
         (["experiment", "missing", "--d-model", "8"], "perhaps you meant --set options.d_model=VALUE; see"),
         (["experiment", "efficiency", "--d-model", "8"], "perhaps you meant --set d_model=VALUE; see"),
         (["experiment", "efficiency", "--measure", "time"], "--measure: experiment has no such option; see"),

@@ -139,7 +139,12 @@ def test_a_vocabulary_that_memory_does_not_hold_is_refused(
     sealed(corpus, lambda manifest: manifest["modalities"][1].update(dim=2**31))
     assert main(["inspect", str(corpus)]) == 0
     capsys.readouterr()
-    assert main(["train", "--data", str(corpus), "--dry-run", "--set", "options.d_model=4096"]) == 2
+    assert (
+        main(
+            ["train", "--data", str(corpus), "--dry-run", "--preset", "0.1", "--set", "options.d_model=4096"]
+        )
+        == 2
+    )
     said = capsys.readouterr().err
     assert "model alignmamba: training 8,796,505,038,849 weights" in said
     assert (

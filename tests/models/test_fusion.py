@@ -230,8 +230,8 @@ def test_modality_dropout_keeps_at_least_one_and_rests_in_evaluation(name: str) 
 
 
 def test_under_one_seed_all_models_start_from_the_same_encoders() -> None:
-    centred = {"encoder": {"centring": "learned"}}
-    first, *others = (dict(model(name, **centred).encoders.named_parameters()) for name in FAMILIES)
+    shared = {"encoder": {"centring": "learned", "kernel_size": 3}}
+    first, *others = (dict(model(name, **shared).encoders.named_parameters()) for name in FAMILIES)
     for other in others:
         assert other.keys() == first.keys()
         assert all(torch.equal(weight, first[name]) for name, weight in other.items())

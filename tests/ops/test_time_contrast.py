@@ -165,9 +165,11 @@ def test_memory_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
     source, anchor = (draw(1, time, channel, seed=seed).requires_grad_() for seed in (0, 1))
     mask, kept = prefix_mask([time], time), KeptBytes()
     with LargestTensor() as largest, torch.autograd.graph.saved_tensors_hooks(kept.pack, kept.unpack):
-        time_contrast(source, anchor, mask, mask).sum().backward()
+        loss = time_contrast(source, anchor, mask, mask).sum()
+        waiting = kept.total  # the backward pass keeps what it computes again for one tile at a time
+        loss.backward()
     assert largest.numel <= max(entries, (time + 1) * channel)
-    assert kept.total <= 8 * 40 * time * channel
+    assert waiting <= 8 * 12 * time * channel
 
 
 def test_both_directions_share_their_similarities() -> None:

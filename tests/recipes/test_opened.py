@@ -68,7 +68,7 @@ def test_arrays_are_predicted_as_the_samples_that_they_are(run: Run, loaded: Cor
 def test_embeddings_lead_to_the_predictions(run: Run, loaded: Corpus) -> None:
     ids, vectors = run.embed(split="test")
     assert ids == loaded.split("test").ids
-    assert vectors.shape == (14, 16)
+    assert vectors.shape == (14, 2 * 16)  # one vector for each modality
     head: Any = run.model.head
     scores = vectors @ head.weight.detach().numpy().T + head.bias.detach().numpy()
     assert [CLASSES[index] for index in scores.argmax(1)] == run.predict(split="test")["prediction"].tolist()

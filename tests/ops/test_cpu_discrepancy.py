@@ -15,6 +15,7 @@ from alignmamba.errors import BackendError, ConfigError
 from alignmamba.ops import mmd
 from alignmamba.ops.backends import INSTALLED
 from alignmamba.ops.cpu import discrepancy as cpu_discrepancy
+from drawn import draw, prefix_mask
 from instruments import LargestTensor
 from tolerances import EXACT, FLOAT32, FLOAT64, LANDMARKS_EVERYWHERE, LONG_FLOAT32
 
@@ -22,14 +23,6 @@ from tolerances import EXACT, FLOAT32, FLOAT64, LANDMARKS_EVERYWHERE, LONG_FLOAT
 discrepancy = import_module("alignmamba.ops.discrepancy")
 
 Given = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def prefix_mask(lengths: list[int], time: int) -> Tensor:
-    return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
 def ragged(n: int, m: int, channel: int) -> Given:

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from alignmamba.errors import ConfigError
 from alignmamba.ops import match_tokens
 from alignmamba.ops.cpu import transport as cpu_transport
+from drawn import prefix_mask
 from tolerances import FLOAT64
 
 # By its full name: in the package the name stands for the function.
@@ -24,10 +25,6 @@ transport = import_module("alignmamba.ops.transport")
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def prefix_mask(lengths: list[int], time: int) -> Tensor:
-    return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
 def ragged(

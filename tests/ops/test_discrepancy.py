@@ -15,20 +15,13 @@ from torch.testing import assert_close
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops import discrepancy, mmd
+from drawn import draw, prefix_mask
 from instruments import KeptBytes, LargestTensor
 from tolerances import EXACT, FLOAT32, FLOAT64, GRADCHECK, NOT_NEGATIVE, STANDARD_ERRORS
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def whole(batch: int, time: int) -> Tensor:
     return torch.ones(batch, time, dtype=torch.bool)
-
-
-def prefix_mask(lengths: list[int], time: int) -> Tensor:
-    return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
 def median_distance(tokens: np.ndarray[Any, Any]) -> float:

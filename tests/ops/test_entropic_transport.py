@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops import SoftTransport, match_tokens, soft_transport, transport, transport_distance
+from drawn import draw, prefix_mask, rising, spoiled
 from instruments import KeptBytes, LargestTensor
 from tolerances import EXACT, FLOAT32, FLOAT64, GRADCHECK
 
@@ -27,18 +28,6 @@ COSTS: dict[str, dict[str, Any]] = {
     "window and time": {"window": 2, "time_weight": 0.5},
 }
 PARTS = ("values", "mass", "distance", "source_potential", "anchor_potential")
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def rising(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).sort(1)[0]
-
-
-def prefix_mask(lengths: list[int], time: int) -> Tensor:
-    return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
 def given(**sides: Any) -> dict[str, Any]:
@@ -199,9 +188,8 @@ def test_padding_and_its_content_change_nothing(marginal: Any, cost: dict[str, A
     for name, longer in (("source", 13), ("anchor", 11)):
         x, mask, times = (arguments[each] for each in (name, f"{name}_mask", f"{name}_times"))
         more = longer - x.shape[1]
-        filled = x.masked_fill(~mask.unsqueeze(2), math.nan)
-        arguments[name] = F.pad(filled, (0, 0, 0, more), value=math.inf).requires_grad_()
-        arguments[f"{name}_mask"] = F.pad(mask, (0, more))
+        tokens, arguments[f"{name}_mask"] = spoiled(x, mask, more)
+        arguments[name] = tokens.requires_grad_()
         arguments[f"{name}_times"] = F.pad(times.masked_fill(~mask, math.nan), (0, more), value=-1)
     found = soft_transport(**arguments, marginal=marginal, **cost)
     assert_close(found.values[:, :6], plain.values, **FLOAT64)

@@ -12,19 +12,12 @@ from torch.testing import assert_close
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops import match_in_order, order_contrast
+from drawn import draw, prefix_mask, spoiled
 from instruments import LargestTensor
 from tolerances import EXACT, FLOAT32, FLOAT64, GRADCHECK
 
 # By its full name: in the package the name stands for the function.
 module = import_module("alignmamba.ops.order_contrast")
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def prefix_mask(lengths: list[int], time: int) -> Tensor:
-    return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
 def given() -> dict[str, Any]:
@@ -132,10 +125,8 @@ def test_padding_and_its_content_change_nothing() -> None:
     arguments = given()
     plain = order_contrast(**arguments)
     for name, more in (("source", 4), ("anchor", 3)):
-        mask = arguments[f"{name}_mask"]
-        filled = arguments[name].masked_fill(~mask.unsqueeze(2), math.nan)
-        arguments[name] = F.pad(filled, (0, 0, 0, more), value=math.inf)
-        arguments[f"{name}_mask"] = F.pad(mask, (0, more))
+        x, mask = arguments[name], arguments[f"{name}_mask"]
+        arguments[name], arguments[f"{name}_mask"] = spoiled(x, mask, more)
     assert_close(order_contrast(**arguments), plain, **FLOAT64)
 
 

@@ -12,16 +12,9 @@ from torch.testing import assert_close
 
 from alignmamba.errors import ShapeError
 from alignmamba.ops import match_in_order
+from drawn import draw, prefix_mask, spoiled
 from instruments import LargestTensor
 from tolerances import EXACT
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def prefix_mask(lengths: list[int], time: int) -> Tensor:
-    return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
 def given(seed: int = 0) -> dict[str, Tensor]:
@@ -96,10 +89,8 @@ def test_padding_and_its_content_change_nothing() -> None:
     arguments = given()
     plain = match_in_order(**arguments)
     for name, more in (("source", 5), ("anchor", 2)):
-        mask = arguments[f"{name}_mask"]
-        filled = arguments[name].masked_fill(~mask.unsqueeze(2), math.nan)
-        arguments[name] = F.pad(filled, (0, 0, 0, more), value=math.inf)
-        arguments[f"{name}_mask"] = F.pad(mask, (0, more))
+        x, mask = arguments[name], arguments[f"{name}_mask"]
+        arguments[name], arguments[f"{name}_mask"] = spoiled(x, mask, more)
     arguments["bias"] = F.pad(arguments["bias"], (0, 2), value=math.nan)
     assert_close(match_in_order(**arguments), F.pad(plain, (0, 5), value=-1), **EXACT)
 

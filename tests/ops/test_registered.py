@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from alignmamba.errors import BackendError
 from alignmamba.ops import causal_conv, fused_scan, match_tokens, mmd, selective_scan
 from alignmamba.ops.backends import INSTALLED
+from drawn import prefix_mask
 from tolerances import BFLOAT16, EXACT, FLOAT32, GRADCHECK
 
 # By their full names: in the package some of them stand for functions.
@@ -42,10 +43,6 @@ DIFFERENTIABLE = {"selective_scan_training", "causal_conv", "mmd", "landmark_sum
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def prefix_mask(lengths: list[int], time: int) -> Tensor:
-    return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
 def scan_tensors(

@@ -19,17 +19,10 @@ from alignmamba.ops import (
     relative_time,
     reverse_valid,
 )
+from drawn import draw, prefix_mask
 from tolerances import BFLOAT16, EXACT, FLOAT16, FLOAT64, GRADCHECK
 
 REDUCTIONS = {"masked_mean": masked_mean, "masked_max": masked_max, "last_valid": last_valid}
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def prefix_mask(lengths: list[int], time: int) -> Tensor:
-    return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
 def scattered_mask(batch: int, time: int, seed: int) -> Tensor:

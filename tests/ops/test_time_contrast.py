@@ -12,23 +12,12 @@ from torch.testing import assert_close
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops import time_contrast
+from drawn import draw, prefix_mask, rising, spoiled
 from instruments import KeptBytes, LargestTensor, Products
 from tolerances import EXACT, FLOAT32, FLOAT64, GRADCHECK
 
 # By its full name: in the package the name stands for the function.
 module = import_module("alignmamba.ops.time_contrast")
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def rising(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).sort(1)[0]
-
-
-def prefix_mask(lengths: list[int], time: int) -> Tensor:
-    return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
 def given() -> dict[str, Any]:
@@ -106,9 +95,7 @@ def test_padding_and_its_content_change_nothing() -> None:
     for name, longer in (("source", 13), ("anchor", 11)):
         x, mask, times = (arguments[each] for each in (name, f"{name}_mask", f"{name}_times"))
         more = longer - x.shape[1]
-        filled = x.masked_fill(~mask.unsqueeze(2), math.nan)
-        arguments[name] = F.pad(filled, (0, 0, 0, more), value=math.inf)
-        arguments[f"{name}_mask"] = F.pad(mask, (0, more))
+        arguments[name], arguments[f"{name}_mask"] = spoiled(x, mask, more)
         arguments[f"{name}_times"] = F.pad(times.masked_fill(~mask, 0), (0, more), value=-1)
     assert_close(time_contrast(**arguments), plain, **FLOAT64)
 

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops import match_tokens, resample, transport, transport_plan
+from drawn import draw, prefix_mask
 from instruments import KeptBytes, LargestTensor
 from tolerances import BFLOAT16, EXACT, FLOAT16, FLOAT64, GRADCHECK, PLAN_FLOAT32, TRANSPORT_COST
 
@@ -23,16 +24,8 @@ from tolerances import BFLOAT16, EXACT, FLOAT16, FLOAT64, GRADCHECK, PLAN_FLOAT3
 transport_module = import_module("alignmamba.ops.transport")
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def whole(batch: int, time: int) -> Tensor:
     return torch.ones(batch, time, dtype=torch.bool)
-
-
-def prefix_mask(lengths: list[int], time: int) -> Tensor:
-    return torch.arange(time) < torch.tensor(lengths).unsqueeze(1)
 
 
 def cosine(a: list[float], b: list[float]) -> float:

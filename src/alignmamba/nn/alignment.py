@@ -379,6 +379,8 @@ class Contrast(nn.Module):
                 timed = _timed(tokens, anchor)
                 total = total + self._ordered(tokens, anchor, mask & ~timed)
                 mask = mask & timed
+                if not bool(mask.any()):  # all similarities would be computed for nothing
+                    continue
             times = _common_times(tokens, anchor)
             total = total + time_contrast(
                 tokens.x,

@@ -252,19 +252,25 @@ class AlignMamba(Fusion[AlignMambaConfig], FollowsTraining):
             tokens = interleave([self._filled(name, streams[name], anchor.mask) for name in order])
             mask = anchor.mask.repeat_interleave(len(order), dim=1)
             stream = (torch.arange(mask.shape[1], device=mask.device) % len(order)).expand_as(mask)
+        # An exported program predicts; losses would bound the lengths that it takes.
+        several = len(streams) > 1 and not exporting()
+        losses = self._losses(encoded, streams, anchor, is_anchor) if several else {}
+        return FusedTokens(tokens, mask, stream, losses, plans)
+
+    def _losses(
+        self, encoded: Encoded, streams: Encoded, anchor: Tokens, is_anchor: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Losses that have a weight, (batch,) each, of tokens before and after local alignment."""
         losses = {}
-        # An exported program predicts; the loss would bound the lengths that it takes.
-        if self.config.alignment.weight and len(streams) > 1 and not exporting():
-            losses["mmd"] = self.config.alignment.weight * discrepancies(
-                streams, anchor, is_anchor, self.config.alignment
-            )
-        if self.config.contrast.weight and len(streams) > 1 and not exporting():
-            losses["contrast"] = self.config.contrast.weight * self.contrast(encoded, anchor, is_anchor)
-        if self.config.transport_loss.weight and len(streams) > 1 and not exporting():
-            losses["transport"] = self.config.transport_loss.weight * distances(
+        if weight := self.config.alignment.weight:
+            losses["mmd"] = weight * discrepancies(streams, anchor, is_anchor, self.config.alignment)
+        if weight := self.config.contrast.weight:
+            losses["contrast"] = weight * self.contrast(encoded, anchor, is_anchor)
+        if weight := self.config.transport_loss.weight:
+            losses["transport"] = weight * distances(
                 encoded, anchor, is_anchor, self.config.transport_loss, self.config.local.time_unit
             )
-        return FusedTokens(tokens, mask, stream, losses, plans)
+        return losses
 
     def _aligned(
         self, encoded: Encoded, anchor: Tokens, is_anchor: Mapping[str, Tensor]

@@ -119,7 +119,8 @@ class PairCosts:
         together hold all pairs, each with all that are allowed along `dim`; joined along the other.
         """
         if self.again and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return _Recomputed.apply(self, function, dim, *self._tensors, *beside)  # type: ignore[no-any-return, no-untyped-call]
+            recompute: Callable[..., tuple[Tensor, ...]] = _Recomputed.apply
+            return recompute(self, function, dim, *self._tensors, *beside)
         parts = [function(self, *tile, *beside) for tile in self.tiles(dim)]
         return tuple(torch.cat(each, 1) for each in zip(*parts, strict=True))
 

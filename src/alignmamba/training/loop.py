@@ -487,10 +487,9 @@ def _resume(run: Run, target_scale: TargetScale | None) -> tuple[Run, State]:
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of a run") from error
     for name, value in _identity(run).items():
-        if identity.get(name, FitConfig.SILENT.get(name)) != value:
-            raise CheckpointError(
-                f"{path}: found {name}={value!r}, expected {identity.get(name)!r} to resume"
-            )
+        expected = identity.get(name, FitConfig.SILENT.get(name))
+        if value != expected:
+            raise CheckpointError(f"{path}: found {name}={value!r}, expected {expected!r} to resume")
     own = processes[run.fabric.global_rank]
     state.samples, state.sums = own["samples"], own["sums"]
     run.fabric.strategy.precision.load_state_dict(scaler)

@@ -77,7 +77,7 @@ def _refuse_unequal(path: Path, found: Mapping[str, MethodOutcome], methods: Seq
 def refuse_unlike(paths: Sequence[Path], methods: Sequence[str]) -> None:
     """Refuse, by a `ConfigError`, searches for one comparison that are the same, or had other means."""
     records = [TuningDirectory.open(path).record() for path in paths]
-    first, seeds = records[0], dict[int, Path]()
+    first, seeds, of_first = records[0], dict[int, Path](), dict[str, int]()
     for path, record in zip(paths, records, strict=True):
         for name in ("metric", "folds", "repeats"):
             found, expected = getattr(record, name), getattr(first, name)
@@ -90,7 +90,7 @@ def refuse_unlike(paths: Sequence[Path], methods: Sequence[str]) -> None:
             )
         seeds[record.seed] = path
         counts = {each.method: each.trials for each in outcomes(TuningDirectory(path))}
-        of_first = {each.method: each.trials for each in outcomes(TuningDirectory(paths[0]))}
+        of_first = of_first or counts
         for method in methods:
             if counts[method] != of_first[method]:
                 raise ConfigError(

@@ -57,6 +57,11 @@ def checksum(content: bytes) -> str:
 # A list beside the files
 
 
+def lines_checksum(lines: Iterable[str]) -> str:
+    """SHA-256 of lines, such as the ids of a split."""
+    return checksum("\n".join(lines).encode())
+
+
 def write_list(folder: Path, names: Iterable[str], *, ahead: Mapping[str, str] | None = None) -> None:
     """Write down the checksums of files of a folder, replacing the list that is there.
 

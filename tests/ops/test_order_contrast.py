@@ -130,6 +130,16 @@ def test_padding_and_its_content_change_nothing() -> None:
     assert_close(order_contrast(**arguments), plain, **FLOAT64)
 
 
+@pytest.mark.parametrize("side", ["source", "anchor"])
+def test_a_token_of_zeros_has_no_direction_and_no_gradient(side: str) -> None:
+    arguments = given()
+    arguments[side][0, 1] = 0
+    arguments[side].requires_grad_()
+    (found,) = torch.autograd.grad(order_contrast(**arguments).sum(), arguments[side])
+    assert not found[0, 1].any()
+    assert found.any()
+
+
 def test_the_sides_and_the_samples_may_be_exchanged() -> None:
     arguments = given()
     arguments["source_mask"][2] = prefix_mask([5], 9)  # of equal sides, the first is cut into the second

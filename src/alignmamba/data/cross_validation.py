@@ -1,6 +1,5 @@
 """Cross-validation: the samples of all splits, dealt into parts that take turns as test and valid."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from alignmamba.checksums import lines_checksum
 from alignmamba.contracts import Config, Corpus, Role, Split
 from alignmamba.data.randomness import generator
 from alignmamba.data.views import JoinedSplit, SplitPart
@@ -73,7 +73,7 @@ class Fold:
         return {
             "by": self.by,
             **{role: len(split) for role, split in self.corpus.splits.items()},
-            "test_ids": hashlib.sha256("\n".join(test).encode()).hexdigest(),
+            "test_ids": lines_checksum(test),
         }
 
 

@@ -1,6 +1,5 @@
 """A part of the train split: nested subsets of any size, in the shares of classes, labels or groups."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, Self
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from alignmamba.checksums import lines_checksum
 from alignmamba.contracts import Config, Corpus, Role, Split
 from alignmamba.data.randomness import generator
 from alignmamba.data.views import SplitPart
@@ -70,7 +70,7 @@ class Subset:
         return {
             "by": self.by,
             **{
-                role: {"samples": len(split), "of": count, "ids": _checksum(split)}
+                role: {"samples": len(split), "of": count, "ids": lines_checksum(split.ids)}
                 for role, count in self.of.items()
                 for split in (self.corpus.split(role),)
             },
@@ -168,7 +168,3 @@ def _in_shares(labels: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[n
     rank = np.empty(len(order), dtype=np.int64)
     rank[by_label] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     return order[np.argsort(rank / counts[found], kind="stable")]
-
-
-def _checksum(split: Split) -> str:
-    return hashlib.sha256("\n".join(split.ids).encode()).hexdigest()

@@ -1,6 +1,5 @@
 """A valid split where a corpus has none: a share of train, drawn from the seed."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from alignmamba.checksums import lines_checksum
 from alignmamba.contracts import Corpus, Role, Split
 from alignmamba.data.randomness import generator
 from alignmamba.data.views import SplitPart
@@ -213,5 +213,5 @@ class ValidShare:
             "by": self.by,
             "train": len(self.corpus.split("train")),
             "valid": len(valid),
-            "valid_ids": hashlib.sha256("\n".join(valid).encode()).hexdigest(),
+            "valid_ids": lines_checksum(valid),
         }

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops.backends import without_autocast
 from alignmamba.ops.ordered_matching import match_in_order
-from alignmamba.ops.sequence import masked_mean
+from alignmamba.ops.sequence import masked_mean, unit_tokens
 from alignmamba.ops.transport import check_sides
 
 # Similarities of one tile over the whole batch: 8 MB in float32, whatever the lengths.
@@ -83,7 +83,7 @@ def order_contrast(
     both = source_mask.any(1) & anchor_mask.any(1)
     with without_autocast(source.device):
         x, y = (
-            F.normalize(each.to(working).masked_fill(~mask.unsqueeze(-1), 0), dim=2)
+            unit_tokens(each.to(working), mask)
             for each, mask in ((source, source_mask), (anchor, anchor_mask))
         )
         nothing = F.normalize(null.to(working), dim=0)

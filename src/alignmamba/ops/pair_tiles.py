@@ -5,11 +5,11 @@ from copy import copy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alignmamba.ops.backends import exporting, without_autocast
+from alignmamba.ops.sequence import unit_tokens
 from alignmamba.ops.transport import nearest_in_time
 
 LEAST = -1e30
@@ -56,7 +56,7 @@ class PairCosts:
         passes: int = 2,
     ) -> None:
         working = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        self.x, self.y = (_unit(side.to(working), mask) for side, mask in ((x, x_mask), (y, y_mask)))
+        self.x, self.y = (unit_tokens(side.to(working), mask) for side, mask in ((x, x_mask), (y, y_mask)))
         self.masks = x_mask, y_mask
         self.regularisation, self.time_weight = regularisation, time_weight
         # What is not valid may have any time, even none.
@@ -209,8 +209,3 @@ class _Recomputed(torch.autograd.Function):
             start += size
         rest = iter(totals)
         return None, None, None, *(next(rest) if need else None for need in needed)
-
-
-def _unit(x: Tensor, mask: Tensor) -> Tensor:
-    """Tokens at length 1; zero where not valid and, without a gradient, where a token is zero."""
-    return F.normalize(x.masked_fill(~mask.unsqueeze(-1) | (x == 0).all(2, keepdim=True), 0), dim=2)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from alignmamba.errors import ShapeError
@@ -134,6 +135,17 @@ def relative_time(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """
     positions = torch.arange(mask.shape[1], device=mask.device, dtype=dtype)
     return (positions + 0.5) / mask.sum(1, keepdim=True).clamp(min=1).to(dtype)
+
+
+def unit_tokens(x: Tensor, mask: Tensor) -> Tensor:
+    """Tokens at length 1; zero where not valid and, without a gradient, where a token is zero.
+
+    Args:
+        x: (batch, time, channel), floating.
+        mask: (batch, time) bool.
+    """
+    nothing = ~mask.unsqueeze(-1) | (x == 0).all(2, keepdim=True)
+    return F.normalize(x.masked_fill(nothing, 0), dim=2)
 
 
 def reverse_valid(x: Tensor, mask: Tensor) -> Tensor:

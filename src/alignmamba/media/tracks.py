@@ -1,0 +1,52 @@
+"""Results of reading a clip: one modality of it as a sequence, its words, or the reason for neither."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A modality that a clip lacks, which is no fault: a silent film, a voice without a face."""
+
+    reason: str
+    """Half a sentence for people, for example ``no audio stream``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """One modality of a clip."""
+
+    values: np.ndarray
+    """(time, width) float32, all finite; or (time,) int64 token ids. At least one token."""
+    times: np.ndarray
+    """(time,) float64: seconds from the start of the clip at which each token begins, never falling."""
+    tokens: tuple[str, ...] = ()
+    """A word for each token, for people; empty where tokens have none."""
+    notes: tuple[str, ...] = ()
+    """Half a sentence each on what is imperfect, for example ``312 of 500 frames have no face``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One spoken word; times are seconds from the start of the clip."""
+
+    text: str
+    start: float
+    end: float
+
+
+Timing = Literal["aligned", "given", "spread"]
+"""Origin of word times: found in the sound, stated by a file, or spread evenly for want of better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """All words that are said in a clip, in order; at least one."""
+
+    words: tuple[Word, ...]
+    timing: Timing
+    """Of the least certain word."""
+    notes: tuple[str, ...] = ()
+    """Half a sentence each on what is imperfect, for example ``the alignment failed, words are spread``."""

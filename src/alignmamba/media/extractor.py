@@ -1,7 +1,7 @@
-"""The contract of an extractor: a file of some forty lines turns clips into one modality."""
+"""The contract of an extractor: a file of some forty lines turns clips, or their words, into one modality."""
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from alignmamba.media.clip import MediaClip
 from alignmamba.media.tracks import Absent, Track, Words
@@ -31,9 +31,8 @@ class Tool(Protocol):
         ...
 
 
-@runtime_checkable
-class Extractor(Tool, Protocol):
-    """Reads one modality. It is made once for many clips, and keeps nothing from one to the next."""
+class Reading(Tool, Protocol):
+    """A tool that makes vectors. It is made once for many clips, and keeps nothing from one to the next."""
 
     @property
     def width(self) -> int:
@@ -45,6 +44,10 @@ class Extractor(Tool, Protocol):
         """Meaning of one vector, for people, for example ``log-mel energy, 80 bands at 100 Hz``."""
         ...
 
+
+class Extractor(Reading, Protocol):
+    """Reads sound or pictures of a clip."""
+
     def extract(self, clip: MediaClip) -> Track | Absent:
         """The modality of a clip.
 
@@ -54,7 +57,14 @@ class Extractor(Tool, Protocol):
         ...
 
 
-@runtime_checkable
+class TextExtractor(Reading, Protocol):
+    """Reads the words of a clip."""
+
+    def read(self, words: Words) -> Track:
+        """A vector, or a token id, for each word or part of one, with the time of its word."""
+        ...
+
+
 class WordSource(Tool, Protocol):
     """Finds the words of a clip and their times."""
 

@@ -19,7 +19,7 @@ PACKAGE = "alignmamba"
 # Room -> the other rooms it may import. A room is a module or package directly under the package.
 _GROUND = frozenset({"errors", "contracts", "files", "extras", "checksums", "capacity"})
 _MODELS = _GROUND | {"ops", "nn"}
-_PARTS = _MODELS | {"models", "data", "formats", "training", "evaluation", "methods"}
+_PARTS = _MODELS | {"models", "data", "formats", "media", "training", "evaluation", "methods"}
 FLOORS: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "files": frozenset({"errors"}),
@@ -31,6 +31,7 @@ FLOORS: dict[str, frozenset[str]] = {
     "nn": _GROUND | {"ops"},
     "models": _MODELS,
     "data": _GROUND,
+    "media": _GROUND,
     "formats": _GROUND | {"data"},
     "training": _GROUND,
     "methods": _MODELS | {"models", "training"},

@@ -1,8 +1,11 @@
 """The contract of an extractor: a file of some forty lines turns clips, or their words, into one modality."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from alignmamba.contracts import Config
 from alignmamba.media.clip import MediaClip
 from alignmamba.media.tracks import Absent, Track, Words
 
@@ -37,6 +40,11 @@ class Reading(Tool, Protocol):
     @property
     def width(self) -> int:
         """Width of one vector; of token ids the size of the vocabulary."""
+        ...
+
+    @property
+    def kind(self) -> Literal["features", "tokens"]:
+        """Kind of the values: vectors, or token ids."""
         ...
 
     @property
@@ -75,3 +83,30 @@ class WordSource(Tool, Protocol):
             DataError: If a file cannot be read; the message names it.
         """
         ...
+
+
+class NoOptions(Config):
+    """Options of a tool that has none."""
+
+
+ToolT = TypeVar("ToolT", bound=Tool, covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer(Generic[ToolT]):
+    """A tool that can be asked for by name, before anything heavy is imported."""
+
+    make: Callable[[Path | None, Any], ToolT]
+    """Makes it from its weights, if it has any, and its options.
+
+    Raises:
+        ConfigError: If a package is missing, or the weights are not what it reads; the message names them.
+    """
+    summary: str
+    """Purpose in a few words, for help and tables."""
+    options: type[Config] = NoOptions
+    """Class of its options."""
+    weights: Literal["", "FILE", "FOLDER"] = ""
+    """Kind of weights that it needs, named after a colon: ``hf:FOLDER``."""
+    extra: str = "media"
+    """Optional extra that installs what it needs."""

@@ -1,5 +1,6 @@
 """Results of reading a clip: one modality of it as a sequence, its words, or the reason for neither."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,3 +51,16 @@ class Words:
     """Of the least certain word."""
     notes: tuple[str, ...] = ()
     """Half a sentence each on what is imperfect, for example ``the alignment failed, words are spread``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipContent:
+    """All that was read of a clip: each modality of the recipe is there or absent with its reason."""
+
+    tracks: Mapping[str, Track]
+    absent: Mapping[str, str]
+    """Modality to the reason why the clip lacks it."""
+    text: str | None = None
+    """Words that were said, as one text; ``None`` where unknown."""
+    notes: tuple[str, ...] = ()
+    """Half a sentence each on what is imperfect about the file or its words."""

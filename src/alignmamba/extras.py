@@ -18,6 +18,10 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "tune": ("optuna",),
     "gpu": ("triton",),
     "text": ("transformers",),
+    "media": ("av", "pocketsphinx", "pysubs2", "praatio"),
+    "face": ("mediapipe",),
+    "egemaps": ("opensmile",),
+    "asr": ("faster_whisper",),
 }
 """Extra to the modules that it installs, as ``pyproject.toml`` lists them."""
 

@@ -15,7 +15,9 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 def test_extras_are_those_of_the_package() -> None:
     listed = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
     names = {
-        extra: tuple(each.partition(">")[0].lower().replace("-", "_") for each in listed[extra])
+        extra: tuple(
+            each.partition(">")[0].lower().replace("-", "_").removesuffix("_py") for each in listed[extra]
+        )
         for extra in EXTRAS
     }
     assert names == EXTRAS

@@ -18,7 +18,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "tune": ("optuna",),
     "gpu": ("triton",),
     "text": ("transformers",),
-    "media": ("av", "pocketsphinx", "pysubs2", "praatio"),
+    "media": ("av", "pocketsphinx", "webvtt", "praatio", "num2words"),
     "face": ("mediapipe",),
     "egemaps": ("opensmile",),
     "asr": ("faster_whisper",),

@@ -1,1 +1,1 @@
-"""From media files to token sequences: decode, hear, see and read one clip."""
+"""Media files as token sequences: decode, hear, see and read one clip."""

@@ -15,4 +15,4 @@ class MediaClip:
     end: float | None = None
     """Seconds at which it ends; the end of the file where ``None``."""
     text: str | None = None
-    """Words that are said in it, where a table of labels states them."""
+    """Spoken words, where a table of labels states them."""

@@ -77,7 +77,7 @@ class WordSource(Tool, Protocol):
     """Finds the words of a clip and their times."""
 
     def words(self, clip: MediaClip) -> Words | Absent:
-        """All words that are said.
+        """All spoken words.
 
         Raises:
             DataError: If a file cannot be read; the message names it.

@@ -44,11 +44,11 @@ Timing = Literal["aligned", "given", "spread"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """All words that are said in a clip, in order; at least one."""
+    """All spoken words of a clip, in order; at least one."""
 
     words: tuple[Word, ...]
     timing: Timing
-    """Of the least certain word."""
+    """Origin of the least certain time."""
     notes: tuple[str, ...] = ()
     """Half a sentence each on what is imperfect, for example ``the alignment failed, words are spread``."""
 

@@ -50,7 +50,7 @@ SPEAKERS = frozenset({"cli", "__main__"})
 """Rooms that may write to the terminal."""
 MODEL_ROOMS = frozenset({"nn", "models", "methods", "training", "evaluation", "recipes"})
 MODEL_NAMES = frozenset({"model", "network", "module", "encoder", "fusion", "objective"})
-NOUNS = frozenset({"pooling", "missing"})
+NOUNS = frozenset({"pooling", "missing", "decoding"})
 """Words in -ing that are no gerunds."""
 MOST_FILE_LINES, MOST_FUNCTION_LINES = 600, 60
 

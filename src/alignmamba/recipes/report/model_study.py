@@ -43,8 +43,8 @@ def study(directory: Path, samples: Samples, *, data: str | None = None) -> Stud
             " the order of the split."
         )
     present = {name: np.asarray(split.lengths[name]) > 0 for name in names}
-    complete = run.predictions(_view(split, present, rows))
-    without = dict(_without_each(run, split, present, rows))
+    complete = run.predictions(kept_view(split, present, rows))
+    without = dict(without_each(run, split, present, rows))
     worth = [_worth(run, name, complete, lacking) for name, lacking in without.items()]
     if complete.targets is not None:
         notes += [
@@ -91,7 +91,7 @@ def _split_of(run: LoadedRun, samples: Samples, data: str | None) -> Split:
 # What modalities are worth
 
 
-def _without_each(
+def without_each(
     run: LoadedRun, split: Split, present: Mapping[str, NDArray[np.bool_]], rows: NDArray[np.int64]
 ) -> Iterator[tuple[str, Predictions]]:
     """Each modality with the predictions without it, of those samples that have another one."""
@@ -99,7 +99,7 @@ def _without_each(
         kept = {other: mask & (other != name) for other, mask in present.items()}
         some = rows[np.any([mask[rows] for mask in kept.values()], axis=0)]
         if len(some):
-            yield name, run.predictions(_view(split, kept, some))
+            yield name, run.predictions(kept_view(split, kept, some))
 
 
 def _worth(run: LoadedRun, name: str, complete: Predictions, without: Predictions) -> Worth:
@@ -113,7 +113,7 @@ def _worth(run: LoadedRun, name: str, complete: Predictions, without: Prediction
     )
 
 
-def _view(split: Split, kept: Mapping[str, NDArray[np.bool_]], rows: NDArray[np.int64]) -> WithheldSplit:
+def kept_view(split: Split, kept: Mapping[str, NDArray[np.bool_]], rows: NDArray[np.int64]) -> WithheldSplit:
     return WithheldSplit(split=split, kept={name: mask[rows] for name, mask in kept.items()}, rows=rows)
 
 

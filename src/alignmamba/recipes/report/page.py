@@ -1,11 +1,9 @@
 """The page itself: what was gathered, drawn and put into one HTML file that asks nothing of the network."""
 
 import base64
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -19,15 +17,16 @@ from alignmamba.recipes.report import sections, sentences
 from alignmamba.recipes.report.contents import gather
 from alignmamba.recipes.report.findings import RUN, RUNS, Gathered
 from alignmamba.recipes.report.model_study import study
+from alignmamba.recipes.report.page_parts import package_text, script_json, template_environment
 from alignmamba.recipes.report.run_comparison import gather_runs
 from alignmamba.recipes.report.viewer_data import viewer_data
-from alignmamba.recipes.run_directory import check_file, plain
+from alignmamba.recipes.run_directory import check_file
 
 TITLES: Final = {RUN: "Training run", RUNS: "Runs compared"}
 """Title of a page that is about no experiment."""
 MOST_PAIRS: Final = 15
 """Pairs of runs whose agreement is shown."""
-_SCRIPTS = ("elements.js", "viewer.js", "samples.js")
+_SCRIPTS = ("elements.js", "confusion.js", "viewer.js", "samples.js")
 """Parts of the page's script, in their order."""
 
 
@@ -115,18 +114,9 @@ def _studied(gathered: Gathered, data: str | None) -> Gathered:
 
 def render(gathered: Gathered) -> str:
     """The page as text."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    # Everything is escaped but these: files of the package itself, SVG drawn here (which holds no words of
-    # others), JSON made safe.
-    package = files("alignmamba.recipes.report")
-    style, template, *scripts = (
-        package.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.html.j2", *_SCRIPTS)
-    )
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = template_environment()
     environment.filters |= {
         "fixed": sentences.fixed,
         "rounded": sentences.rounded,
@@ -136,12 +126,12 @@ def render(gathered: Gathered) -> str:
         "base64": lambda content: base64.b64encode(content).decode(),
     }
     data = viewer_data(gathered)
-    return environment.from_string(template).render(
+    return environment.from_string(package_text("page.html.j2")).render(
         version=__version__,
         markup=Markup,
-        style=Markup(style),
-        script=Markup("".join(scripts)),
-        data=Markup(_safe_json(data)),
+        style=Markup(package_text("page.css")),
+        script=Markup("".join(map(package_text, _SCRIPTS))),
+        data=Markup(script_json(data)),
         title=_title(gathered.kind),
         gathered=gathered,
         experiment=gathered.experiment,
@@ -168,11 +158,3 @@ def render(gathered: Gathered) -> str:
 def _title(kind: str) -> str:
     """Title of an experiment, or of runs; an experiment that this version does not know has its name."""
     return EXPERIMENTS[kind].title if kind in EXPERIMENTS else TITLES.get(kind, kind)
-
-
-def _safe_json(value: object) -> str:
-    """JSON that cannot end the script element that it stands in."""
-    text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text

@@ -21,9 +21,13 @@ _MOST_PROBABILITIES = 12
 
 
 def viewer_data(gathered: Gathered) -> dict[str, Any]:
-    """Values for ``elements.js``, ``viewer.js`` and ``samples.js``, each empty where there is nothing."""
+    """Values for ``confusion.js``, ``viewer.js`` and ``samples.js``, each empty where there is nothing."""
     plans = [
-        {"key": _key(found), "label": label(found), "samples": [_plan(sample) for sample in found.plans]}
+        {
+            "key": _key(found),
+            "label": label(found),
+            "samples": [plan_values(sample) for sample in found.plans],
+        }
         for found in gathered.found
         if found.plans
     ]
@@ -94,7 +98,7 @@ def _confusion(run: Found, chosen: Sequence[int]) -> dict[str, Any]:
 # Plans
 
 
-def _plan(sample: PlanSample) -> dict[str, Any]:
+def plan_values(sample: PlanSample) -> dict[str, Any]:
     """A sample's plans with no more digits than a picture shows."""
     values = asdict(sample)
     for lane in (values["anchor"], *values["sources"]):

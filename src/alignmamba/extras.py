@@ -1,6 +1,7 @@
 """Optional packages: which extra installs which, and one refusal before any work begins."""
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Final
 
@@ -54,3 +55,12 @@ def require(what: str, extra: str, *modules: str) -> None:
     problem = lacking(extra, *modules)
     if problem:
         raise ConfigError(f"{what}: {problem}")
+
+
+def versions(*packages: str) -> str:
+    """Versions of installed packages, for people, for example ``av 18.1.0, torch 2.13.0``.
+
+    Args:
+        packages: Names as they are installed by.
+    """
+    return ", ".join(f"{name} {version(name).partition('+')[0]}" for name in packages)

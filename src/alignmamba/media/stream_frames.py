@@ -68,8 +68,9 @@ class StreamLog:
         if self.declared is not None and not nothing:
             wanted = self.declared if clip.end is None else min(clip.end, self.declared)
             if self.end < wanted - SHORT_SECONDS:
+                ends = "ends" if self.kind == "audio" else "end"
                 self.notes.append(
-                    f"the {self.name} end at {self.end:.1f} s of {self.declared:.1f} s declared"
+                    f"the {self.name} {ends} at {self.end:.1f} s of {self.declared:.1f} s declared"
                 )
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from alignmamba.extras import lacking
-from alignmamba.media.extractor import Offer, WordSource
+from alignmamba.media.extractor import Offer, TextExtractor, WordSource
 from alignmamba.media.forced_alignment import SpeechAligner
+from alignmamba.media.hashed_text import HashedOptions, HashedText
+from alignmamba.media.language_text import LanguageText, TokenIds
 from alignmamba.media.transcription import Transcribed
 from alignmamba.media.word_sources import StatedWords, WordTimer, timed_words
 
@@ -45,6 +47,33 @@ def _asr(folder: Path | None, options: Any) -> WordSource:
     assert folder is not None  # as the offer says
     return Transcribed(folder)
 
+
+def _hashed(_: Path | None, options: HashedOptions) -> TextExtractor:
+    return HashedText(options)
+
+
+def _hf(folder: Path | None, options: Any) -> TextExtractor:
+    del options
+    assert folder is not None  # as the offer says
+    return LanguageText(folder)
+
+
+def _ids(folder: Path | None, options: Any) -> TextExtractor:
+    del options
+    assert folder is not None  # as the offer says
+    return TokenIds(folder)
+
+
+TEXT: Final[Mapping[str, Offer[TextExtractor]]] = {
+    "hashed": Offer(make=_hashed, summary="hashed spelling of each word", options=HashedOptions),
+    "hf": Offer(
+        make=_hf, summary="a vector for each word, by a text encoder", weights="FOLDER", extra="text"
+    ),
+    "ids": Offer(
+        make=_ids, summary="token ids for an encoder that is trained", weights="FOLDER", extra="text"
+    ),
+}
+"""Readers of words."""
 
 WORDS: Final[Mapping[str, Offer[WordSource]]] = {
     "auto": Offer(make=_auto, summary="times as a file states them, else found in the sound"),

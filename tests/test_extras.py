@@ -16,7 +16,8 @@ def test_extras_are_those_of_the_package() -> None:
     listed = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
     names = {
         extra: tuple(
-            each.partition(">")[0].lower().replace("-", "_").removesuffix("_py") for each in listed[extra]
+            each.partition(">")[0].lower().replace("-", "_").removesuffix("_py").replace("pillow", "PIL")
+            for each in listed[extra]
         )
         for extra in EXTRAS
     }

@@ -19,7 +19,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "tune": ("optuna",),
     "gpu": ("triton",),
     "text": ("transformers",),
-    "media": ("av", "pocketsphinx", "webvtt", "praatio", "num2words"),
+    "media": ("av", "PIL", "pocketsphinx", "webvtt", "praatio", "num2words"),
     "face": ("mediapipe",),
     "egemaps": ("opensmile",),
     "asr": ("faster_whisper",),

@@ -4,35 +4,75 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from alignmamba.media.extractor import Extractor, Offer
+from alignmamba.media.egemaps import Egemaps
+from alignmamba.media.extractor import Extractor, NoOptions, Offer
+from alignmamba.media.face import Face, FaceOptions
+from alignmamba.media.image_model import ImageModel, ImageModelOptions
 from alignmamba.media.log_mel import LogMel, LogMelOptions
 from alignmamba.media.pixels import Pixels, PixelsOptions
+from alignmamba.media.speech_model import SpeechModel
 
 
-def _log_mel(weights: Path | None, options: LogMelOptions) -> Extractor:
-    del weights  # it has none
+def _log_mel(_: Path | None, options: LogMelOptions) -> Extractor:
     return LogMel(options=options)
 
 
-def _pixels(weights: Path | None, options: PixelsOptions) -> Extractor:
-    del weights  # it has none
+def _egemaps(_: Path | None, __: NoOptions) -> Extractor:
+    return Egemaps()
+
+
+def _speech_model(folder: Path | None, _: NoOptions) -> Extractor:
+    return SpeechModel(folder=_given(folder))
+
+
+def _pixels(_: Path | None, options: PixelsOptions) -> Extractor:
     return Pixels(options=options)
 
 
+def _face(file: Path | None, options: FaceOptions) -> Extractor:
+    return Face(file=_given(file), options=options)
+
+
+def _image_model(folder: Path | None, options: ImageModelOptions) -> Extractor:
+    return ImageModel(folder=_given(folder), options=options)
+
+
+def _given(path: Path | None) -> Path:
+    assert path is not None, "a recipe names the weights of a tool that has some"
+    return path
+
+
 AUDIO: Final[Mapping[str, Offer[Extractor]]] = {
-    "logmel": Offer(
-        make=_log_mel,
-        summary="log-mel energies of sound, 80 bands at 100 Hz",
-        options=LogMelOptions,
+    "logmel": Offer(make=_log_mel, summary="log-mel energies, 80 bands at 100 Hz", options=LogMelOptions),
+    "egemaps": Offer(
+        make=_egemaps, summary="voice in 25 measures at 100 Hz, for research alone", extra="egemaps"
+    ),
+    "hf": Offer(
+        make=_speech_model,
+        summary="a model of the wav2vec 2.0, HuBERT or WavLM family, about 50 Hz",
+        weights="FOLDER",
+        extra="text",
     ),
 }
 """Extractors of sound by name."""
 
 VIDEO: Final[Mapping[str, Offer[Extractor]]] = {
     "pixels": Offer(
-        make=_pixels,
-        summary="small grey or coloured pictures, 16 x 16 at 5 Hz",
-        options=PixelsOptions,
+        make=_pixels, summary="small grey or coloured pictures, 16 x 16 at 5 Hz", options=PixelsOptions
+    ),
+    "face": Offer(
+        make=_face,
+        summary="movements of a face and pose of the head, 58 numbers at 12.5 Hz",
+        options=FaceOptions,
+        weights="FILE",
+        extra="face",
+    ),
+    "hf": Offer(
+        make=_image_model,
+        summary="an image encoder of the CLIP, SigLIP, DINO or ViT family, 5 Hz",
+        options=ImageModelOptions,
+        weights="FOLDER",
+        extra="text",
     ),
 }
 """Extractors of pictures by name."""

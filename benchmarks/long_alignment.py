@@ -1,29 +1,34 @@
 """Peak memory and time of each way to bring two long sequences together: memory is linear in both lengths.
 
-Each operator and length has a process of its own, whose peak of resident memory is read before and after one
-call, with gradients where the operator has any. Time is that of the processor. The last column is the
-exponent of memory between the two longest lengths: 1 is linear, 2 would be a matrix of all pairs.
+Each operator and length has fresh processes: one reads the peak of its resident memory above the start of one
+call, with gradients where the operator has any, and the time of the processor; the other lets the profiler
+add up the tensors that are alive at once. The last column is the exponent of resident memory between the two
+longest lengths: 1 is linear, 2 would be a matrix of all pairs.
 
-Usage: ``python benchmarks/long_alignment.py [--lengths 800 1600 ...] [--channels 32] [--operators NAMES]``
+Usage: ``python benchmarks/long_alignment.py [--lengths 1600 3200 ...] [--channels 32] [--operators NAMES]``
 """
 
 import argparse
 import math
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
+from itertools import accumulate
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from alignmamba import ops
+from alignmamba.evaluation.computing_cost import peak_bytes
 
-LENGTHS = (800, 1600, 3200, 6400, 12800)
+LENGTHS = (1600, 3200, 6400, 12800)
 CHANNELS = 32
 BALANCED_ITERATIONS = 3
 WINDOW = 64
 
+MeasuredT = TypeVar("MeasuredT")
 Sides = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -41,9 +46,11 @@ def learnt(value: Callable[[Sides], Tensor]) -> Callable[[Sides], object]:
 OPERATORS: dict[str, Callable[[Sides], object]] = {
     "match_tokens": lambda sides: ops.match_tokens(*sides),
     "match_tokens, window": lambda sides: ops.match_tokens(*sides, window=WINDOW),
+    "match_in_order": lambda sides: ops.match_in_order(*sides),
     "resample": learnt(lambda sides: ops.resample(sides[0], sides[2], sides[3])),
     "mmd, 64 landmarks": learnt(lambda sides: ops.mmd(*sides, bandwidth="median", landmarks=64)),
     "time_contrast": learnt(lambda sides: ops.time_contrast(*sides)),
+    "order_contrast": learnt(lambda sides: ops.order_contrast(*sides, sides[1][0, 0].detach())),
     "soft_transport, source": learnt(lambda sides: ops.soft_transport(*sides).values),
     "soft_transport, both": learnt(
         lambda sides: ops.soft_transport(*sides, marginal="both", iterations=BALANCED_ITERATIONS).values
@@ -63,23 +70,36 @@ def drawn(length: int, channels: int) -> Sides:
     return source, anchor, mask, mask
 
 
-def peak_megabytes() -> float:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+def resident(name: str, length: int, channels: int) -> tuple[float, float]:
+    """Growth of resident memory in one call, in megabytes, and its seconds."""
+    call = ready(name, length, channels)
+    started = time.process_time()
+    peak = peak_bytes(call)
+    return peak / 2**20, time.process_time() - started
 
 
-def measure(name: str, length: int, channels: int) -> tuple[float, float]:
-    """Growth of the peak in one call, in megabytes, and its seconds."""
+def alive(name: str, length: int, channels: int) -> float:
+    """Megabytes of all tensors that one call holds at once, above its arguments."""
+    call = ready(name, length, channels)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    events = [each for each in profiler.profiler.kineto_results.events() if each.name() == "[memory]"]
+    events.sort(key=lambda each: each.start_ns())
+    return max(accumulate((each.nbytes() for each in events), initial=0)) / 2**20
+
+
+def ready(name: str, length: int, channels: int) -> Callable[[], object]:
+    """A call of one operator in this process, whose kernels are compiled."""
+    torch.set_num_threads(1)
+    OPERATORS[name](drawn(64, channels))
     sides = drawn(length, channels)
-    before, started = peak_megabytes(), time.process_time()
-    OPERATORS[name](sides)
-    return peak_megabytes() - before, time.process_time() - started
+    return lambda: OPERATORS[name](sides)
 
 
-def in_a_process(name: str, length: int, channels: int) -> tuple[float, float]:
-    """The same, by a copy of this process, whose kernels are compiled already."""
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.apply(measure, (name, length, channels))
+def in_a_process(measure: Callable[[str, int, int], MeasuredT], *arguments: Any) -> MeasuredT:
+    """A measurement by a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, arguments)
 
 
 def main() -> None:
@@ -88,13 +108,15 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=CHANNELS, help="width of a token")
     parser.add_argument("--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS))
     given = parser.parse_args()
-    torch.set_num_threads(1)
     print("| operator | " + " | ".join(f"{length:,}" for length in given.lengths) + " | exponent of memory |")
     print("|---|" + "---|" * (len(given.lengths) + 1))
     for name in given.operators:
-        OPERATORS[name](drawn(64, given.channels))
-        found = [in_a_process(name, length, given.channels) for length in given.lengths]
-        cells = [f"{megabytes:.0f} MB, {seconds:.2f} s" for megabytes, seconds in found]
+        found = [in_a_process(resident, name, length, given.channels) for length in given.lengths]
+        tensors = [in_a_process(alive, name, length, given.channels) for length in given.lengths]
+        cells = [
+            f"{megabytes:.0f} / {live:.0f} MB, {seconds:.1f} s"
+            for (megabytes, seconds), live in zip(found, tensors, strict=True)
+        ]
         exponent = "–"
         if len(found) > 1 and found[-2][0] > 1:
             growth = math.log(found[-1][0] / found[-2][0])

@@ -1,12 +1,15 @@
 """Instruments that show what an operator holds in memory, and what it leaves unwritten there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 class LargestTensor(TorchDispatchMode):
@@ -34,6 +37,31 @@ class Products(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.number += func is torch.ops.aten.bmm.default
         return func(*args, **(kwargs or {}))
+
+
+class LargePlaces(TorchDispatchMode):
+    """Counts the places of at least some number of elements that operations take for their results."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least, self.number = least, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {each.untyped_storage().data_ptr() for each in tree_leaves((args, kwargs)) if is_tensor(each)}
+        for each in tree_leaves(result):
+            if is_tensor(each) and each.numel() >= self.least:
+                self.number += each.untyped_storage().data_ptr() not in given
+        return result
+
+
+def most_alive(call: Callable[[], Any]) -> int:
+    """Bytes of all tensors that a call holds at once, above its arguments."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    events = [each for each in profiler.profiler.kineto_results.events() if each.name() == "[memory]"]
+    events.sort(key=lambda each: each.start_ns())
+    return max(accumulate((each.nbytes() for each in events), initial=0))
 
 
 class KeptBytes:

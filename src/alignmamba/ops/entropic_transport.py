@@ -8,7 +8,7 @@ from torch import Tensor
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops.backends import without_autocast
-from alignmamba.ops.pair_tiles import LEAST, PairCosts
+from alignmamba.ops.pair_tiles import LEAST, PairCosts, Tile, TileStep, exponentials
 from alignmamba.ops.sequence import check_mask
 from alignmamba.ops.transport import check_cost, check_sides, checked_times
 
@@ -183,15 +183,17 @@ def transport_distance(
         )
         with torch.no_grad():
             ours = _source_potential(pairs, "both", iterations)
-            theirs = _kept(pairs.logsumexp(1, ours), y_mask)
-
-        def of_tile(pairs: PairCosts, rows: slice, columns: slice, f: Tensor, g: Tensor) -> tuple[Tensor]:
+        if pairs.kept is not None:
             with torch.no_grad():
-                logs = pairs.logs(rows, columns) + f[:, rows].unsqueeze(2) + g[:, columns].unsqueeze(1)
-                plan = logs.masked_fill(~pairs.allowed(rows, columns), -torch.inf).exp()
-            return ((plan * pairs.costs(rows, columns)).sum((1, 2)).unsqueeze(1),)
-
-        return pairs.tile_by_tile(of_tile, 1, ours, theirs)[0].sum(1)
+                theirs = _kept(pairs.logsumexp(1, ours), y_mask)
+                logs = pairs.logs() + ours.unsqueeze(2) + theirs.unsqueeze(1)
+                plan = logs.masked_fill(pairs.forbidden(), -torch.inf).exp()
+            return (plan * pairs.kept).sum((1, 2))
+        nothing = pairs.x[..., :0]
+        total, _, cost, _ = pairs.tile_by_tile(_Carry(regularisation, held=True), 1, ours, nothing)
+        received = y_mask & (total > LEAST / 2)
+        mass = (total + _kept(total, y_mask)).exp().masked_fill(~received, 0)
+        return (mass * cost.masked_fill(~received, 0)).sum(1)
 
 
 def _check_entropy(regularisation: float, iterations: int) -> None:
@@ -240,18 +242,18 @@ def _carried(pairs: PairCosts, source: Tensor, ours: Tensor, marginal: KeptMargi
     """Carry tokens by the plan of a source potential, in one more pass over all pairs."""
     tokens = source.to(ours.dtype).masked_fill(~pairs.masks[0].unsqueeze(-1), 0)
 
-    def of_tile(
-        pairs: PairCosts, rows: slice, columns: slice, ours: Tensor, tokens: Tensor
-    ) -> tuple[Tensor, ...]:
-        logs = pairs.logs(rows, columns)
-        scores = logs + ours[:, rows].unsqueeze(2)
+    def of_kept() -> tuple[Tensor, ...]:
+        logs = pairs.logs()
+        scores = logs + ours.unsqueeze(2)
         total = scores.logsumexp(1)
         weights = (scores - total.unsqueeze(1)).exp()
         cost = -pairs.regularisation * (weights * logs).sum(1)
-        largest = scores.detach().argmax(1) + (rows.start or 0)
-        return total, weights.transpose(1, 2) @ tokens[:, rows], cost, largest
+        return total, weights.transpose(1, 2) @ tokens, cost, scores.detach().argmax(1)
 
-    total, values, cost, index = pairs.tile_by_tile(of_tile, 1, ours, tokens)
+    if pairs.kept is None:
+        total, values, cost, index = pairs.tile_by_tile(_Carry(pairs.regularisation), 1, ours, tokens)
+    else:
+        total, values, cost, index = pairs.of_kept(of_kept)
     source_mask, anchor_mask = pairs.masks
     received = anchor_mask & (total > LEAST / 2)
     theirs = torch.zeros_like(total) if marginal == "source" else _kept(total, anchor_mask)
@@ -264,6 +266,47 @@ def _carried(pairs: PairCosts, source: Tensor, ours: Tensor, marginal: KeptMargi
         anchor_potential=_in_costs(theirs, pairs.regularisation, anchor_mask, received),
         index=index.masked_fill(~received, -1),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Carry(TileStep):
+    """Carries tokens by the columns of a plan: the logarithms of their sums, mean tokens, mean costs and
+    largest shares, all (batch, anchor time, ...), from a source potential and tokens.
+    """
+
+    regularisation: float
+    held: bool = False
+    """The plan is a constant to the gradient of the costs, which is the only one."""
+
+    def value(self, tile: Tile) -> tuple[Tensor, ...]:
+        """Sums, means and places of one tile."""
+        ours, tokens = tile.beside
+        weights = torch.add(tile.logs, ours.unsqueeze(2), out=tile.spare)
+        index = weights.argmax(1) + tile.across.start
+        largest, total = exponentials(weights, 1)
+        values = weights.div_(total).transpose(1, 2) @ tokens
+        cost = -self.regularisation * tile.logs.mul_(weights).sum(1)
+        return total.log_().add_(largest).squeeze(1), values, cost, index
+
+    def slope(
+        self, tile: Tile, results: tuple[Tensor, ...], slopes: tuple[Tensor, ...]
+    ) -> tuple[Tensor | None, ...]:
+        """Through means of tokens and of costs under the softmax of ``logs + ours``."""
+        logs, (ours, tokens) = tile.logs, tile.beside
+        (total, values, cost, _), (by_total, by_values, by_cost, _) = results, slopes
+        weights = torch.add(logs, ours.unsqueeze(2), out=tile.spare).sub_(total.unsqueeze(1)).exp_()
+        by_mean_log = (-self.regularisation * by_cost).unsqueeze(1)
+        if self.held:
+            torch.mul(weights, by_mean_log, out=logs)
+            return None, None
+        by_tokens = weights @ by_values
+        # the slope of a weight, less the mean of these, is that of its logarithm over the weight
+        mean = (values * by_values).sum(2) + cost * by_cost
+        logs.mul_(by_mean_log).baddbmm_(tokens, by_values.transpose(1, 2))
+        logs.add_((by_total - mean).unsqueeze(1)).mul_(weights)
+        by_ours = logs.sum(2)
+        logs.add_(weights.mul_(by_mean_log))
+        return by_ours, by_tokens
 
 
 def _in_costs(potential: Tensor, regularisation: float, mask: Tensor, moved: Tensor) -> Tensor:

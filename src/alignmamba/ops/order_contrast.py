@@ -1,15 +1,13 @@
 """Contrast by order: tokens learn their partners in another sequence where nothing says when these happen."""
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from alignmamba.errors import ConfigError, ShapeError
 from alignmamba.ops.backends import without_autocast
 from alignmamba.ops.ordered_matching import match_in_order
+from alignmamba.ops.pair_tiles import PairLogs
 from alignmamba.ops.sequence import masked_mean, unit_tokens
 from alignmamba.ops.transport import check_sides
 
@@ -143,34 +141,22 @@ def _classified(
     return masked_mean((total - own).unsqueeze(2), frames_mask).squeeze(1)
 
 
-def _tiles(frames: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
-    """Frames in pieces whose similarities with all classes fit into a tile."""
-    tiles: tuple[Tensor, ...] = frames.split(max(1, _TILE_ENTRIES // (len(frames) * len(classes))), 1)
-    return tiles
-
-
 def _partition(frames: Tensor, classes: Tensor) -> Tensor:
-    """(batch, time), logarithm of the sum over classes of exp(similarity), tile by tile; the backward pass
-    computes each tile again.
-    """
-
-    def of_tile(rows: Tensor) -> Tensor:
-        return (rows @ classes.T).logsumexp(2)
-
-    tiles = _tiles(frames, classes)
-    if len(tiles) == 1 or not torch.is_grad_enabled():
-        return torch.cat([of_tile(rows) for rows in tiles], 1)
-    again = partial(checkpoint, of_tile, use_reentrant=False, preserve_rng_state=False)
-    return torch.cat([again(rows) for rows in tiles], 1)
+    """(batch, time), logarithm of the sum over classes of exp(similarity)."""
+    if frames.shape[0] * frames.shape[1] * len(classes) <= _TILE_ENTRIES:
+        return (frames @ classes.T).logsumexp(2)
+    similarities = PairLogs(
+        frames.flatten(0, 1).unsqueeze(0), classes.unsqueeze(0), tile_entries=_TILE_ENTRIES
+    )
+    return similarities.logsumexp(2).view(frames.shape[:2])
 
 
 @torch.no_grad()
 def _shares(frames: Tensor, mask: Tensor, classes: Tensor, total: Tensor) -> Tensor:
     """(classes,), the mean probability of each class over all valid frames."""
     sums = frames.new_zeros(len(classes))
-    places = total.split(_tiles(frames, classes)[0].shape[1], 1)
-    masks = mask.split(places[0].shape[1], 1)
-    for rows, logs, valid in zip(_tiles(frames, classes), places, masks, strict=True):
-        each = (rows @ classes.T - logs.unsqueeze(2)).exp().masked_fill(~valid.unsqueeze(2), 0)
+    step = max(1, _TILE_ENTRIES // (len(frames) * len(classes)))
+    for rows, logs, valid in zip(*(each.split(step, 1) for each in (frames, total, mask)), strict=True):
+        each = (rows @ classes.T).sub_(logs.unsqueeze(2)).exp_().masked_fill_(~valid.unsqueeze(2), 0)
         sums += each.sum((0, 1))
     return sums / mask.sum()

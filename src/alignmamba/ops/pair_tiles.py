@@ -1,12 +1,15 @@
-"""Costs of all pairs of tokens of two sequences, tile by tile: memory is linear in both lengths."""
+"""All pairs of tokens of two sequences, tile by tile: memory is linear in both lengths."""
 
-from collections.abc import Callable, Iterator
-from copy import copy
-from typing import Any
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from alignmamba.ops.backends import exporting, without_autocast
 from alignmamba.ops.sequence import unit_tokens
@@ -15,12 +18,144 @@ from alignmamba.ops.transport import nearest_in_time
 LEAST = -1e30
 """Logarithm of nothing: finite, so that a sample without any pair has a gradient of zero."""
 
-
-OfTile = Callable[..., tuple[Tensor, ...]]
-"""Function of pairs, rows, columns and tensors beside them: results (batch, time along the tile, ...)."""
+ValueT = TypeVar("ValueT")
 
 
-class PairCosts:
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Pairs of some tokens of one side, along the tile, with all that may be their partners, across it."""
+
+    logs: Tensor
+    """(batch, rows, columns), logarithms of weights. A step may overwrite them."""
+    spare: Tensor
+    """(batch, rows, columns), a place that holds nothing."""
+    across: slice
+    """Tokens of the other side."""
+    beside: tuple[Tensor, ...]
+    """(batch, time across, ...) tensors that the step asks for."""
+
+
+class TileStep(ABC):
+    """One pass over all pairs: its results for each tile, and their gradient.
+
+    Both are written in place. Large tensors that are made anew for each tile, with small ones between them
+    that live longer, are never given the same place by glibc, and add up to a matrix of all pairs.
+    """
+
+    @abstractmethod
+    def value(self, tile: Tile) -> tuple[Tensor, ...]:
+        """Results (batch, time along the tile, ...)."""
+
+    @abstractmethod
+    def slope(
+        self, tile: Tile, results: tuple[Tensor, ...], slopes: tuple[Tensor, ...]
+    ) -> tuple[Tensor | None, ...]:
+        """Put the gradient of the logarithms in their place; return those of the tensors beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSumExp(TileStep):
+    """Logarithms of sums of ``exp(logs + potential)`` over one dimension of (batch, x time, y time)."""
+
+    dim: int
+
+    def value(self, tile: Tile) -> tuple[Tensor, ...]:
+        """(batch, time along the tile) for a potential (batch, time across)."""
+        largest, total = exponentials(tile.logs.add_(tile.beside[0].unsqueeze(3 - self.dim)), self.dim)
+        return (total.log_().add_(largest).squeeze(self.dim),)
+
+    def slope(
+        self, tile: Tile, results: tuple[Tensor, ...], slopes: tuple[Tensor, ...]
+    ) -> tuple[Tensor | None, ...]:
+        """A softmax, times the slope of its sum."""
+        scores = tile.logs.add_(tile.beside[0].unsqueeze(3 - self.dim))
+        scores.sub_(results[0].unsqueeze(self.dim)).exp_().mul_(slopes[0].unsqueeze(self.dim))
+        return (scores.sum(3 - self.dim),)
+
+
+def exponentials(scores: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Put exponentials in the place of scores, over that of the largest along `dim`; return the largest, and
+    sums of what is there.
+    """
+    largest = scores.amax(dim, keepdim=True)
+    return largest, scores.sub_(largest).exp_().sum(dim, keepdim=True)
+
+
+class PairLogs:
+    """Products ``x_i . y_j`` of all pairs of tokens, the logarithms of their weights.
+
+    Args:
+        x: (batch, x time, channel), floating.
+        y: (batch, y time, channel), of the same type.
+        tile_entries: Most pairs of a tile, over the whole batch.
+    """
+
+    scale = 1.0
+    """Derivative of a logarithm by the product of its tokens."""
+
+    def __init__(self, x: Tensor, y: Tensor, *, tile_entries: int) -> None:
+        self.x, self.y = x, y
+        self.tile_entries = tile_entries
+        self._rooms: tuple[Tensor, ...] | None = None
+
+    def logsumexp(self, dim: int, potential: Tensor | None = None) -> Tensor:
+        """Logarithms of sums of ``exp(logs + potential)``: over y with `dim` 2, (batch, x time), with a
+        potential of y; over x with `dim` 1, (batch, y time), with one of x.
+        """
+        if potential is None:
+            potential = self.x.new_zeros(len(self.x), (self.x, self.y)[dim - 1].shape[1])
+        return self.tile_by_tile(LogSumExp(dim), dim, potential)[0]
+
+    def tile_by_tile(self, step: TileStep, dim: int, *beside: Tensor) -> tuple[Tensor, ...]:
+        """Results of a step for tiles that together hold all pairs, each with all that are allowed along
+        `dim`, joined along the other; and again in the backward pass. The tensors beside them run along
+        `dim`.
+        """
+        tiled: Callable[..., tuple[Tensor, ...]] = _Tiled.apply
+        return tiled(self, step, dim, self.x, self.y, *beside)
+
+    def tiles(self, dim: int) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of tiles that hold all pairs, each with all that are allowed along `dim`."""
+        lengths = self.x.shape[1], self.y.shape[1]
+        step = max(1, self.tile_entries // (len(self.x) * lengths[dim - 1]))
+        for start in range(0, lengths[2 - dim], step):
+            along = slice(start, start + step)
+            across = self._reach(along, dim)
+            yield (along, across) if dim == 2 else (across, along)
+
+    def tile(self, place: tuple[slice, slice], dim: int, beside: Sequence[Tensor]) -> Tile:
+        """The tile of these rows and columns; it overwrites the one before."""
+        across = place[dim - 1]
+        return Tile(
+            logs=self._logs(*place),
+            spare=self._places(*place)[1],
+            across=across,
+            beside=tuple(each[:, across] for each in beside),
+        )
+
+    def clear(self, slopes: Tensor, rows: slice, columns: slice) -> None:
+        """Put zero into the gradient of the logarithms of pairs that do not count; here all do."""
+
+    def _logs(self, rows: slice, columns: slice) -> Tensor:
+        """(batch, rows, columns), written in place."""
+        out = self._places(rows, columns)[0]
+        return torch.bmm(self.x[:, rows], self.y[:, columns].transpose(1, 2), out=out)
+
+    def _places(self, rows: slice, columns: slice) -> tuple[Tensor, ...]:
+        """Places of one tile: for its logarithms, for anything, for two masks, and for times apart."""
+        if self._rooms is None:
+            most = max(self.tile_entries, len(self.x) * max(self.x.shape[1], self.y.shape[1]))
+            dtypes = (None, None, torch.bool, torch.bool, torch.float64)
+            self._rooms = tuple(self.x.new_empty(most, dtype=dtype) for dtype in dtypes)
+        shape = len(self.x), self.x[:, rows].shape[1], self.y[:, columns].shape[1]
+        return tuple(room[: math.prod(shape)].view(shape) for room in self._rooms)
+
+    def _reach(self, along: slice, dim: int) -> slice:  # noqa: ARG002
+        """The tokens along `dim` that hold all partners of some tokens of the other side; at least one."""
+        return slice(0, (self.x, self.y)[dim - 1].shape[1])
+
+
+class PairCosts(PairLogs):
     r"""Costs ``C(i, j) = 1 - cos(x_i, y_j) + time_weight * (t_i - t_j)^2`` of all pairs of valid tokens.
 
     Pairs that fit into one tile are computed once and kept. Of more, each tile is computed when it is used,
@@ -32,7 +167,7 @@ class PairCosts:
         x_mask: (batch, x time) bool.
         y_mask: (batch, y time) bool.
         tile_entries: Most pairs of a tile, over the whole batch.
-        regularisation: Divisor of costs in `logs`.
+        regularisation: Divisor of costs in logarithms, which are negative costs.
         time_weight: Weight of the squared time difference.
         times: (batch, x time) and (batch, y time), where the weight or the window asks for them.
         window: Allow only pairs with at most this many positions between ``j`` and the token of y nearest in
@@ -56,9 +191,10 @@ class PairCosts:
         passes: int = 2,
     ) -> None:
         working = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-        self.x, self.y = (unit_tokens(side.to(working), mask) for side, mask in ((x, x_mask), (y, y_mask)))
+        x, y = (unit_tokens(side.to(working), mask) for side, mask in ((x, x_mask), (y, y_mask)))
+        super().__init__(x, y, tile_entries=tile_entries)
         self.masks = x_mask, y_mask
-        self.regularisation, self.time_weight = regularisation, time_weight
+        self.regularisation, self.time_weight, self.scale = regularisation, time_weight, 1 / regularisation
         # What is not valid may have any time, even none.
         self.times = times and tuple(
             when.double().masked_fill(~mask, 0) for when, mask in zip(times, self.masks, strict=True)
@@ -67,93 +203,75 @@ class PairCosts:
         if times is not None and window is not None and window < y.shape[1] - 1:
             nearest = nearest_in_time(times[0].double(), times[1].double(), y_mask)
             self.window = nearest - window, nearest + window
+        self.again = passes > 2
         # A program that is exported may not loop as often as a length says.
-        whole = exporting() or len(x) * x.shape[1] * y.shape[1] <= tile_entries
-        self.kept = self._computed(slice(None), slice(None)) if whole else None
-        self.again = not whole or passes > 2
-        self.tile_entries = tile_entries
+        self.whole = exporting() or len(x) * x.shape[1] * y.shape[1] <= tile_entries
+        self.kept = self._computed(slice(None), slice(None)) if self.whole else None
+        """(batch, x time, y time), costs of all pairs, whatever where a token is not valid; ``None`` where
+        they do not fit into a tile."""
 
-    def costs(self, rows: slice, columns: slice) -> Tensor:
-        """(batch, rows, columns), the costs of a tile, with gradient; whatever where a token is not valid."""
-        return self._computed(rows, columns) if self.kept is None else self.kept
+    def logsumexp(self, dim: int, potential: Tensor | None = None) -> Tensor:
+        """As for `PairLogs`, of the pairs that are allowed."""
+        if self.kept is None:
+            return super().logsumexp(dim, potential)
 
-    def _computed(self, rows: slice, columns: slice) -> Tensor:
-        found = 1 - self.x[:, rows] @ self.y[:, columns].transpose(1, 2)
-        if self.time_weight and self.times:
-            apart = self.times[0][:, rows].unsqueeze(2) - self.times[1][:, columns].unsqueeze(1)
-            found = found + self.time_weight * apart.to(found.dtype).square()
+        def of_kept() -> Tensor:
+            logs = self.logs()
+            if potential is not None:
+                logs = logs + potential.unsqueeze(3 - dim)
+            total: Tensor = logs.logsumexp(dim)
+            return total
+
+        return self.of_kept(of_kept)
+
+    def of_kept(self, function: Callable[[], ValueT]) -> ValueT:
+        """Value of a function of pairs that are kept; with many passes, again in the backward pass."""
+        if not self.again or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return function()
+        found: ValueT = checkpoint(function, use_reentrant=False, preserve_rng_state=False)
         return found
 
-    def allowed(self, rows: slice, columns: slice) -> Tensor:
-        """(batch, rows, columns) bool: pairs of valid tokens within the window."""
-        found = self.masks[0][:, rows].unsqueeze(2) & self.masks[1][:, columns].unsqueeze(1)
+    def logs(self) -> Tensor:
+        """(batch, x time, y time), negative costs over the regularisation; `LEAST` where not allowed."""
+        assert self.kept is not None
+        return (-self.kept / self.regularisation).masked_fill(self.forbidden(), LEAST)
+
+    def forbidden(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """(batch, rows, columns) bool: pairs with a token that is not valid, or outside of the window."""
+        places = (None, None) if self.whole else self._places(rows, columns)[2:4]
+        own, other = ~self.masks[0][:, rows].unsqueeze(2), ~self.masks[1][:, columns].unsqueeze(1)
+        found = torch.logical_or(own, other, out=places[0])
         if self.window is None:
             return found
         column = torch.arange(self.y.shape[1], device=found.device)[columns]
         first, last = (edge[:, rows].unsqueeze(2) for edge in self.window)
-        return found & (column >= first) & (column <= last)
+        found.logical_or_(torch.lt(column, first, out=places[1]))
+        return found.logical_or_(torch.gt(column, last, out=places[1]))
 
-    def logs(self, rows: slice, columns: slice) -> Tensor:
-        """(batch, rows, columns), costs of a tile over the regularisation, negative; `LEAST` where not
-        allowed.
-        """
-        return (-self.costs(rows, columns) / self.regularisation).masked_fill(
-            ~self.allowed(rows, columns), LEAST
-        )
+    def clear(self, slopes: Tensor, rows: slice, columns: slice) -> None:
+        """Put zero where a token is not valid or a pair outside of the window."""
+        slopes.masked_fill_(self.forbidden(rows, columns), 0)
 
-    def logsumexp(self, dim: int, potential: Tensor | None = None) -> Tensor:
-        """Logarithms of sums of ``exp(logs + potential)``: over y with `dim` 2, (batch, x time), with a
-        potential of y; over x with `dim` 1, (batch, y time), with one of x.
-        """
+    def _logs(self, rows: slice, columns: slice) -> Tensor:
+        """(batch, rows, columns), written in place; `LEAST` where not allowed."""
+        logs = self._computed(rows, columns).div_(-self.regularisation)
+        return logs.masked_fill_(self.forbidden(rows, columns), LEAST)
 
-        def of_tile(pairs: PairCosts, rows: slice, columns: slice, *potentials: Tensor) -> tuple[Tensor]:
-            logs = pairs.logs(rows, columns)
-            for each in potentials:
-                logs = logs + (each[:, columns].unsqueeze(1) if dim == 2 else each[:, rows].unsqueeze(2))
-            return (logs.logsumexp(dim),)
-
-        return self.tile_by_tile(of_tile, dim, *(() if potential is None else (potential,)))[0]
-
-    def tile_by_tile(self, function: OfTile, dim: int, *beside: Tensor) -> tuple[Tensor, ...]:
-        """Results of a function of these pairs, rows, columns and the tensors beside them, for tiles that
-        together hold all pairs, each with all that are allowed along `dim`; joined along the other.
-        """
-        if self.again and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            recompute: Callable[..., tuple[Tensor, ...]] = _Recomputed.apply
-            return recompute(self, function, dim, *self._tensors, *beside)
-        parts = [function(self, *tile, *beside) for tile in self.tiles(dim)]
-        return tuple(torch.cat(each, 1) for each in zip(*parts, strict=True))
-
-    @property
-    def _tensors(self) -> tuple[Tensor, ...]:
-        """Tensors that costs are computed from."""
-        return (self.x, self.y) if self.kept is None else (self.kept,)
-
-    def of(self, *tensors: Tensor) -> "PairCosts":
-        """These pairs with other tensors in place of those that costs are computed from."""
-        found = copy(self)
-        if self.kept is None:
-            found.x, found.y = tensors
-        else:
-            (found.kept,) = tensors
+    def _computed(self, rows: slice, columns: slice) -> Tensor:
+        """(batch, rows, columns) costs, with gradient where they are kept."""
+        costs, spare, *_, wide = [None] * 5 if self.whole else self._places(rows, columns)
+        found = torch.bmm(self.x[:, rows], self.y[:, columns].transpose(1, 2), out=costs).neg_().add_(1)
+        if self.time_weight and self.times:
+            own, other = self.times[0][:, rows].unsqueeze(2), self.times[1][:, columns].unsqueeze(1)
+            apart = torch.sub(own, other, out=wide)
+            apart = apart.to(found.dtype) if spare is None else spare.copy_(apart)
+            found.add_(apart.square_().mul_(self.time_weight))
         return found
-
-    def tiles(self, dim: int) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of tiles that hold all pairs, each with all that are allowed along `dim`."""
-        if self.kept is not None:
-            yield slice(None), slice(None)
-            return
-        lengths = self.x.shape[1], self.y.shape[1]
-        step = max(1, self.tile_entries // (len(self.x) * lengths[dim - 1]))
-        for start in range(0, lengths[2 - dim], step):
-            along = slice(start, start + step)
-            across = self._reach(along, dim)
-            yield (along, across) if dim == 2 else (across, along)
 
     def _reach(self, along: slice, dim: int) -> slice:
         """The tokens along `dim` that hold all partners of some tokens of the other side; at least one."""
         if self.window is None:
-            return slice(0, (self.x, self.y)[dim - 1].shape[1])
+            return super()._reach(along, dim)
         first, last = self.window
         if dim == 2:
             used = self.masks[0][:, along]
@@ -167,45 +285,35 @@ class PairCosts:
         return slice(max(0, int(edges[0].min())), int(edges[1].max()) + 1)
 
 
-class _Recomputed(torch.autograd.Function):
-    """Results tile by tile, and each tile once more in the backward pass.
-
-    One node of the graph for all tiles: what lives longer than a tile, between the large pieces that do not,
-    would keep the allocator from using those again.
-    """
+class _Tiled(torch.autograd.Function):
+    """A step for every tile, and each tile once more in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, pairs: PairCosts, function: OfTile, dim: int, *tensors: Tensor) -> Any:
-        ctx.pairs, ctx.function, ctx.dim = pairs, function, dim
-        ctx.save_for_backward(*tensors)
-        parts = [function(pairs, *tile, *tensors[len(pairs._tensors) :]) for tile in pairs.tiles(dim)]
-        ctx.sizes = [each[0].shape[1] for each in parts]
-        found = tuple(torch.cat(each, 1) for each in zip(*parts, strict=True))
-        ctx.mark_non_differentiable(*(each for each in found if not each.is_floating_point()))
-        return found
+    def forward(ctx: Any, pairs: PairLogs, step: TileStep, dim: int, *tensors: Tensor) -> Any:
+        beside = tensors[2:]
+        found = [step.value(pairs.tile(place, dim, beside)) for place in pairs.tiles(dim)]
+        results = tuple(torch.cat(each, 1) for each in zip(*found, strict=True))
+        ctx.pairs, ctx.step, ctx.dim, ctx.number = pairs, step, dim, len(beside)
+        ctx.save_for_backward(*beside, *results)
+        ctx.mark_non_differentiable(*(each for each in results if not each.is_floating_point()))
+        return results
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> Any:
-        pairs, needed, own = ctx.pairs, ctx.needs_input_grad[3:], len(ctx.pairs._tensors)
-        wanted = [number for number, need in enumerate(needed) if need]
-        totals = [torch.zeros_like(ctx.saved_tensors[number]) for number in wanted]
-        start = 0
-        for tile, size in zip(pairs.tiles(ctx.dim), ctx.sizes, strict=True):
-            leaves = [each.detach() for each in ctx.saved_tensors]
-            learning = [leaves[number].requires_grad_() for number in wanted]
-            with torch.enable_grad(), without_autocast(pairs.x.device):
-                found = ctx.function(pairs.of(*leaves[:own]), *tile, *leaves[own:])
-            moved = [each for each in found if each.requires_grad]
-            given = [
-                slope[:, start : start + size]
-                for each, slope in zip(found, slopes, strict=True)
-                if each.requires_grad
-            ]
-            gradients = torch.autograd.grad(moved, learning, given, allow_unused=True)
-            for total, gradient in zip(totals, gradients, strict=True):
-                if gradient is not None:
-                    total += gradient
-            start += size
-        rest = iter(totals)
-        return None, None, None, *(next(rest) if need else None for need in needed)
+        pairs, dim, saved = ctx.pairs, ctx.dim, ctx.saved_tensors
+        beside, results = saved[: ctx.number], saved[ctx.number :]
+        by_x, by_y, *by_beside = (torch.zeros_like(each) for each in (pairs.x, pairs.y, *beside))
+        with without_autocast(pairs.x.device):
+            for place in pairs.tiles(dim):
+                tile, along = pairs.tile(place, dim, beside), place[2 - dim]
+                theirs = (tuple(each[:, along] for each in group) for group in (results, slopes))
+                found = ctx.step.slope(tile, *theirs)
+                for total, part in zip(by_beside, found, strict=True):
+                    if part is not None:
+                        total[:, tile.across] += part
+                rows, columns = place
+                pairs.clear(tile.logs, rows, columns)
+                by_x[:, rows].baddbmm_(tile.logs, pairs.y[:, columns], alpha=pairs.scale)
+                by_y[:, columns].baddbmm_(tile.logs.transpose(1, 2), pairs.x[:, rows], alpha=pairs.scale)
+        return None, None, None, by_x, by_y, *by_beside

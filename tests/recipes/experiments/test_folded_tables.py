@@ -1,5 +1,6 @@
 """Tables of every experiment under cross-validation: each test sample once, and tests that know of folds."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from alignmamba.contracts import Corpus
+from alignmamba.errors import ConfigError
 from alignmamba.recipes.configuration import check_config
 from alignmamba.recipes.experiments.ablation import AblationOptions
 from alignmamba.recipes.experiments.cell_process import DONE, run_cell
@@ -14,7 +16,10 @@ from alignmamba.recipes.experiments.distance import DistanceOptions
 from alignmamba.recipes.experiments.experiment_kind import GridOptions
 from alignmamba.recipes.experiments.grid_run import GridEngine, plan_experiment, run_experiment, sum_up
 from alignmamba.recipes.experiments.missing import MissingOptions
-from alignmamba.recipes.experiments.plans import PlansOptions
+from alignmamba.recipes.experiments.plans import Plans, PlansAnalysis, PlansOptions
+from alignmamba.recipes.finished_run import load_run
+from alignmamba.recipes.fold_runs import of_folds
+from alignmamba.recipes.training_run import train
 from small_run import SIZES, write_small_corpus
 
 TINY: dict[str, Any] = {"fit": {"epochs": 1}, "options": {"d_model": 8, "depth": 1}}
@@ -62,3 +67,22 @@ def test_tables_of_folds_are_whole(
         assert not any("McNemar" in note for note in table.notes)
         counts = re.findall(r"with (?:\d+ seeds? and )?(\d+) test samples", " ".join(table.notes))
         assert set(map(int, counts)) <= {sum(SIZES.values())}, "every sample of the corpus is tested once"
+
+
+def test_each_fold_shows_the_samples_that_it_is_tested_on(corpus: Corpus, tmp_path: Path) -> None:
+    wanted = tuple(identity for split in corpus.splits.values() for identity in split.ids)
+    asked = PlansOptions(seeds=1, folds=3, samples=wanted)
+    Plans().check(asked, corpus)
+    with pytest.raises(ConfigError, match="samples: 'nobody' is not in any split of corpus"):
+        Plans().check(asked.model_copy(update={"samples": (*wanted, "nobody")}), corpus)
+    config = of_folds(check_config({**TINY, "data": corpus.location}), asked.folds)[1]
+    run = load_run(train(config, out=tmp_path / "run", progress=None).directory)
+    out = tmp_path / "analysis"
+    out.mkdir()
+    Plans().analyse(run, PlansAnalysis(kind="plans", samples=wanted), out)
+    shown = json.loads((out / "plans.json").read_text())["samples"]
+    own = run.corpus.split("test").ids
+    assert len(own) < len(wanted)
+    assert {each["id"] for each in shown} == set(own)
+    Plans().analyse(run, PlansAnalysis(kind="plans", samples=(next(iter(set(wanted) - set(own))),)), out)
+    assert json.loads((out / "plans.json").read_text())["samples"] == []

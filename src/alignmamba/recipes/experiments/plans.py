@@ -56,7 +56,7 @@ class PlansOptions(GridOptions):
     """Options of the transport plans."""
 
     samples: Annotated[tuple[str, ...], Field(title="ID ...")] = ()
-    """Test samples to show, by default those predicted best and worst."""
+    """Test samples to show, by default those predicted best and worst; with folds, of any split."""
 
 
 class PlansAnalysis(Analysis):
@@ -82,8 +82,8 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
     analysis = PlansAnalysis
 
     def check(self, asked: PlansOptions, corpus: Corpus) -> None:
-        """Refuse samples that are not in the test split."""
-        _refuse_unknown(asked.samples, corpus)
+        """Refuse samples that no run is tested on."""
+        _refuse_untested(asked.samples, corpus, folds=asked.folds)
 
     def cells(self, asked: PlansOptions, base: RunConfig, corpus: Corpus) -> Iterator[Cell]:
         """Figure 5: the model's transport plans, and those of the same without the contrast if it has one."""
@@ -100,12 +100,14 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
         `ConfigError` if the model makes no plans, or a sample is not in the test split.
         """
         config, corpus, model = run.config, run.corpus, run.model
-        _refuse_unknown(analysis.samples, corpus)
+        _refuse_untested(analysis.samples, corpus, folds=config.folds.number)
         test, batches = corpus.split("test"), list(test_batches(corpus))
         with torch.no_grad():
             errors = _errors_of_plans(run, batches)
             chosen = dict.fromkeys(analysis.samples, "asked for") or _telling(test.ids, errors)
-            why = {test.ids.index(identity): reason for identity, reason in chosen.items()}
+            # Of folds, each shows those of the samples that it is tested on.
+            places = {identity: row for row, identity in enumerate(test.ids)}
+            why = {places[identity]: reason for identity, reason in chosen.items() if identity in places}
             shown = [asdict(plan) for plan in shown_plans(config, corpus, model, test, why)]
             close = _closeness(config, corpus, model, batches)
         found = json.dumps({"samples": shown, "close": close}, ensure_ascii=False)
@@ -141,11 +143,14 @@ class Plans(GridExperiment[PlansOptions, PlansAnalysis]):
 # --- samples ------------------------------------------------------------------------------------------------
 
 
-def _refuse_unknown(samples: Sequence[str], corpus: Corpus) -> None:
-    ids = corpus.split("test").ids
-    unknown = [identity for identity in samples if identity not in ids]
+def _refuse_untested(samples: Sequence[str], corpus: Corpus, *, folds: int) -> None:
+    """Refuse samples that neither the test split has nor, with folds, any other: each is tested in one."""
+    splits = corpus.splits.values() if folds else (corpus.split("test"),)
+    known = {identity for split in splits for identity in split.ids}
+    unknown = [identity for identity in samples if identity not in known]
     if unknown:
-        raise ConfigError(f"samples: {unknown[0]!r} is not in the test split of corpus {corpus.name!r}")
+        where = "any split" if folds else "the test split"
+        raise ConfigError(f"samples: {unknown[0]!r} is not in {where} of corpus {corpus.name!r}")
 
 
 def _errors_of_plans(run: LoadedRun, batches: Sequence[Batch]) -> NDArray[np.float64]:

@@ -37,7 +37,7 @@ def order_contrast(
     ``s(i, k) = cos(x_i, y_k) / temperature``, a path is worth the sum of ``s(i, k) - correction * log q(k)``,
     where ``q(k)`` is the mean probability of the class over the batch: a class that is taken for everything
     counts less. A token costs its cross-entropy. Tokens that are equal, as the same word of a table of
-    embeddings, are one class. Memory is linear in the number of tokens.
+    embeddings, are one class. Memory is linear in the number of tokens, but for that of `match_in_order`.
 
     Args:
         source: (batch, source time, channel), floating.

@@ -97,6 +97,8 @@ class PairLogs:
         self.x, self.y = x, y
         self.tile_entries = tile_entries
         self._rooms: tuple[Tensor, ...] | None = None
+        self._place_types: tuple[torch.dtype | None, ...] = (None, None)
+        """Of places for a tile's logarithms and for anything; ``None`` is the type of the tokens."""
 
     def logsumexp(self, dim: int, potential: Tensor | None = None) -> Tensor:
         """Logarithms of sums of ``exp(logs + potential)``: over y with `dim` 2, (batch, x time), with a
@@ -109,7 +111,7 @@ class PairLogs:
     def tile_by_tile(self, step: TileStep, dim: int, *beside: Tensor) -> tuple[Tensor, ...]:
         """Results of a step for tiles that together hold all pairs, each with all that are allowed along
         `dim`, joined along the other; and again in the backward pass. The tensors beside them run along
-        `dim`.
+        `dim`. Slopes of results for a token without any pair have to be zero.
         """
         tiled: Callable[..., tuple[Tensor, ...]] = _Tiled.apply
         return tiled(self, step, dim, self.x, self.y, *beside)
@@ -133,20 +135,16 @@ class PairLogs:
             beside=tuple(each[:, across] for each in beside),
         )
 
-    def clear(self, slopes: Tensor, rows: slice, columns: slice) -> None:
-        """Put zero into the gradient of the logarithms of pairs that do not count; here all do."""
-
     def _logs(self, rows: slice, columns: slice) -> Tensor:
         """(batch, rows, columns), written in place."""
         out = self._places(rows, columns)[0]
         return torch.bmm(self.x[:, rows], self.y[:, columns].transpose(1, 2), out=out)
 
     def _places(self, rows: slice, columns: slice) -> tuple[Tensor, ...]:
-        """Places of one tile: for its logarithms, for anything, for two masks, and for times apart."""
+        """Places of one tile, of the types of `_place_types`."""
         if self._rooms is None:
             most = max(self.tile_entries, len(self.x) * max(self.x.shape[1], self.y.shape[1]))
-            dtypes = (None, None, torch.bool, torch.bool, torch.float64)
-            self._rooms = tuple(self.x.new_empty(most, dtype=dtype) for dtype in dtypes)
+            self._rooms = tuple(self.x.new_empty(most, dtype=dtype) for dtype in self._place_types)
         shape = len(self.x), self.x[:, rows].shape[1], self.y[:, columns].shape[1]
         return tuple(room[: math.prod(shape)].view(shape) for room in self._rooms)
 
@@ -203,6 +201,8 @@ class PairCosts(PairLogs):
         if times is not None and window is not None and window < y.shape[1] - 1:
             nearest = nearest_in_time(times[0].double(), times[1].double(), y_mask)
             self.window = nearest - window, nearest + window
+        # And two masks, and how far times are apart.
+        self._place_types += (torch.bool, torch.bool, *((torch.float64,) if time_weight else ()))
         self.again = passes > 2
         # A program that is exported may not loop as often as a length says.
         self.whole = exporting() or len(x) * x.shape[1] * y.shape[1] <= tile_entries
@@ -211,7 +211,7 @@ class PairCosts(PairLogs):
         they do not fit into a tile."""
 
     def logsumexp(self, dim: int, potential: Tensor | None = None) -> Tensor:
-        """As for `PairLogs`, of the pairs that are allowed."""
+        """Logarithms of sums as those of `PairLogs`, over the pairs that are allowed."""
         if self.kept is None:
             return super().logsumexp(dim, potential)
 
@@ -248,10 +248,6 @@ class PairCosts(PairLogs):
         found.logical_or_(torch.lt(column, first, out=places[1]))
         return found.logical_or_(torch.gt(column, last, out=places[1]))
 
-    def clear(self, slopes: Tensor, rows: slice, columns: slice) -> None:
-        """Put zero where a token is not valid or a pair outside of the window."""
-        slopes.masked_fill_(self.forbidden(rows, columns), 0)
-
     def _logs(self, rows: slice, columns: slice) -> Tensor:
         """(batch, rows, columns), written in place; `LEAST` where not allowed."""
         logs = self._computed(rows, columns).div_(-self.regularisation)
@@ -259,7 +255,7 @@ class PairCosts(PairLogs):
 
     def _computed(self, rows: slice, columns: slice) -> Tensor:
         """(batch, rows, columns) costs, with gradient where they are kept."""
-        costs, spare, *_, wide = [None] * 5 if self.whole else self._places(rows, columns)
+        costs, spare, *_, wide = [None] * 3 if self.whole else self._places(rows, columns)
         found = torch.bmm(self.x[:, rows], self.y[:, columns].transpose(1, 2), out=costs).neg_().add_(1)
         if self.time_weight and self.times:
             own, other = self.times[0][:, rows].unsqueeze(2), self.times[1][:, columns].unsqueeze(1)
@@ -313,7 +309,6 @@ class _Tiled(torch.autograd.Function):
                     if part is not None:
                         total[:, tile.across] += part
                 rows, columns = place
-                pairs.clear(tile.logs, rows, columns)
                 by_x[:, rows].baddbmm_(tile.logs, pairs.y[:, columns], alpha=pairs.scale)
                 by_y[:, columns].baddbmm_(tile.logs.transpose(1, 2), pairs.x[:, rows], alpha=pairs.scale)
         return None, None, None, by_x, by_y, *by_beside

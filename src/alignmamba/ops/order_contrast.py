@@ -156,7 +156,10 @@ def _shares(frames: Tensor, mask: Tensor, classes: Tensor, total: Tensor) -> Ten
     """(classes,), the mean probability of each class over all valid frames."""
     sums = frames.new_zeros(len(classes))
     step = max(1, _TILE_ENTRIES // (len(frames) * len(classes)))
+    place = frames.new_empty(min(step, frames.shape[1]) * len(frames) * len(classes))
     for rows, logs, valid in zip(*(each.split(step, 1) for each in (frames, total, mask)), strict=True):
-        each = (rows @ classes.T).sub_(logs.unsqueeze(2)).exp_().masked_fill_(~valid.unsqueeze(2), 0)
+        each = place[: logs.numel() * len(classes)].view(*logs.shape, len(classes))
+        torch.matmul(rows, classes.T, out=each).sub_(logs.unsqueeze(2)).exp_()
+        each.masked_fill_(~valid.unsqueeze(2), 0)
         sums += each.sum((0, 1))
     return sums / mask.sum()

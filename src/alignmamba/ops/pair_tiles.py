@@ -38,7 +38,7 @@ class Tile:
 class TileStep(ABC):
     """One pass over all pairs: its results for each tile, and their gradient.
 
-    Both are written in place. Large tensors that are made anew for each tile, with small ones between them
+    Both are written in place. Large tensors that are made again for each tile, with small ones between them
     that live longer, are never given the same place by glibc, and add up to a matrix of all pairs.
     """
 
@@ -98,7 +98,7 @@ class PairLogs:
         self.tile_entries = tile_entries
         self._rooms: tuple[Tensor, ...] | None = None
         self._place_types: tuple[torch.dtype | None, ...] = (None, None)
-        """Of places for a tile's logarithms and for anything; ``None`` is the type of the tokens."""
+        """Types of places for logarithms and for anything; ``None`` is that of the tokens."""
 
     def logsumexp(self, dim: int, potential: Tensor | None = None) -> Tensor:
         """Logarithms of sums of ``exp(logs + potential)``: over y with `dim` 2, (batch, x time), with a

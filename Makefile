@@ -20,10 +20,11 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -ra
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check lint types docs serve-docs screenshots time-plot format clean
+.PHONY: help demo demo-video test test-slow check lint types docs serve-docs screenshots time-plot format clean
 
 help:
 	@echo "make demo    train on the synthetic corpus into runs/demo"
+	@echo "make demo-video  make clips, read them, train and predict a new one, in runs/demo-video"
 	@echo "make test    run the tests"
 	@echo "make test-slow   run the tests that take minutes: every method at its default sizes"
 	@echo "make check   linters, types, documentation (strict) and tests: what CI runs"
@@ -37,6 +38,16 @@ help:
 demo: $(VENV)/.installed-run
 	@rm -rf runs/demo
 	$(BIN)/alignmamba train --data synthetic --set fit.epochs=6 --out runs/demo
+
+# From video files to a prediction, without any weights: clips are made from nothing.
+demo-video: $(VENV)/.installed-media
+	@rm -rf runs/demo-video
+	$(BIN)/python examples/demo_video.py runs/demo-video/clips
+	$(BIN)/alignmamba extract runs/demo-video/clips --words subtitles --workers $(WORKERS) --out runs/demo-video/corpus
+	$(BIN)/alignmamba train --data runs/demo-video/corpus --config examples/demo_video.yaml --out runs/demo-video/run
+	$(BIN)/python examples/demo_video.py runs/demo-video/new --seed 1 --one
+	$(BIN)/alignmamba predict runs/demo-video/run runs/demo-video/new --out runs/demo-video/predictions.csv
+	@cat runs/demo-video/predictions.csv
 
 test: $(VENV)/.installed-dev
 	$(TEST)
@@ -77,7 +88,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs/demo runs/time-plot site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs/demo runs/demo-video runs/time-plot site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, grown in two steps: the demo needs less than the tests.
@@ -95,8 +106,12 @@ $(VENV)/.installed-run: $(VENV)/.installed-torch pyproject.toml
 	@$(PIP) -e '.[tensorboard]'
 	@touch $@
 
+$(VENV)/.installed-media: $(VENV)/.installed-run
+	@$(PIP) -e '.[media]'
+	@touch $@
+
 $(VENV)/.installed-dev: $(VENV)/.installed-torch pyproject.toml
 	@echo "Installing AlignMamba and its development tools into $(VENV)."
 	@$(PIP) -e '.[dev]'
 	@$(PIP) -e '.[dev,mmsa]' || echo "MMSA could not be installed: the test that trains it will be skipped." >&2
-	@touch $@ $(VENV)/.installed-run
+	@touch $@ $(VENV)/.installed-run $(VENV)/.installed-media

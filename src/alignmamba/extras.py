@@ -19,10 +19,11 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "tune": ("optuna",),
     "gpu": ("triton",),
     "text": ("transformers",),
-    "media": ("av", "PIL", "pocketsphinx", "webvtt", "praatio", "num2words"),
+    "media": ("av", "pebble", "PIL", "pocketsphinx", "webvtt", "praatio", "num2words"),
     "face": ("mediapipe",),
     "egemaps": ("opensmile",),
     "asr": ("faster_whisper",),
+    "ray": ("ray",),
 }
 """Extra to the modules that it installs, as ``pyproject.toml`` lists them."""
 

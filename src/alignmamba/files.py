@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import stat
 import time
 from collections import Counter
@@ -441,6 +442,14 @@ _REFUSALS = {
 _OUT_OF_MEMORY = re.compile(
     "DefaultCPUAllocator|not enough memory|out of memory|Cannot allocate memory|[Uu]nable to allocate"
 )
+
+
+def manner_of_end(code: int) -> str:
+    """Half a sentence on how a process ended that did not say so itself; `code` is its exit code."""
+    if code >= 0:
+        return f"internal: its process ended with code {code}"
+    known = {each.value: f" ({each.name})" for each in signal.Signals}
+    return f"its process was ended by signal {-code}{known.get(-code, '')}"
 
 
 def verdict(error: BaseException) -> tuple[int, str]:

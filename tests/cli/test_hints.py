@@ -14,10 +14,7 @@ from alignmamba.cli.main import main
         (["--verion"], "expected a verb first, found '--verion'; there are train, "),
         (
             ["predict", "runs/x"],
-            (
-                "predict: expected --data PATH|synthetic and --out FILE.csv|.parquet; see alignmamba predict"
-                " --help"
-            ),
+            ("predict: expected --out FILE.csv|.parquet; see alignmamba predict --help"),
         ),
         (["experiment", "--out", "x"], "experiment: expected NAME; "),
         (["experiment", "missing", "--seed", "3"], "no such option, perhaps you meant --seeds; see"),

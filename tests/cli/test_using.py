@@ -471,4 +471,4 @@ def test_a_recording_is_no_corpus(cli: Cli, tmp_path: Path) -> None:
     for given in (("train", "--data"), ("inspect",)):
         code, _, err = cli(*given, tmp_path / "clip.mp4")
         assert (code, err.count("\n")) == (2, 1)
-        assert "sound and pictures are not read; extract features first" in err
+        assert "sound and pictures are no features yet; `alignmamba extract`" in err

@@ -15,6 +15,7 @@ from alignmamba.cli.doctor import Doctor
 from alignmamba.cli.evaluate import Evaluate
 from alignmamba.cli.experiment import Experiment
 from alignmamba.cli.export import Export
+from alignmamba.cli.extract import Extract
 from alignmamba.cli.hints import in_one_line, refuse_unknown
 from alignmamba.cli.init import Init
 from alignmamba.cli.inspect import Inspect
@@ -43,6 +44,7 @@ VERBS: dict[str, type[Verb]] = {
     "predict": Predict,
     "convert": Convert,
     "export": Export,
+    "extract": Extract,
     "init": Init,
     "inspect": Inspect,
     "synthetic": Synthetic,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from docstring_parser import parse_from_object
 from tyro.conf import UseAppendAction, arg
 
-from alignmamba.cli.verb import Verb
+from alignmamba.cli.verb import RunsVerb, Verb
 from alignmamba.errors import ConfigError
 
 SHELLS = ("bash", "zsh", "fish")
@@ -47,7 +47,8 @@ def with_values(verbs: Mapping[str, type[Verb]]) -> dict[str, type[Verb]]:
         "preset": Literal[presets],
         "set": Annotated[tuple[tuple[Literal[keys], ...], ...], UseAppendAction],  # type: ignore[valid-type]
     }
-    return {name: _retyped(verb, types) for name, verb in verbs.items()}
+    # Options of these names mean something else where no run is configured.
+    return {name: _retyped(verb, types if issubclass(verb, RunsVerb) else {}) for name, verb in verbs.items()}
 
 
 def _retyped(verb: type[Verb], types: Mapping[str, Any]) -> type[Verb]:

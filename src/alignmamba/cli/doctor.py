@@ -24,6 +24,7 @@ PURPOSES = {
     "face": "faces in own video files",
     "egemaps": "voice in own video files as eGeMAPS, for research alone",
     "asr": "transcripts of own video files",
+    "ray": "alignmamba extract on a cluster (--engine ray)",
 }
 
 
@@ -31,8 +32,13 @@ PURPOSES = {
 class Doctor(Verb):
     """Print versions, devices, the backend and first-call time of each operator, and installed extras."""
 
+    media: bool = False
+    """Print the readers of media files instead: which are ready, their licences, and whence weights come."""
+
     def run(self) -> int:
         """Examine."""
+        if self.media:
+            return self._show_media()
         report = examine()
         if self.json:
             self.emit(report)
@@ -66,6 +72,40 @@ class Doctor(Verb):
             )
         )
         return 0
+
+    def _show_media(self) -> int:
+        """Print the readers of media files."""
+        rows = media_readers()
+        if self.json:
+            self.emit({"readers": rows})
+            return 0
+        screen = console()
+        head = ("part", "name", "ready", "for", "licence")
+        shown = [tuple(row[key] for key in head) for row in rows]
+        screen.print(rows_table("readers of media files", head, shown))
+        for row in rows:
+            if row["weights"]:
+                screen.print(f"{row['part']} {row['name']}: {row['weights']}", soft_wrap=True)
+        return 0
+
+
+def media_readers() -> list[dict[str, str]]:
+    """Readers of media files as rows of a table."""
+    from alignmamba.extras import lacking
+    from alignmamba.media.recipe import OFFERS
+
+    return [
+        {
+            "part": slot,
+            "name": f"{name}:{offer.weights}" if offer.weights else name,
+            "ready": lacking(offer.extra, *offer.modules) or ("with weights" if offer.weights else "yes"),
+            "for": offer.summary,
+            "licence": offer.licence,
+            "weights": offer.whence,
+        }
+        for slot, offers in OFFERS.items()
+        for name, offer in offers.items()
+    ]
 
 
 def examine() -> dict[str, Any]:

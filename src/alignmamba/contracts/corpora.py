@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -63,6 +63,9 @@ class Corpus:
     references: Mapping[str, float] = field(default_factory=dict)
     """Known scores to print beside a result, for example the best reachable accuracy of a synthetic
     corpus."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Record of how its media files were read, which `alignmamba.media.recipe` understands; empty for a
+    corpus that was made of features."""
     location: str = field(default="", init=False, compare=False)
     """Place to load it from again: a directory, or ``synthetic``. Empty in memory, and of what was made of
     another corpus."""

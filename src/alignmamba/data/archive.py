@@ -55,6 +55,7 @@ def write_corpus(
     samples_per_shard: int = 4096,
     shard_bytes: int = 512 << 20,
     references: Mapping[str, float] = {},
+    recipe: Mapping[str, Any] = {},
     nonfinite: Literal["error", "keep"] = "error",
     empty: Literal["error", "skip"] = "error",
     overwrite: bool = False,
@@ -78,6 +79,7 @@ def write_corpus(
         shard_bytes: A file is closed when its values reach this size, however few samples it has: it is held
             in memory until it is written, while the next ones are read; up to three are.
         references: Known scores to print beside a result.
+        recipe: Record of how media files were read, to be repeated for others.
         nonfinite: ``"error"`` refuses NaN and infinity; ``"keep"`` stores them, and `load_corpus` then needs
             the way to repair them.
         empty: What to do about a sample without any modality: refuse it, or leave it out.
@@ -97,6 +99,7 @@ def write_corpus(
             raise DataError(f"{field_name}: expected at least 1, found {size!r}")
     check_mapping("units", units)
     check_mapping("references", references)
+    check_mapping("recipe", recipe)
     checked = CheckedSplits(
         splits, task=task, vocabulary_sizes=vocabulary_sizes, nonfinite=nonfinite, empty=empty
     )
@@ -114,6 +117,7 @@ def write_corpus(
                     modalities=checked.specs(units),
                     splits=entries,
                     references=dict(references),
+                    recipe=dict(recipe),
                 ).sealed()
             except ConfigError as error:
                 raise DataError(str(error)) from None
@@ -188,6 +192,7 @@ def load_corpus(
         splits=splits,
         checksum=manifest.checksum,
         references=manifest.references,
+        recipe=manifest.recipe,
     ).at(str(directory))
 
 

@@ -94,6 +94,8 @@ class Manifest(Config):
     """The splits, in order."""
     references: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
     """Known scores to print beside a result."""
+    recipe: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda recipe: not recipe)
+    """Record of how media files were read; left out where there were none."""
     checksum: str = ""
     """SHA-256 over task, modalities and splits, so over the sums of all files; set by `sealed`.
     Left out is the mark of a sentiment, which changes no sample."""

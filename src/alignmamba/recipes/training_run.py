@@ -258,6 +258,7 @@ def train(
                     "corpus": corpus_identity(ready.corpus),
                     "seed": ready.config.seed,
                     **ready.prepared,
+                    **({"recipe": dict(ready.corpus.recipe)} if ready.corpus.recipe else {}),
                 }
                 RunDirectory.create(
                     ready.directory, config=ready.config, identity=facts, environment=environment()

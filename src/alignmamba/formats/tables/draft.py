@@ -66,8 +66,8 @@ def refuse_undescribed(path: Path) -> None:
         )
     if path.suffix.lower() in _MEDIA.split() and path.is_file():
         raise DataError(
-            f"{path}: sound and pictures are not read; extract features first and describe them"
-            " (docs/arrays.md)"
+            f"{path}: sound and pictures are no features yet; `alignmamba extract` reads them into a corpus"
+            " (docs/media.md)"
         )
 
 

@@ -15,6 +15,7 @@ import torch
 
 from alignmamba.errors import ConfigError
 from alignmamba.extras import require
+from alignmamba.files import manner_of_end
 from alignmamba.recipes.experiments.cell_process import BUSY, run_cell
 from alignmamba.recipes.experiments.cells import Job, State
 from alignmamba.recipes.experiments.grid_directory import ExperimentDirectory
@@ -67,7 +68,8 @@ def run_here(
                     if each.process.returncode == BUSY:
                         waiting.append((each.job, True))
                     else:
-                        how = f"{_manner(each.process.returncode)}, see {experiment.log_path(each.job.key)}"
+                        log = experiment.log_path(each.job.key)
+                        how = f"{manner_of_end(each.process.returncode)}, see {log}"
                         _settle(experiment, each.job, progress, how=how, began=each.began)
         finally:
             for each in running:
@@ -128,13 +130,6 @@ def _settle(
         reason=experiment.failure(job.key),
         seconds=time.monotonic() - began,
     )
-
-
-def _manner(code: int) -> str:
-    if code >= 0:
-        return f"internal: its process ended with code {code}"
-    known = {each.value: f" ({each.name})" for each in signal.Signals}
-    return f"its process was ended by signal {-code}{known.get(-code, '')}"
 
 
 def run_on_slurm(

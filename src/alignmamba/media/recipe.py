@@ -1,0 +1,285 @@
+"""The recipe of a corpus: which tools read its clips, with the versions and checksums that repeat them."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeVar
+
+from pydantic import Field, ValidationError
+
+from alignmamba.contracts import Config, ModalitySpec
+from alignmamba.errors import ConfigError, DataError, first_fault, likely, shown
+from alignmamba.media.clip import MediaClip
+from alignmamba.media.decoding import facts
+from alignmamba.media.extractor import Extractor, Offer, TextExtractor, Tool, WordSource
+from alignmamba.media.extractors import AUDIO, VIDEO
+from alignmamba.media.readers import TEXT, WORDS
+from alignmamba.media.tracks import Absent, ClipContent, Track, Words
+
+NONE: Final = "none"
+"""Word for a modality that is not read."""
+Slot = Literal["text", "words", "audio", "video"]
+"""Part of a recipe: the three modalities, and the source of word times that text needs."""
+OFFERS: Final[Mapping[Slot, Mapping[str, Offer[Any]]]] = {
+    "text": TEXT,
+    "words": WORDS,
+    "audio": AUDIO,
+    "video": VIDEO,
+}
+"""Every tool that can be asked for, by its part of a recipe and its name."""
+
+
+class ToolRecipe(Config):
+    """One tool, and what decides its values."""
+
+    name: str
+    """Name of the tool."""
+    path: str = ""
+    """File or folder of its weights, as it was given; empty without weights."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """All options of the tool, defaults included."""
+    version: str
+    """Version of its software."""
+    licence: str
+    """Licence of software and weights."""
+    weights: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of each file of its weights."""
+    width: int = 0
+    """Width of one vector, or the size of the vocabulary; 0 for a source of words."""
+    kind: Literal["features", "tokens"] = "features"
+    """Kind of its values."""
+    unit: str = ""
+    """Meaning of one vector, for people."""
+
+
+class Recipe(Config):
+    """Tools that turn media files into a corpus; a prediction repeats them."""
+
+    version: Literal[1] = 1
+    """Version of this record."""
+    text: ToolRecipe | None = None
+    """Reader of the words."""
+    words: ToolRecipe | None = None
+    """Source of the words and their times."""
+    audio: ToolRecipe | None = None
+    """Reader of the sound."""
+    video: ToolRecipe | None = None
+    """Reader of the pictures."""
+
+    def parts(self) -> dict[Slot, ToolRecipe]:
+        """The tools that are there, by slot."""
+        found: dict[Slot, ToolRecipe] = {}
+        for slot in OFFERS:
+            part: ToolRecipe | None = getattr(self, slot)
+            if part is not None:
+                found[slot] = part
+        return found
+
+    @property
+    def modalities(self) -> tuple[ModalitySpec, ...]:
+        """Modalities of a clip, as a corpus has them."""
+        return tuple(
+            ModalitySpec(name=slot, dim=part.width, kind=part.kind, units=part.unit)
+            for slot, part in self.parts().items()
+            if slot != "words"
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what decides the values: all but where the weights lie on this machine."""
+        content = self.model_dump(mode="json")
+        for slot in self.parts():
+            del content[slot]["path"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def read(cls, given: Any, where: str) -> Self:
+        """The recipe that a corpus or a run has stored.
+
+        Raises:
+            DataError: If it is none; the message starts with `where`.
+        """
+        if not isinstance(given, dict) or not given:
+            raise DataError(f"{where}: recipe: expected how its clips were read, found {shown(given)}")
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise DataError(f"{where}: recipe: {first_fault(error)}") from error
+
+
+ToolT = TypeVar("ToolT", bound=Tool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipReader:
+    """The tools of a recipe, made for many clips."""
+
+    recipe: Recipe
+    text: TextExtractor | None = None
+    words: WordSource | None = None
+    audio: Extractor | None = None
+    video: Extractor | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """Sentences on what differs from the recipe, such as versions of software."""
+
+    def read(self, clip: MediaClip) -> ClipContent:
+        """Read all modalities of a clip.
+
+        Raises:
+            DataError: If the file cannot be read; the message names it.
+        """
+        about = facts(clip)
+        found: dict[str, Track | Absent] = {}
+        said: Words | Absent = Absent("nothing reads words")
+        if self.text is not None and self.words is not None:
+            said = self.words.words(clip)
+            found["text"] = said if isinstance(said, Absent) else self.text.read(said)
+        for slot, extractor in (("audio", self.audio), ("video", self.video)):
+            if extractor is not None:
+                found[slot] = extractor.extract(clip)
+        notes = [*about.notes, *(said.notes if isinstance(said, Words) else ())]
+        return ClipContent(
+            tracks={name: each for name, each in found.items() if isinstance(each, Track)},
+            absent={name: each.reason for name, each in found.items() if isinstance(each, Absent)},
+            text=" ".join(word.text for word in said.words) if isinstance(said, Words) else clip.text,
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+
+def composed(chosen: Mapping[Slot, str], settings: Mapping[str, Any]) -> ClipReader:
+    """Tools by their names, and the recipe that repeats them.
+
+    Args:
+        chosen: Slot to ``NAME``, ``NAME:PATH`` of weights, or ``none``.
+        settings: ``SLOT.OPTION`` to its value, for example ``{"video.fps": 5}``.
+
+    Raises:
+        ConfigError: If a tool or an option is unknown, or its package or weights are missing.
+    """
+    given: dict[Slot, tuple[Offer[Any], str, str]] = {}
+    for slot, said in chosen.items():
+        if said != NONE and not (slot == "words" and chosen.get("text") == NONE):
+            given[slot] = _offer(slot, said)
+    if not any(slot != "words" for slot in given):
+        raise ConfigError("text, audio, video: found none for all of them, expected at least one modality")
+    options: dict[Slot, dict[str, Any]] = {slot: {} for slot in given}
+    for key, value in settings.items():
+        slot, option = _setting(key, {slot: offer for slot, (offer, _, _) in given.items()})
+        options[slot][option] = value
+    made, recipes = {}, {}
+    for slot, (offer, name, path) in given.items():
+        own = _options(slot, name, offer, options[slot])
+        made[slot] = offer.make(Path(path) if path else None, own)
+        recipes[slot] = _recorded(slot, made[slot], path, own)
+    return ClipReader(recipe=Recipe(**recipes), **made)
+
+
+def repeated(recipe: Recipe, *, models: Path | None = None) -> ClipReader:
+    """The tools of a recipe, made again.
+
+    Args:
+        recipe: As a corpus or a run has stored it.
+        models: Folder in which files and folders of weights lie now, under the names that they had.
+
+    Raises:
+        ConfigError: If a tool is not there, or its weights are others than those of the recipe.
+    """
+    made, notes = {}, []
+    for slot, part in recipe.parts().items():
+        offer = OFFERS[slot].get(part.name)
+        if offer is None:
+            raise ConfigError(f"{slot}: the recipe names {part.name!r}, which this release does not have")
+        path = _place(slot, part, models)
+        own = _options(slot, part.name, offer, part.options)
+        made[slot] = offer.make(path, own)
+        now = _recorded(slot, made[slot], part.path, own)
+        _check_same(slot, part, now, path)
+        if now.version != part.version:
+            notes.append(f"{slot}: {part.name} is {now.version} here and was {part.version} in training")
+    return ClipReader(recipe=recipe, notes=tuple(notes), **made)
+
+
+def _place(slot: Slot, part: ToolRecipe, models: Path | None) -> Path | None:
+    """The file or folder of the weights of a tool on this machine."""
+    if not part.path:
+        return None
+    places = [Path(part.path)] if models is None else [models / Path(part.path).name, models]
+    found = next((place for place in places if _holds(place, part.weights)), None)
+    if found is None:
+        raise ConfigError(
+            f"{slot}: {part.name}: found no {Path(part.path).name} with {', '.join(part.weights)[:80]} in"
+            f" {models or Path(part.path).parent}; --models FOLDER names the place of the weights"
+        )
+    return found
+
+
+def _holds(place: Path, weights: Iterable[str]) -> bool:
+    return place.is_file() or (place.is_dir() and all((place / name).is_file() for name in weights))
+
+
+def _check_same(slot: Slot, was: ToolRecipe, now: ToolRecipe, path: Path | None) -> None:
+    """Refuse other weights, and values of another shape."""
+    if was.weights != now.weights:
+        names = sorted(
+            name for name in {*was.weights, *now.weights} if was.weights.get(name) != now.weights.get(name)
+        )
+        before, after = (each.weights.get(names[0], "none") for each in (was, now))
+        raise ConfigError(
+            f"{slot}: {was.name}: {path}: {names[0]}: found SHA-256 {after[:12]}, expected {before[:12]}, the"
+            " weights that the clips of training were read with"
+        )
+    for name in ("kind", "width", "unit"):
+        before, after = getattr(was, name), getattr(now, name)
+        if before != after:
+            raise ConfigError(f"{slot}: {was.name}: {name}: found {after!r}, expected {before!r}")
+
+
+def _offer(slot: Slot, said: str) -> tuple[Offer[Any], str, str]:
+    """Offer, name and path of weights that a choice stands for."""
+    name, _, path = said.partition(":")
+    offers = OFFERS[slot]
+    if name not in offers:
+        close = likely(name, list(offers))
+        hint = f"; perhaps you meant {close}" if close else ""
+        raise ConfigError(f"{slot}: found {name!r}, expected one of {', '.join([*offers, NONE])}{hint}")
+    needs = offers[name].weights
+    if needs and not path:
+        raise ConfigError(f"{slot}: {name}: found no weights, expected {name}:{needs}")
+    if path and not needs:
+        raise ConfigError(f"{slot}: {said}: found weights, but {name} has none")
+    return offers[name], name, path
+
+
+def _setting(key: str, offers: Mapping[Slot, Offer[Any]]) -> tuple[Slot, str]:
+    known: dict[str, tuple[Slot, str]] = {
+        f"{slot}.{option}": (slot, option)
+        for slot, offer in offers.items()
+        for option in offer.options.model_fields
+    }
+    if key not in known:
+        close = likely(key, list(known))
+        hint = f"; perhaps you meant {close}" if close else ""
+        raise ConfigError(f"{key}: expected one of {', '.join(known) or 'no option of these tools'}{hint}")
+    return known[key]
+
+
+def _options(slot: Slot, name: str, offer: Offer[Any], given: Mapping[str, Any]) -> Config:
+    try:
+        return offer.options.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"{slot}: {name}: {first_fault(error)}") from error
+
+
+def _recorded(slot: Slot, tool: Any, path: str, options: Config) -> ToolRecipe:
+    shape = {} if slot == "words" else {"width": tool.width, "unit": tool.unit, "kind": tool.kind}
+    return ToolRecipe(
+        name=tool.name,
+        path=path,
+        options=options.model_dump(mode="json"),
+        version=tool.version,
+        licence=tool.licence,
+        weights=dict(tool.weights),
+        **shape,
+    )

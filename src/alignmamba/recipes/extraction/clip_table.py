@@ -1,0 +1,421 @@
+"""The clips of a corpus: a table of labels beside media files, or the files alone."""
+
+import hashlib
+import math
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from alignmamba.contracts import ROLES, Role, Task
+from alignmamba.errors import ConfigError, DataError, shown
+from alignmamba.formats.folds import split_roles
+from alignmamba.formats.tables.foreign_tables import (
+    as_number,
+    column_names,
+    further_labels,
+    is_absent,
+    is_missing,
+    read_columns,
+)
+from alignmamba.media.clip import MediaClip
+from alignmamba.media.decoding import MEDIA_ENDINGS
+
+TABLES: Final = ("labels.csv", "label.csv")
+"""Names under which a table of labels is found in the folder of the clips."""
+SHARES: Final[Mapping[Role, float]] = {"train": 0.7, "valid": 0.1, "test": 0.2}
+"""Shares of samples where no column names their splits."""
+
+_FOLDERS = ("", "Raw")
+"""Folders of clips below the one that is given; MMSA-FET has the second."""
+_OF_CLIP = frozenset(["file", "video_id", "clip_id", "text", "start", "end"])
+_OF_SAMPLE = frozenset(["id", "label", "split", "mode", "group"])
+"""Columns that are no further labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipRow:
+    """One sample of a corpus to be."""
+
+    id: str
+    clip: MediaClip
+    role: Role
+    target: float | str | None = None
+    group: str | None = None
+    labels: Mapping[str, float | str | None] = field(default_factory=dict)
+
+    @property
+    def known_target(self) -> float | str:
+        """The target of a row that has one."""
+        assert self.target is not None
+        return self.target
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTable:
+    """All clips in the order of their table, and the task that their labels make."""
+
+    source: Path
+    task: Task
+    rows: tuple[ClipRow, ...]
+    notes: tuple[str, ...] = ()
+    """Sentences on what was assumed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelChoice:
+    """Reading of the column of labels."""
+
+    name: str = "label"
+    """Name of the column."""
+    kind: Literal["auto", "regression", "classification"] = "auto"
+    """Task; by default classification where a label is a word, else regression."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, in order; by default all that are found, sorted."""
+    range: tuple[float, float] | None = None
+    """Smallest and largest label of a regression."""
+
+
+def media_files(paths: Sequence[Path]) -> list[Path]:
+    """Media files among these paths and, by their endings, in the folders among them, sorted by name.
+
+    Raises:
+        DataError: If there is none, or a path leads nowhere.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(each for each in path.rglob("*") if _is_media(each))
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: expected a media file or a folder of them, found nothing")
+    if not found:
+        raise DataError(
+            f"{', '.join(map(str, paths))}: expected media files ({', '.join(sorted(MEDIA_ENDINGS))}), found"
+            " none"
+        )
+    return list(dict.fromkeys(found))
+
+
+def _is_media(path: Path) -> bool:
+    return path.suffix.lower() in MEDIA_ENDINGS and not path.name.startswith(".") and path.is_file()
+
+
+def files_alone(paths: Sequence[Path]) -> ClipTable:
+    """Clips without labels, whole files, all in test."""
+    files = media_files(paths)
+    names = [_name_of(path, paths) for path in files]
+    _refuse_repeated(names, "files")
+    rows = [
+        ClipRow(id=name, clip=MediaClip(path=path), role="test")
+        for name, path in zip(names, files, strict=True)
+    ]
+    return ClipTable(source=paths[0], task=Task(kind="regression"), rows=tuple(rows))
+
+
+def _name_of(path: Path, given: Sequence[Path]) -> str:
+    """Name of a file as an id: its path below the folder that was given, or its name."""
+    folder = next((each for each in given if each.is_dir() and path.is_relative_to(each)), path.parent)
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def labels_beside(folder: Path) -> Path | None:
+    """The table of labels in a folder; ``None`` where there is none."""
+    return next((folder / name for name in TABLES if (folder / name).is_file()), None)
+
+
+def labelled_clips(folder: Path, table: Path, choice: LabelChoice) -> ClipTable:
+    """Clips of a table with a row for each: ``file``, or ``video_id`` and ``clip_id`` as MMSA has them.
+
+    Args:
+        folder: Folder of the media files.
+        table: CSV or Parquet.
+        choice: How its labels are read.
+
+    Raises:
+        DataError: If a column is missing, or a cell is not what it should be; the message names the row.
+    """
+    names = column_names(table)
+    columns = {name.strip().lower(): name for name in names}
+    cells = read_columns(table, names)
+    count = len(next(iter(cells.values()), []))
+    if not count:
+        raise DataError(f"{table}: expected rows of clips, found none")
+
+    def column(name: str) -> Sequence[Any]:
+        return cells[columns[name]] if name in columns else [None] * count
+
+    label = choice.name if choice.name in names else columns.get(choice.name.lower(), "")
+    if not label and choice.name != LabelChoice().name:
+        raise DataError(f"{table}: expected a column {choice.name!r}, found {names[:20]}")
+    task, targets = _task_of(table, cells[label] if label else None, choice)
+    paths, base = _paths(folder, table, columns, cells, count)
+    starts, ends = (_seconds(table, column(name), name) for name in ("start", "end"))
+    ids = _ids(table, column("id"), base, starts, ends)
+    groups = _groups(columns, cells, paths, count)
+    roles, split_notes = _roles(table, columns, cells, ids, groups, labelled=targets is not None)
+    taken = {name for plain, name in columns.items() if plain in _OF_CLIP | _OF_SAMPLE} | {label}
+    further = {name: further_labels(cells[name]) for name in names if name not in taken and name.strip()}
+    rows = []
+    for row in range(count):
+        text, start, end = column("text")[row], starts[row] or 0.0, ends[row]
+        if end is not None and end <= start:
+            raise DataError(f"{table}: row {row + 1}: end: found {end}, expected more than {start}")
+        clip = MediaClip(path=paths[row], start=start, end=end, text=None if is_absent(text) else str(text))
+        role = roles[row]
+        if role is not None:
+            rows.append(
+                ClipRow(
+                    id=ids[row],
+                    clip=clip,
+                    role=role,
+                    target=None if targets is None else targets[row],
+                    group=groups[row],
+                    labels={name: column[row] for name, column in further.items()},
+                )
+            )
+    if not rows:
+        raise DataError(f"{table}: expected rows of the splits {', '.join(ROLES)}, found none")
+    rows, label_notes = _labelled_where_others_are(rows, table)
+    return ClipTable(source=table, task=task, rows=tuple(rows), notes=(*split_notes, *label_notes))
+
+
+# What the columns say
+
+
+def _paths(
+    folder: Path,
+    table: Path,
+    columns: Mapping[str, str],
+    cells: Mapping[str, Sequence[Any]],
+    count: int,
+) -> tuple[list[Path], list[str]]:
+    """File of each row, and its name as the start of an id."""
+    if "file" in columns:
+        names = [_text(table, "file", cells[columns["file"]][row], row) for row in range(count)]
+        return [_inside(folder, table, name, row) for row, name in enumerate(names)], [
+            Path(name).with_suffix("").as_posix() for name in names
+        ]
+    if "video_id" not in columns or "clip_id" not in columns:
+        raise DataError(
+            f"{table}: expected a column file, or video_id and clip_id, found {list(columns.values())[:20]}"
+        )
+    videos, clips = (
+        [_text(table, name, cell, row) for row, cell in enumerate(cells[columns[name]])]
+        for name in ("video_id", "clip_id")
+    )
+    pairs = list(zip(videos, clips, strict=True))
+    paths = [_of_pair(folder, table, video, clip, row) for row, (video, clip) in enumerate(pairs)]
+    return paths, ["/".join(pair) for pair in pairs]
+
+
+def _text(table: Path, name: str, cell: Any, row: int) -> str:
+    if is_absent(cell):
+        raise DataError(f"{table}: row {row + 1}: {name}: found an empty cell, expected a name")
+    number = as_number(cell) if not isinstance(cell, str) else None
+    return str(int(number)) if number is not None and number.is_integer() else str(cell).strip()
+
+
+def _inside(folder: Path, table: Path, name: str, row: int) -> Path:
+    """A file by its path below the folder, or below that of the table."""
+    places = [base / name for base in dict.fromkeys((folder, table.parent))]
+    found = next((place for place in places if _exists(place)), None)
+    if found is None:
+        raise DataError(f"{table}: row {row + 1}: file: {name!r}: found no such file in {folder}")
+    if not any(found.resolve().is_relative_to(base.resolve()) for base in (folder, table.parent)):
+        raise DataError(f"{table}: row {row + 1}: file: {name!r}: expected a path within {folder}")
+    return found
+
+
+def _of_pair(folder: Path, table: Path, video: str, clip: str, row: int) -> Path:
+    """The file of a video and a clip: ``video/clip.mp4``, also below ``Raw``, or ``video_clip.mp4``."""
+    for part in (video, clip):
+        if "/" in part or part in (".", ".."):
+            raise DataError(f"{table}: row {row + 1}: found {part!r}, expected the name of a video or a clip")
+    for base in _FOLDERS:
+        for ending in sorted(MEDIA_ENDINGS):
+            for name in (f"{video}/{clip}{ending}", f"{video}_{clip}{ending}"):
+                if _exists(folder / base / name):
+                    return folder / base / name
+    raise DataError(
+        f"{table}: row {row + 1}: found no media file {video}/{clip} in {folder} or {folder / _FOLDERS[-1]}"
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no name that a file could have
+        return False
+
+
+def _seconds(table: Path, cells: Sequence[Any], name: str) -> list[float | None]:
+    found: list[float | None] = []
+    for row, cell in enumerate(cells, 1):
+        number = math.nan if is_missing(cell) else as_number(cell)
+        if number is None or math.isinf(number) or number < 0:
+            raise DataError(f"{table}: row {row}: {name}: found {shown(cell)}, expected seconds from 0")
+        found.append(None if math.isnan(number) else number)
+    return found
+
+
+def _ids(
+    table: Path,
+    given: Sequence[Any],
+    base: Sequence[str],
+    starts: Sequence[float | None],
+    ends: Sequence[float | None],
+) -> list[str]:
+    """Id of each row: its own, or that of its file with the segment."""
+
+    def segment(row: int) -> str:
+        start, end = starts[row], ends[row]
+        if start is None and end is None:
+            return ""
+        return f"@{start or 0:g}-{'' if end is None else f'{end:g}'}"
+
+    ids = [
+        f"{name}{segment(row)}" if is_absent(given[row]) else str(given[row]).strip()
+        for row, name in enumerate(base)
+    ]
+    _refuse_repeated(ids, str(table))
+    return ids
+
+
+def _refuse_repeated(ids: Sequence[str], where: str) -> None:
+    name, times = Counter(ids).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{where}: {name!r} appears {times} times, expected each clip once")
+
+
+def _groups(
+    columns: Mapping[str, str], cells: Mapping[str, Sequence[Any]], paths: Sequence[Path], count: int
+) -> list[str | None]:
+    """Group of each row: a column, or the file of which rows are segments."""
+    name = next((name for name in ("group", "speaker", "video_id") if name in columns), None)
+    if name is not None:
+        found = cells[columns[name]]
+        return [None if is_absent(found[row]) else str(found[row]).strip() for row in range(count)]
+    several = {path for path, times in Counter(paths).items() if times > 1}
+    return [path.stem if path in several else None for path in paths]
+
+
+def _task_of(table: Path, cells: Sequence[Any] | None, choice: LabelChoice) -> tuple[Task, list[Any] | None]:
+    """Task that labels make, and the label of each row; no labels where the column is empty."""
+    if choice.kind == "regression" and choice.classes:
+        raise ConfigError("classes: found them for a regression, expected none")
+    numbers = [as_number(cell) for cell in cells or ()]
+    words = bool(choice.classes) or None in numbers
+    is_class = choice.kind == "classification" or (choice.kind == "auto" and words)
+    if is_class and choice.range is not None:
+        raise ConfigError("range: found it for a classification, expected none")
+    if cells is None or all(map(is_absent, cells)):
+        if is_class and choice.classes:
+            return Task(kind="classification", classes=choice.classes), None
+        return Task(kind="regression", label_range=choice.range), None
+    return (_classification if is_class else _regression)(table, cells, choice)
+
+
+def _regression(table: Path, cells: Sequence[Any], choice: LabelChoice) -> tuple[Task, list[Any]]:
+    low, high = choice.range or (-math.inf, math.inf)
+    known: list[float | None] = []
+    for row, cell in enumerate(cells, 1):
+        number = as_number(cell)
+        if number is None or not (math.isnan(number) or low <= number <= high) or math.isinf(number):
+            expected = "a number" if choice.range is None else f"a number from {low:g} to {high:g}"
+            raise DataError(f"{table}: row {row}: {choice.name}: found {shown(cell)}, expected {expected}")
+        known.append(None if math.isnan(number) else number)
+    return Task(kind="regression", label_range=choice.range), known
+
+
+def _classification(table: Path, cells: Sequence[Any], choice: LabelChoice) -> tuple[Task, list[Any]]:
+    called = [None if is_absent(cell) else _class_name(cell) for cell in cells]
+    classes = choice.classes or tuple(sorted({name for name in called if name is not None}))
+    if len(classes) < 2:
+        raise DataError(f"{table}: {choice.name}: found one class, {classes[0]!r}, expected at least two")
+    for row, name in enumerate(called, 1):
+        if name is not None and name not in classes:
+            raise DataError(
+                f"{table}: row {row}: {choice.name}: found {name!r}, expected one of"
+                f" {', '.join(classes)[:200]}"
+            )
+    return Task(kind="classification", classes=classes), called
+
+
+def _class_name(cell: Any) -> str:
+    number = as_number(cell) if not isinstance(cell, str) else None
+    return str(int(number)) if number is not None and number.is_integer() else str(cell).strip()
+
+
+def _roles(
+    table: Path,
+    columns: Mapping[str, str],
+    cells: Mapping[str, Sequence[Any]],
+    ids: Sequence[str],
+    groups: Sequence[str | None],
+    *,
+    labelled: bool,
+) -> tuple[list[Role | None], list[str]]:
+    """Split of each row, and notes on how it was found."""
+    name = next((name for name in ("split", "mode") if name in columns), None)
+    if name is not None:
+        said = ["" if is_absent(cell) else str(cell) for cell in cells[columns[name]]]
+        known = split_roles(filter(None, said), f"{table}: {name}")
+        roles = [known.get(each) for each in said]
+        without = [row for row, role in enumerate(roles) if role is None]
+        if without:
+            return roles, [
+                f"{len(without)} rows of {table.name} are in no split and were dropped,"
+                f" {ids[without[0]]!r} first."
+            ]
+        return roles, []
+    if not labelled:
+        return ["test"] * len(ids), [f"{table.name} has no labels: all clips are in test."]
+    dealt = dealt_roles([group or identity for group, identity in zip(groups, ids, strict=True)])
+    unit = "whole groups" if any(group is not None for group in groups) else "clips"
+    counts = Counter(dealt)
+    return list(dealt), [
+        f"{table.name} has no column split: {unit} were dealt into"
+        f" {', '.join(f'{role} {counts[role]}' for role in ROLES if counts[role])}."
+    ]
+
+
+def dealt_roles(groups: Sequence[str]) -> list[Role]:
+    """Split of each sample by its group: groups in the order of their checksums, first into test until it has
+    its share, then into valid, then into train. What is added later moves few of the others.
+    """
+    sizes = Counter(groups)
+    waiting = deque(
+        sorted(sizes, key=lambda group: hashlib.sha256(group.encode(errors="surrogatepass")).digest())
+    )
+    home: dict[str, Role] = {}
+    # Each split takes a group at least, and leaves one for each that follows.
+    reserves: dict[Role, int] = {"test": 2, "valid": 1}
+    for role, reserve in reserves.items():
+        wanted, taken = SHARES[role] * len(groups), 0
+        while len(waiting) > reserve and (not taken or taken + sizes[waiting[0]] / 2 <= wanted):
+            group = waiting.popleft()
+            home[group] = role
+            taken += sizes[group]
+    home |= dict.fromkeys(waiting, "train")
+    return [home[group] for group in groups]
+
+
+def _labelled_where_others_are(rows: Sequence[ClipRow], table: Path) -> tuple[list[ClipRow], list[str]]:
+    """Rows without those that lack a label in a split where others have one, and a note on them."""
+    labelled = {row.role for row in rows if row.target is not None}
+    kept = [row for row in rows if row.target is not None or row.role not in labelled]
+    dropped = len(rows) - len(kept)
+    if not dropped:
+        return kept, []
+    first = next(row for row in rows if row.target is None and row.role in labelled)
+    return kept, [f"{dropped} rows of {table.name} have no label and were dropped, {first.id!r} first."]
+
+
+def split_rows(rows: Sequence[ClipRow]) -> Iterator[tuple[Role, list[ClipRow]]]:
+    """Rows of each split that has any, in the order of the table."""
+    for role in ROLES:
+        if own := [row for row in rows if row.role == role]:
+            yield role, own

@@ -168,3 +168,16 @@ def test_a_run_on_features_predicts_no_media(cli: Cli, clips: Path, run: Path, t
     code, _, err = cli("predict", run, clips / "c0.mp4", "--out", tmp_path / "p.csv")
     assert code == 2
     assert "was trained on a corpus that `alignmamba extract` did not make" in err
+
+
+def test_doctor_lists_the_readers_with_licences_and_the_place_of_weights(cli: Cli) -> None:
+    code, out, _ = cli("doctor", "--media", "--json")
+    assert code == 0
+    found = {(row["part"], row["name"]): row for row in json.loads(out)["readers"]}
+    assert found["audio", "logmel"]["ready"] == "yes"
+    assert "Research" in found["audio", "egemaps"]["licence"]
+    assert "face_landmarker.task" in found["video", "face:FILE"]["weights"]
+    assert all(row["weights"] for (_, name), row in found.items() if ":" in name)
+    code, out, _ = cli("doctor", "--media")
+    assert code == 0
+    assert "video face:FILE: face_landmarker.task" in out

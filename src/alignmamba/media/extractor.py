@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from alignmamba.contracts import Config
 from alignmamba.media.clip import MediaClip
@@ -88,6 +88,11 @@ class WordSource(Tool, Protocol):
 class NoOptions(Config):
     """Options of a tool that has none."""
 
+
+SAVED_MODEL: Final = (
+    "a folder that transformers has saved, with weights as safetensors; its licence is that of the model"
+)
+"""Whence of weights that any folder of transformers may hold."""
 
 ToolT = TypeVar("ToolT", bound=Tool, covariant=True)
 

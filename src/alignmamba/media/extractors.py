@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from alignmamba.media.egemaps import Egemaps
-from alignmamba.media.extractor import Extractor, NoOptions, Offer
+from alignmamba.media.extractor import SAVED_MODEL, Extractor, NoOptions, Offer
 from alignmamba.media.face import Face, FaceOptions
 from alignmamba.media.image_model import ImageModel, ImageModelOptions
 from alignmamba.media.log_mel import LogMel, LogMelOptions
@@ -45,13 +45,17 @@ def _given(path: Path | None) -> Path:
 AUDIO: Final[Mapping[str, Offer[Extractor]]] = {
     "logmel": Offer(make=_log_mel, summary="log-mel energies, 80 bands at 100 Hz", options=LogMelOptions),
     "egemaps": Offer(
-        make=_egemaps, summary="voice in 25 measures at 100 Hz, for research alone", extra="egemaps"
+        make=_egemaps,
+        summary="voice in 25 measures at 100 Hz, for research alone",
+        extra="egemaps",
+        licence="audEERING Research License",
     ),
     "hf": Offer(
         make=_speech_model,
         summary="a model of the wav2vec 2.0, HuBERT or WavLM family, about 50 Hz",
         weights="FOLDER",
         extra="text",
+        whence=SAVED_MODEL,
     ),
 }
 """Extractors of sound by name."""
@@ -66,6 +70,10 @@ VIDEO: Final[Mapping[str, Offer[Extractor]]] = {
         options=FaceOptions,
         weights="FILE",
         extra="face",
+        whence=(
+            "face_landmarker.task of MediaPipe's Face Landmarker, 3.8 MB, Apache-2.0; the SHA-256 of float16"
+            " version 1 begins with 64184e229b263107"
+        ),
     ),
     "hf": Offer(
         make=_image_model,
@@ -73,6 +81,7 @@ VIDEO: Final[Mapping[str, Offer[Extractor]]] = {
         options=ImageModelOptions,
         weights="FOLDER",
         extra="text",
+        whence=SAVED_MODEL,
     ),
 }
 """Extractors of pictures by name."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from alignmamba.extras import lacking
-from alignmamba.media.extractor import Offer, TextExtractor, WordSource
+from alignmamba.media.extractor import SAVED_MODEL, Offer, TextExtractor, WordSource
 from alignmamba.media.forced_alignment import SpeechAligner
 from alignmamba.media.hashed_text import HashedOptions, HashedText
 from alignmamba.media.language_text import LanguageText, TokenIds
@@ -67,10 +67,18 @@ def _ids(folder: Path | None, options: Any) -> TextExtractor:
 TEXT: Final[Mapping[str, Offer[TextExtractor]]] = {
     "hashed": Offer(make=_hashed, summary="hashed spelling of each word", options=HashedOptions),
     "hf": Offer(
-        make=_hf, summary="a vector for each word, by a text encoder", weights="FOLDER", extra="text"
+        make=_hf,
+        summary="a vector for each word, by a text encoder",
+        weights="FOLDER",
+        extra="text",
+        whence=SAVED_MODEL,
     ),
     "ids": Offer(
-        make=_ids, summary="token ids for an encoder that is trained", weights="FOLDER", extra="text"
+        make=_ids,
+        summary="token ids for an encoder that is trained",
+        weights="FOLDER",
+        extra="text",
+        whence=SAVED_MODEL,
     ),
 }
 """Readers of words."""
@@ -80,6 +88,12 @@ WORDS: Final[Mapping[str, Offer[WordSource]]] = {
     "align": Offer(make=_align, summary="times found in the sound, in English"),
     "subtitles": Offer(make=_subtitles, summary="subtitles or a TextGrid and their times alone"),
     "spread": Offer(make=_spread, summary="words spread evenly over their cue or the clip"),
-    "asr": Offer(make=_asr, summary="words and times from the sound", weights="FOLDER", extra="asr"),
+    "asr": Offer(
+        make=_asr,
+        summary="words and times from the sound",
+        weights="FOLDER",
+        extra="asr",
+        whence="a Whisper model for CTranslate2, such as faster-whisper-tiny.en, 75 MB, MIT",
+    ),
 }
 """Sources of words."""

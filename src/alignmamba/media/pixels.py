@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch.nn.functional import adaptive_avg_pool2d
 
 from alignmamba.contracts import Config
 from alignmamba.extras import require, versions
@@ -48,7 +46,7 @@ class Pixels:
     @property
     def version(self) -> str:
         """Versions of the packages that decide the values."""
-        return versions("av", "torch")
+        return versions("av", "numpy")
 
     @property
     def weights(self) -> Mapping[str, str]:
@@ -90,6 +88,11 @@ class Pixels:
 
     def _cells(self, image: np.ndarray) -> np.ndarray:
         """Means of (height, width, 3), as one vector."""
-        planes = torch.from_numpy(image).permute(2, 0, 1).float() / 255.0
-        means = adaptive_avg_pool2d(planes, self.options.cells).permute(1, 2, 0).numpy()
+        sums, counts = image, np.ones(1)
+        for axis in (0, 1):
+            # Whole numbers are added in place: a copy of each picture as floats fragments the memory.
+            edges = np.arange(self.options.cells + 1) * image.shape[axis] // self.options.cells
+            sums = np.add.reduceat(sums, edges[:-1], axis=axis, dtype=np.int64)
+            counts = np.multiply.outer(counts, np.maximum(1, np.diff(edges)))
+        means = (sums / (255.0 * counts[0, :, :, None])).astype(np.float32)
         return (means if self.options.colour else means @ _LUMA).ravel()

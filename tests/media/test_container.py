@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,6 +139,28 @@ def test_sizes_are_bounded_before_memory_is_taken(tmp_path: Path, content: bytes
     each = clip(tmp_path / "a.dat", content)
     with pytest.raises(DataError, match=said):
         list(frames(each)) if content.startswith(b"YUV") else waveform(each)
+
+
+def test_pictures_beyond_the_bound_are_never_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import av
+
+    large = clip(write_clip(tmp_path / "a.ts", 0.5))
+    asked = []
+    open_container = av.open
+
+    def spy(*arguments: Any, **named: Any) -> Any:
+        asked.append(named["options"].get("codec_whitelist"))
+        return open_container(*arguments, **named)
+
+    monkeypatch.setattr(av, "open", spy)
+    assert isinstance(waveform(large), Waveform)
+    assert asked == ["none", None]
+    monkeypatch.setattr("alignmamba.media.container.MOST_PIXELS", 1000)
+    found = frames(large)
+    assert list(found) == []
+    assert found.absent == Absent("pictures of 64 x 48, expected at most 1000 pixels")
+    assert isinstance(waveform(large), Waveform)
+    assert asked[2:] == ["none"] * 4
 
 
 def test_a_declared_length_changes_nothing(tmp_path: Path) -> None:

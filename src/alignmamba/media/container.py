@@ -86,11 +86,13 @@ def opened(path: Path, *, kind: Kind | None = None, at: float = 0.0) -> Iterator
     with ExitStack() as stack:
         source = _Source(stack.enter_context(open_regular(path)))
         stack.enter_context(_refusing(path, source))
-        media = stack.enter_context(_container(path, source, kind))
+        with _container(path, source, kind, probed=False) as media:
+            huge = any(_too_large(stream) for stream in media.container.streams.video)
+        media = stack.enter_context(_container(path, source, kind, probed=not huge))
         stream = None if kind is None else media.stream(kind)
         late = at > _PREROLLS_SECONDS[0] and stream is not None and not unreadable(stream)
         if late and not _reached(media, stream, at):
-            media = stack.enter_context(_container(path, source, kind))
+            media = stack.enter_context(_container(path, source, kind, probed=not huge))
         yield media
 
 
@@ -144,7 +146,8 @@ def _refusing(path: Path, source: _Source) -> Iterator[None]:
 
 
 @contextmanager
-def _container(path: Path, source: _Source, kind: Kind | None) -> Iterator[OpenMedia]:
+def _container(path: Path, source: _Source, kind: Kind | None, *, probed: bool) -> Iterator[OpenMedia]:
+    """A container. Where it is probed, FFmpeg decodes first frames, in some formats whatever their size."""
     import av
 
     source.seek(0)
@@ -155,6 +158,7 @@ def _container(path: Path, source: _Source, kind: Kind | None) -> Iterator[OpenM
         "max_pixels": str(MOST_PIXELS),
         "max_samples": str(_MOST_SAMPLES),
         "threads": "1",
+        **({} if probed else {"codec_whitelist": "none"}),
     }
     with av.open(source, "r", options=options, metadata_errors="replace") as container:
         if len(container.streams) > MOST_STREAMS:
@@ -202,7 +206,7 @@ def unreadable(stream: Any) -> str:
     if context is None:
         return "its codec is unknown"
     if stream.type == "video":
-        if context.width * context.height > MOST_PIXELS:
+        if _too_large(stream):
             return f"pictures of {context.width} x {context.height}, expected at most {MOST_PIXELS} pixels"
         return ""
     if not RATES[0] <= context.sample_rate <= RATES[1]:
@@ -210,6 +214,11 @@ def unreadable(stream: Any) -> str:
     if context.channels > MOST_CHANNELS:
         return f"{context.channels} channels, expected at most {MOST_CHANNELS}"
     return ""
+
+
+def _too_large(stream: Any) -> bool:
+    context = stream.codec_context
+    return context is not None and context.width * context.height > MOST_PIXELS
 
 
 def _reached(media: OpenMedia, stream: Any, at: float) -> bool:

@@ -5,11 +5,16 @@ a clip that shows one face all the time.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from alignmamba.checksums import checksum
 from alignmamba.errors import ConfigError
 from alignmamba.extras import lacking
 from alignmamba.media.clip import MediaClip
@@ -44,6 +49,46 @@ def test_a_file_that_holds_no_landmarker_is_refused(tmp_path: Path) -> None:
     (tmp_path / "junk.task").write_bytes(b"junk" * 100)
     with pytest.raises(ConfigError, match=r"face:.*junk\.task: expected the task file of a face landmarker"):
         Face(file=tmp_path / "junk.task", options=FaceOptions())
+
+
+class EverySecond:
+    """Stands in for a landmarker: a face in every second picture."""
+
+    def __init__(self) -> None:
+        self.stamps: list[int] = []
+
+    def detect_for_video(self, _: Any, stamp: int) -> SimpleNamespace:
+        self.stamps.append(stamp)
+        if len(self.stamps) % 2:
+            return SimpleNamespace(face_blendshapes=[], facial_transformation_matrixes=[])
+        shapes = [SimpleNamespace(score=len(self.stamps) / 100)] * BLENDSHAPES
+        return SimpleNamespace(face_blendshapes=[shapes], facial_transformation_matrixes=[np.eye(4)])
+
+
+@needs_package
+def test_pictures_without_a_face_are_dropped_with_their_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    @contextmanager
+    def landmarker(_: Face) -> Iterator[EverySecond]:
+        made.append(EverySecond())
+        yield made[-1]
+
+    monkeypatch.setattr(Face, "_landmarker", landmarker)
+    (tmp_path / "weights.task").write_bytes(b"weights")
+    tool = Face(file=tmp_path / "weights.task", options=FaceOptions(fps=1000.0))
+    assert tool.weights == {"weights.task": checksum(b"weights")}
+    clip = MediaClip(path=write_clip(tmp_path / "a.gif", times=[0.0, 0.1, 0.2, 0.3, 0.4]))
+    found, again = tool.extract(clip), tool.extract(clip)
+    assert isinstance(found, Track)
+    assert isinstance(again, Track)
+    assert made[1].stamps == [0, 100, 200, 300, 400]
+    assert found.times == pytest.approx([0.1, 0.3])
+    assert found.values[:, 0] == pytest.approx([0.02, 0.04])
+    assert found.notes == ("3 of 5 pictures have no face",)
+    assert np.array_equal(found.values, again.values)  # of a landmarker of its own
 
 
 @needs_package

@@ -132,6 +132,11 @@ def shown_with_type(value: Any) -> str:
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
+def brief(error: BaseException) -> str:
+    """Message of an error of another library, in one short line; its type where it has none."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
 def suggestion(key: str, keys: Sequence[str]) -> str:
     """`, perhaps you meant ...`, where some key is like the one found."""
     found = likely(key, keys)

@@ -1,6 +1,7 @@
 """Optional packages: which extra installs which, and one refusal before any work begins."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Final
@@ -56,6 +57,22 @@ def require(what: str, extra: str, *modules: str) -> None:
     problem = lacking(extra, *modules)
     if problem:
         raise ConfigError(f"{what}: {problem}")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep `transformers` from printing bars and tables."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def versions(*packages: str) -> str:

@@ -98,7 +98,7 @@ def media_readers() -> list[dict[str, str]]:
         {
             "part": slot,
             "name": f"{name}:{offer.weights}" if offer.weights else name,
-            "ready": lacking(offer.extra, *offer.modules) or ("with weights" if offer.weights else "yes"),
+            "ready": lacking(offer.extra) or ("with weights" if offer.weights else "yes"),
             "for": offer.summary,
             "licence": offer.licence,
             "weights": offer.whence,

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from alignmamba.data.user_arrays import SplitArrays
-from alignmamba.errors import DataError
+from alignmamba.errors import DataError, brief
 from alignmamba.extras import require
 from alignmamba.formats.foreign import Foreign
 from alignmamba.formats.plain_files import LazyRows
@@ -85,7 +85,6 @@ def _opened(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # of files and versions, which share no narrower root
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(
-            f"tokenizer: {folder}: expected a tokenizer that transformers opens, found {reason}"
+            f"tokenizer: {folder}: expected a tokenizer that transformers opens, found {brief(error)}"
         ) from None

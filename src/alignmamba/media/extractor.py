@@ -115,9 +115,13 @@ class Offer(Generic[ToolT]):
     """Kind of weights that it needs, named after a colon: ``hf:FOLDER``."""
     extra: str = "media"
     """Optional extra that installs what it needs."""
-    modules: tuple[str, ...] = ()
-    """Modules of that extra without which it cannot work; all of them where none is named."""
     licence: str = "Apache-2.0"
     """Licence of its software, for people; weights have their own."""
     whence: str = ""
     """Sentence on where weights can be had, with size, licence and checksum where known."""
+
+
+def given(weights: Path | None) -> Path:
+    """The weights of a tool that has some: whoever makes it checks that they are named."""
+    assert weights is not None
+    return weights

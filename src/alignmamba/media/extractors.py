@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from alignmamba.media.egemaps import Egemaps
-from alignmamba.media.extractor import SAVED_MODEL, Extractor, NoOptions, Offer
+from alignmamba.media.extractor import SAVED_MODEL, Extractor, NoOptions, Offer, given
 from alignmamba.media.face import Face, FaceOptions
 from alignmamba.media.image_model import ImageModel, ImageModelOptions
 from alignmamba.media.log_mel import LogMel, LogMelOptions
@@ -22,7 +22,7 @@ def _egemaps(_: Path | None, __: NoOptions) -> Extractor:
 
 
 def _speech_model(folder: Path | None, _: NoOptions) -> Extractor:
-    return SpeechModel(folder=_given(folder))
+    return SpeechModel(folder=given(folder))
 
 
 def _pixels(_: Path | None, options: PixelsOptions) -> Extractor:
@@ -30,16 +30,11 @@ def _pixels(_: Path | None, options: PixelsOptions) -> Extractor:
 
 
 def _face(file: Path | None, options: FaceOptions) -> Extractor:
-    return Face(file=_given(file), options=options)
+    return Face(file=given(file), options=options)
 
 
 def _image_model(folder: Path | None, options: ImageModelOptions) -> Extractor:
-    return ImageModel(folder=_given(folder), options=options)
-
-
-def _given(path: Path | None) -> Path:
-    assert path is not None, "a recipe names the weights of a tool that has some"
-    return path
+    return ImageModel(folder=given(folder), options=options)
 
 
 AUDIO: Final[Mapping[str, Offer[Extractor]]] = {

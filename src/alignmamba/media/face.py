@@ -12,7 +12,7 @@ from pydantic import Field
 
 from alignmamba.checksums import checksum
 from alignmamba.contracts import Config
-from alignmamba.errors import ConfigError
+from alignmamba.errors import ConfigError, brief
 from alignmamba.extras import require, versions
 from alignmamba.files import read_bounded
 from alignmamba.media.clip import MediaClip
@@ -66,9 +66,9 @@ class Face:
             with self._landmarker():
                 pass
         except (RuntimeError, ValueError) as error:
-            said = " ".join(str(error).split())[:160]
             raise ConfigError(
-                f"{where}: expected the task file of a face landmarker, which MediaPipe opens, found {said}"
+                f"{where}: expected the task file of a face landmarker, which MediaPipe opens, found"
+                f" {brief(error)}"
             ) from error
 
     @property

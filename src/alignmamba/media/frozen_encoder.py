@@ -5,19 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from alignmamba.capacity import refuse_beyond_memory
 from alignmamba.errors import ConfigError, shown
 from alignmamba.extras import require
 from alignmamba.files import read_json
-from alignmamba.media.model_folder import checksums, opened
-
-LICENCE: Final = "that of the weights; transformers is Apache-2.0"
+from alignmamba.media.model_folder import checksums, opened, opened_model
 
 _SHAPE, _PREPARATION = "config.json", "preprocessor_config.json"
-_UNUSED: Final = ("masked_spec_embed", "pooler.")
-"""Parts of names of weights that only training needs, or only a last step that is not read."""
+_UNUSED: Final = r"masked_spec_embed|pooler\."
+"""Names of weights that only training needs, or only a last step that is not read."""
 _COPIES: Final = 2
 """Copies of the weights while a model is opened."""
 
@@ -64,22 +60,6 @@ def open_encoder(what: str, folder: Path, families: Mapping[str, str], preparing
     needed = _COPIES * sum((folder / name).stat().st_size for name in files)
     refuse_beyond_memory(needed, where, "take a smaller model", error=ConfigError)
     prepare = opened(what, folder, getattr(transformers, preparing).from_pretrained)
-    with torch.random.fork_rng(devices=[]):
-        model, said = opened(
-            what,
-            folder,
-            getattr(transformers, families[kind]).from_pretrained,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    lacking = sorted(
-        key
-        for key in (*said["missing_keys"], *map(str, said["mismatched_keys"]))
-        if not any(part in key for part in _UNUSED)
-    )
-    if lacking:
-        raise ConfigError(f"{where}: expected all weights of its {_SHAPE}, found no fitting {lacking[0]!r}")
-    return FrozenEncoder(
-        model=model.eval().requires_grad_(False), prepare=prepare, kind=kind, weights=weights
-    )
+    load = getattr(transformers, families[kind]).from_pretrained
+    model = opened_model(what, folder, load, unused=_UNUSED)
+    return FrozenEncoder(model=model, prepare=prepare, kind=kind, weights=weights)

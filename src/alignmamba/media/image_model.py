@@ -13,7 +13,8 @@ from alignmamba.contracts import Config
 from alignmamba.extras import require, versions
 from alignmamba.media.clip import MediaClip
 from alignmamba.media.decoding import frames
-from alignmamba.media.frozen_encoder import LICENCE, FrozenEncoder, open_encoder
+from alignmamba.media.frozen_encoder import FrozenEncoder, open_encoder
+from alignmamba.media.model_folder import LICENCE
 from alignmamba.media.tracks import Absent, Track
 
 FAMILIES: Final[Mapping[str, str]] = {

@@ -2,7 +2,6 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -10,10 +9,10 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 
-from alignmamba.errors import ConfigError
-from alignmamba.extras import require
+from alignmamba.errors import ConfigError, brief
+from alignmamba.extras import require, versions
 from alignmamba.files import read_json
-from alignmamba.media.model_folder import checksums, opened, reason
+from alignmamba.media.model_folder import LICENCE, checksums, opened, opened_model
 from alignmamba.media.tracks import Track, Words
 
 _SHAPE = "config.json"
@@ -32,7 +31,8 @@ _AFTER_PADDING: Final = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Types of models that count places from the padding id on."""
 _MOST_TOKENS: Final = 1 << 20
 """Tokenizers without a limit name a number beyond this."""
-_LICENCE: Final = "that of the weights; transformers is Apache-2.0"
+_UNUSED: Final = r"pooler\.|position_ids$"
+"""Names of weights that no hidden state depends on."""
 
 
 class _Tokenizer:
@@ -75,11 +75,6 @@ def _longest(folder: Path) -> int:
     return places - (padding + 1 if isinstance(padding, int) else 0)
 
 
-def _unused(key: str) -> bool:
-    """True for weights that no hidden state depends on."""
-    return "pooler." in key or key.endswith("position_ids")
-
-
 def words_of(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
     """Number of the word to which each part of the text belongs; the words are joined by spaces.
 
@@ -106,7 +101,7 @@ class LanguageText:
 
     name = "hf"
     kind: Literal["features"] = "features"
-    licence = _LICENCE
+    licence = LICENCE
 
     def __init__(self, folder: Path) -> None:
         what = "text: hf"
@@ -114,22 +109,13 @@ class LanguageText:
         from transformers import AutoModel
 
         self.weights = checksums(what, folder, _MODEL)
-        self.version = f"transformers {version('transformers')}"
+        self.version = versions("transformers")
         self._tokenizer = _Tokenizer(what, folder)
-        fixed = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
-        self._model, about = opened(what, folder, AutoModel.from_pretrained, **fixed)
-        self._model.eval()
-        drawn = [
-            key for key in map(str, (*about["missing_keys"], *about["mismatched_keys"])) if not _unused(key)
-        ]
-        if drawn:
-            raise ConfigError(f"{what}:{folder}: expected all weights, found no fitting {sorted(drawn)[0]!r}")
+        self._model = opened_model(what, folder, AutoModel.from_pretrained, unused=_UNUSED)
         try:
             self.width = self._states([self._tokenizer.tokenizer.unk_token_id or 0]).shape[1]
         except Exception as error:  # of models that read something else
-            raise ConfigError(
-                f"{what}:{folder}: expected an encoder of text, found {reason(error)}"
-            ) from None
+            raise ConfigError(f"{what}:{folder}: expected an encoder of text, found {brief(error)}") from None
         self.unit = f"last hidden state of {folder.name}, mean over a word"
 
     def read(self, words: Words) -> Track:
@@ -195,14 +181,14 @@ class TokenIds:
 
     name = "ids"
     kind: Literal["tokens"] = "tokens"
-    licence = _LICENCE
+    licence = LICENCE
 
     def __init__(self, folder: Path) -> None:
         what = "text: ids"
         require(what, "text")
         self._tokenizer = _Tokenizer(what, folder)
         self.weights = checksums(what, folder, _TOKENIZER)
-        self.version = f"transformers {version('transformers')}"
+        self.version = versions("transformers")
         self.width = len(self._tokenizer.tokenizer)
         self.unit = f"token ids of {folder.name}"
 

@@ -1,12 +1,11 @@
 """Sources of words, and readers that turn words into vectors or token ids, by name."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from alignmamba.extras import lacking
-from alignmamba.media.extractor import SAVED_MODEL, Offer, TextExtractor, WordSource
+from alignmamba.extras import lacking, versions
+from alignmamba.media.extractor import SAVED_MODEL, NoOptions, Offer, TextExtractor, WordSource, given
 from alignmamba.media.forced_alignment import SpeechAligner
 from alignmamba.media.hashed_text import HashedOptions, HashedText
 from alignmamba.media.language_text import LanguageText, TokenIds
@@ -14,54 +13,40 @@ from alignmamba.media.transcription import Transcribed
 from alignmamba.media.word_sources import StatedWords, WordTimer, timed_words
 
 
-def _auto(_: Path | None, options: Any) -> WordSource:
-    del options
+def _auto(_: Path | None, __: NoOptions) -> WordSource:
     refusal = lacking("media", "pocketsphinx", "num2words")
     if refusal:
         return StatedWords("auto", WordTimer(None, refusal=refusal), version="without alignment")
-    return StatedWords("auto", WordTimer(SpeechAligner()), version=_aligner_version())
+    return StatedWords("auto", WordTimer(SpeechAligner()), version=versions("pocketsphinx"))
 
 
-def _align(_: Path | None, options: Any) -> WordSource:
-    del options
+def _align(_: Path | None, __: NoOptions) -> WordSource:
     timer = WordTimer(SpeechAligner(), keeps=False)
-    return StatedWords("align", timer, version=_aligner_version())
+    return StatedWords("align", timer, version=versions("pocketsphinx"))
 
 
-def _aligner_version() -> str:
-    return f"pocketsphinx {version('pocketsphinx')}"
-
-
-def _subtitles(_: Path | None, options: Any) -> WordSource:
-    del options
+def _subtitles(_: Path | None, __: NoOptions) -> WordSource:
     return StatedWords("subtitles", WordTimer(None, refusal="their cue alone has a time"), find=timed_words)
 
 
-def _spread(_: Path | None, options: Any) -> WordSource:
-    del options
+def _spread(_: Path | None, __: NoOptions) -> WordSource:
     return StatedWords("spread", WordTimer(None, refusal="as asked", keeps=False))
 
 
-def _asr(folder: Path | None, options: Any) -> WordSource:
-    del options
-    assert folder is not None  # as the offer says
-    return Transcribed(folder)
+def _asr(folder: Path | None, _: NoOptions) -> WordSource:
+    return Transcribed(given(folder))
 
 
 def _hashed(_: Path | None, options: HashedOptions) -> TextExtractor:
     return HashedText(options)
 
 
-def _hf(folder: Path | None, options: Any) -> TextExtractor:
-    del options
-    assert folder is not None  # as the offer says
-    return LanguageText(folder)
+def _hf(folder: Path | None, _: NoOptions) -> TextExtractor:
+    return LanguageText(given(folder))
 
 
-def _ids(folder: Path | None, options: Any) -> TextExtractor:
-    del options
-    assert folder is not None  # as the offer says
-    return TokenIds(folder)
+def _ids(folder: Path | None, _: NoOptions) -> TextExtractor:
+    return TokenIds(given(folder))
 
 
 TEXT: Final[Mapping[str, Offer[TextExtractor]]] = {

@@ -13,7 +13,8 @@ from alignmamba.errors import ConfigError
 from alignmamba.extras import require, versions
 from alignmamba.media.clip import MediaClip
 from alignmamba.media.decoding import blocks
-from alignmamba.media.frozen_encoder import LICENCE, FrozenEncoder, open_encoder
+from alignmamba.media.frozen_encoder import FrozenEncoder, open_encoder
+from alignmamba.media.model_folder import LICENCE
 from alignmamba.media.sound_windows import sound_windows
 from alignmamba.media.tracks import Absent, Track
 

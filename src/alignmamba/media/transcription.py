@@ -1,13 +1,12 @@
 """Words that nobody wrote down: transcription by faster-whisper from a local folder."""
 
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from alignmamba.checksums import file_checksum
-from alignmamba.errors import ConfigError
-from alignmamba.extras import require
+from alignmamba.errors import ConfigError, brief
+from alignmamba.extras import require, versions
 from alignmamba.media.clip import MediaClip
 from alignmamba.media.decoding import waveform
 from alignmamba.media.forced_alignment import RATE, SpeechAligner
@@ -38,7 +37,7 @@ class Transcribed:
         if absent:
             raise ConfigError(f"words: asr:{folder}: expected a folder with {absent[0]}, found no such file")
         aligner = SpeechAligner()
-        self.version = f"faster-whisper {version('faster-whisper')}, pocketsphinx {version('pocketsphinx')}"
+        self.version = versions("faster-whisper", "pocketsphinx")
         self.weights: Mapping[str, str] = {
             each.name: file_checksum(each) for each in sorted(folder.iterdir()) if _of_model(each)
         }
@@ -82,7 +81,6 @@ def _opened(folder: Path) -> Any:
     try:
         return WhisperModel(str(folder), device="cpu", compute_type="int8", local_files_only=True)
     except Exception as error:  # of files and versions, which share no narrower root
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ConfigError(
-            f"words: asr:{folder}: expected a model that faster-whisper opens, found {reason}"
+            f"words: asr:{folder}: expected a model that faster-whisper opens, found {brief(error)}"
         ) from None

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 
 from alignmamba.checksums import file_checksum
 from alignmamba.contracts import Config, ModalitySpec
-from alignmamba.errors import CheckpointError, ConfigError, DataError, shown
-from alignmamba.extras import require
+from alignmamba.errors import CheckpointError, ConfigError, DataError, brief, shown
+from alignmamba.extras import quiet_transformers, require
 from alignmamba.files import read_json
 from alignmamba.nn.encoders import Encoder, EncoderConfig
 
@@ -321,13 +320,12 @@ class Language(nn.Module):
                 f"{field}.architecture.model_type: found {shown(kind)}, expected one of {', '.join(_FAMILY)}"
             )
         options = {"add_pooling_layer": False} if _FAMILY[kind] else {}
-        with torch.random.fork_rng(devices=[]), _quiet():
+        with torch.random.fork_rng(devices=[]), quiet_transformers():
             try:
                 wanted = AutoConfig.for_model(kind, **shape)
             except Exception as error:  # of its many checks, which share no narrower root
                 raise ConfigError(
-                    f"{field}.path: {config.path}: expected a model of type {kind}, found"
-                    f" {_first_line(error)}"
+                    f"{field}.path: {config.path}: expected a model of type {kind}, found {brief(error)}"
                 ) from None
             if torch.empty(0).device.type != "meta":
                 folder, self.missing = _found(config, field)
@@ -339,8 +337,7 @@ class Language(nn.Module):
                 return AutoModel.from_config(wanted, **options)
             except Exception as error:  # as above
                 raise ConfigError(
-                    f"{field}.path: {config.path}: expected a model of type {kind}, found"
-                    f" {_first_line(error)}"
+                    f"{field}.path: {config.path}: expected a model of type {kind}, found {brief(error)}"
                 ) from None
 
 
@@ -384,7 +381,7 @@ def _opened(path: str, field: str, shape: Any, options: Mapping[str, Any]) -> An
         )
     except Exception as error:  # of files, shapes and versions, which share no narrower root
         raise ConfigError(
-            f"{where}: expected a model that transformers opens, found {_first_line(error)}"
+            f"{where}: expected a model that transformers opens, found {brief(error)}"
         ) from None
     lacking = sorted([*said["missing_keys"], *map(str, said["mismatched_keys"])])
     if lacking:
@@ -399,29 +396,9 @@ def _opened(path: str, field: str, shape: Any, options: Mapping[str, Any]) -> An
     return model
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
-
-
 def _forget_frozen(module: nn.Module, keys: Any) -> None:
     """Expect no frozen weight in a state dict."""
     assert isinstance(module, Language)
     if module.frozen:
         prefix = f"{module._prefix}model."
         keys.missing_keys[:] = [key for key in keys.missing_keys if not key.startswith(prefix)]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep `transformers` from printing bars and tables."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -5,14 +5,18 @@ start of its sound and pictures.
 """
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
 from alignmamba.capacity import refuse_beyond_memory
 from alignmamba.errors import DataError
+from alignmamba.files import open_regular
 from alignmamba.media.clip import MediaClip
 from alignmamba.media.container import Kind, OpenMedia, opened, unreadable
 from alignmamba.media.stream_frames import (
@@ -354,13 +358,22 @@ class ClipFacts:
 
 
 def facts(clip: MediaClip) -> ClipFacts:
-    """Facts about the file of a clip. Every packet is read and next to nothing decoded.
+    """Facts about the file of a clip. Every packet is read and next to nothing decoded, once for all segments
+    of a file.
 
     Raises:
         DataError: If it cannot be read; the message names it.
     """
+    with open_regular(clip.path) as file:
+        state = os.fstat(file.fileno())
+    return _facts_once(clip.path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _facts_once(path: Path, size: int, changed: int) -> ClipFacts:
+    del size, changed  # of another state of the file
     log = StreamLog("video")
-    with opened(clip.path) as media:
+    with opened(path) as media:
         both: tuple[tuple[Kind, Any], ...] = (("video", media.pictures), ("audio", media.sound))
         read = {stream.index: _Span(kind, stream) for kind, stream in both if stream is not None}
         for packet in packets_of(media, [span.stream for span in read.values()], log):
